@@ -1,0 +1,107 @@
+//! What the engine needs of a model. llama.cpp implements it in life, [`crate::scripted`] in tests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::request::{Message, Sampling};
+
+/// A token id of the model's vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub i32);
+
+/// A way of computing over the shared weights: lane 0 has no adapter, each adapter and scale has a lane of its own.
+/// Nothing is ever shared between the caches of two lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane(pub u32);
+
+impl Lane {
+    /// The lane without an adapter.
+    pub const BASE: Self = Self(0);
+}
+
+/// A place for one sequence in the cache of one lane, from 0 to [`Limits::sequences`] - 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u32);
+
+/// What a loaded model can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens that one sequence may have, prompt and output together.
+    pub context: u32,
+    /// Sequences that one lane holds at once.
+    pub sequences: u32,
+    /// Tokens in one batch at most.
+    pub batch: u32,
+}
+
+/// One token of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose token.
+    pub slot: Slot,
+    /// Its place in the sequence, from 0, without a gap.
+    pub position: u32,
+    /// The token.
+    pub token: Token,
+    /// Whether the logits after it are wanted; they are then at this entry's index in the batch.
+    pub logits: bool,
+}
+
+/// What sampling gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampled {
+    /// A token to go on with.
+    Token(Token),
+    /// The model, or a schema that is complete, ended the output.
+    End,
+}
+
+/// The model could not compute.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The batch was refused, nothing was computed; the sequences in it cannot go on.
+    #[error("the batch was refused: {0}")]
+    Batch(String),
+    /// The backend as a whole is of no more use.
+    #[error("the model is gone: {0}")]
+    Fatal(String),
+}
+
+/// The part of a model that any thread may use at any time: text to tokens and back.
+pub trait Text: Send + Sync + 'static {
+    /// Renders a conversation with the model's own chat template, with the opening of the assistant's turn, and
+    /// tokenizes it.
+    fn chat(&self, messages: &[Message]) -> Result<Vec<Token>, String>;
+    /// Appends the bytes of a token; they need not end at a character's boundary.
+    fn bytes(&self, token: Token, out: &mut Vec<u8>);
+}
+
+/// The part of a model that one thread owns.
+pub trait Backend: 'static {
+    /// A sequence's sampling state: random numbers, penalties, the place in its schema.
+    type Sampler: 'static;
+
+    /// What it can hold.
+    fn limits(&self) -> Limits;
+    /// The part for all threads.
+    fn text(&self) -> Arc<dyn Text>;
+    /// The lane of an adapter at a scale, loaded if need be.
+    fn lane(&mut self, adapter: &Path, scale: f32) -> Result<Lane, String>;
+    /// A sampling state; `schema` is a JSON schema that the output must satisfy; `prompt` feeds the penalties.
+    fn sampler(
+        &mut self,
+        sampling: &Sampling,
+        schema: Option<&Value>,
+        prompt: &[Token],
+    ) -> Result<Self::Sampler, String>;
+    /// Computes a batch of at most [`Limits::batch`] entries, all of one lane.
+    fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault>;
+    /// Samples from the logits at `entry` of the last batch.
+    fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Self::Sampler) -> Result<Sampled, String>;
+    /// Frees the cells of a sequence.
+    fn forget(&mut self, lane: Lane, slot: Slot);
+    /// Embeds texts: one unit vector each. Models for chat refuse.
+    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String>;
+}

@@ -1,0 +1,282 @@
+//! What others hold of an engine.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc as channel, oneshot, watch};
+
+use crate::backend::{Backend, Limits, Text, Token};
+use crate::request::{Chunk, Error, Message, Overflow, Request};
+use crate::sequence::{Job, Reader};
+use crate::worker::{Command, Worker};
+
+/// Chunks that a stream holds for a slow reader: a few seconds of text, after which the sequence rests.
+const STREAM: usize = 64;
+/// What stands for the part of a message that was left out.
+const CUT: &str = "\n[...]\n";
+
+/// How an engine behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Sequences that may wait for a slot.
+    pub queue: usize,
+    /// The gap between tokens to aim at while prompts are computed beside running streams.
+    pub gap: Duration,
+}
+
+impl Default for Options {
+    /// A queue far above what a person starts by hand; a gap at which text still seems to flow.
+    fn default() -> Self {
+        Self { queue: 1024, gap: Duration::from_millis(150) }
+    }
+}
+
+/// What an engine has done so far and does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Sequences in slots.
+    pub busy: u64,
+    /// Sequences that wait for a slot.
+    pub queued: u64,
+    /// Batches computed.
+    pub steps: u64,
+    /// Prompt tokens computed.
+    pub prompt: u64,
+    /// Tokens generated.
+    pub output: u64,
+    /// Sequences that ended well.
+    pub finished: u64,
+    /// Sequences whose reader went away.
+    pub cancelled: u64,
+    /// Sequences that failed.
+    pub failed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) busy: AtomicU64,
+    pub(crate) queued: AtomicU64,
+    pub(crate) steps: AtomicU64,
+    pub(crate) prompt: AtomicU64,
+    pub(crate) output: AtomicU64,
+    pub(crate) finished: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+/// An engine. Clones are the same engine; it ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    text: Arc<dyn Text>,
+    limits: Limits,
+    counters: Arc<Counters>,
+    ended: watch::Receiver<Option<String>>,
+}
+
+impl Handle {
+    /// Starts the thread of an engine and loads its model there. Fails with what loading says.
+    pub async fn spawn<B: Backend>(
+        name: &str,
+        options: Options,
+        load: impl FnOnce() -> Result<B, String> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let (commands, inbox) = mpsc::channel();
+        let (loaded, ready) = oneshot::channel();
+        let (end, ended) = watch::channel(None);
+        let counters = Arc::new(Counters::default());
+        let body = {
+            let counters = counters.clone();
+            move || {
+                let backend = match load() {
+                    Ok(backend) => backend,
+                    Err(reason) => return drop(loaded.send(Err(reason))),
+                };
+                if loaded.send(Ok((backend.text(), backend.limits()))).is_ok() {
+                    Worker::new(backend, options, inbox, counters).run();
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("engine-{name}"));
+        let spawned = thread.spawn(move || {
+            let reason = match catch_unwind(AssertUnwindSafe(body)) {
+                Ok(()) => "it was closed".to_owned(),
+                Err(panic) => format!("its thread panicked: {}", panic_text(&*panic)),
+            };
+            end.send_replace(Some(reason));
+        });
+        spawned.map_err(|e| Error::Gone(format!("failed to start its thread: {e}")))?;
+        match ready.await {
+            Ok(Ok((text, limits))) => Ok(Self { commands, text, limits, counters, ended }),
+            Ok(Err(reason)) => Err(Error::Gone(reason)),
+            Err(_) => Err(Error::Gone("its thread panicked while loading".to_owned())),
+        }
+    }
+
+    /// What the model holds.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// What it has done and does.
+    pub fn stats(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.counters;
+        Stats {
+            busy: get(&c.busy),
+            queued: get(&c.queued),
+            steps: get(&c.steps),
+            prompt: get(&c.prompt),
+            output: get(&c.output),
+            finished: get(&c.finished),
+            cancelled: get(&c.cancelled),
+            failed: get(&c.failed),
+        }
+    }
+
+    /// Resolves when the engine has ended, with the reason.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        let reason = ended.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "its thread is gone".to_owned())
+    }
+
+    /// Starts a generation. Dropping the stream ends it.
+    pub async fn generate(&self, request: Request) -> Result<Stream, Error> {
+        let since = Instant::now();
+        let this = self.clone();
+        // Tokenizing takes a millisecond per few kilobytes, too long for a thread that others share.
+        let fitted = tokio::task::spawn_blocking(move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest)));
+        let (this, prompt, request) =
+            fitted.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        let (sender, chunks) = channel::channel(STREAM);
+        let (gone, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let job = Job {
+            flow: request.flow,
+            class: request.class,
+            prompt,
+            adapter: request.adapter,
+            sampling: request.sampling,
+            schema: request.schema,
+            max_tokens: request.max_tokens.max(1),
+            stop: request.stop.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            reader: Reader { chunks: sender, gone: gone.clone(), full: full.clone() },
+            since,
+        };
+        this.send(Command::Generate(job))?;
+        Ok(Stream { chunks, gone, full, commands: this.commands, ended: this.ended, over: false })
+    }
+
+    /// Embeds texts: one unit vector each.
+    pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, Error> {
+        let (answer, vectors) = oneshot::channel();
+        self.send(Command::Embed(texts, answer))?;
+        match vectors.await {
+            Ok(vectors) => vectors.map_err(Error::Model),
+            Err(_) => Err(Error::Gone(self.ended().await)),
+        }
+    }
+
+    /// Ends the engine: running sequences fail, and the model is freed when this returns.
+    pub async fn close(&self) {
+        // An engine that has ended needs no telling.
+        let _ = self.commands.send(Command::Close);
+        self.ended().await;
+    }
+
+    fn send(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).map_err(|_| {
+            let reason = self.ended.borrow().clone();
+            Error::Gone(reason.unwrap_or_else(|| "it ends".to_owned()))
+        })
+    }
+
+    /// The prompt's tokens, cut if the request allows that, such that the output fits behind them.
+    fn fit(&self, mut request: Request) -> Result<(Vec<Token>, Request), Error> {
+        let tokens = |messages: &[Message]| self.text.chat(messages).map_err(Error::Bad);
+        let context = self.limits.context;
+        let room = context.saturating_sub(request.max_tokens) as usize;
+        let mut prompt = tokens(&request.messages)?;
+        let first = prompt.len() as u32;
+        let overflow = Error::Overflow { prompt: first, output: request.max_tokens, context };
+        // Tokens per byte differ along a text, so a cut may have to be made a few times; each one takes at least a tenth.
+        while prompt.len() > room && request.overflow == Overflow::Truncate && room > 0 {
+            let Some(last) = request.messages.last_mut() else { break };
+            let share = (room as f64 / prompt.len() as f64 * 0.98).min(0.9);
+            let keep = (last.text.len() as f64 * share) as usize;
+            if keep < 2 * CUT.len() || last.text.len() <= 2 * CUT.len() {
+                return Err(overflow);
+            }
+            last.text = cut_middle(&last.text, keep - CUT.len());
+            prompt = tokens(&request.messages)?;
+        }
+        if prompt.is_empty() {
+            return Err(Error::Bad("the prompt is empty".to_owned()));
+        }
+        if prompt.len() > room { Err(overflow) } else { Ok((prompt, request)) }
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+fn cut_middle(text: &str, keep: usize) -> String {
+    let head = text.floor_char_boundary(keep / 2);
+    let tail = text.ceil_char_boundary(text.len() - keep / 2);
+    format!("{}{CUT}{}", &text[..head], &text[tail..])
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// A running generation. Dropping it ends the sequence at the next decode step.
+#[derive(Debug)]
+pub struct Stream {
+    chunks: channel::Receiver<Chunk>,
+    gone: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
+    commands: mpsc::Sender<Command>,
+    ended: watch::Receiver<Option<String>>,
+    over: bool,
+}
+
+impl Stream {
+    /// The next chunk; `None` after `Finished` or `Failed`.
+    pub async fn recv(&mut self) -> Option<Chunk> {
+        if self.over {
+            return None;
+        }
+        let chunk = match self.chunks.recv().await {
+            Some(chunk) => chunk,
+            None => Chunk::Failed(Error::Gone(self.reason().await)),
+        };
+        if self.full.swap(false, Ordering::AcqRel) {
+            // An engine that has ended needs no waking.
+            let _ = self.commands.send(Command::Wake);
+        }
+        self.over = matches!(chunk, Chunk::Finished(_) | Chunk::Failed(_));
+        Some(chunk)
+    }
+
+    async fn reason(&mut self) -> String {
+        let reason = self.ended.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "its thread is gone".to_owned())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.over {
+            self.gone.store(true, Ordering::Release);
+            // An engine that has ended needs no waking.
+            let _ = self.commands.send(Command::Wake);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Many sequences on one model: continuous batching, fairness between flows, streaming, cancellation.
+//!
+//! A [`Handle`] is what others hold. [`Handle::generate`] hands a [`Request`] to the one thread that owns the model and
+//! gives back a [`Stream`] of [`Chunk`]s; dropping the stream ends the sequence. What goes into the next batch is decided
+//! by a pure function, [`schedule::next`], over plain data; the thread performs it on a [`Backend`]: llama.cpp in life, a
+//! script in tests.
+//!
+//! This crate never hears of roles, tasks, gRPC or llama.cpp: a role is a flow here, a name to be fair to.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod backend;
+mod handle;
+pub mod request;
+pub mod schedule;
+
+mod sequence;
+mod worker;
+
+pub use backend::{Backend, Lane, Text, Token};
+pub use handle::{Handle, Options, Stats, Stream};
+pub use request::{Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage};

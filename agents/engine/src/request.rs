@@ -1,0 +1,178 @@
+//! What is asked of an engine and what it answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Who says something in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// The instructions.
+    System,
+    /// The person or program that asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who says it.
+    pub speaker: Speaker,
+    /// What is said.
+    pub text: String,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 always takes the likeliest token.
+    pub temperature: f32,
+    /// Keep the likeliest tokens that make up this share; 1 keeps all.
+    pub top_p: f32,
+    /// Keep so many of the likeliest tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep tokens with at least this share of the likeliest one's probability; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the logits of tokens seen lately; 1 does nothing.
+    pub repeat_penalty: f32,
+    /// Makes the random numbers repeatable.
+    pub seed: Option<u32>,
+}
+
+/// How urgent a sequence is; the first goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Everything else waits for the router.
+    Router,
+    /// Somebody waits for the answer.
+    Interactive,
+    /// Nobody does.
+    Batch,
+}
+
+/// What happens to a prompt that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The request is refused.
+    Reject,
+    /// The middle of the last user message is left out.
+    Truncate,
+}
+
+/// A generation.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What sequences are fair by; a role's name.
+    pub flow: Arc<str>,
+    /// How urgent it is.
+    pub class: Class,
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// A LoRA adapter in GGUF form and its scale.
+    pub adapter: Option<(PathBuf, f32)>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens to generate at most, at least 1.
+    pub max_tokens: u32,
+    /// Texts that end the output; they are not part of it.
+    pub stop: Vec<String>,
+    /// A JSON schema that the output must satisfy.
+    pub schema: Option<Arc<Value>>,
+    /// What happens when prompt and output do not fit into the context.
+    pub overflow: Overflow,
+}
+
+/// What comes back while a sequence runs. The last one is `Finished` or `Failed`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Chunk {
+    /// So many prompt tokens of so many are computed.
+    Prefill {
+        /// Tokens computed so far.
+        done: u32,
+        /// Tokens of the prompt.
+        total: u32,
+    },
+    /// More text, whole characters only.
+    Text(String),
+    /// The end.
+    Finished(Finish),
+    /// The end, without success.
+    Failed(Error),
+}
+
+/// How a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finish {
+    /// Why it ended.
+    pub reason: Reason,
+    /// Tokens it took.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The model was done, or its schema was.
+    End,
+    /// A stop text came.
+    Stop,
+    /// `max_tokens` are out.
+    Length,
+}
+
+/// Tokens of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt: u32,
+    /// Of these, the ones that were computed rather than shared.
+    pub computed: u32,
+    /// Tokens generated.
+    pub output: u32,
+}
+
+/// Where the time of one sequence went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// From the request to the first batch with a token of it.
+    pub queue: Duration,
+    /// From there to the first sampled token.
+    pub prefill: Duration,
+    /// From there to the end.
+    pub decode: Duration,
+}
+
+/// Why an engine refused or failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Prompt and output do not fit.
+    #[error(
+        "the prompt has {prompt} tokens and asks for {output} more, the context holds {context}: shorten the prompt, lower max_tokens, raise the model's context or set overflow: truncate"
+    )]
+    Overflow {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Tokens asked for.
+        output: u32,
+        /// Tokens that fit.
+        context: u32,
+    },
+    /// Something in the request is of no use to this model.
+    #[error("{0}")]
+    Bad(String),
+    /// The engine's own queue is full.
+    #[error("the engine's queue of {0} sequences is full")]
+    Busy(usize),
+    /// The model failed on this sequence.
+    #[error("the model failed: {0}")]
+    Model(String),
+    /// The engine has ended.
+    #[error("the engine has ended: {0}")]
+    Gone(String),
+}

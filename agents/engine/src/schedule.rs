@@ -1,0 +1,168 @@
+//! What goes into the next batch: a pure function over plain data.
+//!
+//! Decoding sequences come first, one token each; what room is left goes to prompts, in bounded chunks while anybody
+//! decodes, so that no stream stalls behind a long prompt. The order of prompts is class, then fairness between flows by
+//! the tokens they were served, then arrival.
+
+use crate::backend::{Lane, Slot};
+use crate::request::Class;
+
+/// What the scheduler knows of a sequence that has a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Where it sits.
+    pub slot: Slot,
+    /// On which lane.
+    pub lane: Lane,
+    /// How urgent it is.
+    pub class: Class,
+    /// Tokens that its flow was served so far.
+    pub served: u64,
+    /// Its place among all arrivals.
+    pub arrival: u64,
+    /// Prompt tokens not yet computed; 0 once it decodes.
+    pub prompt: u32,
+    /// Its reader has no room for more, so it rests.
+    pub blocked: bool,
+}
+
+/// A share of the next batch: so many tokens of this sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Whose tokens.
+    pub slot: Slot,
+    /// How many; 1 for a sequence that decodes.
+    pub tokens: u32,
+}
+
+/// How large a batch may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Tokens in a batch.
+    pub batch: u32,
+    /// Prompt tokens in a batch while anybody decodes.
+    pub chunk: u32,
+}
+
+/// The next batch: a lane and the shares in it, or nothing to do. Lanes take turns after `last`.
+///
+/// The chunk limit holds if a sequence of *any* lane decodes, since lanes wait for each other.
+pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec<Share>)> {
+    let awake = || sequences.iter().filter(|view| !view.blocked);
+    let decoding = awake().any(|view| view.prompt == 0);
+    let lane = awake().map(|view| view.lane).min_by_key(|lane| (lane.0 <= last.0, lane.0))?;
+    let mine = || awake().filter(|view| view.lane == lane);
+    let mut shares: Vec<Share> = mine().filter(|v| v.prompt == 0).map(|v| Share { slot: v.slot, tokens: 1 }).collect();
+    shares.truncate(budget.batch as usize);
+    let left = budget.batch - shares.len() as u32;
+    let mut room = if decoding { left.min(budget.chunk) } else { left };
+    let mut prompts: Vec<&View> = mine().filter(|view| view.prompt > 0).collect();
+    prompts.sort_by_key(|view| (view.class, view.served, view.arrival));
+    for view in prompts {
+        let tokens = view.prompt.min(room);
+        if tokens > 0 {
+            shares.push(Share { slot: view.slot, tokens });
+            room -= tokens;
+        }
+    }
+    Some((lane, shares))
+}
+
+/// What the scheduler knows of a sequence that waits for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// On which lane it wants to sit.
+    pub lane: Lane,
+    /// How urgent it is.
+    pub class: Class,
+    /// Tokens that its flow was served so far.
+    pub served: u64,
+    /// Its place among all arrivals.
+    pub arrival: u64,
+    /// How long it waits, in whole [`AGEING`] periods.
+    pub periods: u32,
+}
+
+/// After so long a wait a sequence counts as one class more urgent, so that batch work never starves.
+pub const AGEING: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Which waiting sequence gets the next free slot of `lane`.
+pub fn admit(waiting: &[Waiting], lane: Lane) -> Option<usize> {
+    let candidates = waiting.iter().enumerate().filter(|(_, w)| w.lane == lane);
+    candidates.min_by_key(|(_, w)| ((w.class as u32).saturating_sub(w.periods), w.served, w.arrival)).map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn view(slot: u32, lane: u32, prompt: u32) -> View {
+        let class = Class::Interactive;
+        View { slot: Slot(slot), lane: Lane(lane), class, served: 0, arrival: u64::from(slot), prompt, blocked: false }
+    }
+
+    const BUDGET: Budget = Budget { batch: 64, chunk: 16 };
+
+    #[test]
+    fn a_long_prompt_does_not_stall_a_stream() {
+        let shares = next(&[view(0, 0, 2000), view(1, 0, 0)], BUDGET, Lane(0));
+        let wanted = vec![Share { slot: Slot(1), tokens: 1 }, Share { slot: Slot(0), tokens: 16 }];
+        assert_eq!(shares, Some((Lane(0), wanted)));
+    }
+
+    #[test]
+    fn a_lone_prompt_gets_the_whole_batch() {
+        assert_eq!(next(&[view(0, 0, 2000)], BUDGET, Lane(0)).unwrap().1[0].tokens, 64);
+    }
+
+    #[test]
+    fn the_flow_that_was_served_less_goes_first() {
+        let mut greedy = view(0, 0, 100);
+        greedy.served = 1000;
+        assert_eq!(next(&[greedy, view(1, 0, 100)], BUDGET, Lane(0)).unwrap().1[0].slot, Slot(1));
+    }
+
+    #[test]
+    fn an_old_batch_request_passes_new_interactive_ones() {
+        let of = |class, periods, arrival| Waiting { lane: Lane(0), class, served: 0, arrival, periods };
+        let young = [of(Class::Batch, 0, 0), of(Class::Interactive, 0, 1)];
+        assert_eq!(admit(&young, Lane(0)), Some(1));
+        let old = [of(Class::Batch, 1, 0), of(Class::Interactive, 0, 1)];
+        assert_eq!(admit(&old, Lane(0)), Some(0));
+    }
+
+    prop_compose! {
+        fn any_view()(lane in 0..3u32, prompt in 0..300u32, served in 0..9u64, blocked: bool, class in 0..3) -> View {
+            let class = [Class::Router, Class::Interactive, Class::Batch][class as usize];
+            View { slot: Slot(0), lane: Lane(lane), class, served, arrival: 0, prompt, blocked }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_batch_keeps_its_limits_and_every_sequence_is_served(mut views in prop::collection::vec(any_view(), 0..20)) {
+            for (at, view) in views.iter_mut().enumerate() {
+                view.slot = Slot(at as u32);
+                view.arrival = at as u64;
+            }
+            let mut last = Lane(0);
+            for _ in 0..5000 {
+                let Some((lane, shares)) = next(&views, BUDGET, last) else { break };
+                last = lane;
+                prop_assert!(shares.iter().map(|s| s.tokens).sum::<u32>() <= BUDGET.batch);
+                prop_assert!(!shares.is_empty());
+                for share in shares {
+                    let view = &mut views[share.slot.0 as usize];
+                    prop_assert!(!view.blocked && view.lane == lane && share.tokens <= view.prompt.max(1));
+                    view.prompt -= share.tokens.min(view.prompt);
+                    view.served += u64::from(share.tokens);
+                }
+                if views.iter().all(|v| v.blocked || v.prompt == 0) {
+                    break;
+                }
+            }
+            prop_assert!(views.iter().all(|v| v.blocked || v.prompt == 0));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One model with a context per lane.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use artel_engine::backend::{Entry, Fault, Limits, Sampled, Slot};
+use artel_engine::{Backend, Lane, Sampling, Text, Token};
+use serde_json::Value;
+
+use crate::constraint::{Constraint, Grammars};
+use crate::gguf;
+use crate::raw::{Adapter, Chain, Context, Model, Shape};
+use crate::text::Vocabulary;
+
+/// Tokens in a batch: large enough to use the cores, small enough that a cancel is seen soon.
+const BATCH: u32 = 512;
+/// The context when nobody says otherwise: what a role's prompt, a question and an answer need.
+const CONTEXT: u32 = 4096;
+/// Adapters per engine: each has a context of its own, which costs memory.
+const MAX_LANES: usize = 64;
+
+/// What to load and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Its SHA-256 in hexadecimal, if it is to be checked.
+    pub sha256: Option<String>,
+    /// Tokens that one sequence may have; by default 4096 or what the model was trained with, whichever is less.
+    pub context: Option<u32>,
+    /// Sequences at once in each lane.
+    pub sequences: u32,
+    /// Threads to compute with.
+    pub threads: u32,
+    /// Layers on GPUs; -1 is all, 0 none.
+    pub gpu_layers: i32,
+    /// Whether the model embeds texts rather than chats.
+    pub embedding: bool,
+    /// A chat template instead of the GGUF's own.
+    pub template: Option<String>,
+}
+
+/// Why a model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not what it should be.
+    #[error(transparent)]
+    File(#[from] gguf::Error),
+    /// llama.cpp refused it.
+    #[error("{path}: llama.cpp cannot load this model; its log says why")]
+    Load {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no memory for its cache, or the shape is impossible.
+    #[error("{path}: no context of {sequences} sequences of {context} tokens; lower `context` or `sequences`")]
+    Context {
+        /// The file.
+        path: PathBuf,
+        /// Tokens per sequence.
+        context: u32,
+        /// Sequences.
+        sequences: u32,
+    },
+}
+
+/// A loaded model.
+pub struct Llama {
+    // Contexts come first: they are dropped before the model that they refer to.
+    lanes: Vec<Context>,
+    names: BTreeMap<(PathBuf, u32), Lane>,
+    grammars: Option<Grammars>,
+    text: Arc<Vocabulary>,
+    model: Arc<Model>,
+    shape: Shape,
+    architecture: String,
+    seed: u32,
+}
+
+/// A sequence's sampling state.
+pub struct Sampler {
+    chain: Chain,
+    constraint: Option<Constraint>,
+}
+
+impl Llama {
+    /// Checks the file, loads it and makes the context of lane 0. Blocks for as long as that takes.
+    pub fn load(options: Options) -> Result<Self, Error> {
+        let header = gguf::inspect(&options.path)?;
+        if let Some(sha256) = &options.sha256 {
+            gguf::verify_hash(&options.path, sha256)?;
+        }
+        let load = || Error::Load { path: options.path.clone() };
+        let model = Model::load(&options.path, options.gpu_layers).ok_or_else(load)?;
+        let trained = model.trained_context().max(1);
+        let context = options.context.unwrap_or(CONTEXT.min(trained));
+        // An embedding model computes a text in one piece, so its batch is its context.
+        let context = if options.embedding { context.min(trained) } else { context };
+        let (sequences, batch) = if options.embedding { (1, context) } else { (options.sequences, BATCH) };
+        let shape = Shape { context, sequences, batch, threads: options.threads, embedding: options.embedding };
+        let no_context = || Error::Context { path: options.path.clone(), context, sequences };
+        let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
+        let text = Arc::new(Vocabulary::new(model.clone(), options.template));
+        let (lanes, names, seed) = (vec![base], BTreeMap::new(), std::process::id());
+        Ok(Self { lanes, names, grammars: None, text, model, shape, architecture: header.architecture, seed })
+    }
+
+    fn context(&mut self, lane: Lane) -> Option<&mut Context> {
+        self.lanes.get_mut(lane.0 as usize)
+    }
+
+    fn embed_one(&mut self, text: &str) -> Result<Vec<f32>, String> {
+        let mut tokens = self.model.tokenize(text, true, false).ok_or("the text cannot be tokenized")?;
+        let room = self.shape.context as usize;
+        if tokens.len() > room {
+            // The last token is the separator that BERT was trained with.
+            let last = tokens[tokens.len() - 1];
+            tokens.truncate(room - 1);
+            tokens.push(last);
+        }
+        if tokens.is_empty() {
+            return Ok(vec![0.0; self.model.width()]);
+        }
+        let context = &mut self.lanes[0];
+        context.forget(0);
+        let entries = tokens.iter().zip(0u32..).map(|(token, at)| (*token, at, 0, true));
+        let entries: Vec<_> = entries.collect();
+        context.decode(entries.into_iter()).map_err(|code| format!("llama_decode gave {code}"))?;
+        let mut vector = context.embedding(0).ok_or("the model gives no pooled embedding")?;
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if length > 0.0 {
+            vector.iter_mut().for_each(|x| *x /= length);
+        }
+        Ok(vector)
+    }
+}
+
+impl Backend for Llama {
+    type Sampler = Sampler;
+
+    fn limits(&self) -> Limits {
+        Limits { context: self.lanes[0].room(), sequences: self.shape.sequences, batch: self.shape.batch }
+    }
+
+    fn text(&self) -> Arc<dyn Text> {
+        self.text.clone()
+    }
+
+    fn lane(&mut self, path: &Path, scale: f32) -> Result<Lane, String> {
+        let key = (path.to_owned(), scale.to_bits());
+        if let Some(lane) = self.names.get(&key) {
+            return Ok(*lane);
+        }
+        if self.lanes.len() > MAX_LANES {
+            return Err(format!("the engine has {MAX_LANES} adapters already"));
+        }
+        gguf::inspect_adapter(path, &self.architecture).map_err(|e| e.to_string())?;
+        let adapter = Adapter::load(&self.model, path)
+            .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter; its log says why", path.display()))?;
+        let context = Context::new(&self.model, self.shape, Some((adapter, scale)))
+            .ok_or_else(|| format!("{}: no memory for this adapter's context", path.display()))?;
+        self.lanes.push(context);
+        let lane = Lane((self.lanes.len() - 1) as u32);
+        self.names.insert(key, lane);
+        Ok(lane)
+    }
+
+    fn sampler(&mut self, sampling: &Sampling, schema: Option<&Value>, prompt: &[Token]) -> Result<Sampler, String> {
+        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let chain = Chain::new(sampling, self.model.vocabulary(), self.seed);
+        let mut chain = chain.ok_or("llama.cpp cannot make a sampler")?;
+        let constraint = match schema {
+            None => None,
+            Some(schema) => {
+                if self.grammars.is_none() {
+                    self.grammars = Some(Grammars::new(&self.model)?);
+                }
+                self.grammars.as_ref().map(|grammars| grammars.of(schema)).transpose()?
+            }
+        };
+        if sampling.repeat_penalty != 1.0 {
+            let from = prompt.len().saturating_sub(64);
+            prompt[from..].iter().for_each(|token| chain.accept(token.0));
+        }
+        Ok(Sampler { chain, constraint })
+    }
+
+    fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault> {
+        let context = self.context(lane).ok_or_else(|| Fault::Batch(format!("there is no lane {}", lane.0)))?;
+        let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.logits));
+        match context.decode(entries) {
+            Ok(()) => Ok(()),
+            Err(code @ -1) => Err(Fault::Batch(format!("an entry is out of range (llama_decode {code})"))),
+            Err(1) => Err(Fault::Batch("the cache has no room (llama_decode 1)".to_owned())),
+            Err(code) => Err(Fault::Fatal(format!("llama_decode gave {code}"))),
+        }
+    }
+
+    fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Sampler) -> Result<Sampled, String> {
+        let mask = match &mut sampler.constraint {
+            None => None,
+            Some(constraint) => match constraint.mask()? {
+                None => return Ok(Sampled::End),
+                mask => mask,
+            },
+        };
+        let context = self.context(lane).ok_or("there is no such lane")?;
+        let logits = context.logits(entry).ok_or("there are no logits at this entry")?;
+        let token = match &mask {
+            None => sampler.chain.pick(logits, |_| true),
+            Some(mask) => sampler.chain.pick(logits, |id| mask.is_allowed(id)),
+        };
+        let token = token.ok_or("no token is allowed here")?;
+        if self.model.ends(token) {
+            return Ok(Sampled::End);
+        }
+        sampler.chain.accept(token);
+        if let Some(constraint) = &mut sampler.constraint {
+            constraint.take(token)?;
+        }
+        Ok(Sampled::Token(Token(token)))
+    }
+
+    fn forget(&mut self, lane: Lane, slot: Slot) {
+        if let Some(context) = self.context(lane) {
+            context.forget(slot.0);
+        }
+    }
+
+    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String> {
+        if !self.shape.embedding {
+            return Err("this model is loaded for chat, not for embeddings".to_owned());
+        }
+        texts.iter().map(|text| self.embed_one(text)).collect()
+    }
+}

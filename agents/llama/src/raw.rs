@@ -1,0 +1,376 @@
+//! llama.cpp's pointers as owned values. What is safe here stays within what llama.cpp promises; each hazard is checked
+//! before the call, because llama.cpp answers many mistakes with an abort of the process.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, OnceLock};
+
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_sys_2 as sys;
+
+/// A device that ggml can compute on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Such as `CPU`, `CUDA0` or `RPC[127.0.0.1:50052]`.
+    pub name: String,
+    /// What it is, in words.
+    pub description: String,
+    /// ggml's backend, such as `CPU` or `CUDA`.
+    pub backend: String,
+    /// All of its memory in bytes.
+    pub memory_total: u64,
+    /// Its free memory in bytes.
+    pub memory_free: u64,
+}
+
+/// The devices that ggml sees in this process.
+pub fn devices() -> Vec<Device> {
+    start();
+    let devices = llama_cpp_2::list_llama_ggml_backend_devices().into_iter();
+    devices
+        .map(|d| Device {
+            name: d.name,
+            description: d.description,
+            backend: d.backend,
+            memory_total: d.memory_total as u64,
+            memory_free: d.memory_free as u64,
+        })
+        .collect()
+}
+
+/// Initialises llama.cpp once for the process and sends its log to ours.
+pub(crate) fn start() {
+    static STARTED: OnceLock<Option<LlamaBackend>> = OnceLock::new();
+    STARTED.get_or_init(|| {
+        llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
+        // An error means that it is initialised already, which is as good.
+        LlamaBackend::init().ok()
+    });
+}
+
+/// A loaded model. Contexts and adapters hold it, so it is freed last.
+pub(crate) struct Model(NonNull<sys::llama_model>);
+
+// SAFETY: llama.cpp never changes a model or its vocabulary after loading, apart from the list of adapters that it
+// keeps for freeing, which only `Adapter::load` and `Drop` touch, both on the one thread that owns the backend.
+unsafe impl Send for Model {}
+// SAFETY: as above; what other threads call (tokenizing, pieces) only reads the vocabulary.
+unsafe impl Sync for Model {}
+
+impl Model {
+    pub(crate) fn load(path: &Path, gpu_layers: i32) -> Option<Arc<Self>> {
+        start();
+        let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+        // SAFETY: the defaults are plain data; the path outlives the call.
+        let model = unsafe {
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = gpu_layers;
+            sys::llama_model_load_from_file(path.as_ptr(), params)
+        };
+        NonNull::new(model).map(|model| Arc::new(Self(model)))
+    }
+
+    fn vocab(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model is loaded; its vocabulary lives as long.
+        unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) }
+    }
+
+    pub(crate) fn trained_context(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        // SAFETY: the model is loaded.
+        usize::try_from(unsafe { sys::llama_model_n_embd(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    pub(crate) fn vocabulary(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_n_tokens(self.vocab()) }
+    }
+
+    pub(crate) fn template(&self) -> Option<String> {
+        // SAFETY: llama.cpp gives a null pointer or a C string that lives as long as the model.
+        let template = unsafe { sys::llama_model_chat_template(self.0.as_ptr(), ptr::null()) };
+        // SAFETY: checked for null.
+        (!template.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(template) }.to_string_lossy().into_owned())
+    }
+
+    pub(crate) fn bos(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_bos(self.vocab()) }
+    }
+
+    pub(crate) fn eos(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_eos(self.vocab()) }
+    }
+
+    pub(crate) fn adds_bos(&self) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_get_add_bos(self.vocab()) }
+    }
+
+    pub(crate) fn ends(&self, token: i32) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        (0..self.vocabulary()).contains(&token) && unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
+    }
+
+    /// `special`: the model's own first and last tokens are added; `markers`: texts of control tokens become them.
+    pub(crate) fn tokenize(&self, text: &str, special: bool, markers: bool) -> Option<Vec<i32>> {
+        let length = i32::try_from(text.len()).ok()?;
+        let mut tokens = vec![0; text.len() + 8];
+        let room = i32::try_from(tokens.len()).ok()?;
+        // SAFETY: pointers and lengths belong together; llama.cpp writes at most `room` tokens.
+        let count = unsafe {
+            sys::llama_tokenize(self.vocab(), text.as_ptr().cast(), length, tokens.as_mut_ptr(), room, special, markers)
+        };
+        tokens.truncate(usize::try_from(count).ok()?);
+        Some(tokens)
+    }
+
+    /// Appends a token's bytes.
+    pub(crate) fn piece(&self, token: i32, special: bool, out: &mut Vec<u8>) {
+        if !(0..self.vocabulary()).contains(&token) {
+            return;
+        }
+        let mut buffer = vec![0u8; 64];
+        loop {
+            let room = i32::try_from(buffer.len()).expect("token texts are short");
+            // SAFETY: the token is in the vocabulary; llama.cpp writes at most `room` bytes.
+            let length =
+                unsafe { sys::llama_token_to_piece(self.vocab(), token, buffer.as_mut_ptr().cast(), room, 0, special) };
+            match usize::try_from(length) {
+                Ok(length) => return out.extend_from_slice(&buffer[..length]),
+                Err(_) => buffer.resize(length.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: contexts and adapters hold an `Arc` of us, so none is left.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+/// What a context is made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) context: u32,
+    pub(crate) sequences: u32,
+    pub(crate) batch: u32,
+    pub(crate) threads: u32,
+    pub(crate) embedding: bool,
+}
+
+/// A LoRA adapter of a model.
+pub(crate) struct Adapter {
+    adapter: NonNull<sys::llama_adapter_lora>,
+    _model: Arc<Model>,
+}
+
+impl Adapter {
+    pub(crate) fn load(model: &Arc<Model>, path: &Path) -> Option<Self> {
+        let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+        // SAFETY: called on the one thread that owns the backend; the model outlives the adapter, which holds it.
+        let adapter = unsafe { sys::llama_adapter_lora_init(model.0.as_ptr(), path.as_ptr()) };
+        NonNull::new(adapter).map(|adapter| Self { adapter, _model: model.clone() })
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        // SAFETY: the context that used it was dropped before: `Context` owns its adapter.
+        unsafe { sys::llama_adapter_lora_free(self.adapter.as_ptr()) }
+    }
+}
+
+/// One cache and compute graph over a model.
+pub(crate) struct Context {
+    context: NonNull<sys::llama_context>,
+    model: Arc<Model>,
+    shape: Shape,
+    batch: sys::llama_batch,
+    /// Declared after the context's own pointer and freed in `Drop` order after it.
+    _adapter: Option<Adapter>,
+}
+
+impl Context {
+    pub(crate) fn new(model: &Arc<Model>, shape: Shape, adapter: Option<(Adapter, f32)>) -> Option<Self> {
+        // SAFETY: the defaults are plain data and the model is loaded; null is checked.
+        let context = unsafe {
+            let mut params = sys::llama_context_default_params();
+            params.n_ctx = shape.context.checked_mul(shape.sequences)?;
+            params.n_batch = shape.batch;
+            params.n_ubatch = shape.batch;
+            params.n_seq_max = shape.sequences;
+            params.n_threads = i32::try_from(shape.threads).ok()?;
+            params.n_threads_batch = params.n_threads;
+            params.embeddings = shape.embedding;
+            params.kv_unified = false;
+            params.no_perf = true;
+            NonNull::new(sys::llama_init_from_model(model.0.as_ptr(), params))?
+        };
+        if let Some((adapter, scale)) = &adapter {
+            let (mut adapters, mut scales) = ([adapter.adapter.as_ptr()], [*scale]);
+            // SAFETY: both arrays have one element and are read during the call only.
+            let code = unsafe {
+                sys::llama_set_adapters_lora(context.as_ptr(), adapters.as_mut_ptr(), 1, scales.as_mut_ptr())
+            };
+            if code != 0 {
+                // SAFETY: the context was just made and is used nowhere else.
+                unsafe { sys::llama_free(context.as_ptr()) };
+                return None;
+            }
+        }
+        // SAFETY: plain allocation, one sequence per token.
+        let batch = unsafe { sys::llama_batch_init(i32::try_from(shape.batch).ok()?, 0, 1) };
+        Some(Self { context, model: model.clone(), shape, batch, _adapter: adapter.map(|(adapter, _)| adapter) })
+    }
+
+    /// Tokens that one sequence may have.
+    pub(crate) fn room(&self) -> u32 {
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_n_ctx_seq(self.context.as_ptr()) }
+    }
+
+    /// Computes (token, position, sequence, wants logits). The code is llama.cpp's: 0 is well, 1 no room, others faults.
+    pub(crate) fn decode(&mut self, entries: impl ExactSizeIterator<Item = (i32, u32, u32, bool)>) -> Result<(), i32> {
+        if entries.len() == 0 || entries.len() > self.shape.batch as usize {
+            return Err(-1);
+        }
+        self.batch.n_tokens = entries.len() as i32;
+        for (at, (token, position, sequence, logits)) in entries.enumerate() {
+            let fits = sequence < self.shape.sequences
+                && position < self.room()
+                && (0..self.model.vocabulary()).contains(&token);
+            if !fits {
+                return Err(-1);
+            }
+            // SAFETY: `at` is below the batch's size, for which all arrays were allocated.
+            unsafe {
+                *self.batch.token.add(at) = token;
+                *self.batch.pos.add(at) = position as i32;
+                *self.batch.n_seq_id.add(at) = 1;
+                **self.batch.seq_id.add(at) = sequence as i32;
+                *self.batch.logits.add(at) = i8::from(logits);
+            }
+        }
+        // SAFETY: the batch is filled and within all limits.
+        match unsafe { sys::llama_decode(self.context.as_ptr(), self.batch) } {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// The logits after an entry of the last batch that wanted them.
+    pub(crate) fn logits(&mut self, entry: usize) -> Option<&mut [f32]> {
+        // SAFETY: llama.cpp gives null for an entry without logits; the row has one number per token and stays
+        // untouched until the next decode, which needs `&mut self`.
+        unsafe {
+            let row = sys::llama_get_logits_ith(self.context.as_ptr(), i32::try_from(entry).ok()?);
+            let length = usize::try_from(self.model.vocabulary()).ok()?;
+            (!row.is_null()).then(|| std::slice::from_raw_parts_mut(row, length))
+        }
+    }
+
+    /// The pooled embedding of a sequence of the last batch.
+    pub(crate) fn embedding(&self, sequence: u32) -> Option<Vec<f32>> {
+        // SAFETY: llama.cpp gives null if there is none; the vector has the model's width.
+        unsafe {
+            let vector = sys::llama_get_embeddings_seq(self.context.as_ptr(), i32::try_from(sequence).ok()?);
+            (!vector.is_null()).then(|| std::slice::from_raw_parts(vector, self.model.width()).to_vec())
+        }
+    }
+
+    /// Frees the cells of one sequence.
+    pub(crate) fn forget(&mut self, sequence: u32) {
+        if sequence < self.shape.sequences {
+            // SAFETY: a whole sequence can always be removed; models without a cache have no memory object.
+            unsafe {
+                let memory = sys::llama_get_memory(self.context.as_ptr());
+                if !memory.is_null() {
+                    sys::llama_memory_seq_rm(memory, sequence as i32, -1, -1);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: both were made in `new` and are used nowhere else; the adapter and the model are freed after.
+        unsafe {
+            sys::llama_batch_free(self.batch);
+            sys::llama_free(self.context.as_ptr());
+        }
+    }
+}
+
+/// A chain of llama.cpp's samplers.
+pub(crate) struct Chain {
+    chain: NonNull<sys::llama_sampler>,
+    candidates: Vec<sys::llama_token_data>,
+}
+
+impl Chain {
+    pub(crate) fn new(sampling: &artel_engine::Sampling, vocabulary: i32, random: u32) -> Option<Self> {
+        // SAFETY: each sampler is handed to the chain, which frees it.
+        let chain = unsafe {
+            let chain = NonNull::new(sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params()))?;
+            let add = |sampler| sys::llama_sampler_chain_add(chain.as_ptr(), sampler);
+            if sampling.repeat_penalty != 1.0 {
+                add(sys::llama_sampler_init_penalties(vocabulary, 64, sampling.repeat_penalty, 0.0, 0.0));
+            }
+            if sampling.temperature <= 0.0 {
+                add(sys::llama_sampler_init_greedy());
+            } else {
+                add(sys::llama_sampler_init_top_k(i32::try_from(sampling.top_k).unwrap_or(0)));
+                add(sys::llama_sampler_init_top_p(sampling.top_p, 1));
+                add(sys::llama_sampler_init_min_p(sampling.min_p, 1));
+                add(sys::llama_sampler_init_temp(sampling.temperature));
+                add(sys::llama_sampler_init_dist(sampling.seed.unwrap_or(random)));
+            }
+            chain
+        };
+        Some(Self { chain, candidates: Vec::new() })
+    }
+
+    /// Notes a token for the penalties.
+    pub(crate) fn accept(&mut self, token: i32) {
+        // SAFETY: the chain is alive; tokens come from the vocabulary.
+        unsafe { sys::llama_sampler_accept(self.chain.as_ptr(), token) }
+    }
+
+    /// Picks a token among those that are allowed; `None` if none is.
+    pub(crate) fn pick(&mut self, logits: &[f32], allowed: impl Fn(u32) -> bool) -> Option<i32> {
+        self.candidates.clear();
+        let all = (0u32..).zip(logits).filter(|(id, logit)| logit.is_finite() && allowed(*id));
+        self.candidates.extend(all.map(|(id, logit)| sys::llama_token_data { id: id as i32, logit: *logit, p: 0.0 }));
+        if self.candidates.is_empty() {
+            return None;
+        }
+        let mut array = sys::llama_token_data_array {
+            data: self.candidates.as_mut_ptr(),
+            size: self.candidates.len(),
+            selected: -1,
+            sorted: false,
+        };
+        // SAFETY: the array describes `candidates`, which nobody else touches during the call; samplers only shrink it.
+        unsafe { sys::llama_sampler_apply(self.chain.as_ptr(), &raw mut array) };
+        let selected = usize::try_from(array.selected).ok().filter(|at| *at < array.size)?;
+        // SAFETY: `selected` is below the array's size.
+        Some(unsafe { (*array.data.add(selected)).id })
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`; frees the samplers in it too.
+        unsafe { sys::llama_sampler_free(self.chain.as_ptr()) }
+    }
+}

@@ -1,0 +1,250 @@
+//! Ids and names, each a type of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name of a role, graph, model or node, in bytes: a DNS label, so that names fit into URLs and metrics.
+pub const MAX_NAME: usize = 63;
+/// The longest request id that a client may choose, in bytes: room for any UUID or hash with a prefix.
+pub const MAX_REQUEST_ID: usize = 128;
+
+/// Why a name is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a name: names have 1 to {MAX_NAME} characters, begin with a letter a-z and go on with a-z, 0-9, `_` and `-`"
+)]
+pub struct BadName(pub String);
+
+fn parse(text: &str) -> Result<Arc<str>, BadName> {
+    let bad = || BadName(text.chars().take(MAX_NAME + 1).collect());
+    let mut bytes = text.bytes();
+    let first = bytes.next().ok_or_else(bad)?;
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if text.len() > MAX_NAME || !first.is_ascii_lowercase() || !bytes.all(plain) {
+        return Err(bad());
+    }
+    Ok(text.into())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $Name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $Name(Arc<str>);
+
+        impl $Name {
+            /// Accepts `[a-z][a-z0-9_-]{0,62}`.
+            pub fn parse(text: &str) -> Result<Self, BadName> {
+                parse(text).map(Self)
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $Name {
+            type Error = BadName;
+            fn try_from(text: String) -> Result<Self, BadName> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$Name> for String {
+            fn from(name: $Name) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $Name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($Name), self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of a role.
+    RoleName
+);
+name!(
+    /// The name of a graph.
+    GraphName
+);
+name!(
+    /// The name of a model.
+    ModelName
+);
+name!(
+    /// The name of a node inside one graph.
+    NodeName
+);
+
+/// A task's id: a UUID of version 7, so ids sort by the time of acceptance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(uuid::Uuid);
+
+impl TaskId {
+    /// A fresh id from the time in milliseconds since 1970 and ten random bytes; the caller brings both, since this
+    /// crate knows no clock.
+    pub fn new(unix_millis: u64, random: [u8; 10]) -> Self {
+        Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, &random).into_uuid())
+    }
+
+    /// Accepts the hyphenated form that [`fmt::Display`] gives.
+    pub fn parse(text: &str) -> Option<Self> {
+        uuid::Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The sixteen bytes, in the order in which ids sort.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The id of these sixteen bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(uuid::Uuid::from_bytes(bytes))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskId({})", self.0)
+    }
+}
+
+/// A client's own key for a submission: the same key again means the same task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Accepts 1 to [`MAX_REQUEST_ID`] printable ASCII characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = !text.is_empty() && text.len() <= MAX_REQUEST_ID;
+        (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The content hash of a catalog, 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CatalogVersion(Arc<str>);
+
+impl CatalogVersion {
+    /// Wraps a hash that the catalog computed.
+    pub fn new(hex: impl Into<Arc<str>>) -> Self {
+        Self(hex.into())
+    }
+
+    /// All 64 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first twelve digits, enough for people.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+/// The place of an event among the events of its task: 1, 2, 3 and so on without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The number after this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// One activation of a node; a node inside a cycle is visited again. Displays as `node` or, from the second visit, `node#2`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Visit {
+    /// Which node.
+    pub node: NodeName,
+    /// 1 for the first visit.
+    pub number: u32,
+}
+
+impl fmt::Display for Visit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            1 => write!(f, "{}", self.node),
+            n => write!(f, "{}#{n}", self.node),
+        }
+    }
+}
+
+/// One attempt at one visit of a node. Displays as `node`, `node#2` or, from the second attempt, `node#2.3`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StepId {
+    /// Which visit of which node.
+    pub visit: Visit,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+}
+
+impl fmt::Display for StepId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempt {
+            1 => write!(f, "{}", self.visit),
+            n => write!(f, "{}#{}.{n}", self.visit.node, self.visit.number),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "gguf", "rag-2_x", &"a".repeat(63)] {
+            assert_eq!(RoleName::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "A", "1a", "a b", "ä", "a/b", &"a".repeat(64)] {
+            assert!(RoleName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn task_ids_sort_by_time_and_survive_text() {
+        let early = TaskId::new(1_700_000_000_000, [255; 10]);
+        let late = TaskId::new(1_700_000_000_001, [0; 10]);
+        assert!(early < late);
+        assert_eq!(TaskId::parse(&early.to_string()), Some(early));
+        assert_eq!(TaskId::parse("not an id"), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! What a fresh machine lacks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{models, shell};
+
+/// Each program or file that must be there, and the Debian package that brings it.
+const NEEDED: [(&str, &str); 4] = [("cmake", "cmake"), ("clang", "clang"), ("g++", "g++"), ("python3", "python3")];
+/// Packages for Python, pinned: what writes the embedding model.
+const PYTHON: [&str; 2] = ["numpy==2.4.6", "gguf==0.19.0"];
+
+pub(crate) fn run(cache: &Path) -> Result<()> {
+    fs::create_dir_all(cache).with_context(|| format!("failed to create {}", cache.display()))?;
+    system()?;
+    python_packages(cache)?;
+    models::fetch(cache)
+}
+
+/// The Python of our own virtual environment.
+pub(crate) fn python(cache: &Path) -> PathBuf {
+    cache.join("python/bin/python")
+}
+
+fn system() -> Result<()> {
+    let mut missing: Vec<&str> =
+        NEEDED.iter().filter(|(tool, _)| !shell::has(tool)).map(|(_, package)| *package).collect();
+    if !has_libclang() {
+        missing.push("libclang-dev");
+    }
+    if !Command::new("python3").args(["-c", "import venv, ensurepip"]).output().is_ok_and(|o| o.status.success()) {
+        missing.push("python3-venv");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("xtask: installing {}", missing.join(", "));
+    let by_hand = format!("apt-get install -y {}", missing.join(" "));
+    if !shell::has("apt-get") {
+        bail!("{} missing and there is no apt-get here: install them with your system's tools", missing.join(", "));
+    }
+    let sudo = !nix::unistd::geteuid().is_root();
+    if sudo && !shell::has("sudo") {
+        bail!("{} missing; run as root: {by_hand}", missing.join(", "));
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
+        if sudo {
+            command.arg("apt-get");
+        }
+        shell::run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt(&["update", "-qq"])?;
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], &missing[..]].concat())
+        .with_context(|| format!("run by hand: {by_hand}"))
+}
+
+/// bindgen loads libclang, which lies below the directory of an LLVM version.
+fn has_libclang() -> bool {
+    let dirs = ["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(PathBuf::from);
+    let llvm = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path().join("lib"));
+    dirs.into_iter().chain(llvm).any(|dir| {
+        let names = fs::read_dir(dir).into_iter().flatten().flatten();
+        names.into_iter().any(|f| {
+            let name = f.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
+        })
+    })
+}
+
+fn python_packages(cache: &Path) -> Result<()> {
+    let stamp = cache.join("python/packages.txt");
+    let wanted = PYTHON.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    eprintln!("xtask: preparing Python packages that write models");
+    shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache.join("python")))?;
+    shell::run(
+        Command::new(python(cache))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(PYTHON),
+    )?;
+    fs::write(&stamp, wanted).with_context(|| format!("failed to write {}", stamp.display()))
+}

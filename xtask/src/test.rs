@@ -1,0 +1,15 @@
+//! `cargo xtask test`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{models, shell};
+
+pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
+    let nextest = shell::cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
+    let mut command = shell::cargo();
+    command.args(if nextest { &["nextest", "run"][..] } else { &["test"][..] });
+    command.args(["--locked", "--workspace"]).args(args);
+    shell::run(command.env("ARTEL_TEST_MODELS", models::dir(cache)))
+}
