@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{Backend, Limits, Text, Token};
-use crate::request::{Chunk, Error, Message, Overflow, Request};
+use crate::request::{Chunk, Error, Message, Overflow, Request, Speaker};
 use crate::sequence::{Job, Reader};
 use crate::worker::{Command, Worker};
 
@@ -92,17 +92,22 @@ impl Handle {
             move || {
                 let backend = match load() {
                     Ok(backend) => backend,
-                    Err(reason) => return drop(loaded.send(Err(reason))),
+                    Err(reason) => {
+                        // Whoever asked may have stopped waiting.
+                        let _ = loaded.send(Err(reason.clone()));
+                        return reason;
+                    }
                 };
-                if loaded.send(Ok((backend.text(), backend.limits()))).is_ok() {
-                    Worker::new(backend, options, inbox, counters).run();
+                match loaded.send(Ok((backend.text(), backend.limits()))) {
+                    Ok(()) => Worker::new(backend, options, inbox, counters).run(),
+                    Err(_) => "nobody waited for it".to_owned(),
                 }
             }
         };
         let thread = std::thread::Builder::new().name(format!("engine-{name}"));
         let spawned = thread.spawn(move || {
             let reason = match catch_unwind(AssertUnwindSafe(body)) {
-                Ok(()) => "it was closed".to_owned(),
+                Ok(reason) => reason,
                 Err(panic) => format!("its thread panicked: {}", panic_text(&*panic)),
             };
             end.send_replace(Some(reason));
@@ -203,7 +208,7 @@ impl Handle {
         let overflow = Error::Overflow { prompt: first, output: request.max_tokens, context };
         // Tokens per byte differ along a text, so a cut may have to be made a few times; each one takes at least a tenth.
         while prompt.len() > room && request.overflow == Overflow::Truncate && room > 0 {
-            let Some(last) = request.messages.last_mut() else { break };
+            let Some(last) = request.messages.iter_mut().rfind(|m| m.speaker == Speaker::User) else { break };
             let share = (room as f64 / prompt.len() as f64 * 0.98).min(0.9);
             let keep = (last.text.len() as f64 * share) as usize;
             if keep < 2 * CUT.len() || last.text.len() <= 2 * CUT.len() {

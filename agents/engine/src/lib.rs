@@ -13,6 +13,7 @@ pub mod backend;
 mod handle;
 pub mod request;
 pub mod schedule;
+pub mod scripted;
 
 mod sequence;
 mod worker;

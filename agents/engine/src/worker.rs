@@ -53,7 +53,9 @@ impl<B: Backend> Worker<B> {
         commands: mpsc::Receiver<Command>,
         counters: Arc<Counters>,
     ) -> Self {
-        let (text, limits) = (backend.text(), backend.limits());
+        let (text, mut limits) = (backend.text(), backend.limits());
+        // One entry of a batch stays for prompts, so those who decode can never shut them out, nor one another.
+        limits.sequences = limits.sequences.min(limits.batch.saturating_sub(1).max(1));
         Self {
             backend,
             text,
@@ -70,8 +72,8 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Works until all handles are gone, `Close` comes or the model is gone.
-    pub(crate) fn run(mut self) {
+    /// Works until all handles are gone, `Close` comes or the model is gone; says why it ended.
+    pub(crate) fn run(mut self) -> String {
         let reason = match self.work() {
             End::Closed => "it was closed".to_owned(),
             End::Fatal(reason) => {
@@ -85,6 +87,7 @@ impl<B: Backend> Worker<B> {
         for (job, ..) in self.waiting.drain(..) {
             job.fail(Error::Gone(reason.clone()));
         }
+        reason
     }
 
     fn work(&mut self) -> End {
@@ -136,10 +139,6 @@ impl<B: Backend> Worker<B> {
     }
 
     fn enqueue(&mut self, job: Job) {
-        if self.waiting.len() >= self.options.queue {
-            self.counters.failed.fetch_add(1, Relaxed);
-            return job.fail(Error::Busy(self.options.queue));
-        }
         let lane = match &job.adapter {
             None => Ok(Lane::BASE),
             Some((path, scale)) => self.backend.lane(path, *scale),
@@ -148,6 +147,7 @@ impl<B: Backend> Worker<B> {
             Ok(lane) => {
                 self.arrivals += 1;
                 self.waiting.push((job, lane, self.arrivals));
+                self.bound();
             }
             Err(reason) => {
                 self.counters.failed.fetch_add(1, Relaxed);
@@ -156,9 +156,27 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    /// Refuses the newcomer if the queue is too long even after everybody who can has sat down or gone.
+    fn bound(&mut self) {
+        if self.waiting.len() <= self.options.queue {
+            return;
+        }
+        self.sweep();
+        self.admit();
+        if self.waiting.len() <= self.options.queue {
+            return;
+        }
+        let newest = (0..self.waiting.len()).max_by_key(|at| self.waiting[*at].2).expect("the queue is not empty");
+        let (job, ..) = self.waiting.swap_remove(newest);
+        self.counters.failed.fetch_add(1, Relaxed);
+        job.fail(Error::Busy(self.options.queue));
+    }
+
     /// Ends the sequences whose readers are gone and frees their cells, before anything else is computed.
     fn sweep(&mut self) {
+        let before = self.waiting.len();
         self.waiting.retain(|(job, ..)| !job.reader.is_gone());
+        self.counters.cancelled.fetch_add((before - self.waiting.len()) as u64, Relaxed);
         let gone: Vec<_> = self.seated.iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at).collect();
         for (lane, slot) in gone {
             self.seated.remove(&(lane, slot));
@@ -218,7 +236,7 @@ impl<B: Backend> Worker<B> {
 
     fn budget(&self) -> Budget {
         let chunk = if self.prefill_cost > 0.0 { self.options.gap.as_secs_f64() / self.prefill_cost } else { 64.0 };
-        Budget { batch: self.limits.batch, chunk: (chunk as u32).clamp(8, self.limits.batch) }
+        Budget { batch: self.limits.batch, chunk: (chunk as u32).max(8).min(self.limits.batch) }
     }
 
     /// Computes one batch. An error means that the model is gone.
@@ -339,6 +357,7 @@ impl<B: Backend> Worker<B> {
         self.backend.forget(lane, slot);
         if let Some(sequence) = self.seated.remove(&(lane, slot)) {
             self.counters.failed.fetch_add(1, Relaxed);
+            self.count();
             sequence.fail(error);
         }
     }

@@ -1,7 +1,7 @@
 //! The only crate that knows llama.cpp: a GGUF file goes in, an [`artel_engine::Backend`] comes out.
 //!
 //! [`gguf`] reads a file's header in plain Rust before llama.cpp sees it, so that a damaged file is an error with words
-//! and not an abort. [`Llama`] owns one model with a context per lane; [`raw`] holds every pointer and every `unsafe`.
+//! and not an abort. [`Llama`] owns one model with a context per lane; the module `raw` holds every pointer and every `unsafe`.
 //! This crate knows nothing of roles, tasks or clients.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -71,7 +71,7 @@ async fn a_question_is_answered_and_the_same_alone_and_in_company() {
     let engine = chat().await;
     let (alone, finish) = answer(&engine, capital()).await.unwrap();
     assert!(alone.contains("France"), "{alone}");
-    assert_eq!((finish.reason, finish.usage.prompt, finish.usage.output), (Reason::Length, 32, 24));
+    assert_eq!((finish.reason, finish.usage.prompt, finish.usage.output), (Reason::Length, 27, 24));
     let company = (0..4).map(|_| answer(&engine, capital()));
     for (text, _) in futures::future::try_join_all(company).await.unwrap() {
         assert_eq!(text, alone);

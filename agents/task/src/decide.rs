@@ -179,3 +179,6 @@ fn end(graph: &Graph, state: &State) -> Next {
         None => Next::Fail(failure(Code::NoEdge, "the task ended without a result".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! A backend that follows a script instead of a model, for tests of the engine and of everything above it.
+//!
+//! A token is a character. A reply is what the script makes of the whole rendered prompt. A [`Gate`] lets a test hold the
+//! engine before a batch, so that no test has to sleep.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+
+use serde_json::Value;
+
+use crate::backend::{Backend, Entry, Fault, Lane, Limits, Sampled, Slot, Text, Token};
+use crate::request::{Message, Sampling};
+
+/// Makes a reply from the rendered prompt: its messages, a line each.
+pub type Reply = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// What happens at a batch instead of computing it.
+pub type Accident = Arc<dyn Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync>;
+
+/// A scripted model.
+pub struct Scripted {
+    limits: Limits,
+    reply: Reply,
+    accident: Option<Accident>,
+    gate: Option<Gate>,
+    probe: Probe,
+    adapters: Vec<String>,
+    cells: HashMap<(Lane, Slot), Vec<Token>>,
+    steps: u64,
+}
+
+/// Holds the engine before each batch until the test lets one more through.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<Passes>, Condvar)>);
+
+#[derive(Default)]
+struct Passes {
+    left: u64,
+    open: bool,
+    waiting: bool,
+}
+
+impl Gate {
+    /// Lets so many more batches through.
+    pub fn pass(&self, batches: u64) {
+        self.0.0.lock().expect("no test panics inside the gate").left += batches;
+        self.0.1.notify_all();
+    }
+
+    /// Lets everything through from now on.
+    pub fn open(&self) {
+        self.0.0.lock().expect("no test panics inside the gate").open = true;
+        self.0.1.notify_all();
+    }
+
+    /// Blocks until the engine has used up what was let through and stands at the gate.
+    pub fn reached(&self) {
+        let passes = self.0.0.lock().expect("no test panics inside the gate");
+        drop(self.0.1.wait_while(passes, |p| !p.waiting || p.left > 0).expect("no test panics inside the gate"));
+    }
+
+    fn enter(&self) {
+        let mut passes = self.0.0.lock().expect("no test panics inside the gate");
+        passes.waiting = true;
+        self.0.1.notify_all();
+        passes = self.0.1.wait_while(passes, |p| !p.open && p.left == 0).expect("no test panics inside the gate");
+        passes.left = passes.left.saturating_sub(1);
+        passes.waiting = false;
+    }
+}
+
+/// What a test can see of the model while it runs.
+#[derive(Clone, Default)]
+pub struct Probe(Arc<Mutex<HashMap<(Lane, Slot), usize>>>);
+
+impl Probe {
+    /// Cells in use, by lane and slot.
+    pub fn cells(&self) -> HashMap<(Lane, Slot), usize> {
+        self.0.lock().expect("no test panics inside the probe").clone()
+    }
+}
+
+impl Scripted {
+    /// A model that gives these replies.
+    pub fn new(limits: Limits, reply: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self {
+            limits,
+            reply: Arc::new(reply),
+            accident: None,
+            gate: None,
+            probe: Probe::default(),
+            adapters: Vec::new(),
+            cells: HashMap::new(),
+            steps: 0,
+        }
+    }
+
+    /// With accidents: asked before each batch with its number, from 1.
+    pub fn with_accident(mut self, accident: impl Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        self.accident = Some(Arc::new(accident));
+        self
+    }
+
+    /// With a gate before each batch.
+    pub fn with_gate(mut self, gate: &Gate) -> Self {
+        self.gate = Some(gate.clone());
+        self
+    }
+
+    /// What can be seen from outside.
+    pub fn probe(&self) -> Probe {
+        self.probe.clone()
+    }
+
+    fn note(&self, at: (Lane, Slot)) {
+        let mut cells = self.probe.0.lock().expect("no test panics inside the probe");
+        match self.cells.get(&at) {
+            Some(tokens) => cells.insert(at, tokens.len()),
+            None => cells.remove(&at),
+        };
+    }
+}
+
+/// Characters are tokens; the reply begins where the prompt ends.
+struct Characters;
+
+impl Text for Characters {
+    fn chat(&self, messages: &[Message]) -> Result<Vec<Token>, String> {
+        let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
+        Ok(lines.map(|c| Token(c as i32)).collect())
+    }
+
+    fn bytes(&self, token: Token, out: &mut Vec<u8>) {
+        match u32::try_from(token.0).ok().and_then(char::from_u32) {
+            Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            None => out.push((token.0 - RAW) as u8),
+        }
+    }
+}
+
+/// Tokens from here on are single bytes, above all characters.
+const RAW: i32 = 0x11_0000;
+
+/// The rest of a reply.
+pub struct Rest {
+    tokens: std::vec::IntoIter<Token>,
+}
+
+impl Backend for Scripted {
+    type Sampler = Rest;
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn text(&self) -> Arc<dyn Text> {
+        Arc::new(Characters)
+    }
+
+    fn lane(&mut self, adapter: &Path, scale: f32) -> Result<Lane, String> {
+        let name = format!("{}@{scale}", adapter.display());
+        if name.contains("missing") {
+            return Err(format!("{name}: no such adapter"));
+        }
+        let at = self.adapters.iter().position(|known| *known == name);
+        let at = at.unwrap_or_else(|| {
+            self.adapters.push(name);
+            self.adapters.len() - 1
+        });
+        Ok(Lane(at as u32 + 1))
+    }
+
+    /// ASCII characters are a token each; the bytes of others are a token each, as in byte-level vocabularies.
+    fn sampler(&mut self, _: &Sampling, _: Option<&Value>, prompt: &[Token]) -> Result<Rest, String> {
+        let prompt: String = prompt.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
+        let reply = (self.reply)(&prompt);
+        let token = |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { RAW + i32::from(byte) });
+        Ok(Rest { tokens: reply.bytes().map(token).collect::<Vec<_>>().into_iter() })
+    }
+
+    fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault> {
+        if let Some(gate) = &self.gate {
+            gate.enter();
+        }
+        self.steps += 1;
+        if let Some(fault) = self.accident.as_ref().and_then(|accident| accident(self.steps, batch)) {
+            return Err(fault);
+        }
+        assert!(batch.len() <= self.limits.batch as usize, "a batch keeps to the limit");
+        for entry in batch {
+            assert!(entry.slot.0 < self.limits.sequences, "slots keep to the limit");
+            let cells = self.cells.entry((lane, entry.slot)).or_default();
+            assert_eq!(cells.len(), entry.position as usize, "positions have no gap and nothing was left in the slot");
+            assert!(cells.len() < self.limits.context as usize, "sequences keep to the context");
+            cells.push(entry.token);
+            self.note((lane, entry.slot));
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, _: Lane, _: usize, sampler: &mut Rest) -> Result<Sampled, String> {
+        Ok(sampler.tokens.next().map_or(Sampled::End, Sampled::Token))
+    }
+
+    fn forget(&mut self, lane: Lane, slot: Slot) {
+        self.cells.remove(&(lane, slot));
+        self.note((lane, slot));
+    }
+
+    /// Unit vectors over words, so that texts with common words lie close.
+    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String> {
+        Ok(texts.iter().map(|text| words(text)).collect())
+    }
+}
+
+fn words(text: &str) -> Vec<f32> {
+    let mut vector = vec![0.0f32; 256];
+    for word in text.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        let hash = word.bytes().fold(5381u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(byte));
+        vector[hash as usize % 256] += 1.0;
+    }
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    vector.iter_mut().for_each(|x| *x /= length);
+    vector
+}

@@ -1,0 +1,323 @@
+//! Graphs run by a scripted hand: each step is started and finished as `decide` and `leave` say.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Condition;
+use crate::event::{Accepted, Class, Event, Kind, Timings, Usage};
+use crate::graph::{Fault, Limits, Node, Parts, RoleRef, Router, Work};
+use crate::id::{CatalogVersion, GraphName, RoleName, Seq, TaskId};
+
+fn name(text: &str) -> NodeName {
+    NodeName::parse(text).unwrap()
+}
+
+fn to(target: &str) -> Edge {
+    Edge { to: (target != "done").then(|| name(target)), when: None, at_most: None }
+}
+
+fn if_revise(target: &str, at_most: u32) -> Edge {
+    Edge { when: Some(Condition::parse("output == 'revise'").unwrap()), at_most: Some(at_most), ..to(target) }
+}
+
+fn role(next: Vec<Edge>) -> Node {
+    let work = Work::Role { role: RoleRef::Named(RoleName::parse("writer").unwrap()), message: None };
+    Node { work, join: None, next }
+}
+
+fn joined(join: Join, next: Vec<Edge>) -> Node {
+    Node { join: Some(join), ..role(next) }
+}
+
+fn parts<const N: usize>(start: &str, nodes: [(&str, Node); N]) -> Parts {
+    Parts {
+        name: GraphName::parse("test").unwrap(),
+        description: String::new(),
+        start: name(start),
+        result: None,
+        nodes: nodes.into_iter().map(|(n, node)| (name(n), node)).collect(),
+        limits: Limits::default(),
+    }
+}
+
+/// A task with its journal.
+struct Run {
+    graph: Graph,
+    events: Vec<Event>,
+    state: State,
+}
+
+impl Run {
+    fn of(graph: Graph) -> Self {
+        let accepted = Accepted {
+            graph: graph.name().clone(),
+            role: None,
+            input: "hello".to_owned(),
+            catalog: CatalogVersion::new("0"),
+            request: None,
+            class: Class::Interactive,
+            labels: BTreeMap::new(),
+        };
+        let task = TaskId::new(0, [0; 10]);
+        let event = Event { task, seq: Seq(1), at: Timestamp(0), kind: Kind::Accepted(accepted) };
+        let state = State::begin(&event, graph.start()).unwrap();
+        Self { graph, events: vec![event], state }
+    }
+
+    fn note(&mut self, kind: Kind) {
+        let event = Event { task: self.state.task, seq: self.state.last.next(), at: Timestamp(0), kind };
+        self.state.apply(&event).unwrap();
+        self.events.push(event);
+    }
+
+    /// Does what can be done, and says which steps began.
+    fn advance(&mut self) -> Vec<StepId> {
+        let mut began = Vec::new();
+        for next in decide(&self.graph, &self.state, Timestamp(0)) {
+            match next {
+                Next::Start { step, trigger } => {
+                    self.note(Kind::StepStarted { step: step.clone(), trigger, role: None });
+                    began.push(step);
+                }
+                Next::Complete(output) => self.note(Kind::Completed { output }),
+                Next::Fail(failure) => self.note(Kind::Failed { failure }),
+                Next::Wait(_) => {}
+            }
+        }
+        began
+    }
+
+    fn finish(&mut self, step: &StepId, text: &str) {
+        let output = Output { text: text.to_owned(), json: None, role: None };
+        match leave(&self.graph, &self.state, &step.visit.node, &output) {
+            Ok(took) => {
+                let (usage, timings) = (Usage { prompt: 10, computed: 10, output: 1 }, Timings::default());
+                self.note(Kind::StepFinished { step: step.clone(), output, usage, timings, took });
+            }
+            Err(way) => {
+                let failure = Failure { code: way.code(), message: way.to_string(), step: Some(step.clone()) };
+                self.note(Kind::StepFailed { step: step.clone(), failure, retry_after: None });
+            }
+        }
+    }
+
+    /// Runs to the end; `answer` says what each visit gives. Returns the visits in order.
+    fn all(&mut self, answer: impl Fn(&Visit) -> String) -> Vec<String> {
+        let (mut visits, mut running) = (Vec::new(), Vec::new());
+        loop {
+            let began = self.advance();
+            visits.extend(began.iter().map(ToString::to_string));
+            running.extend(began);
+            if self.state.phase != Phase::Running {
+                return visits;
+            }
+            assert!(!running.is_empty(), "a task that runs has something to do");
+            let step = running.remove(0);
+            let text = answer(&step.visit);
+            self.finish(&step, &text);
+        }
+    }
+
+    fn failed_with(&self) -> Code {
+        match &self.state.phase {
+            Phase::Failed(failure) => failure.code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn mentor() -> Graph {
+    let mut parts = parts(
+        "answer",
+        [("answer", role(vec![to("check")])), ("check", role(vec![if_revise("answer", 2), to("done")]))],
+    );
+    parts.result = Some(name("answer"));
+    Graph::new(parts).unwrap()
+}
+
+#[test]
+fn a_critic_sends_back_as_often_as_the_edge_allows() {
+    let mut run = Run::of(mentor());
+    let visits = run.all(|visit| if visit.node.as_str() == "check" { "revise".into() } else { visit.to_string() });
+    assert_eq!(visits, ["answer", "check", "answer#2", "check#2", "answer#3", "check#3"]);
+    assert!(matches!(&run.state.phase, Phase::Completed(output) if output.text == "answer#3"));
+}
+
+fn council(join: Join, branches: [Vec<Edge>; 3]) -> Graph {
+    let [a, b, c] = branches;
+    let nodes = [
+        ("start", role(vec![to("a"), to("b"), to("c")])),
+        ("a", role(a)),
+        ("b", role(b)),
+        ("c", role(c)),
+        ("plan", joined(join, vec![to("done")])),
+    ];
+    Graph::new(parts("start", nodes)).unwrap()
+}
+
+fn straight() -> [Vec<Edge>; 3] {
+    [vec![to("plan")], vec![to("plan")], vec![to("plan")]]
+}
+
+#[test]
+fn branches_run_side_by_side_and_meet_once() {
+    let mut run = Run::of(council(Join::All, straight()));
+    assert_eq!(run.all(|visit| visit.to_string()), ["start", "a", "b", "c", "plan"]);
+    let mut run = Run::of(council(Join::Quorum(2), straight()));
+    assert_eq!(run.all(|visit| visit.to_string()), ["start", "a", "b", "c", "plan"]);
+    let mut run = Run::of(council(Join::Any, straight()));
+    assert_eq!(run.all(|visit| visit.to_string()), ["start", "a", "b", "c", "plan", "plan#2", "plan#3"]);
+}
+
+#[test]
+fn a_join_reads_all_that_came() {
+    let mut run = Run::of(council(Join::All, straight()));
+    let start = run.advance().remove(0);
+    assert_eq!(run.state.input_of(&start.visit), "hello");
+    run.finish(&start, "go");
+    for step in run.advance() {
+        assert_eq!(run.state.input_of(&step.visit), "go");
+        run.finish(&step, step.visit.node.as_str());
+    }
+    let plan = run.advance().remove(0);
+    assert_eq!(run.state.input_of(&plan.visit), "a\n\nb\n\nc");
+}
+
+#[test]
+fn a_join_that_waits_in_vain_fails_the_task() {
+    let away = Edge { when: Some(Condition::parse("output == 'c'").unwrap()), ..to("done") };
+    let mut run = Run::of(council(Join::All, [vec![to("plan")], vec![to("plan")], vec![away, to("plan")]]));
+    run.all(|visit| visit.node.to_string());
+    assert_eq!(run.failed_with(), Code::JoinStuck);
+}
+
+#[test]
+fn no_edge_fails_the_task() {
+    let only = Edge { when: Some(Condition::parse("output == 'never'").unwrap()), ..to("done") };
+    let mut run = Run::of(Graph::new(parts("a", [("a", role(vec![only]))])).unwrap());
+    run.all(|_| "text".into());
+    assert_eq!(run.failed_with(), Code::NoEdge);
+}
+
+#[test]
+fn limits_end_a_task() {
+    let limited = |limits| {
+        let parts = Parts { limits, ..parts("a", [("a", role(vec![to("b")])), ("b", role(vec![to("done")]))]) };
+        let mut run = Run::of(Graph::new(parts).unwrap());
+        run.all(|_| String::new());
+        run.failed_with()
+    };
+    assert_eq!(limited(Limits { steps: 1, ..Limits::default() }), Code::LimitSteps);
+    assert_eq!(limited(Limits { tokens: 10, ..Limits::default() }), Code::LimitTokens);
+    assert_eq!(limited(Limits { time: Duration::ZERO, ..Limits::default() }), Code::LimitTime);
+}
+
+#[test]
+fn a_failed_attempt_waits_and_begins_anew() {
+    let mut run = Run::of(mentor());
+    let step = run.advance().remove(0);
+    let failure = Failure { code: Code::Timeout, message: "slow".to_owned(), step: None };
+    let retry_after = Some(Duration::from_secs(2));
+    run.note(Kind::StepFailed { step, failure, retry_after });
+    assert_eq!(decide(&run.graph, &run.state, Timestamp(500)), [Next::Wait(Duration::from_millis(1500))]);
+    let due = decide(&run.graph, &run.state, Timestamp(2000));
+    assert!(matches!(&due[..], [Next::Start { step, trigger: None }] if step.to_string() == "answer#1.2"));
+}
+
+#[test]
+fn a_restart_begins_running_attempts_anew() {
+    let mut run = Run::of(council(Join::All, straight()));
+    let start = run.advance().remove(0);
+    run.finish(&start, "go");
+    run.advance();
+    run.note(Kind::Resumed);
+    let again: Vec<String> = run.advance().iter().map(ToString::to_string).collect();
+    assert_eq!(again, ["a#1.2", "b#1.2", "c#1.2"]);
+}
+
+#[test]
+fn events_that_do_not_follow_change_nothing() {
+    let mut run = Run::of(mentor());
+    let before = run.state.clone();
+    let step = StepId { visit: Visit { node: name("answer"), number: 1 }, attempt: 1 };
+    let output = Output { text: String::new(), json: None, role: None };
+    let (usage, timings) = (Usage::default(), Timings::default());
+    let kind = Kind::StepFinished { step, output, usage, timings, took: Vec::new() };
+    let event = |seq, kind| Event { task: before.task, seq: Seq(seq), at: Timestamp(0), kind };
+    assert!(run.state.apply(&event(2, kind)).is_err());
+    assert!(run.state.apply(&event(3, Kind::Resumed)).is_err());
+    assert_eq!(run.state, before);
+}
+
+#[test]
+fn what_cannot_end_is_no_graph() {
+    let faults = |parts| Graph::new(parts).unwrap_err();
+    let looped = parts("a", [("a", role(vec![to("b"), to("done")])), ("b", role(vec![to("a")]))]);
+    assert_eq!(faults(looped), [Fault::Unbounded(vec![name("a"), name("b"), name("a")])]);
+    let lost = parts("a", [("a", role(vec![to("done")])), ("b", role(vec![to("done")]))]);
+    assert_eq!(faults(lost), [Fault::Unreachable(name("b"))]);
+    let trap = parts("a", [("a", role(vec![to("b")])), ("b", role(vec![Edge { at_most: Some(1), ..to("b") }]))]);
+    assert_eq!(faults(trap), [Fault::NoEnd(name("a")), Fault::NoEnd(name("b"))]);
+    let nowhere = parts("x", [("a", role(vec![to("b")]))]);
+    let wanted = [Fault::Start(name("x")), Fault::Target { node: name("a"), edge: 0, to: name("b") }];
+    assert_eq!(faults(nowhere), wanted);
+    let open = [
+        ("s", role(vec![to("a"), to("b")])),
+        ("a", role(vec![to("c")])),
+        ("b", role(vec![to("c")])),
+        ("c", role(vec![to("done")])),
+    ];
+    assert_eq!(faults(parts("s", open)), [Fault::JoinMissing { node: name("c"), sources: 2 }]);
+}
+
+#[test]
+fn a_role_from_a_router_needs_the_router_first() {
+    let from = |next| Node { work: Work::Role { role: RoleRef::From(name("pick")), message: None }, join: None, next };
+    let router = Router { roles: vec![RoleName::parse("a").unwrap()], confidence: 0.0, otherwise: None };
+    let pick = Node { work: Work::Router(router), join: None, next: vec![to("answer")] };
+    let good = parts("pick", [("pick", pick.clone()), ("answer", from(vec![to("done")]))]);
+    assert!(Graph::new(good).is_ok());
+    let early = parts(
+        "s",
+        [("s", role(vec![if_revise("answer", 1), to("pick")])), ("pick", pick), ("answer", from(vec![to("done")]))],
+    );
+    assert_eq!(Graph::new(early).unwrap_err(), [Fault::BeforeRouter { node: name("answer"), from: name("pick") }]);
+}
+
+prop_compose! {
+    /// Random graphs, most of which are refused.
+    fn any_graph()(edges in prop::collection::vec(
+        prop::collection::vec((0..7usize, prop::option::of(1..3u32), any::<bool>()), 1..4), 6
+    ), joins in prop::collection::vec(0..4u32, 6)) -> Option<Graph> {
+        let names = ["a", "b", "c", "d", "e", "f", "done"];
+        let edge = |(target, at_most, conditional): &(usize, Option<u32>, bool)| Edge {
+            when: conditional.then(|| Condition::parse("size(output) % 2 == 0").unwrap()),
+            at_most: *at_most,
+            ..to(names[*target])
+        };
+        let node = |at: usize| Node {
+            join: [None, Some(Join::All), Some(Join::Any), Some(Join::Quorum(1))][joins[at] as usize],
+            ..role(edges[at].iter().map(edge).collect())
+        };
+        let nodes = [("a", node(0)), ("b", node(1)), ("c", node(2)), ("d", node(3)), ("e", node(4)), ("f", node(5))];
+        Graph::new(parts("a", nodes)).ok()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_global_rejects: 1_000_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_run_of_every_graph_ends_within_its_limits_and_replays(
+        graph in any_graph().prop_filter_map("no graph", |graph| graph),
+        lengths in prop::collection::vec(0..9usize, 8),
+    ) {
+        let mut run = Run::of(graph);
+        run.all(|visit| "x".repeat(lengths[visit.number as usize % lengths.len()]));
+        prop_assert!(run.state.spent.steps <= run.graph.limits().steps);
+        let again = State::replay(&run.events, run.graph.start());
+        prop_assert_eq!(again.as_ref(), Ok(&run.state));
+    }
+}
