@@ -9,9 +9,12 @@ use anyhow::{Context, Result, bail};
 use crate::{models, shell};
 
 /// Each program or file that must be there, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 4] = [("cmake", "cmake"), ("clang", "clang"), ("g++", "g++"), ("python3", "python3")];
-/// Packages for Python, pinned: what writes the embedding model.
-const PYTHON: [&str; 2] = ["numpy==2.4.6", "gguf==0.19.0"];
+/// cmake only recommends make, and we install without what is only recommended.
+const NEEDED: [(&str, &str); 5] =
+    [("cmake", "cmake"), ("make", "make"), ("clang", "clang"), ("g++", "g++"), ("python3", "python3")];
+/// Packages for Python, pinned: what writes the embedding model. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
+const PYTHON: [&str; 3] =
+    ["numpy==2.2.6; python_version < '3.11'", "numpy==2.4.6; python_version >= '3.11'", "gguf==0.19.0"];
 
 pub(crate) fn run(cache: &Path) -> Result<()> {
     fs::create_dir_all(cache).with_context(|| format!("failed to create {}", cache.display()))?;
@@ -67,7 +70,9 @@ fn has_libclang() -> bool {
         names.into_iter().any(|f| {
             let name = f.file_name();
             let name = name.to_string_lossy();
-            name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
+            // libclang-cpp is another library, which Mesa brings along.
+            let other = name.starts_with("libclang-cpp");
+            !other && (name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so"))
         })
     })
 }
