@@ -1,6 +1,8 @@
-//! `cargo xtask setup | test`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 
+mod demo;
+mod licences;
 mod models;
 mod setup;
 mod shell;
@@ -20,6 +22,13 @@ struct Args {
 enum Verb {
     /// Install what is missing and fetch the demo models
     Setup,
+    /// Start a daemon and send a real task through the shipped graph
+    Demo {
+        /// Another question than the usual one
+        question: Option<String>,
+    },
+    /// Check the licences and sources of all dependencies
+    Licences,
     /// Build and run every test
     Test {
         /// Passed on to the test runner
@@ -32,6 +41,8 @@ fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
     match Args::parse().verb {
         Verb::Setup => setup::run(&cache),
+        Verb::Demo { question } => setup::run(&cache).and_then(|()| demo::run(&cache, question.as_deref())),
+        Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),
     }
 }

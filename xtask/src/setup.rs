@@ -10,11 +10,22 @@ use crate::{models, shell};
 
 /// Each program or file that must be there, and the Debian package that brings it.
 /// cmake only recommends make, and we install without what is only recommended.
-const NEEDED: [(&str, &str); 5] =
-    [("cmake", "cmake"), ("make", "make"), ("clang", "clang"), ("g++", "g++"), ("python3", "python3")];
-/// Packages for Python, pinned: what writes the embedding model. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
-const PYTHON: [&str; 3] =
-    ["numpy==2.2.6; python_version < '3.11'", "numpy==2.4.6; python_version >= '3.11'", "gguf==0.19.0"];
+const NEEDED: [(&str, &str); 6] = [
+    ("cmake", "cmake"),
+    ("make", "make"),
+    ("clang", "clang"),
+    ("g++", "g++"),
+    ("ccache", "ccache"),
+    ("python3", "python3"),
+];
+/// Packages for Python, pinned: what writes the embedding model, and what the clients in the tests are made with. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
+const PYTHON: [&str; 5] = [
+    "numpy==2.2.6; python_version < '3.11'",
+    "numpy==2.4.6; python_version >= '3.11'",
+    "gguf==0.19.0",
+    "grpcio-tools==1.85.1",
+    "grpcio-reflection==1.85.1",
+];
 
 pub(crate) fn run(cache: &Path) -> Result<()> {
     fs::create_dir_all(cache).with_context(|| format!("failed to create {}", cache.display()))?;
@@ -83,7 +94,7 @@ fn python_packages(cache: &Path) -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(());
     }
-    eprintln!("xtask: preparing Python packages that write models");
+    eprintln!("xtask: preparing Python packages");
     shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache.join("python")))?;
     shell::run(
         Command::new(python(cache))

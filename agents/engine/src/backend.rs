@@ -58,6 +58,15 @@ pub enum Sampled {
     End,
 }
 
+/// Embedded texts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Embedded {
+    /// One unit vector each.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens computed for all of them.
+    pub tokens: u32,
+}
+
 /// The model could not compute.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -102,6 +111,6 @@ pub trait Backend: 'static {
     fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Self::Sampler) -> Result<Sampled, String>;
     /// Frees the cells of a sequence.
     fn forget(&mut self, lane: Lane, slot: Slot);
-    /// Embeds texts: one unit vector each. Models for chat refuse.
-    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String>;
+    /// Embeds texts. Models for chat refuse.
+    fn embed(&mut self, texts: &[String]) -> Result<Embedded, String>;
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
-use crate::backend::{Backend, Limits, Text, Token};
+use crate::backend::{Backend, Embedded, Limits, Text, Token};
 use crate::request::{Chunk, Error, Message, Overflow, Request, Speaker};
 use crate::sequence::{Job, Reader};
+use crate::turn::Turn;
 use crate::worker::{Command, Worker};
 
 /// Chunks that a stream holds for a slow reader: a few seconds of text, after which the sequence rests.
@@ -18,18 +19,20 @@ const STREAM: usize = 64;
 const CUT: &str = "\n[...]\n";
 
 /// How an engine behaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Sequences that may wait for a slot.
     pub queue: usize,
     /// The gap between tokens to aim at while prompts are computed beside running streams.
     pub gap: Duration,
+    /// Set for an engine that computes on the same cores as others do.
+    pub turn: Option<Turn>,
 }
 
 impl Default for Options {
     /// A queue far above what a person starts by hand; a gap at which text still seems to flow.
     fn default() -> Self {
-        Self { queue: 1024, gap: Duration::from_millis(150) }
+        Self { queue: 1024, gap: Duration::from_millis(150), turn: None }
     }
 }
 
@@ -143,9 +146,16 @@ impl Handle {
 
     /// Resolves when the engine has ended, with the reason.
     pub async fn ended(&self) -> String {
+        self.watcher().await
+    }
+
+    /// As [`Self::ended`], without keeping the engine alive by waiting for its end.
+    pub fn watcher(&self) -> impl Future<Output = String> + Send + use<> {
         let mut ended = self.ended.clone();
-        let reason = ended.wait_for(Option::is_some).await;
-        reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "its thread is gone".to_owned())
+        async move {
+            let reason = ended.wait_for(Option::is_some).await;
+            reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "its thread is gone".to_owned())
+        }
     }
 
     /// Starts a generation. Dropping the stream ends it.
@@ -174,8 +184,8 @@ impl Handle {
         Ok(Stream { chunks, gone, full, commands: this.commands, ended: this.ended, over: false })
     }
 
-    /// Embeds texts: one unit vector each.
-    pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, Error> {
+    /// Embeds texts.
+    pub async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error> {
         let (answer, vectors) = oneshot::channel();
         self.send(Command::Embed(texts, answer))?;
         match vectors.await {

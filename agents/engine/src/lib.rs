@@ -16,8 +16,10 @@ pub mod schedule;
 pub mod scripted;
 
 mod sequence;
+mod turn;
 mod worker;
 
-pub use backend::{Backend, Lane, Text, Token};
+pub use backend::{Backend, Embedded, Lane, Text, Token};
 pub use handle::{Handle, Options, Stats, Stream};
 pub use request::{Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage};
+pub use turn::Turn;

@@ -96,8 +96,13 @@ pub enum Chunk {
         /// Tokens of the prompt.
         total: u32,
     },
-    /// More text, whole characters only.
-    Text(String),
+    /// More text.
+    Text {
+        /// Whole characters only.
+        text: String,
+        /// Tokens generated so far.
+        tokens: u32,
+    },
     /// The end.
     Finished(Finish),
     /// The end, without success.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::Value;
 
-use crate::backend::{Backend, Entry, Fault, Lane, Limits, Sampled, Slot, Text, Token};
+use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Sampled, Slot, Text, Token};
 use crate::request::{Message, Sampling};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
@@ -209,8 +209,9 @@ impl Backend for Scripted {
     }
 
     /// Unit vectors over words, so that texts with common words lie close.
-    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String> {
-        Ok(texts.iter().map(|text| words(text)).collect())
+    fn embed(&mut self, texts: &[String]) -> Result<Embedded, String> {
+        let tokens = texts.iter().map(|text| text.chars().count() as u32).sum();
+        Ok(Embedded { vectors: texts.iter().map(|text| words(text)).collect(), tokens })
     }
 }
 

@@ -133,7 +133,7 @@ impl<S> Sequence<S> {
         }
         let rest = String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned();
         if !rest.is_empty() {
-            self.job.reader.send(Chunk::Text(rest));
+            self.job.reader.send(Chunk::Text { text: rest, tokens: self.output });
         }
         let usage = Usage { prompt: self.job.prompt.len() as u32, computed: self.computed, output: self.output };
         let finish = Finish { reason, usage, timings: self.timings() };
@@ -156,7 +156,7 @@ impl<S> Sequence<S> {
         if bytes > 0 {
             let rest = self.held.split_off(bytes);
             let text = String::from_utf8_lossy(&std::mem::replace(&mut self.held, rest)).into_owned();
-            self.job.reader.send(Chunk::Text(text));
+            self.job.reader.send(Chunk::Text { text, tokens: self.output });
         }
     }
 

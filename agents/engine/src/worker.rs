@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::backend::{Backend, Entry, Fault, Lane, Limits, Sampled, Slot, Text};
+use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Sampled, Slot, Text};
 use crate::handle::{Counters, Options};
 use crate::request::{Error, Reason};
 use crate::schedule::{self, AGEING, Budget, Share, View, Waiting};
 use crate::sequence::{Job, Sequence, Went};
+use crate::turn::Turn;
 
 /// What other threads ask of the worker.
 pub(crate) enum Command {
     Generate(Job),
-    Embed(Vec<String>, oneshot::Sender<Result<Vec<Vec<f32>>, String>>),
+    Embed(Vec<String>, oneshot::Sender<Result<Embedded, String>>),
     /// A stream was drained or dropped: look again.
     Wake,
     /// End; all sequences fail.
@@ -129,8 +130,12 @@ impl<B: Backend> Worker<B> {
         match command {
             Command::Generate(job) => self.enqueue(job),
             Command::Embed(texts, answer) => {
+                let embedded = {
+                    let _turn = self.options.turn.as_ref().map(Turn::take);
+                    self.backend.embed(&texts)
+                };
                 // Whoever asked may have stopped waiting.
-                let _ = answer.send(self.backend.embed(&texts));
+                let _ = answer.send(embedded);
             }
             Command::Wake => {}
             Command::Close => return Err(End::Closed),
@@ -261,11 +266,15 @@ impl<B: Backend> Worker<B> {
 
     fn compute(&mut self, lane: Lane, shares: &[Share]) -> Result<(), String> {
         let (entries, wanted) = self.entries(lane, shares);
-        let began = Instant::now();
-        match self.backend.decode(lane, &entries) {
+        let (computed, took) = {
+            let _turn = self.options.turn.as_ref().map(Turn::take);
+            let began = Instant::now();
+            (self.backend.decode(lane, &entries), began.elapsed())
+        };
+        match computed {
             Ok(()) => {
                 self.counters.steps.fetch_add(1, Relaxed);
-                self.learn(shares, began.elapsed());
+                self.learn(shares, took);
                 self.settle(lane, shares, &wanted);
                 Ok(())
             }

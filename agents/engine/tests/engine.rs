@@ -38,7 +38,7 @@ async fn read(mut stream: Stream) -> Result<(String, Finish), Error> {
     loop {
         match stream.recv().await.expect("a stream has an end") {
             Chunk::Prefill { .. } => {}
-            Chunk::Text(more) => text.push_str(&more),
+            Chunk::Text { text: more, .. } => text.push_str(&more),
             Chunk::Finished(finish) => {
                 assert_eq!(stream.recv().await, None);
                 return Ok((text, finish));
@@ -123,7 +123,7 @@ async fn characters_of_several_tokens_come_whole() {
     let mut stream = engine.generate(ask("go")).await.unwrap();
     let mut text = String::new();
     while let Some(chunk) = stream.recv().await {
-        if let Chunk::Text(more) = chunk {
+        if let Chunk::Text { text: more, .. } = chunk {
             assert!(!more.contains('\u{FFFD}'), "{more:?}");
             text.push_str(&more);
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_engine::backend::{Entry, Fault, Limits, Sampled, Slot};
-use artel_engine::{Backend, Lane, Sampling, Text, Token};
+use artel_engine::{Backend, Embedded, Lane, Sampling, Text, Token};
 use serde_json::Value;
 
 use crate::constraint::{Constraint, Grammars};
@@ -110,7 +110,8 @@ impl Llama {
         self.lanes.get_mut(lane.0 as usize)
     }
 
-    fn embed_one(&mut self, text: &str) -> Result<Vec<f32>, String> {
+    /// The unit vector of a text, and its tokens.
+    fn embed_one(&mut self, text: &str) -> Result<(Vec<f32>, u32), String> {
         let mut tokens = self.model.tokenize(text, true, false).ok_or("the text cannot be tokenized")?;
         let room = self.shape.context as usize;
         if tokens.len() > room {
@@ -120,7 +121,7 @@ impl Llama {
             tokens.push(last);
         }
         if tokens.is_empty() {
-            return Ok(vec![0.0; self.model.width()]);
+            return Ok((vec![0.0; self.model.width()], 0));
         }
         let context = &mut self.lanes[0];
         context.forget(0);
@@ -132,7 +133,7 @@ impl Llama {
         if length > 0.0 {
             vector.iter_mut().for_each(|x| *x /= length);
         }
-        Ok(vector)
+        Ok((vector, tokens.len() as u32))
     }
 }
 
@@ -228,10 +229,16 @@ impl Backend for Llama {
         }
     }
 
-    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String> {
+    fn embed(&mut self, texts: &[String]) -> Result<Embedded, String> {
         if !self.shape.embedding {
             return Err("this model is loaded for chat, not for embeddings".to_owned());
         }
-        texts.iter().map(|text| self.embed_one(text)).collect()
+        let mut embedded = Embedded::default();
+        for text in texts {
+            let (vector, tokens) = self.embed_one(text)?;
+            embedded.vectors.push(vector);
+            embedded.tokens += tokens;
+        }
+        Ok(embedded)
     }
 }

@@ -58,7 +58,7 @@ async fn answer(engine: &Handle, request: Request) -> Result<(String, artel_engi
     while let Some(chunk) = stream.recv().await {
         match chunk {
             Chunk::Prefill { .. } => {}
-            Chunk::Text(more) => text.push_str(&more),
+            Chunk::Text { text: more, .. } => text.push_str(&more),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
         }
@@ -142,7 +142,7 @@ async fn a_dropped_stream_frees_its_slot_within_one_step() {
     let mut long = ask("You tell stories.", "Tell me a very long story.");
     long.max_tokens = 800;
     let mut stream = engine.generate(long).await.unwrap();
-    while !matches!(stream.recv().await.unwrap(), Chunk::Text(_)) {}
+    while !matches!(stream.recv().await.unwrap(), Chunk::Text { .. }) {}
     drop(stream);
     let dropped = engine.stats();
     answer(&engine, capital()).await.unwrap();
@@ -158,7 +158,7 @@ async fn sentences_that_mean_the_same_lie_close() {
         || Llama::load(Options { embedding: true, ..options("all-MiniLM-L6-v2.F16.gguf") }).map_err(|e| e.to_string());
     let engine = Handle::spawn("embedding", artel_engine::Options::default(), load).await.unwrap();
     let texts = ["How do I train a LoRA adapter?", "fine-tuning with low-rank adapters", "the weather in Paris"];
-    let vectors = engine.embed(texts.map(str::to_owned).to_vec()).await.unwrap();
+    let vectors = engine.embed(texts.map(str::to_owned).to_vec()).await.unwrap().vectors;
     let dot = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
     assert!((dot(0, 0) - 1.0).abs() < 1e-4);
     assert!(dot(0, 1) > dot(0, 2) + 0.2, "{} {}", dot(0, 1), dot(0, 2));

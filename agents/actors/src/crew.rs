@@ -1,0 +1,405 @@
+//! What everybody else holds of the crew.
+
+mod resume;
+mod submission;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use artel_journal::{Acceptance, Filter, Journal, Page, Summary};
+use artel_roles::{Catalog, Model};
+use artel_task::event::{Decision, Failure};
+use artel_task::{CatalogVersion, Event, GraphName, Seq, TaskId};
+use ractor::{Actor, ActorRef, call};
+use tokio::sync::{Semaphore, watch};
+
+use crate::Loader;
+use crate::clock::Clock;
+use crate::conductor::{ask, history};
+use crate::feed::{Feeds, Watch};
+use crate::keeper::{self, EngineReport};
+use crate::router::Question;
+use crate::supervisor::{Begin, Links, Message, Supervisor};
+
+pub use submission::{Candidates, Submission, Target};
+
+/// How long engines may take to end when the daemon stops: a batch of a large model on a slow machine.
+const ENGINES_END: Duration = Duration::from_secs(10);
+
+/// How a crew behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Tasks that may be open at once; each holds some kilobytes and its outputs.
+    pub tasks: usize,
+    /// Where model and adapter files are looked for, beside the directories of the YAML files that name them.
+    pub models: PathBuf,
+    /// The graph of tasks that name neither graph nor role; by default `mentor`.
+    pub graph: Option<GraphName>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    /// A thousand tasks: far above what a machine of this kind computes at once.
+    fn default() -> Self {
+        Self { tasks: 1000, models: PathBuf::from("models"), graph: None, clock: Clock::default() }
+    }
+}
+
+/// Why the crew cannot do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No such graph.
+    #[error("there is no graph `{name}`")]
+    NoGraph {
+        /// What was asked for.
+        name: String,
+    },
+    /// No such role.
+    #[error("there is no role `{name}`")]
+    NoRole {
+        /// What was asked for.
+        name: String,
+    },
+    /// No such model.
+    #[error("there is no model `{name}`")]
+    NoModel {
+        /// What was asked for.
+        name: String,
+    },
+    /// No such node, or it is no router.
+    #[error("graph `{graph}` has no router node `{node}`")]
+    NoRouter {
+        /// The graph.
+        graph: String,
+        /// What was asked for.
+        node: String,
+    },
+    /// Neither graph nor role were named, and there is no default.
+    #[error("neither a graph nor a role is named, and the catalog has no graph `mentor`")]
+    NoTarget,
+    /// There is nobody to choose from.
+    #[error("no role has examples, so there is nobody to choose from")]
+    NoCandidates,
+    /// No such task, or it is no longer kept.
+    #[error("there is no task {0}, or it is no longer kept")]
+    NoTask(TaskId),
+    /// The number is beyond the task's last event.
+    #[error("task {task} has {last} events, not {after}", last = .last.0, after = .after.0)]
+    SeqOutOfRange {
+        /// Which task.
+        task: TaskId,
+        /// Its last event.
+        last: Seq,
+        /// What was asked for.
+        after: Seq,
+    },
+    /// Too many tasks are open.
+    #[error("{0} tasks are open, the daemon's limit")]
+    TooManyTasks(usize),
+    /// The daemon is shutting down.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+    /// The router could not decide, or the model could not be loaded.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+    /// The catalog is another than the caller believed.
+    #[error("the catalog is at version {}, not {expected}", .found.as_str())]
+    CatalogChanged {
+        /// The version that serves.
+        found: CatalogVersion,
+        /// What the caller believed.
+        expected: String,
+    },
+    /// The journal refused or failed.
+    #[error("failed to {0}")]
+    Journal(#[from] artel_journal::Error),
+    /// The supervisor has ended.
+    #[error("the crew has ended")]
+    Ended,
+}
+
+/// A running crew. Clones are the same crew.
+#[derive(Clone)]
+pub struct Crew {
+    supervisor: ActorRef<Message>,
+    links: Links,
+    catalog: Arc<RwLock<Arc<Catalog>>>,
+    slots: Arc<Semaphore>,
+    closing: Arc<AtomicBool>,
+    ended: watch::Receiver<bool>,
+    options: Arc<Options>,
+}
+
+impl Crew {
+    /// Starts the crew and takes up the tasks that the journal has not seen end.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written.
+    pub async fn start(
+        options: Options,
+        catalog: Catalog,
+        journal: Journal,
+        loader: Arc<dyn Loader>,
+    ) -> Result<Self, Error> {
+        journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        let links = Links {
+            journal,
+            feeds: Feeds::default(),
+            loader,
+            models: options.models.clone().into(),
+            clock: options.clock.clone(),
+            running: watch::Sender::new(0),
+        };
+        let catalog = Arc::new(catalog);
+        let spawned = Supervisor::spawn(None, Supervisor, (links.clone(), catalog.clone())).await;
+        let (supervisor, life) = spawned.map_err(|_| Error::Ended)?;
+        let (end, ended) = watch::channel(false);
+        tokio::spawn(async move {
+            // Whatever ended it, it is gone.
+            let _ = life.await;
+            end.send_replace(true);
+        });
+        let crew = Self {
+            supervisor,
+            links,
+            catalog: Arc::new(RwLock::new(catalog)),
+            slots: Arc::new(Semaphore::new(options.tasks)),
+            closing: Arc::default(),
+            ended,
+            options: Arc::new(options),
+        };
+        crew.resume().await?;
+        Ok(crew)
+    }
+
+    /// Takes a task in. When this returns, the task is on disk and begins. The work goes on if the caller goes away.
+    ///
+    /// # Errors
+    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::ShuttingDown`],
+    /// and what [`Journal::accept`] says.
+    pub async fn submit(&self, submission: Submission) -> Result<TaskId, Error> {
+        let this = self.clone();
+        // Between the journal and the supervisor nothing may be lost, even if the caller is.
+        let accepted = tokio::spawn(async move { this.accept(submission).await });
+        accepted.await.map_err(|_| Error::Ended)?
+    }
+
+    async fn accept(&self, submission: Submission) -> Result<TaskId, Error> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::ShuttingDown);
+        }
+        if *self.ended.borrow() {
+            return Err(Error::Ended);
+        }
+        let catalog = self.catalog();
+        let (graph, role) = submission::target(&submission.target, &catalog, self.options.graph.as_ref())?;
+        let permit = self.slots.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.tasks))?;
+        let event = submission::accepted(submission, &graph, role, catalog.version(), self.links.clock.now());
+        match self.links.journal.accept(event.clone()).await? {
+            Acceptance::Known(task) => Ok(task),
+            Acceptance::New => {
+                let task = event.task;
+                self.begin(Begin { task, catalog, graph, first: Some(Arc::new(event)), permit: Some(permit) })?;
+                Ok(task)
+            }
+        }
+    }
+
+    /// Opens the feed first, so that whoever hears of the task can watch it.
+    fn begin(&self, begin: Begin) -> Result<(), Error> {
+        self.links.feeds.open(begin.task);
+        self.supervisor.cast(Message::Begin(Box::new(begin))).map_err(|_| Error::Ended)
+    }
+
+    /// Watches a task from the event after `after`.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], [`Error::SeqOutOfRange`], and what the journal says.
+    pub async fn watch(&self, task: TaskId, after: Seq) -> Result<Watch, Error> {
+        // Live items are heard before the journal is asked, so that nothing falls between the two.
+        let live = self.links.feeds.listen(task);
+        let last = self.links.journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        if after > last {
+            return Err(Error::SeqOutOfRange { task, last, after });
+        }
+        Ok(Watch::new(self.links.journal.clone(), task, after, live, last))
+    }
+
+    /// All events of a task so far.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], and what the journal says.
+    pub async fn history(&self, task: TaskId) -> Result<Vec<Event>, Error> {
+        let events = history(&self.links.journal, task).await?;
+        if events.is_empty() { Err(Error::NoTask(task)) } else { Ok(events) }
+    }
+
+    /// One page of tasks, newest first.
+    ///
+    /// # Errors
+    /// What the journal says.
+    pub async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Summary>, Error> {
+        Ok(self.links.journal.list(filter, page).await?)
+    }
+
+    /// Cancels a task; when this returns, that is on disk. A task that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], and [`Error::Ended`] if the daemon stopped in the middle.
+    pub async fn cancel(&self, task: TaskId, reason: &str) -> Result<(), Error> {
+        self.links.journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        let message = |reply| Message::Cancel { task, reason: reason.to_owned(), reply };
+        if call!(self.supervisor, message).is_ok() {
+            return Ok(());
+        }
+        // The conductor stopped before it answered: the task may have ended in its own way.
+        let over = self.history(task).await?.last().is_some_and(|event| event.kind.is_last());
+        if over { Ok(()) } else { Err(Error::Ended) }
+    }
+
+    /// The catalog that new tasks run under.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().expect("nothing panics while it holds the catalog").clone()
+    }
+
+    /// Serves another catalog from now on. Tasks that run keep theirs.
+    ///
+    /// # Errors
+    /// [`Error::CatalogChanged`] if the one that serves is not the expected one; what the journal says.
+    pub async fn serve(&self, catalog: Catalog, expected: Option<&str>) -> Result<Arc<Catalog>, Error> {
+        let catalog = Arc::new(catalog);
+        self.links.journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        {
+            let mut serving = self.catalog.write().expect("nothing panics while it holds the catalog");
+            if let Some(expected) = expected.filter(|expected| serving.version().as_str() != *expected) {
+                return Err(Error::CatalogChanged { found: serving.version().clone(), expected: expected.to_owned() });
+            }
+            *serving = catalog.clone();
+        }
+        self.supervisor.cast(Message::Serve(catalog.clone())).map_err(|_| Error::Ended)?;
+        Ok(catalog)
+    }
+
+    /// What the router would decide; nothing is journalled.
+    ///
+    /// # Errors
+    /// [`Error::NoRole`], [`Error::NoGraph`], [`Error::NoRouter`], [`Error::NoCandidates`], [`Error::Failed`].
+    pub async fn preview(&self, question: String, candidates: Candidates) -> Result<Decision, Error> {
+        let catalog = self.catalog();
+        let (candidates, confidence, otherwise) = candidates.resolve(&catalog)?;
+        let model = catalog.embedding_model().cloned().ok_or(Error::NoCandidates)?;
+        let question = Question { text: question, candidates, confidence, otherwise, model };
+        ask(&self.supervisor, question).await.map_err(Error::Failed)
+    }
+
+    /// Every model of the catalog with its engine, by name.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn engines(&self) -> Result<Vec<EngineReport>, Error> {
+        let mut reports = Vec::new();
+        for model in self.catalog().models().values() {
+            let keeper = self.keeper(model).await?;
+            reports.push(call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)?);
+        }
+        Ok(reports)
+    }
+
+    /// Loads a model and returns when it serves.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`], [`Error::Failed`].
+    pub async fn load(&self, model: &str) -> Result<EngineReport, Error> {
+        let keeper = self.keeper(&self.model(model)?).await?;
+        keeper::unwrap(call!(keeper, keeper::Message::Engine)).map_err(Error::Failed)?;
+        call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)
+    }
+
+    /// Gives a model's engine up; steps that run on it run to their end. With `interrupt` they end at once and are tried
+    /// again. It is loaded again when needed.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`], [`Error::Ended`].
+    pub async fn unload(&self, model: &str, interrupt: bool) -> Result<(), Error> {
+        let keeper = self.keeper(&self.model(model)?).await?;
+        let handle = call!(keeper, keeper::Message::Unload).map_err(|_| Error::Ended)?;
+        let Some(handle) = handle else { return Ok(()) };
+        if interrupt {
+            handle.close().await;
+        } else {
+            let ended = handle.watcher();
+            drop(handle);
+            ended.await;
+        }
+        Ok(())
+    }
+
+    fn model(&self, name: &str) -> Result<Arc<Model>, Error> {
+        self.catalog().model(name).cloned().ok_or_else(|| Error::NoModel { name: name.to_owned() })
+    }
+
+    async fn keeper(&self, model: &Arc<Model>) -> Result<ActorRef<keeper::Message>, Error> {
+        call!(self.supervisor, Message::Keeper, model.clone()).map_err(|_| Error::Ended)
+    }
+
+    /// How many tasks run.
+    pub fn running(&self) -> usize {
+        *self.links.running.borrow()
+    }
+
+    /// Resolves when the supervisor has ended, which is the end of the crew.
+    pub async fn ended(&self) {
+        // The other end is dropped only after it said so.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+
+    /// Takes no more tasks, gives those that run so much time, leaves the rest for the next start, ends the engines and
+    /// closes the journal. Says how many tasks were left.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.closing.store(true, Ordering::Release);
+        let mut running = self.links.running.subscribe();
+        // A crew that ended by itself has nothing to wait for.
+        let idle = async { running.wait_for(|running| *running == 0).await.map(|_| ()).unwrap_or_default() };
+        tokio::select! {
+            _ = tokio::time::timeout(grace, idle) => {}
+            () = self.ended() => {}
+        }
+        let left = self.running();
+        let engines = self.handles().await;
+        // Conductors are children of the supervisor and stop with it; what they put on disk stays there.
+        let _ = self.supervisor.stop_and_wait(None, None).await;
+        self.links.feeds.close_all();
+        let closed = futures::future::join_all(engines.iter().map(artel_engine::Handle::close));
+        if tokio::time::timeout(ENGINES_END, closed).await.is_err() {
+            tracing::warn!("an engine did not end within {ENGINES_END:?}");
+        }
+        self.links.journal.clone().close().await;
+        left
+    }
+
+    async fn handles(&self) -> Vec<artel_engine::Handle> {
+        let Ok(keepers) = call!(self.supervisor, Message::Keepers) else { return Vec::new() };
+        let mut handles = Vec::new();
+        for keeper in keepers {
+            handles.extend(call!(keeper, keeper::Message::Unload).ok().flatten());
+        }
+        handles
+    }
+
+    /// Has an actor panic, as a fault of ours would.
+    #[cfg(test)]
+    pub(crate) fn panic(&self, who: crate::supervisor::Who) {
+        self.supervisor.cast(Message::Panic(who)).expect("the supervisor lives");
+    }
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crew").field("running", &self.running()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! What clients hand in, and what the catalog makes of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use artel_roles::{Catalog, Role};
+use artel_task::event::{Accepted, Class, Timestamp};
+use artel_task::graph::{Edge, Limits, Node, Parts, RoleRef, Work};
+use artel_task::{CatalogVersion, Event, Graph, GraphName, Kind, NodeName, RequestId, RoleName, Seq, TaskId};
+
+use super::Error;
+
+/// The graph of tasks that name neither graph nor role, unless the daemon is told another.
+const DEFAULT_GRAPH: &str = "mentor";
+
+/// A task to run.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// What runs.
+    pub target: Target,
+    /// The text of the request.
+    pub input: String,
+    /// The client's own key: the same again gives the same task.
+    pub request: Option<RequestId>,
+    /// How urgent it is.
+    pub class: Class,
+    /// The client's own notes.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The daemon's default graph.
+    Default,
+    /// This graph.
+    Graph(String),
+    /// This role alone.
+    Role(String),
+}
+
+/// Who may take a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidates {
+    /// Every role that has examples.
+    All,
+    /// These roles.
+    Roles(Vec<String>),
+    /// Those of a router node, with its threshold; `roles` replaces its candidates if it is not empty.
+    Node {
+        /// The graph.
+        graph: String,
+        /// Its router node.
+        node: String,
+        /// Other candidates.
+        roles: Vec<String>,
+    },
+}
+
+/// Candidates, threshold and who takes what is below it.
+type Choice = (Vec<Arc<Role>>, f64, Option<RoleName>);
+
+impl Candidates {
+    pub(super) fn resolve(self, catalog: &Catalog) -> Result<Choice, Error> {
+        let role = |name: &str| catalog.role(name).cloned().ok_or_else(|| Error::NoRole { name: name.to_owned() });
+        let named = |names: &[String]| names.iter().map(|name| role(name)).collect::<Result<Vec<_>, Error>>();
+        let (roles, confidence, otherwise) = match self {
+            Self::All => {
+                let all = catalog.roles().values().filter(|role| !role.examples.is_empty()).cloned();
+                (all.collect(), 0.0, None)
+            }
+            Self::Roles(names) => (named(&names)?, 0.0, None),
+            Self::Node { graph, node, roles } => {
+                let found = catalog.graph(&graph).ok_or_else(|| Error::NoGraph { name: graph.clone() })?;
+                let place = NodeName::parse(&node).ok().and_then(|name| found.node(&name));
+                let Some(Work::Router(router)) = place.map(|place| &place.work) else {
+                    return Err(Error::NoRouter { graph, node });
+                };
+                let own: Vec<String> = router.roles.iter().map(ToString::to_string).collect();
+                (named(if roles.is_empty() { &own } else { &roles })?, router.confidence, router.otherwise.clone())
+            }
+        };
+        if roles.is_empty() { Err(Error::NoCandidates) } else { Ok((roles, confidence, otherwise)) }
+    }
+}
+
+/// The graph that a submission names, and its role if it asks for one alone.
+pub(super) fn target(
+    target: &Target,
+    catalog: &Catalog,
+    default: Option<&GraphName>,
+) -> Result<(Arc<Graph>, Option<RoleName>), Error> {
+    let graph = |name: &str| catalog.graph(name).cloned();
+    match target {
+        Target::Graph(name) => Ok((graph(name).ok_or_else(|| Error::NoGraph { name: name.clone() })?, None)),
+        Target::Default => match default {
+            Some(name) => Ok((graph(name.as_str()).ok_or_else(|| Error::NoGraph { name: name.to_string() })?, None)),
+            None => Ok((graph(DEFAULT_GRAPH).ok_or(Error::NoTarget)?, None)),
+        },
+        Target::Role(name) => {
+            let role = catalog.role(name).ok_or_else(|| Error::NoRole { name: name.clone() })?;
+            Ok((single(role), Some(role.name.clone())))
+        }
+    }
+}
+
+/// A role as a graph of one node, both of the role's name.
+pub(super) fn single(role: &Role) -> Arc<Graph> {
+    const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
+    let node = NodeName::parse(role.name.as_str()).expect(ONE_FORM);
+    let work = Work::Role { role: RoleRef::Named(role.name.clone()), message: None };
+    let end = Edge { to: None, when: None, at_most: None };
+    // The role's own limits bound its steps.
+    let time = role.limits.timeout.saturating_mul(role.limits.retries + 1) + Limits::default().time;
+    let parts = Parts {
+        name: GraphName::parse(role.name.as_str()).expect(ONE_FORM),
+        description: role.description.clone(),
+        start: node.clone(),
+        result: None,
+        nodes: BTreeMap::from([(node, Node { work, join: None, next: vec![end] })]),
+        limits: Limits { steps: role.limits.retries + 1 + Limits::default().steps, tokens: u64::MAX, time },
+    };
+    Arc::new(Graph::new(parts).expect("a node that leads to the end is a graph"))
+}
+
+/// A task's first event.
+pub(super) fn accepted(
+    submission: Submission,
+    graph: &Graph,
+    role: Option<RoleName>,
+    catalog: &CatalogVersion,
+    at: Timestamp,
+) -> Event {
+    let Submission { input, request, class, labels, .. } = submission;
+    let (graph, catalog) = (graph.name().clone(), catalog.clone());
+    let kind = Kind::Accepted(Accepted { graph, role, input, catalog, request, class, labels });
+    Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
+}

@@ -1,0 +1,160 @@
+//! The expert: one per role. It admits steps up to its role's limits and runs each in a task of its own.
+
+mod work;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use artel_roles::{Role, Template};
+use artel_task::event::{Class, Code};
+use artel_task::{RoleName, StepId};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde_json::Value;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use crate::feed::{Live, Stage};
+use crate::keeper;
+use crate::line::Line;
+use crate::report::{Report, failure};
+
+/// Runs the steps of one role.
+///
+/// It has no states of its own: places are permits, and a step's work owns its permit until it ends, however it ends.
+pub(crate) struct Expert;
+
+/// What an expert is asked.
+pub(crate) enum Message {
+    /// Do this step on the engine of this keeper; the job's report says how it went.
+    Work(Box<Job>, ActorRef<keeper::Message>),
+    /// Panic, as a fault of ours would.
+    #[cfg(test)]
+    Panic,
+}
+
+/// One step to do.
+pub(crate) struct Job {
+    pub(crate) step: StepId,
+    pub(crate) role: Arc<Role>,
+    /// A message template that replaces the role's own.
+    pub(crate) message: Option<Template>,
+    /// What templates see.
+    pub(crate) context: Value,
+    /// The text that the role reads unless a template says otherwise.
+    pub(crate) input: String,
+    pub(crate) class: Class,
+    /// Where adapters are looked for.
+    pub(crate) models: Arc<Path>,
+    pub(crate) feed: broadcast::Sender<Live>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) report: Report,
+}
+
+/// The places of a role.
+pub(crate) struct Places {
+    /// Steps that run at once.
+    running: Arc<Semaphore>,
+    /// Steps that run or wait.
+    admitted: Arc<Semaphore>,
+    line: Line,
+    limits: (u32, u32),
+}
+
+impl Places {
+    fn of(role: &Role) -> Self {
+        let (concurrency, queue) = (role.limits.concurrency, role.limits.queue);
+        let running = Arc::new(Semaphore::new(concurrency as usize));
+        let admitted = Arc::new(Semaphore::new(concurrency as usize + queue as usize));
+        Self { running, admitted, line: Line::new(), limits: (concurrency, queue) }
+    }
+
+    fn admit(&self, job: Job, keeper: ActorRef<keeper::Message>) {
+        match self.admitted.clone().try_acquire_owned() {
+            Ok(admitted) => {
+                let (running, line) = (self.running.clone(), self.line.clone());
+                tokio::spawn(async move {
+                    perform(job, keeper, running, line).await;
+                    drop(admitted);
+                });
+            }
+            Err(_) => {
+                let message = format!("role `{}` has {} steps waiting, its limit", job.role.name, self.limits.1);
+                job.report.send(Err(failure(Code::QueueFull, message)));
+            }
+        }
+    }
+}
+
+impl Actor for Expert {
+    type Msg = Message;
+    type State = Option<Places>;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Option<Places>, ActorProcessingErr> {
+        Ok(None)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Message>,
+        message: Message,
+        places: &mut Option<Places>,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Work(job, keeper) => {
+                // Another version of the catalog may have other limits; what was admitted before keeps its places.
+                let wanted = (job.role.limits.concurrency, job.role.limits.queue);
+                let fresh = places.take().filter(|places| places.limits == wanted);
+                places.insert(fresh.unwrap_or_else(|| Places::of(&job.role))).admit(*job, keeper);
+            }
+            #[cfg(test)]
+            Message::Panic => panic!("as the test asked"),
+        }
+        Ok(())
+    }
+}
+
+async fn perform(job: Job, keeper: ActorRef<keeper::Message>, running: Arc<Semaphore>, line: Line) {
+    let (cancel, timeout) = (job.cancel.clone(), job.role.limits.timeout);
+    let work = async {
+        let _place = queue(&job, &running, &line).await;
+        job.work(&keeper).await
+    };
+    let result = tokio::select! {
+        () = cancel.cancelled() => None,
+        result = tokio::time::timeout(timeout, work) => Some(result),
+    };
+    match result {
+        // Whoever cancelled has no use for a report.
+        None => job.report.forget(),
+        Some(result) => job.report.send(result.unwrap_or_else(|_| {
+            Err(failure(Code::Timeout, format!("the step took longer than {timeout:?}, its role's timeout")))
+        })),
+    }
+}
+
+/// Waits for a place, and says where in the line it waits.
+async fn queue(job: &Job, running: &Arc<Semaphore>, line: &Line) -> tokio::sync::OwnedSemaphorePermit {
+    const NEVER_CLOSED: &str = "the semaphore is never closed";
+    if let Ok(place) = running.clone().try_acquire_owned() {
+        return place;
+    }
+    let mut waiting = line.join();
+    let acquire = running.clone().acquire_owned();
+    tokio::pin!(acquire);
+    loop {
+        job.progress(Stage::Queued { position: waiting.position() });
+        tokio::select! {
+            place = &mut acquire => return place.expect(NEVER_CLOSED),
+            () = waiting.moved() => {}
+        }
+    }
+}
+
+impl Job {
+    /// Says how far it is; nobody need be watching.
+    fn progress(&self, stage: Stage) {
+        let (step, role): (StepId, RoleName) = (self.step.clone(), self.role.name.clone());
+        let _ = self.feed.send(Live::Progress { step, role, stage });
+    }
+}

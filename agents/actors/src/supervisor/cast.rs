@@ -1,0 +1,121 @@
+//! The experts, the keepers and the router: started when first needed, found again by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use artel_roles::Model;
+use artel_task::RoleName;
+use ractor::{Actor, ActorId, ActorRef, SpawnErr};
+
+use super::{Message, State, Who};
+use crate::expert::Expert;
+use crate::keeper::{self, Keeper};
+use crate::router::Router;
+use crate::{expert, router};
+
+/// Who is there.
+#[derive(Default)]
+pub(super) struct Cast {
+    experts: HashMap<RoleName, ActorRef<expert::Message>>,
+    /// By content, since another version of the catalog may have another model of the same name.
+    keepers: Vec<(Arc<Model>, ActorRef<keeper::Message>)>,
+    router: Option<ActorRef<router::Message>>,
+}
+
+impl State {
+    pub(super) async fn expert(
+        &mut self,
+        me: &ActorRef<Message>,
+        role: &RoleName,
+    ) -> Result<ActorRef<expert::Message>, SpawnErr> {
+        if let Some(expert) = self.cast.experts.get(role) {
+            return Ok(expert.clone());
+        }
+        let (expert, _) = Expert::spawn_linked(None, Expert, (), me.get_cell()).await?;
+        self.who.insert(expert.get_id(), Who::Expert(role.clone()));
+        self.cast.experts.insert(role.clone(), expert.clone());
+        Ok(expert)
+    }
+
+    pub(super) async fn keeper(
+        &mut self,
+        me: &ActorRef<Message>,
+        model: &Arc<Model>,
+    ) -> Result<ActorRef<keeper::Message>, SpawnErr> {
+        if let Some((_, keeper)) = self.cast.keepers.iter().find(|(known, _)| known == model) {
+            return Ok(keeper.clone());
+        }
+        let arguments = (model.clone(), self.links.loader.clone());
+        let (keeper, _) = Keeper::spawn_linked(None, Keeper, arguments, me.get_cell()).await?;
+        self.who.insert(keeper.get_id(), Who::Keeper(model.clone()));
+        self.cast.keepers.push((model.clone(), keeper.clone()));
+        Ok(keeper)
+    }
+
+    pub(super) async fn router(&mut self, me: &ActorRef<Message>) -> Result<ActorRef<router::Message>, SpawnErr> {
+        if let Some(router) = &self.cast.router {
+            return Ok(router.clone());
+        }
+        let (router, _) = Router::spawn_linked(None, Router, (), me.get_cell()).await?;
+        self.who.insert(router.get_id(), Who::Router);
+        self.cast.router = Some(router.clone());
+        Ok(router)
+    }
+}
+
+impl Cast {
+    pub(super) fn keepers(&self) -> Vec<ActorRef<keeper::Message>> {
+        self.keepers.iter().map(|(_, keeper)| keeper.clone()).collect()
+    }
+
+    /// Those who are let go finish what is in their mailbox.
+    pub(super) fn release_experts(&mut self, stays: impl Fn(&RoleName) -> bool) {
+        self.experts.retain(|role, expert| {
+            let stays = stays(role);
+            if !stays {
+                // One that has just ended needs no telling.
+                let _ = expert.drain();
+            }
+            stays
+        });
+    }
+
+    pub(super) fn release_keepers(&mut self, stays: impl Fn(&Arc<Model>) -> bool) {
+        self.keepers.retain(|(model, keeper)| {
+            let stays = stays(model);
+            if !stays {
+                // One that has just ended needs no telling.
+                let _ = keeper.drain();
+            }
+            stays
+        });
+    }
+
+    /// Somebody else may have taken the place of one that was let go.
+    pub(super) fn forget_expert(&mut self, role: &RoleName, id: ActorId) {
+        if self.experts.get(role).is_some_and(|expert| expert.get_id() == id) {
+            self.experts.remove(role);
+        }
+    }
+
+    pub(super) fn forget_keeper(&mut self, model: &Arc<Model>, id: ActorId) {
+        self.keepers.retain(|(known, keeper)| known != model || keeper.get_id() != id);
+    }
+
+    pub(super) fn forget_router(&mut self) {
+        self.router = None;
+    }
+
+    #[cfg(test)]
+    pub(super) fn panic(&self, who: &Who) {
+        match who {
+            Who::Expert(role) => drop(self.experts[role].cast(expert::Message::Panic)),
+            Who::Router => drop(self.router.as_ref().map(|router| router.cast(router::Message::Panic))),
+            Who::Keeper(model) => {
+                let found = self.keepers.iter().find(|(known, _)| known == model);
+                drop(found.map(|(_, keeper)| keeper.cast(keeper::Message::Panic)));
+            }
+            Who::Conductor(_) | Who::Supervisor => unreachable!("the supervisor has these panic itself"),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! A crew with scripted engines and a real journal: tasks run, are cancelled, resumed, and survive panics.
+
+mod crew;
+mod panics;
+mod stage;

@@ -1,0 +1,214 @@
+//! What the tests play on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use artel_engine::backend::{Entry, Fault, Limits};
+use artel_engine::scripted::{Gate, Probe, Scripted};
+use artel_engine::{Handle, Options as EngineOptions};
+use artel_journal::Journal;
+use artel_roles::{Catalog, Model, Source, shipped};
+use artel_task::event::Class;
+use artel_task::{Event, Kind, Phase, Seq, TaskId};
+use async_trait::async_trait;
+
+use crate::{Crew, Live, Loader, Options, Submission, Target};
+
+/// A crew with a writer, a critic who sends the first answer back, and a router.
+pub(super) const CATALOG: &str = "
+model: talk
+file: talk.gguf
+---
+role: writer
+description: Writes about rivers.
+examples: [Where does the river flow?]
+model: talk
+prompt: You write.
+limits: {concurrency: 1, queue: 1, retries: 2, timeout: 60s}
+---
+role: sailor
+description: Sails boats at sea.
+examples: [Which sail for a storm?]
+model: talk
+prompt: You sail.
+---
+role: critic
+description: Judges.
+model: talk
+prompt: You judge.
+output: {type: object, required: [verdict], properties: {verdict: {enum: [ship, revise]}}}
+---
+graph: loop
+description: Writes and judges.
+start: write
+result: write
+nodes:
+  write: {role: writer, next: check}
+  check:
+    role: critic
+    next:
+      - {to: write, when: 'output.verdict == \"revise\"', at_most: 1}
+      - {to: done}
+---
+graph: routed
+description: Picks one.
+start: pick
+nodes:
+  pick: {router: {roles: [writer, sailor]}, next: work}
+  work: {role: {from: pick}, next: done}
+---
+graph: fan
+description: Two at once.
+start: pick
+result: both
+nodes:
+  pick: {router: {roles: [writer]}, next: [left, right]}
+  left: {role: writer, next: both}
+  right: {role: sailor, next: both}
+  both: {role: sailor, join: all, message: '{{ nodes.left.text }} and {{ nodes.right.text }}', next: done}
+";
+
+pub(super) fn catalog() -> Catalog {
+    parse(CATALOG)
+}
+
+pub(super) fn parse(yaml: &str) -> Catalog {
+    let source = Source { path: "test.yaml".to_owned(), dir: Some("/nowhere".into()), text: yaml.to_owned() };
+    match Catalog::parse(vec![shipped::sources(), vec![source]]) {
+        Ok(catalog) => catalog,
+        Err(problems) => panic!("{problems}"),
+    }
+}
+
+type Accident = Arc<dyn Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync>;
+
+/// Loads scripted engines: a writer repeats what it was asked, a critic wants one revision.
+#[derive(Clone)]
+pub(super) struct Script {
+    pub(super) gate: Gate,
+    pub(super) probe: Arc<std::sync::Mutex<Option<Probe>>>,
+    pub(super) loads: Arc<AtomicU32>,
+    pub(super) broken: Option<String>,
+    pub(super) accident: Option<Accident>,
+}
+
+impl Script {
+    /// An engine that stands at a gate before each batch.
+    pub(super) fn gated() -> Self {
+        Self { gate: Gate::default(), probe: Arc::default(), loads: Arc::default(), broken: None, accident: None }
+    }
+
+    pub(super) fn open() -> Self {
+        let script = Self::gated();
+        script.gate.open();
+        script
+    }
+}
+
+fn reply(prompt: &str) -> String {
+    let lines: Vec<&str> = prompt.lines().collect();
+    match lines.as_slice() {
+        ["You judge.", said] if said.contains("again") => "{\"verdict\":\"ship\"}".to_owned(),
+        ["You judge.", ..] => "{\"verdict\":\"revise\"}".to_owned(),
+        ["You write.", asked] if asked.contains("verdict") => "again".to_owned(),
+        [_, asked, ..] => format!("<{asked}>"),
+        _ => String::new(),
+    }
+}
+
+#[async_trait]
+impl Loader for Script {
+    async fn load(&self, model: &Model) -> Result<Handle, String> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        if let Some(reason) = &self.broken {
+            return Err(reason.clone());
+        }
+        let chat = model.name.as_str() == "talk";
+        let (gate, probe, accident) = (self.gate.clone(), self.probe.clone(), self.accident.clone());
+        let load = move || {
+            let limits = Limits { context: 4096, sequences: 4, batch: 256 };
+            let mut scripted = Scripted::new(limits, reply);
+            if chat {
+                scripted = scripted.with_gate(&gate);
+                *probe.lock().unwrap() = Some(scripted.probe());
+                if let Some(accident) = accident {
+                    scripted = scripted.with_accident(move |n, batch| accident(n, batch));
+                }
+            }
+            Ok(scripted)
+        };
+        Handle::spawn(model.name.as_str(), EngineOptions::default(), load).await.map_err(|e| e.to_string())
+    }
+}
+
+/// A crew on the journal of this directory.
+pub(super) async fn crew(dir: &Path, script: &Script) -> Crew {
+    crew_with(dir, script, Options::default(), catalog()).await
+}
+
+pub(super) async fn crew_with(dir: &Path, script: &Script, options: Options, catalog: Catalog) -> Crew {
+    let journal = Journal::open(dir, artel_journal::Options::default()).await.unwrap();
+    Crew::start(options, catalog, journal, Arc::new(script.clone())).await.unwrap()
+}
+
+pub(super) fn ask(target: Target, input: &str) -> Submission {
+    Submission { target, input: input.to_owned(), request: None, class: Class::Interactive, labels: BTreeMap::new() }
+}
+
+pub(super) fn graph(name: &str) -> Target {
+    Target::Graph(name.to_owned())
+}
+
+pub(super) fn role(name: &str) -> Target {
+    Target::Role(name.to_owned())
+}
+
+/// All events of a task to its end, as a watcher hears them.
+pub(super) async fn to_the_end(crew: &Crew, task: TaskId) -> Vec<Event> {
+    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    let mut events = Vec::new();
+    while let Some(live) = watch.next().await.unwrap() {
+        if let Live::Event(event) = live {
+            events.push(Event::clone(&event));
+        }
+    }
+    let numbers: Vec<u64> = events.iter().map(|event| event.seq.0).collect();
+    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "numbers have no gap");
+    events
+}
+
+/// Waits until a watcher has heard so many events of this kind.
+pub(super) async fn heard(crew: &Crew, task: TaskId, count: usize, wanted: impl Fn(&Kind) -> bool) {
+    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    let mut left = count;
+    while left > 0 {
+        match watch.next().await.unwrap().expect("the task goes on") {
+            Live::Event(event) if wanted(&event.kind) => left -= 1,
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn is_started(kind: &Kind) -> bool {
+    matches!(kind, Kind::StepStarted { .. })
+}
+
+/// How a task ended, in one word and its text.
+pub(super) fn end(events: &[Event]) -> (&'static str, String) {
+    match &events.last().unwrap().kind {
+        Kind::Completed { output } => ("completed", output.text.clone()),
+        Kind::Failed { failure } => ("failed", format!("{:?}: {}", failure.code, failure.message)),
+        Kind::Cancelled { reason } => ("cancelled", reason.clone()),
+        other => panic!("{other:?} is no end"),
+    }
+}
+
+/// What the fold of the events says.
+pub(super) fn phase(crew: &Crew, events: &[Event]) -> Phase {
+    let Kind::Accepted(accepted) = &events[0].kind else { panic!("no task") };
+    let catalog = crew.catalog();
+    let graph = catalog.graph(accepted.graph.as_str()).unwrap();
+    artel_task::State::replay(events, graph.start()).unwrap().phase
+}

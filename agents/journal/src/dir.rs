@@ -1,0 +1,43 @@
+//! The journal's directory: made private, locked against a second daemon.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+
+use crate::Error;
+
+/// Makes the directory (0700) where it is missing and takes its lock, which lasts as long as the file stays open.
+pub(crate) fn open(dir: &Path) -> Result<File, Error> {
+    create(dir).map_err(|source| Error::Directory { path: dir.to_owned(), source: source.into() })?;
+    let path = dir.join("journal.lock");
+    let failed = |source: io::Error| Error::Directory { path: path.clone(), source: source.into() };
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// A new directory can vanish in a power cut until its parent is synced, and the acknowledged tasks with it.
+fn create(dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+    private().create(dir)?;
+    for made in missing {
+        sync(made.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
+}
+
+fn private() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}

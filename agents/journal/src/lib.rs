@@ -1,0 +1,29 @@
+//! Events on disk: what was acknowledged is never lost.
+//!
+//! A [`Journal`] is one directory with one SQLite database. Everybody writes through one task, which puts whatever
+//! waits into one transaction and answers after the commit (group commit, WAL, `synchronous = FULL`); reads have
+//! connections of their own and wait for no writer. The events of a task are numbered 1, 2, 3 and so on, and the
+//! journal refuses whatever would leave a gap.
+//!
+//! After a failed write the journal refuses every further one until it is opened again: nobody can say what a disk
+//! holds that failed once, and a refusal is better than a promise that may not hold. Reading goes on.
+//!
+//! This crate knows no graph, no state machine and no gRPC: it stores events and the few columns that lists need.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod codec;
+mod dir;
+mod error;
+mod journal;
+mod read;
+mod schema;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod write;
+mod writer;
+
+pub use error::Error;
+pub use journal::{Acceptance, Journal, Options, Retention};
+pub use summary::{Filter, Page, Stage, Summary};

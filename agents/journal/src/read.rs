@@ -1,0 +1,114 @@
+//! What readers ask, each question answered from one snapshot.
+
+use std::path::Path;
+
+use artel_task::event::Timestamp;
+use artel_task::{CatalogVersion, Event, GraphName, RequestId, RoleName, Seq, TaskId};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{Row, sqlite::Sqlite};
+
+use crate::codec::{corrupt, decode, labels, task_id};
+use crate::{Error, Filter, Page, Stage, Summary};
+
+pub(crate) async fn events(
+    pool: &SqlitePool,
+    path: &Path,
+    task: TaskId,
+    after: Seq,
+    limit: u32,
+) -> Result<Vec<Event>, Error> {
+    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+    let rows: Vec<(i64, i64, String)> =
+        sqlx::query_as("SELECT seq, at, body FROM events WHERE task = ? AND seq > ? ORDER BY seq LIMIT ?")
+            .bind(task.as_bytes().as_slice())
+            .bind(after)
+            .bind(limit)
+            .fetch_all(pool)
+            .await
+            .map_err(|e| Error::database(path, e))?;
+    let event = |((seq, at, body), before): ((i64, i64, String), i64)| {
+        if seq == before + 1 {
+            decode(path, task, seq, at, &body)
+        } else {
+            Err(corrupt(path, format!("task {task} has no event {}", before + 1)))
+        }
+    };
+    rows.into_iter().zip(after..).map(event).collect()
+}
+
+pub(crate) async fn last(pool: &SqlitePool, path: &Path, task: TaskId) -> Result<Option<Seq>, Error> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM events WHERE task = ?")
+        .bind(task.as_bytes().as_slice())
+        .fetch_one(pool)
+        .await
+        .map_err(|e| Error::database(path, e))?;
+    Ok(last.map(|last| Seq(last.unsigned_abs())))
+}
+
+pub(crate) async fn unfinished(pool: &SqlitePool, path: &Path) -> Result<Vec<TaskId>, Error> {
+    let ids: Vec<Vec<u8>> = sqlx::query_scalar::<Sqlite, _>("SELECT id FROM tasks WHERE ended IS NULL ORDER BY id")
+        .fetch_all(pool)
+        .await
+        .map_err(|e| Error::database(path, e))?;
+    ids.iter().map(|id| task_id(path, id)).collect()
+}
+
+pub(crate) async fn list(pool: &SqlitePool, path: &Path, filter: &Filter, page: Page) -> Result<Vec<Summary>, Error> {
+    // No task has the greatest id, since its version is not 7.
+    let before = page.before.unwrap_or(TaskId::from_bytes([0xff; 16]));
+    // Every task is before a moment that the database cannot hold.
+    let created_before = filter.created_before.and_then(|at| i64::try_from(at.0).ok());
+    let rows = sqlx::query(
+        "SELECT id, graph, role, catalog, request, labels, stage, created, ended, head,
+             (SELECT max(seq) FROM events WHERE task = t.id) AS last
+         FROM tasks t
+         WHERE id < ?1 AND (1 << stage) & ?2 AND (?3 IS NULL OR graph = ?3) AND (?4 IS NULL OR role = ?4)
+             AND (?5 IS NULL OR created >= ?5) AND (?6 IS NULL OR created < ?6)
+             AND NOT EXISTS (SELECT 1 FROM json_each(?7) wanted WHERE NOT EXISTS (
+                 SELECT 1 FROM json_each(t.labels) found WHERE found.key = wanted.key AND found.value = wanted.value))
+         ORDER BY id DESC LIMIT ?8",
+    )
+    .bind(before.as_bytes().as_slice())
+    .bind(filter.stage_bits())
+    .bind(filter.graph.as_ref().map(GraphName::as_str))
+    .bind(filter.role.as_ref().map(RoleName::as_str))
+    .bind(filter.created_from.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX)))
+    .bind(created_before)
+    .bind(labels(&filter.labels))
+    .bind(page.size)
+    .fetch_all(pool)
+    .await
+    .map_err(|e| Error::database(path, e))?;
+    rows.iter().map(|row| summary(path, row)).collect()
+}
+
+fn summary(path: &Path, row: &SqliteRow) -> Result<Summary, Error> {
+    let failed = |e| Error::database(path, e);
+    let task = task_id(path, row.try_get("id").map_err(failed)?)?;
+    let bad = |what: &str| corrupt(path, format!("task {task} has a bad {what}"));
+    let number = |column| u64::try_from(row.try_get::<i64, _>(column).map_err(failed)?).map_err(|_| bad(column));
+    let ended: Option<i64> = row.try_get("ended").map_err(failed)?;
+    let role: Option<&str> = row.try_get("role").map_err(failed)?;
+    let request: Option<&str> = row.try_get("request").map_err(failed)?;
+    Ok(Summary {
+        task,
+        graph: GraphName::parse(row.try_get("graph").map_err(failed)?).map_err(|_| bad("graph"))?,
+        role: role.map(RoleName::parse).transpose().map_err(|_| bad("role"))?,
+        catalog: CatalogVersion::new(row.try_get::<&str, _>("catalog").map_err(failed)?),
+        request: request.map(|key| RequestId::parse(key).ok_or_else(|| bad("request"))).transpose()?,
+        labels: serde_json::from_str(row.try_get("labels").map_err(failed)?).map_err(|_| bad("labels"))?,
+        stage: Stage::from_code(row.try_get("stage").map_err(failed)?).ok_or_else(|| bad("stage"))?,
+        created: Timestamp(number("created")?),
+        ended: ended.map(u64::try_from).transpose().map_err(|_| bad("ended"))?.map(Timestamp),
+        head: row.try_get("head").map_err(failed)?,
+        last: Seq(number("last")?),
+    })
+}
+
+pub(crate) async fn catalog(pool: &SqlitePool, path: &Path, version: &CatalogVersion) -> Result<Option<String>, Error> {
+    sqlx::query_scalar("SELECT sources FROM catalogs WHERE version = ?")
+        .bind(version.as_str())
+        .fetch_optional(pool)
+        .await
+        .map_err(|e| Error::database(path, e))
+}

@@ -1,0 +1,102 @@
+//! The database's format and its version.
+
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::Error;
+
+/// The version that this program writes. A change of the format adds one, and a step that brings older ones forward.
+pub(crate) const VERSION: i64 = 1;
+
+/// `ARTL`, which tells a journal from any other SQLite database.
+const APPLICATION: i64 = 0x4152_544c;
+
+/// The log is cut back to this after a burst, so that it does not keep the size of the worst minute.
+const WAL_BYTES: &str = "16777216";
+
+/// A task's newest number is the greatest of its events, so that a step in the middle of a task writes one row and no
+/// second page. `labels` is a JSON object of texts. `kept` is when a catalog was last named as one in use.
+const CREATE: &str = "
+    CREATE TABLE tasks (
+        id BLOB PRIMARY KEY,
+        graph TEXT NOT NULL,
+        role TEXT,
+        stage INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        ended INTEGER,
+        head TEXT NOT NULL,
+        catalog TEXT NOT NULL,
+        request TEXT,
+        labels TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX tasks_request ON tasks (request) WHERE request IS NOT NULL;
+    CREATE INDEX tasks_running ON tasks (id) WHERE ended IS NULL;
+    CREATE INDEX tasks_ended ON tasks (ended, id) WHERE ended IS NOT NULL;
+    CREATE TABLE events (
+        task BLOB NOT NULL,
+        seq INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (task, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE catalogs (
+        version TEXT PRIMARY KEY,
+        sources TEXT NOT NULL,
+        kept INTEGER NOT NULL
+    ) STRICT;
+";
+
+/// What writer and readers have in common. The journal mode is set by [`prepare`], once the file is known to be ours.
+pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", WAL_BYTES)
+}
+
+/// Opens the writer's connection, making the database where it is missing.
+pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, Error> {
+    let failed = |e| Error::database(path, e);
+    let mut conn = options.create_if_missing(true).connect().await.map_err(failed)?;
+    let version = check(path, &mut conn).await?;
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut conn).await.map_err(failed)?;
+    if mode != "wal" {
+        return Err(Error::NoWal { path: path.to_owned(), mode });
+    }
+    if version == 0 {
+        create(&mut conn).await.map_err(failed)?;
+    }
+    Ok(conn)
+}
+
+/// The version on disk, 0 for a database that is empty.
+async fn check(path: &Path, conn: &mut SqliteConnection) -> Result<i64, Error> {
+    let (version, application, tables) = header(conn).await.map_err(|e| Error::database(path, e))?;
+    let path = path.to_owned();
+    match version {
+        0 if tables == 0 && application == 0 => Ok(0),
+        _ if application != APPLICATION => Err(Error::Foreign { path }),
+        found if found > VERSION => Err(Error::Newer { path, found, known: VERSION }),
+        known => Ok(known),
+    }
+}
+
+async fn header(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64, i64)> {
+    sqlx::query_as(
+        "SELECT v.user_version, a.application_id, (SELECT count(*) FROM sqlite_schema)
+         FROM pragma_user_version v, pragma_application_id a",
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// All or nothing, the version included.
+async fn create(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::raw_sql(CREATE).execute(&mut *tx).await?;
+    let mark = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(&mut *tx).await?;
+    tx.commit().await
+}

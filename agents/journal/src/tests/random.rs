@@ -1,0 +1,243 @@
+//! Any run of events: what was accepted is read back as it was, and what cannot be is refused.
+
+use artel_task::event::{Code, Decision, Failure, Score, Taken, Timings, Trigger, Usage};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9_-]{0,12}"
+}
+
+fn role() -> impl Strategy<Value = RoleName> {
+    name().prop_map(|name| RoleName::parse(&name).unwrap())
+}
+
+/// Any characters, the zero byte and those beyond the basic plane too.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![4 => ".{0,40}", 1 => "(?s)[\\x00-\\x20\"\\\\\u{2028}\u{10ffff}]{0,20}"]
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (any::<u64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn step() -> impl Strategy<Value = StepId> {
+    (name(), any::<u32>(), any::<u32>()).prop_map(|(node, number, attempt)| {
+        let visit = Visit { node: NodeName::parse(&node).unwrap(), number };
+        StepId { visit, attempt }
+    })
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        finite().prop_map(Value::from),
+        text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((text(), inner), 0..6)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+fn finite() -> impl Strategy<Value = f64> + Clone {
+    prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO
+}
+
+/// JSON cannot tell `null` from no JSON at all, so an output that is `null` alone is left to [`unstorable`].
+fn output() -> impl Strategy<Value = Output> {
+    let json = prop::option::of(json().prop_filter("null alone", |json| !json.is_null()));
+    (text(), json, prop::option::of(role())).prop_map(|(text, json, role)| Output { text, json, role })
+}
+
+fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {
+    let scores = prop::collection::vec((role(), score.clone()).prop_map(|(role, score)| Score { role, score }), 0..4);
+    (role(), score, any::<bool>(), text(), scores, duration(), any::<u32>()).prop_map(
+        |(role, confidence, otherwise, signal, scores, took, tokens)| Decision {
+            role,
+            confidence,
+            otherwise,
+            signal,
+            scores,
+            took,
+            tokens,
+        },
+    )
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    let code = prop::sample::select(vec![Code::Timeout, Code::ContextOverflow, Code::LimitTokens, Code::Internal]);
+    (code, text(), prop::option::of(step())).prop_map(|(code, message, step)| Failure { code, message, step })
+}
+
+fn finished() -> impl Strategy<Value = Kind> {
+    let usage = (any::<u32>(), any::<u32>(), any::<u32>());
+    let timings = (duration(), duration(), duration());
+    let taken = (any::<u32>(), prop::option::of(name()), any::<bool>()).prop_map(|(edge, to, direct)| {
+        let to = to.map(|name| NodeName::parse(&name).unwrap());
+        Taken { edge, to, direct }
+    });
+    (step(), output(), usage, timings, prop::collection::vec(taken, 0..3)).prop_map(
+        |(step, output, (prompt, computed, out), (queue, prefill, decode), took)| Kind::StepFinished {
+            step,
+            output,
+            usage: Usage { prompt, computed, output: out },
+            timings: Timings { queue, prefill, decode },
+            took,
+        },
+    )
+}
+
+/// Events in the middle of a task.
+fn middle() -> impl Strategy<Value = Kind> {
+    let trigger = prop::option::of(prop::sample::select(vec![Trigger::Direct, Trigger::Round]));
+    prop_oneof![
+        (step(), decision(finite())).prop_map(|(step, decision)| Kind::Routed { step, decision }),
+        (step(), trigger, prop::option::of(role())).prop_map(|(step, trigger, role)| Kind::StepStarted {
+            step,
+            trigger,
+            role
+        }),
+        finished(),
+        (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| Kind::StepFailed {
+            step,
+            failure,
+            retry_after
+        }),
+        Just(Kind::Resumed),
+    ]
+}
+
+fn last() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        output().prop_map(|output| Kind::Completed { output }),
+        failure().prop_map(|failure| Kind::Failed { failure }),
+        text().prop_map(|reason| Kind::Cancelled { reason }),
+    ]
+}
+
+/// Events that JSON would change or could not give back.
+fn unstorable() -> impl Strategy<Value = Kind> {
+    let odd = prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+    let deep = (130..200usize).prop_map(|depth| (0..depth).fold(Value::Null, |inner, _| Value::from(vec![inner])));
+    prop_oneof![
+        (step(), decision(odd)).prop_map(|(step, decision)| Kind::Routed { step, decision }),
+        prop_oneof![deep, Just(Value::Null)]
+            .prop_map(|json| Kind::Completed { output: Output { text: String::new(), json: Some(json), role: None } }),
+    ]
+}
+
+fn begin() -> impl Strategy<Value = Accepted> {
+    let labels = prop::collection::btree_map(text(), text(), 0..4);
+    let key = prop::option::of("[!-~]{1,128}");
+    let class = prop::sample::select(vec![Class::Interactive, Class::Batch]);
+    (name(), prop::option::of(role()), text(), "[0-9a-f]{64}", key, class, labels).prop_map(
+        |(graph, role, input, catalog, key, class, labels)| Accepted {
+            graph: GraphName::parse(&graph).unwrap(),
+            role,
+            input,
+            catalog: CatalogVersion::new(catalog),
+            request: key.and_then(|key| RequestId::parse(&key)),
+            class,
+            labels,
+        },
+    )
+}
+
+/// One task: how it begins, its events in the pieces in which they are appended, and perhaps its end.
+#[derive(Debug, Clone)]
+struct Run {
+    begin: Accepted,
+    pieces: Vec<Vec<Kind>>,
+    odd: Kind,
+    at: Vec<u64>,
+    page: u32,
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let pieces = prop::collection::vec(prop::collection::vec(middle(), 1..4), 0..5);
+    let times = prop::collection::vec(0..=i64::MAX.unsigned_abs(), 20);
+    (begin(), pieces, prop::option::of(last()), unstorable(), times, 1..6u32).prop_map(
+        |(begin, mut pieces, last, odd, at, page)| {
+            pieces.extend(last.map(|last| vec![last]));
+            Run { begin, pieces, odd, at, page }
+        },
+    )
+}
+
+impl Run {
+    fn event(&self, task: TaskId, seq: usize, kind: Kind) -> Event {
+        Event { at: Timestamp(self.at[seq]), ..event(task, seq as u64, kind) }
+    }
+
+    /// Writes the task; gives the events that were acknowledged.
+    async fn write(&self, journal: &Journal, task: TaskId) -> Vec<Event> {
+        let mut written = vec![self.event(task, 1, Kind::Accepted(self.begin.clone()))];
+        assert_eq!(journal.accept(written[0].clone()).await.unwrap(), Acceptance::New);
+        for piece in &self.pieces {
+            let next = written.len() + 1;
+            let events: Vec<Event> =
+                piece.iter().zip(next..).map(|(kind, seq)| self.event(task, seq, kind.clone())).collect();
+            // What cannot be stored takes the events before it along.
+            let mut spoilt = events.clone();
+            spoilt.pop();
+            spoilt.push(self.event(task, next + spoilt.len(), self.odd.clone()));
+            let refused = journal.append(spoilt).await;
+            assert!(matches!(refused, Err(Error::Unstorable { .. })), "{refused:?}");
+            journal.append(events.clone()).await.unwrap();
+            written.extend(events);
+        }
+        written
+    }
+
+    async fn read(&self, journal: &Journal, task: TaskId) -> Vec<Event> {
+        let mut read = Vec::new();
+        loop {
+            let page = journal.events(task, Seq(read.len() as u64), self.page).await.unwrap();
+            if page.is_empty() {
+                return read;
+            }
+            read.extend(page);
+        }
+    }
+}
+
+/// Two tasks at once, each read back piece by piece, before and after the journal is opened again.
+async fn check(runs: [Run; 2]) {
+    let dir = temp();
+    let journal = open(dir.path()).await;
+    let [one, two] = &runs;
+    let (first, second) = tokio::join!(one.write(&journal, id(1)), two.write(&journal, id(2)));
+    assert_eq!((one.read(&journal, id(1)).await, two.read(&journal, id(2)).await), (first.clone(), second.clone()));
+    journal.close().await;
+
+    let journal = open(dir.path()).await;
+    assert_eq!((one.read(&journal, id(1)).await, two.read(&journal, id(2)).await), (first.clone(), second.clone()));
+    let list = journal.list(Filter { labels: one.begin.labels.clone(), ..Filter::default() }, ALL).await.unwrap();
+    let summary = list.iter().find(|summary| summary.task == id(1)).expect("a task carries its own labels");
+    let shown = (&summary.graph, &summary.role, &summary.catalog, &summary.request, &summary.labels);
+    let Accepted { graph, role, catalog, request, labels, .. } = &one.begin;
+    assert_eq!(shown, (graph, role, catalog, request, labels));
+    assert_eq!(summary.last, first.last().unwrap().seq);
+    assert_eq!(summary.stage, Stage::after(&first.last().unwrap().kind));
+}
+
+proptest! {
+    // Each case syncs a disk some twenty times.
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_accepted_is_read_back_identical(one in run(), two in run()) {
+        prop_assume!(one.begin.request.is_none() || one.begin.request != two.begin.request);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(check([one, two]));
+    }
+}

@@ -1,0 +1,429 @@
+//! The command line as it is written: verbs and flags, parsed into types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+
+use crate::client::connect::Address;
+
+/// Where the daemon listens, and where its clients look for it.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
+
+/// Where the help lists the flags of every verb.
+const GLOBAL: &str = "Options of every verb";
+
+/// A crew of language-model experts, as one daemon and its command line.
+#[derive(Debug, Parser)]
+#[command(name = "artel", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 the task or check failed, 2 wrong usage, 3 no daemon.")]
+pub(crate) struct Args {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Debug, Clone, Flags)]
+pub(crate) struct Global {
+    /// Where the daemon is: HOST, HOST:PORT or http://HOST:PORT
+    #[arg(long, global = true, help_heading = GLOBAL, env = "ARTEL_ADDRESS", value_name = "ADDRESS")]
+    #[arg(default_value = "http://127.0.0.1:7430")]
+    pub(crate) address: Address,
+    /// Write one JSON object per line, and nothing else, to standard output
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
+    /// Colour the output; `auto` does on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the daemon
+    Serve(Serve),
+    /// Check a catalog without a daemon
+    Check(Check),
+    /// What needs a daemon.
+    #[command(flatten)]
+    Client(Client),
+}
+
+/// `artel serve`.
+#[derive(Debug, Flags)]
+pub(crate) struct Serve {
+    /// The daemon's configuration
+    #[arg(long, env = "ARTEL_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the journal and other state lie
+    #[arg(long, env = "ARTEL_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:7430]
+    // Without a default of clap's, so that the configuration file can give one.
+    #[arg(long, env = "ARTEL_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Roles, graphs and models that lie over the shipped ones
+    #[arg(long, value_name = "DIR")]
+    pub(crate) catalog: Option<PathBuf>,
+    /// Where GGUF files lie that are not beside the YAML that names them
+    #[arg(long, env = "ARTEL_MODELS", value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+/// `artel check`.
+#[derive(Debug, Flags)]
+pub(crate) struct Check {
+    /// The catalog to lay over the shipped one; without it, the shipped one alone
+    pub(crate) dir: Option<PathBuf>,
+    /// Look at the GGUF files too, which lie here if not beside the YAML that names them
+    // Not from ARTEL_MODELS: whether files are looked at is part of the question.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+/// The verbs that talk to a daemon.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Client {
+    /// Hand in a task and stream what happens to it
+    Run(Submit),
+    /// Hand in, look at and steer tasks
+    #[command(subcommand)]
+    Task(Task),
+    /// Look at or replace roles, graphs and models
+    #[command(subcommand)]
+    Catalog(Catalog),
+    /// Draw graphs
+    #[command(subcommand)]
+    Graph(Graph),
+    /// Ask the router who would get a question
+    Route(Route),
+    /// List the devices that models can run on
+    Devices,
+    /// List the loaded models
+    Engines,
+    /// Load a model
+    Load {
+        /// Its name in the catalog
+        model: String,
+    },
+    /// Unload a model
+    Unload {
+        /// Its name in the catalog
+        model: String,
+        /// Interrupt the steps that run on it; they are tried again later
+        #[arg(long)]
+        interrupt: bool,
+    },
+}
+
+/// A task to hand in.
+#[derive(Debug, Flags)]
+pub(crate) struct Submit {
+    /// The graph to run; without it, the daemon's default one
+    #[arg(long, value_name = "NAME", conflicts_with = "role")]
+    pub(crate) graph: Option<String>,
+    /// A single role to run
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Option<String>,
+    /// Nobody waits for the answer: let other tasks go first
+    #[arg(long)]
+    pub(crate) batch: bool,
+    /// A note to keep with the task; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<Label>,
+    /// The same id again gives the same task, not a second one
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// The request; `-` reads it from standard input
+    pub(crate) text: String,
+}
+
+/// `artel task`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Hand in a task and print its id
+    Submit(Submit),
+    /// Say how a task stands
+    Get {
+        /// The task
+        id: String,
+    },
+    /// List tasks, the newest first
+    List(TaskList),
+    /// Stream what happens to a task, from its beginning
+    Watch {
+        /// The task
+        id: String,
+        /// Leave out events up to this number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+        /// Leave out the tokens; results are shown when a step ends
+        #[arg(long)]
+        no_tokens: bool,
+    },
+    /// Cancel a task, or one running step of it
+    Cancel {
+        /// The task
+        id: String,
+        /// The step
+        #[arg(long, value_name = "STEP")]
+        step: Option<String>,
+        /// Why; kept with the task
+        #[arg(long, value_name = "TEXT", default_value = "cancelled on the command line")]
+        reason: String,
+    },
+    /// Answer a step that waits for a person
+    Answer(Answer),
+    /// Start a new task from the middle of an old one
+    Fork(Fork),
+    /// Draw a task's run: its steps with times, tokens and decisions
+    Show {
+        /// The task
+        id: String,
+    },
+}
+
+/// `artel task list`.
+#[derive(Debug, Flags)]
+pub(crate) struct TaskList {
+    /// Tasks in this state; may be repeated
+    #[arg(long = "state", value_name = "STATE", value_enum)]
+    pub(crate) states: Vec<State>,
+    /// Tasks of this graph
+    #[arg(long, value_name = "NAME")]
+    pub(crate) graph: Option<String>,
+    /// Tasks that run this single role
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Option<String>,
+    /// Tasks with this label; may be repeated, and all must be there
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<Label>,
+    /// The most tasks to list
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    Queued,
+    Running,
+    Waiting,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// `artel task answer`.
+#[derive(Debug, Flags)]
+#[command(group = clap::ArgGroup::new("answer").required(true).args(["value", "text"]))]
+pub(crate) struct Answer {
+    /// The task
+    pub(crate) id: String,
+    /// The step; needed if several wait
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// A JSON value, for a step with a schema
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub(crate) value: Option<serde_json::Value>,
+    /// The answer as text; `-` reads it from standard input
+    pub(crate) text: Option<String>,
+}
+
+/// `artel task fork`.
+#[derive(Debug, Flags)]
+pub(crate) struct Fork {
+    /// The old task
+    pub(crate) id: String,
+    /// The first step to run anew; without it, all of them
+    #[arg(long, value_name = "STEP")]
+    pub(crate) from: Option<String>,
+    /// Run under the catalog that serves now, not under the old task's
+    #[arg(long)]
+    pub(crate) current: bool,
+    /// A note to keep with the new task; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<Label>,
+    /// The same id again gives the same task, not a second one
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+}
+
+/// `artel catalog`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Catalog {
+    /// List what the daemon serves
+    List {
+        /// Only this kind
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
+    },
+    /// Print one definition
+    Show {
+        /// What it defines
+        #[arg(value_enum)]
+        kind: Kind,
+        /// Its name
+        name: String,
+    },
+    /// Ask the daemon whether a directory would be a valid catalog
+    Validate {
+        /// Where the YAML files lie
+        dir: PathBuf,
+    },
+    /// Let the daemon serve a directory from now on
+    Apply {
+        /// Where the YAML files lie
+        dir: PathBuf,
+        /// Refuse if the daemon serves another version than this one
+        #[arg(long, value_name = "VERSION")]
+        expect: Option<String>,
+    },
+}
+
+/// What a document defines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Role,
+    Graph,
+    Model,
+    Adapter,
+}
+
+/// `artel graph`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Graph {
+    /// Draw a graph of the catalog
+    Show {
+        /// Its name
+        name: String,
+        /// How to draw it; not with --json
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+}
+
+/// How to draw a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a terminal.
+    Text,
+    /// For Mermaid, which Markdown pages render.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+}
+
+/// `artel route`.
+#[derive(Debug, Flags)]
+pub(crate) struct Route {
+    /// The graph of the router node
+    #[arg(long, value_name = "NAME", requires = "node")]
+    pub(crate) graph: Option<String>,
+    /// The router node whose candidates and threshold apply
+    #[arg(long, value_name = "NAME", requires = "graph")]
+    pub(crate) node: Option<String>,
+    /// A candidate; may be repeated. Without any: the node's, or every role with examples
+    #[arg(long = "role", value_name = "NAME")]
+    pub(crate) roles: Vec<String>,
+    /// The question; `-` reads it from standard input
+    pub(crate) text: String,
+}
+
+/// A note to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// What is noted.
+    pub(crate) key: String,
+    /// The note.
+    pub(crate) value: String,
+}
+
+impl FromStr for Label {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some(("", _)) => Err("the key before `=` is empty"),
+            Some((key, value)) => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
+            None => Err("a label is written KEY=VALUE"),
+        }
+    }
+}
+
+fn json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn labels_split_at_the_first_equals_sign() {
+        let label = |key: &str, value: &str| Ok(Label { key: key.into(), value: value.into() });
+        assert_eq!("a=b".parse(), label("a", "b"));
+        assert_eq!("a=b=c".parse(), label("a", "b=c"));
+        assert_eq!("a=".parse(), label("a", ""));
+        assert!("a".parse::<Label>().is_err());
+        assert!("=b".parse::<Label>().is_err());
+    }
+
+    #[test]
+    fn a_task_runs_a_graph_or_a_role_but_not_both() {
+        assert!(parse("artel run --graph g --role r text").is_err());
+        let args = parse("artel run --role r --batch --label a=1 --label b=2 - --json").unwrap();
+        assert!(args.global.json);
+        let Verb::Client(Client::Run(submit)) = args.verb else { panic!("{:?}", args.verb) };
+        assert_eq!((submit.role.as_deref(), submit.batch, submit.labels.len()), (Some("r"), true, 2));
+    }
+
+    #[test]
+    fn an_answer_is_text_or_a_value() {
+        assert!(parse("artel task answer id").is_err());
+        assert!(parse("artel task answer id text --value 1").is_err());
+        assert!(parse("artel task answer id --value {").is_err());
+        assert!(parse("artel task answer id --value {}").is_ok());
+        assert!(parse("artel task answer id text").is_ok());
+    }
+
+    #[test]
+    fn a_router_node_needs_its_graph() {
+        assert!(parse("artel route --graph g text").is_err());
+        assert!(parse("artel route --node n text").is_err());
+        assert!(parse("artel route --graph g --node n --role a --role b text").is_ok());
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_two() {
+        assert_eq!(parse("artel run").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("artel task list --label x").unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,139 @@
+//! Devices and engines.
+
+use artel_proto::v1;
+use serde_json::Value;
+
+use super::{Json, Object, Word};
+
+impl Json for v1::Device {
+    fn json(&self) -> Value {
+        let Self {
+            name,
+            description,
+            backend,
+            kind: _,
+            total_bytes,
+            free_bytes,
+            used_bytes,
+            available,
+            problem,
+            rpc_address,
+            monitor,
+        } = self;
+        Object::new()
+            .put("name", name.as_str())
+            .text("description", description)
+            .text("backend", backend)
+            .put("kind", self.kind().word())
+            .put("total_bytes", *total_bytes)
+            .put("free_bytes", *free_bytes)
+            .put("used_bytes", *used_bytes)
+            .put("available", *available)
+            .text("problem", problem)
+            .text("rpc_address", rpc_address)
+            .some("monitor", monitor.as_ref())
+            .into()
+    }
+}
+
+impl Json for v1::DeviceMonitor {
+    fn json(&self) -> Value {
+        let Self { uuid, bus_id, driver_version, utilization, temperature_celsius, power_watts } = self;
+        Object::new()
+            .text("uuid", uuid)
+            .text("bus_id", bus_id)
+            .text("driver_version", driver_version)
+            .maybe("utilization", *utilization)
+            .maybe("temperature_celsius", *temperature_celsius)
+            .maybe("power_watts", *power_watts)
+            .into()
+    }
+}
+
+impl Json for v1::Engine {
+    fn json(&self) -> Value {
+        let Self {
+            id,
+            model,
+            devices,
+            split: _,
+            shares,
+            state: _,
+            loaded_fraction,
+            sequences,
+            active_sequences,
+            queued_sequences,
+            context_tokens,
+            memory,
+            process_id,
+            restarts,
+            problem,
+            retry_time,
+            adapters,
+            start_time,
+            last_use_time,
+            totals,
+        } = self;
+        Object::new()
+            .put("id", id.as_str())
+            .put("model", model.as_str())
+            .put("state", self.state().word())
+            .texts("devices", devices)
+            .put("split", self.split().word())
+            .maybe("shares", (!shares.is_empty()).then(|| shares.clone()))
+            .put("loaded_fraction", *loaded_fraction)
+            .put("sequences", *sequences)
+            .put("active_sequences", *active_sequences)
+            .put("queued_sequences", *queued_sequences)
+            .put("context_tokens", *context_tokens)
+            .some("memory", memory.as_ref())
+            .put("process_id", *process_id)
+            .put("restarts", *restarts)
+            .text("problem", problem)
+            .some("retry_time", retry_time.as_ref())
+            .texts("adapters", adapters)
+            .some("start_time", start_time.as_ref())
+            .some("last_use_time", last_use_time.as_ref())
+            .some("totals", totals.as_ref())
+            .into()
+    }
+}
+
+impl Json for v1::EngineMemory {
+    fn json(&self) -> Value {
+        let Self { weights_bytes, cache_bytes, compute_bytes, prefix_bytes } = self;
+        Object::new()
+            .put("weights_bytes", *weights_bytes)
+            .put("cache_bytes", *cache_bytes)
+            .put("compute_bytes", *compute_bytes)
+            .put("prefix_bytes", *prefix_bytes)
+            .into()
+    }
+}
+
+impl Json for v1::EngineTotals {
+    fn json(&self) -> Value {
+        let Self { sequences, computed_tokens, shared_tokens, output_tokens, busy } = self;
+        Object::new()
+            .put("sequences", *sequences)
+            .put("computed_tokens", *computed_tokens)
+            .put("shared_tokens", *shared_tokens)
+            .put("output_tokens", *output_tokens)
+            .ms("busy", busy.as_ref())
+            .into()
+    }
+}
+
+impl Json for v1::LoadResponse {
+    fn json(&self) -> Value {
+        let Self { engine, unloaded } = self;
+        Object::new().some("engine", engine.as_ref()).texts("unloaded", unloaded).into()
+    }
+}
+
+impl Json for v1::UnloadResponse {
+    fn json(&self) -> Value {
+        let Self { freed_bytes } = self;
+        Object::new().put("freed_bytes", *freed_bytes).into()
+    }
+}

@@ -1,0 +1,112 @@
+//! Devices and engines.
+
+use artel_proto::v1::{Device, Engine, EngineState};
+
+use super::page::{BAD, BOLD, DIM, GOOD, Page, WARN};
+use super::table::{Table, cell};
+use super::time::bytes;
+use crate::client::json::Word;
+
+/// The devices that the daemon knows.
+pub(crate) fn devices(devices: &[Device], page: &mut Page) {
+    let mut table = Table::new(&["DEVICE", "KIND", "TOTAL", "FREE", "USED", "DESCRIPTION"]);
+    for device in devices {
+        let about = if device.available { (DIM, device.description.clone()) } else { (BAD, device.problem.clone()) };
+        table.row(vec![
+            (BOLD, device.name.clone()),
+            cell(device.kind().word()),
+            cell(bytes(device.total_bytes)),
+            cell(bytes(device.free_bytes)),
+            cell(bytes(device.used_bytes)),
+            about,
+        ]);
+    }
+    table.render(page);
+}
+
+/// The engines that run.
+pub(crate) fn engines(engines: &[Engine], page: &mut Page) {
+    let mut table = Table::new(&["MODEL", "STATE", "DEVICES", "ACTIVE", "QUEUED", "MEMORY", "NOTES"]);
+    for engine in engines {
+        let state = match engine.state() {
+            EngineState::Ready => (GOOD, "ready".to_owned()),
+            EngineState::Failed => (BAD, "failed".to_owned()),
+            EngineState::Loading => (WARN, format!("loading {:.0} %", engine.loaded_fraction * 100.0)),
+            other => (WARN, other.word()),
+        };
+        let memory = engine.memory.map(|memory| memory.weights_bytes + memory.cache_bytes + memory.compute_bytes);
+        table.row(vec![
+            (BOLD, engine.model.clone()),
+            state,
+            cell(engine.devices.join(", ")),
+            cell(format!("{}/{}", engine.active_sequences, engine.sequences)),
+            cell(engine.queued_sequences.to_string()),
+            cell(memory.map(bytes).unwrap_or_default()),
+            (DIM, notes(engine)),
+        ]);
+    }
+    table.render(page);
+}
+
+fn notes(engine: &Engine) -> String {
+    let mut notes = Vec::new();
+    if !engine.adapters.is_empty() {
+        notes.push(format!("adapters {}", engine.adapters.join(", ")));
+    }
+    if let Some(totals) = &engine.totals {
+        notes.push(format!(
+            "{} sequences, {} tokens written, {} shared",
+            totals.sequences, totals.output_tokens, totals.shared_tokens
+        ));
+    }
+    if engine.restarts > 0 {
+        notes.push(format!("started again {} times", engine.restarts));
+    }
+    if !engine.problem.is_empty() {
+        notes.push(engine.problem.clone());
+    }
+    if let Some(time) = &engine.retry_time {
+        notes.push(format!("tried again at {time}"));
+    }
+    notes.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use artel_proto::v1::{DeviceKind, EngineMemory, EngineTotals};
+
+    use super::*;
+
+    #[test]
+    fn devices_and_engines_are_listed_in_columns() {
+        let cpu = Device {
+            name: "CPU".into(),
+            description: "a processor".into(),
+            kind: DeviceKind::Cpu.into(),
+            total_bytes: 8_000_000_000,
+            free_bytes: 6_100_000_000,
+            used_bytes: 150_000_000,
+            available: true,
+            ..Default::default()
+        };
+        let lost = Device { name: "RPC[127.0.0.1:9]".into(), problem: "it is gone".into(), ..Default::default() };
+        let ready = Engine {
+            model: "smollm2".into(),
+            state: EngineState::Ready.into(),
+            devices: vec!["CPU".into()],
+            sequences: 8,
+            active_sequences: 3,
+            memory: Some(EngineMemory { weights_bytes: 98_362_432, ..Default::default() }),
+            adapters: vec!["zork".into()],
+            totals: Some(EngineTotals { sequences: 12, output_tokens: 700, ..Default::default() }),
+            ..Default::default()
+        };
+        let problem = "the file is missing".into();
+        let broken = Engine { model: "big".into(), state: EngineState::Failed.into(), problem, ..Default::default() };
+        let mut page = Page::new(false);
+        devices(&[cpu, lost], &mut page);
+        page.end();
+        engines(&[ready, broken], &mut page);
+        insta::assert_snapshot!(page.take());
+    }
+}

@@ -1,0 +1,52 @@
+//! For Graphviz.
+
+use super::{DONE, Drawing, Kind, Node};
+
+/// A directed graph.
+pub(crate) fn dot(drawing: &Drawing) -> String {
+    let mut out = format!("digraph {} {{\n", quote(&drawing.name));
+    out += "    node [shape=box, style=rounded];\n";
+    for (at, node) in drawing.nodes.iter().enumerate() {
+        out += &format!("    n{at} [{}];\n", attributes(node));
+    }
+    out += "    done [label=\"done\", shape=doublecircle];\n";
+    for (at, node) in drawing.nodes.iter().enumerate() {
+        for edge in &node.next {
+            let to = match drawing.place(&edge.to) {
+                Some(place) => format!("n{place}"),
+                None => DONE.to_owned(),
+            };
+            let label = edge.label();
+            let label = if label.is_empty() { label } else { format!(" [label={}, style=dashed]", quote(&label)) };
+            out += &format!("    n{at} -> {to}{label};\n");
+        }
+    }
+    out + "}\n"
+}
+
+fn attributes(node: &Node) -> String {
+    let shape = match node.kind {
+        Kind::Role | Kind::Other => "",
+        Kind::Router => ", shape=diamond, style=\"\"",
+        Kind::Graph => ", shape=box3d, style=\"\"",
+        Kind::Person => ", shape=parallelogram, style=\"\"",
+    };
+    let lines = [&node.name, &node.work, &node.join];
+    let label: Vec<&str> = lines.into_iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
+    format!("label={}{shape}", quote(&label.join("\n")))
+}
+
+/// A quoted string; a backslash begins an escape in labels.
+fn quote(text: &str) -> String {
+    let escaped: String = text
+        .chars()
+        .map(|c| match c {
+            '"' => "\\\"".to_owned(),
+            '\\' => "\\\\".to_owned(),
+            '\n' => "\\n".to_owned(),
+            c if c.is_control() => String::new(),
+            c => c.to_string(),
+        })
+        .collect();
+    format!("\"{escaped}\"")
+}

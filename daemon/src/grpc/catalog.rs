@@ -1,0 +1,175 @@
+//! `artel.v1.Catalog`.
+
+mod diff;
+mod files;
+
+use artel_proto::v1;
+use artel_proto::v1::catalog_server::Catalog;
+use artel_roles::{Definition, Kind, Problem};
+use tonic::{Code, Request, Response, Status};
+
+use super::Served;
+use super::page::{self, Filters};
+use super::status::{Violations, bad, missing};
+use super::value::structure;
+use crate::serve::files as gguf;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Catalog for Served {
+    async fn list(&self, request: Request<v1::ListCatalogRequest>) -> Answer<v1::ListCatalogResponse> {
+        let request = request.into_inner();
+        let wanted = kind_filter(request.kind)?;
+        let catalog = self.crew.catalog();
+        let version = catalog.version().as_str().to_owned();
+        let all: Vec<&Definition> =
+            catalog.definitions().iter().filter(|d| wanted.is_none_or(|kind| d.kind == kind)).collect();
+        let (size, filters) = (page::size(request.page_size)?, Filters::of(&("catalog", wanted)));
+        let (page, next_page_token) = page::slice(all, size, &filters, &request.page_token, &version)?;
+        let served = self.clone();
+        let found = {
+            let (catalog, page): (_, Vec<Definition>) = (catalog.clone(), page.into_iter().cloned().collect());
+            // Headers of GGUF files are read, which may take a moment on a slow disk.
+            tokio::task::spawn_blocking(move || {
+                page.iter().map(|d| served.definition(d, &catalog, false)).collect::<Vec<_>>()
+            })
+        };
+        let definitions = found.await.map_err(|_| internal())?;
+        Ok(Response::new(v1::ListCatalogResponse { definitions, next_page_token, catalog_version: version }))
+    }
+
+    async fn get(&self, request: Request<v1::GetCatalogRequest>) -> Answer<v1::Definition> {
+        let v1::GetCatalogRequest { kind, name } = request.into_inner();
+        let kind = kind_filter(kind)?.ok_or_else(|| bad("kind", "it is required"))?;
+        let (catalog, served) = (self.crew.catalog(), self.clone());
+        let Some(definition) = catalog.definition(kind, &name).cloned() else {
+            let names = catalog.definitions().iter().filter(|d| d.kind == kind).map(|d| d.name.as_str());
+            let reason = v1::ErrorReason::DefinitionNotFound;
+            return Err(missing(reason, kind.key(), &name, &format!("there is no {kind} `{name}`"), names));
+        };
+        let catalog = catalog.clone();
+        let found = tokio::task::spawn_blocking(move || served.definition(&definition, &catalog, true));
+        Ok(Response::new(found.await.map_err(|_| internal())?))
+    }
+
+    async fn validate(&self, request: Request<v1::ValidateRequest>) -> Answer<v1::ValidateResponse> {
+        let response = match self.build(request.into_inner().files).await? {
+            Ok(catalog) => v1::ValidateResponse {
+                valid: true,
+                problems: Vec::new(),
+                catalog_version: catalog.version().as_str().to_owned(),
+            },
+            Err(problems) => v1::ValidateResponse { valid: false, problems, catalog_version: String::new() },
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ApplyResponse> {
+        let v1::ApplyRequest { files, expected_version } = request.into_inner();
+        let catalog = match self.build(files).await? {
+            Ok(catalog) => catalog,
+            Err(problems) => {
+                let catalog_version = self.crew.catalog().version().as_str().to_owned();
+                return Ok(Response::new(v1::ApplyResponse { problems, catalog_version, ..Default::default() }));
+            }
+        };
+        let expected = (!expected_version.is_empty()).then_some(expected_version.as_str());
+        let before = self.crew.catalog();
+        let after = self.crew.serve(catalog, expected).await.map_err(|e| self.refuse(e))?;
+        tracing::info!(version = after.version().short(), "a client applied a catalog");
+        Ok(Response::new(diff::response(&before, &after)))
+    }
+}
+
+impl Served {
+    /// The catalog of these files over the shipped layer, or what is wrong with it.
+    async fn build(
+        &self,
+        files: Vec<v1::SourceFile>,
+    ) -> Result<Result<artel_roles::Catalog, Vec<v1::Problem>>, Status> {
+        let mut violations = Violations::default();
+        files::check(&files, &mut violations);
+        violations.finish()?;
+        let place = self.place.clone();
+        let built = tokio::task::spawn_blocking(move || files::build(files, &place)).await;
+        Ok(built.map_err(|_| internal())?.map_err(|problems| problems.iter().map(problem).collect()))
+    }
+
+    fn definition(&self, definition: &Definition, catalog: &artel_roles::Catalog, whole: bool) -> v1::Definition {
+        let layer = if definition.shipped { v1::Layer::Shipped } else { v1::Layer::User };
+        let at = v1::Location { file: definition.file.clone(), line: definition.line, column: 1 };
+        let content = definition.content.as_object().filter(|_| whole).map(structure);
+        v1::Definition {
+            kind: kind(definition.kind).into(),
+            name: definition.name.clone(),
+            description: definition.description.clone().unwrap_or_default(),
+            layer: layer.into(),
+            location: Some(at.clone()),
+            yaml: if whole { definition.text.clone() } else { String::new() },
+            content,
+            uses: definition.uses.iter().map(|(kind, name)| reference(*kind, name)).collect(),
+            problems: self.trouble(definition, catalog).map(|message| trouble(at, message)).into_iter().collect(),
+            catalog_version: catalog.version().as_str().to_owned(),
+        }
+    }
+
+    /// Why a definition cannot serve although it is valid.
+    fn trouble(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
+        match definition.kind {
+            Kind::Model => gguf::model(catalog.model(&definition.name)?, &self.models).err(),
+            Kind::Role => {
+                let role = catalog.role(&definition.name)?;
+                gguf::adapter(role, role.adapter.as_ref()?, catalog, &self.models).err()
+            }
+            Kind::Graph => None,
+        }
+    }
+}
+
+fn internal() -> Status {
+    super::status::status(Code::Internal, v1::ErrorReason::Internal, "a fault of the daemon; its log says more")
+}
+
+fn trouble(location: v1::Location, message: String) -> v1::Problem {
+    let severity = v1::Severity::Error.into();
+    v1::Problem { severity, location: Some(location), message, ..v1::Problem::default() }
+}
+
+fn problem(problem: &Problem) -> v1::Problem {
+    let location = v1::Location { file: problem.file.clone(), line: problem.line, column: problem.column };
+    v1::Problem {
+        severity: v1::Severity::Error.into(),
+        location: Some(location),
+        message: problem.message.clone(),
+        snippet: problem.snippet.as_ref().map(|snippet| snippet.text.clone()).unwrap_or_default(),
+        hint: problem.hint.clone().unwrap_or_default(),
+        related: Vec::new(),
+    }
+}
+
+/// None for any kind.
+fn kind_filter(number: i32) -> Result<Option<Kind>, Status> {
+    match v1::DefinitionKind::try_from(number) {
+        Ok(v1::DefinitionKind::Unspecified) => Ok(None),
+        Ok(v1::DefinitionKind::Role) => Ok(Some(Kind::Role)),
+        Ok(v1::DefinitionKind::Graph) => Ok(Some(Kind::Graph)),
+        Ok(v1::DefinitionKind::Model) => Ok(Some(Kind::Model)),
+        Ok(v1::DefinitionKind::Adapter) => {
+            Err(bad("kind", "this version has no adapters with names of their own; a role names its file"))
+        }
+        Err(_) => Err(bad("kind", format!("there is no kind {number}"))),
+    }
+}
+
+fn kind(kind: Kind) -> v1::DefinitionKind {
+    match kind {
+        Kind::Role => v1::DefinitionKind::Role,
+        Kind::Graph => v1::DefinitionKind::Graph,
+        Kind::Model => v1::DefinitionKind::Model,
+    }
+}
+
+fn reference(of: Kind, name: &str) -> v1::DefinitionRef {
+    v1::DefinitionRef { kind: kind(of).into(), name: name.to_owned() }
+}

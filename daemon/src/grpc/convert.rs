@@ -1,0 +1,122 @@
+//! Facts of the crew as messages of `artel.v1`.
+
+use artel_actors::Stage;
+use artel_proto::v1;
+use artel_task::event::{Class, Code, Decision, Failure, Output, Taken, Timings, Usage};
+use artel_task::{NodeName, StepId};
+
+use super::value::{duration, value};
+
+pub(super) fn class(class: Class) -> v1::Class {
+    match class {
+        Class::Interactive => v1::Class::Interactive,
+        Class::Batch => v1::Class::Batch,
+    }
+}
+
+pub(super) fn output(output: &Output) -> v1::Output {
+    v1::Output {
+        text: output.text.clone(),
+        json: output.json.as_ref().map(value),
+        role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+pub(super) fn failure(failure: &Failure) -> v1::Failure {
+    v1::Failure {
+        code: code(failure.code).into(),
+        message: failure.message.clone(),
+        step_id: failure.step.as_ref().map(step_id).unwrap_or_default(),
+    }
+}
+
+fn code(code: Code) -> v1::FailureCode {
+    use v1::FailureCode as F;
+    match code {
+        Code::Timeout => F::Timeout,
+        Code::Idle => F::Idle,
+        Code::ContextOverflow => F::ContextOverflow,
+        Code::ModelUnavailable => F::ModelUnavailable,
+        Code::Template => F::Template,
+        Code::Condition => F::Condition,
+        Code::NoEdge => F::NoEdge,
+        Code::JoinStuck => F::JoinStuck,
+        Code::LimitSteps => F::LimitSteps,
+        Code::LimitTokens => F::LimitTokens,
+        Code::LimitTime => F::LimitTime,
+        Code::QueueFull => F::QueueFull,
+        Code::Interrupted => F::Interrupted,
+        Code::OutputInvalid => F::OutputInvalid,
+        Code::Router => F::Router,
+        Code::Internal => F::Internal,
+    }
+}
+
+pub(super) fn decision(decision: &Decision) -> v1::Decision {
+    let score = |score: &artel_task::event::Score| v1::Score {
+        role: score.role.to_string(),
+        score: score.score,
+        signals: [(decision.signal.clone(), score.score)].into(),
+        graph: String::new(),
+    };
+    v1::Decision {
+        role: decision.role.to_string(),
+        confidence: decision.confidence,
+        otherwise: decision.otherwise,
+        scores: decision.scores.iter().map(score).collect(),
+        signal: decision.signal.clone(),
+        duration: Some(duration(decision.took)),
+        computed_tokens: decision.tokens,
+        roles: Vec::new(),
+        graph: String::new(),
+    }
+}
+
+pub(super) fn usage(usage: Usage) -> v1::Usage {
+    v1::Usage {
+        prompt_tokens: usage.prompt.into(),
+        computed_tokens: usage.computed.into(),
+        shared_tokens: usage.prompt.saturating_sub(usage.computed).into(),
+        output_tokens: usage.output.into(),
+        drafted_tokens: 0,
+        accepted_tokens: 0,
+        forced_tokens: 0,
+    }
+}
+
+pub(super) fn timings(timings: Timings, usage: Usage) -> v1::Timings {
+    v1::Timings {
+        queue: Some(duration(timings.queue)),
+        prefill: Some(duration(timings.prefill)),
+        decode: Some(duration(timings.decode)),
+        first_token: (usage.output > 0).then(|| duration(timings.queue + timings.prefill)),
+        longest_gap: None,
+    }
+}
+
+/// Where the task goes from a node.
+pub(super) fn next(took: &[Taken]) -> Vec<String> {
+    took.iter().map(|taken| taken.to.as_ref().map_or("done", NodeName::as_str).to_owned()).collect()
+}
+
+pub(super) fn step_id(step: &StepId) -> String {
+    step.to_string()
+}
+
+pub(super) fn progress(step: &StepId, role: &str, stage: Stage) -> v1::Progress {
+    use v1::progress::{Decode, Loading, Prefill, Queued, Stage as S};
+    let stage = match stage {
+        Stage::Queued { position } => S::Queued(Queued { position }),
+        // llama.cpp's loading tells no share.
+        Stage::Loading { model } => S::Loading(Loading { model: model.to_string(), fraction: 0.0 }),
+        Stage::Prefill { done, total } => S::Prefill(Prefill { done_tokens: done, total_tokens: total }),
+        Stage::Decode { tokens, took } => {
+            let seconds = took.as_secs_f64();
+            // The first token begins the clock.
+            let tokens_per_second = if seconds > 0.0 { f64::from(tokens.saturating_sub(1)) / seconds } else { 0.0 };
+            S::Decode(Decode { output_tokens: tokens, tokens_per_second })
+        }
+    };
+    let (step_id, node, role) = (step_id(step), step.visit.node.to_string(), role.to_owned());
+    v1::Progress { step_id, node, role, stage: Some(stage) }
+}

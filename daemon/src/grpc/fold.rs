@@ -1,0 +1,205 @@
+//! A task as it stands: the fold of its events into one message.
+
+use std::collections::HashMap;
+
+use artel_proto::v1;
+use artel_task::event::{Accepted, Timestamp};
+use artel_task::{Event, Kind, StepId};
+
+use super::convert::{self, step_id};
+use super::value::timestamp;
+
+/// The message of a task with these events, the first of which is `accepted`.
+pub(super) fn task(events: &[Event]) -> v1::Task {
+    let mut fold = Fold::default();
+    events.iter().for_each(|event| fold.take(event));
+    fold.task
+}
+
+#[derive(Default)]
+struct Fold {
+    task: v1::Task,
+    /// Where each step is in the list.
+    steps: HashMap<StepId, usize>,
+}
+
+impl Fold {
+    fn take(&mut self, event: &Event) {
+        self.task.last_seq = event.seq.0;
+        match &event.kind {
+            Kind::Accepted(accepted) => self.accepted(event, accepted),
+            Kind::StepStarted { step, role, .. } => {
+                self.task.set_state(v1::TaskState::Running);
+                self.steps.insert(step.clone(), self.task.steps.len());
+                self.task.steps.push(v1::Step {
+                    id: step_id(step),
+                    node: step.visit.node.to_string(),
+                    visit: step.visit.number,
+                    attempt: step.attempt,
+                    role: role.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    state: v1::StepState::Running.into(),
+                    start_time: Some(timestamp(event.at)),
+                    ..v1::Step::default()
+                });
+            }
+            Kind::Routed { step, decision } => {
+                self.step(step, |at| at.decision = Some(convert::decision(decision)));
+            }
+            Kind::StepFinished { step, output, usage, timings, took } => {
+                add(self.task.usage.get_or_insert_default(), &convert::usage(*usage));
+                self.end_step(step, event.at, v1::StepState::Finished, |at| {
+                    at.output = Some(convert::output(output));
+                    at.usage = Some(convert::usage(*usage));
+                    at.timings = Some(convert::timings(*timings, *usage));
+                    at.next = convert::next(took);
+                });
+            }
+            Kind::StepFailed { step, failure, retry_after } => {
+                self.end_step(step, event.at, v1::StepState::Failed, |at| {
+                    at.failure = Some(convert::failure(failure));
+                    let due = retry_after.map(|after| Timestamp(event.at.0 + after.as_millis() as u64));
+                    at.retry_time = due.map(timestamp);
+                });
+            }
+            Kind::Resumed => self.interrupt(event.at),
+            Kind::Completed { output } => {
+                self.task.result = Some(convert::output(output));
+                self.end(event, v1::TaskState::Completed);
+            }
+            Kind::Failed { failure } => {
+                self.task.failure = Some(convert::failure(failure));
+                self.end(event, v1::TaskState::Failed);
+            }
+            Kind::Cancelled { reason } => {
+                self.task.cancel_reason = reason.clone();
+                self.end(event, v1::TaskState::Cancelled);
+            }
+        }
+    }
+
+    fn accepted(&mut self, event: &Event, accepted: &Accepted) {
+        let role = accepted.role.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.task = v1::Task {
+            id: event.task.to_string(),
+            graph: if role.is_empty() { accepted.graph.to_string() } else { String::new() },
+            role,
+            state: v1::TaskState::Queued.into(),
+            input: accepted.input.clone(),
+            create_time: Some(timestamp(event.at)),
+            last_seq: event.seq.0,
+            catalog_version: accepted.catalog.as_str().to_owned(),
+            task_class: convert::class(accepted.class).into(),
+            labels: accepted.labels.clone().into_iter().collect(),
+            request_id: accepted.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+            ..v1::Task::default()
+        };
+    }
+
+    fn step(&mut self, step: &StepId, change: impl FnOnce(&mut v1::Step)) {
+        if let Some(at) = self.steps.get(step).and_then(|at| self.task.steps.get_mut(*at)) {
+            change(at);
+        }
+    }
+
+    fn end_step(&mut self, step: &StepId, at: Timestamp, state: v1::StepState, change: impl FnOnce(&mut v1::Step)) {
+        self.step(step, |step| {
+            step.set_state(state);
+            step.end_time = Some(timestamp(at));
+            change(step);
+        });
+    }
+
+    /// What still ran was cut off.
+    fn interrupt(&mut self, at: Timestamp) {
+        for step in self.task.steps.iter_mut().filter(|step| step.state() == v1::StepState::Running) {
+            step.set_state(v1::StepState::Interrupted);
+            step.end_time = Some(timestamp(at));
+        }
+    }
+
+    fn end(&mut self, event: &Event, state: v1::TaskState) {
+        self.interrupt(event.at);
+        self.task.set_state(state);
+        self.task.end_time = Some(timestamp(event.at));
+    }
+}
+
+fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
+    sum.prompt_tokens += usage.prompt_tokens;
+    sum.computed_tokens += usage.computed_tokens;
+    sum.shared_tokens += usage.shared_tokens;
+    sum.output_tokens += usage.output_tokens;
+    sum.drafted_tokens += usage.drafted_tokens;
+    sum.accepted_tokens += usage.accepted_tokens;
+    sum.forced_tokens += usage.forced_tokens;
+}
+
+/// The top-level fields of `Task` that a mask keeps.
+#[derive(Debug)]
+pub(super) struct Mask(Option<Vec<String>>);
+
+/// All fields of `Task`, by the names in its proto.
+const FIELDS: [&str; 19] = [
+    "id",
+    "graph",
+    "role",
+    "state",
+    "input",
+    "result",
+    "failure",
+    "create_time",
+    "end_time",
+    "usage",
+    "last_seq",
+    "catalog_version",
+    "steps",
+    "task_class",
+    "labels",
+    "request_id",
+    "cancel_reason",
+    "forked_from_task_id",
+    "forked_from_step_id",
+];
+
+impl Mask {
+    /// A mask without paths keeps all fields but those of `without`.
+    pub(super) fn parse(mask: Option<&prost_types::FieldMask>, without: &[&str]) -> Result<Self, String> {
+        let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
+        if let Some(unknown) = paths.iter().find(|path| !FIELDS.contains(&path.as_str())) {
+            return Err(format!("`{unknown}` is no top-level field of Task"));
+        }
+        let kept = FIELDS.iter().filter(|field| !without.contains(field)).map(|field| (*field).to_owned());
+        Ok(Self(match (paths, without) {
+            ([], []) => None,
+            ([], _) => Some(kept.collect()),
+            (paths, _) => Some(paths.to_vec()),
+        }))
+    }
+
+    pub(super) fn apply(&self, task: v1::Task) -> v1::Task {
+        let Some(paths) = &self.0 else { return task };
+        let t = task;
+        let keep = |field: &str| paths.iter().any(|path| path == field);
+        v1::Task {
+            id: t.id,
+            graph: if keep("graph") { t.graph } else { String::new() },
+            role: if keep("role") { t.role } else { String::new() },
+            state: if keep("state") { t.state } else { 0 },
+            input: if keep("input") { t.input } else { String::new() },
+            result: t.result.filter(|_| keep("result")),
+            failure: t.failure.filter(|_| keep("failure")),
+            create_time: t.create_time.filter(|_| keep("create_time")),
+            end_time: t.end_time.filter(|_| keep("end_time")),
+            usage: t.usage.filter(|_| keep("usage")),
+            last_seq: if keep("last_seq") { t.last_seq } else { 0 },
+            catalog_version: if keep("catalog_version") { t.catalog_version } else { String::new() },
+            steps: if keep("steps") { t.steps } else { Vec::new() },
+            task_class: if keep("task_class") { t.task_class } else { 0 },
+            labels: if keep("labels") { t.labels } else { Default::default() },
+            request_id: if keep("request_id") { t.request_id } else { String::new() },
+            cancel_reason: if keep("cancel_reason") { t.cancel_reason } else { String::new() },
+            forked_from_task_id: if keep("forked_from_task_id") { t.forked_from_task_id } else { String::new() },
+            forked_from_step_id: if keep("forked_from_step_id") { t.forked_from_step_id } else { String::new() },
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `artel.v1.Tasks`.
+
+mod list;
+mod parse;
+
+use artel_actors::Submission;
+use artel_proto::v1;
+use artel_proto::v1::tasks_server::Tasks;
+use artel_task::{Seq, TaskId};
+use tonic::{Request, Response, Status};
+
+use super::Served;
+use super::fold::{self, Mask};
+use super::status::{self, Violations, bad, unimplemented};
+use super::watch::{self, CancelOnDrop, Events};
+
+pub(super) use parse::input_text;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Served {
+    pub(super) fn refuse(&self, error: artel_actors::Error) -> Status {
+        status::of(error, &self.crew.catalog())
+    }
+
+    async fn task(&self, task: TaskId, mask: &Mask) -> Result<v1::Task, Status> {
+        let events = self.crew.history(task).await.map_err(|e| self.refuse(e))?;
+        Ok(mask.apply(fold::task(&events)))
+    }
+
+    async fn watch(
+        &self,
+        task: TaskId,
+        after: Seq,
+        tokens: bool,
+        guard: Option<CancelOnDrop>,
+    ) -> Result<Events, Status> {
+        let watch = self.crew.watch(task, after).await.map_err(|e| self.refuse(e))?;
+        let mut seen = match after {
+            Seq(0) => Vec::new(),
+            _ => self.crew.history(task).await.map_err(|e| self.refuse(e))?,
+        };
+        seen.retain(|event| event.seq <= after);
+        Ok(watch::stream(task, watch, &seen, tokens, self.closing.clone(), guard))
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<TaskId, Status> {
+        self.crew.submit(submission).await.map_err(|e| self.refuse(e))
+    }
+}
+
+fn everything() -> Mask {
+    Mask::parse(None, &[]).expect("no mask is a mask")
+}
+
+#[tonic::async_trait]
+impl Tasks for Served {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::Task> {
+        let task = self.submit(parse::submission(request.into_inner(), "")?).await?;
+        Ok(Response::new(self.task(task, &everything()).await?))
+    }
+
+    type RunStream = Events;
+
+    async fn run(&self, request: Request<v1::RunRequest>) -> Answer<Events> {
+        let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
+        let submit = submit.ok_or_else(|| bad("submit", "it is required"))?;
+        let task = self.submit(parse::submission(submit, "submit.")?).await?;
+        let guard = cancel_on_disconnect.then(|| CancelOnDrop::new(self.crew.clone(), task));
+        Ok(Response::new(self.watch(task, Seq(0), true, guard).await?))
+    }
+
+    type WatchStream = Events;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Events> {
+        let v1::WatchRequest { task_id, after_seq, tokens } = request.into_inner();
+        let task = parse::task_id(&task_id)?;
+        Ok(Response::new(self.watch(task, Seq(after_seq), tokens, None).await?))
+    }
+
+    async fn get(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::Task> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let task = violations.take("task_id", parse::id(&request.task_id));
+        let mask = violations.take("read_mask", Mask::parse(request.read_mask.as_ref(), &[]));
+        violations.finish()?;
+        let (Some(task), Some(mask)) = (task, mask) else { return Err(bad("task_id", "it is required")) };
+        Ok(Response::new(self.task(task, &mask).await?))
+    }
+
+    async fn list(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
+        Ok(Response::new(list::list(self, request.into_inner()).await?))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::Task> {
+        let v1::CancelRequest { task_id, reason, step_id } = request.into_inner();
+        let task = parse::task_id(&task_id)?;
+        if !step_id.is_empty() {
+            return Err(unimplemented("cancel a single step"));
+        }
+        if reason.len() > parse::MAX_REASON {
+            return Err(bad("reason", format!("it has {} bytes, the limit is {}", reason.len(), parse::MAX_REASON)));
+        }
+        let reason = if reason.is_empty() { "a client asked" } else { &reason };
+        self.crew.cancel(task, reason).await.map_err(|e| self.refuse(e))?;
+        Ok(Response::new(self.task(task, &everything()).await?))
+    }
+
+    async fn answer(&self, _: Request<v1::AnswerRequest>) -> Answer<v1::Task> {
+        Err(unimplemented("ask a person"))
+    }
+
+    async fn fork(&self, _: Request<v1::ForkRequest>) -> Answer<v1::Task> {
+        Err(unimplemented("fork tasks"))
+    }
+
+    async fn feedback(&self, _: Request<v1::FeedbackRequest>) -> Answer<v1::FeedbackResponse> {
+        Err(unimplemented("take feedback"))
+    }
+}

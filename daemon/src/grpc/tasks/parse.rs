@@ -1,0 +1,121 @@
+//! Requests into what the crew takes; what breaks a limit goes no further.
+
+use std::collections::{BTreeMap, HashMap};
+
+use artel_actors::{Submission, Target};
+use artel_proto::v1;
+use artel_task::event::Class;
+use artel_task::{RequestId, TaskId};
+use tonic::Status;
+
+use crate::grpc::status::{Violations, bad};
+
+/// The longest text of a request, in bytes: more than any context of a model holds.
+pub(super) const MAX_INPUT: usize = 1024 * 1024;
+/// The longest reason, in bytes: a few sentences.
+pub(super) const MAX_REASON: usize = 1000;
+/// Notes of one task: enough for any program's own ids.
+const MAX_LABELS: usize = 64;
+const MAX_LABEL_KEY: usize = 63;
+const MAX_LABEL_VALUE: usize = 256;
+
+pub(super) fn id(text: &str) -> Result<TaskId, String> {
+    TaskId::parse(text).ok_or_else(|| match text {
+        "" => "it is required".to_owned(),
+        _ => "it is no task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000".to_owned(),
+    })
+}
+
+pub(super) fn task_id(text: &str) -> Result<TaskId, Status> {
+    id(text).map_err(|description| bad("task_id", description))
+}
+
+/// `path` comes before the names of fields in violations.
+pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submission, Status> {
+    let mut violations = Violations::default();
+    let field = |name: &str| format!("{path}{name}");
+    let task_class = request.task_class();
+    let v1::SubmitRequest { target, input, request_id, task_class: number, labels } = request;
+    if let Err(e) = input_text(&input) {
+        violations.add(&field("input"), e);
+    }
+    let class = violations.take(&field("task_class"), class(task_class, number));
+    let request = match request_id.as_str() {
+        "" => Some(None),
+        id => {
+            let parsed = RequestId::parse(id);
+            violations.take(&field("request_id"), parsed.map(Some).ok_or_else(|| REQUEST_ID.to_owned()))
+        }
+    };
+    let labels = violations.take(&field("labels"), notes(labels));
+    let target = match target {
+        None => Target::Default,
+        Some(v1::submit_request::Target::Graph(name)) => Target::Graph(name),
+        Some(v1::submit_request::Target::Role(name)) => Target::Role(name),
+    };
+    violations.finish()?;
+    let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
+    Ok(Submission { target, input, request, class, labels })
+}
+
+const REQUEST_ID: &str = "a request id has 1 to 128 printable ASCII characters without spaces";
+
+pub(crate) fn input_text(input: &str) -> Result<(), String> {
+    match input.len() {
+        0 => Err("it is empty".to_owned()),
+        length if length > MAX_INPUT => Err(format!("it has {length} bytes, the limit is {MAX_INPUT}")),
+        _ => Ok(()),
+    }
+}
+
+fn class(class: v1::Class, number: i32) -> Result<Class, String> {
+    match class {
+        // An unknown number reads as unspecified.
+        v1::Class::Unspecified if number != 0 => Err(format!("there is no class {number}")),
+        v1::Class::Unspecified | v1::Class::Interactive => Ok(Class::Interactive),
+        v1::Class::Batch => Ok(Class::Batch),
+    }
+}
+
+pub(super) fn notes(labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+    if labels.len() > MAX_LABELS {
+        return Err(format!("there are {}, the limit is {MAX_LABELS}", labels.len()));
+    }
+    for (key, value) in &labels {
+        if key.is_empty() || key.len() > MAX_LABEL_KEY {
+            return Err(format!("a key has 1 to {MAX_LABEL_KEY} bytes, and one has {}", key.len()));
+        }
+        if value.len() > MAX_LABEL_VALUE {
+            return Err(format!("a value has up to {MAX_LABEL_VALUE} bytes, and that of `{key}` has {}", value.len()));
+        }
+    }
+    Ok(labels.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::StatusExt as _;
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let request = v1::SubmitRequest {
+            input: String::new(),
+            request_id: "two words".to_owned(),
+            task_class: 7,
+            labels: HashMap::from([(String::new(), "x".to_owned())]),
+            target: None,
+        };
+        let status = submission(request, "submit.").unwrap_err();
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["submit.input", "submit.task_class", "submit.request_id", "submit.labels"]);
+        assert_eq!(status.get_details_error_info().unwrap().reason, "BAD_REQUEST");
+    }
+
+    #[test]
+    fn the_largest_input_is_taken_and_one_more_byte_is_not() {
+        assert!(input_text(&"x".repeat(MAX_INPUT)).is_ok());
+        assert!(input_text(&"x".repeat(MAX_INPUT + 1)).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! What happens to a task, as a stream of `artel.v1` events.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+
+use artel_actors::{Clock, Crew, Live, Watch};
+use artel_proto::v1;
+use artel_proto::v1::event::Kind as K;
+use artel_task::{Event, Kind, StepId, TaskId};
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::convert::{self, step_id};
+use super::status;
+use super::value::{duration, timestamp};
+
+pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+/// Cancels a task whose client went away, unless it has ended.
+pub(super) struct CancelOnDrop {
+    crew: Crew,
+    task: TaskId,
+    armed: bool,
+}
+
+impl CancelOnDrop {
+    pub(super) fn new(crew: Crew, task: TaskId) -> Self {
+        Self { crew, task, armed: true }
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            let (crew, task) = (self.crew.clone(), self.task);
+            tokio::spawn(async move {
+                if let Err(error) = crew.cancel(task, "its client went away").await {
+                    tracing::warn!(%task, %error, "failed to cancel a task whose client went away");
+                }
+            });
+        }
+    }
+}
+
+/// A watcher's stream and what it needs.
+struct Watching {
+    watch: Watch,
+    translate: Translate,
+    tokens: bool,
+    closing: CancellationToken,
+    guard: Option<CancelOnDrop>,
+    over: bool,
+}
+
+/// The stream of a watcher. `seen` are the events before the first one that it will give.
+pub(super) fn stream(
+    task: TaskId,
+    watch: Watch,
+    seen: &[Event],
+    tokens: bool,
+    closing: CancellationToken,
+    guard: Option<CancelOnDrop>,
+) -> Events {
+    let mut translate = Translate::new(task);
+    seen.iter().for_each(|event| translate.see(event));
+    let watching = Watching { watch, translate, tokens, closing, guard, over: false };
+    Box::pin(futures::stream::unfold(watching, |mut watching| async move {
+        let item = watching.next().await?;
+        Some((item, watching))
+    }))
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Result<v1::Event, Status>> {
+        while !self.over {
+            let next = tokio::select! {
+                () = self.closing.cancelled() => return Some(Err(self.cut())),
+                next = self.watch.next() => next,
+            };
+            match next {
+                Ok(Some(Live::Token { .. })) if !self.tokens => {}
+                Ok(Some(live)) => return Some(Ok(self.give(live))),
+                // The task rests in the journal: the daemon stops, or its disk failed.
+                Ok(None) => return Some(Err(self.cut())),
+                Err(error) => {
+                    self.end();
+                    return Some(Err(status::journal(&error)));
+                }
+            }
+        }
+        None
+    }
+
+    fn give(&mut self, live: Live) -> v1::Event {
+        if let Live::Event(event) = &live
+            && event.kind.is_last()
+        {
+            self.end();
+        }
+        self.translate.live(live)
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        if let Some(guard) = &mut self.guard {
+            guard.armed = false;
+        }
+    }
+
+    /// The task goes on after the daemon's next start, so that it must not be cancelled.
+    fn cut(&mut self) -> Status {
+        self.end();
+        let reason = v1::ErrorReason::ShuttingDown;
+        status::status(Code::Unavailable, reason, "the daemon is shutting down; watch again after its next start")
+    }
+}
+
+/// Events into messages. A step's end does not say who worked, its beginning does.
+pub(super) struct Translate {
+    task: String,
+    roles: HashMap<StepId, String>,
+    clock: Clock,
+}
+
+impl Translate {
+    pub(super) fn new(task: TaskId) -> Self {
+        Self { task: task.to_string(), roles: HashMap::new(), clock: Clock::default() }
+    }
+
+    /// Learns from an event that is not given.
+    pub(super) fn see(&mut self, event: &Event) {
+        if let Kind::StepStarted { step, role: Some(role), .. } = &event.kind {
+            self.roles.insert(step.clone(), role.to_string());
+        }
+    }
+
+    fn role(&self, step: &StepId) -> String {
+        self.roles.get(step).cloned().unwrap_or_default()
+    }
+
+    fn live(&mut self, live: Live) -> v1::Event {
+        match live {
+            Live::Event(event) => self.event(&event),
+            Live::Token { step, role, text, offset } => {
+                let (node, role, text) = (step.visit.node.to_string(), role.to_string(), text.to_string());
+                self.passing(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
+            }
+            Live::Progress { step, role, stage } => {
+                self.passing(K::Progress(convert::progress(&step, role.as_str(), stage)))
+            }
+        }
+    }
+
+    /// What is not journalled.
+    fn passing(&self, kind: K) -> v1::Event {
+        let time = Some(timestamp(self.clock.now()));
+        v1::Event { task_id: self.task.clone(), seq: 0, time, kind: Some(kind) }
+    }
+
+    pub(super) fn event(&mut self, event: &Event) -> v1::Event {
+        self.see(event);
+        v1::Event {
+            task_id: self.task.clone(),
+            seq: event.seq.0,
+            time: Some(timestamp(event.at)),
+            kind: Some(self.kind(&event.kind)),
+        }
+    }
+
+    fn kind(&self, kind: &Kind) -> K {
+        match kind {
+            Kind::Accepted(accepted) => {
+                let role = accepted.role.as_ref().map(ToString::to_string).unwrap_or_default();
+                let graph = if role.is_empty() { accepted.graph.to_string() } else { String::new() };
+                let catalog_version = accepted.catalog.as_str().to_owned();
+                K::Accepted(v1::Accepted {
+                    graph,
+                    role,
+                    catalog_version,
+                    task_class: convert::class(accepted.class).into(),
+                })
+            }
+            Kind::Routed { step, decision } => K::Routed(v1::Routed {
+                step_id: step_id(step),
+                node: step.visit.node.to_string(),
+                decision: Some(convert::decision(decision)),
+            }),
+            Kind::StepStarted { step, .. } => K::StepStarted(v1::StepStarted {
+                step_id: step_id(step),
+                node: step.visit.node.to_string(),
+                role: self.role(step),
+                visit: step.visit.number,
+                attempt: step.attempt,
+                item: None,
+            }),
+            Kind::StepFinished { step, output, usage, timings, took } => K::StepFinished(v1::StepFinished {
+                step_id: step_id(step),
+                node: step.visit.node.to_string(),
+                role: self.role(step),
+                output: Some(convert::output(output)),
+                usage: Some(convert::usage(*usage)),
+                timings: Some(convert::timings(*timings, *usage)),
+                next: convert::next(took),
+                cached: false,
+            }),
+            Kind::StepFailed { step, failure, retry_after } => K::StepFailed(v1::StepFailed {
+                step_id: step_id(step),
+                node: step.visit.node.to_string(),
+                role: self.role(step),
+                failure: Some(convert::failure(failure)),
+                will_retry: retry_after.is_some(),
+                retry_after: retry_after.map(duration),
+                next: Vec::new(),
+            }),
+            Kind::Resumed => K::Resumed(v1::Resumed {}),
+            Kind::Completed { output } => K::Completed(v1::Completed { output: Some(convert::output(output)) }),
+            Kind::Failed { failure } => K::Failed(v1::Failed { failure: Some(convert::failure(failure)) }),
+            Kind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),
+        }
+    }
+}

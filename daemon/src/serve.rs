@@ -1,0 +1,119 @@
+//! The daemon: configuration, composition, run, drain.
+
+mod config;
+pub(crate) mod files;
+mod loader;
+mod signals;
+mod telemetry;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use artel_actors::Crew;
+use artel_journal::Journal;
+use artel_roles::Catalog;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::args;
+use crate::grpc::{self, Served};
+use config::Config;
+use loader::LlamaLoader;
+use signals::{Signal, Signals};
+
+/// `artel serve`: runs until a signal or a fault; the exit code is 0 after a signal.
+pub(crate) fn run(args: &args::Serve, json: bool) -> ExitCode {
+    telemetry::start(json);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.context("failed to start the runtime").and_then(|runtime| runtime.block_on(serve(args, json)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Problems of YAML have many lines, which a log line would squeeze together.
+            eprintln!("artel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: &args::Serve, json: bool) -> Result<()> {
+    let config = Config::of(args)?;
+    let mut signals = Signals::listen().context("failed to listen for signals")?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "failed to listen on {}: is another daemon running there? `--listen` takes another address",
+            config.listen
+        )
+    })?;
+    let catalog = Catalog::load(config.catalog.as_deref())
+        .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
+    let journal =
+        Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
+    let loader = Arc::new(LlamaLoader::new(&config));
+    let crew = Crew::start(config.crew.clone(), catalog, journal, loader.clone()).await?;
+    let closing = CancellationToken::new();
+    let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());
+    let (models, draining) = (config.crew.models.clone(), CancellationToken::new());
+    let served = Served { crew: crew.clone(), models, place, draining: draining.clone(), closing: closing.clone() };
+    let address = listener.local_addr().context("failed to learn the address")?;
+    let server = tokio::spawn(grpc::serve(served, listener));
+    ready(address, json)?;
+    let fault = watch(&mut signals, &crew, &config).await;
+    draining.cancel();
+    let skip = signals.another();
+    let left = tokio::select! {
+        left = crew.drain(config.grace) => left,
+        // Asked twice: no more grace.
+        () = skip => crew.drain(std::time::Duration::ZERO).await,
+    };
+    closing.cancel();
+    if tokio::time::timeout(grpc::CLOSE, server).await.is_err() {
+        tracing::warn!("clients kept their connections open; left them");
+    }
+    tracing::info!(left, "stopped; tasks that were left go on at the next start");
+    fault
+}
+
+/// Says where it listens, on standard output, for people and for programs that started it.
+fn ready(address: std::net::SocketAddr, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let line = if json {
+        serde_json::json!({"listening": address.to_string(), "version": env!("CARGO_PKG_VERSION")}).to_string()
+    } else {
+        format!("artel {} listens on {address}", env!("CARGO_PKG_VERSION"))
+    };
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("failed to write to standard output")
+}
+
+/// Waits for the end: a signal, or the end of the crew, which is a fault. Reloads the catalog on SIGHUP.
+async fn watch(signals: &mut Signals, crew: &Crew, config: &Config) -> Result<()> {
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop(name) => {
+                    tracing::info!(signal = name, running = crew.running(), grace = ?config.grace, "stopping");
+                    return Ok(());
+                }
+                Signal::Reload => reload(crew, config).await,
+            },
+            () = crew.ended() => bail!("the supervisor stopped; tasks go on at the next start"),
+        }
+    }
+}
+
+/// The new catalog is valid as a whole and serves, or nothing changes.
+async fn reload(crew: &Crew, config: &Config) {
+    match Catalog::load(config.catalog.as_deref()) {
+        Ok(catalog) => match crew.serve(catalog, None).await {
+            Ok(catalog) => tracing::info!(version = catalog.version().short(), "the catalog was read again"),
+            Err(error) => tracing::error!(%error, "the catalog stays as it was"),
+        },
+        Err(problems) => {
+            for problem in problems.iter() {
+                tracing::error!(%problem, "the catalog stays as it was");
+            }
+        }
+    }
+}

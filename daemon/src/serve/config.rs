@@ -1,0 +1,87 @@
+//! What the daemon runs with: flags and environment, then the settings file, then defaults.
+
+use std::env;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use artel_actors::Options;
+use artel_journal::Retention;
+use artel_roles::Settings;
+
+use crate::args;
+
+/// Running tasks get so long to end when the daemon is asked to stop: a service manager waits 90 s before it kills.
+const GRACE: Duration = Duration::from_secs(30);
+/// The gap between tokens to aim at while prompts are read beside running answers.
+const GAP: Duration = Duration::from_millis(150);
+
+/// What the daemon runs with.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) listen: SocketAddr,
+    pub(super) data: PathBuf,
+    pub(super) catalog: Option<PathBuf>,
+    pub(super) grace: Duration,
+    pub(super) gap: Duration,
+    /// Threads of the CPU that engines may use.
+    pub(super) threads: u32,
+    pub(super) crew: Options,
+    pub(super) journal: artel_journal::Options,
+}
+
+impl Config {
+    pub(super) fn of(args: &args::Serve) -> Result<Self> {
+        let settings = match &args.config {
+            Some(path) => {
+                Settings::load(path).map_err(|problems| anyhow!("the settings are not valid:\n{problems}"))?
+            }
+            None => Settings::default(),
+        };
+        let listen = args.listen.or(settings.listen);
+        let listen = listen.map_or_else(|| args::DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
+        let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
+        let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));
+        let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
+        let base = Options::default();
+        let tasks = settings.tasks.map_or(base.tasks, |tasks| tasks as usize);
+        let retention = Retention::default();
+        let retention = Retention {
+            tasks: settings.keep_tasks.map_or(retention.tasks, u64::from),
+            age: settings.keep_age.unwrap_or(retention.age),
+        };
+        Ok(Self {
+            listen,
+            catalog,
+            grace: settings.grace.unwrap_or(GRACE),
+            gap: settings.gap.unwrap_or(GAP),
+            threads: settings.threads.unwrap_or_else(cores),
+            crew: Options { tasks, models, graph: settings.graph, ..base },
+            journal: artel_journal::Options { retention, ..artel_journal::Options::default() },
+            data,
+        })
+    }
+}
+
+fn cores() -> u32 {
+    let cores = std::thread::available_parallelism().ok().and_then(|n| NonZeroU32::try_from(n).ok());
+    cores.map_or(1, NonZeroU32::get)
+}
+
+fn default_data() -> Result<PathBuf> {
+    let dir = xdg("XDG_DATA_HOME", ".local/share");
+    dir.ok_or_else(|| anyhow!("neither --data, ARTEL_DATA, XDG_DATA_HOME nor HOME say where to keep the journal"))
+}
+
+/// The user's own catalog, if there is one at the usual place.
+fn default_catalog() -> Option<PathBuf> {
+    xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("catalog")).filter(|dir| dir.is_dir())
+}
+
+fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set(variable).or_else(|| Some(set("HOME")?.join(below_home)))?;
+    Some(base.join(Path::new("artel")))
+}

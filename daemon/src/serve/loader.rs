@@ -1,0 +1,52 @@
+//! Models into engines, with llama.cpp.
+
+use std::path::PathBuf;
+
+use artel_actors::Loader;
+use artel_engine::{Handle, Turn};
+use artel_llama::Llama;
+use artel_roles::{Model, Use};
+use async_trait::async_trait;
+
+use super::config::Config;
+use super::files;
+
+/// Layers on GPUs where there are some: all of them.
+const ALL_LAYERS: i32 = -1;
+
+/// Loads engines into this process. They take turns on its cores.
+pub(super) struct LlamaLoader {
+    models: PathBuf,
+    threads: u32,
+    options: artel_engine::Options,
+}
+
+impl LlamaLoader {
+    pub(super) fn new(config: &Config) -> Self {
+        let options =
+            artel_engine::Options { gap: config.gap, turn: Some(Turn::default()), ..artel_engine::Options::default() };
+        Self { models: config.crew.models.clone(), threads: config.threads, options }
+    }
+}
+
+#[async_trait]
+impl Loader for LlamaLoader {
+    async fn load(&self, model: &Model) -> Result<Handle, String> {
+        let options = artel_llama::Options {
+            path: files::find(&model.candidates(&self.models))?,
+            sha256: model.sha256.clone(),
+            context: model.context,
+            sequences: model.sequences,
+            threads: model.threads.unwrap_or(self.threads).min(self.threads),
+            gpu_layers: ALL_LAYERS,
+            embedding: model.use_ == Use::Embedding,
+            template: model.template.clone(),
+        };
+        let load = move || Llama::load(options).map_err(|e| e.to_string());
+        let handle = Handle::spawn(model.name.as_str(), self.options.clone(), load).await;
+        handle.map_err(|e| match e {
+            artel_engine::Error::Gone(reason) => format!("model `{}`: {reason}", model.name),
+            other => other.to_string(),
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! The log: on standard error, as text or as JSON.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+
+/// llama.cpp tells each tensor of a model at `info`.
+const DEFAULT: &str = "info,llama-cpp-2=warn";
+
+/// Starts the log; `ARTEL_LOG` sets what is told, as in `debug` or `info,artel_engine=trace`.
+pub(super) fn start(json: bool) {
+    let filter = EnvFilter::try_from_env("ARTEL_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = if json { log.json().try_init() } else { log.with_ansi(io::stderr().is_terminal()).try_init() };
+    // An error means that a log runs already, which is as good.
+    drop(started);
+}

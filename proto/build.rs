@@ -1,0 +1,23 @@
+//! Compiles the protos without a system `protoc`.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message as _;
+
+const FILES: [&str; 5] = [
+    "artel/v1/tasks.proto",
+    "artel/v1/events.proto",
+    "artel/v1/catalog.proto",
+    "artel/v1/router.proto",
+    "artel/v1/fleet.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("artel.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Everything that YAML defines, validated as a whole.
+
+mod document;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::decode::Fields;
+use crate::graph::{self, Known};
+use crate::model::{Model, Use};
+use crate::problem::{Problem, Problems, Report, did_you_mean};
+use crate::role::{self, Role};
+use crate::source::{self, Source};
+use crate::template::Template;
+use document::{Document, Documents};
+
+pub use document::{Definition, Kind};
+
+/// Roles, models and graphs that fit together. It never changes: a reload builds another one.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    version: CatalogVersion,
+    roles: BTreeMap<RoleName, Arc<Role>>,
+    models: BTreeMap<ModelName, Arc<Model>>,
+    graphs: BTreeMap<GraphName, Arc<Graph>>,
+    messages: BTreeMap<GraphName, BTreeMap<NodeName, Template>>,
+    definitions: Vec<Definition>,
+    sources: Sources,
+}
+
+/// What a catalog was built from, layer over layer; it can be kept and built again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// The lowest layer first.
+    pub layers: Vec<Vec<Source>>,
+}
+
+impl Sources {
+    /// As [`Catalog::restore`] takes it.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("paths that are not UTF-8 were refused when they were read")
+    }
+
+    /// The content hash: which files lie where, and what is in them. Line ends don't count.
+    fn version(&self) -> CatalogVersion {
+        let mut hash = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for layer in &self.layers {
+            field(&(layer.len() as u64).to_le_bytes());
+            for source in layer {
+                // How the path was written (relative or not) does not matter, where relative files are looked for does.
+                let dir = source.dir.as_deref().map(Path::as_os_str).unwrap_or_default();
+                let file = Path::new(&source.path).file_name().unwrap_or_default();
+                field(dir.as_encoded_bytes());
+                field(file.as_encoded_bytes());
+                field(source.text.replace("\r\n", "\n").as_bytes());
+            }
+        }
+        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        CatalogVersion::new(hex)
+    }
+}
+
+impl Catalog {
+    /// The catalog that ships, alone.
+    pub fn shipped() -> Self {
+        Self::parse(vec![crate::shipped::sources()]).expect("the shipped catalog is tested to be valid")
+    }
+
+    /// A directory laid over the shipped catalog; without one, the shipped catalog alone. Reads files.
+    pub fn load(dir: Option<&Path>) -> Result<Self, Problems> {
+        let mut layers = vec![crate::shipped::sources()];
+        if let Some(dir) = dir {
+            layers.push(source::read_dir(dir)?);
+        }
+        Self::parse(layers)
+    }
+
+    /// The catalog of these layers, the lowest first: a definition replaces one of the same kind and name below it.
+    pub fn parse(layers: Vec<Vec<Source>>) -> Result<Self, Problems> {
+        let sources = Sources { layers };
+        let mut builder = Builder::new(&sources);
+        builder.models();
+        builder.roles();
+        builder.graphs();
+        let parts = builder.finish()?;
+        let version = sources.version();
+        let Parts { roles, models, graphs, messages, definitions } = parts;
+        Ok(Self { version, roles, models, graphs, messages, definitions, sources })
+    }
+
+    /// The catalog that [`Sources::to_json`] kept. It may fail if the language has changed since.
+    pub fn restore(json: &str) -> Result<Self, Problems> {
+        let sources: Sources = serde_json::from_str(json)
+            .map_err(|e| Problem::file("kept catalog", format!("these are no sources of a catalog: {e}")))?;
+        Self::parse(sources.layers)
+    }
+
+    /// The content hash.
+    pub fn version(&self) -> &CatalogVersion {
+        &self.version
+    }
+
+    /// What it was built from.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// All roles by name.
+    pub fn roles(&self) -> &BTreeMap<RoleName, Arc<Role>> {
+        &self.roles
+    }
+
+    /// A role.
+    pub fn role(&self, name: &str) -> Option<&Arc<Role>> {
+        self.roles.get(name)
+    }
+
+    /// All models by name.
+    pub fn models(&self) -> &BTreeMap<ModelName, Arc<Model>> {
+        &self.models
+    }
+
+    /// A model.
+    pub fn model(&self, name: &str) -> Option<&Arc<Model>> {
+        self.models.get(name)
+    }
+
+    /// The model that routers compare texts with: the first by name that has `use: embedding`, one of the user's own
+    /// before one that ships. There is one wherever a graph has a router.
+    pub fn embedding_model(&self) -> Option<&Arc<Model>> {
+        let fit = self.models.values().filter(|model| model.use_ == Use::Embedding);
+        fit.min_by_key(|model| (model.dir.is_none(), &model.name))
+    }
+
+    /// All graphs by name.
+    pub fn graphs(&self) -> &BTreeMap<GraphName, Arc<Graph>> {
+        &self.graphs
+    }
+
+    /// A graph.
+    pub fn graph(&self, name: &str) -> Option<&Arc<Graph>> {
+        self.graphs.get(name)
+    }
+
+    /// The message that a node states itself; without one, its role's message holds.
+    pub fn message(&self, graph: &str, node: &str) -> Option<&Template> {
+        self.messages.get(graph)?.get(node)
+    }
+
+    /// Every definition with its YAML, by kind and name.
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// A definition with its YAML.
+    pub fn definition(&self, kind: Kind, name: &str) -> Option<&Definition> {
+        self.definitions.iter().find(|d| d.kind == kind && d.name == name)
+    }
+}
+
+struct Parts {
+    roles: BTreeMap<RoleName, Arc<Role>>,
+    models: BTreeMap<ModelName, Arc<Model>>,
+    graphs: BTreeMap<GraphName, Arc<Graph>>,
+    messages: BTreeMap<GraphName, BTreeMap<NodeName, Template>>,
+    definitions: Vec<Definition>,
+}
+
+/// A catalog that is being built. Each kind is read when what it refers to is known.
+struct Builder<'s> {
+    reports: Vec<Report<'s>>,
+    documents: Documents,
+    /// Models that could be read; those that could not are declared but not here.
+    models: BTreeMap<ModelName, Arc<Model>>,
+    roles: BTreeMap<RoleName, Arc<Role>>,
+    graphs: BTreeMap<GraphName, Arc<Graph>>,
+    messages: BTreeMap<GraphName, BTreeMap<NodeName, Template>>,
+}
+
+impl<'s> Builder<'s> {
+    fn new(sources: &'s Sources) -> Self {
+        let mut reports = Vec::new();
+        let documents = Documents::read(sources, &mut reports);
+        let (models, roles, graphs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { reports, documents, models, roles, graphs, messages: BTreeMap::new() }
+    }
+
+    fn models(&mut self) {
+        for document in self.documents.of(Kind::Model) {
+            let report = &mut self.reports[document.source];
+            let Ok(name) = ModelName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            if let Some(model) = Model::decode(&name, fields, report) {
+                self.models.insert(name, Arc::new(model));
+            }
+        }
+    }
+
+    fn roles(&mut self) {
+        for document in self.documents.of(Kind::Role) {
+            let report = &mut self.reports[document.source];
+            let Ok(name) = RoleName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            let Some(role::Draft { role, model_span }) = Role::decode(&name, fields, report) else { continue };
+            let declared = self.documents.names(Kind::Model);
+            match self.models.get(&role.model) {
+                Some(model) if model.use_ == Use::Embedding => {
+                    let message = format!("model `{}` is for embedding, and a role needs one for chat", role.model);
+                    report.add(model_span, message);
+                }
+                None if !declared.contains(role.model.as_str()) => {
+                    let hint = did_you_mean(role.model.as_str(), declared.iter().map(String::as_str));
+                    report.push(model_span, format!("there is no model `{}`", role.model), hint);
+                }
+                _ => {}
+            }
+            self.roles.insert(name, Arc::new(role));
+        }
+    }
+
+    fn graphs(&mut self) {
+        let declared = self.documents.names(Kind::Role);
+        let roles: BTreeSet<RoleName> = declared.iter().filter_map(|name| RoleName::parse(name).ok()).collect();
+        let with_examples: Vec<RoleName> =
+            self.roles.values().filter(|role| !role.examples.is_empty()).map(|role| role.name.clone()).collect();
+        // A model that could not be read may well be the one that routers need.
+        let unread = self.documents.names(Kind::Model).len() > self.models.len();
+        let known = Known {
+            roles: &roles,
+            with_examples: &with_examples,
+            complete: self.roles.len() == roles.len(),
+            embedding: unread || self.models.values().any(|model| model.use_ == Use::Embedding),
+        };
+        for document in self.documents.of(Kind::Graph) {
+            let report = &mut self.reports[document.source];
+            let Ok(name) = GraphName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            if let Some(graph::Draft { graph, messages }) = graph::decode(&name, fields, &known, report) {
+                self.graphs.insert(name.clone(), Arc::new(graph));
+                self.messages.insert(name, messages);
+            }
+        }
+    }
+
+    /// What a definition refers to, as far as it could be read.
+    fn uses(&self, kind: Kind, name: &str) -> BTreeSet<(Kind, String)> {
+        match kind {
+            Kind::Model => BTreeSet::new(),
+            Kind::Role => self.roles.get(name).map(|role| (Kind::Model, role.model.to_string())).into_iter().collect(),
+            Kind::Graph => {
+                let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
+                nodes.flat_map(|node| graph::roles(&node.work)).map(|role| (Kind::Role, role.to_string())).collect()
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Parts, Problems> {
+        let omitted = self.reports.iter().map(|r| r.omitted).sum();
+        let definitions = self.documents.definitions(&self.reports, |kind, name| self.uses(kind, name));
+        let problems: Vec<Problem> = self.reports.into_iter().flat_map(|r| r.problems).collect();
+        if !problems.is_empty() {
+            return Err(Problems::new(problems, omitted));
+        }
+        let Self { roles, models, graphs, messages, .. } = self;
+        Ok(Parts { roles, models, graphs, messages, definitions })
+    }
+}
+
+fn fields<'d>(document: &'d Document, report: &mut Report<'_>) -> Option<Fields<'d>> {
+    let what = format!("{} `{}`", document.kind, document.name);
+    let mut fields = Fields::open(&document.node, &what, report)?.at(document.name_span);
+    fields.get(document.kind.key());
+    Some(fields)
+}

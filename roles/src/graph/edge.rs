@@ -1,0 +1,132 @@
+//! The ways from a node: `next` in all its forms.
+
+use artel_task::NodeName;
+use artel_task::condition::{self, Condition};
+use artel_task::graph::Edge;
+
+use super::{DONE, Reader};
+use crate::decode::{Fields, integer, items, name, text, wrong};
+use crate::node::{Node, Value};
+use crate::problem::{Report, did_you_mean, shown};
+use crate::template;
+
+/// The most edges from one node.
+const MAX_EDGES: usize = 256;
+/// How often an edge may be taken at most: a task has a limit of steps anyway.
+const MAX_TIMES: u32 = 10_000;
+
+impl Reader<'_, '_, '_> {
+    /// All edges of a node, or `None` if one is too broken to judge the graph.
+    pub(super) fn edges(&mut self, node: &NodeName, given: &Node) -> Option<Vec<Edge>> {
+        let nodes = match &given.value {
+            Value::List(_) => items(given, "`next`", MAX_EDGES, self.report)?,
+            _ => std::slice::from_ref(given),
+        };
+        let edges: Vec<Option<Edge>> = nodes.iter().map(|n| self.edge(node, n)).collect();
+        let edges: Vec<Edge> = edges.into_iter().collect::<Option<_>>()?;
+        // As written: a condition that is broken is one all the same.
+        let plain: Vec<(&Edge, &Node)> = edges.iter().zip(nodes).filter(|(_, n)| n.get("when").is_none()).collect();
+        for (at, (edge, given)) in plain.iter().enumerate() {
+            if plain[..at].iter().any(|(e, _)| e.to == edge.to) {
+                let to = edge.to.as_ref().map_or(DONE, NodeName::as_str);
+                self.report.add(given.span, format!("node `{node}` leads to `{to}` twice without a condition"));
+            }
+        }
+        Some(edges)
+    }
+
+    fn edge(&mut self, node: &NodeName, given: &Node) -> Option<Edge> {
+        match &given.value {
+            Value::Str(..) => {
+                let to = self.target(node, given)?;
+                Some(Edge { to, when: None, at_most: None })
+            }
+            Value::Map(_) => {
+                let mut f = Fields::open(given, "an edge", self.report)?;
+                let to = f.need("to", self.report);
+                let when = f.get("when").and_then(|n| condition(n, self.report));
+                let at_most = f.get("at_most").map(|n| integer(n, "`at_most`", 1..=MAX_TIMES, self.report));
+                f.finish(&[], self.report);
+                let to = self.target(node, to?)?;
+                match at_most {
+                    Some(None) => None,
+                    at_most => Some(Edge { to, when, at_most: at_most.flatten() }),
+                }
+            }
+            _ => {
+                wrong(given, "an edge is the name of a node, `done`, or `{to, when, at_most}`", self.report);
+                None
+            }
+        }
+    }
+
+    /// Where an edge leads; the outer `None` is a broken name, the inner one `done`.
+    fn target(&mut self, node: &NodeName, given: &Node) -> Option<Option<NodeName>> {
+        self.places.edge(node, given.span);
+        if matches!(&given.value, Value::Str(text, _) if text == DONE) {
+            return Some(None);
+        }
+        name(given, "a node", NodeName::parse, self.report).map(Some)
+    }
+}
+
+/// A condition; without one that parses, the graph can still be judged as a whole.
+fn condition(given: &Node, report: &mut Report<'_>) -> Option<Condition> {
+    let source = text(given, "a condition", 1..=condition::MAX_CONDITION, report)?;
+    let error = match Condition::parse(&source) {
+        Ok(condition) => return Some(condition),
+        Err(condition::Error::Parse(message)) => message,
+        Err(other) => other.to_string(),
+    };
+    if let Some(name) = error.strip_prefix("unknown name `").and_then(|rest| rest.split('`').next()) {
+        let (line, column, width) = template::word(&source, name);
+        let span = given.inside(&report.source.text, line, column, width);
+        report.push(span, format!("bad condition: {error}"), did_you_mean(name, ["task", "nodes", "output"]));
+        return None;
+    }
+    let (line, column, message) = first_error(&error).unwrap_or((1, 1, &error));
+    let span = match (line, column) {
+        (1, 1) => given.span,
+        _ => given.inside(&report.source.text, line, column, 1),
+    };
+    let (message, hint) = plain(message);
+    report.push(span, format!("bad condition: {message}"), hint.map(str::to_owned));
+    None
+}
+
+/// What a parser generator says, in words for people, and how to mend it.
+fn plain(message: &str) -> (String, Option<&'static str>) {
+    const FORMS: [&str; 4] = [
+        "mismatched input '",
+        "extraneous input '",
+        "no viable alternative at input '",
+        "token recognition error at: '",
+    ];
+    let Some(rest) = FORMS.iter().find_map(|form| message.strip_prefix(form)) else {
+        return (message.to_owned(), None);
+    };
+    // The token may hold quotes itself, so it ends at the last one before the list of what was expected.
+    let token = rest.split("' expecting ").next().unwrap_or(rest);
+    let token = token.strip_suffix('\'').unwrap_or(token).trim();
+    if token.ends_with("<EOF>") {
+        return ("it ends too early".to_owned(), None);
+    }
+    let hint = match token {
+        "and" => Some("write `&&`"),
+        "or" => Some("write `||`"),
+        "=" => Some("write `==`"),
+        _ if token.starts_with(['"', '\'']) => Some("is the text that begins here closed?"),
+        _ => None,
+    };
+    (format!("`{}` does not fit here", shown(token)), hint)
+}
+
+/// The first error in the CEL parser's text, which is `ERROR: <input>:LINE:COLUMN: MESSAGE | picture ...`.
+fn first_error(text: &str) -> Option<(u32, u32, &str)> {
+    let text = text.strip_prefix("ERROR: <input>:")?;
+    let (line, text) = text.split_once(':')?;
+    let (column, text) = text.split_once(": ")?;
+    let message = text.split(" | ").next().unwrap_or(text);
+    let message = message.split(" ERROR: <input>:").next().unwrap_or(message);
+    Some((line.parse().ok()?, column.parse().ok()?, message.trim_start_matches("Syntax error: ")))
+}

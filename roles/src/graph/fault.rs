@@ -1,0 +1,92 @@
+//! Where in the file a graph's faults are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use artel_task::NodeName;
+use artel_task::graph::Fault;
+
+use super::DONE;
+use crate::node::{Node, Span};
+use crate::problem::{Report, did_you_mean};
+
+/// Where the parts of a graph are written.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) start: Span,
+    pub(super) result: Span,
+    pub(super) nodes: BTreeMap<NodeName, Spot>,
+}
+
+/// Where the parts of a node are written.
+pub(super) struct Spot {
+    key: Span,
+    from: Option<Span>,
+    join: Option<Span>,
+    /// The targets, in the order of the edges.
+    targets: Vec<Span>,
+    pub(super) message: Option<Node>,
+}
+
+impl Spot {
+    pub(super) fn new(key: Span) -> Self {
+        Self { key, from: None, join: None, targets: Vec::new(), message: None }
+    }
+}
+
+impl Places {
+    fn spot(&mut self, node: &NodeName) -> &mut Spot {
+        self.nodes.entry(node.clone()).or_insert_with(|| Spot::new(Span::default()))
+    }
+
+    pub(super) fn from(&mut self, node: &NodeName, span: Span) {
+        self.spot(node).from = Some(span);
+    }
+
+    pub(super) fn join(&mut self, node: &NodeName, span: Span) {
+        self.spot(node).join = Some(span);
+    }
+
+    pub(super) fn edge(&mut self, node: &NodeName, span: Span) {
+        self.spot(node).targets.push(span);
+    }
+
+    pub(super) fn message(&mut self, node: &NodeName, message: &Node) {
+        self.spot(node).message = Some(message.clone());
+    }
+
+    /// Reports a fault at its place, with the nearest right name or the way to mend it.
+    pub(super) fn report(&self, fault: &Fault, names: &BTreeSet<NodeName>, report: &mut Report<'_>) {
+        report.push(self.place(fault), fault.to_string(), self.hint(fault, names));
+    }
+
+    fn place(&self, fault: &Fault) -> Span {
+        let spot = fault.node().and_then(|node| self.nodes.get(node));
+        let found = match fault {
+            Fault::Start(_) => Some(self.start),
+            Fault::Result(_) => Some(self.result),
+            Fault::Target { edge, .. } => spot.and_then(|s| s.targets.get(*edge).copied()),
+            Fault::NotARouter { .. } | Fault::BeforeRouter { .. } => spot.and_then(|s| s.from),
+            Fault::Quorum { .. } => spot.and_then(|s| s.join),
+            _ => None,
+        };
+        found.or_else(|| spot.map(|s| s.key)).unwrap_or_default()
+    }
+
+    fn hint(&self, fault: &Fault, names: &BTreeSet<NodeName>) -> Option<String> {
+        let nodes = || names.iter().map(NodeName::as_str);
+        match fault {
+            Fault::Start(name) | Fault::Result(name) => did_you_mean(name.as_str(), nodes()),
+            Fault::Target { to, .. } => did_you_mean(to.as_str(), nodes().chain([DONE])),
+            Fault::NotARouter { from, .. } => did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str())),
+            Fault::Unbounded(cycle) => {
+                let (last, first) = (cycle.iter().rev().nth(1)?, cycle.last()?);
+                Some(format!("bound one of its edges, for example `next: {{to: {first}, at_most: 2}}` in `{last}`"))
+            }
+            Fault::Unreachable(name) => Some(format!("lead to it with `next: {name}`, or remove it")),
+            Fault::NoEnd(_) => Some("lead to `done` from here or from a node after it".to_owned()),
+            Fault::Quorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
+            Fault::BeforeRouter { from, .. } => Some(format!("let every way to this node lead through `{from}`")),
+            Fault::NoNext(_) | Fault::JoinMissing { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Models: a GGUF file and how to load it.
+
+use std::path::{Path, PathBuf};
+
+use artel_task::ModelName;
+
+use crate::decode::{Fields, choice, integer, text};
+use crate::node::Node;
+use crate::problem::{Report, shown};
+
+/// A GGUF file and how to load it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Its name.
+    pub name: ModelName,
+    /// What it is, for people.
+    pub description: Option<String>,
+    /// The file, as written.
+    pub file: PathBuf,
+    /// The absolute directory of the YAML file; none if that is embedded.
+    pub dir: Option<PathBuf>,
+    /// The file's SHA-256, 64 lowercase hexadecimal digits.
+    pub sha256: Option<String>,
+    /// What it is good for.
+    pub use_: Use,
+    /// Cells that one sequence may hold; without it, what the model was trained for, at most 4096.
+    pub context: Option<u32>,
+    /// Sequences decoded at once.
+    pub sequences: u32,
+    /// Threads; without it, the machine's share.
+    pub threads: Option<u32>,
+    /// A Jinja chat template in place of the GGUF's own.
+    pub template: Option<String>,
+}
+
+/// What a model is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// It answers.
+    Chat,
+    /// It turns text into vectors, which routers compare.
+    Embedding,
+}
+
+impl Model {
+    /// Where the file may be, in the order in which to look.
+    pub fn candidates(&self, models_dir: &Path) -> Vec<PathBuf> {
+        crate::file::candidates(&self.file, self.dir.as_deref(), models_dir)
+    }
+
+    pub(crate) fn decode(name: &ModelName, fields: Fields<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut f = fields;
+        let description = f.get("description").map(|n| text(n, "`description`", 1..=2000, report));
+        let file = f.need("file", report).and_then(|n| crate::file::decode(n, "`file`", report));
+        let sha256 = f.get("sha256").and_then(|n| sha256(n, report));
+        let words = [("chat", Use::Chat), ("embedding", Use::Embedding)];
+        let use_ = f.get("use").map_or(Some(Use::Chat), |n| choice(n, "`use`", &words, report));
+        let context = f.get("context").and_then(|n| integer(n, "`context`", 64..=1_048_576, report));
+        let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));
+        let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
+        let template = f.get("template").and_then(|n| template(n, report));
+        f.finish(&[], report);
+        Some(Self {
+            name: name.clone(),
+            description: description.flatten(),
+            file: file?,
+            dir: report.source.dir.clone(),
+            sha256,
+            use_: use_?,
+            context,
+            sequences: sequences?,
+            threads,
+            template,
+        })
+    }
+}
+
+fn sha256(node: &Node, report: &mut Report<'_>) -> Option<String> {
+    let digits = text(node, "`sha256`", 1..=200, report)?;
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Some(digits.to_ascii_lowercase());
+    }
+    let what = if digits.len() == 64 {
+        "other characters too".to_owned()
+    } else {
+        format!("{} characters", digits.chars().count())
+    };
+    report.add(node.span, format!("`sha256` has 64 hexadecimal digits, and `{}` has {what}", shown(&digits)));
+    None
+}
+
+/// A chat template is Jinja of another world: only its syntax is checked here.
+fn template(node: &Node, report: &mut Report<'_>) -> Option<String> {
+    let source = text(node, "`template`", 1..=262_144, report)?;
+    match crate::template::syntax(&source) {
+        Ok(()) => Some(source),
+        Err(e) => {
+            e.report(node, report);
+            None
+        }
+    }
+}

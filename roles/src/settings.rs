@@ -1,0 +1,134 @@
+//! The daemon's own settings: one YAML file, one map.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use artel_task::GraphName;
+
+use crate::decode::{Fields, duration, integer, name, text};
+use crate::node::Node;
+use crate::problem::{Problem, Problems, Report, shown};
+use crate::source::Source;
+use crate::yaml;
+
+/// What a settings file says; what it does not say is for the daemon to choose.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `listen`: where to listen, such as `127.0.0.1:7430`.
+    pub listen: Option<SocketAddr>,
+    /// `data`: the directory of the journal.
+    pub data: Option<PathBuf>,
+    /// `catalog`: the directory of the user's roles, graphs and models.
+    pub catalog: Option<PathBuf>,
+    /// `models`: where GGUF files lie that are not beside the YAML that names them.
+    pub models: Option<PathBuf>,
+    /// `graph`: what runs when a client names neither graph nor role.
+    pub graph: Option<GraphName>,
+    /// `tasks`: how many may be open at once.
+    pub tasks: Option<u32>,
+    /// `threads`: threads of the CPU that engines may use.
+    pub threads: Option<u32>,
+    /// `gap`: the gap between tokens to aim at while prompts are read beside running answers.
+    pub gap: Option<Duration>,
+    /// `grace`: how long running tasks may go on when the daemon is asked to stop.
+    pub grace: Option<Duration>,
+    /// `retention.tasks`: ended tasks to keep at most.
+    pub keep_tasks: Option<u32>,
+    /// `retention.age`: how long ended tasks are kept.
+    pub keep_age: Option<Duration>,
+}
+
+impl Settings {
+    /// Reads a settings file; paths in it are relative to its directory.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let bytes = std::fs::read(path)
+            .map_err(|e| Problem::file(path.to_string_lossy(), format!("the settings cannot be read: {e}")))?;
+        let dir = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
+        Self::parse(&Source::of_bytes(path.to_string_lossy(), dir, bytes)?)
+    }
+
+    /// Reads settings; an empty file says nothing.
+    pub fn parse(source: &Source) -> Result<Self, Problems> {
+        let mut report = Report::new(source);
+        let documents = yaml::parse(&mut report).documents;
+        let settings = documents.first().map(|node| Self::decode(node, &mut report)).unwrap_or_default();
+        if let Some(second) = documents.get(1) {
+            report.add(second.span, "settings are one document");
+        }
+        if report.problems.is_empty() { Ok(settings) } else { Err(Problems::new(report.problems, report.omitted)) }
+    }
+
+    fn decode(node: &Node, report: &mut Report<'_>) -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let Some(mut f) = Fields::open(node, "the settings file", report) else { return Self::default() };
+        let dir = report.source.dir.clone();
+        let mut path = |key: &'static str, report: &mut Report<'_>| {
+            let path = f.get(key).and_then(|n| text(n, &format!("`{key}`"), 1..=4096, report));
+            path.map(|path| dir.as_deref().unwrap_or(Path::new("")).join(path))
+        };
+        let (data, catalog, models) = (path("data", report), path("catalog", report), path("models", report));
+        let settings = Self {
+            listen: f.get("listen").and_then(|n| listen(n, report)),
+            data,
+            catalog,
+            models,
+            graph: f.get("graph").and_then(|n| name(n, "a graph", GraphName::parse, report)),
+            tasks: f.get("tasks").and_then(|n| integer(n, "`tasks`", 1..=1_000_000, report)),
+            threads: f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report)),
+            gap: f.get("gap").and_then(|n| duration(n, "`gap`", Duration::from_millis(1)..=DAY, report)),
+            grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
+            keep_tasks: None,
+            keep_age: None,
+        };
+        let retention = f.get("retention").and_then(|n| Fields::open(n, "`retention`", report));
+        f.finish(&[("age", "retention")], report);
+        let Some(mut f) = retention else { return settings };
+        let keep_tasks = f.get("tasks").and_then(|n| integer(n, "`tasks`", 0..=100_000_000, report));
+        let keep_age = f.get("age").and_then(|n| duration(n, "`age`", Duration::ZERO..=DAY * 3650, report));
+        f.finish(&[], report);
+        Self { keep_tasks, keep_age, ..settings }
+    }
+}
+
+fn listen(node: &Node, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let address = text(node, "`listen`", 1..=200, report)?;
+    let parsed = address.parse().ok();
+    if parsed.is_none() {
+        let message = format!("`listen` is an address and a port, not `{}`", shown(&address));
+        report.add_with(node.span, message, "write `127.0.0.1:7430`, or `0.0.0.0:7430` for every network");
+    }
+    parsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        let source = Source { path: "artel.yaml".to_owned(), dir: Some("/etc/artel".into()), text: text.to_owned() };
+        Settings::parse(&source).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn settings_say_what_they_say() {
+        let settings = parse(
+            "listen: 127.0.0.1:7430\ndata: /var/lib/artel\ncatalog: catalog\ngraph: mentor\ntasks: 5\ngrace: 30s\n\
+             retention: {tasks: 10, age: 30d}\n",
+        );
+        let settings = settings.unwrap();
+        assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
+        assert_eq!(settings.data.as_deref(), Some(Path::new("/var/lib/artel")));
+        assert_eq!((settings.tasks, settings.grace), (Some(5), Some(Duration::from_secs(30))));
+        assert_eq!((settings.keep_tasks, settings.keep_age), (Some(10), Some(Duration::from_secs(30 * 86_400))));
+        assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let problems = parse("listen: here\ngrac: 30s\nretention: {tasks: -1}\n").unwrap_err();
+        for part in ["artel.yaml:1:9", "artel.yaml:2:1", "grace", "artel.yaml:3:20"] {
+            assert!(problems.contains(part), "{part} in {problems}");
+        }
+    }
+}

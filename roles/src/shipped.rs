@@ -1,0 +1,44 @@
+//! The catalog that ships, embedded in the program.
+
+use crate::source::Source;
+
+macro_rules! definitions {
+    ($($path:literal),* $(,)?) => {
+        /// Path below `definitions`, and the text.
+        const FILES: &[(&str, &str)] = &[$(($path, include_str!(concat!("../definitions/", $path)))),*];
+    };
+}
+
+definitions![
+    "graphs/council.yaml",
+    "graphs/mentor.yaml",
+    "models/minilm.yaml",
+    "models/smollm2.yaml",
+    "roles/critic.yaml",
+    "roles/deepspeed.yaml",
+    "roles/gguf.yaml",
+    "roles/gpu.yaml",
+    "roles/lora.yaml",
+    "roles/planner.yaml",
+    "roles/rag.yaml",
+    "roles/transformers.yaml",
+];
+
+/// The shipped layer.
+pub fn sources() -> Vec<Source> {
+    let source =
+        |(path, text): &(&str, &str)| Source { path: format!("shipped/{path}"), dir: None, text: (*text).to_owned() };
+    FILES.iter().map(source).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_definition_is_embedded() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("definitions");
+        let on_disk = crate::source::read_dir(&dir).unwrap();
+        let embedded = super::sources();
+        let texts = |sources: &[crate::Source]| sources.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(&on_disk), texts(&embedded));
+    }
+}

@@ -1,0 +1,199 @@
+//! What a valid catalog holds.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use artel_roles::{Catalog, Kind, Overflow, Source, Use, shipped};
+use artel_task::NodeName;
+use artel_task::event::Class;
+use artel_task::graph::{RoleRef, Work};
+use serde_json::json;
+
+fn over_shipped(text: &str) -> Catalog {
+    let source = Source { path: "own.yaml".to_owned(), dir: Some("/etc/crew".into()), text: text.to_owned() };
+    match Catalog::parse(vec![shipped::sources(), vec![source]]) {
+        Ok(catalog) => catalog,
+        Err(problems) => panic!("{problems}"),
+    }
+}
+
+#[test]
+fn the_shipped_catalog_is_valid() {
+    let catalog = match Catalog::parse(vec![shipped::sources()]) {
+        Ok(catalog) => catalog,
+        Err(problems) => panic!("{problems}"),
+    };
+    for role in ["transformers", "deepspeed", "lora", "gpu", "rag", "gguf"] {
+        assert!(catalog.role(role).unwrap().examples.len() >= 8, "{role}");
+    }
+    assert!(catalog.role("critic").unwrap().output.is_some());
+    assert!(catalog.graph("mentor").is_some() && catalog.graph("council").is_some());
+    assert_eq!(catalog.model("minilm").unwrap().use_, Use::Embedding);
+    assert!(catalog.definitions().iter().all(|d| d.shipped));
+}
+
+#[test]
+fn a_router_takes_every_role_with_examples_and_no_other() {
+    let catalog = Catalog::shipped();
+    let graph = catalog.graph("mentor").unwrap();
+    let Work::Router(router) = &graph.node(&NodeName::parse("pick").unwrap()).unwrap().work else {
+        panic!("no router")
+    };
+    let with_examples = catalog.roles().values().filter(|r| !r.examples.is_empty()).map(|r| r.name.clone());
+    assert_eq!(router.roles, with_examples.collect::<Vec<_>>());
+    assert!(!router.roles.iter().any(|r| r.as_str() == "critic"));
+}
+
+#[test]
+fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
+    let catalog = over_shipped(
+        "role: writer\ndescription: Writes.\nmodel: smollm2\nadapter: {file: w.gguf, scale: 0.5}\nprompt: You write.\n\
+         sampling: {temperature: 0, stop: [END]}\nlimits: {timeout: 5m}\noverflow: truncate\nclass: batch\n",
+    );
+    let role = catalog.role("writer").unwrap();
+    let adapter = role.adapter.as_ref().unwrap();
+    assert_eq!(adapter.scale, 0.5);
+    let places = [PathBuf::from("/etc/crew/w.gguf"), PathBuf::from("/models/w.gguf")];
+    assert_eq!(adapter.candidates(Path::new("/models")), places);
+    assert_eq!((role.sampling.temperature, role.sampling.top_k), (0.0, 40));
+    assert_eq!(role.sampling.stop, ["END"]);
+    assert_eq!((role.limits.timeout, role.limits.retries), (Duration::from_secs(300), 2));
+    assert_eq!((role.overflow, role.class), (Overflow::Truncate, Class::Batch));
+    assert!(role.message.is_none() && role.output.is_none() && role.examples.is_empty());
+}
+
+#[test]
+fn a_definition_replaces_the_shipped_one_of_its_name() {
+    let yaml = "# Mine.\nrole: critic\ndescription: Mine.\nmodel: smollm2\nprompt: You judge.\n";
+    let catalog = over_shipped(&format!("{yaml}---\nmodel: phi\nfile: /gguf/phi.gguf\n"));
+    assert_eq!(catalog.role("critic").unwrap().description, "Mine.");
+    let definition = catalog.definition(Kind::Role, "critic").unwrap();
+    assert_eq!((definition.line, definition.shipped, definition.file.as_str()), (2, false, "own.yaml"));
+    assert_eq!(definition.text, yaml.strip_prefix("# Mine.\n").unwrap());
+    assert_eq!(catalog.model("phi").unwrap().candidates(Path::new("/models")), [PathBuf::from("/gguf/phi.gguf")]);
+    assert!(catalog.role("planner").is_some());
+}
+
+#[test]
+fn a_definition_is_data_as_written() {
+    let yaml = "role: writer\ndescription: &d Writes.\nexamples: [*d, \"7\"]\nmodel: smollm2\nprompt: |\n  You write.\n\
+                sampling: {top_p: 0.5, max_tokens: 7}\n";
+    let catalog = over_shipped(&format!("{yaml}---\nmodel: phi\nfile: phi.gguf\n"));
+    let writer = catalog.definition(Kind::Role, "writer").unwrap();
+    assert_eq!(writer.description.as_deref(), Some("Writes."));
+    let written = json!({"role": "writer", "description": "Writes.", "examples": ["Writes.", "7"], "model": "smollm2",
+        "prompt": "You write.\n", "sampling": {"top_p": 0.5, "max_tokens": 7}});
+    assert_eq!(writer.content, written);
+    assert_eq!(writer.content.as_object().unwrap().keys().collect::<Vec<_>>()[..2], ["role", "description"]);
+    assert_eq!(catalog.definition(Kind::Model, "phi").unwrap().description, None);
+    let json = serde_json::to_value(writer).unwrap();
+    assert_eq!((&json["kind"], &json["uses"]), (&json!("role"), &json!([["model", "smollm2"]])));
+    assert_eq!((&json["content"], &json["text"]), (&written, &json!(yaml)));
+}
+
+#[test]
+fn a_definition_knows_what_it_uses() {
+    let catalog = over_shipped(
+        "graph: g\ndescription: D.\nstart: p\nnodes:\n  p: {router: {roles: [rag, lora], otherwise: planner}, next: a}\n  \
+         a: {role: {from: p}, next: b}\n  b: {role: critic, next: c}\n  c: {role: lora, next: done}\n\
+         ---\ngraph: every\ndescription: D.\nstart: p\nnodes:\n  p: {router: {roles: all}, next: a}\n  \
+         a: {role: {from: p}, next: done}\n",
+    );
+    let uses = |kind, name| catalog.definition(kind, name).unwrap().uses.clone();
+    let roles = |names: &[&str]| names.iter().map(|n| (Kind::Role, (*n).to_owned())).collect::<Vec<_>>();
+    assert_eq!(uses(Kind::Role, "critic"), [(Kind::Model, "smollm2".to_owned())]);
+    assert_eq!(uses(Kind::Model, "smollm2"), []);
+    assert_eq!(uses(Kind::Graph, "g"), roles(&["critic", "lora", "planner", "rag"]));
+    let with_examples = catalog.roles().values().filter(|r| !r.examples.is_empty()).map(|r| r.name.as_str());
+    assert_eq!(uses(Kind::Graph, "every"), roles(&with_examples.collect::<Vec<_>>()));
+}
+
+#[test]
+fn routers_compare_with_the_users_own_embedding_model_first() {
+    let name = |catalog: &Catalog| catalog.embedding_model().unwrap().name.to_string();
+    assert_eq!(name(&Catalog::shipped()), "minilm");
+    let own = |model: &str| format!("model: {model}\nfile: x.gguf\nuse: embedding\n");
+    assert_eq!(name(&over_shipped("model: a\nfile: x.gguf\n")), "minilm");
+    assert_eq!(name(&over_shipped(&own("zulu"))), "zulu");
+    assert_eq!(name(&over_shipped(&format!("{}---\n{}", own("zulu"), own("yankee")))), "yankee");
+    let chat = Source { path: "m.yaml".to_owned(), dir: None, text: "model: m\nfile: m.gguf\n".to_owned() };
+    assert!(Catalog::parse(vec![vec![chat]]).unwrap().embedding_model().is_none());
+}
+
+#[test]
+fn a_node_message_is_compiled_and_forgives_nodes_that_have_not_run() {
+    let catalog = Catalog::shipped();
+    let message = catalog.message("mentor", "answer").unwrap();
+    let first = json!({"task": {"id": "1", "input": "Why?", "graph": "mentor"}, "nodes": {}, "input": "Why?",
+        "role": {"name": "gguf", "description": ""}, "attempt": 1});
+    assert_eq!(message.render(first).unwrap(), "Why?");
+    let again = json!({"task": {"id": "1", "input": "Why?", "graph": "mentor"}, "input": "x", "attempt": 1,
+        "nodes": {"answer": {"text": "So.", "output": null, "role": "gguf"},
+                  "check": {"text": "{}", "output": {"verdict": "revise", "reason": "Too short."}, "role": "critic"}},
+        "role": {"name": "gguf", "description": ""}});
+    let text = message.render(again).unwrap();
+    assert!(text.contains("So.") && text.contains("Too short."), "{text}");
+    assert!(catalog.message("mentor", "pick").is_none());
+}
+
+#[test]
+fn a_schema_says_what_does_not_fit() {
+    let catalog = Catalog::shipped();
+    let schema = catalog.role("critic").unwrap().output.clone().unwrap();
+    assert_eq!(schema.check(&json!({"verdict": "ship", "reason": "Fine."})), Ok(()));
+    let error = schema.check(&json!({"verdict": "maybe", "reason": "Fine."})).unwrap_err();
+    assert!(error.starts_with("at /verdict: "), "{error}");
+    assert!(schema.check(&json!({"verdict": "ship"})).unwrap_err().contains("reason"));
+}
+
+#[test]
+fn a_graph_takes_edges_in_all_forms() {
+    let catalog = over_shipped(
+        "graph: g\ndescription: D.\nstart: a\nnodes:\n  a: {role: gguf, next: [b, {to: c}]}\n  b: {role: lora, next: c}\n  \
+         c: {role: {from: p}, join: {quorum: 2}, next: {to: done}}\n  p: {router: {roles: [gguf]}, next: a}\nlimits: {time: 1h}\n"
+            .replace("start: a", "start: p").as_str(),
+    );
+    let graph = catalog.graph("g").unwrap();
+    assert_eq!(graph.limits().time, Duration::from_secs(3600));
+    let node = graph.node(&NodeName::parse("c").unwrap()).unwrap();
+    let from = RoleRef::From(NodeName::parse("p").unwrap());
+    assert_eq!(node.work, Work::Role { role: from, message: None });
+    assert_eq!(node.next[0].to, None);
+}
+
+#[test]
+fn a_catalog_can_be_kept_and_restored() {
+    let catalog = over_shipped("role: writer\ndescription: Writes.\nmodel: smollm2\nprompt: You write.\n");
+    let restored = Catalog::restore(&catalog.sources().to_json()).unwrap();
+    assert_eq!(restored.version(), catalog.version());
+    assert_eq!(restored.role("writer"), catalog.role("writer"));
+    assert!(Catalog::restore("nonsense").is_err());
+}
+
+#[test]
+fn the_version_follows_the_content() {
+    let role = "role: writer\ndescription: Writes.\nmodel: smollm2\nprompt: You write.\n";
+    let (first, second) = (over_shipped(role), over_shipped(&role.replace("Writes", "Reads")));
+    assert_ne!(first.version(), second.version());
+    assert_ne!(first.version(), Catalog::shipped().version());
+    assert_eq!(first.version(), over_shipped(&role.replace('\n', "\r\n")).version());
+    assert_eq!(first.version().as_str().len(), 64);
+}
+
+#[test]
+fn directories_are_read_in_order_and_hidden_files_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let role = |name: &str| format!("\u{feff}role: {name}\ndescription: D.\nmodel: smollm2\nprompt: P.\n");
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    fs::write(dir.path().join("sub/one.yml"), role("one")).unwrap();
+    fs::write(dir.path().join("two.yaml"), role("two")).unwrap();
+    fs::write(dir.path().join(".hidden.yaml"), "not: right").unwrap();
+    fs::write(dir.path().join("readme.txt"), "not right").unwrap();
+    fs::write(dir.path().join("off.yaml"), "# role: off\n").unwrap();
+    let catalog = Catalog::load(Some(dir.path())).unwrap();
+    assert!(catalog.role("one").is_some() && catalog.role("two").is_some() && catalog.role("hidden").is_none());
+    let own: Vec<&str> = catalog.sources().layers[1].iter().filter_map(|s| s.path.rsplit('/').next()).collect();
+    assert_eq!(own, ["off.yaml", "one.yml", "two.yaml"]);
+}

@@ -1,0 +1,173 @@
+//! Starting and stopping the daemon.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use artel_proto::v1::catalog_client::CatalogClient;
+use artel_proto::v1::fleet_client::FleetClient;
+use artel_proto::v1::router_client::RouterClient;
+use artel_proto::v1::tasks_client::TasksClient;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tonic::transport::Channel;
+
+use crate::cli::{Cli, artel};
+
+/// The directory of the demo models; `cargo xtask test` sets it.
+pub fn models() -> PathBuf {
+    let dir = std::env::var_os("ARTEL_TEST_MODELS").map(PathBuf::from);
+    dir.expect("ARTEL_TEST_MODELS is not set: run these tests with `cargo xtask test`")
+}
+
+/// A daemon that is not started yet.
+pub fn daemon() -> Builder {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("catalog")).unwrap();
+    Builder { dir: Arc::new(dir), settings: "grace: 60s\n".to_owned() }
+}
+
+/// What a daemon is started with.
+pub struct Builder {
+    dir: Arc<TempDir>,
+    settings: String,
+}
+
+impl Builder {
+    /// With these documents over the shipped catalog.
+    #[must_use]
+    pub fn with_yaml(self, yaml: &str) -> Self {
+        fs::write(self.dir.path().join("catalog/test.yaml"), yaml).unwrap();
+        self
+    }
+
+    /// With a file beside the catalog's YAML, such as a broken GGUF.
+    #[must_use]
+    pub fn with_file(self, name: &str, bytes: &[u8]) -> Self {
+        fs::write(self.dir.path().join("catalog").join(name), bytes).unwrap();
+        self
+    }
+
+    /// With these settings instead of a grace of 60 s.
+    #[must_use]
+    pub fn with_settings(mut self, settings: &str) -> Self {
+        self.settings = settings.to_owned();
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    pub async fn start(self) -> Daemon {
+        let settings = self.dir.path().join("settings.yaml");
+        fs::write(&settings, &self.settings).unwrap();
+        let dir = self.dir.path();
+        let log = fs::File::options().append(true).create(true).open(dir.join("log")).unwrap();
+        let mut child = Command::new(artel())
+            .args(["serve", "--json", "--listen", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(&settings)
+            .arg("--data")
+            .arg(dir.join("data"))
+            .arg("--catalog")
+            .arg(dir.join("catalog"))
+            .arg("--models")
+            .arg(models())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(line) = lines.next_line().await.unwrap() else {
+            panic!("the daemon did not start: {}", fs::read_to_string(dir.join("log")).unwrap());
+        };
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let address = format!("http://{}", ready["listening"].as_str().unwrap());
+        let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+        Daemon { child, dir: self.dir, settings: self.settings, address, channel }
+    }
+}
+
+/// A daemon that runs. Dropping it kills it.
+pub struct Daemon {
+    child: Child,
+    dir: Arc<TempDir>,
+    settings: String,
+    /// Where it listens, as `http://127.0.0.1:PORT`.
+    pub address: String,
+    channel: Channel,
+}
+
+impl Daemon {
+    /// A client of `Tasks`.
+    pub fn tasks(&self) -> TasksClient<Channel> {
+        TasksClient::new(self.channel.clone())
+    }
+
+    /// A client of `Catalog`.
+    pub fn catalog(&self) -> CatalogClient<Channel> {
+        CatalogClient::new(self.channel.clone())
+    }
+
+    /// A client of `Router`.
+    pub fn router(&self) -> RouterClient<Channel> {
+        RouterClient::new(self.channel.clone())
+    }
+
+    /// A client of `Fleet`.
+    pub fn fleet(&self) -> FleetClient<Channel> {
+        FleetClient::new(self.channel.clone())
+    }
+
+    /// The connection.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Its directory: `catalog`, `data`, `log`, `settings.yaml`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The command line, aimed at this daemon.
+    pub fn cli<const N: usize>(&self, args: [&str; N]) -> Cli {
+        Cli::new(args).env("ARTEL_ADDRESS", &self.address)
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = self.child.id().expect("it runs");
+        kill(Pid::from_raw(id.cast_signed()), signal).unwrap();
+    }
+
+    /// Waits until its process has ended.
+    pub async fn exit(&mut self) -> ExitStatus {
+        self.child.wait().await.unwrap()
+    }
+
+    /// Starts it again on the same directory, after it has ended.
+    pub async fn again(mut self) -> Self {
+        self.exit().await;
+        Builder { dir: self.dir.clone(), settings: self.settings.clone() }.start().await
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the daemon's log, its last lines ---");
+            tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
