@@ -1,7 +1,6 @@
-//! `cargo bench -p artel-tests`: eight tasks over three roles of one model, one by one and all at once, on the real daemon.
+//! `cargo xtask bench`: eight tasks over three roles of one model, one by one and all at once, on the real daemon.
 //!
-//! Prints tokens per second of both and their ratio, for five repeats in turn. Run it through `cargo xtask test`'s
-//! environment: `ARTEL_TEST_MODELS` must be set and `artel` built in the bench's profile.
+//! Prints tokens per second of both and their ratio, for five repeats in turn.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Instant;

@@ -8,9 +8,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{models, shell};
 
-/// A question of the trade that the shipped crew knows, in words of its own.
-const QUESTION: &str =
-    "My graphics card has 8 GB. Which quantisation of a 7B model should I take, and how do I check that it fits?";
+/// A question of the trade that the shipped crew knows.
+const QUESTION: &str = "Should I download Q4_K_M or Q8_0 for a graphics card with 8 GB?";
 
 pub(crate) fn run(cache: &Path, question: Option<&str>) -> Result<()> {
     let artel = build()?;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 
 mod demo;
@@ -27,6 +27,8 @@ enum Verb {
         /// Another question than the usual one
         question: Option<String>,
     },
+    /// Measure the daemon with the real model; nothing else should run meanwhile
+    Bench,
     /// Check the licences and sources of all dependencies
     Licences,
     /// Build and run every test
@@ -42,6 +44,7 @@ fn main() -> Result<()> {
     match Args::parse().verb {
         Verb::Setup => setup::run(&cache),
         Verb::Demo { question } => setup::run(&cache).and_then(|()| demo::run(&cache, question.as_deref())),
+        Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),
     }

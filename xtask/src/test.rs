@@ -1,6 +1,7 @@
-//! `cargo xtask test`.
+//! `cargo xtask test` and `cargo xtask bench`.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -13,6 +14,17 @@ pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     let mut command = shell::cargo();
     command.args(if nextest { &["nextest", "run"][..] } else { &["test"][..] });
     command.args(["--locked", "--workspace"]).args(args);
-    command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", setup::python(cache));
-    shell::run(&mut command)
+    shell::run(with_models(&mut command, cache))
+}
+
+/// In the tests' profile, since llama.cpp is optimised in each and takes minutes to compile for another.
+pub(crate) fn bench(cache: &Path) -> Result<()> {
+    demo::build()?;
+    let mut command = shell::cargo();
+    command.args(["bench", "--locked", "--profile", "dev", "--package", "artel-tests"]);
+    shell::run(with_models(&mut command, cache))
+}
+
+fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
+    command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", setup::python(cache))
 }
