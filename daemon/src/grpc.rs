@@ -65,9 +65,13 @@ pub(crate) async fn serve(served: Served, listener: TcpListener) -> Result<()> {
     let closing = served.closing.clone();
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
-    let draining = served.draining.clone();
+    let (draining, crew) = (served.draining.clone(), served.crew.clone());
     tokio::spawn(async move {
-        draining.cancelled().await;
+        tokio::select! {
+            () = draining.cancelled() => {}
+            // It goes on answering what it can, and says that it is not well.
+            _ = crew.broken() => {}
+        }
         report(&reporter, ServingStatus::NotServing).await;
     });
     let reflection = || {

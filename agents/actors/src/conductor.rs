@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_roles::Catalog;
-use artel_task::event::{Failure, Taken};
+use artel_task::event::{Code, Failure};
 use artel_task::{Event, Graph, Kind, Next, Phase, Seq, State as Task, StepId, TaskId, decide, leave};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::broadcast;
@@ -18,13 +18,15 @@ use tokio_util::sync::DropGuard;
 
 use crate::clock::Clock;
 use crate::feed::Live;
-use crate::report::Outcome;
+use crate::report::{Outcome, failure};
 use crate::{retry, supervisor};
 
 pub(crate) use begin::ask;
 
 /// Events read from the journal at once.
 const PAGE: u32 = 1024;
+/// How long to leave a busy journal alone before the next try.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// Runs one task.
 ///
@@ -39,8 +41,10 @@ pub(crate) struct Conductor;
 pub(crate) enum Message {
     /// A step ended: journals that and begins what follows.
     Ended { step: StepId, result: Box<Result<Outcome, Failure>> },
-    /// Ends the task; answers once that is on disk.
-    Cancel { reason: String, reply: RpcReplyPort<()> },
+    /// Ends the task; answers whether that is on disk.
+    Cancel { reason: String, reply: RpcReplyPort<bool> },
+    /// Hands a step that found its role's queue full to the expert once more.
+    Again(StepId),
     /// A retry or the graph's limit of time may be due.
     Due,
     /// Panic, as a fault of ours would.
@@ -91,7 +95,8 @@ impl Actor for Conductor {
 
     /// Outside of the supervisor's mailbox, since it may read a long journal.
     async fn post_start(&self, me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        let mut run = Run::take_up(state.assignment.clone(), me).await?;
+        let first = state.assignment.first.take();
+        let mut run = Run::take_up(state.assignment.clone(), first, me).await?;
         run.advance().await;
         state.run = Some(run);
         Ok(())
@@ -107,10 +112,11 @@ impl Actor for Conductor {
         match message {
             Message::Ended { step, result } => run.ended(&step, *result).await,
             Message::Cancel { reason, reply } => {
-                run.cancel(reason).await;
+                let cancelled = run.cancel(reason).await;
                 // Whoever asked may have stopped waiting.
-                let _ = reply.send(());
+                let _ = reply.send(cancelled);
             }
+            Message::Again(step) => run.again(step),
             Message::Due => run.advance().await,
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),
@@ -120,8 +126,12 @@ impl Actor for Conductor {
 }
 
 impl Run {
-    async fn take_up(on: Assignment, me: ActorRef<Message>) -> Result<Self, ActorProcessingErr> {
-        let (task, resumed) = match &on.first {
+    async fn take_up(
+        on: Assignment,
+        first: Option<Arc<Event>>,
+        me: ActorRef<Message>,
+    ) -> Result<Self, ActorProcessingErr> {
+        let (task, resumed) = match &first {
             Some(first) => (Task::begin(first, on.graph.start())?, false),
             None => (Task::replay(&history(&on.journal, on.task).await?, on.graph.start())?, true),
         };
@@ -137,9 +147,13 @@ impl Run {
 
     async fn ended(&mut self, step: &StepId, result: Result<Outcome, Failure>) {
         // A report of an attempt that is no longer awaited changes nothing.
-        if self.steps.remove(step).is_none() {
+        if !self.steps.contains_key(step) {
             return;
         }
+        if matches!(&result, Err(failure) if failure.code == Code::QueueFull) {
+            return self.wait_for_room(step);
+        }
+        self.steps.remove(step);
         match result {
             Ok(outcome) => self.finished(step, outcome),
             Err(failure) => self.failed(step, failure),
@@ -157,7 +171,7 @@ impl Run {
             }
         };
         match leave(&self.on.graph, &self.task, &step.visit.node, &output) {
-            Ok(took) => self.note_finish(step, output, usage, timings, took),
+            Ok(took) => self.finish(Kind::StepFinished { step: step.clone(), output, usage, timings, took }, step),
             Err(way) => {
                 let failure = Failure { code: way.code(), message: way.to_string(), step: Some(step.clone()) };
                 self.note(Kind::StepFailed { step: step.clone(), failure, retry_after: None });
@@ -165,15 +179,30 @@ impl Run {
         }
     }
 
-    fn note_finish(
-        &mut self,
-        step: &StepId,
-        output: artel_task::event::Output,
-        usage: artel_task::event::Usage,
-        timings: artel_task::event::Timings,
-        took: Vec<Taken>,
-    ) {
-        self.note(Kind::StepFinished { step: step.clone(), output, usage, timings, took });
+    /// Notes a step's end, unless it holds something that the journal could not give back.
+    fn finish(&mut self, kind: Kind, step: &StepId) {
+        let event = self.event(kind);
+        match Journal::check(&event) {
+            Ok(()) => self.note(event.kind),
+            Err(error) => {
+                let failure = failure(Code::OutputInvalid, format!("failed to {error}"));
+                let failure = Failure { step: Some(step.clone()), ..failure };
+                self.note(Kind::StepFailed { step: step.clone(), failure, retry_after: None });
+            }
+        }
+    }
+
+    /// The role's queue is full, which is no failure: the step waits outside of it, until the graph's time is over.
+    fn wait_for_room(&self, step: &StepId) {
+        let step = step.clone();
+        // The handle is of no use: a step that is cancelled meanwhile is not known when its time comes.
+        drop(self.me.send_after(retry::room(), move || Message::Again(step)));
+    }
+
+    fn again(&mut self, step: StepId) {
+        if self.steps.contains_key(&step) {
+            self.begin(step);
+        }
     }
 
     fn failed(&mut self, step: &StepId, failure: Failure) {
@@ -184,11 +213,12 @@ impl Run {
         self.note(Kind::StepFailed { step: step.clone(), failure, retry_after });
     }
 
-    async fn cancel(&mut self, reason: String) {
+    /// Whether the task's end is on disk.
+    async fn cancel(&mut self, reason: String) -> bool {
         if self.task.phase == Phase::Running {
             self.note(Kind::Cancelled { reason });
-            self.commit().await;
         }
+        self.commit().await
     }
 
     /// Does all that can be done now: journals it in one transaction, announces it, and sets the steps to work.
@@ -223,9 +253,14 @@ impl Run {
         }
     }
 
+    /// The next event of the task.
+    fn event(&self, kind: Kind) -> Event {
+        Event { task: self.on.task, seq: self.task.last.next(), at: self.on.clock.now(), kind }
+    }
+
     /// Applies a fact; it is on disk and announced after the next commit.
     fn note(&mut self, kind: Kind) {
-        let event = Event { task: self.on.task, seq: self.task.last.next(), at: self.on.clock.now(), kind };
+        let event = self.event(kind);
         self.task.apply(&event).expect("events follow from the state that they are applied to");
         self.fresh.push(event);
     }
@@ -236,10 +271,15 @@ impl Run {
         if events.is_empty() {
             return true;
         }
-        if let Err(error) = self.on.journal.append(events.clone()).await {
-            tracing::error!(task = %self.on.task, %error, "the task rests: failed to journal");
-            self.rest();
-            return false;
+        while let Err(error) = self.on.journal.append(events.clone()).await {
+            if !matches!(error, artel_journal::Error::Busy { .. }) {
+                tracing::error!(task = %self.on.task, %error, "the task rests: failed to journal");
+                self.rest();
+                return false;
+            }
+            // Another program holds the database; nothing was written, and nothing is lost by waiting.
+            tracing::warn!(task = %self.on.task, %error, "the journal is busy; trying again");
+            tokio::time::sleep(BUSY).await;
         }
         for event in events {
             // Nobody need be watching.
@@ -264,8 +304,7 @@ impl Run {
             timer.abort();
         }
         if self.task.phase == Phase::Running {
-            let age = Duration::from_millis(self.on.clock.now().0.saturating_sub(self.task.since.0));
-            let left = self.on.graph.limits().time.saturating_sub(age);
+            let left = self.on.graph.limits().time.saturating_sub(self.task.age(self.on.clock.now()));
             self.timer = Some(self.me.send_after(wait.map_or(left, |wait| wait.min(left)), || Message::Due));
         }
     }

@@ -14,6 +14,7 @@ use artel_task::event::{Decision, Failure};
 use artel_task::{CatalogVersion, Event, GraphName, Seq, TaskId};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::Loader;
 use crate::clock::Clock;
@@ -97,6 +98,9 @@ pub enum Error {
         /// What was asked for.
         after: Seq,
     },
+    /// The journal failed while the task ran.
+    #[error("task {0} rests, because the daemon's journal failed; it goes on after the next start")]
+    Rests(TaskId),
     /// Too many tasks are open.
     #[error("{0} tasks are open, the daemon's limit")]
     TooManyTasks(usize),
@@ -130,6 +134,9 @@ pub struct Crew {
     catalog: Arc<RwLock<Arc<Catalog>>>,
     slots: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
+    /// Submissions between the journal and the supervisor.
+    accepting: TaskTracker,
+    serving: Arc<tokio::sync::Mutex<()>>,
     ended: watch::Receiver<bool>,
     options: Arc<Options>,
 }
@@ -169,6 +176,8 @@ impl Crew {
             catalog: Arc::new(RwLock::new(catalog)),
             slots: Arc::new(Semaphore::new(options.tasks)),
             closing: Arc::default(),
+            accepting: TaskTracker::new(),
+            serving: Arc::default(),
             ended,
             options: Arc::new(options),
         };
@@ -179,22 +188,21 @@ impl Crew {
     /// Takes a task in. When this returns, the task is on disk and begins. The work goes on if the caller goes away.
     ///
     /// # Errors
-    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::ShuttingDown`],
+    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::ShuttingDown`], none
+    /// of them for a request id that was accepted before,
     /// and what [`Journal::accept`] says.
     pub async fn submit(&self, submission: Submission) -> Result<TaskId, Error> {
         let this = self.clone();
-        // Between the journal and the supervisor nothing may be lost, even if the caller is.
-        let accepted = tokio::spawn(async move { this.accept(submission).await });
+        // Between the journal and the supervisor nothing may be lost, even if the caller is; a drain waits for it.
+        let accepted = self.accepting.spawn(async move { this.accept(submission).await });
         accepted.await.map_err(|_| Error::Ended)?
     }
 
     async fn accept(&self, submission: Submission) -> Result<TaskId, Error> {
-        if self.closing.load(Ordering::Acquire) {
-            return Err(Error::ShuttingDown);
+        if let Some(known) = self.known(&submission).await? {
+            return Ok(known);
         }
-        if *self.ended.borrow() {
-            return Err(Error::Ended);
-        }
+        self.is_open()?;
         let catalog = self.catalog();
         let (graph, role) = submission::target(&submission.target, &catalog, self.options.graph.as_ref())?;
         let permit = self.slots.clone().try_acquire_owned();
@@ -204,9 +212,29 @@ impl Crew {
             Acceptance::Known(task) => Ok(task),
             Acceptance::New => {
                 let task = event.task;
-                self.begin(Begin { task, catalog, graph, first: Some(Arc::new(event)), permit: Some(permit) })?;
+                let begin = Begin { task, catalog, graph, first: Some(Arc::new(event)), permit: Some(permit) };
+                if self.begin(begin).is_err() {
+                    tracing::warn!(%task, "accepted while the crew ended; the task begins at the next start");
+                }
                 Ok(task)
             }
+        }
+    }
+
+    /// The task that was accepted under the same request id, whatever the catalog and the limits are by now.
+    async fn known(&self, submission: &Submission) -> Result<Option<TaskId>, Error> {
+        let Some(request) = &submission.request else { return Ok(None) };
+        let Some((task, accepted)) = self.links.journal.request(request).await? else { return Ok(None) };
+        let reused = || artel_journal::Error::RequestReused { request: request.clone(), task };
+        if submission.asks_for(&accepted) { Ok(Some(task)) } else { Err(reused().into()) }
+    }
+
+    /// Whether anything new may begin.
+    fn is_open(&self) -> Result<(), Error> {
+        match (self.closing.load(Ordering::Acquire), *self.ended.borrow()) {
+            (true, _) => Err(Error::ShuttingDown),
+            (_, true) => Err(Error::Ended),
+            _ => Ok(()),
         }
     }
 
@@ -250,16 +278,21 @@ impl Crew {
     /// Cancels a task; when this returns, that is on disk. A task that has ended stays as it is.
     ///
     /// # Errors
-    /// [`Error::NoTask`], and [`Error::Ended`] if the daemon stopped in the middle.
+    /// [`Error::NoTask`]; [`Error::Rests`] for a task that the journal does not let go on, [`Error::ShuttingDown`].
     pub async fn cancel(&self, task: TaskId, reason: &str) -> Result<(), Error> {
         self.links.journal.last(task).await?.ok_or(Error::NoTask(task))?;
         let message = |reply| Message::Cancel { task, reason: reason.to_owned(), reply };
-        if call!(self.supervisor, message).is_ok() {
+        let cancelled = call!(self.supervisor, message);
+        // It may have ended in its own way, before or meanwhile.
+        if matches!(cancelled, Ok(true)) || self.is_over(task).await? {
             return Ok(());
         }
-        // The conductor stopped before it answered: the task may have ended in its own way.
-        let over = self.history(task).await?.last().is_some_and(|event| event.kind.is_last());
-        if over { Ok(()) } else { Err(Error::Ended) }
+        Err(if self.closing.load(Ordering::Acquire) { Error::ShuttingDown } else { Error::Rests(task) })
+    }
+
+    /// Whether a task has its last event.
+    async fn is_over(&self, task: TaskId) -> Result<bool, Error> {
+        Ok(self.history(task).await?.last().is_some_and(|event| event.kind.is_last()))
     }
 
     /// The catalog that new tasks run under.
@@ -272,15 +305,16 @@ impl Crew {
     /// # Errors
     /// [`Error::CatalogChanged`] if the one that serves is not the expected one; what the journal says.
     pub async fn serve(&self, catalog: Catalog, expected: Option<&str>) -> Result<Arc<Catalog>, Error> {
+        self.is_open()?;
+        // One after the other, so that the supervisor hears of catalogs in the order in which they serve.
+        let _turn = self.serving.lock().await;
+        let found = self.catalog().version().clone();
+        if let Some(expected) = expected.filter(|expected| found.as_str() != *expected) {
+            return Err(Error::CatalogChanged { found, expected: expected.to_owned() });
+        }
         let catalog = Arc::new(catalog);
         self.links.journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
-        {
-            let mut serving = self.catalog.write().expect("nothing panics while it holds the catalog");
-            if let Some(expected) = expected.filter(|expected| serving.version().as_str() != *expected) {
-                return Err(Error::CatalogChanged { found: serving.version().clone(), expected: expected.to_owned() });
-            }
-            *serving = catalog.clone();
-        }
+        *self.catalog.write().expect("nothing panics while it holds the catalog") = catalog.clone();
         self.supervisor.cast(Message::Serve(catalog.clone())).map_err(|_| Error::Ended)?;
         Ok(catalog)
     }
@@ -290,6 +324,7 @@ impl Crew {
     /// # Errors
     /// [`Error::NoRole`], [`Error::NoGraph`], [`Error::NoRouter`], [`Error::NoCandidates`], [`Error::Failed`].
     pub async fn preview(&self, question: String, candidates: Candidates) -> Result<Decision, Error> {
+        self.is_open()?;
         let catalog = self.catalog();
         let (candidates, confidence, otherwise) = candidates.resolve(&catalog)?;
         let model = catalog.embedding_model().cloned().ok_or(Error::NoCandidates)?;
@@ -315,6 +350,7 @@ impl Crew {
     /// # Errors
     /// [`Error::NoModel`], [`Error::Failed`].
     pub async fn load(&self, model: &str) -> Result<EngineReport, Error> {
+        self.is_open()?;
         let keeper = self.keeper(&self.model(model)?).await?;
         keeper::unwrap(call!(keeper, keeper::Message::Engine)).map_err(Error::Failed)?;
         call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)
@@ -347,6 +383,11 @@ impl Crew {
         call!(self.supervisor, Message::Keeper, model.clone()).map_err(|_| Error::Ended)
     }
 
+    /// Resolves with the failure after which the journal takes no more: tasks rest, and new ones are refused.
+    pub async fn broken(&self) -> Arc<artel_journal::Error> {
+        self.links.journal.broken().await
+    }
+
     /// How many tasks run.
     pub fn running(&self) -> usize {
         *self.links.running.borrow()
@@ -362,6 +403,8 @@ impl Crew {
     /// closes the journal. Says how many tasks were left.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.closing.store(true, Ordering::Release);
+        self.accepting.close();
+        self.accepting.wait().await;
         let mut running = self.links.running.subscribe();
         // A crew that ended by itself has nothing to wait for.
         let idle = async { running.wait_for(|running| *running == 0).await.map(|_| ()).unwrap_or_default() };

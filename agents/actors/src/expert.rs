@@ -2,6 +2,7 @@
 
 mod work;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,25 +88,24 @@ impl Places {
 
 impl Actor for Expert {
     type Msg = Message;
-    type State = Option<Places>;
+    type State = HashMap<(u32, u32), Places>;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Option<Places>, ActorProcessingErr> {
-        Ok(None)
+    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Self::State, ActorProcessingErr> {
+        Ok(HashMap::new())
     }
 
     async fn handle(
         &self,
         _: ActorRef<Message>,
         message: Message,
-        places: &mut Option<Places>,
+        places: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Work(job, keeper) => {
-                // Another version of the catalog may have other limits; what was admitted before keeps its places.
-                let wanted = (job.role.limits.concurrency, job.role.limits.queue);
-                let fresh = places.take().filter(|places| places.limits == wanted);
-                places.insert(fresh.unwrap_or_else(|| Places::of(&job.role))).admit(*job, keeper);
+                // Another version of the catalog may have other limits, and places of its own.
+                let limits = (job.role.limits.concurrency, job.role.limits.queue);
+                places.entry(limits).or_insert_with(|| Places::of(&job.role)).admit(*job, keeper);
             }
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),

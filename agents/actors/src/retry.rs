@@ -22,6 +22,11 @@ pub(crate) fn after(code: Code, failures: u32, retries: u32) -> Option<Duration>
     })
 }
 
+/// How long a step waits outside of a full queue before it asks for room again.
+pub(crate) fn room() -> Duration {
+    Duration::from_millis(rand::rng().random_range(250..=1000))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,8 @@ use crate::report::failure;
 
 /// Embedded texts that are kept: all examples of some hundred roles.
 const MAX_VECTORS: usize = 16_384;
+/// Texts that are embedded at once: between two chunks a decision that nobody waits for is given up, and others go on.
+const CHUNK: usize = 8;
 /// Characters of a question that are embedded: about what an embedding model's context holds.
 const MAX_QUESTION: usize = 4_000;
 
@@ -45,16 +47,29 @@ pub(crate) struct Question {
     pub(crate) model: Arc<Model>,
 }
 
+/// What a router has learned.
+#[derive(Default)]
+pub(crate) struct Memory {
+    vectors: Mutex<Vectors>,
+    learning: tokio::sync::Mutex<()>,
+}
+
+impl Memory {
+    fn vectors(&self) -> MutexGuard<'_, Vectors> {
+        self.vectors.lock().expect("nothing panics while it holds the vectors")
+    }
+}
+
 /// Vectors of texts, by one model: another model's would mean nothing beside them.
 #[derive(Default)]
-pub(crate) struct Vectors {
+struct Vectors {
     model: Option<Arc<Model>>,
     known: HashMap<String, Arc<[f32]>>,
 }
 
 impl Actor for Router {
     type Msg = Message;
-    type State = Arc<Mutex<Vectors>>;
+    type State = Arc<Memory>;
     type Arguments = ();
 
     async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Self::State, ActorProcessingErr> {
@@ -65,13 +80,13 @@ impl Actor for Router {
         &self,
         _: ActorRef<Message>,
         message: Message,
-        vectors: &mut Self::State,
+        memory: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Decide(question, keeper, reply) => {
-                let vectors = vectors.clone();
+                let memory = memory.clone();
                 tokio::spawn(async move {
-                    let decision = decide(*question, &keeper, &vectors).await;
+                    let decision = decide(*question, &keeper, &memory, || !reply.is_closed()).await;
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(decision);
                 });
@@ -86,11 +101,12 @@ impl Actor for Router {
 async fn decide(
     question: Question,
     keeper: &ActorRef<keeper::Message>,
-    vectors: &Mutex<Vectors>,
+    memory: &Memory,
+    wanted: impl Fn() -> bool,
 ) -> Result<Decision, Failure> {
     let began = Instant::now();
     let engine = keeper::unwrap(call!(keeper, keeper::Message::Engine))?;
-    let (near, learned) = learn(&engine, &question, vectors).await?;
+    let (near, learned) = learn(&engine, &question, memory, wanted).await?;
     let asked: String = question.text.chars().take(MAX_QUESTION).collect();
     let embedded = embed(&engine, vec![asked]).await?;
     let scores = rank(&embedded.vectors[0], &question.candidates, &near);
@@ -109,31 +125,37 @@ fn texts(role: &Role) -> impl Iterator<Item = &String> {
     std::iter::once(&role.description).chain(&role.examples)
 }
 
-/// The vectors of each candidate's texts, and the tokens that it took to embed those that were not known.
+/// The vectors of each candidate's texts, and the tokens that it took to embed those that were not known. One question
+/// learns at a time: those that come meanwhile find what it learned.
 async fn learn(
     engine: &artel_engine::Handle,
     question: &Question,
-    vectors: &Mutex<Vectors>,
+    memory: &Memory,
+    wanted: impl Fn() -> bool,
 ) -> Result<(Vec<Vec<Arc<[f32]>>>, u32), Failure> {
-    let missing: Vec<String> = {
-        let mut vectors = lock(vectors);
+    let _learning = memory.learning.lock().await;
+    let all: BTreeSet<&String> = question.candidates.iter().flat_map(|role| texts(role)).collect();
+    let mut known: HashMap<&str, Arc<[f32]>> = {
+        let mut vectors = memory.vectors();
         vectors.be_of(&question.model);
-        let all = question.candidates.iter().flat_map(|role| texts(role));
-        let missing: BTreeSet<&String> = all.filter(|text| !vectors.known.contains_key(*text)).collect();
-        missing.into_iter().cloned().collect()
+        all.iter().filter_map(|text| Some((text.as_str(), vectors.known.get(*text)?.clone()))).collect()
     };
-    let mut fresh = HashMap::new();
+    let missing: Vec<&String> = all.into_iter().filter(|text| !known.contains_key(text.as_str())).collect();
     let mut tokens = 0;
-    if !missing.is_empty() {
-        let embedded = embed(engine, missing.clone()).await?;
-        tokens = embedded.tokens;
-        fresh.extend(missing.into_iter().zip(embedded.vectors.into_iter().map(Arc::from)));
+    for texts in missing.chunks(CHUNK) {
+        if !wanted() {
+            return Err(failure(Code::Timeout, "nobody waits for the decision any more"));
+        }
+        let embedded = embed(engine, texts.iter().map(|text| (*text).clone()).collect()).await?;
+        tokens += embedded.tokens;
+        let mut vectors = memory.vectors();
+        for (text, vector) in texts.iter().zip(embedded.vectors) {
+            let vector: Arc<[f32]> = vector.into();
+            known.insert(text, vector.clone());
+            vectors.known.insert((*text).clone(), vector);
+        }
     }
-    let mut vectors = lock(vectors);
-    // A question about another catalog may have come between.
-    vectors.be_of(&question.model);
-    vectors.known.extend(fresh);
-    let of = |role: &Arc<Role>| texts(role).filter_map(|text| vectors.known.get(text).cloned()).collect();
+    let of = |role: &Arc<Role>| texts(role).filter_map(|text| known.get(text.as_str()).cloned()).collect();
     Ok((question.candidates.iter().map(of).collect(), tokens))
 }
 
@@ -144,10 +166,6 @@ impl Vectors {
             *self = Self { model: Some(model.clone()), known: HashMap::new() };
         }
     }
-}
-
-fn lock(vectors: &Mutex<Vectors>) -> MutexGuard<'_, Vectors> {
-    vectors.lock().expect("nothing panics while it holds the vectors")
 }
 
 async fn embed(engine: &artel_engine::Handle, texts: Vec<String>) -> Result<Embedded, Failure> {

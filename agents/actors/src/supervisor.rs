@@ -38,8 +38,8 @@ pub(crate) enum Message {
     Work(Box<expert::Job>, Arc<Model>),
     /// Answers with the router's decision.
     Decide(Box<Question>, RpcReplyPort<Result<Decision, Failure>>),
-    /// Cancels a task and answers when that is on disk; a task that does not run answers at once.
-    Cancel { task: TaskId, reason: String, reply: RpcReplyPort<()> },
+    /// Cancels a task and answers whether that is on disk; at once with false for a task that does not run.
+    Cancel { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
     /// New tasks run under this catalog from now on: lets go of who is no longer needed.
     Serve(Arc<Catalog>),
     /// Answers with the keeper of a model.
@@ -173,6 +173,8 @@ impl State {
         match Conductor::spawn_linked(None, Conductor, assignment.clone(), me.get_cell()).await {
             Ok((actor, _)) => {
                 self.who.insert(actor.get_id(), Who::Conductor(task));
+                // Whoever takes the task up again reads the journal.
+                let assignment = Assignment { first: None, ..assignment };
                 self.tasks.insert(task, Running { actor, assignment, revivals, _permit: permit });
             }
             Err(error) => tracing::error!(%task, %error, "the task rests: failed to start its conductor"),
@@ -205,11 +207,11 @@ impl State {
         }
     }
 
-    fn cancel(&self, task: TaskId, reason: String, reply: RpcReplyPort<()>) {
+    fn cancel(&self, task: TaskId, reason: String, reply: RpcReplyPort<bool>) {
         match self.tasks.get(&task) {
             // A conductor that has just ended drops the port, which whoever asked notices.
             Some(running) => drop(running.actor.cast(conductor::Message::Cancel { reason, reply })),
-            None => answer(reply, ()),
+            None => answer(reply, false),
         }
     }
 
@@ -262,7 +264,6 @@ impl State {
         let Some(running) = self.tasks.remove(&task) else { return };
         let Running { assignment, revivals, _permit: permit, .. } = running;
         if revivals < MAX_REVIVALS {
-            let assignment = Assignment { first: None, ..assignment };
             return self.conduct(me, assignment, revivals + 1, permit).await;
         }
         let links = self.links.clone();

@@ -61,6 +61,8 @@ pub struct Stats {
 pub(crate) struct Counters {
     pub(crate) busy: AtomicU64,
     pub(crate) queued: AtomicU64,
+    /// Texts to embed that wait or are embedded.
+    pub(crate) embeds: AtomicU64,
     pub(crate) steps: AtomicU64,
     pub(crate) prompt: AtomicU64,
     pub(crate) output: AtomicU64,
@@ -75,6 +77,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     text: Arc<dyn Text>,
     limits: Limits,
+    queue: usize,
     counters: Arc<Counters>,
     ended: watch::Receiver<Option<String>>,
 }
@@ -89,7 +92,7 @@ impl Handle {
         let (commands, inbox) = mpsc::channel();
         let (loaded, ready) = oneshot::channel();
         let (end, ended) = watch::channel(None);
-        let counters = Arc::new(Counters::default());
+        let (counters, queue) = (Arc::new(Counters::default()), options.queue);
         let body = {
             let counters = counters.clone();
             move || {
@@ -117,7 +120,7 @@ impl Handle {
         });
         spawned.map_err(|e| Error::Gone(format!("failed to start its thread: {e}")))?;
         match ready.await {
-            Ok(Ok((text, limits))) => Ok(Self { commands, text, limits, counters, ended }),
+            Ok(Ok((text, limits))) => Ok(Self { commands, text, limits, queue, counters, ended }),
             Ok(Err(reason)) => Err(Error::Gone(reason)),
             Err(_) => Err(Error::Gone("its thread panicked while loading".to_owned())),
         }
@@ -134,7 +137,7 @@ impl Handle {
         let c = &self.counters;
         Stats {
             busy: get(&c.busy),
-            queued: get(&c.queued),
+            queued: get(&c.queued) + get(&c.embeds),
             steps: get(&c.steps),
             prompt: get(&c.prompt),
             output: get(&c.output),
@@ -186,6 +189,11 @@ impl Handle {
 
     /// Embeds texts.
     pub async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error> {
+        let embeds = &self.counters.embeds;
+        if embeds.fetch_add(1, Ordering::Relaxed) >= self.queue as u64 {
+            embeds.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::Busy(self.queue));
+        }
         let (answer, vectors) = oneshot::channel();
         self.send(Command::Embed(texts, answer))?;
         match vectors.await {

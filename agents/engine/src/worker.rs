@@ -129,11 +129,14 @@ impl<B: Backend> Worker<B> {
     fn command(&mut self, command: Command) -> Result<(), End> {
         match command {
             Command::Generate(job) => self.enqueue(job),
+            // Whoever asked has gone.
+            Command::Embed(_, answer) if answer.is_closed() => drop(self.counters.embeds.fetch_sub(1, Relaxed)),
             Command::Embed(texts, answer) => {
                 let embedded = {
                     let _turn = self.options.turn.as_ref().map(Turn::take);
                     self.backend.embed(&texts)
                 };
+                self.counters.embeds.fetch_sub(1, Relaxed);
                 // Whoever asked may have stopped waiting.
                 let _ = answer.send(embedded);
             }

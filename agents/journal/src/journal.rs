@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::{CatalogVersion, Event, Seq, TaskId};
+use artel_task::event::Accepted;
+use artel_task::{CatalogVersion, Event, RequestId, Seq, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::codec::encode;
 use crate::write::PRUNE;
 use crate::writer::{QUEUE, Reply, Request, Writer};
 use crate::{Error, Filter, Page, Summary, dir, read, schema};
@@ -66,6 +68,7 @@ pub struct Journal {
     requests: mpsc::Sender<Request>,
     readers: SqlitePool,
     path: Arc<Path>,
+    broken: watch::Receiver<Option<Arc<Error>>>,
 }
 
 impl Journal {
@@ -91,8 +94,34 @@ impl Journal {
             .acquire_timeout(READER_WAIT)
             .connect_lazy_with(schema::connect_options(&path).read_only(true));
         let (requests, inbox) = mpsc::channel(QUEUE);
-        tokio::spawn(Writer::new(conn, &path, lock, options).run(inbox));
-        Ok(Self { requests, readers, path })
+        let (told, broken) = watch::channel(None);
+        tokio::spawn(Writer::new(conn, &path, lock, options, told).run(inbox));
+        Ok(Self { requests, readers, path, broken })
+    }
+
+    /// Resolves with the first failure after which the journal takes no more writes; never, if it is closed without one.
+    pub async fn broken(&self) -> Arc<Error> {
+        let mut broken = self.broken.clone();
+        match broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone()) {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether an event could be stored in its place.
+    ///
+    /// # Errors
+    /// [`Error::Unstorable`].
+    pub fn check(event: &Event) -> Result<(), Error> {
+        encode(event).map(drop)
+    }
+
+    /// The task that a request id belongs to, and what was asked then; `None` for one that is not known.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn request(&self, request: &RequestId) -> Result<Option<(TaskId, Accepted)>, Error> {
+        read::request(&self.readers, &self.path, request).await
     }
 
     /// Begins a task with its event number 1, which is on disk when this returns.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use artel_task::event::Timestamp;
-use artel_task::{CatalogVersion, Event, GraphName, RequestId, RoleName, Seq, TaskId};
+use artel_task::event::{Accepted, Timestamp};
+use artel_task::{CatalogVersion, Event, GraphName, Kind, RequestId, RoleName, Seq, TaskId};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, sqlite::Sqlite};
 
@@ -34,6 +34,26 @@ pub(crate) async fn events(
         }
     };
     rows.into_iter().zip(after..).map(event).collect()
+}
+
+pub(crate) async fn request(
+    pool: &SqlitePool,
+    path: &Path,
+    request: &RequestId,
+) -> Result<Option<(TaskId, Accepted)>, Error> {
+    let found: Option<(Vec<u8>, i64, String)> = sqlx::query_as(
+        "SELECT t.id, e.at, e.body FROM tasks t JOIN events e ON e.task = t.id AND e.seq = 1 WHERE t.request = ?",
+    )
+    .bind(request.as_str())
+    .fetch_optional(pool)
+    .await
+    .map_err(|e| Error::database(path, e))?;
+    let Some((id, at, body)) = found else { return Ok(None) };
+    let task = task_id(path, &id)?;
+    match decode(path, task, 1, at, &body)?.kind {
+        Kind::Accepted(accepted) => Ok(Some((task, accepted))),
+        _ => Err(corrupt(path, format!("task {task} does not begin with `accepted`"))),
+    }
 }
 
 pub(crate) async fn last(pool: &SqlitePool, path: &Path, task: TaskId) -> Result<Option<Seq>, Error> {

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use artel_task::{CatalogVersion, Event};
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::write::{self, PRUNE, Stop};
 use crate::{Acceptance, Error, Options, Retention};
@@ -18,6 +19,9 @@ pub(crate) const QUEUE: usize = 1024;
 
 /// How many requests share a commit at most, so that the first of them does not wait for a whole queue.
 const BATCH: usize = 256;
+
+/// How often a journal that nobody writes to looks for tasks that have become too old.
+const AGE_CHECK: Duration = Duration::from_secs(3600);
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -47,14 +51,24 @@ pub(crate) struct Writer {
     ended: u32,
     /// Whether retention has work left, or is due.
     prune: bool,
-    /// The first failure. Set once and for all.
-    broken: Option<Arc<Error>>,
+    /// The first failure. Set once and for all, and told to whoever waits for it.
+    broken: watch::Sender<Option<Arc<Error>>>,
 }
 
 impl Writer {
-    pub(crate) fn new(conn: SqliteConnection, path: &Path, lock: File, options: &Options) -> Self {
+    pub(crate) fn new(
+        conn: SqliteConnection,
+        path: &Path,
+        lock: File,
+        options: &Options,
+        broken: watch::Sender<Option<Arc<Error>>>,
+    ) -> Self {
         let Options { retention, retain_every } = *options;
-        Self { conn, path: path.to_owned(), lock, retention, retain_every, ended: 0, prune: true, broken: None }
+        Self { conn, path: path.to_owned(), lock, retention, retain_every, ended: 0, prune: true, broken }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some()
     }
 
     /// Ends when it is told to, or when every handle is gone.
@@ -79,9 +93,12 @@ impl Writer {
     }
 
     /// Waits for requests, unless there is tidying to do meanwhile. False at the end.
-    async fn next(&self, requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> bool {
-        if !self.prune || self.broken.is_some() || requests.is_closed() {
-            return requests.recv_many(batch, BATCH).await > 0;
+    async fn next(&mut self, requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> bool {
+        if !self.prune || self.is_broken() || requests.is_closed() {
+            let waited = tokio::time::timeout(AGE_CHECK, requests.recv_many(batch, BATCH)).await;
+            // Nothing came for long: tasks may have become too old meanwhile.
+            self.prune |= waited.is_err();
+            return waited.is_err() || !batch.is_empty();
         }
         while batch.len() < BATCH
             && let Ok(request) = requests.try_recv()
@@ -96,8 +113,9 @@ impl Writer {
             return;
         }
         let mut settles = Vec::with_capacity(requests.len());
-        let outcome = match &self.broken {
-            Some(cause) => Err(Error::Broken { path: self.path.clone(), cause: cause.clone() }),
+        let broken = self.broken.borrow().clone();
+        let outcome = match broken {
+            Some(cause) => Err(Error::Broken { path: self.path.clone(), cause }),
             None => Ok(()),
         };
         let mut requests = requests;
@@ -130,11 +148,11 @@ impl Writer {
     /// A commit that failed may be on disk or not, and a page that failed to be written may be lost in silence the next
     /// time. A database that was busy has begun nothing.
     fn break_off(&mut self, error: &Error) {
-        if self.broken.is_some() || matches!(error, Error::Busy { .. }) {
+        if self.is_broken() || matches!(error, Error::Busy { .. }) {
             return;
         }
         tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes");
-        self.broken = Some(Arc::new(error.clone()));
+        self.broken.send_replace(Some(Arc::new(error.clone())));
     }
 
     /// One piece of retention, if it is due.
@@ -143,7 +161,7 @@ impl Writer {
             self.ended = 0;
             self.prune = true;
         }
-        if !self.prune || self.broken.is_some() {
+        if !self.prune || self.is_broken() {
             return;
         }
         let (reply, deleted) = oneshot::channel();

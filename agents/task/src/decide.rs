@@ -111,8 +111,8 @@ fn over_limit(graph: &Graph, state: &State, now: Timestamp) -> Option<Failure> {
         let message = format!("{} tokens are used, the graph's limit is {}", state.spent.tokens, limits.tokens);
         return Some(failure(Code::LimitTokens, message));
     }
-    let age = Duration::from_millis(now.0.saturating_sub(state.since.0));
-    (age >= limits.time).then(|| failure(Code::LimitTime, format!("the graph's limit of {:?} is used up", limits.time)))
+    (state.age(now) >= limits.time)
+        .then(|| failure(Code::LimitTime, format!("the graph's limit of {:?} is used up", limits.time)))
 }
 
 fn ready(graph: &Graph, state: &State) -> Vec<Next> {

@@ -81,6 +81,10 @@ pub struct State {
     pub accepted: Accepted,
     /// When the task was accepted.
     pub since: Timestamp,
+    /// When the last event was written down.
+    pub at: Timestamp,
+    /// How long no daemon ran the task: what lies before each `resumed`. It counts against no limit.
+    pub rested: Duration,
     /// The last event folded in.
     pub last: Seq,
     /// Where the task stands.
@@ -133,6 +137,8 @@ impl State {
             task: event.task,
             accepted: accepted.clone(),
             since: event.at,
+            at: event.at,
+            rested: Duration::ZERO,
             last: event.seq,
             phase: Phase::Running,
             spent: Spent::default(),
@@ -172,13 +178,22 @@ impl State {
             Kind::StepFailed { step, failure, retry_after } => {
                 self.failed(step, failure, *retry_after, event.at)?;
             }
-            Kind::Resumed => self.resumed(event.at),
+            Kind::Resumed => {
+                self.rested += Duration::from_millis(event.at.0.saturating_sub(self.at.0));
+                self.resumed(event.at);
+            }
             Kind::Completed { output } => self.phase = Phase::Completed(output.clone()),
             Kind::Failed { failure } => self.phase = Phase::Failed(failure.clone()),
             Kind::Cancelled { reason } => self.phase = Phase::Cancelled(reason.clone()),
         }
         self.last = event.seq;
+        self.at = event.at;
         Ok(())
+    }
+
+    /// How long the task has been run so far, which is what its graph's limit of time counts.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        Duration::from_millis(now.0.saturating_sub(self.since.0)).saturating_sub(self.rested)
     }
 
     /// What CEL and Jinja call `task`.

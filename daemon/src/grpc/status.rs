@@ -116,6 +116,7 @@ pub(super) fn of(error: Error, catalog: &artel_roles::Catalog) -> Status {
             let last = last.0.to_string();
             with(Code::OutOfRange, R::SeqOutOfRange, message, [("last_seq", &last)], |_| {})
         }
+        Error::Rests(_) => status(Code::FailedPrecondition, R::Journal, message),
         Error::TooManyTasks(_) => with(Code::ResourceExhausted, R::TooManyTasks, message, [], retry),
         Error::ShuttingDown | Error::Ended => with(Code::Unavailable, R::ShuttingDown, message, [], retry),
         Error::Failed(failure) => match failure.code {
@@ -148,12 +149,12 @@ pub(super) fn journal(error: &artel_journal::Error) -> Status {
                 (format!("request id `{}` was used for something else", request.as_str()), task.to_string());
             with(Code::AlreadyExists, ErrorReason::RequestIdReused, message, [("task_id", &task)], |_| {})
         }
+        E::Closed { .. } => status(Code::Unavailable, ErrorReason::ShuttingDown, "the daemon is shutting down"),
         fault => {
             tracing::error!(error = %fault, "the journal failed");
             let message = match fault {
                 E::Full { .. } => "the daemon's disk is full; it takes no new tasks",
                 E::Broken { .. } => "the daemon's journal takes no more writes until it is restarted",
-                E::Closed { .. } => "the daemon is shutting down",
                 _ => "the daemon's journal failed; its log says more",
             };
             status(Code::Unavailable, ErrorReason::Journal, message)

@@ -11,8 +11,8 @@ use tonic::{Request, Response, Status};
 
 use super::Served;
 use super::fold::{self, Mask};
-use super::status::{self, Violations, bad, unimplemented};
-use super::watch::{self, CancelOnDrop, Events};
+use super::status::{self, bad, unimplemented};
+use super::watch::{self, CancelOnDrop, Ends, Events};
 
 pub(super) use parse::input_text;
 
@@ -41,23 +41,34 @@ impl Served {
             _ => self.crew.history(task).await.map_err(|e| self.refuse(e))?,
         };
         seen.retain(|event| event.seq <= after);
-        Ok(watch::stream(task, watch, &seen, tokens, self.closing.clone(), guard))
+        let end = Ends { draining: self.draining.clone(), closing: self.closing.clone() };
+        Ok(watch::stream(task, watch, &seen, tokens, end, guard))
     }
 
     async fn submit(&self, submission: Submission) -> Result<TaskId, Status> {
         self.crew.submit(submission).await.map_err(|e| self.refuse(e))
     }
-}
 
-fn everything() -> Mask {
-    Mask::parse(None, &[]).expect("no mask is a mask")
+    /// Submits, and cancels the task if the client has gone by the time it is on disk.
+    async fn submit_guarded(&self, submission: Submission) -> Result<(TaskId, CancelOnDrop), Status> {
+        let crew = self.crew.clone();
+        let submitted = tokio::spawn(async move {
+            let task = crew.submit(submission).await?;
+            // If nobody takes the result, the guard in it is dropped, which cancels.
+            Ok((task, CancelOnDrop::new(crew, task)))
+        });
+        submitted.await.map_err(|_| self.refuse(artel_actors::Error::Ended))?.map_err(|e| self.refuse(e))
+    }
 }
 
 #[tonic::async_trait]
 impl Tasks for Served {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::Task> {
         let task = self.submit(parse::submission(request.into_inner(), "")?).await?;
-        Ok(Response::new(self.task(task, &everything()).await?))
+        // The task is on disk: whatever fails from here on must not make the client submit it again.
+        let stands = self.task(task, &Mask::everything()).await;
+        let accepted = || v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() };
+        Ok(Response::new(stands.unwrap_or_else(|_| accepted())))
     }
 
     type RunStream = Events;
@@ -65,8 +76,11 @@ impl Tasks for Served {
     async fn run(&self, request: Request<v1::RunRequest>) -> Answer<Events> {
         let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
         let submit = submit.ok_or_else(|| bad("submit", "it is required"))?;
-        let task = self.submit(parse::submission(submit, "submit.")?).await?;
-        let guard = cancel_on_disconnect.then(|| CancelOnDrop::new(self.crew.clone(), task));
+        let submission = parse::submission(submit, "submit.")?;
+        let (task, guard) = match cancel_on_disconnect {
+            true => self.submit_guarded(submission).await.map(|(task, guard)| (task, Some(guard)))?,
+            false => (self.submit(submission).await?, None),
+        };
         Ok(Response::new(self.watch(task, Seq(0), true, guard).await?))
     }
 
@@ -80,11 +94,8 @@ impl Tasks for Served {
 
     async fn get(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::Task> {
         let request = request.into_inner();
-        let mut violations = Violations::default();
-        let task = violations.take("task_id", parse::id(&request.task_id));
-        let mask = violations.take("read_mask", Mask::parse(request.read_mask.as_ref(), &[]));
-        violations.finish()?;
-        let (Some(task), Some(mask)) = (task, mask) else { return Err(bad("task_id", "it is required")) };
+        let task = parse::task_id(&request.task_id)?;
+        let mask = Mask::parse(request.read_mask.as_ref(), &[]).map_err(|e| bad("read_mask", e))?;
         Ok(Response::new(self.task(task, &mask).await?))
     }
 
@@ -103,7 +114,7 @@ impl Tasks for Served {
         }
         let reason = if reason.is_empty() { "a client asked" } else { &reason };
         self.crew.cancel(task, reason).await.map_err(|e| self.refuse(e))?;
-        Ok(Response::new(self.task(task, &everything()).await?))
+        Ok(Response::new(self.task(task, &Mask::everything()).await?))
     }
 
     async fn answer(&self, _: Request<v1::AnswerRequest>) -> Answer<v1::Task> {

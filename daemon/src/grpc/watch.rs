@@ -48,9 +48,18 @@ struct Watching {
     watch: Watch,
     translate: Translate,
     tokens: bool,
-    closing: CancellationToken,
+    end: Ends,
     guard: Option<CancelOnDrop>,
     over: bool,
+}
+
+/// How the daemon ends streams.
+#[derive(Clone)]
+pub(super) struct Ends {
+    /// It takes nothing new: what rests, rests until the next start.
+    pub(super) draining: CancellationToken,
+    /// It closes.
+    pub(super) closing: CancellationToken,
 }
 
 /// The stream of a watcher. `seen` are the events before the first one that it will give.
@@ -59,12 +68,12 @@ pub(super) fn stream(
     watch: Watch,
     seen: &[Event],
     tokens: bool,
-    closing: CancellationToken,
+    end: Ends,
     guard: Option<CancelOnDrop>,
 ) -> Events {
     let mut translate = Translate::new(task);
     seen.iter().for_each(|event| translate.see(event));
-    let watching = Watching { watch, translate, tokens, closing, guard, over: false };
+    let watching = Watching { watch, translate, tokens, end, guard, over: false };
     Box::pin(futures::stream::unfold(watching, |mut watching| async move {
         let item = watching.next().await?;
         Some((item, watching))
@@ -75,13 +84,13 @@ impl Watching {
     async fn next(&mut self) -> Option<Result<v1::Event, Status>> {
         while !self.over {
             let next = tokio::select! {
-                () = self.closing.cancelled() => return Some(Err(self.cut())),
+                () = self.end.closing.cancelled() => return Some(Err(self.cut())),
                 next = self.watch.next() => next,
             };
             match next {
                 Ok(Some(Live::Token { .. })) if !self.tokens => {}
                 Ok(Some(live)) => return Some(Ok(self.give(live))),
-                // The task rests in the journal: the daemon stops, or its disk failed.
+                // The task rests: the daemon stops, or its journal failed.
                 Ok(None) => return Some(Err(self.cut())),
                 Err(error) => {
                     self.end();
@@ -111,8 +120,16 @@ impl Watching {
     /// The task goes on after the daemon's next start, so that it must not be cancelled.
     fn cut(&mut self) -> Status {
         self.end();
-        let reason = v1::ErrorReason::ShuttingDown;
-        status::status(Code::Unavailable, reason, "the daemon is shutting down; watch again after its next start")
+        if self.end.draining.is_cancelled() {
+            let reason = v1::ErrorReason::ShuttingDown;
+            return status::status(
+                Code::Unavailable,
+                reason,
+                "the daemon is shutting down; watch again after its start",
+            );
+        }
+        let message = "the task rests, because the daemon's journal failed; it goes on after the daemon's next start";
+        status::status(Code::FailedPrecondition, v1::ErrorReason::Journal, message)
     }
 }
 

@@ -10,7 +10,9 @@ const DEFAULT: &str = "info,llama-cpp-2=warn";
 /// Starts the log; `ARTEL_LOG` sets what is told, as in `debug` or `info,artel_engine=trace`.
 pub(super) fn start(json: bool) {
     let filter = EnvFilter::try_from_env("ARTEL_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A log that cannot be written, on a full disk say, must not end the daemon: by default the failure is printed, which
+    // panics.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let started = if json { log.json().try_init() } else { log.with_ansi(io::stderr().is_terminal()).try_init() };
     // An error means that a log runs already, which is as good.
     drop(started);

@@ -28,6 +28,19 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Submission {
+    /// Whether it is what was asked for in this task. A task of the default graph may have been given by name, or not.
+    pub(super) fn asks_for(&self, accepted: &Accepted) -> bool {
+        let target = match (&self.target, &accepted.role) {
+            (Target::Role(name), Some(role)) => name == role.as_str(),
+            (Target::Graph(name), None) => name == accepted.graph.as_str(),
+            (Target::Default, None) => true,
+            _ => false,
+        };
+        target && (&self.input, &self.labels, self.class) == (&accepted.input, &accepted.labels, accepted.class)
+    }
+}
+
 /// What runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use artel_engine::backend::Fault;
-use artel_task::event::Code;
 use artel_task::{Kind, Phase, RequestId, Seq};
 use tempfile::tempdir;
 
@@ -105,21 +104,20 @@ async fn a_cancelled_task_frees_its_cells_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_refused_and_tried_again() {
+async fn more_steps_than_a_role_takes_wait_and_none_fails() {
     let dir = tempdir().unwrap();
     let script = Script::gated();
     let crew = crew(dir.path(), &script).await;
     let mut tasks = Vec::new();
-    for n in 0..3 {
+    // One runs, one waits in the role's queue, the others outside of it.
+    for n in 0..5 {
         tasks.push(crew.submit(ask(role("writer"), &format!("{n}"))).await.unwrap());
     }
-    // One runs, one waits, one is refused for now.
-    let refused = |kind: &Kind| matches!(kind, Kind::StepFailed { failure, retry_after: Some(_), .. } if failure.code == Code::QueueFull);
-    let any = futures::future::select_all(tasks.iter().map(|task| Box::pin(heard(&crew, *task, 1, refused))));
-    any.await;
     script.gate.open();
     for task in tasks {
-        assert_eq!(end(&to_the_end(&crew, task).await).0, "completed");
+        let events = to_the_end(&crew, task).await;
+        assert_eq!(end(&events).0, "completed");
+        assert!(!events.iter().any(|event| matches!(event.kind, Kind::StepFailed { .. })), "{events:?}");
     }
 }
 
@@ -175,6 +173,9 @@ async fn the_same_request_is_the_same_task() {
     let mut submission = ask(role("writer"), "x");
     submission.request = RequestId::parse("once");
     let first = crew.submit(submission.clone()).await.unwrap();
+    assert_eq!(crew.submit(submission.clone()).await.unwrap(), first);
+    // Nor does it need its role any more.
+    crew.serve(parse("role: other\ndescription: D.\nmodel: smollm2\nprompt: P.\n"), None).await.unwrap();
     assert_eq!(crew.submit(submission.clone()).await.unwrap(), first);
     submission.input.push('!');
     let error = crew.submit(submission).await.unwrap_err();
@@ -240,6 +241,17 @@ async fn what_a_drain_leaves_goes_on_under_the_catalog_it_began_with() {
     assert_eq!(end(&events), ("completed", "again".to_owned()));
     assert!(events.iter().any(|event| event.seq > last), "the watcher had not heard the end");
     assert_eq!(end(&to_the_end(&again, single).await), ("completed", "<Go>".to_owned()));
+}
+
+#[tokio::test]
+async fn many_cold_questions_embed_each_text_once() {
+    let dir = tempdir().unwrap();
+    let crew = crew(dir.path(), &Script::open()).await;
+    let ask = || crew.preview("Which sail?".to_owned(), Candidates::Roles(vec!["writer".into(), "sailor".into()]));
+    let decisions = futures::future::join_all((0..20).map(|_| ask())).await;
+    let tokens: Vec<u32> = decisions.into_iter().map(|decision| decision.unwrap().tokens).collect();
+    let alone = "Which sail?".chars().count() as u32;
+    assert_eq!(tokens.iter().filter(|tokens| **tokens > alone).count(), 1, "one learned, the others found: {tokens:?}");
 }
 
 #[tokio::test]

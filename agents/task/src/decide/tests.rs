@@ -321,3 +321,17 @@ proptest! {
         prop_assert_eq!(again.as_ref(), Ok(&run.state));
     }
 }
+
+#[test]
+fn time_without_a_daemon_counts_against_no_limit() {
+    let mut parts = parts("a", [("a", role(vec![to("done")]))]);
+    parts.limits.time = Duration::from_secs(10);
+    let mut run = Run::of(Graph::new(parts).unwrap());
+    run.advance();
+    let at = |seconds: u64| Timestamp(seconds * 1000);
+    assert!(matches!(decide(&run.graph, &run.state, at(10))[..], [Next::Fail(_)]));
+    let resumed = Event { task: run.state.task, seq: run.state.last.next(), at: at(1000), kind: Kind::Resumed };
+    run.state.apply(&resumed).unwrap();
+    assert!(!matches!(decide(&run.graph, &run.state, at(1009))[..], [Next::Fail(_)]));
+    assert!(matches!(decide(&run.graph, &run.state, at(1010))[..], [Next::Fail(_)]));
+}

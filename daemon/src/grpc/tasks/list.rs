@@ -3,6 +3,7 @@
 use artel_journal::{Filter, Page, Stage, Summary};
 use artel_proto::v1;
 use artel_task::{GraphName, RoleName, TaskId};
+use prost::Message as _;
 use tonic::Status;
 
 use super::parse;
@@ -15,6 +16,9 @@ use crate::grpc::value::millis;
 /// Tasks read from the journal at once.
 const READ: u32 = 100;
 
+/// A page ends early when it has so many bytes: clients take 4 MiB at most unless they are told otherwise.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
 /// What a list shows unless it is asked for something else.
 const WITHOUT: [&str; 3] = ["input", "result", "steps"];
 
@@ -26,15 +30,17 @@ pub(super) async fn list(served: &Served, request: v1::ListTasksRequest) -> Resu
     violations.finish()?;
     let filters = Filters::of(&(&filter, &request.states));
     let mut before = filters.after(&request.page_token, TaskId::parse)?;
-    let mut tasks = Vec::new();
+    let (mut tasks, mut bytes) = (Vec::new(), 0);
     loop {
         let found = read(served, &filter, before).await?;
         let whole = found.len() < READ as usize;
         for summary in found {
             before = Some(summary.task);
             let Some(task) = of(served, &summary, &request.states).await? else { continue };
-            tasks.push(mask.as_ref().map_or_else(v1::Task::default, |mask| mask.apply(task)));
-            if tasks.len() == size {
+            let task = mask.as_ref().map_or_else(v1::Task::default, |mask| mask.apply(task));
+            bytes += task.encoded_len();
+            tasks.push(task);
+            if tasks.len() == size || bytes >= MAX_BYTES {
                 return Ok(v1::ListTasksResponse { tasks, next_page_token: filters.token(summary.task) });
             }
         }

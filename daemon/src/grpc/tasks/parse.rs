@@ -19,15 +19,12 @@ const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 256;
 
-pub(super) fn id(text: &str) -> Result<TaskId, String> {
-    TaskId::parse(text).ok_or_else(|| match text {
-        "" => "it is required".to_owned(),
-        _ => "it is no task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000".to_owned(),
-    })
-}
-
 pub(super) fn task_id(text: &str) -> Result<TaskId, Status> {
-    id(text).map_err(|description| bad("task_id", description))
+    let description = match text {
+        "" => "it is required",
+        _ => "it is no task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000",
+    };
+    TaskId::parse(text).ok_or_else(|| bad("task_id", description))
 }
 
 /// `path` comes before the names of fields in violations.
