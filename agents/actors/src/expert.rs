@@ -19,6 +19,8 @@ use crate::keeper;
 use crate::line::Line;
 use crate::report::{Report, failure};
 
+pub(crate) use work::opening;
+
 /// Runs the steps of one role.
 ///
 /// It has no states of its own: places are permits, and a step's work owns its permit until it ends, however it ends.

@@ -7,6 +7,7 @@ use artel_engine::{Handle, Stats};
 use artel_roles::Model;
 use artel_task::event::{Code, Failure};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Loader;
 use crate::report::failure;
@@ -25,6 +26,8 @@ pub(crate) struct Keeper;
 pub(crate) enum Message {
     /// Answers with the engine, once it is loaded.
     Engine(RpcReplyPort<Result<Handle, String>>),
+    /// Computes these openings ahead of time, whenever the engine has been loaded.
+    Prime(Vec<artel_engine::Request>),
     /// Gives the engine up: those that run go on, and the model is freed when the last one is done.
     Unload(RpcReplyPort<Option<Handle>>),
     /// Answers with what the engine does.
@@ -70,6 +73,9 @@ pub(crate) struct State {
     engine: Engine,
     generation: u64,
     failures: u32,
+    openings: Vec<artel_engine::Request>,
+    /// The openings that are computed now; another list, or another engine, ends it.
+    priming: Option<AbortOnDropHandle<()>>,
 }
 
 enum Engine {
@@ -89,7 +95,15 @@ impl Actor for Keeper {
         _: ActorRef<Message>,
         (model, loader): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { model, loader, engine: Engine::Empty, generation: 0, failures: 0 })
+        Ok(State {
+            model,
+            loader,
+            engine: Engine::Empty,
+            generation: 0,
+            failures: 0,
+            openings: Vec::new(),
+            priming: None,
+        })
     }
 
     async fn handle(
@@ -100,6 +114,7 @@ impl Actor for Keeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Engine(reply) => state.engine(&me, reply),
+            Message::Prime(openings) => state.prime(openings),
             Message::Unload(reply) => answer(reply, state.unload()),
             Message::Report(reply) => answer(reply, state.report()),
             Message::Loaded(result) => state.loaded(&me, &result),
@@ -142,6 +157,7 @@ impl State {
                 self.generation += 1;
                 self.failures = 0;
                 self.engine = Engine::Ready(handle.clone());
+                self.prime_now(handle.clone());
                 let (me, handle, generation) = (me.clone(), handle.watcher(), self.generation);
                 tokio::spawn(async move {
                     let reason = handle.await;
@@ -165,7 +181,28 @@ impl State {
         if generation == self.generation {
             tracing::warn!(model = %self.model.name, %reason, "the engine has ended; it is loaded again when needed");
             self.engine = Engine::Empty;
+            self.priming = None;
         }
+    }
+
+    fn prime(&mut self, openings: Vec<artel_engine::Request>) {
+        self.openings = openings;
+        if let Engine::Ready(handle) = &self.engine {
+            self.prime_now(handle.clone());
+        }
+    }
+
+    fn prime_now(&mut self, handle: Handle) {
+        let (openings, model) = (self.openings.clone(), self.model.name.clone());
+        let priming = tokio::spawn(async move {
+            for opening in openings {
+                let role = opening.flow.clone();
+                if let Err(error) = handle.prime(opening).await {
+                    tracing::warn!(%model, %role, %error, "its prompt cannot be computed ahead of time");
+                }
+            }
+        });
+        self.priming = Some(AbortOnDropHandle::new(priming));
     }
 
     /// A load that is under way goes on, since steps wait for it.
@@ -173,8 +210,9 @@ impl State {
         match std::mem::replace(&mut self.engine, Engine::Empty) {
             Engine::Ready(handle) => {
                 tracing::info!(model = %self.model.name, "unloaded");
-                // Its end is no accident.
+                // Its end is no accident, and nothing is computed ahead on it.
                 self.generation += 1;
+                self.priming = None;
                 Some(handle)
             }
             loading @ Engine::Loading(_) => {

@@ -219,6 +219,7 @@ impl State {
         self.catalog = catalog;
         self.cast.release_experts(|role| self.catalog.role(role.as_str()).is_some());
         self.release_keepers();
+        self.prime_all();
     }
 
     /// Lets go of the engines of models that neither the catalog nor a running task has.

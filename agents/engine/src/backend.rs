@@ -78,11 +78,20 @@ pub enum Fault {
     Fatal(String),
 }
 
+/// A conversation as tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prompt {
+    /// All of it.
+    pub tokens: Vec<Token>,
+    /// How many come before the text of the last message: the same for every question with the same instructions.
+    pub opening: usize,
+}
+
 /// The part of a model that any thread may use at any time: text to tokens and back.
 pub trait Text: Send + Sync + 'static {
     /// Renders a conversation with the model's own chat template, with the opening of the assistant's turn, and
     /// tokenizes it.
-    fn chat(&self, messages: &[Message]) -> Result<Vec<Token>, String>;
+    fn chat(&self, messages: &[Message]) -> Result<Prompt, String>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn bytes(&self, token: Token, out: &mut Vec<u8>);
 }
@@ -109,8 +118,12 @@ pub trait Backend: 'static {
     fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault>;
     /// Samples from the logits at `entry` of the last batch.
     fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Self::Sampler) -> Result<Sampled, String>;
-    /// Frees the cells of a sequence.
-    fn forget(&mut self, lane: Lane, slot: Slot);
+    /// Frees the cells of a sequence from this position on. False if the model cannot free a part of them: then all are.
+    fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool;
+    /// The cells of a sequence as bytes, which [`Self::restore`] takes back into any slot of the same lane.
+    fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String>;
+    /// Fills the cells of an empty slot.
+    fn restore(&mut self, lane: Lane, slot: Slot, state: &[u8]) -> Result<(), String>;
     /// Embeds texts. Models for chat refuse.
     fn embed(&mut self, texts: &[String]) -> Result<Embedded, String>;
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
-use crate::backend::{Backend, Embedded, Limits, Text, Token};
-use crate::request::{Chunk, Error, Message, Overflow, Request, Speaker};
+use crate::backend::{Backend, Embedded, Limits, Prompt, Text};
+use crate::prefix::SHORTEST;
+use crate::request::{Chunk, Class, Error, Message, Overflow, Request, Speaker};
 use crate::sequence::{Job, Reader};
 use crate::turn::Turn;
 use crate::worker::{Command, Worker};
@@ -27,12 +28,15 @@ pub struct Options {
     pub gap: Duration,
     /// Set for an engine that computes on the same cores as others do.
     pub turn: Option<Turn>,
+    /// Bytes of host memory for beginnings of prompts; 0 keeps none.
+    pub prefixes: usize,
 }
 
 impl Default for Options {
-    /// A queue far above what a person starts by hand; a gap at which text still seems to flow.
+    /// A queue far above what a person starts by hand; a gap at which text still seems to flow; a gibibyte, which is some
+    /// seventy prompts of a small model or seven of a large one.
     fn default() -> Self {
-        Self { queue: 1024, gap: Duration::from_millis(150), turn: None }
+        Self { queue: 1024, gap: Duration::from_millis(150), turn: None, prefixes: 1 << 30 }
     }
 }
 
@@ -47,6 +51,10 @@ pub struct Stats {
     pub steps: u64,
     /// Prompt tokens computed.
     pub prompt: u64,
+    /// Prompt tokens that were found instead of computed.
+    pub shared: u64,
+    /// Bytes of host memory that kept beginnings of prompts take.
+    pub prefix_bytes: u64,
     /// Tokens generated.
     pub output: u64,
     /// Sequences that ended well.
@@ -65,6 +73,8 @@ pub(crate) struct Counters {
     pub(crate) embeds: AtomicU64,
     pub(crate) steps: AtomicU64,
     pub(crate) prompt: AtomicU64,
+    pub(crate) shared: AtomicU64,
+    pub(crate) prefix_bytes: AtomicU64,
     pub(crate) output: AtomicU64,
     pub(crate) finished: AtomicU64,
     pub(crate) cancelled: AtomicU64,
@@ -140,6 +150,8 @@ impl Handle {
             queued: get(&c.queued) + get(&c.embeds),
             steps: get(&c.steps),
             prompt: get(&c.prompt),
+            shared: get(&c.shared),
+            prefix_bytes: get(&c.prefix_bytes),
             output: get(&c.output),
             finished: get(&c.finished),
             cancelled: get(&c.cancelled),
@@ -169,12 +181,50 @@ impl Handle {
         let fitted = tokio::task::spawn_blocking(move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest)));
         let (this, prompt, request) =
             fitted.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        this.start(prompt, request, since)
+    }
+
+    /// Computes the opening of a conversation, which is all before the text of its last message, and keeps it for those
+    /// that begin in the same way. Returns when that is done; an opening that is kept already, or is too short, is done.
+    /// Dropping the future gives it up.
+    pub async fn prime(&self, request: Request) -> Result<(), Error> {
+        let since = Instant::now();
+        let this = self.clone();
+        let rendered = tokio::task::spawn_blocking(move || {
+            let mut prompt = this.text.chat(&request.messages).map_err(Error::Bad)?;
+            prompt.tokens.truncate(prompt.opening);
+            Ok::<_, Error>((this, prompt, request))
+        });
+        let (this, prompt, request) =
+            rendered.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        if prompt.opening < SHORTEST || prompt.opening >= this.limits.context as usize {
+            return Ok(());
+        }
+        let mut stream = this.start(prompt, Request { class: Class::Ahead, ..request }, since)?;
+        loop {
+            match stream.recv().await {
+                Some(Chunk::Finished(_)) | None => return Ok(()),
+                Some(Chunk::Failed(error)) => return Err(error),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Says that these flows will soon need the beginnings of their prompts, until the result is dropped.
+    pub fn expect(&self, flows: Vec<Arc<str>>) -> Expectation {
+        // An engine that has ended needs no telling.
+        let _ = self.commands.send(Command::Expect(flows.clone(), true));
+        Expectation { flows, commands: self.commands.clone() }
+    }
+
+    fn start(self, prompt: Prompt, request: Request, since: Instant) -> Result<Stream, Error> {
         let (sender, chunks) = channel::channel(STREAM);
         let (gone, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let job = Job {
             flow: request.flow,
             class: request.class,
-            prompt,
+            opening: if prompt.opening < SHORTEST { 0 } else { prompt.opening },
+            prompt: prompt.tokens,
             adapter: request.adapter,
             sampling: request.sampling,
             schema: request.schema,
@@ -183,8 +233,8 @@ impl Handle {
             reader: Reader { chunks: sender, gone: gone.clone(), full: full.clone() },
             since,
         };
-        this.send(Command::Generate(job))?;
-        Ok(Stream { chunks, gone, full, commands: this.commands, ended: this.ended, over: false })
+        self.send(Command::Generate(job))?;
+        Ok(Stream { chunks, gone, full, commands: self.commands, ended: self.ended, over: false })
     }
 
     /// Embeds texts.
@@ -217,17 +267,17 @@ impl Handle {
     }
 
     /// The prompt's tokens, cut if the request allows that, such that the output fits behind them.
-    fn fit(&self, mut request: Request) -> Result<(Vec<Token>, Request), Error> {
+    fn fit(&self, mut request: Request) -> Result<(Prompt, Request), Error> {
         let tokens = |messages: &[Message]| self.text.chat(messages).map_err(Error::Bad);
         let context = self.limits.context;
         let room = context.saturating_sub(request.max_tokens) as usize;
         let mut prompt = tokens(&request.messages)?;
-        let first = prompt.len() as u32;
+        let first = prompt.tokens.len() as u32;
         let overflow = Error::Overflow { prompt: first, output: request.max_tokens, context };
         // Tokens per byte differ along a text, so a cut may have to be made a few times; each one takes at least a tenth.
-        while prompt.len() > room && request.overflow == Overflow::Truncate && room > 0 {
+        while prompt.tokens.len() > room && request.overflow == Overflow::Truncate && room > 0 {
             let Some(last) = request.messages.iter_mut().rfind(|m| m.speaker == Speaker::User) else { break };
-            let share = (room as f64 / prompt.len() as f64 * 0.98).min(0.9);
+            let share = (room as f64 / prompt.tokens.len() as f64 * 0.98).min(0.9);
             let keep = (last.text.len() as f64 * share) as usize;
             if keep < 2 * CUT.len() || last.text.len() <= 2 * CUT.len() {
                 return Err(overflow);
@@ -235,10 +285,10 @@ impl Handle {
             last.text = cut_middle(&last.text, keep - CUT.len());
             prompt = tokens(&request.messages)?;
         }
-        if prompt.is_empty() {
+        if prompt.tokens.is_empty() {
             return Err(Error::Bad("the prompt is empty".to_owned()));
         }
-        if prompt.len() > room { Err(overflow) } else { Ok((prompt, request)) }
+        if prompt.tokens.len() > room { Err(overflow) } else { Ok((prompt, request)) }
     }
 }
 
@@ -257,6 +307,19 @@ fn cut_middle(text: &str, keep: usize) -> String {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Flows that will soon need the beginnings of their prompts; dropping it says that they no longer do.
+pub struct Expectation {
+    flows: Vec<Arc<str>>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Drop for Expectation {
+    fn drop(&mut self) {
+        // An engine that has ended needs no telling.
+        let _ = self.commands.send(Command::Expect(std::mem::take(&mut self.flows), false));
+    }
 }
 
 /// A running generation. Dropping it ends the sequence at the next decode step.

@@ -11,15 +11,17 @@
 
 pub mod backend;
 mod handle;
+mod prefix;
 pub mod request;
 pub mod schedule;
 pub mod scripted;
 
+mod seats;
 mod sequence;
 mod turn;
 mod worker;
 
-pub use backend::{Backend, Embedded, Lane, Text, Token};
-pub use handle::{Handle, Options, Stats, Stream};
+pub use backend::{Backend, Embedded, Lane, Prompt, Text, Token};
+pub use handle::{Expectation, Handle, Options, Stats, Stream};
 pub use request::{Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage};
 pub use turn::Turn;

@@ -52,6 +52,8 @@ pub enum Class {
     Interactive,
     /// Nobody does.
     Batch,
+    /// It is done ahead of time, when there is nothing else to do.
+    Ahead,
 }
 
 /// What happens to a prompt that does not fit.

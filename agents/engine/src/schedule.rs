@@ -20,7 +20,7 @@ pub struct View {
     pub served: u64,
     /// Its place among all arrivals.
     pub arrival: u64,
-    /// Prompt tokens not yet computed; 0 once it decodes.
+    /// Prompt tokens to its next stop; 0 once it decodes.
     pub prompt: u32,
     /// Its reader has no room for more, so it rests.
     pub blocked: bool,
@@ -40,7 +40,7 @@ pub struct Share {
 pub struct Budget {
     /// Tokens in a batch.
     pub batch: u32,
-    /// Prompt tokens in a batch while anybody decodes.
+    /// Prompt tokens in a batch while anybody decodes, and of work ahead of time.
     pub chunk: u32,
 }
 
@@ -55,7 +55,9 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
     let mut shares: Vec<Share> = mine().filter(|v| v.prompt == 0).map(|v| Share { slot: v.slot, tokens: 1 }).collect();
     shares.truncate(budget.batch as usize);
     let left = budget.batch - shares.len() as u32;
-    let mut room = if decoding { left.min(budget.chunk) } else { left };
+    // What is done ahead of time must not hold up whoever comes next.
+    let ahead = mine().all(|view| view.class == Class::Ahead);
+    let mut room = if decoding || ahead { left.min(budget.chunk) } else { left };
     let mut prompts: Vec<&View> = mine().filter(|view| view.prompt > 0).collect();
     prompts.sort_by_key(|view| (view.class, view.served, view.arrival));
     for view in prompts {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::Value;
 
-use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Sampled, Slot, Text, Token};
+use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Prompt, Sampled, Slot, Text, Token};
 use crate::request::{Message, Sampling};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
@@ -27,6 +27,8 @@ pub struct Scripted {
     probe: Probe,
     adapters: Vec<String>,
     cells: HashMap<(Lane, Slot), Vec<Token>>,
+    /// Whose the entries of the last batch were.
+    last: Vec<Slot>,
     steps: u64,
 }
 
@@ -92,6 +94,7 @@ impl Scripted {
             probe: Probe::default(),
             adapters: Vec::new(),
             cells: HashMap::new(),
+            last: Vec::new(),
             steps: 0,
         }
     }
@@ -126,9 +129,13 @@ impl Scripted {
 struct Characters;
 
 impl Text for Characters {
-    fn chat(&self, messages: &[Message]) -> Result<Vec<Token>, String> {
-        let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
-        Ok(lines.map(|c| Token(c as i32)).collect())
+    fn chat(&self, messages: &[Message]) -> Result<Prompt, String> {
+        let tokens = |messages: &[Message]| {
+            let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
+            lines.map(|c| Token(c as i32)).collect::<Vec<_>>()
+        };
+        let opening = tokens(&messages[..messages.len().saturating_sub(1)]).len();
+        Ok(Prompt { tokens: tokens(messages), opening })
     }
 
     fn bytes(&self, token: Token, out: &mut Vec<u8>) {
@@ -144,6 +151,8 @@ const RAW: i32 = 0x11_0000;
 
 /// The rest of a reply.
 pub struct Rest {
+    /// What the cells must hold when the first token is sampled.
+    prompt: Vec<Token>,
     tokens: std::vec::IntoIter<Token>,
 }
 
@@ -172,11 +181,11 @@ impl Backend for Scripted {
     }
 
     /// ASCII characters are a token each; the bytes of others are a token each, as in byte-level vocabularies.
-    fn sampler(&mut self, _: &Sampling, _: Option<&Value>, prompt: &[Token]) -> Result<Rest, String> {
-        let prompt: String = prompt.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
+    fn sampler(&mut self, _: &Sampling, _: Option<&Value>, tokens: &[Token]) -> Result<Rest, String> {
+        let prompt: String = tokens.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
         let reply = (self.reply)(&prompt);
         let token = |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { RAW + i32::from(byte) });
-        Ok(Rest { tokens: reply.bytes().map(token).collect::<Vec<_>>().into_iter() })
+        Ok(Rest { prompt: tokens.to_vec(), tokens: reply.bytes().map(token).collect::<Vec<_>>().into_iter() })
     }
 
     fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault> {
@@ -196,16 +205,38 @@ impl Backend for Scripted {
             cells.push(entry.token);
             self.note((lane, entry.slot));
         }
+        self.last = batch.iter().map(|entry| entry.slot).collect();
         Ok(())
     }
 
-    fn sample(&mut self, _: Lane, _: usize, sampler: &mut Rest) -> Result<Sampled, String> {
+    fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Rest) -> Result<Sampled, String> {
+        let cells = &self.cells[&(lane, self.last[entry])];
+        assert!(cells.starts_with(&sampler.prompt), "a sequence runs on its own prompt");
         Ok(sampler.tokens.next().map_or(Sampled::End, Sampled::Token))
     }
 
-    fn forget(&mut self, lane: Lane, slot: Slot) {
-        self.cells.remove(&(lane, slot));
+    fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool {
+        match self.cells.get_mut(&(lane, slot)) {
+            Some(cells) if from > 0 => cells.truncate(from as usize),
+            _ => drop(self.cells.remove(&(lane, slot))),
+        }
         self.note((lane, slot));
+        true
+    }
+
+    fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {
+        let cells = self.cells.get(&(lane, slot)).ok_or("the slot is empty")?;
+        let numbers = std::iter::once(lane.0.cast_signed()).chain(cells.iter().map(|token| token.0));
+        Ok(numbers.flat_map(i32::to_le_bytes).collect())
+    }
+
+    fn restore(&mut self, lane: Lane, slot: Slot, state: &[u8]) -> Result<(), String> {
+        let mut numbers = state.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        assert_eq!(numbers.next(), Some(lane.0.cast_signed()), "cells stay in their lane");
+        assert!(!self.cells.contains_key(&(lane, slot)), "only empty slots are filled");
+        self.cells.insert((lane, slot), numbers.map(Token).collect());
+        self.note((lane, slot));
+        Ok(())
     }
 
     /// Unit vectors over words, so that texts with common words lie close.

@@ -15,6 +15,8 @@ pub(crate) struct Job {
     pub(crate) flow: Arc<str>,
     pub(crate) class: Class,
     pub(crate) prompt: Vec<Token>,
+    /// Tokens of the prompt that others begin with too; 0 if there are too few to be worth it.
+    pub(crate) opening: usize,
     pub(crate) adapter: Option<(std::path::PathBuf, f32)>,
     pub(crate) sampling: Sampling,
     pub(crate) schema: Option<Arc<Value>>,
@@ -66,8 +68,16 @@ pub(crate) struct Sequence<S> {
     pub(crate) job: Job,
     pub(crate) arrival: u64,
     pub(crate) sampler: S,
-    /// Tokens of the prompt that are computed.
+    /// Tokens of the prompt that are in its cells.
     pub(crate) computed: u32,
+    /// Of these, the ones that it found there.
+    pub(crate) shared: u32,
+    /// Whether its opening is to be kept when it is computed.
+    pub(crate) keeps: bool,
+    /// How long its opening took, as far as it was computed.
+    pub(crate) effort: Duration,
+    /// Tokens of its output, all but the last of which are in its cells.
+    said: Vec<Token>,
     /// The token that was sampled last and is not computed yet.
     pub(crate) pending: Option<Token>,
     pub(crate) output: u32,
@@ -78,13 +88,44 @@ pub(crate) struct Sequence<S> {
 }
 
 impl<S> Sequence<S> {
-    pub(crate) fn new(job: Job, arrival: u64, sampler: S) -> Self {
-        let (held, began, first) = (Vec::new(), None, None);
-        Self { job, arrival, sampler, computed: 0, pending: None, output: 0, held, began, first }
+    /// A sequence that finds so many tokens of its prompt in its cells.
+    pub(crate) fn new(job: Job, arrival: u64, sampler: S, shared: u32, keeps: bool) -> Self {
+        Self {
+            job,
+            arrival,
+            sampler,
+            computed: shared,
+            shared,
+            keeps,
+            effort: Duration::ZERO,
+            said: Vec::new(),
+            pending: None,
+            output: 0,
+            held: Vec::new(),
+            began: None,
+            first: None,
+        }
     }
 
     pub(crate) fn prompt_left(&self) -> u32 {
         self.job.prompt.len() as u32 - self.computed
+    }
+
+    /// Tokens to the next place where it stops in its prompt: the end of its opening, if that is to be kept, or its end.
+    pub(crate) fn to_next_stop(&self) -> u32 {
+        let opening = self.job.opening as u32;
+        if self.keeps && self.computed < opening { opening - self.computed } else { self.prompt_left() }
+    }
+
+    /// Whether it has come to the end of an opening that is to be kept.
+    pub(crate) fn is_at_opening(&self) -> bool {
+        self.keeps && self.computed == self.job.opening as u32
+    }
+
+    /// What its cells hold.
+    pub(crate) fn cells(&self) -> Vec<Token> {
+        let said = &self.said[..self.said.len().saturating_sub(1)];
+        [&self.job.prompt[..self.computed as usize], said].concat()
     }
 
     /// The tokens and the first position of a share of so many tokens.
@@ -116,6 +157,7 @@ impl<S> Sequence<S> {
     pub(crate) fn take(&mut self, token: Token, text: &dyn Text) -> Went {
         self.first.get_or_insert_with(Instant::now);
         self.output += 1;
+        self.said.push(token);
         self.pending = Some(token);
         text.bytes(token, &mut self.held);
         if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.held, stop.as_bytes())).min() {
@@ -135,7 +177,8 @@ impl<S> Sequence<S> {
         if !rest.is_empty() {
             self.job.reader.send(Chunk::Text { text: rest, tokens: self.output });
         }
-        let usage = Usage { prompt: self.job.prompt.len() as u32, computed: self.computed, output: self.output };
+        let prompt = self.job.prompt.len() as u32;
+        let usage = Usage { prompt, computed: self.computed - self.shared, output: self.output };
         let finish = Finish { reason, usage, timings: self.timings() };
         self.job.reader.send(Chunk::Finished(finish));
     }

@@ -1,6 +1,6 @@
 //! The one thread that owns a model: takes jobs in, asks the schedule, computes, samples, delivers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -8,16 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Sampled, Slot, Text};
+use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Sampled, Slot, Text, Token};
 use crate::handle::{Counters, Options};
-use crate::request::{Error, Reason};
+use crate::prefix::Prefixes;
+use crate::request::{Class, Error, Reason};
 use crate::schedule::{self, AGEING, Budget, Share, View, Waiting};
+use crate::seats::Seats;
 use crate::sequence::{Job, Sequence, Went};
 use crate::turn::Turn;
 
 /// What other threads ask of the worker.
 pub(crate) enum Command {
     Generate(Job),
+    /// These flows will soon need the beginnings of their prompts, or no longer do.
+    Expect(Vec<Arc<str>>, bool),
     Embed(Vec<String>, oneshot::Sender<Result<Embedded, String>>),
     /// A stream was drained or dropped: look again.
     Wake,
@@ -33,7 +37,8 @@ pub(crate) struct Worker<B: Backend> {
     commands: mpsc::Receiver<Command>,
     counters: Arc<Counters>,
     waiting: Vec<(Job, Lane, u64)>,
-    seated: BTreeMap<(Lane, Slot), Sequence<B::Sampler>>,
+    seats: Seats<Sequence<B::Sampler>>,
+    prefixes: Prefixes,
     served: HashMap<Arc<str>, u64>,
     last: Lane,
     arrivals: u64,
@@ -60,12 +65,13 @@ impl<B: Backend> Worker<B> {
         Self {
             backend,
             text,
+            seats: Seats::new(limits.sequences),
+            prefixes: Prefixes::new(options.prefixes),
             limits,
             options,
             commands,
             counters,
             waiting: Vec::new(),
-            seated: BTreeMap::new(),
             served: HashMap::new(),
             last: Lane::BASE,
             arrivals: 0,
@@ -82,7 +88,7 @@ impl<B: Backend> Worker<B> {
                 reason
             }
         };
-        for (_, sequence) in std::mem::take(&mut self.seated) {
+        for sequence in self.seats.clear() {
             sequence.fail(Error::Gone(reason.clone()));
         }
         for (job, ..) in self.waiting.drain(..) {
@@ -108,7 +114,7 @@ impl<B: Backend> Worker<B> {
     /// Takes all commands that are there; waits for one if there is nothing to compute.
     fn listen(&mut self) -> Result<(), End> {
         let busy = !self.waiting.is_empty() && self.has_free_slot()
-            || self.seated.values().any(|s| s.job.reader.is_gone() || s.job.reader.has_room());
+            || self.seats.taken().values().any(|s| s.job.reader.is_gone() || s.job.reader.has_room());
         if !busy {
             let command = self.commands.recv().map_err(|_| End::Closed)?;
             self.command(command)?;
@@ -123,12 +129,13 @@ impl<B: Backend> Worker<B> {
     }
 
     fn has_free_slot(&self) -> bool {
-        self.waiting.iter().any(|(_, lane, _)| self.free_slot(*lane).is_some())
+        self.waiting.iter().any(|(_, lane, _)| self.seats.has_free(*lane))
     }
 
     fn command(&mut self, command: Command) -> Result<(), End> {
         match command {
             Command::Generate(job) => self.enqueue(job),
+            Command::Expect(flows, more) => flows.iter().for_each(|flow| self.prefixes.expect(flow, more)),
             // Whoever asked has gone.
             Command::Embed(_, answer) if answer.is_closed() => drop(self.counters.embeds.fetch_sub(1, Relaxed)),
             Command::Embed(texts, answer) => {
@@ -185,16 +192,21 @@ impl<B: Backend> Worker<B> {
         let before = self.waiting.len();
         self.waiting.retain(|(job, ..)| !job.reader.is_gone());
         self.counters.cancelled.fetch_add((before - self.waiting.len()) as u64, Relaxed);
-        let gone: Vec<_> = self.seated.iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at).collect();
-        for (lane, slot) in gone {
-            self.seated.remove(&(lane, slot));
-            self.backend.forget(lane, slot);
+        let gone = self.seats.taken().iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at);
+        for at in gone.collect::<Vec<_>>() {
+            self.leave(at, Vec::new());
             self.counters.cancelled.fetch_add(1, Relaxed);
         }
     }
 
-    fn free_slot(&self, lane: Lane) -> Option<Slot> {
-        (0..self.limits.sequences).map(Slot).find(|slot| !self.seated.contains_key(&(lane, *slot)))
+    /// Empties a seat, and its cells but for what is said to stay in them.
+    fn leave(&mut self, (lane, slot): (Lane, Slot), cells: Vec<Token>) -> Option<Sequence<B::Sampler>> {
+        if cells.is_empty() {
+            self.backend.trim(lane, slot, 0);
+        }
+        let sequence = self.seats.leave((lane, slot), cells);
+        self.count();
+        sequence
     }
 
     fn admit(&mut self) {
@@ -202,14 +214,50 @@ impl<B: Backend> Worker<B> {
         lanes.sort_unstable();
         lanes.dedup();
         for lane in lanes {
-            while let Some(slot) = self.free_slot(lane) {
-                let views: Vec<Waiting> =
-                    self.waiting.iter().map(|(job, l, n)| self.waiting_view(job, *l, *n)).collect();
-                let Some(at) = schedule::admit(&views, lane) else { break };
+            while let Some(at) = self.next_for(lane) {
+                if !self.seats.has_free(lane) && !self.make_room(at, lane) {
+                    break;
+                }
                 let (job, lane, arrival) = self.waiting.swap_remove(at);
-                self.seat(job, lane, slot, arrival);
+                self.seat(job, lane, arrival);
             }
         }
+    }
+
+    /// Who is next for a seat of a lane; those whose opening is being computed are not.
+    fn next_for(&self, lane: Lane) -> Option<usize> {
+        let ready = |(job, l, _): &&(Job, Lane, u64)| *l == lane && self.computes_opening_of(job, lane).is_none();
+        let views: Vec<Waiting> =
+            self.waiting.iter().filter(ready).map(|(job, l, n)| self.waiting_view(job, *l, *n)).collect();
+        let arrival = schedule::admit(&views, lane).map(|at| views[at].arrival)?;
+        self.waiting.iter().position(|(.., n)| *n == arrival)
+    }
+
+    /// Makes a sequence that is computed ahead of time wait again, for one that is not.
+    fn make_room(&mut self, at: usize, lane: Lane) -> bool {
+        let ahead = |s: &Sequence<B::Sampler>| s.job.class == Class::Ahead;
+        if self.waiting[at].0.class == Class::Ahead {
+            return false;
+        }
+        let found =
+            self.seats.taken().iter().find(|((l, _), s)| *l == lane && ahead(s)).map(|(at, s)| (*at, s.cells()));
+        let Some((seat, cells)) = found else { return false };
+        let Some(sequence) = self.leave(seat, cells) else { return false };
+        self.waiting.push((sequence.job, lane, sequence.arrival));
+        true
+    }
+
+    /// The seat of a sequence that is computing the very opening that a job waits for: computing it twice would help
+    /// neither.
+    fn computes_opening_of(&self, job: &Job, lane: Lane) -> Option<(Lane, Slot)> {
+        let same = |s: &Sequence<B::Sampler>| {
+            s.keeps
+                && s.computed < s.job.opening as u32
+                && s.job.opening == job.opening
+                && s.job.prompt[..job.opening] == job.prompt[..job.opening]
+        };
+        let of_lane = self.seats.taken().range((lane, Slot(0))..=(lane, Slot(u32::MAX)));
+        (job.opening > 0).then(|| of_lane.into_iter().find(|(_, s)| same(s)).map(|(at, _)| *at)).flatten()
     }
 
     fn waiting_view(&self, job: &Job, lane: Lane, arrival: u64) -> Waiting {
@@ -221,14 +269,21 @@ impl<B: Backend> Worker<B> {
         self.served.get(flow).copied().unwrap_or(0)
     }
 
-    fn seat(&mut self, job: Job, lane: Lane, slot: Slot, arrival: u64) {
+    fn seat(&mut self, job: Job, lane: Lane, arrival: u64) {
+        let opening = job.prompt[..job.opening].to_vec();
+        if job.class == Class::Ahead && self.prefixes.has(lane, &opening) {
+            return Sequence::new(job, arrival, (), 0, false).finish(Reason::End);
+        }
         match self.backend.sampler(&job.sampling, job.schema.as_deref(), &job.prompt) {
             Ok(sampler) => {
+                let (slot, shared) = self.prepare(lane, &job.prompt);
                 // A flow that was away must not claim the time that it did not use.
-                let least = self.seated.values().map(|s| self.served_of(&s.job.flow)).min().unwrap_or(0);
+                let least = self.seats.taken().values().map(|s| self.served_of(&s.job.flow)).min().unwrap_or(0);
                 let served = self.served.entry(job.flow.clone()).or_default();
                 *served = (*served).max(least);
-                self.seated.insert((lane, slot), Sequence::new(job, arrival, sampler));
+                let keeps = shared < opening.len() && self.options.prefixes > 0 && !self.prefixes.has(lane, &opening);
+                self.counters.shared.fetch_add(shared as u64, Relaxed);
+                self.seats.sit((lane, slot), Sequence::new(job, arrival, sampler, shared as u32, keeps));
             }
             Err(reason) => {
                 self.counters.failed.fetch_add(1, Relaxed);
@@ -237,8 +292,40 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    /// A free slot and how many tokens of the prompt are in its cells: what somebody left there, or what is kept, whichever
+    /// is more.
+    fn prepare(&mut self, lane: Lane, prompt: &[Token]) -> (Slot, usize) {
+        let (slot, there) = self.seats.best(lane, prompt).expect("whoever asks has seen a free slot");
+        if let Some((length, state)) = self.prefixes.find(lane, prompt).filter(|(length, _)| *length > there) {
+            self.backend.trim(lane, slot, 0);
+            match self.backend.restore(lane, slot, &state) {
+                Ok(()) => return (slot, length),
+                Err(reason) => {
+                    tracing::warn!(reason, "a kept prefix is of no use; it is computed");
+                    self.backend.trim(lane, slot, 0);
+                    return (slot, 0);
+                }
+            }
+        }
+        let whole = self.backend.trim(lane, slot, there as u32);
+        (slot, if whole { there } else { 0 })
+    }
+
+    /// Keeps the opening that a sequence has just computed. One that was computed for this alone is done.
+    fn keep(&mut self, at: (Lane, Slot)) {
+        let state = self.backend.save(at.0, at.1);
+        let sequence = self.seats.get(at).expect("openings are of seated sequences");
+        sequence.keeps = false;
+        let (job, seconds) = (&sequence.job, sequence.effort.as_secs_f64());
+        match state {
+            Ok(state) => self.prefixes.keep(at.0, &job.flow, &job.prompt[..job.opening], state, seconds),
+            Err(reason) => tracing::warn!(reason, flow = %job.flow, "a prefix cannot be kept"),
+        }
+        self.counters.prefix_bytes.store(self.prefixes.bytes() as u64, Relaxed);
+    }
+
     fn count(&self) {
-        self.counters.busy.store(self.seated.len() as u64, Relaxed);
+        self.counters.busy.store(self.seats.taken().len() as u64, Relaxed);
         self.counters.queued.store(self.waiting.len() as u64, Relaxed);
     }
 
@@ -247,21 +334,31 @@ impl<B: Backend> Worker<B> {
         Budget { batch: self.limits.batch, chunk: (chunk as u32).max(8).min(self.limits.batch) }
     }
 
+    /// Sequences whose openings others wait for are as urgent as the most urgent of those.
+    fn urgency(&self) -> HashMap<(Lane, Slot), Class> {
+        let mut urgency = HashMap::new();
+        for (job, lane, _) in &self.waiting {
+            if let Some(at) = self.computes_opening_of(job, *lane) {
+                let class = urgency.entry(at).or_insert(job.class);
+                *class = job.class.min(*class);
+            }
+        }
+        urgency
+    }
+
     /// Computes one batch. An error means that the model is gone.
     fn step(&mut self) -> Result<(), String> {
-        let views: Vec<View> = self
-            .seated
-            .iter()
-            .map(|((lane, slot), s)| View {
-                slot: *slot,
-                lane: *lane,
-                class: s.job.class,
-                served: self.served_of(&s.job.flow),
-                arrival: s.arrival,
-                prompt: s.prompt_left(),
-                blocked: !s.job.reader.has_room(),
-            })
-            .collect();
+        let urgency = self.urgency();
+        let view = |(at, s): (&(Lane, Slot), &Sequence<B::Sampler>)| View {
+            slot: at.1,
+            lane: at.0,
+            class: urgency.get(at).map_or(s.job.class, |class| s.job.class.min(*class)),
+            served: self.served_of(&s.job.flow),
+            arrival: s.arrival,
+            prompt: s.to_next_stop(),
+            blocked: !s.job.reader.has_room(),
+        };
+        let views: Vec<View> = self.seats.taken().iter().map(view).collect();
         let Some((lane, shares)) = schedule::next(&views, self.budget(), self.last) else { return Ok(()) };
         self.last = lane;
         self.compute(lane, &shares)
@@ -278,7 +375,7 @@ impl<B: Backend> Worker<B> {
             Ok(()) => {
                 self.counters.steps.fetch_add(1, Relaxed);
                 self.learn(shares, took);
-                self.settle(lane, shares, &wanted);
+                self.settle(lane, shares, &wanted, took);
                 Ok(())
             }
             Err(Fault::Fatal(reason)) => Err(reason),
@@ -297,7 +394,7 @@ impl<B: Backend> Worker<B> {
     fn entries(&mut self, lane: Lane, shares: &[Share]) -> (Vec<Entry>, Vec<Option<usize>>) {
         let (mut entries, mut wanted) = (Vec::new(), Vec::new());
         for share in shares {
-            let sequence = self.seated.get_mut(&(lane, share.slot)).expect("shares are of seated sequences");
+            let sequence = self.seats.get((lane, share.slot)).expect("shares are of seated sequences");
             sequence.begin();
             let last = sequence.prompt_left() == 0 || sequence.prompt_left() == share.tokens;
             let (from, tokens) = sequence.share(share.tokens);
@@ -324,22 +421,32 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn settle(&mut self, lane: Lane, shares: &[Share], wanted: &[Option<usize>]) {
+    fn settle(&mut self, lane: Lane, shares: &[Share], wanted: &[Option<usize>], took: Duration) {
+        let total: u32 = shares.iter().map(|share| share.tokens).sum();
         for (share, entry) in shares.iter().zip(wanted) {
-            let sequence = self.seated.get_mut(&(lane, share.slot)).expect("shares are of seated sequences");
+            let at = (lane, share.slot);
+            let sequence = self.seats.get(at).expect("shares are of seated sequences");
             if sequence.prompt_left() > 0 {
                 self.counters.prompt.fetch_add(u64::from(share.tokens), Relaxed);
+                sequence.effort += took.mul_f64(f64::from(share.tokens) / f64::from(total));
             }
             sequence.advance(share.tokens);
+            let (opens, ahead) = (sequence.is_at_opening(), sequence.job.class == Class::Ahead);
             *self.served.entry(sequence.job.flow.clone()).or_default() += u64::from(share.tokens);
-            if let Some(entry) = entry {
-                self.sample(lane, share.slot, *entry);
+            if opens {
+                self.keep(at);
+            }
+            match entry {
+                // It was computed for others alone.
+                Some(_) if ahead => self.end(at, Reason::End),
+                Some(entry) => self.sample(lane, share.slot, *entry),
+                None => {}
             }
         }
     }
 
     fn sample(&mut self, lane: Lane, slot: Slot, entry: usize) {
-        let sequence = self.seated.get_mut(&(lane, slot)).expect("sampled sequences are seated");
+        let sequence = self.seats.get((lane, slot)).expect("sampled sequences are seated");
         let went = match self.backend.sample(lane, entry, &mut sequence.sampler) {
             Err(reason) => return self.fail(lane, slot, Error::Model(reason)),
             Ok(Sampled::End) => Went::Over(Reason::End),
@@ -348,28 +455,24 @@ impl<B: Backend> Worker<B> {
                 sequence.take(token, &*self.text)
             }
         };
-        if let (Went::Over(reason), Some(sequence)) = (went, self.over(went, lane, slot)) {
+        if let Went::Over(reason) = went {
+            self.end((lane, slot), reason);
+        }
+    }
+
+    /// Frees the place of a sequence that is over, before its reader hears of the end. What is in its cells stays there for
+    /// those who begin in the same way, until the place is taken.
+    fn end(&mut self, at: (Lane, Slot), reason: Reason) {
+        let cells = self.seats.get(at).map(|sequence| sequence.cells()).unwrap_or_default();
+        if let Some(sequence) = self.leave(at, cells) {
             self.counters.finished.fetch_add(1, Relaxed);
             sequence.finish(reason);
         }
     }
 
-    /// Frees the place of a sequence that is over, before its reader hears of the end.
-    fn over(&mut self, went: Went, lane: Lane, slot: Slot) -> Option<Sequence<B::Sampler>> {
-        if went == Went::On {
-            return None;
-        }
-        self.backend.forget(lane, slot);
-        let sequence = self.seated.remove(&(lane, slot));
-        self.count();
-        sequence
-    }
-
     fn fail(&mut self, lane: Lane, slot: Slot, error: Error) {
-        self.backend.forget(lane, slot);
-        if let Some(sequence) = self.seated.remove(&(lane, slot)) {
+        if let Some(sequence) = self.leave((lane, slot), Vec::new()) {
             self.counters.failed.fetch_add(1, Relaxed);
-            self.count();
             sequence.fail(error);
         }
     }

@@ -67,7 +67,7 @@ async fn several_share_one_model_and_leave_nothing_behind() {
         assert_eq!((reply, finish.reason), (echo(text), Reason::End));
         assert_eq!(finish.usage.prompt, text.len() as u32 + 1);
     }
-    assert!(probe.cells().is_empty());
+    assert_eq!(probe.cells().len(), 4, "what was said stays in the cells of free slots");
     let stats = engine.stats();
     assert_eq!((stats.finished, stats.busy, stats.queued), (8, 0, 0));
     // Eight one by one would take 17 batches each; four share each batch here.
@@ -234,5 +234,5 @@ async fn hundreds_of_sequences_a_fifth_of_them_dropped_leak_nothing() {
     let stats = engine.stats();
     assert_eq!((stats.finished + stats.cancelled, stats.failed), (501, 0), "{stats:?}");
     assert!(stats.finished >= 401 && stats.cancelled > 0, "{stats:?}");
-    assert!(probe.cells().is_empty(), "{:?}", probe.cells());
+    assert!(probe.cells().len() <= LIMITS.sequences as usize && stats.busy == 0, "{:?}", probe.cells());
 }

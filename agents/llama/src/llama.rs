@@ -13,8 +13,10 @@ use crate::gguf;
 use crate::raw::{Adapter, Chain, Context, Model, Shape};
 use crate::text::Vocabulary;
 
-/// Tokens in a batch: large enough to use the cores, small enough that a cancel is seen soon.
-const BATCH: u32 = 512;
+/// Tokens in a batch on the CPU: as fast per token as any, and small enough that whoever comes is seen soon.
+const BATCH: u32 = 128;
+/// Tokens in a batch where a GPU computes, which wants more at once.
+const GPU_BATCH: u32 = 512;
 /// The context when nobody says otherwise: what a role's prompt, a question and an answer need.
 const CONTEXT: u32 = 4096;
 /// Adapters per engine: each has a context of its own, which costs memory.
@@ -65,6 +67,11 @@ pub enum Error {
     },
 }
 
+fn batch() -> u32 {
+    let on_cpu = crate::devices().iter().all(|device| matches!(device.backend.as_str(), "CPU" | "BLAS"));
+    if on_cpu { BATCH } else { GPU_BATCH }
+}
+
 /// A loaded model.
 pub struct Llama {
     // Contexts come first: they are dropped before the model that they refer to.
@@ -97,7 +104,7 @@ impl Llama {
         let context = options.context.unwrap_or(CONTEXT.min(trained));
         // An embedding model computes a text in one piece, so its batch is its context.
         let context = if options.embedding { context.min(trained) } else { context };
-        let (sequences, batch) = if options.embedding { (1, context) } else { (options.sequences, BATCH) };
+        let (sequences, batch) = if options.embedding { (1, context) } else { (options.sequences, batch()) };
         let shape = Shape { context, sequences, batch, threads: options.threads, embedding: options.embedding };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
         let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
@@ -124,7 +131,7 @@ impl Llama {
             return Ok((vec![0.0; self.model.width()], 0));
         }
         let context = &mut self.lanes[0];
-        context.forget(0);
+        context.trim(0, 0);
         let entries = tokens.iter().zip(0u32..).map(|(token, at)| (*token, at, 0, true));
         let entries: Vec<_> = entries.collect();
         context.decode(entries.into_iter()).map_err(|code| format!("llama_decode gave {code}"))?;
@@ -223,10 +230,21 @@ impl Backend for Llama {
         Ok(Sampled::Token(Token(token)))
     }
 
-    fn forget(&mut self, lane: Lane, slot: Slot) {
-        if let Some(context) = self.context(lane) {
-            context.forget(slot.0);
-        }
+    fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool {
+        let Some(context) = self.context(lane) else { return false };
+        // The whole can always be removed.
+        context.trim(slot.0, from) || (context.trim(slot.0, 0) && from == 0)
+    }
+
+    fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {
+        let context = self.context(lane).ok_or("there is no such lane")?;
+        context.save(slot.0).ok_or_else(|| "llama.cpp cannot give the state of a sequence of this model".to_owned())
+    }
+
+    fn restore(&mut self, lane: Lane, slot: Slot, state: &[u8]) -> Result<(), String> {
+        let context = self.context(lane).ok_or("there is no such lane")?;
+        let done = context.restore(slot.0, state);
+        done.then_some(()).ok_or_else(|| "llama.cpp cannot take the state of a sequence".to_owned())
     }
 
     fn embed(&mut self, texts: &[String]) -> Result<Embedded, String> {

@@ -287,16 +287,46 @@ impl Context {
         }
     }
 
-    /// Frees the cells of one sequence.
-    pub(crate) fn forget(&mut self, sequence: u32) {
-        if sequence < self.shape.sequences {
-            // SAFETY: a whole sequence can always be removed; models without a cache have no memory object.
-            unsafe {
-                let memory = sys::llama_get_memory(self.context.as_ptr());
-                if !memory.is_null() {
-                    sys::llama_memory_seq_rm(memory, sequence as i32, -1, -1);
-                }
-            }
+    /// Frees the cells of one sequence from a position on. False if the model cannot free a part of them.
+    pub(crate) fn trim(&mut self, sequence: u32, from: u32) -> bool {
+        if sequence >= self.shape.sequences {
+            return false;
+        }
+        // SAFETY: the sequence exists; llama.cpp answers false where only the whole can be removed. Models without a cache
+        // have no memory object.
+        unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            memory.is_null() || sys::llama_memory_seq_rm(memory, sequence as i32, from as i32, -1)
+        }
+    }
+
+    /// The cells of one sequence as bytes; `None` if llama.cpp cannot give them.
+    pub(crate) fn save(&mut self, sequence: u32) -> Option<Vec<u8>> {
+        if sequence >= self.shape.sequences {
+            return None;
+        }
+        // SAFETY: the sequence exists; llama.cpp writes at most as many bytes as the buffer has, and says how many.
+        unsafe {
+            let size = sys::llama_state_seq_get_size(self.context.as_ptr(), sequence as i32);
+            let mut bytes = vec![0u8; size];
+            let written =
+                sys::llama_state_seq_get_data(self.context.as_ptr(), bytes.as_mut_ptr(), size, sequence as i32);
+            (written > 0 && written <= size).then(|| {
+                bytes.truncate(written);
+                bytes
+            })
+        }
+    }
+
+    /// Fills the cells of one sequence, which must be empty. The bytes must come from [`Self::save`] of this model and
+    /// adapter: llama.cpp checks their shape, not their meaning.
+    pub(crate) fn restore(&mut self, sequence: u32, bytes: &[u8]) -> bool {
+        if sequence >= self.shape.sequences {
+            return false;
+        }
+        // SAFETY: the sequence exists; llama.cpp reads at most as many bytes as there are and answers 0 for a bad shape.
+        unsafe {
+            sys::llama_state_seq_set_data(self.context.as_ptr(), bytes.as_ptr(), bytes.len(), sequence as i32) > 0
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_engine::{Message, Speaker, Text, Token};
+use artel_engine::{Message, Prompt, Speaker, Text, Token};
 use minijinja::{Environment, ErrorKind, context};
 
 use crate::raw::Model;
@@ -47,10 +47,10 @@ impl Vocabulary {
 impl Text for Vocabulary {
     /// The template is rendered over marks that stand for the messages; the messages themselves are tokenized as plain
     /// text, so that no message can forge a control token such as the end of a turn.
-    fn chat(&self, messages: &[Message]) -> Result<Vec<Token>, String> {
+    fn chat(&self, messages: &[Message]) -> Result<Prompt, String> {
         let marks: Vec<String> = (0..messages.len()).map(|at| format!("\u{E000}{at}\u{E001}")).collect();
         let rendered = self.render(messages, &marks)?;
-        let (mut tokens, mut rest) = (Vec::new(), rendered.as_str());
+        let (mut tokens, mut opening, mut rest) = (Vec::new(), 0, rendered.as_str());
         let tokenize = |text: &str, markers: bool| {
             self.model.tokenize(text, false, markers).ok_or_else(|| "the prompt cannot be tokenized".to_owned())
         };
@@ -59,11 +59,12 @@ impl Text for Vocabulary {
         }
         while let Some((before, at, after)) = next_mark(rest, messages.len()) {
             tokens.extend(tokenize(before, true)?);
+            opening = tokens.len();
             tokens.extend(tokenize(messages[at].text.trim(), false)?);
             rest = after;
         }
         tokens.extend(tokenize(rest, true)?);
-        Ok(tokens.into_iter().map(Token).collect())
+        Ok(Prompt { tokens: tokens.into_iter().map(Token).collect(), opening })
     }
 
     fn bytes(&self, token: Token, out: &mut Vec<u8>) {

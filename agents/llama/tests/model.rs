@@ -183,3 +183,32 @@ fn files_that_are_no_models_are_refused_with_words() {
     let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters/zork.gguf");
     assert!(load(adapter, None).contains("this is an adapter"));
 }
+
+/// The opening is computed once; what follows is the same, whether it was found in the slot, brought back from memory or
+/// computed anew. Every question is asked alone, so that the batches are the same too.
+#[tokio::test]
+async fn an_answer_does_not_depend_on_where_its_opening_came_from() {
+    let model = || Llama::load(Options { sequences: 2, ..options("SmolLM2-135M-Instruct.Q4_1.gguf") });
+    let spawn = async |prefixes| {
+        let options = artel_engine::Options { prefixes, ..artel_engine::Options::default() };
+        Handle::spawn("test", options, move || model().map_err(|e| e.to_string())).await.unwrap()
+    };
+    let prompt = "You know capitals, rivers and mountains, and you answer each question in one short sentence.";
+    let said = async |engine: &Handle, system: &str, user: &str| answer(engine, ask(system, user)).await.unwrap();
+    let (fresh, keeps) = (spawn(0).await, spawn(1 << 28).await);
+    for text in ["What is the capital of Italy?", "Name a river.", "What is the highest mountain?"] {
+        // Nothing of it is in any slot: others have used both.
+        for other in ["You bake bread.", "You build boats."] {
+            said(&fresh, other, "Hello?").await;
+            said(&keeps, other, "Hello?").await;
+        }
+        let computed = said(&fresh, prompt, text).await;
+        let shared = said(&keeps, prompt, text).await;
+        assert_eq!(computed.0, shared.0);
+        let again = said(&keeps, prompt, text).await;
+        assert_eq!(again.0, shared.0, "from what was left in the slot");
+        assert_eq!(again.1.usage.computed, 1);
+    }
+    assert!(keeps.stats().prefix_bytes > 0 && fresh.stats().prefix_bytes == 0);
+    assert!(keeps.stats().prompt < fresh.stats().prompt);
+}

@@ -1,14 +1,14 @@
 //! The work of one step: from templates to a request, from a stream to an output.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use artel_engine as engine;
-use artel_roles::{Overflow, Template};
+use artel_roles::{Overflow, Role, Template};
 use artel_task::event::{Class, Code, Failure, Output, Timings, Usage};
 use ractor::{ActorRef, call};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Job;
 use crate::feed::{Live, Stage};
@@ -56,44 +56,11 @@ impl Job {
             Some(template) => render(template)?,
             None => self.input.clone(),
         };
-        let message = |speaker, text| engine::Message { speaker, text };
-        let sampling = &role.sampling;
-        Ok(engine::Request {
-            flow: role.name.as_str().into(),
-            class: match self.class {
-                Class::Interactive => engine::Class::Interactive,
-                Class::Batch => engine::Class::Batch,
-            },
-            messages: vec![message(engine::Speaker::System, system), message(engine::Speaker::User, user)],
-            adapter: self.adapter()?,
-            sampling: engine::Sampling {
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                top_k: sampling.top_k,
-                min_p: sampling.min_p,
-                repeat_penalty: sampling.repeat_penalty,
-                seed: sampling.seed,
-            },
-            max_tokens: sampling.max_tokens,
-            stop: sampling.stop.clone(),
-            schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
-            overflow: match role.overflow {
-                Overflow::Reject => engine::Overflow::Reject,
-                Overflow::Truncate => engine::Overflow::Truncate,
-            },
-        })
-    }
-
-    fn adapter(&self) -> Result<Option<(PathBuf, f32)>, Failure> {
-        let Some(adapter) = &self.role.adapter else { return Ok(None) };
-        let candidates = adapter.candidates(&self.models);
-        let found = candidates.iter().find(|path| path.exists());
-        let found = found.ok_or_else(|| {
-            let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-            let message = format!("role `{}`: its adapter is not there; tried {}", self.role.name, tried.join(", "));
-            failure(Code::ModelUnavailable, message)
-        })?;
-        Ok(Some((found.clone(), adapter.scale)))
+        let class = match self.class {
+            Class::Interactive => engine::Class::Interactive,
+            Class::Batch => engine::Class::Batch,
+        };
+        request(role, &self.models, class, system, user)
     }
 
     async fn listen(&self, mut stream: engine::Stream) -> Result<(String, engine::Finish), Failure> {
@@ -132,6 +99,58 @@ impl Job {
         schema.check(&json).map_err(invalid)?;
         Ok(Output { text, json: Some(json), role })
     }
+}
+
+/// A request of a role's opening alone, if its prompt is the same for every task.
+pub(crate) fn opening(role: &Role, models: &Path) -> Option<engine::Request> {
+    let context = json!({"role": {"name": role.name.as_str(), "description": role.description}});
+    // A prompt that needs more is another one for each task.
+    let system = role.prompt.render(context).ok()?;
+    request(role, models, engine::Class::Ahead, system, String::new()).ok()
+}
+
+fn request(
+    role: &Role,
+    models: &Path,
+    class: engine::Class,
+    system: String,
+    user: String,
+) -> Result<engine::Request, Failure> {
+    let message = |speaker, text| engine::Message { speaker, text };
+    let sampling = &role.sampling;
+    Ok(engine::Request {
+        flow: role.name.as_str().into(),
+        class,
+        messages: vec![message(engine::Speaker::System, system), message(engine::Speaker::User, user)],
+        adapter: adapter(role, models)?,
+        sampling: engine::Sampling {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            min_p: sampling.min_p,
+            repeat_penalty: sampling.repeat_penalty,
+            seed: sampling.seed,
+        },
+        max_tokens: sampling.max_tokens,
+        stop: sampling.stop.clone(),
+        schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
+        overflow: match role.overflow {
+            Overflow::Reject => engine::Overflow::Reject,
+            Overflow::Truncate => engine::Overflow::Truncate,
+        },
+    })
+}
+
+fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
+    let Some(adapter) = &role.adapter else { return Ok(None) };
+    let candidates = adapter.candidates(models);
+    let found = candidates.iter().find(|path| path.exists());
+    let found = found.ok_or_else(|| {
+        let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let message = format!("role `{}`: its adapter is not there; tried {}", role.name, tried.join(", "));
+        failure(Code::ModelUnavailable, message)
+    })?;
+    Ok(Some((found.clone(), adapter.scale)))
 }
 
 /// What an attempt has said so far, as it goes to those who watch.

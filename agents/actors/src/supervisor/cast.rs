@@ -49,7 +49,25 @@ impl State {
         let (keeper, _) = Keeper::spawn_linked(None, Keeper, arguments, me.get_cell()).await?;
         self.who.insert(keeper.get_id(), Who::Keeper(model.clone()));
         self.cast.keepers.push((model.clone(), keeper.clone()));
+        self.prime(model, &keeper);
         Ok(keeper)
+    }
+
+    /// Tells a keeper which prompts the catalog's roles begin with.
+    fn prime(&self, model: &Arc<Model>, keeper: &ActorRef<keeper::Message>) {
+        let roles = self.catalog.roles().values().filter(|role| role.model == model.name);
+        let openings = roles.filter_map(|role| expert::opening(role, &self.links.models)).collect();
+        // A keeper that has just ended is started again, and told again.
+        let _ = keeper.cast(keeper::Message::Prime(openings));
+    }
+
+    /// Tells all keepers, after a change of the catalog.
+    pub(super) fn prime_all(&self) {
+        for (model, keeper) in &self.cast.keepers {
+            if self.catalog.model(model.name.as_str()) == Some(model) {
+                self.prime(model, keeper);
+            }
+        }
     }
 
     pub(super) async fn router(&mut self, me: &ActorRef<Message>) -> Result<ActorRef<router::Message>, SpawnErr> {

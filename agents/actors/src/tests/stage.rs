@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use artel_engine::backend::{Entry, Fault, Limits};
-use artel_engine::scripted::{Gate, Probe, Scripted};
+use artel_engine::scripted::{Gate, Scripted};
 use artel_engine::{Handle, Options as EngineOptions};
 use artel_journal::Journal;
 use artel_roles::{Catalog, Model, Source, shipped};
@@ -88,7 +88,6 @@ type Accident = Arc<dyn Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Script {
     pub(super) gate: Gate,
-    pub(super) probe: Arc<std::sync::Mutex<Option<Probe>>>,
     pub(super) loads: Arc<AtomicU32>,
     pub(super) broken: Option<String>,
     pub(super) accident: Option<Accident>,
@@ -97,7 +96,7 @@ pub(super) struct Script {
 impl Script {
     /// An engine that stands at a gate before each batch.
     pub(super) fn gated() -> Self {
-        Self { gate: Gate::default(), probe: Arc::default(), loads: Arc::default(), broken: None, accident: None }
+        Self { gate: Gate::default(), loads: Arc::default(), broken: None, accident: None }
     }
 
     pub(super) fn open() -> Self {
@@ -126,13 +125,12 @@ impl Loader for Script {
             return Err(reason.clone());
         }
         let chat = model.name.as_str() == "talk";
-        let (gate, probe, accident) = (self.gate.clone(), self.probe.clone(), self.accident.clone());
+        let (gate, accident) = (self.gate.clone(), self.accident.clone());
         let load = move || {
             let limits = Limits { context: 4096, sequences: 4, batch: 256 };
             let mut scripted = Scripted::new(limits, reply);
             if chat {
                 scripted = scripted.with_gate(&gate);
-                *probe.lock().unwrap() = Some(scripted.probe());
                 if let Some(accident) = accident {
                     scripted = scripted.with_accident(move |n, batch| accident(n, batch));
                 }

@@ -1,0 +1,211 @@
+//! Beginnings of prompts are computed once, whoever comes when; the scripted model checks that nobody runs on another's.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::Arc;
+
+use artel_engine::backend::Limits;
+use artel_engine::scripted::{Gate, Scripted};
+use artel_engine::{
+    Chunk, Class, Error, Finish, Handle, Message, Options, Overflow, Request, Sampling, Speaker, Stream,
+};
+use proptest::prelude::*;
+
+const LIMITS: Limits = Limits { context: 512, sequences: 4, batch: 32 };
+
+/// The instructions of a role, long enough to be kept.
+fn opening(role: &str) -> String {
+    format!("{role} is who you are, and you answer everything that you are asked in a few words.")
+}
+
+fn ask(role: &str, text: &str) -> Request {
+    let message = |speaker, text: &str| Message { speaker, text: text.to_owned() };
+    Request {
+        flow: Arc::from(role),
+        class: Class::Interactive,
+        messages: vec![message(Speaker::System, &opening(role)), message(Speaker::User, text)],
+        adapter: None,
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },
+        max_tokens: 100,
+        stop: Vec::new(),
+        schema: None,
+        overflow: Overflow::Reject,
+    }
+}
+
+fn echo(prompt: &str) -> String {
+    format!("<{}>", prompt.lines().last().unwrap_or_default())
+}
+
+async fn engine(prefixes: usize, gate: &Gate) -> Handle {
+    let model = Scripted::new(LIMITS, echo).with_gate(gate);
+    Handle::spawn("test", Options { prefixes, ..Options::default() }, || Ok(model)).await.unwrap()
+}
+
+async fn read(mut stream: Stream) -> Result<(String, Finish), Error> {
+    let mut text = String::new();
+    loop {
+        match stream.recv().await.expect("a stream has an end") {
+            Chunk::Prefill { .. } => {}
+            Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Finished(finish) => return Ok((text, finish)),
+            Chunk::Failed(error) => return Err(error),
+        }
+    }
+}
+
+async fn open(prefixes: usize) -> Handle {
+    let gate = Gate::default();
+    gate.open();
+    engine(prefixes, &gate).await
+}
+
+/// Tokens of a role's opening, its line end included.
+fn length(role: &str) -> u64 {
+    opening(role).chars().count() as u64 + 1
+}
+
+#[tokio::test]
+async fn eight_that_come_at_once_compute_their_opening_once() {
+    let gate = Gate::default();
+    let engine = engine(1 << 20, &gate).await;
+    let questions: Vec<String> = (0..8).map(|n| format!("{n}. question")).collect();
+    let asked = questions.iter().map(|text| engine.generate(ask("sailor", text)));
+    let streams = futures::future::try_join_all(asked).await.unwrap();
+    gate.open();
+    for (text, stream) in questions.iter().zip(streams) {
+        assert_eq!(read(stream).await.unwrap().0, format!("<{text}>"));
+    }
+    let (stats, own) = (engine.stats(), "n. question\n".len() as u64);
+    assert_eq!(stats.prompt, length("sailor") + 8 * own, "{stats:?}");
+    assert_eq!(stats.shared, 7 * length("sailor"), "{stats:?}");
+}
+
+#[tokio::test]
+async fn an_opening_is_found_again_when_others_have_used_every_slot() {
+    let engine = open(1 << 20).await;
+    let roles = ["sailor", "baker", "tinker", "miller", "cook", "groom"];
+    for round in 0..3 {
+        for role in roles {
+            let (text, finish) = read(engine.generate(ask(role, "hello")).await.unwrap()).await.unwrap();
+            assert_eq!(text, "<hello>");
+            let computed = u64::from(finish.usage.computed);
+            assert!(if round == 0 { computed > length(role) } else { computed <= 6 }, "{role}: {finish:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_budget_only_what_is_left_in_a_slot_is_shared() {
+    let engine = open(0).await;
+    let usage =
+        async |role: &str, text: &str| read(engine.generate(ask(role, text)).await.unwrap()).await.unwrap().1.usage;
+    let first = usage("sailor", "hello").await;
+    let second = usage("sailor", "help").await;
+    assert_eq!((first.computed, second.computed), (first.prompt, "p\n".len() as u32));
+    assert_eq!(engine.stats().prefix_bytes, 0);
+}
+
+#[tokio::test]
+async fn what_was_computed_ahead_is_there_for_the_first_question() {
+    let engine = open(1 << 20).await;
+    engine.prime(ask("sailor", "")).await.unwrap();
+    engine.prime(ask("sailor", "")).await.unwrap();
+    assert_eq!(engine.stats().prompt, length("sailor"));
+    let (_, finish) = read(engine.generate(ask("sailor", "hello")).await.unwrap()).await.unwrap();
+    assert_eq!(finish.usage.computed, "hello\n".len() as u32);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_opening_computes_it_when_the_first_one_leaves() {
+    let gate = Gate::default();
+    let engine = engine(1 << 20, &gate).await;
+    let first = engine.generate(ask("sailor", "first")).await.unwrap();
+    gate.pass(1);
+    let second = engine.generate(ask("sailor", "second")).await.unwrap();
+    drop(first);
+    gate.open();
+    let (text, finish) = read(second).await.unwrap();
+    assert_eq!((text.as_str(), finish.usage.computed), ("<second>", finish.usage.prompt));
+}
+
+#[tokio::test]
+async fn adapters_never_share() {
+    let engine = open(1 << 20).await;
+    for round in 0..2 {
+        for adapter in ["a.gguf", "b.gguf"] {
+            let request = Request { adapter: Some((adapter.into(), 1.0)), ..ask("sailor", "hello") };
+            let (_, finish) = read(engine.generate(request).await.unwrap()).await.unwrap();
+            assert_eq!(finish.usage.computed == finish.usage.prompt, round == 0, "{adapter}");
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Arrival {
+    role: usize,
+    adapter: Option<usize>,
+    text: String,
+    class: Class,
+    /// Reads so many chunks and goes; none stays to the end.
+    leaves: Option<usize>,
+}
+
+prop_compose! {
+    fn arrival()(
+        role in 0..6usize,
+        adapter in prop::option::weighted(0.3, 0..2usize),
+        text in "[a-c]{1,400}",
+        class in 0..3usize,
+        leaves in prop::option::weighted(0.2, 0..5usize),
+    ) -> Arrival {
+        let class = [Class::Interactive, Class::Batch, Class::Router][class];
+        Arrival { role, adapter, text, class, leaves }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// The scripted model asserts that each sequence runs on its own prompt, in its own lane, without gaps.
+    #[test]
+    fn no_order_of_arrivals_starves_leaks_or_mixes(
+        arrivals in prop::collection::vec(arrival(), 1..120),
+        budget in prop_oneof![Just(0usize), Just(2000), Just(1 << 20)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let engine = open(budget).await;
+            let one = |arrival: Arrival| {
+                let engine = engine.clone();
+                async move {
+                    let role = ["a", "b", "c", "d", "e", "f"][arrival.role];
+                    let adapter = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0));
+                    let request = Request { adapter, class: arrival.class, ..ask(role, &arrival.text) };
+                    let mut stream = match engine.generate(request).await {
+                        Ok(stream) => stream,
+                        Err(Error::Overflow { .. }) => return 0,
+                        Err(error) => panic!("{error}"),
+                    };
+                    let Some(reads) = arrival.leaves else {
+                        // What does not fit into max_tokens is cut.
+                        let expected: String = format!("<{}>", arrival.text).chars().take(100).collect();
+                        assert_eq!(read(stream).await.unwrap().0, expected);
+                        return 1;
+                    };
+                    for _ in 0..reads {
+                        if stream.recv().await.is_none() {
+                            break;
+                        }
+                    }
+                    1
+                }
+            };
+            let begun: u64 = futures::future::join_all(arrivals.into_iter().map(one)).await.into_iter().sum();
+            read(engine.generate(ask("a", "last")).await.unwrap()).await.unwrap();
+            let stats = engine.stats();
+            assert_eq!((stats.busy, stats.queued, stats.failed), (0, 0, 0), "{stats:?}");
+            assert_eq!(stats.finished + stats.cancelled, begun + 1, "{stats:?}");
+            assert!(stats.prefix_bytes <= budget as u64, "{stats:?}");
+        });
+    }
+}
