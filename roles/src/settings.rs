@@ -31,6 +31,10 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// `gap`: the gap between tokens to aim at while prompts are read beside running answers.
     pub gap: Option<Duration>,
+    /// `prefixes.memory`: MiB of host memory, for each model, for what roles say before every question.
+    pub prefix_memory_mib: Option<u32>,
+    /// `prefixes.disk`: MiB on disk for the same, for all models together.
+    pub prefix_disk_mib: Option<u32>,
     /// `grace`: how long running tasks may go on when the daemon is asked to stop.
     pub grace: Option<Duration>,
     /// `retention.tasks`: ended tasks to keep at most.
@@ -78,8 +82,21 @@ impl Settings {
             threads: f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report)),
             gap: f.get("gap").and_then(|n| duration(n, "`gap`", Duration::from_millis(1)..=DAY, report)),
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
+            prefix_memory_mib: None,
+            prefix_disk_mib: None,
             keep_tasks: None,
             keep_age: None,
+        };
+        let settings = match f.get("prefixes").and_then(|n| Fields::open(n, "`prefixes`", report)) {
+            Some(mut f) => {
+                let mut mib = |key: &'static str, report: &mut Report<'_>| {
+                    f.get(key).and_then(|n| integer(n, &format!("`{key}` in MiB"), 0..=1_048_576, report))
+                };
+                let (prefix_memory_mib, prefix_disk_mib) = (mib("memory", report), mib("disk", report));
+                f.finish(&[], report);
+                Self { prefix_memory_mib, prefix_disk_mib, ..settings }
+            }
+            None => settings,
         };
         let retention = f.get("retention").and_then(|n| Fields::open(n, "`retention`", report));
         f.finish(&[("age", "retention")], report);
@@ -114,13 +131,14 @@ mod tests {
     fn settings_say_what_they_say() {
         let settings = parse(
             "listen: 127.0.0.1:7430\ndata: /var/lib/artel\ncatalog: catalog\ngraph: mentor\ntasks: 5\ngrace: 30s\n\
-             retention: {tasks: 10, age: 30d}\n",
+             retention: {tasks: 10, age: 30d}\nprefixes: {memory: 64, disk: 0}\n",
         );
         let settings = settings.unwrap();
         assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
         assert_eq!(settings.data.as_deref(), Some(Path::new("/var/lib/artel")));
         assert_eq!((settings.tasks, settings.grace), (Some(5), Some(Duration::from_secs(30))));
         assert_eq!((settings.keep_tasks, settings.keep_age), (Some(10), Some(Duration::from_secs(30 * 86_400))));
+        assert_eq!((settings.prefix_memory_mib, settings.prefix_disk_mib), (Some(64), Some(0)));
         assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
     }
 

@@ -219,3 +219,30 @@ async fn tasks_are_listed_in_pages_by_state_graph_role_and_label() {
     let failed = v1::ListTasksRequest { states: vec![v1::TaskState::Failed.into()], ..Default::default() };
     assert!(list(failed).await.tasks.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_was_asked_before_is_warm_after_a_restart() {
+    let yaml = "model: talk\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 1024\n---\n\
+                role: sage\ndescription: D.\nmodel: talk\nprompt: |\n  You know much and say little. You were asked many \
+                things by many people, and you have never said more than was needed. Answer in three words.\n\
+                sampling: {temperature: 0, max_tokens: 8}\n";
+    let daemon = daemon().with_yaml(yaml).start().await;
+    let usage = async |daemon: &artel_tests::Daemon, text: &str| {
+        let mut run = daemon.run(ask(text).of_role("sage")).await;
+        run.end().await.text();
+        let usage = daemon.task(&run.id).await.usage.unwrap();
+        assert_eq!(usage.shared_tokens + usage.computed_tokens, usage.prompt_tokens, "{usage:?}");
+        usage
+    };
+    usage(&daemon, "Who are you?").await;
+    let warm = usage(&daemon, "What do you know?").await;
+    assert!(warm.shared_tokens > 30, "{warm:?}");
+    daemon.signal(Signal::SIGTERM);
+    let daemon = daemon.again().await;
+    let again = usage(&daemon, "Where do you live?").await;
+    assert_eq!(again.shared_tokens, warm.shared_tokens);
+    // Nothing else was computed on this model: the opening came from disk.
+    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    let totals = engines.iter().find(|engine| engine.model == "talk").and_then(|engine| engine.totals).unwrap();
+    assert_eq!(totals.computed_tokens, again.computed_tokens, "{totals:?}");
+}

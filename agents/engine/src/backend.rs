@@ -120,6 +120,9 @@ pub trait Backend: 'static {
     fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Self::Sampler) -> Result<Sampled, String>;
     /// Frees the cells of a sequence from this position on. False if the model cannot free a part of them: then all are.
     fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool;
+    /// Whose cells a lane's are: a hash of whatever makes cells of another kind, the model's content, the adapter and its
+    /// scale, and the form of the cache.
+    fn fingerprint(&self, lane: Lane) -> [u8; 32];
     /// The cells of a sequence as bytes, which [`Self::restore`] takes back into any slot of the same lane.
     fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String>;
     /// Fills the cells of an empty slot.

@@ -11,6 +11,7 @@ use crate::backend::{Backend, Embedded, Limits, Prompt, Text};
 use crate::prefix::SHORTEST;
 use crate::request::{Chunk, Class, Error, Message, Overflow, Request, Speaker};
 use crate::sequence::{Job, Reader};
+use crate::shelf;
 use crate::turn::Turn;
 use crate::worker::{Command, Worker};
 
@@ -30,13 +31,15 @@ pub struct Options {
     pub turn: Option<Turn>,
     /// Bytes of host memory for beginnings of prompts; 0 keeps none.
     pub prefixes: usize,
+    /// Where these are kept on disk too, for the next start.
+    pub shelf: Option<shelf::Options>,
 }
 
 impl Default for Options {
     /// A queue far above what a person starts by hand; a gap at which text still seems to flow; a gibibyte, which is some
     /// seventy prompts of a small model or seven of a large one.
     fn default() -> Self {
-        Self { queue: 1024, gap: Duration::from_millis(150), turn: None, prefixes: 1 << 30 }
+        Self { queue: 1024, gap: Duration::from_millis(150), turn: None, prefixes: 1 << 30, shelf: None }
     }
 }
 

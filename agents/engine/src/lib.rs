@@ -18,6 +18,7 @@ pub mod scripted;
 
 mod seats;
 mod sequence;
+pub mod shelf;
 mod turn;
 mod worker;
 

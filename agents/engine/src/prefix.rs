@@ -56,13 +56,13 @@ impl Prefixes {
     }
 
     /// Keeps a beginning that took so many seconds to compute, if it is worth more than what would have to go for it.
-    pub(crate) fn keep(&mut self, lane: Lane, flow: &Arc<str>, tokens: &[Token], state: Vec<u8>, seconds: f64) {
+    pub(crate) fn keep(&mut self, lane: Lane, flow: &Arc<str>, tokens: &[Token], state: &Arc<[u8]>, seconds: f64) {
         if state.len() > self.budget || self.has(lane, tokens) {
             return;
         }
         let worth = self.inflation + seconds / state.len().max(1) as f64;
         self.bytes += state.len();
-        let (tokens, state) = (tokens.into(), state.into());
+        let (tokens, state) = (tokens.into(), state.clone());
         self.kept.push(Kept { lane, flow: flow.clone(), tokens, state, seconds, worth });
         while self.bytes > self.budget {
             self.evict();
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn the_longest_beginning_of_the_same_lane_is_found() {
         let mut prefixes = Prefixes::new(100);
-        prefixes.keep(Lane(0), &flow("a"), &tokens("You"), vec![1; 3], 1.0);
-        prefixes.keep(Lane(0), &flow("a"), &tokens("You are"), vec![2; 7], 1.0);
-        prefixes.keep(Lane(1), &flow("a"), &tokens("You are a"), vec![3; 9], 1.0);
+        prefixes.keep(Lane(0), &flow("a"), &tokens("You"), &[1; 3].into(), 1.0);
+        prefixes.keep(Lane(0), &flow("a"), &tokens("You are"), &[2; 7].into(), 1.0);
+        prefixes.keep(Lane(1), &flow("a"), &tokens("You are a"), &[3; 9].into(), 1.0);
         assert_eq!(prefixes.find(Lane(0), &tokens("You are a sailor")).unwrap(), (7, vec![2; 7].into()));
         assert_eq!(prefixes.find(Lane(0), &tokens("Your")).unwrap().0, 3);
         assert_eq!(prefixes.find(Lane(0), &tokens("You are")).unwrap().0, 3, "the last token is computed");
@@ -124,16 +124,16 @@ mod tests {
     #[test]
     fn what_is_expected_stays_longest_and_then_what_is_dear_and_used() {
         let mut prefixes = Prefixes::new(30);
-        prefixes.keep(Lane(0), &flow("cheap"), &tokens("cheap."), vec![0; 10], 1.0);
-        prefixes.keep(Lane(0), &flow("dear"), &tokens("dear.."), vec![0; 10], 5.0);
-        prefixes.keep(Lane(0), &flow("next"), &tokens("next.."), vec![0; 10], 0.5);
+        prefixes.keep(Lane(0), &flow("cheap"), &tokens("cheap."), &[0; 10].into(), 1.0);
+        prefixes.keep(Lane(0), &flow("dear"), &tokens("dear.."), &[0; 10].into(), 5.0);
+        prefixes.keep(Lane(0), &flow("next"), &tokens("next.."), &[0; 10].into(), 0.5);
         prefixes.expect(&flow("next"), true);
-        prefixes.keep(Lane(0), &flow("new"), &tokens("new..."), vec![0; 10], 2.0);
+        prefixes.keep(Lane(0), &flow("new"), &tokens("new..."), &[0; 10].into(), 2.0);
         assert!(!prefixes.has(Lane(0), &tokens("cheap.")) && prefixes.has(Lane(0), &tokens("next..")));
         prefixes.expect(&flow("next"), false);
-        prefixes.keep(Lane(0), &flow("newer"), &tokens("newer."), vec![0; 10], 2.0);
+        prefixes.keep(Lane(0), &flow("newer"), &tokens("newer."), &[0; 10].into(), 2.0);
         assert!(!prefixes.has(Lane(0), &tokens("next..")) && prefixes.has(Lane(0), &tokens("dear..")));
-        prefixes.keep(Lane(0), &flow("huge"), &tokens("huge.."), vec![0; 31], 99.0);
+        prefixes.keep(Lane(0), &flow("huge"), &tokens("huge.."), &[0; 31].into(), 99.0);
         assert_eq!(prefixes.bytes(), 30);
     }
 
@@ -148,7 +148,7 @@ mod tests {
                 if let Some((length, _)) = prefixes.find(Lane(lane), &prompt) {
                     prop_assert!(length < prompt.len() && prefixes.has(Lane(lane), &prompt[..length]));
                 }
-                prefixes.keep(Lane(lane), &flow(&text), &prompt, vec![0; size], 1.0);
+                prefixes.keep(Lane(lane), &flow(&text), &prompt, &vec![0; size].into(), 1.0);
                 prop_assert!(prefixes.bytes() <= 100);
             }
         }

@@ -224,6 +224,10 @@ impl Backend for Scripted {
         true
     }
 
+    fn fingerprint(&self, lane: Lane) -> [u8; 32] {
+        [lane.0 as u8; 32]
+    }
+
     fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {
         let cells = self.cells.get(&(lane, slot)).ok_or("the slot is empty")?;
         let numbers = std::iter::once(lane.0.cast_signed()).chain(cells.iter().map(|token| token.0));

@@ -15,6 +15,7 @@ use crate::request::{Class, Error, Reason};
 use crate::schedule::{self, AGEING, Budget, Share, View, Waiting};
 use crate::seats::Seats;
 use crate::sequence::{Job, Sequence, Went};
+use crate::shelf::Shelf;
 use crate::turn::Turn;
 
 /// What other threads ask of the worker.
@@ -39,6 +40,7 @@ pub(crate) struct Worker<B: Backend> {
     waiting: Vec<(Job, Lane, u64)>,
     seats: Seats<Sequence<B::Sampler>>,
     prefixes: Prefixes,
+    shelf: Option<Shelf>,
     served: HashMap<Arc<str>, u64>,
     last: Lane,
     arrivals: u64,
@@ -67,6 +69,7 @@ impl<B: Backend> Worker<B> {
             text,
             seats: Seats::new(limits.sequences),
             prefixes: Prefixes::new(options.prefixes),
+            shelf: options.shelf.as_ref().filter(|_| options.prefixes > 0).and_then(Shelf::open),
             limits,
             options,
             commands,
@@ -271,6 +274,10 @@ impl<B: Backend> Worker<B> {
 
     fn seat(&mut self, job: Job, lane: Lane, arrival: u64) {
         let opening = job.prompt[..job.opening].to_vec();
+        if let Some(shelf) = &mut self.shelf {
+            shelf.add_lane(lane, self.backend.fingerprint(lane));
+        }
+        self.fetch(lane, &job);
         if job.class == Class::Ahead && self.prefixes.has(lane, &opening) {
             return Sequence::new(job, arrival, (), 0, false).finish(Reason::End);
         }
@@ -289,6 +296,17 @@ impl<B: Backend> Worker<B> {
                 self.counters.failed.fetch_add(1, Relaxed);
                 job.fail(Error::Bad(reason));
             }
+        }
+    }
+
+    /// Brings what is on disk of a prompt, and not in memory, back into memory.
+    fn fetch(&mut self, lane: Lane, job: &Job) {
+        let known = self.prefixes.find(lane, &job.prompt).map_or(0, |(length, _)| length);
+        let whole = job.class == Class::Ahead;
+        let found = self.shelf.as_mut().and_then(|shelf| shelf.find(lane, &job.prompt, known, whole));
+        if let Some(found) = found {
+            self.prefixes.keep(lane, &job.flow, &found.tokens, &found.state.into(), found.seconds);
+            self.counters.prefix_bytes.store(self.prefixes.bytes() as u64, Relaxed);
         }
     }
 
@@ -318,7 +336,13 @@ impl<B: Backend> Worker<B> {
         sequence.keeps = false;
         let (job, seconds) = (&sequence.job, sequence.effort.as_secs_f64());
         match state {
-            Ok(state) => self.prefixes.keep(at.0, &job.flow, &job.prompt[..job.opening], state, seconds),
+            Ok(state) => {
+                let (state, opening) = (state.into(), &job.prompt[..job.opening]);
+                self.prefixes.keep(at.0, &job.flow, opening, &state, seconds);
+                if let Some(shelf) = &mut self.shelf {
+                    shelf.put(at.0, opening, &state, seconds);
+                }
+            }
             Err(reason) => tracing::warn!(reason, flow = %job.flow, "a prefix cannot be kept"),
         }
         self.counters.prefix_bytes.store(self.prefixes.bytes() as u64, Relaxed);

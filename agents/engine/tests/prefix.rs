@@ -6,7 +6,7 @@ use std::sync::Arc;
 use artel_engine::backend::Limits;
 use artel_engine::scripted::{Gate, Scripted};
 use artel_engine::{
-    Chunk, Class, Error, Finish, Handle, Message, Options, Overflow, Request, Sampling, Speaker, Stream,
+    Chunk, Class, Error, Finish, Handle, Message, Options, Overflow, Request, Sampling, Speaker, Stream, shelf,
 };
 use proptest::prelude::*;
 
@@ -138,6 +138,28 @@ async fn adapters_never_share() {
             assert_eq!(finish.usage.computed == finish.usage.prompt, round == 0, "{adapter}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_started_again_is_warm() {
+    let dir = tempfile::tempdir().unwrap();
+    let shelf = shelf::Options { dir: dir.path().join("prefixes"), bytes: 1 << 20 };
+    let start = async || {
+        let options = Options { shelf: Some(shelf.clone()), ..Options::default() };
+        Handle::spawn("test", options, || Ok(Scripted::new(LIMITS, echo))).await.unwrap()
+    };
+    let first = start().await;
+    read(first.generate(ask("sailor", "hello")).await.unwrap()).await.unwrap();
+    let adapted = || Request { adapter: Some(("a.gguf".into(), 1.0)), ..ask("sailor", "hello") };
+    read(first.generate(adapted()).await.unwrap()).await.unwrap();
+    first.close().await;
+    let again = start().await;
+    again.prime(ask("sailor", "")).await.unwrap();
+    for request in [ask("sailor", "hello"), adapted()] {
+        let (_, finish) = read(again.generate(request).await.unwrap()).await.unwrap();
+        assert_eq!(finish.usage.computed, "hello\n".len() as u32);
+    }
+    assert_eq!(again.stats().prompt, 2 * "hello\n".len() as u64, "the opening was computed by neither");
 }
 
 #[derive(Debug, Clone)]

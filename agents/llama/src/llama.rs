@@ -7,6 +7,7 @@ use std::sync::Arc;
 use artel_engine::backend::{Entry, Fault, Limits, Sampled, Slot};
 use artel_engine::{Backend, Embedded, Lane, Sampling, Text, Token};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::constraint::{Constraint, Grammars};
 use crate::gguf;
@@ -67,6 +68,18 @@ pub enum Error {
     },
 }
 
+/// The form in which llama.cpp writes the cells of a sequence: its version, and what we set of the cache.
+const STATE_FORM: &str = "llama-cpp-sys-2 0.1.161, f16 keys and values";
+
+fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
 fn batch() -> u32 {
     let on_cpu = crate::devices().iter().all(|device| matches!(device.backend.as_str(), "CPU" | "BLAS"));
     if on_cpu { BATCH } else { GPU_BATCH }
@@ -77,6 +90,7 @@ pub struct Llama {
     // Contexts come first: they are dropped before the model that they refer to.
     lanes: Vec<Context>,
     names: BTreeMap<(PathBuf, u32), Lane>,
+    fingerprints: Vec<[u8; 32]>,
     grammars: Option<Grammars>,
     text: Arc<Vocabulary>,
     model: Arc<Model>,
@@ -109,8 +123,23 @@ impl Llama {
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
         let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
         let text = Arc::new(Vocabulary::new(model.clone(), options.template));
+        let content = match &options.sha256 {
+            Some(sha256) => sha256.as_bytes().to_vec(),
+            None => gguf::sample(&options.path)?.to_vec(),
+        };
+        let fingerprints = vec![fingerprint(&[STATE_FORM.as_bytes(), &content])];
         let (lanes, names, seed) = (vec![base], BTreeMap::new(), std::process::id());
-        Ok(Self { lanes, names, grammars: None, text, model, shape, architecture: header.architecture, seed })
+        Ok(Self {
+            lanes,
+            names,
+            fingerprints,
+            grammars: None,
+            text,
+            model,
+            shape,
+            architecture: header.architecture,
+            seed,
+        })
     }
 
     fn context(&mut self, lane: Lane) -> Option<&mut Context> {
@@ -168,6 +197,8 @@ impl Backend for Llama {
             .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter; its log says why", path.display()))?;
         let context = Context::new(&self.model, self.shape, Some((adapter, scale)))
             .ok_or_else(|| format!("{}: no memory for this adapter's context", path.display()))?;
+        let content = gguf::sample(path).map_err(|e| e.to_string())?;
+        self.fingerprints.push(fingerprint(&[&self.fingerprints[0], &content, &scale.to_le_bytes()]));
         self.lanes.push(context);
         let lane = Lane((self.lanes.len() - 1) as u32);
         self.names.insert(key, lane);
@@ -234,6 +265,10 @@ impl Backend for Llama {
         let Some(context) = self.context(lane) else { return false };
         // The whole can always be removed.
         context.trim(slot.0, from) || (context.trim(slot.0, 0) && from == 0)
+    }
+
+    fn fingerprint(&self, lane: Lane) -> [u8; 32] {
+        self.fingerprints.get(lane.0 as usize).copied().unwrap_or_default()
     }
 
     fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {

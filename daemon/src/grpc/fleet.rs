@@ -139,7 +139,7 @@ fn engine(report: EngineReport) -> Option<v1::Engine> {
         totals: report.stats.map(|stats| v1::EngineTotals {
             sequences: stats.finished + stats.cancelled + stats.failed,
             computed_tokens: stats.prompt,
-            shared_tokens: 0,
+            shared_tokens: stats.shared,
             output_tokens: stats.output,
             busy: None,
         }),

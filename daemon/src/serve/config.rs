@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use artel_actors::Options;
+use artel_engine::shelf;
 use artel_journal::Retention;
 use artel_roles::Settings;
 
@@ -18,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// The gap between tokens to aim at while prompts are read beside running answers.
 const GAP: Duration = Duration::from_millis(150);
 
+/// Beginnings of prompts on disk: some three hundred of a small model.
+const PREFIX_DISK: u64 = 4 << 30;
+
 /// What the daemon runs with.
 #[derive(Debug)]
 pub(super) struct Config {
@@ -26,6 +30,10 @@ pub(super) struct Config {
     pub(super) catalog: Option<PathBuf>,
     pub(super) grace: Duration,
     pub(super) gap: Duration,
+    /// Bytes of host memory for beginnings of prompts, for each engine.
+    pub(super) prefixes: usize,
+    /// The same on disk, for all engines.
+    pub(super) shelf: Option<shelf::Options>,
     /// Threads of the CPU that engines may use.
     pub(super) threads: u32,
     pub(super) crew: Options,
@@ -52,7 +60,13 @@ impl Config {
             tasks: settings.keep_tasks.map_or(retention.tasks, u64::from),
             age: settings.keep_age.unwrap_or(retention.age),
         };
+        let mib = |mib: u32| u64::from(mib) << 20;
+        let disk = settings.prefix_disk_mib.map_or(PREFIX_DISK, mib);
+        let shelf = (disk > 0).then(|| shelf::Options { dir: data.join("prefixes"), bytes: disk });
+        let memory = settings.prefix_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
+            shelf,
+            prefixes: memory.unwrap_or(artel_engine::Options::default().prefixes),
             listen,
             catalog,
             grace: settings.grace.unwrap_or(GRACE),

@@ -23,8 +23,13 @@ pub(super) struct LlamaLoader {
 
 impl LlamaLoader {
     pub(super) fn new(config: &Config) -> Self {
-        let options =
-            artel_engine::Options { gap: config.gap, turn: Some(Turn::default()), ..artel_engine::Options::default() };
+        let options = artel_engine::Options {
+            gap: config.gap,
+            turn: Some(Turn::default()),
+            prefixes: config.prefixes,
+            shelf: config.shelf.clone(),
+            ..artel_engine::Options::default()
+        };
         Self { models: config.crew.models.clone(), threads: config.threads, options }
     }
 }
