@@ -60,6 +60,8 @@ pub(crate) enum Verb {
     Serve(Serve),
     /// Check a catalog without a daemon
     Check(Check),
+    /// Measure this program on this machine, by itself or against another server
+    Bench(Bench),
     /// What needs a daemon.
     #[command(flatten)]
     Client(Client),
@@ -95,6 +97,35 @@ pub(crate) struct Check {
     // Not from ARTEL_MODELS: whether files are looked at is part of the question.
     #[arg(long, value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
+}
+
+/// `artel bench`.
+#[derive(Debug, Flags)]
+pub(crate) struct Bench {
+    /// What to measure
+    #[arg(value_enum)]
+    pub(crate) name: Workload,
+    /// The GGUF file of a chat model; a daemon of its own is started for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+    /// An OpenAI-compatible server with the same model, measured in turn; nothing else should run meanwhile
+    #[arg(long, value_name = "URL")]
+    pub(crate) against: Option<String>,
+    /// How often to measure
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) repeats: u32,
+    /// Threads for the daemon's engine; without it, every core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// 32 tasks over 8 roles with prompts of some 640 tokens, 8 at once, 48 tokens out: cold, warm, after a restart.
+    Roles,
+    /// A stream of tokens while a prompt of some 2000 tokens arrives: the longest gap, and the wait for the long one.
+    Stall,
 }
 
 /// The verbs that talk to a daemon.

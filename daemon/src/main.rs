@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
+mod bench;
 mod check;
 mod client;
 mod grpc;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     match args.verb {
         Verb::Serve(serve) => serve::run(&serve, args.global.json),
         Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
+        Verb::Bench(bench) => bench::run(&bench, &args.global),
         Verb::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(client::run(verb, &args.global)),
             Err(error) => {

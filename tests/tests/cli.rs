@@ -131,3 +131,19 @@ async fn check_reports_every_broken_catalog_without_a_panic() {
     let (code, out, _) = Cli::new(["check"]).run().await;
     assert_eq!((code, out.contains("role")), (0, true), "{out}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bench_measures_a_daemon_of_its_own() {
+    let model = artel_tests::models().join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let bench = Cli::new(["bench", "stall", "--json", "--repeats", "1", "--model"]).arg(&model);
+    let (code, out, err) = bench.run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    let measures = objects(&out);
+    assert_eq!(measures.len(), 2, "{out}");
+    for measure in measures {
+        assert!(measure["values"]["artel"]["median"].as_f64().unwrap() > 0.0, "{measure}");
+        assert!(measure["ratio"].is_null(), "there was nobody to compare with: {measure}");
+    }
+    let (code, _, err) = Cli::new(["bench", "roles", "--model", "missing.gguf"]).run().await;
+    assert_eq!((code, err.contains("missing.gguf")), (1, true), "{err}");
+}

@@ -46,6 +46,8 @@ pub(crate) struct Job {
     /// The text that the role reads unless a template says otherwise.
     pub(crate) input: String,
     pub(crate) class: Class,
+    /// The roles that may work next: what they begin with is worth keeping.
+    pub(crate) next: Vec<RoleName>,
     /// Where adapters are looked for.
     pub(crate) models: Arc<Path>,
     pub(crate) feed: broadcast::Sender<Live>,

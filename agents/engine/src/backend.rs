@@ -34,6 +34,8 @@ pub struct Limits {
     pub sequences: u32,
     /// Tokens in one batch at most.
     pub batch: u32,
+    /// Tokens of one prompt that cost less together than in smaller pieces; 1 if there is no such number.
+    pub grain: u32,
 }
 
 /// One token of a batch.

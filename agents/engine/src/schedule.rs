@@ -1,8 +1,11 @@
 //! What goes into the next batch: a pure function over plain data.
 //!
 //! Decoding sequences come first, one token each; what room is left goes to prompts, in bounded chunks while anybody
-//! decodes, so that no stream stalls behind a long prompt. The order of prompts is class, then fairness between flows by
-//! the tokens they were served, then arrival.
+//! decodes, so that no stream stalls behind a long prompt. Of the prompts of one class the one that is soonest done goes
+//! first, so that it decodes beside the others instead of all being done at the end; to what it still needs is added half of
+//! what its flow was served more than the least served one, so that no flow lives at the cost of another, and none starves.
+
+use std::time::Duration;
 
 use crate::backend::{Lane, Slot};
 use crate::request::Class;
@@ -59,7 +62,8 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
     let ahead = mine().all(|view| view.class == Class::Ahead);
     let mut room = if decoding || ahead { left.min(budget.chunk) } else { left };
     let mut prompts: Vec<&View> = mine().filter(|view| view.prompt > 0).collect();
-    prompts.sort_by_key(|view| (view.class, view.served, view.arrival));
+    let least = awake().map(|view| view.served).min().unwrap_or(0);
+    prompts.sort_by_key(|view| (view.class, u64::from(view.prompt) + (view.served - least) / 2, view.arrival));
     for view in prompts {
         let tokens = view.prompt.min(room);
         if tokens > 0 {
@@ -68,6 +72,21 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
         }
     }
     Some((lane, shares))
+}
+
+/// How many prompt tokens go into a batch beside those who decode: as many as fit into the gap between two tokens of
+/// theirs, at this cost in seconds each (0: not known yet).
+///
+/// Whole grains are cheaper than pieces of one, so one grain may take up to twice the gap; what takes longer is cut after
+/// all. To grains one token is added, because llama.cpp computes one token of each sequence apart from the others.
+pub fn chunk(gap: Duration, cost: f64, grain: u32) -> u32 {
+    let fits = if cost > 0.0 { (gap.as_secs_f64() / cost) as u32 } else { 64 };
+    match grain {
+        0 | 1 => fits.max(8),
+        grain if fits >= grain => fits / grain * grain + 1,
+        grain if fits.saturating_mul(2) >= grain => grain + 1,
+        _ => fits.max(8),
+    }
 }
 
 /// What the scheduler knows of a sequence that waits for a slot.
@@ -86,7 +105,7 @@ pub struct Waiting {
 }
 
 /// After so long a wait a sequence counts as one class more urgent, so that batch work never starves.
-pub const AGEING: std::time::Duration = std::time::Duration::from_secs(30);
+pub const AGEING: Duration = Duration::from_secs(30);
 
 /// Which waiting sequence gets the next free slot of `lane`.
 pub fn admit(waiting: &[Waiting], lane: Lane) -> Option<usize> {
@@ -114,8 +133,25 @@ mod tests {
     }
 
     #[test]
+    fn chunks_are_whole_grains_where_these_fit() {
+        let chunk = |cost, grain| chunk(Duration::from_millis(150), cost, grain);
+        assert_eq!([chunk(0.001, 1), chunk(0.010, 1), chunk(0.1, 1)], [150, 15, 8]);
+        assert_eq!([chunk(0.001, 64), chunk(0.002, 64), chunk(0.004, 64)], [129, 65, 65]);
+        assert_eq!([chunk(0.005, 64), chunk(0.1, 64)], [30, 8], "a grain would take more than twice the gap");
+    }
+
+    #[test]
     fn a_lone_prompt_gets_the_whole_batch() {
         assert_eq!(next(&[view(0, 0, 2000)], BUDGET, Lane(0)).unwrap().1[0].tokens, 64);
+    }
+
+    #[test]
+    fn a_prompt_that_was_begun_is_finished_and_a_short_one_passes_it() {
+        let mut begun = view(0, 0, 36);
+        begun.served = 64;
+        let first = |views: &[View]| next(views, BUDGET, Lane(0)).unwrap().1[0].slot;
+        assert_eq!(first(&[view(1, 0, 100), begun]), Slot(0));
+        assert_eq!(first(&[view(1, 0, 20), begun]), Slot(1));
     }
 
     #[test]

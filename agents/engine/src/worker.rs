@@ -354,8 +354,8 @@ impl<B: Backend> Worker<B> {
     }
 
     fn budget(&self) -> Budget {
-        let chunk = if self.prefill_cost > 0.0 { self.options.gap.as_secs_f64() / self.prefill_cost } else { 64.0 };
-        Budget { batch: self.limits.batch, chunk: (chunk as u32).max(8).min(self.limits.batch) }
+        let chunk = schedule::chunk(self.options.gap, self.prefill_cost, self.limits.grain);
+        Budget { batch: self.limits.batch, chunk: chunk.min(self.limits.batch) }
     }
 
     /// Sequences whose openings others wait for are as urgent as the most urgent of those.
@@ -398,6 +398,7 @@ impl<B: Backend> Worker<B> {
         match computed {
             Ok(()) => {
                 self.counters.steps.fetch_add(1, Relaxed);
+                tracing::trace!(lane = lane.0, sequences = shares.len(), tokens = entries.len(), ?took, "a batch");
                 self.learn(shares, took);
                 self.settle(lane, shares, &wanted, took);
                 Ok(())

@@ -9,7 +9,7 @@ use artel_engine::{
     Chunk, Class, Error, Finish, Handle, Message, Options, Overflow, Reason, Request, Sampling, Speaker, Stream,
 };
 
-const LIMITS: Limits = Limits { context: 256, sequences: 4, batch: 32 };
+const LIMITS: Limits = Limits { context: 256, sequences: 4, batch: 32, grain: 1 };
 
 fn echo(prompt: &str) -> String {
     format!("you said {}", prompt.trim())

@@ -10,7 +10,7 @@ use artel_engine::{
 };
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { context: 512, sequences: 4, batch: 32 };
+const LIMITS: Limits = Limits { context: 512, sequences: 4, batch: 32, grain: 1 };
 
 /// The instructions of a role, long enough to be kept.
 fn opening(role: &str) -> String {

@@ -345,6 +345,8 @@ impl Drop for Context {
 pub(crate) struct Chain {
     chain: NonNull<sys::llama_sampler>,
     candidates: Vec<sys::llama_token_data>,
+    /// The likeliest token is all that is asked for, which needs no candidates.
+    greedy: bool,
 }
 
 impl Chain {
@@ -367,7 +369,8 @@ impl Chain {
             }
             chain
         };
-        Some(Self { chain, candidates: Vec::new() })
+        let greedy = sampling.temperature <= 0.0 && sampling.repeat_penalty == 1.0;
+        Some(Self { chain, candidates: Vec::new(), greedy })
     }
 
     /// Notes a token for the penalties.
@@ -378,6 +381,12 @@ impl Chain {
 
     /// Picks a token among those that are allowed; `None` if none is.
     pub(crate) fn pick(&mut self, logits: &[f32], allowed: impl Fn(u32) -> bool) -> Option<i32> {
+        if self.greedy {
+            let all = (0u32..).zip(logits).filter(|(id, logit)| logit.is_finite() && allowed(*id));
+            // Of equal ones the first, as llama.cpp's own sampler does it.
+            let best = all.reduce(|best, next| if next.1 > best.1 { next } else { best });
+            return best.map(|(id, _)| id as i32);
+        }
         self.candidates.clear();
         let all = (0u32..).zip(logits).filter(|(id, logit)| logit.is_finite() && allowed(*id));
         self.candidates.extend(all.map(|(id, logit)| sys::llama_token_data { id: id as i32, logit: *logit, p: 0.0 }));

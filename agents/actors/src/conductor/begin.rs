@@ -6,7 +6,7 @@ use std::time::Duration;
 use artel_roles::{Role, Template};
 use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{RoleRef, Router, Work};
-use artel_task::{NodeName, StepId};
+use artel_task::{NodeName, RoleName, StepId};
 use ractor::{ActorRef, call_t};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,13 @@ impl Run {
         self.on.catalog.role(name.as_str()).cloned()
     }
 
+    /// The roles of the nodes to which edges lead from a node.
+    fn roles_after(&self, node: &NodeName) -> Vec<RoleName> {
+        let edges = self.on.graph.node(node).map_or(&[][..], |node| &node.next);
+        let targets = edges.iter().filter_map(|edge| edge.to.as_ref());
+        targets.filter_map(|to| self.role_of(to)).map(|role| role.name.clone()).collect()
+    }
+
     /// How often a step may be tried again.
     pub(super) fn retries(&self, step: &StepId) -> u32 {
         self.role_of(&step.visit.node).map_or(retry::ROUTER, |role| role.limits.retries)
@@ -73,6 +80,7 @@ impl Run {
             }),
             input,
             class: if batch { Class::Batch } else { Class::Interactive },
+            next: self.roles_after(&step.visit.node),
             models: self.on.models.clone(),
             feed: self.on.feed.clone(),
             step,

@@ -23,6 +23,7 @@ const SPEED_EVERY: Duration = Duration::from_millis(250);
 impl Job {
     pub(super) async fn work(&self, keeper: &ActorRef<keeper::Message>) -> Result<Outcome, Failure> {
         let handle = self.engine(keeper).await?;
+        let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
         let stream = handle.generate(self.request()?).await.map_err(|e| refused(&e))?;
         let (text, finish) = self.listen(stream).await?;
         let output = self.output(text, finish.reason)?;

@@ -1,0 +1,100 @@
+//! Who is measured: our own daemon, or another server.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::own::Own;
+use super::peer::Peer;
+
+/// A role of a workload.
+#[derive(Debug, Clone)]
+pub(super) struct Role {
+    pub(super) name: String,
+    pub(super) prompt: String,
+    pub(super) max_tokens: u32,
+}
+
+/// When the pieces of an answer came.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) asked: Instant,
+    pub(super) ended: Instant,
+    pub(super) pieces: Vec<Instant>,
+    /// Tokens of the prompt, and those of it that were computed; where the server tells.
+    pub(super) prompt: u64,
+    pub(super) computed: u64,
+    pub(super) output: u64,
+}
+
+impl Answer {
+    /// An answer of which nothing has come yet.
+    pub(super) fn begun() -> Self {
+        let now = Instant::now();
+        Self { asked: now, ended: now, pieces: Vec::new(), prompt: 0, computed: 0, output: 0 }
+    }
+
+    /// How long the first piece took; the end, if the model had nothing to say.
+    pub(super) fn first(&self) -> Duration {
+        *self.pieces.first().unwrap_or(&self.ended) - self.asked
+    }
+}
+
+pub(super) enum Contestant {
+    Own(Box<Own>),
+    Peer(Peer),
+}
+
+impl Contestant {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Own(_) => "artel",
+            Self::Peer(_) => "peer",
+        }
+    }
+
+    /// Makes these roles known, where that means something.
+    pub(super) async fn prepare(&mut self, roles: &[Role]) -> Result<()> {
+        match self {
+            Self::Own(own) => own.prepare(roles).await,
+            Self::Peer(_) => Ok(()),
+        }
+    }
+
+    /// Stops and starts it; false if that is not ours to do.
+    pub(super) async fn restart(&mut self) -> Result<bool> {
+        match self {
+            Self::Own(own) => own.restart().await.map(|()| true),
+            Self::Peer(_) => Ok(false),
+        }
+    }
+
+    /// Who asks: cheap to clone, for many questions at once.
+    pub(super) fn asker(&self) -> Asker {
+        match self {
+            Self::Own(own) => Asker::Own(own.asker()),
+            Self::Peer(peer) => Asker::Peer(peer.clone()),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) enum Asker {
+    Own(super::own::Asker),
+    Peer(Peer),
+}
+
+impl Asker {
+    /// Asks and listens to the end; `heard` is told of each piece.
+    pub(super) async fn ask(
+        &self,
+        role: &Role,
+        question: &str,
+        heard: impl FnMut(usize) + Send + 'static,
+    ) -> Result<Answer> {
+        match self {
+            Self::Own(own) => own.ask(role, question, heard).await,
+            Self::Peer(peer) => peer.ask(role, question, heard).await,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A daemon of our own: started on a free port, with a journal of its own, and stopped when it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use artel_proto::v1;
+use artel_proto::v1::event::Kind;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::contestant::{Answer, Role};
+use crate::client::connect::{Address, Daemon};
+
+/// The context of the model: the longest prompt of a workload and its answer.
+const CONTEXT: u32 = 4096;
+
+pub(super) struct Own {
+    dir: TempDir,
+    model: PathBuf,
+    threads: Option<u32>,
+    child: Child,
+    daemon: Daemon,
+}
+
+#[derive(Clone)]
+pub(super) struct Asker(Daemon);
+
+impl Own {
+    pub(super) async fn start(model: &Path, threads: Option<u32>) -> Result<Self> {
+        let dir = TempDir::new().context("failed to make a directory for the daemon")?;
+        std::fs::create_dir(dir.path().join("catalog")).context("failed to make a directory for the catalog")?;
+        let settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
+        std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
+        let (child, daemon) = launch(dir.path()).await?;
+        Ok(Self { dir, model: model.to_owned(), threads, child, daemon })
+    }
+
+    pub(super) fn asker(&self) -> Asker {
+        Asker(self.daemon.clone())
+    }
+
+    /// The catalog of these roles; on disk too, so that it is there after a restart.
+    pub(super) async fn prepare(&mut self, roles: &[Role]) -> Result<()> {
+        let mut documents = vec![json!({
+            "model": "bench", "file": self.model, "context": CONTEXT, "sequences": 8,
+        })];
+        documents.extend(roles.iter().map(|role| {
+            json!({
+                "role": role.name, "description": "Is measured.", "model": "bench", "prompt": role.prompt,
+                "sampling": {"temperature": 0, "max_tokens": role.max_tokens},
+                "limits": {"concurrency": 64, "queue": 1000, "timeout": "1h", "idle": "1h"},
+            })
+        }));
+        // JSON is YAML.
+        let text = documents.iter().map(|d| format!("---\n{d}\n")).collect::<String>();
+        std::fs::write(self.dir.path().join("catalog/bench.yaml"), &text).context("failed to write the catalog")?;
+        let files = vec![v1::SourceFile { path: "bench.yaml".to_owned(), content: text.into_bytes() }];
+        let request = v1::ApplyRequest { files, expected_version: String::new() };
+        let applied = self.daemon.catalog().apply(request).await.context("failed to apply the catalog")?.into_inner();
+        if let Some(problem) = applied.problems.first() {
+            bail!("the bench's own catalog is refused: {}", problem.message);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        let id = self.child.id().context("the daemon has ended")?;
+        kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).context("failed to stop the daemon")?;
+        let ended = self.child.wait().await.context("failed to wait for the daemon")?;
+        if !ended.success() {
+            bail!("the daemon ended with {ended}");
+        }
+        (self.child, self.daemon) = launch(self.dir.path()).await?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Own {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Own").field("model", &self.model).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+async fn launch(dir: &Path) -> Result<(Child, Daemon)> {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log"));
+    let mut child = Command::new(std::env::current_exe().context("failed to find this program")?)
+        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--config"])
+        .arg(dir.join("settings.yaml"))
+        .arg("--data")
+        .arg(dir.join("data"))
+        .arg("--catalog")
+        .arg(dir.join("catalog"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.context("failed to open the daemon's log")?)
+        .kill_on_drop(true)
+        .spawn()
+        .context("failed to start the daemon")?;
+    let stdout = child.stdout.take().context("the daemon's output is piped")?;
+    let line = BufReader::new(stdout).lines().next_line().await.context("failed to read from the daemon")?;
+    let ready: Option<serde_json::Value> = line.and_then(|line| serde_json::from_str(&line).ok());
+    let listening = ready.as_ref().and_then(|ready| ready["listening"].as_str());
+    let Some(listening) = listening else {
+        bail!("the daemon did not start: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
+    };
+    let address: Address = listening.parse().map_err(anyhow::Error::msg)?;
+    let daemon = Daemon::connect(&address).await.map_err(|_| anyhow::anyhow!("the daemon does not answer"))?;
+    Ok((child, daemon))
+}
+
+impl Asker {
+    pub(super) async fn ask(&self, role: &Role, question: &str, mut heard: impl FnMut(usize)) -> Result<Answer> {
+        let target = Some(v1::submit_request::Target::Role(role.name.clone()));
+        let submit = v1::SubmitRequest { target, input: question.to_owned(), ..v1::SubmitRequest::default() };
+        let mut answer = Answer::begun();
+        let request = v1::RunRequest { submit: Some(submit), cancel_on_disconnect: true };
+        let mut stream = self.0.tasks().run(request).await.context("failed to ask")?.into_inner();
+        while let Some(event) = stream.message().await.context("failed to listen")? {
+            match event.kind {
+                Some(Kind::Token(_)) => {
+                    answer.pieces.push(Instant::now());
+                    heard(answer.pieces.len());
+                }
+                Some(Kind::StepFinished(finished)) => {
+                    let usage = finished.usage.unwrap_or_default();
+                    answer.prompt = usage.prompt_tokens;
+                    answer.computed = usage.computed_tokens;
+                    answer.output = usage.output_tokens;
+                }
+                Some(Kind::Failed(failed)) => bail!("a task failed: {}", failed.failure.unwrap_or_default().message),
+                _ => {}
+            }
+        }
+        answer.ended = Instant::now();
+        Ok(answer)
+    }
+}

@@ -1,0 +1,47 @@
+//! One stream of tokens, and a prompt of some 2000 tokens that arrives meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::sync::mpsc;
+
+use super::contestant::{Answer, Contestant, Role};
+use super::table::Table;
+use super::words;
+
+const LONG: usize = 1950;
+/// Pieces of the stream before the long prompt is sent.
+const BEFORE: usize = 20;
+
+pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
+    let seed = salt * 10_000 + 5;
+    let talker = Role { name: "talker".to_owned(), prompt: "You tell long stories.".to_owned(), max_tokens: 900 };
+    let reader = Role { name: "reader".to_owned(), prompt: "You read.".to_owned(), max_tokens: 8 };
+    contestant.prepare(&[talker.clone(), reader.clone()]).await?;
+    // Both have spoken before, so that loading is not measured.
+    contestant.asker().ask(&reader, "Ready?", |_| {}).await?;
+    let (heard, mut pieces) = mpsc::unbounded_channel();
+    let (asker, question) = (contestant.asker(), format!("Tell me of {}.", words::text(seed, 5)));
+    let talking = tokio::spawn(async move {
+        let tell = move |count| {
+            // Nobody need be listening any more.
+            let _ = heard.send(count);
+        };
+        asker.ask(&talker, &question, tell).await
+    });
+    while pieces.recv().await.context("the stream ended early")? < BEFORE {}
+    let sent = Instant::now();
+    let long = contestant.asker().ask(&reader, &words::text(seed + 1, LONG), |_| {}).await?;
+    let talk = talking.await.context("the stream panicked")??;
+    let first = long.first();
+    let name = contestant.name();
+    table.note("stall: longest gap between tokens", "s", name, gap(&talk, sent, sent + first).as_secs_f64());
+    table.note("stall: first token of the long prompt", "s", name, first.as_secs_f64());
+    Ok(())
+}
+
+/// The longest gap that touches this span.
+fn gap(answer: &Answer, from: Instant, to: Instant) -> Duration {
+    let touching = answer.pieces.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
+    touching.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}

@@ -1,0 +1,105 @@
+//! What was measured, with medians and spreads, and the ratio to the other server.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+/// Measures in the order in which they were first noted.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    measure: String,
+    unit: &'static str,
+    values: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl Table {
+    /// One more value of a measure.
+    pub(super) fn note(&mut self, measure: &str, unit: &'static str, who: &'static str, value: f64) {
+        let at = self.rows.iter().position(|row| row.measure == measure).unwrap_or_else(|| {
+            self.rows.push(Row { measure: measure.to_owned(), unit, values: BTreeMap::new() });
+            self.rows.len() - 1
+        });
+        self.rows[at].values.entry(who).or_default().push(value);
+    }
+
+    /// Prints it on standard output: a table, or an object per measure.
+    pub(super) fn print(&self, as_json: bool) {
+        if as_json {
+            self.rows.iter().for_each(|row| println!("{}", row.json()));
+        } else {
+            print!("{}", self.text());
+        }
+    }
+
+    fn text(&self) -> String {
+        let head = ["MEASURE", "ARTEL", "LEAST", "MOST", "PEER", "LEAST", "MOST", "RATIO"].map(str::to_owned);
+        let lines: Vec<[String; 8]> = [head].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..8).map(width).collect();
+        let line = |cells: &[String; 8]| {
+            let cells = cells.iter().zip(&widths).enumerate();
+            let padded = cells.map(|(n, (cell, w))| if n == 0 { format!("{cell:<w$}") } else { format!("{cell:>w$}") });
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        };
+        lines.iter().map(line).collect()
+    }
+}
+
+impl Row {
+    fn cells(&self) -> [String; 8] {
+        let of = |who| self.values.get(who).map(|values| spread(values));
+        let show = |value: f64| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") };
+        let cells = |who| of(who).map_or([const { String::new() }; 3], |[m, l, h]: [f64; 3]| [m, l, h].map(show));
+        let [a, b, c] = cells("artel");
+        let [d, e, f] = cells("peer");
+        let ratio = self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        let measure =
+            if self.unit.is_empty() { self.measure.clone() } else { format!("{}, {}", self.measure, self.unit) };
+        [measure, a, b, c, d, e, f, ratio]
+    }
+
+    /// Ours to theirs, of the medians.
+    fn ratio(&self) -> Option<f64> {
+        Some(spread(self.values.get("artel")?)[0] / spread(self.values.get("peer")?)[0])
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let of = |values: &Vec<f64>| {
+            let [median, least, most] = spread(values);
+            json!({"median": median, "least": least, "most": most, "values": values})
+        };
+        let values: BTreeMap<_, _> = self.values.iter().map(|(who, values)| (*who, of(values))).collect();
+        json!({"measure": self.measure, "unit": self.unit, "values": values, "ratio": self.ratio()})
+    }
+}
+
+/// Median, least and most.
+fn spread(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
+    [at(sorted.len() / 2), at(0), at(sorted.len().saturating_sub(1))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_spreads_and_ratios_are_shown() {
+        let mut table = Table::default();
+        for (who, value) in
+            [("artel", 2.0), ("peer", 1.0), ("artel", 4.0), ("peer", 2.0), ("artel", 3.0), ("peer", 0.5)]
+        {
+            table.note("speed", "/s", who, value);
+        }
+        table.note("alone", "", "artel", 120.0);
+        insta::assert_snapshot!(table.text());
+        assert_eq!(table.rows[0].json()["ratio"], 3.0);
+    }
+}
