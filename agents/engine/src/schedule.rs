@@ -51,16 +51,17 @@ pub struct Budget {
 ///
 /// The chunk limit holds if a sequence of *any* lane decodes, since lanes wait for each other.
 pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec<Share>)> {
-    let awake = || sequences.iter().filter(|view| !view.blocked);
+    // What is done ahead of time is done when there is nothing else to do.
+    let others = sequences.iter().any(|view| !view.blocked && view.class != Class::Ahead);
+    let awake = || sequences.iter().filter(|view| !(view.blocked || others && view.class == Class::Ahead));
     let decoding = awake().any(|view| view.prompt == 0);
     let lane = awake().map(|view| view.lane).min_by_key(|lane| (lane.0 <= last.0, lane.0))?;
     let mine = || awake().filter(|view| view.lane == lane);
     let mut shares: Vec<Share> = mine().filter(|v| v.prompt == 0).map(|v| Share { slot: v.slot, tokens: 1 }).collect();
     shares.truncate(budget.batch as usize);
     let left = budget.batch - shares.len() as u32;
-    // What is done ahead of time must not hold up whoever comes next.
-    let ahead = mine().all(|view| view.class == Class::Ahead);
-    let mut room = if decoding || ahead { left.min(budget.chunk) } else { left };
+    // Nor must it hold up whoever comes next.
+    let mut room = if decoding || !others { left.min(budget.chunk) } else { left };
     let mut prompts: Vec<&View> = mine().filter(|view| view.prompt > 0).collect();
     let least = awake().map(|view| view.served).min().unwrap_or(0);
     prompts.sort_by_key(|view| (view.class, u64::from(view.prompt) + (view.served - least) / 2, view.arrival));
@@ -152,6 +153,15 @@ mod tests {
         let first = |views: &[View]| next(views, BUDGET, Lane(0)).unwrap().1[0].slot;
         assert_eq!(first(&[view(1, 0, 100), begun]), Slot(0));
         assert_eq!(first(&[view(1, 0, 20), begun]), Slot(1));
+    }
+
+    #[test]
+    fn work_ahead_of_time_waits_for_all_other_work_and_is_cut_in_chunks() {
+        let ahead = View { class: Class::Ahead, ..view(0, 0, 100) };
+        let alone = |slot, tokens| Some((Lane(0), vec![Share { slot: Slot(slot), tokens }]));
+        assert_eq!(next(&[ahead, view(1, 0, 0)], BUDGET, Lane(0)), alone(1, 1));
+        assert_eq!(next(&[ahead, View { blocked: true, ..view(1, 0, 0) }], BUDGET, Lane(0)), alone(0, BUDGET.chunk));
+        assert_eq!(next(&[ahead, View { lane: Lane(1), ..ahead }, view(1, 2, 0)], BUDGET, Lane(0)).unwrap().0, Lane(2));
     }
 
     #[test]
