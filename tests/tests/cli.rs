@@ -141,7 +141,9 @@ async fn the_bench_measures_a_daemon_of_its_own() {
     let measures = objects(&out);
     assert_eq!(measures.len(), 2, "{out}");
     for measure in measures {
-        assert!(measure["values"]["artel"]["median"].as_f64().unwrap() > 0.0, "{measure}");
+        // A story may end before the long prompt has come, and then there is no gap.
+        let least = if measure["measure"].as_str().unwrap().contains("gap") { -1.0 } else { 0.0 };
+        assert!(measure["values"]["artel"]["median"].as_f64().unwrap() > least, "{measure}");
         assert!(measure["ratio"].is_null(), "there was nobody to compare with: {measure}");
     }
     let (code, _, err) = Cli::new(["bench", "roles", "--model", "missing.gguf"]).run().await;

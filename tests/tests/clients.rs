@@ -29,7 +29,7 @@ async fn a_generic_client_learns_everything_by_reflection() {
     assert_eq!(line("cancelled"), "cancelled TASK_STATE_CANCELLED enough True");
 }
 
-/// The documented client with its stubs, generated as its first lines say.
+/// The documented client, and the modules that its first lines say how to generate.
 async fn documented(dir: &std::path::Path) -> std::path::PathBuf {
     let client = dir.join("artel_client.py");
     std::fs::copy(repository().join("docs/clients/artel_client.py"), &client).unwrap();

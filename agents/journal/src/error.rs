@@ -143,19 +143,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the journal or the disk is to blame rather than what was asked; a daemon that sees this takes no new
-    /// tasks.
-    pub fn is_fault(&self) -> bool {
-        !matches!(
-            self,
-            Self::NoTask { .. }
-                | Self::Gap { .. }
-                | Self::Ended { .. }
-                | Self::RequestReused { .. }
-                | Self::Unstorable { .. }
-        )
-    }
-
     /// Sorts what SQLite said by what a person can do about it.
     pub(crate) fn database(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();

@@ -5,7 +5,7 @@ use std::path::Path;
 use artel_task::event::{Accepted, Timestamp};
 use artel_task::{CatalogVersion, Event, GraphName, Kind, RequestId, RoleName, Seq, TaskId};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Row, sqlite::Sqlite};
+use sqlx::{Row, SqliteExecutor, sqlite::Sqlite};
 
 use crate::codec::{corrupt, decode, labels, task_id};
 use crate::{Error, Filter, Page, Stage, Summary};
@@ -36,24 +36,36 @@ pub(crate) async fn events(
     rows.into_iter().zip(after..).map(event).collect()
 }
 
+/// Id, time and body of the first event of the task with this request id, for readers and for the writer.
+pub(crate) type RequestRow = (Vec<u8>, i64, String);
+
+pub(crate) async fn request_row(
+    executor: impl SqliteExecutor<'_>,
+    request: &RequestId,
+) -> sqlx::Result<Option<RequestRow>> {
+    sqlx::query_as(
+        "SELECT t.id, e.at, e.body FROM tasks t JOIN events e ON e.task = t.id AND e.seq = 1 WHERE t.request = ?",
+    )
+    .bind(request.as_str())
+    .fetch_optional(executor)
+    .await
+}
+
+pub(crate) fn request_of(path: &Path, (id, at, body): RequestRow) -> Result<(TaskId, Accepted), Error> {
+    let task = task_id(path, &id)?;
+    match decode(path, task, 1, at, &body)?.kind {
+        Kind::Accepted(accepted) => Ok((task, accepted)),
+        _ => Err(corrupt(path, format!("task {task} does not begin with `accepted`"))),
+    }
+}
+
 pub(crate) async fn request(
     pool: &SqlitePool,
     path: &Path,
     request: &RequestId,
 ) -> Result<Option<(TaskId, Accepted)>, Error> {
-    let found: Option<(Vec<u8>, i64, String)> = sqlx::query_as(
-        "SELECT t.id, e.at, e.body FROM tasks t JOIN events e ON e.task = t.id AND e.seq = 1 WHERE t.request = ?",
-    )
-    .bind(request.as_str())
-    .fetch_optional(pool)
-    .await
-    .map_err(|e| Error::database(path, e))?;
-    let Some((id, at, body)) = found else { return Ok(None) };
-    let task = task_id(path, &id)?;
-    match decode(path, task, 1, at, &body)?.kind {
-        Kind::Accepted(accepted) => Ok(Some((task, accepted))),
-        _ => Err(corrupt(path, format!("task {task} does not begin with `accepted`"))),
-    }
+    let row = request_row(pool, request).await.map_err(|e| Error::database(path, e))?;
+    row.map(|row| request_of(path, row)).transpose()
 }
 
 pub(crate) async fn last(pool: &SqlitePool, path: &Path, task: TaskId) -> Result<Option<Seq>, Error> {

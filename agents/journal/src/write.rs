@@ -8,8 +8,8 @@ use artel_task::event::Accepted;
 use artel_task::{CatalogVersion, Event, Kind, RequestId, Seq, TaskId};
 use sqlx::sqlite::SqliteConnection;
 
-use crate::codec::{Stored, corrupt, decode, encode, labels, task_id};
-use crate::{Acceptance, Error, Retention, Stage, Summary};
+use crate::codec::{Stored, encode, labels};
+use crate::{Acceptance, Error, Retention, Stage, Summary, read};
 
 /// How many tasks one transaction deletes at most, so that retention never holds up the others for long.
 pub(crate) const PRUNE: u64 = 128;
@@ -59,17 +59,8 @@ async fn find_request(
     request: &RequestId,
     accepted: &Accepted,
 ) -> Result<Option<TaskId>, Stop> {
-    let found: Option<(Vec<u8>, i64, String)> = sqlx::query_as(
-        "SELECT t.id, e.at, e.body FROM tasks t JOIN events e ON e.task = t.id AND e.seq = 1 WHERE t.request = ?",
-    )
-    .bind(request.as_str())
-    .fetch_optional(conn)
-    .await?;
-    let Some((id, at, body)) = found else { return Ok(None) };
-    let task = task_id(path, &id)?;
-    let Kind::Accepted(earlier) = decode(path, task, 1, at, &body)?.kind else {
-        return Err(corrupt(path, format!("task {task} does not begin with `accepted`")).into());
-    };
+    let Some(row) = read::request_row(conn, request).await? else { return Ok(None) };
+    let (task, earlier) = read::request_of(path, row)?;
     if asks_the_same(&earlier, accepted) {
         Ok(Some(task))
     } else {

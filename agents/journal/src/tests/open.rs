@@ -5,9 +5,7 @@ use std::fs;
 use super::*;
 
 async fn refusal(dir: &Path) -> Error {
-    let error = Journal::open(dir, endless()).await.expect_err("this is no place for a journal");
-    assert!(error.is_fault(), "{error}");
-    error
+    Journal::open(dir, endless()).await.expect_err("this is no place for a journal")
 }
 
 #[tokio::test]
