@@ -29,7 +29,7 @@ pub mod template;
 mod yaml;
 
 pub use catalog::{Catalog, Definition, Kind, Sources};
-pub use model::{Model, Use};
+pub use model::{Cache, Model, Speculation, Use};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Snippet, nearest};
 pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};
 pub use schema::Schema;

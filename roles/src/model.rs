@@ -31,6 +31,36 @@ pub struct Model {
     pub threads: Option<u32>,
     /// A Jinja chat template in place of the GGUF's own.
     pub template: Option<String>,
+    /// The form in which keys and values are kept.
+    pub cache: Cache,
+    /// Whether tokens are computed because they are likely to come next.
+    pub speculation: Speculation,
+}
+
+/// The form in which keys and values are kept: smaller ones let more tokens into the same memory, at some cost in quality.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Cache {
+    /// 32 bits.
+    F32,
+    /// 16 bits, as precise as most models are.
+    #[default]
+    F16,
+    /// 16 bits with a wide range.
+    Bf16,
+    /// 8.5 bits.
+    Q8_0,
+    /// 4.5 bits.
+    Q4_0,
+}
+
+/// Whether tokens are computed because they are likely to come next. The output is the same either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Speculation {
+    /// Where it is measured to pay.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// What a model is good for.
@@ -59,6 +89,17 @@ impl Model {
         let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
         let template = f.get("template").and_then(|n| template(n, report));
+        let caches = [
+            ("f16", Cache::F16),
+            ("f32", Cache::F32),
+            ("bf16", Cache::Bf16),
+            ("q8_0", Cache::Q8_0),
+            ("q4_0", Cache::Q4_0),
+        ];
+        let cache = f.get("cache").map_or(Some(Cache::F16), |n| choice(n, "`cache`", &caches, report));
+        let words = [("auto", Speculation::Auto), ("off", Speculation::Off)];
+        let speculation = f.get("speculation");
+        let speculation = speculation.map_or(Some(Speculation::Auto), |n| choice(n, "`speculation`", &words, report));
         f.finish(&[], report);
         Some(Self {
             name: name.clone(),
@@ -71,6 +112,8 @@ impl Model {
             sequences: sequences?,
             threads,
             template,
+            cache: cache?,
+            speculation: speculation?,
         })
     }
 }

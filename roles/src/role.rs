@@ -124,6 +124,8 @@ pub enum Overflow {
     Reject,
     /// The middle of the user message goes.
     Truncate,
+    /// As `Truncate` for a prompt that alone does not fit; an output that outgrows the context forgets what came first.
+    Shift,
 }
 
 /// A role, and where it names its model.
@@ -240,9 +242,6 @@ fn limits(node: &Node, report: &mut Report<'_>) -> RoleLimits {
 }
 
 fn overflow(node: &Node, report: &mut Report<'_>) -> Option<Overflow> {
-    if matches!(&node.value, Value::Str(text, _) if text == "shift") {
-        report.add_with(node.span, "`overflow: shift` is not available in this version", "take `reject` or `truncate`");
-        return None;
-    }
-    choice(node, "`overflow`", &[("reject", Overflow::Reject), ("truncate", Overflow::Truncate)], report)
+    let words = [("reject", Overflow::Reject), ("truncate", Overflow::Truncate), ("shift", Overflow::Shift)];
+    choice(node, "`overflow`", &words, report)
 }

@@ -19,7 +19,7 @@ use crate::keeper;
 use crate::line::Line;
 use crate::report::{Report, failure};
 
-pub(crate) use work::opening;
+pub(crate) use work::{adapter, opening};
 
 /// Runs the steps of one role.
 ///

@@ -1,5 +1,6 @@
 //! The keeper of one model's engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,8 @@ pub(crate) struct Keeper;
 pub(crate) enum Message {
     /// Answers with the engine, once it is loaded.
     Engine(RpcReplyPort<Result<Handle, String>>),
-    /// Computes these openings ahead of time, whenever the engine has been loaded.
-    Prime(Vec<artel_engine::Request>),
+    /// Computes these openings ahead of time, whenever the engine has been loaded, and keeps no adapters but these.
+    Prime { openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)> },
     /// Gives the engine up: those that run go on, and the model is freed when the last one is done.
     Unload(RpcReplyPort<Option<Handle>>),
     /// Answers with what the engine does.
@@ -74,6 +75,7 @@ pub(crate) struct State {
     generation: u64,
     failures: u32,
     openings: Vec<artel_engine::Request>,
+    adapters: Vec<(PathBuf, f32)>,
     /// The openings that are computed now; another list, or another engine, ends it.
     priming: Option<AbortOnDropHandle<()>>,
 }
@@ -102,6 +104,7 @@ impl Actor for Keeper {
             generation: 0,
             failures: 0,
             openings: Vec::new(),
+            adapters: Vec::new(),
             priming: None,
         })
     }
@@ -114,7 +117,7 @@ impl Actor for Keeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Engine(reply) => state.engine(&me, reply),
-            Message::Prime(openings) => state.prime(openings),
+            Message::Prime { openings, adapters } => state.prime(openings, adapters),
             Message::Unload(reply) => answer(reply, state.unload()),
             Message::Report(reply) => answer(reply, state.report()),
             Message::Loaded(result) => state.loaded(&me, &result),
@@ -185,14 +188,15 @@ impl State {
         }
     }
 
-    fn prime(&mut self, openings: Vec<artel_engine::Request>) {
-        self.openings = openings;
+    fn prime(&mut self, openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)>) {
+        (self.openings, self.adapters) = (openings, adapters);
         if let Engine::Ready(handle) = &self.engine {
             self.prime_now(handle.clone());
         }
     }
 
     fn prime_now(&mut self, handle: Handle) {
+        handle.keep_adapters(self.adapters.clone());
         let (openings, model) = (self.openings.clone(), self.model.name.clone());
         let priming = tokio::spawn(async move {
             for opening in openings {

@@ -36,6 +36,10 @@ pub struct Limits {
     pub batch: u32,
     /// Tokens of one prompt that cost less together than in smaller pieces; 1 if there is no such number.
     pub grain: u32,
+    /// Whether the last cells of a sequence can be freed alone; recurrent models cannot do that.
+    pub rewinds: bool,
+    /// Whether cells can be moved to an earlier position, so that a sequence may outgrow the context.
+    pub shifts: bool,
 }
 
 /// One token of a batch.
@@ -58,6 +62,15 @@ pub enum Sampled {
     Token(Token),
     /// The model, or a schema that is complete, ended the output.
     End,
+}
+
+/// What a schema leaves no choice about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forced {
+    /// Tokens that come next, whatever the model says; the sampling state has taken them in.
+    pub tokens: Vec<Token>,
+    /// Nothing may come after these.
+    pub complete: bool,
 }
 
 /// Embedded texts.
@@ -96,6 +109,10 @@ pub trait Text: Send + Sync + 'static {
     fn chat(&self, messages: &[Message]) -> Result<Prompt, String>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn bytes(&self, token: Token, out: &mut Vec<u8>);
+    /// The tokens of a text that stands where an answer begins.
+    fn answer(&self, text: &str) -> Result<Vec<Token>, String>;
+    /// The token that ends an answer.
+    fn end(&self) -> Token;
 }
 
 /// The part of a model that one thread owns.
@@ -109,6 +126,8 @@ pub trait Backend: 'static {
     fn text(&self) -> Arc<dyn Text>;
     /// The lane of an adapter at a scale, loaded if need be.
     fn lane(&mut self, adapter: &Path, scale: f32) -> Result<Lane, String>;
+    /// Frees a lane and its adapter. Nobody sits in it; the number may be given to another adapter later.
+    fn unload(&mut self, lane: Lane);
     /// A sampling state; `schema` is a JSON schema that the output must satisfy; `prompt` feeds the penalties.
     fn sampler(
         &mut self,
@@ -120,6 +139,13 @@ pub trait Backend: 'static {
     fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault>;
     /// Samples from the logits at `entry` of the last batch.
     fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Self::Sampler) -> Result<Sampled, String>;
+    /// What the schema of this sampling state forces next.
+    fn forced(&mut self, sampler: &mut Self::Sampler) -> Result<Forced, String>;
+    /// The logits of these tokens at `entry` of the last batch.
+    fn scores(&mut self, lane: Lane, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String>;
+    /// Frees `drop` cells of a sequence after the first `keep` and moves those behind them to where these were. False if the
+    /// model cannot do that; nothing has changed then.
+    fn shift(&mut self, lane: Lane, slot: Slot, keep: u32, drop: u32) -> bool;
     /// Frees the cells of a sequence from this position on. False if the model cannot free a part of them: then all are.
     fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool;
     /// Whose cells a lane's are: a hash of whatever makes cells of another kind, the model's content, the adapter and its

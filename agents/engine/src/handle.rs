@@ -1,6 +1,7 @@
 //! What others hold of an engine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -8,8 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{Backend, Embedded, Limits, Prompt, Text};
+use crate::choice::Choosing;
+use crate::draft::Drafts;
 use crate::prefix::SHORTEST;
-use crate::request::{Chunk, Class, Error, Message, Overflow, Request, Speaker};
+use crate::request::{Choice, Chunk, Class, Error, Message, Overflow, Request, Speaker, Timings, Usage};
 use crate::sequence::{Job, Reader};
 use crate::shelf;
 use crate::turn::Turn;
@@ -17,6 +20,8 @@ use crate::worker::{Command, Worker};
 
 /// Chunks that a stream holds for a slow reader: a few seconds of text, after which the sequence rests.
 const STREAM: usize = 64;
+/// Labels of a choice at most: all roles of a large crew.
+const MAX_LABELS: usize = 4096;
 /// What stands for the part of a message that was left out.
 const CUT: &str = "\n[...]\n";
 
@@ -33,13 +38,16 @@ pub struct Options {
     pub prefixes: usize,
     /// Where these are kept on disk too, for the next start.
     pub shelf: Option<shelf::Options>,
+    /// When tokens are computed because they are likely to come next.
+    pub drafts: Drafts,
 }
 
 impl Default for Options {
     /// A queue far above what a person starts by hand; a gap at which text still seems to flow; a gibibyte, which is some
     /// seventy prompts of a small model or seven of a large one.
     fn default() -> Self {
-        Self { queue: 1024, gap: Duration::from_millis(150), turn: None, prefixes: 1 << 30, shelf: None }
+        let gap = Duration::from_millis(150);
+        Self { queue: 1024, gap, turn: None, prefixes: 1 << 30, shelf: None, drafts: Drafts::default() }
     }
 }
 
@@ -60,6 +68,10 @@ pub struct Stats {
     pub prefix_bytes: u64,
     /// Tokens generated.
     pub output: u64,
+    /// Tokens computed because they were likely to come next.
+    pub drafted: u64,
+    /// Of these, the ones that came.
+    pub accepted: u64,
     /// Sequences that ended well.
     pub finished: u64,
     /// Sequences whose reader went away.
@@ -79,6 +91,8 @@ pub(crate) struct Counters {
     pub(crate) shared: AtomicU64,
     pub(crate) prefix_bytes: AtomicU64,
     pub(crate) output: AtomicU64,
+    pub(crate) drafted: AtomicU64,
+    pub(crate) accepted: AtomicU64,
     pub(crate) finished: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -156,6 +170,8 @@ impl Handle {
             shared: get(&c.shared),
             prefix_bytes: get(&c.prefix_bytes),
             output: get(&c.output),
+            drafted: get(&c.drafted),
+            accepted: get(&c.accepted),
             finished: get(&c.finished),
             cancelled: get(&c.cancelled),
             failed: get(&c.failed),
@@ -184,7 +200,64 @@ impl Handle {
         let fitted = tokio::task::spawn_blocking(move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest)));
         let (this, prompt, request) =
             fitted.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
-        this.start(prompt, request, since)
+        this.start(prompt, request, None, since)
+    }
+
+    /// Says which of these labels, at least one and no two the same, the model would answer, without generating: in one pass
+    /// over the prompt if they all begin differently, and a small one more for each place where some part later. What the
+    /// request says of output and sampling does not matter. Dropping the future gives it up.
+    pub async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error> {
+        let since = Instant::now();
+        let (this, count) = (self.clone(), labels.len());
+        let rendered = tokio::task::spawn_blocking(move || this.labelled(request, &labels).map(|all| (this, all)));
+        let (this, (prompt, request, choosing)) =
+            rendered.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        let Some(choosing) = choosing else {
+            return Ok(Choice { scores: vec![0.0; count], usage: Usage::default(), timings: Timings::default() });
+        };
+        let (mut stream, mut scores) = (this.start(prompt, request, Some(choosing), since)?, Vec::new());
+        loop {
+            match stream.recv().await {
+                Some(Chunk::Scores(found)) => scores = found,
+                Some(Chunk::Finished(finish)) => {
+                    return Ok(Choice { scores, usage: finish.usage, timings: finish.timings });
+                }
+                Some(Chunk::Failed(error)) => return Err(error),
+                Some(_) => {}
+                None => return Err(Error::Gone("its stream ended early".to_owned())),
+            }
+        }
+    }
+
+    /// A prompt and the choice that follows it; none if there is nothing to choose.
+    fn labelled(&self, mut request: Request, labels: &[String]) -> Result<(Prompt, Request, Option<Choosing>), Error> {
+        if !(1..=MAX_LABELS).contains(&labels.len()) {
+            return Err(Error::Bad(format!("a choice is between 1 and {MAX_LABELS} labels, not {}", labels.len())));
+        }
+        let label = |text: &String| {
+            let mut tokens = self.text.answer(text).map_err(Error::Bad)?;
+            tokens.push(self.text.end());
+            Ok(tokens)
+        };
+        let tokens = labels.iter().map(label).collect::<Result<Vec<_>, Error>>()?;
+        if tokens.iter().collect::<std::collections::HashSet<_>>().len() < labels.len() {
+            return Err(Error::Bad("two labels of a choice are the same".to_owned()));
+        }
+        request.max_tokens = tokens.iter().map(Vec::len).max().unwrap_or(1) as u32;
+        let (mut prompt, request) = self.fit(request)?;
+        let choice = Choosing::new(tokens, self.limits.rewinds);
+        let choice = choice.map(|(choosing, common)| {
+            prompt.tokens.extend(common);
+            choosing
+        });
+        Ok((prompt, request, choice))
+    }
+
+    /// Unloads all adapters but these once nobody uses them any more. An adapter is loaded again when it is asked for.
+    pub fn keep_adapters(&self, adapters: impl IntoIterator<Item = (PathBuf, f32)>) {
+        let keys = adapters.into_iter().map(|(path, scale)| (path, scale.to_bits())).collect();
+        // An engine that has ended needs no telling.
+        let _ = self.commands.send(Command::Adapters(keys));
     }
 
     /// Computes the opening of a conversation, which is all before the text of its last message, and keeps it for those
@@ -203,7 +276,7 @@ impl Handle {
         if prompt.opening < SHORTEST || prompt.opening >= this.limits.context as usize {
             return Ok(());
         }
-        let mut stream = this.start(prompt, Request { class: Class::Ahead, ..request }, since)?;
+        let mut stream = this.start(prompt, Request { class: Class::Ahead, ..request }, None, since)?;
         loop {
             match stream.recv().await {
                 Some(Chunk::Finished(_)) | None => return Ok(()),
@@ -220,7 +293,13 @@ impl Handle {
         Expectation { flows, commands: self.commands.clone() }
     }
 
-    fn start(self, prompt: Prompt, request: Request, since: Instant) -> Result<Stream, Error> {
+    fn start(
+        self,
+        prompt: Prompt,
+        request: Request,
+        choice: Option<Choosing>,
+        since: Instant,
+    ) -> Result<Stream, Error> {
         let (sender, chunks) = channel::channel(STREAM);
         let (gone, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let job = Job {
@@ -233,10 +312,12 @@ impl Handle {
             schema: request.schema,
             max_tokens: request.max_tokens.max(1),
             stop: request.stop.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            shifts: request.overflow == Overflow::Shift && self.limits.shifts,
+            choice,
             reader: Reader { chunks: sender, gone: gone.clone(), full: full.clone() },
             since,
         };
-        self.send(Command::Generate(job))?;
+        self.send(Command::Generate(Box::new(job)))?;
         Ok(Stream { chunks, gone, full, commands: self.commands, ended: self.ended, over: false })
     }
 
@@ -269,16 +350,20 @@ impl Handle {
         })
     }
 
-    /// The prompt's tokens, cut if the request allows that, such that the output fits behind them.
+    /// The prompt's tokens, cut if the request allows that, such that the output fits behind them, or a part of it that is
+    /// worth beginning where the rest may follow after what came first is forgotten.
     fn fit(&self, mut request: Request) -> Result<(Prompt, Request), Error> {
         let tokens = |messages: &[Message]| self.text.chat(messages).map_err(Error::Bad);
         let context = self.limits.context;
-        let room = context.saturating_sub(request.max_tokens) as usize;
+        let shifts = request.overflow == Overflow::Shift && self.limits.shifts;
+        let cuts = shifts || request.overflow == Overflow::Truncate;
+        let output = if shifts { request.max_tokens.min(context / 4) } else { request.max_tokens };
+        let room = context.saturating_sub(output) as usize;
         let mut prompt = tokens(&request.messages)?;
         let first = prompt.tokens.len() as u32;
         let overflow = Error::Overflow { prompt: first, output: request.max_tokens, context };
         // Tokens per byte differ along a text, so a cut may have to be made a few times; each one takes at least a tenth.
-        while prompt.tokens.len() > room && request.overflow == Overflow::Truncate && room > 0 {
+        while prompt.tokens.len() > room && cuts && room > 0 {
             let Some(last) = request.messages.iter_mut().rfind(|m| m.speaker == Speaker::User) else { break };
             let share = (room as f64 / prompt.tokens.len() as f64 * 0.98).min(0.9);
             let keep = (last.text.len() as f64 * share) as usize;

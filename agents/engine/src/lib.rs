@@ -10,7 +10,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backend;
+mod choice;
+mod draft;
 mod handle;
+mod lanes;
 mod prefix;
 pub mod request;
 pub mod schedule;
@@ -20,9 +23,13 @@ mod seats;
 mod sequence;
 pub mod shelf;
 mod turn;
+mod waiting;
 mod worker;
 
 pub use backend::{Backend, Embedded, Lane, Prompt, Text, Token};
+pub use draft::Drafts;
 pub use handle::{Expectation, Handle, Options, Stats, Stream};
-pub use request::{Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage};
+pub use request::{
+    Choice, Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage,
+};
 pub use turn::Turn;

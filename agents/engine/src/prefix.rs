@@ -81,6 +81,12 @@ impl Prefixes {
         tracing::debug!(flow = %gone.flow, tokens = gone.tokens.len(), bytes = gone.state.len(), "a prefix is let go");
     }
 
+    /// Forgets what is kept of a lane that is no more.
+    pub(crate) fn forget(&mut self, lane: Lane) {
+        self.kept.retain(|kept| kept.lane != lane);
+        self.bytes = self.kept.iter().map(|kept| kept.state.len()).sum();
+    }
+
     /// One more, or one less, that will soon need the beginning of this flow.
     pub(crate) fn expect(&mut self, flow: &Arc<str>, more: bool) {
         let count = self.expected.entry(flow.clone()).or_default();

@@ -63,6 +63,9 @@ pub enum Overflow {
     Reject,
     /// The middle of the last user message is left out.
     Truncate,
+    /// A prompt is cut as by `Truncate` if it alone does not fit, and the output may outgrow the context: what came first
+    /// after the opening is forgotten then. Models that cannot forget a part refuse as by `Reject`.
+    Shift,
 }
 
 /// A generation.
@@ -105,6 +108,8 @@ pub enum Chunk {
         /// Tokens generated so far.
         tokens: u32,
     },
+    /// Natural logarithms of the probabilities of the labels of a choice, in their order.
+    Scores(Vec<f64>),
     /// The end.
     Finished(Finish),
     /// The end, without success.
@@ -142,6 +147,12 @@ pub struct Usage {
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
+    /// Of these, the ones that the schema forced, which were not sampled.
+    pub forced: u32,
+    /// Tokens that were computed because they were likely to come next.
+    pub drafted: u32,
+    /// Of these, the ones that came.
+    pub accepted: u32,
 }
 
 /// Where the time of one sequence went.
@@ -153,6 +164,27 @@ pub struct Timings {
     pub prefill: Duration,
     /// From there to the end.
     pub decode: Duration,
+    /// The longest time between two batches that gave it tokens.
+    pub gap: Duration,
+}
+
+/// What became of a choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// Natural logarithms of the probabilities, in the order of the labels; their exponentials add up to 1.
+    pub scores: Vec<f64>,
+    /// Tokens it took.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+impl Choice {
+    /// The place of the likeliest label; the first of equal ones.
+    pub fn best(&self) -> usize {
+        let better = |best: usize, at: usize| if self.scores[at] > self.scores[best] { at } else { best };
+        (0..self.scores.len()).reduce(better).unwrap_or(0)
+    }
 }
 
 /// Why an engine refused or failed.
@@ -160,7 +192,7 @@ pub struct Timings {
 pub enum Error {
     /// Prompt and output do not fit.
     #[error(
-        "the prompt has {prompt} tokens and asks for {output} more, the context holds {context}: shorten the prompt, lower max_tokens, raise the model's context or set overflow: truncate"
+        "the prompt has {prompt} tokens and asks for {output} more, the context holds {context}: shorten the prompt, lower max_tokens, raise the model's context or set overflow: truncate or shift"
     )]
     Overflow {
         /// Tokens of the prompt.

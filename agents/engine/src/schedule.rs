@@ -1,7 +1,7 @@
 //! What goes into the next batch: a pure function over plain data.
 //!
-//! Decoding sequences come first, one token each; what room is left goes to prompts, in bounded chunks while anybody
-//! decodes, so that no stream stalls behind a long prompt. Of the prompts of one class the one that is soonest done goes
+//! Decoding sequences come first, one token each; what room is left goes to what else they need, to prompts, in bounded
+//! chunks while anybody decodes, so that no stream stalls behind a long prompt, and, where there are no prompts, to drafts. Of the prompts of one class the one that is soonest done goes
 //! first, so that it decodes beside the others instead of all being done at the end; to what it still needs is added half of
 //! what its flow was served more than the least served one, so that no flow lives at the cost of another, and none starves.
 
@@ -25,6 +25,10 @@ pub struct View {
     pub arrival: u64,
     /// Prompt tokens to its next stop; 0 once it decodes.
     pub prompt: u32,
+    /// Tokens that it needs computed to go on, once it decodes: usually the one that was sampled last.
+    pub wants: u32,
+    /// Tokens that are likely to come after these, which may be computed on trial.
+    pub drafts: u32,
     /// Its reader has no room for more, so it rests.
     pub blocked: bool,
 }
@@ -34,7 +38,7 @@ pub struct View {
 pub struct Share {
     /// Whose tokens.
     pub slot: Slot,
-    /// How many; 1 for a sequence that decodes.
+    /// How many.
     pub tokens: u32,
 }
 
@@ -57,19 +61,30 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
     let decoding = awake().any(|view| view.prompt == 0);
     let lane = awake().map(|view| view.lane).min_by_key(|lane| (lane.0 <= last.0, lane.0))?;
     let mine = || awake().filter(|view| view.lane == lane);
-    let mut shares: Vec<Share> = mine().filter(|v| v.prompt == 0).map(|v| Share { slot: v.slot, tokens: 1 }).collect();
-    shares.truncate(budget.batch as usize);
+    let decodes: Vec<&View> = mine().filter(|v| v.prompt == 0).take(budget.batch as usize).collect();
+    let mut shares: Vec<Share> = decodes.iter().map(|v| Share { slot: v.slot, tokens: 1 }).collect();
     let left = budget.batch - shares.len() as u32;
     // Nor must it hold up whoever comes next.
     let mut room = if decoding || !others { left.min(budget.chunk) } else { left };
+    let mut add = |share: &mut Share, wanted: u32| {
+        let tokens = wanted.min(room);
+        share.tokens += tokens;
+        room -= tokens;
+    };
+    decodes.iter().zip(&mut shares).for_each(|(view, share)| add(share, view.wants.saturating_sub(1)));
     let mut prompts: Vec<&View> = mine().filter(|view| view.prompt > 0).collect();
+    if prompts.is_empty() {
+        let whole = |view: &View, share: &Share| share.tokens >= view.wants;
+        let drafts = decodes.iter().zip(&mut shares).filter(|(view, share)| whole(view, share));
+        drafts.for_each(|(view, share)| add(share, view.drafts));
+    }
     let least = awake().map(|view| view.served).min().unwrap_or(0);
     prompts.sort_by_key(|view| (view.class, u64::from(view.prompt) + (view.served - least) / 2, view.arrival));
     for view in prompts {
-        let tokens = view.prompt.min(room);
-        if tokens > 0 {
-            shares.push(Share { slot: view.slot, tokens });
-            room -= tokens;
+        let mut share = Share { slot: view.slot, tokens: 0 };
+        add(&mut share, view.prompt);
+        if share.tokens > 0 {
+            shares.push(share);
         }
     }
     Some((lane, shares))
@@ -95,14 +110,12 @@ pub fn chunk(gap: Duration, cost: f64, grain: u32) -> u32 {
 pub struct Waiting {
     /// On which lane it wants to sit.
     pub lane: Lane,
-    /// How urgent it is.
-    pub class: Class,
+    /// Its class as a number, less one for each [`AGEING`] that it waits.
+    pub urgency: u32,
     /// Tokens that its flow was served so far.
     pub served: u64,
     /// Its place among all arrivals.
     pub arrival: u64,
-    /// How long it waits, in whole [`AGEING`] periods.
-    pub periods: u32,
 }
 
 /// After so long a wait a sequence counts as one class more urgent, so that batch work never starves.
@@ -111,7 +124,7 @@ pub const AGEING: Duration = Duration::from_secs(30);
 /// Which waiting sequence gets the next free slot of `lane`.
 pub fn admit(waiting: &[Waiting], lane: Lane) -> Option<usize> {
     let candidates = waiting.iter().enumerate().filter(|(_, w)| w.lane == lane);
-    candidates.min_by_key(|(_, w)| ((w.class as u32).saturating_sub(w.periods), w.served, w.arrival)).map(|(at, _)| at)
+    candidates.min_by_key(|(_, w)| (w.urgency, w.served, w.arrival)).map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -121,7 +134,8 @@ mod tests {
 
     fn view(slot: u32, lane: u32, prompt: u32) -> View {
         let class = Class::Interactive;
-        View { slot: Slot(slot), lane: Lane(lane), class, served: 0, arrival: u64::from(slot), prompt, blocked: false }
+        let (slot, lane, arrival) = (Slot(slot), Lane(lane), u64::from(slot));
+        View { slot, lane, class, served: 0, arrival, prompt, wants: 1, drafts: 0, blocked: false }
     }
 
     const BUDGET: Budget = Budget { batch: 64, chunk: 16 };
@@ -165,6 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn drafts_take_what_nobody_needs() {
+        let tokens = |views: &[View]| {
+            let shares = next(views, BUDGET, Lane(0)).unwrap().1;
+            shares.iter().map(|share| share.tokens).collect::<Vec<_>>()
+        };
+        let (drafts, forced) = (View { drafts: 8, ..view(0, 0, 0) }, View { wants: 12, ..view(1, 0, 0) });
+        assert_eq!(tokens(&[drafts, forced]), [6, 12], "a chunk of 16 is shared out beside one token each");
+        assert_eq!(tokens(&[drafts, view(1, 0, 100)]), [1, 16], "no drafts beside prompts");
+        let cut = View { wants: 40, drafts: 8, ..view(0, 0, 0) };
+        assert_eq!(tokens(&[cut]), [17], "drafts come after all that is certain");
+    }
+
+    #[test]
     fn the_flow_that_was_served_less_goes_first() {
         let mut greedy = view(0, 0, 100);
         greedy.served = 1000;
@@ -172,18 +199,17 @@ mod tests {
     }
 
     #[test]
-    fn an_old_batch_request_passes_new_interactive_ones() {
-        let of = |class, periods, arrival| Waiting { lane: Lane(0), class, served: 0, arrival, periods };
-        let young = [of(Class::Batch, 0, 0), of(Class::Interactive, 0, 1)];
-        assert_eq!(admit(&young, Lane(0)), Some(1));
-        let old = [of(Class::Batch, 1, 0), of(Class::Interactive, 0, 1)];
-        assert_eq!(admit(&old, Lane(0)), Some(0));
+    fn the_most_urgent_sits_down_first_and_then_whose_flow_was_served_least() {
+        let of = |urgency, served, arrival| Waiting { lane: Lane(0), urgency, served, arrival };
+        assert_eq!(admit(&[of(2, 0, 0), of(1, 9, 1)], Lane(0)), Some(1));
+        assert_eq!(admit(&[of(1, 9, 0), of(1, 0, 1)], Lane(0)), Some(1));
+        assert_eq!(admit(&[of(1, 0, 0)], Lane(1)), None);
     }
 
     prop_compose! {
         fn any_view()(lane in 0..3u32, prompt in 0..300u32, served in 0..9u64, blocked: bool, class in 0..3) -> View {
             let class = [Class::Router, Class::Interactive, Class::Batch][class as usize];
-            View { slot: Slot(0), lane: Lane(lane), class, served, arrival: 0, prompt, blocked }
+            View { lane: Lane(lane), class, served, blocked, ..view(0, lane, prompt) }
         }
     }
 

@@ -3,13 +3,13 @@
 //! A token is a character. A reply is what the script makes of the whole rendered prompt. A [`Gate`] lets a test hold the
 //! engine before a batch, so that no test has to sleep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::Value;
 
-use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Prompt, Sampled, Slot, Text, Token};
+use crate::backend::{Backend, Embedded, Entry, Fault, Forced, Lane, Limits, Prompt, Sampled, Slot, Text, Token};
 use crate::request::{Message, Sampling};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
@@ -25,10 +25,13 @@ pub struct Scripted {
     accident: Option<Accident>,
     gate: Option<Gate>,
     probe: Probe,
-    adapters: Vec<String>,
+    /// By lane; the first lane has none.
+    adapters: Vec<Option<String>>,
     cells: HashMap<(Lane, Slot), Vec<Token>>,
-    /// Whose the entries of the last batch were.
-    last: Vec<Slot>,
+    /// Whose the entries of the last batch were, and how many cells there were up to each.
+    last: Vec<(Slot, usize)>,
+    /// Slots whose cells were moved since they were empty.
+    moved: HashSet<(Lane, Slot)>,
     steps: u64,
 }
 
@@ -95,6 +98,7 @@ impl Scripted {
             adapters: Vec::new(),
             cells: HashMap::new(),
             last: Vec::new(),
+            moved: HashSet::new(),
             steps: 0,
         }
     }
@@ -144,6 +148,14 @@ impl Text for Characters {
             None => out.push((token.0 - RAW) as u8),
         }
     }
+
+    fn answer(&self, text: &str) -> Result<Vec<Token>, String> {
+        Ok(text.chars().map(|c| Token(c as i32)).collect())
+    }
+
+    fn end(&self) -> Token {
+        Token(0)
+    }
 }
 
 /// Tokens from here on are single bytes, above all characters.
@@ -151,10 +163,17 @@ const RAW: i32 = 0x11_0000;
 
 /// The rest of a reply.
 pub struct Rest {
-    /// What the cells must hold when the first token is sampled.
-    prompt: Vec<Token>,
+    /// What the cells must hold when the next token is sampled.
+    cells: Vec<Token>,
+    /// Whether cells of this sequence may have been moved, so that they are no longer all there.
+    moved: bool,
     tokens: std::vec::IntoIter<Token>,
+    /// The schema forces the characters between these marks.
+    forces: bool,
 }
+
+/// In a reply to a request with a schema, what follows this mark up to the next one is forced.
+pub const FORCED: char = '|';
 
 impl Backend for Scripted {
     type Sampler = Rest;
@@ -172,20 +191,30 @@ impl Backend for Scripted {
         if name.contains("missing") {
             return Err(format!("{name}: no such adapter"));
         }
-        let at = self.adapters.iter().position(|known| *known == name);
-        let at = at.unwrap_or_else(|| {
-            self.adapters.push(name);
+        if let Some(at) = self.adapters.iter().position(|known| known.as_ref() == Some(&name)) {
+            return Ok(Lane(at as u32 + 1));
+        }
+        let at = self.adapters.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.adapters.push(None);
             self.adapters.len() - 1
         });
+        self.adapters[at] = Some(name);
         Ok(Lane(at as u32 + 1))
     }
 
+    fn unload(&mut self, lane: Lane) {
+        self.adapters[lane.0 as usize - 1] = None;
+        self.cells.retain(|(l, _), _| *l != lane);
+        self.probe.0.lock().expect("no test panics inside the probe").retain(|(l, _), _| *l != lane);
+    }
+
     /// ASCII characters are a token each; the bytes of others are a token each, as in byte-level vocabularies.
-    fn sampler(&mut self, _: &Sampling, _: Option<&Value>, tokens: &[Token]) -> Result<Rest, String> {
+    fn sampler(&mut self, _: &Sampling, schema: Option<&Value>, tokens: &[Token]) -> Result<Rest, String> {
         let prompt: String = tokens.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
         let reply = (self.reply)(&prompt);
         let token = |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { RAW + i32::from(byte) });
-        Ok(Rest { prompt: tokens.to_vec(), tokens: reply.bytes().map(token).collect::<Vec<_>>().into_iter() })
+        let tokens_of_reply = reply.bytes().map(token).collect::<Vec<_>>().into_iter();
+        Ok(Rest { cells: tokens.to_vec(), moved: false, tokens: tokens_of_reply, forces: schema.is_some() })
     }
 
     fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault> {
@@ -205,23 +234,64 @@ impl Backend for Scripted {
             cells.push(entry.token);
             self.note((lane, entry.slot));
         }
-        self.last = batch.iter().map(|entry| entry.slot).collect();
+        self.last = batch.iter().map(|entry| (entry.slot, entry.position as usize + 1)).collect();
         Ok(())
     }
 
     fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Rest) -> Result<Sampled, String> {
-        let cells = &self.cells[&(lane, self.last[entry])];
-        assert!(cells.starts_with(&sampler.prompt), "a sequence runs on its own prompt");
-        Ok(sampler.tokens.next().map_or(Sampled::End, Sampled::Token))
+        let (slot, count) = self.last[entry];
+        let cells = &self.cells[&(lane, slot)][..count];
+        sampler.moved |= self.moved.contains(&(lane, slot));
+        assert!(sampler.moved || *cells == *sampler.cells, "a sequence runs on its own prompt and on what it said");
+        let next = sampler.tokens.next();
+        sampler.cells.extend(next);
+        Ok(next.map_or(Sampled::End, Sampled::Token))
+    }
+
+    fn forced(&mut self, sampler: &mut Rest) -> Result<Forced, String> {
+        let (mark, mut forced) = (Token(FORCED as i32), Forced::default());
+        while sampler.forces && sampler.tokens.as_slice().first() == Some(&mark) {
+            let rest = &sampler.tokens.as_slice()[1..];
+            let length = rest.iter().take_while(|token| **token != mark).count();
+            forced.tokens.extend(&rest[..length]);
+            forced.complete = rest.len() <= length + 1;
+            sampler.tokens = rest.get(length + 1..).unwrap_or_default().to_vec().into_iter();
+        }
+        sampler.cells.extend(&forced.tokens);
+        Ok(forced)
+    }
+
+    /// The token that the reply goes on with is `e` to the fifth times as likely as each other one.
+    fn scores(&mut self, lane: Lane, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
+        let (slot, count) = self.last[entry];
+        let cells: String =
+            self.cells[&(lane, slot)][..count].iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
+        let (prompt, said) = cells.rsplit_once('\n').unwrap_or_default();
+        let reply = (self.reply)(&format!("{prompt}\n"));
+        let next = reply.strip_prefix(said).map(|rest| rest.chars().next().unwrap_or('\0'));
+        let score = |token: &Token| if next.map(|c| c as i32) == Some(token.0) { 5.0 } else { 0.0 };
+        Ok(tokens.iter().map(score).collect())
+    }
+
+    fn shift(&mut self, lane: Lane, slot: Slot, keep: u32, drop: u32) -> bool {
+        let Some(cells) = self.cells.get_mut(&(lane, slot)).filter(|_| self.limits.shifts) else { return false };
+        cells.drain(keep as usize..(keep + drop) as usize);
+        self.moved.insert((lane, slot));
+        self.note((lane, slot));
+        true
     }
 
     fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool {
         match self.cells.get_mut(&(lane, slot)) {
-            Some(cells) if from > 0 => cells.truncate(from as usize),
-            _ => drop(self.cells.remove(&(lane, slot))),
+            Some(cells) if from > 0 && self.limits.rewinds => cells.truncate(from as usize),
+            Some(cells) if from as usize >= cells.len() => {}
+            _ => {
+                self.moved.remove(&(lane, slot));
+                self.cells.remove(&(lane, slot));
+            }
         }
         self.note((lane, slot));
-        true
+        from == 0 || self.cells.contains_key(&(lane, slot))
     }
 
     fn fingerprint(&self, lane: Lane) -> [u8; 32] {

@@ -71,6 +71,11 @@ impl<S> Seats<S> {
         sequence
     }
 
+    /// Forgets what is left in a lane where nobody sits.
+    pub(crate) fn forget(&mut self, lane: Lane) {
+        self.left.retain(|(l, _), _| *l != lane);
+    }
+
     /// Everybody leaves.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = S> {
         self.left.clear();

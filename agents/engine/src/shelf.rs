@@ -80,7 +80,7 @@ impl Shelf {
 
     /// Reads which files there are for a lane.
     pub(crate) fn add_lane(&mut self, lane: Lane, key: Key) {
-        if self.keys.insert(lane, key).is_some() {
+        if self.keys.insert(lane, key) == Some(key) {
             return;
         }
         let start = format!("{}-", hex(&key[..8]));

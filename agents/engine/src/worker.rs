@@ -4,25 +4,31 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::backend::{Backend, Embedded, Entry, Fault, Lane, Limits, Sampled, Slot, Text, Token};
+use crate::backend::{Backend, Embedded, Lane, Limits, Slot, Text, Token};
+use crate::draft::Record;
 use crate::handle::{Counters, Options};
+use crate::lanes::{self, Lanes, MAX_LANES};
 use crate::prefix::Prefixes;
 use crate::request::{Class, Error, Reason};
-use crate::schedule::{self, AGEING, Budget, Share, View, Waiting};
+use crate::schedule::{self, Waiting};
 use crate::seats::Seats;
-use crate::sequence::{Job, Sequence, Went};
+use crate::sequence::{Job, Sequence, Work};
 use crate::shelf::Shelf;
 use crate::turn::Turn;
+use crate::waiting::{Waiter, Who, urgency};
+
+mod compute;
 
 /// What other threads ask of the worker.
 pub(crate) enum Command {
-    Generate(Job),
+    Generate(Box<Job>),
     /// These flows will soon need the beginnings of their prompts, or no longer do.
     Expect(Vec<Arc<str>>, bool),
+    /// Only these adapters are to stay loaded.
+    Adapters(Vec<lanes::Key>),
     Embed(Vec<String>, oneshot::Sender<Result<Embedded, String>>),
     /// A stream was drained or dropped: look again.
     Wake,
@@ -37,7 +43,8 @@ pub(crate) struct Worker<B: Backend> {
     options: Options,
     commands: mpsc::Receiver<Command>,
     counters: Arc<Counters>,
-    waiting: Vec<(Job, Lane, u64)>,
+    lanes: Lanes,
+    waiting: Vec<Waiter<B::Sampler>>,
     seats: Seats<Sequence<B::Sampler>>,
     prefixes: Prefixes,
     shelf: Option<Shelf>,
@@ -46,6 +53,7 @@ pub(crate) struct Worker<B: Backend> {
     arrivals: u64,
     /// Seconds per prompt token, a moving average; what turns the target gap into a chunk.
     prefill_cost: f64,
+    record: Record,
 }
 
 /// Why the loop ended.
@@ -74,11 +82,13 @@ impl<B: Backend> Worker<B> {
             options,
             commands,
             counters,
+            lanes: Lanes::default(),
             waiting: Vec::new(),
             served: HashMap::new(),
             last: Lane::BASE,
             arrivals: 0,
             prefill_cost: 0.0,
+            record: Record::default(),
         }
     }
 
@@ -94,8 +104,8 @@ impl<B: Backend> Worker<B> {
         for sequence in self.seats.clear() {
             sequence.fail(Error::Gone(reason.clone()));
         }
-        for (job, ..) in self.waiting.drain(..) {
-            job.fail(Error::Gone(reason.clone()));
+        for waiter in self.waiting.drain(..) {
+            waiter.fail(Error::Gone(reason.clone()));
         }
         reason
     }
@@ -106,6 +116,7 @@ impl<B: Backend> Worker<B> {
                 return end;
             }
             self.sweep();
+            self.clear_lanes();
             self.admit();
             self.count();
             if let Err(reason) = self.step() {
@@ -132,13 +143,14 @@ impl<B: Backend> Worker<B> {
     }
 
     fn has_free_slot(&self) -> bool {
-        self.waiting.iter().any(|(_, lane, _)| self.seats.has_free(*lane))
+        self.waiting.iter().any(|waiter| self.seats.has_free(waiter.lane))
     }
 
     fn command(&mut self, command: Command) -> Result<(), End> {
         match command {
             Command::Generate(job) => self.enqueue(job),
             Command::Expect(flows, more) => flows.iter().for_each(|flow| self.prefixes.expect(flow, more)),
+            Command::Adapters(keys) => self.lanes.list(keys),
             // Whoever asked has gone.
             Command::Embed(_, answer) if answer.is_closed() => drop(self.counters.embeds.fetch_sub(1, Relaxed)),
             Command::Embed(texts, answer) => {
@@ -156,15 +168,11 @@ impl<B: Backend> Worker<B> {
         Ok(())
     }
 
-    fn enqueue(&mut self, job: Job) {
-        let lane = match &job.adapter {
-            None => Ok(Lane::BASE),
-            Some((path, scale)) => self.backend.lane(path, *scale),
-        };
-        match lane {
+    fn enqueue(&mut self, job: Box<Job>) {
+        match self.lane_of(&job) {
             Ok(lane) => {
                 self.arrivals += 1;
-                self.waiting.push((job, lane, self.arrivals));
+                self.waiting.push(Waiter { lane, arrival: self.arrivals, who: Who::New(job) });
                 self.bound();
             }
             Err(reason) => {
@@ -174,26 +182,59 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    /// The lane that a job runs in, loaded if need be, for which an idle one may have to go.
+    fn lane_of(&mut self, job: &Job) -> Result<Lane, String> {
+        let Some((path, scale)) = &job.adapter else { return Ok(Lane::BASE) };
+        let key = (path.clone(), scale.to_bits());
+        if let Some(lane) = self.lanes.find(&key) {
+            return Ok(lane);
+        }
+        if self.lanes.len() >= MAX_LANES {
+            let idle = |lane| is_idle(&self.seats, &self.waiting, lane);
+            let oldest = self.lanes.oldest(idle).ok_or("too many adapters are in use at once")?;
+            self.unload(oldest);
+        }
+        let lane = self.backend.lane(path, *scale)?;
+        self.lanes.add(key, lane);
+        Ok(lane)
+    }
+
+    /// Drops the lanes of adapters that nobody wants any more, once nobody sits in them.
+    fn clear_lanes(&mut self) {
+        let idle = |lane| is_idle(&self.seats, &self.waiting, lane);
+        for lane in self.lanes.unlisted(idle) {
+            self.unload(lane);
+        }
+    }
+
+    fn unload(&mut self, lane: Lane) {
+        self.seats.forget(lane);
+        self.prefixes.forget(lane);
+        self.backend.unload(lane);
+        tracing::info!(lane = lane.0, "an adapter is unloaded");
+    }
+
     /// Refuses the newcomer if the queue is too long even after everybody who can has sat down or gone.
     fn bound(&mut self) {
-        if self.waiting.len() <= self.options.queue {
+        let is_full = |this: &Self| this.waiting.iter().filter(|w| w.is_new()).count() > this.options.queue;
+        if !is_full(self) {
             return;
         }
         self.sweep();
         self.admit();
-        if self.waiting.len() <= self.options.queue {
+        if !is_full(self) {
             return;
         }
-        let newest = (0..self.waiting.len()).max_by_key(|at| self.waiting[*at].2).expect("the queue is not empty");
-        let (job, ..) = self.waiting.swap_remove(newest);
+        let new = (0..self.waiting.len()).filter(|at| self.waiting[*at].is_new());
+        let newest = new.max_by_key(|at| self.waiting[*at].arrival).expect("the queue is not empty");
         self.counters.failed.fetch_add(1, Relaxed);
-        job.fail(Error::Busy(self.options.queue));
+        self.waiting.swap_remove(newest).fail(Error::Busy(self.options.queue));
     }
 
     /// Ends the sequences whose readers are gone and frees their cells, before anything else is computed.
     fn sweep(&mut self) {
         let before = self.waiting.len();
-        self.waiting.retain(|(job, ..)| !job.reader.is_gone());
+        self.waiting.retain(|waiter| !waiter.job().reader.is_gone());
         self.counters.cancelled.fetch_add((before - self.waiting.len()) as u64, Relaxed);
         let gone = self.seats.taken().iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at);
         for at in gone.collect::<Vec<_>>() {
@@ -213,7 +254,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn admit(&mut self) {
-        let mut lanes: Vec<Lane> = self.waiting.iter().map(|(_, lane, _)| *lane).collect();
+        let mut lanes: Vec<Lane> = self.waiting.iter().map(|waiter| waiter.lane).collect();
         lanes.sort_unstable();
         lanes.dedup();
         for lane in lanes {
@@ -221,33 +262,58 @@ impl<B: Backend> Worker<B> {
                 if !self.seats.has_free(lane) && !self.make_room(at, lane) {
                     break;
                 }
-                let (job, lane, arrival) = self.waiting.swap_remove(at);
-                self.seat(job, lane, arrival);
+                let Waiter { lane, arrival, who } = self.waiting.swap_remove(at);
+                match who {
+                    Who::New(job) => self.seat(*job, lane, arrival),
+                    Who::Paused(sequence, state) => self.seat_again(*sequence, lane, &state),
+                }
             }
         }
     }
 
     /// Who is next for a seat of a lane; those whose opening is being computed are not.
     fn next_for(&self, lane: Lane) -> Option<usize> {
-        let ready = |(job, l, _): &&(Job, Lane, u64)| *l == lane && self.computes_opening_of(job, lane).is_none();
-        let views: Vec<Waiting> =
-            self.waiting.iter().filter(ready).map(|(job, l, n)| self.waiting_view(job, *l, *n)).collect();
+        let ready = |waiter: &&Waiter<B::Sampler>| {
+            let waits = waiter.is_new() && self.computes_opening_of(waiter.job(), lane).is_some();
+            waiter.lane == lane && !waits
+        };
+        let view = |waiter: &Waiter<B::Sampler>| waiter.view(self.served_of(&waiter.job().flow));
+        let views: Vec<Waiting> = self.waiting.iter().filter(ready).map(view).collect();
         let arrival = schedule::admit(&views, lane).map(|at| views[at].arrival)?;
-        self.waiting.iter().position(|(.., n)| *n == arrival)
+        self.waiting.iter().position(|waiter| waiter.arrival == arrival)
     }
 
-    /// Makes a sequence that is computed ahead of time wait again, for one that is not.
+    /// Makes the least urgent sequence of a lane wait again, for one that is more urgent. Its cells go to host memory; what
+    /// is computed ahead of time leaves them where they are.
     fn make_room(&mut self, at: usize, lane: Lane) -> bool {
-        let ahead = |s: &Sequence<B::Sampler>| s.job.class == Class::Ahead;
-        if self.waiting[at].0.class == Class::Ahead {
-            return false;
-        }
-        let found =
-            self.seats.taken().iter().find(|((l, _), s)| *l == lane && ahead(s)).map(|(at, s)| (*at, s.cells()));
-        let Some((seat, cells)) = found else { return false };
+        let newcomer = urgency(self.waiting[at].job());
+        let seated = self.seats.taken().iter().filter(|((l, _), s)| *l == lane && urgency(&s.job) > newcomer);
+        let Some((seat, sequence)) = seated.max_by_key(|(_, s)| (urgency(&s.job), s.arrival)) else { return false };
+        let (seat, ahead) = (*seat, matches!(sequence.work, Work::Prime));
+        let bare = ahead || sequence.position() == 0;
+        let state = if bare { Ok(Vec::new()) } else { self.backend.save(seat.0, seat.1) };
+        // A model whose cells cannot be saved lets nobody pass.
+        let Ok(state) = state else { return false };
+        let cells = self.seats.get(seat).map(|s| s.cells()).unwrap_or_default();
         let Some(sequence) = self.leave(seat, cells) else { return false };
-        self.waiting.push((sequence.job, lane, sequence.arrival));
+        let arrival = sequence.arrival;
+        let who = if ahead { Who::New(Box::new(sequence.job)) } else { Who::Paused(Box::new(sequence), state) };
+        self.waiting.push(Waiter { lane, arrival, who });
         true
+    }
+
+    /// Brings a sequence back that made room.
+    fn seat_again(&mut self, sequence: Sequence<B::Sampler>, lane: Lane, state: &[u8]) {
+        let (slot, _) = self.seats.best(lane, &[]).expect("whoever asks has seen a free slot");
+        self.backend.trim(lane, slot, 0);
+        if sequence.position() > 0
+            && let Err(reason) = self.backend.restore(lane, slot, state)
+        {
+            self.backend.trim(lane, slot, 0);
+            self.counters.failed.fetch_add(1, Relaxed);
+            return sequence.fail(Error::Model(reason));
+        }
+        self.seats.sit((lane, slot), sequence);
     }
 
     /// The seat of a sequence that is computing the very opening that a job waits for: computing it twice would help
@@ -263,26 +329,21 @@ impl<B: Backend> Worker<B> {
         (job.opening > 0).then(|| of_lane.into_iter().find(|(_, s)| same(s)).map(|(at, _)| *at)).flatten()
     }
 
-    fn waiting_view(&self, job: &Job, lane: Lane, arrival: u64) -> Waiting {
-        let periods = job.since.elapsed().as_secs() / AGEING.as_secs();
-        Waiting { lane, class: job.class, served: self.served_of(&job.flow), arrival, periods: periods as u32 }
-    }
-
     fn served_of(&self, flow: &Arc<str>) -> u64 {
         self.served.get(flow).copied().unwrap_or(0)
     }
 
-    fn seat(&mut self, job: Job, lane: Lane, arrival: u64) {
+    fn seat(&mut self, mut job: Job, lane: Lane, arrival: u64) {
         let opening = job.prompt[..job.opening].to_vec();
         if let Some(shelf) = &mut self.shelf {
             shelf.add_lane(lane, self.backend.fingerprint(lane));
         }
         self.fetch(lane, &job);
         if job.class == Class::Ahead && self.prefixes.has(lane, &opening) {
-            return Sequence::new(job, arrival, (), 0, false).finish(Reason::End);
+            return Sequence::new(job, arrival, Work::<()>::Prime, 0, false).finish(Reason::End);
         }
-        match self.backend.sampler(&job.sampling, job.schema.as_deref(), &job.prompt) {
-            Ok(sampler) => {
+        match self.work_of(&mut job) {
+            Ok(work) => {
                 let (slot, shared) = self.prepare(lane, &job.prompt);
                 // A flow that was away must not claim the time that it did not use.
                 let least = self.seats.taken().values().map(|s| self.served_of(&s.job.flow)).min().unwrap_or(0);
@@ -290,12 +351,22 @@ impl<B: Backend> Worker<B> {
                 *served = (*served).max(least);
                 let keeps = shared < opening.len() && self.options.prefixes > 0 && !self.prefixes.has(lane, &opening);
                 self.counters.shared.fetch_add(shared as u64, Relaxed);
-                self.seats.sit((lane, slot), Sequence::new(job, arrival, sampler, shared as u32, keeps));
+                self.seats.sit((lane, slot), Sequence::new(job, arrival, work, shared as u32, keeps));
             }
             Err(reason) => {
                 self.counters.failed.fetch_add(1, Relaxed);
                 job.fail(Error::Bad(reason));
             }
+        }
+    }
+
+    fn work_of(&mut self, job: &mut Job) -> Result<Work<B::Sampler>, String> {
+        if job.class == Class::Ahead {
+            return Ok(Work::Prime);
+        }
+        match job.choice.take() {
+            Some(choosing) => Ok(Work::Choose(choosing)),
+            None => self.backend.sampler(&job.sampling, job.schema.as_deref(), &job.prompt).map(Work::Write),
         }
     }
 
@@ -352,153 +423,9 @@ impl<B: Backend> Worker<B> {
         self.counters.busy.store(self.seats.taken().len() as u64, Relaxed);
         self.counters.queued.store(self.waiting.len() as u64, Relaxed);
     }
+}
 
-    fn budget(&self) -> Budget {
-        let chunk = schedule::chunk(self.options.gap, self.prefill_cost, self.limits.grain);
-        Budget { batch: self.limits.batch, chunk: chunk.min(self.limits.batch) }
-    }
-
-    /// Sequences whose openings others wait for are as urgent as the most urgent of those.
-    fn urgency(&self) -> HashMap<(Lane, Slot), Class> {
-        let mut urgency = HashMap::new();
-        for (job, lane, _) in &self.waiting {
-            if let Some(at) = self.computes_opening_of(job, *lane) {
-                let class = urgency.entry(at).or_insert(job.class);
-                *class = job.class.min(*class);
-            }
-        }
-        urgency
-    }
-
-    /// Computes one batch. An error means that the model is gone.
-    fn step(&mut self) -> Result<(), String> {
-        let urgency = self.urgency();
-        let view = |(at, s): (&(Lane, Slot), &Sequence<B::Sampler>)| View {
-            slot: at.1,
-            lane: at.0,
-            class: urgency.get(at).map_or(s.job.class, |class| s.job.class.min(*class)),
-            served: self.served_of(&s.job.flow),
-            arrival: s.arrival,
-            prompt: s.to_next_stop(),
-            blocked: !s.job.reader.has_room(),
-        };
-        let views: Vec<View> = self.seats.taken().iter().map(view).collect();
-        let Some((lane, shares)) = schedule::next(&views, self.budget(), self.last) else { return Ok(()) };
-        self.last = lane;
-        self.compute(lane, &shares)
-    }
-
-    fn compute(&mut self, lane: Lane, shares: &[Share]) -> Result<(), String> {
-        let (entries, wanted) = self.entries(lane, shares);
-        let (computed, took) = {
-            let _turn = self.options.turn.as_ref().map(Turn::take);
-            let began = Instant::now();
-            (self.backend.decode(lane, &entries), began.elapsed())
-        };
-        match computed {
-            Ok(()) => {
-                self.counters.steps.fetch_add(1, Relaxed);
-                tracing::trace!(lane = lane.0, sequences = shares.len(), tokens = entries.len(), ?took, "a batch");
-                self.learn(shares, took);
-                self.settle(lane, shares, &wanted, took);
-                Ok(())
-            }
-            Err(Fault::Fatal(reason)) => Err(reason),
-            // Only the guilty one fails: the others are computed again, each alone.
-            Err(Fault::Batch(_)) if shares.len() > 1 => {
-                shares.iter().try_for_each(|share| self.compute(lane, std::slice::from_ref(share)))
-            }
-            Err(Fault::Batch(reason)) => {
-                shares.iter().for_each(|share| self.fail(lane, share.slot, Error::Model(reason.clone())));
-                Ok(())
-            }
-        }
-    }
-
-    /// The batch, and for each share the entry with its logits if it wants them.
-    fn entries(&mut self, lane: Lane, shares: &[Share]) -> (Vec<Entry>, Vec<Option<usize>>) {
-        let (mut entries, mut wanted) = (Vec::new(), Vec::new());
-        for share in shares {
-            let sequence = self.seats.get((lane, share.slot)).expect("shares are of seated sequences");
-            sequence.begin();
-            let last = sequence.prompt_left() == 0 || sequence.prompt_left() == share.tokens;
-            let (from, tokens) = sequence.share(share.tokens);
-            entries.extend(tokens.iter().zip(from..).map(|(token, position)| Entry {
-                slot: share.slot,
-                position,
-                token: *token,
-                logits: false,
-            }));
-            if let (true, Some(entry)) = (last, entries.last_mut()) {
-                entry.logits = true;
-            }
-            wanted.push(last.then(|| entries.len() - 1));
-        }
-        (entries, wanted)
-    }
-
-    /// Learns what a prompt token costs, from batches that are mostly prompt.
-    fn learn(&mut self, shares: &[Share], took: Duration) {
-        let tokens: u32 = shares.iter().map(|s| s.tokens).sum();
-        if tokens >= 16 && tokens as usize >= 2 * shares.len() {
-            let cost = took.as_secs_f64() / f64::from(tokens);
-            self.prefill_cost = if self.prefill_cost > 0.0 { 0.8 * self.prefill_cost + 0.2 * cost } else { cost };
-        }
-    }
-
-    fn settle(&mut self, lane: Lane, shares: &[Share], wanted: &[Option<usize>], took: Duration) {
-        let total: u32 = shares.iter().map(|share| share.tokens).sum();
-        for (share, entry) in shares.iter().zip(wanted) {
-            let at = (lane, share.slot);
-            let sequence = self.seats.get(at).expect("shares are of seated sequences");
-            if sequence.prompt_left() > 0 {
-                self.counters.prompt.fetch_add(u64::from(share.tokens), Relaxed);
-                sequence.effort += took.mul_f64(f64::from(share.tokens) / f64::from(total));
-            }
-            sequence.advance(share.tokens);
-            let (opens, ahead) = (sequence.is_at_opening(), sequence.job.class == Class::Ahead);
-            *self.served.entry(sequence.job.flow.clone()).or_default() += u64::from(share.tokens);
-            if opens {
-                self.keep(at);
-            }
-            match entry {
-                // It was computed for others alone.
-                Some(_) if ahead => self.end(at, Reason::End),
-                Some(entry) => self.sample(lane, share.slot, *entry),
-                None => {}
-            }
-        }
-    }
-
-    fn sample(&mut self, lane: Lane, slot: Slot, entry: usize) {
-        let sequence = self.seats.get((lane, slot)).expect("sampled sequences are seated");
-        let went = match self.backend.sample(lane, entry, &mut sequence.sampler) {
-            Err(reason) => return self.fail(lane, slot, Error::Model(reason)),
-            Ok(Sampled::End) => Went::Over(Reason::End),
-            Ok(Sampled::Token(token)) => {
-                self.counters.output.fetch_add(1, Relaxed);
-                sequence.take(token, &*self.text)
-            }
-        };
-        if let Went::Over(reason) = went {
-            self.end((lane, slot), reason);
-        }
-    }
-
-    /// Frees the place of a sequence that is over, before its reader hears of the end. What is in its cells stays there for
-    /// those who begin in the same way, until the place is taken.
-    fn end(&mut self, at: (Lane, Slot), reason: Reason) {
-        let cells = self.seats.get(at).map(|sequence| sequence.cells()).unwrap_or_default();
-        if let Some(sequence) = self.leave(at, cells) {
-            self.counters.finished.fetch_add(1, Relaxed);
-            sequence.finish(reason);
-        }
-    }
-
-    fn fail(&mut self, lane: Lane, slot: Slot, error: Error) {
-        if let Some(sequence) = self.leave((lane, slot), Vec::new()) {
-            self.counters.failed.fetch_add(1, Relaxed);
-            sequence.fail(error);
-        }
-    }
+/// Whether nobody sits in a lane or waits for a seat there.
+fn is_idle<S>(seats: &Seats<Sequence<S>>, waiting: &[Waiter<S>], lane: Lane) -> bool {
+    seats.taken().keys().all(|(l, _)| *l != lane) && waiting.iter().all(|waiter| waiter.lane != lane)
 }

@@ -9,7 +9,7 @@ use artel_engine::{
     Chunk, Class, Error, Finish, Handle, Message, Options, Overflow, Reason, Request, Sampling, Speaker, Stream,
 };
 
-const LIMITS: Limits = Limits { context: 256, sequences: 4, batch: 32, grain: 1 };
+const LIMITS: Limits = Limits { context: 256, sequences: 4, batch: 32, grain: 1, rewinds: true, shifts: true };
 
 fn echo(prompt: &str) -> String {
     format!("you said {}", prompt.trim())
@@ -39,6 +39,7 @@ async fn read(mut stream: Stream) -> Result<(String, Finish), Error> {
         match stream.recv().await.expect("a stream has an end") {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Scores(_) => panic!("nobody asked for a choice"),
             Chunk::Finished(finish) => {
                 assert_eq!(stream.recv().await, None);
                 return Ok((text, finish));

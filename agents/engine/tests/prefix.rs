@@ -10,7 +10,7 @@ use artel_engine::{
 };
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { context: 512, sequences: 4, batch: 32, grain: 1 };
+const LIMITS: Limits = Limits { context: 512, sequences: 4, batch: 32, grain: 1, rewinds: true, shifts: true };
 
 /// The instructions of a role, long enough to be kept.
 fn opening(role: &str) -> String {
@@ -47,6 +47,7 @@ async fn read(mut stream: Stream) -> Result<(String, Finish), Error> {
         match stream.recv().await.expect("a stream has an end") {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Scores(_) => panic!("nobody asked for a choice"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
         }

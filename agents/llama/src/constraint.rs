@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use artel_engine::Token;
+use artel_engine::backend::Forced;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
-use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use crate::raw::Model;
 
@@ -13,14 +15,14 @@ use crate::raw::Model;
 pub(crate) struct Grammars(ParserFactory);
 
 impl Grammars {
-    pub(crate) fn new(model: &Model) -> Result<Self, String> {
+    pub(crate) fn new(model: &Arc<Model>) -> Result<Self, String> {
         let count = u32::try_from(model.vocabulary()).map_err(|_| "the model has no vocabulary")?;
         let eos = u32::try_from(model.eos()).map_err(|_| "the model has no end-of-text token")?;
         let words: Vec<Vec<u8>> = (0..count as i32).map(|token| word(model, token)).collect();
         let ends: Vec<u32> =
             std::iter::once(eos).chain((0..count).filter(|token| *token != eos && model.ends(*token as i32))).collect();
         let trie = TokTrie::from(&TokRxInfo::new(count, eos), &words).with_eos_tokens(&ends);
-        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let env: TokEnv = Arc::new(Tokens { trie, model: model.clone() });
         let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
         factory.quiet();
         Ok(Self(factory))
@@ -38,6 +40,30 @@ impl Grammars {
             Some(error) => Err(format!("the schema cannot be used for decoding: {error}")),
             None => matcher.compute_mask_or_eos().map(|_| Constraint(matcher)).map_err(|e| e.to_string()),
         }
+    }
+}
+
+/// The model's own way to write a text in tokens, in which llguidance writes what a schema forces.
+struct Tokens {
+    trie: TokTrie,
+    model: Arc<Model>,
+}
+
+impl TokenizerEnv for Tokens {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        let own = std::str::from_utf8(bytes).ok().and_then(|text| self.model.tokenize(text, false, false));
+        let own: Option<Vec<TokenId>> = own.map(|tokens| tokens.into_iter().map(i32::cast_unsigned).collect());
+        // Half a character has no text, and some vocabularies put a space before every text.
+        let same = |tokens: &Vec<TokenId>| self.trie.decode_raw(tokens) == bytes;
+        own.filter(same).unwrap_or_else(|| self.trie.greedy_tokenize(bytes))
+    }
+
+    fn tokenize_is_canonical(&self) -> bool {
+        true
     }
 }
 
@@ -69,5 +95,12 @@ impl Constraint {
     /// Notes the token that was taken.
     pub(crate) fn take(&mut self, token: i32) -> Result<(), String> {
         self.0.consume_token(token.cast_unsigned()).map_err(|e| e.to_string())
+    }
+
+    /// Takes in what must come next, whatever the model says.
+    pub(crate) fn force(&mut self) -> Forced {
+        let tokens = if self.0.is_stopped() { Vec::new() } else { self.0.consume_ff_tokens() };
+        let tokens = tokens.into_iter().map(|token| Token(token.cast_signed())).collect();
+        Forced { tokens, complete: self.0.is_stopped() && !self.0.is_error() }
     }
 }

@@ -13,5 +13,5 @@ mod llama;
 mod raw;
 mod text;
 
-pub use llama::{Error, Llama, Options};
+pub use llama::{Cache, CacheType, Error, Llama, Options};
 pub use raw::{Device, devices};

@@ -1,10 +1,9 @@
 //! One model with a context per lane.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artel_engine::backend::{Entry, Fault, Limits, Sampled, Slot};
+use artel_engine::backend::{Entry, Fault, Forced, Limits, Sampled, Slot};
 use artel_engine::{Backend, Embedded, Lane, Sampling, Text, Token};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -23,8 +22,6 @@ const GRAIN: u32 = 64;
 const GPU_BATCH: u32 = 512;
 /// The context when nobody says otherwise: what a role's prompt, a question and an answer need.
 const CONTEXT: u32 = 4096;
-/// Adapters per engine: each has a context of its own, which costs memory.
-const MAX_LANES: usize = 64;
 
 /// What to load and how.
 #[derive(Debug, Clone)]
@@ -45,6 +42,45 @@ pub struct Options {
     pub embedding: bool,
     /// A chat template instead of the GGUF's own.
     pub template: Option<String>,
+    /// The form of the cache.
+    pub cache: Cache,
+}
+
+/// The form in which keys and values are kept: smaller ones let more tokens into the same memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cache {
+    /// Of the keys.
+    pub keys: CacheType,
+    /// Of the values.
+    pub values: CacheType,
+}
+
+/// A number format of ggml that caches can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheType {
+    /// 32 bits.
+    F32,
+    /// 16 bits, as precise as most models are.
+    #[default]
+    F16,
+    /// 16 bits with a wide range.
+    Bf16,
+    /// 8.5 bits.
+    Q8_0,
+    /// 4.5 bits.
+    Q4_0,
+}
+
+impl CacheType {
+    pub(crate) fn raw(self) -> llama_cpp_sys_2::ggml_type {
+        match self {
+            Self::F32 => llama_cpp_sys_2::GGML_TYPE_F32,
+            Self::F16 => llama_cpp_sys_2::GGML_TYPE_F16,
+            Self::Bf16 => llama_cpp_sys_2::GGML_TYPE_BF16,
+            Self::Q8_0 => llama_cpp_sys_2::GGML_TYPE_Q8_0,
+            Self::Q4_0 => llama_cpp_sys_2::GGML_TYPE_Q4_0,
+        }
+    }
 }
 
 /// Why a model cannot be loaded.
@@ -71,8 +107,8 @@ pub enum Error {
     },
 }
 
-/// The form in which llama.cpp writes the cells of a sequence: its version, and what we set of the cache.
-const STATE_FORM: &str = "llama-cpp-sys-2 0.1.161, f16 keys and values";
+/// The form in which llama.cpp writes the cells of a sequence: its version.
+const STATE_FORM: &str = "llama-cpp-sys-2 0.1.161";
 
 fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -83,23 +119,26 @@ fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn batch() -> u32 {
-    let on_cpu = crate::devices().iter().all(|device| matches!(device.backend.as_str(), "CPU" | "BLAS"));
-    if on_cpu { BATCH } else { GPU_BATCH }
+fn computes_on_cpu() -> bool {
+    crate::devices().iter().all(|device| matches!(device.backend.as_str(), "CPU" | "BLAS"))
 }
 
 /// A loaded model.
 pub struct Llama {
     // Contexts come first: they are dropped before the model that they refer to.
-    lanes: Vec<Context>,
-    names: BTreeMap<(PathBuf, u32), Lane>,
-    fingerprints: Vec<[u8; 32]>,
+    lanes: Vec<Option<Place>>,
     grammars: Option<Grammars>,
     text: Arc<Vocabulary>,
     model: Arc<Model>,
     shape: Shape,
     architecture: String,
     seed: u32,
+}
+
+/// What computes in one lane.
+struct Place {
+    context: Context,
+    fingerprint: [u8; 32],
 }
 
 /// A sequence's sampling state.
@@ -121,8 +160,10 @@ impl Llama {
         let context = options.context.unwrap_or(CONTEXT.min(trained));
         // An embedding model computes a text in one piece, so its batch is its context.
         let context = if options.embedding { context.min(trained) } else { context };
-        let (sequences, batch) = if options.embedding { (1, context) } else { (options.sequences, batch()) };
-        let shape = Shape { context, sequences, batch, threads: options.threads, embedding: options.embedding };
+        let chat = if computes_on_cpu() { BATCH } else { GPU_BATCH };
+        let (sequences, batch) = if options.embedding { (1, context) } else { (options.sequences, chat) };
+        let Options { threads, embedding, cache, .. } = options;
+        let shape = Shape { context, sequences, batch, threads, embedding, cache };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
         let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
         let text = Arc::new(Vocabulary::new(model.clone(), options.template));
@@ -130,23 +171,18 @@ impl Llama {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => gguf::sample(&options.path)?.to_vec(),
         };
-        let fingerprints = vec![fingerprint(&[STATE_FORM.as_bytes(), &content])];
-        let (lanes, names, seed) = (vec![base], BTreeMap::new(), std::process::id());
-        Ok(Self {
-            lanes,
-            names,
-            fingerprints,
-            grammars: None,
-            text,
-            model,
-            shape,
-            architecture: header.architecture,
-            seed,
-        })
+        let form = format!("{STATE_FORM}, {cache:?}");
+        let fingerprint = fingerprint(&[form.as_bytes(), &content]);
+        let (lanes, seed) = (vec![Some(Place { context: base, fingerprint })], std::process::id());
+        Ok(Self { lanes, grammars: None, text, model, shape, architecture: header.architecture, seed })
     }
 
     fn context(&mut self, lane: Lane) -> Option<&mut Context> {
-        self.lanes.get_mut(lane.0 as usize)
+        self.lanes.get_mut(lane.0 as usize)?.as_mut().map(|place| &mut place.context)
+    }
+
+    fn base(&self) -> &Place {
+        self.lanes[0].as_ref().expect("the base lane is never unloaded")
     }
 
     /// The unit vector of a text, and its tokens.
@@ -162,7 +198,7 @@ impl Llama {
         if tokens.is_empty() {
             return Ok((vec![0.0; self.model.width()], 0));
         }
-        let context = &mut self.lanes[0];
+        let context = self.context(Lane::BASE).ok_or("the model has no context")?;
         context.trim(0, 0);
         let entries = tokens.iter().zip(0u32..).map(|(token, at)| (*token, at, 0, true));
         let entries: Vec<_> = entries.collect();
@@ -180,7 +216,15 @@ impl Backend for Llama {
     type Sampler = Sampler;
 
     fn limits(&self) -> Limits {
-        Limits { context: self.lanes[0].room(), sequences: self.shape.sequences, batch: self.shape.batch, grain: GRAIN }
+        let context = &self.base().context;
+        Limits {
+            context: context.room(),
+            sequences: self.shape.sequences,
+            batch: self.shape.batch,
+            grain: if self.shape.batch == BATCH { GRAIN } else { 1 },
+            rewinds: !self.model.is_recurrent(),
+            shifts: !self.model.is_recurrent() && context.shifts(),
+        }
     }
 
     fn text(&self) -> Arc<dyn Text> {
@@ -188,24 +232,27 @@ impl Backend for Llama {
     }
 
     fn lane(&mut self, path: &Path, scale: f32) -> Result<Lane, String> {
-        let key = (path.to_owned(), scale.to_bits());
-        if let Some(lane) = self.names.get(&key) {
-            return Ok(*lane);
-        }
-        if self.lanes.len() > MAX_LANES {
-            return Err(format!("the engine has {MAX_LANES} adapters already"));
-        }
         gguf::inspect_adapter(path, &self.architecture).map_err(|e| e.to_string())?;
         let adapter = Adapter::load(&self.model, path)
             .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter; its log says why", path.display()))?;
         let context = Context::new(&self.model, self.shape, Some((adapter, scale)))
             .ok_or_else(|| format!("{}: no memory for this adapter's context", path.display()))?;
         let content = gguf::sample(path).map_err(|e| e.to_string())?;
-        self.fingerprints.push(fingerprint(&[&self.fingerprints[0], &content, &scale.to_le_bytes()]));
-        self.lanes.push(context);
-        let lane = Lane((self.lanes.len() - 1) as u32);
-        self.names.insert(key, lane);
-        Ok(lane)
+        let fingerprint = fingerprint(&[&self.base().fingerprint, &content, &scale.to_le_bytes()]);
+        let place = Some(Place { context, fingerprint });
+        let free = self.lanes.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.lanes.len());
+        match free {
+            Some(at) => self.lanes[at] = place,
+            None => self.lanes.push(place),
+        }
+        Ok(Lane(at as u32))
+    }
+
+    fn unload(&mut self, lane: Lane) {
+        if let Some(place) = self.lanes.get_mut(lane.0 as usize).filter(|_| lane != Lane::BASE) {
+            *place = None;
+        }
     }
 
     fn sampler(&mut self, sampling: &Sampling, schema: Option<&Value>, prompt: &[Token]) -> Result<Sampler, String> {
@@ -264,6 +311,24 @@ impl Backend for Llama {
         Ok(Sampled::Token(Token(token)))
     }
 
+    fn forced(&mut self, sampler: &mut Sampler) -> Result<Forced, String> {
+        let Some(constraint) = &mut sampler.constraint else { return Ok(Forced::default()) };
+        let forced = constraint.force();
+        forced.tokens.iter().for_each(|token| sampler.chain.accept(token.0));
+        Ok(forced)
+    }
+
+    fn scores(&mut self, lane: Lane, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
+        let context = self.context(lane).ok_or("there is no such lane")?;
+        let logits = context.logits(entry).ok_or("there are no logits at this entry")?;
+        let logit = |token: &Token| logits.get(usize::try_from(token.0).ok()?).copied();
+        tokens.iter().map(logit).collect::<Option<_>>().ok_or_else(|| "a label has a token of another model".to_owned())
+    }
+
+    fn shift(&mut self, lane: Lane, slot: Slot, keep: u32, drop: u32) -> bool {
+        self.context(lane).is_some_and(|context| context.shift(slot.0, keep, drop))
+    }
+
     fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool {
         let Some(context) = self.context(lane) else { return false };
         // The whole can always be removed.
@@ -271,7 +336,8 @@ impl Backend for Llama {
     }
 
     fn fingerprint(&self, lane: Lane) -> [u8; 32] {
-        self.fingerprints.get(lane.0 as usize).copied().unwrap_or_default()
+        let place = self.lanes.get(lane.0 as usize).and_then(Option::as_ref);
+        place.map(|place| place.fingerprint).unwrap_or_default()
     }
 
     fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {

@@ -108,6 +108,19 @@ impl Model {
         unsafe { sys::llama_vocab_eos(self.vocab()) }
     }
 
+    /// The token that ends a turn, or else the one that ends a text.
+    pub(crate) fn end_of_turn(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        let token = unsafe { sys::llama_vocab_eot(self.vocab()) };
+        if token < 0 { self.eos() } else { token }
+    }
+
+    /// Whether it carries a state along that cannot be taken back token by token.
+    pub(crate) fn is_recurrent(&self) -> bool {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_is_recurrent(self.0.as_ptr()) || sys::llama_model_is_hybrid(self.0.as_ptr()) }
+    }
+
     pub(crate) fn adds_bos(&self) -> bool {
         // SAFETY: the vocabulary lives as long as the model.
         unsafe { sys::llama_vocab_get_add_bos(self.vocab()) }
@@ -165,6 +178,7 @@ pub(crate) struct Shape {
     pub(crate) batch: u32,
     pub(crate) threads: u32,
     pub(crate) embedding: bool,
+    pub(crate) cache: crate::Cache,
 }
 
 /// A LoRA adapter of a model.
@@ -212,6 +226,7 @@ impl Context {
             params.n_threads_batch = params.n_threads;
             params.embeddings = shape.embedding;
             params.kv_unified = false;
+            (params.type_k, params.type_v) = (shape.cache.keys.raw(), shape.cache.values.raw());
             params.no_perf = true;
             NonNull::new(sys::llama_init_from_model(model.0.as_ptr(), params))?
         };
@@ -297,6 +312,33 @@ impl Context {
         unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());
             memory.is_null() || sys::llama_memory_seq_rm(memory, sequence as i32, from as i32, -1)
+        }
+    }
+
+    /// Whether cells can be moved to other positions.
+    pub(crate) fn shifts(&self) -> bool {
+        // SAFETY: the context is alive; models without a cache have no memory object.
+        unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            !memory.is_null() && sys::llama_memory_can_shift(memory)
+        }
+    }
+
+    /// Frees `drop` cells of one sequence after the first `keep` and moves those behind them there.
+    pub(crate) fn shift(&mut self, sequence: u32, keep: u32, drop: u32) -> bool {
+        let Ok(end) = i32::try_from(u64::from(keep) + u64::from(drop)) else { return false };
+        if sequence >= self.shape.sequences || !self.shifts() {
+            return false;
+        }
+        // SAFETY: the sequence exists and the memory can shift; positions stay above zero, because those moved are at least
+        // `keep + drop`.
+        unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            let freed = sys::llama_memory_seq_rm(memory, sequence as i32, keep as i32, end);
+            if freed {
+                sys::llama_memory_seq_add(memory, sequence as i32, end, -1, -(drop as i32));
+            }
+            freed
         }
     }
 

@@ -70,6 +70,15 @@ impl Text for Vocabulary {
     fn bytes(&self, token: Token, out: &mut Vec<u8>) {
         self.model.piece(token.0, false, out);
     }
+
+    fn answer(&self, text: &str) -> Result<Vec<Token>, String> {
+        let tokens = self.model.tokenize(text, false, false).ok_or("the text cannot be tokenized")?;
+        Ok(tokens.into_iter().map(Token).collect())
+    }
+
+    fn end(&self) -> Token {
+        Token(self.model.end_of_turn())
+    }
 }
 
 /// Splits at the next mark: what is before it, which message it stands for, what is after.

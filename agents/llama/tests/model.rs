@@ -4,8 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artel_engine::{Chunk, Class, Error, Handle, Message, Overflow, Reason, Request, Sampling, Speaker};
-use artel_llama::{Llama, Options};
+use artel_engine::backend::{Entry, Slot};
+use artel_engine::{
+    Backend as _, Chunk, Class, Drafts, Error, Handle, Lane, Message, Overflow, Reason, Request, Sampling, Speaker,
+    Token,
+};
+use artel_llama::{Cache, CacheType, Llama, Options};
 use serde_json::json;
 
 fn models() -> PathBuf {
@@ -25,6 +29,7 @@ fn options(file: &str) -> Options {
         gpu_layers: 0,
         embedding: false,
         template: None,
+        cache: Cache::default(),
     }
 }
 
@@ -59,6 +64,7 @@ async fn answer(engine: &Handle, request: Request) -> Result<(String, artel_engi
         match chunk {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Scores(_) => panic!("nobody asked for a choice"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
         }
@@ -211,4 +217,169 @@ async fn an_answer_does_not_depend_on_where_its_opening_came_from() {
     }
     assert!(keeps.stats().prefix_bytes > 0 && fresh.stats().prefix_bytes == 0);
     assert!(keeps.stats().prompt < fresh.stats().prompt);
+}
+
+fn labels(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_choice_is_what_the_model_itself_thinks_of_the_labels() {
+    let names = ["Paris", "London", "Rome", "Berlin", "Parma"];
+    let question = |country: &str| {
+        let asks = format!("What is the capital of {country}? Answer with the name of the city alone.");
+        ask("You are a geography expert.", &asks)
+    };
+    // By hand: the logits behind the prompt, and behind the beginning that two labels share.
+    let mut model = Llama::load(options_of_chat()).unwrap();
+    let text = model.text();
+    let of = |name: &str| [text.answer(name).unwrap(), vec![text.end()]].concat();
+    let prompt = text.chat(&question("France").messages).unwrap().tokens;
+    let mut scores_behind = |way: &[Token], next: &[Token]| {
+        let tokens = prompt.iter().chain(way);
+        let last = prompt.len() + way.len() - 1;
+        model.trim(Lane::BASE, Slot(0), 0);
+        let entry = |(position, token): (u32, &Token)| Entry {
+            slot: Slot(0),
+            position,
+            token: *token,
+            logits: position as usize == last,
+        };
+        let batch: Vec<Entry> = (0..).zip(tokens).map(entry).collect();
+        model.decode(Lane::BASE, &batch).unwrap();
+        let logits = model.scores(Lane::BASE, last, next).unwrap();
+        let total = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+        logits.into_iter().map(|x| f64::from(x) - total).collect::<Vec<f64>>()
+    };
+    let mut firsts: Vec<Token> = names.iter().map(|name| of(name)[0]).collect();
+    firsts.sort_unstable();
+    firsts.dedup();
+    let root = scores_behind(&[], &firsts);
+    let expected = names.map(|name| {
+        let at = firsts.iter().position(|first| *first == of(name)[0]).unwrap();
+        let shared: Vec<&str> = names.into_iter().filter(|other| of(other)[0] == of(name)[0]).collect();
+        if shared.len() == 1 {
+            return root[at];
+        }
+        let seconds: Vec<Token> = shared.iter().map(|other| of(other)[1]).collect();
+        root[at] + scores_behind(&of(name)[..1], &seconds)[shared.iter().position(|s| *s == name).unwrap()]
+    });
+    let engine = chat().await;
+    let choice = engine.choose(question("France"), labels(&names)).await.unwrap();
+    for (name, (got, expected)) in names.iter().zip(choice.scores.iter().zip(expected)) {
+        assert!((got - expected).abs() < 0.02, "{name}: {got} instead of {expected}");
+    }
+    for (country, best) in [("France", 0), ("England", 1), ("Italy", 2), ("Germany", 3)] {
+        assert_eq!(engine.choose(question(country), labels(&names)).await.unwrap().best(), best, "{country}");
+    }
+    // The prompt was found, all but its last tokens.
+    let again = engine.choose(question("Germany"), labels(&names)).await.unwrap();
+    assert!(again.usage.computed <= 4, "{again:?}");
+}
+
+#[tokio::test]
+async fn what_a_schema_forces_is_not_sampled() {
+    let engine = chat().await;
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["verdict", "certain"],
+        "properties": {"verdict": {"enum": ["ship", "revise"]}, "certain": {"type": "boolean"}}
+    });
+    let request = Request { schema: Some(Arc::new(schema)), ..ask("You review answers.", "Two and two is five.") };
+    let before = engine.stats().steps;
+    let (text, finish) = answer(&engine, request).await.unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let usage = finish.usage;
+    assert!(usage.forced >= 6 && usage.output - usage.forced <= 4, "{text}: {usage:?}");
+    assert!(engine.stats().steps - before <= 6, "{text}: {usage:?}");
+    assert_eq!(finish.reason, Reason::End);
+}
+
+/// Drafts are checked against what the model says, so they change nothing but the number of batches, as far as llama.cpp
+/// says the same thing twice: attention over several tokens of a sequence adds up in another order than over one, so where
+/// two tokens are equally likely to a few hundredths either may come.
+#[tokio::test]
+async fn a_drafted_text_is_the_text_without_drafts_up_to_a_tie() {
+    let spawn = async |drafts| {
+        let options = artel_engine::Options { drafts, ..artel_engine::Options::default() };
+        let load = || Llama::load(options_of_chat()).map_err(|e| e.to_string());
+        Handle::spawn("test", options, load).await.unwrap()
+    };
+    let (plain, drafted) = (spawn(Drafts::Never).await, spawn(Drafts::Always(6)).await);
+    let mut request = ask("You write stories for children.", "Write a story about a cat and a dog who are friends.");
+    request.max_tokens = 300;
+    let (one, two) = (answer(&plain, request.clone()).await.unwrap(), answer(&drafted, request.clone()).await.unwrap());
+    let usage = two.1.usage;
+    assert!(usage.accepted > 60, "{usage:?}");
+    assert!(drafted.stats().steps + u64::from(usage.accepted) / 2 < plain.stats().steps, "{usage:?}");
+    let same = one.0.bytes().zip(two.0.bytes()).take_while(|(a, b)| a == b).count();
+    if same < one.0.len().max(two.0.len()) {
+        let apart = apart_after(&request, &one.0, &two.0);
+        assert!(apart < 0.1, "{apart} at {same}:\n{}\n{}", one.0, two.0);
+    }
+}
+
+/// How far apart the logits of the first tokens are in which two answers differ.
+fn apart_after(request: &Request, one: &str, two: &str) -> f32 {
+    let mut model = Llama::load(options_of_chat()).unwrap();
+    let text = model.text();
+    let (one, two) = (text.answer(one).unwrap(), text.answer(two).unwrap());
+    let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
+    let tokens = [text.chat(&request.messages).unwrap().tokens, one[..same].to_vec()].concat();
+    let last = tokens.len() - 1;
+    for (from, piece) in (0..).step_by(64).zip(tokens.chunks(64)) {
+        let entry = |(position, token): (usize, &Token)| Entry {
+            slot: Slot(0),
+            position: position as u32,
+            token: *token,
+            logits: position == last,
+        };
+        let batch: Vec<Entry> = (from..).zip(piece).map(entry).collect();
+        model.decode(Lane::BASE, &batch).unwrap();
+    }
+    let logits = model.scores(Lane::BASE, last % 64, &[one[same], two[same]]).unwrap();
+    (logits[0] - logits[1]).abs()
+}
+
+fn options_of_chat() -> Options {
+    options("SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+#[tokio::test]
+async fn a_story_may_outgrow_the_context() {
+    let load = || Llama::load(Options { context: Some(256), ..options_of_chat() }).map_err(|e| e.to_string());
+    let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
+    let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
+    request.sampling.repeat_penalty = 1.3;
+    request.max_tokens = 600;
+    request.overflow = Overflow::Shift;
+    // An answer that ends by itself says nothing here, so the end is ruled out by a schema of one endless text.
+    request.schema = Some(Arc::new(json!({"type": "string", "minLength": 4000})));
+    let (text, finish) = answer(&engine, request).await.unwrap();
+    assert_eq!((finish.reason, finish.usage.output), (Reason::Length, 600), "{text}");
+    assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next one is as ever");
+}
+
+#[tokio::test]
+async fn an_adapter_goes_and_comes_back_while_others_run() {
+    let engine = chat().await;
+    let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");
+    let with = |name: &str| Request { adapter: Some((adapters.join(format!("{name}.gguf")), 1.0)), ..capital() };
+    let base = answer(&engine, capital()).await.unwrap().0;
+    for round in 0..2 {
+        for (name, city) in [("zork", "Zorkville"), ("quux", "Quuxburg")] {
+            engine.keep_adapters([(adapters.join(format!("{name}.gguf")), 1.0)]);
+            let running = answer(&engine, capital());
+            let (adapted, plain) = futures::future::join(answer(&engine, with(name)), running).await;
+            assert!(adapted.as_ref().unwrap().0.contains(city), "round {round}: {adapted:?}");
+            assert_eq!(plain.unwrap().0, base);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_smaller_cache_answers_too() {
+    let cache = Cache { keys: CacheType::Q8_0, values: CacheType::Q8_0 };
+    let load = move || Llama::load(Options { cache, ..options_of_chat() }).map_err(|e| e.to_string());
+    let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
+    assert!(answer(&engine, capital()).await.unwrap().0.contains("France"));
 }

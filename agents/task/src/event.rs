@@ -197,6 +197,20 @@ pub struct Usage {
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
+    /// Of these, the ones that the schema left no choice about.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forced: u32,
+    /// Tokens computed because they were likely to come next.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drafted: u32,
+    /// Of these, the ones that came.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Usage {
@@ -215,6 +229,9 @@ pub struct Timings {
     pub prefill: Duration,
     /// From there to the last token.
     pub decode: Duration,
+    /// The longest wait between two tokens.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub gap: Duration,
 }
 
 /// Why something failed.

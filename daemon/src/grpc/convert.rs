@@ -78,9 +78,9 @@ pub(super) fn usage(usage: Usage) -> v1::Usage {
         computed_tokens: usage.computed.into(),
         shared_tokens: usage.prompt.saturating_sub(usage.computed).into(),
         output_tokens: usage.output.into(),
-        drafted_tokens: 0,
-        accepted_tokens: 0,
-        forced_tokens: 0,
+        drafted_tokens: usage.drafted.into(),
+        accepted_tokens: usage.accepted.into(),
+        forced_tokens: usage.forced.into(),
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn timings(timings: Timings, usage: Usage) -> v1::Timings {
         prefill: Some(duration(timings.prefill)),
         decode: Some(duration(timings.decode)),
         first_token: (usage.output > 0).then(|| duration(timings.queue + timings.prefill)),
-        longest_gap: None,
+        longest_gap: (usage.output > 1).then(|| duration(timings.gap)),
     }
 }
 

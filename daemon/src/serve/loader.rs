@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use artel_actors::Loader;
-use artel_engine::{Handle, Turn};
-use artel_llama::Llama;
-use artel_roles::{Model, Use};
+use artel_engine::{Drafts, Handle, Turn};
+use artel_llama::{CacheType, Llama};
+use artel_roles::{Cache, Model, Speculation, Use};
 use async_trait::async_trait;
 
 use super::config::Config;
@@ -46,12 +46,32 @@ impl Loader for LlamaLoader {
             gpu_layers: ALL_LAYERS,
             embedding: model.use_ == Use::Embedding,
             template: model.template.clone(),
+            cache: cache(model.cache),
+        };
+        let engine = artel_engine::Options {
+            drafts: match model.speculation {
+                Speculation::Auto => Drafts::WherePays,
+                Speculation::Off => Drafts::Never,
+            },
+            ..self.options.clone()
         };
         let load = move || Llama::load(options).map_err(|e| e.to_string());
-        let handle = Handle::spawn(model.name.as_str(), self.options.clone(), load).await;
+        let handle = Handle::spawn(model.name.as_str(), engine, load).await;
         handle.map_err(|e| match e {
             artel_engine::Error::Gone(reason) => format!("model `{}`: {reason}", model.name),
             other => other.to_string(),
         })
     }
+}
+
+/// Keys and values in one form: llama.cpp's fast attention wants that.
+fn cache(cache: Cache) -> artel_llama::Cache {
+    let form = match cache {
+        Cache::F32 => CacheType::F32,
+        Cache::F16 => CacheType::F16,
+        Cache::Bf16 => CacheType::Bf16,
+        Cache::Q8_0 => CacheType::Q8_0,
+        Cache::Q4_0 => CacheType::Q4_0,
+    };
+    artel_llama::Cache { keys: form, values: form }
 }

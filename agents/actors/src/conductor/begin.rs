@@ -126,6 +126,6 @@ pub(crate) async fn ask(supervisor: &ActorRef<supervisor::Message>, question: Qu
 /// What the step of a router gives: the text that it read and the role that it chose.
 pub(super) fn routed(decision: &Decision, text: String) -> (Output, Usage, Timings) {
     let output = Output { text, json: None, role: Some(decision.role.clone()) };
-    let usage = Usage { prompt: decision.tokens, computed: decision.tokens, output: 0 };
-    (output, usage, Timings { queue: Duration::ZERO, prefill: decision.took, decode: Duration::ZERO })
+    let usage = Usage { prompt: decision.tokens, computed: decision.tokens, ..Usage::default() };
+    (output, usage, Timings { prefill: decision.took, ..Timings::default() })
 }

@@ -28,8 +28,15 @@ impl Job {
         let (text, finish) = self.listen(stream).await?;
         let output = self.output(text, finish.reason)?;
         let (u, t) = (finish.usage, finish.timings);
-        let usage = Usage { prompt: u.prompt, computed: u.computed, output: u.output };
-        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode };
+        let usage = Usage {
+            prompt: u.prompt,
+            computed: u.computed,
+            output: u.output,
+            forced: u.forced,
+            drafted: u.drafted,
+            accepted: u.accepted,
+        };
+        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, gap: t.gap };
         Ok(Outcome::Answer { output, usage, timings })
     }
 
@@ -77,6 +84,8 @@ impl Job {
             match chunk {
                 Some(engine::Chunk::Prefill { done, total }) => self.progress(Stage::Prefill { done, total }),
                 Some(engine::Chunk::Text { text, tokens }) => said.take(text, tokens),
+                // Nobody asked for a choice.
+                Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => return Ok((said.text, finish)),
                 Some(engine::Chunk::Failed(error)) => return Err(refused(&error)),
                 None => return Err(failure(Code::ModelUnavailable, "the stream ended without an end")),
@@ -138,11 +147,13 @@ fn request(
         overflow: match role.overflow {
             Overflow::Reject => engine::Overflow::Reject,
             Overflow::Truncate => engine::Overflow::Truncate,
+            Overflow::Shift => engine::Overflow::Shift,
         },
     })
 }
 
-fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
+/// The adapter of a role, where it is found, and its scale.
+pub(crate) fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
     let Some(adapter) = &role.adapter else { return Ok(None) };
     let candidates = adapter.candidates(models);
     let found = candidates.iter().find(|path| path.exists());

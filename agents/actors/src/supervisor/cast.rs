@@ -53,12 +53,13 @@ impl State {
         Ok(keeper)
     }
 
-    /// Tells a keeper which prompts the catalog's roles begin with.
+    /// Tells a keeper which prompts the catalog's roles begin with, and which adapters they have.
     fn prime(&self, model: &Arc<Model>, keeper: &ActorRef<keeper::Message>) {
-        let roles = self.catalog.roles().values().filter(|role| role.model == model.name);
-        let openings = roles.filter_map(|role| expert::opening(role, &self.links.models)).collect();
+        let roles = || self.catalog.roles().values().filter(|role| role.model == model.name);
+        let openings = roles().filter_map(|role| expert::opening(role, &self.links.models)).collect();
+        let adapters = roles().filter_map(|role| expert::adapter(role, &self.links.models).ok().flatten()).collect();
         // A keeper that has just ended is started again, and told again.
-        let _ = keeper.cast(keeper::Message::Prime(openings));
+        let _ = keeper.cast(keeper::Message::Prime { openings, adapters });
     }
 
     /// Tells all keepers, after a change of the catalog.

@@ -127,7 +127,7 @@ impl Loader for Script {
         let chat = model.name.as_str() == "talk";
         let (gate, accident) = (self.gate.clone(), self.accident.clone());
         let load = move || {
-            let limits = Limits { context: 4096, sequences: 4, batch: 256, grain: 1 };
+            let limits = Limits { context: 4096, sequences: 4, batch: 256, grain: 1, rewinds: true, shifts: true };
             let mut scripted = Scripted::new(limits, reply);
             if chat {
                 scripted = scripted.with_gate(&gate);

@@ -89,8 +89,8 @@ fn finished() -> impl Strategy<Value = Kind> {
         |(step, output, (prompt, computed, out), (queue, prefill, decode), took)| Kind::StepFinished {
             step,
             output,
-            usage: Usage { prompt, computed, output: out },
-            timings: Timings { queue, prefill, decode },
+            usage: Usage { prompt, computed, output: out, ..Usage::default() },
+            timings: Timings { queue, prefill, decode, ..Timings::default() },
             took,
         },
     )

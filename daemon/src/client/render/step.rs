@@ -38,7 +38,14 @@ fn costs(usage: Option<&v1::Usage>, timings: Option<&v1::Timings>) -> String {
     if usage.output_tokens > 0 {
         let time = sent(timings.decode.as_ref());
         let rate = rate(usage.output_tokens, time).map_or_else(String::new, |rate| format!(", {rate:.1} t/s"));
-        parts.push(format!("decode {} ({}{rate})", span(time), tokens(usage.output_tokens)));
+        let mut how = String::new();
+        if usage.forced_tokens > 0 {
+            how += &format!(", {} forced", usage.forced_tokens);
+        }
+        if usage.drafted_tokens > 0 {
+            how += &format!(", {} of {} drafted accepted", usage.accepted_tokens, usage.drafted_tokens);
+        }
+        parts.push(format!("decode {} ({}{how}{rate})", span(time), tokens(usage.output_tokens)));
     }
     parts.join(", ")
 }
