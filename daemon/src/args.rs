@@ -111,6 +111,9 @@ pub(crate) struct Bench {
     /// An OpenAI-compatible server with the same model, measured in turn; nothing else should run meanwhile
     #[arg(long, value_name = "URL")]
     pub(crate) against: Option<String>,
+    /// Where the adapters of `adapters` lie: mirk, quux, velo and zork.gguf; the other server has them in this order
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapters: Option<PathBuf>,
     /// How often to measure
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,
@@ -126,6 +129,16 @@ pub(crate) enum Workload {
     Roles,
     /// A stream of tokens while a prompt of some 2000 tokens arrives: the longest gap, and the wait for the long one.
     Stall,
+    /// 32 tasks over 4 roles with an adapter each, 4 at once, 24 tokens out: speed, the longest wait, right answers.
+    Adapters,
+    /// One of 8 labels for a new question, the prompt cached: the time of a decision.
+    Choose,
+    /// Twice what the server can do, a quarter of it interactive: the wait for a first token, and what is lost.
+    Overload,
+    /// A chain of three roles: the time between one's last word and the next one's first.
+    Hops,
+    /// 8 sequences that share nothing: tokens in a second.
+    Decode,
 }
 
 /// The verbs that talk to a daemon.

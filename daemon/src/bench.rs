@@ -3,10 +3,17 @@
 //! Every repeat has prompts of its own, so that nothing of an earlier one helps: a server that has run for long is as cold
 //! as one that was just started.
 
+mod adapters;
+mod choose;
 mod contestant;
+mod crowd;
+mod decode;
+mod hops;
+mod overload;
 mod own;
 mod peer;
 mod roles;
+mod speeds;
 mod stall;
 mod table;
 mod words;
@@ -20,6 +27,7 @@ use crate::args::{Bench, Global, Workload};
 use contestant::Contestant;
 use own::Own;
 use peer::Peer;
+use speeds::Speeds;
 use table::Table;
 
 /// Measures and prints a table; exit code 1 if something could not be measured.
@@ -52,13 +60,34 @@ async fn measure(bench: &Bench) -> Result<Table> {
     for repeat in 0..bench.repeats {
         for contestant in &mut contestants {
             eprintln!("repeat {} of {}: {}", repeat + 1, bench.repeats, contestant.name());
+            let salt = salt + u64::from(repeat);
             match bench.name {
-                Workload::Roles => roles::run(contestant, salt + u64::from(repeat), &mut table).await?,
-                Workload::Stall => stall::run(contestant, salt + u64::from(repeat), &mut table).await?,
+                Workload::Roles => roles::run(contestant, salt, &mut table).await?,
+                Workload::Stall => stall::run(contestant, salt, &mut table).await?,
+                Workload::Adapters => adapters::run(contestant, bench.adapters.as_ref(), salt, &mut table).await?,
+                Workload::Choose => choose::run(contestant, salt, &mut table).await?,
+                Workload::Overload => overload::run(contestant, salt, &mut table).await?,
+                Workload::Hops => hops::run(contestant, salt, &mut table).await?,
+                Workload::Decode => decode::run(contestant, salt, &mut table).await?,
             }
         }
         // Whoever came first comes last.
         contestants.reverse();
+    }
+    // The daemon has ended when llama.cpp is measured alone.
+    drop(contestants);
+    let threads = bench.threads.unwrap_or_else(crate::serve::cores);
+    let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads));
+    let speeds = speeds.await.context("measuring llama.cpp panicked")??;
+    match bench.name {
+        Workload::Roles => roles::limits(&speeds, &mut table),
+        Workload::Stall => stall::limits(&speeds, &mut table),
+        Workload::Adapters => adapters::limits(&speeds, &mut table),
+        Workload::Choose => choose::limits(&speeds, &mut table),
+        // How long somebody must wait depends on who else is there.
+        Workload::Overload => {}
+        Workload::Hops => hops::limits(&speeds, &mut table),
+        Workload::Decode => decode::limits(&speeds, &mut table),
     }
     Ok(table)
 }

@@ -6,6 +6,7 @@ mod loader;
 mod signals;
 mod telemetry;
 
+pub(crate) use config::cores;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;

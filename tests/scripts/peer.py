@@ -1,13 +1,17 @@
 """llama.cpp's own server, as the Python package `xllamacpp` carries it, for `artel bench --against`.
 
-python peer.py MODEL.gguf [THREADS [SLOTS [CONTEXT]]]    prints the address that it listens on; ends with its standard input.
+python peer.py MODEL.gguf [THREADS [SLOTS [CONTEXT [BATCH [ADAPTERS]]]]]
+
+Prints the address that it listens on; ends with its standard input. SLOTS and BATCH of 0 are the server's defaults; ADAPTERS is
+a directory, whose GGUF files are loaded in the order of their names.
 """
+import pathlib
 import sys
 
 import xllamacpp
 
 
-def main(model, threads="2", slots="0", context="16384"):
+def main(model, threads="2", slots="0", context="16384", batch="0", adapters=""):
     params = xllamacpp.CommonParams()
     params.model.path = model
     params.cpuparams.n_threads = int(threads)
@@ -18,6 +22,15 @@ def main(model, threads="2", slots="0", context="16384"):
     params.verbosity = 0
     if int(slots):
         params.n_parallel = int(slots)
+    if int(batch):
+        params.n_batch = params.n_ubatch = int(batch)
+    loras = []
+    for file in sorted(pathlib.Path(adapters).glob("*.gguf")) if adapters else []:
+        lora = xllamacpp.CommonAdapterLoraInfo()
+        lora.path, lora.scale = str(file), 0.0
+        loras.append(lora)
+    params.lora_adapters = loras
+    params.lora_init_without_apply = bool(loras)
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()

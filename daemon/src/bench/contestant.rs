@@ -1,5 +1,6 @@
 //! Who is measured: our own daemon, or another server.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -13,6 +14,32 @@ pub(super) struct Role {
     pub(super) name: String,
     pub(super) prompt: String,
     pub(super) max_tokens: u32,
+    pub(super) extra: Extra,
+}
+
+impl Role {
+    /// A role that answers in text, somebody waiting.
+    pub(super) fn new(name: impl Into<String>, prompt: impl Into<String>, max_tokens: u32) -> Self {
+        Self { name: name.into(), prompt: prompt.into(), max_tokens, extra: Extra::None }
+    }
+
+    pub(super) fn with(self, extra: Extra) -> Self {
+        Self { extra, ..self }
+    }
+}
+
+/// What a role has beyond a prompt.
+#[derive(Debug, Clone)]
+pub(super) enum Extra {
+    None,
+    /// Nobody waits for its answers.
+    Batch,
+    /// An adapter: its place among those of the bench, and its file.
+    Adapter(usize, PathBuf),
+    /// It answers one of these, as JSON.
+    OneOf(Vec<String>),
+    /// It answers one of these with its first token; where this can be asked for.
+    Token(Vec<String>),
 }
 
 /// When the pieces of an answer came.
@@ -25,13 +52,25 @@ pub(super) struct Answer {
     pub(super) prompt: u64,
     pub(super) computed: u64,
     pub(super) output: u64,
+    pub(super) text: String,
+    /// When the next one of a chain began and when its first piece came, for each hop.
+    pub(super) hops: Vec<Duration>,
 }
 
 impl Answer {
     /// An answer of which nothing has come yet.
     pub(super) fn begun() -> Self {
         let now = Instant::now();
-        Self { asked: now, ended: now, pieces: Vec::new(), prompt: 0, computed: 0, output: 0 }
+        Self {
+            asked: now,
+            ended: now,
+            pieces: Vec::new(),
+            prompt: 0,
+            computed: 0,
+            output: 0,
+            text: String::new(),
+            hops: Vec::new(),
+        }
     }
 
     /// How long the first piece took; the end, if the model had nothing to say.
@@ -53,7 +92,7 @@ impl Contestant {
         }
     }
 
-    /// Makes these roles known, where that means something.
+    /// Makes these roles known, and a graph that runs one after the other, where that means something.
     pub(super) async fn prepare(&mut self, roles: &[Role]) -> Result<()> {
         match self {
             Self::Own(own) => own.prepare(roles).await,
@@ -95,6 +134,14 @@ impl Asker {
         match self {
             Self::Own(own) => own.ask(role, question, heard).await,
             Self::Peer(peer) => peer.ask(role, question, heard).await,
+        }
+    }
+
+    /// Asks the first role, and each one after it what the one before it said.
+    pub(super) async fn chain(&self, roles: &[Role], question: &str) -> Result<Answer> {
+        match self {
+            Self::Own(own) => own.chain(question).await,
+            Self::Peer(peer) => peer.chain(roles, question).await,
         }
     }
 }

@@ -9,16 +9,18 @@ use artel_proto::v1;
 use artel_proto::v1::event::Kind;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::contestant::{Answer, Role};
+use super::contestant::{Answer, Extra, Role};
 use crate::client::connect::{Address, Daemon};
 
 /// The context of the model: the longest prompt of a workload and its answer.
 const CONTEXT: u32 = 4096;
+/// The graph in which the roles of a workload run one after the other.
+const CHAIN: &str = "chain";
 
 pub(super) struct Own {
     dir: TempDir,
@@ -50,13 +52,8 @@ impl Own {
         let mut documents = vec![json!({
             "model": "bench", "file": self.model, "context": CONTEXT, "sequences": 8,
         })];
-        documents.extend(roles.iter().map(|role| {
-            json!({
-                "role": role.name, "description": "Is measured.", "model": "bench", "prompt": role.prompt,
-                "sampling": {"temperature": 0, "max_tokens": role.max_tokens},
-                "limits": {"concurrency": 64, "queue": 1000, "timeout": "1h", "idle": "1h"},
-            })
-        }));
+        documents.extend(roles.iter().map(document));
+        documents.push(chain(roles));
         // JSON is YAML.
         let text = documents.iter().map(|d| format!("---\n{d}\n")).collect::<String>();
         std::fs::write(self.dir.path().join("catalog/bench.yaml"), &text).context("failed to write the catalog")?;
@@ -79,6 +76,36 @@ impl Own {
         (self.child, self.daemon) = launch(self.dir.path()).await?;
         Ok(())
     }
+}
+
+fn document(role: &Role) -> Value {
+    let mut document = json!({
+        "role": role.name, "description": "Is measured.", "model": "bench", "prompt": role.prompt,
+        "sampling": {"temperature": 0, "max_tokens": role.max_tokens},
+        "limits": {"concurrency": 64, "queue": 1000, "timeout": "1h", "idle": "1h"},
+    });
+    match &role.extra {
+        Extra::None => {}
+        Extra::Batch => document["class"] = json!("batch"),
+        Extra::Adapter(_, file) => document["adapter"] = json!(file),
+        Extra::OneOf(labels) | Extra::Token(labels) => document["output"] = json!({"enum": labels}),
+    }
+    document
+}
+
+/// A graph in which the roles run one after the other.
+fn chain(roles: &[Role]) -> Value {
+    let next = |at: usize| roles.get(at + 1).map_or("done", |role| role.name.as_str());
+    let nodes = roles.iter().enumerate().map(|(at, role)| {
+        let node = json!({"role": role.name, "next": next(at)});
+        (role.name.clone(), node)
+    });
+    let nodes: serde_json::Map<String, Value> = nodes.collect();
+    let start = roles.first().map(|role| role.name.as_str());
+    json!({
+        "graph": CHAIN, "description": "Is measured.", "start": start, "nodes": nodes,
+        "limits": {"steps": roles.len().max(1), "tokens": 1_000_000, "time": "1h"},
+    })
 }
 
 impl std::fmt::Debug for Own {
@@ -104,7 +131,7 @@ async fn launch(dir: &Path) -> Result<(Child, Daemon)> {
         .context("failed to start the daemon")?;
     let stdout = child.stdout.take().context("the daemon's output is piped")?;
     let line = BufReader::new(stdout).lines().next_line().await.context("failed to read from the daemon")?;
-    let ready: Option<serde_json::Value> = line.and_then(|line| serde_json::from_str(&line).ok());
+    let ready: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
     let listening = ready.as_ref().and_then(|ready| ready["listening"].as_str());
     let Some(listening) = listening else {
         bail!("the daemon did not start: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
@@ -115,23 +142,41 @@ async fn launch(dir: &Path) -> Result<(Child, Daemon)> {
 }
 
 impl Asker {
-    pub(super) async fn ask(&self, role: &Role, question: &str, mut heard: impl FnMut(usize)) -> Result<Answer> {
-        let target = Some(v1::submit_request::Target::Role(role.name.clone()));
+    pub(super) async fn ask(&self, role: &Role, question: &str, heard: impl FnMut(usize)) -> Result<Answer> {
+        self.run(v1::submit_request::Target::Role(role.name.clone()), question, heard).await
+    }
+
+    pub(super) async fn chain(&self, question: &str) -> Result<Answer> {
+        self.run(v1::submit_request::Target::Graph(CHAIN.to_owned()), question, |_| {}).await
+    }
+
+    async fn run(
+        &self,
+        target: v1::submit_request::Target,
+        question: &str,
+        mut heard: impl FnMut(usize),
+    ) -> Result<Answer> {
+        let target = Some(target);
         let submit = v1::SubmitRequest { target, input: question.to_owned(), ..v1::SubmitRequest::default() };
-        let mut answer = Answer::begun();
+        // When the last step said its last.
+        let (mut answer, mut said) = (Answer::begun(), None);
         let request = v1::RunRequest { submit: Some(submit), cancel_on_disconnect: true };
         let mut stream = self.0.tasks().run(request).await.context("failed to ask")?.into_inner();
         while let Some(event) = stream.message().await.context("failed to listen")? {
             match event.kind {
-                Some(Kind::Token(_)) => {
-                    answer.pieces.push(Instant::now());
+                Some(Kind::Token(token)) => {
+                    let now = Instant::now();
+                    answer.hops.extend(said.take().map(|said| now - said));
+                    answer.pieces.push(now);
+                    answer.text.push_str(&token.text);
                     heard(answer.pieces.len());
                 }
                 Some(Kind::StepFinished(finished)) => {
                     let usage = finished.usage.unwrap_or_default();
-                    answer.prompt = usage.prompt_tokens;
-                    answer.computed = usage.computed_tokens;
-                    answer.output = usage.output_tokens;
+                    answer.prompt += usage.prompt_tokens;
+                    answer.computed += usage.computed_tokens;
+                    answer.output += usage.output_tokens;
+                    said = answer.pieces.last().copied();
                 }
                 Some(Kind::Failed(failed)) => bail!("a task failed: {}", failed.failure.unwrap_or_default().message),
                 _ => {}

@@ -1,12 +1,12 @@
 //! Many roles on one model: 32 tasks over 8 roles with prompts of some 640 tokens, 8 at once, 48 tokens out.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::contestant::{Answer, Contestant, Role};
+use super::crowd;
+use super::speeds::Speeds;
 use super::table::Table;
 use super::words;
 
@@ -17,24 +17,39 @@ const AT_ONCE: usize = 8;
 const PROMPT: usize = 625;
 const QUESTION: usize = 16;
 const OUTPUT: u32 = 48;
+/// Tokens of the chat template around a question.
+const FRAME: u32 = 8;
 
 pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
     let seed = salt * 10_000 + 1;
-    let role = |n: u64| Role { name: format!("role-{n}"), prompt: words::text(seed + n, PROMPT), max_tokens: OUTPUT };
+    let role = |n: u64| Role::new(format!("role-{n}"), words::text(seed + n, PROMPT), OUTPUT);
     let roles: Vec<Role> = (0..ROLES).map(role).collect();
     let began = Instant::now();
     contestant.prepare(&roles).await?;
-    let cold = round(contestant, &roles, seed + 1000).await?;
+    let cold = crowd::ask(contestant, questions(&roles, seed + 1000), AT_ONCE).await?;
     note(table, contestant, "cold", began, &cold);
     let began = Instant::now();
-    let warm = round(contestant, &roles, seed + 2000).await?;
+    let warm = crowd::ask(contestant, questions(&roles, seed + 2000), AT_ONCE).await?;
     note(table, contestant, "warm", began, &warm);
     if contestant.restart().await? {
         let began = Instant::now();
-        let again = round(contestant, &roles, seed + 3000).await?;
+        let again = crowd::ask(contestant, questions(&roles, seed + 3000), AT_ONCE).await?;
         note(table, contestant, "restart", began, &again);
     }
     Ok(())
+}
+
+/// What nobody can beat on this machine: each role's prompt computed once, and all questions, and all answers as wide as
+/// they are asked for.
+pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
+    let questions = speeds.prompts(TASKS as u32 * (QUESTION as u32 + FRAME));
+    let answers = speeds.answers(TASKS as u32 * OUTPUT, AT_ONCE);
+    let openings = speeds.prompts(ROLES as u32 * PROMPT as u32);
+    let tasks = TASKS as f64;
+    table.limit("roles cold: tasks", tasks / (openings + questions + answers));
+    for phase in ["warm", "restart"] {
+        table.limit(&format!("roles {phase}: tasks"), tasks / (questions + answers));
+    }
 }
 
 fn note(table: &mut Table, contestant: &Contestant, phase: &str, began: Instant, answers: &[Answer]) {
@@ -49,27 +64,7 @@ fn note(table: &mut Table, contestant: &Contestant, phase: &str, began: Instant,
     note("longest wait for a first token", "s", longest.as_secs_f64());
 }
 
-/// All tasks, so many at once, each role in turn.
-async fn round(contestant: &Contestant, roles: &[Role], seed: u64) -> Result<Vec<Answer>> {
-    let questions: VecDeque<(Role, String)> =
-        (0..TASKS).map(|n| (roles[n as usize % roles.len()].clone(), words::text(seed + n, QUESTION))).collect();
-    let (queue, answers) = (Arc::new(Mutex::new(questions)), Arc::new(Mutex::new(Vec::new())));
-    let mut workers = Vec::new();
-    for _ in 0..AT_ONCE {
-        let (asker, queue, answers) = (contestant.asker(), queue.clone(), answers.clone());
-        workers.push(tokio::spawn(async move {
-            const SOUND: &str = "nothing panics while it holds the queue";
-            loop {
-                let next = queue.lock().expect(SOUND).pop_front();
-                let Some((role, question)) = next else { return Ok::<_, anyhow::Error>(()) };
-                let answer = asker.ask(&role, &question, |_| {}).await?;
-                answers.lock().expect(SOUND).push(answer);
-            }
-        }));
-    }
-    for worker in workers {
-        worker.await.context("a worker panicked")??;
-    }
-    let answers = std::mem::take(&mut *answers.lock().expect("all workers have ended"));
-    Ok(answers)
+/// Questions to each role in turn.
+fn questions(roles: &[Role], seed: u64) -> Vec<(Role, String)> {
+    (0..TASKS).map(|n| (roles[n as usize % roles.len()].clone(), words::text(seed + n, QUESTION))).collect()
 }

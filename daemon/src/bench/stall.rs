@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::contestant::{Answer, Contestant, Role};
+use super::speeds::Speeds;
 use super::table::Table;
 use super::words;
 
@@ -18,8 +19,8 @@ const ATTEMPTS: u64 = 20;
 
 pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
     let seed = salt * 10_000 + 5;
-    let talker = Role { name: "talker".to_owned(), prompt: "You tell long stories.".to_owned(), max_tokens: 900 };
-    let reader = Role { name: "reader".to_owned(), prompt: "You read.".to_owned(), max_tokens: 8 };
+    let talker = Role::new("talker", "You tell long stories.", 900);
+    let reader = Role::new("reader", "You read.", 8);
     contestant.prepare(&[talker.clone(), reader.clone()]).await?;
     // Both have spoken before, so that loading is not measured.
     contestant.asker().ask(&reader, "Ready?", |_| {}).await?;
@@ -32,6 +33,11 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
     table.note("stall: longest gap between tokens", "s", name, gap(&talk, sent, sent + first).as_secs_f64());
     table.note("stall: first token of the long prompt", "s", name, first.as_secs_f64());
     Ok(())
+}
+
+/// The long prompt alone.
+pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
+    table.limit("stall: first token of the long prompt", speeds.prompts(LONG as u32));
 }
 
 /// A stream that has begun to flow. A small model may have little to say about one thing, so it is asked about others.

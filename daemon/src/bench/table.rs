@@ -15,16 +15,25 @@ struct Row {
     measure: String,
     unit: &'static str,
     values: BTreeMap<&'static str, Vec<f64>>,
+    /// What the machine could do at best.
+    limit: Option<f64>,
 }
 
 impl Table {
     /// One more value of a measure.
     pub(super) fn note(&mut self, measure: &str, unit: &'static str, who: &'static str, value: f64) {
         let at = self.rows.iter().position(|row| row.measure == measure).unwrap_or_else(|| {
-            self.rows.push(Row { measure: measure.to_owned(), unit, values: BTreeMap::new() });
+            self.rows.push(Row { measure: measure.to_owned(), unit, values: BTreeMap::new(), limit: None });
             self.rows.len() - 1
         });
         self.rows[at].values.entry(who).or_default().push(value);
+    }
+
+    /// What the machine could do at best, of a measure that was noted.
+    pub(super) fn limit(&mut self, measure: &str, value: f64) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.measure == measure) {
+            row.limit = Some(value);
+        }
     }
 
     /// Prints it on standard output: a table, or an object per measure.
@@ -37,11 +46,12 @@ impl Table {
     }
 
     fn text(&self) -> String {
-        let head = ["MEASURE", "ARTEL", "LEAST", "MOST", "PEER", "LEAST", "MOST", "RATIO"].map(str::to_owned);
-        let lines: Vec<[String; 8]> = [head].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
+        let head = ["MEASURE", "ARTEL", "LEAST", "MOST", "PEER", "LEAST", "MOST", "RATIO", "LIMIT", "SHARE"]
+            .map(str::to_owned);
+        let lines: Vec<[String; 10]> = [head].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..8).map(width).collect();
-        let line = |cells: &[String; 8]| {
+        let widths: Vec<usize> = (0..10).map(width).collect();
+        let line = |cells: &[String; 10]| {
             let cells = cells.iter().zip(&widths).enumerate();
             let padded = cells.map(|(n, (cell, w))| if n == 0 { format!("{cell:<w$}") } else { format!("{cell:>w$}") });
             padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
@@ -51,7 +61,7 @@ impl Table {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 10] {
         let of = |who| self.values.get(who).map(|values| spread(values));
         let show = |value: f64| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") };
         let cells = |who| of(who).map_or([const { String::new() }; 3], |[m, l, h]: [f64; 3]| [m, l, h].map(show));
@@ -60,7 +70,15 @@ impl Row {
         let ratio = self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
         let measure =
             if self.unit.is_empty() { self.measure.clone() } else { format!("{}, {}", self.measure, self.unit) };
-        [measure, a, b, c, d, e, f, ratio]
+        let limit = self.limit.map(show).unwrap_or_default();
+        let share = self.share().map(|share| format!("{:.0} %", 100.0 * share)).unwrap_or_default();
+        [measure, a, b, c, d, e, f, ratio, limit, share]
+    }
+
+    /// How much of what the machine could do at best we do: of a speed, or of a time, which is the other way round.
+    fn share(&self) -> Option<f64> {
+        let (own, limit) = (spread(self.values.get("artel")?)[0], self.limit?);
+        Some(if self.unit == "/s" { own / limit } else { limit / own })
     }
 
     /// Ours to theirs, of the medians.
@@ -74,7 +92,7 @@ impl Row {
             json!({"median": median, "least": least, "most": most, "values": values})
         };
         let values: BTreeMap<_, _> = self.values.iter().map(|(who, values)| (*who, of(values))).collect();
-        json!({"measure": self.measure, "unit": self.unit, "values": values, "ratio": self.ratio()})
+        json!({"measure": self.measure, "unit": self.unit, "values": values, "ratio": self.ratio(), "limit": self.limit, "share": self.share()})
     }
 }
 
@@ -99,7 +117,9 @@ mod tests {
             table.note("speed", "/s", who, value);
         }
         table.note("alone", "", "artel", 120.0);
+        table.limit("speed", 4.0);
         insta::assert_snapshot!(table.text());
         assert_eq!(table.rows[0].json()["ratio"], 3.0);
+        assert_eq!(table.rows[0].json()["share"], 0.75);
     }
 }

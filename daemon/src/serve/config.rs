@@ -79,7 +79,8 @@ impl Config {
     }
 }
 
-fn cores() -> u32 {
+/// Every core of the machine.
+pub(crate) fn cores() -> u32 {
     let cores = std::thread::available_parallelism().ok().and_then(|n| NonZeroU32::try_from(n).ok());
     cores.map_or(1, NonZeroU32::get)
 }

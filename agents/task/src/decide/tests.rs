@@ -93,7 +93,8 @@ impl Run {
         let output = Output { text: text.to_owned(), json: None, role: None };
         match leave(&self.graph, &self.state, &step.visit.node, &output) {
             Ok(took) => {
-                let (usage, timings) = (Usage { prompt: 10, computed: 10, output: 1, ..Usage::default() }, Timings::default());
+                let (usage, timings) =
+                    (Usage { prompt: 10, computed: 10, output: 1, ..Usage::default() }, Timings::default());
                 self.note(Kind::StepFinished { step: step.clone(), output, usage, timings, took });
             }
             Err(way) => {

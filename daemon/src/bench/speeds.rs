@@ -1,0 +1,97 @@
+//! What llama.cpp itself does on this machine, with nothing around it: the limit of what any server can do.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use artel_engine::backend::{Backend as _, Entry, Slot};
+use artel_engine::{Lane, Token};
+use artel_llama::{Cache, Llama};
+
+/// Sequences of the measured decoding, as many as an engine has.
+pub(super) const SEQUENCES: u32 = 8;
+/// Cells of each sequence before its decoding is measured.
+const FILLED: u32 = 640;
+/// Tokens decoded in each sequence.
+const DECODED: u32 = 48;
+/// A token that means nothing in particular.
+const TOKEN: Token = Token(1000);
+
+/// Tokens in a second.
+#[derive(Debug, Clone)]
+pub(super) struct Speeds {
+    prompt: f64,
+    /// Of all sequences together, by how many decode at once, from one on.
+    decode: Vec<f64>,
+}
+
+impl Speeds {
+    /// Loads the model and measures. Blocks for some ten seconds.
+    pub(super) fn measure(model: &Path, threads: u32) -> Result<Self> {
+        let options = artel_llama::Options {
+            path: model.to_owned(),
+            sha256: None,
+            context: Some(FILLED + 2 * DECODED),
+            sequences: SEQUENCES,
+            threads,
+            gpu_layers: -1,
+            embedding: false,
+            template: None,
+            cache: Cache::default(),
+        };
+        let mut model = Llama::load(options)?;
+        let prompt = fill(&mut model)?;
+        let decode = (1..=SEQUENCES).map(|sequences| decode(&mut model, sequences)).collect::<Result<_>>()?;
+        Ok(Self { prompt, decode })
+    }
+
+    /// Seconds to compute so many prompt tokens.
+    pub(super) fn prompts(&self, tokens: u32) -> f64 {
+        f64::from(tokens) / self.prompt
+    }
+
+    /// Seconds to generate so many tokens, so many sequences at once.
+    pub(super) fn answers(&self, tokens: u32, at_once: usize) -> f64 {
+        f64::from(tokens) / self.decoded(at_once)
+    }
+
+    /// Tokens in a second, so many sequences at once.
+    pub(super) fn decoded(&self, at_once: usize) -> f64 {
+        self.decode[at_once.clamp(1, self.decode.len()) - 1]
+    }
+}
+
+/// Fills the cells of all sequences; tokens in a second of the second half, when all is warm.
+fn fill(model: &mut Llama) -> Result<f64> {
+    let batch = model.limits().grain.max(16) * 2;
+    let (mut seconds, mut tokens) = (0.0, 0);
+    for slot in 0..SEQUENCES {
+        let began = Instant::now();
+        for from in (0..FILLED).step_by(batch as usize) {
+            let positions = from..(from + batch).min(FILLED);
+            let entry = |position| Entry { slot: Slot(slot), position, token: TOKEN, logits: false };
+            run(model, &positions.map(entry).collect::<Vec<_>>())?;
+        }
+        if slot >= SEQUENCES / 2 {
+            seconds += began.elapsed().as_secs_f64();
+            tokens += FILLED;
+        }
+    }
+    Ok(f64::from(tokens) / seconds)
+}
+
+fn decode(model: &mut Llama, sequences: u32) -> Result<f64> {
+    for slot in 0..sequences {
+        model.trim(Lane::BASE, Slot(slot), FILLED);
+    }
+    let began = Instant::now();
+    for position in FILLED..FILLED + DECODED {
+        let entry = |slot| Entry { slot: Slot(slot), position, token: TOKEN, logits: true };
+        run(model, &(0..sequences).map(entry).collect::<Vec<_>>())?;
+    }
+    Ok(f64::from(sequences * DECODED) / began.elapsed().as_secs_f64())
+}
+
+fn run(model: &mut Llama, batch: &[Entry]) -> Result<()> {
+    model.decode(Lane::BASE, batch).map_err(|e| anyhow!("llama.cpp failed: {e}"))
+}
