@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::decode::Fields;
-use crate::graph::{self, Known};
+use crate::graph::{self, Known, Words};
 use crate::model::{Model, Use};
+use crate::node::{Node, Value};
 use crate::problem::{Problem, Problems, Report, did_you_mean};
 use crate::role::{self, Role};
+use crate::schema::Schema;
 use crate::source::{self, Source};
 use crate::template::Template;
 use document::{Document, Documents};
@@ -28,7 +30,7 @@ pub struct Catalog {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
-    messages: BTreeMap<GraphName, BTreeMap<NodeName, Template>>,
+    words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
     definitions: Vec<Definition>,
     sources: Sources,
 }
@@ -93,8 +95,8 @@ impl Catalog {
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let Parts { roles, models, graphs, messages, definitions } = parts;
-        Ok(Self { version, roles, models, graphs, messages, definitions, sources })
+        let Parts { roles, models, graphs, words, definitions } = parts;
+        Ok(Self { version, roles, models, graphs, words, definitions, sources })
     }
 
     /// The catalog that [`Sources::to_json`] kept. It may fail if the language has changed since.
@@ -153,7 +155,12 @@ impl Catalog {
 
     /// The message that a node states itself; without one, its role's message holds.
     pub fn message(&self, graph: &str, node: &str) -> Option<&Template> {
-        self.messages.get(graph)?.get(node)
+        self.words.get(graph)?.get(node)?.message.as_ref()
+    }
+
+    /// The shape that the answer to a node's question must have; without one, any text will do.
+    pub fn answer(&self, graph: &str, node: &str) -> Option<&Schema> {
+        self.words.get(graph)?.get(node)?.schema.as_ref()
     }
 
     /// Every definition with its YAML, by kind and name.
@@ -171,7 +178,7 @@ struct Parts {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
-    messages: BTreeMap<GraphName, BTreeMap<NodeName, Template>>,
+    words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
     definitions: Vec<Definition>,
 }
 
@@ -183,7 +190,7 @@ struct Builder<'s> {
     models: BTreeMap<ModelName, Arc<Model>>,
     roles: BTreeMap<RoleName, Arc<Role>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
-    messages: BTreeMap<GraphName, BTreeMap<NodeName, Template>>,
+    words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
 }
 
 impl<'s> Builder<'s> {
@@ -191,7 +198,7 @@ impl<'s> Builder<'s> {
         let mut reports = Vec::new();
         let documents = Documents::read(sources, &mut reports);
         let (models, roles, graphs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { reports, documents, models, roles, graphs, messages: BTreeMap::new() }
+        Self { reports, documents, models, roles, graphs, words: BTreeMap::new() }
     }
 
     fn models(&mut self) {
@@ -234,21 +241,32 @@ impl<'s> Builder<'s> {
             self.roles.values().filter(|role| !role.examples.is_empty()).map(|role| role.name.clone()).collect();
         // A model that could not be read may well be the one that routers need.
         let unread = self.documents.names(Kind::Model).len() > self.models.len();
-        let known = Known {
-            roles: &roles,
-            with_examples: &with_examples,
-            complete: self.roles.len() == roles.len(),
-            embedding: unread || self.models.values().any(|model| model.use_ == Use::Embedding),
-        };
-        for document in self.documents.of(Kind::Graph) {
+        let runs: BTreeMap<String, BTreeSet<String>> =
+            self.documents.of(Kind::Graph).map(|document| (document.name.clone(), inner_graphs(document))).collect();
+        let declared_graphs = self.documents.names(Kind::Graph);
+        let complete = self.roles.len() == roles.len();
+        let embedding = unread || self.models.values().any(|model| model.use_ == Use::Embedding);
+        let mut built: BTreeMap<GraphName, Arc<Graph>> = BTreeMap::new();
+        for document in inner_first(self.documents.of(Kind::Graph).collect(), &runs) {
             let report = &mut self.reports[document.source];
             let Ok(name) = GraphName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            if let Some(graph::Draft { graph, messages }) = graph::decode(&name, fields, &known, report) {
-                self.graphs.insert(name.clone(), Arc::new(graph));
-                self.messages.insert(name, messages);
+            let known = Known {
+                roles: &roles,
+                with_examples: &with_examples,
+                complete,
+                embedding,
+                declared: &declared_graphs,
+                graphs: &built,
+                runs: &runs,
+            };
+            let draft = graph::decode(&name, fields, &known, report);
+            if let Some(graph::Draft { graph, words }) = draft {
+                built.insert(name.clone(), Arc::new(graph));
+                self.words.insert(name, words);
             }
         }
+        self.graphs = built;
     }
 
     /// What a definition refers to, as far as it could be read.
@@ -258,7 +276,7 @@ impl<'s> Builder<'s> {
             Kind::Role => self.roles.get(name).map(|role| (Kind::Model, role.model.to_string())).into_iter().collect(),
             Kind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
-                nodes.flat_map(|node| graph::roles(&node.work)).map(|role| (Kind::Role, role.to_string())).collect()
+                nodes.flat_map(|node| graph::uses(&node.work)).collect()
             }
         }
     }
@@ -270,8 +288,36 @@ impl<'s> Builder<'s> {
         if !problems.is_empty() {
             return Err(Problems::new(problems, omitted));
         }
-        let Self { roles, models, graphs, messages, .. } = self;
-        Ok(Parts { roles, models, graphs, messages, definitions })
+        let Self { roles, models, graphs, words, .. } = self;
+        Ok(Parts { roles, models, graphs, words, definitions })
+    }
+}
+
+/// The graphs that a graph's nodes run, as written.
+fn inner_graphs(document: &Document) -> BTreeSet<String> {
+    let Some(Node { value: Value::Map(nodes), .. }) = document.node.get("nodes") else { return BTreeSet::new() };
+    let named = nodes.iter().filter_map(|entry| match &entry.value.get("graph")?.value {
+        Value::Str(name, _) => Some(name.clone()),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Graphs in an order in which those inside of others come first; those that run in a circle come last.
+fn inner_first<'d>(mut left: Vec<&'d Document>, runs: &BTreeMap<String, BTreeSet<String>>) -> Vec<&'d Document> {
+    let mut ordered = Vec::with_capacity(left.len());
+    loop {
+        let waiting: BTreeSet<&str> = left.iter().map(|document| document.name.as_str()).collect();
+        let waits = |document: &&Document| {
+            runs.get(&document.name).is_some_and(|inner| inner.iter().any(|name| waiting.contains(name.as_str())))
+        };
+        let (next, rest): (Vec<_>, Vec<_>) = left.iter().partition(|document| !waits(document));
+        if next.is_empty() {
+            ordered.extend(rest);
+            return ordered;
+        }
+        ordered.extend(next);
+        left = rest;
     }
 }
 

@@ -119,6 +119,15 @@ pub(crate) fn choice<T: Copy>(node: &Node, what: &str, words: &[(&str, T)], repo
     found
 }
 
+/// True or false.
+pub(crate) fn boolean(node: &Node, what: &str, report: &mut Report<'_>) -> Option<bool> {
+    let Value::Bool(value) = node.value else {
+        wrong(node, &format!("{what} is `true` or `false`"), report);
+        return None;
+    };
+    Some(value)
+}
+
 /// A whole number in a range.
 pub(crate) fn integer(node: &Node, what: &str, range: RangeInclusive<u32>, report: &mut Report<'_>) -> Option<u32> {
     let bounds = format!("{what} is a whole number from {} to {}", range.start(), range.end());

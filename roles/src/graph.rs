@@ -1,26 +1,35 @@
 //! Graphs: from YAML to the parts of an [`artel_task::Graph`], and its faults back to places in the file.
 
+mod ask;
 mod edge;
 mod fault;
+mod how;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::graph::{Graph, Join, Limits, Node as Place, Parts, RoleRef, Router, Work};
-use artel_task::{GraphName, NodeName, RoleName};
+use artel_task::graph::{Graph, Limits, Node as Place, Parts, Reduce, RoleRef, Work};
+use artel_task::{GraphName, NodeName, RoleName, ValueName};
 
-use crate::decode::{Fields, duration, integer, items, list, name, number, text, wrong};
-use crate::node::{Entry, Node, Span, Value};
+use crate::catalog::Kind;
+use crate::decode::{Fields, choice, duration, integer, list, name, text, wrong};
+use crate::node::{Entry, Node, Style, Value};
 use crate::problem::{Report, did_you_mean, shown};
-use crate::template::{self, Template};
-use fault::{Places, Spot};
+use crate::schema::Schema;
+use crate::template::Template;
+use fault::{Names, Places, Spot};
+use how::How;
 
 /// The most nodes of one graph: what a person can still draw has some tens.
 const MAX_NODES: usize = 1000;
 /// The name that ends a branch.
 pub(crate) const DONE: &str = "done";
-/// Kinds of nodes that a later version brings.
-const LATER: [&str; 4] = ["ask", "for_each", "graph", "tool"];
+/// The most values of one graph.
+const MAX_VALUES: usize = 256;
+/// The longest fallback, in characters: a page.
+const MAX_FALLBACK: usize = 4000;
 
 /// What a graph may refer to.
 pub(crate) struct Known<'a> {
@@ -32,20 +41,35 @@ pub(crate) struct Known<'a> {
     pub(crate) complete: bool,
     /// Whether there is a model that routers can compare texts with.
     pub(crate) embedding: bool,
+    /// Every graph that is defined, well or badly.
+    pub(crate) declared: &'a BTreeSet<String>,
+    /// The graphs that could be read.
+    pub(crate) graphs: &'a BTreeMap<GraphName, Arc<Graph>>,
+    /// Which graphs each graph runs, as written.
+    pub(crate) runs: &'a BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A graph and the compiled messages of its nodes.
+/// A graph and what its nodes say and ask.
 pub(crate) struct Draft {
     pub(crate) graph: Graph,
-    pub(crate) messages: BTreeMap<NodeName, Template>,
+    pub(crate) words: BTreeMap<NodeName, Words>,
+}
+
+/// What a node says in its place, and what it wants to hear.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Words {
+    pub(crate) message: Option<Template>,
+    pub(crate) schema: Option<Schema>,
 }
 
 /// A graph that is being read.
 struct Reader<'a, 's, 'r> {
     known: &'a Known<'a>,
     report: &'r mut Report<'s>,
+    graph: &'a GraphName,
     names: BTreeSet<NodeName>,
-    messages: BTreeMap<NodeName, Template>,
+    values: BTreeMap<ValueName, Reduce>,
+    words: BTreeMap<NodeName, Words>,
     places: Places,
     /// Whether something is missing without which the graph as a whole cannot be judged.
     holes: bool,
@@ -63,17 +87,19 @@ pub(crate) fn decode(
     let result = f.get("result").map(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
     let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
     let nodes = f.need("nodes", report).and_then(|n| entries(n, report));
+    let values = f.get("reduce").map(|n| values(n, report)).unwrap_or_default();
+    let fallback = f.get("fallback").and_then(|n| text(n, "`fallback`", 1..=MAX_FALLBACK, report));
     let holes = start.is_none() || matches!(result, Some(None)) || nodes.is_none();
     let homes = ["steps", "tokens", "time"].map(|key| (key, "limits"));
     f.finish(&homes, report);
 
     let nodes = nodes.unwrap_or_default();
     let names = nodes.iter().filter_map(|e| NodeName::parse(&e.key).ok()).collect();
-    let (places, messages) = (Places::default(), BTreeMap::new());
-    let mut reader = Reader { known, report, names, messages, places, holes };
+    let (places, words) = (Places::default(), BTreeMap::new());
+    let mut reader = Reader { known, report, graph, names, values, words, places, holes };
     let nodes: BTreeMap<NodeName, Place> = nodes.iter().filter_map(|e| reader.node(e)).collect();
     reader.check_messages();
-    let Reader { holes: false, report, names, messages, mut places, .. } = reader else { return None };
+    let Reader { holes: false, report, names, values, words, mut places, .. } = reader else { return None };
     let (start, start_span) = start?;
     places.start = start_span;
     let result = result.flatten().map(|(node, span)| {
@@ -87,22 +113,27 @@ pub(crate) fn decode(
         result,
         nodes,
         limits,
+        values,
+        fallback,
     };
+    let known = Names { nodes: &names, values: parts.values.keys().cloned().collect() };
     match Graph::new(parts) {
-        Ok(graph) => description.map(|_| Draft { graph, messages }),
+        Ok(graph) => description.map(|_| Draft { graph, words }),
         Err(faults) => {
-            faults.iter().for_each(|fault| places.report(fault, &names, report));
+            faults.iter().for_each(|fault| places.report(fault, &known, report));
             None
         }
     }
 }
 
-/// The roles that a node names itself; one that takes its role from a router names none.
-pub(crate) fn roles(work: &Work) -> Vec<&RoleName> {
+/// The definitions that a node names itself; one that takes its role from a router names none.
+pub(crate) fn uses(work: &Work) -> Vec<(Kind, String)> {
+    let role = |role: &RoleName| (Kind::Role, role.to_string());
     match work {
-        Work::Role { role: RoleRef::Named(role), .. } => vec![role],
-        Work::Role { role: RoleRef::From(_), .. } => Vec::new(),
-        Work::Router(router) => router.roles.iter().chain(&router.otherwise).collect(),
+        Work::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
+        Work::Router(router) => router.roles.iter().chain(&router.otherwise).map(role).collect(),
+        Work::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
+        Work::Role { role: RoleRef::From(_), .. } | Work::Ask(_) => Vec::new(),
     }
 }
 
@@ -116,6 +147,27 @@ fn entries<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<&'n [Entry]> {
         _ => wrong(node, "`nodes` is a map from names to nodes", report),
     }
     None
+}
+
+/// The values that nodes write together.
+fn values(node: &Node, report: &mut Report<'_>) -> BTreeMap<ValueName, Reduce> {
+    const HOW: [(&str, Reduce); 3] = [("last", Reduce::Last), ("append", Reduce::Append), ("merge", Reduce::Merge)];
+    let Value::Map(entries) = &node.value else {
+        wrong(node, "`reduce` is a map from values to `last`, `append` or `merge`", report);
+        return BTreeMap::new();
+    };
+    if entries.len() > MAX_VALUES {
+        report.add(node.span, format!("the graph has {} values, the limit is {MAX_VALUES}", entries.len()));
+    }
+    let mut values = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| !entry.refused).take(MAX_VALUES) {
+        let named = Node { span: entry.key_span, value: Value::Str(entry.key.clone(), Style::Flow) };
+        let value = name(&named, "a value", ValueName::parse, report);
+        let how = choice(&entry.value, &format!("how `{}` is made", shown(&entry.key)), &HOW, report);
+        // One that is broken is there all the same.
+        values.extend(value.map(|value| (value, how.unwrap_or(Reduce::Last))));
+    }
+    values
 }
 
 fn limits(node: &Node, report: &mut Report<'_>) -> Limits {
@@ -150,188 +202,62 @@ impl Reader<'_, '_, '_> {
             self.report.add(entry.key_span, "a node cannot be named `done`: that name ends a branch");
             return None;
         }
-        let named = Node { span: entry.key_span, value: Value::Str(key.clone(), crate::node::Style::Flow) };
+        let named = Node { span: entry.key_span, value: Value::Str(key.clone(), Style::Flow) };
         let node = name(&named, "a node", NodeName::parse, self.report)?;
         let mut f = Fields::open(&entry.value, &format!("the node `{key}`"), self.report)?.at(entry.key_span);
         self.places.nodes.insert(node.clone(), Spot::new(entry.key_span));
-        let later = LATER.into_iter().filter_map(|kind| f.entry(kind));
-        let later: Vec<(&str, Span)> = later.map(|e| (e.key.as_str(), e.key_span)).collect();
-        if let Some((kind, span)) = later.first() {
-            self.report.add(*span, format!("node kind `{kind}` is not available in this version"));
+        if let Some(tool) = f.entry("tool") {
+            self.report.add(tool.key_span, "node kind `tool` is not available in this version");
             return None;
         }
-        let work = self.work(&node, entry, &mut f);
+        let each = f.get("for_each").map(|n| self.each(n));
+        let work = self.work(&node, entry, &mut f, each.is_some());
+        let how = self.how(&node, &mut f);
         let join = f.get("join").map(|n| self.join(&node, n));
         let next = f.get("next").map(|n| self.edges(&node, n));
+        let on_failure = f.get("on_failure").map(|n| self.failure_edge(&node, n));
+        let write = f.get("write").map(|n| name(n, "a value", ValueName::parse, self.report));
+        if let Some(n) = f.entry("write") {
+            self.places.write(&node, n.value.span);
+        }
         f.finish(
             &[
                 ("to", "next"),
                 ("when", "next"),
                 ("at_most", "next"),
-                ("otherwise", "router"),
+                ("otherwise", "router` or `ask"),
+                ("deadline", "ask"),
+                ("output", "ask` or into the role"),
                 ("confidence", "router"),
                 ("from", "role"),
+                ("parallel", "for_each"),
             ],
             self.report,
         );
-        if join == Some(None) || next == Some(None) {
-            self.holes = true;
-        }
-        Some((node, Place { work: work?, join: join.flatten(), next: next.flatten().unwrap_or_default() }))
-    }
-
-    fn work(&mut self, node: &NodeName, entry: &Entry, f: &mut Fields<'_>) -> Option<Work> {
-        let (role, router, message) = (f.get("role"), f.get("router"), f.get("message"));
-        match (role, router) {
-            (Some(_), Some(router)) => {
-                self.report
-                    .add(router.span, format!("node `{node}` has both a role and a router; it is one or the other"));
-                None
-            }
-            (None, None) => {
-                let message = format!("node `{node}` says neither `role` nor `router`");
-                // A misspelt key is reported as such.
-                let slip = |e: &Entry| did_you_mean(&e.key, ["role", "router"]).is_some();
-                if !matches!(&entry.value.value, Value::Map(entries) if entries.iter().any(slip)) {
-                    self.report.add_with(entry.key_span, message, "say who works here, as in `role: NAME`");
-                }
-                None
-            }
-            (Some(role), None) => self.role(node, role, message),
-            (None, Some(router)) => {
-                if let Some(message) = message {
-                    self.report.add(message.span, "a router has no message: it reads what the node before it wrote");
-                }
-                self.router(router).map(Work::Router)
-            }
-        }
-    }
-
-    fn role(&mut self, node: &NodeName, given: &Node, message: Option<&Node>) -> Option<Work> {
-        let message = match message {
-            Some(n) => template::decode(n, "`message`", self.report).map(|t| {
-                self.places.message(node, n);
-                let source = t.source().to_owned();
-                self.messages.insert(node.clone(), t);
-                source
-            }),
-            None => None,
-        };
-        let role = if let Value::Map(_) = given.value {
-            let mut f = Fields::open(given, "`role`", self.report)?.at(given.span);
-            let from = f.need("from", self.report);
-            f.finish(&[], self.report);
-            let from = from?;
-            self.places.from(node, from.span);
-            RoleRef::From(name(from, "a node", NodeName::parse, self.report)?)
-        } else {
-            RoleRef::Named(self.role_name(given)?)
-        };
-        Some(Work::Role { role, message })
-    }
-
-    fn role_name(&mut self, node: &Node) -> Option<RoleName> {
-        let role = name(node, "a role", RoleName::parse, self.report)?;
-        if !self.known.roles.contains(&role) {
-            let hint = did_you_mean(role.as_str(), self.known.roles.iter().map(RoleName::as_str));
-            self.report.push(node.span, format!("there is no role `{role}`"), hint);
-        }
-        Some(role)
-    }
-
-    fn router(&mut self, node: &Node) -> Option<Router> {
-        let mut f = Fields::open(node, "`router`", self.report)?;
-        let roles = f.need("roles", self.report).and_then(|n| self.candidates(n));
-        let confidence = f.get("confidence").and_then(|n| number(n, "`confidence`", 0.0..=1.0, self.report));
-        let otherwise = f.get("otherwise").map(|n| self.role_name(n));
-        f.finish(&[("next", "the node")], self.report);
-        if !self.known.embedding {
-            self.report.add_with(
-                node.span,
-                "a router compares texts, and no model in this catalog has `use: embedding`",
-                "define a model with `use: embedding`; a definition of the same name replaces a shipped one",
-            );
-        }
-        Some(Router { roles: roles?, confidence: confidence.unwrap_or(0.0), otherwise: otherwise.flatten() })
-    }
-
-    fn candidates(&mut self, node: &Node) -> Option<Vec<RoleName>> {
-        const FORM: &str = "`roles` is `all` or a list of roles";
-        if let Value::Str(word, _) = &node.value {
-            if word != "all" {
-                let hint = format!("write `all`, or `[{}]` for this role alone", shown(word));
-                self.report.add_with(node.span, format!("{FORM}, not `{}`", shown(word)), hint);
-                return None;
-            }
-            if self.known.with_examples.is_empty() {
-                if self.known.complete {
-                    self.report.add(node.span, "`all` means every role that has examples, and none has");
-                }
-                return None;
-            }
-            return Some(self.known.with_examples.to_vec());
-        }
-        if !matches!(node.value, Value::List(_)) {
-            wrong(node, FORM, self.report);
-            return None;
-        }
-        let nodes = items(node, "`roles`", MAX_NODES, self.report)?;
-        if nodes.is_empty() {
-            self.report.add(node.span, "a router chooses from at least one role");
-        }
-        let mut roles = Vec::new();
-        for n in nodes {
-            match self.role_name(n) {
-                Some(role) if roles.contains(&role) => self.report.add(n.span, format!("`{role}` is listed twice")),
-                found => roles.extend(found),
-            }
-        }
-        if roles.is_empty() { None } else { Some(roles) }
-    }
-
-    fn join(&mut self, node: &NodeName, given: &Node) -> Option<Join> {
-        const FORM: &str = "`join` is `all`, `any` or `{quorum: n}`";
-        self.places.join(node, given.span);
-        match &given.value {
-            Value::Str(word, _) => match word.as_str() {
-                "all" => Some(Join::All),
-                "any" => Some(Join::Any),
-                _ => {
-                    self.report.add(given.span, format!("{FORM}, not `{}`", shown(word)));
-                    None
-                }
-            },
-            Value::Map(_) => {
-                let mut f = Fields::open(given, "`join`", self.report)?;
-                let quorum = f.need("quorum", self.report);
-                let quorum = quorum.and_then(|n| integer(n, "`quorum`", 1..=1000, self.report));
-                f.finish(&[], self.report);
-                quorum.map(Join::Quorum)
-            }
-            Value::Int(n @ 1..) => {
-                self.report.add_with(
-                    given.span,
-                    format!("{FORM}, and this is a number"),
-                    format!("did you mean `{{quorum: {n}}}`?"),
-                );
-                None
-            }
-            _ => {
-                wrong(given, FORM, self.report);
-                None
-            }
-        }
+        let broken =
+            [each == Some(None), join == Some(None), next == Some(None), on_failure == Some(None), write == Some(None)];
+        self.holes |= broken.contains(&true);
+        let (next, on_failure) = (next.flatten().unwrap_or_default(), on_failure.flatten());
+        let (each, join, write) = (each.flatten(), join.flatten(), write.flatten());
+        let How { effort, effect, cache } = how;
+        Some((node, Place { work: work?, each, join, next, on_failure, effort, effect, cache, write }))
     }
 
     /// Templates forgive what is missing below `nodes`, so a misspelt node would silently be empty.
     fn check_messages(&mut self) {
-        let names: Vec<&str> = self.names.iter().map(NodeName::as_str).collect();
-        for (node, template) in &self.messages {
+        let nodes: Vec<&str> = self.names.iter().map(NodeName::as_str).collect();
+        let values: Vec<&str> = self.values.keys().map(ValueName::as_str).collect();
+        for (node, words) in &self.words {
             let Some(yaml) = self.places.nodes.get(node).and_then(|spot| spot.message.as_ref()) else { continue };
-            for (unknown, mut error) in template.unknown_nodes(|name| names.contains(&name)) {
-                error.hint = did_you_mean(&unknown, names.iter().copied())
-                    .or_else(|| Some(format!("the nodes of this graph are {}", list(&names))));
-                error.report(yaml, self.report);
+            let Some(template) = &words.message else { continue };
+            for (map, what, names) in [("nodes", "node", &nodes), ("values", "value", &values)] {
+                for (unknown, mut error) in template.unknown_below(map, what, |name| names.contains(&name)) {
+                    let known = || format!("the {map} of this graph are {}", list(names));
+                    let none = || "name it in the graph's `reduce`".to_owned();
+                    let near = did_you_mean(&unknown, names.iter().copied());
+                    error.hint = near.or_else(|| Some(if names.is_empty() { none() } else { known() }));
+                    error.report(yaml, self.report);
+                }
             }
         }
     }

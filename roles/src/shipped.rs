@@ -12,6 +12,7 @@ macro_rules! definitions {
 definitions![
     "graphs/council.yaml",
     "graphs/mentor.yaml",
+    "graphs/path.yaml",
     "models/minilm.yaml",
     "models/smollm2.yaml",
     "roles/critic.yaml",
@@ -19,6 +20,7 @@ definitions![
     "roles/gguf.yaml",
     "roles/gpu.yaml",
     "roles/lora.yaml",
+    "roles/pathfinder.yaml",
     "roles/planner.yaml",
     "roles/rag.yaml",
     "roles/transformers.yaml",

@@ -2,12 +2,14 @@
 
 mod lenient;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
+use artel_task::condition::{Outputs, Values};
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
+use serde_json::Value as Json;
 
 use crate::decode::text;
 use crate::node::Node;
@@ -21,7 +23,7 @@ const MAX_SOURCE: usize = 262_144;
 /// How many instructions a rendering may take: a loop over a thousand items takes some ten thousand.
 const FUEL: u64 = 1_000_000;
 /// What a template sees.
-const NAMES: [&str; 5] = ["task", "nodes", "input", "role", "attempt"];
+const NAMES: [&str; 7] = ["task", "nodes", "values", "input", "item", "role", "attempt"];
 /// Methods of maps, which follow `nodes.` without being nodes.
 const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 
@@ -30,6 +32,25 @@ const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 pub struct Template {
     environment: Arc<Environment<'static>>,
     source: Arc<str>,
+}
+
+/// What a template sees.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// `{id, graph, input}`.
+    pub task: Arc<Json>,
+    /// What each node gave at its last finished visit.
+    pub nodes: Arc<Outputs>,
+    /// What nodes have written together.
+    pub values: Arc<Values>,
+    /// What the node before gave, the item, or the request.
+    pub input: String,
+    /// The item of a `for_each`; without it, none can be named.
+    pub item: Option<Json>,
+    /// `{name, description}` of the role that works; without it, none can be named.
+    pub role: Option<Json>,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
 }
 
 /// Why a template is none.
@@ -49,7 +70,7 @@ pub struct Error {
 }
 
 impl Template {
-    /// Parses a template. It may name `task`, `nodes`, `input`, `role`, `attempt` and what it sets itself; any other
+    /// Parses a template. It may name `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and what it sets itself; any other
     /// name, filter or test is refused as far as it can be seen without running every branch.
     pub fn parse(source: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
@@ -71,42 +92,55 @@ impl Template {
         &self.source
     }
 
-    /// Renders it. The context is a map with `task`, `nodes`, `input`, `role` and `attempt`. What is missing is an
-    /// error that names it, except below `nodes`: there it is empty, because a node may not have run yet. Errors are
-    /// one line.
-    pub fn render(&self, context: serde_json::Value) -> Result<String, String> {
-        let serde_json::Value::Object(context) = context else { return Err("the context is no map".to_owned()) };
-        let context: HashMap<String, Value> = context
-            .into_iter()
-            .map(|(name, value)| {
-                let value = if name == "nodes" { Lenient::value(value) } else { Value::from(Serde(value)) };
-                (name, value)
-            })
-            .collect();
+    /// Renders it. What is missing is an error that names it, except below `nodes`: there it is empty, because a node may
+    /// not have run yet. Errors are one line.
+    pub fn render(&self, context: &Context) -> Result<String, String> {
+        let Context { task, nodes, values, input, item, role, attempt } = context;
+        let json = |value: &Json| Value::from(Serde(value.clone()));
+        let mut seen: HashMap<&str, Value> = HashMap::from([
+            ("task", json(task)),
+            ("nodes", Lenient::nodes(nodes.clone())),
+            ("input", Value::from(input.as_str())),
+            ("attempt", Value::from(*attempt)),
+        ]);
+        let values: BTreeMap<&str, Value> = values.iter().map(|(name, value)| (name.as_str(), json(value))).collect();
+        seen.insert("values", Value::from(values));
+        seen.extend(item.as_ref().map(|item| ("item", json(item))));
+        seen.extend(role.as_ref().map(|role| ("role", json(role))));
         let mut out = Bounded(Vec::new());
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        template.render_captured_to(Value::from(context), &mut out).map_err(|e| sentence(&e))?;
+        template.render_captured_to(Value::from(seen), &mut out).map_err(|e| sentence(&e))?;
         String::from_utf8(out.0).map_err(|_| "the text is not UTF-8".to_owned())
     }
 
-    /// The nodes that are named directly, as in `nodes.critic.text`, but do not exist.
-    pub(crate) fn unknown_nodes(&self, exists: impl Fn(&str) -> bool) -> Vec<(String, Error)> {
+    /// The names below a map that are read directly, as in `nodes.critic.text`, but do not exist.
+    pub(crate) fn unknown_below(&self, map: &str, what: &str, exists: impl Fn(&str) -> bool) -> Vec<(String, Error)> {
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
         let mut chains: Vec<String> = template.undeclared_variables(true).into_iter().collect();
         chains.sort();
-        let mut names: Vec<&str> =
-            chains.iter().filter_map(|chain| chain.strip_prefix("nodes.")?.split('.').next()).collect();
+        let below = |chain: &str| chain.strip_prefix(map)?.strip_prefix('.')?.split('.').next().map(str::to_owned);
+        let mut names: Vec<String> = chains.iter().filter_map(|chain| below(chain)).collect();
         names.dedup();
-        names.retain(|name| !METHODS.contains(name) && !exists(name));
-        names
-            .into_iter()
-            .map(|name| {
-                let message = format!("the template reads `nodes.{}`, and this graph has no such node", shown(name));
-                let mut error = Error::near(&self.source, &format!("nodes.{name}"), message);
-                error.hint = None;
-                (name.to_owned(), error)
-            })
-            .collect()
+        names.retain(|name| !METHODS.contains(&name.as_str()) && !exists(name));
+        let error = |name: &String| {
+            let message = format!("the template reads `{map}.{}`, and this graph has no such {what}", shown(name));
+            Error::near(&self.source, &format!("{map}.{name}"), message)
+        };
+        names.iter().map(|name| (name.clone(), error(name))).collect()
+    }
+
+    /// Says where a name is read that is not to be seen there.
+    pub(crate) fn reads(&self, name: &str) -> Option<Error> {
+        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
+        let reads = template.undeclared_variables(false).contains(name);
+        let message = format!("`{name}` is read here, and this node has no `for_each`");
+        reads.then(|| Error::near(&self.source, name, message))
+    }
+
+    /// Whether it says the same for every task: it reads nothing but the role.
+    pub fn is_fixed(&self) -> bool {
+        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
+        !template.undeclared_variables(false).iter().any(|name| name != "role" && NAMES.contains(&name.as_str()))
     }
 
     fn names(&self) -> Result<(), Error> {
@@ -117,8 +151,9 @@ impl Template {
         unknown.sort();
         let Some(name) = unknown.first() else { return Ok(()) };
         let mut error = Error::near(&self.source, name, format!("unknown name `{}` in the template", shown(name)));
-        error.hint = did_you_mean(name, NAMES)
-            .or_else(|| Some("a template sees `task`, `nodes`, `input`, `role` and `attempt`".to_owned()));
+        error.hint = did_you_mean(name, NAMES).or_else(|| {
+            Some("a template sees `task`, `nodes`, `values`, `input`, `item`, `role` and `attempt`".to_owned())
+        });
         Err(error)
     }
 
@@ -175,6 +210,15 @@ pub(crate) fn word(source: &str, what: &str) -> (u32, u32, u32) {
         |at: &usize| !source[..*at].ends_with(|c| word(c) || c == '.') && !source[at + what.len()..].starts_with(word);
     let at = starts.find(whole).unwrap_or(0);
     place(source, at, (at + what.len()).min(source.len()))
+}
+
+/// Line, column and width of the first place where a name stands, after a dot or not.
+pub(crate) fn name_in(source: &str, name: &str) -> (u32, u32, u32) {
+    let dotted = format!(".{name}");
+    match (word(source, name), source.find(&dotted)) {
+        ((1, 1, _), Some(at)) if !source.starts_with(name) => place(source, at + 1, at + dotted.len()),
+        (found, _) => found,
+    }
 }
 
 /// Line, column and width of a range of bytes.

@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use artel_roles::template::Context;
 use artel_roles::{Catalog, Kind, Overflow, Source, Use, shipped};
 use artel_task::NodeName;
+use artel_task::condition::Outputs;
 use artel_task::event::Class;
-use artel_task::graph::{RoleRef, Work};
-use serde_json::json;
+use artel_task::graph::{Effect, RoleRef, Work};
+use serde_json::{Value, json};
 
 fn over_shipped(text: &str) -> Catalog {
     let source = Source { path: "own.yaml".to_owned(), dir: Some("/etc/crew".into()), text: text.to_owned() };
@@ -29,7 +32,7 @@ fn the_shipped_catalog_is_valid() {
         assert!(catalog.role(role).unwrap().examples.len() >= 8, "{role}");
     }
     assert!(catalog.role("critic").unwrap().output.is_some());
-    assert!(catalog.graph("mentor").is_some() && catalog.graph("council").is_some());
+    assert!(["mentor", "council", "path"].iter().all(|graph| catalog.graph(graph).is_some()));
     assert_eq!(catalog.model("minilm").unwrap().use_, Use::Embedding);
     assert!(catalog.definitions().iter().all(|d| d.shipped));
 }
@@ -126,14 +129,18 @@ fn routers_compare_with_the_users_own_embedding_model_first() {
 fn a_node_message_is_compiled_and_forgives_nodes_that_have_not_run() {
     let catalog = Catalog::shipped();
     let message = catalog.message("mentor", "answer").unwrap();
-    let first = json!({"task": {"id": "1", "input": "Why?", "graph": "mentor"}, "nodes": {}, "input": "Why?",
-        "role": {"name": "gguf", "description": ""}, "attempt": 1});
-    assert_eq!(message.render(first).unwrap(), "Why?");
-    let again = json!({"task": {"id": "1", "input": "Why?", "graph": "mentor"}, "input": "x", "attempt": 1,
-        "nodes": {"answer": {"text": "So.", "output": null, "role": "gguf"},
-                  "check": {"text": "{}", "output": {"verdict": "revise", "reason": "Too short."}, "role": "critic"}},
-        "role": {"name": "gguf", "description": ""}});
-    let text = message.render(again).unwrap();
+    let outputs = |nodes: &[(&str, Value)]| -> Arc<Outputs> {
+        let output = |(name, json): &(&str, Value)| (NodeName::parse(name).unwrap(), Arc::new(json.clone()));
+        Arc::new(nodes.iter().map(output).collect())
+    };
+    let task = Arc::new(json!({"id": "1", "input": "Why?", "graph": "mentor"}));
+    let first = Context { task, input: "Why?".to_owned(), ..Context::default() };
+    assert_eq!(message.render(&first).unwrap(), "Why?");
+    let nodes = outputs(&[
+        ("answer", json!({"text": "So.", "output": null, "role": "gguf"})),
+        ("check", json!({"text": "{}", "output": {"verdict": "revise", "reason": "Too short."}, "role": "critic"})),
+    ]);
+    let text = message.render(&Context { nodes, ..first }).unwrap();
     assert!(text.contains("So.") && text.contains("Too short."), "{text}");
     assert!(catalog.message("mentor", "pick").is_none());
 }
@@ -196,4 +203,36 @@ fn directories_are_read_in_order_and_hidden_files_skipped() {
     assert!(catalog.role("one").is_some() && catalog.role("two").is_some() && catalog.role("hidden").is_none());
     let own: Vec<&str> = catalog.sources().layers[1].iter().filter_map(|s| s.path.rsplit('/').next()).collect();
     assert_eq!(own, ["off.yaml", "one.yml", "two.yaml"]);
+}
+
+#[test]
+fn a_graph_says_who_is_asked_what_is_mapped_and_how_hard_it_is_tried() {
+    let catalog = over_shipped(
+        "graph: outer\ndescription: D.\nstart: a\nreduce: {notes: append}\nfallback: Sorry.\nnodes:\n  \
+         a:\n    graph: inner\n    for_each: {list: '[1, 2]', parallel: 3, at_most: 7}\n    message: 'x{{ item }}'\n    \
+         write: notes\n    timeout: 5m\n    retries: {at_most: 4, pause: 1s}\n    on_failure: b\n    next: b\n  \
+         b: {role: gguf, join: any, effect: at_most_once, idle: 5s, next: c}\n  \
+         c: {role: lora, cache: true, retries: 0, next: d}\n  \
+         d:\n    ask: {message: 'Ok?', output: {enum: ['yes', 'no']}, deadline: 2h, otherwise: 'no'}\n    next: done\n\
+         ---\ngraph: inner\ndescription: D.\nstart: x\nnodes:\n  x: {ask: 'Why?', next: done}\n",
+    );
+    let graph = catalog.graph("outer").unwrap();
+    let node = |name: &str| graph.node(&NodeName::parse(name).unwrap()).unwrap();
+    let a = node("a");
+    let each = a.each.as_ref().unwrap();
+    assert_eq!((each.list.source(), each.parallel, each.at_most), ("[1, 2]", 3, 7));
+    assert!(matches!(&a.work, Work::Graph { graph, .. } if graph.name().as_str() == "inner"));
+    let retries = a.effort.retries.unwrap();
+    assert_eq!((retries.at_most, retries.pause, retries.longest), (4, Duration::from_secs(1), Duration::from_secs(30)));
+    assert_eq!(a.on_failure.as_ref().and_then(|edge| edge.to.clone()), NodeName::parse("b").ok());
+    assert_eq!((node("b").effect, node("b").effort.idle), (Effect::AtMostOnce, Some(Duration::from_secs(5))));
+    assert!(node("c").cache && node("c").effort.retries.is_some_and(|retries| retries.at_most == 0));
+    let Work::Ask(asked) = &node("d").work else { panic!("{:?}", node("d")) };
+    assert_eq!((asked.deadline, asked.otherwise.clone()), (Some(Duration::from_secs(7200)), Some(json!("no"))));
+    assert_eq!(catalog.answer("outer", "d").unwrap().check(&json!("yes")), Ok(()));
+    assert!(catalog.answer("inner", "x").is_none() && catalog.message("inner", "x").is_some());
+    assert_eq!((graph.fallback(), graph.values().len(), graph.depth()), (Some("Sorry."), 1, 1));
+    let uses = catalog.definition(Kind::Graph, "outer").unwrap().uses.clone();
+    let named = |kind, name: &str| (kind, name.to_owned());
+    assert_eq!(uses, [named(Kind::Role, "gguf"), named(Kind::Role, "lora"), named(Kind::Graph, "inner")]);
 }

@@ -1,6 +1,8 @@
 //! The conductor: one per running task. It decides, journals, applies and announces.
 
+mod answer;
 mod begin;
+mod start;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,18 +11,23 @@ use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_roles::Catalog;
-use artel_task::event::{Code, Failure};
-use artel_task::{Event, Graph, Kind, Next, Phase, Seq, State as Task, StepId, TaskId, decide, leave};
+use artel_task::event::{Code, Failure, Output, Source, Timings, Usage};
+use artel_task::graph::Effect;
+use artel_task::graph::{Retries, Work};
+use artel_task::{Event, Graph, Kind, Next, Phase, Seq, State as Task, StepId, TaskId, Way, decide, leave, rescue};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::feed::Live;
 use crate::report::{Outcome, failure};
 use crate::{retry, supervisor};
 
+pub use answer::Answer;
+pub(crate) use answer::Refusal;
 pub(crate) use begin::ask;
 
 /// Events read from the journal at once.
@@ -43,6 +50,10 @@ pub(crate) enum Message {
     Ended { step: StepId, result: Box<Result<Outcome, Failure>> },
     /// Ends the task; answers whether that is on disk.
     Cancel { reason: String, reply: RpcReplyPort<bool> },
+    /// Ends one step and what runs inside of it; answers whether that is on disk, and at once with nothing if it does not run.
+    CancelStep { step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
+    /// Ends a step that waits for a person with this answer; answers once that is on disk.
+    Answer { step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), Refusal>> },
     /// Hands a step that found its role's queue full to the expert once more.
     Again(StepId),
     /// A retry or the graph's limit of time may be due.
@@ -64,6 +75,7 @@ pub(crate) struct Assignment {
     pub(crate) feed: broadcast::Sender<Live>,
     pub(crate) supervisor: ActorRef<supervisor::Message>,
     pub(crate) models: Arc<Path>,
+    pub(crate) cache: Cache,
     pub(crate) clock: Clock,
 }
 
@@ -82,6 +94,8 @@ struct Run {
     /// Events that are applied and not yet on disk.
     fresh: Vec<Event>,
     timer: Option<JoinHandle<Result<(), ractor::MessagingErr<Message>>>>,
+    /// Whether the supervisor knows that nobody but people is waited for.
+    rests: bool,
 }
 
 impl Actor for Conductor {
@@ -116,8 +130,16 @@ impl Actor for Conductor {
                 // Whoever asked may have stopped waiting.
                 let _ = reply.send(cancelled);
             }
+            Message::CancelStep { step, reason, reply } => {
+                let cancelled = run.cancel_step(&step, reason).await;
+                let _ = reply.send(cancelled);
+            }
+            Message::Answer { step, answer, reply } => {
+                let answered = run.answer(step, answer).await;
+                let _ = reply.send(answered);
+            }
             Message::Again(step) => run.again(step),
-            Message::Due => run.advance().await,
+            Message::Due => drop(run.advance().await),
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),
         }
@@ -136,7 +158,7 @@ impl Run {
             None => (Task::replay(&history(&on.journal, on.task).await?, on.graph.start())?, true),
         };
         let (steps, fresh, timer) = (HashMap::new(), Vec::new(), None);
-        let mut run = Self { on, me, task, steps, fresh, timer };
+        let mut run = Self { on, me, task, steps, fresh, timer, rests: false };
         match run.task.phase {
             Phase::Running if resumed => run.note(Kind::Resumed),
             Phase::Running => {}
@@ -162,33 +184,32 @@ impl Run {
     }
 
     fn finished(&mut self, step: &StepId, outcome: Outcome) {
-        let (output, usage, timings) = match outcome {
-            Outcome::Answer { output, usage, timings } => (output, usage, timings),
+        let (output, usage, timings, source) = match outcome {
+            Outcome::Answer { output, usage, timings, source } => (output, usage, timings, source),
             Outcome::Routed { decision, text } => {
-                let parts = begin::routed(&decision, text);
+                let (output, usage, timings) = begin::routed(&decision, text);
                 self.note(Kind::Routed { step: step.clone(), decision });
-                parts
+                (output, usage, timings, Source::Run)
             }
         };
-        match leave(&self.on.graph, &self.task, &step.visit.node, &output) {
-            Ok(took) => self.finish(Kind::StepFinished { step: step.clone(), output, usage, timings, took }, step),
-            Err(way) => {
-                let failure = Failure { code: way.code(), message: way.to_string(), step: Some(step.clone()) };
-                self.note(Kind::StepFailed { step: step.clone(), failure, retry_after: None });
-            }
-        }
+        self.finish(step, output, (usage, timings), source);
     }
 
-    /// Notes a step's end, unless it holds something that the journal could not give back.
-    fn finish(&mut self, kind: Kind, step: &StepId) {
-        let event = self.event(kind);
+    /// Notes a step's end, unless there is no way on from it, or it holds something that the journal could not give back.
+    fn finish(&mut self, step: &StepId, output: Output, (usage, timings): (Usage, Timings), source: Source) {
+        let way = match leave(&self.on.graph, &self.task, step, &output) {
+            Ok(way) => way,
+            Err(way) => return self.failed(step, failure(way.code(), way.to_string())),
+        };
+        // What items gave is on disk already.
+        let mapped = self.task.live(&step.visit).is_some_and(|live| live.items().is_some());
+        let output = if mapped { Output::text("") } else { output };
+        let Way { took, wrote } = way;
+        let event = self.event(Kind::StepFinished { step: step.clone(), output, usage, timings, took, source, wrote });
         match Journal::check(&event) {
             Ok(()) => self.note(event.kind),
-            Err(error) => {
-                let failure = failure(Code::OutputInvalid, format!("failed to {error}"));
-                let failure = Failure { step: Some(step.clone()), ..failure };
-                self.note(Kind::StepFailed { step: step.clone(), failure, retry_after: None });
-            }
+            // Another attempt would hardly give anything else.
+            Err(error) => self.fail(step, failure(Code::OutputInvalid, format!("failed to {error}")), None),
         }
     }
 
@@ -206,11 +227,33 @@ impl Run {
     }
 
     fn failed(&mut self, step: &StepId, failure: Failure) {
-        let failures = self.task.live.get(&step.visit).map_or(0, |live| live.failures);
+        let failures = self.task.live(&step.visit).map_or(0, |live| live.failures);
         let retry_after = retry::after(failure.code, failures, self.retries(step));
-        let failure = Failure { step: Some(step.clone()), ..failure };
+        self.fail(step, failure, retry_after);
+    }
+
+    fn fail(&mut self, step: &StepId, failure: Failure, retry_after: Option<Duration>) {
+        let failure = Failure { step: failure.step.or_else(|| Some(step.clone())), ..failure };
         tracing::warn!(task = %self.on.task, %step, code = ?failure.code, message = failure.message, ?retry_after, "step failed");
-        self.note(Kind::StepFailed { step: step.clone(), failure, retry_after });
+        // A step that somebody cancelled ends its branch.
+        let ends = retry_after.is_some() || failure.code == Code::Cancelled;
+        let took = if ends { Vec::new() } else { rescue(&self.on.graph, &self.task, &step.visit) };
+        self.note(Kind::StepFailed { step: step.clone(), failure, retry_after, took });
+    }
+
+    /// How often a step may be tried again.
+    fn retries(&self, step: &StepId) -> Retries {
+        let Some(node) = self.on.graph.node_of(&step.visit) else { return retry::times(0) };
+        // Of a node with items, each item is tried again by itself.
+        let whole = node.each.is_some() && step.visit.item.is_none();
+        if whole || node.effect == Effect::AtMostOnce {
+            return retry::times(0);
+        }
+        node.effort.retries.unwrap_or_else(|| match &node.work {
+            Work::Role { .. } => retry::times(self.role_of(&step.visit).map_or(0, |role| role.limits.retries)),
+            Work::Router(_) => retry::times(retry::ROUTER),
+            Work::Ask(_) | Work::Graph { .. } => retry::times(0),
+        })
     }
 
     /// Whether the task's end is on disk.
@@ -221,12 +264,39 @@ impl Run {
         self.commit().await
     }
 
+    /// Whether the step's end is on disk; nothing if it does not run.
+    async fn cancel_step(&mut self, step: &StepId, reason: String) -> Option<bool> {
+        let live = self.task.live(&step.visit).filter(|live| live.attempt == step.attempt);
+        live.filter(|_| self.task.phase == Phase::Running)?;
+        self.fail(step, failure(Code::Cancelled, reason), None);
+        Some(self.advance().await)
+    }
+
     /// Does all that can be done now: journals it in one transaction, announces it, and sets the steps to work.
-    async fn advance(&mut self) {
+    /// False if the journal took it not.
+    async fn advance(&mut self) -> bool {
         let (begun, wait) = self.decide();
-        if self.commit().await && self.task.phase == Phase::Running {
+        // What lay inside of a step that is over is over, too.
+        let task = &self.task;
+        let runs = |step: &StepId| task.live(&step.visit).is_some_and(|live| live.attempt == step.attempt);
+        self.steps.retain(|step, _| runs(step));
+        let begun: Vec<StepId> = begun.into_iter().filter(runs).collect();
+        let committed = self.commit().await;
+        if committed && self.task.phase == Phase::Running {
             begun.into_iter().for_each(|step| self.begin(step));
             self.set_timer(wait);
+            self.tell();
+        }
+        committed
+    }
+
+    /// Tells the supervisor when nobody but people is waited for, and when that is over.
+    fn tell(&mut self) {
+        let rests = self.task.rests();
+        if self.rests != rests {
+            self.rests = rests;
+            // A supervisor that is gone takes us with it.
+            let _ = self.on.supervisor.cast(supervisor::Message::Rests(self.on.task, rests));
         }
     }
 
@@ -237,18 +307,29 @@ impl Run {
             let (before, mut wait) = (self.task.last, None::<Duration>);
             for next in decide(&self.on.graph, &self.task, self.on.clock.now()) {
                 match next {
-                    Next::Start { step, trigger } => {
-                        let role = self.role_of(&step.visit.node).map(|role| role.name.clone());
-                        self.note(Kind::StepStarted { step: step.clone(), trigger, role });
-                        begun.push(step);
-                    }
+                    Next::Start { step, trigger } => begun.extend(self.start(step, trigger)),
+                    Next::Finish { step, output, source } => self.finish(&step, output, Default::default(), source),
+                    Next::Break { step, failure } => self.failed(&step, failure),
+                    Next::Lapse(step) => self.lapse(&step),
                     Next::Wait(time) => wait = Some(wait.map_or(time, |wait| wait.min(time))),
-                    Next::Complete(output) => self.note(Kind::Completed { output }),
+                    Next::Complete { output, instead_of } => self.complete(output, instead_of),
                     Next::Fail(failure) => self.note(Kind::Failed { failure }),
                 }
             }
             if self.task.last == before || self.task.phase != Phase::Running {
                 return (begun, wait);
+            }
+        }
+    }
+
+    /// A list of outputs nests deeper than each of them, and may be what the journal could not give back.
+    fn complete(&mut self, output: Output, instead_of: Option<Failure>) {
+        let event = self.event(Kind::Completed { output, instead_of });
+        match Journal::check(&event) {
+            Ok(()) => self.note(event.kind),
+            Err(error) => {
+                let failure = failure(Code::OutputInvalid, format!("failed to {error}"));
+                self.note(Kind::Failed { failure });
             }
         }
     }
@@ -305,7 +386,10 @@ impl Run {
         }
         if self.task.phase == Phase::Running {
             let left = self.on.graph.limits().time.saturating_sub(self.task.age(self.on.clock.now()));
-            self.timer = Some(self.me.send_after(wait.map_or(left, |wait| wait.min(left)), || Message::Due));
+            // The task's clock stands still while nobody but people is waited for.
+            let left = if self.task.rests() { None } else { Some(left) };
+            let next = wait.into_iter().chain(left).min();
+            self.timer = next.map(|next| self.me.send_after(next, || Message::Due));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What everybody else holds of the crew.
 
+mod fork;
 mod resume;
+mod steer;
 mod submission;
 
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::Loader;
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::conductor::{ask, history};
 use crate::feed::{Feeds, Watch};
@@ -24,6 +27,7 @@ use crate::keeper::{self, EngineReport};
 use crate::router::Question;
 use crate::supervisor::{Begin, Links, Message, Supervisor};
 
+pub use fork::Fork;
 pub use submission::{Candidates, Submission, Target};
 
 /// How long engines may take to end when the daemon stops: a batch of a large model on a slow machine.
@@ -88,6 +92,41 @@ pub enum Error {
     /// No such task, or it is no longer kept.
     #[error("there is no task {0}, or it is no longer kept")]
     NoTask(TaskId),
+    /// No such step in this task.
+    #[error("task {task} has no step `{step}`")]
+    NoStep {
+        /// Which task.
+        task: TaskId,
+        /// What was asked for.
+        step: String,
+    },
+    /// The step does not wait for an answer, or no longer.
+    #[error("{}", not_waiting(.task, .step.as_deref()))]
+    NotWaiting {
+        /// Which task.
+        task: TaskId,
+        /// Which step, if one was named.
+        step: Option<String>,
+    },
+    /// Several steps wait, and none is named.
+    #[error("several steps of task {task} wait for an answer; name one of {}", .steps.join(", "))]
+    SeveralWait {
+        /// Which task.
+        task: TaskId,
+        /// The steps.
+        steps: Vec<String>,
+    },
+    /// The answer is not what was asked for.
+    #[error("{0}")]
+    BadAnswer(String),
+    /// The catalog cannot run on from where the old task stood.
+    #[error("task {task} cannot be forked: {why}")]
+    Unsuitable {
+        /// The old task.
+        task: TaskId,
+        /// Why.
+        why: String,
+    },
     /// The number is beyond the task's last event.
     #[error("task {task} has {last} events, not {after}", last = .last.0, after = .after.0)]
     SeqOutOfRange {
@@ -126,6 +165,13 @@ pub enum Error {
     Ended,
 }
 
+fn not_waiting(task: &TaskId, step: Option<&str>) -> String {
+    match step {
+        Some(step) => format!("step `{step}` of task {task} does not wait for an answer, or no longer"),
+        None => format!("no step of task {task} waits for an answer"),
+    }
+}
+
 /// A running crew. Clones are the same crew.
 #[derive(Clone)]
 pub struct Crew {
@@ -160,6 +206,8 @@ impl Crew {
             models: options.models.clone().into(),
             clock: options.clock.clone(),
             running: watch::Sender::new(0),
+            busy: watch::Sender::new(0),
+            cache: Cache::default(),
         };
         let catalog = Arc::new(catalog);
         let spawned = Supervisor::spawn(None, Supervisor, (links.clone(), catalog.clone())).await;
@@ -275,26 +323,6 @@ impl Crew {
         Ok(self.links.journal.list(filter, page).await?)
     }
 
-    /// Cancels a task; when this returns, that is on disk. A task that has ended stays as it is.
-    ///
-    /// # Errors
-    /// [`Error::NoTask`]; [`Error::Rests`] for a task that the journal does not let go on, [`Error::ShuttingDown`].
-    pub async fn cancel(&self, task: TaskId, reason: &str) -> Result<(), Error> {
-        self.links.journal.last(task).await?.ok_or(Error::NoTask(task))?;
-        let message = |reply| Message::Cancel { task, reason: reason.to_owned(), reply };
-        let cancelled = call!(self.supervisor, message);
-        // It may have ended in its own way, before or meanwhile.
-        if matches!(cancelled, Ok(true)) || self.is_over(task).await? {
-            return Ok(());
-        }
-        Err(if self.closing.load(Ordering::Acquire) { Error::ShuttingDown } else { Error::Rests(task) })
-    }
-
-    /// Whether a task has its last event.
-    async fn is_over(&self, task: TaskId) -> Result<bool, Error> {
-        Ok(self.history(task).await?.last().is_some_and(|event| event.kind.is_last()))
-    }
-
     /// The catalog that new tasks run under.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.read().expect("nothing panics while it holds the catalog").clone()
@@ -405,7 +433,8 @@ impl Crew {
         self.closing.store(true, Ordering::Release);
         self.accepting.close();
         self.accepting.wait().await;
-        let mut running = self.links.running.subscribe();
+        // Whoever thinks about an answer may go on doing so while the daemon is away.
+        let mut running = self.links.busy.subscribe();
         // A crew that ended by itself has nothing to wait for.
         let idle = async { running.wait_for(|running| *running == 0).await.map(|_| ()).unwrap_or_default() };
         tokio::select! {

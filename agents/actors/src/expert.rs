@@ -5,21 +5,23 @@ mod work;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use artel_roles::template::Context;
 use artel_roles::{Role, Template};
 use artel_task::event::{Class, Code};
 use artel_task::{RoleName, StepId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Earlier;
 use crate::feed::{Live, Stage};
 use crate::keeper;
 use crate::line::Line;
 use crate::report::{Report, failure};
 
-pub(crate) use work::{adapter, opening};
+pub(crate) use work::{adapter, described, opening};
 
 /// Runs the steps of one role.
 ///
@@ -41,10 +43,14 @@ pub(crate) struct Job {
     pub(crate) role: Arc<Role>,
     /// A message template that replaces the role's own.
     pub(crate) message: Option<Template>,
-    /// What templates see.
-    pub(crate) context: Value,
-    /// The text that the role reads unless a template says otherwise.
-    pub(crate) input: String,
+    /// What templates see; without a template, the role reads its input.
+    pub(crate) context: Context,
+    /// From the step's start to its end.
+    pub(crate) timeout: Duration,
+    /// The longest time without a token.
+    pub(crate) idle: Duration,
+    /// Where earlier answers are, if one of them will do.
+    pub(crate) cache: Option<Earlier>,
     pub(crate) class: Class,
     /// The roles that may work next: what they begin with is worth keeping.
     pub(crate) next: Vec<RoleName>,
@@ -119,10 +125,14 @@ impl Actor for Expert {
 }
 
 async fn perform(job: Job, keeper: ActorRef<keeper::Message>, running: Arc<Semaphore>, line: Line) {
-    let (cancel, timeout) = (job.cancel.clone(), job.role.limits.timeout);
+    let (cancel, timeout) = (job.cancel.clone(), job.timeout);
     let work = async {
+        let words = job.words()?;
+        if let Some(earlier) = job.earlier(&words) {
+            return Ok(earlier);
+        }
         let _place = queue(&job, &running, &line).await;
-        job.work(&keeper).await
+        job.work(&keeper, words).await
     };
     let result = tokio::select! {
         () = cancel.cancelled() => None,
@@ -132,7 +142,7 @@ async fn perform(job: Job, keeper: ActorRef<keeper::Message>, running: Arc<Semap
         // Whoever cancelled has no use for a report.
         None => job.report.forget(),
         Some(result) => job.report.send(result.unwrap_or_else(|_| {
-            Err(failure(Code::Timeout, format!("the step took longer than {timeout:?}, its role's timeout")))
+            Err(failure(Code::Timeout, format!("the step took longer than {timeout:?}, its timeout")))
         })),
     }
 }

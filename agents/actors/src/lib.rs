@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cache;
 mod clock;
 mod conductor;
 mod crew;
@@ -41,7 +42,8 @@ mod supervisor;
 mod tests;
 
 pub use clock::Clock;
-pub use crew::{Candidates, Crew, Error, Options, Submission, Target};
+pub use conductor::Answer;
+pub use crew::{Candidates, Crew, Error, Fork, Options, Submission, Target};
 pub use feed::{Live, Stage, Watch};
 pub use keeper::{EngineReport, EngineState};
 pub use loader::Loader;

@@ -1,7 +1,7 @@
 //! How a step's end comes back to its conductor: exactly once, whatever happens to the one who works.
 
 use artel_task::StepId;
-use artel_task::event::{Code, Decision, Failure, Output, Timings, Usage};
+use artel_task::event::{Code, Decision, Failure, Output, Source, Timings, Usage};
 use ractor::ActorRef;
 
 use crate::conductor::Message;
@@ -9,7 +9,7 @@ use crate::conductor::Message;
 /// What a step gave.
 pub(crate) enum Outcome {
     /// A role's answer.
-    Answer { output: Output, usage: Usage, timings: Timings },
+    Answer { output: Output, usage: Usage, timings: Timings, source: Source },
     /// A router's decision about this text.
     Routed { decision: Decision, text: String },
 }

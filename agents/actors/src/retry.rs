@@ -3,20 +3,26 @@
 use std::time::Duration;
 
 use artel_task::event::Code;
+use artel_task::graph::Retries;
 use rand::RngExt as _;
 
-/// Further attempts of a router's step.
+/// Further attempts of a router's step, unless its node says otherwise.
 pub(crate) const ROUTER: u32 = 2;
-/// The pause before the second attempt; it doubles with each further one.
+/// The pause before the second attempt, unless the node says otherwise.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest pause before jitter.
+/// The longest pause before jitter, unless the node says otherwise.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// So many further attempts, with the usual pauses.
+pub(crate) fn times(at_most: u32) -> Retries {
+    Retries { at_most, pause: FIRST, longest: LONGEST }
+}
 
 /// How long to wait before the next attempt; `None` if there is none. Pauses double, and half of each is chance, so that
 /// steps that failed together do not come back together.
-pub(crate) fn after(code: Code, failures: u32, retries: u32) -> Option<Duration> {
-    (code.is_transient() && failures < retries).then(|| {
-        let pause = FIRST.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST);
+pub(crate) fn after(code: Code, failures: u32, retries: Retries) -> Option<Duration> {
+    (code.is_transient() && failures < retries.at_most).then(|| {
+        let pause = retries.pause.saturating_mul(2u32.saturating_pow(failures)).min(retries.longest);
         // The journal knows milliseconds.
         Duration::from_millis(pause.mul_f64(rand::rng().random_range(0.5..=1.0)).as_millis() as u64)
     })
@@ -34,11 +40,11 @@ mod tests {
     #[test]
     fn pauses_grow_and_end() {
         for failures in 0..8 {
-            let pause = after(Code::Timeout, failures, 8).unwrap();
+            let pause = after(Code::Timeout, failures, times(8)).unwrap();
             let full = FIRST.saturating_mul(2u32.pow(failures)).min(LONGEST);
             assert!(pause <= full && pause >= full / 2 - Duration::from_millis(1), "{failures}: {pause:?}");
         }
-        assert_eq!(after(Code::Timeout, 8, 8), None);
-        assert_eq!(after(Code::ContextOverflow, 0, 8), None);
+        assert_eq!(after(Code::Timeout, 8, times(8)), None);
+        assert_eq!(after(Code::ContextOverflow, 0, times(8)), None);
     }
 }

@@ -2,19 +2,20 @@
 
 mod cast;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use artel_journal::Journal;
 use artel_roles::{Catalog, Model};
 use artel_task::event::{Code, Decision, Failure};
-use artel_task::{Event, Graph, Kind, RoleName, TaskId};
+use artel_task::{Event, Graph, Kind, RoleName, StepId, TaskId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::conductor::{self, Assignment, Conductor};
+use crate::conductor::{self, Answer, Assignment, Conductor, Refusal};
 use crate::feed::Feeds;
 use crate::keeper;
 use crate::report::failure;
@@ -40,6 +41,13 @@ pub(crate) enum Message {
     Decide(Box<Question>, RpcReplyPort<Result<Decision, Failure>>),
     /// Cancels a task and answers whether that is on disk; at once with false for a task that does not run.
     Cancel { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
+    /// Cancels one step of a task, as [`conductor::Message::CancelStep`] says; at once with nothing for a task that does not
+    /// run.
+    CancelStep { task: TaskId, step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
+    /// Hands a person's answer to a task; at once refused by one that does not run.
+    Answer { task: TaskId, step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), Refusal>> },
+    /// Whether a task waits for nobody but people: then a daemon that stops need not wait for it.
+    Rests(TaskId, bool),
     /// New tasks run under this catalog from now on: lets go of who is no longer needed.
     Serve(Arc<Catalog>),
     /// Answers with the keeper of a model.
@@ -83,6 +91,10 @@ pub(crate) struct Links {
     pub(crate) clock: Clock,
     /// How many tasks run.
     pub(crate) running: watch::Sender<usize>,
+    /// How many of them wait for something else than people.
+    pub(crate) busy: watch::Sender<usize>,
+    /// What nodes that ask for it were answered.
+    pub(crate) cache: Cache,
 }
 
 /// A task that runs.
@@ -96,6 +108,8 @@ struct Running {
 pub(crate) struct State {
     links: Links,
     tasks: HashMap<TaskId, Running>,
+    /// Those of them that wait for nobody but people.
+    resting: HashSet<TaskId>,
     cast: Cast,
     catalog: Arc<Catalog>,
     /// Who sits where, to know who was lost.
@@ -112,8 +126,8 @@ impl Actor for Supervisor {
         _: ActorRef<Message>,
         (links, catalog): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let (tasks, cast, who) = (HashMap::new(), Cast::default(), HashMap::new());
-        Ok(State { links, tasks, cast, catalog, who })
+        let (tasks, resting, cast, who) = (HashMap::new(), HashSet::new(), Cast::default(), HashMap::new());
+        Ok(State { links, tasks, resting, cast, catalog, who })
     }
 
     async fn handle(
@@ -127,6 +141,19 @@ impl Actor for Supervisor {
             Message::Work(job, model) => state.work(&me, job, model).await,
             Message::Decide(question, reply) => state.decide(&me, question, reply).await,
             Message::Cancel { task, reason, reply } => state.cancel(task, reason, reply),
+            Message::CancelStep { task, step, reason, reply } => match state.tasks.get(&task) {
+                Some(running) => {
+                    drop(running.actor.cast(conductor::Message::CancelStep { step, reason, reply }));
+                }
+                None => answer(reply, None),
+            },
+            Message::Answer { task, step, answer: given, reply } => match state.tasks.get(&task) {
+                Some(running) => {
+                    drop(running.actor.cast(conductor::Message::Answer { step, answer: given, reply }));
+                }
+                None => answer(reply, Err(Refusal::NotWaiting)),
+            },
+            Message::Rests(task, rests) => state.rests(task, rests),
             Message::Serve(catalog) => state.serve(catalog),
             Message::Keeper(model, reply) => answer(reply, state.keeper(&me, &model).await?),
             Message::Keepers(reply) => answer(reply, state.cast.keepers()),
@@ -156,9 +183,9 @@ impl Actor for Supervisor {
 impl State {
     async fn begin(&mut self, me: &ActorRef<Message>, begin: Begin) {
         let Begin { task, catalog, graph, first, permit } = begin;
-        let Links { journal, feeds, models, clock, .. } = self.links.clone();
+        let Links { journal, feeds, models, clock, cache, .. } = self.links.clone();
         let (feed, supervisor) = (feeds.open(task), me.clone());
-        let assignment = Assignment { task, catalog, graph, first, journal, feed, supervisor, models, clock };
+        let assignment = Assignment { task, catalog, graph, first, journal, feed, supervisor, models, cache, clock };
         self.conduct(me, assignment, 0, permit).await;
     }
 
@@ -253,6 +280,7 @@ impl State {
 
     fn over(&mut self, task: TaskId) {
         let Some(running) = self.tasks.remove(&task) else { return };
+        self.resting.remove(&task);
         self.links.feeds.close(task);
         if !Arc::ptr_eq(&running.assignment.catalog, &self.catalog) {
             self.release_keepers();
@@ -263,6 +291,7 @@ impl State {
     /// Takes a task up again from the journal.
     async fn revive(&mut self, me: &ActorRef<Message>, task: TaskId, error: String) {
         let Some(running) = self.tasks.remove(&task) else { return };
+        self.resting.remove(&task);
         let Running { assignment, revivals, _permit: permit, .. } = running;
         if revivals < MAX_REVIVALS {
             return self.conduct(me, assignment, revivals + 1, permit).await;
@@ -277,8 +306,16 @@ impl State {
         self.count();
     }
 
+    /// A task that has ended meanwhile needs no telling.
+    fn rests(&mut self, task: TaskId, rests: bool) {
+        let known = rests && self.tasks.contains_key(&task);
+        let _ = if known { self.resting.insert(task) } else { self.resting.remove(&task) };
+        self.count();
+    }
+
     fn count(&self) {
         self.links.running.send_replace(self.tasks.len());
+        self.links.busy.send_replace(self.tasks.len() - self.resting.len());
     }
 
     #[cfg(test)]

@@ -32,7 +32,9 @@ pub(crate) fn encode(event: &Event) -> Result<Stored, Error> {
 fn may_be_unreadable(kind: &Kind) -> bool {
     match kind {
         Kind::Routed { .. } => true,
-        Kind::StepFinished { output, .. } | Kind::Completed { output } => output.json.is_some(),
+        Kind::StepFinished { output, .. } | Kind::Completed { output, .. } => output.json.is_some(),
+        Kind::StepStarted { inner, .. } => inner.is_some(),
+        Kind::Waiting { schema, .. } => schema.is_some(),
         _ => false,
     }
 }

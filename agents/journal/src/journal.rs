@@ -132,7 +132,15 @@ impl Journal {
     /// [`Error::RequestReused`] if they are not; [`Error::Gap`] if the task exists; [`Error::Unstorable`] for another
     /// kind of event; any fault, after which the task may or may not be found when the journal is opened again.
     pub async fn accept(&self, event: Event) -> Result<Acceptance, Error> {
-        self.ask(|reply| Request::Accept(Box::new(event), reply)).await
+        self.accept_with(event, Vec::new()).await
+    }
+
+    /// Begins a task with its event number 1 and those that follow it, with all or none.
+    ///
+    /// # Errors
+    /// Those of [`accept`](Self::accept) and of [`append`](Self::append).
+    pub async fn accept_with(&self, first: Event, more: Vec<Event>) -> Result<Acceptance, Error> {
+        self.ask(|reply| Request::Accept(Box::new(first), more, reply)).await
     }
 
     /// Continues a task, with all of the events or none; they are on disk when this returns. The write happens even if

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use artel_task::event::{Accepted, Class, Output, Timestamp};
-use artel_task::{CatalogVersion, Event, GraphName, Kind, NodeName, RequestId, RoleName, Seq, StepId, TaskId, Visit};
+use artel_task::{CatalogVersion, Event, GraphName, Kind, RequestId, RoleName, Seq, StepId, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -52,6 +52,7 @@ fn request(input: &str) -> Accepted {
         request: None,
         class: Class::Interactive,
         labels: BTreeMap::new(),
+        forked: None,
     }
 }
 
@@ -68,13 +69,12 @@ fn first(task: TaskId, accepted: Accepted) -> Event {
 }
 
 fn started(task: TaskId, seq: u64) -> Event {
-    let visit = Visit { node: NodeName::parse("answer").unwrap(), number: 1 };
-    let role = RoleName::parse("gguf").ok();
-    event(task, seq, Kind::StepStarted { step: StepId { visit, attempt: 1 }, trigger: None, role })
+    let (step, role) = (StepId::parse("answer").unwrap(), RoleName::parse("gguf").ok());
+    event(task, seq, Kind::StepStarted { step, trigger: None, role, inner: None })
 }
 
 fn completed(task: TaskId, seq: u64) -> Event {
-    event(task, seq, Kind::Completed { output: Output { text: "So.".to_owned(), json: None, role: None } })
+    event(task, seq, Kind::Completed { output: Output::text("So."), instead_of: None })
 }
 
 fn ended_at(task: TaskId, seq: u64, at: u64) -> Event {

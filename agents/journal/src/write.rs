@@ -35,7 +35,12 @@ impl From<sqlx::Error> for Stop {
     }
 }
 
-pub(crate) async fn accept(conn: &mut SqliteConnection, path: &Path, event: &Event) -> Result<Acceptance, Stop> {
+pub(crate) async fn accept(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    event: &Event,
+    more: &[Event],
+) -> Result<Acceptance, Stop> {
     let Kind::Accepted(accepted) = &event.kind else {
         return Err(misplaced(event, "a task begins with `accepted`").into());
     };
@@ -47,9 +52,20 @@ pub(crate) async fn accept(conn: &mut SqliteConnection, path: &Path, event: &Eve
     let last = newest(conn, event.task).await?.map_or(0, |(_, last)| last);
     expect_next(event, last)?;
     let stored = encode(event)?;
+    let more = encode_begun(event, more)?;
     insert_task(conn, event, accepted, stored.at).await?;
-    insert_event(conn, event.task, 1, stored).await?;
+    for (seq, stored) in (1..).zip(std::iter::once(stored).chain(more)) {
+        insert_event(conn, event.task, seq, stored).await?;
+    }
     Ok(Acceptance::New)
+}
+
+/// What a task begins with beside its first event, which does not end it.
+fn encode_begun(first: &Event, more: &[Event]) -> Result<Vec<Stored>, Error> {
+    match more.iter().find(|event| event.task != first.task || event.kind.is_last()) {
+        Some(odd) => Err(misplaced(odd, "a task begins with events of its own, and not with its end")),
+        None => encode_run(more, 1),
+    }
 }
 
 /// The task with this request id, which must have asked for the same.
@@ -70,8 +86,9 @@ async fn find_request(
 
 /// Whatever the client chose counts; the catalog is whichever held at the time.
 fn asks_the_same(one: &Accepted, other: &Accepted) -> bool {
-    let Accepted { graph, role, input, class, labels, catalog: _, request: _ } = one;
-    (graph, role, input, class, labels) == (&other.graph, &other.role, &other.input, &other.class, &other.labels)
+    let Accepted { graph, role, input, class, labels, forked, catalog: _, request: _ } = one;
+    (graph, role, input, class, labels, forked)
+        == (&other.graph, &other.role, &other.input, &other.class, &other.labels, &other.forked)
 }
 
 pub(crate) async fn append(conn: &mut SqliteConnection, events: &[Event]) -> Result<Option<Stage>, Stop> {

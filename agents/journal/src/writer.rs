@@ -26,8 +26,8 @@ const AGE_CHECK: Duration = Duration::from_secs(3600);
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(crate) enum Request {
-    /// Begins a task.
-    Accept(Box<Event>, Reply<Acceptance>),
+    /// Begins a task, with events that follow the first.
+    Accept(Box<Event>, Vec<Event>, Reply<Acceptance>),
     /// Continues a task.
     Append(Vec<Event>, Reply<()>),
     /// Stores a catalog's sources.
@@ -180,7 +180,7 @@ impl Request {
         settles: &mut Vec<Settle>,
     ) -> sqlx::Result<()> {
         match self {
-            Self::Accept(event, reply) => hold(settles, reply, write::accept(conn, path, &event).await),
+            Self::Accept(first, more, reply) => hold(settles, reply, write::accept(conn, path, &first, &more).await),
             Self::Append(events, reply) => {
                 let stage = write::append(conn, &events).await;
                 *ended += u32::from(matches!(stage, Ok(Some(_))));
@@ -197,7 +197,7 @@ impl Request {
     /// Whoever asked may be gone, which is no concern of the journal.
     fn refuse(self, error: &Error) {
         match self {
-            Self::Accept(_, reply) => drop(reply.send(Err(error.clone()))),
+            Self::Accept(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Self::Append(_, reply) | Self::Keep(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Self::Prune(_, reply) => drop(reply.send(Err(error.clone()))),
             Self::Close(reply) => drop(reply.send(())),

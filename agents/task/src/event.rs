@@ -1,12 +1,14 @@
 //! The facts about a task, as they are journalled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId};
+use crate::graph::Reduce;
+use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,21 +47,43 @@ pub enum Kind {
         step: StepId,
         /// What made the node ready; `None` for a further attempt at the same visit.
         trigger: Option<Trigger>,
-        /// The role that works, absent for routers.
+        /// The role that works, absent for nodes without one.
         role: Option<RoleName>,
+        /// What runs inside of the step, for a node with items and for a sub-graph.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inner: Option<Inner>,
+    },
+    /// An attempt waits for a person.
+    Waiting {
+        /// Which attempt.
+        step: StepId,
+        /// What is asked.
+        question: String,
+        /// The JSON schema of the answer, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<Value>,
+        /// Until when an answer counts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
     },
     /// An attempt gave a result, and these edges were taken.
     StepFinished {
         /// Which attempt.
         step: StepId,
-        /// What it gave.
+        /// What it gave. Empty for a node with items: what those gave makes it up.
         output: Output,
         /// Tokens it took.
         usage: Usage,
         /// Where the time went.
         timings: Timings,
-        /// The edges taken from here.
+        /// The edges taken from here; none from an item.
         took: Vec<Taken>,
+        /// Where the output comes from.
+        #[serde(default, skip_serializing_if = "Source::is_run")]
+        source: Source,
+        /// The value of the graph that it went into.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wrote: Option<Written>,
     },
     /// An attempt failed.
     StepFailed {
@@ -67,8 +91,12 @@ pub enum Kind {
         step: StepId,
         /// Why.
         failure: Failure,
-        /// How long until the next attempt; `None` if there is none, which fails the task.
+        /// How long until the next attempt; `None` if there is none. Then the way on failure is taken, or the graph fails;
+        /// of a step that was cancelled by itself, only its branch ends.
         retry_after: Option<Duration>,
+        /// The way on failure, if there is one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        took: Vec<Taken>,
     },
     /// The daemon took the task up again after a restart; attempts that ran begin anew.
     Resumed,
@@ -76,6 +104,9 @@ pub enum Kind {
     Completed {
         /// The result.
         output: Output,
+        /// The failure in whose place the graph's fallback answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead_of: Option<Failure>,
     },
     /// The task failed.
     Failed {
@@ -114,6 +145,19 @@ pub struct Accepted {
     /// The client's own notes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The task that it was forked from; what it takes over from there comes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked: Option<Forked>,
+}
+
+/// Where a task was forked from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forked {
+    /// The other task.
+    pub task: TaskId,
+    /// Its first step that is run anew; without it, all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepId>,
 }
 
 /// How urgent a task is.
@@ -137,10 +181,59 @@ pub enum Trigger {
     Round,
 }
 
+/// What runs inside of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inner {
+    /// The node, once for each of these.
+    Items(Arc<[Value]>),
+    /// Another graph.
+    Graph {
+        /// Its name.
+        graph: GraphName,
+        /// The node that it begins with.
+        start: NodeName,
+        /// What it is asked.
+        input: String,
+    },
+}
+
+/// Where an output comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The step was run.
+    #[default]
+    Run,
+    /// A person answered.
+    Person,
+    /// No person answered in time, and the node says what holds then.
+    Otherwise,
+    /// An earlier run of the same node with the same messages.
+    Cache,
+    /// The sub-graph failed, and its fallback answers.
+    Fallback,
+}
+
+impl Source {
+    fn is_run(&self) -> bool {
+        *self == Self::Run
+    }
+}
+
+/// A value that an output went into, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Which value.
+    pub value: ValueName,
+    /// How it is made of what is written.
+    pub how: Reduce,
+}
+
 /// An edge that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
-    /// The edge's place in its node's `next`, from 0.
+    /// The edge's place in its node's `next`, from 0; the one behind the last is that on failure.
     pub edge: u32,
     /// Where it leads; `None` is `done`.
     pub to: Option<NodeName>,
@@ -154,10 +247,32 @@ pub struct Output {
     /// The text; for a role with a schema, the JSON text; for a router, the text that it read.
     pub text: String,
     /// The parsed JSON of a role with a schema.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub json: Option<Value>,
     /// The role that answered; for a router, the role that it chose.
     pub role: Option<RoleName>,
+}
+
+/// A `null` that is there is a value, not nothing.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+impl Output {
+    /// A text that nobody in particular gave.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), json: None, role: None }
+    }
+
+    /// JSON that nobody in particular gave; its text is that of a string, or the JSON text.
+    pub fn json(json: Value) -> Self {
+        Self { text: as_text(&json), json: Some(json), role: None }
+    }
+}
+
+/// A value as a text: a string is itself.
+pub fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// What a router decided.
@@ -280,6 +395,12 @@ pub enum Code {
     OutputInvalid,
     /// The router could not decide.
     Router,
+    /// The step was cancelled by itself.
+    Cancelled,
+    /// A person did not answer in time.
+    NoAnswer,
+    /// A list to map over is none, or has more items than the node takes.
+    Items,
     /// A fault of the daemon itself.
     Internal,
 }

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod step;
+
+pub use step::{MAX_DEPTH, Place, StepId, Visit};
+
 /// The longest name of a role, graph, model or node, in bytes: a DNS label, so that names fit into URLs and metrics.
 pub const MAX_NAME: usize = 63;
 /// The longest request id that a client may choose, in bytes: room for any UUID or hash with a prefix.
@@ -96,6 +100,10 @@ name!(
     /// The name of a node inside one graph.
     NodeName
 );
+name!(
+    /// The name of a value that nodes of one graph write together.
+    ValueName
+);
 
 /// A task's id: a UUID of version 7, so ids sort by the time of acceptance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,42 +194,6 @@ impl Seq {
     /// The number after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
-    }
-}
-
-/// One activation of a node; a node inside a cycle is visited again. Displays as `node` or, from the second visit, `node#2`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Visit {
-    /// Which node.
-    pub node: NodeName,
-    /// 1 for the first visit.
-    pub number: u32,
-}
-
-impl fmt::Display for Visit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.number {
-            1 => write!(f, "{}", self.node),
-            n => write!(f, "{}#{n}", self.node),
-        }
-    }
-}
-
-/// One attempt at one visit of a node. Displays as `node`, `node#2` or, from the second attempt, `node#2.3`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct StepId {
-    /// Which visit of which node.
-    pub visit: Visit,
-    /// 1 for the first attempt.
-    pub attempt: u32,
-}
-
-impl fmt::Display for StepId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.attempt {
-            1 => write!(f, "{}", self.visit),
-            n => write!(f, "{}#{}.{n}", self.visit.node, self.visit.number),
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use artel_actors::Stage;
 use artel_proto::v1;
-use artel_task::event::{Class, Code, Decision, Failure, Output, Taken, Timings, Usage};
-use artel_task::{NodeName, StepId};
+use artel_task::event::{Class, Code, Decision, Failure, Output, Source, Taken, Timings, Usage};
+use artel_task::{Kind, NodeName, StepId};
 
-use super::value::{duration, value};
+use super::value::{duration, structure, timestamp, value};
 
 pub(super) fn class(class: Class) -> v1::Class {
     match class {
@@ -48,6 +48,9 @@ fn code(code: Code) -> v1::FailureCode {
         Code::Interrupted => F::Interrupted,
         Code::OutputInvalid => F::OutputInvalid,
         Code::Router => F::Router,
+        Code::Cancelled => F::Cancelled,
+        Code::NoAnswer => F::NoAnswer,
+        Code::Items => F::Items,
         Code::Internal => F::Internal,
     }
 }
@@ -94,6 +97,29 @@ pub(super) fn timings(timings: Timings, usage: Usage) -> v1::Timings {
     }
 }
 
+pub(super) fn source(source: Source) -> v1::ResultSource {
+    match source {
+        Source::Run => v1::ResultSource::Run,
+        Source::Person => v1::ResultSource::Person,
+        Source::Otherwise => v1::ResultSource::Otherwise,
+        Source::Cache => v1::ResultSource::Cache,
+        Source::Fallback => v1::ResultSource::Fallback,
+    }
+}
+
+/// What a step waits for, if this event says so.
+pub(super) fn waiting(kind: &Kind) -> Option<v1::Waiting> {
+    let Kind::Waiting { step, question, schema, deadline } = kind else { return None };
+    Some(v1::Waiting {
+        step_id: step_id(step),
+        node: step.visit.path(),
+        reason: v1::WaitingReason::Person.into(),
+        message: question.clone(),
+        schema: schema.as_ref().and_then(serde_json::Value::as_object).map(structure),
+        deadline: deadline.map(timestamp),
+    })
+}
+
 /// Where the task goes from a node.
 pub(super) fn next(took: &[Taken]) -> Vec<String> {
     took.iter().map(|taken| taken.to.as_ref().map_or("done", NodeName::as_str).to_owned()).collect()
@@ -117,6 +143,6 @@ pub(super) fn progress(step: &StepId, role: &str, stage: Stage) -> v1::Progress 
             S::Decode(Decode { output_tokens: tokens, tokens_per_second })
         }
     };
-    let (step_id, node, role) = (step_id(step), step.visit.node.to_string(), role.to_owned());
+    let (step_id, node, role) = (step_id(step), step.visit.path(), role.to_owned());
     v1::Progress { step_id, node, role, stage: Some(stage) }
 }

@@ -1,10 +1,10 @@
 //! A task as it stands: the fold of its events into one message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use artel_proto::v1;
-use artel_task::event::{Accepted, Timestamp};
-use artel_task::{Event, Kind, StepId};
+use artel_task::event::{Accepted, Source, Timestamp};
+use artel_task::{Event, Kind, StepId, Visit};
 
 use super::convert::{self, step_id};
 use super::value::timestamp;
@@ -21,48 +21,85 @@ struct Fold {
     task: v1::Task,
     /// Where each step is in the list.
     steps: HashMap<StepId, usize>,
+    /// The steps that are not over, and whether a person was asked.
+    open: HashMap<StepId, bool>,
+    /// The visits whose next attempt is due later.
+    retrying: HashSet<Visit>,
 }
 
 impl Fold {
     fn take(&mut self, event: &Event) {
         self.task.last_seq = event.seq.0;
+        if let Kind::StepStarted { step, .. } = &event.kind {
+            self.retrying.remove(&step.visit);
+        }
+        self.fold(event);
+        if !event.kind.is_last() && !self.task.steps.is_empty() {
+            self.task.set_state(self.stands());
+        }
+    }
+
+    /// A step runs, or nobody but people is waited for.
+    fn stands(&self) -> v1::TaskState {
+        // A step in which others run waits for what these wait for.
+        let contains = |step: &StepId| self.open.keys().any(|other| other.visit.is_inside(&step.visit));
+        let runs = |(step, asked): (&StepId, &bool)| !asked && !contains(step);
+        let waits = self.retrying.is_empty() && self.open.values().any(|asked| *asked) && !self.open.iter().any(runs);
+        if waits { v1::TaskState::Waiting } else { v1::TaskState::Running }
+    }
+
+    fn fold(&mut self, event: &Event) {
         match &event.kind {
             Kind::Accepted(accepted) => self.accepted(event, accepted),
             Kind::StepStarted { step, role, .. } => {
-                self.task.set_state(v1::TaskState::Running);
+                self.open.insert(step.clone(), false);
                 self.steps.insert(step.clone(), self.task.steps.len());
                 self.task.steps.push(v1::Step {
                     id: step_id(step),
-                    node: step.visit.node.to_string(),
+                    node: step.visit.path(),
                     visit: step.visit.number,
                     attempt: step.attempt,
                     role: role.as_ref().map(ToString::to_string).unwrap_or_default(),
                     state: v1::StepState::Running.into(),
                     start_time: Some(timestamp(event.at)),
+                    item: step.visit.innermost_item(),
                     ..v1::Step::default()
                 });
             }
             Kind::Routed { step, decision } => {
                 self.step(step, |at| at.decision = Some(convert::decision(decision)));
             }
-            Kind::StepFinished { step, output, usage, timings, took } => {
+            Kind::Waiting { step, .. } => {
+                self.open.insert(step.clone(), true);
+                self.step(step, |at| {
+                    at.set_state(v1::StepState::Waiting);
+                    at.waiting = convert::waiting(&event.kind);
+                });
+            }
+            Kind::StepFinished { step, output, usage, timings, took, source, wrote: _ } => {
                 add(self.task.usage.get_or_insert_default(), &convert::usage(*usage));
                 self.end_step(step, event.at, v1::StepState::Finished, |at| {
                     at.output = Some(convert::output(output));
                     at.usage = Some(convert::usage(*usage));
                     at.timings = Some(convert::timings(*timings, *usage));
                     at.next = convert::next(took);
+                    at.cached = *source == Source::Cache;
+                    at.set_source(convert::source(*source));
                 });
             }
-            Kind::StepFailed { step, failure, retry_after } => {
+            Kind::StepFailed { step, failure, retry_after, took } => {
                 self.end_step(step, event.at, v1::StepState::Failed, |at| {
                     at.failure = Some(convert::failure(failure));
                     let due = retry_after.map(|after| Timestamp(event.at.0 + after.as_millis() as u64));
                     at.retry_time = due.map(timestamp);
+                    at.next = convert::next(took);
                 });
+                if retry_after.is_some() {
+                    self.retrying.insert(step.visit.clone());
+                }
             }
-            Kind::Resumed => self.interrupt(event.at),
-            Kind::Completed { output } => {
+            Kind::Resumed => self.interrupt(event.at, false),
+            Kind::Completed { output, .. } => {
                 self.task.result = Some(convert::output(output));
                 self.end(event, v1::TaskState::Completed);
             }
@@ -79,6 +116,7 @@ impl Fold {
 
     fn accepted(&mut self, event: &Event, accepted: &Accepted) {
         let role = accepted.role.as_ref().map(ToString::to_string).unwrap_or_default();
+        let forked_step = accepted.forked.as_ref().and_then(|forked| forked.step.as_ref());
         self.task = v1::Task {
             id: event.task.to_string(),
             graph: if role.is_empty() { accepted.graph.to_string() } else { String::new() },
@@ -91,6 +129,8 @@ impl Fold {
             task_class: convert::class(accepted.class).into(),
             labels: accepted.labels.clone().into_iter().collect(),
             request_id: accepted.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+            forked_from_task_id: accepted.forked.as_ref().map(|forked| forked.task.to_string()).unwrap_or_default(),
+            forked_from_step_id: forked_step.map(step_id).unwrap_or_default(),
             ..v1::Task::default()
         };
     }
@@ -102,23 +142,42 @@ impl Fold {
     }
 
     fn end_step(&mut self, step: &StepId, at: Timestamp, state: v1::StepState, change: impl FnOnce(&mut v1::Step)) {
+        self.open.remove(step);
+        let inner: Vec<StepId> = self.open.keys().filter(|other| other.visit.is_inside(&step.visit)).cloned().collect();
+        inner.iter().for_each(|inner| self.cut(inner, at));
+        let inside = |other: &Visit| other.is_inside(&step.visit);
+        self.retrying.retain(|visit| !inside(visit));
         self.step(step, |step| {
             step.set_state(state);
             step.end_time = Some(timestamp(at));
+            step.waiting = None;
             change(step);
         });
     }
 
-    /// What still ran was cut off.
-    fn interrupt(&mut self, at: Timestamp) {
-        for step in self.task.steps.iter_mut().filter(|step| step.state() == v1::StepState::Running) {
+    /// What still ran was cut off; a person goes on thinking, and so do the steps around the question, unless it is the end.
+    fn interrupt(&mut self, at: Timestamp, all: bool) {
+        let is_cut = |(step, asked): &(&StepId, &bool)| all || !(**asked || self.holds_others(step));
+        let cut: Vec<StepId> = self.open.iter().filter(is_cut).map(|(step, _)| step.clone()).collect();
+        cut.iter().for_each(|step| self.cut(step, at));
+    }
+
+    fn cut(&mut self, step: &StepId, at: Timestamp) {
+        self.open.remove(step);
+        self.step(step, |step| {
             step.set_state(v1::StepState::Interrupted);
             step.end_time = Some(timestamp(at));
-        }
+            step.waiting = None;
+        });
+    }
+
+    /// Whether others run or have run inside of a step.
+    fn holds_others(&self, step: &StepId) -> bool {
+        self.steps.keys().any(|other| other.visit.is_inside(&step.visit))
     }
 
     fn end(&mut self, event: &Event, state: v1::TaskState) {
-        self.interrupt(event.at);
+        self.interrupt(event.at, true);
         self.task.set_state(state);
         self.task.end_time = Some(timestamp(event.at));
     }

@@ -112,6 +112,11 @@ pub(super) fn of(error: Error, catalog: &artel_roles::Catalog) -> Status {
         Error::NoTarget => bad("target", message),
         Error::NoCandidates => bad("roles", message),
         Error::NoTask(task) => missing(R::TaskNotFound, "task", &task.to_string(), &message, std::iter::empty()),
+        Error::NoStep { step, .. } => missing(R::StepNotFound, "step", &step, &message, std::iter::empty()),
+        Error::NotWaiting { .. } => status(Code::FailedPrecondition, R::NotWaiting, message),
+        Error::SeveralWait { .. } => bad("step_id", message),
+        Error::BadAnswer(_) => bad("answer", message),
+        Error::Unsuitable { .. } => status(Code::FailedPrecondition, R::CatalogUnsuitable, message),
         Error::SeqOutOfRange { last, .. } => {
             let last = last.0.to_string();
             with(Code::OutOfRange, R::SeqOutOfRange, message, [("last_seq", &last)], |_| {})

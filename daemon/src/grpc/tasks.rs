@@ -106,23 +106,33 @@ impl Tasks for Served {
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::Task> {
         let v1::CancelRequest { task_id, reason, step_id } = request.into_inner();
         let task = parse::task_id(&task_id)?;
-        if !step_id.is_empty() {
-            return Err(unimplemented("cancel a single step"));
-        }
         if reason.len() > parse::MAX_REASON {
             return Err(bad("reason", format!("it has {} bytes, the limit is {}", reason.len(), parse::MAX_REASON)));
         }
         let reason = if reason.is_empty() { "a client asked" } else { &reason };
-        self.crew.cancel(task, reason).await.map_err(|e| self.refuse(e))?;
+        let cancelled = match step_id.as_str() {
+            "" => self.crew.cancel(task, reason).await,
+            step => self.crew.cancel_step(task, step, reason).await,
+        };
+        cancelled.map_err(|e| self.refuse(e))?;
         Ok(Response::new(self.task(task, &Mask::everything()).await?))
     }
 
-    async fn answer(&self, _: Request<v1::AnswerRequest>) -> Answer<v1::Task> {
-        Err(unimplemented("ask a person"))
+    async fn answer(&self, request: Request<v1::AnswerRequest>) -> Answer<v1::Task> {
+        let v1::AnswerRequest { task_id, step_id, answer } = request.into_inner();
+        let task = parse::task_id(&task_id)?;
+        let answer = parse::answer(answer)?;
+        let step = Some(step_id.as_str()).filter(|step| !step.is_empty());
+        self.crew.answer(task, step, answer).await.map_err(|e| self.refuse(e))?;
+        Ok(Response::new(self.task(task, &Mask::everything()).await?))
     }
 
-    async fn fork(&self, _: Request<v1::ForkRequest>) -> Answer<v1::Task> {
-        Err(unimplemented("fork tasks"))
+    async fn fork(&self, request: Request<v1::ForkRequest>) -> Answer<v1::Task> {
+        let task = self.crew.fork(parse::fork(request.into_inner())?).await.map_err(|e| self.refuse(e))?;
+        // As in `submit`: the task is on disk, whatever fails from here on.
+        let stands = self.task(task, &Mask::everything()).await;
+        let accepted = || v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() };
+        Ok(Response::new(stands.unwrap_or_else(|_| accepted())))
     }
 
     async fn feedback(&self, _: Request<v1::FeedbackRequest>) -> Answer<v1::FeedbackResponse> {

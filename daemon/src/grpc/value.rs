@@ -23,6 +23,45 @@ pub(super) fn structure(map: &serde_json::Map<String, Json>) -> prost_types::Str
     prost_types::Struct { fields: map.iter().map(|(key, json)| (key.clone(), value(json))).collect() }
 }
 
+/// Deepest nesting of a value that a client sends: the journal's reader goes as far.
+const MAX_DEPTH: usize = 100;
+
+/// A client's value as JSON. Protobuf's numbers are doubles: one without a fraction is taken for the whole number that it is.
+pub(super) fn json(value: &prost_types::Value) -> Result<Json, String> {
+    json_at(value, 0)
+}
+
+fn json_at(value: &prost_types::Value, depth: usize) -> Result<Json, String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("it nests deeper than {MAX_DEPTH}"));
+    }
+    Ok(match &value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(b)) => Json::Bool(*b),
+        Some(Kind::NumberValue(n)) => number(*n)?,
+        Some(Kind::StringValue(text)) => Json::String(text.clone()),
+        Some(Kind::ListValue(list)) => {
+            Json::Array(list.values.iter().map(|item| json_at(item, depth + 1)).collect::<Result<_, _>>()?)
+        }
+        Some(Kind::StructValue(map)) => {
+            // Protobuf's maps have no order; one that is always the same makes answers comparable.
+            let mut fields: Vec<_> = map.fields.iter().collect();
+            fields.sort_by_key(|(key, _)| *key);
+            let field = |(key, value): (&String, _)| Ok((key.clone(), json_at(value, depth + 1)?));
+            Json::Object(fields.into_iter().map(field).collect::<Result<_, String>>()?)
+        }
+    })
+}
+
+fn number(n: f64) -> Result<Json, String> {
+    /// Up to here every whole number is a double.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if n.fract() == 0.0 && n.abs() <= EXACT {
+        return Ok(Json::from(n as i64));
+    }
+    serde_json::Number::from_f64(n).map(Json::Number).ok_or_else(|| format!("{n} is no JSON number"))
+}
+
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     // A duration that protobuf cannot hold is longer than any that happens.
     prost_types::Duration::try_from(duration).unwrap_or_default()

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use artel_actors::{Clock, Crew, Live, Watch};
 use artel_proto::v1;
 use artel_proto::v1::event::Kind as K;
+use artel_task::event::Source;
 use artel_task::{Event, Kind, StepId, TaskId};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
@@ -160,7 +161,7 @@ impl Translate {
         match live {
             Live::Event(event) => self.event(&event),
             Live::Token { step, role, text, offset } => {
-                let (node, role, text) = (step.visit.node.to_string(), role.to_string(), text.to_string());
+                let (node, role, text) = (step.visit.path(), role.to_string(), text.to_string());
                 self.passing(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
             }
             Live::Progress { step, role, stage } => {
@@ -200,38 +201,46 @@ impl Translate {
             }
             Kind::Routed { step, decision } => K::Routed(v1::Routed {
                 step_id: step_id(step),
-                node: step.visit.node.to_string(),
+                node: step.visit.path(),
                 decision: Some(convert::decision(decision)),
             }),
             Kind::StepStarted { step, .. } => K::StepStarted(v1::StepStarted {
                 step_id: step_id(step),
-                node: step.visit.node.to_string(),
+                node: step.visit.path(),
                 role: self.role(step),
                 visit: step.visit.number,
                 attempt: step.attempt,
-                item: None,
+                item: step.visit.innermost_item(),
             }),
-            Kind::StepFinished { step, output, usage, timings, took } => K::StepFinished(v1::StepFinished {
+            Kind::StepFinished { step, output, usage, timings, took, source, wrote: _ } => {
+                K::StepFinished(v1::StepFinished {
+                    step_id: step_id(step),
+                    node: step.visit.path(),
+                    role: self.role(step),
+                    output: Some(convert::output(output)),
+                    usage: Some(convert::usage(*usage)),
+                    timings: Some(convert::timings(*timings, *usage)),
+                    next: convert::next(took),
+                    cached: *source == Source::Cache,
+                    source: convert::source(*source).into(),
+                    item: step.visit.innermost_item(),
+                })
+            }
+            Kind::StepFailed { step, failure, retry_after, took } => K::StepFailed(v1::StepFailed {
                 step_id: step_id(step),
-                node: step.visit.node.to_string(),
-                role: self.role(step),
-                output: Some(convert::output(output)),
-                usage: Some(convert::usage(*usage)),
-                timings: Some(convert::timings(*timings, *usage)),
-                next: convert::next(took),
-                cached: false,
-            }),
-            Kind::StepFailed { step, failure, retry_after } => K::StepFailed(v1::StepFailed {
-                step_id: step_id(step),
-                node: step.visit.node.to_string(),
+                node: step.visit.path(),
                 role: self.role(step),
                 failure: Some(convert::failure(failure)),
                 will_retry: retry_after.is_some(),
                 retry_after: retry_after.map(duration),
-                next: Vec::new(),
+                next: convert::next(took),
             }),
+            Kind::Waiting { .. } => K::Waiting(convert::waiting(kind).unwrap_or_default()),
             Kind::Resumed => K::Resumed(v1::Resumed {}),
-            Kind::Completed { output } => K::Completed(v1::Completed { output: Some(convert::output(output)) }),
+            Kind::Completed { output, instead_of } => K::Completed(v1::Completed {
+                output: Some(convert::output(output)),
+                instead_of: instead_of.as_ref().map(convert::failure),
+            }),
             Kind::Failed { failure } => K::Failed(v1::Failed { failure: Some(convert::failure(failure)) }),
             Kind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),
         }

@@ -44,7 +44,7 @@ impl Reader<'_, '_, '_> {
             Value::Map(_) => {
                 let mut f = Fields::open(given, "an edge", self.report)?;
                 let to = f.need("to", self.report);
-                let when = f.get("when").and_then(|n| condition(n, self.report));
+                let when = f.get("when").and_then(|n| self.condition(n));
                 let at_most = f.get("at_most").map(|n| integer(n, "`at_most`", 1..=MAX_TIMES, self.report));
                 f.finish(&[], self.report);
                 let to = self.target(node, to?)?;
@@ -68,20 +68,59 @@ impl Reader<'_, '_, '_> {
         }
         name(given, "a node", NodeName::parse, self.report).map(Some)
     }
+
+    /// Where a node leads when it has failed for good.
+    pub(super) fn failure_edge(&mut self, node: &NodeName, given: &Node) -> Option<Edge> {
+        let edge = self.edge(node, given)?;
+        if let Some(when) = given.get("when") {
+            self.report.add(when.span, "the way `on_failure` has no condition");
+        }
+        Some(edge)
+    }
+
+    /// A condition; without one that parses, the graph can still be judged as a whole.
+    fn condition(&mut self, given: &Node) -> Option<Condition> {
+        let condition = expression(given, "a condition", Condition::parse, &Condition::NAMES, self.report)?;
+        self.check_reads(given, condition.source(), condition.nodes());
+        Some(condition)
+    }
+
+    /// Whether the nodes that an expression reads exist.
+    pub(super) fn check_reads(&mut self, given: &Node, source: &str, reads: Vec<&str>) {
+        for name in reads.into_iter().filter(|name| !self.names.contains(*name)) {
+            let (line, column, width) = template::word(source, &format!("nodes.{name}"));
+            let span = given.inside(&self.report.source.text, line, column, width);
+            let hint = did_you_mean(name, self.names.iter().map(NodeName::as_str));
+            self.report.push(
+                span,
+                format!("`nodes.{}` is read here, and this graph has no such node", shown(name)),
+                hint,
+            );
+        }
+    }
 }
 
-/// A condition; without one that parses, the graph can still be judged as a whole.
-fn condition(given: &Node, report: &mut Report<'_>) -> Option<Condition> {
-    let source = text(given, "a condition", 1..=condition::MAX_CONDITION, report)?;
-    let error = match Condition::parse(&source) {
-        Ok(condition) => return Some(condition),
+/// An expression in CEL; what is wrong with it is reported at its place.
+pub(super) fn expression<T>(
+    given: &Node,
+    what: &str,
+    parse: impl Fn(&str) -> Result<T, condition::Error>,
+    names: &[&'static str],
+    report: &mut Report<'_>,
+) -> Option<T> {
+    let source = text(given, what, 1..=condition::MAX_CONDITION, report)?;
+    let error = match parse(&source) {
+        Ok(parsed) => return Some(parsed),
         Err(condition::Error::Parse(message)) => message,
         Err(other) => other.to_string(),
     };
-    if let Some(name) = error.strip_prefix("unknown name `").and_then(|rest| rest.split('`').next()) {
-        let (line, column, width) = template::word(&source, name);
+    let bad = format!("bad {}", what.trim_start_matches("a "));
+    let known: [(&str, &[&str]); 2] = [("unknown name `", names), ("unknown function `", &condition::FUNCTIONS)];
+    for (prefix, known) in known {
+        let Some(name) = error.strip_prefix(prefix).and_then(|rest| rest.split('`').next()) else { continue };
+        let (line, column, width) = template::name_in(&source, name);
         let span = given.inside(&report.source.text, line, column, width);
-        report.push(span, format!("bad condition: {error}"), did_you_mean(name, ["task", "nodes", "output"]));
+        report.push(span, format!("{bad}: {error}"), did_you_mean(name, known.iter().copied()));
         return None;
     }
     let (line, column, message) = first_error(&error).unwrap_or((1, 1, &error));
@@ -90,7 +129,7 @@ fn condition(given: &Node, report: &mut Report<'_>) -> Option<Condition> {
         _ => given.inside(&report.source.text, line, column, 1),
     };
     let (message, hint) = plain(message);
-    report.push(span, format!("bad condition: {message}"), hint.map(str::to_owned));
+    report.push(span, format!("{bad}: {message}"), hint.map(str::to_owned));
     None
 }
 

@@ -2,12 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use artel_task::NodeName;
 use artel_task::graph::Fault;
+use artel_task::{NodeName, ValueName};
 
 use super::DONE;
 use crate::node::{Node, Span};
 use crate::problem::{Report, did_you_mean};
+
+/// The names that a graph has.
+pub(super) struct Names<'a> {
+    pub(super) nodes: &'a BTreeSet<NodeName>,
+    pub(super) values: Vec<ValueName>,
+}
 
 /// Where the parts of a graph are written.
 #[derive(Default)]
@@ -22,6 +28,7 @@ pub(super) struct Spot {
     key: Span,
     from: Option<Span>,
     join: Option<Span>,
+    write: Option<Span>,
     /// The targets, in the order of the edges.
     targets: Vec<Span>,
     pub(super) message: Option<Node>,
@@ -29,7 +36,7 @@ pub(super) struct Spot {
 
 impl Spot {
     pub(super) fn new(key: Span) -> Self {
-        Self { key, from: None, join: None, targets: Vec::new(), message: None }
+        Self { key, from: None, join: None, write: None, targets: Vec::new(), message: None }
     }
 }
 
@@ -46,6 +53,10 @@ impl Places {
         self.spot(node).join = Some(span);
     }
 
+    pub(super) fn write(&mut self, node: &NodeName, span: Span) {
+        self.spot(node).write = Some(span);
+    }
+
     pub(super) fn edge(&mut self, node: &NodeName, span: Span) {
         self.spot(node).targets.push(span);
     }
@@ -55,7 +66,7 @@ impl Places {
     }
 
     /// Reports a fault at its place, with the nearest right name or the way to mend it.
-    pub(super) fn report(&self, fault: &Fault, names: &BTreeSet<NodeName>, report: &mut Report<'_>) {
+    pub(super) fn report(&self, fault: &Fault, names: &Names<'_>, report: &mut Report<'_>) {
         report.push(self.place(fault), fault.to_string(), self.hint(fault, names));
     }
 
@@ -65,15 +76,18 @@ impl Places {
             Fault::Start(_) => Some(self.start),
             Fault::Result(_) => Some(self.result),
             Fault::Target { edge, .. } => spot.and_then(|s| s.targets.get(*edge).copied()),
-            Fault::NotARouter { .. } | Fault::BeforeRouter { .. } => spot.and_then(|s| s.from),
+            Fault::Value { .. } => spot.and_then(|s| s.write),
+            Fault::NotARouter { .. } | Fault::BeforeRouter { .. } | Fault::EachRouter { .. } | Fault::Depth { .. } => {
+                spot.and_then(|s| s.from)
+            }
             Fault::Quorum { .. } => spot.and_then(|s| s.join),
             _ => None,
         };
         found.or_else(|| spot.map(|s| s.key)).unwrap_or_default()
     }
 
-    fn hint(&self, fault: &Fault, names: &BTreeSet<NodeName>) -> Option<String> {
-        let nodes = || names.iter().map(NodeName::as_str);
+    fn hint(&self, fault: &Fault, names: &Names<'_>) -> Option<String> {
+        let nodes = || names.nodes.iter().map(NodeName::as_str);
         match fault {
             Fault::Start(name) | Fault::Result(name) => did_you_mean(name.as_str(), nodes()),
             Fault::Target { to, .. } => did_you_mean(to.as_str(), nodes().chain([DONE])),
@@ -86,7 +100,12 @@ impl Places {
             Fault::NoEnd(_) => Some("lead to `done` from here or from a node after it".to_owned()),
             Fault::Quorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
             Fault::BeforeRouter { from, .. } => Some(format!("let every way to this node lead through `{from}`")),
-            Fault::NoNext(_) | Fault::JoinMissing { .. } => None,
+            Fault::Value { value, .. } => {
+                let near = did_you_mean(value.as_str(), names.values.iter().map(ValueName::as_str));
+                near.or_else(|| Some(format!("add `reduce: {{{value}: append}}` to the graph")))
+            }
+            Fault::EachRouter { .. } => Some("map this node over the same list".to_owned()),
+            Fault::NoNext(_) | Fault::JoinMissing { .. } | Fault::Depth { .. } => None,
         }
     }
 }

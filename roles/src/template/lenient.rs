@@ -3,35 +3,88 @@
 use std::fmt;
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectExt, ObjectRepr, Serde};
+use artel_task::condition::Outputs;
+use minijinja::value::{Enumerator, Object, ObjectRepr, Serde};
 use minijinja::{Environment, Value};
 use serde_json::Value as Json;
 
-/// A JSON map, or nothing; what is missing in it is nothing again.
+/// What nodes gave, a JSON map inside of it, or nothing; what is missing in it is nothing again. A step may see the outputs
+/// of a thousand nodes and lists of ten thousand items, so they are shared and only what is looked at is made ready.
 #[derive(Debug)]
 pub(super) enum Lenient {
     Nothing,
-    Map(serde_json::Map<String, Json>),
+    Nodes(Arc<Outputs>),
+    /// The map at the end of this way from the root.
+    Map(Arc<Json>, Vec<Step>),
+}
+
+/// A step down into JSON.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Step {
+    fn down<'j>(&self, json: &'j Json) -> Option<&'j Json> {
+        match self {
+            Self::Key(key) => json.get(key.as_str()),
+            Self::Index(index) => json.get(index),
+        }
+    }
 }
 
 impl Lenient {
-    pub(super) fn value(json: Json) -> Value {
-        match json {
-            Json::Null => Self::empty(),
-            Json::Object(map) => Value::from_object(Self::Map(map)),
-            Json::Array(items) => items.into_iter().map(Self::value).collect(),
-            other => Value::from(Serde(other)),
-        }
+    /// What nodes gave.
+    pub(super) fn nodes(outputs: Arc<Outputs>) -> Value {
+        Value::from_object(Self::Nodes(outputs))
     }
 
     pub(super) fn empty() -> Value {
         Value::from_object(Self::Nothing)
     }
 
+    /// The value at the end of a way.
+    fn at(root: &Arc<Json>, way: Vec<Step>, json: Option<&Json>) -> Value {
+        let below = |index: usize| [way.as_slice(), &[Step::Index(index)]].concat();
+        match json {
+            None | Some(Json::Null) => Self::empty(),
+            Some(Json::Object(_)) => Value::from_object(Self::Map(root.clone(), way)),
+            Some(Json::Array(items)) => {
+                items.iter().enumerate().map(|(index, item)| Self::at(root, below(index), Some(item))).collect()
+            }
+            Some(other) => Value::from(Serde(other.clone())),
+        }
+    }
+
+    /// The map itself.
+    fn map(&self) -> Option<&serde_json::Map<String, Json>> {
+        match self {
+            Self::Map(root, way) => way.iter().try_fold(root.as_ref(), |json, step| step.down(json))?.as_object(),
+            Self::Nothing | Self::Nodes(_) => None,
+        }
+    }
+
     fn get(&self, key: &str) -> Value {
         match self {
-            Self::Map(map) => map.get(key).cloned().map_or_else(Self::empty, Self::value),
             Self::Nothing => Self::empty(),
+            Self::Nodes(outputs) => {
+                outputs.get(key).map_or_else(Self::empty, |node| Self::at(node, Vec::new(), Some(node)))
+            }
+            Self::Map(root, way) => {
+                let below = [way.as_slice(), &[Step::Key(key.to_owned())]].concat();
+                Self::at(root, below, self.map().and_then(|map| map.get(key)))
+            }
+        }
+    }
+
+    fn keys(&self) -> Vec<Value> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Nodes(outputs) => outputs.keys().map(|name| Value::from(name.as_str())).collect(),
+            Self::Map(..) => {
+                self.map().into_iter().flat_map(|map| map.keys()).map(|key| Value::from(key.as_str())).collect()
+            }
         }
     }
 }
@@ -46,27 +99,24 @@ impl Object for Lenient {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        match self.as_ref() {
-            Self::Nothing => Enumerator::Empty,
-            Self::Map(_) => self.mapped_enumerator(|this| match this {
-                Self::Nothing => Box::new(std::iter::empty()),
-                Self::Map(map) => Box::new(map.keys().map(|key| Value::from(key.as_str()))),
-            }),
-        }
+        Enumerator::Values(self.keys())
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
         match self.as_ref() {
             Self::Nothing => Some(0),
-            Self::Map(map) => Some(map.len()),
+            Self::Nodes(outputs) => Some(outputs.len()),
+            Self::Map(..) => self.map().map(serde_json::Map::len),
         }
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.as_ref() {
-            Self::Nothing => Ok(()),
-            Self::Map(map) => f.write_str(&serde_json::to_string(map).map_err(|_| fmt::Error)?),
-        }
+        let text = match self.as_ref() {
+            Self::Nothing => return Ok(()),
+            Self::Nodes(outputs) => serde_json::to_string(outputs.as_ref()),
+            Self::Map(..) => serde_json::to_string(&self.map()),
+        };
+        f.write_str(&text.map_err(|_| fmt::Error)?)
     }
 }
 

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use artel_roles::{Role, Template};
 use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
-use artel_task::graph::{RoleRef, Router, Work};
-use artel_task::{NodeName, RoleName, StepId};
+use artel_task::graph::{Node, RoleRef, Router, Work};
+use artel_task::{RoleName, StepId, Visit};
 use ractor::{ActorRef, call_t};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
 use crate::report::{Outcome, Report, failure};
 use crate::router::Question;
-use crate::{expert, retry, supervisor};
+use crate::{expert, supervisor};
 
 /// A decision takes milliseconds; the first one may have to wait until its model is loaded.
 const DECISION: Duration = Duration::from_secs(120);
@@ -25,62 +24,55 @@ impl Run {
         self.steps.insert(step.clone(), cancel.clone().drop_guard());
         let report = Report::new(self.me.clone(), step.clone());
         let graph = self.on.graph.clone();
-        let Some(node) = graph.node(&step.visit.node) else { return };
-        match (&node.work, self.role_of(&step.visit.node)) {
-            (Work::Router(router), _) => self.route(&step, router, cancel, report),
-            (Work::Role { .. }, Some(role)) => self.work(step, role, cancel, report),
-            (Work::Role { .. }, None) => {
-                report.send(Err(failure(Code::Internal, format!("node `{}` has no role to run", step.visit.node))));
-            }
+        let Some(node) = graph.node_of(&step.visit) else { return };
+        match (&node.work, self.role_of(&step.visit)) {
+            (Work::Router(router), _) => self.route(&step, router, node.effort.timeout, cancel, report),
+            (Work::Role { .. }, Some(role)) => self.work(step, node, role, cancel, report),
+            // People and sub-graphs are nobody's work.
+            (Work::Ask(_) | Work::Graph { .. }, _) => report.forget(),
+            (Work::Role { role, .. }, None) => report.send(Err(no_role(&step.visit, role))),
         }
     }
 
-    /// The role that works at a node; none for a router.
-    pub(super) fn role_of(&self, node: &NodeName) -> Option<Arc<Role>> {
-        let Work::Role { role, .. } = &self.on.graph.node(node)?.work else { return None };
+    /// The role that works at a visit; none for one of a router, a person or a sub-graph.
+    pub(super) fn role_of(&self, visit: &Visit) -> Option<Arc<Role>> {
+        let Work::Role { role, .. } = &self.on.graph.node_of(visit)?.work else { return None };
         let name = match role {
             RoleRef::Named(name) => name,
-            RoleRef::From(router) => self.task.chosen_by(router)?,
+            RoleRef::From(router) => self.task.chosen_by(router, visit)?,
         };
         self.on.catalog.role(name.as_str()).cloned()
     }
 
-    /// The roles of the nodes to which edges lead from a node.
-    fn roles_after(&self, node: &NodeName) -> Vec<RoleName> {
-        let edges = self.on.graph.node(node).map_or(&[][..], |node| &node.next);
-        let targets = edges.iter().filter_map(|edge| edge.to.as_ref());
-        targets.filter_map(|to| self.role_of(to)).map(|role| role.name.clone()).collect()
-    }
-
-    /// How often a step may be tried again.
-    pub(super) fn retries(&self, step: &StepId) -> u32 {
-        self.role_of(&step.visit.node).map_or(retry::ROUTER, |role| role.limits.retries)
+    /// The roles of the nodes to which edges lead from a visit.
+    fn roles_after(&self, visit: &Visit) -> Vec<RoleName> {
+        let edges = self.on.graph.node_of(visit).map_or(&[][..], |node| &node.next);
+        let targets = edges.iter().filter_map(|edge| edge.to.clone());
+        let roles = targets.filter_map(|node| self.role_of(&Visit { node, item: None, ..visit.clone() }));
+        roles.map(|role| role.name.clone()).collect()
     }
 
     /// What the node says in place of its role. The graph of a single role is no graph of the catalog.
-    fn message_of(&self, node: &NodeName) -> Option<Template> {
+    pub(super) fn message_of(&self, visit: &Visit) -> Option<Template> {
         let single = self.task.accepted.role.is_some();
-        if single { None } else { self.on.catalog.message(self.on.graph.name().as_str(), node.as_str()).cloned() }
+        let graph = self.on.graph.inner(&visit.within)?;
+        let message = || self.on.catalog.message(graph.name().as_str(), visit.node.as_str()).cloned();
+        if single { None } else { message() }
     }
 
-    fn work(&self, step: StepId, role: Arc<Role>, cancel: CancellationToken, report: Report) {
+    fn work(&self, step: StepId, node: &Node, role: Arc<Role>, cancel: CancellationToken, report: Report) {
         let Some(model) = self.on.catalog.model(role.model.as_str()).cloned() else {
             return report.send(Err(failure(Code::Internal, format!("role `{}` has no model", role.name))));
         };
         let batch = role.class == Class::Batch || self.task.accepted.class == Class::Batch;
-        let input = self.task.input_of(&step.visit);
         let job = expert::Job {
-            message: self.message_of(&step.visit.node),
-            context: json!({
-                "task": self.task.task_value(),
-                "nodes": self.task.nodes_value(),
-                "input": input,
-                "role": {"name": role.name.as_str(), "description": role.description},
-                "attempt": step.attempt,
-            }),
-            input,
+            message: self.message_of(&step.visit),
+            context: self.context(&step),
+            timeout: node.effort.timeout.unwrap_or(role.limits.timeout),
+            idle: node.effort.idle.unwrap_or(role.limits.idle),
+            cache: node.cache.then(|| self.on.cache.under(self.on.catalog.version())),
             class: if batch { Class::Batch } else { Class::Interactive },
-            next: self.roles_after(&step.visit.node),
+            next: self.roles_after(&step.visit),
             models: self.on.models.clone(),
             feed: self.on.feed.clone(),
             step,
@@ -92,7 +84,14 @@ impl Run {
         let _ = self.on.supervisor.cast(supervisor::Message::Work(Box::new(job), model));
     }
 
-    fn route(&self, step: &StepId, router: &Router, cancel: CancellationToken, report: Report) {
+    fn route(
+        &self,
+        step: &StepId,
+        router: &Router,
+        timeout: Option<Duration>,
+        cancel: CancellationToken,
+        report: Report,
+    ) {
         let text = self.task.input_of(&step.visit);
         let candidates = router.roles.iter().filter_map(|name| self.on.catalog.role(name.as_str()).cloned()).collect();
         let Some(model) = self.on.catalog.embedding_model().cloned() else {
@@ -100,11 +99,11 @@ impl Run {
         };
         let (confidence, otherwise) = (router.confidence, router.otherwise.clone());
         let question = Question { text: text.clone(), candidates, confidence, otherwise, model };
-        let supervisor = self.on.supervisor.clone();
+        let (supervisor, timeout) = (self.on.supervisor.clone(), timeout.unwrap_or(DECISION));
         tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => report.forget(),
-                decision = ask(&supervisor, question) => {
+                decision = decide_within(&supervisor, question, timeout) => {
                     report.send(decision.map(|decision| Outcome::Routed { decision, text }));
                 }
             }
@@ -112,13 +111,31 @@ impl Run {
     }
 }
 
+fn no_role(visit: &Visit, role: &RoleRef) -> Failure {
+    let message = match (role, visit.item) {
+        (RoleRef::From(router), Some(item)) => {
+            format!("node `{}` has an item {item}, and router `{router}` decided about none of that number", visit.node)
+        }
+        _ => format!("node `{}` has no role to run", visit.node),
+    };
+    failure(Code::Items, message)
+}
+
 /// Has the router decide.
 pub(crate) async fn ask(supervisor: &ActorRef<supervisor::Message>, question: Question) -> Result<Decision, Failure> {
+    decide_within(supervisor, question, DECISION).await
+}
+
+async fn decide_within(
+    supervisor: &ActorRef<supervisor::Message>,
+    question: Question,
+    timeout: Duration,
+) -> Result<Decision, Failure> {
     let question = Box::new(question);
-    let limit = u64::try_from(DECISION.as_millis()).unwrap_or(u64::MAX);
+    let limit = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     match call_t!(supervisor, supervisor::Message::Decide, limit, question) {
         Ok(decision) => decision,
-        Err(ractor::RactorErr::Timeout) => Err(failure(Code::Timeout, format!("no decision within {DECISION:?}"))),
+        Err(ractor::RactorErr::Timeout) => Err(failure(Code::Timeout, format!("no decision within {timeout:?}"))),
         Err(e) => Err(failure(Code::Interrupted, format!("the router stopped in the middle: {e}"))),
     }
 }

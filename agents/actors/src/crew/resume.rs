@@ -12,7 +12,7 @@ use crate::report::failure;
 use crate::supervisor::give_up;
 
 /// Catalogs that tasks began with, built again; or why not.
-type Kept = HashMap<CatalogVersion, Result<Arc<Catalog>, String>>;
+pub(super) type Kept = HashMap<CatalogVersion, Result<Arc<Catalog>, String>>;
 
 impl Crew {
     /// Begins every task that has not ended; a task that cannot be run on fails and says why.
@@ -46,6 +46,15 @@ impl Crew {
         let Some(Kind::Accepted(accepted)) = first.map(|event| event.kind) else {
             return Ok(Err("its journal does not begin with `accepted`".to_owned()));
         };
+        self.ground_of(&accepted, kept).await
+    }
+
+    /// The catalog and the graph that a task began with, from what it was asked.
+    pub(super) async fn ground_of(
+        &self,
+        accepted: &Accepted,
+        kept: &mut Kept,
+    ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), String>, Error> {
         let version = &accepted.catalog;
         if !kept.contains_key(version) {
             let restored = match self.links.journal.catalog(version).await? {
@@ -56,12 +65,12 @@ impl Crew {
             };
             kept.insert(version.clone(), restored);
         }
-        let found = |catalog: &Arc<Catalog>| Ok((catalog.clone(), graph_of(&accepted, catalog)?));
+        let found = |catalog: &Arc<Catalog>| Ok((catalog.clone(), graph_of(accepted, catalog)?));
         Ok(kept[version].as_ref().map_err(Clone::clone).and_then(found))
     }
 }
 
-fn graph_of(accepted: &Accepted, catalog: &Catalog) -> Result<Arc<Graph>, String> {
+pub(super) fn graph_of(accepted: &Accepted, catalog: &Catalog) -> Result<Arc<Graph>, String> {
     match &accepted.role {
         Some(role) => {
             let found = catalog.role(role.as_str());

@@ -37,7 +37,10 @@ impl Submission {
             (Target::Default, None) => true,
             _ => false,
         };
-        target && (&self.input, &self.labels, self.class) == (&accepted.input, &accepted.labels, accepted.class)
+        let forked = accepted.forked.is_some();
+        target
+            && !forked
+            && (&self.input, &self.labels, self.class) == (&accepted.input, &accepted.labels, accepted.class)
     }
 }
 
@@ -130,7 +133,9 @@ pub(super) fn single(role: &Role) -> Arc<Graph> {
         description: role.description.clone(),
         start: node.clone(),
         result: None,
-        nodes: BTreeMap::from([(node, Node { work, join: None, next: vec![end] })]),
+        nodes: BTreeMap::from([(node, Node::new(work, vec![end]))]),
+        values: BTreeMap::new(),
+        fallback: None,
         limits: Limits { steps: role.limits.retries + 1 + Limits::default().steps, tokens: u64::MAX, time },
     };
     Arc::new(Graph::new(parts).expect("a node that leads to the end is a graph"))
@@ -146,6 +151,6 @@ pub(super) fn accepted(
 ) -> Event {
     let Submission { input, request, class, labels, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
-    let kind = Kind::Accepted(Accepted { graph, role, input, catalog, request, class, labels });
+    let kind = Kind::Accepted(Accepted { graph, role, input, catalog, request, class, labels, forked: None });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

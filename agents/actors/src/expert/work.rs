@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use artel_engine as engine;
+use artel_roles::template::Context;
 use artel_roles::{Overflow, Role, Template};
-use artel_task::event::{Class, Code, Failure, Output, Timings, Usage};
+use artel_task::event::{Class, Code, Failure, Output, Source, Timings, Usage};
 use ractor::{ActorRef, call};
 use serde_json::{Value, json};
 
@@ -20,13 +21,23 @@ const LOADING_SHOWS: Duration = Duration::from_millis(100);
 /// How often the speed of a running answer is told: often enough for eyes.
 const SPEED_EVERY: Duration = Duration::from_millis(250);
 
+/// What a step says to its model.
+pub(super) struct Words {
+    system: String,
+    user: String,
+}
+
 impl Job {
-    pub(super) async fn work(&self, keeper: &ActorRef<keeper::Message>) -> Result<Outcome, Failure> {
+    pub(super) async fn work(&self, keeper: &ActorRef<keeper::Message>, words: Words) -> Result<Outcome, Failure> {
         let handle = self.engine(keeper).await?;
         let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
-        let stream = handle.generate(self.request()?).await.map_err(|e| refused(&e))?;
+        let key = self.cache.as_ref().map(|earlier| earlier.key(&self.role, &words.system, &words.user));
+        let stream = handle.generate(self.request(words)?).await.map_err(|e| refused(&e))?;
         let (text, finish) = self.listen(stream).await?;
         let output = self.output(text, finish.reason)?;
+        if let Some((earlier, key)) = self.cache.as_ref().zip(key) {
+            earlier.put(key, &output);
+        }
         let (u, t) = (finish.usage, finish.timings);
         let usage = Usage {
             prompt: u.prompt,
@@ -37,7 +48,15 @@ impl Job {
             accepted: u.accepted,
         };
         let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, gap: t.gap };
-        Ok(Outcome::Answer { output, usage, timings })
+        Ok(Outcome::Answer { output, usage, timings, source: Source::Run })
+    }
+
+    /// What an earlier step of the same role answered to the same words, if that will do.
+    pub(super) fn earlier(&self, words: &Words) -> Option<Outcome> {
+        let earlier = self.cache.as_ref()?;
+        let output = earlier.get(&earlier.key(&self.role, &words.system, &words.user))?;
+        let (usage, timings) = (Usage::default(), Timings::default());
+        Some(Outcome::Answer { output, usage, timings, source: Source::Cache })
     }
 
     async fn engine(&self, keeper: &ActorRef<keeper::Message>) -> Result<engine::Handle, Failure> {
@@ -53,22 +72,27 @@ impl Job {
         keeper::unwrap(answer)
     }
 
-    fn request(&self) -> Result<engine::Request, Failure> {
+    /// Renders what the step says.
+    pub(super) fn words(&self) -> Result<Words, Failure> {
         let role = &self.role;
         let render = |template: &Template| {
-            let text = template.render(self.context.clone());
+            let text = template.render(&self.context);
             text.map_err(|e| failure(Code::Template, format!("role `{}`: {e}", role.name)))
         };
         let system = render(&role.prompt)?;
         let user = match self.message.as_ref().or(role.message.as_ref()) {
             Some(template) => render(template)?,
-            None => self.input.clone(),
+            None => self.context.input.clone(),
         };
+        Ok(Words { system, user })
+    }
+
+    fn request(&self, words: Words) -> Result<engine::Request, Failure> {
         let class = match self.class {
             Class::Interactive => engine::Class::Interactive,
             Class::Batch => engine::Class::Batch,
         };
-        request(role, &self.models, class, system, user)
+        request(&self.role, &self.models, class, words.system, words.user)
     }
 
     async fn listen(&self, mut stream: engine::Stream) -> Result<(String, engine::Finish), Failure> {
@@ -76,9 +100,9 @@ impl Job {
         let mut began = false;
         loop {
             // Until its first batch a sequence may wait for others as long as the step's timeout allows.
-            let idle = if began { self.role.limits.idle } else { self.role.limits.timeout };
+            let idle = if began { self.idle } else { self.timeout };
             let Ok(chunk) = tokio::time::timeout(idle, stream.recv()).await else {
-                return Err(failure(Code::Idle, format!("no token came for {idle:?}, the role's idle limit")));
+                return Err(failure(Code::Idle, format!("no token came for {idle:?}, the step's idle limit")));
             };
             began = true;
             match chunk {
@@ -111,11 +135,17 @@ impl Job {
     }
 }
 
+/// What templates see of a role.
+pub(crate) fn described(role: &Role) -> Value {
+    json!({"name": role.name.as_str(), "description": role.description})
+}
+
 /// A request of a role's opening alone, if its prompt is the same for every task.
 pub(crate) fn opening(role: &Role, models: &Path) -> Option<engine::Request> {
-    let context = json!({"role": {"name": role.name.as_str(), "description": role.description}});
-    // A prompt that needs more is another one for each task.
-    let system = role.prompt.render(context).ok()?;
+    if !role.prompt.is_fixed() {
+        return None;
+    }
+    let system = role.prompt.render(&Context { role: Some(described(role)), ..Context::default() }).ok()?;
     request(role, models, engine::Class::Ahead, system, String::new()).ok()
 }
 

@@ -112,6 +112,10 @@ fn reply(prompt: &str) -> String {
         ["You judge.", said] if said.contains("again") => "{\"verdict\":\"ship\"}".to_owned(),
         ["You judge.", ..] => "{\"verdict\":\"revise\"}".to_owned(),
         ["You write.", asked] if asked.contains("verdict") => "again".to_owned(),
+        ["You list.", count] => {
+            let items: Vec<u32> = (0..count.parse().unwrap_or(0)).collect();
+            serde_json::json!({ "items": items }).to_string()
+        }
         [_, asked, ..] => format!("<{asked}>"),
         _ => String::new(),
     }
@@ -127,7 +131,7 @@ impl Loader for Script {
         let chat = model.name.as_str() == "talk";
         let (gate, accident) = (self.gate.clone(), self.accident.clone());
         let load = move || {
-            let limits = Limits { context: 4096, sequences: 4, batch: 256, grain: 1, rewinds: true, shifts: true };
+            let limits = Limits { context: 65_536, sequences: 4, batch: 256, grain: 1, rewinds: true, shifts: true };
             let mut scripted = Scripted::new(limits, reply);
             if chat {
                 scripted = scripted.with_gate(&gate);
@@ -196,7 +200,7 @@ pub(super) fn is_started(kind: &Kind) -> bool {
 /// How a task ended, in one word and its text.
 pub(super) fn end(events: &[Event]) -> (&'static str, String) {
     match &events.last().unwrap().kind {
-        Kind::Completed { output } => ("completed", output.text.clone()),
+        Kind::Completed { output, .. } => ("completed", output.text.clone()),
         Kind::Failed { failure } => ("failed", format!("{:?}: {}", failure.code, failure.message)),
         Kind::Cancelled { reason } => ("cancelled", reason.clone()),
         other => panic!("{other:?} is no end"),

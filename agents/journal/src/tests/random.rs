@@ -1,6 +1,7 @@
 //! Any run of events: what was accepted is read back as it was, and what cannot be is refused.
 
-use artel_task::event::{Code, Decision, Failure, Score, Taken, Timings, Trigger, Usage};
+use artel_task::event::{Code, Decision, Failure, Inner, Score, Source, Taken, Timestamp, Timings, Trigger, Usage};
+use artel_task::{NodeName, Visit};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 fn step() -> impl Strategy<Value = StepId> {
     (name(), any::<u32>(), any::<u32>()).prop_map(|(node, number, attempt)| {
-        let visit = Visit { node: NodeName::parse(&node).unwrap(), number };
+        let visit = Visit { within: Vec::new(), node: NodeName::parse(&node).unwrap(), number, item: None };
         StepId { visit, attempt }
     })
 }
@@ -52,9 +53,8 @@ fn finite() -> impl Strategy<Value = f64> + Clone {
     prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO
 }
 
-/// JSON cannot tell `null` from no JSON at all, so an output that is `null` alone is left to [`unstorable`].
 fn output() -> impl Strategy<Value = Output> {
-    let json = prop::option::of(json().prop_filter("null alone", |json| !json.is_null()));
+    let json = prop::option::of(json());
     (text(), json, prop::option::of(role())).prop_map(|(text, json, role)| Output { text, json, role })
 }
 
@@ -92,8 +92,18 @@ fn finished() -> impl Strategy<Value = Kind> {
             usage: Usage { prompt, computed, output: out, ..Usage::default() },
             timings: Timings { queue, prefill, decode, ..Timings::default() },
             took,
+            source: Source::Run,
+            wrote: None,
         },
     )
+}
+
+fn inner() -> impl Strategy<Value = Inner> {
+    let names = (name(), name()).prop_map(|(g, n)| (GraphName::parse(&g).unwrap(), NodeName::parse(&n).unwrap()));
+    prop_oneof![
+        prop::collection::vec(json(), 0..4).prop_map(|items| Inner::Items(items.into())),
+        (names, text()).prop_map(|((graph, start), input)| Inner::Graph { graph, start, input }),
+    ]
 }
 
 /// Events in the middle of a task.
@@ -101,16 +111,22 @@ fn middle() -> impl Strategy<Value = Kind> {
     let trigger = prop::option::of(prop::sample::select(vec![Trigger::Direct, Trigger::Round]));
     prop_oneof![
         (step(), decision(finite())).prop_map(|(step, decision)| Kind::Routed { step, decision }),
-        (step(), trigger, prop::option::of(role())).prop_map(|(step, trigger, role)| Kind::StepStarted {
-            step,
-            trigger,
-            role
-        }),
+        (step(), trigger, prop::option::of(role()), prop::option::of(inner()))
+            .prop_map(|(step, trigger, role, inner)| Kind::StepStarted { step, trigger, role, inner }),
+        (step(), text(), prop::option::of(json()), prop::option::of(any::<u64>().prop_map(Timestamp))).prop_map(
+            |(step, question, schema, deadline)| Kind::Waiting {
+                step,
+                question,
+                schema: schema.filter(|schema| !schema.is_null()),
+                deadline
+            }
+        ),
         finished(),
         (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| Kind::StepFailed {
             step,
             failure,
-            retry_after
+            retry_after,
+            took: Vec::new()
         }),
         Just(Kind::Resumed),
     ]
@@ -118,7 +134,7 @@ fn middle() -> impl Strategy<Value = Kind> {
 
 fn last() -> impl Strategy<Value = Kind> {
     prop_oneof![
-        output().prop_map(|output| Kind::Completed { output }),
+        output().prop_map(|output| Kind::Completed { output, instead_of: None }),
         failure().prop_map(|failure| Kind::Failed { failure }),
         text().prop_map(|reason| Kind::Cancelled { reason }),
     ]
@@ -130,8 +146,7 @@ fn unstorable() -> impl Strategy<Value = Kind> {
     let deep = (130..200usize).prop_map(|depth| (0..depth).fold(Value::Null, |inner, _| Value::from(vec![inner])));
     prop_oneof![
         (step(), decision(odd)).prop_map(|(step, decision)| Kind::Routed { step, decision }),
-        prop_oneof![deep, Just(Value::Null)]
-            .prop_map(|json| Kind::Completed { output: Output { text: String::new(), json: Some(json), role: None } }),
+        deep.prop_map(|json| Kind::Completed { output: Output::json(json), instead_of: None }),
     ]
 }
 
@@ -148,6 +163,7 @@ fn begin() -> impl Strategy<Value = Accepted> {
             request: key.and_then(|key| RequestId::parse(&key)),
             class,
             labels,
+            forked: None,
         },
     )
 }

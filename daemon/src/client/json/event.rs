@@ -19,7 +19,7 @@ pub(crate) fn event(event: &v1::Event) -> Option<Value> {
 /// The state and the result that the last event of a task tells.
 fn last(kind: &event::Kind) -> Option<(v1::TaskState, Option<&str>)> {
     match kind {
-        event::Kind::Completed(v1::Completed { output }) => {
+        event::Kind::Completed(v1::Completed { output, .. }) => {
             Some((v1::TaskState::Completed, Some(output.as_ref().map_or("", |output| &output.text))))
         }
         event::Kind::Failed(_) => Some((v1::TaskState::Failed, None)),
@@ -49,8 +49,8 @@ fn kind_fields(kind: &event::Kind) -> (&'static str, Object) {
         event::Kind::StepFailed(failed) => ("step_failed", failed_fields(failed)),
         event::Kind::Waiting(waiting) => ("waiting", waiting_fields(waiting)),
         event::Kind::Resumed(v1::Resumed {}) => ("resumed", Object::new()),
-        event::Kind::Completed(v1::Completed { output }) => {
-            ("completed", Object::new().some("output", output.as_ref()))
+        event::Kind::Completed(v1::Completed { output, instead_of }) => {
+            ("completed", Object::new().some("output", output.as_ref()).some("instead_of", instead_of.as_ref()))
         }
         event::Kind::Failed(v1::Failed { failure }) => ("failed", Object::new().some("failure", failure.as_ref())),
         event::Kind::Cancelled(v1::Cancelled { reason }) => ("cancelled", Object::new().text("reason", reason)),
@@ -86,13 +86,15 @@ fn stage_fields(stage: &progress::Stage) -> Object {
 }
 
 fn finished_fields(finished: &v1::StepFinished) -> Object {
-    let v1::StepFinished { step_id, node, role, output, usage, timings, next, cached } = finished;
+    let v1::StepFinished { step_id, node, role, output, usage, timings, next, cached, source: _, item } = finished;
     step(step_id, node, role)
         .some("output", output.as_ref())
         .some("usage", usage.as_ref())
         .some("timings", timings.as_ref())
         .texts("next", next)
         .put("cached", *cached)
+        .put("source", finished.source().word())
+        .maybe("item", *item)
 }
 
 fn failed_fields(failed: &v1::StepFailed) -> Object {

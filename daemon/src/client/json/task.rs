@@ -73,6 +73,7 @@ impl Json for v1::Step {
             waiting,
             item,
             cached,
+            source: _,
         } = self;
         Object::new()
             .put("id", id.as_str())
@@ -93,6 +94,7 @@ impl Json for v1::Step {
             .some("retry_time", retry_time.as_ref())
             .texts("next", next)
             .put("cached", *cached)
+            .put("source", self.source().word())
             .into()
     }
 }

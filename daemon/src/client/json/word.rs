@@ -26,6 +26,7 @@ words! {
     EngineState "ENGINE_STATE_",
     FailureCode "FAILURE_CODE_",
     Layer "LAYER_",
+    ResultSource "RESULT_SOURCE_",
     Severity "SEVERITY_",
     SplitMode "SPLIT_MODE_",
     StepState "STEP_STATE_",

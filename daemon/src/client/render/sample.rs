@@ -70,7 +70,8 @@ impl Script {
             usage: Some(usage()),
             timings: Some(timings()),
             next: vec![next.into()],
-            cached: false,
+            source: ResultSource::Run.into(),
+            ..Default::default()
         }));
     }
 
@@ -137,7 +138,7 @@ pub(crate) fn mentor() -> Vec<Event> {
     script.token("s4", "check", "critic", r#"{"verdict":"ship"}"#);
     script.finished("s4", "check", "critic", r#"{"verdict":"ship"}"#, "done");
     let output = Some(Output { text: answer.into(), json: None, role: "lora".into() });
-    script.push(Kind::Completed(Completed { output }));
+    script.push(Kind::Completed(Completed { output, instead_of: None }));
     script.events
 }
 
@@ -180,7 +181,7 @@ pub(crate) fn council() -> Vec<Event> {
     script.token("s4", "plan", "planner", "Week 1: measure.");
     script.finished("s4", "plan", "planner", "Week 1: measure.", "done");
     let output = Some(Output { text: "Week 1: measure.".into(), json: None, role: "planner".into() });
-    script.push(Kind::Completed(Completed { output }));
+    script.push(Kind::Completed(Completed { output, instead_of: None }));
     script.events
 }
 

@@ -15,8 +15,14 @@ pub(crate) fn who(node: &str, role: &str) -> String {
 }
 
 /// What a result took, behind a colon; empty if that is not known.
-pub(crate) fn took(cached: bool, usage: Option<&v1::Usage>, timings: Option<&v1::Timings>) -> String {
-    let costs = if cached { "taken from an earlier run".to_owned() } else { costs(usage, timings) };
+pub(crate) fn took(source: v1::ResultSource, usage: Option<&v1::Usage>, timings: Option<&v1::Timings>) -> String {
+    let costs = match source {
+        v1::ResultSource::Person => "answered by a person".to_owned(),
+        v1::ResultSource::Otherwise => "nobody answered in time, so the node's `otherwise` holds".to_owned(),
+        v1::ResultSource::Cache => "taken from an earlier run".to_owned(),
+        v1::ResultSource::Fallback => "its graph failed, so that graph's `fallback` holds".to_owned(),
+        v1::ResultSource::Run | v1::ResultSource::Unspecified => costs(usage, timings),
+    };
     if costs.is_empty() { costs } else { format!(": {costs}") }
 }
 

@@ -13,6 +13,8 @@ use crate::client::json::Word;
 
 /// How much of a text a line shows, in characters.
 const BRIEF: usize = 100;
+/// Steps of one node that are shown of a `for_each`; of the others only those that did not go smoothly.
+const ITEMS: usize = 12;
 /// Below the time of a step.
 const INDENT: &str = "          ";
 
@@ -64,8 +66,17 @@ pub(crate) fn get(task: &Task, page: &mut Page) {
 /// A task with all its steps, in the order in which they began.
 pub(crate) fn show(task: &Task, page: &mut Page) {
     head(task, page);
+    let mut shown: HashMap<&str, usize> = HashMap::new();
     for step in &task.steps {
-        self::step(task, step, page);
+        let alike = shown.entry(&step.node).or_default();
+        *alike += 1;
+        // Of many items, those say the most that are not like the others.
+        if step.item.is_none() || *alike <= ITEMS || step.state() != StepState::Finished || step.attempt > 1 {
+            self::step(task, step, page);
+        } else if *alike == ITEMS + 1 {
+            let all = task.steps.iter().filter(|other| other.node == step.node).count();
+            page.end().paint(DIM, format_args!("{INDENT}{}: {all} steps in all", one_line(&step.node))).end();
+        }
     }
     if let Some(result) = &task.result {
         let last = task.steps.iter().rev().find_map(|step| step.output.as_ref());
@@ -144,7 +155,7 @@ fn outcome(task: &Task, step: &Step, page: &mut Page) {
         // The decision has said it.
         StepState::Finished if step.decision.is_some() => return,
         StepState::Finished => {
-            let took = step::took(step.cached, step.usage.as_ref(), step.timings.as_ref());
+            let took = step::took(step.source(), step.usage.as_ref(), step.timings.as_ref());
             indent(page).paint(GOOD, "finished").put(format_args!("{}{took}{ways}", spent(" in")));
         }
         StepState::Failed => {

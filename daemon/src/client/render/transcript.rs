@@ -192,7 +192,7 @@ impl Transcript {
         }
         self.whole(finished, text);
         self.last_said = Some(text.to_owned());
-        let took = step::took(finished.cached, finished.usage.as_ref(), finished.timings.as_ref());
+        let took = step::took(finished.source(), finished.usage.as_ref(), finished.timings.as_ref());
         let page = self.aside(&who(&finished.node, &finished.role));
         page.paint(DIM, format_args!("done{took}{}", step::ways(&finished.next))).end();
         self.leave(&finished.step_id);

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use artel_actors::{Submission, Target};
+use artel_actors::{Answer, Fork, Submission, Target};
 use artel_proto::v1;
 use artel_task::event::Class;
 use artel_task::{RequestId, TaskId};
 use tonic::Status;
 
 use crate::grpc::status::{Violations, bad};
+use crate::grpc::value::json;
 
 /// The longest text of a request, in bytes: more than any context of a model holds.
 pub(super) const MAX_INPUT: usize = 1024 * 1024;
@@ -53,6 +54,38 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submi
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
     Ok(Submission { target, input, request, class, labels })
+}
+
+/// What a person answers.
+pub(super) fn answer(given: Option<v1::answer_request::Answer>) -> Result<Answer, Status> {
+    use v1::answer_request::Answer as Given;
+    match given {
+        None => Err(bad("answer", "it is required: text, or JSON for a step with a schema")),
+        Some(Given::Text(text)) if text.len() > MAX_INPUT => {
+            Err(bad("text", format!("it has {} bytes, the limit is {MAX_INPUT}", text.len())))
+        }
+        Some(Given::Text(text)) => Ok(Answer::Text(text)),
+        Some(Given::Json(value)) => Ok(Answer::Json(json(&value).map_err(|e| bad("json", e))?)),
+    }
+}
+
+/// From where to fork.
+pub(super) fn fork(request: v1::ForkRequest) -> Result<Fork, Status> {
+    let mut violations = Violations::default();
+    let current = request.catalog() == v1::ForkCatalog::Current;
+    let v1::ForkRequest { task_id, from_step_id, catalog, request_id, labels } = request;
+    if v1::ForkCatalog::try_from(catalog).is_err() {
+        violations.add("catalog", format!("there is no catalog {catalog}"));
+    }
+    let parsed = if request_id.is_empty() { None } else { Some(RequestId::parse(&request_id)) };
+    if parsed == Some(None) {
+        violations.add("request_id", REQUEST_ID);
+    }
+    let labels = violations.take("labels", notes(labels)).unwrap_or_default();
+    let task = self::task_id(&task_id)?;
+    violations.finish()?;
+    let from = Some(from_step_id).filter(|step| !step.is_empty());
+    Ok(Fork { task, from, current, request: parsed.flatten(), labels })
 }
 
 const REQUEST_ID: &str = "a request id has 1 to 128 printable ASCII characters without spaces";

@@ -1,0 +1,311 @@
+//! Items, sub-graphs, people, failures that do not end a task, values.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::condition::List;
+use crate::event::Inner;
+use crate::graph::{Ask, Each, Effect, Reduce};
+use crate::id::ValueName;
+
+fn each(list: &str, parallel: u32, node: Node) -> Node {
+    Node { each: Some(Each { list: List::parse(list).unwrap(), parallel, at_most: 10_000 }), ..node }
+}
+
+fn sub(graph: &Arc<Graph>, next: Vec<Edge>) -> Node {
+    Node::new(Work::Graph { graph: graph.clone(), message: None }, next)
+}
+
+fn ask(deadline: Option<u64>, next: Vec<Edge>) -> Node {
+    let deadline = deadline.map(Duration::from_secs);
+    Node::new(Work::Ask(Ask { message: "?".to_owned(), schema: None, deadline, otherwise: None }), next)
+}
+
+/// Plans, then works on each step of the plan, then sums up.
+fn mapped(parallel: u32) -> Graph {
+    let nodes = [
+        ("plan", role(vec![to("work")])),
+        ("work", each("nodes.plan.output.steps", parallel, role(vec![to("sum")]))),
+        ("sum", role(vec![to("done")])),
+    ];
+    Graph::new(parts("plan", nodes)).unwrap()
+}
+
+fn done(run: &Run) -> &str {
+    match &run.state.phase {
+        Phase::Completed(output) => &output.text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn items_run_side_by_side_within_the_bound_and_are_gathered_in_their_order() {
+    let mut run = Run::of(mapped(2));
+    let plan = run.advance().remove(0);
+    run.finish(&plan, r#"{"steps":["a","b","c"]}"#);
+    let first: Vec<StepId> = run.advance();
+    assert_eq!(first.iter().map(ToString::to_string).collect::<Vec<_>>(), ["work[0]", "work[1]"]);
+    assert_eq!(run.state.input_of(&first[1].visit), "b");
+    run.finish(&first[1], "B");
+    let third = run.advance().remove(0);
+    assert_eq!(third.to_string(), "work[2]");
+    run.finish(&third, "C");
+    assert_eq!(run.advance(), []);
+    run.finish(&first[0], "A");
+    let sum = run.advance().remove(0);
+    assert_eq!(run.state.input_of(&sum.visit), "A\n\nB\n\nC");
+    let name = name("work");
+    assert_eq!(run.state.root.outputs[&name]["output"], serde_json::json!(["A", "B", "C"]));
+    run.finish(&sum, "all");
+    run.advance();
+    assert_eq!(done(&run), "all");
+}
+
+#[test]
+fn a_list_without_items_is_done_at_once() {
+    let mut run = Run::of(mapped(2));
+    let plan = run.advance().remove(0);
+    run.finish(&plan, r#"{"steps":[]}"#);
+    let sum = run.advance().remove(0);
+    assert_eq!((sum.to_string(), run.state.input_of(&sum.visit)), ("sum".to_owned(), String::new()));
+}
+
+#[test]
+fn an_item_that_fails_fails_its_node_and_one_that_is_cancelled_gives_null() {
+    for (code, ended) in [(Code::Timeout, false), (Code::Cancelled, true)] {
+        let mut run = Run::of(mapped(3));
+        let plan = run.advance().remove(0);
+        run.finish(&plan, r#"{"steps":["a","b"]}"#);
+        let items = run.advance();
+        run.fail(&items[0], failure(code, "x".to_owned()));
+        if ended {
+            run.finish(&items[1], "B");
+        }
+        let next = run.advance();
+        match &run.state.phase {
+            Phase::Failed(failure) => assert_eq!((failure.code, ended), (code, false)),
+            _ => assert_eq!(run.state.input_of(&next[0].visit), "\n\nB"),
+        }
+    }
+}
+
+#[test]
+fn a_list_of_ten_thousand_is_not_quadratic() {
+    let mut parts = parts("a", [("a", each("[1]", 8, role(vec![to("done")])))]);
+    (parts.limits.steps, parts.limits.tokens) = (100_000, 1_000_000);
+    let mut run = Run::of(Graph::new(parts).unwrap());
+    // A list that no condition is long enough to write down.
+    let whole = StepId::parse("a").unwrap();
+    let inner = Some(Inner::Items(vec![Value::from("item"); 10_000].into()));
+    run.note(Kind::StepStarted { step: whole, trigger: Some(Trigger::Direct), role: None, inner });
+    let (mut running, mut looks) = (run.advance(), 0);
+    while let Some(step) = running.pop() {
+        run.finish(&step, "x");
+        running.extend(run.advance());
+        assert!(running.len() <= 8);
+        looks += 1;
+    }
+    assert_eq!((looks, matches!(run.state.phase, Phase::Completed(_))), (10_000, true));
+    let bytes: usize = run.events.iter().map(|event| serde_json::to_string(&event.kind).unwrap().len()).sum();
+    assert!(bytes < 10_000 * 600, "{} bytes an item", bytes / 10_000);
+}
+
+#[test]
+fn a_sub_graph_sees_its_own_input_and_gives_its_result() {
+    let inner = Arc::new(Graph::new(parts("x", [("x", role(vec![to("y")])), ("y", role(vec![to("done")]))])).unwrap());
+    let outer =
+        parts("a", [("a", role(vec![to("b")])), ("b", sub(&inner, vec![to("c")])), ("c", role(vec![to("done")]))]);
+    let mut run = Run::of(Graph::new(outer).unwrap());
+    let visits = run.all(|visit| visit.to_string());
+    assert_eq!(visits, ["a", "b/x", "b/y", "c"]);
+    assert_eq!(done(&run), "c");
+    assert_eq!(run.state.spent().steps, 5, "the one that holds others among them");
+    assert_eq!(State::replay(&run.events, run.graph.start()).as_ref(), Ok(&run.state));
+}
+
+#[test]
+fn a_sub_graph_that_fails_takes_the_way_on_failure_and_its_limits_are_its_own() {
+    let mut small = parts("x", [("x", role(vec![to("y")])), ("y", role(vec![to("done")]))]);
+    small.limits.steps = 1;
+    let inner = Arc::new(Graph::new(small).unwrap());
+    let rescued = Node { on_failure: Some(to("c")), ..sub(&inner, vec![to("done")]) };
+    let outer = |b: Node| Graph::new(parts("b", [("b", b), ("c", role(vec![to("done")]))])).unwrap();
+    let mut run = Run::of(outer(rescued));
+    assert_eq!(run.all(|visit| visit.to_string()), ["b/x", "c"]);
+    assert_eq!(done(&run), "c");
+    let shown = &run.state.root.outputs[&name("b")]["failure"];
+    assert_eq!(shown["code"], "limit_steps");
+    let lost = Graph::new(parts("b", [("b", sub(&inner, vec![to("done")]))])).unwrap();
+    let mut run = Run::of(lost);
+    run.all(|visit| visit.to_string());
+    assert_eq!(run.failed_with(), Code::LimitSteps);
+}
+
+#[test]
+fn the_limits_of_the_whole_hold_inside_of_a_sub_graph() {
+    let inner = Arc::new(Graph::new(parts("x", [("x", role(vec![to("y")])), ("y", role(vec![to("done")]))])).unwrap());
+    let mut outer = parts("b", [("b", each("[1, 2, 3, 4]", 1, sub(&inner, vec![to("done")])))]);
+    outer.limits.steps = 6;
+    let mut run = Run::of(Graph::new(outer).unwrap());
+    run.all(|visit| visit.to_string());
+    assert_eq!(run.failed_with(), Code::LimitSteps);
+    assert!(run.state.spent().steps <= 6);
+}
+
+#[test]
+fn a_graph_falls_back_in_place_of_a_failure() {
+    let mut falls = parts("x", [("x", role(vec![to("done")]))]);
+    falls.fallback = Some("Sorry.".to_owned());
+    let falls = Graph::new(falls).unwrap();
+    let inner = Arc::new(falls.clone());
+    let outer = Graph::new(parts("b", [("b", sub(&inner, vec![to("done")]))])).unwrap();
+    for graph in [falls, outer] {
+        let mut run = Run::of(graph);
+        let x = run.advance().remove(0);
+        run.fail(&x, failure(Code::Template, "bad".to_owned()));
+        run.advance();
+        assert_eq!(done(&run), "Sorry.");
+    }
+}
+
+#[test]
+fn a_person_is_waited_for_until_the_deadline_and_the_clock_stands_still() {
+    let mut parts = parts("a", [("a", ask(Some(100), vec![to("b")])), ("b", role(vec![to("done")]))]);
+    parts.limits.time = Duration::from_secs(10);
+    let mut run = Run::of(Graph::new(parts).unwrap());
+    let a = run.advance().remove(0);
+    let deadline = Some(Timestamp(100_000));
+    run.note(Kind::Waiting { step: a.clone(), question: "?".to_owned(), schema: None, deadline });
+    assert!(run.state.rests());
+    assert_eq!(run.state.asked(), [a.clone()]);
+    run.now = Timestamp(40_000);
+    assert_eq!(decide(&run.graph, &run.state, run.now), [Next::Wait(Duration::from_secs(60))]);
+    // A restart does not take the question away.
+    run.note(Kind::Resumed);
+    assert_eq!(run.state.asked(), [a.clone()]);
+    run.now = Timestamp(99_000);
+    let mut answered =
+        Run { graph: run.graph.clone(), events: run.events.clone(), state: run.state.clone(), now: run.now };
+    answered.finish(&a, "yes");
+    let b = answered.advance().remove(0);
+    assert_eq!(answered.state.age(answered.now), Duration::ZERO);
+    answered.now = Timestamp(108_000);
+    answered.finish(&b, "done");
+    answered.advance();
+    assert_eq!(done(&answered), "done");
+    run.now = Timestamp(100_000);
+    assert_eq!(decide(&run.graph, &run.state, run.now), [Next::Lapse(a)]);
+    run.advance();
+    assert_eq!(run.failed_with(), Code::NoAnswer);
+}
+
+#[test]
+fn what_may_happen_once_is_not_begun_again_after_a_restart() {
+    let once = Node { effect: Effect::AtMostOnce, on_failure: Some(to("b")), ..role(vec![to("done")]) };
+    let mut run = Run::of(Graph::new(parts("a", [("a", once), ("b", role(vec![to("done")]))])).unwrap());
+    run.advance();
+    run.note(Kind::Resumed);
+    let b = run.advance();
+    assert_eq!(b.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(run.state.root.outputs[&name("a")]["failure"]["code"], "interrupted");
+}
+
+#[test]
+fn a_cancelled_step_ends_its_branch_alone() {
+    let nodes = [("s", role(vec![to("a"), to("b")])), ("a", role(vec![to("done")])), ("b", role(vec![to("done")]))];
+    let mut run = Run::of(Graph::new(parts("s", nodes)).unwrap());
+    let s = run.advance().remove(0);
+    run.finish(&s, "go");
+    let both = run.advance();
+    run.fail(&both[1], failure(Code::Cancelled, "enough".to_owned()));
+    assert_eq!(run.advance(), []);
+    run.finish(&both[0], "a");
+    run.advance();
+    assert_eq!(done(&run), "a");
+}
+
+#[test]
+fn branches_write_one_value() {
+    let value = |text: &str| ValueName::parse(text).unwrap();
+    let write = |text: &str, next| Node { write: Some(value(text)), ..role(next) };
+    let nodes = [
+        ("s", role(vec![to("a"), to("b"), to("c")])),
+        ("a", write("notes", vec![to("j")])),
+        ("b", write("notes", vec![to("j")])),
+        ("c", write("facts", vec![to("j")])),
+        (
+            "j",
+            joined(
+                Join::All,
+                vec![Edge { when: Some(Condition::parse("size(values.notes) == 2").unwrap()), ..to("done") }],
+            ),
+        ),
+    ];
+    let mut parts = parts("s", nodes);
+    parts.values = [("notes", Reduce::Append), ("facts", Reduce::Merge), ("last", Reduce::Last)]
+        .into_iter()
+        .map(|(name, how)| (value(name), how))
+        .collect();
+    let graph = Graph::new(parts).unwrap();
+    let mut run = Run::of(graph.clone());
+    run.all(|visit| if visit.node.as_str() == "c" { r#"{"k":1}"#.to_owned() } else { visit.to_string() });
+    let values = values(&run.graph, &run.state.root);
+    assert_eq!(*values[&value("notes")], serde_json::json!(["a", "b"]));
+    assert_eq!((&*values[&value("facts")], &*values[&value("last")]), (&serde_json::json!({"k": 1}), &Value::Null));
+    assert_eq!(done(&run), "j");
+    let mut run = Run::of(graph);
+    run.all(|visit| visit.to_string());
+    assert_eq!(run.failed_with(), Code::OutputInvalid);
+}
+
+#[test]
+fn sub_graphs_nest_only_so_deep_and_values_have_names() {
+    let mut graph = Graph::new(parts("x", [("x", role(vec![to("done")]))])).unwrap();
+    for _ in 0..crate::id::MAX_DEPTH {
+        graph = Graph::new(parts("x", [("x", sub(&Arc::new(graph), vec![to("done")]))])).unwrap();
+    }
+    let too_deep = Graph::new(parts("x", [("x", sub(&Arc::new(graph), vec![to("done")]))]));
+    assert!(matches!(too_deep.unwrap_err()[..], [Fault::Depth { .. }]));
+    let unknown = Node { write: ValueName::parse("v").ok(), ..role(vec![to("done")]) };
+    assert!(matches!(Graph::new(parts("a", [("a", unknown)])).unwrap_err()[..], [Fault::Value { .. }]));
+}
+
+#[test]
+fn events_of_an_older_journal_still_fold() {
+    let old = [
+        r#"{"kind":"accepted","graph":"test","role":null,"input":"hello","catalog":"0","request":null,"class":"interactive"}"#,
+        r#"{"kind":"step_started","step":{"visit":{"node":"a","number":1},"attempt":1},"trigger":"direct","role":"writer"}"#,
+        r#"{"kind":"step_failed","step":{"visit":{"node":"a","number":1},"attempt":1},"failure":{"code":"timeout","message":"slow"},"retry_after":{"secs":0,"nanos":0}}"#,
+        r#"{"kind":"resumed"}"#,
+        r#"{"kind":"step_started","step":{"visit":{"node":"a","number":1},"attempt":2},"trigger":null,"role":"writer"}"#,
+        r#"{"kind":"step_finished","step":{"visit":{"node":"a","number":1},"attempt":2},"output":{"text":"hi","role":"writer"},"usage":{"prompt":1,"computed":1,"output":1},"timings":{"queue":{"secs":0,"nanos":0},"prefill":{"secs":0,"nanos":0},"decode":{"secs":0,"nanos":0}},"took":[{"edge":0,"to":null,"direct":true}]}"#,
+        r#"{"kind":"completed","output":{"text":"hi","role":"writer"}}"#,
+    ];
+    let task = TaskId::new(0, [0; 10]);
+    let event = |(seq, body): (u64, &str)| Event {
+        task,
+        seq: Seq(seq),
+        at: Timestamp(0),
+        kind: serde_json::from_str(body).unwrap(),
+    };
+    let events: Vec<Event> = (1..).zip(old).map(event).collect();
+    let state = State::replay(&events, &name("a")).unwrap();
+    assert!(matches!(&state.phase, Phase::Completed(output) if output.text == "hi"));
+    // And what is not there is not written either.
+    for (event, old) in events.iter().zip(old) {
+        let again: Value = serde_json::to_value(&event.kind).unwrap();
+        assert_eq!(again, serde_json::from_str::<Value>(old).unwrap());
+    }
+}
+
+#[test]
+fn null_is_a_value() {
+    let output: Output = serde_json::from_str(r#"{"text":"null","json":null,"role":null}"#).unwrap();
+    assert_eq!(output.json, Some(Value::Null));
+    let none: Output = serde_json::from_str(r#"{"text":"null","role":null}"#).unwrap();
+    assert_eq!(none.json, None);
+    for output in [output, none] {
+        let text = serde_json::to_string(&output).unwrap();
+        assert_eq!(serde_json::from_str::<Output>(&text).unwrap(), output);
+    }
+}

@@ -1,0 +1,188 @@
+//! Random graphs and random orders of events: every run ends, within its limits, and replays to the same state.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::condition::List;
+use crate::graph::{Each, Effect};
+
+#[derive(Debug, Clone)]
+struct Sketch {
+    edges: Vec<(usize, Option<u32>, bool)>,
+    join: u32,
+    on_failure: Option<usize>,
+    kind: u8,
+    once: bool,
+}
+
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let edges = prop::collection::vec((0..7usize, prop::option::of(1..3u32), any::<bool>()), 1..4);
+    (edges, 0..4u32, prop::option::weighted(0.2, 0..7usize), 0..8u8, any::<bool>())
+        .prop_map(|(edges, join, on_failure, kind, once)| Sketch { edges, join, on_failure, kind, once })
+}
+
+/// Random graphs, most of which are refused. A few nodes have items, or run a graph.
+fn graph(inner: Option<Arc<Graph>>) -> impl Strategy<Value = Option<Graph>> {
+    prop::collection::vec(sketch(), 6).prop_map(move |sketches| {
+        let names = ["a", "b", "c", "d", "e", "f", "done"];
+        let edge = |(target, at_most, conditional): &(usize, Option<u32>, bool)| Edge {
+            when: conditional.then(|| Condition::parse("size(string(output)) % 2 == 0").unwrap()),
+            at_most: *at_most,
+            ..to(names[*target])
+        };
+        let node = |sketch: &Sketch| {
+            let next = sketch.edges.iter().map(edge).collect();
+            let mut node = match (&inner, sketch.kind) {
+                (Some(inner), 0 | 1) => Node::new(Work::Graph { graph: inner.clone(), message: None }, next),
+                _ => role(next),
+            };
+            if matches!(sketch.kind, 1 | 2) {
+                node.each = Some(Each { list: List::parse("['x', 'yy', 'zzz']").unwrap(), parallel: 2, at_most: 9 });
+            }
+            node.join = [None, Some(Join::All), Some(Join::Any), Some(Join::Quorum(1))][sketch.join as usize];
+            node.on_failure = sketch.on_failure.map(|target| Edge { at_most: Some(1), ..to(names[target]) });
+            node.effect = if sketch.once { Effect::AtMostOnce } else { Effect::Pure };
+            node
+        };
+        let nodes = sketches.iter().zip(names).map(|(sketch, n)| (name(n), node(sketch))).collect();
+        Graph::new(Parts { nodes, ..parts("a", []) }).ok()
+    })
+}
+
+/// Graphs of which some run another.
+fn nested() -> impl Strategy<Value = Graph> {
+    let inner =
+        prop::collection::vec(graph(None), 24).prop_map(|found| found.into_iter().flatten().next().map(Arc::new));
+    inner
+        .prop_flat_map(|inner| prop::collection::vec(graph(inner), 24))
+        .prop_filter_map("no graph", |found| found.into_iter().flatten().next())
+}
+
+/// What happens next to one of the steps that run.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Finish(usize),
+    Retry,
+    Fail,
+    Cancel,
+    Restart,
+}
+
+fn turn() -> impl Strategy<Value = (prop::sample::Index, Turn)> {
+    let turn = prop_oneof![
+        12 => (0..5usize).prop_map(Turn::Finish),
+        2 => Just(Turn::Retry),
+        1 => Just(Turn::Fail),
+        1 => Just(Turn::Cancel),
+        1 => Just(Turn::Restart),
+    ];
+    (any::<prop::sample::Index>(), turn)
+}
+
+impl Run {
+    fn turn(&mut self, running: &mut Vec<StepId>, index: prop::sample::Index, turn: Turn) {
+        let step = running.remove(index.index(running.len()));
+        match turn {
+            Turn::Finish(length) => self.finish(&step, &"x".repeat(length)),
+            Turn::Retry => {
+                let (failure, retry_after) = (failure(Code::Timeout, String::new()), Some(Duration::ZERO));
+                self.note(Kind::StepFailed { step, failure, retry_after, took: Vec::new() });
+            }
+            Turn::Fail => self.fail(&step, failure(Code::Template, String::new())),
+            Turn::Cancel => self.fail(&step, failure(Code::Cancelled, String::new())),
+            Turn::Restart => {
+                running.clear();
+                self.note(Kind::Resumed);
+            }
+        }
+    }
+}
+
+/// A round of a join needs an arrival from each of its sources, or from its quorum.
+fn joins_fire_once(graph: &Graph, events: &[Event]) {
+    let mut arrived: BTreeMap<(Vec<Place>, NodeName), BTreeMap<NodeName, usize>> = BTreeMap::new();
+    let mut fired: BTreeMap<(Vec<Place>, NodeName), usize> = BTreeMap::new();
+    for event in events {
+        match &event.kind {
+            Kind::StepStarted { step, trigger: Some(Trigger::Round), .. } => {
+                let at = (step.visit.within.clone(), step.visit.node.clone());
+                let rounds = fired.entry(at.clone()).or_default();
+                *rounds += 1;
+                let came = arrived[&at].values().filter(|n| **n >= *rounds).count();
+                let inner = graph.inner(&step.visit.within).unwrap();
+                let wanted = match inner.node(&step.visit.node).unwrap().join {
+                    Some(Join::All) => inner.sources(&step.visit.node).unwrap().len(),
+                    Some(Join::Quorum(n)) => n as usize,
+                    other => panic!("{other:?} has no rounds"),
+                };
+                assert!(came >= wanted, "{step} began with {came} of {wanted}");
+            }
+            Kind::StepStarted { step, .. } if step.attempt > 1 => {
+                // A run that begins anew forgets what arrived in it.
+                arrived.retain(|(within, _), _| !within.starts_with(&step.visit.inside()));
+                fired.retain(|(within, _), _| !within.starts_with(&step.visit.inside()));
+            }
+            Kind::StepFinished { step, took, .. } | Kind::StepFailed { step, took, .. } => {
+                for to in took.iter().filter(|taken| !taken.direct).filter_map(|taken| taken.to.clone()) {
+                    let at = arrived.entry((step.visit.within.clone(), to)).or_default();
+                    *at.entry(step.visit.node.clone()).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_global_rejects: 1_000_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_run_of_every_graph_ends_within_its_limits_and_replays(
+        graph in nested(),
+        turns in prop::collection::vec(turn(), 1..40),
+    ) {
+        let mut run = Run::of(graph);
+        let (mut running, mut turns) = (Vec::new(), turns.into_iter().cycle());
+        let mut left = 2000;
+        loop {
+            running.extend(run.advance());
+            running.retain(|step: &StepId| run.state.live(&step.visit).is_some_and(|live| live.attempt == step.attempt));
+            if run.state.phase != Phase::Running {
+                break;
+            }
+            prop_assert!(!running.is_empty(), "a task that runs has something to do");
+            let (index, turn) = turns.next().unwrap();
+            left -= 1;
+            // Attempts without end are the conductor's to bound, and the limit of steps bounds them here.
+            run.turn(&mut running, index, if left > 0 { turn } else { Turn::Finish(1) });
+        }
+        prop_assert!(run.state.spent().steps <= run.graph.limits().steps);
+        joins_fire_once(&run.graph, &run.events);
+        let again = State::replay(&run.events, run.graph.start());
+        prop_assert_eq!(again.as_ref(), Ok(&run.state));
+    }
+}
+
+#[test]
+fn a_graph_of_a_thousand_nodes_finishes() {
+    let called = |n: usize| format!("n{n}");
+    let mut nodes: BTreeMap<NodeName, Node> = BTreeMap::new();
+    // A fan of 499 that meets, and a chain of 500.
+    let fan = (1..500).map(|n| to(&called(n))).collect();
+    nodes.insert(name("n0"), role(fan));
+    for n in 1..500 {
+        nodes.insert(name(&called(n)), role(vec![to("n500")]));
+    }
+    for n in 500..1000 {
+        let next = if n == 999 { "done".to_owned() } else { called(n + 1) };
+        let even = Edge { when: Some(Condition::parse("nodes.n0.text == 'never'").unwrap()), ..to("done") };
+        nodes.insert(name(&called(n)), role(vec![even, to(&next)]));
+    }
+    nodes.get_mut("n500").unwrap().join = Some(Join::All);
+    let limits = Limits { steps: 2000, tokens: 100_000, ..Limits::default() };
+    let mut run = Run::of(Graph::new(Parts { nodes, limits, ..parts("n0", []) }).unwrap());
+    assert_eq!(run.all(|visit| visit.to_string()).len(), 1000);
+    assert!(matches!(&run.state.phase, Phase::Completed(output) if output.text == "n999"));
+}
