@@ -37,7 +37,7 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// Runs one task.
 ///
-/// States: reading the journal -> running -> over (then it stops). If the journal takes no more, it stops in the middle;
+/// States: reading the journal -> running <-> resting (nobody but people is waited for) -> over (then it stops). If the journal takes no more, it stops in the middle;
 /// the task is then resumed at the next start of the daemon.
 ///
 /// Inside of one handler its state runs ahead of the journal; nobody sees that, and if the commit fails the state goes

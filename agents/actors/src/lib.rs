@@ -7,6 +7,10 @@
 //!             └─ keeper    (one per model): loads the engine, loads it again when it ends
 //! ```
 //!
+//! A step that holds others, the items of a list or a sub-graph, is nobody's work: its conductor begins what lies inside of it,
+//! and dropping a step's guard cancels it in the engine, whoever ended it or a step around it. A question to a person is an event;
+//! [`Crew::answer`] brings the answer to the conductor.
+//!
 //! Others hold a [`Crew`]. Tokens never pass a mailbox: an expert's work runs in a task of its own and sends them straight to
 //! the task's [`feed`]. No actor waits inside its mailbox for a model.
 //!

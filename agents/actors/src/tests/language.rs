@@ -365,3 +365,20 @@ async fn many_items_finish_and_cost_the_same_each() {
     let (few, many) = (bytes(20).await, bytes(1000).await);
     assert!(many <= few, "{few} bytes an item of few, {many} of many");
 }
+
+#[tokio::test]
+async fn the_shipped_path_sends_each_step_to_its_expert_and_is_final_when_a_person_says_so() {
+    let dir = tempdir().unwrap();
+    let crew = start(dir.path(), &Script::open()).await;
+    let task = waits(&crew, "path").await;
+    let verdict = |verdict: &str| Answer::Json(json!({"verdict": verdict, "reason": "Shorter."}));
+    crew.answer(task, None, verdict("revise")).await.unwrap();
+    heard(&crew, task, 2, is_waiting).await;
+    crew.answer(task, Some("confirm#2"), verdict("accept")).await.unwrap();
+    let events = to_the_end(&crew, task).await;
+    assert_eq!(end(&events).0, "completed");
+    let count = |wanted: fn(&Kind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
+    assert_eq!(count(|kind| matches!(kind, Kind::Routed { .. })), 3);
+    let advised = |kind: &Kind| matches!(kind, Kind::StepStarted { step, role: Some(_), .. } if step.visit.node.as_str() == "advise");
+    assert_eq!(events.iter().filter(|event| advised(&event.kind)).count(), 3);
+}

@@ -112,6 +112,9 @@ fn reply(prompt: &str) -> String {
         ["You judge.", said] if said.contains("again") => "{\"verdict\":\"ship\"}".to_owned(),
         ["You judge.", ..] => "{\"verdict\":\"revise\"}".to_owned(),
         ["You write.", asked] if asked.contains("verdict") => "again".to_owned(),
+        [first, ..] if first.starts_with("You are the pathfinder") => {
+            r#"{"steps":["Measure the untouched model.","Train a LoRA adapter.","Convert it to GGUF."]}"#.to_owned()
+        }
         ["You list.", count] => {
             let items: Vec<u32> = (0..count.parse().unwrap_or(0)).collect();
             serde_json::json!({ "items": items }).to_string()

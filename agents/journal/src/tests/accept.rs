@@ -128,3 +128,16 @@ async fn hundreds_of_tasks_at_once_are_all_there() {
         assert_eq!(replay(&journal, id(number)).await, expected);
     }
 }
+
+#[tokio::test]
+async fn a_task_begins_with_all_of_its_events_or_none() {
+    let dir = temp();
+    let journal = open(dir.path()).await;
+    let begin = async |task, more| journal.accept_with(first(task, request("?")), more).await;
+    assert_eq!(begin(id(1), vec![started(id(1), 2)]).await.unwrap(), Acceptance::New);
+    assert_eq!(replay(&journal, id(1)).await.len(), 2);
+    assert!(matches!(begin(id(2), vec![started(id(2), 3)]).await, Err(Error::Gap { .. })));
+    assert!(matches!(begin(id(2), vec![started(id(1), 2)]).await, Err(Error::Unstorable { .. })));
+    assert!(matches!(begin(id(2), vec![completed(id(2), 2)]).await, Err(Error::Unstorable { .. })));
+    assert_eq!(tasks(&journal).await, [id(1)]);
+}

@@ -79,7 +79,7 @@ pub fn leave(graph: &Graph, state: &State, step: &StepId, output: &Output) -> Re
     }
     let wrote = wrote.map(|(value, how)| Written { value: value.clone(), how });
     let held = match node.next.iter().any(|edge| edge.when.is_some()) {
-        true => first(graph, scope, name, node, own)?,
+        true => first(graph, scope, name, node, &own)?,
         false => None,
     };
     if let Some(taken) = held {
@@ -96,7 +96,7 @@ fn first(
     scope: &Scope,
     name: &NodeName,
     node: &Node,
-    own: Arc<serde_json::Value>,
+    own: &Arc<serde_json::Value>,
 ) -> Result<Option<Taken>, NoWay> {
     let mut nodes: Outputs = Outputs::clone(&scope.outputs);
     nodes.insert(name.clone(), own.clone());
