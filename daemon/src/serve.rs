@@ -3,6 +3,8 @@
 mod config;
 pub(crate) mod files;
 mod loader;
+#[cfg(feature = "rehearsal")]
+mod rehearsal;
 mod signals;
 mod telemetry;
 
@@ -52,7 +54,10 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
-    let loader = Arc::new(LlamaLoader::new(&config));
+    let loader = LlamaLoader::new(&config);
+    #[cfg(feature = "rehearsal")]
+    let loader = rehearsal::ScriptLoader::new(loader);
+    let loader = Arc::new(loader);
     let crew = Crew::start(config.crew.clone(), catalog, journal, loader.clone()).await?;
     let closing = CancellationToken::new();
     let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());

@@ -96,6 +96,13 @@ impl Daemon {
         Run { id: id.to_owned(), events: Vec::new(), stream }
     }
 
+    /// Follows a task's events from the one after this one, without its tokens.
+    pub async fn try_watch(&self, id: &str, after: u64) -> Result<Run, Status> {
+        let request = v1::WatchRequest { task_id: id.to_owned(), after_seq: after, tokens: false };
+        let stream = self.tasks().watch(request).await?.into_inner();
+        Ok(Run { id: id.to_owned(), events: Vec::new(), stream })
+    }
+
     /// A task as it stands.
     pub async fn task(&self, id: &str) -> v1::Task {
         let request = v1::GetTaskRequest { task_id: id.to_owned(), read_mask: None };

@@ -12,8 +12,17 @@ pub fn repository() -> &'static Path {
 
 /// The binary, which `cargo xtask test` builds: beside the directory of test binaries.
 pub fn artel() -> PathBuf {
+    built("artel")
+}
+
+/// The binary with what tests alone need: scripted models, and death at a commit.
+pub(crate) fn rehearsal() -> PathBuf {
+    built("artel-rehearsal")
+}
+
+fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("artel");
+    let path = test.ancestors().nth(2).unwrap().join(name);
     assert!(path.exists(), "{} is missing: run these tests with `cargo xtask test`", path.display());
     path
 }

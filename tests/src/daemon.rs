@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tonic::transport::Channel;
 
-use crate::cli::{Cli, artel};
+use crate::cli::{Cli, artel, rehearsal};
 
 /// The directory of the demo models; `cargo xtask test` sets it.
 pub fn models() -> PathBuf {
@@ -28,13 +28,15 @@ pub fn models() -> PathBuf {
 pub fn daemon() -> Builder {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("catalog")).unwrap();
-    Builder { dir: Arc::new(dir), settings: "grace: 60s\n".to_owned() }
+    Builder { dir: Arc::new(dir), settings: "grace: 60s\n".to_owned(), program: artel, death: None }
 }
 
 /// What a daemon is started with.
 pub struct Builder {
     dir: Arc<TempDir>,
     settings: String,
+    program: fn() -> PathBuf,
+    death: Option<String>,
 }
 
 impl Builder {
@@ -59,13 +61,40 @@ impl Builder {
         self
     }
 
+    /// The binary whose models may be scripts, such as this one of the catalog's model `talk.script`.
+    #[must_use]
+    pub fn in_rehearsal(mut self, script: &serde_json::Value) -> Self {
+        self.program = rehearsal;
+        self.with_file("talk.script", script.to_string().as_bytes())
+    }
+
+    /// Kills itself at a commit: `before:N` or `after:N`. Only in rehearsal.
+    #[must_use]
+    pub fn that_dies(mut self, death: &str) -> Self {
+        self.death = Some(death.to_owned());
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub async fn start(self) -> Daemon {
+        let log = self.dir.path().join("log");
+        match self.try_start().await {
+            Ok(daemon) => daemon,
+            Err(_) => panic!("the daemon did not start: {}", fs::read_to_string(log).unwrap()),
+        }
+    }
+
+    /// Starts it and waits until it listens, or gives what to start anew if it ended before.
+    pub async fn try_start(self) -> Result<Daemon, Self> {
         let settings = self.dir.path().join("settings.yaml");
         fs::write(&settings, &self.settings).unwrap();
         let dir = self.dir.path();
         let log = fs::File::options().append(true).create(true).open(dir.join("log")).unwrap();
-        let mut child = Command::new(artel())
+        let mut command = Command::new((self.program)());
+        command
+            .env_remove("ARTEL_REHEARSAL_DEATH")
+            .envs(self.death.as_ref().map(|death| ("ARTEL_REHEARSAL_DEATH", death)));
+        let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0"])
             .arg("--config")
             .arg(&settings)
@@ -83,12 +112,13 @@ impl Builder {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = lines.next_line().await.unwrap() else {
-            panic!("the daemon did not start: {}", fs::read_to_string(dir.join("log")).unwrap());
+            child.wait().await.unwrap();
+            return Err(Self { death: None, ..self });
         };
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         let address = format!("http://{}", ready["listening"].as_str().unwrap());
-        let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
-        Daemon { child, dir: self.dir, settings: self.settings, address, channel }
+        let channel = Channel::from_shared(address.clone()).unwrap().connect_lazy();
+        Ok(Daemon { child, dir: self.dir, settings: self.settings, program: self.program, address, channel })
     }
 }
 
@@ -97,6 +127,7 @@ pub struct Daemon {
     child: Child,
     dir: Arc<TempDir>,
     settings: String,
+    program: fn() -> PathBuf,
     /// Where it listens, as `http://127.0.0.1:PORT`.
     pub address: String,
     channel: Channel,
@@ -145,8 +176,7 @@ impl Daemon {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.id().expect("it runs");
-        kill(Pid::from_raw(id.cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
     }
 
     /// Waits until its process has ended.
@@ -155,9 +185,20 @@ impl Daemon {
     }
 
     /// Starts it again on the same directory, after it has ended.
-    pub async fn again(mut self) -> Self {
+    pub async fn again(self) -> Self {
+        self.after_its_end().await.start().await
+    }
+
+    /// What to start anew on the same directory, once it has ended.
+    pub async fn after_its_end(mut self) -> Builder {
         self.exit().await;
-        Builder { dir: self.dir.clone(), settings: self.settings.clone() }.start().await
+        let (dir, settings, program) = (self.dir.clone(), self.settings.clone(), self.program);
+        Builder { dir, settings, program, death: None }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 }
 

@@ -9,6 +9,7 @@ mod ask;
 mod cli;
 mod crew;
 mod daemon;
+pub mod rehearsal;
 
 pub use ask::{Ask, End, Run, ask};
 pub use cli::{Cli, artel, python, repository};

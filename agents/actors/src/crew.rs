@@ -303,7 +303,10 @@ impl Crew {
         if after > last {
             return Err(Error::SeqOutOfRange { task, last, after });
         }
-        Ok(Watch::new(self.links.journal.clone(), task, after, live, last))
+        let watch = Watch::new(self.links.journal.clone(), task, after, live, last);
+        // Whoever has heard the last event and comes back hears that there is no more, and not that the task rests.
+        let over = after == last && self.ends_with(task, last).await?;
+        Ok(if over { watch.at_the_end() } else { watch })
     }
 
     /// All events of a task so far.
@@ -321,6 +324,13 @@ impl Crew {
     /// What the journal says.
     pub async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Summary>, Error> {
         Ok(self.links.journal.list(filter, page).await?)
+    }
+
+    /// Whether this event of a task is its last one.
+    async fn ends_with(&self, task: TaskId, seq: Seq) -> Result<bool, Error> {
+        let before = Seq(seq.0.saturating_sub(1));
+        let event = self.links.journal.events(task, before, 1).await?;
+        Ok(event.first().is_some_and(|event| event.kind.is_last()))
     }
 
     /// The catalog that new tasks run under.

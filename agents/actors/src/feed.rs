@@ -128,6 +128,16 @@ impl Watch {
         Self { journal, task, last: after, live, backlog: Vec::new().into_iter(), behind, over: false }
     }
 
+    /// The same for a task whose last event was heard.
+    pub(crate) fn at_the_end(self) -> Self {
+        Self { over: true, ..self }
+    }
+
+    /// Whether the task's last event was heard, so that nothing can come any more.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// The next item; `None` after the last event, or when the daemon stops.
     pub async fn next(&mut self) -> Result<Option<Live>, artel_journal::Error> {
         loop {

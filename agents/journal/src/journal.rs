@@ -28,12 +28,20 @@ pub struct Options {
     pub retention: Retention,
     /// After how many ended tasks it tidies by itself; it also does so when it is opened.
     pub retain_every: NonZeroU32,
+    /// When the process is to kill itself.
+    #[cfg(feature = "rehearsal")]
+    pub death: Option<crate::Death>,
 }
 
 impl Default for Options {
     /// Tidies every 256 ended tasks: often enough that the file stays flat, rarely enough to cost nothing.
     fn default() -> Self {
-        Self { retention: Retention::default(), retain_every: NonZeroU32::new(256).expect("256 is not 0") }
+        Self {
+            retention: Retention::default(),
+            retain_every: NonZeroU32::new(256).expect("256 is not 0"),
+            #[cfg(feature = "rehearsal")]
+            death: None,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod dir;
 mod error;
 mod journal;
 mod read;
+#[cfg(feature = "rehearsal")]
+mod rehearsal;
 mod schema;
 mod summary;
 #[cfg(test)]
@@ -26,4 +28,6 @@ mod writer;
 
 pub use error::Error;
 pub use journal::{Acceptance, Journal, Options, Retention};
+#[cfg(feature = "rehearsal")]
+pub use rehearsal::{Death, Moment};
 pub use summary::{Filter, Page, Stage, Summary};

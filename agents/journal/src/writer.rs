@@ -53,6 +53,8 @@ pub(crate) struct Writer {
     prune: bool,
     /// The first failure. Set once and for all, and told to whoever waits for it.
     broken: watch::Sender<Option<Arc<Error>>>,
+    #[cfg(feature = "rehearsal")]
+    death: (Option<crate::Death>, u64),
 }
 
 impl Writer {
@@ -63,8 +65,19 @@ impl Writer {
         options: &Options,
         broken: watch::Sender<Option<Arc<Error>>>,
     ) -> Self {
-        let Options { retention, retain_every } = *options;
-        Self { conn, path: path.to_owned(), lock, retention, retain_every, ended: 0, prune: true, broken }
+        let Options { retention, retain_every, .. } = *options;
+        Self {
+            conn,
+            path: path.to_owned(),
+            lock,
+            retention,
+            retain_every,
+            ended: 0,
+            prune: true,
+            broken,
+            #[cfg(feature = "rehearsal")]
+            death: (options.death, 0),
+        }
     }
 
     fn is_broken(&self) -> bool {
@@ -142,7 +155,17 @@ impl Writer {
         for request in requests {
             request.perform(&mut tx, path, ended, settles).await.map_err(failed)?;
         }
-        tx.commit().await.map_err(failed)
+        #[cfg(feature = "rehearsal")]
+        let (death, commit) = {
+            self.death.1 += 1;
+            self.death
+        };
+        #[cfg(feature = "rehearsal")]
+        death.inspect(|death| death.come(crate::Moment::Before, commit));
+        tx.commit().await.map_err(failed)?;
+        #[cfg(feature = "rehearsal")]
+        death.inspect(|death| death.come(crate::Moment::After, commit));
+        Ok(())
     }
 
     /// A commit that failed may be on disk or not, and a page that failed to be written may be lost in silence the next

@@ -91,6 +91,7 @@ impl Watching {
             match next {
                 Ok(Some(Live::Token { .. })) if !self.tokens => {}
                 Ok(Some(live)) => return Some(Ok(self.give(live))),
+                Ok(None) if self.watch.is_over() => self.end(),
                 // The task rests: the daemon stops, or its journal failed.
                 Ok(None) => return Some(Err(self.cut())),
                 Err(error) => {

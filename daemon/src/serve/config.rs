@@ -73,7 +73,12 @@ impl Config {
             gap: settings.gap.unwrap_or(GAP),
             threads: settings.threads.unwrap_or_else(cores),
             crew: Options { tasks, models, graph: settings.graph, ..base },
-            journal: artel_journal::Options { retention, ..artel_journal::Options::default() },
+            journal: artel_journal::Options {
+                retention,
+                #[cfg(feature = "rehearsal")]
+                death: super::rehearsal::death()?,
+                ..artel_journal::Options::default()
+            },
             data,
         })
     }

@@ -82,8 +82,7 @@ impl Crew {
     /// Whether a task has its last event.
     async fn is_over(&self, task: TaskId) -> Result<bool, Error> {
         let Some(last) = self.links.journal.last(task).await? else { return Ok(true) };
-        let before = artel_task::Seq(last.0.saturating_sub(1));
-        Ok(self.links.journal.events(task, before, 1).await?.last().is_some_and(|event| event.kind.is_last()))
+        self.ends_with(task, last).await
     }
 
     fn rests(&self, task: TaskId) -> Error {

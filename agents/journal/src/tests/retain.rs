@@ -79,7 +79,8 @@ async fn a_request_id_is_free_again_once_its_task_is_gone() {
 async fn the_journal_tidies_by_itself() {
     let dir = temp();
     let retention = Retention { tasks: 1, age: FOR_EVER };
-    let options = Options { retention, retain_every: NonZeroU32::new(3).unwrap() };
+    let mut options = endless();
+    (options.retention, options.retain_every) = (retention, NonZeroU32::new(3).unwrap());
     let journal = Journal::open(dir.path(), options.clone()).await.unwrap();
     // The tidying of the beginning is over once a first write is answered.
     journal.keep_catalog(&CatalogVersion::new("c1"), "one".to_owned()).await.unwrap();

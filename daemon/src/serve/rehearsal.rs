@@ -1,0 +1,81 @@
+//! What the daemon can do in rehearsal: models that follow a script, and death at a commit. For tests alone.
+
+use std::env;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use artel_actors::Loader;
+use artel_engine::backend::Limits;
+use artel_engine::scripted::Scripted;
+use artel_engine::{Handle, Options};
+use artel_journal::Death;
+use artel_roles::Model;
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use super::files;
+use super::loader::LlamaLoader;
+
+/// `before:N` or `after:N`: the process kills itself at its N-th commit.
+const DEATH: &str = "ARTEL_REHEARSAL_DEATH";
+
+pub(super) fn death() -> Result<Option<Death>> {
+    let Ok(text) = env::var(DEATH) else { return Ok(None) };
+    text.parse().map(Some).map_err(|e: String| anyhow!("{DEATH}: {e}"))
+}
+
+/// Loads a model whose file ends in `.script` as a scripted engine, and every other one as it should be.
+pub(super) struct ScriptLoader {
+    others: LlamaLoader,
+}
+
+impl ScriptLoader {
+    pub(super) fn new(others: LlamaLoader) -> Self {
+        Self { others }
+    }
+}
+
+/// What a script file holds, as JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    /// The first one that fits answers.
+    replies: Vec<Reply>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reply {
+    /// All of this must be in the rendered prompt.
+    #[serde(default)]
+    when: Vec<String>,
+    /// The answer; `{last}` stands for the last line of the prompt.
+    say: String,
+}
+
+impl Script {
+    fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no script", path.display()))
+    }
+
+    fn reply(&self, prompt: &str) -> String {
+        let fits = |reply: &&Reply| reply.when.iter().all(|part| prompt.contains(part));
+        let last = prompt.lines().last().unwrap_or_default();
+        self.replies.iter().find(fits).map(|reply| reply.say.replace("{last}", last)).unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Loader for ScriptLoader {
+    async fn load(&self, model: &Model) -> Result<Handle, String> {
+        if model.file.extension().is_none_or(|extension| extension != "script") {
+            return self.others.load(model).await;
+        }
+        let script = Script::read(&files::find(&model.candidates(Path::new(".")))?).map_err(|e| format!("{e:#}"))?;
+        let limits =
+            Limits { context: model.context.unwrap_or(4096), sequences: model.sequences, batch: 512, grain: 1 };
+        let load = move || Ok(Scripted::new(limits, move |prompt| script.reply(prompt)));
+        Handle::spawn(model.name.as_str(), Options::default(), load).await.map_err(|e| e.to_string())
+    }
+}
