@@ -60,6 +60,11 @@ pub(crate) enum Verb {
     Serve(Serve),
     /// Check a catalog without a daemon
     Check(Check),
+    /// Look at this machine, the settings, the models and the journal, without a daemon
+    Doctor(Place),
+    /// Look after the journal, without a daemon
+    #[command(subcommand)]
+    Journal(Journal),
     /// Measure this program on this machine, by itself or against another server
     Bench(Bench),
     /// What needs a daemon.
@@ -86,6 +91,24 @@ pub(crate) struct Serve {
     /// Where GGUF files lie that are not beside the YAML that names them
     #[arg(long, env = "ARTEL_MODELS", value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
+}
+
+/// Where the daemon's state lies.
+#[derive(Debug, Flags)]
+pub(crate) struct Place {
+    /// The daemon's configuration
+    #[arg(long, env = "ARTEL_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the journal and other state lie
+    #[arg(long, env = "ARTEL_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// `artel journal`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Journal {
+    /// Read all of it and say what is wrong; a daemon may run meanwhile
+    Check(Place),
 }
 
 /// `artel check`.

@@ -67,10 +67,18 @@ pub(crate) async fn serve(served: Served, listener: TcpListener) -> Result<()> {
     report(&reporter, ServingStatus::Serving).await;
     let (draining, crew) = (served.draining.clone(), served.crew.clone());
     tokio::spawn(async move {
+        let health = async {
+            loop {
+                // It goes on answering what it can, and says that it is not well.
+                crew.broken().await;
+                report(&reporter, ServingStatus::NotServing).await;
+                crew.whole().await;
+                report(&reporter, ServingStatus::Serving).await;
+            }
+        };
         tokio::select! {
             () = draining.cancelled() => {}
-            // It goes on answering what it can, and says that it is not well.
-            _ = crew.broken() => {}
+            () = health => {}
         }
         report(&reporter, ServingStatus::NotServing).await;
     });

@@ -12,7 +12,9 @@ mod args;
 mod bench;
 mod check;
 mod client;
+mod doctor;
 mod grpc;
+mod journal;
 mod serve;
 
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ pub fn main() -> ExitCode {
     match args.verb {
         Verb::Serve(serve) => serve::run(&serve, args.global.json),
         Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
+        Verb::Doctor(place) => doctor::run(&place, &args.global),
+        Verb::Journal(verb) => journal::run(&verb, &args.global),
         Verb::Bench(bench) => bench::run(&bench, &args.global),
         Verb::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(client::run(verb, &args.global)),

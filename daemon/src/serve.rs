@@ -1,6 +1,6 @@
 //! The daemon: configuration, composition, run, drain.
 
-mod config;
+pub(crate) mod config;
 pub(crate) mod files;
 mod loader;
 #[cfg(feature = "rehearsal")]
@@ -95,6 +95,7 @@ fn ready(address: std::net::SocketAddr, json: bool) -> Result<()> {
 
 /// Waits for the end: a signal, or the end of the crew, which is a fault. Reloads the catalog on SIGHUP.
 async fn watch(signals: &mut Signals, crew: &Crew, config: &Config) -> Result<()> {
+    let mut recovered = std::pin::pin!(crew.recovered());
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -104,6 +105,13 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config) -> Result<()
                 }
                 Signal::Reload => reload(crew, config).await,
             },
+            () = &mut recovered => {
+                tracing::info!("the journal takes writes again");
+                if let Err(error) = crew.take_up().await {
+                    tracing::error!(%error, "tasks that rest go on at the next start");
+                }
+                recovered.set(crew.recovered());
+            }
             () = crew.ended() => bail!("the supervisor stopped; tasks go on at the next start"),
         }
     }

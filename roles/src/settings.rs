@@ -41,6 +41,8 @@ pub struct Settings {
     pub keep_tasks: Option<u32>,
     /// `retention.age`: how long ended tasks are kept.
     pub keep_age: Option<Duration>,
+    /// `retention.size`: MiB that the journal may have; ended tasks make room.
+    pub keep_mib: Option<u32>,
 }
 
 impl Settings {
@@ -86,6 +88,7 @@ impl Settings {
             prefix_disk_mib: None,
             keep_tasks: None,
             keep_age: None,
+            keep_mib: None,
         };
         let settings = match f.get("prefixes").and_then(|n| Fields::open(n, "`prefixes`", report)) {
             Some(mut f) => {
@@ -103,8 +106,9 @@ impl Settings {
         let Some(mut f) = retention else { return settings };
         let keep_tasks = f.get("tasks").and_then(|n| integer(n, "`tasks`", 0..=100_000_000, report));
         let keep_age = f.get("age").and_then(|n| duration(n, "`age`", Duration::ZERO..=DAY * 3650, report));
+        let keep_mib = f.get("size").and_then(|n| integer(n, "`size` in MiB", 1..=1_048_576, report));
         f.finish(&[], report);
-        Self { keep_tasks, keep_age, ..settings }
+        Self { keep_tasks, keep_age, keep_mib, ..settings }
     }
 }
 
@@ -131,13 +135,14 @@ mod tests {
     fn settings_say_what_they_say() {
         let settings = parse(
             "listen: 127.0.0.1:7430\ndata: /var/lib/artel\ncatalog: catalog\ngraph: mentor\ntasks: 5\ngrace: 30s\n\
-             retention: {tasks: 10, age: 30d}\nprefixes: {memory: 64, disk: 0}\n",
+             retention: {tasks: 10, age: 30d, size: 64}\nprefixes: {memory: 64, disk: 0}\n",
         );
         let settings = settings.unwrap();
         assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
         assert_eq!(settings.data.as_deref(), Some(Path::new("/var/lib/artel")));
         assert_eq!((settings.tasks, settings.grace), (Some(5), Some(Duration::from_secs(30))));
         assert_eq!((settings.keep_tasks, settings.keep_age), (Some(10), Some(Duration::from_secs(30 * 86_400))));
+        assert_eq!(settings.keep_mib, Some(64));
         assert_eq!((settings.prefix_memory_mib, settings.prefix_disk_mib), (Some(64), Some(0)));
         assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
     }

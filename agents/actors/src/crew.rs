@@ -421,9 +421,28 @@ impl Crew {
         call!(self.supervisor, Message::Keeper, model.clone()).map_err(|_| Error::Ended)
     }
 
-    /// Resolves with the failure after which the journal takes no more: tasks rest, and new ones are refused.
+    /// Resolves with the failure since which the journal takes no more: tasks rest, and new ones are refused.
     pub async fn broken(&self) -> Arc<artel_journal::Error> {
         self.links.journal.broken().await
+    }
+
+    /// Resolves when the journal has got over a failure, which is that its disk was full: then [`take_up`](Self::take_up).
+    pub async fn recovered(&self) {
+        self.links.journal.broken().await;
+        self.links.journal.whole().await;
+    }
+
+    /// Takes up the tasks that rest since the journal failed.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written.
+    pub async fn take_up(&self) -> Result<(), Error> {
+        self.resume().await
+    }
+
+    /// Resolves while the journal takes writes.
+    pub async fn whole(&self) {
+        self.links.journal.whole().await;
     }
 
     /// How many tasks run.

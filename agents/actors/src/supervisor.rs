@@ -183,6 +183,10 @@ impl Actor for Supervisor {
 impl State {
     async fn begin(&mut self, me: &ActorRef<Message>, begin: Begin) {
         let Begin { task, catalog, graph, first, permit } = begin;
+        // Of the tasks that are taken up once more, some never rested.
+        if self.tasks.contains_key(&task) {
+            return;
+        }
         let Links { journal, feeds, models, clock, cache, .. } = self.links.clone();
         let (feed, supervisor) = (feeds.open(task), me.clone());
         let assignment = Assignment { task, catalog, graph, first, journal, feed, supervisor, models, cache, clock };

@@ -1,4 +1,6 @@
 //! Events and ids as the database has them.
+//!
+//! What one request appends is one row: a checksum, and then for each event its time and its kind, packed together.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,44 +9,91 @@ use artel_task::event::Timestamp;
 use artel_task::{Event, Kind, Seq, TaskId};
 
 use crate::Error;
+use crate::pack::{Garbled, Packer, Unpacker};
 
-/// The columns `at` and `body` of an event; its task and number are the key.
-pub(crate) struct Stored {
-    pub(crate) at: i64,
-    pub(crate) body: String,
-}
+/// Bytes of the checksum before each row's events.
+const SUM: usize = 4;
 
+/// Events of one task that follow each other, as the column `body` has them.
+///
 /// Refuses what could not be read back: an event that is on disk and unreadable would make its task unreadable.
-pub(crate) fn encode(event: &Event) -> Result<Stored, Error> {
-    let unstorable = |why: String| Error::Unstorable { task: event.task, seq: event.seq, why };
-    let at = i64::try_from(event.at.0).map_err(|_| unstorable(format!("no clock shows {} ms", event.at.0)))?;
-    let body = serde_json::to_string(&event.kind).map_err(|e| unstorable(e.to_string()))?;
-    if may_be_unreadable(&event.kind) {
-        let read: Kind = serde_json::from_str(&body).map_err(|e| unstorable(format!("not readable again: {e}")))?;
-        if read != event.kind {
-            return Err(unstorable("it would read differently".to_owned()));
+pub(crate) fn encode(events: &[Event]) -> Result<Vec<u8>, Error> {
+    let mut packer = Packer::default();
+    for event in events {
+        let unstorable = |why: String| Error::Unstorable { task: event.task, seq: event.seq, why };
+        let at = i64::try_from(event.at.0).map_err(|_| unstorable(format!("no clock shows {} ms", event.at.0)))?;
+        packer.number(zigzag(at.wrapping_sub(birth(event.task))));
+        let value = serde_json::to_value(&event.kind).map_err(|e| unstorable(e.to_string()))?;
+        packer.value(&value).map_err(|_| unstorable("it nests too deep".to_owned()))?;
+        if may_read_differently(&event.kind) {
+            let read: Kind =
+                serde_json::from_value(value).map_err(|e| unstorable(format!("not readable again: {e}")))?;
+            if read != event.kind {
+                return Err(unstorable("it would read differently".to_owned()));
+            }
         }
     }
-    Ok(Stored { at, body })
+    let packed = packer.bytes();
+    let Some(last) = events.last() else { return Ok(Vec::new()) };
+    let mut body = Vec::with_capacity(SUM + packed.len());
+    body.extend(sum(last.task, last.seq.0, &packed).to_le_bytes());
+    body.extend(packed);
+    Ok(body)
 }
 
-/// JSON has no NaN and no infinity, and its reader stops at a depth of 128; everything else that events hold survives.
-fn may_be_unreadable(kind: &Kind) -> bool {
+/// JSON has no NaN, no infinity and no nothing beside null; events without free values have none of them either.
+fn may_read_differently(kind: &Kind) -> bool {
     match kind {
-        Kind::Routed { .. } => true,
-        Kind::StepFinished { output, .. } | Kind::Completed { output, .. } => output.json.is_some(),
+        Kind::Accepted(_) | Kind::StepFailed { .. } | Kind::Resumed => false,
         Kind::StepStarted { inner, .. } => inner.is_some(),
         Kind::Waiting { schema, .. } => schema.is_some(),
-        _ => false,
+        Kind::StepFinished { output, .. } | Kind::Completed { output, .. } => output.json.is_some(),
+        _ => true,
     }
 }
 
-pub(crate) fn decode(path: &Path, task: TaskId, seq: i64, at: i64, body: &str) -> Result<Event, Error> {
-    let corrupt = |what: String| corrupt(path, format!("event {seq} of task {task}: {what}"));
-    let kind = serde_json::from_str(body).map_err(|e| corrupt(e.to_string()))?;
-    let seq = u64::try_from(seq).map_err(|e| corrupt(e.to_string()))?;
-    let at = u64::try_from(at).map_err(|e| corrupt(e.to_string()))?;
-    Ok(Event { task, seq: Seq(seq), at: Timestamp(at), kind })
+/// The events of a row, of which the last has this number.
+pub(crate) fn decode(path: &Path, task: TaskId, last: i64, body: &[u8]) -> Result<Vec<Event>, Error> {
+    let corrupt = |what: String| corrupt(path, format!("the events of task {task} up to {last}: {what}"));
+    let garbled = |_: Garbled| corrupt("they are garbled".to_owned());
+    let last = u64::try_from(last).map_err(|e| corrupt(e.to_string()))?;
+    let (expected, packed) = body.split_at_checked(SUM).ok_or_else(|| corrupt("they are cut off".to_owned()))?;
+    if expected != sum(task, last, packed).to_le_bytes() {
+        return Err(corrupt("their checksum is wrong".to_owned()));
+    }
+    let mut unpacker = Unpacker::new(packed);
+    let mut facts = Vec::new();
+    while !unpacker.is_empty() {
+        let at = birth(task).wrapping_add(unzigzag(unpacker.number().map_err(garbled)?));
+        let at = u64::try_from(at).map_err(|e| corrupt(e.to_string()))?;
+        let value = unpacker.value().map_err(garbled)?;
+        facts.push((at, serde_json::from_value::<Kind>(value).map_err(|e| corrupt(e.to_string()))?));
+    }
+    let before = last.checked_sub(facts.len() as u64).ok_or_else(|| corrupt("they are too many".to_owned()))?;
+    let event = |((at, kind), seq)| Event { task, seq: Seq(seq), at: Timestamp(at), kind };
+    Ok(facts.into_iter().zip(before + 1..).map(event).collect())
+}
+
+/// A row in another place is as wrong as one with other bytes.
+fn sum(task: TaskId, last: u64, packed: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(task.as_bytes());
+    hasher.update(&last.to_le_bytes());
+    hasher.update(packed);
+    hasher.finalize()
+}
+
+/// The time in a task's id, in milliseconds since 1970: the times of its events lie close to it.
+fn birth(task: TaskId) -> i64 {
+    task.as_bytes()[..6].iter().fold(0, |time, byte| time << 8 | i64::from(*byte))
+}
+
+fn zigzag(n: i64) -> u64 {
+    (n << 1 ^ n >> 63).cast_unsigned()
+}
+
+fn unzigzag(n: u64) -> i64 {
+    (n >> 1).cast_signed() ^ -(n & 1).cast_signed()
 }
 
 /// Labels as the database has them, both where they are kept and where they are looked for.

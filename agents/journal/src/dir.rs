@@ -19,6 +19,18 @@ pub(crate) fn open(dir: &Path) -> Result<File, Error> {
     }
 }
 
+/// What must fit beside a journal whose disk was full before it writes again: many transactions.
+const ROOM: usize = 1 << 20;
+
+/// Whether the disk of the journal has room for more than a few writes.
+pub(crate) fn has_room(journal: &Path) -> bool {
+    let path = journal.with_extension("room");
+    let filled = std::fs::write(&path, vec![0; ROOM]).and_then(|()| File::open(&path)?.sync_all());
+    // It is as good gone as it is there: the next look writes it anew.
+    let removed = std::fs::remove_file(&path);
+    filled.is_ok() && removed.is_ok()
+}
+
 /// A new directory can vanish in a power cut until its parent is synced, and the acknowledged tasks with it.
 fn create(dir: &Path) -> io::Result<()> {
     let missing: Vec<_> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();

@@ -49,7 +49,7 @@ pub enum Error {
         mode: String,
     },
     /// The disk is full.
-    #[error("write the journal {}: the disk is full; free some space and restart the daemon", .path.display())]
+    #[error("write the journal {}: the disk is full; free some space, and it goes on by itself", .path.display())]
     Full {
         /// The database.
         path: PathBuf,

@@ -52,12 +52,14 @@ pub struct Retention {
     pub tasks: u64,
     /// None that ended longer ago than this.
     pub age: Duration,
+    /// As many as fit into so many bytes, tasks that run included.
+    pub bytes: u64,
 }
 
 impl Default for Retention {
-    /// 10,000 tasks, 30 days.
+    /// 10,000 tasks, 30 days, 4 GiB: what somebody may still look for, on any disk that holds models.
     fn default() -> Self {
-        Self { tasks: 10_000, age: Duration::from_secs(30 * 24 * 3600) }
+        Self { tasks: 10_000, age: Duration::from_secs(30 * 24 * 3600), bytes: 4 << 30 }
     }
 }
 
@@ -96,18 +98,20 @@ impl Journal {
     ) -> Result<Self, Error> {
         let lock = dir::open(dir)?;
         let path: Arc<Path> = dir.join("journal.sqlite").into();
-        let conn = schema::open(&path, tune(schema::connect_options(&path))).await?;
+        let (told, broken) = watch::channel(None);
+        let connect = tune(schema::connect_options(&path));
+        let writer = Writer::open(&path, connect, lock, options, told).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(READER_WAIT)
             .connect_lazy_with(schema::connect_options(&path).read_only(true));
         let (requests, inbox) = mpsc::channel(QUEUE);
-        let (told, broken) = watch::channel(None);
-        tokio::spawn(Writer::new(conn, &path, lock, options, told).run(inbox));
+        tokio::spawn(writer.run(inbox));
         Ok(Self { requests, readers, path, broken })
     }
 
-    /// Resolves with the first failure after which the journal takes no more writes; never, if it is closed without one.
+    /// Resolves when the journal takes no more writes, with the failure since which that is so; never, if it is closed
+    /// without one.
     pub async fn broken(&self) -> Arc<Error> {
         let mut broken = self.broken.clone();
         match broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone()) {
@@ -116,12 +120,19 @@ impl Journal {
         }
     }
 
+    /// Resolves when the journal takes writes; after a failure other than a full disk, never.
+    pub async fn whole(&self) {
+        if self.broken.clone().wait_for(Option::is_none).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Whether an event could be stored in its place.
     ///
     /// # Errors
     /// [`Error::Unstorable`].
     pub fn check(event: &Event) -> Result<(), Error> {
-        encode(event).map(drop)
+        encode(std::slice::from_ref(event)).map(drop)
     }
 
     /// The task that a request id belongs to, and what was asked then; `None` for one that is not known.

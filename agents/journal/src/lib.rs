@@ -6,7 +6,11 @@
 //! journal refuses whatever would leave a gap.
 //!
 //! After a failed write the journal refuses every further one until it is opened again: nobody can say what a disk
-//! holds that failed once, and a refusal is better than a promise that may not hold. Reading goes on.
+//! holds that failed once, and a refusal is better than a promise that may not hold. Where the disk was only full, the
+//! journal opens itself again when there is room. Reading goes on.
+//!
+//! What the writer needs to know of running tasks it keeps in memory, so that a transaction is few statements: events are
+//! packed, and those of one request are one row.
 //!
 //! This crate knows no graph, no state machine and no gRPC: it stores events and the few columns that lists need.
 #![forbid(unsafe_code)]
@@ -15,14 +19,20 @@
 mod codec;
 mod dir;
 mod error;
+mod index;
 mod journal;
+mod migrate;
+mod pack;
 mod read;
 #[cfg(feature = "rehearsal")]
 mod rehearsal;
+mod rows;
 mod schema;
 mod summary;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod words;
 mod write;
 mod writer;
 
@@ -31,3 +41,4 @@ pub use journal::{Acceptance, Journal, Options, Retention};
 #[cfg(feature = "rehearsal")]
 pub use rehearsal::{Death, Moment};
 pub use summary::{Filter, Page, Stage, Summary};
+pub use survey::{Figures, Report, check, survey};

@@ -8,6 +8,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor, sqlite::Sqlite};
 
 use crate::codec::{corrupt, decode, labels, task_id};
+use crate::index::head;
 use crate::{Error, Filter, Page, Stage, Summary};
 
 pub(crate) async fn events(
@@ -17,44 +18,60 @@ pub(crate) async fn events(
     after: Seq,
     limit: u32,
 ) -> Result<Vec<Event>, Error> {
-    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
-    let rows: Vec<(i64, i64, String)> =
-        sqlx::query_as("SELECT seq, at, body FROM events WHERE task = ? AND seq > ? ORDER BY seq LIMIT ?")
-            .bind(task.as_bytes().as_slice())
-            .bind(after)
-            .bind(limit)
-            .fetch_all(pool)
-            .await
-            .map_err(|e| Error::database(path, e))?;
-    let event = |((seq, at, body), before): ((i64, i64, String), i64)| {
-        if seq == before + 1 {
-            decode(path, task, seq, at, &body)
-        } else {
-            Err(corrupt(path, format!("task {task} has no event {}", before + 1)))
-        }
-    };
-    rows.into_iter().zip(after..).map(event).collect()
-}
-
-/// Id, time and body of the first event of the task with this request id, for readers and for the writer.
-pub(crate) type RequestRow = (Vec<u8>, i64, String);
-
-pub(crate) async fn request_row(
-    executor: impl SqliteExecutor<'_>,
-    request: &RequestId,
-) -> sqlx::Result<Option<RequestRow>> {
-    sqlx::query_as(
-        "SELECT t.id, e.at, e.body FROM tasks t JOIN events e ON e.task = t.id AND e.seq = 1 WHERE t.request = ?",
+    let after_column = i64::try_from(after.0).unwrap_or(i64::MAX);
+    // Each row has an event at least.
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT e.last, e.body FROM tasks t JOIN events e ON e.task = t.number
+         WHERE t.id = ? AND e.last > ? ORDER BY e.last LIMIT ?",
     )
-    .bind(request.as_str())
-    .fetch_optional(executor)
+    .bind(task.as_bytes().as_slice())
+    .bind(after_column)
+    .bind(limit)
+    .fetch_all(pool)
     .await
+    .map_err(|e| Error::database(path, e))?;
+    let mut events = Vec::new();
+    let mut due = None;
+    for (last, body) in rows {
+        if events.len() >= limit as usize {
+            break;
+        }
+        let row = decode(path, task, last, &body)?;
+        let first = row.first().map_or(0, |event| event.seq.0);
+        // The first row may begin with what was read before.
+        let missing = due.unwrap_or_else(|| first.min(after.0.saturating_add(1)));
+        if first != missing {
+            return Err(corrupt(path, format!("task {task} has no event {missing}")));
+        }
+        due = row.last().map(|event| event.seq.0 + 1);
+        events.extend(row.into_iter().filter(|event| event.seq > after));
+    }
+    events.truncate(limit as usize);
+    Ok(events)
 }
 
-pub(crate) fn request_of(path: &Path, (id, at, body): RequestRow) -> Result<(TaskId, Accepted), Error> {
+/// Id, number of the last event in the row and body of the first event of a task.
+pub(crate) type FirstRow = (Vec<u8>, i64, Vec<u8>);
+
+/// The first events of the tasks with these request ids, for readers and for the writer.
+pub(crate) async fn request_rows(
+    executor: impl SqliteExecutor<'_>,
+    requests: &[&str],
+) -> sqlx::Result<Vec<(String, FirstRow)>> {
+    let rows: Vec<(String, Vec<u8>, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT t.request, t.id, e.last, e.body FROM tasks t JOIN events e ON e.task = t.number AND e.last = 1
+         WHERE t.request IN (SELECT value FROM json_each(?))",
+    )
+    .bind(serde_json::to_string(requests).expect("texts are always JSON"))
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(request, id, last, body)| (request, (id, last, body))).collect())
+}
+
+pub(crate) fn request_of(path: &Path, (id, last, body): FirstRow) -> Result<(TaskId, Accepted), Error> {
     let task = task_id(path, &id)?;
-    match decode(path, task, 1, at, &body)?.kind {
-        Kind::Accepted(accepted) => Ok((task, accepted)),
+    match decode(path, task, last, &body)?.into_iter().next().map(|event| event.kind) {
+        Some(Kind::Accepted(accepted)) => Ok((task, accepted)),
         _ => Err(corrupt(path, format!("task {task} does not begin with `accepted`"))),
     }
 }
@@ -64,16 +81,17 @@ pub(crate) async fn request(
     path: &Path,
     request: &RequestId,
 ) -> Result<Option<(TaskId, Accepted)>, Error> {
-    let row = request_row(pool, request).await.map_err(|e| Error::database(path, e))?;
-    row.map(|row| request_of(path, row)).transpose()
+    let rows = request_rows(pool, &[request.as_str()]).await.map_err(|e| Error::database(path, e))?;
+    rows.into_iter().next().map(|(_, row)| request_of(path, row)).transpose()
 }
 
 pub(crate) async fn last(pool: &SqlitePool, path: &Path, task: TaskId) -> Result<Option<Seq>, Error> {
-    let last: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM events WHERE task = ?")
-        .bind(task.as_bytes().as_slice())
-        .fetch_one(pool)
-        .await
-        .map_err(|e| Error::database(path, e))?;
+    let last: Option<i64> =
+        sqlx::query_scalar("SELECT max(last) FROM events WHERE task = (SELECT number FROM tasks WHERE id = ?)")
+            .bind(task.as_bytes().as_slice())
+            .fetch_one(pool)
+            .await
+            .map_err(|e| Error::database(path, e))?;
     Ok(last.map(|last| Seq(last.unsigned_abs())))
 }
 
@@ -91,8 +109,9 @@ pub(crate) async fn list(pool: &SqlitePool, path: &Path, filter: &Filter, page: 
     // Every task is before a moment that the database cannot hold.
     let created_before = filter.created_before.and_then(|at| i64::try_from(at.0).ok());
     let rows = sqlx::query(
-        "SELECT id, graph, role, catalog, request, labels, stage, created, ended, head,
-             (SELECT max(seq) FROM events WHERE task = t.id) AS last
+        "SELECT id, graph, role, (SELECT version FROM catalogs WHERE number = t.catalog) AS catalog, request, labels,
+             stage, created, ended, head, (SELECT max(last) FROM events WHERE task = t.number) AS last,
+             iif(head IS NULL, (SELECT body FROM events WHERE task = t.number AND last = 1), NULL) AS first
          FROM tasks t
          WHERE id < ?1 AND (1 << stage) & ?2 AND (?3 IS NULL OR graph = ?3) AND (?4 IS NULL OR role = ?4)
              AND (?5 IS NULL OR created >= ?5) AND (?6 IS NULL OR created < ?6)
@@ -132,15 +151,28 @@ fn summary(path: &Path, row: &SqliteRow) -> Result<Summary, Error> {
         stage: Stage::from_code(row.try_get("stage").map_err(failed)?).ok_or_else(|| bad("stage"))?,
         created: Timestamp(number("created")?),
         ended: ended.map(u64::try_from).transpose().map_err(|_| bad("ended"))?.map(Timestamp),
-        head: row.try_get("head").map_err(failed)?,
+        head: head_of(path, row, task)?,
         last: Seq(number("last")?),
     })
 }
 
+/// The beginning of a task's input: as it is kept, or where that is all of it, from the first event.
+fn head_of(path: &Path, row: &SqliteRow, task: TaskId) -> Result<String, Error> {
+    let failed = |e| Error::database(path, e);
+    if let Some(head) = row.try_get("head").map_err(failed)? {
+        return Ok(head);
+    }
+    let first: Option<Vec<u8>> = row.try_get("first").map_err(failed)?;
+    let first = first.ok_or_else(|| corrupt(path, format!("task {task} has no event 1")))?;
+    let (_, accepted) = request_of(path, (task.as_bytes().to_vec(), 1, first))?;
+    Ok(head(&accepted.input))
+}
+
 pub(crate) async fn catalog(pool: &SqlitePool, path: &Path, version: &CatalogVersion) -> Result<Option<String>, Error> {
-    sqlx::query_scalar("SELECT sources FROM catalogs WHERE version = ?")
+    let sources: Option<Option<String>> = sqlx::query_scalar("SELECT sources FROM catalogs WHERE version = ?")
         .bind(version.as_str())
         .fetch_optional(pool)
         .await
-        .map_err(|e| Error::database(path, e))
+        .map_err(|e| Error::database(path, e))?;
+    Ok(sources.flatten())
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::Error;
+use crate::{Error, migrate};
 
-/// The version that this program writes. A change of the format adds one, and a step that brings older ones forward.
-pub(crate) const VERSION: i64 = 1;
+/// The version that this program writes. A change of the format adds one, and a step in [`migrate`].
+pub(crate) const VERSION: i64 = 2;
 
 /// `ARTL`, which tells a journal from any other SQLite database.
 const APPLICATION: i64 = 0x4152_544c;
@@ -16,39 +16,46 @@ const APPLICATION: i64 = 0x4152_544c;
 /// The log is cut back to this after a burst, so that it does not keep the size of the worst minute.
 const WAL_BYTES: &str = "16777216";
 
-/// A task's newest number is the greatest of its events, so that a step in the middle of a task writes one row and no
-/// second page. `labels` is a JSON object of texts. `kept` is when a catalog was last named as one in use.
-const CREATE: &str = "
+/// A task has a number inside of the database, which is shorter than its id. `head` is absent where the whole input is no
+/// longer, as the first event has it. `labels` is a JSON object of texts.
+///
+/// A row of `events` holds what one request appended, under the number of its last event; the first event is always alone.
+/// A step in the middle of a task writes one row and no second page.
+///
+/// `sources` is absent for a catalog that a task named and nobody has stored. `kept` is when it was last named as one in use.
+pub(crate) const CREATE: &str = "
     CREATE TABLE tasks (
-        id BLOB PRIMARY KEY,
+        number INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
         graph TEXT NOT NULL,
         role TEXT,
         stage INTEGER NOT NULL,
         created INTEGER NOT NULL,
         ended INTEGER,
-        head TEXT NOT NULL,
-        catalog TEXT NOT NULL,
+        head TEXT,
+        catalog INTEGER NOT NULL,
         request TEXT,
         labels TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
+    ) STRICT;
+    CREATE UNIQUE INDEX tasks_id ON tasks (id);
     CREATE UNIQUE INDEX tasks_request ON tasks (request) WHERE request IS NOT NULL;
     CREATE INDEX tasks_running ON tasks (id) WHERE ended IS NULL;
-    CREATE INDEX tasks_ended ON tasks (ended, id) WHERE ended IS NOT NULL;
+    CREATE INDEX tasks_ended ON tasks (ended) WHERE ended IS NOT NULL;
     CREATE TABLE events (
-        task BLOB NOT NULL,
-        seq INTEGER NOT NULL,
-        at INTEGER NOT NULL,
-        body TEXT NOT NULL,
-        PRIMARY KEY (task, seq)
+        task INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (task, last)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE catalogs (
-        version TEXT PRIMARY KEY,
-        sources TEXT NOT NULL,
+        number INTEGER PRIMARY KEY,
+        version TEXT NOT NULL UNIQUE,
+        sources TEXT,
         kept INTEGER NOT NULL
     ) STRICT;
 ";
 
-/// What writer and readers have in common. The journal mode is set by [`prepare`], once the file is known to be ours.
+/// What writer and readers have in common. The journal mode is set by [`open`], once the file is known to be ours.
 pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -56,23 +63,26 @@ pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", WAL_BYTES)
 }
 
-/// Opens the writer's connection, making the database where it is missing.
+/// Opens the writer's connection, making the database where it is missing and bringing an older one forward.
 pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, Error> {
     let failed = |e| Error::database(path, e);
-    let mut conn = options.create_if_missing(true).connect().await.map_err(failed)?;
+    let options = options.create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental);
+    let mut conn = options.connect().await.map_err(failed)?;
     let version = check(path, &mut conn).await?;
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut conn).await.map_err(failed)?;
     if mode != "wal" {
         return Err(Error::NoWal { path: path.to_owned(), mode });
     }
-    if version == 0 {
-        create(&mut conn).await.map_err(failed)?;
+    match version {
+        0 => create(&mut conn).await.map_err(failed)?,
+        1 => migrate::from_1(path, &mut conn).await?,
+        _ => {}
     }
     Ok(conn)
 }
 
 /// The version on disk, 0 for a database that is empty.
-async fn check(path: &Path, conn: &mut SqliteConnection) -> Result<i64, Error> {
+pub(crate) async fn check(path: &Path, conn: &mut SqliteConnection) -> Result<i64, Error> {
     let (version, application, tables) = header(conn).await.map_err(|e| Error::database(path, e))?;
     let path = path.to_owned();
     match version {
@@ -96,7 +106,13 @@ async fn header(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64, i64)> {
 async fn create(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::raw_sql(CREATE).execute(&mut *tx).await?;
-    let mark = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(&mut *tx).await?;
+    mark(&mut tx).await?;
     tx.commit().await
+}
+
+/// Says that this is a journal of this version.
+pub(crate) async fn mark(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let mark = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(conn).await?;
+    Ok(())
 }

@@ -6,9 +6,11 @@ mod close;
 mod damage;
 mod full;
 mod list;
+mod migrate;
 mod open;
 mod random;
 mod retain;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,6 +24,9 @@ use tempfile::TempDir;
 
 use crate::{Acceptance, Error, Filter, Journal, Options, Page, Retention, Stage, Summary};
 
+/// Keeps everything.
+const KEEP: Retention = Retention { tasks: u64::MAX, age: Duration::MAX, bytes: u64::MAX };
+
 const ALL: Page = Page { before: None, size: 100_000 };
 
 fn temp() -> TempDir {
@@ -34,7 +39,7 @@ async fn open(dir: &Path) -> Journal {
 }
 
 fn endless() -> Options {
-    let retention = Retention { tasks: u64::MAX, age: Duration::MAX };
+    let retention = KEEP;
     Options { retention, ..Options::default() }
 }
 

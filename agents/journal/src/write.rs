@@ -1,15 +1,11 @@
-//! What one request does inside the writer's transaction. Each function looks first and writes afterwards, so that a
-//! refused request leaves nothing behind in a transaction that goes on with others.
+//! What is written besides tasks and events: catalogs, and what retention deletes.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artel_task::event::Accepted;
-use artel_task::{CatalogVersion, Event, Kind, RequestId, Seq, TaskId};
+use artel_task::CatalogVersion;
 use sqlx::sqlite::SqliteConnection;
 
-use crate::codec::{Stored, encode, labels};
-use crate::{Acceptance, Error, Retention, Stage, Summary, read};
+use crate::Retention;
 
 /// How many tasks one transaction deletes at most, so that retention never holds up the others for long.
 pub(crate) const PRUNE: u64 = 128;
@@ -17,184 +13,20 @@ pub(crate) const PRUNE: u64 = 128;
 /// A catalog that no task names is kept for this long after it was last in use: somebody may be about to submit.
 const CATALOG_GRACE: Duration = Duration::from_secs(3600);
 
-/// Why a request has no result: it alone is refused, or the whole transaction is lost.
-pub(crate) enum Stop {
-    Refused(Error),
-    Failed(sqlx::Error),
-}
+/// Pages that one transaction gives back to the file system at most.
+const SHRINK: i64 = 512;
 
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<sqlx::Error> for Stop {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-pub(crate) async fn accept(
-    conn: &mut SqliteConnection,
-    path: &Path,
-    event: &Event,
-    more: &[Event],
-) -> Result<Acceptance, Stop> {
-    let Kind::Accepted(accepted) = &event.kind else {
-        return Err(misplaced(event, "a task begins with `accepted`").into());
-    };
-    if let Some(request) = &accepted.request
-        && let Some(known) = find_request(conn, path, request, accepted).await?
-    {
-        return Ok(Acceptance::Known(known));
-    }
-    let last = newest(conn, event.task).await?.map_or(0, |(_, last)| last);
-    expect_next(event, last)?;
-    let stored = encode(event)?;
-    let more = encode_begun(event, more)?;
-    insert_task(conn, event, accepted, stored.at).await?;
-    for (seq, stored) in (1..).zip(std::iter::once(stored).chain(more)) {
-        insert_event(conn, event.task, seq, stored).await?;
-    }
-    Ok(Acceptance::New)
-}
-
-/// What a task begins with beside its first event, which does not end it.
-fn encode_begun(first: &Event, more: &[Event]) -> Result<Vec<Stored>, Error> {
-    match more.iter().find(|event| event.task != first.task || event.kind.is_last()) {
-        Some(odd) => Err(misplaced(odd, "a task begins with events of its own, and not with its end")),
-        None => encode_run(more, 1),
-    }
-}
-
-/// The task with this request id, which must have asked for the same.
-async fn find_request(
-    conn: &mut SqliteConnection,
-    path: &Path,
-    request: &RequestId,
-    accepted: &Accepted,
-) -> Result<Option<TaskId>, Stop> {
-    let Some(row) = read::request_row(conn, request).await? else { return Ok(None) };
-    let (task, earlier) = read::request_of(path, row)?;
-    if asks_the_same(&earlier, accepted) {
-        Ok(Some(task))
-    } else {
-        Err(Error::RequestReused { request: request.clone(), task }.into())
-    }
-}
-
-/// Whatever the client chose counts; the catalog is whichever held at the time.
-fn asks_the_same(one: &Accepted, other: &Accepted) -> bool {
-    let Accepted { graph, role, input, class, labels, forked, catalog: _, request: _ } = one;
-    (graph, role, input, class, labels, forked)
-        == (&other.graph, &other.role, &other.input, &other.class, &other.labels, &other.forked)
-}
-
-pub(crate) async fn append(conn: &mut SqliteConnection, events: &[Event]) -> Result<Option<Stage>, Stop> {
-    let Some(first) = events.first() else { return Ok(None) };
-    let task = first.task;
-    let (stage, last) = newest(conn, task).await?.ok_or(Error::NoTask { task })?;
-    if stage != Stage::Running.code() {
-        return Err(Error::Ended { task }.into());
-    }
-    let rows = encode_run(events, last)?;
-    for (seq, stored) in (last + 1..).zip(rows) {
-        insert_event(conn, task, seq, stored).await?;
-    }
-    let Some(end) = events.last().filter(|event| event.kind.is_last()) else { return Ok(None) };
-    let stage = Stage::after(&end.kind);
-    end_task(conn, end, stage).await?;
-    Ok(Some(stage))
-}
-
-/// Events of one task, without a gap after `last`, of which at most the last one ends it.
-fn encode_run(events: &[Event], last: i64) -> Result<Vec<Stored>, Error> {
-    let mut rows = Vec::with_capacity(events.len());
-    let mut ended = false;
-    for (event, last) in events.iter().zip(last..) {
-        if event.task != events[0].task {
-            return Err(misplaced(event, "events of several tasks in one append"));
-        }
-        if matches!(event.kind, Kind::Accepted(_)) {
-            return Err(misplaced(event, "a task is accepted once, as its first event"));
-        }
-        if ended {
-            return Err(Error::Ended { task: event.task });
-        }
-        expect_next(event, last)?;
-        ended = event.kind.is_last();
-        rows.push(encode(event)?);
-    }
-    Ok(rows)
-}
-
-fn misplaced(event: &Event, why: &str) -> Error {
-    Error::Unstorable { task: event.task, seq: event.seq, why: why.to_owned() }
-}
-
-fn expect_next(event: &Event, last: i64) -> Result<(), Error> {
-    let expected = Seq(last.unsigned_abs()).next();
-    if event.seq == expected { Ok(()) } else { Err(Error::Gap { task: event.task, expected, found: event.seq }) }
-}
-
-/// The stage and the newest number of a task.
-async fn newest(conn: &mut SqliteConnection, task: TaskId) -> sqlx::Result<Option<(i64, i64)>> {
-    sqlx::query_as("SELECT stage, (SELECT max(seq) FROM events WHERE task = t.id) FROM tasks t WHERE id = ?")
-        .bind(task.as_bytes().as_slice())
-        .fetch_optional(conn)
-        .await
-}
-
-async fn insert_task(conn: &mut SqliteConnection, event: &Event, accepted: &Accepted, at: i64) -> sqlx::Result<()> {
-    let head: String = accepted.input.chars().take(Summary::HEAD_CHARS).collect();
-    sqlx::query(
-        "INSERT INTO tasks (id, graph, role, stage, created, head, catalog, request, labels)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(event.task.as_bytes().as_slice())
-    .bind(accepted.graph.as_str())
-    .bind(accepted.role.as_ref().map(|role| role.as_str()))
-    .bind(Stage::Running.code())
-    .bind(at)
-    .bind(head)
-    .bind(accepted.catalog.as_str())
-    .bind(accepted.request.as_ref().map(RequestId::as_str))
-    .bind(labels(&accepted.labels))
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-async fn insert_event(conn: &mut SqliteConnection, task: TaskId, seq: i64, stored: Stored) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO events (task, seq, at, body) VALUES (?, ?, ?, ?)")
-        .bind(task.as_bytes().as_slice())
-        .bind(seq)
-        .bind(stored.at)
-        .bind(stored.body)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-async fn end_task(conn: &mut SqliteConnection, end: &Event, stage: Stage) -> sqlx::Result<()> {
-    sqlx::query("UPDATE tasks SET stage = ?, ended = ? WHERE id = ?")
-        .bind(stage.code())
-        .bind(saturating(end.at.0))
-        .bind(end.task.as_bytes().as_slice())
-        .execute(conn)
-        .await?;
-    Ok(())
-}
+/// Free pages that the file may keep, besides a quarter of all: tasks to come will fill them.
+const SLACK: i64 = 256;
 
 pub(crate) async fn keep_catalog(
     conn: &mut SqliteConnection,
     version: &CatalogVersion,
     sources: &str,
-) -> Result<(), Stop> {
+) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO catalogs (version, sources, kept) VALUES (?, ?, ?)
-         ON CONFLICT (version) DO UPDATE SET kept = excluded.kept",
+         ON CONFLICT (version) DO UPDATE SET kept = excluded.kept, sources = coalesce(sources, excluded.sources)",
     )
     .bind(version.as_str())
     .bind(sources)
@@ -204,8 +36,9 @@ pub(crate) async fn keep_catalog(
     Ok(())
 }
 
-/// Deletes up to [`PRUNE`] ended tasks that are too many or too old, and gives their number; fewer means that was all.
-pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> Result<u64, Stop> {
+/// Deletes up to [`PRUNE`] ended tasks that are too many, too old or too large, and gives their number; fewer means that
+/// was all.
+pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> sqlx::Result<u64> {
     let cutoff = now().saturating_sub(millis(limits.age));
     let (ended, aged): (i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM tasks WHERE ended IS NOT NULL), (SELECT count(*) FROM tasks WHERE ended < ?)",
@@ -213,8 +46,10 @@ pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> Res
     .bind(cutoff)
     .fetch_one(&mut *conn)
     .await?;
-    let excess = ended.unsigned_abs().saturating_sub(limits.tasks);
-    let delete = excess.max(aged.unsigned_abs()).min(PRUNE);
+    let (ended, aged) = (ended.unsigned_abs(), aged.unsigned_abs());
+    let excess = ended.saturating_sub(limits.tasks);
+    let large = too_large(conn, limits.bytes).await?.min(ended);
+    let delete = excess.max(aged).max(large).min(PRUNE);
     if delete > 0 {
         delete_oldest(conn, delete).await?;
     }
@@ -224,11 +59,26 @@ pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> Res
     Ok(delete)
 }
 
+/// How many tasks of the usual size are more than so many bytes hold.
+async fn too_large(conn: &mut SqliteConnection, bytes: u64) -> sqlx::Result<u64> {
+    let (used, tasks): (i64, i64) = sqlx::query_as(
+        "SELECT (p.page_count - f.freelist_count) * s.page_size, (SELECT count(*) FROM tasks)
+         FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s",
+    )
+    .fetch_one(conn)
+    .await?;
+    let (used, tasks) = (used.unsigned_abs(), tasks.unsigned_abs());
+    let each = (used / tasks.max(1)).max(1);
+    Ok(used.saturating_sub(bytes).div_ceil(each))
+}
+
 /// Both statements choose the same tasks, since the first one leaves `tasks` alone.
 async fn delete_oldest(conn: &mut SqliteConnection, count: u64) -> sqlx::Result<()> {
     for sql in [
-        "DELETE FROM events WHERE task IN (SELECT id FROM tasks WHERE ended IS NOT NULL ORDER BY ended, id LIMIT ?)",
-        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE ended IS NOT NULL ORDER BY ended, id LIMIT ?)",
+        "DELETE FROM events WHERE task IN
+             (SELECT number FROM tasks WHERE ended IS NOT NULL ORDER BY ended, number LIMIT ?)",
+        "DELETE FROM tasks WHERE number IN
+             (SELECT number FROM tasks WHERE ended IS NOT NULL ORDER BY ended, number LIMIT ?)",
     ] {
         sqlx::query(sql).bind(saturating(count)).execute(&mut *conn).await?;
     }
@@ -239,12 +89,27 @@ async fn delete_oldest(conn: &mut SqliteConnection, count: u64) -> sqlx::Result<
 async fn delete_catalogs(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM catalogs WHERE kept < ? AND kept < (SELECT max(kept) FROM catalogs)
-         AND version NOT IN (SELECT catalog FROM tasks)",
+         AND number NOT IN (SELECT catalog FROM tasks)",
     )
     .bind(now().saturating_sub(millis(CATALOG_GRACE)))
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Gives pages back to the file system that tasks to come will hardly need. True if there are more.
+pub(crate) async fn shrink(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let (pages, free): (i64, i64) =
+        sqlx::query_as("SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
+            .fetch_one(&mut *conn)
+            .await?;
+    let spare = free - SLACK.max(pages / 4);
+    if spare <= 0 {
+        return Ok(false);
+    }
+    let sql = format!("PRAGMA incremental_vacuum({})", spare.min(SHRINK));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await?;
+    Ok(spare > SHRINK)
 }
 
 fn now() -> i64 {

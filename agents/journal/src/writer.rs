@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use artel_task::{CatalogVersion, Event};
 use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::write::{self, PRUNE, Stop};
-use crate::{Acceptance, Error, Options, Retention};
+use crate::index::Index;
+use crate::rows::Rows;
+use crate::write::{self, PRUNE};
+use crate::{Acceptance, Error, Options, Retention, dir, schema};
 
 /// How many requests may wait; the next caller waits with its events in hand, which bounds memory.
 pub(crate) const QUEUE: usize = 1024;
@@ -22,6 +24,9 @@ const BATCH: usize = 256;
 
 /// How often a journal that nobody writes to looks for tasks that have become too old.
 const AGE_CHECK: Duration = Duration::from_secs(3600);
+
+/// How often a journal whose disk was full looks whether there is room again.
+const ROOM_CHECK: Duration = Duration::from_secs(5);
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -43,7 +48,11 @@ type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 pub(crate) struct Writer {
     conn: SqliteConnection,
+    index: Index,
+    rows: Rows,
     path: PathBuf,
+    /// How to connect again, after the disk was full.
+    connect: SqliteConnectOptions,
     lock: File,
     retention: Retention,
     retain_every: NonZeroU32,
@@ -51,37 +60,50 @@ pub(crate) struct Writer {
     ended: u32,
     /// Whether retention has work left, or is due.
     prune: bool,
-    /// The first failure. Set once and for all, and told to whoever waits for it.
+    /// Whether the file may have more room than it needs.
+    shrink: bool,
+    /// The failure since which nothing is written, told to whoever waits for it. Only a full disk is ever got over.
     broken: watch::Sender<Option<Arc<Error>>>,
     #[cfg(feature = "rehearsal")]
     death: (Option<crate::Death>, u64),
 }
 
 impl Writer {
-    pub(crate) fn new(
-        conn: SqliteConnection,
+    /// Opens the database for writing.
+    pub(crate) async fn open(
         path: &Path,
+        connect: SqliteConnectOptions,
         lock: File,
         options: &Options,
         broken: watch::Sender<Option<Arc<Error>>>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let mut conn = schema::open(path, connect.clone()).await?;
+        let index = Index::open(&mut conn).await.map_err(|e| Error::database(path, e))?;
         let Options { retention, retain_every, .. } = *options;
-        Self {
+        Ok(Self {
             conn,
+            index,
+            rows: Rows::default(),
             path: path.to_owned(),
+            connect,
             lock,
             retention,
             retain_every,
             ended: 0,
             prune: true,
+            shrink: true,
             broken,
             #[cfg(feature = "rehearsal")]
             death: (options.death, 0),
-        }
+        })
     }
 
     fn is_broken(&self) -> bool {
         self.broken.borrow().is_some()
+    }
+
+    fn is_full(&self) -> bool {
+        self.broken.borrow().as_deref().is_some_and(|error| matches!(error, Error::Full { .. }))
     }
 
     /// Ends when it is told to, or when every handle is gone.
@@ -93,7 +115,10 @@ impl Writer {
                 requests.close();
                 closers.push(close);
             }
-            self.commit(batch.drain(..)).await;
+            if self.is_full() {
+                self.recover().await;
+            }
+            self.commit(std::mem::take(&mut batch)).await;
             self.tidy().await;
         }
         if let Err(error) = self.conn.close().await {
@@ -107,8 +132,10 @@ impl Writer {
 
     /// Waits for requests, unless there is tidying to do meanwhile. False at the end.
     async fn next(&mut self, requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> bool {
-        if !self.prune || self.is_broken() || requests.is_closed() {
-            let waited = tokio::time::timeout(AGE_CHECK, requests.recv_many(batch, BATCH)).await;
+        let tidying = self.prune || self.shrink;
+        if !tidying || self.is_broken() || requests.is_closed() {
+            let patience = if self.is_full() { ROOM_CHECK } else { AGE_CHECK };
+            let waited = tokio::time::timeout(patience, requests.recv_many(batch, BATCH)).await;
             // Nothing came for long: tasks may have become too old meanwhile.
             self.prune |= waited.is_err();
             return waited.is_err() || !batch.is_empty();
@@ -121,40 +148,38 @@ impl Writer {
         true
     }
 
-    async fn commit(&mut self, requests: impl ExactSizeIterator<Item = Request>) {
-        if requests.len() == 0 {
+    async fn commit(&mut self, requests: Vec<Request>) {
+        if requests.is_empty() {
             return;
         }
-        let mut settles = Vec::with_capacity(requests.len());
         let broken = self.broken.borrow().clone();
-        let outcome = match broken {
-            Some(cause) => Err(Error::Broken { path: self.path.clone(), cause }),
-            None => Ok(()),
-        };
+        if let Some(cause) = broken {
+            let error = match &*cause {
+                Error::Full { .. } => Error::clone(&cause),
+                _ => Error::Broken { path: self.path.clone(), cause },
+            };
+            return requests.into_iter().for_each(|request| request.refuse(&error));
+        }
+        let mut settles = Vec::with_capacity(requests.len());
         let mut requests = requests;
-        let outcome = match outcome {
-            Ok(()) => self.transact(&mut requests, &mut settles).await,
-            broken => broken,
-        };
+        let outcome = self.transact(&mut requests, &mut settles).await;
         if let Err(error) = &outcome {
-            requests.for_each(|request| request.refuse(error));
-            self.break_off(error);
+            requests.into_iter().for_each(|request| request.refuse(error));
+            self.break_off(error).await;
         }
         settles.into_iter().for_each(|settle| settle(outcome.clone()));
     }
 
     /// Takes requests up to the first that fails; a refused one counts as done.
-    async fn transact(
-        &mut self,
-        requests: &mut impl Iterator<Item = Request>,
-        settles: &mut Vec<Settle>,
-    ) -> Result<(), Error> {
-        let Self { conn, path, ended, .. } = self;
+    async fn transact(&mut self, requests: &mut Vec<Request>, settles: &mut Vec<Settle>) -> Result<(), Error> {
+        let Self { conn, index, rows, path, ended, .. } = self;
         let failed = |error| Error::database(path, error);
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        for request in requests {
-            request.perform(&mut tx, path, ended, settles).await.map_err(failed)?;
+        index.learn(&mut tx, path, requests).await.map_err(failed)??;
+        for request in requests.drain(..) {
+            request.perform(&mut tx, index, rows, ended, settles).await.map_err(failed)?;
         }
+        rows.write(&mut tx).await.map_err(failed)?;
         #[cfg(feature = "rehearsal")]
         let (death, commit) = {
             self.death.1 += 1;
@@ -165,17 +190,49 @@ impl Writer {
         tx.commit().await.map_err(failed)?;
         #[cfg(feature = "rehearsal")]
         death.inspect(|death| death.come(crate::Moment::After, commit));
+        self.index.forget();
         Ok(())
     }
 
     /// A commit that failed may be on disk or not, and a page that failed to be written may be lost in silence the next
     /// time. A database that was busy has begun nothing.
-    fn break_off(&mut self, error: &Error) {
-        if self.is_broken() || matches!(error, Error::Busy { .. }) {
+    async fn break_off(&mut self, error: &Error) {
+        // What was decided in memory was not written.
+        self.rows = Rows::default();
+        if matches!(error, Error::Busy { .. }) {
+            let index = Index::open(&mut self.conn).await;
+            self.index = index.unwrap_or_default();
             return;
         }
-        tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes");
+        if matches!(error, Error::Full { .. }) {
+            tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes until there is room");
+        } else {
+            tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes");
+        }
         self.broken.send_replace(Some(Arc::new(error.clone())));
+    }
+
+    /// Where a full disk has room again, what it holds is read anew, and writing goes on: what SQLite could not write for
+    /// lack of room was part of no commit.
+    async fn recover(&mut self) {
+        if !dir::has_room(&self.path) {
+            return;
+        }
+        let reopened = async {
+            let mut conn = schema::open(&self.path, self.connect.clone()).await?;
+            let index = Index::open(&mut conn).await.map_err(|e| Error::database(&self.path, e))?;
+            Ok::<_, Error>((conn, index))
+        };
+        match reopened.await {
+            Ok((conn, index)) => {
+                // Closing the old connection may fail for what it could not write; the new one has read what counts.
+                drop(std::mem::replace(&mut self.conn, conn).close().await);
+                self.index = index;
+                tracing::info!(path = %self.path.display(), "there is room again: the journal takes writes");
+                self.broken.send_replace(None);
+            }
+            Err(error) => tracing::warn!(path = %self.path.display(), %error, "there is room, but the journal"),
+        }
     }
 
     /// One piece of retention, if it is due.
@@ -184,12 +241,25 @@ impl Writer {
             self.ended = 0;
             self.prune = true;
         }
-        if !self.prune || self.is_broken() {
+        if self.is_broken() {
             return;
         }
-        let (reply, deleted) = oneshot::channel();
-        self.commit([Request::Prune(self.retention, reply)].into_iter()).await;
-        self.prune = matches!(deleted.await, Ok(Ok(PRUNE)));
+        if self.prune {
+            let (reply, deleted) = oneshot::channel();
+            self.commit(vec![Request::Prune(self.retention, reply)]).await;
+            let deleted = deleted.await;
+            self.prune = matches!(deleted, Ok(Ok(PRUNE)));
+            self.shrink |= matches!(deleted, Ok(Ok(1..)));
+        } else if self.shrink {
+            match write::shrink(&mut self.conn).await {
+                Ok(more) => self.shrink = more,
+                Err(error) => {
+                    self.shrink = false;
+                    let error = Error::database(&self.path, error);
+                    self.break_off(&error).await;
+                }
+            }
+        }
     }
 }
 
@@ -198,21 +268,31 @@ impl Request {
     async fn perform(
         self,
         conn: &mut SqliteConnection,
-        path: &Path,
+        index: &mut Index,
+        rows: &mut Rows,
         ended: &mut u32,
         settles: &mut Vec<Settle>,
     ) -> sqlx::Result<()> {
         match self {
-            Self::Accept(first, more, reply) => hold(settles, reply, write::accept(conn, path, &first, &more).await),
+            Self::Accept(first, more, reply) => hold(settles, reply, Ok(index.accept(&first, &more, rows))),
             Self::Append(events, reply) => {
-                let stage = write::append(conn, &events).await;
-                *ended += u32::from(matches!(stage, Ok(Some(_))));
-                hold(settles, reply, stage.map(|_| ()))
+                let over = index.append(&events, rows);
+                *ended += u32::from(matches!(over, Ok(true)));
+                hold(settles, reply, Ok(over.map(|_| ())))
             }
             Self::Keep(version, sources, reply) => {
-                hold(settles, reply, write::keep_catalog(conn, &version, &sources).await)
+                hold(settles, reply, write::keep_catalog(conn, &version, &sources).await.map(Ok))
             }
-            Self::Prune(limits, reply) => hold(settles, reply, write::prune(conn, limits).await),
+            Self::Prune(limits, reply) => {
+                // What came before may be what is to be deleted.
+                let written = rows.write(conn).await;
+                index.forget_catalogs();
+                let deleted = match written {
+                    Ok(()) => write::prune(conn, limits).await,
+                    Err(error) => Err(error),
+                };
+                hold(settles, reply, deleted.map(Ok))
+            }
             Self::Close(_) => Ok(()),
         }
     }
@@ -229,11 +309,14 @@ impl Request {
 }
 
 /// Keeps a result back until the commit.
-fn hold<T: Send + 'static>(settles: &mut Vec<Settle>, reply: Reply<T>, result: Result<T, Stop>) -> sqlx::Result<()> {
+fn hold<T: Send + 'static>(
+    settles: &mut Vec<Settle>,
+    reply: Reply<T>,
+    result: sqlx::Result<Result<T, Error>>,
+) -> sqlx::Result<()> {
     let (result, lost) = match result {
-        Ok(value) => (Some(Ok(value)), Ok(())),
-        Err(Stop::Refused(error)) => (Some(Err(error)), Ok(())),
-        Err(Stop::Failed(error)) => (None, Err(error)),
+        Ok(result) => (Some(result), Ok(())),
+        Err(error) => (None, Err(error)),
     };
     settles.push(Box::new(move |commit| {
         let answer = match (commit, result) {

@@ -158,7 +158,7 @@ pub(super) fn journal(error: &artel_journal::Error) -> Status {
         fault => {
             tracing::error!(error = %fault, "the journal failed");
             let message = match fault {
-                E::Full { .. } => "the daemon's disk is full; it takes no new tasks",
+                E::Full { .. } => "the daemon's disk is full; it takes no new tasks until there is room",
                 E::Broken { .. } => "the daemon's journal takes no more writes until it is restarted",
                 _ => "the daemon's journal failed; its log says more",
             };

@@ -24,10 +24,10 @@ const PREFIX_DISK: u64 = 4 << 30;
 
 /// What the daemon runs with.
 #[derive(Debug)]
-pub(super) struct Config {
+pub(crate) struct Config {
     pub(super) listen: SocketAddr,
-    pub(super) data: PathBuf,
-    pub(super) catalog: Option<PathBuf>,
+    pub(crate) data: PathBuf,
+    pub(crate) catalog: Option<PathBuf>,
     pub(super) grace: Duration,
     pub(super) gap: Duration,
     /// Bytes of host memory for beginnings of prompts, for each engine.
@@ -35,12 +35,19 @@ pub(super) struct Config {
     /// The same on disk, for all engines.
     pub(super) shelf: Option<shelf::Options>,
     /// Threads of the CPU that engines may use.
-    pub(super) threads: u32,
-    pub(super) crew: Options,
-    pub(super) journal: artel_journal::Options,
+    pub(crate) threads: u32,
+    pub(crate) crew: Options,
+    pub(crate) journal: artel_journal::Options,
 }
 
 impl Config {
+    /// What a daemon would run with that is started with these flags alone.
+    pub(crate) fn at(place: &args::Place) -> Result<Self> {
+        let args::Place { config, data } = place;
+        let (config, data) = (config.clone(), data.clone());
+        Self::of(&args::Serve { config, data, listen: None, catalog: None, models: None })
+    }
+
     pub(super) fn of(args: &args::Serve) -> Result<Self> {
         let settings = match &args.config {
             Some(path) => {
@@ -55,12 +62,13 @@ impl Config {
         let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
         let base = Options::default();
         let tasks = settings.tasks.map_or(base.tasks, |tasks| tasks as usize);
+        let mib = |mib: u32| u64::from(mib) << 20;
         let retention = Retention::default();
         let retention = Retention {
             tasks: settings.keep_tasks.map_or(retention.tasks, u64::from),
             age: settings.keep_age.unwrap_or(retention.age),
+            bytes: settings.keep_mib.map_or(retention.bytes, mib),
         };
-        let mib = |mib: u32| u64::from(mib) << 20;
         let disk = settings.prefix_disk_mib.map_or(PREFIX_DISK, mib);
         let shelf = (disk > 0).then(|| shelf::Options { dir: data.join("prefixes"), bytes: disk });
         let memory = settings.prefix_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());

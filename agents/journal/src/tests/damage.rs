@@ -78,15 +78,17 @@ async fn overwritten_pages_are_damaged() {
 #[tokio::test]
 async fn a_missing_or_unreadable_event_is_damage() {
     for (sql, what) in [
-        ("DELETE FROM events WHERE seq = 2", "has no event 2"),
-        ("DELETE FROM events WHERE seq = 1", "has no event 1"),
-        ("UPDATE events SET body = '{\"kind\": \"sung\"}' WHERE seq = 3", "event 3 of task"),
-        ("UPDATE events SET at = -1 WHERE seq = 2", "event 2 of task"),
+        ("DELETE FROM events WHERE last = 2", "has no event 2"),
+        ("DELETE FROM events WHERE last = 1", "has no event 1"),
+        ("UPDATE events SET body = x'00' WHERE last = 3", "up to 3: they are cut off"),
+        ("UPDATE events SET body = CAST(body || x'00' AS BLOB) WHERE last = 2", "up to 2: their checksum is wrong"),
+        ("UPDATE events SET last = 4 WHERE last = 3", "up to 4: their checksum is wrong"),
     ] {
         let dir = temp();
         let journal = open(dir.path()).await;
         journal.accept(first(id(1), request("?"))).await.unwrap();
-        journal.append(vec![started(id(1), 2), started(id(1), 3)]).await.unwrap();
+        journal.append(vec![started(id(1), 2)]).await.unwrap();
+        journal.append(vec![started(id(1), 3)]).await.unwrap();
         journal.close().await;
         tamper(dir.path(), sql).await;
         let journal = open(dir.path()).await;
@@ -113,4 +115,26 @@ async fn bad_columns_are_damage() {
         let listed = open(dir.path()).await.list(Filter::default(), ALL).await;
         assert!(matches!(listed, Err(Error::Corrupt { .. })), "{sql}: {listed:?}");
     }
+}
+
+/// Nobody can say what a database holds that failed once.
+#[tokio::test]
+async fn after_a_failure_nothing_more_is_written() {
+    let dir = temp();
+    let journal = open(dir.path()).await;
+    journal.accept(first(id(1), request("?"))).await.unwrap();
+    tamper(dir.path(), "DROP TABLE events").await;
+    let error = journal.accept(first(id(2), request("?"))).await.unwrap_err();
+    assert!(matches!(error, Error::Database { .. }), "{error:?}");
+    let later = [
+        journal.accept(first(id(3), request("?"))).await.map(|_| ()),
+        journal.append(vec![completed(id(1), 2)]).await,
+        journal.keep_catalog(&CatalogVersion::new("c"), String::new()).await,
+        journal.retain(Retention { tasks: 0, age: Duration::ZERO, ..KEEP }).await.map(|_| ()),
+    ];
+    for error in later {
+        let Err(Error::Broken { cause, .. }) = &error else { panic!("{error:?}") };
+        assert!(matches!(**cause, Error::Database { .. }), "{cause:?}");
+    }
+    assert!(matches!(&*journal.broken().await, Error::Database { .. }));
 }

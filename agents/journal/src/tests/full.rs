@@ -22,24 +22,41 @@ async fn fill(journal: &Journal) -> (u64, Error) {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_named_and_ends_all_writing() {
+async fn a_full_disk_is_named_and_what_does_not_fit_is_refused_again() {
     let dir = temp();
     let journal = on_a_disk_of(dir.path(), 64).await;
     let (taken, error) = fill(&journal).await;
     assert!(taken > 3, "{taken}");
     assert!(matches!(error, Error::Full { .. }), "{error:?}");
     assert!(error.to_string().contains("free some space"), "{error}");
+    assert!(matches!(&*journal.broken().await, Error::Full { .. }));
+    for number in 0..3 {
+        let error = journal.accept(large(2000 + number)).await.unwrap_err();
+        assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    }
+    assert_eq!(tasks(&journal).await, (0..taken).map(id).collect::<Vec<_>>());
+}
 
-    // Small writes that would fit are refused too.
-    let later = [
-        journal.accept(first(id(5000), request("?"))).await.map(|_| ()),
-        journal.append(vec![completed(id(0), 2)]).await,
-        journal.keep_catalog(&CatalogVersion::new("c"), String::new()).await,
-        journal.retain(Retention { tasks: 0, age: Duration::ZERO }).await.map(|_| ()),
-    ];
-    for error in later {
-        let Err(Error::Broken { cause, .. }) = &error else { panic!("{error:?}") };
-        assert!(matches!(**cause, Error::Full { .. }), "{cause:?}");
+#[tokio::test]
+async fn when_there_is_room_again_writing_goes_on() {
+    let dir = temp();
+    let journal = on_a_disk_of(dir.path(), 64).await;
+    finish(&journal, id(7000), 1).await;
+    let (taken, _) = fill(&journal).await;
+    for number in 0..2 {
+        let ended = journal.append(vec![completed(id(number), 2)]).await;
+        assert!(ended.is_ok(), "a little still fits: {ended:?}");
+    }
+    let error = journal.accept(large(2000)).await.unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert_eq!(journal.retain(Retention { tasks: 0, age: Duration::ZERO, ..KEEP }).await.unwrap(), 3);
+    journal.whole().await;
+    assert_eq!(journal.accept(large(2000)).await.unwrap(), Acceptance::New);
+    journal.append(vec![started(id(2), 2), completed(id(2), 3)]).await.unwrap();
+    let kept = (2..taken).chain([2000]).map(id).collect::<Vec<_>>();
+    assert_eq!(tasks(&journal).await, kept);
+    for number in (3..taken).chain([2000]) {
+        assert_eq!(replay(&journal, id(number)).await, [large(number)]);
     }
 }
 

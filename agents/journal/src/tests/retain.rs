@@ -1,5 +1,6 @@
 //! What is deleted, and what never is.
 
+use std::fs;
 use std::num::NonZeroU32;
 
 use super::*;
@@ -15,7 +16,7 @@ async fn the_tasks_that_ended_first_go_first() {
         finish(&journal, id(number), 10_000 - number).await;
     }
     journal.accept(first(id(6), request("?"))).await.unwrap();
-    let deleted = journal.retain(Retention { tasks: 2, age: FOR_EVER }).await.unwrap();
+    let deleted = journal.retain(Retention { tasks: 2, age: FOR_EVER, ..KEEP }).await.unwrap();
     assert_eq!(deleted, 4);
     assert_eq!(tasks(&journal).await, [id(0), id(1), id(6)]);
     assert_eq!(replay(&journal, id(5)).await, []);
@@ -23,7 +24,7 @@ async fn the_tasks_that_ended_first_go_first() {
     let mut conn = raw(dir.path()).await;
     let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&mut conn).await.unwrap();
     assert_eq!(events, 5);
-    assert_eq!(journal.retain(Retention { tasks: 2, age: FOR_EVER }).await.unwrap(), 0);
+    assert_eq!(journal.retain(Retention { tasks: 2, age: FOR_EVER, ..KEEP }).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -37,11 +38,11 @@ async fn old_tasks_go_and_running_ones_stay() {
     finish(&journal, id(2), now).await;
     // It began long ago, and nobody has ended it.
     journal.accept(first(id(3), request("?"))).await.unwrap();
-    assert_eq!(journal.retain(Retention { tasks: u64::MAX, age: 3 * hour }).await.unwrap(), 1);
+    assert_eq!(journal.retain(Retention { tasks: u64::MAX, age: 3 * hour, ..KEEP }).await.unwrap(), 1);
     assert_eq!(tasks(&journal).await, [id(1), id(2), id(3)]);
-    assert_eq!(journal.retain(Retention { tasks: u64::MAX, age: hour }).await.unwrap(), 1);
+    assert_eq!(journal.retain(Retention { tasks: u64::MAX, age: hour, ..KEEP }).await.unwrap(), 1);
     assert_eq!(tasks(&journal).await, [id(2), id(3)]);
-    assert_eq!(journal.retain(Retention { tasks: 0, age: Duration::ZERO }).await.unwrap(), 1);
+    assert_eq!(journal.retain(Retention { tasks: 0, age: Duration::ZERO, ..KEEP }).await.unwrap(), 1);
     assert_eq!(tasks(&journal).await, [id(3)]);
     assert_eq!(journal.unfinished().await.unwrap(), [id(3)]);
 }
@@ -54,7 +55,7 @@ async fn more_than_one_transaction_of_tasks_goes_in_one_call() {
     let accepted = (0..count).map(|number| journal.accept(first(id(number), request("?"))));
     futures(accepted).await;
     futures((0..count).map(|number| journal.append(vec![completed(id(number), 2)]))).await;
-    assert_eq!(journal.retain(Retention { tasks: 0, age: FOR_EVER }).await.unwrap(), count);
+    assert_eq!(journal.retain(Retention { tasks: 0, age: FOR_EVER, ..KEEP }).await.unwrap(), count);
     assert_eq!(tasks(&journal).await, []);
 }
 
@@ -71,14 +72,14 @@ async fn a_request_id_is_free_again_once_its_task_is_gone() {
     let journal = open(dir.path()).await;
     journal.accept(first(id(1), keyed("k", "Why?"))).await.unwrap();
     journal.append(vec![completed(id(1), 2)]).await.unwrap();
-    journal.retain(Retention { tasks: 0, age: FOR_EVER }).await.unwrap();
+    journal.retain(Retention { tasks: 0, age: FOR_EVER, ..KEEP }).await.unwrap();
     assert_eq!(journal.accept(first(id(2), keyed("k", "What?"))).await.unwrap(), Acceptance::New);
 }
 
 #[tokio::test]
 async fn the_journal_tidies_by_itself() {
     let dir = temp();
-    let retention = Retention { tasks: 1, age: FOR_EVER };
+    let retention = Retention { tasks: 1, age: FOR_EVER, ..KEEP };
     let mut options = endless();
     (options.retention, options.retain_every) = (retention, NonZeroU32::new(3).unwrap());
     let journal = Journal::open(dir.path(), options.clone()).await.unwrap();
@@ -115,7 +116,7 @@ async fn catalogs_stay_while_tasks_name_them() {
     journal.close().await;
     tamper(dir.path(), "UPDATE catalogs SET kept = 7 WHERE version IN ('used', 'stale')").await;
     let journal = open(dir.path()).await;
-    let none = Retention { tasks: 0, age: Duration::ZERO };
+    let none = Retention { tasks: 0, age: Duration::ZERO, ..KEEP };
     journal.retain(none).await.unwrap();
     for (name, kept) in [("used", true), ("stale", false), ("fresh", true), ("newest", true), ("unknown", false)] {
         let sources = journal.catalog(&version(name)).await.unwrap();
@@ -135,6 +136,54 @@ async fn the_newest_catalog_stays_however_old() {
     journal.close().await;
     tamper(dir.path(), "UPDATE catalogs SET kept = 7").await;
     let journal = open(dir.path()).await;
-    journal.retain(Retention { tasks: 0, age: Duration::ZERO }).await.unwrap();
+    journal.retain(Retention { tasks: 0, age: Duration::ZERO, ..KEEP }).await.unwrap();
     assert_eq!(journal.catalog(&CatalogVersion::new("c1")).await.unwrap().as_deref(), Some("one"));
+}
+
+/// Tasks of some kilobytes, one after the other: the file stays as large as what it keeps.
+#[tokio::test]
+async fn the_file_stays_flat_under_many_tasks() {
+    let dir = temp();
+    let mut options = endless();
+    options.retention = Retention { tasks: 100, ..KEEP };
+    options.retain_every = NonZeroU32::new(64).unwrap();
+    let journal = Journal::open(dir.path(), options).await.unwrap();
+    let mut largest = [0; 4];
+    for number in 0..4000 {
+        let accepted = journal.accept(first(id(number), request(&format!("{number} ").repeat(400))));
+        let (accepted, ended) = tokio::join!(accepted, journal.append(vec![ended_at(id(number), 2, number)]));
+        (accepted.unwrap(), ended).1.unwrap();
+        let size = fs::metadata(dir.path().join("journal.sqlite")).unwrap().len();
+        let quarter = &mut largest[usize::try_from(number / 1000).unwrap()];
+        *quarter = size.max(*quarter);
+    }
+    assert!(tasks(&journal).await.len() <= 100 + 64 + 1);
+    assert!(largest[3] <= largest[0] + largest[0] / 10, "{largest:?}");
+}
+
+#[tokio::test]
+async fn bytes_are_a_limit_too_and_what_is_freed_is_given_back() {
+    let dir = temp();
+    let journal = open(dir.path()).await;
+    for number in 0..1500 {
+        let accepted = journal.accept(first(id(number), request(&"long ".repeat(500))));
+        let (accepted, ended) = tokio::join!(accepted, journal.append(vec![ended_at(id(number), 2, number)]));
+        (accepted.unwrap(), ended).1.unwrap();
+    }
+    journal.accept(first(id(5000), request("It runs."))).await.unwrap();
+    journal.close().await;
+    let size = || fs::metadata(dir.path().join("journal.sqlite")).unwrap().len();
+    let before = size();
+    assert!(before > 4_000_000, "{before}");
+    let mut options = endless();
+    options.retention = Retention { bytes: 1_000_000, ..KEEP };
+    let journal = Journal::open(dir.path(), options).await.unwrap();
+    // The journal tidies in pieces between its writes.
+    for _piece in 0..40 {
+        journal.append(Vec::new()).await.unwrap();
+    }
+    let kept = tasks(&journal).await;
+    assert!(kept.len() > 100 && kept.len() < 500 && kept.last() == Some(&id(5000)), "{}", kept.len());
+    journal.close().await;
+    assert!(size() < before * 2 / 3, "{} of {before}", size());
 }

@@ -1,0 +1,88 @@
+//! Older formats brought forward.
+
+use std::path::Path;
+
+use artel_task::event::Timestamp;
+use artel_task::{Event, Seq, TaskId};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::codec::{corrupt, encode, task_id};
+use crate::{Error, schema};
+
+/// The tables of version 1 out of the way; their indexes would have the names of the new ones.
+const ASIDE: &str = "
+    DROP INDEX tasks_request;
+    DROP INDEX tasks_running;
+    DROP INDEX tasks_ended;
+    ALTER TABLE tasks RENAME TO tasks_1;
+    ALTER TABLE events RENAME TO events_1;
+    ALTER TABLE catalogs RENAME TO catalogs_1;
+";
+
+/// Everything but the events. Inputs are no longer kept twice if they are short.
+const COPY: &str = "
+    INSERT INTO catalogs (version, sources, kept) SELECT version, sources, kept FROM catalogs_1 ORDER BY kept;
+    INSERT OR IGNORE INTO catalogs (version, kept) SELECT DISTINCT catalog, 0 FROM tasks_1;
+    INSERT INTO tasks (id, graph, role, stage, created, ended, head, catalog, request, labels)
+        SELECT id, graph, role, stage, created, ended, iif(length(head) < 200, NULL, head),
+            (SELECT number FROM catalogs WHERE version = t.catalog), request, labels
+        FROM tasks_1 t ORDER BY id;
+";
+
+/// From version 1, which had a row of JSON for each event, and no incremental vacuum. All or nothing.
+pub(crate) async fn from_1(path: &Path, conn: &mut SqliteConnection) -> Result<(), Error> {
+    tracing::info!(path = %path.display(), "bringing the journal forward from format 1");
+    let failed = |e| Error::database(path, e);
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    for sql in [ASIDE, schema::CREATE, COPY] {
+        sqlx::raw_sql(sql).execute(&mut *tx).await.map_err(failed)?;
+    }
+    let tasks: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT number, id FROM tasks").fetch_all(&mut *tx).await.map_err(failed)?;
+    for (number, id) in tasks {
+        copy_events(path, &mut tx, number, task_id(path, &id)?).await?;
+    }
+    let drop = "DROP TABLE tasks_1; DROP TABLE events_1; DROP TABLE catalogs_1;";
+    sqlx::raw_sql(drop).execute(&mut *tx).await.map_err(failed)?;
+    schema::mark(&mut tx).await.map_err(failed)?;
+    tx.commit().await.map_err(failed)?;
+    // The connection asks for incremental vacuum, which an old file gets by being written anew.
+    sqlx::raw_sql("PRAGMA auto_vacuum = INCREMENTAL; VACUUM").execute(conn).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Events of one row, so that whoever reads from the middle of a long task reads little more.
+const RUN: usize = 64;
+
+/// The first event alone, and then the others in runs.
+async fn copy_events(path: &Path, conn: &mut SqliteConnection, number: i64, task: TaskId) -> Result<(), Error> {
+    let failed = |e| Error::database(path, e);
+    let rows: Vec<(i64, i64, String)> =
+        sqlx::query_as("SELECT seq, at, body FROM events_1 WHERE task = ? ORDER BY seq")
+            .bind(task.as_bytes().as_slice())
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(failed)?;
+    let event = |((seq, at, body), due): ((i64, i64, String), i64)| {
+        if seq != due {
+            return Err(corrupt(path, format!("task {task} has no event {due}")));
+        }
+        let kind = serde_json::from_str(&body);
+        let kind = kind.map_err(|e| corrupt(path, format!("event {seq} of task {task}: {e}")))?;
+        Ok(Event { task, seq: Seq(seq.unsigned_abs()), at: Timestamp(at.unsigned_abs()), kind })
+    };
+    let events = rows.into_iter().zip(1..).map(event).collect::<Result<Vec<_>, Error>>()?;
+    let (first, others) = events.split_at(events.len().min(1));
+    for run in first.chunks(1).chain(others.chunks(RUN)) {
+        let last = run.last().expect("chunks are not empty");
+        sqlx::query("INSERT INTO events (task, last, body) VALUES (?, ?, ?)")
+            .bind(number)
+            .bind(i64::try_from(last.seq.0).unwrap_or(i64::MAX))
+            .bind(encode(run)?)
+            .execute(&mut *conn)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}

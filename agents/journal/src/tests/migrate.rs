@@ -1,0 +1,99 @@
+//! A journal of format 1, as an older program left it.
+
+use super::*;
+
+const FORMAT_1: &str = "
+    CREATE TABLE tasks (
+        id BLOB PRIMARY KEY, graph TEXT NOT NULL, role TEXT, stage INTEGER NOT NULL, created INTEGER NOT NULL,
+        ended INTEGER, head TEXT NOT NULL, catalog TEXT NOT NULL, request TEXT, labels TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX tasks_request ON tasks (request) WHERE request IS NOT NULL;
+    CREATE INDEX tasks_running ON tasks (id) WHERE ended IS NULL;
+    CREATE INDEX tasks_ended ON tasks (ended, id) WHERE ended IS NOT NULL;
+    CREATE TABLE events (
+        task BLOB NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (task, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE catalogs (version TEXT PRIMARY KEY, sources TEXT NOT NULL, kept INTEGER NOT NULL) STRICT;
+    PRAGMA application_id = 0x4152544c;
+    PRAGMA user_version = 1;
+    PRAGMA journal_mode = WAL;
+";
+
+/// Two tasks: one has ended after many events, one has just begun and has a long input.
+fn tasks_of_old() -> [Vec<Event>; 2] {
+    let mut long = vec![first(id(1), keyed("k", "Why?"))];
+    long.extend((2..=150).map(|seq| started(id(1), seq)));
+    long.push(completed(id(1), 151));
+    [long, vec![first(id(2), request(&"long ".repeat(100)))]]
+}
+
+async fn old(dir: &Path) {
+    let mut conn = raw(dir).await;
+    sqlx::raw_sql(FORMAT_1).execute(&mut conn).await.unwrap();
+    sqlx::raw_sql("INSERT INTO catalogs VALUES ('c1', 'sources', 7)").execute(&mut conn).await.unwrap();
+    for events in tasks_of_old() {
+        let Kind::Accepted(accepted) = &events[0].kind else { panic!("it begins with accepted") };
+        let ended = events.last().filter(|event| event.kind.is_last());
+        sqlx::query("INSERT INTO tasks VALUES (?, 'mentor', NULL, ?, ?, ?, ?, 'c1', ?, '{}')")
+            .bind(events[0].task.as_bytes().as_slice())
+            .bind(ended.map_or(0, |event| Stage::after(&event.kind).code()))
+            .bind(events[0].at.0.cast_signed())
+            .bind(ended.map(|event| event.at.0.cast_signed()))
+            .bind(accepted.input.chars().take(Summary::HEAD_CHARS).collect::<String>())
+            .bind(accepted.request.as_ref().map(RequestId::as_str))
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        for event in events {
+            sqlx::query("INSERT INTO events VALUES (?, ?, ?, ?)")
+                .bind(event.task.as_bytes().as_slice())
+                .bind(event.seq.0.cast_signed())
+                .bind(event.at.0.cast_signed())
+                .bind(serde_json::to_string(&event.kind).unwrap())
+                .execute(&mut conn)
+                .await
+                .unwrap();
+        }
+    }
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_old_journal_is_brought_forward() {
+    let dir = temp();
+    old(dir.path()).await;
+    let journal = open(dir.path()).await;
+    let [long, short] = tasks_of_old();
+    assert_eq!(replay(&journal, id(1)).await, long);
+    assert_eq!(journal.events(id(1), Seq(99), 10).await.unwrap(), long[99..109]);
+    assert_eq!(replay(&journal, id(2)).await, short);
+    assert_eq!(journal.unfinished().await.unwrap(), [id(2)]);
+    assert_eq!(journal.catalog(&CatalogVersion::new("c1")).await.unwrap().as_deref(), Some("sources"));
+    let list = journal.list(Filter::default(), ALL).await.unwrap();
+    let heads: Vec<(usize, Seq)> = list.iter().map(|task| (task.head.len(), task.last)).collect();
+    assert_eq!(heads, [(200, Seq(1)), (4, Seq(151))]);
+    assert_eq!(journal.accept(first(id(3), keyed("k", "Why?"))).await.unwrap(), Acceptance::Known(id(1)));
+    journal.append(vec![completed(id(2), 2)]).await.unwrap();
+    journal.close().await;
+
+    let mut conn = raw(dir.path()).await;
+    let vacuum: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(vacuum, 2, "a file that was brought forward can shrink, too");
+    assert_eq!(tasks(&open(dir.path()).await).await, [id(1), id(2)]);
+}
+
+#[tokio::test]
+async fn a_damaged_one_is_left_as_it_was() {
+    let dir = temp();
+    old(dir.path()).await;
+    tamper(dir.path(), "DELETE FROM events WHERE seq = 70").await;
+    let refused = Journal::open(dir.path(), endless()).await;
+    assert!(matches!(&refused, Err(Error::Corrupt { what, .. }) if what.contains("has no event 70")), "{refused:?}");
+    let mut conn = raw(dir.path()).await;
+    let kept: (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM events), (SELECT user_version FROM pragma_user_version)")
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
+    assert_eq!(kept, (151, 1));
+}
