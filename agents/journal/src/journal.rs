@@ -123,7 +123,7 @@ impl Journal {
     /// Resolves when the journal takes writes; after a failure other than a full disk, never.
     pub async fn whole(&self) {
         if self.broken.clone().wait_for(Option::is_none).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::{Error, migrate};
@@ -66,9 +66,12 @@ pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
 /// Opens the writer's connection, making the database where it is missing and bringing an older one forward.
 pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, Error> {
     let failed = |e| Error::database(path, e);
-    let options = options.create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental);
-    let mut conn = options.connect().await.map_err(failed)?;
+    let mut conn = options.create_if_missing(true).connect().await.map_err(failed)?;
     let version = check(path, &mut conn).await?;
+    if version == 0 {
+        // Before the first page is written, and to no file that may be somebody else's: the pragma writes.
+        sqlx::raw_sql("PRAGMA auto_vacuum = INCREMENTAL").execute(&mut conn).await.map_err(failed)?;
+    }
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut conn).await.map_err(failed)?;
     if mode != "wal" {
         return Err(Error::NoWal { path: path.to_owned(), mode });

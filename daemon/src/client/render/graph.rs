@@ -34,7 +34,7 @@ struct Node {
     kind: Kind,
     /// Who works, on one line.
     work: String,
-    /// How several ways into it meet: `join all`. Empty if it does not say.
+    /// How several ways into it meet, and over what it runs: `join all, for each task.input`. Empty if it does not say.
     join: String,
     next: Vec<Edge>,
 }
@@ -54,6 +54,8 @@ struct Edge {
     to: String,
     when: String,
     at_most: String,
+    /// Whether it is the way of a step that failed for good.
+    on_failure: bool,
 }
 
 impl Edge {
@@ -61,7 +63,8 @@ impl Edge {
     fn label(&self) -> String {
         let when = if self.when.is_empty() { String::new() } else { format!("when {}", self.when) };
         let at_most = if self.at_most.is_empty() { String::new() } else { format!("at most {}x", self.at_most) };
-        [when, at_most].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+        let failure = if self.on_failure { "on failure".to_owned() } else { String::new() };
+        [failure, when, at_most].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -91,6 +94,8 @@ impl Node {
             Some(Value::Object(join)) => format!("join {}", options(join)),
             join => format!("join {}", plain(join)),
         };
+        let each = node.get("for_each").map(|list| format!("for each {}", plain(Some(list)))).unwrap_or_default();
+        let join = [join, each].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
         let mut next: Vec<Edge> = match node.get("next") {
             Some(Value::Array(edges)) => edges.iter().map(edge).collect(),
             Some(single) => vec![edge(single)],
@@ -98,40 +103,39 @@ impl Node {
         };
         if next.is_empty() {
             // A node that leads nowhere ends its branch.
-            next.push(Edge { to: DONE.to_owned(), when: String::new(), at_most: String::new() });
+            next.push(edge(&Value::from(DONE)));
         }
+        next.extend(node.get("on_failure").map(|to| Edge { on_failure: true, ..edge(to) }));
         Self { name: name.to_owned(), kind, work, join, next }
     }
 }
 
+/// The kinds of nodes: the key that makes one, and how it is drawn.
 fn work(node: &Value) -> (Kind, String) {
-    if let Some(role) = node.get("role") {
-        let work = match role.get("from") {
-            Some(from) => format!("role from {}", plain(Some(from))),
-            None => format!("role {}", plain(Some(role))),
+    for key in ["role", "router", "graph", "ask"] {
+        let Some(value) = node.get(key) else { continue };
+        return match (key, value.get("from")) {
+            ("role", Some(from)) => (Kind::Role, format!("role from {}", plain(Some(from)))),
+            ("role", None) => (Kind::Role, format!("role {}", plain(Some(value)))),
+            ("router", _) => (Kind::Router, format!("router {}", value.as_object().map(options).unwrap_or_default())),
+            ("graph", _) => (Kind::Graph, format!("graph {}", plain(Some(value)))),
+            _ => (Kind::Person, "a person answers".to_owned()),
         };
-        return (Kind::Role, work);
     }
-    if let Some(router) = node.get("router") {
-        let routes = router.as_object().map(options).unwrap_or_default();
-        return (Kind::Router, format!("router {routes}"));
-    }
-    if let Some(graph) = node.get("graph") {
-        return (Kind::Graph, format!("graph {}", plain(Some(graph))));
-    }
-    if node.get("ask").is_some() {
-        return (Kind::Person, "a person answers".to_owned());
-    }
-    let keys: Vec<&str> = node.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-    (Kind::Other, keys.into_iter().filter(|key| !matches!(*key, "next" | "join")).collect::<Vec<_>>().join(", "))
+    let keys = node.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    let keys = keys.filter(|key| !matches!(*key, "next" | "join" | "for_each" | "on_failure"));
+    (Kind::Other, keys.collect::<Vec<_>>().join(", "))
 }
 
 fn edge(edge: &Value) -> Edge {
     match edge {
-        Value::Object(_) => {
-            Edge { to: plain(edge.get("to")), when: plain(edge.get("when")), at_most: plain(edge.get("at_most")) }
-        }
-        to => Edge { to: plain(Some(to)), when: String::new(), at_most: String::new() },
+        Value::Object(_) => Edge {
+            to: plain(edge.get("to")),
+            when: plain(edge.get("when")),
+            at_most: plain(edge.get("at_most")),
+            on_failure: false,
+        },
+        to => Edge { to: plain(Some(to)), when: String::new(), at_most: String::new(), on_failure: false },
     }
 }
 
@@ -244,6 +248,27 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         insta::assert_snapshot!(shown(&hostile()));
+    }
+
+    #[test]
+    fn items_and_ways_on_failure_are_drawn() {
+        let drawing = Drawing::read(&json!({
+            "graph": "path",
+            "start": "each",
+            "nodes": {
+                "each": {"role": "critic", "for_each": "nodes.plan.json", "join": "all", "next": "done", "on_failure": "mend"},
+                "mend": {"role": "planner", "next": "done"},
+            },
+        }));
+        let shown = shown(&drawing);
+        for line in [
+            "each  role critic, join all, for each nodes.plan.json",
+            "      → mend  on failure",
+            "    n0 -.->|\"on failure\"| n1",
+            "    n0 -> n1 [label=\"on failure\", style=dashed];",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} in\n{shown}");
+        }
     }
 
     #[test]
