@@ -70,7 +70,7 @@ impl Crew {
             self.ground(&events, fork.current).await?.map_err(|why| Error::Unsuitable { task, why })?;
         let permit = self.slots.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Error::TooManyTasks(self.options.tasks))?;
-        let mut events = self.renew(events, &catalog, fork, forked);
+        let mut events = self.renew(events, &catalog, fork, &forked);
         suits(&events, &graph).map_err(|why| Error::Unsuitable { task, why })?;
         let more = events.split_off(1);
         let event = events.pop().ok_or(Error::NoTask(task))?;
@@ -107,7 +107,7 @@ impl Crew {
     }
 
     /// The old events as those of a new task.
-    fn renew(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: Forked) -> Vec<Event> {
+    fn renew(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: &Forked) -> Vec<Event> {
         let at = self.links.clock.now();
         let task = TaskId::new(at.0, rand::random());
         let Fork { request, labels, .. } = fork;
