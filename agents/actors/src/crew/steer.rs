@@ -75,6 +75,10 @@ impl Crew {
                 }
                 Err(Error::NotWaiting { task, step: step.map(str::to_owned) })
             }
+            // It may have ended meanwhile.
+            Ok(Err(Refusal::Rests)) | Err(_) if self.is_over(task).await? => {
+                Err(Error::NotWaiting { task, step: step.map(str::to_owned) })
+            }
             Ok(Err(Refusal::Rests)) | Err(_) => Err(self.rests(task)),
         }
     }
