@@ -73,8 +73,14 @@ impl Loader for ScriptLoader {
             return self.others.load(model).await;
         }
         let script = Script::read(&files::find(&model.candidates(Path::new(".")))?).map_err(|e| format!("{e:#}"))?;
-        let limits =
-            Limits { context: model.context.unwrap_or(4096), sequences: model.sequences, batch: 512, grain: 1 };
+        let limits = Limits {
+            context: model.context.unwrap_or(4096),
+            sequences: model.sequences,
+            batch: 512,
+            grain: 1,
+            rewinds: true,
+            shifts: true,
+        };
         let load = move || Ok(Scripted::new(limits, move |prompt| script.reply(prompt)));
         Handle::spawn(model.name.as_str(), Options::default(), load).await.map_err(|e| e.to_string())
     }

@@ -141,7 +141,8 @@ impl Run {
     fn finish_with(&mut self, step: &StepId, output: Output, source: Source) {
         match leave(&self.graph, &self.state, step, &output) {
             Ok(Way { took, wrote }) => {
-                let (usage, timings) = (Usage { prompt: 10, computed: 10, output: 1, ..Usage::default() }, Timings::default());
+                let (usage, timings) =
+                    (Usage { prompt: 10, computed: 10, output: 1, ..Usage::default() }, Timings::default());
                 self.note(Kind::StepFinished { step: step.clone(), output, usage, timings, took, source, wrote });
             }
             Err(way) => self.fail(step, failure(way.code(), way.to_string())),
