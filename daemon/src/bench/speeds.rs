@@ -1,5 +1,6 @@
 //! What llama.cpp itself does on this machine, with nothing around it: the limit of what any server can do.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -21,12 +22,12 @@ const TOKEN: Token = Token(1000);
 #[derive(Debug, Clone)]
 pub(super) struct Speeds {
     prompt: f64,
-    /// Of all sequences together, by how many decode at once, from one on.
-    decode: Vec<f64>,
+    /// Of all sequences together, by how many decode at once.
+    decode: BTreeMap<usize, f64>,
 }
 
 impl Speeds {
-    /// Loads the model and measures. Blocks for some ten seconds.
+    /// Loads the model and measures. Blocks for some five seconds.
     pub(super) fn measure(model: &Path, threads: u32) -> Result<Self> {
         let options = artel_llama::Options {
             path: model.to_owned(),
@@ -41,7 +42,9 @@ impl Speeds {
         };
         let mut model = Llama::load(options)?;
         let prompt = fill(&mut model)?;
-        let decode = (1..=SEQUENCES).map(|sequences| decode(&mut model, sequences)).collect::<Result<_>>()?;
+        let widths = [1, SEQUENCES / 2, SEQUENCES];
+        let decode = widths.map(|width| Ok((width as usize, decode(&mut model, width)?)));
+        let decode = decode.into_iter().collect::<Result<_>>()?;
         Ok(Self { prompt, decode })
     }
 
@@ -55,29 +58,31 @@ impl Speeds {
         f64::from(tokens) / self.decoded(at_once)
     }
 
-    /// Tokens in a second, so many sequences at once.
+    /// Tokens in a second, so many sequences at once, or the next number of them that was measured.
     pub(super) fn decoded(&self, at_once: usize) -> f64 {
-        self.decode[at_once.clamp(1, self.decode.len()) - 1]
+        let measured = self.decode.range(at_once..).next().or_else(|| self.decode.last_key_value());
+        measured.map_or(f64::NAN, |(_, speed)| *speed)
     }
 }
 
-/// Fills the cells of all sequences; tokens in a second of the second half, when all is warm.
+/// Fills the cells of all sequences; tokens in a second of the second one, when all is warm. The others get the same cells.
 fn fill(model: &mut Llama) -> Result<f64> {
     let batch = model.limits().grain.max(16) * 2;
-    let (mut seconds, mut tokens) = (0.0, 0);
-    for slot in 0..SEQUENCES {
+    let mut speed = 0.0;
+    for slot in [0, 1] {
         let began = Instant::now();
         for from in (0..FILLED).step_by(batch as usize) {
             let positions = from..(from + batch).min(FILLED);
             let entry = |position| Entry { slot: Slot(slot), position, token: TOKEN, logits: false };
             run(model, &positions.map(entry).collect::<Vec<_>>())?;
         }
-        if slot >= SEQUENCES / 2 {
-            seconds += began.elapsed().as_secs_f64();
-            tokens += FILLED;
-        }
+        speed = f64::from(FILLED) / began.elapsed().as_secs_f64();
     }
-    Ok(f64::from(tokens) / seconds)
+    let cells = model.save(Lane::BASE, Slot(0)).map_err(|e| anyhow!(e))?;
+    for slot in 2..SEQUENCES {
+        model.restore(Lane::BASE, Slot(slot), &cells).map_err(|e| anyhow!(e))?;
+    }
+    Ok(speed)
 }
 
 fn decode(model: &mut Llama, sequences: u32) -> Result<f64> {
