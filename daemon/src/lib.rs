@@ -1,7 +1,7 @@
 //! The one program, `artel`: `serve` is the daemon, `check` reads a catalog, every other verb talks to a daemon.
 //!
 //! `serve` puts the crates together: YAML becomes a catalog, GGUF files become engines, the journal is opened, the crew is
-//! started, and [`grpc`] answers for it. Types generated from the protos are known to [`grpc`] and to [`client`] alone.
+//! started, and `grpc` answers for it. Types generated from the protos are known to `grpc` and to `client` alone.
 //!
 //! The feature `rehearsal` makes a second binary, `artel-rehearsal`, for tests alone: its models can be scripts, and it can
 //! be told to die at a commit. The program that people run has nothing of it.
