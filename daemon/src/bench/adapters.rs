@@ -19,8 +19,7 @@ const AT_ONCE: usize = 4;
 /// Words before the instructions proper, each about a token.
 const PROMPT: usize = 365;
 const OUTPUT: u32 = 24;
-/// Tokens of a question and of the chat template around it.
-const QUESTION: u32 = 20;
+const WRITTEN: &str = "adapters warm: tokens written";
 
 pub(super) async fn run(
     contestant: &mut Contestant,
@@ -48,12 +47,16 @@ pub(super) async fn run(
     let longest = answers.iter().map(Answer::first).max().unwrap_or_default();
     table.note("adapters warm: longest wait for a first token", "s", name, longest.as_secs_f64());
     let right = answers.iter().zip(ADAPTERS.iter().cycle()).filter(|(answer, (_, city))| answer.text.contains(city));
+    let written = answers.iter().map(|answer| answer.output).sum::<u64>();
+    table.note(WRITTEN, "", name, written as f64);
     table.note("adapters warm: right answers of 32", "", name, right.count() as f64);
     Ok(())
 }
 
-/// Sequences of different adapters share no batch, so each decodes alone.
+/// Sequences of different adapters share no batch, so each decodes alone; the questions are the same, so of each only the last
+/// token must be computed.
 pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    let seconds = speeds.prompts(TASKS as u32 * QUESTION) + speeds.answers(TASKS as u32 * OUTPUT, 1);
+    let written = table.median(WRITTEN, "artel").unwrap_or_default();
+    let seconds = speeds.answers(written as u32, 1);
     table.limit("adapters warm: tasks", TASKS as f64 / seconds);
 }

@@ -29,6 +29,12 @@ impl Table {
         self.rows[at].values.entry(who).or_default().push(value);
     }
 
+    /// The median of a measure.
+    pub(super) fn median(&self, measure: &str, who: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.measure == measure)?;
+        Some(spread(row.values.get(who)?)[0])
+    }
+
     /// What the machine could do at best, of a measure that was noted.
     pub(super) fn limit(&mut self, measure: &str, value: f64) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.measure == measure) {

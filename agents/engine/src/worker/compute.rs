@@ -84,16 +84,20 @@ impl<B: Backend> Worker<B> {
         }
         let decodes = |s: &Sequence<B::Sampler>| s.prompt_left() == 0 && matches!(s.work, Work::Write(_));
         let seats = self.seats.taken().iter().filter(|(_, s)| decodes(s)).map(|(at, _)| *at).collect::<Vec<_>>();
+        // Tokens of each lane's next batch so far: what one sequence drafts makes the next one's drafts dearer.
+        let mut batch: HashMap<Lane, usize> = HashMap::new();
+        seats.iter().for_each(|at| *batch.entry(at.0).or_default() += 1);
         for at in &seats {
-            let beside = seats.iter().filter(|other| other.0 == at.0).count() - 1;
+            let tokens = batch.entry(at.0).or_default();
             let sequence = self.seats.get(*at).expect("it was just seen");
             let length = match self.options.drafts {
                 Drafts::Never => 0,
-                Drafts::WherePays => self.record.length(&sequence.job.flow, beside, self.prefill_cost),
+                Drafts::WherePays => self.record.length(&sequence.job.flow, *tokens - 1, self.prefill_cost),
                 Drafts::Always(tokens) => tokens.min(LONGEST),
             };
             let room = self.limits.context.saturating_sub(sequence.position() + sequence.certain());
             sequence.propose(length.min(room));
+            *tokens += sequence.drafted() as usize;
         }
     }
 
