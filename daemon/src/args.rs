@@ -1,5 +1,7 @@
 //! The command line as it is written: verbs and flags, parsed into types.
 
+mod route;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,6 +9,8 @@ use std::str::FromStr;
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 
 use crate::client::connect::Address;
+
+pub(crate) use route::{Feedback, Route};
 
 /// Where the daemon listens, and where its clients look for it.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
@@ -162,6 +166,9 @@ pub(crate) enum Workload {
     Hops,
     /// 8 sequences that share nothing: tokens in a second.
     Decode,
+    /// Decisions of the router among 8 and 200 roles, and the same as JSON that the model generates. The embedding model
+    /// must lie beside the chat model.
+    Route,
 }
 
 /// The verbs that talk to a daemon.
@@ -259,6 +266,8 @@ pub(crate) enum Task {
     Answer(Answer),
     /// Start a new task from the middle of an old one
     Fork(Fork),
+    /// Say which role would have been right for a router's decision
+    Feedback(Feedback),
     /// Draw a task's run: its steps with times, tokens and decisions
     Show {
         /// The task
@@ -371,6 +380,7 @@ pub(crate) enum Kind {
     Graph,
     Model,
     Adapter,
+    Router,
 }
 
 /// `artel graph`.
@@ -395,22 +405,6 @@ pub(crate) enum Format {
     Mermaid,
     /// For Graphviz.
     Dot,
-}
-
-/// `artel route`.
-#[derive(Debug, Flags)]
-pub(crate) struct Route {
-    /// The graph of the router node
-    #[arg(long, value_name = "NAME", requires = "node")]
-    pub(crate) graph: Option<String>,
-    /// The router node whose candidates and threshold apply
-    #[arg(long, value_name = "NAME", requires = "graph")]
-    pub(crate) node: Option<String>,
-    /// A candidate; may be repeated. Without any: the node's, or every role with examples
-    #[arg(long = "role", value_name = "NAME")]
-    pub(crate) roles: Vec<String>,
-    /// The question; `-` reads it from standard input
-    pub(crate) text: String,
 }
 
 /// A note to a task.

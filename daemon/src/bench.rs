@@ -13,6 +13,7 @@ mod overload;
 mod own;
 mod peer;
 mod roles;
+mod route;
 mod speeds;
 mod stall;
 mod table;
@@ -69,6 +70,10 @@ async fn measure(bench: &Bench) -> Result<Table> {
                 Workload::Overload => overload::run(contestant, salt, &mut table).await?,
                 Workload::Hops => hops::run(contestant, salt, &mut table).await?,
                 Workload::Decode => decode::run(contestant, salt, &mut table).await?,
+                Workload::Route => match contestant {
+                    Contestant::Own(own) => route::run(own, salt, &mut table).await?,
+                    Contestant::Peer(_) => bail!("other servers do not route: leave `--against` out"),
+                },
             }
         }
         // Whoever came first comes last.
@@ -84,8 +89,8 @@ async fn measure(bench: &Bench) -> Result<Table> {
         Workload::Stall => stall::limits(&speeds, &mut table),
         Workload::Adapters => adapters::limits(&speeds, &mut table),
         Workload::Choose => choose::limits(&speeds, &mut table),
-        // How long somebody must wait depends on who else is there.
-        Workload::Overload => {}
+        // How long somebody must wait depends on who else is there, and what a decision costs on which signals are heard.
+        Workload::Overload | Workload::Route => {}
         Workload::Hops => hops::limits(&speeds, &mut table),
         Workload::Decode => decode::limits(&speeds, &mut table),
     }

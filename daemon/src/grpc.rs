@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use artel_actors::Crew;
+use artel_journal::Feedback;
 use artel_proto::FILE_DESCRIPTOR_SET;
 use artel_proto::v1::catalog_server::CatalogServer;
 use artel_proto::v1::fleet_server::FleetServer;
@@ -42,6 +43,8 @@ pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) crew: Crew,
+    /// What people say about decisions.
+    pub(crate) feedback: Feedback,
     /// Where GGUF files are looked for.
     pub(crate) models: PathBuf,
     /// What relative paths in an applied catalog are relative to.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use artel_actors::Crew;
-use artel_journal::Journal;
+use artel_journal::{Feedback, Journal};
 use artel_roles::Catalog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
+    let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
     let loader = LlamaLoader::new(&config);
     #[cfg(feature = "rehearsal")]
     let loader = rehearsal::ScriptLoader::new(loader);
@@ -62,7 +63,8 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     let closing = CancellationToken::new();
     let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());
     let (models, draining) = (config.crew.models.clone(), CancellationToken::new());
-    let served = Served { crew: crew.clone(), models, place, draining: draining.clone(), closing: closing.clone() };
+    let (drain, close) = (draining.clone(), closing.clone());
+    let served = Served { crew: crew.clone(), feedback, models, place, draining: drain, closing: close };
     let address = listener.local_addr().context("failed to learn the address")?;
     let server = tokio::spawn(grpc::serve(served, listener));
     ready(address, json)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName};
+use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -16,6 +16,7 @@ use crate::model::{Model, Use};
 use crate::node::{Node, Value};
 use crate::problem::{Problem, Problems, Report, did_you_mean};
 use crate::role::{self, Role};
+use crate::routing::{Routing, Topic};
 use crate::schema::Schema;
 use crate::source::{self, Source};
 use crate::template::Template;
@@ -31,6 +32,8 @@ pub struct Catalog {
     models: BTreeMap<ModelName, Arc<Model>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
+    topics: BTreeMap<GraphName, Topic>,
+    routings: BTreeMap<RouterName, Arc<Routing>>,
     definitions: Vec<Definition>,
     sources: Sources,
 }
@@ -91,12 +94,13 @@ impl Catalog {
         let sources = Sources { layers };
         let mut builder = Builder::new(&sources);
         builder.models();
+        builder.routings();
         builder.roles();
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let Parts { roles, models, graphs, words, definitions } = parts;
-        Ok(Self { version, roles, models, graphs, words, definitions, sources })
+        let Parts { roles, models, graphs, words, topics, routings, definitions } = parts;
+        Ok(Self { version, roles, models, graphs, words, topics, routings, definitions, sources })
     }
 
     /// The catalog that [`Sources::to_json`] kept. It may fail if the language has changed since.
@@ -163,6 +167,17 @@ impl Catalog {
         self.words.get(graph)?.get(node)?.schema.as_ref()
     }
 
+    /// What a graph is known by to a router that chooses among graphs.
+    pub fn topic(&self, graph: &str) -> Option<&Topic> {
+        self.topics.get(graph)
+    }
+
+    /// The settings of a router; those that ship in a catalog that was kept before there were any.
+    pub fn routing(&self, name: Option<&RouterName>) -> Arc<Routing> {
+        let found = self.routings.get(name.map_or(crate::routing::DEFAULT, RouterName::as_str));
+        found.cloned().unwrap_or_else(crate::shipped::routing)
+    }
+
     /// Every definition with its YAML, by kind and name.
     pub fn definitions(&self) -> &[Definition] {
         &self.definitions
@@ -179,6 +194,8 @@ struct Parts {
     models: BTreeMap<ModelName, Arc<Model>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
+    topics: BTreeMap<GraphName, Topic>,
+    routings: BTreeMap<RouterName, Arc<Routing>>,
     definitions: Vec<Definition>,
 }
 
@@ -191,14 +208,24 @@ struct Builder<'s> {
     roles: BTreeMap<RoleName, Arc<Role>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
+    topics: BTreeMap<GraphName, Topic>,
+    routings: BTreeMap<RouterName, Arc<Routing>>,
 }
 
 impl<'s> Builder<'s> {
     fn new(sources: &'s Sources) -> Self {
         let mut reports = Vec::new();
         let documents = Documents::read(sources, &mut reports);
-        let (models, roles, graphs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { reports, documents, models, roles, graphs, words: BTreeMap::new() }
+        Self {
+            reports,
+            documents,
+            models: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            graphs: BTreeMap::new(),
+            words: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            routings: BTreeMap::new(),
+        }
     }
 
     fn models(&mut self) {
@@ -208,6 +235,23 @@ impl<'s> Builder<'s> {
             let Some(fields) = fields(document, report) else { continue };
             if let Some(model) = Model::decode(&name, fields, report) {
                 self.models.insert(name, Arc::new(model));
+            }
+        }
+    }
+
+    /// After the models, since a chat model may be named.
+    fn routings(&mut self) {
+        for document in self.documents.of(Kind::Router) {
+            let report = &mut self.reports[document.source];
+            let Ok(name) = RouterName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            let declared = self.documents.names(Kind::Model);
+            let known = |model: &str| match self.models.get(model) {
+                Some(model) => Some(model.use_ == Use::Chat),
+                None => declared.contains(model).then_some(true),
+            };
+            if let Some(routing) = Routing::decode(fields, known, report) {
+                self.routings.insert(name, Arc::new(routing));
             }
         }
     }
@@ -243,6 +287,7 @@ impl<'s> Builder<'s> {
         let unread = self.documents.names(Kind::Model).len() > self.models.len();
         let runs: BTreeMap<String, BTreeSet<String>> =
             self.documents.of(Kind::Graph).map(|document| (document.name.clone(), inner_graphs(document))).collect();
+        let routers = self.documents.names(Kind::Router);
         let declared_graphs = self.documents.names(Kind::Graph);
         let complete = self.roles.len() == roles.len();
         let embedding = unread || self.models.values().any(|model| model.use_ == Use::Embedding);
@@ -253,6 +298,7 @@ impl<'s> Builder<'s> {
             let Some(fields) = fields(document, report) else { continue };
             let known = Known {
                 roles: &roles,
+                routers: &routers,
                 with_examples: &with_examples,
                 complete,
                 embedding,
@@ -261,7 +307,8 @@ impl<'s> Builder<'s> {
                 runs: &runs,
             };
             let draft = graph::decode(&name, fields, &known, report);
-            if let Some(graph::Draft { graph, words }) = draft {
+            if let Some(graph::Draft { graph, words, topic }) = draft {
+                self.topics.insert(name.clone(), topic);
                 built.insert(name.clone(), Arc::new(graph));
                 self.words.insert(name, words);
             }
@@ -273,6 +320,10 @@ impl<'s> Builder<'s> {
     fn uses(&self, kind: Kind, name: &str) -> BTreeSet<(Kind, String)> {
         match kind {
             Kind::Model => BTreeSet::new(),
+            Kind::Router => {
+                let label = self.routings.get(name).and_then(|routing| routing.label_model.as_ref());
+                label.map(|model| (Kind::Model, model.to_string())).into_iter().collect()
+            }
             Kind::Role => self.roles.get(name).map(|role| (Kind::Model, role.model.to_string())).into_iter().collect(),
             Kind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
@@ -288,8 +339,8 @@ impl<'s> Builder<'s> {
         if !problems.is_empty() {
             return Err(Problems::new(problems, omitted));
         }
-        let Self { roles, models, graphs, words, .. } = self;
-        Ok(Parts { roles, models, graphs, words, definitions })
+        let Self { roles, models, graphs, words, topics, routings, .. } = self;
+        Ok(Parts { roles, models, graphs, words, topics, routings, definitions })
     }
 }
 

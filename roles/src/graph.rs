@@ -4,6 +4,7 @@ mod ask;
 mod edge;
 mod fault;
 mod how;
+mod router;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ use crate::catalog::Kind;
 use crate::decode::{Fields, choice, duration, integer, list, name, text, wrong};
 use crate::node::{Entry, Node, Style, Value};
 use crate::problem::{Report, did_you_mean, shown};
+use crate::role::texts;
+use crate::routing::Topic;
 use crate::schema::Schema;
 use crate::template::Template;
 use fault::{Names, Places, Spot};
@@ -35,6 +38,8 @@ const MAX_FALLBACK: usize = 4000;
 pub(crate) struct Known<'a> {
     /// Every role that is defined, well or badly.
     pub(crate) roles: &'a BTreeSet<RoleName>,
+    /// Every router's settings that are defined, well or badly.
+    pub(crate) routers: &'a BTreeSet<String>,
     /// The roles that have examples.
     pub(crate) with_examples: &'a [RoleName],
     /// Whether every role could be read.
@@ -53,6 +58,8 @@ pub(crate) struct Known<'a> {
 pub(crate) struct Draft {
     pub(crate) graph: Graph,
     pub(crate) words: BTreeMap<NodeName, Words>,
+    /// What a router that chooses among graphs knows of it.
+    pub(crate) topic: Topic,
 }
 
 /// What a node says in its place, and what it wants to hear.
@@ -83,6 +90,8 @@ pub(crate) fn decode(
 ) -> Option<Draft> {
     let mut f = fields;
     let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
+    let examples = f.get("examples").map(|n| texts(n, "`examples`", 256, 2000, report)).unwrap_or_default();
+    let keywords = f.get("keywords").map(|n| texts(n, "`keywords`", 256, 100, report)).unwrap_or_default();
     let start = f.need("start", report).and_then(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
     let result = f.get("result").map(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
     let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
@@ -118,7 +127,10 @@ pub(crate) fn decode(
     };
     let known = Names { nodes: &names, values: parts.values.keys().cloned().collect() };
     match Graph::new(parts) {
-        Ok(graph) => description.map(|_| Draft { graph, words }),
+        Ok(graph) => description.map(|description| {
+            let topic = Topic { description, examples, keywords };
+            Draft { graph, words, topic }
+        }),
         Err(faults) => {
             faults.iter().for_each(|fault| places.report(fault, &known, report));
             None
@@ -131,9 +143,9 @@ pub(crate) fn uses(work: &Work) -> Vec<(Kind, String)> {
     let role = |role: &RoleName| (Kind::Role, role.to_string());
     match work {
         Work::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
+        Work::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | Work::Ask(_) => Vec::new(),
         Work::Router(router) => router.roles.iter().chain(&router.otherwise).map(role).collect(),
         Work::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
-        Work::Role { role: RoleRef::From(_), .. } | Work::Ask(_) => Vec::new(),
     }
 }
 

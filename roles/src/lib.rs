@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cases;
 mod catalog;
 mod decode;
 mod file;
@@ -21,6 +22,7 @@ mod model;
 mod node;
 mod problem;
 mod role;
+pub mod routing;
 mod schema;
 mod settings;
 pub mod shipped;
@@ -28,10 +30,12 @@ pub mod source;
 pub mod template;
 mod yaml;
 
+pub use cases::Case;
 pub use catalog::{Catalog, Definition, Kind, Sources};
 pub use model::{Cache, Model, Speculation, Use};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Snippet, nearest};
 pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};
+pub use routing::{Routing, Topic};
 pub use schema::Schema;
 pub use settings::Settings;
 pub use source::Source;

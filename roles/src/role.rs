@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use artel_task::event::Class;
-use artel_task::{ModelName, RoleName};
+use artel_task::{Condition, ModelName, RoleName};
 
 use crate::decode::{Fields, choice, duration, integer, items, name, number, text};
 use crate::node::{Node, Span, Value};
@@ -21,6 +21,10 @@ pub struct Role {
     pub description: String,
     /// Requests that belong to it, which routers compare.
     pub examples: Vec<String>,
+    /// Words that speak for it, which routers look for.
+    pub keywords: Vec<String>,
+    /// When a router need not think: it sees what the router reads as `task.input`.
+    pub when: Option<Condition>,
     /// The model that it runs on, which exists and is for chat.
     pub model: ModelName,
     /// The adapter over that model.
@@ -142,6 +146,8 @@ impl Role {
         let mut f = fields;
         let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
         let examples = f.get("examples").map(|n| texts(n, "`examples`", 256, 2000, report)).unwrap_or_default();
+        let keywords = f.get("keywords").map(|n| texts(n, "`keywords`", 256, 100, report)).unwrap_or_default();
+        let when = f.get("when").map(|n| crate::routing::rule(n, report));
         let model = f.need("model", report);
         let model = model.and_then(|n| Some((name(n, "a model", ModelName::parse, report)?, n.span)));
         let adapter = f.get("adapter").map(|n| adapter(n, report));
@@ -160,6 +166,8 @@ impl Role {
             name: role.clone(),
             description: description?,
             examples,
+            keywords,
+            when: when.flatten(),
             model,
             adapter: adapter.flatten(),
             prompt: prompt?,
@@ -174,7 +182,7 @@ impl Role {
     }
 }
 
-fn texts(node: &Node, what: &str, most: usize, longest: usize, report: &mut Report<'_>) -> Vec<String> {
+pub(crate) fn texts(node: &Node, what: &str, most: usize, longest: usize, report: &mut Report<'_>) -> Vec<String> {
     let nodes = items(node, what, most, report).unwrap_or_default();
     let item = format!("an item of {what}");
     nodes.iter().filter_map(|n| text(n, &item, 1..=longest, report)).collect()

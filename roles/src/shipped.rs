@@ -1,5 +1,8 @@
 //! The catalog that ships, embedded in the program.
 
+use std::sync::{Arc, OnceLock};
+
+use crate::routing::Routing;
 use crate::source::Source;
 
 macro_rules! definitions {
@@ -24,6 +27,7 @@ definitions![
     "roles/planner.yaml",
     "roles/rag.yaml",
     "roles/transformers.yaml",
+    "routers/default.yaml",
 ];
 
 /// The shipped layer.
@@ -31,6 +35,13 @@ pub fn sources() -> Vec<Source> {
     let source =
         |(path, text): &(&str, &str)| Source { path: format!("shipped/{path}"), dir: None, text: (*text).to_owned() };
     FILES.iter().map(source).collect()
+}
+
+/// The shipped settings of routers.
+pub(crate) fn routing() -> Arc<Routing> {
+    static SHIPPED: OnceLock<Arc<Routing>> = OnceLock::new();
+    let read = || crate::Catalog::shipped().routing(None);
+    SHIPPED.get_or_init(read).clone()
 }
 
 #[cfg(test)]

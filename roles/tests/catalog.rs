@@ -236,3 +236,43 @@ fn a_graph_says_who_is_asked_what_is_mapped_and_how_hard_it_is_tried() {
     let named = |kind, name: &str| (kind, name.to_owned());
     assert_eq!(uses, [named(Kind::Role, "gguf"), named(Kind::Role, "lora"), named(Kind::Graph, "inner")]);
 }
+
+#[test]
+fn routers_say_how_many_they_choose_and_by_what() {
+    let graph = |router: &str, second: &str| {
+        format!(
+            "graph: two\ndescription: x\nstart: pick\nnodes:\n  pick: {{router: {{roles: [gpu, rag, lora], {router}}}, next: \
+             [a, b]}}\n  a: {{role: {{from: pick}}, next: done}}\n  b: {{role: {{from: pick, rank: {second}}}, next: done}}\n"
+        )
+    };
+    let parse = |text: String| {
+        let source = Source { path: "g.yaml".to_owned(), dir: None, text };
+        Catalog::parse(vec![shipped::sources(), vec![source]]).map_err(|problems| problems.to_string())
+    };
+    assert!(parse(graph("best: 2, signals: [keyword, rule], settings: default", "2")).is_ok());
+    for (router, rank, complaint) in [
+        ("best: 2", "3", "takes role number 3 of `pick`, which chooses 2"),
+        ("best: 4", "2", "`best` is a whole number from 1 to 3"),
+        ("signals: [smell]", "1", "`smell`"),
+        ("settings: defualt", "1", "did you mean `default`"),
+    ] {
+        let problems = parse(graph(router, rank)).unwrap_err();
+        assert!(problems.contains(complaint), "{complaint} in {problems}");
+    }
+}
+
+#[test]
+fn a_rule_that_sees_nothing_is_refused_on_load() {
+    let role = |when: &str| {
+        let text = format!("role: r\ndescription: x\nmodel: smollm2\nprompt: x\nwhen: '{when}'\n");
+        let source = Source { path: "r.yaml".to_owned(), dir: None, text };
+        Catalog::parse(vec![shipped::sources(), vec![source]]).map_err(|problems| problems.to_string())
+    };
+    let catalog = role("task.input.matches(\"(?i)gpu\")").unwrap();
+    let when = catalog.role("r").unwrap().when.clone().unwrap();
+    assert_eq!(artel_roles::routing::holds(&when, "My GPU"), Ok(true));
+    assert_eq!(artel_roles::routing::holds(&when, "My dog"), Ok(false));
+    for bad in ["task.inptu == \"x\"", "input == \"x\"", "size(task.input)", "task.input.matches("] {
+        assert!(role(bad).is_err(), "{bad}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod fork;
 mod resume;
+mod route;
 mod steer;
 mod submission;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use artel_journal::{Acceptance, Filter, Journal, Page, Summary};
 use artel_roles::{Catalog, Model};
-use artel_task::event::{Decision, Failure};
+use artel_task::event::Failure;
 use artel_task::{CatalogVersion, Event, GraphName, Seq, TaskId};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{Semaphore, watch};
@@ -21,14 +22,13 @@ use tokio_util::task::TaskTracker;
 use crate::Loader;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::conductor::{ask, history};
+use crate::conductor::history;
 use crate::feed::{Feeds, Watch};
 use crate::keeper::{self, EngineReport};
-use crate::router::Question;
 use crate::supervisor::{Begin, Links, Message, Supervisor};
 
 pub use fork::Fork;
-pub use submission::{Candidates, Submission, Target};
+pub use submission::{Candidates, Listening, Submission, Target};
 
 /// How long engines may take to end when the daemon stops: a batch of a large model on a slow machine.
 const ENGINES_END: Duration = Duration::from_secs(10);
@@ -40,7 +40,8 @@ pub struct Options {
     pub tasks: usize,
     /// Where model and adapter files are looked for, beside the directories of the YAML files that name them.
     pub models: PathBuf,
-    /// The graph of tasks that name neither graph nor role; by default `mentor`.
+    /// The graph of tasks that name neither graph nor role; by default `mentor`. If it is `auto`, and there is no such
+    /// graph, the router chooses among the graphs that have examples.
     pub graph: Option<GraphName>,
     /// What time it is.
     pub clock: Clock,
@@ -252,10 +253,12 @@ impl Crew {
         }
         self.is_open()?;
         let catalog = self.catalog();
-        let (graph, role) = submission::target(&submission.target, &catalog, self.options.graph.as_ref())?;
+        let (target, decision) = self.choose_graph(&submission, &catalog).await?;
+        let target = target.as_ref().unwrap_or(&submission.target);
+        let (graph, role) = submission::target(target, &catalog, self.options.graph.as_ref())?;
         let permit = self.slots.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Error::TooManyTasks(self.options.tasks))?;
-        let event = submission::accepted(submission, &graph, role, catalog.version(), self.links.clock.now());
+        let event = submission::accepted(submission, &graph, role, catalog.version(), decision, self.links.clock.now());
         match self.links.journal.accept(event.clone()).await? {
             Acceptance::Known(task) => Ok(task),
             Acceptance::New => {
@@ -355,19 +358,6 @@ impl Crew {
         *self.catalog.write().expect("nothing panics while it holds the catalog") = catalog.clone();
         self.supervisor.cast(Message::Serve(catalog.clone())).map_err(|_| Error::Ended)?;
         Ok(catalog)
-    }
-
-    /// What the router would decide; nothing is journalled.
-    ///
-    /// # Errors
-    /// [`Error::NoRole`], [`Error::NoGraph`], [`Error::NoRouter`], [`Error::NoCandidates`], [`Error::Failed`].
-    pub async fn preview(&self, question: String, candidates: Candidates) -> Result<Decision, Error> {
-        self.is_open()?;
-        let catalog = self.catalog();
-        let (candidates, confidence, otherwise) = candidates.resolve(&catalog)?;
-        let model = catalog.embedding_model().cloned().ok_or(Error::NoCandidates)?;
-        let question = Question { text: question, candidates, confidence, otherwise, model };
-        ask(&self.supervisor, question).await.map_err(Error::Failed)
     }
 
     /// Every model of the catalog with its engine, by name.

@@ -47,7 +47,7 @@ mod tests;
 
 pub use clock::Clock;
 pub use conductor::Answer;
-pub use crew::{Candidates, Crew, Error, Fork, Options, Submission, Target};
+pub use crew::{Candidates, Crew, Error, Fork, Listening, Options, Submission, Target};
 pub use feed::{Live, Stage, Watch};
 pub use keeper::{EngineReport, EngineState};
 pub use loader::Loader;

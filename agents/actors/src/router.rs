@@ -1,27 +1,39 @@
-//! The router: which role a question belongs to.
+//! The router: which role, or which graph, a question belongs to.
 //!
-//! One signal so far: the cosine similarity between the embedding of the question and those of each candidate's description
-//! and examples, from the catalog's embedding model. A role's score is the mean of its two best similarities: one close
-//! example is a hint, two are a pattern. The confidence is the winner's score.
+//! Candidates are scored, never generated: whatever a question says, the winner is one of them. Each [`Signal`] gives every
+//! candidate a number, and "none of them" too; [`Routing::chances`] turns the numbers into probabilities, of which the winner's is
+//! the confidence. Nothing is learned for a single role, so that a new one is routable at once.
+//!
+//! | signal | what it says of a candidate | module |
+//! |---|---|---|
+//! | `rule` | whether its `when` holds; those for which it does leave the others no chance | here |
+//! | `embedding` | the mean cosine of its three nearest texts | [`nearest`] |
+//! | `linear` | a ridge regression over the embeddings of all texts, solved in closed form | [`linear`] |
+//! | `keyword` | BM25 over its description, examples and keywords | [`keyword`] |
+//! | `label` | the log-probability of its name, without that after a question that says nothing | [`label`] |
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+mod keyword;
+mod label;
+mod linear;
+mod nearest;
+mod prepared;
+mod said;
+
+use std::sync::Arc;
 use std::time::Instant;
 
-use artel_engine::Embedded;
-use artel_roles::{Model, Role};
+use artel_roles::{Catalog, Model, Role, Routing, Topic, routing};
 use artel_task::RoleName;
-use artel_task::event::{Code, Decision, Failure, Score};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call};
+use artel_task::event::{Code, Decision, Failure, Nobody, Score, Signal};
+use artel_task::graph::Router as Node;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::keeper;
 use crate::report::failure;
+use prepared::{Memory, Prepared};
+use said::Said;
 
-/// Embedded texts that are kept: all examples of some hundred roles.
-const MAX_VECTORS: usize = 16_384;
-/// Texts that are embedded at once: between two chunks a decision that nobody waits for is given up, and others go on.
-const CHUNK: usize = 8;
-/// Characters of a question that are embedded: about what an embedding model's context holds.
+/// Characters of a question that are looked at: about what an embedding model's context holds.
 const MAX_QUESTION: usize = 4_000;
 
 /// Decides; each decision runs in a task of its own, so that none waits for another.
@@ -29,42 +41,140 @@ pub(crate) struct Router;
 
 /// What a router is asked.
 pub(crate) enum Message {
-    /// Answers with a decision, made with the embedding engine of this keeper.
-    Decide(Box<Question>, ActorRef<keeper::Message>, RpcReplyPort<Result<Decision, Failure>>),
+    /// Answers with a decision, made with the engines of these keepers.
+    Decide(Box<Question>, Keepers, RpcReplyPort<Result<Decision, Failure>>),
     /// Panic, as a fault of ours would.
     #[cfg(test)]
     Panic,
+}
+
+/// Who keeps the engines that a decision needs.
+#[derive(Clone)]
+pub(crate) struct Keepers {
+    pub(crate) embedding: ActorRef<keeper::Message>,
+    /// That of the model which [`Question::label`] names.
+    pub(crate) label: Option<ActorRef<keeper::Message>>,
 }
 
 /// A question and who may take it.
 pub(crate) struct Question {
     pub(crate) text: String,
     /// At least one.
-    pub(crate) candidates: Vec<Arc<Role>>,
+    pub(crate) candidates: Vec<Candidate>,
     pub(crate) confidence: f64,
     pub(crate) otherwise: Option<RoleName>,
-    /// What compares them.
+    /// How many are chosen; 0 means one, of which no list is made.
+    pub(crate) best: u32,
+    /// What the signals are worth.
+    pub(crate) routing: Arc<Routing>,
+    /// The signals to ask, if not those that `routing` weighs.
+    pub(crate) signals: Vec<Signal>,
+    /// What compares texts.
     pub(crate) model: Arc<Model>,
+    /// What scores labels, if that signal is asked.
+    pub(crate) label: Option<Arc<Model>>,
 }
 
-/// What a router has learned.
-#[derive(Default)]
-pub(crate) struct Memory {
-    vectors: Mutex<Vectors>,
-    learning: tokio::sync::Mutex<()>,
+/// Who may take a question.
+#[derive(Debug, Clone)]
+pub(crate) enum Candidate {
+    Role(Arc<Role>),
+    /// A graph, by its name, which has the form of a role's.
+    Graph(RoleName, Arc<Topic>),
 }
 
-impl Memory {
-    fn vectors(&self) -> MutexGuard<'_, Vectors> {
-        self.vectors.lock().expect("nothing panics while it holds the vectors")
+impl Candidate {
+    pub(crate) fn name(&self) -> &RoleName {
+        match self {
+            Self::Role(role) => &role.name,
+            Self::Graph(name, _) => name,
+        }
+    }
+
+    fn description(&self) -> &String {
+        match self {
+            Self::Role(role) => &role.description,
+            Self::Graph(_, topic) => &topic.description,
+        }
+    }
+
+    /// What is compared with questions.
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        let examples = match self {
+            Self::Role(role) => &role.examples,
+            Self::Graph(_, topic) => &topic.examples,
+        };
+        std::iter::once(self.description()).chain(examples)
+    }
+
+    fn keywords(&self) -> &[String] {
+        match self {
+            Self::Role(role) => &role.keywords,
+            Self::Graph(_, topic) => &topic.keywords,
+        }
+    }
+
+    /// Whether its own rule gives it this text. A rule that fails on the text does not hold: nobody waits for a person
+    /// to mend it.
+    fn claims(&self, text: &str) -> bool {
+        let Self::Role(role) = self else { return false };
+        let Some(when) = &role.when else { return false };
+        routing::holds(when, text).unwrap_or_else(|error| {
+            tracing::warn!(role = %role.name, %error, "a rule was passed over");
+            false
+        })
+    }
+
+    /// Whether both are the same definition of the same catalog, or graphs that say the same.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Role(one), Self::Role(other)) => Arc::ptr_eq(one, other) || one == other,
+            (Self::Graph(one, about), Self::Graph(other, same)) => one == other && about == same,
+            _ => false,
+        }
     }
 }
 
-/// Vectors of texts, by one model: another model's would mean nothing beside them.
-#[derive(Default)]
-struct Vectors {
-    model: Option<Arc<Model>>,
-    known: HashMap<String, Arc<[f32]>>,
+impl Question {
+    /// What a router node asks about a text; `None` if the catalog has no model that compares texts.
+    pub(crate) fn of(text: String, candidates: Vec<Candidate>, node: &Node, catalog: &Catalog) -> Option<Self> {
+        let routing = catalog.routing(node.settings.as_ref());
+        let listens = |signal: &Signal| *signal == Signal::Label;
+        let labels = if node.signals.is_empty() {
+            routing.signals.keys().any(listens)
+        } else {
+            node.signals.iter().any(listens)
+        };
+        let label = routing.label_model.as_ref().filter(|_| labels);
+        Some(Self {
+            text,
+            candidates,
+            confidence: node.confidence,
+            otherwise: node.otherwise.clone(),
+            best: node.best,
+            label: label.and_then(|name| catalog.model(name.as_str()).cloned()),
+            routing,
+            signals: node.signals.clone(),
+            model: catalog.embedding_model()?.clone(),
+        })
+    }
+
+    /// The signals that are asked, rules aside.
+    fn asked(&self) -> Vec<Signal> {
+        let own = || self.routing.signals.keys().copied().collect();
+        let asked: Vec<Signal> = if self.signals.is_empty() { own() } else { self.signals.clone() };
+        let can = |signal: &Signal| match signal {
+            Signal::Rule => false,
+            Signal::Label => self.label.is_some(),
+            _ => true,
+        };
+        asked.into_iter().filter(can).collect()
+    }
+
+    /// Whether rules are listened to: always, unless signals were named and rules were not.
+    fn has_rules(&self) -> bool {
+        self.signals.is_empty() || self.signals.contains(&Signal::Rule)
+    }
 }
 
 impl Actor for Router {
@@ -83,10 +193,10 @@ impl Actor for Router {
         memory: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Decide(question, keeper, reply) => {
+            Message::Decide(question, keepers, reply) => {
                 let memory = memory.clone();
                 tokio::spawn(async move {
-                    let decision = decide(*question, &keeper, &memory, || !reply.is_closed()).await;
+                    let decision = decide(*question, &keepers, &memory, || !reply.is_closed()).await;
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(decision);
                 });
@@ -100,117 +210,116 @@ impl Actor for Router {
 
 async fn decide(
     question: Question,
-    keeper: &ActorRef<keeper::Message>,
+    keepers: &Keepers,
     memory: &Memory,
     wanted: impl Fn() -> bool,
 ) -> Result<Decision, Failure> {
     let began = Instant::now();
-    let engine = keeper::unwrap(call!(keeper, keeper::Message::Engine))?;
-    let (near, learned) = learn(&engine, &question, memory, wanted).await?;
-    let asked: String = question.text.chars().take(MAX_QUESTION).collect();
-    let embedded = embed(&engine, vec![asked]).await?;
-    let scores = rank(&embedded.vectors[0], &question.candidates, &near);
-    let best = scores.first().ok_or_else(|| failure(Code::Router, "there is no candidate"))?;
-    let unsure = best.score < question.confidence;
+    if question.candidates.is_empty() {
+        return Err(failure(Code::Router, "there is no candidate"));
+    }
+    let text: String = question.text.chars().take(MAX_QUESTION).collect();
+    let asked = question.asked();
+    let (prepared, learned) = memory.prepare(&question, &asked, keepers, wanted).await?;
+    let mut tokens = learned;
+    let mut said = listen(&prepared, &text, &asked, keepers, &mut tokens).await?;
+    if question.has_rules() {
+        let claims = question.candidates.iter().map(|candidate| candidate.claims(&text)).collect();
+        said.claim(claims);
+    }
+    Ok(Decision { learned, ..conclude(&question, &asked, &said, tokens, began) })
+}
+
+/// What every signal that is asked says of every candidate.
+async fn listen(
+    prepared: &Prepared,
+    text: &str,
+    asked: &[Signal],
+    keepers: &Keepers,
+    tokens: &mut u32,
+) -> Result<Said, Failure> {
+    let mut said = Said::of(prepared.candidates.len());
+    if asked.contains(&Signal::Keyword) {
+        said.add(Signal::Keyword, prepared.keywords.scores(text), 0.0);
+    }
+    if let Some(vectors) = &prepared.vectors
+        && needs_vectors(asked)
+    {
+        let embedded = nearest::embed(&keepers.embedding, vec![text.to_owned()]).await?;
+        *tokens += embedded.tokens;
+        let vector = &embedded.vectors[0];
+        if asked.contains(&Signal::Embedding) {
+            let (candidates, nobody) = vectors.nearest(vector);
+            said.add(Signal::Embedding, candidates, nobody);
+        }
+        if asked.contains(&Signal::Linear)
+            && let Some(linear) = &vectors.linear
+        {
+            let mut scores = linear.scores(vector);
+            let nobody = scores.pop().unwrap_or_default();
+            said.add(Signal::Linear, scores, nobody);
+        }
+    }
+    if asked.contains(&Signal::Label)
+        && let Some(keeper) = &keepers.label
+    {
+        let (mut scores, computed) = prepared.labels.scores(keeper, text).await?;
+        *tokens += computed;
+        let nobody = scores.pop().unwrap_or_default();
+        said.add(Signal::Label, scores, nobody);
+    }
+    Ok(said)
+}
+
+/// Whether the question must be embedded.
+fn needs_vectors(asked: &[Signal]) -> bool {
+    asked.iter().any(|signal| matches!(signal, Signal::Embedding | Signal::Linear))
+}
+
+fn conclude(question: &Question, asked: &[Signal], said: &Said, tokens: u32, began: Instant) -> Decision {
+    let (chances, nobody) = question.routing.chances(asked, &said.candidates, &said.nobody);
+    let name = |at: usize| question.candidates[at].name().clone();
+    let mut order: Vec<usize> = (0..chances.len()).collect();
+    // Candidates of equal chances keep their order.
+    order.sort_by(|a, b| chances[*b].total_cmp(&chances[*a]));
+    let ranked: Vec<RoleName> = order.iter().map(|at| name(*at)).collect();
+    let scores =
+        order.iter().map(|at| Score { role: name(*at), score: chances[*at], signals: said.candidates[*at].clone() });
+    let best = chances[order[0]];
+    let margin = best - order.get(1).map_or(nobody, |second| chances[*second]);
     let (role, otherwise) = match &question.otherwise {
-        Some(role) if unsure => (role.clone(), true),
-        _ => (best.role.clone(), false),
+        Some(role) if best < question.confidence => (role.clone(), true),
+        _ => (ranked[0].clone(), false),
     };
-    let (confidence, took, tokens) = (best.score, began.elapsed(), learned + embedded.tokens);
-    Ok(Decision { role, confidence, otherwise, signal: "embedding".to_owned(), scores, took, tokens })
-}
-
-/// What a role is known by.
-fn texts(role: &Role) -> impl Iterator<Item = &String> {
-    std::iter::once(&role.description).chain(&role.examples)
-}
-
-/// The vectors of each candidate's texts, and the tokens that it took to embed those that were not known. One question
-/// learns at a time: those that come meanwhile find what it learned.
-async fn learn(
-    engine: &artel_engine::Handle,
-    question: &Question,
-    memory: &Memory,
-    wanted: impl Fn() -> bool,
-) -> Result<(Vec<Vec<Arc<[f32]>>>, u32), Failure> {
-    let _learning = memory.learning.lock().await;
-    let all: BTreeSet<&String> = question.candidates.iter().flat_map(|role| texts(role)).collect();
-    let mut known: HashMap<&str, Arc<[f32]>> = {
-        let mut vectors = memory.vectors();
-        vectors.be_of(&question.model);
-        all.iter().filter_map(|text| Some((text.as_str(), vectors.known.get(*text)?.clone()))).collect()
+    let signal = match (said.claimed(), asked) {
+        (1, _) => Signal::Rule.to_string(),
+        (0, [alone]) => alone.to_string(),
+        _ => "combined".to_owned(),
     };
-    let missing: Vec<&String> = all.into_iter().filter(|text| !known.contains_key(text.as_str())).collect();
-    let mut tokens = 0;
-    for texts in missing.chunks(CHUNK) {
-        if !wanted() {
-            return Err(failure(Code::Timeout, "nobody waits for the decision any more"));
-        }
-        let embedded = embed(engine, texts.iter().map(|text| (*text).clone()).collect()).await?;
-        tokens += embedded.tokens;
-        let mut vectors = memory.vectors();
-        for (text, vector) in texts.iter().zip(embedded.vectors) {
-            let vector: Arc<[f32]> = vector.into();
-            known.insert(text, vector.clone());
-            vectors.known.insert((*text).clone(), vector);
-        }
-    }
-    let of = |role: &Arc<Role>| texts(role).filter_map(|text| known.get(text.as_str()).cloned()).collect();
-    Ok((question.candidates.iter().map(of).collect(), tokens))
-}
-
-impl Vectors {
-    /// Forgets what another model said, and everything when it has become too much.
-    fn be_of(&mut self, model: &Arc<Model>) {
-        if self.model.as_ref() != Some(model) || self.known.len() > MAX_VECTORS {
-            *self = Self { model: Some(model.clone()), known: HashMap::new() };
-        }
+    Decision {
+        roles: several(&role, &ranked, question.best),
+        role,
+        graphs: matches!(question.candidates[0], Candidate::Graph(..)),
+        confidence: best,
+        margin,
+        otherwise,
+        signal,
+        scores: scores.collect(),
+        none: Some(Nobody { score: nobody, signals: said.nobody.clone() }),
+        took: began.elapsed(),
+        tokens,
+        learned: 0,
     }
 }
 
-async fn embed(engine: &artel_engine::Handle, texts: Vec<String>) -> Result<Embedded, Failure> {
-    engine.embed(texts).await.map_err(|e| failure(Code::ModelUnavailable, format!("embedding failed: {e}")))
-}
-
-/// Best first; candidates of equal score keep their order.
-fn rank(question: &[f32], roles: &[Arc<Role>], near: &[Vec<Arc<[f32]>>]) -> Vec<Score> {
-    let score = |(role, near): (&Arc<Role>, &Vec<Arc<[f32]>>)| Score {
-        role: role.name.clone(),
-        score: best_two(near.iter().map(|vector| cosine(question, vector))),
-    };
-    let mut scores: Vec<Score> = roles.iter().zip(near).map(score).collect();
-    scores.sort_by(|a, b| b.score.total_cmp(&a.score));
-    scores
-}
-
-fn best_two(similarities: impl Iterator<Item = f64>) -> f64 {
-    let (mut first, mut second) = (0.0f64, None);
-    for (at, s) in similarities.map(|s| s.clamp(0.0, 1.0)).enumerate() {
-        if at == 0 {
-            first = s;
-        } else if s > first {
-            second = Some(first);
-            first = s;
-        } else if second.is_none_or(|second| s > second) {
-            second = Some(s);
-        }
+/// The several best, whoever was chosen first: always as many as were asked for, so that every branch has its role.
+fn several(first: &RoleName, ranked: &[RoleName], best: u32) -> Vec<RoleName> {
+    if best == 0 {
+        return Vec::new();
     }
-    second.map_or(first, |second| (first + second) / 2.0)
-}
-
-/// Both are unit vectors.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    let others = ranked.iter().filter(|role| *role != first);
+    std::iter::once(first).chain(others).take(best as usize).cloned().collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_close_examples_beat_one() {
-        assert!(best_two([0.1, 0.7, 0.6].into_iter()) > best_two([0.8, 0.1, 0.2].into_iter()));
-        assert!((best_two([0.5].into_iter()) - 0.5).abs() < 1e-9);
-        assert!(best_two(std::iter::empty()).abs() < 1e-9);
-    }
-}
+mod tests;

@@ -229,10 +229,10 @@ impl State {
         question: Box<Question>,
         reply: RpcReplyPort<Result<Decision, Failure>>,
     ) {
-        match (self.keeper(me, &question.model).await, self.router(me).await) {
-            (Ok(keeper), Ok(router)) => {
+        match (self.router_keepers(me, &question).await, self.router(me).await) {
+            (Ok(keepers), Ok(router)) => {
                 // A router that has just died drops the port, which whoever asked notices.
-                let _ = router.cast(router::Message::Decide(question, keeper, reply));
+                let _ = router.cast(router::Message::Decide(question, keepers, reply));
             }
             (Err(error), _) | (_, Err(error)) => answer(reply, Err(failure(Code::Internal, error.to_string()))),
         }

@@ -3,4 +3,5 @@
 mod crew;
 mod language;
 mod panics;
+mod routing;
 mod stage;

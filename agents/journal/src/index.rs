@@ -225,7 +225,7 @@ fn same(known: Result<&(TaskId, Accepted), &Error>, accepted: &Accepted) -> Resu
 
 /// Whatever the client chose counts; the catalog is whichever held at the time.
 fn asks_the_same(one: &Accepted, other: &Accepted) -> bool {
-    let Accepted { graph, role, input, class, labels, forked, catalog: _, request: _ } = one;
+    let Accepted { graph, role, input, class, labels, forked, catalog: _, request: _, decision: _ } = one;
     (graph, role, input, class, labels, forked)
         == (&other.graph, &other.role, &other.input, &other.class, &other.labels, &other.forked)
 }

@@ -19,6 +19,7 @@
 mod codec;
 mod dir;
 mod error;
+pub mod feedback;
 mod index;
 mod journal;
 mod migrate;
@@ -37,6 +38,7 @@ mod write;
 mod writer;
 
 pub use error::Error;
+pub use feedback::Feedback;
 pub use journal::{Acceptance, Journal, Options, Retention};
 #[cfg(feature = "rehearsal")]
 pub use rehearsal::{Death, Moment};

@@ -58,6 +58,7 @@ fn request(input: &str) -> Accepted {
         class: Class::Interactive,
         labels: BTreeMap::new(),
         forked: None,
+        decision: None,
     }
 }
 

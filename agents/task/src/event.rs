@@ -1,5 +1,7 @@
 //! The facts about a task, as they are journalled.
 
+mod decision;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use serde_json::Value;
 
 use crate::graph::Reduce;
 use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
+
+pub use decision::{Decision, Nobody, Score, Signal};
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -148,6 +152,9 @@ pub struct Accepted {
     /// The task that it was forked from; what it takes over from there comes next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked: Option<Forked>,
+    /// How the graph was chosen, if the router chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Box<Decision>>,
 }
 
 /// Where a task was forked from another.
@@ -273,34 +280,6 @@ impl Output {
 /// A value as a text: a string is itself.
 pub fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// What a router decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// The winner.
-    pub role: RoleName,
-    /// From 0 to 1.
-    pub confidence: f64,
-    /// Whether nobody was sure enough, so that the node's `otherwise` won.
-    pub otherwise: bool,
-    /// The signal that decided, such as `embedding`.
-    pub signal: String,
-    /// Every candidate, best first.
-    pub scores: Vec<Score>,
-    /// How long it took.
-    pub took: Duration,
-    /// Tokens computed for it.
-    pub tokens: u32,
-}
-
-/// A candidate's score.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// The candidate.
-    pub role: RoleName,
-    /// From 0 to 1; the scores of one decision need not add up to 1.
-    pub score: f64,
 }
 
 /// Tokens of one step.

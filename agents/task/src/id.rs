@@ -104,6 +104,10 @@ name!(
     /// The name of a value that nodes of one graph write together.
     ValueName
 );
+name!(
+    /// The name of a router's settings.
+    RouterName
+);
 
 /// A task's id: a UUID of version 7, so ids sort by the time of acceptance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

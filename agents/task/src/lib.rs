@@ -27,6 +27,7 @@ pub use decide::{Next, NoWay, Way, decide, leave, rescue, values};
 pub use event::{Event, Kind};
 pub use graph::Graph;
 pub use id::{
-    CatalogVersion, GraphName, ModelName, NodeName, Place, RequestId, RoleName, Seq, StepId, TaskId, ValueName, Visit,
+    CatalogVersion, GraphName, ModelName, NodeName, Place, RequestId, RoleName, RouterName, Seq, StepId, TaskId,
+    ValueName, Visit,
 };
 pub use state::{Phase, Scope, State};

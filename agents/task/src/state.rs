@@ -210,13 +210,18 @@ impl State {
         if texts.is_empty() { scope.input().to_owned() } else { texts.join("\n\n") }
     }
 
-    /// The role that a router node of the same graph chose last for a visit: for its item, if the router decided for each.
-    pub fn chosen_by(&self, router: &NodeName, visit: &Visit) -> Option<&RoleName> {
+    /// The role that a router node of the same graph chose last for a visit, in this place among the best, from 1: for its
+    /// item, if the router decided for each.
+    pub fn chosen_by(&self, router: &NodeName, visit: &Visit, rank: u32) -> Option<RoleName> {
         let node = self.scope(&visit.within)?.nodes.get(router)?;
-        match visit.item {
-            Some(item) if !node.roles.is_empty() => node.roles.get(item as usize)?.as_ref(),
-            _ => node.output.as_ref()?.role.as_ref(),
+        let output = node.output.as_ref()?;
+        let item = visit.item.filter(|_| !node.roles.is_empty()).map(|item| item as usize);
+        if rank <= 1 {
+            return item.map_or(output.role.as_ref(), |item| node.roles.get(item)?.as_ref()).cloned();
         }
+        let json = output.json.as_ref()?;
+        let roles = item.map_or(Some(json), |item| json.get(item))?.get("roles")?;
+        RoleName::parse(roles.get(rank as usize - 1)?.as_str()?).ok()
     }
 
     /// The graph's run in which a step lies, after something was done to it and all around it.

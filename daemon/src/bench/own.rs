@@ -39,7 +39,7 @@ impl Own {
         std::fs::create_dir(dir.path().join("catalog")).context("failed to make a directory for the catalog")?;
         let settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
         std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
-        let (child, daemon) = launch(dir.path()).await?;
+        let (child, daemon) = launch(dir.path(), model).await?;
         Ok(Self { dir, model: model.to_owned(), threads, child, daemon })
     }
 
@@ -49,11 +49,16 @@ impl Own {
 
     /// The catalog of these roles; on disk too, so that it is there after a restart.
     pub(super) async fn prepare(&mut self, roles: &[Role]) -> Result<()> {
+        let documents = roles.iter().map(document).chain([chain(roles)]);
+        self.serve(documents.collect()).await
+    }
+
+    /// The catalog of these documents and the model `bench`.
+    pub(super) async fn serve(&mut self, more: Vec<Value>) -> Result<()> {
         let mut documents = vec![json!({
             "model": "bench", "file": self.model, "context": CONTEXT, "sequences": 8,
         })];
-        documents.extend(roles.iter().map(document));
-        documents.push(chain(roles));
+        documents.extend(more);
         // JSON is YAML.
         let text = documents.iter().map(|d| format!("---\n{d}\n")).collect::<String>();
         std::fs::write(self.dir.path().join("catalog/bench.yaml"), &text).context("failed to write the catalog")?;
@@ -66,6 +71,19 @@ impl Own {
         Ok(())
     }
 
+    /// What the router node of the graph `bench` decides under these settings.
+    pub(super) async fn route(&self, settings: &str, question: &str) -> Result<v1::Decision> {
+        let request = v1::PreviewRequest {
+            question: question.to_owned(),
+            graph: "bench".to_owned(),
+            node: "pick".to_owned(),
+            settings: settings.to_owned(),
+            ..v1::PreviewRequest::default()
+        };
+        let answer = self.daemon.router().preview(request).await.context("failed to route")?.into_inner();
+        answer.decision.context("the daemon did not decide")
+    }
+
     pub(super) async fn restart(&mut self) -> Result<()> {
         let id = self.child.id().context("the daemon has ended")?;
         kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).context("failed to stop the daemon")?;
@@ -73,7 +91,7 @@ impl Own {
         if !ended.success() {
             bail!("the daemon ended with {ended}");
         }
-        (self.child, self.daemon) = launch(self.dir.path()).await?;
+        (self.child, self.daemon) = launch(self.dir.path(), &self.model).await?;
         Ok(())
     }
 }
@@ -114,7 +132,8 @@ impl std::fmt::Debug for Own {
     }
 }
 
-async fn launch(dir: &Path) -> Result<(Child, Daemon)> {
+/// Other models, such as the one that compares texts, are looked for beside the model.
+async fn launch(dir: &Path, model: &Path) -> Result<(Child, Daemon)> {
     let log = std::fs::File::options().create(true).append(true).open(dir.join("log"));
     let mut child = Command::new(std::env::current_exe().context("failed to find this program")?)
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--config"])
@@ -123,6 +142,8 @@ async fn launch(dir: &Path) -> Result<(Child, Daemon)> {
         .arg(dir.join("data"))
         .arg("--catalog")
         .arg(dir.join("catalog"))
+        .arg("--models")
+        .arg(model.parent().unwrap_or(dir))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.context("failed to open the daemon's log")?)

@@ -73,6 +73,7 @@ fn proto_kind(kind: Kind) -> DefinitionKind {
         Kind::Graph => DefinitionKind::Graph,
         Kind::Model => DefinitionKind::Model,
         Kind::Adapter => DefinitionKind::Adapter,
+        Kind::Router => DefinitionKind::Router,
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn read_texts(mut verb: Client) -> Result<Client, Error> {
     let text = match &mut verb {
         Client::Run(submit) | Client::Task(Task::Submit(submit)) => Some(&mut submit.text),
         Client::Task(Task::Answer(answer)) => answer.text.as_mut(),
-        Client::Route(route) => Some(&mut route.text),
+        Client::Route(route) => route.text.as_mut(),
         _ => None,
     };
     if let Some(text) = text.filter(|text| *text == "-") {

@@ -1,8 +1,8 @@
 //! `artel task`.
 
 use artel_proto::v1::{
-    AnswerRequest, CancelRequest, ForkCatalog, ForkRequest, GetTaskRequest, ListTasksRequest, Task, TaskState,
-    answer_request,
+    AnswerRequest, CancelRequest, FeedbackRequest, ForkCatalog, ForkRequest, GetTaskRequest, ListTasksRequest, Task,
+    TaskState, answer_request,
 };
 
 use super::connect::prompt;
@@ -38,6 +38,7 @@ pub(super) async fn run(session: &mut Session, verb: args::Task) -> Result<Exit,
         args::Task::Cancel { id, step, reason } => cancel(session, id, step, reason).await,
         args::Task::Answer(answer) => self::answer(session, answer).await,
         args::Task::Fork(fork) => self::fork(session, fork).await,
+        args::Task::Feedback(word) => feedback(session, word).await,
     }
 }
 
@@ -89,6 +90,17 @@ async fn list(session: &mut Session, filters: TaskList) -> Result<Exit, Error> {
     } else {
         session.output.render(|page| render::list(&tasks, page))?;
     }
+    Ok(Exit::Done)
+}
+
+async fn feedback(session: &mut Session, word: args::Feedback) -> Result<Exit, Error> {
+    let args::Feedback { id: task_id, role, step, comment } = word;
+    let role = if role == "none" { String::new() } else { role };
+    let request = FeedbackRequest { task_id, step_id: step.unwrap_or_default(), role, comment };
+    session.daemon.tasks().feedback(prompt(request)).await?;
+    session.output.show(&serde_json::json!({"kept": true}), |page| {
+        page.put("kept").end();
+    })?;
     Ok(Exit::Done)
 }
 

@@ -122,7 +122,7 @@ impl Served {
                 let role = catalog.role(&definition.name)?;
                 gguf::adapter(role, role.adapter.as_ref()?, catalog, &self.models).err()
             }
-            Kind::Graph => None,
+            Kind::Graph | Kind::Router => None,
         }
     }
 }
@@ -155,6 +155,7 @@ fn kind_filter(number: i32) -> Result<Option<Kind>, Status> {
         Ok(v1::DefinitionKind::Role) => Ok(Some(Kind::Role)),
         Ok(v1::DefinitionKind::Graph) => Ok(Some(Kind::Graph)),
         Ok(v1::DefinitionKind::Model) => Ok(Some(Kind::Model)),
+        Ok(v1::DefinitionKind::Router) => Ok(Some(Kind::Router)),
         Ok(v1::DefinitionKind::Adapter) => {
             Err(bad("kind", "this version has no adapters with names of their own; a role names its file"))
         }
@@ -167,6 +168,7 @@ fn kind(kind: Kind) -> v1::DefinitionKind {
         Kind::Role => v1::DefinitionKind::Role,
         Kind::Graph => v1::DefinitionKind::Graph,
         Kind::Model => v1::DefinitionKind::Model,
+        Kind::Router => v1::DefinitionKind::Router,
     }
 }
 

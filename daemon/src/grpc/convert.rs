@@ -1,9 +1,11 @@
 //! Facts of the crew as messages of `artel.v1`.
 
+use std::collections::{BTreeMap, HashMap};
+
 use artel_actors::Stage;
 use artel_proto::v1;
-use artel_task::event::{Class, Code, Decision, Failure, Output, Source, Taken, Timings, Usage};
-use artel_task::{Kind, NodeName, StepId};
+use artel_task::event::{Class, Code, Decision, Failure, Nobody, Output, Score, Signal, Source, Taken, Timings, Usage};
+use artel_task::{Kind, NodeName, RoleName, StepId};
 
 use super::value::{duration, structure, timestamp, value};
 
@@ -56,23 +58,40 @@ fn code(code: Code) -> v1::FailureCode {
 }
 
 pub(super) fn decision(decision: &Decision) -> v1::Decision {
-    let score = |score: &artel_task::event::Score| v1::Score {
-        role: score.role.to_string(),
-        score: score.score,
-        signals: [(decision.signal.clone(), score.score)].into(),
-        graph: String::new(),
+    let (role, graph) = named(decision, &decision.role);
+    let score = |score: &Score| {
+        let (role, graph) = named(decision, &score.role);
+        // Older journals have one signal and no list of them.
+        let known = match score.signals.is_empty() {
+            true => [(decision.signal.clone(), score.score)].into(),
+            false => signals(&score.signals),
+        };
+        v1::Score { role, score: score.score, signals: known, graph }
     };
+    let none = |none: &Nobody| v1::Nobody { score: none.score, signals: signals(&none.signals) };
     v1::Decision {
-        role: decision.role.to_string(),
+        role,
         confidence: decision.confidence,
         otherwise: decision.otherwise,
         scores: decision.scores.iter().map(score).collect(),
         signal: decision.signal.clone(),
         duration: Some(duration(decision.took)),
         computed_tokens: decision.tokens,
-        roles: Vec::new(),
-        graph: String::new(),
+        roles: decision.roles.iter().map(ToString::to_string).collect(),
+        graph,
+        margin: decision.margin,
+        none: decision.none.as_ref().map(none),
     }
+}
+
+/// A candidate as a role or as a graph.
+fn named(decision: &Decision, name: &RoleName) -> (String, String) {
+    let name = name.to_string();
+    if decision.graphs { (String::new(), name) } else { (name, String::new()) }
+}
+
+fn signals(numbers: &BTreeMap<Signal, f64>) -> HashMap<String, f64> {
+    numbers.iter().map(|(signal, number)| (signal.to_string(), *number)).collect()
 }
 
 pub(super) fn usage(usage: Usage) -> v1::Usage {

@@ -1,13 +1,18 @@
 //! `artel.v1.Router`.
 
-use artel_actors::Candidates;
+use artel_actors::{Candidates, Listening};
+use artel_journal::feedback::Word;
 use artel_proto::v1;
 use artel_proto::v1::router_server::Router;
+use artel_roles::{Catalog, Kind};
+use artel_task::RouterName;
+use artel_task::event::Signal;
 use tonic::{Request, Response, Status};
 
 use super::Served;
 use super::convert;
-use super::status::Violations;
+use super::page::{self, Filters};
+use super::status::{Violations, missing};
 use super::tasks::input_text;
 
 /// Candidates of one question: more than a catalog has roles.
@@ -16,7 +21,8 @@ const MAX_ROLES: usize = 10_000;
 #[tonic::async_trait]
 impl Router for Served {
     async fn preview(&self, request: Request<v1::PreviewRequest>) -> Result<Response<v1::PreviewResponse>, Status> {
-        let v1::PreviewRequest { question, roles, graph, node } = request.into_inner();
+        let v1::PreviewRequest { question, roles, graph, node, signals, settings, graphs, any_graph } =
+            request.into_inner();
         let mut violations = Violations::default();
         violations.take("question", input_text(&question));
         if graph.is_empty() != node.is_empty() {
@@ -26,15 +32,81 @@ impl Router for Served {
         if roles.len() > MAX_ROLES {
             violations.add("roles", format!("there are {}, the limit is {MAX_ROLES}", roles.len()));
         }
+        if graphs.len() > MAX_ROLES {
+            violations.add("graphs", format!("there are {}, the limit is {MAX_ROLES}", graphs.len()));
+        }
+        let of_graphs = any_graph || !graphs.is_empty();
+        if of_graphs && !(roles.is_empty() && graph.is_empty()) {
+            violations.add("graphs", "graphs are the candidates, or roles are");
+        }
+        let signals = violations.take("signals", parse_signals(&signals)).unwrap_or_default();
         violations.finish()?;
-        let candidates = match (graph.is_empty(), roles.is_empty()) {
-            (false, _) => Candidates::Node { graph, node, roles },
-            (true, false) => Candidates::Roles(roles),
-            (true, true) => Candidates::All,
+        let candidates = match (of_graphs, graph.is_empty(), roles.is_empty()) {
+            (true, ..) => Candidates::Graphs(graphs),
+            (_, false, _) => Candidates::Node { graph, node, roles },
+            (_, true, false) => Candidates::Roles(roles),
+            (_, true, true) => Candidates::All,
         };
-        let catalog_version = self.crew.catalog().version().as_str().to_owned();
-        let decision = self.crew.preview(question, candidates).await.map_err(|e| self.refuse(e))?;
+        let catalog = self.crew.catalog();
+        let settings = match settings.as_str() {
+            "" => None,
+            name => Some(router_of(&catalog, name)?),
+        };
+        let catalog_version = catalog.version().as_str().to_owned();
+        let listening = Listening { signals, settings };
+        let decision = self.crew.preview(question, candidates, listening).await.map_err(|e| self.refuse(e))?;
         let decision = Some(convert::decision(&decision));
         Ok(Response::new(v1::PreviewResponse { decision, catalog_version }))
+    }
+
+    async fn list_feedback(
+        &self,
+        request: Request<v1::ListFeedbackRequest>,
+    ) -> Result<Response<v1::ListFeedbackResponse>, Status> {
+        let v1::ListFeedbackRequest { page_size, page_token } = request.into_inner();
+        let (size, filters) = (page::size(page_size)?, Filters::of(&"feedback"));
+        let from = filters.after(&page_token, |last| last.parse().ok())?.unwrap_or(0usize);
+        let words = self.feedback.words(from, size);
+        let next = from + words.len();
+        let next_page_token = if words.len() == size { filters.token(next) } else { String::new() };
+        let entries = words.into_iter().map(entry).collect();
+        Ok(Response::new(v1::ListFeedbackResponse { entries, next_page_token }))
+    }
+}
+
+fn entry(word: Word) -> v1::FeedbackEntry {
+    v1::FeedbackEntry {
+        task_id: word.task.to_string(),
+        step_id: word.step,
+        text: word.text,
+        chosen: word.chosen.to_string(),
+        role: word.role.map(|role| role.to_string()).unwrap_or_default(),
+        comment: word.comment,
+    }
+}
+
+fn parse_signals(names: &[String]) -> Result<Vec<Signal>, String> {
+    let mut signals = Vec::new();
+    for name in names {
+        let signal = Signal::parse(name).ok_or_else(|| {
+            let known: Vec<&str> = Signal::ALL.iter().map(|signal| signal.as_str()).collect();
+            format!("there is no such signal; there are {}", known.join(", "))
+        })?;
+        if !signals.contains(&signal) {
+            signals.push(signal);
+        }
+    }
+    Ok(signals)
+}
+
+/// The name of a router's settings that the catalog has.
+fn router_of(catalog: &Catalog, name: &str) -> Result<RouterName, Status> {
+    let known = || catalog.definitions().iter().filter(|d| d.kind == Kind::Router).map(|d| d.name.as_str());
+    match RouterName::parse(name) {
+        Ok(found) if known().any(|known| known == name) => Ok(found),
+        _ => {
+            let message = format!("there is no router `{name}`");
+            Err(missing(v1::ErrorReason::DefinitionNotFound, "router", name, &message, known()))
+        }
     }
 }

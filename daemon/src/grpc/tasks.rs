@@ -1,5 +1,6 @@
 //! `artel.v1.Tasks`.
 
+mod feedback;
 mod list;
 mod parse;
 
@@ -11,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::Served;
 use super::fold::{self, Mask};
-use super::status::{self, bad, unimplemented};
+use super::status::{self, bad};
 use super::watch::{self, CancelOnDrop, Ends, Events};
 
 pub(super) use parse::input_text;
@@ -135,7 +136,7 @@ impl Tasks for Served {
         Ok(Response::new(stands.unwrap_or_else(|_| accepted())))
     }
 
-    async fn feedback(&self, _: Request<v1::FeedbackRequest>) -> Answer<v1::FeedbackResponse> {
-        Err(unimplemented("take feedback"))
+    async fn feedback(&self, request: Request<v1::FeedbackRequest>) -> Answer<v1::FeedbackResponse> {
+        feedback::keep(self, request.into_inner()).await.map(|()| Response::new(v1::FeedbackResponse {}))
     }
 }

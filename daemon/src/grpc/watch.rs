@@ -198,6 +198,7 @@ impl Translate {
                     role,
                     catalog_version,
                     task_class: convert::class(accepted.class).into(),
+                    decision: accepted.decision.as_deref().map(convert::decision),
                 })
             }
             Kind::Routed { step, decision } => K::Routed(v1::Routed {

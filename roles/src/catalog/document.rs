@@ -22,10 +22,12 @@ pub enum Kind {
     Model,
     /// Roles joined by edges.
     Graph,
+    /// How routers weigh what they know.
+    Router,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Role, Self::Model, Self::Graph];
+    const ALL: [Self; 4] = [Self::Role, Self::Model, Self::Graph, Self::Router];
 
     /// The key that a document of this kind begins with.
     pub fn key(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Role => "role",
             Self::Model => "model",
             Self::Graph => "graph",
+            Self::Router => "router",
         }
     }
 }
@@ -164,7 +167,7 @@ impl Documents {
 
 /// Kind and name of a document.
 fn document(node: Node, source: usize, report: &mut Report<'_>) -> Option<Document> {
-    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME` or `graph: NAME`";
+    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME`, `graph: NAME` or `router: NAME`";
     let keys = || Kind::ALL.map(Kind::key);
     let entries = match &node.value {
         Value::Map(entries) if !entries.is_empty() => entries,

@@ -77,9 +77,11 @@ impl Places {
             Fault::Result(_) => Some(self.result),
             Fault::Target { edge, .. } => spot.and_then(|s| s.targets.get(*edge).copied()),
             Fault::Value { .. } => spot.and_then(|s| s.write),
-            Fault::NotARouter { .. } | Fault::BeforeRouter { .. } | Fault::EachRouter { .. } | Fault::Depth { .. } => {
-                spot.and_then(|s| s.from)
-            }
+            Fault::NotARouter { .. }
+            | Fault::Rank { .. }
+            | Fault::BeforeRouter { .. }
+            | Fault::EachRouter { .. }
+            | Fault::Depth { .. } => spot.and_then(|s| s.from),
             Fault::Quorum { .. } => spot.and_then(|s| s.join),
             _ => None,
         };
@@ -100,6 +102,7 @@ impl Places {
             Fault::NoEnd(_) => Some("lead to `done` from here or from a node after it".to_owned()),
             Fault::Quorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
             Fault::BeforeRouter { from, .. } => Some(format!("let every way to this node lead through `{from}`")),
+            Fault::Rank { from, rank, .. } => Some(format!("say `best: {rank}` in the router of `{from}`")),
             Fault::Value { value, .. } => {
                 let near = did_you_mean(value.as_str(), names.values.iter().map(ValueName::as_str));
                 near.or_else(|| Some(format!("add `reduce: {{{value}: append}}` to the graph")))

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use artel_task::graph::{RoleRef, Router, Work};
+use artel_task::graph::{RoleRef, Work};
 use artel_task::{GraphName, NodeName, RoleName};
 
-use super::{MAX_NODES, Reader};
-use crate::decode::{Fields, items, list, name, number, wrong};
+use super::{Reader, router};
+use crate::decode::{Fields, integer, list, name};
 use crate::node::{Entry, Node, Value};
-use crate::problem::{did_you_mean, shown};
+use crate::problem::did_you_mean;
 use crate::template;
 
 /// The kinds of nodes.
@@ -105,72 +105,27 @@ impl Reader<'_, '_, '_> {
         let role = if let Value::Map(_) = given.value {
             let mut f = Fields::open(given, "`role`", self.report)?.at(given.span);
             let from = f.need("from", self.report);
+            let rank = f.get("rank").map(|n| integer(n, "`rank`", 1..=router::MAX_BEST, self.report));
             f.finish(&[], self.report);
             let from = from?;
             self.places.from(node, from.span);
-            RoleRef::From(name(from, "a node", NodeName::parse, self.report)?)
+            let router = name(from, "a node", NodeName::parse, self.report)?;
+            match rank.map_or(Some(1), |rank| rank)? {
+                1 => RoleRef::From(router),
+                rank => RoleRef::Ranked(router, rank),
+            }
         } else {
             RoleRef::Named(self.role_name(given)?)
         };
         Some(Work::Role { role, message })
     }
 
-    fn role_name(&mut self, node: &Node) -> Option<RoleName> {
+    pub(super) fn role_name(&mut self, node: &Node) -> Option<RoleName> {
         let role = name(node, "a role", RoleName::parse, self.report)?;
         if !self.known.roles.contains(&role) {
             let hint = did_you_mean(role.as_str(), self.known.roles.iter().map(RoleName::as_str));
             self.report.push(node.span, format!("there is no role `{role}`"), hint);
         }
         Some(role)
-    }
-
-    fn router(&mut self, node: &Node) -> Option<Router> {
-        let mut f = Fields::open(node, "`router`", self.report)?;
-        let roles = f.need("roles", self.report).and_then(|n| self.candidates(n));
-        let confidence = f.get("confidence").and_then(|n| number(n, "`confidence`", 0.0..=1.0, self.report));
-        let otherwise = f.get("otherwise").map(|n| self.role_name(n));
-        f.finish(&[("next", "the node")], self.report);
-        if !self.known.embedding {
-            self.report.add_with(
-                node.span,
-                "a router compares texts, and no model in this catalog has `use: embedding`",
-                "define a model with `use: embedding`; a definition of the same name replaces a shipped one",
-            );
-        }
-        Some(Router { roles: roles?, confidence: confidence.unwrap_or(0.0), otherwise: otherwise.flatten() })
-    }
-
-    fn candidates(&mut self, node: &Node) -> Option<Vec<RoleName>> {
-        const FORM: &str = "`roles` is `all` or a list of roles";
-        if let Value::Str(word, _) = &node.value {
-            if word != "all" {
-                let hint = format!("write `all`, or `[{}]` for this role alone", shown(word));
-                self.report.add_with(node.span, format!("{FORM}, not `{}`", shown(word)), hint);
-                return None;
-            }
-            if self.known.with_examples.is_empty() {
-                if self.known.complete {
-                    self.report.add(node.span, "`all` means every role that has examples, and none has");
-                }
-                return None;
-            }
-            return Some(self.known.with_examples.to_vec());
-        }
-        if !matches!(node.value, Value::List(_)) {
-            wrong(node, FORM, self.report);
-            return None;
-        }
-        let nodes = items(node, "`roles`", MAX_NODES, self.report)?;
-        if nodes.is_empty() {
-            self.report.add(node.span, "a router chooses from at least one role");
-        }
-        let mut roles = Vec::new();
-        for n in nodes {
-            match self.role_name(n) {
-                Some(role) if roles.contains(&role) => self.report.add(n.span, format!("`{role}` is listed twice")),
-                found => roles.extend(found),
-            }
-        }
-        if roles.is_empty() { None } else { Some(roles) }
     }
 }

@@ -8,11 +8,12 @@ use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{Node, RoleRef, Router, Work};
 use artel_task::{RoleName, StepId, Visit};
 use ractor::{ActorRef, call_t};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
 use crate::report::{Outcome, Report, failure};
-use crate::router::Question;
+use crate::router::{Candidate, Question};
 use crate::{expert, supervisor};
 
 /// A decision takes milliseconds; the first one may have to wait until its model is loaded.
@@ -37,9 +38,10 @@ impl Run {
     /// The role that works at a visit; none for one of a router, a person or a sub-graph.
     pub(super) fn role_of(&self, visit: &Visit) -> Option<Arc<Role>> {
         let Work::Role { role, .. } = &self.on.graph.node_of(visit)?.work else { return None };
-        let name = match role {
-            RoleRef::Named(name) => name,
-            RoleRef::From(router) => self.task.chosen_by(router, visit)?,
+        let name = match (role, role.router()) {
+            (RoleRef::Named(name), _) => name.clone(),
+            (_, Some((router, rank))) => self.task.chosen_by(router, visit, rank)?,
+            _ => return None,
         };
         self.on.catalog.role(name.as_str()).cloned()
     }
@@ -93,12 +95,11 @@ impl Run {
         report: Report,
     ) {
         let text = self.task.input_of(&step.visit);
-        let candidates = router.roles.iter().filter_map(|name| self.on.catalog.role(name.as_str()).cloned()).collect();
-        let Some(model) = self.on.catalog.embedding_model().cloned() else {
+        let catalog = &self.on.catalog;
+        let roles = router.roles.iter().filter_map(|name| catalog.role(name.as_str()).cloned());
+        let Some(question) = Question::of(text.clone(), roles.map(Candidate::Role).collect(), router, catalog) else {
             return report.send(Err(failure(Code::Router, "the catalog has no model with `use: embedding`")));
         };
-        let (confidence, otherwise) = (router.confidence, router.otherwise.clone());
-        let question = Question { text: text.clone(), candidates, confidence, otherwise, model };
         let (supervisor, timeout) = (self.on.supervisor.clone(), timeout.unwrap_or(DECISION));
         tokio::spawn(async move {
             tokio::select! {
@@ -112,8 +113,8 @@ impl Run {
 }
 
 fn no_role(visit: &Visit, role: &RoleRef) -> Failure {
-    let message = match (role, visit.item) {
-        (RoleRef::From(router), Some(item)) => {
+    let message = match (role.router(), visit.item) {
+        (Some((router, _)), Some(item)) => {
             format!("node `{}` has an item {item}, and router `{router}` decided about none of that number", visit.node)
         }
         _ => format!("node `{}` has no role to run", visit.node),
@@ -140,9 +141,13 @@ async fn decide_within(
     }
 }
 
-/// What the step of a router gives: the text that it read and the role that it chose.
+/// What the step of a router gives: the text that it read and the role that it chose; where it chose several, their list
+/// is `output.roles`.
 pub(super) fn routed(decision: &Decision, text: String) -> (Output, Usage, Timings) {
-    let output = Output { text, json: None, role: Some(decision.role.clone()) };
-    let usage = Usage { prompt: decision.tokens, computed: decision.tokens, ..Usage::default() };
+    let roles: Vec<&str> = decision.roles.iter().map(RoleName::as_str).collect();
+    let json = (!roles.is_empty()).then(|| json!({"roles": roles}));
+    let output = Output { text, json, role: Some(decision.role.clone()) };
+    let tokens = decision.tokens.saturating_sub(decision.learned);
+    let usage = Usage { prompt: tokens, computed: tokens, ..Usage::default() };
     (output, usage, Timings { prefill: decision.took, ..Timings::default() })
 }

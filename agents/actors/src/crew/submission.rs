@@ -3,15 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use artel_roles::{Catalog, Role};
-use artel_task::event::{Accepted, Class, Timestamp};
-use artel_task::graph::{Edge, Limits, Node, Parts, RoleRef, Work};
-use artel_task::{CatalogVersion, Event, Graph, GraphName, Kind, NodeName, RequestId, RoleName, Seq, TaskId};
+use artel_roles::{Catalog, Role, Topic};
+use artel_task::event::{Accepted, Class, Decision, Signal, Timestamp};
+use artel_task::graph::{Edge, Limits, Node, Parts, RoleRef, Router, Work};
+use artel_task::{
+    CatalogVersion, Event, Graph, GraphName, Kind, NodeName, RequestId, RoleName, RouterName, Seq, TaskId,
+};
 
 use super::Error;
+use crate::router::Candidate;
 
 /// The graph of tasks that name neither graph nor role, unless the daemon is told another.
-const DEFAULT_GRAPH: &str = "mentor";
+pub(super) const DEFAULT_GRAPH: &str = "mentor";
+
+/// In place of a graph's name: the router chooses.
+pub(super) const AUTO: &str = "auto";
+
+/// Below this confidence a task that names no graph runs the default one.
+const SURE: f64 = 0.4;
+
+/// How the graph of a task that names none is chosen.
+pub(super) fn entry(catalog: &Catalog) -> Router {
+    let otherwise = catalog.graph(DEFAULT_GRAPH).and_then(|graph| RoleName::parse(graph.name().as_str()).ok());
+    Router { confidence: SURE, otherwise, ..Router::default() }
+}
 
 /// A task to run.
 #[derive(Debug, Clone)]
@@ -62,6 +77,8 @@ pub enum Candidates {
     All,
     /// These roles.
     Roles(Vec<String>),
+    /// These graphs; all that have examples if none is named.
+    Graphs(Vec<String>),
     /// Those of a router node, with its threshold; `roles` replaces its candidates if it is not empty.
     Node {
         /// The graph.
@@ -73,19 +90,30 @@ pub enum Candidates {
     },
 }
 
-/// Candidates, threshold and who takes what is below it.
-type Choice = (Vec<Arc<Role>>, f64, Option<RoleName>);
+/// How a preview differs from what a router node, or the catalog, says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// The signals to ask; empty for those that are weighed.
+    pub signals: Vec<Signal>,
+    /// The router whose settings apply.
+    pub settings: Option<RouterName>,
+}
 
 impl Candidates {
-    pub(super) fn resolve(self, catalog: &Catalog) -> Result<Choice, Error> {
-        let role = |name: &str| catalog.role(name).cloned().ok_or_else(|| Error::NoRole { name: name.to_owned() });
+    /// The candidates, and the node that chooses from them.
+    pub(super) fn resolve(self, catalog: &Catalog) -> Result<(Vec<Candidate>, Router), Error> {
+        let role = |name: &str| match catalog.role(name) {
+            Some(role) => Ok(Candidate::Role(role.clone())),
+            None => Err(Error::NoRole { name: name.to_owned() }),
+        };
         let named = |names: &[String]| names.iter().map(|name| role(name)).collect::<Result<Vec<_>, Error>>();
-        let (roles, confidence, otherwise) = match self {
+        let (found, router) = match self {
             Self::All => {
                 let all = catalog.roles().values().filter(|role| !role.examples.is_empty()).cloned();
-                (all.collect(), 0.0, None)
+                (all.map(Candidate::Role).collect(), Router::default())
             }
-            Self::Roles(names) => (named(&names)?, 0.0, None),
+            Self::Roles(names) => (named(&names)?, Router::default()),
+            Self::Graphs(names) => (graphs(&names, catalog)?, Router::default()),
             Self::Node { graph, node, roles } => {
                 let found = catalog.graph(&graph).ok_or_else(|| Error::NoGraph { name: graph.clone() })?;
                 let place = NodeName::parse(&node).ok().and_then(|name| found.node(&name));
@@ -93,11 +121,28 @@ impl Candidates {
                     return Err(Error::NoRouter { graph, node });
                 };
                 let own: Vec<String> = router.roles.iter().map(ToString::to_string).collect();
-                (named(if roles.is_empty() { &own } else { &roles })?, router.confidence, router.otherwise.clone())
+                (named(if roles.is_empty() { &own } else { &roles })?, router.clone())
             }
         };
-        if roles.is_empty() { Err(Error::NoCandidates) } else { Ok((roles, confidence, otherwise)) }
+        if found.is_empty() { Err(Error::NoCandidates) } else { Ok((found, router)) }
     }
+}
+
+/// Graphs as candidates; all that have examples if none is named.
+pub(super) fn graphs(names: &[String], catalog: &Catalog) -> Result<Vec<Candidate>, Error> {
+    const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
+    let candidate =
+        |name: &str, topic: &Topic| Candidate::Graph(RoleName::parse(name).expect(ONE_FORM), Arc::new(topic.clone()));
+    if names.is_empty() {
+        let topics = catalog.graphs().keys().filter_map(|name| Some((name, catalog.topic(name.as_str())?)));
+        let known = topics.filter(|(_, topic)| !topic.examples.is_empty());
+        return Ok(known.map(|(name, topic)| candidate(name.as_str(), topic)).collect());
+    }
+    let found = |name: &String| match catalog.topic(name) {
+        Some(topic) => Ok(candidate(name, topic)),
+        None => Err(Error::NoGraph { name: name.clone() }),
+    };
+    names.iter().map(found).collect()
 }
 
 /// The graph that a submission names, and its role if it asks for one alone.
@@ -147,10 +192,12 @@ pub(super) fn accepted(
     graph: &Graph,
     role: Option<RoleName>,
     catalog: &CatalogVersion,
+    decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
     let Submission { input, request, class, labels, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
-    let kind = Kind::Accepted(Accepted { graph, role, input, catalog, request, class, labels, forked: None });
+    let decision = decision.map(Box::new);
+    let kind = Kind::Accepted(Accepted { graph, role, input, catalog, request, class, labels, forked: None, decision });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

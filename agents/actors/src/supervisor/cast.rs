@@ -10,7 +10,7 @@ use ractor::{Actor, ActorId, ActorRef, SpawnErr};
 use super::{Message, State, Who};
 use crate::expert::Expert;
 use crate::keeper::{self, Keeper};
-use crate::router::Router;
+use crate::router::{Keepers, Question, Router};
 use crate::{expert, router};
 
 /// Who is there.
@@ -69,6 +69,19 @@ impl State {
                 self.prime(model, keeper);
             }
         }
+    }
+
+    /// Those whose engines a decision needs.
+    pub(super) async fn router_keepers(
+        &mut self,
+        me: &ActorRef<Message>,
+        question: &Question,
+    ) -> Result<Keepers, SpawnErr> {
+        let label = match &question.label {
+            Some(model) => Some(self.keeper(me, model).await?),
+            None => None,
+        };
+        Ok(Keepers { embedding: self.keeper(me, &question.model).await?, label })
     }
 
     pub(super) async fn router(&mut self, me: &ActorRef<Message>) -> Result<ActorRef<router::Message>, SpawnErr> {

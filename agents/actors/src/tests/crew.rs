@@ -7,7 +7,7 @@ use artel_task::{Kind, Phase, RequestId, Seq};
 use tempfile::tempdir;
 
 use super::stage::*;
-use crate::{Candidates, EngineState, Error, Live, Options, Target};
+use crate::{Candidates, EngineState, Error, Listening, Live, Options, Target};
 
 #[tokio::test]
 async fn a_task_goes_through_its_graph_and_is_watched_in_order() {
@@ -65,7 +65,7 @@ async fn a_router_picks_by_similarity_and_a_preview_agrees() {
     assert_eq!((decision.role.as_str(), decision.otherwise, decision.scores.len()), ("sailor", false, 2));
     assert!(decision.tokens > 0);
     let node = Candidates::Node { graph: "routed".to_owned(), node: "pick".to_owned(), roles: Vec::new() };
-    let preview = crew.preview("Which sail is good for a storm?".to_owned(), node).await.unwrap();
+    let preview = crew.preview("Which sail is good for a storm?".to_owned(), node, Listening::default()).await.unwrap();
     assert_eq!((preview.role, preview.scores), (decision.role, decision.scores));
 }
 
@@ -248,7 +248,8 @@ async fn what_a_drain_leaves_goes_on_under_the_catalog_it_began_with() {
 async fn many_cold_questions_embed_each_text_once() {
     let dir = tempdir().unwrap();
     let crew = crew(dir.path(), &Script::open()).await;
-    let ask = || crew.preview("Which sail?".to_owned(), Candidates::Roles(vec!["writer".into(), "sailor".into()]));
+    let candidates = || Candidates::Roles(vec!["writer".into(), "sailor".into()]);
+    let ask = || crew.preview("Which sail?".to_owned(), candidates(), Listening::default());
     let decisions = futures::future::join_all((0..20).map(|_| ask())).await;
     let tokens: Vec<u32> = decisions.into_iter().map(|decision| decision.unwrap().tokens).collect();
     let alone = "Which sail?".chars().count() as u32;

@@ -1,6 +1,8 @@
 //! Any run of events: what was accepted is read back as it was, and what cannot be is refused.
 
-use artel_task::event::{Code, Decision, Failure, Inner, Score, Source, Taken, Timestamp, Timings, Trigger, Usage};
+use artel_task::event::{
+    Code, Decision, Failure, Inner, Nobody, Score, Signal, Source, Taken, Timestamp, Timings, Trigger, Usage,
+};
 use artel_task::{NodeName, Visit};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -59,16 +61,26 @@ fn output() -> impl Strategy<Value = Output> {
 }
 
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {
-    let scores = prop::collection::vec((role(), score.clone()).prop_map(|(role, score)| Score { role, score }), 0..4);
-    (role(), score, any::<bool>(), text(), scores, duration(), any::<u32>()).prop_map(
-        |(role, confidence, otherwise, signal, scores, took, tokens)| Decision {
+    let signals = prop::collection::btree_map(prop::sample::select(Signal::ALL.to_vec()), score.clone(), 0..4);
+    let one = (role(), score.clone(), signals.clone());
+    let scores = prop::collection::vec(one.prop_map(|(role, score, signals)| Score { role, score, signals }), 0..4);
+    let none = (score.clone(), signals).prop_map(|(score, signals)| Nobody { score, signals });
+    let chosen = (role(), prop::collection::vec(role(), 0..3), any::<bool>(), any::<bool>());
+    let sure = (score.clone(), score);
+    (chosen, sure, text(), scores, prop::option::of(none), duration(), any::<u32>()).prop_map(
+        |((role, roles, graphs, otherwise), (confidence, margin), signal, scores, none, took, tokens)| Decision {
             role,
+            roles,
+            graphs,
             confidence,
+            margin,
             otherwise,
             signal,
             scores,
+            none,
             took,
             tokens,
+            learned: tokens / 2,
         },
     )
 }
@@ -164,6 +176,7 @@ fn begin() -> impl Strategy<Value = Accepted> {
             class,
             labels,
             forked: None,
+            decision: None,
         },
     )
 }

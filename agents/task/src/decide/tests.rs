@@ -66,6 +66,7 @@ impl Run {
             class: Class::Interactive,
             labels: BTreeMap::new(),
             forked: None,
+            decision: None,
         };
         let task = TaskId::new(0, [0; 10]);
         let event = Event { task, seq: Seq(1), at: Timestamp(0), kind: Kind::Accepted(accepted) };
@@ -322,7 +323,7 @@ fn what_cannot_end_is_no_graph() {
 #[test]
 fn a_role_from_a_router_needs_the_router_first() {
     let from = |next| Node::new(Work::Role { role: RoleRef::From(name("pick")), message: None }, next);
-    let router = Router { roles: vec![RoleName::parse("a").unwrap()], confidence: 0.0, otherwise: None };
+    let router = Router { roles: vec![RoleName::parse("a").unwrap()], confidence: 0.0, ..Router::default() };
     let pick = Node::new(Work::Router(router), vec![to("answer")]);
     let good = parts("pick", [("pick", pick.clone()), ("answer", from(vec![to("done")]))]);
     assert!(Graph::new(good).is_ok());

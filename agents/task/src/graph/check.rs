@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Join, Node, Parts, RoleRef, Work};
+use super::{Join, Node, Parts, Work};
 use crate::id::MAX_DEPTH;
 use crate::id::{NodeName, ValueName};
 
@@ -44,6 +44,18 @@ pub enum Fault {
         node: NodeName,
         /// The name it gives.
         from: NodeName,
+    },
+    /// `{from: X, rank: n}` where X chooses fewer roles.
+    #[error("node `{node}` takes role number {rank} of `{from}`, which chooses {best}")]
+    Rank {
+        /// The node.
+        node: NodeName,
+        /// The router.
+        from: NodeName,
+        /// The place that it asks for.
+        rank: u32,
+        /// How many roles the router chooses.
+        best: u32,
     },
     /// A node may run before the router that it takes its role from.
     #[error("node `{node}` can be reached before router `{from}` has decided")]
@@ -106,6 +118,7 @@ impl Fault {
             Self::Unbounded(cycle) => cycle.first(),
             Self::Target { node, .. }
             | Self::NotARouter { node, .. }
+            | Self::Rank { node, .. }
             | Self::BeforeRouter { node, .. }
             | Self::JoinMissing { node, .. }
             | Self::Value { node, .. }
@@ -132,10 +145,17 @@ pub(super) fn names(parts: &Parts) -> Vec<Fault> {
                 faults.push(Fault::Target { node: name.clone(), edge, to: to.clone() });
             }
         }
-        if let Work::Role { role: RoleRef::From(from), .. } = &node.work
-            && !matches!(parts.nodes.get(from).map(|n| &n.work), Some(Work::Router(_)))
+        if let Work::Role { role, .. } = &node.work
+            && let Some((from, rank)) = role.router()
         {
-            faults.push(Fault::NotARouter { node: name.clone(), from: from.clone() });
+            match parts.nodes.get(from).map(|n| &n.work) {
+                Some(Work::Router(router)) if rank <= router.best.max(1) => {}
+                Some(Work::Router(router)) => {
+                    let best = router.best.max(1);
+                    faults.push(Fault::Rank { node: name.clone(), from: from.clone(), rank, best });
+                }
+                _ => faults.push(Fault::NotARouter { node: name.clone(), from: from.clone() }),
+            }
         }
         faults.extend(odd(parts, name, node));
     }
@@ -150,10 +170,13 @@ fn odd(parts: &Parts, name: &NodeName, node: &Node) -> Vec<Fault> {
         faults.push(Fault::Value { node: name(), value: value.clone() });
     }
     match &node.work {
-        Work::Role { role: RoleRef::From(from), .. }
-            if node.each.is_none() && parts.nodes.get(from).is_some_and(|router| router.each.is_some()) =>
-        {
-            faults.push(Fault::EachRouter { node: name(), from: from.clone() });
+        Work::Role { role, .. } => {
+            if let Some((from, _)) = role.router()
+                && node.each.is_none()
+                && parts.nodes.get(from).is_some_and(|router| router.each.is_some())
+            {
+                faults.push(Fault::EachRouter { node: name(), from: from.clone() });
+            }
         }
         Work::Graph { graph, .. } if graph.depth() >= MAX_DEPTH => {
             faults.push(Fault::Depth { node: name(), depth: graph.depth() + 1 });
@@ -173,7 +196,8 @@ pub(super) fn ways(parts: &Parts) -> Vec<Fault> {
         } else if !ends.contains(name) {
             faults.push(Fault::NoEnd(name.clone()));
         }
-        if let Work::Role { role: RoleRef::From(from), .. } = &node.work
+        if let Work::Role { role, .. } = &node.work
+            && let Some((from, _)) = role.router()
             && reach(parts, Some(from)).contains(name)
         {
             faults.push(Fault::BeforeRouter { node: name.clone(), from: from.clone() });

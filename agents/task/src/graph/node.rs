@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::Graph;
 use crate::condition::{Condition, List};
-use crate::id::{NodeName, RoleName, ValueName};
+use crate::event::Signal;
+use crate::id::{NodeName, RoleName, RouterName, ValueName};
 
 /// The most items of one `for_each`: what a day of answers is for one model on a small machine.
 pub const MAX_ITEMS: u32 = 10_000;
@@ -185,10 +186,23 @@ pub enum RoleRef {
     Named(RoleName),
     /// The role that this router node chose last.
     From(NodeName),
+    /// Of the several best roles that this router node chose last, the one in this place, from 2.
+    Ranked(NodeName, u32),
+}
+
+impl RoleRef {
+    /// The router node that chooses the role, and the place of the role among those that it chooses, from 1.
+    pub fn router(&self) -> Option<(&NodeName, u32)> {
+        match self {
+            Self::Named(_) => None,
+            Self::From(node) => Some((node, 1)),
+            Self::Ranked(node, rank) => Some((node, *rank)),
+        }
+    }
 }
 
 /// What a router node chooses from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Router {
     /// The candidates, at least one, in the order of the YAML.
     pub roles: Vec<RoleName>,
@@ -196,6 +210,12 @@ pub struct Router {
     pub confidence: f64,
     /// Who takes what nobody is sure of.
     pub otherwise: Option<RoleName>,
+    /// How many roles it chooses, the best ones; 0 means one, of which no list is made.
+    pub best: u32,
+    /// Whose weights and background it uses; by default those of `default`.
+    pub settings: Option<RouterName>,
+    /// The signals that it listens to; empty for those that its settings weigh.
+    pub signals: Vec<Signal>,
 }
 
 /// When a node with several incoming edges runs.

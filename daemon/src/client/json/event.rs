@@ -62,9 +62,9 @@ fn step(step_id: &str, node: &str, role: &str) -> Object {
 }
 
 fn accepted_fields(accepted: &v1::Accepted) -> Object {
-    let v1::Accepted { graph, role, catalog_version, task_class: _ } = accepted;
+    let v1::Accepted { graph, role, catalog_version, task_class: _, decision } = accepted;
     let fields = Object::new().text("graph", graph).text("role", role).text("catalog_version", catalog_version);
-    fields.put("task_class", accepted.task_class().word())
+    fields.put("task_class", accepted.task_class().word()).some("decision", decision.as_ref())
 }
 
 fn stage_fields(stage: &progress::Stage) -> Object {
@@ -174,18 +174,31 @@ impl Json for v1::Failure {
 
 /// The fields of a decision; `route` has them at the top.
 pub(crate) fn decision_fields(decision: &v1::Decision) -> Object {
-    let v1::Decision { role, confidence, otherwise, scores, signal, duration, computed_tokens, roles, graph } =
-        decision;
+    let v1::Decision {
+        role,
+        confidence,
+        otherwise,
+        scores,
+        signal,
+        duration,
+        computed_tokens,
+        roles,
+        graph,
+        margin,
+        none,
+    } = decision;
     Object::new()
         .text("role", role)
         .text("graph", graph)
         .texts("roles", roles)
         .put("confidence", *confidence)
+        .put("margin", *margin)
         .put("otherwise", *otherwise)
         .text("signal", signal)
         .ms("duration", duration.as_ref())
         .put("computed_tokens", *computed_tokens)
         .list("scores", scores)
+        .some("none", none.as_ref())
 }
 
 impl Json for v1::Decision {
@@ -199,6 +212,13 @@ impl Json for v1::PreviewResponse {
         let Self { decision, catalog_version } = self;
         let fields = decision.as_ref().map(decision_fields).unwrap_or_default();
         fields.text("catalog_version", catalog_version).into()
+    }
+}
+
+impl Json for v1::Nobody {
+    fn json(&self) -> Value {
+        let Self { score, signals } = self;
+        Object::new().put("score", *score).pairs("signals", signals).into()
     }
 }
 

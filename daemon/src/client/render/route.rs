@@ -19,6 +19,9 @@ pub(crate) fn decision(decision: &Decision, page: &mut Page) {
     if !decision.scores.is_empty() {
         table.render(page);
     }
+    if let Some(none) = &decision.none {
+        page.paint(DIM, format_args!("none of them {:.3}, margin {:.3}", none.score, decision.margin)).end();
+    }
 }
 
 #[cfg(test)]

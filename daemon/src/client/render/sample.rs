@@ -31,7 +31,13 @@ impl Script {
     fn accepted(&mut self, graph: &str) {
         let catalog_version = "c0ffee".into();
         let task_class = Class::Interactive.into();
-        self.push(Kind::Accepted(Accepted { graph: graph.into(), role: String::new(), catalog_version, task_class }));
+        self.push(Kind::Accepted(Accepted {
+            graph: graph.into(),
+            role: String::new(),
+            catalog_version,
+            task_class,
+            decision: None,
+        }));
     }
 
     fn started(&mut self, step: &str, node: &str, role: &str, attempt: u32) {
@@ -104,6 +110,8 @@ pub(crate) fn decision(otherwise: bool) -> Decision {
         computed_tokens: 9,
         roles: Vec::new(),
         graph: String::new(),
+        margin: 0.4075,
+        none: Some(Nobody { score: 0.05, signals: HashMap::from([("embedding".to_owned(), 0.1)]) }),
     }
 }
 

@@ -75,7 +75,8 @@ pub(crate) fn ways(next: &[String]) -> String {
 pub(crate) fn decision(decision: &v1::Decision, page: &mut Page) {
     page.put("→ ").paint(BOLD, chosen(decision));
     if decision.otherwise {
-        page.paint(WARN, ", as no role was sure enough");
+        let who = if decision.graph.is_empty() { "role" } else { "graph" };
+        page.paint(WARN, format_args!(", as no {who} was sure enough"));
     }
     let mut how = format!(", confidence {:.2}", decision.confidence);
     if !decision.signal.is_empty() {

@@ -118,6 +118,10 @@ impl Transcript {
         if !what.1.is_empty() {
             self.page.put(format_args!(", {} {}", what.0, one_line(what.1)));
         }
+        if let Some(decision) = &accepted.decision {
+            self.page.put(" ");
+            step::decision(decision, &mut self.page);
+        }
         self.page.end();
     }
 
