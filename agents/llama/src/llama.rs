@@ -20,6 +20,8 @@ const BATCH: u32 = 2 * GRAIN + 16;
 const GRAIN: u32 = 64;
 /// Tokens in a batch where a GPU computes, which wants more at once.
 const GPU_BATCH: u32 = 512;
+/// Texts that are embedded in one batch, as far as their tokens fit into one.
+const TEXTS: u32 = 16;
 /// The context when nobody says otherwise: what a role's prompt, a question and an answer need.
 const CONTEXT: u32 = 4096;
 
@@ -161,7 +163,7 @@ impl Llama {
         // An embedding model computes a text in one piece, so its batch is its context.
         let context = if options.embedding { context.min(trained) } else { context };
         let chat = if computes_on_cpu() { BATCH } else { GPU_BATCH };
-        let (sequences, batch) = if options.embedding { (1, context) } else { (options.sequences, chat) };
+        let (sequences, batch) = if options.embedding { (TEXTS, context) } else { (options.sequences, chat) };
         let Options { threads, embedding, cache, .. } = options;
         let shape = Shape { context, sequences, batch, threads, embedding, cache };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
@@ -185,8 +187,8 @@ impl Llama {
         self.lanes[0].as_ref().expect("the base lane is never unloaded")
     }
 
-    /// The unit vector of a text, and its tokens.
-    fn embed_one(&mut self, text: &str) -> Result<(Vec<f32>, u32), String> {
+    /// The tokens of a text to embed, as many as fit into a batch.
+    fn tokens_to_embed(&self, text: &str) -> Result<Vec<i32>, String> {
         let mut tokens = self.model.tokenize(text, true, false).ok_or("the text cannot be tokenized")?;
         let room = self.shape.context as usize;
         if tokens.len() > room {
@@ -195,20 +197,35 @@ impl Llama {
             tokens.truncate(room - 1);
             tokens.push(last);
         }
-        if tokens.is_empty() {
-            return Ok((vec![0.0; self.model.width()], 0));
-        }
+        Ok(tokens)
+    }
+
+    /// The unit vectors of texts that fit into one batch.
+    fn embed_together(&mut self, texts: &[Vec<i32>]) -> Result<Vec<Vec<f32>>, String> {
+        let width = self.model.width();
         let context = self.context(Lane::BASE).ok_or("the model has no context")?;
-        context.trim(0, 0);
-        let entries = tokens.iter().zip(0u32..).map(|(token, at)| (*token, at, 0, true));
-        let entries: Vec<_> = entries.collect();
-        context.decode(entries.into_iter()).map_err(|code| format!("llama_decode gave {code}"))?;
-        let mut vector = context.embedding(0).ok_or("the model gives no pooled embedding")?;
-        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-        if length > 0.0 {
-            vector.iter_mut().for_each(|x| *x /= length);
+        let sequences = || (0u32..).zip(texts).filter(|(_, tokens)| !tokens.is_empty());
+        for (sequence, _) in sequences() {
+            // The whole of a sequence can always be freed.
+            context.trim(sequence, 0);
         }
-        Ok((vector, tokens.len() as u32))
+        let mut entries = Vec::new();
+        for (sequence, tokens) in sequences() {
+            entries.extend((0u32..).zip(tokens).map(|(at, token)| (*token, at, sequence, true)));
+        }
+        if !entries.is_empty() {
+            context.decode(entries.into_iter()).map_err(|code| format!("llama_decode gave {code}"))?;
+        }
+        let mut vectors = vec![vec![0.0; width]; texts.len()];
+        for (sequence, _) in sequences() {
+            let mut vector = context.embedding(sequence).ok_or("the model gives no pooled embedding")?;
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            if length > 0.0 {
+                vector.iter_mut().for_each(|x| *x /= length);
+            }
+            vectors[sequence as usize] = vector;
+        }
+        Ok(vectors)
     }
 }
 
@@ -356,10 +373,19 @@ impl Backend for Llama {
             return Err("this model is loaded for chat, not for embeddings".to_owned());
         }
         let mut embedded = Embedded::default();
-        for text in texts {
-            let (vector, tokens) = self.embed_one(text)?;
-            embedded.vectors.push(vector);
-            embedded.tokens += tokens;
+        let texts = texts.iter().map(|text| self.tokens_to_embed(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut rest = texts.as_slice();
+        while !rest.is_empty() {
+            let (mut count, mut tokens) = (0, 0);
+            while count < rest.len().min(TEXTS as usize) && tokens + rest[count].len() <= self.shape.batch as usize {
+                tokens += rest[count].len();
+                count += 1;
+            }
+            // Each of them alone fits, so there is at least one.
+            let (now, later) = rest.split_at(count.max(1));
+            embedded.vectors.extend(self.embed_together(now)?);
+            embedded.tokens += tokens as u32;
+            rest = later;
         }
         Ok(embedded)
     }

@@ -218,14 +218,16 @@ impl Context {
         // SAFETY: the defaults are plain data and the model is loaded; null is checked.
         let context = unsafe {
             let mut params = sys::llama_context_default_params();
-            params.n_ctx = shape.context.checked_mul(shape.sequences)?;
+            // Texts to embed share the cells of one; sequences of a chat have their own.
+            let streams = if shape.embedding { 1 } else { shape.sequences };
+            params.n_ctx = shape.context.checked_mul(streams)?;
             params.n_batch = shape.batch;
             params.n_ubatch = shape.batch;
             params.n_seq_max = shape.sequences;
             params.n_threads = i32::try_from(shape.threads).ok()?;
             params.n_threads_batch = params.n_threads;
             params.embeddings = shape.embedding;
-            params.kv_unified = false;
+            params.kv_unified = shape.embedding;
             (params.type_k, params.type_v) = (shape.cache.keys.raw(), shape.cache.values.raw());
             params.no_perf = true;
             NonNull::new(sys::llama_init_from_model(model.0.as_ptr(), params))?

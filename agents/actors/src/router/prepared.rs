@@ -18,7 +18,7 @@ const MAX_VECTORS: usize = 32_768;
 /// Sets of candidates that are kept: the routers of a catalog, and those of one before it.
 const MAX_SETS: usize = 16;
 /// Texts that are embedded at once: between two chunks a decision that nobody waits for is given up, and others go on.
-const CHUNK: usize = 8;
+const CHUNK: usize = 16;
 
 /// A set of candidates.
 pub(super) struct Prepared {
