@@ -78,7 +78,10 @@ fn documents(candidates: u64) -> Vec<Value> {
         json!({
             "role": "chooser", "description": "Names a role.", "model": "bench",
             "prompt": format!("Name the expert who should answer the question.\nExperts:\n{}", list.join("\n")),
-            "output": {"type": "object", "required": ["role"], "properties": {"role": {"enum": names}}},
+            "output": {
+                "type": "object", "additionalProperties": false, "required": ["role"],
+                "properties": {"role": {"enum": names}},
+            },
             "sampling": {"temperature": 0, "max_tokens": 64},
             "overflow": "truncate",
         }),
