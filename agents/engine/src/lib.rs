@@ -3,7 +3,7 @@
 //! A [`Handle`] is what others hold. [`Handle::generate`] hands a [`Request`] to the one thread that owns the model and
 //! gives back a [`Stream`] of [`Chunk`]s; dropping the stream ends the sequence. What goes into the next batch is decided
 //! by a pure function, [`schedule::next`], over plain data; the thread performs it on a [`Backend`]: llama.cpp in life, a
-//! script in tests.
+//! script in tests. An engine in a process of its own implements [`Engine`], so that others need not know where it runs.
 //!
 //! This crate never hears of roles, tasks, gRPC or llama.cpp: a role is a flow here, a name to be fair to.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod choice;
 mod draft;
 mod handle;
 mod lanes;
+mod local;
 mod prefix;
 pub mod request;
 pub mod schedule;
@@ -22,14 +23,16 @@ pub mod scripted;
 mod seats;
 mod sequence;
 pub mod shelf;
+mod stream;
 mod turn;
 mod waiting;
 mod worker;
 
 pub use backend::{Backend, Embedded, Lane, Prompt, Text, Token};
 pub use draft::Drafts;
-pub use handle::{Expectation, Handle, Options, Stats, Stream};
+pub use handle::{Engine, Handle, Options, Stats};
 pub use request::{
     Choice, Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage,
 };
-pub use turn::Turn;
+pub use stream::{Expectation, Stream};
+pub use turn::{Turn, Turns};

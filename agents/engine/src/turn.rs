@@ -3,38 +3,73 @@
 //! Threads of llama.cpp spin while they wait for each other. Two engines that compute at the same time on the same cores
 //! wait for threads that do not run, and both become many times slower; so each computes one batch, and then the next does.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Condvar, Mutex};
 
-/// A right to compute that engines share; first come, first served. Clones are the same right.
-#[derive(Debug, Clone, Default)]
-pub struct Turn(Arc<(Mutex<Tickets>, Condvar)>);
+/// How engines agree on whose turn it is.
+pub trait Turns: Debug + Send + Sync + 'static {
+    /// Blocks until it is our turn.
+    fn take(&self);
+    /// Passes the turn on.
+    fn pass(&self);
+}
 
-#[derive(Debug, Default)]
-struct Tickets {
-    next: u64,
-    serving: u64,
+/// A right to compute that engines share. Clones are the same right.
+#[derive(Debug, Clone)]
+pub struct Turn(Arc<dyn Turns>);
+
+impl Default for Turn {
+    /// For engines in one process: first come, first served.
+    fn default() -> Self {
+        Self::new(Tickets::default())
+    }
+}
+
+impl Turn {
+    /// A right that is shared in a way of its own.
+    pub fn new(turns: impl Turns) -> Self {
+        Self(Arc::new(turns))
+    }
+
+    /// Blocks until it is our turn.
+    pub(crate) fn take(&self) -> Held<'_> {
+        self.0.take();
+        Held(self)
+    }
 }
 
 /// A turn that is had; dropping it passes it on.
 #[derive(Debug)]
 pub(crate) struct Held<'a>(&'a Turn);
 
-impl Turn {
-    /// Blocks until it is our turn.
-    pub(crate) fn take(&self) -> Held<'_> {
-        const SOUND: &str = "nothing panics while it holds the tickets";
-        let mut tickets = self.0.0.lock().expect(SOUND);
-        let mine = tickets.next;
-        tickets.next += 1;
-        drop(self.0.1.wait_while(tickets, |tickets| tickets.serving != mine).expect(SOUND));
-        Held(self)
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.pass();
     }
 }
 
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.0.0.lock().expect("nothing panics while it holds the tickets").serving += 1;
-        self.0.0.1.notify_all();
+const SOUND: &str = "nothing panics while it holds the tickets";
+
+#[derive(Debug, Default)]
+struct Tickets(Mutex<Numbers>, Condvar);
+
+#[derive(Debug, Default)]
+struct Numbers {
+    next: u64,
+    serving: u64,
+}
+
+impl Turns for Tickets {
+    fn take(&self) {
+        let mut numbers = self.0.lock().expect(SOUND);
+        let mine = numbers.next;
+        numbers.next += 1;
+        drop(self.1.wait_while(numbers, |numbers| numbers.serving != mine).expect(SOUND));
+    }
+
+    fn pass(&self) {
+        self.0.lock().expect(SOUND).serving += 1;
+        self.1.notify_all();
     }
 }
 
@@ -45,7 +80,7 @@ mod tests {
 
     #[test]
     fn one_computes_at_a_time() {
-        let (turn, inside) = (Turn::default(), AtomicU32::new(0));
+        let (turn, inside, turns) = (Turn::default(), AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -53,10 +88,11 @@ mod tests {
                         let _held = turn.take();
                         assert_eq!(inside.fetch_add(1, SeqCst), 0);
                         inside.fetch_sub(1, SeqCst);
+                        turns.fetch_add(1, SeqCst);
                     }
                 });
             }
         });
-        assert_eq!(turn.0.0.lock().unwrap().serving, 4000);
+        assert_eq!(turns.load(SeqCst), 4000);
     }
 }

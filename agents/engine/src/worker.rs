@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 
 use crate::backend::{Backend, Embedded, Lane, Limits, Slot, Text, Token};
 use crate::draft::Record;
-use crate::handle::{Counters, Options};
+use crate::handle::Options;
 use crate::lanes::{self, Lanes, MAX_LANES};
+use crate::local::Counters;
 use crate::prefix::Prefixes;
 use crate::request::{Class, Error, Reason};
 use crate::schedule::{self, Waiting};
