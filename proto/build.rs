@@ -19,5 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("artel.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(descriptors)?;
+    let inner = protox::compile(["artel/engine/v1/engine.proto"], ["proto"])?;
+    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(inner)?;
     Ok(())
 }

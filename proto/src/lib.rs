@@ -20,6 +20,23 @@ pub mod v1 {
     tonic::include_proto!("artel.v1");
 }
 
-/// The descriptors of all protos, those they import included, as an encoded `google.protobuf.FileDescriptorSet`: what
+/// Package `artel.engine.v1`: between the daemon and the processes of its engines, for nobody else.
+pub mod engine {
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::all,
+        clippy::needless_pass_by_value,
+        clippy::semicolon_if_nothing_returned,
+        clippy::uninlined_format_args,
+        rustdoc::all
+    )]
+    pub mod v1 {
+        tonic::include_proto!("artel.engine.v1");
+    }
+}
+
+/// The descriptors of all public protos, those they import included, as an encoded `google.protobuf.FileDescriptorSet`: what
 /// the reflection service hands out.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/artel.v1.bin"));

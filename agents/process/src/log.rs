@@ -1,0 +1,87 @@
+//! What a process writes to standard error: its log, which becomes part of ours, and the words of those who cannot log.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+
+/// Last words that are kept: an abort of llama.cpp tells its place in one line, and a stack that says less follows.
+const WORDS: usize = 4;
+/// Characters of a line that are kept.
+const LENGTH: u64 = 4096;
+
+/// The lines that were no log, the first ones since the last line that was.
+#[derive(Debug, Clone, Default)]
+pub struct Lines(Arc<Mutex<VecDeque<String>>>);
+
+impl Lines {
+    /// The words that were said last.
+    pub fn last(&self) -> Vec<String> {
+        self.0.lock().map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Reads to the end; `model` says whose words these are.
+    pub async fn read(self, model: String, from: impl AsyncRead + Unpin) {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match (&mut reader).take(LENGTH).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => self.line(&model, String::from_utf8_lossy(&line).trim_end()),
+            }
+        }
+    }
+
+    fn line(&self, model: &str, line: &str) {
+        if line.is_empty() {
+            return;
+        }
+        let Ok(mut lines) = self.0.lock() else { return };
+        if let Some(record) = serde_json::from_str::<Value>(line).ok().filter(Value::is_object) {
+            lines.clear();
+            pass_on(model, &record);
+        } else {
+            tracing::warn!(model, "{line}");
+            if lines.len() < WORDS {
+                lines.push_back(line.to_owned());
+            }
+        }
+    }
+}
+
+/// A record of a process's log as one of ours.
+fn pass_on(model: &str, record: &Value) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let fields = record.get("fields").and_then(Value::as_object);
+    let message = fields.and_then(|fields| fields.get("message")).map(text).unwrap_or_default();
+    let others: Vec<String> = fields
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != "message")
+        .map(|(key, value)| format!(" {key}={}", text(value)))
+        .collect();
+    let line = format!("{}{}", message.trim_end(), others.concat());
+    match record.get("level").and_then(Value::as_str) {
+        Some("ERROR") => tracing::error!(model, "{line}"),
+        Some("WARN") => tracing::warn!(model, "{line}"),
+        Some("INFO") => tracing::info!(model, "{line}"),
+        Some("DEBUG") => tracing::debug!(model, "{line}"),
+        _ => tracing::trace!(model, "{line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_words_after_the_log_are_kept() {
+        let lines = Lines::default();
+        let text =
+            "before\n{\"level\":\"INFO\",\"fields\":{\"message\":\"loading\"}}\nGGML_ASSERT(x) failed\n\na\nb\nc\nd\n";
+        lines.clone().read("m".to_owned(), text.as_bytes()).await;
+        assert_eq!(lines.last(), ["GGML_ASSERT(x) failed", "a", "b", "c"]);
+    }
+}

@@ -1,0 +1,272 @@
+//! What the engine's own types are on the wire.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use artel_engine as engine;
+use artel_engine::backend::Limits;
+use artel_proto::engine::v1;
+
+pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
+    let s = request.sampling;
+    v1::GenerateRequest {
+        flow: request.flow.to_string(),
+        class: class(request.class).into(),
+        messages: request.messages.into_iter().map(message).collect(),
+        adapter: request.adapter.as_ref().map(|(path, scale)| adapter(path, *scale)),
+        sampling: Some(v1::Sampling {
+            temperature: s.temperature,
+            top_p: s.top_p,
+            top_k: s.top_k,
+            min_p: s.min_p,
+            repeat_penalty: s.repeat_penalty,
+            seed: s.seed,
+        }),
+        max_tokens: request.max_tokens,
+        stop: request.stop,
+        schema: request.schema.map(|schema| schema.to_string()),
+        overflow: match request.overflow {
+            engine::Overflow::Reject => v1::Overflow::Reject,
+            engine::Overflow::Truncate => v1::Overflow::Truncate,
+            engine::Overflow::Shift => v1::Overflow::Shift,
+        }
+        .into(),
+    }
+}
+
+pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, engine::Error> {
+    let s = wire.sampling.unwrap_or_default();
+    let overflow = match wire.overflow() {
+        v1::Overflow::Reject => engine::Overflow::Reject,
+        v1::Overflow::Truncate => engine::Overflow::Truncate,
+        v1::Overflow::Shift => engine::Overflow::Shift,
+    };
+    let class = match wire.class() {
+        v1::Class::Router => engine::Class::Router,
+        v1::Class::Interactive => engine::Class::Interactive,
+        v1::Class::Batch => engine::Class::Batch,
+        v1::Class::Ahead => engine::Class::Ahead,
+    };
+    let schema = wire.schema.map(|text| serde_json::from_str(&text).map(Arc::new)).transpose();
+    Ok(engine::Request {
+        flow: wire.flow.into(),
+        class,
+        messages: wire.messages.into_iter().map(message_of).collect(),
+        adapter: wire.adapter.map(adapter_of),
+        sampling: engine::Sampling {
+            temperature: s.temperature,
+            top_p: s.top_p,
+            top_k: s.top_k,
+            min_p: s.min_p,
+            repeat_penalty: s.repeat_penalty,
+            seed: s.seed,
+        },
+        max_tokens: wire.max_tokens,
+        stop: wire.stop,
+        schema: schema.map_err(|e| engine::Error::Bad(format!("the schema is not JSON: {e}")))?,
+        overflow,
+    })
+}
+
+fn class(class: engine::Class) -> v1::Class {
+    match class {
+        engine::Class::Router => v1::Class::Router,
+        engine::Class::Interactive => v1::Class::Interactive,
+        engine::Class::Batch => v1::Class::Batch,
+        engine::Class::Ahead => v1::Class::Ahead,
+    }
+}
+
+fn message(message: engine::Message) -> v1::Message {
+    let speaker = match message.speaker {
+        engine::Speaker::System => v1::Speaker::System,
+        engine::Speaker::User => v1::Speaker::User,
+        engine::Speaker::Assistant => v1::Speaker::Assistant,
+    };
+    v1::Message { speaker: speaker.into(), text: message.text }
+}
+
+fn message_of(wire: v1::Message) -> engine::Message {
+    let speaker = match wire.speaker() {
+        v1::Speaker::System => engine::Speaker::System,
+        v1::Speaker::User => engine::Speaker::User,
+        v1::Speaker::Assistant => engine::Speaker::Assistant,
+    };
+    engine::Message { speaker, text: wire.text }
+}
+
+pub(crate) fn adapter(path: &Path, scale: f32) -> v1::Adapter {
+    v1::Adapter { path: path.as_os_str().as_bytes().to_vec(), scale }
+}
+
+pub(crate) fn adapter_of(wire: v1::Adapter) -> (PathBuf, f32) {
+    (PathBuf::from(OsStr::from_bytes(&wire.path)), wire.scale)
+}
+
+/// Scores belong to choices, which have a call of their own: none for these.
+pub(crate) fn chunk(chunk: engine::Chunk) -> Option<v1::Chunk> {
+    let chunk = match chunk {
+        engine::Chunk::Prefill { done, total } => v1::chunk::Chunk::Prefill(v1::Prefill { done, total }),
+        engine::Chunk::Text { text, tokens } => v1::chunk::Chunk::Text(v1::Text { text, tokens }),
+        engine::Chunk::Scores(_) => return None,
+        engine::Chunk::Finished(end) => v1::chunk::Chunk::Finished(finish(end)),
+        engine::Chunk::Failed(failure) => v1::chunk::Chunk::Failed(error(failure)),
+    };
+    Some(v1::Chunk { chunk: Some(chunk) })
+}
+
+pub(crate) fn chunk_of(wire: v1::Chunk) -> engine::Chunk {
+    match wire.chunk {
+        Some(v1::chunk::Chunk::Prefill(p)) => engine::Chunk::Prefill { done: p.done, total: p.total },
+        Some(v1::chunk::Chunk::Text(t)) => engine::Chunk::Text { text: t.text, tokens: t.tokens },
+        Some(v1::chunk::Chunk::Finished(end)) => engine::Chunk::Finished(finish_of(&end)),
+        Some(v1::chunk::Chunk::Failed(failure)) => engine::Chunk::Failed(error_of(failure)),
+        None => engine::Chunk::Failed(engine::Error::Model("its process sent an empty chunk".to_owned())),
+    }
+}
+
+fn finish(end: engine::Finish) -> v1::Finish {
+    let reason = match end.reason {
+        engine::Reason::End => v1::Reason::End,
+        engine::Reason::Stop => v1::Reason::Stop,
+        engine::Reason::Length => v1::Reason::Length,
+    };
+    v1::Finish { reason: reason.into(), usage: Some(usage(end.usage)), timings: Some(timings(end.timings)) }
+}
+
+fn finish_of(wire: &v1::Finish) -> engine::Finish {
+    let reason = match wire.reason() {
+        v1::Reason::End => engine::Reason::End,
+        v1::Reason::Stop => engine::Reason::Stop,
+        v1::Reason::Length => engine::Reason::Length,
+    };
+    engine::Finish { reason, usage: usage_of(wire.usage), timings: timings_of(wire.timings) }
+}
+
+pub(crate) fn usage(u: engine::Usage) -> v1::Usage {
+    v1::Usage {
+        prompt: u.prompt,
+        computed: u.computed,
+        output: u.output,
+        forced: u.forced,
+        drafted: u.drafted,
+        accepted: u.accepted,
+    }
+}
+
+pub(crate) fn usage_of(wire: Option<v1::Usage>) -> engine::Usage {
+    let u = wire.unwrap_or_default();
+    engine::Usage {
+        prompt: u.prompt,
+        computed: u.computed,
+        output: u.output,
+        forced: u.forced,
+        drafted: u.drafted,
+        accepted: u.accepted,
+    }
+}
+
+pub(crate) fn timings(t: engine::Timings) -> v1::Timings {
+    // Half a millennium fits.
+    let nanos = |time: Duration| time.as_nanos() as u64;
+    v1::Timings { queue: nanos(t.queue), prefill: nanos(t.prefill), decode: nanos(t.decode), gap: nanos(t.gap) }
+}
+
+pub(crate) fn timings_of(wire: Option<v1::Timings>) -> engine::Timings {
+    let t = wire.unwrap_or_default();
+    let time = Duration::from_nanos;
+    engine::Timings { queue: time(t.queue), prefill: time(t.prefill), decode: time(t.decode), gap: time(t.gap) }
+}
+
+pub(crate) fn error(error: engine::Error) -> v1::Error {
+    let error = match error {
+        engine::Error::Overflow { prompt, output, context } => {
+            v1::error::Error::Overflow(v1::OverflowError { prompt, output, context })
+        }
+        engine::Error::Bad(what) => v1::error::Error::Bad(what),
+        engine::Error::Busy(queue) => v1::error::Error::Busy(queue as u64),
+        engine::Error::Model(what) => v1::error::Error::Model(what),
+        engine::Error::Gone(what) => v1::error::Error::Gone(what),
+    };
+    v1::Error { error: Some(error) }
+}
+
+pub(crate) fn error_of(wire: v1::Error) -> engine::Error {
+    match wire.error {
+        Some(v1::error::Error::Overflow(o)) => {
+            engine::Error::Overflow { prompt: o.prompt, output: o.output, context: o.context }
+        }
+        Some(v1::error::Error::Bad(what)) => engine::Error::Bad(what),
+        Some(v1::error::Error::Busy(queue)) => engine::Error::Busy(usize::try_from(queue).unwrap_or(usize::MAX)),
+        Some(v1::error::Error::Model(what)) => engine::Error::Model(what),
+        Some(v1::error::Error::Gone(what)) => engine::Error::Gone(what),
+        None => engine::Error::Model("its process sent an error without a word".to_owned()),
+    }
+}
+
+pub(crate) fn limits(l: Limits) -> v1::Limits {
+    v1::Limits {
+        context: l.context,
+        sequences: l.sequences,
+        batch: l.batch,
+        grain: l.grain,
+        rewinds: l.rewinds,
+        shifts: l.shifts,
+    }
+}
+
+pub(crate) fn limits_of(l: v1::Limits) -> Limits {
+    Limits {
+        context: l.context,
+        sequences: l.sequences,
+        batch: l.batch,
+        grain: l.grain,
+        rewinds: l.rewinds,
+        shifts: l.shifts,
+    }
+}
+
+pub(crate) fn stats(s: engine::Stats) -> v1::Stats {
+    v1::Stats {
+        busy: s.busy,
+        queued: s.queued,
+        steps: s.steps,
+        prompt: s.prompt,
+        shared: s.shared,
+        prefix_bytes: s.prefix_bytes,
+        output: s.output,
+        drafted: s.drafted,
+        accepted: s.accepted,
+        finished: s.finished,
+        cancelled: s.cancelled,
+        failed: s.failed,
+    }
+}
+
+pub(crate) fn stats_of(s: v1::Stats) -> engine::Stats {
+    engine::Stats {
+        busy: s.busy,
+        queued: s.queued,
+        steps: s.steps,
+        prompt: s.prompt,
+        shared: s.shared,
+        prefix_bytes: s.prefix_bytes,
+        output: s.output,
+        drafted: s.drafted,
+        accepted: s.accepted,
+        finished: s.finished,
+        cancelled: s.cancelled,
+        failed: s.failed,
+    }
+}
+
+pub(crate) fn memory(m: crate::Memory) -> v1::Memory {
+    v1::Memory { device: m.device, weights: m.weights, cache: m.cache, compute: m.compute }
+}
+
+pub(crate) fn memory_of(m: v1::Memory) -> crate::Memory {
+    crate::Memory { device: m.device, weights: m.weights, cache: m.cache, compute: m.compute }
+}
