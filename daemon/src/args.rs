@@ -71,6 +71,9 @@ pub(crate) enum Verb {
     Journal(Journal),
     /// Measure this program on this machine, by itself or against another server
     Bench(Bench),
+    /// One model in a process of its own; the daemon starts it
+    #[command(hide = true)]
+    Engine,
     /// What needs a daemon.
     #[command(flatten)]
     Client(Client),

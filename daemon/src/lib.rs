@@ -13,6 +13,7 @@ mod bench;
 mod check;
 mod client;
 mod doctor;
+mod engine;
 mod grpc;
 mod journal;
 mod serve;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
         Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
         Verb::Doctor(place) => doctor::run(&place, &args.global),
         Verb::Journal(verb) => journal::run(&verb, &args.global),
+        Verb::Engine => engine::run(),
         Verb::Bench(bench) => bench::run(&bench, &args.global),
         Verb::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(client::run(verb, &args.global)),

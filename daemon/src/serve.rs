@@ -6,7 +6,7 @@ mod loader;
 #[cfg(feature = "rehearsal")]
 mod rehearsal;
 mod signals;
-mod telemetry;
+pub(crate) mod telemetry;
 
 pub(crate) use config::cores;
 use std::io::Write as _;

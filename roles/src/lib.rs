@@ -37,6 +37,6 @@ pub use problem::{MAX_PROBLEMS, Problem, Problems, Snippet, nearest};
 pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};
 pub use routing::{Routing, Topic};
 pub use schema::Schema;
-pub use settings::Settings;
+pub use settings::{Engines, Settings};
 pub use source::Source;
 pub use template::Template;

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use artel_task::GraphName;
 
-use crate::decode::{Fields, duration, integer, name, text};
+use crate::decode::{Fields, choice, duration, integer, name, text};
 use crate::node::Node;
 use crate::problem::{Problem, Problems, Report, shown};
 use crate::source::Source;
 use crate::yaml;
+
+/// The words of `engines`.
+const ENGINES: [(&str, Engines); 2] = [("processes", Engines::Processes), ("inside", Engines::Inside)];
 
 /// What a settings file says; what it does not say is for the daemon to choose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Settings {
     pub tasks: Option<u32>,
     /// `threads`: threads of the CPU that engines may use.
     pub threads: Option<u32>,
+    /// `engines`: where engines run.
+    pub engines: Option<Engines>,
     /// `gap`: the gap between tokens to aim at while prompts are read beside running answers.
     pub gap: Option<Duration>,
     /// `prefixes.memory`: MiB of host memory, for each model, for what roles say before every question.
@@ -43,6 +48,16 @@ pub struct Settings {
     pub keep_age: Option<Duration>,
     /// `retention.size`: MiB that the journal may have; ended tasks make room.
     pub keep_mib: Option<u32>,
+}
+
+/// Where engines run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engines {
+    /// Each in a process of its own: one that dies takes nobody along.
+    #[default]
+    Processes,
+    /// All inside of the daemon.
+    Inside,
 }
 
 impl Settings {
@@ -82,6 +97,7 @@ impl Settings {
             graph: f.get("graph").and_then(|n| name(n, "a graph", GraphName::parse, report)),
             tasks: f.get("tasks").and_then(|n| integer(n, "`tasks`", 1..=1_000_000, report)),
             threads: f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report)),
+            engines: f.get("engines").and_then(|n| choice(n, "`engines`", &ENGINES, report)),
             gap: f.get("gap").and_then(|n| duration(n, "`gap`", Duration::from_millis(1)..=DAY, report)),
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
             prefix_memory_mib: None,

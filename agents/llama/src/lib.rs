@@ -13,5 +13,5 @@ mod llama;
 mod raw;
 mod text;
 
-pub use llama::{Cache, CacheType, Error, Llama, Options};
-pub use raw::{Device, devices};
+pub use llama::{Cache, CacheType, Error, Llama, Memory, Options, Split};
+pub use raw::device::{Device, Kind, add_rpc, devices, serve_rpc};

@@ -1,5 +1,6 @@
 //! One model with a context per lane.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use artel_engine::{Backend, Embedded, Lane, Sampling, Text, Token};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::Kind;
 use crate::constraint::{Constraint, Grammars};
 use crate::gguf;
-use crate::raw::{Adapter, Chain, Context, Model, Shape};
+use crate::raw::log::{self, Buffer, What};
+use crate::raw::{Adapter, Chain, Context, Loading, Model, Shape, Spread, device};
 use crate::text::Vocabulary;
 
 /// Tokens in a batch on the CPU: as fast per token as any, and small enough that whoever comes is seen soon.
@@ -38,14 +41,44 @@ pub struct Options {
     pub sequences: u32,
     /// Threads to compute with.
     pub threads: u32,
-    /// Layers on GPUs; -1 is all, 0 none.
-    pub gpu_layers: i32,
+    /// The devices that it may use, by name, `CPU` alone for none but the processor. Without it, wherever llama.cpp puts
+    /// it: on all GPUs, or on the processor.
+    pub devices: Option<Vec<String>>,
+    /// How it is spread over several devices.
+    pub split: Split,
+    /// The share of each device, in their order; empty: as their free memory is.
+    pub shares: Vec<f32>,
     /// Whether the model embeds texts rather than chats.
     pub embedding: bool,
     /// A chat template instead of the GGUF's own.
     pub template: Option<String>,
     /// The form of the cache.
     pub cache: Cache,
+}
+
+/// How a model is spread over its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Split {
+    /// It is on one device.
+    #[default]
+    None,
+    /// Each device has some of the layers.
+    Layer,
+    /// Each device has some rows of every matrix.
+    Row,
+}
+
+/// What a model takes on one device, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// The device's name.
+    pub device: String,
+    /// Its part of the weights.
+    pub weights: u64,
+    /// Its part of the cache of one lane.
+    pub cache: u64,
+    /// What computing in one lane takes.
+    pub compute: u64,
 }
 
 /// The form in which keys and values are kept: smaller ones let more tokens into the same memory.
@@ -91,6 +124,9 @@ pub enum Error {
     /// The file is not what it should be.
     #[error(transparent)]
     File(#[from] gguf::Error),
+    /// It was to be on a device that is not there.
+    #[error("{0}")]
+    Device(String),
     /// llama.cpp refused it.
     #[error("{path}: llama.cpp cannot load this model; its log says why")]
     Load {
@@ -121,8 +157,40 @@ fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn computes_on_cpu() -> bool {
-    crate::devices().iter().all(|device| matches!(device.backend.as_str(), "CPU" | "BLAS"))
+/// Whether the processor computes, given the devices that are meant.
+fn computes_on_cpu(devices: Option<&[String]>) -> bool {
+    match devices {
+        Some(names) => names.iter().all(|name| name == "CPU"),
+        None => crate::devices().iter().all(|device| matches!(device.kind, Kind::Cpu | Kind::Accelerator)),
+    }
+}
+
+/// Buffers as llama.cpp told of them, by device. Of a kind of buffer that is told twice, as that for computing is when it
+/// grows, the last one counts.
+fn memory(buffers: Vec<Buffer>) -> Vec<Memory> {
+    let mut by_place: BTreeMap<(String, u8), u64> = BTreeMap::new();
+    for Buffer { place, what, bytes } in buffers {
+        match what {
+            // A model may have several buffers of one kind.
+            What::Weights | What::Cache => *by_place.entry((place, what as u8)).or_default() += bytes,
+            What::Compute => drop(by_place.insert((place, what as u8), bytes)),
+        }
+    }
+    let mut devices: Vec<Memory> = Vec::new();
+    for ((place, what), bytes) in by_place {
+        let name = device::device_of(&place);
+        let at = devices.iter().position(|memory| memory.device == name).unwrap_or_else(|| {
+            devices.push(Memory { device: name, ..Memory::default() });
+            devices.len() - 1
+        });
+        let memory = &mut devices[at];
+        match what {
+            0 => memory.weights += bytes,
+            1 => memory.cache += bytes,
+            _ => memory.compute += bytes,
+        }
+    }
+    devices
 }
 
 /// A loaded model.
@@ -134,6 +202,8 @@ pub struct Llama {
     model: Arc<Model>,
     shape: Shape,
     architecture: String,
+    memory: Vec<Memory>,
+    on_cpu: bool,
     seed: u32,
 }
 
@@ -152,17 +222,34 @@ pub struct Sampler {
 impl Llama {
     /// Checks the file, loads it and makes the context of lane 0. Blocks for as long as that takes.
     pub fn load(options: Options) -> Result<Self, Error> {
+        Self::load_telling(options, &|_| {})
+    }
+
+    /// As [`Self::load`]; `progress` takes the share that is loaded, from 0 to 1.
+    pub fn load_telling(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
         let header = gguf::inspect(&options.path)?;
         if let Some(sha256) = &options.sha256 {
             gguf::verify_hash(&options.path, sha256)?;
         }
         let load = || Error::Load { path: options.path.clone() };
-        let model = Model::load(&options.path, options.gpu_layers).ok_or_else(load)?;
+        drop(log::buffers());
+        let loading = Loading {
+            devices: options.devices.as_deref(),
+            spread: match options.split {
+                Split::None => Spread::One,
+                Split::Layer => Spread::Layers,
+                Split::Row => Spread::Rows,
+            },
+            shares: &options.shares,
+            progress: Some(progress),
+        };
+        let model = Model::load(&options.path, &loading).map_err(Error::Device)?.ok_or_else(load)?;
         let trained = model.trained_context().max(1);
         let context = options.context.unwrap_or(CONTEXT.min(trained));
         // An embedding model computes a text in one piece, so its batch is its context.
         let context = if options.embedding { context.min(trained) } else { context };
-        let chat = if computes_on_cpu() { BATCH } else { GPU_BATCH };
+        let on_cpu = computes_on_cpu(options.devices.as_deref());
+        let chat = if on_cpu { BATCH } else { GPU_BATCH };
         let (sequences, batch) = if options.embedding { (TEXTS, context) } else { (options.sequences, chat) };
         let Options { threads, embedding, cache, .. } = options;
         let shape = Shape { context, sequences, batch, threads, embedding, cache };
@@ -176,7 +263,18 @@ impl Llama {
         let form = format!("{STATE_FORM}, {cache:?}");
         let fingerprint = fingerprint(&[form.as_bytes(), &content]);
         let (lanes, seed) = (vec![Some(Place { context: base, fingerprint })], std::process::id());
-        Ok(Self { lanes, grammars: None, text, model, shape, architecture: header.architecture, seed })
+        let (architecture, memory) = (header.architecture, memory(log::buffers()));
+        Ok(Self { lanes, grammars: None, text, model, shape, architecture, memory, on_cpu, seed })
+    }
+
+    /// What it takes on each of its devices, as llama.cpp tells it.
+    pub fn memory(&self) -> &[Memory] {
+        &self.memory
+    }
+
+    /// Whether the processor computes, which engines on one machine must take turns for.
+    pub fn computes_on_cpu(&self) -> bool {
+        self.on_cpu
     }
 
     fn context(&mut self, lane: Lane) -> Option<&mut Context> {
@@ -238,7 +336,7 @@ impl Backend for Llama {
             context: context.room(),
             sequences: self.shape.sequences,
             batch: self.shape.batch,
-            grain: if self.shape.batch == BATCH { GRAIN } else { 1 },
+            grain: if self.on_cpu { GRAIN } else { 1 },
             rewinds: !self.model.is_recurrent(),
             shifts: !self.model.is_recurrent() && context.shifts(),
         }

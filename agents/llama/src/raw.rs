@@ -9,44 +9,50 @@ use std::sync::{Arc, OnceLock};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 
-/// A device that ggml can compute on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    /// Such as `CPU`, `CUDA0` or `RPC[127.0.0.1:50052]`.
-    pub name: String,
-    /// What it is, in words.
-    pub description: String,
-    /// ggml's backend, such as `CPU` or `CUDA`.
-    pub backend: String,
-    /// All of its memory in bytes.
-    pub memory_total: u64,
-    /// Its free memory in bytes.
-    pub memory_free: u64,
-}
-
-/// The devices that ggml sees in this process.
-pub fn devices() -> Vec<Device> {
-    start();
-    let devices = llama_cpp_2::list_llama_ggml_backend_devices().into_iter();
-    devices
-        .map(|d| Device {
-            name: d.name,
-            description: d.description,
-            backend: d.backend,
-            memory_total: d.memory_total as u64,
-            memory_free: d.memory_free as u64,
-        })
-        .collect()
-}
+pub(crate) mod device;
+pub(crate) mod log;
 
 /// Initialises llama.cpp once for the process and sends its log to ours.
 pub(crate) fn start() {
     static STARTED: OnceLock<Option<LlamaBackend>> = OnceLock::new();
     STARTED.get_or_init(|| {
-        llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
+        log::start();
         // An error means that it is initialised already, which is as good.
         LlamaBackend::init().ok()
     });
+}
+
+/// Where a model's layers go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Spread {
+    /// All to one device.
+    #[default]
+    One,
+    /// Some layers to each.
+    Layers,
+    /// Some rows of each matrix to each.
+    Rows,
+}
+
+/// How a model is loaded.
+#[derive(Default)]
+pub(crate) struct Loading<'a> {
+    /// Devices by name; `CPU` is where layers lie that go nowhere else. None: wherever llama.cpp puts it.
+    pub(crate) devices: Option<&'a [String]>,
+    pub(crate) spread: Spread,
+    /// The share of each device; empty: as their free memory is.
+    pub(crate) shares: &'a [f32],
+    /// Takes the share that is loaded, from 0 to 1.
+    pub(crate) progress: Option<&'a (dyn Fn(f32) + Sync)>,
+}
+
+unsafe extern "C" fn progress(share: f32, told: *mut std::ffi::c_void) -> bool {
+    // SAFETY: `Model::load` gives a pointer to what lives until it returns.
+    let told = unsafe { &*told.cast::<Option<&(dyn Fn(f32) + Sync)>>() };
+    if let Some(told) = told {
+        told(share);
+    }
+    true
 }
 
 /// A loaded model. Contexts and adapters hold it, so it is freed last.
@@ -59,16 +65,45 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    pub(crate) fn load(path: &Path, gpu_layers: i32) -> Option<Arc<Self>> {
+    /// None if llama.cpp refuses; an error if there is no such device.
+    pub(crate) fn load(path: &Path, loading: &Loading<'_>) -> Result<Option<Arc<Self>>, String> {
         start();
-        let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
-        // SAFETY: the defaults are plain data; the path outlives the call.
+        let Ok(path) = CString::new(path.as_os_str().as_encoded_bytes()) else { return Ok(None) };
+        let others: Option<Vec<String>> =
+            loading.devices.map(|names| names.iter().filter(|name| *name != "CPU").cloned().collect());
+        let mut devices = others.as_deref().map(device::pick).transpose()?;
+        // SAFETY: the number of devices is a constant of the library.
+        let mut shares = vec![0.0f32; unsafe { sys::llama_max_devices() }];
+        if loading.shares.len() > shares.len() {
+            return Err(format!("llama.cpp spreads a model over at most {} devices", shares.len()));
+        }
+        shares[..loading.shares.len()].copy_from_slice(loading.shares);
+        // SAFETY: the defaults are plain data; everything that they point to outlives the call, and llama.cpp copies the shares.
         let model = unsafe {
             let mut params = sys::llama_model_default_params();
-            params.n_gpu_layers = gpu_layers;
+            params.n_gpu_layers = -1;
+            if let Some(devices) = &mut devices {
+                if devices.is_empty() {
+                    params.n_gpu_layers = 0;
+                }
+                // The list ends with a null pointer.
+                devices.push(ptr::null_mut());
+                params.devices = devices.as_mut_ptr();
+                params.main_gpu = 0;
+                params.split_mode = match loading.spread {
+                    Spread::One => sys::LLAMA_SPLIT_MODE_NONE,
+                    Spread::Layers => sys::LLAMA_SPLIT_MODE_LAYER,
+                    Spread::Rows => sys::LLAMA_SPLIT_MODE_ROW,
+                };
+            }
+            if !loading.shares.is_empty() {
+                params.tensor_split = shares.as_ptr();
+            }
+            params.progress_callback = Some(progress);
+            params.progress_callback_user_data = (&raw const loading.progress).cast_mut().cast();
             sys::llama_model_load_from_file(path.as_ptr(), params)
         };
-        NonNull::new(model).map(|model| Arc::new(Self(model)))
+        Ok(NonNull::new(model).map(|model| Arc::new(Self(model))))
     }
 
     fn vocab(&self) -> *const sys::llama_vocab {

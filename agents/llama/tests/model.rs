@@ -9,7 +9,7 @@ use artel_engine::{
     Backend as _, Chunk, Class, Drafts, Error, Handle, Lane, Message, Overflow, Reason, Request, Sampling, Speaker,
     Token,
 };
-use artel_llama::{Cache, CacheType, Llama, Options};
+use artel_llama::{Cache, CacheType, Llama, Options, Split};
 use serde_json::json;
 
 fn models() -> PathBuf {
@@ -26,7 +26,9 @@ fn options(file: &str) -> Options {
         context: Some(1024),
         sequences: 4,
         threads: 2,
-        gpu_layers: 0,
+        devices: None,
+        split: Split::None,
+        shares: Vec::new(),
         embedding: false,
         template: None,
         cache: Cache::default(),

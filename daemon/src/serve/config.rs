@@ -22,6 +22,8 @@ const GAP: Duration = Duration::from_millis(150);
 /// Beginnings of prompts on disk: some three hundred of a small model.
 const PREFIX_DISK: u64 = 4 << 30;
 
+pub(super) use artel_roles::Engines;
+
 /// What the daemon runs with.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub(super) shelf: Option<shelf::Options>,
     /// Threads of the CPU that engines may use.
     pub(crate) threads: u32,
+    /// Where engines run.
+    pub(super) engines: Engines,
     pub(crate) crew: Options,
     pub(crate) journal: artel_journal::Options,
 }
@@ -80,6 +84,7 @@ impl Config {
             grace: settings.grace.unwrap_or(GRACE),
             gap: settings.gap.unwrap_or(GAP),
             threads: settings.threads.unwrap_or_else(cores),
+            engines: settings.engines.unwrap_or_default(),
             crew: Options { tasks, models, graph: settings.graph, ..base },
             journal: artel_journal::Options {
                 retention,

@@ -1,77 +1,67 @@
 //! Models into engines, with llama.cpp.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use artel_actors::Loader;
-use artel_engine::{Drafts, Handle, Turn};
-use artel_llama::{CacheType, Llama};
-use artel_roles::{Cache, Model, Speculation, Use};
+use artel_engine::{Handle, Turn};
+use artel_process::{Counter, Program};
+use artel_roles::Model;
 use async_trait::async_trait;
 
-use super::config::Config;
+use super::config::{Config, Engines};
 use super::files;
+use crate::engine::{Common, Spec};
 
-/// Layers on GPUs where there are some: all of them.
-const ALL_LAYERS: i32 = -1;
-
-/// Loads engines into this process. They take turns on its cores.
+/// Loads engines, each into a process of its own or all into this one. They take turns on the cores.
 pub(super) struct LlamaLoader {
     models: PathBuf,
-    threads: u32,
-    options: artel_engine::Options,
+    common: Common,
+    place: Where,
+}
+
+enum Where {
+    Processes(Counter),
+    Here(Turn),
 }
 
 impl LlamaLoader {
     pub(super) fn new(config: &Config) -> Self {
-        let options = artel_engine::Options {
-            gap: config.gap,
-            turn: Some(Turn::default()),
-            prefixes: config.prefixes,
-            shelf: config.shelf.clone(),
-            ..artel_engine::Options::default()
+        let common =
+            Common { threads: config.threads, gap: config.gap, prefixes: config.prefixes, shelf: config.shelf.clone() };
+        let place = match config.engines {
+            Engines::Processes => Where::Processes(Counter::default()),
+            Engines::Inside => Where::Here(Turn::default()),
         };
-        Self { models: config.crew.models.clone(), threads: config.threads, options }
+        Self { models: config.crew.models.clone(), common, place }
     }
 }
 
 #[async_trait]
 impl Loader for LlamaLoader {
     async fn load(&self, model: &Model) -> Result<Handle, String> {
-        let options = artel_llama::Options {
-            path: files::find(&model.candidates(&self.models))?,
-            sha256: model.sha256.clone(),
-            context: model.context,
-            sequences: model.sequences,
-            threads: model.threads.unwrap_or(self.threads).min(self.threads),
-            gpu_layers: ALL_LAYERS,
-            embedding: model.use_ == Use::Embedding,
-            template: model.template.clone(),
-            cache: cache(model.cache),
+        let spec = Spec::of(model, files::find(&model.candidates(&self.models))?, &self.common);
+        let loaded = match &self.place {
+            Where::Here(turn) => spec.load(turn.clone(), Arc::new(|_| {})).await.map(|(handle, _)| handle),
+            Where::Processes(counter) => {
+                let started = artel_process::start(program(&spec)?, Some(counter), |_| {}).await;
+                started.map(|started| started.handle)
+            }
         };
-        let engine = artel_engine::Options {
-            drafts: match model.speculation {
-                Speculation::Auto => Drafts::WherePays,
-                Speculation::Off => Drafts::Never,
-            },
-            ..self.options.clone()
-        };
-        let load = move || Llama::load(options).map_err(|e| e.to_string());
-        let handle = Handle::spawn(model.name.as_str(), engine, load).await;
-        handle.map_err(|e| match e {
-            artel_engine::Error::Gone(reason) => format!("model `{}`: {reason}", model.name),
-            other => other.to_string(),
-        })
+        loaded.map_err(|reason| format!("model `{}`: {reason}", model.name))
     }
 }
 
-/// Keys and values in one form: llama.cpp's fast attention wants that.
-fn cache(cache: Cache) -> artel_llama::Cache {
-    let form = match cache {
-        Cache::F32 => CacheType::F32,
-        Cache::F16 => CacheType::F16,
-        Cache::Bf16 => CacheType::Bf16,
-        Cache::Q8_0 => CacheType::Q8_0,
-        Cache::Q4_0 => CacheType::Q4_0,
-    };
-    artel_llama::Cache { keys: form, values: form }
+/// This very program, even if its file was replaced meanwhile.
+fn program(spec: &Spec) -> Result<Program, String> {
+    let itself = PathBuf::from("/proc/self/exe");
+    let path = if itself.exists() { Ok(itself) } else { std::env::current_exe() };
+    Ok(Program {
+        path: path.map_err(|e| format!("the program does not find itself: {e}"))?,
+        args: vec!["engine".to_owned()],
+        // An abort says its place; a debugger that is called for more would hold everything up.
+        env: vec![("GGML_NO_BACKTRACE".to_owned(), "1".to_owned())],
+        name: spec.name.clone(),
+        spec: serde_json::to_string(spec).map_err(|e| format!("the model cannot be described: {e}"))?,
+    })
 }

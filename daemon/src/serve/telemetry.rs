@@ -4,11 +4,11 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
-/// llama.cpp tells each tensor of a model at `info`.
-const DEFAULT: &str = "info,llama-cpp-2=warn";
+/// llama.cpp tells each tensor of a model at `debug`, and much that only it understands.
+const DEFAULT: &str = "info,llama_cpp=warn";
 
 /// Starts the log; `ARTEL_LOG` sets what is told, as in `debug` or `info,artel_engine=trace`.
-pub(super) fn start(json: bool) {
+pub(crate) fn start(json: bool) {
     let filter = EnvFilter::try_from_env("ARTEL_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     // A log that cannot be written, on a full disk say, must not end the daemon: by default the failure is printed, which
     // panics.

@@ -1,0 +1,177 @@
+//! What an engine is to load, and how: as the daemon writes it and the engine's process reads it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use artel_engine::{Drafts, Handle, Turn, shelf};
+use artel_llama::{CacheType, Llama, Split};
+use artel_process::Memory;
+use artel_roles::{Cache, Model, Speculation, Use};
+use serde::{Deserialize, Serialize};
+
+/// What to load, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: Option<String>,
+    pub(crate) context: Option<u32>,
+    pub(crate) sequences: u32,
+    pub(crate) threads: u32,
+    /// RPC servers whose devices it may use.
+    pub(crate) rpc: Vec<String>,
+    pub(crate) devices: Option<Vec<String>>,
+    pub(crate) split: Spread,
+    pub(crate) shares: Vec<f32>,
+    pub(crate) embedding: bool,
+    pub(crate) template: Option<String>,
+    pub(crate) cache: Form,
+    pub(crate) drafts: bool,
+    pub(crate) gap: Duration,
+    /// Bytes of host memory for beginnings of prompts.
+    pub(crate) prefixes: usize,
+    /// Where these lie on disk, and how many bytes there may be.
+    pub(crate) shelf: Option<(PathBuf, u64)>,
+}
+
+/// How a model is spread over its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Spread {
+    #[default]
+    None,
+    Layer,
+    Row,
+}
+
+/// The form of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Form {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+    Q4_0,
+}
+
+impl From<Cache> for Form {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::F32 => Self::F32,
+            Cache::F16 => Self::F16,
+            Cache::Bf16 => Self::Bf16,
+            Cache::Q8_0 => Self::Q8_0,
+            Cache::Q4_0 => Self::Q4_0,
+        }
+    }
+}
+
+impl Form {
+    /// Keys and values in one form: llama.cpp's fast attention wants that.
+    fn cache(self) -> artel_llama::Cache {
+        let form = match self {
+            Self::F32 => CacheType::F32,
+            Self::F16 => CacheType::F16,
+            Self::Bf16 => CacheType::Bf16,
+            Self::Q8_0 => CacheType::Q8_0,
+            Self::Q4_0 => CacheType::Q4_0,
+        };
+        artel_llama::Cache { keys: form, values: form }
+    }
+}
+
+/// What holds for every engine of a daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    pub(crate) threads: u32,
+    pub(crate) gap: Duration,
+    pub(crate) prefixes: usize,
+    pub(crate) shelf: Option<shelf::Options>,
+}
+
+impl Spec {
+    /// A model of the catalog whose file lies at `path`, wherever llama.cpp puts it.
+    pub(crate) fn of(model: &Model, path: PathBuf, common: &Common) -> Self {
+        Self {
+            name: model.name.to_string(),
+            path,
+            sha256: model.sha256.clone(),
+            context: model.context,
+            sequences: model.sequences,
+            threads: model.threads.unwrap_or(common.threads).min(common.threads),
+            rpc: Vec::new(),
+            devices: None,
+            split: Spread::None,
+            shares: Vec::new(),
+            embedding: model.use_ == Use::Embedding,
+            template: model.template.clone(),
+            cache: model.cache.into(),
+            drafts: model.speculation == Speculation::Auto,
+            gap: common.gap,
+            prefixes: common.prefixes,
+            shelf: common.shelf.as_ref().map(|shelf| (shelf.dir.clone(), shelf.bytes)),
+        }
+    }
+
+    /// Loads it into this process.
+    pub(crate) async fn load(
+        self,
+        turn: Turn,
+        progress: Arc<dyn Fn(f32) + Send + Sync>,
+    ) -> Result<(Handle, Vec<Memory>), String> {
+        let (name, rpc) = (self.name.clone(), self.rpc.clone());
+        let (model, mut engine) = self.options();
+        engine.turn = Some(turn);
+        let memory = Arc::new(Mutex::new(Vec::new()));
+        let found = memory.clone();
+        let load = move || {
+            rpc.iter().try_for_each(|address| artel_llama::add_rpc(address))?;
+            let model = Llama::load_telling(model, &*progress).map_err(|e| e.to_string())?;
+            *found.lock().expect("nothing panics while it holds it") = model.memory().to_vec();
+            Ok(model)
+        };
+        let handle = Handle::spawn(&name, engine, load).await.map_err(|e| match e {
+            artel_engine::Error::Gone(reason) => reason,
+            other => other.to_string(),
+        })?;
+        let memory = std::mem::take(&mut *memory.lock().expect("nothing panics while it holds it"));
+        let shared = |m: artel_llama::Memory| Memory {
+            device: m.device,
+            weights: m.weights,
+            cache: m.cache,
+            compute: m.compute,
+        };
+        Ok((handle, memory.into_iter().map(shared).collect()))
+    }
+
+    fn options(self) -> (artel_llama::Options, artel_engine::Options) {
+        let model = artel_llama::Options {
+            path: self.path,
+            sha256: self.sha256,
+            context: self.context,
+            sequences: self.sequences,
+            threads: self.threads,
+            devices: self.devices,
+            split: match self.split {
+                Spread::None => Split::None,
+                Spread::Layer => Split::Layer,
+                Spread::Row => Split::Row,
+            },
+            shares: self.shares,
+            embedding: self.embedding,
+            template: self.template,
+            cache: self.cache.cache(),
+        };
+        let engine = artel_engine::Options {
+            gap: self.gap,
+            prefixes: self.prefixes,
+            shelf: self.shelf.map(|(dir, bytes)| shelf::Options { dir, bytes }),
+            drafts: if self.drafts { Drafts::WherePays } else { Drafts::Never },
+            ..artel_engine::Options::default()
+        };
+        (model, engine)
+    }
+}
