@@ -149,7 +149,7 @@ fn check(need: &Need, chosen: &[&Device]) -> Result<(), Refusal> {
     }
     match &need.shares {
         Some(shares) if shares.len() != chosen.len() => {
-            refuse(format!("{} shares for {} devices", shares.len(), chosen.len()))
+            refuse(format!("`shares` has {} numbers and `devices` {}", shares.len(), chosen.len()))
         }
         Some(shares) if shares.iter().any(|share| !share.is_finite() || *share < 0.0) => {
             refuse("a share is a number from 0".to_owned())
@@ -190,7 +190,8 @@ fn anywhere(need: &Need, devices: &[Device]) -> Result<Place, Refusal> {
 struct Search<'a> {
     need: &'a Need,
     devices: &'a [Device],
-    nearest: Option<Shortage>,
+    /// What is missing in all, and where the most of it.
+    nearest: Option<(u64, Shortage)>,
 }
 
 impl<'a> Search<'a> {
@@ -242,9 +243,11 @@ impl<'a> Search<'a> {
     fn accept(&mut self, place: Place) -> Option<Place> {
         let needs = demand(&place.bytes(), self.devices);
         let short = self.devices.iter().zip(needs).filter_map(|(device, needs)| Shortage::of(device, needs));
-        let Some(worst) = short.max_by_key(Shortage::missing) else { return Some(place) };
-        if self.nearest.as_ref().is_none_or(|nearest| worst.missing() < nearest.missing()) {
-            self.nearest = Some(worst);
+        let short: Vec<Shortage> = short.collect();
+        let missing = short.iter().map(Shortage::missing).fold(0, u64::saturating_add);
+        let Some(worst) = short.into_iter().max_by_key(Shortage::missing) else { return Some(place) };
+        if self.nearest.as_ref().is_none_or(|(least, _)| missing < *least) {
+            self.nearest = Some((missing, worst));
         }
         None
     }
@@ -252,7 +255,7 @@ impl<'a> Search<'a> {
     fn refusal(self) -> Refusal {
         let model = self.need.model.clone();
         match self.nearest {
-            Some(shortage) => Refusal::NoRoom { model, shortage, remedies: Vec::new() },
+            Some((_, shortage)) => Refusal::NoRoom { model, shortage, remedies: Vec::new() },
             None => Refusal::Impossible { model, what: "there is no device that it could be on".to_owned() },
         }
     }

@@ -85,7 +85,9 @@ pub(crate) fn remedies(need: &Need, devices: &[Device]) -> Vec<Remedy> {
         remedies.extend(as_it_is.together());
     }
     remedies.extend(as_it_is.clone().split());
-    remedies.extend(as_it_is.unpin().and_then(Trial::settle));
+    let unpinned = as_it_is.unpin().and_then(Trial::settle);
+    // The same place by another name is no other remedy.
+    remedies.extend(unpinned.filter(|unpinned| remedies.iter().all(|other| other.place.parts != unpinned.place.parts)));
     remedies
 }
 

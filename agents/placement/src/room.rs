@@ -4,23 +4,28 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::device::{Bytes, Device, less};
-use crate::need::Need;
+use crate::need::{Devices, Need};
 use crate::place::{Place, fit, place};
 use crate::refusal::Refusal;
 use crate::size::{bytes, list};
 
-/// Sets of engines that are tried for the smallest one, before a small one has to do. With ten engines it is every set.
+/// Sets of engines that are tried for the smallest one before a small one has to do: with ten engines, every set.
 const SETS: usize = 2000;
+/// How long an engine must have been idle to be unloaded although there is room, if only for a slower device: models that are
+/// used in turn shall not push each other off a GPU.
+const REST: Duration = Duration::from_secs(60);
 
 /// An engine that is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// Its model.
+    /// Its model; every engine has another name.
     pub model: String,
     /// What it takes, by device, the machine's memory included.
     pub bytes: Bytes,
-    /// Whether steps run on it: then it cannot go.
+    /// Whether steps run on it or it is being loaded: then it cannot go.
     pub busy: bool,
+    /// Whether it takes no new steps any more, to be unloaded: it stays the one to go, though steps begin to wait for it.
+    pub draining: bool,
     /// How many steps wait for it, or will in a moment.
     pub waiting: u32,
     /// When it is needed next as far as is known, as a rank: 0 is first. None if nobody is known to need it.
@@ -60,14 +65,15 @@ pub enum Decision {
 ///
 /// Who goes is never busy. It is the smallest set that makes room, of engines that nobody waits for if they are enough; among
 /// sets of one size, the one whose most needed engine is needed latest (Belady's rule over what is known to wait), then
-/// has been idle longest, then is cheapest to load again.
+/// has been idle longest, then is cheapest to load again. Where there is room on the CPU alone, engines that nobody has needed
+/// for a minute go if that brings the model to a better device. An engine of the same model counts as gone.
 pub fn room(need: &Need, devices: &[Device], loaded: &[Loaded]) -> Decision {
     let others: Vec<&Loaded> = loaded.iter().filter(|engine| engine.model != need.model).collect();
     let mut ranked = others.clone();
     ranked.sort_by_key(|engine| rank(engine));
-    let house = House { need, devices, others: &others };
+    let house = House { need, devices, others: &others, but_cpu: false };
     if let Some(place) = house.without(&[]) {
-        return Decision::Fits(place);
+        return house.better(&ranked).unwrap_or(Decision::Fits(place));
     }
     if let Err(refusal) = place(need, devices) {
         return Decision::Never(refusal);
@@ -75,8 +81,7 @@ pub fn room(need: &Need, devices: &[Device], loaded: &[Loaded]) -> Decision {
     let missed: Vec<&Loaded> = ranked.iter().copied().filter(|engine| !engine.busy && engine.waiting == 0).collect();
     let idle: Vec<&Loaded> = ranked.iter().copied().filter(|engine| !engine.busy).collect();
     if let Some((victims, place)) = house.smallest(&missed).or_else(|| house.smallest(&idle)) {
-        let reason = house.why(&victims);
-        return Decision::Unload { victims: names(&victims), place, reason };
+        return house.unload(&victims, place);
     }
     // Whoever is idle goes first here too: the fewer must be waited for, the better.
     ranked.sort_by_key(|engine| engine.busy);
@@ -85,19 +90,22 @@ pub fn room(need: &Need, devices: &[Device], loaded: &[Loaded]) -> Decision {
 }
 
 /// Sorts those who can be missed best first.
-fn rank(engine: &Loaded) -> (bool, Reverse<u32>, Reverse<Duration>, Duration) {
+fn rank(engine: &Loaded) -> (bool, bool, Reverse<u32>, Reverse<Duration>, Duration) {
     let needed = engine.next_need.unwrap_or(u32::MAX);
-    (engine.waiting > 0, Reverse(needed), Reverse(engine.idle), engine.load_cost)
+    (!engine.draining, engine.waiting > 0, Reverse(needed), Reverse(engine.idle), engine.load_cost)
 }
 
 fn names(engines: &[&Loaded]) -> Vec<String> {
     engines.iter().map(|engine| engine.model.clone()).collect()
 }
 
+#[derive(Clone, Copy)]
 struct House<'a> {
     need: &'a Need,
     devices: &'a [Device],
     others: &'a [&'a Loaded],
+    /// Whether a place on the CPU does not count.
+    but_cpu: bool,
 }
 
 impl<'a> House<'a> {
@@ -109,7 +117,28 @@ impl<'a> House<'a> {
             let sum = taken.entry(device.clone()).or_default();
             *sum = sum.saturating_add(*bytes);
         }
-        fit(self.need, &less(self.devices, &taken)).ok()
+        let place = fit(self.need, &less(self.devices, &taken)).ok()?;
+        // Where a part has the process, the CPU computes.
+        let counts = !self.but_cpu || place.host.is_some();
+        counts.then_some(place)
+    }
+
+    /// A better place than the CPU, if only engines at rest are in its way.
+    fn better(&self, ranked: &[&'a Loaded]) -> Option<Decision> {
+        let house = House { but_cpu: true, ..*self };
+        if self.need.devices != Devices::Auto || house.without(&[]).is_some() {
+            return None;
+        }
+        let rests = |engine: &&&Loaded| {
+            !engine.busy && engine.waiting == 0 && engine.next_need.is_none() && engine.idle >= REST
+        };
+        let resting: Vec<&Loaded> = ranked.iter().filter(rests).copied().collect();
+        let (victims, place) = house.smallest(&resting)?;
+        Some(house.unload(&victims, place))
+    }
+
+    fn unload(&self, victims: &[&Loaded], place: Place) -> Decision {
+        Decision::Unload { victims: names(victims), place, reason: self.why(victims) }
     }
 
     /// The smallest set of `ranked` whose going makes room, and where the model goes then.

@@ -39,7 +39,8 @@ pub enum Turn {
         /// Why, in words and figures.
         reason: String,
     },
-    /// A model has waited too long: these take no new steps until they have gone and it is loaded.
+    /// A model has waited too long: these are [`Loaded::draining`] from now on, take no new steps, and go when they are idle.
+    /// Whoever drained before and is not named may go on.
     Drain {
         /// Which has waited.
         model: String,
@@ -64,8 +65,9 @@ impl Queue<'_> {
 /// Decides whether to go on with what is loaded or to swap for one of the models in `queues`.
 ///
 /// All that waits for a loaded model is served before that model goes, which keeps swaps few; but a model whose oldest step
-/// has waited beyond its bound gets its turn, the most overdue first, so that nothing starves. To be asked again whenever a
-/// step arrives or ends, and when the next bound is reached.
+/// has waited beyond its bound gets its turn, the most overdue first, so that nothing starves. To be asked whenever a step
+/// arrives or ends, a model is loaded, or the next bound is reached; each time after the steps have begun that can begin on
+/// what is loaded, or else a model that has just been loaded might go before it has served anybody.
 pub fn turn(queues: &[Queue<'_>], devices: &[Device], loaded: &[Loaded]) -> Turn {
     let late = |queue: &Queue<'_>| queue.oldest.as_secs_f64() / queue.bound().as_secs_f64();
     let mut order: Vec<&Queue<'_>> = queues.iter().collect();
