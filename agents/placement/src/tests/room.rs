@@ -109,27 +109,22 @@ fn what_fits_on_no_empty_device_never_fits() {
 }
 
 fn loaded() -> impl Strategy<Value = Vec<Loaded>> {
-    let one = (
-        prop::collection::vec((0..4usize, 0..1200u64), 1..3),
-        any::<bool>(),
-        0..2u32,
-        prop::option::of(0..9u32),
-        0..120u64,
-    );
-    prop::collection::vec(one, 0..6).prop_map(|all| {
-        let names = ["CUDA0", "CUDA1", "RPC[host:0]", "CPU"];
-        let engine =
-            |(at, (bytes, busy, waiting, next_need, idle)): (usize, (Vec<(usize, u64)>, bool, u32, _, u64))| Loaded {
-                model: format!("e{at}"),
-                bytes: bytes.iter().map(|(device, bytes)| (names[*device].to_owned(), *bytes)).collect(),
-                busy,
-                draining: idle % 11 == 0,
-                waiting,
-                next_need,
-                idle: Duration::from_secs(idle),
-                load_cost: Duration::from_secs(idle % 7),
-            };
-        all.into_iter().enumerate().map(engine).collect()
+    let names = ["CUDA0", "CUDA1", "RPC[host:0]", "CPU"].map(str::to_owned);
+    let bytes = prop::collection::btree_map(prop::sample::select(names.to_vec()), 0..1200u64, 1..3);
+    let one = (bytes, any::<[bool; 2]>(), 0..2u32, prop::option::of(0..9u32), 0..120u64);
+    let engine = one.prop_map(|(bytes, [busy, draining], waiting, next_need, idle)| Loaded {
+        model: String::new(),
+        bytes,
+        busy,
+        draining,
+        waiting,
+        next_need,
+        idle: Duration::from_secs(idle),
+        load_cost: Duration::from_secs(idle % 7),
+    });
+    prop::collection::vec(engine, 0..6).prop_map(|mut all| {
+        all.iter_mut().enumerate().for_each(|(at, engine)| engine.model = format!("e{at}"));
+        all
     })
 }
 

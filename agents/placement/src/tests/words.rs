@@ -37,7 +37,7 @@ fn refusals_say_what_is_missing_where_and_what_helps() {
         told(&pinned(wide.clone(), &["CUDA0"]), &machine()),
         told(&pinned(Need { tokens: 40_960, sequences: 1, ..wide.clone() }, &["CUDA1"]), &machine()),
         told(&Need { split: Split::None, ..model("m", 11 * GB) }, &machine()[..2]),
-        told(&Need { tokens: 65_536, ..wide.clone() }, &machine()),
+        told(&Need { tokens: 65_536, ..wide }, &machine()),
         told(&model("m", 100 * GB), &machine()),
         told(&pinned(model("m", GB), &["cuda0"]), &machine()),
         told(&pinned(model("m", GB), &["Metal"]), &machine()),
