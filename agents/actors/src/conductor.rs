@@ -241,19 +241,19 @@ impl Run {
         self.note(Kind::StepFailed { step: step.clone(), failure, retry_after, took });
     }
 
-    /// How often a step may be tried again.
-    fn retries(&self, step: &StepId) -> Retries {
-        let Some(node) = self.on.graph.node_of(&step.visit) else { return retry::times(0) };
+    /// How often a step may be tried again; none if it never may.
+    fn retries(&self, step: &StepId) -> Option<Retries> {
+        let node = self.on.graph.node_of(&step.visit)?;
         // Of a node with items, each item is tried again by itself.
         let whole = node.each.is_some() && step.visit.item.is_none();
         if whole || node.effect == Effect::AtMostOnce {
-            return retry::times(0);
+            return None;
         }
-        node.effort.retries.unwrap_or_else(|| match &node.work {
+        Some(node.effort.retries.unwrap_or_else(|| match &node.work {
             Work::Role { .. } => retry::times(self.role_of(&step.visit).map_or(0, |role| role.limits.retries)),
             Work::Router(_) => retry::times(retry::ROUTER),
             Work::Ask(_) | Work::Graph { .. } => retry::times(0),
-        })
+        }))
     }
 
     /// Whether the task's end is on disk.

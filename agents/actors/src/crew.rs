@@ -380,7 +380,7 @@ impl Crew {
     pub async fn load(&self, model: &str) -> Result<EngineReport, Error> {
         self.is_open()?;
         let keeper = self.keeper(&self.model(model)?).await?;
-        keeper::unwrap(call!(keeper, keeper::Message::Engine)).map_err(Error::Failed)?;
+        keeper::unwrap(call!(keeper, keeper::Message::Insist)).map_err(Error::Failed)?;
         call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)
     }
 

@@ -1,40 +1,76 @@
 //! The keeper of one model's engine.
 
+mod report;
+mod uses;
+
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
-use artel_engine::{Handle, Stats};
+use artel_engine::Handle;
+use artel_placement::{Bytes, Place};
 use artel_roles::Model;
-use artel_task::event::{Code, Failure};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::Loader;
-use crate::report::failure;
+use crate::fleet::{self, Id, Standing, Status};
+use crate::loader::Loaded;
+use crate::{Loader, Progress};
+
+pub use report::{EngineReport, EngineState};
+pub(crate) use uses::{Lease, unwrap};
 
 /// The first pause after a failed load; it doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause: a person who mends a file need not wait longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After so many failures in a row, a model is given up until somebody asks for it by name or the catalog changes.
+const MAX_FAILURES: u32 = 5;
+/// An engine that has served for so long was sound: what ends it then is a first failure.
+const SOUND: Duration = Duration::from_secs(60);
 
-/// Loads the engine of a model when it is first needed, keeps it, and loads it again after it ended.
+/// Loads the engine of a model when it is first needed and the fleet has found it a place, keeps it, and loads it again after
+/// it ended.
 ///
-/// States: empty -> loading -> ready -> empty (the engine ended), or loading -> broken -> loading (after a pause).
+/// States: empty -> loading -> ready -> leaving (to make room, or on request) -> empty; ready -> empty (the engine ended);
+/// loading -> broken -> loading (after a pause), or -> given up. The fleet is told of every change.
 pub(crate) struct Keeper;
+
+/// What a keeper is made with.
+pub(crate) struct Arguments {
+    pub(crate) id: Id,
+    pub(crate) model: Arc<Model>,
+    pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) fleet: ActorRef<fleet::Message>,
+}
 
 /// What a keeper is asked and told.
 pub(crate) enum Message {
     /// Answers with the engine, once it is loaded.
-    Engine(RpcReplyPort<Result<Handle, String>>),
-    /// Computes these openings ahead of time, whenever the engine has been loaded, and keeps no adapters but these.
+    Engine(RpcReplyPort<Result<Lease, String>>),
+    /// As `Engine`, from somebody who knows that it failed before: it is tried at once.
+    Insist(RpcReplyPort<Result<Lease, String>>),
+    /// A lease is over.
+    Released,
+    /// Computes these openings ahead of time, whenever the engine has been loaded, and keeps no adapters but these. The catalog
+    /// may have changed.
     Prime { openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)> },
+    /// Load it there; or why it has no place.
+    Place(Result<Box<Place>, String>),
+    /// Somebody else needs the room: take no new steps, or take some again.
+    Drain(bool),
+    /// Somebody else needs the room: go as soon as nobody uses it.
+    Evict,
     /// Gives the engine up: those that run go on, and the model is freed when the last one is done.
     Unload(RpcReplyPort<Option<Handle>>),
     /// Answers with what the engine does.
     Report(RpcReplyPort<EngineReport>),
+    /// There is another fleet.
+    Fleet(ActorRef<fleet::Message>),
     /// The load has ended.
-    Loaded(Result<Handle, String>),
+    Loaded(Result<Loaded, String>),
     /// The engine of this generation has ended.
     Ended { generation: u64, reason: String },
     /// Panic, as a fault of ours would.
@@ -42,38 +78,27 @@ pub(crate) enum Message {
     Panic,
 }
 
-/// An engine as others see it.
-#[derive(Debug, Clone)]
-pub struct EngineReport {
-    /// The model.
-    pub model: Arc<Model>,
-    /// Where it stands.
-    pub state: EngineState,
-    /// What it has done and does, while it is ready.
-    pub stats: Option<Stats>,
-    /// What it can hold, while it is ready.
-    pub limits: Option<artel_engine::backend::Limits>,
-}
-
-/// Where an engine stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineState {
-    /// Not loaded; it is loaded when first needed.
-    Empty,
-    /// Being loaded.
-    Loading,
-    /// Ready.
-    Ready,
-    /// The last load failed, for this reason.
-    Broken(String),
-}
-
 pub(crate) struct State {
+    id: Id,
     model: Arc<Model>,
     loader: Arc<dyn Loader>,
+    fleet: ActorRef<fleet::Message>,
     engine: Engine,
     generation: u64,
+    /// Those who wait for it, and since when.
+    waiting: VecDeque<(RpcReplyPort<Result<Lease, String>>, Instant)>,
+    uses: u32,
+    draining: bool,
+    last_use: Instant,
+    used: Option<SystemTime>,
+    load_cost: Duration,
+    place: Option<Box<Place>>,
+    bytes: Bytes,
+    told: u64,
     failures: u32,
+    restarts: u32,
+    /// How it ended last or why it could not be loaded.
+    problem: Option<String>,
     openings: Vec<artel_engine::Request>,
     adapters: Vec<(PathBuf, f32)>,
     /// The openings that are computed now; another list, or another engine, ends it.
@@ -82,31 +107,53 @@ pub(crate) struct State {
 
 enum Engine {
     Empty,
-    Loading(Vec<RpcReplyPort<Result<Handle, String>>>),
-    Ready(Handle),
-    Broken { reason: String, until: Instant },
+    /// Its share that is loaded, as the bits of a float.
+    Loading(Arc<AtomicU32>),
+    Ready {
+        handle: Handle,
+        since: (Instant, SystemTime),
+    },
+    /// It goes: its memory is not free yet.
+    Leaving,
+    Broken {
+        reason: String,
+        /// None: it was given up.
+        until: Option<Instant>,
+    },
 }
 
 impl Actor for Keeper {
     type Msg = Message;
     type State = State;
-    type Arguments = (Arc<Model>, Arc<dyn Loader>);
+    type Arguments = Arguments;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Message>,
-        (model, loader): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
-        Ok(State {
+    async fn pre_start(&self, me: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { id, model, loader, fleet } = arguments;
+        let mut state = State {
+            id,
             model,
             loader,
+            fleet,
             engine: Engine::Empty,
             generation: 0,
+            waiting: VecDeque::new(),
+            uses: 0,
+            draining: false,
+            last_use: Instant::now(),
+            used: None,
+            load_cost: Duration::ZERO,
+            place: None,
+            bytes: Bytes::new(),
+            told: 0,
             failures: 0,
+            restarts: 0,
+            problem: None,
             openings: Vec::new(),
             adapters: Vec::new(),
             priming: None,
-        })
+        };
+        state.tell(&me);
+        Ok(state)
     }
 
     async fn handle(
@@ -117,82 +164,210 @@ impl Actor for Keeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Engine(reply) => state.engine(&me, reply),
-            Message::Prime { openings, adapters } => state.prime(openings, adapters),
-            Message::Unload(reply) => answer(reply, state.unload()),
+            Message::Insist(reply) => {
+                state.trust();
+                state.engine(&me, reply);
+            }
+            Message::Released => state.released(&me),
+            Message::Prime { openings, adapters } => state.prime(&me, openings, adapters),
+            Message::Place(place) => state.placed(&me, place),
+            Message::Drain(draining) => {
+                state.draining = draining;
+                state.serve(&me);
+            }
+            Message::Evict => {
+                state.draining = true;
+                state.leave_if_idle(&me);
+            }
+            Message::Unload(reply) => answer(reply, state.unload(&me)),
             Message::Report(reply) => answer(reply, state.report()),
-            Message::Loaded(result) => state.loaded(&me, &result),
-            Message::Ended { generation, reason } => state.ended(generation, &reason),
+            Message::Fleet(fleet) => {
+                state.fleet = fleet;
+                state.draining = false;
+                state.serve(&me);
+            }
+            Message::Loaded(result) => state.loaded(&me, result),
+            Message::Ended { generation, reason } => state.ended(&me, generation, reason),
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),
         }
         Ok(())
     }
+
+    async fn post_stop(&self, _: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // A fleet that is gone needs no telling.
+        let _ = state.fleet.cast(fleet::Message::Gone(state.id.clone()));
+        Ok(())
+    }
 }
 
 impl State {
-    fn engine(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<Handle, String>>) {
-        match &mut self.engine {
-            Engine::Ready(handle) => answer(reply, Ok(handle.clone())),
-            Engine::Loading(waiting) => waiting.push(reply),
-            Engine::Broken { reason, until } if Instant::now() < *until => answer(reply, Err(reason.clone())),
-            Engine::Empty | Engine::Broken { .. } => {
-                self.engine = Engine::Loading(vec![reply]);
-                let (me, model, loader) = (me.clone(), self.model.clone(), self.loader.clone());
-                tokio::spawn(async move {
-                    tracing::info!(model = %model.name, "loading");
-                    let task = tokio::spawn(async move { loader.load(&model).await });
-                    let result = task.await.unwrap_or_else(|e| Err(format!("loading panicked: {e}")));
-                    // A keeper that was replaced meanwhile needs no engine.
-                    let _ = me.cast(Message::Loaded(result));
-                });
+    fn engine(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<Lease, String>>) {
+        match &self.engine {
+            Engine::Broken { reason, until: None } => {
+                let reason =
+                    format!("{reason}; given up after {MAX_FAILURES} failures: `artel fleet load` tries again");
+                return answer(reply, Err(reason));
             }
+            Engine::Broken { reason, until: Some(until) } if Instant::now() < *until => {
+                return answer(reply, Err(reason.clone()));
+            }
+            Engine::Broken { .. } => self.engine = Engine::Empty,
+            _ => {}
         }
+        self.waiting.push_back((reply, Instant::now()));
+        self.serve(me);
     }
 
-    fn loaded(&mut self, me: &ActorRef<Message>, result: &Result<Handle, String>) {
-        let waiting = match std::mem::replace(&mut self.engine, Engine::Empty) {
-            Engine::Loading(waiting) => waiting,
-            _ => Vec::new(),
-        };
-        match result {
-            Ok(handle) => {
-                tracing::info!(model = %self.model.name, limits = ?handle.limits(), "ready");
-                self.generation += 1;
-                self.failures = 0;
-                self.engine = Engine::Ready(handle.clone());
-                self.prime_now(handle.clone());
-                let (me, handle, generation) = (me.clone(), handle.watcher(), self.generation);
-                tokio::spawn(async move {
-                    let reason = handle.await;
-                    // A keeper that is gone has dropped its engine, which is why it ended.
-                    let _ = me.cast(Message::Ended { generation, reason });
-                });
-            }
-            Err(reason) => {
-                tracing::error!(model = %self.model.name, %reason, "cannot be loaded");
-                let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
-                self.failures += 1;
-                self.engine = Engine::Broken { reason: reason.clone(), until: Instant::now() + pause };
-            }
-        }
-        for reply in waiting {
-            answer(reply, result.clone());
-        }
-    }
-
-    fn ended(&mut self, generation: u64, reason: &str) {
-        if generation == self.generation {
-            tracing::warn!(model = %self.model.name, %reason, "the engine has ended; it is loaded again when needed");
+    /// Somebody has reason to think that it will go well now.
+    fn trust(&mut self) {
+        self.failures = 0;
+        if matches!(self.engine, Engine::Broken { .. }) {
             self.engine = Engine::Empty;
-            self.priming = None;
         }
     }
 
-    fn prime(&mut self, openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)>) {
-        (self.openings, self.adapters) = (openings, adapters);
-        if let Engine::Ready(handle) = &self.engine {
-            self.prime_now(handle.clone());
+    /// Gives the engine to those who wait, if it is there for them, and tells the fleet how things stand.
+    fn serve(&mut self, me: &ActorRef<Message>) {
+        if let Engine::Ready { handle, .. } = &self.engine
+            && !self.draining
+        {
+            while let Some((reply, _)) = self.waiting.pop_front() {
+                self.uses += 1;
+                // Whoever stopped waiting drops the lease, which is counted then.
+                let _ = reply.send(Ok(Lease::new(handle.clone(), me)));
+            }
         }
+        self.tell(me);
+    }
+
+    fn released(&mut self, me: &ActorRef<Message>) {
+        self.uses = self.uses.saturating_sub(1);
+        (self.last_use, self.used) = (Instant::now(), Some(SystemTime::now()));
+        if self.draining {
+            self.leave_if_idle(me);
+        }
+        self.tell(me);
+    }
+
+    fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, String>) {
+        self.told += 1;
+        match place {
+            Err(reason) => self.failed(me, reason),
+            // It is there, or comes already.
+            Ok(_) if matches!(self.engine, Engine::Ready { .. } | Engine::Loading(_)) => self.tell(me),
+            Ok(place) => {
+                self.bytes = place.bytes();
+                self.place = Some(place.clone());
+                self.draining = false;
+                self.load(me, place);
+                self.tell(me);
+            }
+        }
+    }
+
+    fn load(&mut self, me: &ActorRef<Message>, place: Box<Place>) {
+        let share = Arc::new(AtomicU32::new(0));
+        self.engine = Engine::Loading(share.clone());
+        self.last_use = Instant::now();
+        let (me, model, loader) = (me.clone(), self.model.clone(), self.loader.clone());
+        tokio::spawn(async move {
+            tracing::info!(model = %model.name, devices = ?place.devices(), "loading");
+            let progress: Progress = Arc::new(move |loaded| share.store(loaded.to_bits(), Ordering::Relaxed));
+            let task = tokio::spawn(async move { loader.load(&model, &place, progress).await });
+            let result = task.await.unwrap_or_else(|e| Err(format!("loading panicked: {e}")));
+            // A keeper that was replaced meanwhile needs no engine.
+            let _ = me.cast(Message::Loaded(result));
+        });
+    }
+
+    fn loaded(&mut self, me: &ActorRef<Message>, result: Result<Loaded, String>) {
+        let Loaded { handle, bytes } = match result {
+            Ok(loaded) => loaded,
+            Err(reason) => return self.failed(me, reason),
+        };
+        self.load_cost = self.last_use.elapsed();
+        tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_cost, "ready");
+        self.generation += 1;
+        self.bytes = bytes.unwrap_or_else(|| std::mem::take(&mut self.bytes));
+        self.engine = Engine::Ready { handle: handle.clone(), since: (Instant::now(), SystemTime::now()) };
+        self.follow(me, &handle);
+        self.serve(me);
+        self.prime_now(handle);
+    }
+
+    /// Has the keeper told when the engine ends.
+    fn follow(&self, me: &ActorRef<Message>, handle: &Handle) {
+        let (me, ended, generation) = (me.clone(), handle.watcher(), self.generation);
+        tokio::spawn(async move {
+            let reason = ended.await;
+            // A keeper that is gone has dropped its engine, which is why it ended.
+            let _ = me.cast(Message::Ended { generation, reason });
+        });
+    }
+
+    /// It could not be loaded: those who wait are told, and after a pause it is tried again.
+    fn failed(&mut self, me: &ActorRef<Message>, reason: String) {
+        tracing::error!(model = %self.model.name, reason, "cannot be loaded");
+        self.broken(reason.clone());
+        for (reply, _) in self.waiting.drain(..) {
+            answer(reply, Err(reason.clone()));
+        }
+        self.tell(me);
+    }
+
+    fn broken(&mut self, reason: String) {
+        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.problem = Some(reason.clone());
+        self.gone();
+        let until = (self.failures < MAX_FAILURES).then(|| Instant::now() + pause);
+        self.engine = Engine::Broken { reason, until };
+    }
+
+    /// Its memory is free.
+    fn gone(&mut self) {
+        self.engine = Engine::Empty;
+        (self.priming, self.place) = (None, None);
+        self.bytes.clear();
+        self.draining = false;
+    }
+
+    fn ended(&mut self, me: &ActorRef<Message>, generation: u64, reason: String) {
+        if generation != self.generation {
+            return;
+        }
+        match std::mem::replace(&mut self.engine, Engine::Empty) {
+            Engine::Ready { since: (since, _), .. } => {
+                let sound = since.elapsed() >= SOUND;
+                tracing::warn!(model = %self.model.name, reason, sound, "the engine has ended by itself");
+                self.failures = if sound { 1 } else { self.failures + 1 };
+                self.restarts += 1;
+                self.problem = Some(reason.clone());
+                self.gone();
+                if self.failures >= MAX_FAILURES {
+                    self.engine = Engine::Broken { reason, until: None };
+                }
+            }
+            _ => self.gone(),
+        }
+        self.tell(me);
+    }
+
+    fn prime(&mut self, me: &ActorRef<Message>, openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)>) {
+        (self.openings, self.adapters) = (openings, Vec::new());
+        for adapter in adapters {
+            // Several roles may have the same one.
+            if !self.adapters.contains(&adapter) {
+                self.adapters.push(adapter);
+            }
+        }
+        self.trust();
+        if let Engine::Ready { handle, .. } = &self.engine {
+            let handle = handle.clone();
+            self.prime_now(handle);
+        }
+        self.tell(me);
     }
 
     fn prime_now(&mut self, handle: Handle) {
@@ -210,41 +385,56 @@ impl State {
     }
 
     /// A load that is under way goes on, since steps wait for it.
-    fn unload(&mut self) -> Option<Handle> {
+    fn unload(&mut self, me: &ActorRef<Message>) -> Option<Handle> {
         match std::mem::replace(&mut self.engine, Engine::Empty) {
-            Engine::Ready(handle) => {
+            Engine::Ready { handle, .. } => {
                 tracing::info!(model = %self.model.name, "unloaded");
-                // Its end is no accident, and nothing is computed ahead on it.
-                self.generation += 1;
+                self.engine = Engine::Leaving;
                 self.priming = None;
+                self.tell(me);
                 Some(handle)
             }
-            loading @ Engine::Loading(_) => {
-                self.engine = loading;
+            Engine::Broken { .. } => {
+                self.gone();
                 None
             }
-            Engine::Empty | Engine::Broken { .. } => None,
+            other => {
+                self.engine = other;
+                None
+            }
         }
     }
 
-    fn report(&self) -> EngineReport {
-        let (state, handle) = match &self.engine {
-            Engine::Empty => (EngineState::Empty, None),
-            Engine::Loading(_) => (EngineState::Loading, None),
-            Engine::Ready(handle) => (EngineState::Ready, Some(handle)),
-            Engine::Broken { reason, .. } => (EngineState::Broken(reason.clone()), None),
-        };
-        let (stats, limits) = (handle.map(Handle::stats), handle.map(Handle::limits));
-        EngineReport { model: self.model.clone(), state, stats, limits }
+    fn leave_if_idle(&mut self, me: &ActorRef<Message>) {
+        if self.uses == 0
+            && let Some(handle) = self.unload(me)
+        {
+            // Nobody uses it: what was computed ahead is all that ends.
+            tokio::spawn(async move { handle.close().await });
+        }
     }
-}
 
-/// The engine that a keeper answered with, or why there is none.
-pub(crate) fn unwrap<E: std::fmt::Display>(answer: Result<Result<Handle, String>, E>) -> Result<Handle, Failure> {
-    match answer {
-        Ok(Ok(handle)) => Ok(handle),
-        Ok(Err(reason)) => Err(failure(Code::ModelUnavailable, reason)),
-        Err(e) => Err(failure(Code::ModelUnavailable, format!("the engine's keeper is gone: {e}"))),
+    fn tell(&mut self, me: &ActorRef<Message>) {
+        self.waiting.retain(|(reply, _)| !reply.is_closed());
+        let standing = match self.engine {
+            Engine::Empty | Engine::Broken { .. } => Standing::Empty,
+            Engine::Loading(_) | Engine::Leaving => Standing::Moving,
+            Engine::Ready { .. } => Standing::Ready,
+        };
+        let status = Status {
+            model: self.model.clone(),
+            lanes: 1 + self.adapters.len() as u32,
+            standing,
+            uses: self.uses,
+            waiting: self.waiting.len() as u32,
+            oldest: self.waiting.front().map(|(_, since)| *since),
+            last_use: self.last_use,
+            load_cost: self.load_cost,
+            bytes: self.bytes.clone(),
+            told: self.told,
+        };
+        // A fleet that is gone is replaced, and then told.
+        let _ = self.fleet.cast(fleet::Message::Status(self.id.clone(), me.clone(), Box::new(status)));
     }
 }
 

@@ -4,7 +4,8 @@
 //! supervisor ─┬─ conductor (one per running task): decides, journals, applies, announces
 //!             ├─ expert    (one per role): admits steps, renders prompts, streams from an engine
 //!             ├─ router    : scores candidate roles for a question
-//!             └─ keeper    (one per model): loads the engine, loads it again when it ends
+//!             ├─ keeper    (one per model): loads the engine where the fleet says, loads it again when it ends
+//!             └─ fleet     : decides what is loaded where, and who goes to make room
 //! ```
 //!
 //! A step that holds others, the items of a list or a sub-graph, is nobody's work: its conductor begins what lies inside of it,
@@ -23,6 +24,7 @@
 //! | an expert's work on one step | fails as `interrupted`, which is retried | the expert goes on |
 //! | router | decisions in its mailbox fail as `interrupted`, which is retried; others go on | it is started again with the next question, and embeds the roles anew |
 //! | keeper | run on, since they hold the engine; those that wait for it fail as `model_unavailable`, which is retried | it is started again with the next step, and loads the engine again |
+//! | fleet | run on; those that wait for a model wait for the next fleet | it is started again at once, and told how things stand |
 //! | supervisor | are cut off | [`Crew::ended`] resolves, the daemon exits with an error, tasks resume at the next start |
 //!
 //! This crate knows no tonic and no llama.cpp: engines come from a [`Loader`].
@@ -35,6 +37,7 @@ mod conductor;
 mod crew;
 mod expert;
 pub mod feed;
+mod fleet;
 mod keeper;
 mod line;
 mod loader;
@@ -49,6 +52,7 @@ pub use clock::Clock;
 pub use conductor::Answer;
 pub use crew::{Candidates, Crew, Error, Fork, Listening, Options, Submission, Target};
 pub use feed::{Live, Stage, Watch};
+pub use fleet::Move;
 pub use keeper::{EngineReport, EngineState};
-pub use loader::Loader;
+pub use loader::{Loaded, Loader, Progress};
 pub use supervisor::MAX_REVIVALS;

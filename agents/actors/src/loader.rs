@@ -1,12 +1,60 @@
 //! Where engines come from.
 
+use std::sync::Arc;
+
+use artel_engine::Handle;
+use artel_placement::{Bytes, Cache, Device, Devices, Kind, Need, Place, Split};
+use artel_roles::Model;
 use async_trait::async_trait;
 
-use artel_roles::Model;
+/// Takes the share of a model that is loaded, from 0 to 1.
+pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 
-/// Loads a model into an engine; the daemon does it with llama.cpp, tests with a script.
+/// A model that was loaded.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Its engine.
+    pub handle: Handle,
+    /// What it takes, by device, as far as it is known; what was planned, where it is not.
+    pub bytes: Option<Bytes>,
+}
+
+impl From<Handle> for Loaded {
+    fn from(handle: Handle) -> Self {
+        Self { handle, bytes: None }
+    }
+}
+
+/// Loads models into engines, and knows what they take and what there is; the daemon does it with llama.cpp, tests with a
+/// script.
 #[async_trait]
 pub trait Loader: Send + Sync + 'static {
-    /// Loads the model; the error says what is wrong and what to do.
-    async fn load(&self, model: &Model) -> Result<artel_engine::Handle, String>;
+    /// Loads the model onto these devices; the error says what is wrong and what to do.
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String>;
+
+    /// What the model takes with so many lanes. The error says why nobody can know.
+    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+        Ok(Need {
+            model: model.name.to_string(),
+            layers: Vec::new(),
+            input: 0,
+            output: 0,
+            tied: 0,
+            cache: Cache::F16,
+            tokens: 1,
+            sequences: 1,
+            lanes,
+            compute: 0,
+            process: 0,
+            devices: Devices::Auto,
+            split: Split::None,
+            shares: None,
+        })
+    }
+
+    /// What there is to put models on; `taken` is what our engines take, which counts as free.
+    async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+        let _ = taken;
+        vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: u64::MAX, free: u64::MAX }]
+    }
 }

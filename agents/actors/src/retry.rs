@@ -8,6 +8,9 @@ use rand::RngExt as _;
 
 /// Further attempts of a router's step, unless its node says otherwise.
 pub(crate) const ROUTER: u32 = 2;
+/// Further attempts of a step whose engine or actor stopped in the middle, at least: that was no fault of the step. A step that
+/// itself ends its engine must come to an end too.
+const LOST: u32 = 3;
 /// The pause before the second attempt, unless the node says otherwise.
 const FIRST: Duration = Duration::from_millis(500);
 /// The longest pause before jitter, unless the node says otherwise.
@@ -19,9 +22,11 @@ pub(crate) fn times(at_most: u32) -> Retries {
 }
 
 /// How long to wait before the next attempt; `None` if there is none. Pauses double, and half of each is chance, so that
-/// steps that failed together do not come back together.
-pub(crate) fn after(code: Code, failures: u32, retries: Retries) -> Option<Duration> {
-    (code.is_transient() && failures < retries.at_most).then(|| {
+/// steps that failed together do not come back together. Without retries, nothing is tried again.
+pub(crate) fn after(code: Code, failures: u32, retries: Option<Retries>) -> Option<Duration> {
+    let retries = retries?;
+    let at_most = if code == Code::Interrupted { retries.at_most.max(LOST) } else { retries.at_most };
+    (code.is_transient() && failures < at_most).then(|| {
         let pause = retries.pause.saturating_mul(2u32.saturating_pow(failures)).min(retries.longest);
         // The journal knows milliseconds.
         Duration::from_millis(pause.mul_f64(rand::rng().random_range(0.5..=1.0)).as_millis() as u64)
@@ -40,11 +45,14 @@ mod tests {
     #[test]
     fn pauses_grow_and_end() {
         for failures in 0..8 {
-            let pause = after(Code::Timeout, failures, times(8)).unwrap();
+            let pause = after(Code::Timeout, failures, Some(times(8))).unwrap();
             let full = FIRST.saturating_mul(2u32.pow(failures)).min(LONGEST);
             assert!(pause <= full && pause >= full / 2 - Duration::from_millis(1), "{failures}: {pause:?}");
         }
-        assert_eq!(after(Code::Timeout, 8, times(8)), None);
-        assert_eq!(after(Code::ContextOverflow, 0, times(8)), None);
+        assert_eq!(after(Code::Timeout, 8, Some(times(8))), None);
+        assert_eq!(after(Code::ContextOverflow, 0, Some(times(8))), None);
+        assert!(after(Code::Interrupted, LOST - 1, Some(times(0))).is_some());
+        assert_eq!(after(Code::Interrupted, LOST, Some(times(0))), None);
+        assert_eq!(after(Code::Interrupted, 0, None), None);
     }
 }

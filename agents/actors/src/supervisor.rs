@@ -17,10 +17,10 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::conductor::{self, Answer, Assignment, Conductor, Refusal};
 use crate::feed::Feeds;
-use crate::keeper;
 use crate::report::failure;
 use crate::router::Question;
 use crate::{Loader, expert, router};
+use crate::{fleet, keeper};
 use cast::Cast;
 
 /// How often a task's conductor is started again after a panic; then the task fails.
@@ -52,6 +52,8 @@ pub(crate) enum Message {
     Serve(Arc<Catalog>),
     /// Answers with the keeper of a model.
     Keeper(Arc<Model>, RpcReplyPort<ActorRef<keeper::Message>>),
+    /// Answers with the fleet.
+    Fleet(RpcReplyPort<ActorRef<fleet::Message>>),
     /// Answers with every keeper there is.
     Keepers(RpcReplyPort<Vec<ActorRef<keeper::Message>>>),
     /// Has one of the others panic, or itself.
@@ -77,6 +79,7 @@ pub(crate) enum Who {
     Expert(RoleName),
     Router,
     Keeper(Arc<Model>),
+    Fleet,
     #[cfg(test)]
     Supervisor,
 }
@@ -156,6 +159,7 @@ impl Actor for Supervisor {
             Message::Rests(task, rests) => state.rests(task, rests),
             Message::Serve(catalog) => state.serve(catalog),
             Message::Keeper(model, reply) => answer(reply, state.keeper(&me, &model).await?),
+            Message::Fleet(reply) => answer(reply, state.fleet(&me).await?),
             Message::Keepers(reply) => answer(reply, state.cast.keepers()),
             #[cfg(test)]
             Message::Panic(who) => state.panic(&who),
@@ -276,6 +280,7 @@ impl State {
             // They are started when next needed.
             Who::Expert(role) => self.cast.forget_expert(&role, id),
             Who::Router => self.cast.forget_router(),
+            Who::Fleet => self.replace_fleet(me).await,
             Who::Keeper(model) => self.cast.forget_keeper(&model, id),
             #[cfg(test)]
             Who::Supervisor => {}

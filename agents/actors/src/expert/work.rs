@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Job;
 use crate::feed::{Live, Stage};
-use crate::keeper;
+use crate::keeper::{self, Lease};
 use crate::report::{Outcome, failure};
 
 /// A load that takes longer than this is worth a word to those who watch.
@@ -59,7 +59,7 @@ impl Job {
         Some(Outcome::Answer { output, usage, timings, source: Source::Cache })
     }
 
-    async fn engine(&self, keeper: &ActorRef<keeper::Message>) -> Result<engine::Handle, Failure> {
+    async fn engine(&self, keeper: &ActorRef<keeper::Message>) -> Result<Lease, Failure> {
         let asked = async { call!(keeper, keeper::Message::Engine) };
         tokio::pin!(asked);
         let answer = match tokio::time::timeout(LOADING_SHOWS, &mut asked).await {
@@ -223,7 +223,9 @@ fn refused(error: &engine::Error) -> Failure {
         engine::Error::Overflow { .. } => Code::ContextOverflow,
         engine::Error::Busy(_) => Code::QueueFull,
         engine::Error::Bad(_) => Code::Template,
-        engine::Error::Model(_) | engine::Error::Gone(_) => Code::ModelUnavailable,
+        engine::Error::Model(_) => Code::ModelUnavailable,
+        // It was no fault of the step.
+        engine::Error::Gone(_) => Code::Interrupted,
     };
     failure(code, error.to_string())
 }

@@ -9,7 +9,8 @@ use ractor::{Actor, ActorId, ActorRef, SpawnErr};
 
 use super::{Message, State, Who};
 use crate::expert::Expert;
-use crate::keeper::{self, Keeper};
+use crate::fleet::{self, Fleet};
+use crate::keeper::{self, Arguments, Keeper};
 use crate::router::{Keepers, Question, Router};
 use crate::{expert, router};
 
@@ -20,6 +21,9 @@ pub(super) struct Cast {
     /// By content, since another version of the catalog may have another model of the same name.
     keepers: Vec<(Arc<Model>, ActorRef<keeper::Message>)>,
     router: Option<ActorRef<router::Message>>,
+    fleet: Option<ActorRef<fleet::Message>>,
+    /// Keepers so far, for their names.
+    count: u64,
 }
 
 impl State {
@@ -45,12 +49,40 @@ impl State {
         if let Some((_, keeper)) = self.cast.keepers.iter().find(|(known, _)| known == model) {
             return Ok(keeper.clone());
         }
-        let arguments = (model.clone(), self.links.loader.clone());
+        let fleet = self.fleet(me).await?;
+        self.cast.count += 1;
+        let taken = self.cast.keepers.iter().any(|(known, _)| known.name == model.name);
+        let id = if taken { format!("{}#{}", model.name, self.cast.count).into() } else { model.name.as_str().into() };
+        let arguments = Arguments { id, model: model.clone(), loader: self.links.loader.clone(), fleet };
         let (keeper, _) = Keeper::spawn_linked(None, Keeper, arguments, me.get_cell()).await?;
         self.who.insert(keeper.get_id(), Who::Keeper(model.clone()));
         self.cast.keepers.push((model.clone(), keeper.clone()));
         self.prime(model, &keeper);
         Ok(keeper)
+    }
+
+    pub(super) async fn fleet(&mut self, me: &ActorRef<Message>) -> Result<ActorRef<fleet::Message>, SpawnErr> {
+        if let Some(fleet) = &self.cast.fleet {
+            return Ok(fleet.clone());
+        }
+        let (fleet, _) = Fleet::spawn_linked(None, Fleet, self.links.loader.clone(), me.get_cell()).await?;
+        self.who.insert(fleet.get_id(), Who::Fleet);
+        self.cast.fleet = Some(fleet.clone());
+        Ok(fleet)
+    }
+
+    /// There is another fleet: every keeper tells it how things stand.
+    pub(super) async fn replace_fleet(&mut self, me: &ActorRef<Message>) {
+        self.cast.fleet = None;
+        match self.fleet(me).await {
+            Ok(fleet) => {
+                for (_, keeper) in &self.cast.keepers {
+                    // A keeper that has just ended is started again, with this fleet.
+                    let _ = keeper.cast(keeper::Message::Fleet(fleet.clone()));
+                }
+            }
+            Err(error) => tracing::error!(%error, "failed to start the fleet: no more models are loaded"),
+        }
     }
 
     /// Tells a keeper which prompts the catalog's roles begin with, and which adapters they have.
@@ -142,6 +174,7 @@ impl Cast {
     pub(super) fn panic(&self, who: &Who) {
         match who {
             Who::Expert(role) => drop(self.experts[role].cast(expert::Message::Panic)),
+            Who::Fleet => drop(self.fleet.as_ref().map(|fleet| fleet.cast(fleet::Message::Panic))),
             Who::Router => drop(self.router.as_ref().map(|router| router.cast(router::Message::Panic))),
             Who::Keeper(model) => {
                 let found = self.keepers.iter().find(|(known, _)| known == model);

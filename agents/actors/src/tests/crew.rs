@@ -164,7 +164,8 @@ async fn a_model_that_cannot_be_loaded_fails_its_tasks_with_the_reason() {
     let (word, text) = end(&to_the_end(&crew, task).await);
     assert_eq!((word, text.contains("no such file")), ("failed", true), "{text}");
     let report = crew.engines().await.unwrap().into_iter().find(|r| r.model.name.as_str() == "talk").unwrap();
-    assert_eq!(report.state, EngineState::Broken("no such file".to_owned()));
+    let EngineState::Broken { reason, retry } = report.state else { panic!("{report:?}") };
+    assert_eq!((reason.as_str(), retry.is_some()), ("no such file", true));
 }
 
 #[tokio::test]

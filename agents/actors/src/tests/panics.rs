@@ -104,7 +104,12 @@ async fn a_loader_that_panics_is_a_model_that_is_not_there() {
     struct Faulty;
     #[async_trait::async_trait]
     impl crate::Loader for Faulty {
-        async fn load(&self, _: &artel_roles::Model) -> Result<artel_engine::Handle, String> {
+        async fn load(
+            &self,
+            _: &artel_roles::Model,
+            _: &artel_placement::Place,
+            _: crate::Progress,
+        ) -> Result<crate::Loaded, String> {
             panic!("as the test asked")
         }
     }
@@ -134,7 +139,7 @@ async fn a_script_that_panics_in_the_engine_ends_it_and_its_step_is_tried_again(
         Kind::StepFailed { failure, .. } => Some(failure.code),
         _ => None,
     });
-    assert_eq!(failed, Some(Code::ModelUnavailable));
+    assert_eq!(failed, Some(Code::Interrupted));
 }
 
 #[tokio::test]

@@ -9,12 +9,13 @@ use artel_engine::backend::{Entry, Fault, Limits};
 use artel_engine::scripted::{Gate, Scripted};
 use artel_engine::{Handle, Options as EngineOptions};
 use artel_journal::Journal;
+use artel_placement::Place;
 use artel_roles::{Catalog, Model, Source, shipped};
 use artel_task::event::Class;
 use artel_task::{Event, Kind, Phase, Seq, TaskId};
 use async_trait::async_trait;
 
-use crate::{Crew, Live, Loader, Options, Submission, Target};
+use crate::{Crew, Live, Loaded, Loader, Options, Progress, Submission, Target};
 
 /// A crew with a writer, a critic who sends the first answer back, and a router.
 pub(super) const CATALOG: &str = "
@@ -126,7 +127,7 @@ fn reply(prompt: &str) -> String {
 
 #[async_trait]
 impl Loader for Script {
-    async fn load(&self, model: &Model) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, _: &Place, _: Progress) -> Result<Loaded, String> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         if let Some(reason) = &self.broken {
             return Err(reason.clone());
@@ -144,7 +145,8 @@ impl Loader for Script {
             }
             Ok(scripted)
         };
-        Handle::spawn(model.name.as_str(), EngineOptions::default(), load).await.map_err(|e| e.to_string())
+        let handle = Handle::spawn(model.name.as_str(), EngineOptions::default(), load).await;
+        handle.map(Loaded::from).map_err(|e| e.to_string())
     }
 }
 

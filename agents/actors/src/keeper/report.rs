@@ -1,0 +1,103 @@
+//! An engine as others see it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use artel_engine::Stats;
+use artel_engine::backend::Limits;
+use artel_placement::{Bytes, Place};
+use artel_roles::Model;
+
+use super::{Engine, State};
+
+/// An engine as others see it.
+#[derive(Debug, Clone)]
+pub struct EngineReport {
+    /// Its name among the others.
+    pub id: String,
+    /// The model.
+    pub model: Arc<Model>,
+    /// Where it stands.
+    pub state: EngineState,
+    /// What it has done and does, while it is ready.
+    pub stats: Option<Stats>,
+    /// What it can hold, while it is ready.
+    pub limits: Option<Limits>,
+    /// Where it is, while it is loaded or being loaded.
+    pub place: Option<Place>,
+    /// What it takes, by device.
+    pub bytes: Bytes,
+    /// The adapters that it may have.
+    pub adapters: Vec<String>,
+    /// Its process, if it has one of its own.
+    pub process: Option<u32>,
+    /// How often it ended by itself.
+    pub restarts: u32,
+    /// How it ended last or why it could not be loaded.
+    pub problem: Option<String>,
+    /// When it began to serve.
+    pub since: Option<SystemTime>,
+    /// When a step last ended on it.
+    pub used: Option<SystemTime>,
+    /// What loading it took last time.
+    pub load_cost: Duration,
+    /// Steps that wait for it to be loaded.
+    pub waiting: u32,
+}
+
+/// Where an engine stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EngineState {
+    /// Not loaded; it is loaded when first needed.
+    Empty,
+    /// So much of it is loaded, from 0 to 1.
+    Loading(f32),
+    /// Ready.
+    Ready,
+    /// Finishing what it has, to be unloaded then.
+    Draining,
+    /// The last load failed, for this reason.
+    Broken {
+        /// Why.
+        reason: String,
+        /// In how long it is tried again; none: it was given up.
+        retry: Option<Duration>,
+    },
+}
+
+impl State {
+    pub(super) fn report(&self) -> EngineReport {
+        let (state, handle, since) = match &self.engine {
+            Engine::Empty => (EngineState::Empty, None, None),
+            Engine::Loading(share) => (EngineState::Loading(f32::from_bits(share.load(Ordering::Relaxed))), None, None),
+            Engine::Ready { handle, since } if self.draining => (EngineState::Draining, Some(handle), Some(since.1)),
+            Engine::Ready { handle, since } => (EngineState::Ready, Some(handle), Some(since.1)),
+            Engine::Leaving => (EngineState::Draining, None, None),
+            Engine::Broken { reason, until } => {
+                let retry = until.map(|until| until.saturating_duration_since(Instant::now()));
+                (EngineState::Broken { reason: reason.clone(), retry }, None, None)
+            }
+        };
+        let adapter = |(path, scale): &(std::path::PathBuf, f32)| {
+            if *scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
+        };
+        EngineReport {
+            id: self.id.to_string(),
+            model: self.model.clone(),
+            state,
+            stats: handle.map(artel_engine::Handle::stats),
+            limits: handle.map(artel_engine::Handle::limits),
+            place: self.place.as_deref().cloned(),
+            bytes: self.bytes.clone(),
+            adapters: self.adapters.iter().map(adapter).collect(),
+            process: handle.and_then(artel_engine::Handle::process),
+            restarts: self.restarts,
+            problem: self.problem.clone(),
+            since,
+            used: self.used,
+            load_cost: self.load_cost,
+            waiting: self.waiting.len() as u32,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The right to use an engine: while somebody has it, the engine is not unloaded to make room.
+
+use std::ops::Deref;
+
+use artel_engine::Handle;
+use artel_task::event::{Code, Failure};
+use ractor::ActorRef;
+
+use super::Message;
+use crate::report::failure;
+
+/// An engine that may be used until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    handle: Handle,
+    _use: Use,
+}
+
+/// A use of an engine.
+#[derive(Debug)]
+pub(crate) struct Use(ActorRef<Message>);
+
+impl Lease {
+    pub(super) fn new(handle: Handle, keeper: &ActorRef<Message>) -> Self {
+        Self { handle, _use: Use(keeper.clone()) }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        // A keeper that was replaced counts anew.
+        let _ = self.0.cast(Message::Released);
+    }
+}
+
+/// The engine that a keeper answered with, or why there is none.
+pub(crate) fn unwrap<E: std::fmt::Display>(answer: Result<Result<Lease, String>, E>) -> Result<Lease, Failure> {
+    match answer {
+        Ok(Ok(lease)) => Ok(lease),
+        Ok(Err(reason)) => Err(failure(Code::ModelUnavailable, reason)),
+        Err(e) => Err(failure(Code::ModelUnavailable, format!("the engine's keeper is gone: {e}"))),
+    }
+}
