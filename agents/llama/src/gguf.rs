@@ -2,6 +2,10 @@
 //!
 //! Source: the GGUF specification, versions 2 and 3.
 
+mod anatomy;
+mod kinds;
+mod read;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -9,14 +13,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Metadata entries; models of today have some fifty.
-const MAX_ENTRIES: u64 = 65_536;
-/// Tensors; the largest mixtures of experts have some ten thousand.
-const MAX_TENSORS: u64 = 1_000_000;
-/// Bytes of one string; chat templates reach some hundred kilobytes.
-const MAX_STRING: u64 = 16 << 20;
-/// Elements of one array; vocabularies reach some 300,000.
-const MAX_ARRAY: u64 = 16 << 20;
+pub use anatomy::{Anatomy, Layer, Unreckoned};
+use read::parse;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +100,27 @@ pub struct Header {
     pub needed: u64,
     /// Bytes that the file has.
     pub size: u64,
+    /// The short arrays of whole numbers in the metadata.
+    numbers: BTreeMap<String, Vec<i64>>,
+    /// Where the bytes of the tensors are.
+    weights: Weights,
+}
+
+/// The bytes of the tensors, by where they belong.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Weights {
+    /// Of each layer that has some.
+    layers: Vec<u64>,
+    /// Before the first layer.
+    input: u64,
+    /// After the last layer, and whatever else is in none.
+    output: u64,
+    /// Of the embedding of tokens.
+    tokens: u64,
+    /// Whether the output has a matrix of its own rather than the embedding of tokens.
+    own_output: bool,
+    /// Whether there are tensors whose type has no size that we know.
+    unknown: bool,
 }
 
 /// Reads and checks the header of a model's file.
@@ -125,6 +144,11 @@ pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<Header, Error>
         return kind(format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture));
     }
     Ok(header)
+}
+
+/// What a model's file says of the memory that the model takes.
+pub fn anatomy(path: &Path) -> Result<Anatomy, Error> {
+    Anatomy::of(&inspect(path)?).map_err(|what| Error::Damaged { path: path.to_owned(), what })
 }
 
 /// Compares a file's SHA-256 with the one stated, in hexadecimal.
@@ -182,185 +206,6 @@ fn open(path: &Path) -> Result<Header, Error> {
         return Err(Error::Truncated { path: path.to_owned(), needed: header.needed, actual: size });
     }
     Ok(header)
-}
-
-enum Fault {
-    NotGguf(Vec<u8>),
-    Version(u32),
-    Damaged(String),
-    Read(io::Error),
-}
-
-impl Fault {
-    fn at(self, path: &Path, size: u64) -> Error {
-        let path = path.to_owned();
-        match self {
-            Self::NotGguf(bytes) => Error::NotGguf { path, found: format!("`{}`", bytes.escape_ascii()) },
-            Self::Version(version) => Error::Version { path, version },
-            Self::Damaged(what) => Error::Damaged { path, what },
-            Self::Read(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Error::Truncated { path, needed: size + 1, actual: size }
-            }
-            Self::Read(source) => Error::Read { path, source },
-        }
-    }
-}
-
-impl From<io::Error> for Fault {
-    fn from(e: io::Error) -> Self {
-        Self::Read(e)
-    }
-}
-
-/// Counts the bytes that it passes on, since tensors begin at the next aligned byte after the header.
-struct Reader<R> {
-    inner: R,
-    at: u64,
-    size: u64,
-}
-
-impl<R: Read> Reader<R> {
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let mut bytes = [0; N];
-        self.inner.read_exact(&mut bytes)?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Fault> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Fault> {
-        self.bytes().map(u64::from_le_bytes)
-    }
-
-    fn count(&mut self, most: u64, what: &str) -> Result<u64, Fault> {
-        match self.u64()? {
-            count if count <= most => Ok(count),
-            count => Err(Fault::Damaged(format!("it states {count} {what}, the limit is {most}"))),
-        }
-    }
-
-    fn string(&mut self) -> Result<String, Fault> {
-        let length = self.count(MAX_STRING, "bytes of a string")?;
-        // What is not there need not be allocated.
-        if length > self.size.saturating_sub(self.at) {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        let mut bytes = vec![0; length as usize];
-        self.inner.read_exact(&mut bytes)?;
-        self.at += length;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// A metadata value as text; arrays are passed over.
-    fn value(&mut self, kind: u32) -> Result<Option<String>, Fault> {
-        Ok(Some(match kind {
-            0 => u8::from_le_bytes(self.bytes()?).to_string(),
-            1 => i8::from_le_bytes(self.bytes()?).to_string(),
-            2 => u16::from_le_bytes(self.bytes()?).to_string(),
-            3 => i16::from_le_bytes(self.bytes()?).to_string(),
-            4 => self.u32()?.to_string(),
-            5 => i32::from_le_bytes(self.bytes()?).to_string(),
-            6 => f32::from_le_bytes(self.bytes()?).to_string(),
-            7 => (self.bytes::<1>()?[0] != 0).to_string(),
-            8 => self.string()?,
-            9 => return self.array().map(|()| None),
-            10 => self.u64()?.to_string(),
-            11 => i64::from_le_bytes(self.bytes()?).to_string(),
-            12 => f64::from_le_bytes(self.bytes()?).to_string(),
-            other => return Err(Fault::Damaged(format!("there is no value type {other}"))),
-        }))
-    }
-
-    fn array(&mut self) -> Result<(), Fault> {
-        let kind = self.u32()?;
-        if kind == 9 {
-            return Err(Fault::Damaged("an array of arrays".to_owned()));
-        }
-        let count = self.count(MAX_ARRAY, "elements of an array")?;
-        (0..count).try_for_each(|_| self.value(kind).map(|_| ()))
-    }
-}
-
-fn parse(inner: impl Read, size: u64) -> Result<Header, Fault> {
-    let mut reader = Reader { inner, at: 0, size };
-    let mut magic = Vec::new();
-    reader.inner.by_ref().take(4).read_to_end(&mut magic)?;
-    reader.at = 4;
-    if magic != b"GGUF" {
-        return Err(Fault::NotGguf(magic));
-    }
-    let version = reader.u32()?;
-    if !(2..=3).contains(&version) {
-        return Err(Fault::Version(version));
-    }
-    let tensors = reader.count(MAX_TENSORS, "tensors")?;
-    let entries = reader.count(MAX_ENTRIES, "metadata entries")?;
-    let mut metadata = BTreeMap::new();
-    for _ in 0..entries {
-        let key = reader.string()?;
-        let kind = reader.u32()?;
-        if let Some(value) = reader.value(kind)? {
-            metadata.insert(key, value);
-        }
-    }
-    let end = tensor_end(&mut reader, tensors)?;
-    let alignment = metadata.get("general.alignment").and_then(|a| a.parse().ok()).unwrap_or(32u64);
-    if !alignment.is_power_of_two() || alignment > 1 << 20 {
-        return Err(Fault::Damaged(format!("an alignment of {alignment}")));
-    }
-    let data = reader.at.next_multiple_of(alignment);
-    let needed = data.checked_add(end).ok_or_else(|| Fault::Damaged("tensor sizes overflow".to_owned()))?;
-    let architecture = metadata.get("general.architecture").cloned();
-    let architecture = architecture.ok_or_else(|| Fault::Damaged("it names no architecture".to_owned()))?;
-    Ok(Header { architecture, metadata, tensors, needed: if tensors > 0 { needed } else { reader.at }, size })
-}
-
-/// Where the last tensor ends, counted from the beginning of the data.
-fn tensor_end(reader: &mut Reader<impl Read>, tensors: u64) -> Result<u64, Fault> {
-    let overflow = || Fault::Damaged("tensor sizes overflow".to_owned());
-    let mut end = 0u64;
-    for _ in 0..tensors {
-        let name = reader.string()?;
-        let dimensions = reader.u32()?;
-        if dimensions > 4 {
-            return Err(Fault::Damaged(format!("tensor `{name}` has {dimensions} dimensions")));
-        }
-        let mut elements = 1u64;
-        for _ in 0..dimensions {
-            elements = elements.checked_mul(reader.u64()?).ok_or_else(overflow)?;
-        }
-        let kind = reader.u32()?;
-        let offset = reader.u64()?;
-        // An unknown type is llama.cpp's to judge; its size counts as nothing here.
-        let (block, bytes) = block_of(kind).unwrap_or((1, 0));
-        let length = (elements / block).checked_mul(bytes).ok_or_else(overflow)?;
-        end = end.max(offset.checked_add(length).ok_or_else(overflow)?);
-    }
-    Ok(end)
-}
-
-/// Elements and bytes of a block of a ggml type.
-fn block_of(kind: u32) -> Option<(u64, u64)> {
-    Some(match kind {
-        0 | 26 => (1, 4),
-        1 | 25 | 30 => (1, 2),
-        2 => (32, 18),
-        3 => (32, 20),
-        6 => (32, 22),
-        7 => (32, 24),
-        8 => (32, 34),
-        10 => (256, 84),
-        11 => (256, 110),
-        12 => (256, 144),
-        13 => (256, 176),
-        14 => (256, 210),
-        24 => (1, 1),
-        27 | 28 => (1, 8),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

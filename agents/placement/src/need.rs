@@ -8,7 +8,7 @@ const CELLS: u64 = 256;
 pub struct Need {
     /// Its name.
     pub model: String,
-    /// Its layers, in order.
+    /// Its layers, in order. What adapters weigh is to be added to their layers.
     pub layers: Vec<Layer>,
     /// Bytes of weights before the first layer: the input embedding. llama.cpp leaves them in the machine's memory.
     pub input: u64,
@@ -24,7 +24,7 @@ pub struct Need {
     pub sequences: u32,
     /// Lanes: the base, and one more for each adapter. Each has a whole cache and buffers of its own.
     pub lanes: u32,
-    /// Bytes of buffers that one lane takes on each device on which it computes.
+    /// Bytes of buffers that one lane takes on each device on which it computes. They cannot be reckoned, only measured.
     pub compute: u64,
     /// Bytes of the machine's memory that its process takes besides, wherever it computes.
     pub process: u64,

@@ -199,13 +199,13 @@ impl<'a> Search<'a> {
         Self { need, devices, nearest: None }
     }
 
-    /// One of these alone: that with the least room left over.
+    /// One of these alone: that with the least room left over, the CPU last.
     fn one(&mut self, chosen: &[&Device]) -> Option<Place> {
         let fits = chosen.iter().filter_map(|device| {
             let place = self.accept(layout::alone(self.need, device, host(self.devices)))?;
-            Some((device.free - place.parts[0].bytes(), place))
+            Some(((device.kind == Kind::Cpu, device.free - place.parts[0].bytes()), place))
         });
-        fits.min_by_key(|(left, _)| *left).map(|(_, place)| place)
+        fits.min_by_key(|(last, _)| *last).map(|(_, place)| place)
     }
 
     /// The fewest of these together, those with the most free memory.

@@ -64,6 +64,9 @@ impl Queue<'_> {
 
 /// Decides whether to go on with what is loaded or to swap for one of the models in `queues`.
 ///
+/// One thing at a time: whatever is to be done is done first, and then this is asked again. A model that would not fit on
+/// empty devices is passed over; [`room`] says so of it.
+///
 /// All that waits for a loaded model is served before that model goes, which keeps swaps few; but a model whose oldest step
 /// has waited beyond its bound gets its turn, the most overdue first, so that nothing starves. To be asked whenever a step
 /// arrives or ends, a model is loaded, or the next bound is reached; each time after the steps have begun that can begin on

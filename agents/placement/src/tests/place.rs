@@ -197,6 +197,15 @@ fn without_a_pin_the_fullest_gpu_with_room_is_taken_then_several_then_the_cpu() 
 }
 
 #[test]
+fn of_several_that_are_named_one_is_taken_without_a_split_and_the_cpu_last() {
+    let devices_of = |weights| {
+        let need = Need { split: Split::None, ..pinned(model("m", weights), &["CPU", "CUDA1", "CUDA0"]) };
+        place(&need, &machine()).unwrap().devices().join(" ")
+    };
+    assert_eq!([5 * GB, 7 * GB, 10 * GB].map(devices_of), ["CUDA1", "CUDA0", "CPU"]);
+}
+
+#[test]
 fn another_machine_is_asked_last() {
     let mut devices = machine();
     devices.insert(0, device("RPC[10.0.0.2:50052]", Kind::Rpc, 40 * GB));

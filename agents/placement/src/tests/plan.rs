@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{GB, machine, model, pinned, world};
 use crate::device::less;
-use crate::{Devices, Plan, place, plan};
+use crate::{Plan, place, plan};
 
 fn told(plan: &Plan) -> String {
     let placed = plan.placed.iter().map(|place| format!("{}: {}: {}\n", place.model, place.figures(), place.reason));
@@ -55,7 +55,7 @@ proptest! {
         for unplaced in &plan.unplaced {
             let need = needs.iter().find(|need| need.model == unplaced.model).unwrap();
             prop_assert_eq!(place(need, &devices).is_ok(), unplaced.alone.is_some());
-            prop_assert!(place(need, &left).is_err() || need.devices != Devices::Auto);
+            prop_assert!(place(need, &left).is_err());
         }
     }
 }

@@ -1,0 +1,54 @@
+//! The types of ggml's tensors.
+
+/// Elements and bytes of a block of a type, by its number. Source: `enum ggml_type`; a test asks ggml itself.
+pub(super) fn block(kind: u32) -> Option<(u64, u64)> {
+    Some(match kind {
+        0 | 26 => (1, 4),      // F32, I32
+        1 | 25 | 30 => (1, 2), // F16, I16, BF16
+        24 => (1, 1),          // I8
+        27 | 28 => (1, 8),     // I64, F64
+        2 | 20 => (32, 18),    // Q4_0, IQ4_NL
+        3 => (32, 20),         // Q4_1
+        6 => (32, 22),         // Q5_0
+        7 => (32, 24),         // Q5_1
+        8 => (32, 34),         // Q8_0
+        9 => (32, 36),         // Q8_1
+        39 => (32, 17),        // MXFP4
+        40 => (64, 36),        // NVFP4
+        42 => (64, 18),        // Q2_0
+        41 => (128, 18),       // Q1_0
+        10 => (256, 84),       // Q2_K
+        11 | 21 => (256, 110), // Q3_K, IQ3_S
+        12 => (256, 144),      // Q4_K
+        13 => (256, 176),      // Q5_K
+        14 => (256, 210),      // Q6_K
+        15 => (256, 292),      // Q8_K
+        16 | 35 => (256, 66),  // IQ2_XXS, TQ2_0
+        17 => (256, 74),       // IQ2_XS
+        18 => (256, 98),       // IQ3_XXS
+        19 => (256, 50),       // IQ1_S
+        22 => (256, 82),       // IQ2_S
+        23 => (256, 136),      // IQ4_XS
+        29 => (256, 56),       // IQ1_M
+        34 => (256, 54),       // TQ1_0
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn ggml_says_the_same_of_every_type_that_it_has() {
+        for kind in 0..llama_cpp_sys_2::GGML_TYPE_COUNT {
+            // SAFETY: both read a constant table at a number that is below its length.
+            let (elements, bytes) =
+                unsafe { (llama_cpp_sys_2::ggml_blck_size(kind), llama_cpp_sys_2::ggml_type_size(kind)) };
+            // Types that were given up have neither.
+            let known = (elements > 0 && bytes > 0).then_some((elements as u64, bytes as u64));
+            assert_eq!(block(kind), known, "type {kind}");
+        }
+    }
+}
