@@ -71,9 +71,11 @@ pub(crate) enum Verb {
     Journal(Journal),
     /// Measure this program on this machine, by itself or against another server
     Bench(Bench),
+    /// Lend this machine's devices to daemons on other machines, over llama.cpp's RPC
+    RpcServe(RpcServe),
     /// One model in a process of its own; the daemon starts it
     #[command(hide = true)]
-    Engine,
+    Engine(Engine),
     /// What needs a daemon.
     #[command(flatten)]
     Client(Client),
@@ -98,6 +100,36 @@ pub(crate) struct Serve {
     /// Where GGUF files lie that are not beside the YAML that names them
     #[arg(long, env = "ARTEL_MODELS", value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
+}
+
+/// `artel rpc-serve`.
+#[derive(Debug, Flags)]
+pub(crate) struct RpcServe {
+    /// Where to listen. There is no password and no encryption: let nobody in whom you do not trust
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50052")]
+    pub(crate) listen: SocketAddr,
+    /// The devices to lend, as `artel engine --probe` names them [default: the GPUs, or else the CPU]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) devices: Vec<String>,
+    /// Threads to compute with, where the CPU does [default: every core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<std::num::NonZeroU32>,
+    /// Serve one client, for whoever started this process
+    #[arg(long, hide = true)]
+    pub(crate) one: bool,
+}
+
+/// `artel engine`.
+#[derive(Debug, Flags)]
+pub(crate) struct Engine {
+    /// The model, for those who list processes
+    pub(crate) model: Option<String>,
+    /// List devices instead
+    #[arg(long)]
+    pub(crate) probe: bool,
+    /// Those of this RPC server
+    #[arg(long, requires = "probe", value_name = "HOST:PORT")]
+    pub(crate) rpc: Option<String>,
 }
 
 /// Where the daemon's state lies.

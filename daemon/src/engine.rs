@@ -1,9 +1,11 @@
 //! `artel engine`: one model in a process of its own, which the daemon starts and speaks to over its standard input.
 
+pub(crate) mod probe;
 mod spec;
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,15 +17,19 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub(crate) use spec::{Common, Spec};
+pub(crate) use spec::{Common, Spec, Spread};
 
+use crate::args;
 use crate::serve::telemetry;
 
 /// Of the processes of a daemon, engines are killed first when memory runs short: they are loaded again, and the daemon goes on.
 const OOM_SCORE: &str = "300";
 
-/// Serves until the daemon has no more use for the engine.
-pub(crate) fn run() -> ExitCode {
+/// Serves until the daemon has no more use for the engine, or looks for devices.
+pub(crate) fn run(args: &args::Engine) -> ExitCode {
+    if args.probe {
+        return probe::run(args.rpc.as_deref());
+    }
     telemetry::start(true);
     // Kernels without it, and processes that may not change it, do as well.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
@@ -45,6 +51,13 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// This very program, even if its file was replaced meanwhile.
+pub(crate) fn itself() -> Result<PathBuf, String> {
+    let running = PathBuf::from("/proc/self/exe");
+    let path = if running.exists() { Ok(running) } else { std::env::current_exe() };
+    path.map_err(|e| format!("the program does not find itself: {e}"))
 }
 
 fn serve() -> Result<Serving> {

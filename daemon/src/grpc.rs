@@ -12,8 +12,10 @@ mod value;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::serve::loader::LlamaLoader;
 use anyhow::{Context as _, Result};
 use artel_actors::Crew;
 use artel_journal::Feedback;
@@ -43,6 +45,8 @@ pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) crew: Crew,
+    /// What loads models, and knows the devices.
+    pub(crate) loader: Arc<LlamaLoader>,
     /// What people say about decisions.
     pub(crate) feedback: Feedback,
     /// Where GGUF files are looked for.

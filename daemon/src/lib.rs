@@ -16,6 +16,7 @@ mod doctor;
 mod engine;
 mod grpc;
 mod journal;
+mod rpc;
 mod serve;
 
 use std::process::ExitCode;
@@ -31,7 +32,8 @@ pub fn main() -> ExitCode {
         Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
         Verb::Doctor(place) => doctor::run(&place, &args.global),
         Verb::Journal(verb) => journal::run(&verb, &args.global),
-        Verb::Engine => engine::run(),
+        Verb::Engine(engine) => engine::run(&engine),
+        Verb::RpcServe(serve) => rpc::run(&serve, args.global.json),
         Verb::Bench(bench) => bench::run(&bench, &args.global),
         Verb::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(client::run(verb, &args.global)),

@@ -2,7 +2,9 @@
 
 pub(crate) mod config;
 pub(crate) mod files;
-mod loader;
+pub(crate) mod hardware;
+pub(crate) mod loader;
+mod measured;
 #[cfg(feature = "rehearsal")]
 mod rehearsal;
 mod signals;
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use artel_actors::Crew;
+use artel_actors::{Crew, Loader};
 use artel_journal::{Feedback, Journal};
 use artel_roles::Catalog;
 use tokio::net::TcpListener;
@@ -55,16 +57,16 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
     let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
-    let loader = LlamaLoader::new(&config);
+    let llama = Arc::new(LlamaLoader::new(&config));
+    let loader: Arc<dyn Loader> = llama.clone();
     #[cfg(feature = "rehearsal")]
-    let loader = rehearsal::ScriptLoader::new(loader);
-    let loader = Arc::new(loader);
-    let crew = Crew::start(config.crew.clone(), catalog, journal, loader.clone()).await?;
+    let loader: Arc<dyn Loader> = Arc::new(rehearsal::ScriptLoader::new(llama.clone()));
+    let crew = Crew::start(config.crew.clone(), catalog, journal, loader).await?;
     let closing = CancellationToken::new();
     let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());
     let (models, draining) = (config.crew.models.clone(), CancellationToken::new());
     let (drain, close) = (draining.clone(), closing.clone());
-    let served = Served { crew: crew.clone(), feedback, models, place, draining: drain, closing: close };
+    let served = Served { crew: crew.clone(), loader: llama, feedback, models, place, draining: drain, closing: close };
     let address = listener.local_addr().context("failed to learn the address")?;
     let server = tokio::spawn(grpc::serve(served, listener));
     ready(address, json)?;

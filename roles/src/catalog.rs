@@ -10,6 +10,7 @@ use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::Pins;
 use crate::decode::Fields;
 use crate::graph::{self, Known, Words};
 use crate::model::{Model, Use};
@@ -138,6 +139,22 @@ impl Catalog {
     /// A model.
     pub fn model(&self, name: &str) -> Option<&Arc<Model>> {
         self.models.get(name)
+    }
+
+    /// The model of a role, on the role's own devices if it has some.
+    pub fn model_of(&self, role: &Role) -> Option<Arc<Model>> {
+        let model = self.models.get(&role.model)?;
+        if role.devices.is_empty() {
+            return Some(model.clone());
+        }
+        let pins = Pins { devices: role.devices.clone(), split: model.pins.split, shares: Vec::new() };
+        Some(Arc::new(Model { pins, ..Model::clone(model) }))
+    }
+
+    /// Whether somebody may still ask for this model, as it is.
+    pub fn needs(&self, model: &Arc<Model>) -> bool {
+        let of_role = |role: &Arc<Role>| role.model == model.name && self.model_of(role).as_ref() == Some(model);
+        self.models.get(&model.name) == Some(model) || self.roles.values().any(of_role)
     }
 
     /// The model that routers compare texts with: the first by name that has `use: embedding`, one of the user's own

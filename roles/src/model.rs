@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use artel_task::ModelName;
 
-use crate::decode::{Fields, choice, integer, text};
+use crate::decode::{Fields, choice, integer, items, text};
 use crate::node::Node;
 use crate::problem::{Report, shown};
+
+/// Devices of one model at most: llama.cpp knows 16.
+const MAX_DEVICES: usize = 16;
 
 /// A GGUF file and how to load it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,31 @@ pub struct Model {
     pub cache: Cache,
     /// Whether tokens are computed because they are likely to come next.
     pub speculation: Speculation,
+    /// Where it may be.
+    pub pins: Pins,
+}
+
+/// Where a model may be, and how it is spread over several devices.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Pins {
+    /// The devices that it may use, by name; empty: whatever is best.
+    pub devices: Vec<String>,
+    /// How it may be spread.
+    pub split: Split,
+    /// The share of each device, in their order; empty: as their free memory is.
+    pub shares: Vec<u32>,
+}
+
+/// How a model may be spread over devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Split {
+    /// It is on one of them.
+    None,
+    /// Each may have some of the layers.
+    #[default]
+    Layer,
+    /// Each has some rows of every matrix; CUDA can do that.
+    Row,
 }
 
 /// The form in which keys and values are kept: smaller ones let more tokens into the same memory, at some cost in quality.
@@ -100,6 +128,7 @@ impl Model {
         let words = [("auto", Speculation::Auto), ("off", Speculation::Off)];
         let speculation = f.get("speculation");
         let speculation = speculation.map_or(Some(Speculation::Auto), |n| choice(n, "`speculation`", &words, report));
+        let pins = pins(&mut f, report);
         f.finish(&[], report);
         Some(Self {
             name: name.clone(),
@@ -114,8 +143,50 @@ impl Model {
             template,
             cache: cache?,
             speculation: speculation?,
+            pins,
         })
     }
+}
+
+/// `devices`, `split` and `shares`.
+fn pins(f: &mut Fields<'_>, report: &mut Report<'_>) -> Pins {
+    let devices = f.get("devices").map(|n| devices(n, report)).unwrap_or_default();
+    let words = [("layer", Split::Layer), ("none", Split::None), ("row", Split::Row)];
+    let split = f.get("split").and_then(|n| choice(n, "`split`", &words, report)).unwrap_or_default();
+    let Some(node) = f.get("shares") else { return Pins { devices, split, shares: Vec::new() } };
+    let shares: Vec<u32> = items(node, "`shares`", MAX_DEVICES, report)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|n| integer(n, "a share", 0..=1_000_000, report))
+        .collect();
+    if shares.len() != devices.len() {
+        let message = format!("`shares` has {} numbers and `devices` names {}", shares.len(), devices.len());
+        report.add(node.span, message);
+    } else if shares.iter().all(|share| *share == 0) {
+        report.add(node.span, "the shares add up to nothing");
+    }
+    Pins { devices, split, shares }
+}
+
+/// `auto`, or names; whether there are such devices is for the machine to say.
+pub(crate) fn devices(node: &Node, report: &mut Report<'_>) -> Vec<String> {
+    if matches!(&node.value, crate::node::Value::Str(text, _) if text == "auto") {
+        return Vec::new();
+    }
+    let mut names: Vec<String> = Vec::new();
+    let nodes = items(node, "`devices`, which is `auto` or a list of names", MAX_DEVICES, report).unwrap_or_default();
+    for node in nodes {
+        let Some(name) = text(node, "a device", 1..=300, report) else { continue };
+        if names.contains(&name) {
+            report.add(node.span, format!("device `{}` is named twice", shown(&name)));
+        } else {
+            names.push(name);
+        }
+    }
+    if nodes.is_empty() {
+        report.add(node.span, "`devices` names none; `auto` is whatever is best");
+    }
+    names
 }
 
 fn sha256(node: &Node, report: &mut Report<'_>) -> Option<String> {

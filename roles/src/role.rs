@@ -29,6 +29,8 @@ pub struct Role {
     pub model: ModelName,
     /// The adapter over that model.
     pub adapter: Option<Adapter>,
+    /// Devices of its own: the model is loaded there once more for it; empty: where the model is.
+    pub devices: Vec<String>,
     /// The system message.
     pub prompt: Template,
     /// The user message; without it, the text of the node before, or the task's input at the start.
@@ -151,6 +153,7 @@ impl Role {
         let model = f.need("model", report);
         let model = model.and_then(|n| Some((name(n, "a model", ModelName::parse, report)?, n.span)));
         let adapter = f.get("adapter").map(|n| adapter(n, report));
+        let devices = f.get("devices").map(|n| crate::model::devices(n, report)).unwrap_or_default();
         let prompt = f.need("prompt", report).and_then(|n| template::decode(n, "`prompt`", report));
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let output = f.get("output").map(|n| Schema::decode(n, report));
@@ -170,6 +173,7 @@ impl Role {
             when: when.flatten(),
             model,
             adapter: adapter.flatten(),
+            devices,
             prompt: prompt?,
             message: message.flatten(),
             output: output.flatten(),

@@ -1,12 +1,13 @@
 //! The daemon's own settings: one YAML file, one map.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use artel_task::GraphName;
 
-use crate::decode::{Fields, choice, duration, integer, name, text};
+use crate::decode::{Fields, boolean, choice, duration, integer, items, name, text, wrong};
 use crate::node::Node;
 use crate::problem::{Problem, Problems, Report, shown};
 use crate::source::Source;
@@ -34,6 +35,12 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// `engines`: where engines run.
     pub engines: Option<Engines>,
+    /// `rpc`: addresses, `host:port`, of llama.cpp's RPC servers whose devices may be used.
+    pub rpc: Vec<String>,
+    /// `memory`: MiB that engines may take of a device at most, by its name.
+    pub memory_mib: BTreeMap<String, u32>,
+    /// `offline`: nothing is fetched.
+    pub offline: bool,
     /// `gap`: the gap between tokens to aim at while prompts are read beside running answers.
     pub gap: Option<Duration>,
     /// `prefixes.memory`: MiB of host memory, for each model, for what roles say before every question.
@@ -98,6 +105,9 @@ impl Settings {
             tasks: f.get("tasks").and_then(|n| integer(n, "`tasks`", 1..=1_000_000, report)),
             threads: f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report)),
             engines: f.get("engines").and_then(|n| choice(n, "`engines`", &ENGINES, report)),
+            rpc: f.get("rpc").map(|n| servers(n, report)).unwrap_or_default(),
+            memory_mib: f.get("memory").map(|n| budgets(n, report)).unwrap_or_default(),
+            offline: f.get("offline").and_then(|n| boolean(n, "`offline`", report)).unwrap_or_default(),
             gap: f.get("gap").and_then(|n| duration(n, "`gap`", Duration::from_millis(1)..=DAY, report)),
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
             prefix_memory_mib: None,
@@ -136,6 +146,39 @@ fn listen(node: &Node, report: &mut Report<'_>) -> Option<SocketAddr> {
         report.add_with(node.span, message, "write `127.0.0.1:7430`, or `0.0.0.0:7430` for every network");
     }
     parsed
+}
+
+/// Addresses of RPC servers.
+fn servers(node: &Node, report: &mut Report<'_>) -> Vec<String> {
+    // llama.cpp knows 16.
+    let nodes = items(node, "`rpc`", 16, report).unwrap_or_default();
+    let address = |node: &Node, report: &mut Report<'_>| {
+        let address = text(node, "an RPC server", 1..=260, report)?;
+        let parts = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if parts.and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port > 0) {
+            return Some(address);
+        }
+        report.add_with(
+            node.span,
+            format!("an RPC server is a host and a port, not `{}`", shown(&address)),
+            "write `192.168.1.20:50052`",
+        );
+        None
+    };
+    nodes.iter().filter_map(|node| address(node, report)).collect()
+}
+
+/// MiB by device.
+fn budgets(node: &Node, report: &mut Report<'_>) -> BTreeMap<String, u32> {
+    let crate::node::Value::Map(entries) = &node.value else {
+        wrong(node, "`memory` is a map from devices to MiB", report);
+        return BTreeMap::new();
+    };
+    let budget = |entry: &crate::node::Entry, report: &mut Report<'_>| {
+        let mib = integer(&entry.value, "`memory` of a device in MiB", 1..=16_777_216, report)?;
+        Some((entry.key.clone(), mib))
+    };
+    entries.iter().filter_map(|entry| budget(entry, report)).collect()
 }
 
 #[cfg(test)]

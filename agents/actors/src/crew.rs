@@ -24,6 +24,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::conductor::history;
 use crate::feed::{Feeds, Watch};
+use crate::fleet::{self, Move};
 use crate::keeper::{self, EngineReport};
 use crate::supervisor::{Begin, Links, Message, Supervisor};
 
@@ -360,16 +361,21 @@ impl Crew {
         Ok(catalog)
     }
 
-    /// Every model of the catalog with its engine, by name.
+    /// Every model of the catalog with its engine, and those that running tasks or pinned roles have besides, by name.
     ///
     /// # Errors
     /// [`Error::Ended`].
     pub async fn engines(&self) -> Result<Vec<EngineReport>, Error> {
-        let mut reports = Vec::new();
         for model in self.catalog().models().values() {
-            let keeper = self.keeper(model).await?;
-            reports.push(call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)?);
+            self.keeper(model).await?;
         }
+        let keepers = call!(self.supervisor, Message::Keepers).map_err(|_| Error::Ended)?;
+        let mut reports = Vec::new();
+        for keeper in keepers {
+            // One that has just been let go has nothing to report.
+            reports.extend(call!(keeper, keeper::Message::Report).ok());
+        }
+        reports.sort_by(|a: &EngineReport, b| a.id.cmp(&b.id));
         Ok(reports)
     }
 
@@ -401,6 +407,15 @@ impl Crew {
             ended.await;
         }
         Ok(())
+    }
+
+    /// What was loaded and unloaded lately, and why, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn moves(&self) -> Result<Vec<Move>, Error> {
+        let fleet = call!(self.supervisor, Message::Fleet).map_err(|_| Error::Ended)?;
+        call!(fleet, fleet::Message::Moves).map_err(|_| Error::Ended)
     }
 
     fn model(&self, name: &str) -> Result<Arc<Model>, Error> {

@@ -205,8 +205,7 @@ impl State {
     fn engine(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<Lease, String>>) {
         match &self.engine {
             Engine::Broken { reason, until: None } => {
-                let reason =
-                    format!("{reason}; given up after {MAX_FAILURES} failures: `artel fleet load` tries again");
+                let reason = format!("{reason}; given up after {MAX_FAILURES} failures: `artel load` tries again");
                 return answer(reply, Err(reason));
             }
             Engine::Broken { reason, until: Some(until) } if Instant::now() < *until => {

@@ -34,27 +34,32 @@ pub trait Loader: Send + Sync + 'static {
 
     /// What the model takes with so many lanes. The error says why nobody can know.
     async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
-        Ok(Need {
-            model: model.name.to_string(),
-            layers: Vec::new(),
-            input: 0,
-            output: 0,
-            tied: 0,
-            cache: Cache::F16,
-            tokens: 1,
-            sequences: 1,
-            lanes,
-            compute: 0,
-            process: 0,
-            devices: Devices::Auto,
-            split: Split::None,
-            shares: None,
-        })
+        Ok(nothing(model, lanes))
     }
 
     /// What there is to put models on; `taken` is what our engines take, which counts as free.
     async fn devices(&self, taken: &Bytes) -> Vec<Device> {
         let _ = taken;
         vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: u64::MAX, free: u64::MAX }]
+    }
+}
+
+/// The need of a model that takes no memory, as a scripted one does.
+pub fn nothing(model: &Model, lanes: u32) -> Need {
+    Need {
+        model: model.name.to_string(),
+        layers: Vec::new(),
+        input: 0,
+        output: 0,
+        tied: 0,
+        cache: Cache::F16,
+        tokens: 1,
+        sequences: 1,
+        lanes,
+        compute: 0,
+        process: 0,
+        devices: Devices::Auto,
+        split: Split::None,
+        shares: None,
     }
 }

@@ -260,9 +260,8 @@ impl State {
     /// Lets go of the engines of models that neither the catalog nor a running task has.
     fn release_keepers(&mut self) {
         let (catalog, tasks) = (&self.catalog, &self.tasks);
-        let has = |catalog: &Catalog, model: &Arc<Model>| catalog.model(model.name.as_str()) == Some(model);
         self.cast.release_keepers(|model| {
-            has(catalog, model) || tasks.values().any(|running| has(&running.assignment.catalog, model))
+            catalog.needs(model) || tasks.values().any(|running| running.assignment.catalog.needs(model))
         });
     }
 

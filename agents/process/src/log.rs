@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
+/// Under this name stands what engines say, which they have filtered themselves.
+pub const TARGET: &str = "engine";
 /// Last words that are kept: an abort of llama.cpp tells its place in one line, and a stack that says less follows.
 const WORDS: usize = 4;
 /// Characters of a line that are kept.
@@ -43,7 +45,7 @@ impl Lines {
             lines.clear();
             pass_on(model, &record);
         } else {
-            tracing::warn!(model, "{line}");
+            tracing::warn!(target: TARGET, model, "{line}");
             if lines.len() < WORDS {
                 lines.push_back(line.to_owned());
             }
@@ -64,11 +66,11 @@ fn pass_on(model: &str, record: &Value) {
         .collect();
     let line = format!("{}{}", message.trim_end(), others.concat());
     match record.get("level").and_then(Value::as_str) {
-        Some("ERROR") => tracing::error!(model, "{line}"),
-        Some("WARN") => tracing::warn!(model, "{line}"),
-        Some("INFO") => tracing::info!(model, "{line}"),
-        Some("DEBUG") => tracing::debug!(model, "{line}"),
-        _ => tracing::trace!(model, "{line}"),
+        Some("ERROR") => tracing::error!(target: TARGET, model, "{line}"),
+        Some("WARN") => tracing::warn!(target: TARGET, model, "{line}"),
+        Some("INFO") => tracing::info!(target: TARGET, model, "{line}"),
+        Some("DEBUG") => tracing::debug!(target: TARGET, model, "{line}"),
+        _ => tracing::trace!(target: TARGET, model, "{line}"),
     }
 }
 

@@ -112,6 +112,8 @@ async fn attach(
 
 fn spawn(program: &Program, socket: Socket) -> Result<Child, String> {
     let mut command = Command::new(&program.path);
+    // For those who list processes.
+    command.arg0("artel");
     command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
     command.stdin(Stdio::from(OwnedFd::from(socket))).stdout(Stdio::null()).stderr(Stdio::piped());
     // Signals of a terminal go to the daemon alone, which ends its engines when its tasks are done.

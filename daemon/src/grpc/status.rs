@@ -32,11 +32,6 @@ pub(super) fn with<const N: usize>(
     Status::with_error_details(code, message, details)
 }
 
-/// A verb whose machinery this version does not have.
-pub(super) fn unimplemented(what: &str) -> Status {
-    status(Code::Unimplemented, ErrorReason::NotImplemented, format!("this version cannot {what} yet"))
-}
-
 /// What is wrong with a request: all of it.
 #[derive(Default)]
 pub(super) struct Violations(Vec<FieldViolation>);

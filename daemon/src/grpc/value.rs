@@ -72,6 +72,12 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: seconds.cast_signed(), nanos: (millis * 1_000_000) as i32 }
 }
 
+/// The system's own time.
+pub(super) fn moment(at: std::time::SystemTime) -> prost_types::Timestamp {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    timestamp(Timestamp(since.as_millis() as u64))
+}
+
 /// Milliseconds since 1970; what lies before is 0.
 pub(super) fn millis(at: &prost_types::Timestamp) -> Timestamp {
     let seconds = u64::try_from(at.seconds).unwrap_or(0);

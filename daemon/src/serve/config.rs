@@ -1,5 +1,6 @@
 //! What the daemon runs with: flags and environment, then the settings file, then defaults.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -38,6 +39,10 @@ pub(crate) struct Config {
     pub(super) shelf: Option<shelf::Options>,
     /// Threads of the CPU that engines may use.
     pub(crate) threads: u32,
+    /// RPC servers whose devices may be used.
+    pub(crate) rpc: Vec<String>,
+    /// Bytes that engines may take of a device at most.
+    pub(crate) budgets: BTreeMap<String, u64>,
     /// Where engines run.
     pub(super) engines: Engines,
     pub(crate) crew: Options,
@@ -84,6 +89,8 @@ impl Config {
             grace: settings.grace.unwrap_or(GRACE),
             gap: settings.gap.unwrap_or(GAP),
             threads: settings.threads.unwrap_or_else(cores),
+            rpc: settings.rpc,
+            budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),
             engines: settings.engines.unwrap_or_default(),
             crew: Options { tasks, models, graph: settings.graph, ..base },
             journal: artel_journal::Options {

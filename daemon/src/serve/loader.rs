@@ -1,23 +1,40 @@
 //! Models into engines, with llama.cpp.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod visible;
 
-use artel_actors::Loader;
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
+use artel_actors::{Loaded, Loader, Progress};
 use artel_engine::{Handle, Turn};
-use artel_process::{Counter, Program};
-use artel_roles::Model;
+use artel_llama::gguf;
+use artel_placement::{self as placement, Bytes, Device, Devices, Layer, Need, Place};
+use artel_process::{Counter, Memory, Program};
+use artel_roles::{Cache, Model, Split, Use};
 use async_trait::async_trait;
 
 use super::config::{Config, Engines};
 use super::files;
-use crate::engine::{Common, Spec};
+use super::hardware::Hardware;
+use super::measured::Measured;
+use crate::engine::{Common, Spec, Spread, itself};
+use visible::visible;
+
+/// Tokens of one sequence when nobody says otherwise, as in `artel_llama`.
+const CONTEXT: u32 = 4096;
+/// What a process takes before it has a model: measured.
+const PROCESS: u64 = 40 << 20;
+/// What computing takes of a model that was never loaded in this shape: more than small ones need, less than large ones do
+/// with large batches. It is measured when it is loaded.
+const COMPUTE: u64 = 64 << 20;
 
 /// Loads engines, each into a process of its own or all into this one. They take turns on the cores.
-pub(super) struct LlamaLoader {
+pub(crate) struct LlamaLoader {
     models: PathBuf,
     common: Common,
     place: Where,
+    hardware: Hardware,
+    measured: Measured,
 }
 
 enum Where {
@@ -33,34 +50,158 @@ impl LlamaLoader {
             Engines::Processes => Where::Processes(Counter::default()),
             Engines::Inside => Where::Here(Turn::default()),
         };
-        Self { models: config.crew.models.clone(), common, place }
+        Self {
+            models: config.crew.models.clone(),
+            common,
+            place,
+            hardware: Hardware::new(config.rpc.clone(), config.budgets.clone()),
+            measured: Measured::open(&config.data),
+        }
+    }
+
+    /// What there is.
+    pub(crate) fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
+    fn spec(&self, model: &Model, place: &Place) -> Result<Spec, String> {
+        let mut spec = Spec::of(model, files::find(&model.candidates(&self.models))?, &self.common);
+        let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
+        for server in devices.iter().filter_map(|device| self.hardware.server_of(device)) {
+            if !spec.rpc.contains(server) {
+                spec.rpc.push(server.clone());
+            }
+        }
+        if devices.len() > 1 {
+            spec.split = match place.split {
+                placement::Split::Row => Spread::Row,
+                _ => Spread::Layer,
+            };
+            spec.shares = place.parts.iter().map(|part| part.share).collect();
+        }
+        spec.devices = Some(devices);
+        Ok(spec)
+    }
+
+    /// What computing takes on one device depends on all this.
+    fn shape(spec: &Spec) -> String {
+        let file = std::fs::metadata(&spec.path).ok();
+        let modified = file.as_ref().and_then(|file| file.modified().ok());
+        let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let on_cpu = spec.devices.iter().flatten().all(|device| device == "CPU");
+        Measured::key(&[
+            &spec.path.to_string_lossy(),
+            &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
+            &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.embedding),
+        ])
+    }
+
+    async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(Handle, Vec<Memory>), String> {
+        let counter = match &self.place {
+            Where::Here(turn) => return spec.load(turn.clone(), progress).await,
+            Where::Processes(counter) => counter,
+        };
+        let seen = visible(&spec.devices.take().unwrap_or_default(), |name| std::env::var(name).ok());
+        spec.devices = Some(seen.inside);
+        let program = program(&spec, seen.variables)?;
+        // Those whom the processor does not compute for need no turn of it.
+        let counter = spec.devices.iter().flatten().any(|device| device == "CPU").then_some(counter);
+        let started = artel_process::start(program, counter, |share| progress(share)).await?;
+        let memory = started.memory.into_iter().map(|memory| Memory {
+            device: seen.outside.get(&memory.device).cloned().unwrap_or(memory.device),
+            ..memory
+        });
+        Ok((started.handle, memory.collect()))
     }
 }
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model) -> Result<Handle, String> {
-        let spec = Spec::of(model, files::find(&model.candidates(&self.models))?, &self.common);
-        let loaded = match &self.place {
-            Where::Here(turn) => spec.load(turn.clone(), Arc::new(|_| {})).await.map(|(handle, _)| handle),
-            Where::Processes(counter) => {
-                let started = artel_process::start(program(&spec)?, Some(counter), |_| {}).await;
-                started.map(|started| started.handle)
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
+        let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
+        let spec = self.spec(model, place).map_err(wrap)?;
+        let shape = Self::shape(&spec);
+        let remote = !spec.rpc.is_empty();
+        match self.start(spec, progress).await {
+            Ok((handle, memory)) => {
+                if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
+                    self.measured.put(shape, compute);
+                }
+                Ok(Loaded::from(handle))
             }
+            Err(reason) => {
+                if remote {
+                    // Perhaps a server is lost: whoever plans next should know.
+                    self.hardware.doubt().await;
+                }
+                Err(wrap(reason))
+            }
+        }
+    }
+
+    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+        let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
+        let path = files::find(&model.candidates(&self.models)).map_err(wrap)?;
+        let spec = Spec::of(model, path.clone(), &self.common);
+        let anatomy = tokio::task::spawn_blocking(move || gguf::anatomy(&path));
+        let anatomy = anatomy.await.map_err(|e| wrap(e.to_string()))?.map_err(|e| wrap(e.to_string()))?;
+        let on_cpu = Spec { devices: Some(vec!["CPU".to_owned()]), ..spec.clone() };
+        let elsewhere = Spec { devices: Some(vec!["GPU".to_owned()]), ..spec };
+        let measured = [on_cpu, elsewhere].iter().filter_map(|spec| self.measured.get(&Self::shape(spec))).max();
+        let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
+        let layer = |layer: gguf::Layer| Layer {
+            weights: layer.weights,
+            cached: layer.keys.saturating_add(layer.values),
+            window: None,
         };
-        loaded.map_err(|reason| format!("model `{}`: {reason}", model.name))
+        Ok(Need {
+            model: model.name.to_string(),
+            layers: anatomy.layers.iter().copied().map(layer).collect(),
+            input: anatomy.input,
+            output: anatomy.output,
+            tied: anatomy.tied,
+            cache: form(model.cache),
+            tokens: model.context.unwrap_or(CONTEXT.min(trained)),
+            sequences: if model.use_ == Use::Embedding { 1 } else { model.sequences },
+            lanes,
+            compute: measured.unwrap_or(COMPUTE),
+            process: PROCESS,
+            devices: match model.pins.devices.is_empty() {
+                true => Devices::Auto,
+                false => Devices::These(model.pins.devices.clone()),
+            },
+            split: match model.pins.split {
+                Split::None => placement::Split::None,
+                Split::Layer => placement::Split::Layer,
+                Split::Row => placement::Split::Row,
+            },
+            shares: (!model.pins.shares.is_empty())
+                .then(|| model.pins.shares.iter().map(|share| *share as f32).collect()),
+        })
+    }
+
+    async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+        self.hardware.devices(taken).await
     }
 }
 
-/// This very program, even if its file was replaced meanwhile.
-fn program(spec: &Spec) -> Result<Program, String> {
-    let itself = PathBuf::from("/proc/self/exe");
-    let path = if itself.exists() { Ok(itself) } else { std::env::current_exe() };
+fn form(cache: Cache) -> placement::Cache {
+    match cache {
+        Cache::F32 => placement::Cache::F32,
+        Cache::F16 => placement::Cache::F16,
+        Cache::Bf16 => placement::Cache::Bf16,
+        Cache::Q8_0 => placement::Cache::Q8_0,
+        Cache::Q4_0 => placement::Cache::Q4_0,
+    }
+}
+
+fn program(spec: &Spec, mut env: Vec<(String, String)>) -> Result<Program, String> {
+    // An abort says its place; a debugger that is called for more would hold everything up.
+    env.push(("GGML_NO_BACKTRACE".to_owned(), "1".to_owned()));
     Ok(Program {
-        path: path.map_err(|e| format!("the program does not find itself: {e}"))?,
-        args: vec!["engine".to_owned()],
-        // An abort says its place; a debugger that is called for more would hold everything up.
-        env: vec![("GGML_NO_BACKTRACE".to_owned(), "1".to_owned())],
+        path: itself()?,
+        args: vec!["engine".to_owned(), spec.name.clone()],
+        env,
         name: spec.name.clone(),
         spec: serde_json::to_string(spec).map_err(|e| format!("the model cannot be described: {e}"))?,
     })

@@ -2,13 +2,15 @@
 
 use std::env;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_actors::Loader;
+use artel_actors::{Loaded, Loader, Progress};
 use artel_engine::backend::Limits;
 use artel_engine::scripted::Scripted;
 use artel_engine::{Handle, Options};
 use artel_journal::Death;
+use artel_placement::{Bytes, Device, Need, Place};
 use artel_roles::Model;
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -26,11 +28,11 @@ pub(super) fn death() -> Result<Option<Death>> {
 
 /// Loads a model whose file ends in `.script` as a scripted engine, and every other one as it should be.
 pub(super) struct ScriptLoader {
-    others: LlamaLoader,
+    others: Arc<LlamaLoader>,
 }
 
 impl ScriptLoader {
-    pub(super) fn new(others: LlamaLoader) -> Self {
+    pub(super) fn new(others: Arc<LlamaLoader>) -> Self {
         Self { others }
     }
 }
@@ -68,9 +70,9 @@ impl Script {
 
 #[async_trait]
 impl Loader for ScriptLoader {
-    async fn load(&self, model: &Model) -> Result<Handle, String> {
-        if model.file.extension().is_none_or(|extension| extension != "script") {
-            return self.others.load(model).await;
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
+        if !is_script(model) {
+            return self.others.load(model, place, progress).await;
         }
         let script = Script::read(&files::find(&model.candidates(Path::new(".")))?).map_err(|e| format!("{e:#}"))?;
         let limits = Limits {
@@ -82,6 +84,22 @@ impl Loader for ScriptLoader {
             shifts: true,
         };
         let load = move || Ok(Scripted::new(limits, move |prompt| script.reply(prompt)));
-        Handle::spawn(model.name.as_str(), Options::default(), load).await.map_err(|e| e.to_string())
+        let handle = Handle::spawn(model.name.as_str(), Options::default(), load).await;
+        handle.map(Loaded::from).map_err(|e| e.to_string())
     }
+
+    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+        match is_script(model) {
+            true => Ok(artel_actors::nothing(model, lanes)),
+            false => self.others.need(model, lanes).await,
+        }
+    }
+
+    async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+        self.others.devices(taken).await
+    }
+}
+
+fn is_script(model: &Model) -> bool {
+    model.file.extension().is_some_and(|extension| extension == "script")
 }

@@ -63,7 +63,7 @@ impl Run {
     }
 
     fn work(&self, step: StepId, node: &Node, role: Arc<Role>, cancel: CancellationToken, report: Report) {
-        let Some(model) = self.on.catalog.model(role.model.as_str()).cloned() else {
+        let Some(model) = self.on.catalog.model_of(&role) else {
             return report.send(Err(failure(Code::Internal, format!("role `{}` has no model", role.name))));
         };
         let batch = role.class == Class::Batch || self.task.accepted.class == Class::Batch;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use artel_roles::Model;
+use artel_roles::{Model, Role};
 use artel_task::RoleName;
 use ractor::{Actor, ActorId, ActorRef, SpawnErr};
 
@@ -51,14 +51,28 @@ impl State {
         }
         let fleet = self.fleet(me).await?;
         self.cast.count += 1;
-        let taken = self.cast.keepers.iter().any(|(known, _)| known.name == model.name);
-        let id = if taken { format!("{}#{}", model.name, self.cast.count).into() } else { model.name.as_str().into() };
-        let arguments = Arguments { id, model: model.clone(), loader: self.links.loader.clone(), fleet };
+        let arguments =
+            Arguments { id: self.id_of(model), model: model.clone(), loader: self.links.loader.clone(), fleet };
         let (keeper, _) = Keeper::spawn_linked(None, Keeper, arguments, me.get_cell()).await?;
         self.who.insert(keeper.get_id(), Who::Keeper(model.clone()));
         self.cast.keepers.push((model.clone(), keeper.clone()));
         self.prime(model, &keeper);
         Ok(keeper)
+    }
+
+    /// A name that no other keeper has: the model's own, wherever it is alone with it.
+    fn id_of(&self, model: &Arc<Model>) -> fleet::Id {
+        let base = self.catalog.model(model.name.as_str());
+        let id = match base.is_some_and(|base| base.pins == model.pins) || model.pins.devices.is_empty() {
+            true => model.name.to_string(),
+            // A role has it on devices of its own.
+            false => format!("{}@{}", model.name, model.pins.devices.join("+")),
+        };
+        let alike = |(known, _): &&(Arc<Model>, _)| known.name == model.name && known.pins == model.pins;
+        match self.cast.keepers.iter().filter(alike).count() {
+            0 => id.into(),
+            _ => format!("{id}#{}", self.cast.count).into(),
+        }
     }
 
     pub(super) async fn fleet(&mut self, me: &ActorRef<Message>) -> Result<ActorRef<fleet::Message>, SpawnErr> {
@@ -87,7 +101,8 @@ impl State {
 
     /// Tells a keeper which prompts the catalog's roles begin with, and which adapters they have.
     fn prime(&self, model: &Arc<Model>, keeper: &ActorRef<keeper::Message>) {
-        let roles = || self.catalog.roles().values().filter(|role| role.model == model.name);
+        let here = |role: &&Arc<Role>| role.model == model.name && self.catalog.model_of(role).as_ref() == Some(model);
+        let roles = || self.catalog.roles().values().filter(here);
         let openings = roles().filter_map(|role| expert::opening(role, &self.links.models)).collect();
         let adapters = roles().filter_map(|role| expert::adapter(role, &self.links.models).ok().flatten()).collect();
         // A keeper that has just ended is started again, and told again.
@@ -97,7 +112,7 @@ impl State {
     /// Tells all keepers, after a change of the catalog.
     pub(super) fn prime_all(&self) {
         for (model, keeper) in &self.cast.keepers {
-            if self.catalog.model(model.name.as_str()) == Some(model) {
+            if self.catalog.needs(model) {
                 self.prime(model, keeper);
             }
         }

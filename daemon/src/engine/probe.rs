@@ -1,0 +1,91 @@
+//! Which devices there are, found out in a process of its own: drivers and RPC servers that misbehave end that process alone.
+
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use super::itself;
+use crate::serve::telemetry;
+
+/// A driver that takes longer than this is not there.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A device that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) backend: String,
+    pub(crate) kind: Kind,
+    /// Bytes.
+    pub(crate) total: u64,
+    /// Bytes.
+    pub(crate) free: u64,
+}
+
+/// What sort a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    Cpu,
+    Gpu,
+    IntegratedGpu,
+    Accelerator,
+    Rpc,
+}
+
+/// `artel engine --probe`: prints the devices of this machine, or those of an RPC server, as JSON.
+pub(super) fn run(rpc: Option<&str>) -> ExitCode {
+    telemetry::start(true);
+    match probe(rpc) {
+        Ok(found) => {
+            println!("{}", serde_json::json!(found));
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe(rpc: Option<&str>) -> Result<Vec<Found>, String> {
+    if let Some(address) = rpc {
+        artel_llama::add_rpc(address)?;
+    }
+    let wanted = |device: &artel_llama::Device| (device.kind == artel_llama::Kind::Rpc) == rpc.is_some();
+    let found = artel_llama::devices().into_iter().filter(wanted).map(|device| Found {
+        kind: match device.kind {
+            artel_llama::Kind::Cpu => Kind::Cpu,
+            artel_llama::Kind::Gpu => Kind::Gpu,
+            artel_llama::Kind::IntegratedGpu => Kind::IntegratedGpu,
+            artel_llama::Kind::Accelerator => Kind::Accelerator,
+            artel_llama::Kind::Rpc => Kind::Rpc,
+        },
+        name: device.name,
+        description: device.description,
+        backend: device.backend,
+        total: device.memory_total,
+        free: device.memory_free,
+    });
+    Ok(found.collect())
+}
+
+/// The devices of this machine, or those of an RPC server; or why they cannot be told.
+pub(crate) async fn devices(rpc: Option<&str>) -> Result<Vec<Found>, String> {
+    let mut command = Command::new(itself()?);
+    command.args(["engine", "--probe"]).args(rpc.iter().flat_map(|address| ["--rpc", *address]));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let about = rpc.map_or_else(|| "the devices".to_owned(), |address| format!("RPC server {address}"));
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = output.map_err(|_| format!("{about}: no answer within {} s", PATIENCE.as_secs()))?;
+    let output = output.map_err(|e| format!("failed to look for devices: {e}"))?;
+    if output.status.success() {
+        return serde_json::from_slice(&output.stdout).map_err(|e| format!("{about}: a strange answer: {e}"));
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    let last = words.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with('{'));
+    Err(last.map_or_else(|| format!("{about}: the probe ended with {}", output.status), str::to_owned))
+}

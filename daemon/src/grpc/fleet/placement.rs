@@ -1,0 +1,88 @@
+//! Which model belongs where.
+
+use std::collections::BTreeMap;
+
+use artel_actors::{EngineReport, Loader as _, Move};
+use artel_placement::{Place, Refusal, Unplaced, plan};
+use artel_proto::v1;
+use artel_roles::Model;
+use tonic::Status;
+
+use super::engine::spread;
+use crate::grpc::Served;
+use crate::grpc::value::moment;
+
+impl Served {
+    /// Where these models go on empty devices; without names, all of the catalog, those that are loaded where they are.
+    pub(super) async fn placement(&self, names: &[String]) -> Result<v1::Placement, Status> {
+        let (catalog, reports) = (self.crew.catalog(), self.reports().await?);
+        if let Some(name) = names.iter().find(|name| catalog.model(name).is_none()) {
+            return Err(self.refuse(artel_actors::Error::NoModel { name: name.clone() }));
+        }
+        let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
+        for model in catalog.models().values().filter(|model| names.is_empty() || is_named(model, names)) {
+            let lanes = reports.iter().find(|report| report.id == model.name.as_str());
+            let lanes = lanes.map_or(1, |report| 1 + report.adapters.len() as u32);
+            match self.loader.need(model, lanes).await {
+                Ok(need) => needs.push(need),
+                Err(reason) => unplaced.push(v1::UnplacedModel {
+                    model: model.name.to_string(),
+                    reason,
+                    ..v1::UnplacedModel::default()
+                }),
+            }
+        }
+        let devices = self.loader.devices(&self.taken().await?).await;
+        let plan = plan(&needs, &devices);
+        let there = if names.is_empty() { loaded(&reports) } else { BTreeMap::new() };
+        unplaced.extend(plan.unplaced.iter().filter(|model| !there.contains_key(&model.model)).map(refused));
+        let mut placed: Vec<v1::PlacedModel> = there.values().map(|place| put(place, true)).collect();
+        placed.extend(
+            plan.placed.iter().filter(|place| !there.contains_key(&place.model)).map(|place| put(place, false)),
+        );
+        let moves = self.crew.moves().await.map_err(|e| self.refuse(e))?;
+        Ok(v1::Placement {
+            placed,
+            unplaced,
+            catalog_version: catalog.version().as_str().to_owned(),
+            moves: moves.into_iter().map(moved).collect(),
+        })
+    }
+}
+
+fn is_named(model: &Model, names: &[String]) -> bool {
+    names.iter().any(|name| model.name.as_str() == name)
+}
+
+/// Where engines are, by the names of their models.
+fn loaded(reports: &[EngineReport]) -> BTreeMap<String, Place> {
+    let place = |report: &EngineReport| Some((report.id.clone(), report.place.clone()?));
+    reports.iter().filter_map(place).collect()
+}
+
+fn put(place: &Place, loaded: bool) -> v1::PlacedModel {
+    let (_, split, _) = spread(place);
+    let shares = place.parts.iter().zip(place.fractions());
+    let mut shares: Vec<v1::DeviceShare> = shares
+        .map(|(part, share)| v1::DeviceShare { device: part.device.clone(), share, bytes: part.bytes() })
+        .collect();
+    if let Some((device, bytes)) = &place.host {
+        shares.push(v1::DeviceShare { device: device.clone(), share: 0.0, bytes: *bytes });
+    }
+    v1::PlacedModel { model: place.model.clone(), split: split.into(), shares, reason: place.reason.clone(), loaded }
+}
+
+fn refused(unplaced: &Unplaced) -> v1::UnplacedModel {
+    let shortage = unplaced.refusal.shortage();
+    v1::UnplacedModel {
+        model: unplaced.model.clone(),
+        reason: unplaced.reason.clone(),
+        device: shortage.map(|shortage| shortage.device.clone()).unwrap_or_default(),
+        missing_bytes: shortage.map_or(0, artel_placement::Shortage::missing),
+        remedies: Refusal::remedies(&unplaced.refusal).iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn moved(moved: Move) -> v1::Move {
+    v1::Move { time: Some(moment(moved.at)), model: moved.model, loaded: moved.loaded, reason: moved.reason }
+}
