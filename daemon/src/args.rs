@@ -226,6 +226,11 @@ pub(crate) enum Client {
     Devices,
     /// List the loaded models
     Engines,
+    /// Say which model belongs on which devices, and why
+    Plan {
+        /// Models to find room for as if no other were loaded; without them, all models as they lie now
+        models: Vec<String>,
+    },
     /// Load a model
     Load {
         /// Its name in the catalog

@@ -69,6 +69,7 @@ async fn ask(session: &mut Session, verb: Client) -> Result<Exit, Error> {
         Client::Route(route) => route::run(session, route).await,
         Client::Devices => fleet::devices(session).await,
         Client::Engines => fleet::engines(session).await,
+        Client::Plan { models } => fleet::plan(session, models).await,
         Client::Load { model } => fleet::load(session, model).await,
         Client::Unload { model, interrupt } => fleet::unload(session, model, interrupt).await,
     }

@@ -1,6 +1,8 @@
-//! `artel devices`, `engines`, `load` and `unload`.
+//! `artel devices`, `engines`, `plan`, `load` and `unload`.
 
-use artel_proto::v1::{Device, Engine, ListDevicesRequest, ListEnginesRequest, LoadRequest, UnloadRequest};
+use artel_proto::v1::{
+    Device, Engine, GetPlacementRequest, ListDevicesRequest, ListEnginesRequest, LoadRequest, UnloadRequest,
+};
 
 use super::Session;
 use super::connect::prompt;
@@ -49,6 +51,14 @@ pub(super) async fn engines(session: &mut Session) -> Result<Exit, Error> {
     } else {
         session.output.render(|page| render::engines(&engines, page))?;
     }
+    Ok(Exit::Done)
+}
+
+/// Says which model belongs where. That one has no place is an answer too.
+pub(super) async fn plan(session: &mut Session, models: Vec<String>) -> Result<Exit, Error> {
+    let request = GetPlacementRequest { models };
+    let placement = session.daemon.fleet().get_placement(prompt(request)).await?.into_inner();
+    session.output.show(&placement.json(), |page| render::placement(&placement, page))?;
     Ok(Exit::Done)
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{GB, device, machine, model, pinned, world};
-use crate::{Change, Device, Devices, Kind, Need, Place, Refusal, Split, place};
+use crate::{Change, Device, Devices, Kind, Layer, Need, Place, Refusal, Remedy, Split, place};
 
 /// llama.cpp's own arithmetic, as it is written there: which device each of the layers and the output goes to.
 fn as_llama_does(shares: &[f32], layers: usize) -> Vec<usize> {
@@ -53,7 +53,7 @@ fn fits_alone(need: &Need, devices: &[Device]) -> Option<String> {
 /// Whether two GPUs hold it with some cut between its layers.
 fn fits_two(need: &Need, devices: &[Device]) -> bool {
     let gpus: Vec<&Device> = devices.iter().filter(|device| device.kind == Kind::Gpu).collect();
-    let size = |l: &crate::Layer| l.weights + need.cache_of(l);
+    let size = |l: &Layer| l.weights + need.cache_of(l);
     let items: Vec<u64> = need.layers.iter().map(size).chain([need.output]).collect();
     let holds = |device: &Device, items: &[u64]| items.iter().sum::<u64>() + need.buffers() <= device.free;
     let pairs = (0..gpus.len()).flat_map(|a| (a + 1..gpus.len()).map(move |b| (a, b)));
@@ -172,6 +172,31 @@ proptest! {
             }
             prop_assert_eq!(&undone, &need, "nothing else is changed");
         }
+    }
+
+    #[test]
+    fn as_many_sequences_and_tokens_are_offered_as_fit(sequences in 2..60u32, pieces in 2..60u32, free in 0..40_000_000u64) {
+        // A sequence takes 10 layers x 100 numbers x 2 bytes for each token; all else is 3 million bytes.
+        let layer = Layer { weights: 100_000, cached: 100, window: None };
+        let tokens = pieces * 256;
+        let need = Need { layers: vec![layer; 10], sequences, tokens, compute: 2_000_000, ..pinned(model("m", 0), &["G"]) };
+        let devices = [device("G", Kind::Gpu, free), device("CPU", Kind::Cpu, GB)];
+        let Err(refusal) = place(&need, &devices) else { return Ok(()) };
+        let left = free.saturating_sub(3_000_000);
+        let most_sequences = left / (2000 * u64::from(tokens));
+        let most_tokens = left / (2000 * 256 * u64::from(sequences)) * 256;
+        let alone = |remedy: &&Remedy| remedy.changes.len() == 1;
+        let mut offered = (0, 0);
+        for remedy in refusal.remedies().iter().filter(alone) {
+            match remedy.changes[0] {
+                Change::Sequences { to, .. } => offered.0 = u64::from(to),
+                Change::Context { to, .. } => offered.1 = u64::from(to),
+                _ => {}
+            }
+        }
+        // A context of a single piece is not worth offering.
+        let most_tokens = if most_tokens < 512 { 0 } else { most_tokens };
+        prop_assert_eq!(offered, (most_sequences, most_tokens));
     }
 
     #[test]

@@ -124,6 +124,46 @@ impl Json for v1::EngineTotals {
     }
 }
 
+impl Json for v1::Placement {
+    fn json(&self) -> Value {
+        let Self { placed, unplaced, catalog_version } = self;
+        Object::new().text("catalog_version", catalog_version).list("placed", placed).list("unplaced", unplaced).into()
+    }
+}
+
+impl Json for v1::PlacedModel {
+    fn json(&self) -> Value {
+        let Self { model, split: _, shares, reason, loaded } = self;
+        Object::new()
+            .put("model", model.as_str())
+            .put("split", self.split().word())
+            .list("shares", shares)
+            .text("reason", reason)
+            .put("loaded", *loaded)
+            .into()
+    }
+}
+
+impl Json for v1::DeviceShare {
+    fn json(&self) -> Value {
+        let Self { device, share, bytes } = self;
+        Object::new().put("device", device.as_str()).put("share", *share).put("bytes", *bytes).into()
+    }
+}
+
+impl Json for v1::UnplacedModel {
+    fn json(&self) -> Value {
+        let Self { model, reason, device, missing_bytes, remedies } = self;
+        Object::new()
+            .put("model", model.as_str())
+            .text("reason", reason)
+            .text("device", device)
+            .put("missing_bytes", *missing_bytes)
+            .texts("remedies", remedies)
+            .into()
+    }
+}
+
 impl Json for v1::LoadResponse {
     fn json(&self) -> Value {
         let Self { engine, unloaded } = self;
@@ -135,5 +175,23 @@ impl Json for v1::UnloadResponse {
     fn json(&self) -> Value {
         let Self { freed_bytes } = self;
         Object::new().put("freed_bytes", *freed_bytes).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::render::sample::placement;
+
+    #[test]
+    fn a_placement_is_one_object() {
+        let json = placement().json();
+        assert_eq!(json["placed"][1]["split"], "layer");
+        let share = json!({"device": "CUDA0", "share": 0.75, "bytes": 7_400_000_000_u64});
+        assert_eq!(json["placed"][1]["shares"][0], share);
+        assert_eq!(json["unplaced"][0]["missing_bytes"], 2_200_000_000_u64);
+        assert_eq!(json["unplaced"][1]["remedies"], Value::Null, "what is empty is left out");
     }
 }

@@ -1,6 +1,6 @@
-//! Devices and engines.
+//! Devices, engines, and which model belongs where.
 
-use artel_proto::v1::{Device, Engine, EngineState};
+use artel_proto::v1::{Device, DeviceShare, Engine, EngineState, PlacedModel, Placement, UnplacedModel};
 
 use super::page::{BAD, BOLD, DIM, GOOD, Page, WARN};
 use super::table::{Table, cell};
@@ -71,11 +71,68 @@ fn notes(engine: &Engine) -> String {
     notes.join("; ")
 }
 
+/// Which model belongs where, and what those without a place lack.
+pub(crate) fn placement(placement: &Placement, page: &mut Page) {
+    let Placement { placed, unplaced, .. } = placement;
+    if !placed.is_empty() {
+        let mut table = Table::new(&["MODEL", "STATE", "DEVICE", "SHARE", "MEMORY", "WHY"]);
+        placed.iter().for_each(|model| place(model, &mut table));
+        table.render(page);
+    }
+    if !placed.is_empty() && !unplaced.is_empty() {
+        page.end();
+    }
+    if !unplaced.is_empty() {
+        let mut table = Table::new(&["NO PLACE", "DEVICE", "MISSING", "WHY"]);
+        unplaced.iter().for_each(|model| lack(model, &mut table));
+        table.render(page);
+    }
+    if placed.is_empty() && unplaced.is_empty() {
+        page.put("there are no models").end();
+    }
+}
+
+/// A row for each device; the first says the rest too.
+fn place(model: &PlacedModel, table: &mut Table) {
+    let on = |share: &DeviceShare| {
+        // Machine memory beside a GPU has no share of the model.
+        let part = if share.share > 0.0 { format!("{:.0} %", share.share * 100.0) } else { String::new() };
+        [cell(share.device.clone()), cell(part), cell(bytes(share.bytes))]
+    };
+    let state = if model.loaded { (GOOD, "loaded".to_owned()) } else { cell("") };
+    let first = model.shares.first().map_or_else(|| [cell(""), cell(""), cell("")], on);
+    let row = [(BOLD, model.model.clone()), state].into_iter().chain(first).chain([(DIM, model.reason.clone())]);
+    table.row(row.collect());
+    for share in model.shares.iter().skip(1) {
+        table.row([cell(""), cell("")].into_iter().chain(on(share)).chain([cell("")]).collect());
+    }
+}
+
+/// A row for the lack, and one for each remedy.
+fn lack(model: &UnplacedModel, table: &mut Table) {
+    let missing = if model.missing_bytes > 0 { bytes(model.missing_bytes) } else { String::new() };
+    let name = (BAD, model.model.clone());
+    table.row(vec![name, cell(model.device.clone()), cell(missing), cell(model.reason.clone())]);
+    for remedy in &model.remedies {
+        table.row(vec![cell(""), cell(""), cell(""), (WARN, format!("try {remedy}"))]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use artel_proto::v1::{DeviceKind, EngineMemory, EngineTotals};
 
     use super::*;
+    use crate::client::render::sample;
+
+    #[test]
+    fn a_placement_says_where_why_and_what_helps() {
+        let mut page = Page::new(false);
+        placement(&sample::placement(), &mut page);
+        page.put("--").end();
+        placement(&Placement::default(), &mut page);
+        insta::assert_snapshot!(page.take());
+    }
 
     #[test]
     fn devices_and_engines_are_listed_in_columns() {

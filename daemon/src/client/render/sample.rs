@@ -215,3 +215,39 @@ pub(crate) fn troubled() -> Vec<Event> {
     script.push(Kind::Cancelled(Cancelled { reason: "nobody\nis here".into() }));
     script.events
 }
+
+/// A model on the CPU, one over two GPUs, one that takes turns, and one that is too big for all.
+pub(crate) fn placement() -> Placement {
+    let share = |device: &str, share, bytes| DeviceShare { device: device.into(), share, bytes };
+    let small = PlacedModel {
+        model: "smollm2".into(),
+        split: SplitMode::None.into(),
+        shares: vec![share("CPU", 1.0, 256_000_000)],
+        reason: "there is no GPU; 256 MB of 8.0 GB free".into(),
+        loaded: true,
+    };
+    let big = PlacedModel {
+        model: "big".into(),
+        split: SplitMode::Layer.into(),
+        shares: vec![
+            share("CUDA0", 0.75, 7_400_000_000),
+            share("CUDA1", 0.25, 3_200_000_000),
+            share("CPU", 0.0, 150_000_000),
+        ],
+        reason: "no GPU has room alone; split by free memory".into(),
+        loaded: false,
+    };
+    let critic = UnplacedModel {
+        model: "critic".into(),
+        reason: "critic does not fit beside big".into(),
+        device: "CUDA0".into(),
+        missing_bytes: 2_200_000_000,
+        remedies: vec!["`sequences: 3` instead of 8".into(), "`devices: auto`".into()],
+    };
+    let lost = UnplacedModel {
+        model: "lost".into(),
+        reason: "lost is pinned to CUDA7, and there is no such device".into(),
+        ..Default::default()
+    };
+    Placement { placed: vec![small, big], unplaced: vec![critic, lost], catalog_version: "c0ffee".into() }
+}
