@@ -126,8 +126,25 @@ impl Json for v1::EngineTotals {
 
 impl Json for v1::Placement {
     fn json(&self) -> Value {
-        let Self { placed, unplaced, catalog_version } = self;
-        Object::new().text("catalog_version", catalog_version).list("placed", placed).list("unplaced", unplaced).into()
+        let Self { placed, unplaced, catalog_version, moves } = self;
+        Object::new()
+            .text("catalog_version", catalog_version)
+            .list("placed", placed)
+            .list("unplaced", unplaced)
+            .list("moves", moves)
+            .into()
+    }
+}
+
+impl Json for v1::Move {
+    fn json(&self) -> Value {
+        let Self { time, model, loaded, reason } = self;
+        Object::new()
+            .some("time", time.as_ref())
+            .put("model", model.as_str())
+            .put("loaded", *loaded)
+            .text("reason", reason)
+            .into()
     }
 }
 

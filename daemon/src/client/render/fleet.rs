@@ -1,11 +1,14 @@
 //! Devices, engines, and which model belongs where.
 
-use artel_proto::v1::{Device, DeviceShare, Engine, EngineState, PlacedModel, Placement, UnplacedModel};
+use artel_proto::v1::{Device, DeviceShare, Engine, EngineState, Move, PlacedModel, Placement, UnplacedModel};
 
 use super::page::{BAD, BOLD, DIM, GOOD, Page, WARN};
 use super::table::{Table, cell};
 use super::time::bytes;
 use crate::client::json::Word;
+
+/// Loads and unloads that are shown.
+const SHOWN: usize = 20;
 
 /// The devices that the daemon knows.
 pub(crate) fn devices(devices: &[Device], page: &mut Page) {
@@ -73,7 +76,7 @@ fn notes(engine: &Engine) -> String {
 
 /// Which model belongs where, and what those without a place lack.
 pub(crate) fn placement(placement: &Placement, page: &mut Page) {
-    let Placement { placed, unplaced, .. } = placement;
+    let Placement { placed, unplaced, moves, .. } = placement;
     if !placed.is_empty() {
         let mut table = Table::new(&["MODEL", "STATE", "DEVICE", "SHARE", "MEMORY", "WHY"]);
         placed.iter().for_each(|model| place(model, &mut table));
@@ -90,6 +93,20 @@ pub(crate) fn placement(placement: &Placement, page: &mut Page) {
     if placed.is_empty() && unplaced.is_empty() {
         page.put("there are no models").end();
     }
+    // What happened long ago explains nothing any more.
+    let lately = moves.len().saturating_sub(SHOWN);
+    if !moves.is_empty() {
+        page.end();
+        let mut table = Table::new(&["WHEN", "MODEL", "WHAT", "WHY"]);
+        moves.iter().skip(lately).for_each(|moved| row(moved, &mut table));
+        table.render(page);
+    }
+}
+
+fn row(moved: &Move, table: &mut Table) {
+    let what = if moved.loaded { (GOOD, "loaded".to_owned()) } else { (WARN, "unloaded".to_owned()) };
+    let time = moved.time.as_ref().map(ToString::to_string).unwrap_or_default();
+    table.row(vec![(DIM, time), (BOLD, moved.model.clone()), what, cell(moved.reason.clone())]);
 }
 
 /// A row for each device; the first says the rest too.

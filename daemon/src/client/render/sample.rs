@@ -249,5 +249,11 @@ pub(crate) fn placement() -> Placement {
         reason: "lost is pinned to CUDA7, and there is no such device".into(),
         ..Default::default()
     };
-    Placement { placed: vec![small, big], unplaced: vec![critic, lost], catalog_version: "c0ffee".into() }
+    let moves = vec![Move {
+        time: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
+        model: "smollm2".into(),
+        loaded: true,
+        reason: "steps wait for it".into(),
+    }];
+    Placement { placed: vec![small, big], unplaced: vec![critic, lost], catalog_version: "c0ffee".into(), moves }
 }
