@@ -250,7 +250,7 @@ pub(crate) fn placement() -> Placement {
         ..Default::default()
     };
     let moves = vec![Move {
-        time: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
+        time: Some(Timestamp { seconds: 1_790_000_000, nanos: 0 }),
         model: "smollm2".into(),
         loaded: true,
         reason: "steps wait for it".into(),
