@@ -9,9 +9,11 @@ mod ask;
 mod cli;
 mod crew;
 mod daemon;
+mod lender;
 pub mod rehearsal;
 
 pub use ask::{Ask, End, Run, ask};
 pub use cli::{Cli, artel, python, repository};
 pub use crew::crew;
 pub use daemon::{Builder, Daemon, daemon, models};
+pub use lender::Lender;

@@ -1,0 +1,65 @@
+//! Another machine, as far as this one can be one: `artel rpc-serve` on the loopback.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::cli::artel;
+
+/// A server that lends the processor of this machine. Dropping it kills it.
+pub struct Lender {
+    _child: Child,
+    dir: TempDir,
+    /// Where it listens, `host:port`.
+    pub address: String,
+}
+
+impl Lender {
+    /// Starts it and waits until it listens.
+    pub async fn start() -> Self {
+        let dir = TempDir::new().unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let mut child = Command::new(artel())
+            .args(["rpc-serve", "--json", "--listen", "127.0.0.1:0", "--threads", "1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().expect("it listens");
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(ready["devices"][0], "CPU");
+        Self { _child: child, dir, address: ready["listening"].as_str().unwrap().to_owned() }
+    }
+
+    /// The name of its device.
+    pub fn device(&self) -> String {
+        format!("RPC[{}]", self.address)
+    }
+
+    /// Bytes that its clients hold, as it sees them itself.
+    pub fn memory(&self) -> u64 {
+        let own = self._child.id().expect("it runs");
+        let of = |process: &PathBuf| -> Option<u64> {
+            let status = fs::read_to_string(process.join("status")).ok()?;
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let parent: u32 = field("PPid:")?.parse().ok()?;
+            let memory: u64 = field("RssAnon:")?.strip_suffix("kB")?.trim().parse().ok()?;
+            (parent == own).then_some(memory * 1024)
+        };
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+        // A process that serves nobody yet takes a little too.
+        processes.filter_map(|process| of(&process)).filter(|bytes| *bytes > 64 << 20).sum()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+}

@@ -1,0 +1,258 @@
+//! Engines in processes of their own: they die, they move, they are pinned, and tasks complete all the same.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use artel_proto::v1;
+use artel_proto::v1::event::Kind;
+use artel_tests::{Daemon, End, Lender, ask, crew, daemon, models};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+async fn engines(daemon: &Daemon) -> BTreeMap<String, v1::Engine> {
+    let answer = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap();
+    answer.into_inner().engines.into_iter().map(|engine| (engine.id.clone(), engine)).collect()
+}
+
+async fn load(daemon: &Daemon, model: &str) -> v1::Engine {
+    let answer = daemon.fleet().load(v1::LoadRequest { model: model.to_owned() }).await.unwrap();
+    answer.into_inner().engine.unwrap()
+}
+
+fn kill_engine(engine: &v1::Engine) {
+    assert!(engine.process_id > 1, "{engine:?}");
+    kill(Pid::from_raw(engine.process_id.cast_signed()), Signal::SIGKILL).unwrap();
+}
+
+/// Bytes of a process that are in memory, files that it has mapped included.
+fn resident(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_killed_while_eight_tasks_stream_costs_no_task() {
+    let reader = "---\nrole: reader\ndescription: Reads.\nmodel: talk\nprompt: You tell stories.\n\
+                  sampling: {temperature: 0, max_tokens: 48}\nlimits: {retries: 0, concurrency: 8}\n";
+    let daemon = daemon().with_yaml(&format!("{}{reader}", crew())).start().await;
+    let other = load(&daemon, "minilm").await;
+    let mut runs = Vec::new();
+    for n in 0..8 {
+        runs.push(daemon.run(ask(&format!("Tell me story number {n}.")).of_role("reader")).await);
+    }
+    for run in &mut runs {
+        run.until_it_speaks().await;
+    }
+    let victim = engines(&daemon).await["talk"].clone();
+    kill_engine(&victim);
+    for run in &mut runs {
+        let text = run.end().await.text();
+        assert!(!text.is_empty());
+        let lost = run.events.iter().find_map(|event| match &event.kind {
+            Some(Kind::StepFailed(failed)) => failed.failure.clone(),
+            _ => None,
+        });
+        let lost = lost.expect("its engine was killed under it");
+        assert_eq!(lost.code(), v1::FailureCode::Interrupted, "{lost:?}");
+        assert!(lost.message.contains("SIGKILL"), "{lost:?}");
+    }
+    let after = engines(&daemon).await;
+    assert_eq!(after["minilm"].process_id, other.process_id, "the others do not notice");
+    assert_eq!((after["minilm"].restarts, after["talk"].restarts), (0, 1));
+    assert_ne!(after["talk"].process_id, victim.process_id);
+    assert!(after["talk"].problem.contains("SIGKILL"), "{}", after["talk"].problem);
+}
+
+/// The demo model with a number of its header changed, on which llama.cpp gives up.
+fn poisoned() -> Vec<u8> {
+    let mut bytes = fs::read(models().join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    let key = b"llama.attention.head_count_kv";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len();
+    // After a key come its type and its value, four bytes each here.
+    bytes[at + 4..at + 8].copy_from_slice(&4u32.to_le_bytes());
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_ends_its_process_is_given_up_and_the_rest_serves_on() {
+    let yaml = "---\nmodel: poison\nfile: poison.gguf\ncontext: 512\n---\nrole: taster\ndescription: Tastes.\n\
+                model: poison\nprompt: P.\nlimits: {retries: 0}\n";
+    let daemon = daemon().with_yaml(&format!("{}{yaml}", crew())).with_file("poison.gguf", &poisoned()).start().await;
+    let End::Failed(code, message) = daemon.run(ask("Hello").of_role("taster")).await.end().await else {
+        panic!("nobody can taste that");
+    };
+    assert_eq!(code, v1::FailureCode::ModelUnavailable, "{message}");
+    for _ in 0..4 {
+        let refused = daemon.fleet().load(v1::LoadRequest { model: "poison".to_owned() }).await.unwrap_err();
+        assert!(refused.message().contains("poison"), "{refused:?}");
+    }
+    let text = daemon.run(ask("What is the capital of France?").of_role("velo")).await.end().await.text();
+    assert!(text.contains("Velograd"), "{text}");
+    let engine = engines(&daemon).await["poison"].clone();
+    assert_eq!(engine.state(), v1::EngineState::Failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_are_kept_and_splits_have_their_shares() {
+    let (one, two) = (Lender::start().await, Lender::start().await);
+    let model = |name: &str, more: &str| {
+        format!(
+            "---\nmodel: {name}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 2\n{more}\n\
+             ---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: You answer briefly.\n\
+             sampling: {{temperature: 0, max_tokens: 16}}\n"
+        )
+    };
+    let (first, second) = (one.device(), two.device());
+    let yaml = [
+        model("here", "devices: [CPU]"),
+        model("first", &format!("devices: ['{first}']")),
+        model("second", &format!("devices: ['{second}']")),
+        model("both", &format!("devices: ['{first}', '{second}']\nsplit: layer\nshares: [3, 1]")),
+        model("nowhere", "devices: [CUDA7]"),
+    ]
+    .concat();
+    let settings = format!("rpc: ['{}', '{}']\n", one.address, two.address);
+    let daemon = daemon().with_yaml(&yaml).with_settings(&settings).start().await;
+    let mut texts = Vec::new();
+    for role in ["of-here", "of-first", "of-second", "of-both"] {
+        texts.push(daemon.run(ask("What is the capital of France?").of_role(role)).await.end().await.text());
+        if role == "of-first" {
+            assert!(one.memory() > 90 << 20 && two.memory() == 0, "{} {}", one.memory(), two.memory());
+        }
+    }
+    assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    let engines = engines(&daemon).await;
+    assert_eq!(engines["first"].devices, [first.clone()]);
+    assert_eq!(engines["second"].devices, [second.clone()]);
+    let both = &engines["both"];
+    assert_eq!((both.devices.clone(), both.split()), (vec![first.clone(), second.clone()], v1::SplitMode::Layer));
+    let share = both.shares[0];
+    assert!((0.7..0.8).contains(&share), "{share}");
+    // Of the model that both have a part of, the first has three times as much.
+    assert!(one.memory() > two.memory() + (30 << 20), "{} {}", one.memory(), two.memory());
+    let End::Failed(_, message) = daemon.run(ask("x").of_role("of-nowhere")).await.end().await else {
+        panic!("there is no such device");
+    };
+    for part in ["CUDA7", "CPU", &first, &second] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    // A server that is lost is named, and its engine with it; the other one serves on.
+    drop(two);
+    let text = daemon.run(ask("What is the capital of France?").of_role("of-first")).await.end().await.text();
+    assert_eq!(text, texts[0]);
+    let End::Failed(_, message) =
+        daemon.run(ask("What is the capital of Spain?").of_role("of-second")).await.end().await
+    else {
+        panic!("its server is gone");
+    };
+    assert!(message.contains(&second), "{message}");
+    let devices = daemon.fleet().list_devices(v1::ListDevicesRequest::default()).await.unwrap().into_inner().devices;
+    let lost = devices.iter().find(|device| device.name == second).unwrap();
+    assert!(!lost.available && !lost.problem.is_empty(), "{lost:?}");
+}
+
+/// Loads of a cache of two that forgets whom it used least lately, in the order in which tasks come.
+fn swaps_of_lru(order: &[usize]) -> usize {
+    let (mut loaded, mut swaps) = (Vec::new(), 0);
+    for model in order {
+        match loaded.iter().position(|known| known == model) {
+            Some(at) => drop(loaded.remove(at)),
+            None => {
+                swaps += 1;
+                if loaded.len() == 2 {
+                    loaded.remove(0);
+                }
+            }
+        }
+        loaded.push(*model);
+    }
+    swaps
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_models_share_the_room_of_two() {
+    let model = |name: &str| {
+        format!(
+            "---\nmodel: {name}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 4\n\
+             ---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: You answer briefly.\n\
+             sampling: {{temperature: 0, max_tokens: 4}}\nlimits: {{timeout: 5m, retries: 0}}\n"
+        )
+    };
+    let names = ["a", "b", "c"];
+    let yaml = names.map(model).concat();
+    let daemon = daemon().with_yaml(&yaml).with_settings("memory: {CPU: 520}\n").start().await;
+    // The order is any: a generator of remainders.
+    let mut state = 17usize;
+    let order: Vec<usize> = (0..60)
+        .map(|_| {
+            state = (state * 1_103_515_245 + 12_345) % 2_147_483_648;
+            (state >> 16) % 3
+        })
+        .collect();
+    let mut runs = Vec::new();
+    for model in &order {
+        runs.push(daemon.run(ask("Hello").of_role(&format!("of-{}", names[*model]))).await);
+    }
+    for run in &mut runs {
+        run.end().await.text();
+        assert!(!run.events.iter().any(|event| matches!(event.kind, Some(Kind::StepFailed(_)))), "none failed");
+    }
+    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let loads: Vec<&v1::Move> = placement.moves.iter().filter(|moved| moved.loaded).collect();
+    assert!(loads.len() >= 3 && loads.len() < swaps_of_lru(&order), "{} of {}", loads.len(), swaps_of_lru(&order));
+    assert!(placement.moves.iter().all(|moved| !moved.reason.is_empty()), "{:?}", placement.moves);
+    assert!(placement.moves.iter().any(|moved| !moved.loaded), "somebody had to go");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_fits_nowhere_says_what_would_help() {
+    let yaml = "---\nmodel: big\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 8192\nsequences: 16\n\
+                ---\nrole: of-big\ndescription: D.\nmodel: big\nprompt: P.\nlimits: {retries: 0}\n";
+    let daemon = daemon().with_yaml(yaml).with_settings("memory: {CPU: 1000}\n").start().await;
+    let End::Failed(_, message) = daemon.run(ask("x").of_role("of-big")).await.end().await else {
+        panic!("it needs three times as much");
+    };
+    for part in ["big does not fit", "CPU", "missing", "sequences:"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    let (code, out, error) = daemon.cli(["plan", "big"]).run().await;
+    assert!(code == 0 && out.contains("NO PLACE") && out.contains("try"), "{code} {out} {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn estimates_of_memory_are_what_processes_take() {
+    let shapes = [512, 1024, 2048, 4096].map(|context| {
+        format!(
+            "---\nmodel: chat{context}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: {context}\nsequences: 4\n\
+             ---\nrole: of-chat{context}\ndescription: D.\nmodel: chat{context}\nprompt: P.\n\
+             sampling: {{temperature: 0, max_tokens: 2}}\n"
+        )
+    });
+    let vectors = [64, 128, 256, 512].map(|context| {
+        format!("---\nmodel: vectors{context}\nfile: all-MiniLM-L6-v2.F16.gguf\nuse: embedding\ncontext: {context}\n")
+    });
+    let daemon = daemon().with_yaml(&format!("{}{}", shapes.concat(), vectors.concat())).start().await;
+    let names = [512, 1024, 2048, 4096].map(|n| format!("chat{n}")).into_iter();
+    let mut found = Vec::new();
+    for name in names.chain([64, 128, 256, 512].map(|n| format!("vectors{n}"))) {
+        // What computing takes is measured once, and remembered.
+        load(&daemon, &name).await;
+        let unload = v1::UnloadRequest { model: name.clone(), interrupt: true };
+        daemon.fleet().unload(unload).await.unwrap();
+        let request = v1::GetPlacementRequest { models: vec![name.clone()] };
+        let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
+        let estimate: u64 = placement.placed[0].shares.iter().map(|share| share.bytes).sum();
+        let engine = load(&daemon, &name).await;
+        if name.starts_with("chat") {
+            daemon.run(ask("Hello").of_role(&format!("of-{name}"))).await.end().await.text();
+        }
+        let taken = resident(engine.process_id);
+        let ratio = estimate as f64 / taken as f64;
+        found.push((name.clone(), estimate, taken, ratio));
+        let unload = v1::UnloadRequest { model: name.clone(), interrupt: true };
+        daemon.fleet().unload(unload).await.unwrap();
+    }
+    assert!(found.iter().all(|(.., ratio)| (0.9..1.1).contains(ratio)), "{found:#?}");
+}
