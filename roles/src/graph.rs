@@ -18,7 +18,7 @@ use crate::catalog::Kind;
 use crate::decode::{Fields, choice, duration, integer, list, name, text, wrong};
 use crate::node::{Entry, Node, Style, Value};
 use crate::problem::{Report, did_you_mean, shown};
-use crate::role::texts;
+use crate::role::{MAX_EXAMPLES, texts};
 use crate::routing::Topic;
 use crate::schema::Schema;
 use crate::template::Template;
@@ -90,7 +90,7 @@ pub(crate) fn decode(
 ) -> Option<Draft> {
     let mut f = fields;
     let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
-    let examples = f.get("examples").map(|n| texts(n, "`examples`", 256, 2000, report)).unwrap_or_default();
+    let examples = f.get("examples").map(|n| texts(n, "`examples`", MAX_EXAMPLES, 2000, report)).unwrap_or_default();
     let keywords = f.get("keywords").map(|n| texts(n, "`keywords`", 256, 100, report)).unwrap_or_default();
     let start = f.need("start", report).and_then(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
     let result = f.get("result").map(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
