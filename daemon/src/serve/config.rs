@@ -80,7 +80,7 @@ impl Config {
             grace: settings.grace.unwrap_or(GRACE),
             gap: settings.gap.unwrap_or(GAP),
             threads: settings.threads.unwrap_or_else(cores),
-            crew: Options { tasks, models, graph: settings.graph, ..base },
+            crew: Options { tasks, models, graph: settings.graph, vectors: Some(data.join("vectors")), ..base },
             journal: artel_journal::Options {
                 retention,
                 #[cfg(feature = "rehearsal")]

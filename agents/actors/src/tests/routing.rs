@@ -1,6 +1,7 @@
 //! Who is chosen, and that somebody always is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use artel_task::event::{Decision, Signal};
@@ -175,6 +176,55 @@ async fn a_rule_decides_and_a_signal_can_be_heard_alone() {
         assert_eq!(heard.scores[0].signals.keys().copied().collect::<Vec<_>>(), [signal]);
         assert_eq!(heard.tokens > 0, signal != Signal::Keyword, "words cost no tokens");
     }
+}
+
+/// Keeps what routers learn, by the content of a model that a script plays.
+fn keeping(dir: &Path) -> Options {
+    std::fs::write(dir.join("all-MiniLM-L6-v2.F16.gguf"), "a model").unwrap();
+    Options { vectors: Some(dir.join("vectors")), models: dir.to_owned(), ..Options::default() }
+}
+
+/// What the header of the one file says.
+fn number_kept(vectors: &Path) -> Option<usize> {
+    let files = std::fs::read_dir(vectors).ok()?.flatten().map(|file| file.path());
+    let file = files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "vectors"))?;
+    let bytes = std::fs::read(file).ok()?;
+    Some(u32::from_le_bytes(bytes.get(44..48)?.try_into().ok()?) as usize)
+}
+
+#[tokio::test]
+async fn what_a_router_learned_is_known_after_a_restart() {
+    let dir = tempdir().unwrap();
+    let options = || keeping(dir.path());
+    let roles = || Candidates::Roles(vec!["writer".to_owned(), "sailor".to_owned(), "potter".to_owned()]);
+    let question = || "Which clay for a jug?".to_owned();
+    let first = crew_with(dir.path(), &Script::open(), options(), parse(&with_potter())).await;
+    let learned = first.preview(question(), roles(), Listening::default()).await.unwrap();
+    first.drain(std::time::Duration::ZERO).await;
+    let again = crew_with(dir.path(), &Script::open(), options(), parse(&with_potter())).await;
+    let known = again.preview(question(), roles(), Listening::default()).await.unwrap();
+    assert_eq!((known.learned, &known.scores), (0, &learned.scores));
+}
+
+#[tokio::test]
+async fn roles_are_learned_before_anybody_asks() {
+    let dir = tempdir().unwrap();
+    let vectors = dir.path().join("vectors");
+    let crew = crew_with(dir.path(), &Script::open(), keeping(dir.path()), parse(&with_potter())).await;
+    let catalog = crew.catalog();
+    let routed = catalog.roles().values().filter(|role| !role.examples.is_empty());
+    let texts = routed.flat_map(|role| std::iter::once(&role.description).chain(&role.examples));
+    let routing = catalog.routing(None);
+    let texts: BTreeSet<&String> = texts.chain(&routing.background).collect();
+    let kept = async {
+        while number_kept(&vectors) != Some(texts.len()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), kept).await.expect("somebody learns");
+    let routed = Candidates::Node { graph: "pair".to_owned(), node: "pick".to_owned(), roles: Vec::new() };
+    let decision = crew.preview("Which sail?".to_owned(), routed, Listening::default()).await.unwrap();
+    assert_eq!(decision.learned, 0);
 }
 
 /// One crew for all questions: what a question says must not change what comes after it either.
