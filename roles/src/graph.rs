@@ -144,7 +144,11 @@ pub(crate) fn uses(work: &Work) -> Vec<(Kind, String)> {
     match work {
         Work::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
         Work::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | Work::Ask(_) => Vec::new(),
-        Work::Router(router) => router.roles.iter().chain(&router.otherwise).map(role).collect(),
+        Work::Router(router) => {
+            let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT, |name| name.as_str());
+            let roles = router.roles.iter().chain(&router.otherwise).map(role);
+            roles.chain([(Kind::Router, settings.to_owned())]).collect()
+        }
         Work::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
     }
 }

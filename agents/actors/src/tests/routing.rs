@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use artel_task::event::{Decision, Signal};
-use artel_task::{GraphName, Kind, RoleName, StepId};
+use artel_task::{Event, GraphName, Kind, RoleName, StepId};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
@@ -142,6 +142,44 @@ async fn of_each_item_the_second_best_is_its_own() {
     });
     assert_eq!(worked, BTreeMap::from([(0, "sailor".to_owned()), (1, "potter".to_owned())]));
     assert_eq!(seconds, worked);
+    let items = ["Which clay for a jug that holds a sail?", "Which sail for a storm, or clay?"];
+    assert_eq!(read(&events), items, "feedback keeps what the router read");
+}
+
+/// What the routers of a task read, in the order of their decisions.
+fn read(events: &[Event]) -> Vec<String> {
+    let text = |routed: &StepId| {
+        let finished = events.iter().find_map(|event| match &event.kind {
+            Kind::StepFinished { step, output, .. } if step == routed => Some(output.text.clone()),
+            _ => None,
+        });
+        finished.expect("each decision ends its step")
+    };
+    let routed = events.iter().filter_map(|event| match &event.kind {
+        Kind::Routed { step, .. } => Some(step),
+        _ => None,
+    });
+    let mut read: Vec<String> = routed.map(text).collect();
+    read.sort();
+    read
+}
+
+#[tokio::test]
+async fn a_router_of_a_sub_graph_reads_what_its_node_hands_in() {
+    let dir = tempdir().unwrap();
+    let outer = "
+---
+graph: outer
+description: Asks a part of itself.
+start: first
+nodes:
+  first: {role: sailor, next: inner}
+  inner: {graph: routed, next: done}
+";
+    let crew = crew_with(dir.path(), &Script::open(), Options::default(), parse(&(with_potter() + outer))).await;
+    let task = crew.submit(ask(graph("outer"), "Which sail?")).await.unwrap();
+    let events = to_the_end(&crew, task).await;
+    assert_eq!((end(&events).0, read(&events)), ("completed", vec!["<Which sail?>".to_owned()]));
 }
 
 #[tokio::test]
