@@ -46,7 +46,7 @@ pub struct Options {
     /// graph, the router chooses among the graphs that have examples.
     pub graph: Option<GraphName>,
     /// Where the vectors of texts that routers compare are kept for the next start. Then they are learned at the start and
-    /// after a change of the catalog, while nobody asks; without it, when the first question comes.
+    /// after a change of the catalog, while no task is busy; without it, when the first question comes.
     pub vectors: Option<PathBuf>,
     /// What time it is.
     pub clock: Clock,

@@ -28,6 +28,7 @@ use artel_task::RoleName;
 use artel_task::event::{Code, Decision, Failure, Nobody, Score, Signal};
 use artel_task::graph::Router as Node;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::keeper;
@@ -53,8 +54,9 @@ pub(crate) struct State {
 pub(crate) enum Message {
     /// Answers with a decision, made with the engines of these keepers.
     Decide(Box<Question>, Keepers, RpcReplyPort<Result<Decision, Failure>>),
-    /// Learns the candidates of these questions before anybody asks, in place of those it was told before.
-    Learn(Vec<(Question, Keepers)>),
+    /// Learns the candidates of these questions before anybody asks, in place of those it was told before, while no task is
+    /// busy.
+    Learn(Vec<(Question, Keepers)>, watch::Receiver<usize>),
     /// Panic, as a fault of ours would.
     #[cfg(test)]
     Panic,
@@ -215,8 +217,8 @@ impl Actor for Router {
                     let _ = reply.send(decision);
                 });
             }
-            Message::Learn(questions) => {
-                let learning = tokio::spawn(state.memory.clone().learn_ahead(questions));
+            Message::Learn(questions, busy) => {
+                let learning = tokio::spawn(state.memory.clone().learn_ahead(questions, busy));
                 state.ahead = Some(AbortOnDropHandle::new(learning));
             }
             #[cfg(test)]

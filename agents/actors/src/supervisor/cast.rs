@@ -92,7 +92,7 @@ impl State {
             all.push((question, keepers));
         }
         // A router that has just ended learns when somebody asks.
-        let _ = self.router(me).await?.cast(router::Message::Learn(all));
+        let _ = self.router(me).await?.cast(router::Message::Learn(all, self.links.busy.subscribe()));
         Ok(())
     }
 

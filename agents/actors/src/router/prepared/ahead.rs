@@ -30,23 +30,35 @@ impl Memory {
         Asking(self.clone())
     }
 
-    /// Learns the candidates of these questions, one chunk at a time while nobody asks anything.
-    pub(crate) async fn learn_ahead(self: Arc<Self>, questions: Vec<(Question, Keepers)>) {
+    /// Learns the candidates of these questions, one chunk at a time while nobody asks anything and no task is busy.
+    pub(crate) async fn learn_ahead(
+        self: Arc<Self>,
+        questions: Vec<(Question, Keepers)>,
+        mut busy: watch::Receiver<usize>,
+    ) {
         for (question, keepers) in &questions {
-            if let Err(failure) = self.learn_one(question, keepers).await {
+            if let Err(failure) = self.learn_one(question, keepers, &mut busy).await {
                 tracing::warn!(reason = %failure.message, "the roles are learned when the first question comes");
                 return;
             }
         }
     }
 
-    async fn learn_one(&self, question: &Question, keepers: &Keepers) -> Result<(), Failure> {
+    async fn learn_one(
+        &self,
+        question: &Question,
+        keepers: &Keepers,
+        busy: &mut watch::Receiver<usize>,
+    ) -> Result<(), Failure> {
         let asked = question.asked();
         if needs_vectors(&asked) {
+            rest(busy).await;
             // The first question must not wait for the model either.
             keeper::unwrap(call!(keepers.embedding, keeper::Message::Engine))?;
             let mut idle = self.asking.subscribe();
-            while !self.learn_some(question, keepers, &mut idle).await? {}
+            while !self.learn_some(question, keepers, &mut idle).await? {
+                rest(busy).await;
+            }
         }
         self.prepare(question, &asked, keepers, || true).await.map(drop)
     }
@@ -58,8 +70,7 @@ impl Memory {
         keepers: &Keepers,
         idle: &mut watch::Receiver<usize>,
     ) -> Result<bool, Failure> {
-        // The other end lives as long as we do.
-        let _ = idle.wait_for(|asking| *asking == 0).await;
+        rest(idle).await;
         let _learning = self.learning.lock().await;
         self.be_of(&question.model).await?;
         let texts = question.candidates.iter().flat_map(Candidate::texts).chain(&question.routing.background);
@@ -72,4 +83,9 @@ impl Memory {
         self.embed(&missing, keepers).await?;
         Ok(false)
     }
+}
+
+/// Until there is none of what is counted; if nobody counts any more, there is nobody to wait for.
+async fn rest(count: &mut watch::Receiver<usize>) {
+    let _ = count.wait_for(|count| *count == 0).await;
 }
