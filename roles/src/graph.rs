@@ -18,7 +18,7 @@ use crate::catalog::Kind;
 use crate::decode::{Fields, choice, duration, integer, list, name, text, wrong};
 use crate::node::{Entry, Node, Style, Value};
 use crate::problem::{Report, did_you_mean, shown};
-use crate::role::texts;
+use crate::role::{MAX_EXAMPLES, texts};
 use crate::routing::Topic;
 use crate::schema::Schema;
 use crate::template::Template;
@@ -90,7 +90,7 @@ pub(crate) fn decode(
 ) -> Option<Draft> {
     let mut f = fields;
     let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
-    let examples = f.get("examples").map(|n| texts(n, "`examples`", 256, 2000, report)).unwrap_or_default();
+    let examples = f.get("examples").map(|n| texts(n, "`examples`", MAX_EXAMPLES, 2000, report)).unwrap_or_default();
     let keywords = f.get("keywords").map(|n| texts(n, "`keywords`", 256, 100, report)).unwrap_or_default();
     let start = f.need("start", report).and_then(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
     let result = f.get("result").map(|n| Some((name(n, "a node", NodeName::parse, report)?, n.span)));
@@ -144,7 +144,11 @@ pub(crate) fn uses(work: &Work) -> Vec<(Kind, String)> {
     match work {
         Work::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
         Work::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | Work::Ask(_) => Vec::new(),
-        Work::Router(router) => router.roles.iter().chain(&router.otherwise).map(role).collect(),
+        Work::Router(router) => {
+            let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT, |name| name.as_str());
+            let roles = router.roles.iter().chain(&router.otherwise).map(role);
+            roles.chain([(Kind::Router, settings.to_owned())]).collect()
+        }
         Work::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
     }
 }

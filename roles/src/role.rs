@@ -140,6 +140,8 @@ pub(crate) struct Draft {
     pub(crate) model_span: Span,
 }
 
+/// Examples of one role or graph: each is embedded once, and what is learned from them grows with their number.
+pub(crate) const MAX_EXAMPLES: usize = 1024;
 const SAMPLING: [&str; 8] = ["temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "max_tokens", "stop"];
 const LIMITS: [&str; 5] = ["timeout", "idle", "retries", "concurrency", "queue"];
 
@@ -147,7 +149,8 @@ impl Role {
     pub(crate) fn decode(role: &RoleName, fields: Fields<'_>, report: &mut Report<'_>) -> Option<Draft> {
         let mut f = fields;
         let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
-        let examples = f.get("examples").map(|n| texts(n, "`examples`", 256, 2000, report)).unwrap_or_default();
+        let examples =
+            f.get("examples").map(|n| texts(n, "`examples`", MAX_EXAMPLES, 2000, report)).unwrap_or_default();
         let keywords = f.get("keywords").map(|n| texts(n, "`keywords`", 256, 100, report)).unwrap_or_default();
         let when = f.get("when").map(|n| crate::routing::rule(n, report));
         let model = f.need("model", report);

@@ -99,7 +99,9 @@ fn a_definition_is_data_as_written() {
 #[test]
 fn a_definition_knows_what_it_uses() {
     let catalog = over_shipped(
-        "graph: g\ndescription: D.\nstart: p\nnodes:\n  p: {router: {roles: [rag, lora], otherwise: planner}, next: a}\n  \
+        "router: own\nsignals: {keyword: {weight: 1.0}}\n---\n\
+         graph: g\ndescription: D.\nstart: p\nnodes:\n  p:\n    router: {roles: [rag, lora], otherwise: planner, settings: own}\n    \
+         next: a\n  \
          a: {role: {from: p}, next: b}\n  b: {role: critic, next: c}\n  c: {role: lora, next: done}\n\
          ---\ngraph: every\ndescription: D.\nstart: p\nnodes:\n  p: {router: {roles: all}, next: a}\n  \
          a: {role: {from: p}, next: done}\n",
@@ -108,9 +110,14 @@ fn a_definition_knows_what_it_uses() {
     let roles = |names: &[&str]| names.iter().map(|n| (Kind::Role, (*n).to_owned())).collect::<Vec<_>>();
     assert_eq!(uses(Kind::Role, "critic"), [(Kind::Model, "smollm2".to_owned())]);
     assert_eq!(uses(Kind::Model, "smollm2"), []);
-    assert_eq!(uses(Kind::Graph, "g"), roles(&["critic", "lora", "planner", "rag"]));
+    let with = |mut uses: Vec<(Kind, String)>, router: &str| {
+        uses.push((Kind::Router, router.to_owned()));
+        uses.sort();
+        uses
+    };
+    assert_eq!(uses(Kind::Graph, "g"), with(roles(&["critic", "lora", "planner", "rag"]), "own"));
     let with_examples = catalog.roles().values().filter(|r| !r.examples.is_empty()).map(|r| r.name.as_str());
-    assert_eq!(uses(Kind::Graph, "every"), roles(&with_examples.collect::<Vec<_>>()));
+    assert_eq!(uses(Kind::Graph, "every"), with(roles(&with_examples.collect::<Vec<_>>()), "default"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn questions(name: &str) -> String {
 }
 
 /// Below what the shipped router was measured at, so that a change of a few questions is no fault.
-const FLOOR: f64 = 0.7;
+const FLOOR: f64 = 0.82;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_router_knows_its_roles_and_when_nobody_fits() {
@@ -29,7 +29,7 @@ async fn the_shipped_router_knows_its_roles_and_when_nobody_fits() {
     assert_eq!(names, ["embedding", "linear", "keyword", "combined"]);
     let figure = |name: &str| methods[3][name].as_f64().unwrap();
     assert!(figure("accuracy") >= FLOOR, "{report}");
-    assert!(figure("out_of_scope_caught") >= 0.8 && figure("false_alarms") <= 0.2, "{report}");
+    assert!(figure("out_of_scope_caught") >= 0.8 && figure("false_alarms") <= 0.1, "{report}");
     for method in &methods[..3] {
         assert!(method["accuracy"].as_f64().unwrap() <= figure("accuracy"), "together they know no less: {report}");
     }
@@ -61,7 +61,7 @@ async fn feedback_is_kept_over_a_restart_and_routers_are_fitted_to_it() {
     let (code, out, err) = daemon.cli(["route", "--feedback", "--json", "--fit", &cases]).run().await;
     assert_eq!(code, 0, "{err}");
     let fitted: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(fitted["cases"], 125);
+    assert_eq!(fitted["cases"], 348);
     let yaml = fitted["yaml"].as_str().unwrap();
     let file = v1::SourceFile { path: "router.yaml".to_owned(), content: yaml.as_bytes().to_vec() };
     let checked = daemon.catalog().validate(v1::ValidateRequest { files: vec![file] }).await.unwrap().into_inner();

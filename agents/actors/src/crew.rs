@@ -1,5 +1,6 @@
 //! What everybody else holds of the crew.
 
+mod engines;
 mod fork;
 mod resume;
 mod route;
@@ -12,7 +13,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use artel_journal::{Acceptance, Filter, Journal, Page, Summary};
-use artel_roles::{Catalog, Model};
+use artel_roles::Catalog;
 use artel_task::event::Failure;
 use artel_task::{CatalogVersion, Event, GraphName, Seq, TaskId};
 use ractor::{Actor, ActorRef, call};
@@ -24,8 +25,8 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::conductor::history;
 use crate::feed::{Feeds, Watch};
-use crate::fleet::{self, Move};
-use crate::keeper::{self, EngineReport};
+use crate::keeper;
+use crate::router::Kept;
 use crate::supervisor::{Begin, Links, Message, Supervisor};
 
 pub use fork::Fork;
@@ -44,6 +45,9 @@ pub struct Options {
     /// The graph of tasks that name neither graph nor role; by default `mentor`. If it is `auto`, and there is no such
     /// graph, the router chooses among the graphs that have examples.
     pub graph: Option<GraphName>,
+    /// Where the vectors of texts that routers compare are kept for the next start. Then they are learned at the start and
+    /// after a change of the catalog, while no task is busy; without it, when the first question comes.
+    pub vectors: Option<PathBuf>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -51,7 +55,7 @@ pub struct Options {
 impl Default for Options {
     /// A thousand tasks: far above what a machine of this kind computes at once.
     fn default() -> Self {
-        Self { tasks: 1000, models: PathBuf::from("models"), graph: None, clock: Clock::default() }
+        Self { tasks: 1000, models: PathBuf::from("models"), graph: None, vectors: None, clock: Clock::default() }
     }
 }
 
@@ -201,6 +205,7 @@ impl Crew {
         loader: Arc<dyn Loader>,
     ) -> Result<Self, Error> {
         journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        let kept = options.vectors.clone().map(|dir| Arc::new(Kept::new(dir, options.models.clone())));
         let links = Links {
             journal,
             feeds: Feeds::default(),
@@ -210,6 +215,7 @@ impl Crew {
             running: watch::Sender::new(0),
             busy: watch::Sender::new(0),
             cache: Cache::default(),
+            vectors: kept,
         };
         let catalog = Arc::new(catalog);
         let spawned = Supervisor::spawn(None, Supervisor, (links.clone(), catalog.clone())).await;
@@ -232,6 +238,7 @@ impl Crew {
             options: Arc::new(options),
         };
         crew.resume().await?;
+        crew.learn_ahead(&crew.catalog())?;
         Ok(crew)
     }
 
@@ -358,72 +365,8 @@ impl Crew {
         self.links.journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
         *self.catalog.write().expect("nothing panics while it holds the catalog") = catalog.clone();
         self.supervisor.cast(Message::Serve(catalog.clone())).map_err(|_| Error::Ended)?;
+        self.learn_ahead(&catalog)?;
         Ok(catalog)
-    }
-
-    /// Every model of the catalog with its engine, and those that running tasks or pinned roles have besides, by name.
-    ///
-    /// # Errors
-    /// [`Error::Ended`].
-    pub async fn engines(&self) -> Result<Vec<EngineReport>, Error> {
-        for model in self.catalog().models().values() {
-            self.keeper(model).await?;
-        }
-        let keepers = call!(self.supervisor, Message::Keepers).map_err(|_| Error::Ended)?;
-        let mut reports = Vec::new();
-        for keeper in keepers {
-            // One that has just been let go has nothing to report.
-            reports.extend(call!(keeper, keeper::Message::Report).ok());
-        }
-        reports.sort_by(|a: &EngineReport, b| a.id.cmp(&b.id));
-        Ok(reports)
-    }
-
-    /// Loads a model and returns when it serves.
-    ///
-    /// # Errors
-    /// [`Error::NoModel`], [`Error::Failed`].
-    pub async fn load(&self, model: &str) -> Result<EngineReport, Error> {
-        self.is_open()?;
-        let keeper = self.keeper(&self.model(model)?).await?;
-        keeper::unwrap(call!(keeper, keeper::Message::Insist)).map_err(Error::Failed)?;
-        call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)
-    }
-
-    /// Gives a model's engine up; steps that run on it run to their end. With `interrupt` they end at once and are tried
-    /// again. It is loaded again when needed.
-    ///
-    /// # Errors
-    /// [`Error::NoModel`], [`Error::Ended`].
-    pub async fn unload(&self, model: &str, interrupt: bool) -> Result<(), Error> {
-        let keeper = self.keeper(&self.model(model)?).await?;
-        let handle = call!(keeper, keeper::Message::Unload).map_err(|_| Error::Ended)?;
-        let Some(handle) = handle else { return Ok(()) };
-        if interrupt {
-            handle.close().await;
-        } else {
-            let ended = handle.watcher();
-            drop(handle);
-            ended.await;
-        }
-        Ok(())
-    }
-
-    /// What was loaded and unloaded lately, and why, the oldest first.
-    ///
-    /// # Errors
-    /// [`Error::Ended`].
-    pub async fn moves(&self) -> Result<Vec<Move>, Error> {
-        let fleet = call!(self.supervisor, Message::Fleet).map_err(|_| Error::Ended)?;
-        call!(fleet, fleet::Message::Moves).map_err(|_| Error::Ended)
-    }
-
-    fn model(&self, name: &str) -> Result<Arc<Model>, Error> {
-        self.catalog().model(name).cloned().ok_or_else(|| Error::NoModel { name: name.to_owned() })
-    }
-
-    async fn keeper(&self, model: &Arc<Model>) -> Result<ActorRef<keeper::Message>, Error> {
-        call!(self.supervisor, Message::Keeper, model.clone()).map_err(|_| Error::Ended)
     }
 
     /// Resolves with the failure since which the journal takes no more: tasks rest, and new ones are refused.

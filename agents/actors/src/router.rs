@@ -12,6 +12,7 @@
 //! | `keyword` | BM25 over its description, examples and keywords | [`keyword`] |
 //! | `label` | the log-probability of its name, without that after a question that says nothing | [`label`] |
 
+mod kept;
 mod keyword;
 mod label;
 mod linear;
@@ -27,10 +28,14 @@ use artel_task::RoleName;
 use artel_task::event::{Code, Decision, Failure, Nobody, Score, Signal};
 use artel_task::graph::Router as Node;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::keeper;
 use crate::report::failure;
 use prepared::{Memory, Prepared};
+
+pub(crate) use kept::Kept;
 use said::Said;
 
 /// Characters of a question that are looked at: about what an embedding model's context holds.
@@ -39,10 +44,19 @@ const MAX_QUESTION: usize = 4_000;
 /// Decides; each decision runs in a task of its own, so that none waits for another.
 pub(crate) struct Router;
 
+pub(crate) struct State {
+    memory: Arc<Memory>,
+    /// What is learned before anybody asks.
+    ahead: Option<AbortOnDropHandle<()>>,
+}
+
 /// What a router is asked.
 pub(crate) enum Message {
     /// Answers with a decision, made with the engines of these keepers.
     Decide(Box<Question>, Keepers, RpcReplyPort<Result<Decision, Failure>>),
+    /// Learns the candidates of these questions before anybody asks, in place of those it was told before, while no task is
+    /// busy.
+    Learn(Vec<(Question, Keepers)>, watch::Receiver<usize>),
     /// Panic, as a fault of ours would.
     #[cfg(test)]
     Panic,
@@ -179,27 +193,33 @@ impl Question {
 
 impl Actor for Router {
     type Msg = Message;
-    type State = Arc<Memory>;
-    type Arguments = ();
+    type State = State;
+    type Arguments = Option<Arc<Kept>>;
 
-    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Self::State, ActorProcessingErr> {
-        Ok(Self::State::default())
+    async fn pre_start(&self, _: ActorRef<Message>, kept: Self::Arguments) -> Result<State, ActorProcessingErr> {
+        Ok(State { memory: Arc::new(Memory::new(kept)), ahead: None })
     }
 
     async fn handle(
         &self,
         _: ActorRef<Message>,
         message: Message,
-        memory: &mut Self::State,
+        state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Decide(question, keepers, reply) => {
-                let memory = memory.clone();
+                let memory = state.memory.clone();
+                let asking = memory.asking();
                 tokio::spawn(async move {
+                    let _asking = asking;
                     let decision = decide(*question, &keepers, &memory, || !reply.is_closed()).await;
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(decision);
                 });
+            }
+            Message::Learn(questions, busy) => {
+                let learning = tokio::spawn(state.memory.clone().learn_ahead(questions, busy));
+                state.ahead = Some(AbortOnDropHandle::new(learning));
             }
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),

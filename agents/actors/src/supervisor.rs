@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::conductor::{self, Answer, Assignment, Conductor, Refusal};
 use crate::feed::Feeds;
 use crate::report::failure;
-use crate::router::Question;
+use crate::router::{Kept, Question};
 use crate::{Loader, expert, router};
 use crate::{fleet, keeper};
 use cast::Cast;
@@ -39,6 +39,8 @@ pub(crate) enum Message {
     Work(Box<expert::Job>, Arc<Model>),
     /// Answers with the router's decision.
     Decide(Box<Question>, RpcReplyPort<Result<Decision, Failure>>),
+    /// Has the router learn the candidates of these questions before anybody asks.
+    Learn(Vec<Question>),
     /// Cancels a task and answers whether that is on disk; at once with false for a task that does not run.
     Cancel { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
     /// Cancels one step of a task, as [`conductor::Message::CancelStep`] says; at once with nothing for a task that does not
@@ -98,6 +100,8 @@ pub(crate) struct Links {
     pub(crate) busy: watch::Sender<usize>,
     /// What nodes that ask for it were answered.
     pub(crate) cache: Cache,
+    /// Where vectors of texts are kept.
+    pub(crate) vectors: Option<Arc<Kept>>,
 }
 
 /// A task that runs.
@@ -143,6 +147,11 @@ impl Actor for Supervisor {
             Message::Begin(begin) => state.begin(&me, *begin).await,
             Message::Work(job, model) => state.work(&me, job, model).await,
             Message::Decide(question, reply) => state.decide(&me, question, reply).await,
+            Message::Learn(questions) => {
+                if let Err(error) = state.learn(&me, questions).await {
+                    tracing::warn!(%error, "the roles are learned when the first question comes");
+                }
+            }
             Message::Cancel { task, reason, reply } => state.cancel(task, reason, reply),
             Message::CancelStep { task, step, reason, reply } => match state.tasks.get(&task) {
                 Some(running) => {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use artel_proto::v1;
@@ -19,6 +19,8 @@ use crate::client::connect::{Address, Daemon};
 
 /// The context of the model: the longest prompt of a workload and its answer.
 const CONTEXT: u32 = 4096;
+/// Longer than the pause between two prompts that are computed ahead.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The graph in which the roles of a workload run one after the other.
 const CHAIN: &str = "chain";
 
@@ -82,6 +84,25 @@ impl Own {
         };
         let answer = self.daemon.router().preview(request).await.context("failed to route")?.into_inner();
         answer.decision.context("the daemon did not decide")
+    }
+
+    /// Waits until no engine computes: prompts of new roles are computed ahead, and whoever is measured meanwhile waits for
+    /// these.
+    pub(super) async fn rest(&self) -> Result<()> {
+        let mut computed = None;
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let request = v1::ListEnginesRequest::default();
+            let engines =
+                self.daemon.fleet().list_engines(request).await.context("failed to list engines")?.into_inner();
+            let busy = engines.engines.iter().any(|engine| engine.active_sequences + engine.queued_sequences > 0);
+            let totals = engines.engines.iter().filter_map(|engine| engine.totals.as_ref());
+            let now: u64 = totals.map(|totals| totals.computed_tokens).sum();
+            if !busy && computed == Some(now) {
+                return Ok(());
+            }
+            computed = Some(now);
+        }
     }
 
     pub(super) async fn restart(&mut self) -> Result<()> {

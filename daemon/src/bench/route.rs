@@ -28,6 +28,7 @@ pub(super) async fn run(own: &mut Own, salt: u64, table: &mut Table) -> Result<(
             let (mut times, mut tokens) = (Vec::new(), Vec::new());
             // The first question pays for what is computed once.
             own.route(settings, "Ready?").await?;
+            own.rest().await?;
             for at in 0..QUESTIONS {
                 let decision = own.route(settings, &question(at)).await?;
                 if decision.scores.len() as u64 != candidates {
@@ -43,6 +44,7 @@ pub(super) async fn run(own: &mut Own, salt: u64, table: &mut Table) -> Result<(
         }
         let chooser = Role { name: "chooser".to_owned(), prompt: String::new(), max_tokens: 64, extra: Extra::None };
         own.asker().ask(&chooser, "Ready?", |_| {}).await?;
+        own.rest().await?;
         let mut times = Vec::new();
         for at in 0..GENERATIONS {
             let asked = Instant::now();

@@ -92,7 +92,7 @@ impl Config {
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),
             engines: settings.engines.unwrap_or_default(),
-            crew: Options { tasks, models, graph: settings.graph, ..base },
+            crew: Options { tasks, models, graph: settings.graph, vectors: Some(data.join("vectors")), ..base },
             journal: artel_journal::Options {
                 retention,
                 #[cfg(feature = "rehearsal")]

@@ -1,11 +1,15 @@
 //! What is known of a set of candidates before any question is asked.
 
+mod ahead;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use artel_roles::{Model, Routing};
 use artel_task::event::{Code, Failure, Signal};
+use tokio::sync::watch;
 
+use super::kept::{self, Kept, Owner};
 use super::keyword::Keywords;
 use super::label::Labels;
 use super::linear::Linear;
@@ -19,6 +23,10 @@ const MAX_VECTORS: usize = 32_768;
 const MAX_SETS: usize = 16;
 /// Texts that are embedded at once: between two chunks a decision that nobody waits for is given up, and others go on.
 const CHUNK: usize = 16;
+/// So many new vectors are worth writing before all are known.
+const WORTH_KEEPING: usize = 512;
+
+const SOUND: &str = "nothing panics while it holds the vectors";
 
 /// A set of candidates.
 pub(super) struct Prepared {
@@ -44,21 +52,33 @@ impl Prepared {
 }
 
 /// What a router has learned.
-#[derive(Default)]
 pub(crate) struct Memory {
     sets: Mutex<Vec<Arc<Prepared>>>,
-    vectors: Mutex<Known>,
+    vectors: Arc<Mutex<Known>>,
     learning: tokio::sync::Mutex<()>,
+    /// How many questions are being decided: what is learned ahead waits for them.
+    asking: watch::Sender<usize>,
+    kept: Option<Arc<Kept>>,
 }
 
 /// Vectors of texts, by one model: another model's would mean nothing beside them.
 #[derive(Default)]
 struct Known {
     model: Option<Arc<Model>>,
-    vectors: HashMap<String, Vector>,
+    /// Whose they are on disk.
+    owner: Option<Owner>,
+    vectors: HashMap<kept::Text, Vector>,
+    /// Those that are not on disk.
+    fresh: usize,
 }
 
 impl Memory {
+    /// A memory that outlives the daemon if there is a place for it.
+    pub(super) fn new(kept: Option<Arc<Kept>>) -> Self {
+        let (sets, vectors, learning) = (Mutex::default(), Arc::default(), tokio::sync::Mutex::default());
+        Self { sets, vectors, learning, asking: watch::Sender::new(0), kept }
+    }
+
     /// What is known of the candidates, and the tokens that it took to learn what was not. One question learns at a time:
     /// those that come meanwhile find what it learned.
     pub(super) async fn prepare(
@@ -118,26 +138,86 @@ impl Memory {
     ) -> Result<HashMap<String, Vector>, Failure> {
         let texts = question.candidates.iter().flat_map(Candidate::texts).chain(&question.routing.background);
         let texts: BTreeSet<&String> = texts.collect();
-        let mut known: HashMap<String, Vector> = {
-            let mut vectors = self.vectors();
-            vectors.be_of(&question.model);
-            texts.iter().filter_map(|text| Some(((*text).clone(), vectors.vectors.get(*text)?.clone()))).collect()
-        };
+        self.be_of(&question.model).await?;
+        let mut known = self.known(&texts);
         let missing: Vec<&String> = texts.into_iter().filter(|text| !known.contains_key(*text)).collect();
         for texts in missing.chunks(CHUNK) {
             if !wanted() {
                 return Err(failure(Code::Timeout, "nobody waits for the decision any more"));
             }
-            let embedded = embed(&keepers.embedding, texts.iter().map(|text| (*text).clone()).collect()).await?;
-            *tokens += embedded.tokens;
-            let mut vectors = self.vectors();
-            for (text, vector) in texts.iter().zip(embedded.vectors) {
-                let vector: Vector = vector.into();
-                known.insert((*text).clone(), vector.clone());
-                vectors.vectors.insert((*text).clone(), vector);
+            let (vectors, computed) = self.embed(texts, keepers).await?;
+            *tokens += computed;
+            known.extend(texts.iter().zip(vectors).map(|(text, vector)| ((*text).clone(), vector)));
+        }
+        self.keep(1).await;
+        Ok(known)
+    }
+
+    /// Those of these texts that are known.
+    fn known(&self, texts: &BTreeSet<&String>) -> HashMap<String, Vector> {
+        let known = self.vectors();
+        let found = |text: &&String| Some(((*text).clone(), known.vectors.get(&kept::text(text))?.clone()));
+        texts.iter().filter_map(found).collect()
+    }
+
+    /// Computes the vectors of texts, remembers them, and says how many tokens that took.
+    async fn embed(&self, texts: &[&String], keepers: &Keepers) -> Result<(Vec<Vector>, u32), Failure> {
+        let embedded = embed(&keepers.embedding, texts.iter().map(|text| (*text).clone()).collect()).await?;
+        let vectors: Vec<Vector> = embedded.vectors.into_iter().map(Into::into).collect();
+        {
+            let mut known = self.vectors();
+            known.vectors.extend(texts.iter().map(|text| kept::text(text)).zip(vectors.iter().cloned()));
+            known.fresh += texts.len();
+        }
+        self.keep(WORTH_KEEPING).await;
+        Ok((vectors, embedded.tokens))
+    }
+
+    /// Turns to the vectors of a model: forgets what another one said, and everything when it has become too much.
+    async fn be_of(&self, model: &Arc<Model>) -> Result<(), Failure> {
+        {
+            let known = self.vectors();
+            if known.model.as_ref() == Some(model) && known.vectors.len() <= MAX_VECTORS {
+                return Ok(());
             }
         }
-        Ok(known)
+        let (kept, of) = (self.kept.clone(), model.clone());
+        // Some megabytes, and the model's own file if nobody has told its hash.
+        let read = tokio::task::spawn_blocking(move || {
+            let owner = kept.as_ref()?.owner(&of)?;
+            Some((owner, kept?.load(&owner)))
+        });
+        let read = read.await.map_err(|e| failure(Code::Internal, format!("reading kept vectors failed: {e}")))?;
+        let mut known = self.vectors();
+        let overflowed = known.model.as_ref() == Some(model);
+        let (owner, vectors) = read.map_or((None, HashMap::new()), |(owner, vectors)| (Some(owner), vectors));
+        let vectors = if overflowed { HashMap::new() } else { vectors };
+        *known = Known { model: Some(model.clone()), owner, vectors, fresh: 0 };
+        Ok(())
+    }
+
+    /// Puts what is known on disk if so many are new.
+    async fn keep(&self, worth: usize) {
+        let (kept, owner) = {
+            let mut known = self.vectors();
+            let (Some(kept), Some(owner)) = (self.kept.clone(), known.owner) else { return };
+            if known.fresh < worth {
+                return;
+            }
+            known.fresh = 0;
+            (kept, owner)
+        };
+        let vectors = self.vectors.clone();
+        let store = move || {
+            kept.store(&owner, || {
+                let known = vectors.lock().expect(SOUND);
+                // Another model's may have taken their place meanwhile.
+                if known.owner == Some(owner) { known.vectors.clone() } else { HashMap::new() }
+            });
+        };
+        if let Err(error) = tokio::task::spawn_blocking(store).await {
+            tracing::error!(%error, "vectors of texts are not kept on disk");
+        }
     }
 
     fn sets(&self) -> MutexGuard<'_, Vec<Arc<Prepared>>> {
@@ -145,16 +225,7 @@ impl Memory {
     }
 
     fn vectors(&self) -> MutexGuard<'_, Known> {
-        self.vectors.lock().expect("nothing panics while it holds the vectors")
-    }
-}
-
-impl Known {
-    /// Forgets what another model said, and everything when it has become too much.
-    fn be_of(&mut self, model: &Arc<Model>) {
-        if self.model.as_ref() != Some(model) || self.vectors.len() > MAX_VECTORS {
-            *self = Self { model: Some(model.clone()), vectors: HashMap::new() };
-        }
+        self.vectors.lock().expect(SOUND)
     }
 }
 

@@ -131,11 +131,23 @@ impl State {
         Ok(Keepers { embedding: self.keeper(me, &question.model).await?, label })
     }
 
+    /// Has the router learn the candidates of these questions, each by its own engines.
+    pub(super) async fn learn(&mut self, me: &ActorRef<Message>, questions: Vec<Question>) -> Result<(), SpawnErr> {
+        let mut all = Vec::new();
+        for question in questions {
+            let keepers = self.router_keepers(me, &question).await?;
+            all.push((question, keepers));
+        }
+        // A router that has just ended learns when somebody asks.
+        let _ = self.router(me).await?.cast(router::Message::Learn(all, self.links.busy.subscribe()));
+        Ok(())
+    }
+
     pub(super) async fn router(&mut self, me: &ActorRef<Message>) -> Result<ActorRef<router::Message>, SpawnErr> {
         if let Some(router) = &self.cast.router {
             return Ok(router.clone());
         }
-        let (router, _) = Router::spawn_linked(None, Router, (), me.get_cell()).await?;
+        let (router, _) = Router::spawn_linked(None, Router, self.links.vectors.clone(), me.get_cell()).await?;
         self.who.insert(router.get_id(), Who::Router);
         self.cast.router = Some(router.clone());
         Ok(router)

@@ -1,10 +1,11 @@
 //! Who is chosen, and that somebody always is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use artel_task::event::{Decision, Signal};
-use artel_task::{GraphName, Kind, RoleName, StepId};
+use artel_task::{Event, GraphName, Kind, RoleName, StepId};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
@@ -141,6 +142,44 @@ async fn of_each_item_the_second_best_is_its_own() {
     });
     assert_eq!(worked, BTreeMap::from([(0, "sailor".to_owned()), (1, "potter".to_owned())]));
     assert_eq!(seconds, worked);
+    let items = ["Which clay for a jug that holds a sail?", "Which sail for a storm, or clay?"];
+    assert_eq!(read(&events), items, "feedback keeps what the router read");
+}
+
+/// What the routers of a task read, in the order of their decisions.
+fn read(events: &[Event]) -> Vec<String> {
+    let text = |routed: &StepId| {
+        let finished = events.iter().find_map(|event| match &event.kind {
+            Kind::StepFinished { step, output, .. } if step == routed => Some(output.text.clone()),
+            _ => None,
+        });
+        finished.expect("each decision ends its step")
+    };
+    let routed = events.iter().filter_map(|event| match &event.kind {
+        Kind::Routed { step, .. } => Some(step),
+        _ => None,
+    });
+    let mut read: Vec<String> = routed.map(text).collect();
+    read.sort();
+    read
+}
+
+#[tokio::test]
+async fn a_router_of_a_sub_graph_reads_what_its_node_hands_in() {
+    let dir = tempdir().unwrap();
+    let outer = "
+---
+graph: outer
+description: Asks a part of itself.
+start: first
+nodes:
+  first: {role: sailor, next: inner}
+  inner: {graph: routed, next: done}
+";
+    let crew = crew_with(dir.path(), &Script::open(), Options::default(), parse(&(with_potter() + outer))).await;
+    let task = crew.submit(ask(graph("outer"), "Which sail?")).await.unwrap();
+    let events = to_the_end(&crew, task).await;
+    assert_eq!((end(&events).0, read(&events)), ("completed", vec!["<Which sail?>".to_owned()]));
 }
 
 #[tokio::test]
@@ -175,6 +214,55 @@ async fn a_rule_decides_and_a_signal_can_be_heard_alone() {
         assert_eq!(heard.scores[0].signals.keys().copied().collect::<Vec<_>>(), [signal]);
         assert_eq!(heard.tokens > 0, signal != Signal::Keyword, "words cost no tokens");
     }
+}
+
+/// Keeps what routers learn, by the content of a model that a script plays.
+fn keeping(dir: &Path) -> Options {
+    std::fs::write(dir.join("all-MiniLM-L6-v2.F16.gguf"), "a model").unwrap();
+    Options { vectors: Some(dir.join("vectors")), models: dir.to_owned(), ..Options::default() }
+}
+
+/// What the header of the one file says.
+fn number_kept(vectors: &Path) -> Option<usize> {
+    let files = std::fs::read_dir(vectors).ok()?.flatten().map(|file| file.path());
+    let file = files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "vectors"))?;
+    let bytes = std::fs::read(file).ok()?;
+    Some(u32::from_le_bytes(bytes.get(44..48)?.try_into().ok()?) as usize)
+}
+
+#[tokio::test]
+async fn what_a_router_learned_is_known_after_a_restart() {
+    let dir = tempdir().unwrap();
+    let options = || keeping(dir.path());
+    let roles = || Candidates::Roles(vec!["writer".to_owned(), "sailor".to_owned(), "potter".to_owned()]);
+    let question = || "Which clay for a jug?".to_owned();
+    let first = crew_with(dir.path(), &Script::open(), options(), parse(&with_potter())).await;
+    let learned = first.preview(question(), roles(), Listening::default()).await.unwrap();
+    first.drain(std::time::Duration::ZERO).await;
+    let again = crew_with(dir.path(), &Script::open(), options(), parse(&with_potter())).await;
+    let known = again.preview(question(), roles(), Listening::default()).await.unwrap();
+    assert_eq!((known.learned, &known.scores), (0, &learned.scores));
+}
+
+#[tokio::test]
+async fn roles_are_learned_before_anybody_asks() {
+    let dir = tempdir().unwrap();
+    let vectors = dir.path().join("vectors");
+    let crew = crew_with(dir.path(), &Script::open(), keeping(dir.path()), parse(&with_potter())).await;
+    let catalog = crew.catalog();
+    let routed = catalog.roles().values().filter(|role| !role.examples.is_empty());
+    let texts = routed.flat_map(|role| std::iter::once(&role.description).chain(&role.examples));
+    let routing = catalog.routing(None);
+    let texts: BTreeSet<&String> = texts.chain(&routing.background).collect();
+    let kept = async {
+        while number_kept(&vectors) != Some(texts.len()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), kept).await.expect("somebody learns");
+    let routed = Candidates::Node { graph: "pair".to_owned(), node: "pick".to_owned(), roles: Vec::new() };
+    let decision = crew.preview("Which sail?".to_owned(), routed, Listening::default()).await.unwrap();
+    assert_eq!(decision.learned, 0);
 }
 
 /// One crew for all questions: what a question says must not change what comes after it either.
