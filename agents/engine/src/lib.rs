@@ -12,6 +12,7 @@
 pub mod backend;
 mod choice;
 mod draft;
+mod expected;
 mod handle;
 mod lanes;
 mod prefix;
@@ -28,7 +29,8 @@ mod worker;
 
 pub use backend::{Backend, Embedded, Lane, Prompt, Text, Token};
 pub use draft::Drafts;
-pub use handle::{Expectation, Handle, Options, Stats, Stream};
+pub use expected::Expectation;
+pub use handle::{Handle, Options, Stats, Stream};
 pub use request::{
     Choice, Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage,
 };
