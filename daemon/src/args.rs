@@ -148,6 +148,8 @@ pub(crate) struct Place {
 pub(crate) enum Journal {
     /// Read all of it and say what is wrong; a daemon may run meanwhile
     Check(Place),
+    /// Make a damaged one whole: keep what can be read, name what cannot, and set the damaged files aside; stop the daemon first
+    Repair(Place),
 }
 
 /// `artel check`.

@@ -12,15 +12,23 @@ use crate::client::output::{Output, complain};
 use crate::client::render::page::{BAD, BOLD, GOOD, Page};
 use crate::serve::config::Config;
 
-/// Does what the verb says; exit code 1 if the journal is damaged or cannot be read.
+mod repair;
+
+/// Does what the verb says; exit code 1 if the journal is damaged and stays so, or cannot be read.
 pub(crate) fn run(verb: &Journal, global: &Global) -> ExitCode {
-    let Journal::Check(place) = verb;
-    let checked = Config::at(place).and_then(|config| {
-        let report = blocking(artel_journal::check(&config.data))??;
-        tell(report.as_ref(), &mut Output::new(global))?;
-        Ok(report.is_none_or(|report| report.problems.is_empty()))
-    });
-    exit(checked, global)
+    let output = &mut Output::new(global);
+    let done = match verb {
+        Journal::Check(place) => Config::at(place).and_then(|config| {
+            let report = blocking(artel_journal::check(&config.data))??;
+            tell(report.as_ref(), output)?;
+            Ok(report.is_none_or(|report| report.problems.is_empty()))
+        }),
+        Journal::Repair(place) => Config::at(place).and_then(|config| {
+            let repair = blocking(artel_journal::repair(&config.data))??;
+            repair::tell(repair.as_ref(), output).map(|()| true)
+        }),
+    };
+    exit(done, global)
 }
 
 /// What an answer means for the exit code; an error is told.
@@ -47,9 +55,7 @@ pub(crate) fn blocking<T>(answer: impl Future<Output = Result<T, artel_journal::
 fn tell(report: Option<&Report>, output: &mut Output) -> Result<()> {
     let Some(report) = report else {
         let nothing = json!({"valid": true, "tasks": 0, "events": 0, "damaged": []});
-        return Ok(output.show(&nothing, |page| {
-            page.put("there is no journal of this format; a daemon makes one, or brings an older one forward").end();
-        })?);
+        return Ok(output.show(&nothing, none)?);
     };
     if output.is_json() {
         for problem in &report.problems {
@@ -62,6 +68,10 @@ fn tell(report: Option<&Report>, output: &mut Output) -> Result<()> {
     Ok(output.show(&whole, |page| render(report, page))?)
 }
 
+fn none(page: &mut Page) {
+    page.put("there is no journal of this format; a daemon makes one, or brings an older one forward").end();
+}
+
 fn render(report: &Report, page: &mut Page) {
     for problem in &report.problems {
         page.put(problem).end();
@@ -71,7 +81,8 @@ fn render(report: &Report, page: &mut Page) {
         page.paint(GOOD, "whole").put(": ").put(counted).end();
     } else {
         page.paint(BAD, "damaged").put(": ").put(report.damaged.len()).put(" of ").put(counted).end();
-        page.put("  help: stop the daemon, keep a copy of the directory, and restore the journal from a backup").end();
+        let help = "stop the daemon and restore a backup, or keep what can be read with `artel journal repair`";
+        page.put("  help: ").put(help).end();
     }
 }
 

@@ -87,6 +87,27 @@ async fn damaged_pages_are_found_by_the_check() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_goes_on_with_what_a_repair_kept() {
+    let (daemon, path) = journal(used().await).await;
+    let mut bytes = fs::read(&path).unwrap();
+    let from = bytes.len() - 3 * PAGE;
+    bytes[from..].fill(0xa5);
+    fs::write(&path, &bytes).unwrap();
+    let data = path.parent().unwrap();
+    let (code, out, err) = Cli::new(["journal", "repair", "--json", "--data"]).arg(data).run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    let done: serde_json::Value = serde_json::from_str(out.trim()).unwrap();
+    let (kept, failed) = (done["kept"].as_u64().unwrap(), done["failed"].as_array().unwrap().len());
+    assert!(kept > 0 && kept < 40, "{out}");
+    assert!(fs::read(Path::new(done["aside"].as_str().unwrap()).join("journal.sqlite")).unwrap() == bytes, "{out}");
+    let (code, said) = check(data).await;
+    let whole = format!("whole: {} tasks", kept as usize + failed);
+    assert_eq!((code, said.starts_with(&whole)), (0, true), "{said}");
+    let daemon = daemon.again().await;
+    daemon.run(plays().swap_remove(0)).await.end().await.text();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_cannot_be_written_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

@@ -3,6 +3,7 @@
 mod answer;
 mod begin;
 mod start;
+mod timer;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,15 +17,16 @@ use artel_task::graph::Effect;
 use artel_task::graph::{Retries, Work};
 use artel_task::{Event, Graph, Kind, Next, Phase, Seq, State as Task, StepId, TaskId, Way, decide, leave, rescue};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::broadcast;
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::feed::Live;
+use crate::feed::Feed;
 use crate::report::{Outcome, failure};
 use crate::{retry, supervisor};
+
+use timer::Timer;
 
 pub use answer::Answer;
 pub(crate) use answer::Refusal;
@@ -72,7 +74,7 @@ pub(crate) struct Assignment {
     /// The first event of a new task; a task that is resumed is read from the journal.
     pub(crate) first: Option<Arc<Event>>,
     pub(crate) journal: Journal,
-    pub(crate) feed: broadcast::Sender<Live>,
+    pub(crate) feed: Feed,
     pub(crate) supervisor: ActorRef<supervisor::Message>,
     pub(crate) models: Arc<Path>,
     pub(crate) cache: Cache,
@@ -93,7 +95,7 @@ struct Run {
     steps: HashMap<StepId, DropGuard>,
     /// Events that are applied and not yet on disk.
     fresh: Vec<Event>,
-    timer: Option<JoinHandle<Result<(), ractor::MessagingErr<Message>>>>,
+    timer: Option<Timer>,
     /// Whether the supervisor knows that nobody but people is waited for.
     rests: bool,
 }
@@ -139,7 +141,10 @@ impl Actor for Conductor {
                 let _ = reply.send(answered);
             }
             Message::Again(step) => run.again(step),
-            Message::Due => drop(run.advance().await),
+            Message::Due => {
+                run.timer = None;
+                run.advance().await;
+            }
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),
         }
@@ -362,10 +367,7 @@ impl Run {
             tracing::warn!(task = %self.on.task, %error, "the journal is busy; trying again");
             tokio::time::sleep(BUSY).await;
         }
-        for event in events {
-            // Nobody need be watching.
-            let _ = self.on.feed.send(Live::Event(Arc::new(event)));
-        }
+        events.into_iter().for_each(|event| self.on.feed.announce(Arc::new(event)));
         if self.task.phase != Phase::Running {
             self.rest();
         }
@@ -381,15 +383,14 @@ impl Run {
 
     /// Looks again after this time, and when the graph's limit of time is over.
     fn set_timer(&mut self, wait: Option<Duration>) {
-        if let Some(timer) = self.timer.take() {
-            timer.abort();
-        }
-        if self.task.phase == Phase::Running {
-            let left = self.on.graph.limits().time.saturating_sub(self.task.age(self.on.clock.now()));
-            // The task's clock stands still while nobody but people is waited for.
-            let left = if self.task.rests() { None } else { Some(left) };
-            let next = wait.into_iter().chain(left).min();
-            self.timer = next.map(|next| self.me.send_after(next, || Message::Due));
+        let left = self.on.graph.limits().time.saturating_sub(self.task.age(self.on.clock.now()));
+        // The task's clock stands still while nobody but people is waited for.
+        let left = if self.task.rests() { None } else { Some(left) };
+        let next = if self.task.phase == Phase::Running { wait.into_iter().chain(left).min() } else { None };
+        let due = next.map(|next| Instant::now() + next);
+        // Most steps leave the graph's limit as it is.
+        if !self.timer.as_ref().zip(due).is_some_and(|(timer, due)| timer.serves(due)) {
+            self.timer = next.zip(due).map(|(next, due)| Timer::new(&self.me, next, due));
         }
     }
 }

@@ -6,6 +6,7 @@ mod resume;
 mod route;
 mod steer;
 mod submission;
+mod watching;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use artel_journal::{Acceptance, Filter, Journal, Page, Summary};
 use artel_roles::Catalog;
 use artel_task::event::Failure;
-use artel_task::{CatalogVersion, Event, GraphName, Seq, TaskId};
+use artel_task::{CatalogVersion, GraphName, Seq, TaskId};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -23,8 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::Loader;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::conductor::history;
-use crate::feed::{Feeds, Watch};
+use crate::feed::Feeds;
 use crate::keeper;
 use crate::router::Kept;
 use crate::supervisor::{Begin, Links, Message, Supervisor};
@@ -299,34 +299,8 @@ impl Crew {
 
     /// Opens the feed first, so that whoever hears of the task can watch it.
     fn begin(&self, begin: Begin) -> Result<(), Error> {
-        self.links.feeds.open(begin.task);
+        self.links.feeds.open(begin.task, begin.first.as_ref());
         self.supervisor.cast(Message::Begin(Box::new(begin))).map_err(|_| Error::Ended)
-    }
-
-    /// Watches a task from the event after `after`.
-    ///
-    /// # Errors
-    /// [`Error::NoTask`], [`Error::SeqOutOfRange`], and what the journal says.
-    pub async fn watch(&self, task: TaskId, after: Seq) -> Result<Watch, Error> {
-        // Live items are heard before the journal is asked, so that nothing falls between the two.
-        let live = self.links.feeds.listen(task);
-        let last = self.links.journal.last(task).await?.ok_or(Error::NoTask(task))?;
-        if after > last {
-            return Err(Error::SeqOutOfRange { task, last, after });
-        }
-        let watch = Watch::new(self.links.journal.clone(), task, after, live, last);
-        // Whoever has heard the last event and comes back hears that there is no more, and not that the task rests.
-        let over = after == last && self.ends_with(task, last).await?;
-        Ok(if over { watch.at_the_end() } else { watch })
-    }
-
-    /// All events of a task so far.
-    ///
-    /// # Errors
-    /// [`Error::NoTask`], and what the journal says.
-    pub async fn history(&self, task: TaskId) -> Result<Vec<Event>, Error> {
-        let events = history(&self.links.journal, task).await?;
-        if events.is_empty() { Err(Error::NoTask(task)) } else { Ok(events) }
     }
 
     /// One page of tasks, newest first.
@@ -335,13 +309,6 @@ impl Crew {
     /// What the journal says.
     pub async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Summary>, Error> {
         Ok(self.links.journal.list(filter, page).await?)
-    }
-
-    /// Whether this event of a task is its last one.
-    async fn ends_with(&self, task: TaskId, seq: Seq) -> Result<bool, Error> {
-        let before = Seq(seq.0.saturating_sub(1));
-        let event = self.links.journal.events(task, before, 1).await?;
-        Ok(event.first().is_some_and(|event| event.kind.is_last()))
     }
 
     /// The catalog that new tasks run under.

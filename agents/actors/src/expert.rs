@@ -12,11 +12,11 @@ use artel_roles::{Role, Template};
 use artel_task::event::{Class, Code};
 use artel_task::{RoleName, StepId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Earlier;
-use crate::feed::{Live, Stage};
+use crate::feed::{Feed, Live, Stage};
 use crate::keeper;
 use crate::line::Line;
 use crate::report::{Report, failure};
@@ -56,7 +56,7 @@ pub(crate) struct Job {
     pub(crate) next: Vec<RoleName>,
     /// Where adapters are looked for.
     pub(crate) models: Arc<Path>,
-    pub(crate) feed: broadcast::Sender<Live>,
+    pub(crate) feed: Feed,
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Report,
 }
@@ -166,9 +166,9 @@ async fn queue(job: &Job, running: &Arc<Semaphore>, line: &Line) -> tokio::sync:
 }
 
 impl Job {
-    /// Says how far it is; nobody need be watching.
+    /// Says how far it is.
     fn progress(&self, stage: Stage) {
         let (step, role): (StepId, RoleName) = (self.step.clone(), self.role.name.clone());
-        let _ = self.feed.send(Live::Progress { step, role, stage });
+        self.feed.send(Live::Progress { step, role, stage });
     }
 }

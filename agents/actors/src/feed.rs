@@ -4,7 +4,7 @@
 //! event: it reads what it missed from the journal.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use artel_journal::Journal;
@@ -15,6 +15,9 @@ use tokio::sync::broadcast;
 const LAG: usize = 256;
 /// Events read from the journal at once.
 const PAGE: u32 = 256;
+/// Events of a live task that are at hand in memory: more than a graph of the usual size makes. A task that has made more is
+/// read from the journal; what is remembered is shared with its feed, which lags behind by more.
+const REMEMBERED: usize = 64;
 /// Reads whatever the journal holds.
 const TO_THE_END: Seq = Seq(u64::MAX);
 
@@ -74,31 +77,101 @@ pub enum Stage {
     },
 }
 
+/// Where it is told what happens to one task. Clones are the same feed.
+#[derive(Clone)]
+pub(crate) struct Feed(Arc<Telling>);
+
+struct Telling {
+    live: broadcast::Sender<Live>,
+    told: Mutex<Told>,
+}
+
+/// The events of a task that were announced.
+enum Told {
+    /// All of them, from the first one on: whoever begins to watch need not ask the journal.
+    All(Vec<Arc<Event>>),
+    /// Too many, or it is not known what came before.
+    InTheJournal,
+}
+
+impl Feed {
+    /// A feed of a task that begins with this event, or of one that has begun already.
+    fn new(first: Option<Arc<Event>>) -> Self {
+        let told = first.map_or(Told::InTheJournal, |first| Told::All(vec![first]));
+        Self(Arc::new(Telling { live: broadcast::channel(LAG).0, told: Mutex::new(told) }))
+    }
+
+    /// Tells those who watch something that is not journalled. Nobody need be watching.
+    pub(crate) fn send(&self, live: Live) {
+        drop(self.0.live.send(live));
+    }
+
+    /// Tells those who watch, and those who will, a fact that is on disk.
+    pub(crate) fn announce(&self, event: Arc<Event>) {
+        let mut told = self.told();
+        if let Told::All(events) = &mut *told {
+            let next = events.len() < REMEMBERED && events.last().is_some_and(|last| last.seq.next() == event.seq);
+            if next { events.push(event.clone()) } else { *told = Told::InTheJournal }
+        }
+        // While nobody can begin to listen: an event is either remembered by then or heard.
+        drop(self.0.live.send(Live::Event(event)));
+    }
+
+    fn listen(&self) -> Listen {
+        let told = self.told();
+        let known = if let Told::All(events) = &*told { Some(events.clone()) } else { None };
+        Listen { live: self.0.live.subscribe(), known }
+    }
+
+    fn known(&self) -> Option<Vec<Arc<Event>>> {
+        if let Told::All(events) = &*self.told() { Some(events.clone()) } else { None }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.told.lock().expect("nothing panics while it holds what was told")
+    }
+}
+
+/// What whoever begins to watch a live task has.
+pub(crate) struct Listen {
+    /// What is told from now on.
+    pub(crate) live: broadcast::Receiver<Live>,
+    /// All events that were told before, if they are at hand.
+    pub(crate) known: Option<Vec<Arc<Event>>>,
+}
+
 /// The feeds of all live tasks.
 #[derive(Clone, Default)]
-pub(crate) struct Feeds(Arc<Mutex<HashMap<TaskId, broadcast::Sender<Live>>>>);
+pub(crate) struct Feeds(Arc<Mutex<HashMap<TaskId, Feed>>>);
 
 impl Feeds {
-    /// Opens the feed of a task, or finds it.
-    pub(crate) fn open(&self, task: TaskId) -> broadcast::Sender<Live> {
-        let mut feeds = self.0.lock().expect("nothing panics while it holds the feeds");
-        feeds.entry(task).or_insert_with(|| broadcast::channel(LAG).0).clone()
+    /// Opens the feed of a task, which begins with this event if it is new; or finds it.
+    pub(crate) fn open(&self, task: TaskId, first: Option<&Arc<Event>>) -> Feed {
+        self.feeds().entry(task).or_insert_with(|| Feed::new(first.cloned())).clone()
     }
 
     /// Closes the feed of a task that is over.
     pub(crate) fn close(&self, task: TaskId) {
-        self.0.lock().expect("nothing panics while it holds the feeds").remove(&task);
+        self.feeds().remove(&task);
     }
 
     /// Closes all feeds: whoever watches a task that rests hears that there is no more.
     pub(crate) fn close_all(&self) {
-        self.0.lock().expect("nothing panics while it holds the feeds").clear();
+        self.feeds().clear();
     }
 
-    /// Hears a task from now on; what the journal holds by then comes first.
-    pub(crate) fn listen(&self, task: TaskId) -> Option<broadcast::Receiver<Live>> {
-        let feeds = self.0.lock().expect("nothing panics while it holds the feeds");
-        feeds.get(&task).map(broadcast::Sender::subscribe)
+    /// Hears a task from now on.
+    pub(crate) fn listen(&self, task: TaskId) -> Option<Listen> {
+        self.feeds().get(&task).map(Feed::listen)
+    }
+
+    /// All events of a live task that were announced, if they are at hand.
+    pub(crate) fn known(&self, task: TaskId) -> Option<Vec<Arc<Event>>> {
+        self.feeds().get(&task).and_then(Feed::known)
+    }
+
+    fn feeds(&self) -> MutexGuard<'_, HashMap<TaskId, Feed>> {
+        self.0.lock().expect("nothing panics while it holds the feeds")
     }
 }
 
@@ -108,7 +181,7 @@ pub struct Watch {
     task: TaskId,
     last: Seq,
     live: Option<broadcast::Receiver<Live>>,
-    backlog: std::vec::IntoIter<Event>,
+    backlog: std::vec::IntoIter<Arc<Event>>,
     /// Up to which number the journal must be read before live items are given: what is live by then is not read, so that
     /// the tokens between the events are heard.
     behind: Option<Seq>,
@@ -116,6 +189,21 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Watches a live task from the event after `after`, all of whose events before those of `live` are at hand.
+    pub(crate) fn known(
+        journal: Journal,
+        task: TaskId,
+        after: Seq,
+        live: broadcast::Receiver<Live>,
+        mut events: Vec<Arc<Event>>,
+    ) -> Self {
+        // Whoever has heard the last event and comes back hears that there is no more, and not that the task rests.
+        let over = events.last().is_some_and(|last| last.seq == after && last.kind.is_last());
+        events.retain(|event| event.seq > after);
+        let (live, backlog) = (Some(live), events.into_iter());
+        Self { journal, task, last: after, live, backlog, behind: None, over }
+    }
+
     /// Watches from the event after `after`. `live` was begun when the journal's last event was `last` or an earlier one.
     pub(crate) fn new(
         journal: Journal,
@@ -145,7 +233,7 @@ impl Watch {
                 return Ok(None);
             }
             if let Some(event) = self.backlog.next() {
-                return Ok(Some(self.give(Arc::new(event))));
+                return Ok(Some(self.give(event)));
             }
             if let Some(limit) = self.behind {
                 self.catch_up(limit).await?;
@@ -174,7 +262,7 @@ impl Watch {
         if whole {
             self.behind = None;
         }
-        self.backlog = page.into_iter();
+        self.backlog = page.into_iter().map(Arc::new).collect::<Vec<_>>().into_iter();
         Ok(())
     }
 
@@ -182,5 +270,53 @@ impl Watch {
         self.last = event.seq;
         self.over = event.kind.is_last();
         Live::Event(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use artel_task::Kind;
+    use artel_task::event::Timestamp;
+
+    use super::*;
+
+    fn event(seq: u64) -> Arc<Event> {
+        let task = TaskId::from_bytes([1; 16]);
+        Arc::new(Event { task, seq: Seq(seq), at: Timestamp(0), kind: Kind::Resumed })
+    }
+
+    fn numbers(known: Option<Vec<Arc<Event>>>) -> Option<Vec<u64>> {
+        Some(known?.iter().map(|event| event.seq.0).collect())
+    }
+
+    #[test]
+    fn an_event_is_known_before_one_listens_or_heard_after() {
+        let feed = Feed::new(Some(event(1)));
+        feed.announce(event(2));
+        let Listen { mut live, known } = feed.listen();
+        feed.announce(event(3));
+        assert_eq!(numbers(known), Some(vec![1, 2]));
+        assert!(matches!(live.try_recv(), Ok(Live::Event(event)) if event.seq == Seq(3)));
+        assert_eq!(numbers(feed.known()), Some(vec![1, 2, 3]));
+    }
+
+    /// A conductor that is started again may find on disk what was never announced.
+    #[test]
+    fn what_may_have_gaps_is_left_to_the_journal() {
+        let feed = Feed::new(Some(event(1)));
+        feed.announce(event(3));
+        assert_eq!(numbers(feed.known()), None);
+        let resumed = Feed::new(None);
+        resumed.announce(event(8));
+        assert_eq!(numbers(resumed.known()), None);
+    }
+
+    #[test]
+    fn a_long_task_is_left_to_the_journal() {
+        let feed = Feed::new(Some(event(1)));
+        (2..=REMEMBERED as u64).for_each(|seq| feed.announce(event(seq)));
+        assert_eq!(numbers(feed.known()).map(|known| known.len()), Some(REMEMBERED));
+        feed.announce(event(REMEMBERED as u64 + 1));
+        assert_eq!(numbers(feed.known()), None);
     }
 }

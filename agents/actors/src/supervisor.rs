@@ -201,7 +201,7 @@ impl State {
             return;
         }
         let Links { journal, feeds, models, clock, cache, .. } = self.links.clone();
-        let (feed, supervisor) = (feeds.open(task), me.clone());
+        let (feed, supervisor) = (feeds.open(task, first.as_ref()), me.clone());
         let assignment = Assignment { task, catalog, graph, first, journal, feed, supervisor, models, cache, clock };
         self.conduct(me, assignment, 0, permit).await;
     }
@@ -352,8 +352,7 @@ pub(crate) async fn give_up(links: &Links, task: TaskId, failure: Failure) {
         let kind = Kind::Failed { failure };
         let event = Event { task, seq: last.next(), at: links.clock.now(), kind };
         links.journal.append(vec![event.clone()]).await?;
-        // Nobody need be watching.
-        let _ = links.feeds.open(task).send(crate::feed::Live::Event(Arc::new(event)));
+        links.feeds.open(task, None).announce(Arc::new(event));
         Ok::<_, artel_journal::Error>(())
     };
     if let Err(error) = ended.await {

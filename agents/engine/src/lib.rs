@@ -12,6 +12,7 @@
 pub mod backend;
 mod choice;
 mod draft;
+mod expected;
 mod handle;
 mod lanes;
 mod local;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{Backend, Embedded, Limits, Prompt, Text};
 use crate::choice::Choosing;
+use crate::expected::Expected;
 use crate::handle::{Engine, Options, Stats, reason};
 use crate::prefix::SHORTEST;
 use crate::request::{Choice, Chunk, Class, Error, Message, Overflow, Request, Speaker, Timings, Usage};
@@ -20,6 +21,9 @@ use crate::worker::{Command, Worker};
 
 /// Chunks that a stream holds for a slow reader: a few seconds of text, after which the sequence rests.
 const STREAM: usize = 64;
+/// Bytes of a prompt that is rendered where it is asked for. Tokenizing takes a millisecond per few kilobytes: less than the way
+/// to another thread and back, or too long for a thread that others share.
+const AT_ONCE: usize = 512;
 /// Labels of a choice at most: all roles of a large crew.
 const MAX_LABELS: usize = 4096;
 /// What stands for the part of a message that was left out.
@@ -51,6 +55,7 @@ pub(crate) struct Local {
     limits: Limits,
     queue: usize,
     counters: Arc<Counters>,
+    expected: Expected,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -63,9 +68,9 @@ impl Local {
         let (commands, inbox) = mpsc::channel();
         let (loaded, ready) = oneshot::channel();
         let (end, ended) = watch::channel(None);
-        let (counters, queue) = (Arc::new(Counters::default()), options.queue);
+        let (counters, queue, expected) = (Arc::new(Counters::default()), options.queue, Expected::default());
         let body = {
-            let counters = counters.clone();
+            let (counters, expected) = (counters.clone(), expected.clone());
             move || {
                 let backend = match load() {
                     Ok(backend) => backend,
@@ -76,7 +81,7 @@ impl Local {
                     }
                 };
                 match loaded.send(Ok((backend.text(), backend.limits()))) {
-                    Ok(()) => Worker::new(backend, options, inbox, counters).run(),
+                    Ok(()) => Worker::new(backend, options, inbox, counters, expected).run(),
                     Err(_) => "nobody waited for it".to_owned(),
                 }
             }
@@ -91,7 +96,7 @@ impl Local {
         });
         spawned.map_err(|e| Error::Gone(format!("failed to start its thread: {e}")))?;
         match ready.await {
-            Ok(Ok((text, limits))) => Ok(Self { commands, text, limits, queue, counters, ended }),
+            Ok(Ok((text, limits))) => Ok(Self { commands, text, limits, queue, counters, expected, ended }),
             Ok(Err(reason)) => Err(Error::Gone(reason)),
             Err(_) => Err(Error::Gone("its thread panicked while loading".to_owned())),
         }
@@ -216,12 +221,14 @@ impl Engine for Local {
     }
 
     async fn generate(&self, request: Request) -> Result<Stream, Error> {
-        let since = Instant::now();
-        let this = self.clone();
-        // Tokenizing takes a millisecond per few kilobytes, too long for a thread that others share.
-        let fitted = tokio::task::spawn_blocking(move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest)));
-        let (this, prompt, request) =
-            fitted.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        let (since, this) = (Instant::now(), self.clone());
+        let short = request.messages.iter().map(|message| message.text.len()).sum::<usize>() <= AT_ONCE;
+        let fit = move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest));
+        let (this, prompt, request) = if short {
+            catch_unwind(AssertUnwindSafe(fit)).map_err(|panic| unrendered(panic_text(&*panic)))??
+        } else {
+            tokio::task::spawn_blocking(fit).await.map_err(unrendered)??
+        };
         this.start(prompt, request, None, since)
     }
 
@@ -229,8 +236,7 @@ impl Engine for Local {
         let since = Instant::now();
         let (this, count) = (self.clone(), labels.len());
         let rendered = tokio::task::spawn_blocking(move || this.labelled(request, &labels).map(|all| (this, all)));
-        let (this, (prompt, request, choosing)) =
-            rendered.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        let (this, (prompt, request, choosing)) = rendered.await.map_err(unrendered)??;
         let Some(choosing) = choosing else {
             return Ok(Choice { scores: vec![0.0; count], usage: Usage::default(), timings: Timings::default() });
         };
@@ -262,8 +268,7 @@ impl Engine for Local {
             prompt.tokens.truncate(prompt.opening);
             Ok::<_, Error>((this, prompt, request))
         });
-        let (this, prompt, request) =
-            rendered.await.map_err(|e| Error::Bad(format!("rendering the prompt failed: {e}")))??;
+        let (this, prompt, request) = rendered.await.map_err(unrendered)??;
         if prompt.opening < SHORTEST || prompt.opening >= this.limits.context as usize {
             return Ok(());
         }
@@ -278,10 +283,8 @@ impl Engine for Local {
     }
 
     fn expect(&self, flows: Vec<Arc<str>>) -> Expectation {
-        // An engine that has ended needs no telling.
-        let _ = self.commands.send(Command::Expect(flows.clone(), true));
-        let commands = self.commands.clone();
-        Expectation::new(move || drop(commands.send(Command::Expect(flows, false))))
+        let expecting = self.expected.expect(flows);
+        Expectation::new(move || drop(expecting))
     }
 
     async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error> {
@@ -308,6 +311,10 @@ fn cut_middle(text: &str, keep: usize) -> String {
     let head = text.floor_char_boundary(keep / 2);
     let tail = text.ceil_char_boundary(text.len() - keep / 2);
     format!("{}{CUT}{}", &text[..head], &text[tail..])
+}
+
+fn unrendered(why: impl std::fmt::Display) -> Error {
+    Error::Bad(format!("rendering the prompt failed: {why}"))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

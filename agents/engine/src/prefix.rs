@@ -7,10 +7,10 @@
 //! ones in turn, by the rule GreedyDual-Size (Cao and Irani, 1997), which weighs the seconds to compute a beginning again
 //! against its bytes and the time since its last use.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::{Lane, Token};
+use crate::expected::Expected;
 
 /// Shorter beginnings are computed faster than they are found.
 pub(crate) const SHORTEST: usize = 16;
@@ -22,8 +22,8 @@ pub(crate) struct Prefixes {
     kept: Vec<Kept>,
     /// The worth of what went last; GreedyDual-Size calls it L.
     inflation: f64,
-    /// Flows that will soon need theirs, and for how many.
-    expected: HashMap<Arc<str>, u32>,
+    /// Flows that will soon need theirs.
+    expected: Expected,
 }
 
 struct Kept {
@@ -36,8 +36,8 @@ struct Kept {
 }
 
 impl Prefixes {
-    pub(crate) fn new(budget: usize) -> Self {
-        Self { budget, bytes: 0, kept: Vec::new(), inflation: 0.0, expected: HashMap::new() }
+    pub(crate) fn new(budget: usize, expected: Expected) -> Self {
+        Self { budget, bytes: 0, kept: Vec::new(), inflation: 0.0, expected }
     }
 
     /// The longest kept beginning of a prompt, at most all but its last token, whose logits are wanted.
@@ -70,7 +70,7 @@ impl Prefixes {
     }
 
     fn evict(&mut self) {
-        let rank = |kept: &Kept| (self.expected.contains_key(&kept.flow), kept.worth);
+        let rank = |kept: &Kept| (self.expected.has(&kept.flow), kept.worth);
         let least = (0..self.kept.len()).min_by(|a, b| {
             let (a, b) = (rank(&self.kept[*a]), rank(&self.kept[*b]));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
@@ -85,15 +85,6 @@ impl Prefixes {
     pub(crate) fn forget(&mut self, lane: Lane) {
         self.kept.retain(|kept| kept.lane != lane);
         self.bytes = self.kept.iter().map(|kept| kept.state.len()).sum();
-    }
-
-    /// One more, or one less, that will soon need the beginning of this flow.
-    pub(crate) fn expect(&mut self, flow: &Arc<str>, more: bool) {
-        let count = self.expected.entry(flow.clone()).or_default();
-        *count = if more { *count + 1 } else { count.saturating_sub(1) };
-        if *count == 0 {
-            self.expected.remove(flow);
-        }
     }
 
     /// Bytes of host memory in use.
@@ -117,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_longest_beginning_of_the_same_lane_is_found() {
-        let mut prefixes = Prefixes::new(100);
+        let mut prefixes = Prefixes::new(100, Expected::default());
         prefixes.keep(Lane(0), &flow("a"), &tokens("You"), &[1; 3].into(), 1.0);
         prefixes.keep(Lane(0), &flow("a"), &tokens("You are"), &[2; 7].into(), 1.0);
         prefixes.keep(Lane(1), &flow("a"), &tokens("You are a"), &[3; 9].into(), 1.0);
@@ -129,14 +120,15 @@ mod tests {
 
     #[test]
     fn what_is_expected_stays_longest_and_then_what_is_dear_and_used() {
-        let mut prefixes = Prefixes::new(30);
+        let expected = Expected::default();
+        let mut prefixes = Prefixes::new(30, expected.clone());
         prefixes.keep(Lane(0), &flow("cheap"), &tokens("cheap."), &[0; 10].into(), 1.0);
         prefixes.keep(Lane(0), &flow("dear"), &tokens("dear.."), &[0; 10].into(), 5.0);
         prefixes.keep(Lane(0), &flow("next"), &tokens("next.."), &[0; 10].into(), 0.5);
-        prefixes.expect(&flow("next"), true);
+        let expectation = expected.expect(vec![flow("next")]);
         prefixes.keep(Lane(0), &flow("new"), &tokens("new..."), &[0; 10].into(), 2.0);
         assert!(!prefixes.has(Lane(0), &tokens("cheap.")) && prefixes.has(Lane(0), &tokens("next..")));
-        prefixes.expect(&flow("next"), false);
+        drop(expectation);
         prefixes.keep(Lane(0), &flow("newer"), &tokens("newer."), &[0; 10].into(), 2.0);
         assert!(!prefixes.has(Lane(0), &tokens("next..")) && prefixes.has(Lane(0), &tokens("dear..")));
         prefixes.keep(Lane(0), &flow("huge"), &tokens("huge.."), &[0; 31].into(), 99.0);
@@ -148,7 +140,7 @@ mod tests {
         fn the_budget_holds_and_what_is_found_is_a_beginning(
             asked in prop::collection::vec((0..2u32, "[ab]{1,6}", 1..40usize), 0..60),
         ) {
-            let mut prefixes = Prefixes::new(100);
+            let mut prefixes = Prefixes::new(100, Expected::default());
             for (lane, text, size) in asked {
                 let prompt = tokens(&text);
                 if let Some((length, _)) = prefixes.find(Lane(lane), &prompt) {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::{Backend, Embedded, Lane, Limits, Slot, Text, Token};
 use crate::draft::Record;
+use crate::expected::Expected;
 use crate::handle::Options;
 use crate::lanes::{self, Lanes, MAX_LANES};
 use crate::local::Counters;
@@ -26,8 +27,6 @@ mod compute;
 /// What other threads ask of the worker.
 pub(crate) enum Command {
     Generate(Box<Job>),
-    /// These flows will soon need the beginnings of their prompts, or no longer do.
-    Expect(Vec<Arc<str>>, bool),
     /// Only these adapters are to stay loaded.
     Adapters(Vec<lanes::Key>),
     Embed(Vec<String>, oneshot::Sender<Result<Embedded, String>>),
@@ -69,6 +68,7 @@ impl<B: Backend> Worker<B> {
         options: Options,
         commands: mpsc::Receiver<Command>,
         counters: Arc<Counters>,
+        expected: Expected,
     ) -> Self {
         let (text, mut limits) = (backend.text(), backend.limits());
         // One entry of a batch stays for prompts, so those who decode can never shut them out, nor one another.
@@ -77,7 +77,7 @@ impl<B: Backend> Worker<B> {
             backend,
             text,
             seats: Seats::new(limits.sequences),
-            prefixes: Prefixes::new(options.prefixes),
+            prefixes: Prefixes::new(options.prefixes, expected),
             shelf: options.shelf.as_ref().filter(|_| options.prefixes > 0).and_then(Shelf::open),
             limits,
             options,
@@ -150,7 +150,6 @@ impl<B: Backend> Worker<B> {
     fn command(&mut self, command: Command) -> Result<(), End> {
         match command {
             Command::Generate(job) => self.enqueue(job),
-            Command::Expect(flows, more) => flows.iter().for_each(|flow| self.prefixes.expect(flow, more)),
             Command::Adapters(keys) => self.lanes.list(keys),
             // Whoever asked has gone.
             Command::Embed(_, answer) if answer.is_closed() => drop(self.counters.embeds.fetch_sub(1, Relaxed)),

@@ -32,7 +32,7 @@ pub(crate) fn has_room(journal: &Path) -> bool {
 }
 
 /// A new directory can vanish in a power cut until its parent is synced, and the acknowledged tasks with it.
-fn create(dir: &Path) -> io::Result<()> {
+pub(crate) fn create(dir: &Path) -> io::Result<()> {
     let missing: Vec<_> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
     private().create(dir)?;
     for made in missing {
@@ -49,7 +49,7 @@ fn private() -> DirBuilder {
     builder
 }
 
-fn sync(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync(dir: &Path) -> io::Result<()> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }

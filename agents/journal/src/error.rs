@@ -63,7 +63,7 @@ pub enum Error {
         source: Arc<sqlx::Error>,
     },
     /// The database is damaged.
-    #[error("read the journal {}: it is corrupted ({what}); stop the daemon and restore a copy", .path.display())]
+    #[error("read the journal {}: it is corrupted ({what}); stop the daemon and restore a copy, or keep what can be read with `artel journal repair`", .path.display())]
     Corrupt {
         /// The database.
         path: PathBuf,

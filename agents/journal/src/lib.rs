@@ -27,6 +27,7 @@ mod pack;
 mod read;
 #[cfg(feature = "rehearsal")]
 mod rehearsal;
+mod repair;
 mod rows;
 mod schema;
 mod summary;
@@ -42,5 +43,6 @@ pub use feedback::Feedback;
 pub use journal::{Acceptance, Journal, Options, Retention};
 #[cfg(feature = "rehearsal")]
 pub use rehearsal::{Death, Moment};
+pub use repair::{Repair, repair};
 pub use summary::{Filter, Page, Stage, Summary};
 pub use survey::{Figures, Report, check, survey};

@@ -9,6 +9,7 @@ mod list;
 mod migrate;
 mod open;
 mod random;
+mod repair;
 mod retain;
 mod survey;
 

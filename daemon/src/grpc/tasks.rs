@@ -29,6 +29,14 @@ impl Served {
         Ok(mask.apply(fold::task(&events)))
     }
 
+    /// A task that was just handed in. It is on disk: whatever fails from here on must not make the client submit it again.
+    async fn begun(&self, task: TaskId) -> v1::Task {
+        match self.crew.announced(task).await {
+            Ok(events) => fold::task(&events),
+            Err(_) => v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() },
+        }
+    }
+
     async fn watch(
         &self,
         task: TaskId,
@@ -66,10 +74,7 @@ impl Served {
 impl Tasks for Served {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::Task> {
         let task = self.submit(parse::submission(request.into_inner(), "")?).await?;
-        // The task is on disk: whatever fails from here on must not make the client submit it again.
-        let stands = self.task(task, &Mask::everything()).await;
-        let accepted = || v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() };
-        Ok(Response::new(stands.unwrap_or_else(|_| accepted())))
+        Ok(Response::new(self.begun(task).await))
     }
 
     type RunStream = Events;
@@ -130,10 +135,7 @@ impl Tasks for Served {
 
     async fn fork(&self, request: Request<v1::ForkRequest>) -> Answer<v1::Task> {
         let task = self.crew.fork(parse::fork(request.into_inner())?).await.map_err(|e| self.refuse(e))?;
-        // As in `submit`: the task is on disk, whatever fails from here on.
-        let stands = self.task(task, &Mask::everything()).await;
-        let accepted = || v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() };
-        Ok(Response::new(stands.unwrap_or_else(|_| accepted())))
+        Ok(Response::new(self.begun(task).await))
     }
 
     async fn feedback(&self, request: Request<v1::FeedbackRequest>) -> Answer<v1::FeedbackResponse> {

@@ -209,8 +209,7 @@ impl Said<'_> {
         let first = *self.first.get_or_insert(now);
         let (step, role, offset) = (self.job.step.clone(), self.job.role.name.clone(), self.text.len() as u64);
         self.text.push_str(&text);
-        // Nobody need be watching; the text is collected all the same.
-        let _ = self.job.feed.send(Live::Token { step, role, text: text.into(), offset });
+        self.job.feed.send(Live::Token { step, role, text: text.into(), offset });
         if self.shown.is_none_or(|shown| now - shown >= SPEED_EVERY) {
             self.shown = Some(now);
             self.job.progress(Stage::Decode { tokens, took: now - first });
