@@ -79,7 +79,7 @@ impl Loading for LlamaLoading {
     async fn load(
         &self,
         spec: &str,
-        turn: Turn,
+        turn: Option<Turn>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(Handle, Vec<Memory>), String> {
         let spec: Spec = serde_json::from_str(spec).map_err(|e| format!("the engine was told nonsense: {e}"))?;

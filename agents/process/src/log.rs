@@ -45,12 +45,19 @@ impl Lines {
             lines.clear();
             pass_on(model, &record);
         } else {
+            let line = without_directory(line);
             tracing::warn!(target: TARGET, model, "{line}");
             if lines.len() < WORDS {
                 lines.push_back(line.to_owned());
             }
         }
     }
+}
+
+/// Aborts of llama.cpp begin with the place in its source, with a directory that only whoever compiled it knows.
+fn without_directory(line: &str) -> &str {
+    let place = line.split(':').next().filter(|place| line.starts_with('/') && place.contains('.'));
+    place.and_then(|place| place.rfind('/')).map_or(line, |at| &line[at + 1..])
 }
 
 /// A record of a process's log as one of ours.
@@ -81,9 +88,8 @@ mod tests {
     #[tokio::test]
     async fn the_first_words_after_the_log_are_kept() {
         let lines = Lines::default();
-        let text =
-            "before\n{\"level\":\"INFO\",\"fields\":{\"message\":\"loading\"}}\nGGML_ASSERT(x) failed\n\na\nb\nc\nd\n";
+        let text = "before\n{\"level\":\"INFO\",\"fields\":{\"message\":\"loading\"}}\n/some/where/ggml.c:7: GGML_ASSERT(x) failed\n\na\nb\nc\nd\n";
         lines.clone().read("m".to_owned(), text.as_bytes()).await;
-        assert_eq!(lines.last(), ["GGML_ASSERT(x) failed", "a", "b", "c"]);
+        assert_eq!(lines.last(), ["ggml.c:7: GGML_ASSERT(x) failed", "a", "b", "c"]);
     }
 }

@@ -33,11 +33,11 @@ const FREE: Duration = Duration::from_secs(5);
 #[async_trait]
 pub trait Loading: Send + Sync + 'static {
     /// Loads the model that `spec` describes; `progress` takes shares from 0 to 1. Engines that compute on cores which others
-    /// use too take turns by `turn`.
+    /// use too take turns.
     async fn load(
         &self,
         spec: &str,
-        turn: Turn,
+        turn: Option<Turn>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(Handle, Vec<Memory>), String>;
 }
@@ -159,7 +159,7 @@ impl Service {
         self.engine.get().ok_or_else(|| Status::failed_precondition("no model is loaded"))
     }
 
-    async fn load_now(&self, spec: String, events: mpsc::Sender<Result<v1::LoadEvent, Status>>) {
+    async fn load_now(&self, request: v1::LoadRequest, events: mpsc::Sender<Result<v1::LoadEvent, Status>>) {
         use v1::load_event::Event;
         let say = |event| Ok(v1::LoadEvent { event: Some(event) });
         let shares = events.clone();
@@ -167,8 +167,8 @@ impl Service {
             // One that is not taken in time is followed by another.
             let _ = shares.try_send(say(Event::Fraction(share)));
         });
-        let turn = Turn::new(self.lease.clone());
-        let event = match self.loading.load(&spec, turn, progress).await {
+        let turn = request.turns.then(|| Turn::new(self.lease.clone()));
+        let event = match self.loading.load(&request.spec, turn, progress).await {
             Ok((handle, memory)) => {
                 let (limits, watcher) = (handle.limits(), handle.watcher());
                 let (ended, closing) = (self.ended.clone(), self.closing.clone());
@@ -204,8 +204,8 @@ impl v1::engine_server::Engine for Service {
 
     async fn load(&self, request: Request<v1::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
         let (events, answers) = mpsc::channel(16);
-        let (this, spec) = (self.clone(), request.into_inner().spec);
-        tokio::spawn(async move { this.load_now(spec, events).await });
+        let (this, request) = (self.clone(), request.into_inner());
+        tokio::spawn(async move { this.load_now(request, events).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 

@@ -90,7 +90,8 @@ async fn attach(
 ) -> Result<Started, String> {
     let mut client = connect(socket).await?;
     let turns = counter.map(|counter| turns(&client, counter));
-    let loaded = match load(&mut client, spec, progress).await {
+    let request = v1::LoadRequest { spec, turns: turns.is_some() };
+    let loaded = match load(&mut client, request, progress).await {
         Ok(loaded) => loaded?,
         Err(status) => return Err(last_words(&mut life.ended.clone(), &status).await),
     };
@@ -184,10 +185,10 @@ fn turns(client: &EngineClient<Channel>, counter: &Counter) -> AbortOnDropHandle
 
 async fn load(
     client: &mut EngineClient<Channel>,
-    spec: String,
+    request: v1::LoadRequest,
     progress: impl Fn(f32),
 ) -> Result<Result<v1::Loaded, String>, tonic::Status> {
-    let mut events = client.load(v1::LoadRequest { spec }).await?.into_inner();
+    let mut events = client.load(request).await?.into_inner();
     loop {
         match events.message().await?.and_then(|event| event.event) {
             Some(Event::Fraction(share)) => progress(share),

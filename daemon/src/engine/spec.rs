@@ -119,12 +119,12 @@ impl Spec {
     /// Loads it into this process.
     pub(crate) async fn load(
         self,
-        turn: Turn,
+        turn: Option<Turn>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(Handle, Vec<Memory>), String> {
         let (name, rpc) = (self.name.clone(), self.rpc.clone());
         let (model, mut engine) = self.options();
-        engine.turn = Some(turn);
+        engine.turn = turn;
         let memory = Arc::new(Mutex::new(Vec::new()));
         let found = memory.clone();
         let load = move || {

@@ -98,7 +98,7 @@ impl LlamaLoader {
 
     async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(Handle, Vec<Memory>), String> {
         let counter = match &self.place {
-            Where::Here(turn) => return spec.load(turn.clone(), progress).await,
+            Where::Here(turn) => return spec.load(Some(turn.clone()), progress).await,
             Where::Processes(counter) => counter,
         };
         let seen = visible(&spec.devices.take().unwrap_or_default(), |name| std::env::var(name).ok());

@@ -15,14 +15,14 @@ impl Loading for Script {
     async fn load(
         &self,
         spec: &str,
-        turn: Turn,
+        turn: Option<Turn>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(Handle, Vec<Memory>), String> {
         if spec == "broken" {
             return Err("the file is broken".to_owned());
         }
         progress(0.5);
-        let (limits, options) = (self.0, Options { turn: Some(turn), ..Options::default() });
+        let (limits, options) = (self.0, Options { turn, ..Options::default() });
         let load = move || Ok(Scripted::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
         let handle = Handle::spawn("script", options, load).await.map_err(|e| e.to_string())?;
         Ok((handle, vec![Memory { device: "CPU".to_owned(), weights: 3, cache: 2, compute: 1 }]))
@@ -40,7 +40,7 @@ struct Process {
 }
 
 /// An engine, and its process.
-async fn engine(spec: &str, counter: &Counter) -> (Result<Started, String>, Process) {
+async fn engine(spec: &str, counter: Option<&Counter>) -> (Result<Started, String>, Process) {
     let (ours, theirs) = Socket::pair().unwrap();
     let ((end, ended), kill) = (watch::channel(None), CancellationToken::new());
     let (say, served) = tokio::sync::oneshot::channel();
@@ -56,7 +56,7 @@ async fn engine(spec: &str, counter: &Counter) -> (Result<Started, String>, Proc
         let _ = say.send(serving);
     });
     let life = Life { process: 7, ended, closing: CancellationToken::new().drop_guard() };
-    (attach(life, ours, spec.to_owned(), Some(counter), |_| {}).await, Process { kill, served })
+    (attach(life, ours, spec.to_owned(), counter, |_| {}).await, Process { kill, served })
 }
 
 fn request(text: &str) -> Request {
@@ -88,7 +88,7 @@ async fn answer(handle: &Handle, text: &str) -> Result<String, Error> {
 
 #[tokio::test]
 async fn an_engine_behind_a_socket_answers_like_any_other() {
-    let (started, process) = engine("sound", &Counter::default()).await;
+    let (started, process) = engine("sound", Some(&Counter::default())).await;
     let Started { handle, memory } = started.unwrap();
     assert_eq!((handle.limits(), handle.process()), (limits(), Some(7)));
     assert_eq!(memory, [Memory { device: "CPU".to_owned(), weights: 3, cache: 2, compute: 1 }]);
@@ -109,14 +109,15 @@ async fn an_engine_behind_a_socket_answers_like_any_other() {
 
 #[tokio::test]
 async fn whoever_drops_an_engine_ends_its_process() {
-    let (started, process) = engine("sound", &Counter::default()).await;
+    let (started, process) = engine("sound", Some(&Counter::default())).await;
     drop(started.unwrap());
     assert_eq!(process.served.await.unwrap(), Some(Serving::Abandoned { freed: true }));
 }
 
 #[tokio::test]
 async fn a_stream_keeps_its_engine() {
-    let (started, process) = engine("sound", &Counter::default()).await;
+    // Nobody else computes on its cores: it takes no turns.
+    let (started, process) = engine("sound", None).await;
     let handle = started.unwrap().handle;
     let mut stream = handle.generate(request("to the end")).await.unwrap();
     drop(handle);
@@ -133,13 +134,13 @@ async fn a_stream_keeps_its_engine() {
 
 #[tokio::test]
 async fn a_model_that_cannot_be_loaded_says_why() {
-    let (started, _process) = engine("broken", &Counter::default()).await;
+    let (started, _process) = engine("broken", Some(&Counter::default())).await;
     assert_eq!(started.unwrap_err(), "the file is broken");
 }
 
 #[tokio::test]
 async fn whoever_streams_when_the_process_dies_hears_how() {
-    let (started, process) = engine("sound", &Counter::default()).await;
+    let (started, process) = engine("sound", Some(&Counter::default())).await;
     let handle = started.unwrap().handle;
     assert_eq!(answer(&handle, "hello").await.unwrap(), "hello");
     process.kill.cancel();
@@ -150,8 +151,8 @@ async fn whoever_streams_when_the_process_dies_hears_how() {
 #[tokio::test]
 async fn two_engines_take_turns() {
     let counter = Counter::default();
-    let (one, _first) = engine("sound", &counter).await;
-    let (two, _second) = engine("sound", &counter).await;
+    let (one, _first) = engine("sound", Some(&counter)).await;
+    let (two, _second) = engine("sound", Some(&counter)).await;
     let (one, two) = (one.unwrap().handle, two.unwrap().handle);
     for n in 0..20 {
         let text = format!("number {n}");
