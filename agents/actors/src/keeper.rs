@@ -165,7 +165,7 @@ impl Actor for Keeper {
         match message {
             Message::Engine(reply) => state.engine(&me, reply),
             Message::Insist(reply) => {
-                state.trust();
+                state.mend();
                 state.engine(&me, reply);
             }
             Message::Released => state.released(&me),
@@ -219,8 +219,7 @@ impl State {
     }
 
     /// Somebody has reason to think that it will go well now.
-    fn trust(&mut self) {
-        self.failures = 0;
+    fn mend(&mut self) {
         if matches!(self.engine, Engine::Broken { .. }) {
             self.engine = Engine::Empty;
         }
@@ -361,7 +360,9 @@ impl State {
                 self.adapters.push(adapter);
             }
         }
-        self.trust();
+        // Perhaps the catalog has changed.
+        self.failures = 0;
+        self.mend();
         if let Engine::Ready { handle, .. } = &self.engine {
             let handle = handle.clone();
             self.prime_now(handle);

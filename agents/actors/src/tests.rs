@@ -1,6 +1,7 @@
 //! A crew with scripted engines and a real journal: tasks run, are cancelled, resumed, and survive panics.
 
 mod crew;
+mod fleet;
 mod language;
 mod panics;
 mod routing;

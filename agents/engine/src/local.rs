@@ -222,21 +222,18 @@ impl Engine for Local {
 
     async fn generate(&self, request: Request) -> Result<Stream, Error> {
         let (since, this) = (Instant::now(), self.clone());
-        let short = request.messages.iter().map(|message| message.text.len()).sum::<usize>() <= AT_ONCE;
+        let bytes = length(&request);
         let fit = move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest));
-        let (this, prompt, request) = if short {
-            catch_unwind(AssertUnwindSafe(fit)).map_err(|panic| unrendered(panic_text(&*panic)))??
-        } else {
-            tokio::task::spawn_blocking(fit).await.map_err(unrendered)??
-        };
+        let (this, prompt, request) = render(bytes, fit).await?;
         this.start(prompt, request, None, since)
     }
 
     async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error> {
         let since = Instant::now();
         let (this, count) = (self.clone(), labels.len());
-        let rendered = tokio::task::spawn_blocking(move || this.labelled(request, &labels).map(|all| (this, all)));
-        let (this, (prompt, request, choosing)) = rendered.await.map_err(unrendered)??;
+        let bytes = length(&request) + labels.iter().map(String::len).sum::<usize>();
+        let label = move || this.labelled(request, &labels).map(|all| (this, all));
+        let (this, (prompt, request, choosing)) = render(bytes, label).await?;
         let Some(choosing) = choosing else {
             return Ok(Choice { scores: vec![0.0; count], usage: Usage::default(), timings: Timings::default() });
         };
@@ -311,6 +308,22 @@ fn cut_middle(text: &str, keep: usize) -> String {
     let head = text.floor_char_boundary(keep / 2);
     let tail = text.ceil_char_boundary(text.len() - keep / 2);
     format!("{}{CUT}{}", &text[..head], &text[tail..])
+}
+
+/// Bytes of the texts of a request.
+fn length(request: &Request) -> usize {
+    request.messages.iter().map(|message| message.text.len()).sum()
+}
+
+/// Renders so many bytes: here if they are few, or else where it holds nobody up.
+async fn render<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if bytes <= AT_ONCE {
+        return catch_unwind(AssertUnwindSafe(work)).map_err(|panic| unrendered(panic_text(&*panic)))?;
+    }
+    tokio::task::spawn_blocking(work).await.map_err(unrendered)?
 }
 
 fn unrendered(why: impl std::fmt::Display) -> Error {

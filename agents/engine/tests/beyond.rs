@@ -144,7 +144,8 @@ async fn who_is_more_urgent_takes_the_seat_of_who_is_less_and_both_are_answered(
         let engine = engine.clone();
         async move { engine.choose(Request { class: Class::Router, ..ask("first") }, labels(&["first", "x"])).await }
     });
-    // The choice is asked for before the next batch but one.
+    // It is asked for when it has had its turn on this thread; the engine hears of it before the next batch but one.
+    tokio::task::yield_now().await;
     while engine.stats().queued + engine.stats().busy < 5 {
         gate.pass(1);
         gate.reached();

@@ -1,0 +1,108 @@
+//! Models that come and go, and a fleet that panics.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use artel_journal::Journal;
+use artel_placement::{Bytes, Device, Kind, Need, Place};
+use artel_roles::Model;
+use async_trait::async_trait;
+use tempfile::tempdir;
+
+use super::stage::{Script, ask, crew_with, end, parse, role, to_the_end};
+use crate::supervisor::Who;
+use crate::{Crew, EngineState, Loaded, Loader, Options, Progress, nothing};
+
+/// Every model takes ten bytes, and there are 25.
+struct Small(Script);
+
+#[async_trait]
+impl Loader for Small {
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
+        self.0.load(model, place, progress).await
+    }
+
+    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+        let process = if model.name.as_str() == "huge" { 26 } else { 10 };
+        Ok(Need { process, ..nothing(model, lanes) })
+    }
+
+    async fn devices(&self, _: &Bytes) -> Vec<Device> {
+        vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: 25, free: 25 }]
+    }
+}
+
+async fn small(dir: &std::path::Path) -> Crew {
+    let document = |name: &str| {
+        format!(
+            "---\nmodel: {name}\nfile: {name}.gguf\n---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: P.\n\
+             limits: {{retries: 0}}\n"
+        )
+    };
+    let catalog = parse(&["one", "two", "three", "huge"].map(document).concat());
+    let journal = Journal::open(dir, artel_journal::Options::default()).await.unwrap();
+    Crew::start(Options::default(), catalog, journal, Arc::new(Small(Script::open()))).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_finds_no_room_waits_until_somebody_has_gone() {
+    let dir = tempdir().unwrap();
+    let crew = small(dir.path()).await;
+    let mut tasks = Vec::new();
+    for n in 0..12 {
+        let who = ["one", "two", "three"][n % 3];
+        tasks.push((n, crew.submit(ask(role(&format!("of-{who}")), &format!("{n}"))).await.unwrap()));
+    }
+    for (n, task) in tasks {
+        assert_eq!(end(&to_the_end(&crew, task).await), ("completed", format!("<{n}>")));
+    }
+    let loaded = crew.engines().await.unwrap().into_iter().filter(|engine| engine.stats.is_some()).count();
+    assert!(loaded <= 2, "{loaded} are loaded where two have room");
+    let moves = crew.moves().await.unwrap();
+    assert!(moves.iter().filter(|moved| moved.loaded).count() >= 3 && moves.iter().any(|moved| !moved.loaded));
+    assert!(moves.iter().all(|moved| !moved.reason.is_empty()));
+}
+
+#[tokio::test]
+async fn what_would_not_fit_alone_fails_at_once_and_says_by_how_much() {
+    let dir = tempdir().unwrap();
+    let crew = small(dir.path()).await;
+    let task = crew.submit(ask(role("of-huge"), "x")).await.unwrap();
+    let (word, text) = end(&to_the_end(&crew, task).await);
+    assert_eq!((word, text.contains("huge does not fit")), ("failed", true), "{text}");
+    let next = crew.submit(ask(role("of-one"), "y")).await.unwrap();
+    assert_eq!(end(&to_the_end(&crew, next).await), ("completed", "<y>".to_owned()));
+}
+
+#[tokio::test]
+async fn a_fleet_that_panics_is_replaced_and_told_how_things_stand() {
+    let dir = tempdir().unwrap();
+    let crew = small(dir.path()).await;
+    let first = crew.submit(ask(role("of-one"), "a")).await.unwrap();
+    assert_eq!(end(&to_the_end(&crew, first).await), ("completed", "<a>".to_owned()));
+    crew.panic(Who::Fleet);
+    for (who, word) in [("of-two", "b"), ("of-three", "c"), ("of-one", "d")] {
+        let task = crew.submit(ask(role(who), word)).await.unwrap();
+        assert_eq!(end(&to_the_end(&crew, task).await), ("completed", format!("<{word}>")));
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_keeps_failing_is_given_up_until_somebody_insists() {
+    let dir = tempdir().unwrap();
+    let script = Script { broken: Some("it is cursed".to_owned()), ..Script::open() };
+    let crew = crew_with(dir.path(), &script, Options::default(), super::stage::catalog()).await;
+    for _ in 0..5 {
+        assert!(crew.load("talk").await.is_err());
+    }
+    assert_eq!(script.loads.load(Ordering::SeqCst), 5);
+    let engines = crew.engines().await.unwrap();
+    let talk = engines.iter().find(|engine| engine.id == "talk").unwrap();
+    let EngineState::Broken { retry: None, .. } = &talk.state else { panic!("{:?}", talk.state) };
+    let yaml = crew.submit(ask(role("sailor"), "x")).await.unwrap();
+    let (word, text) = end(&to_the_end(&crew, yaml).await);
+    assert_eq!((word, text.contains("given up after 5 failures")), ("failed", true), "{text}");
+    assert_eq!(script.loads.load(Ordering::SeqCst), 5, "nobody tried");
+    assert!(crew.load("talk").await.is_err());
+    assert_eq!(script.loads.load(Ordering::SeqCst), 6, "somebody insisted");
+}
