@@ -180,7 +180,7 @@ impl Actor for Keeper {
                 state.leave_if_idle(&me);
             }
             Message::Unload(reply) => answer(reply, state.unload(&me)),
-            Message::Report(reply) => answer(reply, state.report()),
+            Message::Report(reply) => state.report(reply),
             Message::Fleet(fleet) => {
                 state.fleet = fleet;
                 state.draining = false;

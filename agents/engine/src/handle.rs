@@ -75,8 +75,12 @@ pub struct Stats {
 pub trait Engine: Send + Sync + 'static {
     /// What the model holds.
     fn limits(&self) -> Limits;
-    /// What it has done and does.
+    /// What it has done and does, as far as is known without asking.
     fn stats(&self) -> Stats;
+    /// What it has done and does, asked now.
+    async fn ask_stats(&self) -> Stats {
+        self.stats()
+    }
     /// The id of its process, if it has one of its own.
     fn process(&self) -> Option<u32> {
         None
@@ -123,9 +127,14 @@ impl Handle {
         self.0.limits()
     }
 
-    /// What it has done and does.
+    /// What it has done and does, as far as is known without asking.
     pub fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// What it has done and does; an engine that runs elsewhere is asked.
+    pub async fn ask_stats(&self) -> Stats {
+        self.0.ask_stats().await
     }
 
     /// The id of its process, if it has one of its own.

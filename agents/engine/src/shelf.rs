@@ -102,9 +102,13 @@ impl Shelf {
             .filter(fits)
             .max_by_key(|item| item.tokens.len())
             .map(|i| (i.tokens.clone(), i.file.clone()))?;
+        if !file.exists() {
+            // It is being written, or others needed its room.
+            return None;
+        }
         let found = read(&file, &key).filter(|found| found.tokens == tokens);
         if found.is_none() {
-            tracing::warn!(file = %file.display(), "a kept prefix is damaged or gone; it is computed again");
+            tracing::warn!(file = %file.display(), "a kept prefix is damaged; it is computed again");
             // It may be gone already.
             let _ = fs::remove_file(&file);
             items.retain(|item| item.file != file);

@@ -1,8 +1,9 @@
 //! An engine that runs in another process, as the daemon holds it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use artel_engine::backend::Limits;
 use artel_engine::{Choice, Chunk, Embedded, Engine, Error, Expectation, Request, Stats, Stream};
@@ -18,6 +19,9 @@ use tonic::{Status, Streaming};
 use crate::start::last_words;
 use crate::wire;
 
+/// An engine that does not say within this time what it does is told of as it was before.
+const COUNT: Duration = Duration::from_secs(2);
+
 /// The engine of a process. The process ends when the last clone, and the last stream, is dropped.
 #[derive(Clone)]
 pub(crate) struct Remote(pub(crate) Arc<Inner>);
@@ -26,14 +30,14 @@ pub(crate) struct Inner {
     pub(crate) client: EngineClient<Channel>,
     pub(crate) limits: Limits,
     pub(crate) process: u32,
-    pub(crate) stats: watch::Receiver<Stats>,
+    /// As they were when it was asked last.
+    pub(crate) stats: Mutex<Stats>,
     /// Calls that are not answered yet.
     pub(crate) asked: Arc<AtomicU64>,
     pub(crate) end: watch::Receiver<Option<String>>,
     /// Cancelled when the process is to end: its end is no accident then.
     pub(crate) closing: CancellationToken,
     pub(crate) _turns: Option<AbortOnDropHandle<()>>,
-    pub(crate) _stats: AbortOnDropHandle<()>,
 }
 
 impl Drop for Inner {
@@ -72,12 +76,21 @@ impl Engine for Remote {
         self.0.limits
     }
 
-    /// As it was a moment ago, except that whoever was asked since is counted as waiting.
+    /// As it was when it was asked last, except that whoever asked since is counted as waiting.
     fn stats(&self) -> Stats {
-        let stats = *self.0.stats.borrow();
+        let stats = self.0.stats.lock().map(|stats| *stats).unwrap_or_default();
         let asked = self.0.asked.load(Ordering::Relaxed);
         let busy = stats.busy.min(asked);
         Stats { busy, queued: asked - busy, ..stats }
+    }
+
+    async fn ask_stats(&self) -> Stats {
+        let mut client = self.0.client.clone();
+        let counted = tokio::time::timeout(COUNT, client.count(v1::CountRequest {})).await;
+        if let (Ok(Ok(counted)), Ok(mut stats)) = (counted, self.0.stats.lock()) {
+            *stats = wire::stats_of(counted.into_inner());
+        }
+        self.stats()
     }
 
     fn process(&self) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use artel_engine::backend::Limits;
-use artel_engine::{self as engine, Handle, Stats, Turn};
+use artel_engine::{self as engine, Handle, Turn};
 use artel_proto::engine::v1;
 use artel_proto::engine::v1::engine_server::EngineServer;
 use async_trait::async_trait;
@@ -20,9 +20,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::turns::Lease;
 use crate::{MESSAGE, Memory, wire};
-
-/// How often the daemon hears of what the engine does: often enough for eyes.
-const STATS_EVERY: Duration = Duration::from_millis(200);
 
 /// Calls at once: more than the daemon has tasks. Both ends are ours, so nobody has to be kept from cancelling many at once.
 const STREAMS: u32 = 1 << 20;
@@ -199,7 +196,6 @@ impl v1::engine_server::Engine for Service {
     type LoadStream = Answers<v1::LoadEvent>;
     type GenerateStream = Answers<v1::Chunk>;
     type ExpectStream = Answers<v1::Expected>;
-    type WatchStream = Answers<v1::Stats>;
     type TurnsStream = Answers<v1::Ask>;
 
     async fn load(&self, request: Request<v1::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
@@ -281,14 +277,8 @@ impl v1::engine_server::Engine for Service {
         Ok(Response::new(v1::KeepAdaptersResponse {}))
     }
 
-    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (handle, mut told) = (self.engine()?.clone(), Stats::default());
-        let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(STATS_EVERY));
-        let changes = ticks.filter_map(move |_| {
-            let stats = handle.stats();
-            (std::mem::replace(&mut told, stats) != stats).then(|| Ok(wire::stats(stats)))
-        });
-        Ok(Response::new(Box::pin(changes)))
+    async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::Stats>, Status> {
+        Ok(Response::new(wire::stats(self.engine()?.stats())))
     }
 
     async fn turns(&self, request: Request<Streaming<v1::Grant>>) -> Result<Response<Self::TurnsStream>, Status> {

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_engine::{Handle, Stats};
@@ -95,17 +95,15 @@ async fn attach(
         Ok(loaded) => loaded?,
         Err(status) => return Err(last_words(&mut life.ended.clone(), &status).await),
     };
-    let (stats, watched) = watch::channel(Stats::default());
     let inner = Inner {
-        client: client.clone(),
+        client,
         limits: wire::limits_of(loaded.limits.unwrap_or_default()),
         process: life.process,
-        stats: watched,
+        stats: Mutex::new(Stats::default()),
         asked: Arc::new(AtomicU64::new(0)),
         end: life.ended,
         closing: life.closing.disarm(),
         _turns: turns,
-        _stats: AbortOnDropHandle::new(tokio::spawn(hear(client, stats))),
     };
     let memory = loaded.memory.into_iter().map(wire::memory_of).collect();
     Ok(Started { handle: Handle::new(Remote(Arc::new(inner))), memory })
@@ -196,14 +194,6 @@ async fn load(
             Some(Event::Failed(reason)) => return Ok(Err(reason)),
             None => return Err(tonic::Status::unavailable("its process stopped in the middle of loading")),
         }
-    }
-}
-
-async fn hear(mut client: EngineClient<Channel>, stats: watch::Sender<Stats>) {
-    let Ok(changes) = client.watch(v1::WatchRequest {}).await else { return };
-    let mut changes = changes.into_inner();
-    while let Ok(Some(change)) = changes.message().await {
-        stats.send_replace(wire::stats_of(change));
     }
 }
 

@@ -8,6 +8,7 @@ use artel_engine::Stats;
 use artel_engine::backend::Limits;
 use artel_placement::{Bytes, Place};
 use artel_roles::Model;
+use ractor::RpcReplyPort;
 
 use super::{Engine, State};
 
@@ -67,7 +68,7 @@ pub enum EngineState {
 }
 
 impl State {
-    pub(super) fn report(&self) -> EngineReport {
+    pub(super) fn report(&self, reply: RpcReplyPort<EngineReport>) {
         let (state, handle, since) = match &self.engine {
             Engine::Empty => (EngineState::Empty, None, None),
             Engine::Loading(share) => (EngineState::Loading(f32::from_bits(share.load(Ordering::Relaxed))), None, None),
@@ -82,11 +83,11 @@ impl State {
         let adapter = |(path, scale): &(std::path::PathBuf, f32)| {
             if *scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
         };
-        EngineReport {
+        let report = EngineReport {
             id: self.id.to_string(),
             model: self.model.clone(),
             state,
-            stats: handle.map(artel_engine::Handle::stats),
+            stats: None,
             limits: handle.map(artel_engine::Handle::limits),
             place: self.place.as_deref().cloned(),
             bytes: self.bytes.clone(),
@@ -98,6 +99,16 @@ impl State {
             used: self.used,
             load_cost: self.load_cost,
             waiting: self.waiting.len() as u32,
-        }
+        };
+        let handle = handle.cloned();
+        // An engine in a process of its own has to be asked, which no actor waits for.
+        tokio::spawn(async move {
+            let stats = match &handle {
+                Some(handle) => Some(handle.ask_stats().await),
+                None => None,
+            };
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(EngineReport { stats, ..report });
+        });
     }
 }
