@@ -1,18 +1,17 @@
 //! `artel doctor`: what a daemon would find here, without starting one.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use artel_journal::{Figures, Retention};
 use artel_roles::Catalog;
-use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
 use crate::args::{Global, Place};
 use crate::client::output::Output;
 use crate::client::render::page::{BOLD, Page};
 use crate::client::render::time::{bytes, span};
+use crate::disk;
 use crate::journal::{blocking, exit};
 use crate::serve::config::Config;
 use crate::serve::files;
@@ -50,7 +49,7 @@ impl Findings {
         let journal = blocking(artel_journal::survey(&config.data))?.map_err(|error| error.to_string());
         let (models, catalog) = match Catalog::load(config.catalog.as_deref()) {
             Ok(catalog) => {
-                let look = |model: &_| files::model(model, &config.crew.models);
+                let look = |model: &_| files::model(model, &config.crew.models).map_err(|fault| fault.to_string());
                 (catalog.models().iter().map(|(name, model)| (name.to_string(), look(model))).collect(), None)
             }
             Err(problems) => (Vec::new(), Some(problems.to_string())),
@@ -58,7 +57,7 @@ impl Findings {
         Ok(Self {
             journal,
             retention: config.journal.retention,
-            disk: free_disk(&config.data),
+            disk: disk::free(&config.data),
             threads: config.threads,
             memory: std::fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(memory),
             devices: artel_llama::devices().into_iter().map(|device| device.name).collect(),
@@ -148,13 +147,6 @@ fn line(page: &mut Page, what: &str, value: &str) {
     page.paint(BOLD, format_args!("{what:<10}")).put(value).end();
 }
 
-/// Bytes that an ordinary user may still write on the disk of a directory, or of the nearest one that exists.
-fn free_disk(dir: &Path) -> Option<u64> {
-    let there = dir.ancestors().find(|dir| dir.is_dir())?;
-    let disk = statvfs(there).ok()?;
-    Some(disk.blocks_available() * disk.fragment_size())
-}
-
 /// Bytes of memory that are free and that there are, as Linux tells them.
 fn memory(meminfo: &str) -> Option<(u64, u64)> {
     let field = |name: &str| {
@@ -173,11 +165,5 @@ mod tests {
         let meminfo = "MemTotal:       16384 kB\nMemFree:  1 kB\nMemAvailable:   8192 kB\n";
         assert_eq!(memory(meminfo), Some((8 << 20, 16 << 20)));
         assert_eq!(memory("MemTotal: many"), None);
-    }
-
-    #[test]
-    fn a_directory_that_is_not_there_yet_has_the_disk_of_its_parent() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(free_disk(&dir.path().join("not/there")).unwrap() > 0);
     }
 }

@@ -58,6 +58,7 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
     let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
     let llama = Arc::new(LlamaLoader::new(&config));
+    #[cfg(not(feature = "rehearsal"))]
     let loader: Arc<dyn Loader> = llama.clone();
     #[cfg(feature = "rehearsal")]
     let loader: Arc<dyn Loader> = Arc::new(rehearsal::ScriptLoader::new(llama.clone()));

@@ -9,6 +9,7 @@ mod ask;
 mod cli;
 mod crew;
 mod daemon;
+pub mod hub;
 pub mod rehearsal;
 
 pub use ask::{Ask, End, Run, ask};

@@ -24,7 +24,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::feed::Live;
 use crate::report::{Outcome, failure};
-use crate::{retry, supervisor};
+use crate::{Loader, retry, supervisor};
 
 pub use answer::Answer;
 pub(crate) use answer::Refusal;
@@ -74,6 +74,7 @@ pub(crate) struct Assignment {
     pub(crate) journal: Journal,
     pub(crate) feed: broadcast::Sender<Live>,
     pub(crate) supervisor: ActorRef<supervisor::Message>,
+    pub(crate) loader: Arc<dyn Loader>,
     pub(crate) models: Arc<Path>,
     pub(crate) cache: Cache,
     pub(crate) clock: Clock,
