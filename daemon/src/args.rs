@@ -1,5 +1,6 @@
 //! The command line as it is written: verbs and flags, parsed into types.
 
+mod doctor;
 mod fetch;
 mod route;
 
@@ -11,6 +12,7 @@ use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 
 use crate::client::connect::Address;
 
+pub(crate) use doctor::Doctor;
 pub(crate) use fetch::Fetch;
 pub(crate) use route::{Feedback, Route};
 
@@ -69,7 +71,7 @@ pub(crate) enum Verb {
     /// Fetch the files that models and adapters have on a hub (`hf:`), without a daemon
     Fetch(Fetch),
     /// Look at this machine, the settings, the models and the journal, without a daemon
-    Doctor(Place),
+    Doctor(Doctor),
     /// Look after the journal, without a daemon
     #[command(subcommand)]
     Journal(Journal),
