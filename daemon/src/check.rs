@@ -11,9 +11,10 @@ use crate::args::{Check, Global};
 use crate::client::error::{Error, Exit};
 use crate::client::output::{Output, complain};
 use crate::client::render::page::{BAD, BOLD, DIM, GOOD, Page};
+use crate::serve::files::Found;
 
-/// Looks at the files that a valid catalog names, below a directory of models; says what is wrong, a sentence each.
-pub(crate) type Files = fn(&Catalog, &Path) -> Vec<String>;
+/// Looks at the files that a valid catalog names, below a directory of models.
+pub(crate) type Files = fn(&Catalog, &Path) -> Found;
 
 /// Checks a catalog, and with `--models` the files that it names too; says all that is wrong with it.
 pub(crate) fn run(check: &Check, global: &Global, files: Files) -> ExitCode {
@@ -35,8 +36,8 @@ pub(crate) fn run(check: &Check, global: &Global, files: Files) -> ExitCode {
 enum Verdict {
     /// The YAML is no catalog.
     Broken(Problems),
-    /// The YAML is a catalog; the list is what is wrong with the files that it names.
-    Read(Box<Catalog>, Vec<String>),
+    /// The YAML is a catalog, and this is what there is to say of the files that it names.
+    Read(Box<Catalog>, Found),
 }
 
 impl Verdict {
@@ -44,20 +45,20 @@ impl Verdict {
         match Catalog::load(check.dir.as_deref()) {
             Err(problems) => Self::Broken(problems),
             Ok(catalog) => {
-                let missing = check.models.as_deref().map(|models| files(&catalog, models)).unwrap_or_default();
-                Self::Read(Box::new(catalog), missing)
+                let found = check.models.as_deref().map(|models| files(&catalog, models)).unwrap_or_default();
+                Self::Read(Box::new(catalog), found)
             }
         }
     }
 
     fn is_valid(&self) -> bool {
-        matches!(self, Self::Read(_, files) if files.is_empty())
+        matches!(self, Self::Read(_, found) if found.problems.is_empty())
     }
 
     fn count(&self) -> usize {
         match self {
             Self::Broken(problems) => problems.len() + problems.omitted(),
-            Self::Read(_, files) => files.len(),
+            Self::Read(_, found) => found.problems.len(),
         }
     }
 
@@ -72,7 +73,10 @@ impl Verdict {
     fn objects(&self) -> Vec<serde_json::Value> {
         let mut objects: Vec<_> = match self {
             Self::Broken(problems) => problems.iter().map(|problem| json!(problem)).collect(),
-            Self::Read(_, files) => files.iter().map(|message| json!({"message": message})).collect(),
+            Self::Read(_, Found { problems, awaited }) => {
+                let awaited = awaited.iter().map(|what| json!({"awaited": what}));
+                problems.iter().map(|message| json!({"message": message})).chain(awaited).collect()
+            }
         };
         let mut whole = json!({"valid": self.is_valid(), "problems": self.count()});
         if let Self::Read(catalog, _) = self {
@@ -93,14 +97,14 @@ impl Verdict {
                     page.put(format_args!("... and {} more", problems.omitted())).end().end();
                 }
             }
-            Self::Read(_, files) => {
-                for message in files {
+            Self::Read(_, Found { problems, awaited }) => {
+                for message in problems.iter().chain(awaited) {
                     page.put(message).end();
                 }
             }
         }
         match self {
-            Self::Read(catalog, files) if files.is_empty() => valid(catalog, page),
+            Self::Read(catalog, found) if found.problems.is_empty() => valid(catalog, page),
             _ => {
                 page.paint(BAD, "broken").put(": ").put(count(self.count(), "problem")).end();
             }
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_valid_catalog_is_counted() {
-        let verdict = check(POET, |_, _| Vec::new());
+        let verdict = check(POET, |_, _| Found::default());
         let shipped = Catalog::shipped();
         let (roles, graphs, models) = (shipped.roles().len() + 1, shipped.graphs().len(), shipped.models().len());
         assert_eq!(shown(&verdict), format!("valid: {roles} roles, {graphs} graphs, {models} models\n"));
@@ -171,8 +175,9 @@ mod tests {
 
     #[test]
     fn every_problem_is_told_with_its_place() {
-        let verdict =
-            check(&format!("{}sampling: {{temperatur: 1}}\n", POET.replace("smollm2", "smollm")), |_, _| Vec::new());
+        let verdict = check(&format!("{}sampling: {{temperatur: 1}}\n", POET.replace("smollm2", "smollm")), |_, _| {
+            Found::default()
+        });
         let text = shown(&verdict);
         assert!(text.contains("poet.yaml:3:8: there is no model `smollm`\n  3 | model: smollm\n"), "{text}");
         assert!(text.ends_with("broken: 2 problems\n"), "{text}");
@@ -183,8 +188,23 @@ mod tests {
 
     #[test]
     fn a_file_that_is_missing_breaks_it_too() {
-        let verdict = check(POET, |_, _| vec!["model `smollm2`: there is no file".to_owned()]);
+        let verdict = check(POET, |_, _| Found {
+            problems: vec!["model `smollm2`: there is no file".to_owned()],
+            awaited: Vec::new(),
+        });
         assert!(!verdict.is_valid());
         assert_eq!(shown(&verdict), "model `smollm2`: there is no file\nbroken: 1 problem\n");
+    }
+
+    #[test]
+    fn a_file_that_is_still_to_be_fetched_is_told_and_breaks_nothing() {
+        let awaited = vec!["model `phi`: hf:org/phi/phi.gguf is not fetched yet".to_owned()];
+        let verdict = Verdict::Read(Box::new(Catalog::shipped()), Found { problems: Vec::new(), awaited });
+        assert!(verdict.is_valid());
+        assert!(shown(&verdict).starts_with("model `phi`: hf:org/phi/phi.gguf is not fetched yet\nvalid: "));
+        assert_eq!(
+            (&verdict.objects()[0]["awaited"], &verdict.objects()[1]["valid"]),
+            (&json!("model `phi`: hf:org/phi/phi.gguf is not fetched yet"), &json!(true))
+        );
     }
 }

@@ -12,9 +12,12 @@ mod args;
 mod bench;
 mod check;
 mod client;
+mod disk;
 mod doctor;
 mod engine;
+mod fetch;
 mod grpc;
+mod hub;
 mod journal;
 mod rpc;
 mod serve;
@@ -30,7 +33,8 @@ pub fn main() -> ExitCode {
     match args.verb {
         Verb::Serve(serve) => serve::run(&serve, args.global.json),
         Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
-        Verb::Doctor(place) => doctor::run(&place, &args.global),
+        Verb::Fetch(fetch) => fetch::run(&fetch, &args.global),
+        Verb::Doctor(doctor) => doctor::run(&doctor, &args.global),
         Verb::Journal(verb) => journal::run(&verb, &args.global),
         Verb::Engine(engine) => engine::run(&engine),
         Verb::RpcServe(serve) => rpc::run(&serve, args.global.json),

@@ -18,6 +18,7 @@ mod catalog;
 mod decode;
 mod file;
 mod graph;
+pub mod hub;
 mod model;
 mod node;
 mod problem;
@@ -32,6 +33,7 @@ mod yaml;
 
 pub use cases::Case;
 pub use catalog::{Catalog, Definition, Kind, Sources};
+pub use file::File;
 pub use model::{Cache, Model, Pins, Speculation, Split, Use};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Snippet, nearest};
 pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};

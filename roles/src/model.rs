@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use artel_task::ModelName;
 
+use crate::File;
 use crate::decode::{Fields, choice, integer, items, text};
 use crate::node::Node;
 use crate::problem::{Report, shown};
@@ -18,8 +19,8 @@ pub struct Model {
     pub name: ModelName,
     /// What it is, for people.
     pub description: Option<String>,
-    /// The file, as written.
-    pub file: PathBuf,
+    /// Its file.
+    pub file: File,
     /// The absolute directory of the YAML file; none if that is embedded.
     pub dir: Option<PathBuf>,
     /// The file's SHA-256, 64 lowercase hexadecimal digits.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use artel_task::event::Class;
 use artel_task::{Condition, ModelName, RoleName};
 
+use crate::File;
 use crate::decode::{Fields, choice, duration, integer, items, name, number, text};
 use crate::node::{Node, Span, Value};
 use crate::problem::Report;
@@ -50,8 +51,8 @@ pub struct Role {
 /// A LoRA adapter in GGUF form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// The file, as written.
-    pub file: PathBuf,
+    /// Its file.
+    pub file: File,
     /// The absolute directory of the YAML file; none if that is embedded.
     pub dir: Option<PathBuf>,
     /// How strongly it is applied.

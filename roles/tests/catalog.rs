@@ -283,3 +283,15 @@ fn a_rule_that_sees_nothing_is_refused_on_load() {
         assert!(role(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn files_come_from_a_hub_where_they_are_named_so() {
+    let yaml = "model: phi\nfile: hf:org/phi@v2/q4/phi.gguf\n---\nrole: writer\ndescription: Writes.\nmodel: phi\n\
+                adapter: hf:org/lora/w.gguf\nprompt: You write.\n";
+    let catalog = over_shipped(yaml);
+    let model = catalog.model("phi").unwrap();
+    assert_eq!(model.file.address().unwrap().to_string(), "hf:org/phi@v2/q4/phi.gguf");
+    assert_eq!(model.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/phi/v2/q4/phi.gguf")]);
+    let adapter = catalog.role("writer").unwrap().adapter.as_ref().unwrap();
+    assert_eq!(adapter.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/lora/main/w.gguf")]);
+}

@@ -33,6 +33,19 @@ pub fn python() -> PathBuf {
     path.expect("ARTEL_TEST_PYTHON is not set: run these tests with `cargo xtask test`")
 }
 
+/// What steers the program, and is not the caller's to give.
+const VARIABLES: [&str; 9] = [
+    "ARTEL_ADDRESS",
+    "ARTEL_CONFIG",
+    "ARTEL_DATA",
+    "ARTEL_LISTEN",
+    "ARTEL_MODELS",
+    "ARTEL_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "NO_COLOR",
+];
+
 /// A call of the command line.
 pub struct Cli(Command);
 
@@ -46,7 +59,7 @@ impl Cli {
     pub fn program<const N: usize>(program: &Path, args: [&str; N]) -> Self {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-        for variable in ["ARTEL_ADDRESS", "ARTEL_CONFIG", "ARTEL_DATA", "ARTEL_LISTEN", "ARTEL_MODELS", "NO_COLOR"] {
+        for variable in VARIABLES {
             command.env_remove(variable);
         }
         Self(command)

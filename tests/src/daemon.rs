@@ -28,7 +28,8 @@ pub fn models() -> PathBuf {
 pub fn daemon() -> Builder {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("catalog")).unwrap();
-    Builder { dir: Arc::new(dir), settings: "grace: 60s\n".to_owned(), program: artel, death: None }
+    let settings = "grace: 60s\n".to_owned();
+    Builder { dir: Arc::new(dir), settings, program: artel, death: None, models: models(), env: Vec::new() }
 }
 
 /// What a daemon is started with.
@@ -37,6 +38,8 @@ pub struct Builder {
     settings: String,
     program: fn() -> PathBuf,
     death: Option<String>,
+    models: PathBuf,
+    env: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -75,6 +78,20 @@ impl Builder {
         self
     }
 
+    /// With a directory of models of its own, `models` in its directory, in which there are none yet.
+    #[must_use]
+    pub fn without_models(mut self) -> Self {
+        self.models = self.dir.path().join("models");
+        self
+    }
+
+    /// With a variable of the environment.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub async fn start(self) -> Daemon {
         let log = self.dir.path().join("log");
@@ -93,6 +110,7 @@ impl Builder {
         let mut command = Command::new((self.program)());
         command
             .env_remove("ARTEL_REHEARSAL_DEATH")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .envs(self.death.as_ref().map(|death| ("ARTEL_REHEARSAL_DEATH", death)));
         let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0"])
@@ -103,7 +121,7 @@ impl Builder {
             .arg("--catalog")
             .arg(dir.join("catalog"))
             .arg("--models")
-            .arg(models())
+            .arg(&self.models)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -193,7 +211,7 @@ impl Daemon {
     pub async fn after_its_end(mut self) -> Builder {
         self.exit().await;
         let (dir, settings, program) = (self.dir.clone(), self.settings.clone(), self.program);
-        Builder { dir, settings, program, death: None }
+        Builder { dir, settings, program, death: None, models: models(), env: Vec::new() }
     }
 
     /// Its process id.

@@ -9,6 +9,7 @@ mod ask;
 mod cli;
 mod crew;
 mod daemon;
+pub mod hub;
 mod lender;
 pub mod rehearsal;
 

@@ -24,7 +24,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::report::{Outcome, failure};
-use crate::{retry, supervisor};
+use crate::{Loader, retry, supervisor};
 
 use timer::Timer;
 
@@ -76,6 +76,7 @@ pub(crate) struct Assignment {
     pub(crate) journal: Journal,
     pub(crate) feed: Feed,
     pub(crate) supervisor: ActorRef<supervisor::Message>,
+    pub(crate) loader: Arc<dyn Loader>,
     pub(crate) models: Arc<Path>,
     pub(crate) cache: Cache,
     pub(crate) clock: Clock,

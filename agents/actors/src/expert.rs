@@ -15,13 +15,14 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::Loader;
 use crate::cache::Earlier;
 use crate::feed::{Feed, Live, Stage};
 use crate::keeper;
 use crate::line::Line;
 use crate::report::{Report, failure};
 
-pub(crate) use work::{adapter, described, opening};
+pub(crate) use work::{described, lane, opening};
 
 /// Runs the steps of one role.
 ///
@@ -54,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) class: Class,
     /// The roles that may work next: what they begin with is worth keeping.
     pub(crate) next: Vec<RoleName>,
+    /// Who fetches adapters.
+    pub(crate) loader: Arc<dyn Loader>,
     /// Where adapters are looked for.
     pub(crate) models: Arc<Path>,
     pub(crate) feed: Feed,

@@ -60,6 +60,8 @@ pub enum Stage {
     Loading {
         /// The model.
         model: ModelName,
+        /// The share of it that is here, or loaded.
+        share: f32,
     },
     /// Its prompt is read.
     Prefill {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use artel_engine::Handle;
 use artel_placement::{Bytes, Cache, Device, Devices, Kind, Need, Place, Split};
-use artel_roles::Model;
+use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
 
 /// Takes the share of a model that is loaded, from 0 to 1.
@@ -35,6 +35,18 @@ pub trait Loader: Send + Sync + 'static {
     /// What the model takes with so many lanes. The error says why nobody can know.
     async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
         Ok(nothing(model, lanes))
+    }
+
+    /// The share of a model's file that is here, from 0 to 1, while it comes from elsewhere.
+    fn coming(&self, model: &Model) -> Option<f32> {
+        let _ = model;
+        None
+    }
+
+    /// Sees to it that an adapter's file is here. The error says what is wrong and what to do.
+    async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
+        let _ = adapter;
+        Ok(())
     }
 
     /// What there is to put models on; `taken` is what our engines take, which counts as free.

@@ -200,9 +200,10 @@ impl State {
         if self.tasks.contains_key(&task) {
             return;
         }
-        let Links { journal, feeds, models, clock, cache, .. } = self.links.clone();
+        let Links { journal, feeds, loader, models, clock, cache, .. } = self.links.clone();
         let (feed, supervisor) = (feeds.open(task, first.as_ref()), me.clone());
-        let assignment = Assignment { task, catalog, graph, first, journal, feed, supervisor, models, cache, clock };
+        let assignment =
+            Assignment { task, catalog, graph, first, journal, feed, supervisor, loader, models, cache, clock };
         self.conduct(me, assignment, 0, permit).await;
     }
 

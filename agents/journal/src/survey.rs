@@ -41,6 +41,8 @@ pub struct Figures {
     pub oldest: Option<Timestamp>,
     /// When the newest task was accepted.
     pub newest: Option<Timestamp>,
+    /// When the oldest task that runs was accepted.
+    pub oldest_running: Option<Timestamp>,
 }
 
 /// What a check found.
@@ -71,10 +73,12 @@ pub async fn survey(dir: &Path) -> Result<Option<Figures>, Error> {
         .fetch_all(&mut conn)
         .await
         .map_err(failed)?;
-    let (oldest, newest, free): (Option<i64>, Option<i64>, i64) = sqlx::query_as(
-        "SELECT (SELECT min(created) FROM tasks), (SELECT max(created) FROM tasks), f.freelist_count * s.page_size
+    let (oldest, newest, oldest_running, free): (Option<i64>, Option<i64>, Option<i64>, i64) = sqlx::query_as(
+        "SELECT (SELECT min(created) FROM tasks), (SELECT max(created) FROM tasks),
+                (SELECT min(created) FROM tasks WHERE stage = ?), f.freelist_count * s.page_size
          FROM pragma_freelist_count f, pragma_page_size s",
     )
+    .bind(Stage::Running.code())
     .fetch_one(&mut conn)
     .await
     .map_err(failed)?;
@@ -95,6 +99,7 @@ pub async fn survey(dir: &Path) -> Result<Option<Figures>, Error> {
         cancelled: count(Stage::Cancelled),
         oldest: time(oldest),
         newest: time(newest),
+        oldest_running: time(oldest_running),
         path,
     }))
 }

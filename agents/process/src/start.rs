@@ -41,6 +41,8 @@ pub struct Program {
     pub args: Vec<String>,
     /// Variables of its environment, beside our own.
     pub env: Vec<(String, String)>,
+    /// Variables that are not passed on, since they are secret.
+    pub without: Vec<String>,
     /// The model's name, for the log.
     pub name: String,
     /// What it is to load.
@@ -114,6 +116,9 @@ fn spawn(program: &Program, socket: Socket) -> Result<Child, String> {
     // For those who list processes.
     command.arg0("artel");
     command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
+    for variable in &program.without {
+        command.env_remove(variable);
+    }
     command.stdin(Stdio::from(OwnedFd::from(socket))).stdout(Stdio::null()).stderr(Stdio::piped());
     // Signals of a terminal go to the daemon alone, which ends its engines when its tasks are done.
     command.process_group(0).kill_on_drop(true);

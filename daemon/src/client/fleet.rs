@@ -1,16 +1,20 @@
 //! `artel devices`, `engines`, `plan`, `load` and `unload`.
 
 use artel_proto::v1::{
-    Device, Engine, GetPlacementRequest, ListDevicesRequest, ListEnginesRequest, LoadRequest, UnloadRequest,
+    Device, Engine, EngineState, GetPlacementRequest, ListDevicesRequest, ListEnginesRequest, LoadRequest,
+    UnloadRequest,
 };
 
 use super::Session;
-use super::connect::prompt;
+use super::connect::{Daemon, prompt};
 use super::error::{Error, Exit};
 use super::json::{Json, Word};
 use super::render::fleet as render;
+use super::render::page::brief;
 use super::render::time::bytes;
 
+/// How often a person who waits hears how far a model is.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 /// The most entries of one page.
 const PAGE: i32 = 1000;
 
@@ -64,7 +68,21 @@ pub(super) async fn plan(session: &mut Session, models: Vec<String>) -> Result<E
 
 /// Loads a model and waits until it serves, however long that takes.
 pub(super) async fn load(session: &mut Session, model: String) -> Result<Exit, Error> {
-    let answer = session.daemon.fleet().load(LoadRequest { model }).await?.into_inner();
+    let (mut fleet, request) = (session.daemon.fleet(), LoadRequest { model: model.clone() });
+    let loading = fleet.load(request);
+    tokio::pin!(loading);
+    session.output.go_live();
+    let answer = loop {
+        tokio::select! {
+            answer = &mut loading => break answer,
+            () = tokio::time::sleep(LOOK) => {
+                let line = progress(&session.daemon, &model).await;
+                session.output.status(line.unwrap_or_default());
+            }
+        }
+    };
+    session.output.settle()?;
+    let answer = answer?.into_inner();
     let engine = answer.engine.as_ref().ok_or(Error::Answer("the engine"))?;
     session.output.show(&answer.json(), |page| {
         page.put(format_args!("{}: {} on {}", engine.model, engine.state().word(), engine.devices.join(", "))).end();
@@ -73,6 +91,14 @@ pub(super) async fn load(session: &mut Session, model: String) -> Result<Exit, E
         }
     })?;
     Ok(Exit::Done)
+}
+
+/// How far a model is that is loaded; none if the daemon does not say.
+async fn progress(daemon: &Daemon, model: &str) -> Option<String> {
+    let request = ListEnginesRequest { model: model.to_owned(), ..Default::default() };
+    let engines = daemon.fleet().list_engines(prompt(request)).await.ok()?.into_inner().engines;
+    let loading = engines.iter().find(|engine| engine.state() == EngineState::Loading)?;
+    Some(format!("{}: {:.0} %", brief(model, 40), loading.loaded_fraction * 100.0))
 }
 
 /// Unloads a model and waits until its memory is free.

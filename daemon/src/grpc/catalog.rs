@@ -116,14 +116,16 @@ impl Served {
 
     /// Why a definition cannot serve although it is valid.
     fn trouble(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
-        match definition.kind {
-            Kind::Model => gguf::model(catalog.model(&definition.name)?, &self.models).err(),
+        let looked = match definition.kind {
+            Kind::Model => gguf::model(catalog.model(&definition.name)?, &self.models),
             Kind::Role => {
                 let role = catalog.role(&definition.name)?;
-                gguf::adapter(role, role.adapter.as_ref()?, catalog, &self.models).err()
+                gguf::adapter(role, role.adapter.as_ref()?, catalog, &self.models)
             }
-            Kind::Graph | Kind::Router => None,
-        }
+            Kind::Graph | Kind::Router => return None,
+        };
+        // What is still to be fetched will be when it is needed.
+        looked.err().filter(|fault| !matches!(fault, gguf::Fault::Awaited { .. })).map(|fault| fault.to_string())
     }
 }
 

@@ -152,8 +152,7 @@ pub(super) fn progress(step: &StepId, role: &str, stage: Stage) -> v1::Progress 
     use v1::progress::{Decode, Loading, Prefill, Queued, Stage as S};
     let stage = match stage {
         Stage::Queued { position } => S::Queued(Queued { position }),
-        // llama.cpp's loading tells no share.
-        Stage::Loading { model } => S::Loading(Loading { model: model.to_string(), fraction: 0.0 }),
+        Stage::Loading { model, share } => S::Loading(Loading { model: model.to_string(), fraction: f64::from(share) }),
         Stage::Prefill { done, total } => S::Prefill(Prefill { done_tokens: done, total_tokens: total }),
         Stage::Decode { tokens, took } => {
             let seconds = took.as_secs_f64();

@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) rpc: Vec<String>,
     /// Bytes that engines may take of a device at most.
     pub(crate) budgets: BTreeMap<String, u64>,
+    /// Whether nothing is fetched.
+    pub(crate) offline: bool,
     /// Where engines run.
     pub(super) engines: Engines,
     pub(crate) crew: Options,
@@ -54,10 +56,11 @@ impl Config {
     pub(crate) fn at(place: &args::Place) -> Result<Self> {
         let args::Place { config, data } = place;
         let (config, data) = (config.clone(), data.clone());
-        Self::of(&args::Serve { config, data, listen: None, catalog: None, models: None })
+        Self::of(&args::Serve { config, data, listen: None, catalog: None, models: None, offline: false })
     }
 
-    pub(super) fn of(args: &args::Serve) -> Result<Self> {
+    /// What a daemon would run with that is started with these flags.
+    pub(crate) fn of(args: &args::Serve) -> Result<Self> {
         let settings = match &args.config {
             Some(path) => {
                 Settings::load(path).map_err(|problems| anyhow!("the settings are not valid:\n{problems}"))?
@@ -91,6 +94,7 @@ impl Config {
             threads: settings.threads.unwrap_or_else(cores),
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),
+            offline: args.offline || settings.offline,
             engines: settings.engines.unwrap_or_default(),
             crew: Options { tasks, models, graph: settings.graph, vectors: Some(data.join("vectors")), ..base },
             journal: artel_journal::Options {

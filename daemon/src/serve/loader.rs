@@ -10,7 +10,7 @@ use artel_engine::{Handle, Turn};
 use artel_llama::gguf;
 use artel_placement::{self as placement, Bytes, Device, Devices, Layer, Need, Place};
 use artel_process::{Counter, Memory, Program};
-use artel_roles::{Cache, Model, Split, Use};
+use artel_roles::{Adapter, Cache, File, Model, Split, Use};
 use async_trait::async_trait;
 
 use super::config::{Config, Engines};
@@ -18,6 +18,7 @@ use super::files;
 use super::hardware::Hardware;
 use super::measured::Measured;
 use crate::engine::{Common, Spec, Spread, itself};
+use crate::hub::Hub;
 use visible::visible;
 
 /// Tokens of one sequence when nobody says otherwise, as in `artel_llama`.
@@ -35,6 +36,7 @@ pub(crate) struct LlamaLoader {
     place: Where,
     hardware: Hardware,
     measured: Measured,
+    hub: Hub,
 }
 
 enum Where {
@@ -43,7 +45,7 @@ enum Where {
 }
 
 impl LlamaLoader {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let common =
             Common { threads: config.threads, gap: config.gap, prefixes: config.prefixes, shelf: config.shelf.clone() };
         let place = match config.engines {
@@ -56,6 +58,7 @@ impl LlamaLoader {
             place,
             hardware: Hardware::new(config.rpc.clone(), config.budgets.clone()),
             measured: Measured::open(&config.data),
+            hub: Hub::new(config.crew.models.clone(), config.offline),
         }
     }
 
@@ -64,8 +67,58 @@ impl LlamaLoader {
         &self.hardware
     }
 
-    fn spec(&self, model: &Model, place: &Place) -> Result<Spec, String> {
-        let mut spec = Spec::of(model, files::find(&model.candidates(&self.models))?, &self.common);
+    /// The file of a model, once it is here.
+    async fn file(&self, model: &Model) -> Result<PathBuf, String> {
+        match &model.file {
+            File::Hub(address) => self.hub.get(address, model.sha256.as_deref(), |_| ()).await,
+            File::Path(_) => files::of_model(model, &self.models).map_err(|fault| fault.to_string()),
+        }
+    }
+
+    /// What the model takes with so many lanes. Its file is not fetched for that.
+    pub(crate) async fn reckon(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+        let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
+        let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
+        let spec = Spec::of(model, path.clone(), &self.common);
+        let anatomy = tokio::task::spawn_blocking(move || gguf::anatomy(&path));
+        let anatomy = anatomy.await.map_err(|e| wrap(e.to_string()))?.map_err(|e| wrap(e.to_string()))?;
+        let on_cpu = Spec { devices: Some(vec!["CPU".to_owned()]), ..spec.clone() };
+        let elsewhere = Spec { devices: Some(vec!["GPU".to_owned()]), ..spec };
+        let measured = [on_cpu, elsewhere].iter().filter_map(|spec| self.measured.get(&Self::shape(spec))).max();
+        let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
+        let layer = |layer: gguf::Layer| Layer {
+            weights: layer.weights,
+            cached: layer.keys.saturating_add(layer.values),
+            window: None,
+        };
+        Ok(Need {
+            model: model.name.to_string(),
+            layers: anatomy.layers.iter().copied().map(layer).collect(),
+            input: anatomy.input,
+            output: anatomy.output,
+            tied: anatomy.tied,
+            cache: form(model.cache),
+            tokens: model.context.unwrap_or(CONTEXT.min(trained)),
+            sequences: if model.use_ == Use::Embedding { 1 } else { model.sequences },
+            lanes,
+            compute: measured.unwrap_or(COMPUTE),
+            process: PROCESS,
+            devices: match model.pins.devices.is_empty() {
+                true => Devices::Auto,
+                false => Devices::These(model.pins.devices.clone()),
+            },
+            split: match model.pins.split {
+                Split::None => placement::Split::None,
+                Split::Layer => placement::Split::Layer,
+                Split::Row => placement::Split::Row,
+            },
+            shares: (!model.pins.shares.is_empty())
+                .then(|| model.pins.shares.iter().map(|share| *share as f32).collect()),
+        })
+    }
+
+    fn spec(&self, model: &Model, path: PathBuf, place: &Place) -> Result<Spec, String> {
+        let mut spec = Spec::of(model, path, &self.common);
         let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
         for server in devices.iter().filter_map(|device| self.hardware.server_of(device)) {
             if !spec.rpc.contains(server) {
@@ -119,7 +172,8 @@ impl LlamaLoader {
 impl Loader for LlamaLoader {
     async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
-        let spec = self.spec(model, place).map_err(wrap)?;
+        let path = self.file(model).await.map_err(wrap)?;
+        let spec = self.spec(model, path, place).map_err(wrap)?;
         let shape = Self::shape(&spec);
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
@@ -140,44 +194,19 @@ impl Loader for LlamaLoader {
     }
 
     async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
-        let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
-        let path = files::find(&model.candidates(&self.models)).map_err(wrap)?;
-        let spec = Spec::of(model, path.clone(), &self.common);
-        let anatomy = tokio::task::spawn_blocking(move || gguf::anatomy(&path));
-        let anatomy = anatomy.await.map_err(|e| wrap(e.to_string()))?.map_err(|e| wrap(e.to_string()))?;
-        let on_cpu = Spec { devices: Some(vec!["CPU".to_owned()]), ..spec.clone() };
-        let elsewhere = Spec { devices: Some(vec!["GPU".to_owned()]), ..spec };
-        let measured = [on_cpu, elsewhere].iter().filter_map(|spec| self.measured.get(&Self::shape(spec))).max();
-        let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
-        let layer = |layer: gguf::Layer| Layer {
-            weights: layer.weights,
-            cached: layer.keys.saturating_add(layer.values),
-            window: None,
-        };
-        Ok(Need {
-            model: model.name.to_string(),
-            layers: anatomy.layers.iter().copied().map(layer).collect(),
-            input: anatomy.input,
-            output: anatomy.output,
-            tied: anatomy.tied,
-            cache: form(model.cache),
-            tokens: model.context.unwrap_or(CONTEXT.min(trained)),
-            sequences: if model.use_ == Use::Embedding { 1 } else { model.sequences },
-            lanes,
-            compute: measured.unwrap_or(COMPUTE),
-            process: PROCESS,
-            devices: match model.pins.devices.is_empty() {
-                true => Devices::Auto,
-                false => Devices::These(model.pins.devices.clone()),
-            },
-            split: match model.pins.split {
-                Split::None => placement::Split::None,
-                Split::Layer => placement::Split::Layer,
-                Split::Row => placement::Split::Row,
-            },
-            shares: (!model.pins.shares.is_empty())
-                .then(|| model.pins.shares.iter().map(|share| *share as f32).collect()),
-        })
+        self.file(model).await.map_err(|reason| format!("model `{}`: {reason}", model.name))?;
+        self.reckon(model, lanes).await
+    }
+
+    fn coming(&self, model: &Model) -> Option<f32> {
+        self.hub.share(model.file.address()?)
+    }
+
+    async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
+        match &adapter.file {
+            File::Hub(address) => self.hub.get(address, None, |_| ()).await.map(drop),
+            File::Path(_) => Ok(()),
+        }
     }
 
     async fn devices(&self, taken: &Bytes) -> Vec<Device> {
@@ -202,6 +231,8 @@ fn program(spec: &Spec, mut env: Vec<(String, String)>) -> Result<Program, Strin
         path: itself()?,
         args: vec!["engine".to_owned(), spec.name.clone()],
         env,
+        // Engines fetch nothing.
+        without: vec!["HF_TOKEN".to_owned()],
         name: spec.name.clone(),
         spec: serde_json::to_string(spec).map_err(|e| format!("the model cannot be described: {e}"))?,
     })

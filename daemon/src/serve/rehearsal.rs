@@ -11,7 +11,7 @@ use artel_engine::scripted::Scripted;
 use artel_engine::{Handle, Options};
 use artel_journal::Death;
 use artel_placement::{Bytes, Device, Need, Place};
-use artel_roles::Model;
+use artel_roles::{Adapter, File, Model};
 use async_trait::async_trait;
 use serde::Deserialize;
 
@@ -74,7 +74,8 @@ impl Loader for ScriptLoader {
         if !is_script(model) {
             return self.others.load(model, place, progress).await;
         }
-        let script = Script::read(&files::find(&model.candidates(Path::new(".")))?).map_err(|e| format!("{e:#}"))?;
+        let script = Script::read(&files::of_model(model, Path::new(".")).map_err(|e| e.to_string())?)
+            .map_err(|e| format!("{e:#}"))?;
         let limits = Limits {
             context: model.context.unwrap_or(4096),
             sequences: model.sequences,
@@ -95,11 +96,19 @@ impl Loader for ScriptLoader {
         }
     }
 
+    fn coming(&self, model: &Model) -> Option<f32> {
+        self.others.coming(model)
+    }
+
+    async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
+        self.others.fetch(adapter).await
+    }
+
     async fn devices(&self, taken: &Bytes) -> Vec<Device> {
         self.others.devices(taken).await
     }
 }
 
 fn is_script(model: &Model) -> bool {
-    model.file.extension().is_some_and(|extension| extension == "script")
+    matches!(&model.file, File::Path(path) if path.extension().is_some_and(|extension| extension == "script"))
 }

@@ -75,6 +75,7 @@ impl Run {
             cache: node.cache.then(|| self.on.cache.under(self.on.catalog.version())),
             class: if batch { Class::Batch } else { Class::Interactive },
             next: self.roles_after(&step.visit),
+            loader: self.on.loader.clone(),
             models: self.on.models.clone(),
             feed: self.on.feed.clone(),
             step,

@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 
 use super::Job;
 use crate::feed::{Live, Stage};
-use crate::keeper::{self, Lease};
+use crate::keeper::{self, EngineReport, EngineState, Lease};
 use crate::report::{Outcome, failure};
 
 /// A load that takes longer than this is worth a word to those who watch.
 const LOADING_SHOWS: Duration = Duration::from_millis(100);
+/// How often its share is looked at.
+const LOADING_LOOKS: Duration = Duration::from_millis(500);
 /// How often the speed of a running answer is told: often enough for eyes.
 const SPEED_EVERY: Duration = Duration::from_millis(250);
 
@@ -29,6 +31,10 @@ pub(super) struct Words {
 
 impl Job {
     pub(super) async fn work(&self, keeper: &ActorRef<keeper::Message>, words: Words) -> Result<Outcome, Failure> {
+        if let Some(adapter) = &self.role.adapter {
+            let unavailable = |reason| failure(Code::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
+            self.loader.fetch(adapter).await.map_err(unavailable)?;
+        }
         let handle = self.engine(keeper).await?;
         let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|earlier| earlier.key(&self.role, &words.system, &words.user));
@@ -62,14 +68,27 @@ impl Job {
     async fn engine(&self, keeper: &ActorRef<keeper::Message>) -> Result<Lease, Failure> {
         let asked = async { call!(keeper, keeper::Message::Engine) };
         tokio::pin!(asked);
-        let answer = match tokio::time::timeout(LOADING_SHOWS, &mut asked).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.progress(Stage::Loading { model: self.role.model.clone() });
-                asked.await
+        if let Ok(answer) = tokio::time::timeout(LOADING_SHOWS, &mut asked).await {
+            return keeper::unwrap(answer);
+        }
+        let mut shown = None;
+        loop {
+            let share = self.share(keeper).await;
+            if shown.replace(share) != Some(share) {
+                self.progress(Stage::Loading { model: self.role.model.clone(), share });
             }
-        };
-        keeper::unwrap(answer)
+            if let Ok(answer) = tokio::time::timeout(LOADING_LOOKS, &mut asked).await {
+                return keeper::unwrap(answer);
+            }
+        }
+    }
+
+    /// The share of the model that is loaded, as far as it is known.
+    async fn share(&self, keeper: &ActorRef<keeper::Message>) -> f32 {
+        match call!(keeper, keeper::Message::Report) {
+            Ok(EngineReport { state: EngineState::Loading(share), .. }) => share,
+            _ => 0.0,
+        }
     }
 
     /// Renders what the step says.
@@ -183,7 +202,7 @@ fn request(
 }
 
 /// The adapter of a role, where it is found, and its scale.
-pub(crate) fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
+fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
     let Some(adapter) = &role.adapter else { return Ok(None) };
     let candidates = adapter.candidates(models);
     let found = candidates.iter().find(|path| path.exists());
@@ -193,6 +212,15 @@ pub(crate) fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32
         failure(Code::ModelUnavailable, message)
     })?;
     Ok(Some((found.clone(), adapter.scale)))
+}
+
+/// The adapter of a role, where it is or will be once it is fetched, and its scale.
+pub(crate) fn lane(role: &Role, models: &Path) -> Option<(PathBuf, f32)> {
+    let adapter = role.adapter.as_ref()?;
+    let candidates = adapter.candidates(models);
+    let here = candidates.iter().find(|path| path.exists());
+    let path = here.or_else(|| candidates.first().filter(|_| adapter.file.address().is_some()))?;
+    Some((path.clone(), adapter.scale))
 }
 
 /// What an attempt has said so far, as it goes to those who watch.

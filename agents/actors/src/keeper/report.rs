@@ -52,7 +52,7 @@ pub struct EngineReport {
 pub enum EngineState {
     /// Not loaded; it is loaded when first needed.
     Empty,
-    /// So much of it is loaded, from 0 to 1.
+    /// So much of it is loaded, from 0 to 1; or so much of its file is here, as long as that comes from elsewhere.
     Loading(f32),
     /// Ready.
     Ready,
@@ -70,7 +70,10 @@ pub enum EngineState {
 impl State {
     pub(super) fn report(&self, reply: RpcReplyPort<EngineReport>) {
         let (state, handle, since) = match &self.engine {
-            Engine::Empty => (EngineState::Empty, None, None),
+            Engine::Empty => {
+                let coming = self.loader.coming(&self.model);
+                (coming.map_or(EngineState::Empty, EngineState::Loading), None, None)
+            }
             Engine::Loading(share) => (EngineState::Loading(f32::from_bits(share.load(Ordering::Relaxed))), None, None),
             Engine::Ready { handle, since } if self.draining => (EngineState::Draining, Some(handle), Some(since.1)),
             Engine::Ready { handle, since } => (EngineState::Ready, Some(handle), Some(since.1)),

@@ -104,7 +104,7 @@ impl State {
         let here = |role: &&Arc<Role>| role.model == model.name && self.catalog.model_of(role).as_ref() == Some(model);
         let roles = || self.catalog.roles().values().filter(here);
         let openings = roles().filter_map(|role| expert::opening(role, &self.links.models)).collect();
-        let adapters = roles().filter_map(|role| expert::adapter(role, &self.links.models).ok().flatten()).collect();
+        let adapters = roles().filter_map(|role| expert::lane(role, &self.links.models)).collect();
         // A keeper that has just ended is started again, and told again.
         let _ = keeper.cast(keeper::Message::Prime { openings, adapters });
     }

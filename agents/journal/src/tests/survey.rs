@@ -21,6 +21,7 @@ async fn a_journal_in_use_is_counted_and_found_whole() {
     let figures = survey(dir.path()).await.unwrap().unwrap();
     assert_eq!((figures.running, figures.completed, figures.failed, figures.cancelled), (1, 2, 0, 0));
     assert_eq!((figures.oldest, figures.newest), (Some(Timestamp(1001)), Some(Timestamp(1001))));
+    assert_eq!(figures.oldest_running, Some(Timestamp(1001)));
     assert_eq!(figures.format, crate::schema::VERSION);
     assert!(figures.bytes > 0 && figures.log > 0, "{figures:?}");
     let report = check(dir.path()).await.unwrap().unwrap();

@@ -23,7 +23,7 @@ impl Served {
         for model in catalog.models().values().filter(|model| names.is_empty() || is_named(model, names)) {
             let lanes = reports.iter().find(|report| report.id == model.name.as_str());
             let lanes = lanes.map_or(1, |report| 1 + report.adapters.len() as u32);
-            match self.loader.need(model, lanes).await {
+            match self.loader.reckon(model, lanes).await {
                 Ok(need) => needs.push(need),
                 Err(reason) => unplaced.push(v1::UnplacedModel {
                     model: model.name.to_string(),

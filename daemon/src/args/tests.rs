@@ -1,0 +1,55 @@
+//! What the command line takes and refuses.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn labels_split_at_the_first_equals_sign() {
+    let label = |key: &str, value: &str| Ok(Label { key: key.into(), value: value.into() });
+    assert_eq!("a=b".parse(), label("a", "b"));
+    assert_eq!("a=b=c".parse(), label("a", "b=c"));
+    assert_eq!("a=".parse(), label("a", ""));
+    assert!("a".parse::<Label>().is_err());
+    assert!("=b".parse::<Label>().is_err());
+}
+
+#[test]
+fn a_task_runs_a_graph_or_a_role_but_not_both() {
+    assert!(parse("artel run --graph g --role r text").is_err());
+    let args = parse("artel run --role r --batch --label a=1 --label b=2 - --json").unwrap();
+    assert!(args.global.json);
+    let Verb::Client(Client::Run(submit)) = args.verb else { panic!("{:?}", args.verb) };
+    assert_eq!((submit.role.as_deref(), submit.batch, submit.labels.len()), (Some("r"), true, 2));
+}
+
+#[test]
+fn an_answer_is_text_or_a_value() {
+    assert!(parse("artel task answer id").is_err());
+    assert!(parse("artel task answer id text --value 1").is_err());
+    assert!(parse("artel task answer id --value {").is_err());
+    assert!(parse("artel task answer id --value {}").is_ok());
+    assert!(parse("artel task answer id text").is_ok());
+}
+
+#[test]
+fn a_router_node_needs_its_graph() {
+    assert!(parse("artel route --graph g text").is_err());
+    assert!(parse("artel route --node n text").is_err());
+    assert!(parse("artel route --graph g --node n --role a --role b text").is_ok());
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two() {
+    assert_eq!(parse("artel run").unwrap_err().exit_code(), 2);
+    assert_eq!(parse("artel task list --label x").unwrap_err().exit_code(), 2);
+}

@@ -1,0 +1,97 @@
+//! Models and adapters that come from a hub, which is one on the loopback here.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use artel_proto::v1;
+use artel_proto::v1::event::Kind;
+use artel_proto::v1::progress::Stage;
+use artel_tests::hub::{ADAPTER, Hub, MODEL};
+use artel_tests::{Cli, ask, daemon};
+use nix::sys::signal::Signal;
+
+fn catalog() -> String {
+    format!(
+        "model: smol\nfile: {MODEL}\ncontext: 1024\nsequences: 2\n---\n\
+         role: velo\ndescription: Knows capitals.\nmodel: smol\nadapter: {ADAPTER}\n\
+         prompt: You are a geography expert.\nsampling: {{temperature: 0, max_tokens: 24}}\nlimits: {{timeout: 5m}}\n"
+    )
+}
+
+fn share(kind: &Kind) -> f64 {
+    match kind {
+        Kind::Progress(v1::Progress { stage: Some(Stage::Loading(loading)), .. }) => loading.fraction,
+        _ => 0.0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_fetched_when_it_is_first_needed_and_then_serves_without_a_hub() {
+    let hub = Hub::start();
+    let daemon = daemon().with_yaml(&catalog()).without_models();
+    let daemon = daemon.with_env("HF_ENDPOINT", &hub.endpoint).with_env("HF_TOKEN", "hf_of_a_test").start().await;
+    let plan = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    assert!(plan.unplaced.iter().any(|m| m.model == "smol" && m.reason.contains("not fetched yet")), "{plan:?}");
+    assert!(hub.asked().is_empty(), "a plan fetches nothing");
+
+    let mut run = daemon.run(ask("What is the capital of France?").of_role("velo")).await;
+    run.until(|kind| share(kind) > 0.5).await;
+    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    assert!(engines.iter().any(|e| e.model == "smol" && e.loaded_fraction > 0.5), "{engines:?}");
+    hub.go_on();
+    let text = run.end().await.text();
+    assert!(text.contains("Velograd"), "{text}");
+
+    let bytes = hub.asked_for_bytes();
+    assert_eq!(bytes.len(), 2, "{bytes:?}");
+    assert!(bytes[1].says("range: bytes=") && bytes[1].says("if-range: \"blob\""), "{bytes:?}");
+    assert!(hub.asked().iter().all(|asked| asked.says("authorization: bearer hf_of_a_test")));
+    assert!(!bytes.iter().any(|asked| asked.says("authorization")), "the token stays with the hub");
+    let log = daemon.log();
+    assert!(log.contains("interrupted") && !log.contains("hf_of_a_test") && !log.contains("signature"), "{log}");
+
+    drop(hub);
+    daemon.signal(Signal::SIGTERM);
+    let again = daemon.after_its_end().await.without_models().with_settings("offline: true\n").start().await;
+    let text = again.run(ask("What is the capital of France?").of_role("velo")).await.end().await.text();
+    assert!(text.contains("Velograd"), "{text}");
+}
+
+fn call<const N: usize>(args: [&str; N], dir: &Path) -> Cli {
+    let cli = Cli::new(args).arg("--catalog").arg(dir.join("catalog")).arg("--models").arg(dir.join("models"));
+    cli.arg("--data").arg(dir.join("data"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_fetched_ahead_of_time_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("catalog")).unwrap();
+    fs::write(dir.path().join("catalog/own.yaml"), catalog()).unwrap();
+    let check = || Cli::new(["check", "--models"]).arg(dir.path().join("models")).arg(dir.path().join("catalog"));
+    let (_, out, err) = check().run().await;
+    assert!(out.contains("model `smol`: hf:org/smol/q4/smol.gguf is not fetched yet"), "{out}{err}");
+
+    // Offline, it is not there, and where it should be is said.
+    let place = dir.path().join("models").join(Hub::place());
+    let (code, out, err) = call(["fetch", "smol"], dir.path()).env("ARTEL_OFFLINE", "1").run().await;
+    assert!(code == 1 && out.contains(&*place.to_string_lossy()), "{code} {out}{err}");
+
+    let hub = Hub::start();
+    hub.go_on();
+    let (code, out, err) = call(["fetch", "--json"], dir.path()).env("HF_ENDPOINT", &hub.endpoint).run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    let fetched: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(fetched.iter().map(|one| one["address"].as_str().unwrap()).collect::<Vec<_>>(), [ADAPTER, MODEL]);
+    assert_eq!(fetched[1]["path"], *place.to_string_lossy());
+    assert!(place.exists());
+    let (_, out, err) = check().run().await;
+    assert!(!out.contains("smol`"), "{out}{err}");
+
+    let (code, _, err) = call(["fetch", "smoll"], dir.path()).run().await;
+    assert!(code == 1 && err.contains("is `smol` meant?"), "{code} {err}");
+    let missing = "model: gone\nfile: hf:org/smol/gone.gguf\n";
+    fs::write(dir.path().join("catalog/gone.yaml"), missing).unwrap();
+    let (code, out, _) = call(["fetch", "gone"], dir.path()).env("HF_ENDPOINT", &hub.endpoint).run().await;
+    assert!(code == 1 && out.contains("no file `gone.gguf` in org/smol"), "{code} {out}");
+}
