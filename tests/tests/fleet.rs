@@ -124,8 +124,8 @@ async fn pins_are_kept_and_splits_have_their_shares() {
     }
     assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
     let engines = engines(&daemon).await;
-    assert_eq!(engines["first"].devices, [first.clone()]);
-    assert_eq!(engines["second"].devices, [second.clone()]);
+    assert_eq!(engines["first"].devices, std::slice::from_ref(&first));
+    assert_eq!(engines["second"].devices, std::slice::from_ref(&second));
     let both = &engines["both"];
     assert_eq!((both.devices.clone(), both.split()), (vec![first.clone(), second.clone()], v1::SplitMode::Layer));
     let share = both.shares[0];

@@ -135,7 +135,7 @@ impl Actor for Fleet {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Status(id, keeper, status) => state.status(&me, id, keeper, *status),
+            Message::Status(id, keeper, status) => state.status(&me, &id, keeper, *status),
             Message::Gone(id) => state.gone(&me, &id),
             Message::Need { id, lanes, need } => state.need(&me, &id, lanes, *need),
             Message::Devices(devices) => state.decide(&me, &devices),
@@ -152,7 +152,7 @@ impl Actor for Fleet {
 }
 
 impl State {
-    fn status(&mut self, me: &ActorRef<Message>, id: Id, keeper: ActorRef<keeper::Message>, status: Status) {
+    fn status(&mut self, me: &ActorRef<Message>, id: &Id, keeper: ActorRef<keeper::Message>, status: Status) {
         let entry = self.entries.entry(id.clone()).or_insert_with(|| Entry::new(keeper.clone(), status.clone()));
         if entry.keeper.get_id() != keeper.get_id() {
             *entry = Entry::new(keeper, status);
@@ -161,7 +161,7 @@ impl State {
         }
         if entry.status.standing == Standing::Empty {
             entry.draining = false;
-            self.left(&id);
+            self.left(id);
         }
         self.look(me);
     }

@@ -251,7 +251,7 @@ impl State {
     fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, String>) {
         self.told += 1;
         match place {
-            Err(reason) => self.failed(me, reason),
+            Err(reason) => self.failed(me, &reason),
             // It is there, or comes already.
             Ok(_) if matches!(self.engine, Engine::Ready { .. } | Engine::Loading(_)) => self.tell(me),
             Ok(place) => {
@@ -282,7 +282,7 @@ impl State {
     fn loaded(&mut self, me: &ActorRef<Message>, result: Result<Loaded, String>) {
         let Loaded { handle, bytes } = match result {
             Ok(loaded) => loaded,
-            Err(reason) => return self.failed(me, reason),
+            Err(reason) => return self.failed(me, &reason),
         };
         self.load_cost = self.last_use.elapsed();
         tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_cost, "ready");
@@ -305,11 +305,11 @@ impl State {
     }
 
     /// It could not be loaded: those who wait are told, and after a pause it is tried again.
-    fn failed(&mut self, me: &ActorRef<Message>, reason: String) {
+    fn failed(&mut self, me: &ActorRef<Message>, reason: &str) {
         tracing::error!(model = %self.model.name, reason, "cannot be loaded");
-        self.broken(reason.clone());
+        self.broken(reason.to_owned());
         for (reply, _) in self.waiting.drain(..) {
-            answer(reply, Err(reason.clone()));
+            answer(reply, Err(reason.to_owned()));
         }
         self.tell(me);
     }

@@ -273,7 +273,7 @@ impl v1::engine_server::Engine for Service {
         &self,
         request: Request<v1::KeepAdaptersRequest>,
     ) -> Result<Response<v1::KeepAdaptersResponse>, Status> {
-        self.engine()?.keep_adapters(request.into_inner().adapters.into_iter().map(wire::adapter_of));
+        self.engine()?.keep_adapters(request.into_inner().adapters.iter().map(wire::adapter_of));
         Ok(Response::new(v1::KeepAdaptersResponse {}))
     }
 

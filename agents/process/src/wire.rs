@@ -55,7 +55,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         flow: wire.flow.into(),
         class,
         messages: wire.messages.into_iter().map(message_of).collect(),
-        adapter: wire.adapter.map(adapter_of),
+        adapter: wire.adapter.as_ref().map(adapter_of),
         sampling: engine::Sampling {
             temperature: s.temperature,
             top_p: s.top_p,
@@ -102,7 +102,7 @@ pub(crate) fn adapter(path: &Path, scale: f32) -> v1::Adapter {
     v1::Adapter { path: path.as_os_str().as_bytes().to_vec(), scale }
 }
 
-pub(crate) fn adapter_of(wire: v1::Adapter) -> (PathBuf, f32) {
+pub(crate) fn adapter_of(wire: &v1::Adapter) -> (PathBuf, f32) {
     (PathBuf::from(OsStr::from_bytes(&wire.path)), wire.scale)
 }
 

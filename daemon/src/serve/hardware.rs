@@ -58,7 +58,7 @@ impl Hardware {
         let mut sights = Vec::new();
         match &known.local {
             Some(Seen { found: Ok(found), .. }) => {
-                sights.extend(found.iter().map(|found| self.sight(found, None, taken)))
+                sights.extend(found.iter().map(|found| self.sight(found, None, taken)));
             }
             // Whatever is wrong with the drivers: there is a processor.
             Some(Seen { found: Err(problem), .. }) => {
