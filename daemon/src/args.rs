@@ -184,6 +184,9 @@ pub(crate) struct Bench {
     /// An OpenAI-compatible server with the same model, measured in turn; nothing else should run meanwhile
     #[arg(long, value_name = "URL")]
     pub(crate) against: Option<String>,
+    /// Measure in turn with a daemon whose engines run inside of it: what a process for each engine costs
+    #[arg(long)]
+    pub(crate) inside: bool,
     /// Where the adapters of `adapters` lie: mirk, quux, velo and zork.gguf; the other server has them in this order
     #[arg(long, value_name = "DIR")]
     pub(crate) adapters: Option<PathBuf>,

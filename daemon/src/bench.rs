@@ -52,9 +52,13 @@ async fn measure(bench: &Bench) -> Result<Table> {
         bail!("{} is no file: name the GGUF file of a chat model", bench.model.display());
     }
     let model = std::path::absolute(&bench.model).context("failed to find the model")?;
-    let own = Contestant::Own(Box::new(Own::start(&model, bench.threads).await?));
+    let own = Contestant::Own(Box::new(Own::start(&model, bench.threads, false).await?));
+    let inside = match bench.inside {
+        true => Some(Contestant::Own(Box::new(Own::start(&model, bench.threads, true).await?))),
+        false => None,
+    };
     let peer = bench.against.as_deref().map(Peer::new).map(Contestant::Peer);
-    let mut contestants: Vec<Contestant> = [own].into_iter().chain(peer).collect();
+    let mut contestants: Vec<Contestant> = [own].into_iter().chain(inside).chain(peer).collect();
     let mut table = Table::default();
     // Another server may have run since the last bench, and must not know our prompts.
     let salt = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -97,15 +97,18 @@ impl Hub {
     pub(crate) fn share(&self, address: &Address) -> Option<f32> {
         let going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
         let going = going.get(&self.models.join(address.path()))?;
-        going.has_changed().ok().map(|_| going.borrow().share())
+        going.has_changed().ok()?;
+        let going = going.borrow();
+        going.end.is_none().then(|| going.share())
     }
 
     /// Takes part in the fetch that runs, or begins one.
     fn join(&self, address: &Address, path: &PathBuf, sha256: Option<&str>) -> Result<watch::Receiver<Going>, String> {
         let source = self.source.clone()?;
         let mut all = self.going.lock().unwrap_or_else(PoisonError::into_inner);
-        // One whose sender is gone has ended.
-        if let Some(going) = all.get(path).filter(|going| going.has_changed().is_ok()) {
+        // One whose sender is gone has ended, and so has one that says so.
+        let runs = |going: &&watch::Receiver<Going>| going.has_changed().is_ok() && going.borrow().end.is_none();
+        if let Some(going) = all.get(path).filter(runs) {
             return Ok(going.clone());
         }
         let (told, going) = watch::channel(Going::default());

@@ -177,9 +177,9 @@ impl Dice {
 
 const TASKS: usize = 200;
 /// Tasks that are followed at once.
-const AT_ONCE: usize = 48;
+const AT_ONCE: usize = 8;
 /// Events between one kill and the next, at most.
-const PATIENCE: u64 = 120;
+const PATIENCE: u64 = 80;
 
 /// Follows all that have not ended, until all have or the daemon is killed: when so many events were heard.
 async fn until_killed(daemon: Arc<Daemon>, all: Vec<Play>, patience: u64) -> (Vec<Play>, Option<Status>) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use artel_placement::{self as placement, Bytes, Decision, Device, Need, Place, Queue, Refusal, Turn};
 use artel_roles::Model;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Loader, keeper};
@@ -25,7 +25,7 @@ pub(crate) enum Message {
     /// How it stands with the model of this keeper.
     Status(Id, ActorRef<keeper::Message>, Box<Status>),
     /// A keeper has ended, its engine with it.
-    Gone(Id),
+    Gone(Id, ActorId),
     /// What a model takes, with so many lanes.
     Need { id: Id, lanes: u32, need: Box<Result<Need, String>> },
     /// What there is now.
@@ -111,9 +111,8 @@ pub(crate) struct State {
     loader: Arc<dyn Loader>,
     entries: BTreeMap<Id, Entry>,
     pending: Option<Pending>,
-    /// Whether the devices are looked at now, and whether something has changed meanwhile.
+    /// Whether the devices are looked at now.
     looking: bool,
-    again: bool,
     late: Option<AbortOnDropHandle<()>>,
     moves: VecDeque<Move>,
 }
@@ -125,7 +124,7 @@ impl Actor for Fleet {
 
     async fn pre_start(&self, _: ActorRef<Message>, loader: Arc<dyn Loader>) -> Result<State, ActorProcessingErr> {
         let (entries, moves) = (BTreeMap::new(), VecDeque::new());
-        Ok(State { loader, entries, pending: None, looking: false, again: false, late: None, moves })
+        Ok(State { loader, entries, pending: None, looking: false, late: None, moves })
     }
 
     async fn handle(
@@ -136,7 +135,7 @@ impl Actor for Fleet {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Status(id, keeper, status) => state.status(&me, &id, keeper, *status),
-            Message::Gone(id) => state.gone(&me, &id),
+            Message::Gone(id, keeper) => state.gone(&me, &id, keeper),
             Message::Need { id, lanes, need } => state.need(&me, &id, lanes, *need),
             Message::Devices(devices) => state.decide(&me, &devices),
             Message::Late => state.look(&me),
@@ -166,7 +165,11 @@ impl State {
         self.look(me);
     }
 
-    fn gone(&mut self, me: &ActorRef<Message>, id: &Id) {
+    fn gone(&mut self, me: &ActorRef<Message>, id: &Id, keeper: ActorId) {
+        // Another keeper may have its name by now.
+        if self.entries.get(id).is_none_or(|entry| entry.keeper.get_id() != keeper) {
+            return;
+        }
         self.entries.remove(id);
         self.left(id);
         if self.pending.as_ref().is_some_and(|pending| pending.model == *id) {
@@ -189,7 +192,6 @@ impl State {
     /// Looks at the devices if a model is wanted that is not there.
     fn look(&mut self, me: &ActorRef<Message>) {
         if self.looking {
-            self.again = true;
             return;
         }
         if self.pending.is_some() || !self.entries.values().any(Entry::is_wanted) {
@@ -243,7 +245,8 @@ impl State {
     /// Something is wanted that is not there, and these are the devices.
     fn decide(&mut self, me: &ActorRef<Message>, devices: &[Device]) {
         self.looking = false;
-        if std::mem::take(&mut self.again) && self.pending.is_some() {
+        // One after the other: what goes now is counted as there.
+        if self.pending.is_some() {
             return;
         }
         let loaded: Vec<placement::Loaded> = self.entries.iter().filter_map(|(id, entry)| entry.loaded(id)).collect();

@@ -194,9 +194,9 @@ impl Actor for Keeper {
         Ok(())
     }
 
-    async fn post_stop(&self, _: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
         // A fleet that is gone needs no telling.
-        let _ = state.fleet.cast(fleet::Message::Gone(state.id.clone()));
+        let _ = state.fleet.cast(fleet::Message::Gone(state.id.clone(), me.get_id()));
         Ok(())
     }
 }
@@ -347,7 +347,9 @@ impl State {
                     self.engine = Engine::Broken { reason, until: None };
                 }
             }
-            _ => self.gone(),
+            Engine::Leaving => self.gone(),
+            // It was unloaded, and is being loaded again already.
+            other => self.engine = other,
         }
         self.tell(me);
     }

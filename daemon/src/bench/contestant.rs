@@ -87,7 +87,7 @@ pub(super) enum Contestant {
 impl Contestant {
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Own(_) => "artel",
+            Self::Own(own) => own.name(),
             Self::Peer(_) => "peer",
         }
     }

@@ -28,6 +28,7 @@ pub(super) struct Own {
     dir: TempDir,
     model: PathBuf,
     threads: Option<u32>,
+    inside: bool,
     child: Child,
     daemon: Daemon,
 }
@@ -36,13 +37,21 @@ pub(super) struct Own {
 pub(super) struct Asker(Daemon);
 
 impl Own {
-    pub(super) async fn start(model: &Path, threads: Option<u32>) -> Result<Self> {
+    /// `inside`: its engines run in it, not in processes of their own.
+    pub(super) async fn start(model: &Path, threads: Option<u32>, inside: bool) -> Result<Self> {
         let dir = TempDir::new().context("failed to make a directory for the daemon")?;
         std::fs::create_dir(dir.path().join("catalog")).context("failed to make a directory for the catalog")?;
-        let settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
+        let mut settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
+        if inside {
+            settings.push_str("engines: inside\n");
+        }
         std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
         let (child, daemon) = launch(dir.path(), model).await?;
-        Ok(Self { dir, model: model.to_owned(), threads, child, daemon })
+        Ok(Self { dir, model: model.to_owned(), threads, inside, child, daemon })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        if self.inside { "inside" } else { "artel" }
     }
 
     pub(super) fn asker(&self) -> Asker {

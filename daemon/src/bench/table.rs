@@ -52,7 +52,7 @@ impl Table {
     }
 
     fn text(&self) -> String {
-        let head = ["MEASURE", "ARTEL", "LEAST", "MOST", "PEER", "LEAST", "MOST", "RATIO", "LIMIT", "SHARE"]
+        let head = ["MEASURE", "ARTEL", "LEAST", "MOST", "OTHER", "LEAST", "MOST", "RATIO", "LIMIT", "SHARE"]
             .map(str::to_owned);
         let lines: Vec<[String; 10]> = [head].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
@@ -72,7 +72,7 @@ impl Row {
         let show = |value: f64| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") };
         let cells = |who| of(who).map_or([const { String::new() }; 3], |[m, l, h]: [f64; 3]| [m, l, h].map(show));
         let [a, b, c] = cells("artel");
-        let [d, e, f] = cells("peer");
+        let [d, e, f] = cells(self.other());
         let ratio = self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
         let measure =
             if self.unit.is_empty() { self.measure.clone() } else { format!("{}, {}", self.measure, self.unit) };
@@ -87,9 +87,14 @@ impl Row {
         Some(if self.unit == "/s" { own / limit } else { limit / own })
     }
 
+    /// Whom we are compared with: another server, or else ourselves with engines inside.
+    fn other(&self) -> &'static str {
+        if self.values.contains_key("peer") { "peer" } else { "inside" }
+    }
+
     /// Ours to theirs, of the medians.
     fn ratio(&self) -> Option<f64> {
-        Some(spread(self.values.get("artel")?)[0] / spread(self.values.get("peer")?)[0])
+        Some(spread(self.values.get("artel")?)[0] / spread(self.values.get(self.other())?)[0])
     }
 
     fn json(&self) -> serde_json::Value {

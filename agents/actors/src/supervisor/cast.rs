@@ -24,6 +24,8 @@ pub(super) struct Cast {
     fleet: Option<ActorRef<fleet::Message>>,
     /// Keepers so far, for their names.
     count: u64,
+    /// Their names among the fleet's.
+    ids: HashMap<ActorId, fleet::Id>,
 }
 
 impl State {
@@ -53,7 +55,9 @@ impl State {
         self.cast.count += 1;
         let arguments =
             Arguments { id: self.id_of(model), model: model.clone(), loader: self.links.loader.clone(), fleet };
+        let id = arguments.id.clone();
         let (keeper, _) = Keeper::spawn_linked(None, Keeper, arguments, me.get_cell()).await?;
+        self.cast.ids.insert(keeper.get_id(), id);
         self.who.insert(keeper.get_id(), Who::Keeper(model.clone()));
         self.cast.keepers.push((model.clone(), keeper.clone()));
         self.prime(model, &keeper);
@@ -191,6 +195,10 @@ impl Cast {
 
     pub(super) fn forget_keeper(&mut self, model: &Arc<Model>, id: ActorId) {
         self.keepers.retain(|(known, keeper)| known != model || keeper.get_id() != id);
+        // One that panicked has told nobody that its engine is gone.
+        if let (Some(name), Some(fleet)) = (self.ids.remove(&id), &self.fleet) {
+            let _ = fleet.cast(fleet::Message::Gone(name, id));
+        }
     }
 
     pub(super) fn forget_router(&mut self) {

@@ -106,3 +106,18 @@ async fn a_model_that_keeps_failing_is_given_up_until_somebody_insists() {
     assert!(crew.load("talk").await.is_err());
     assert_eq!(script.loads.load(Ordering::SeqCst), 6, "somebody insisted");
 }
+
+#[tokio::test]
+async fn a_keeper_that_panics_gives_its_room_up() {
+    let dir = tempdir().unwrap();
+    let crew = small(dir.path()).await;
+    for name in ["one", "two"] {
+        let task = crew.submit(ask(role(&format!("of-{name}")), name)).await.unwrap();
+        assert_eq!(end(&to_the_end(&crew, task).await), ("completed", format!("<{name}>")));
+    }
+    for name in ["one", "two"] {
+        crew.panic(Who::Keeper(crew.catalog().model(name).unwrap().clone()));
+    }
+    let task = crew.submit(ask(role("of-three"), "three")).await.unwrap();
+    assert_eq!(end(&to_the_end(&crew, task).await), ("completed", "<three>".to_owned()));
+}
