@@ -1,8 +1,8 @@
 //! The command line as it is written: verbs and flags, parsed into types.
 
-mod doctor;
 mod fetch;
 mod route;
+mod setup;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 
 use crate::client::connect::Address;
 
-pub(crate) use doctor::Doctor;
 pub(crate) use fetch::Fetch;
 pub(crate) use route::{Feedback, Route};
+pub(crate) use setup::Setup;
 
 /// Where the daemon listens, and where its clients look for it.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
@@ -71,7 +71,7 @@ pub(crate) enum Verb {
     /// Fetch the files that models and adapters have on a hub (`hf:`), without a daemon
     Fetch(Fetch),
     /// Look at this machine, the settings, the models and the journal, without a daemon
-    Doctor(Doctor),
+    Doctor(Setup),
     /// Look after the journal, without a daemon
     #[command(subcommand)]
     Journal(Journal),
@@ -90,25 +90,13 @@ pub(crate) enum Verb {
 /// `artel serve`.
 #[derive(Debug, Flags)]
 pub(crate) struct Serve {
-    /// The daemon's configuration
-    #[arg(long, env = "ARTEL_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Where the journal and other state lie
-    #[arg(long, env = "ARTEL_DATA", value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
+    /// What it is set up with.
+    #[command(flatten)]
+    pub(crate) setup: Setup,
     /// Where to listen [default: 127.0.0.1:7430]
     // Without a default of clap's, so that the configuration file can give one.
     #[arg(long, env = "ARTEL_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Roles, graphs and models that lie over the shipped ones
-    #[arg(long, value_name = "DIR")]
-    pub(crate) catalog: Option<PathBuf>,
-    /// Where GGUF files lie that are not beside the YAML that names them
-    #[arg(long, env = "ARTEL_MODELS", value_name = "DIR")]
-    pub(crate) models: Option<PathBuf>,
-    /// Fetch nothing; models with `hf:` addresses must be here already
-    #[arg(long, env = "ARTEL_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) offline: bool,
 }
 
 /// `artel rpc-serve`.
@@ -142,7 +130,7 @@ pub(crate) struct Engine {
 }
 
 /// Where the daemon's state lies.
-#[derive(Debug, Flags)]
+#[derive(Debug, Clone, Flags)]
 pub(crate) struct Place {
     /// The daemon's configuration
     #[arg(long, env = "ARTEL_CONFIG", value_name = "FILE")]

@@ -10,21 +10,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::args::{self, Doctor, Global};
+use crate::args::{Global, Setup};
 use crate::client::output::Output;
 use crate::journal::exit;
 use crate::serve::config::Config;
 use findings::Findings;
 
 /// Looks and tells; exit code 1 if a daemon could not start or could not run all models.
-pub(crate) fn run(doctor: &Doctor, global: &Global) -> ExitCode {
-    exit(look(doctor, global), global)
+pub(crate) fn run(setup: &Setup, global: &Global) -> ExitCode {
+    exit(look(setup, global), global)
 }
 
-fn look(doctor: &Doctor, global: &Global) -> Result<bool> {
-    let Doctor { config, data, catalog, models, offline } = doctor;
-    let (config, data, catalog, models) = (config.clone(), data.clone(), catalog.clone(), models.clone());
-    let config = Config::of(&args::Serve { config, data, catalog, models, listen: None, offline: *offline })?;
+fn look(setup: &Setup, global: &Global) -> Result<bool> {
+    let config = Config::of(setup, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let findings = runtime.context("failed to start the runtime")?.block_on(Findings::of(&config));
     let lines = advice::lines(&findings);

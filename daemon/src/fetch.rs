@@ -24,13 +24,10 @@ pub(crate) fn run(fetch: &args::Fetch, global: &Global) -> ExitCode {
 }
 
 fn fetch_all(fetch: &args::Fetch, output: &mut Output) -> Result<bool> {
-    let args::Fetch { config, data, catalog, models, offline, names } = fetch;
-    let (config, data) = (config.clone(), data.clone());
-    let (catalog, models) = (catalog.clone(), models.clone());
-    let config = Config::of(&args::Serve { config, data, catalog, models, listen: None, offline: *offline })?;
+    let config = Config::of(&fetch.setup, None)?;
     let catalog = Catalog::load(config.catalog.as_deref())
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
-    let wanted = wanted(&catalog, names)?;
+    let wanted = wanted(&catalog, &fetch.names)?;
     if wanted.is_empty() {
         output.render(|page| {
             page.put("nothing to fetch: no model and no adapter has an `hf:` address").end();

@@ -8,6 +8,7 @@
 mod fetch;
 mod part;
 mod source;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -17,10 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use artel_roles::hub::Address;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use fetch::Fetch;
 use source::Source;
+use stop::StopOnDrop;
 
 /// Files of a hub, below a directory of models.
 pub(crate) struct Hub {
@@ -29,9 +30,8 @@ pub(crate) struct Hub {
     /// Where they come from; or what is wrong with the environment, which matters when something is fetched.
     source: Result<Arc<Source>, String>,
     going: Mutex<HashMap<PathBuf, watch::Receiver<Going>>>,
-    stop: CancellationToken,
     /// Fetches stop when there is no hub any more.
-    _stopped_at_the_end: DropGuard,
+    stop: StopOnDrop,
 }
 
 /// How far a file is.
@@ -59,9 +59,7 @@ impl Hub {
     /// Fetches into this directory, from where the environment says; offline, nothing.
     pub(crate) fn new(models: PathBuf, offline: bool) -> Self {
         let source = Source::of_environment().map(Arc::new);
-        let stop = CancellationToken::new();
-        let _stopped_at_the_end = stop.clone().drop_guard();
-        Self { models, offline, source, going: Mutex::default(), stop, _stopped_at_the_end }
+        Self { models, offline, source, going: Mutex::default(), stop: StopOnDrop::default() }
     }
 
     /// Where the file is, fetched if it must be; `sha256` is what it should have, as far as that is known. The fetch goes on if
@@ -112,7 +110,7 @@ impl Hub {
             return Ok(going.clone());
         }
         let (told, going) = watch::channel(Going::default());
-        let (stop, sha256) = (self.stop.clone(), sha256.map(str::to_owned));
+        let (stop, sha256) = (self.stop.stop(), sha256.map(str::to_owned));
         let fetch = Fetch { source, address: address.clone(), path: path.clone(), sha256, stop, told };
         // A thread of its own, which the end of the program does not wait for: what it has written is good for the next start.
         let thread = std::thread::Builder::new().name("fetch".to_owned());

@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
         Verb::Serve(serve) => serve::run(&serve, args.global.json),
         Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
         Verb::Fetch(fetch) => fetch::run(&fetch, &args.global),
-        Verb::Doctor(doctor) => doctor::run(&doctor, &args.global),
+        Verb::Doctor(setup) => doctor::run(&setup, &args.global),
         Verb::Journal(verb) => journal::run(&verb, &args.global),
         Verb::Engine(engine) => engine::run(&engine),
         Verb::RpcServe(serve) => rpc::run(&serve, args.global.json),

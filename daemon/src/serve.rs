@@ -44,7 +44,7 @@ pub(crate) fn run(args: &args::Serve, json: bool) -> ExitCode {
 }
 
 async fn serve(args: &args::Serve, json: bool) -> Result<()> {
-    let config = Config::of(args)?;
+    let config = Config::of(&args.setup, args.listen)?;
     let mut signals = Signals::listen().context("failed to listen for signals")?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(

@@ -5,7 +5,6 @@
 //! `proto/artel/v1`. Fields are added under new numbers, and neither numbers nor names are used again.
 #![forbid(unsafe_code)]
 
-/// Package `artel.v1`.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -16,26 +15,21 @@
     clippy::uninlined_format_args,
     rustdoc::all
 )]
-pub mod v1 {
-    tonic::include_proto!("artel.v1");
+mod generated {
+    pub mod v1 {
+        tonic::include_proto!("artel.v1");
+    }
+    pub mod engine {
+        pub mod v1 {
+            tonic::include_proto!("artel.engine.v1");
+        }
+    }
 }
 
 /// Package `artel.engine.v1`: between the daemon and the processes of its engines, for nobody else.
-pub mod engine {
-    #[allow(
-        missing_docs,
-        unreachable_pub,
-        unused_qualifications,
-        clippy::all,
-        clippy::needless_pass_by_value,
-        clippy::semicolon_if_nothing_returned,
-        clippy::uninlined_format_args,
-        rustdoc::all
-    )]
-    pub mod v1 {
-        tonic::include_proto!("artel.engine.v1");
-    }
-}
+pub use generated::engine;
+/// Package `artel.v1`.
+pub use generated::v1;
 
 /// The descriptors of all public protos, those they import included, as an encoded `google.protobuf.FileDescriptorSet`: what
 /// the reflection service hands out.

@@ -93,7 +93,7 @@ struct Entry {
     status: Status,
     /// With the lanes that it was reckoned for.
     need: Option<(u32, Need)>,
-    /// The lanes that it is reckoned for now.
+    /// The lanes that somebody is reckoning it for.
     reckoning: Option<u32>,
     draining: bool,
     /// How many places the keeper was told.

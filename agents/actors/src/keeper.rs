@@ -16,7 +16,6 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::fleet::{self, Id, Standing, Status};
-use crate::loader::Loaded;
 use crate::{Loader, Progress};
 
 pub use report::{EngineReport, EngineState};
@@ -70,7 +69,7 @@ pub(crate) enum Message {
     /// There is another fleet.
     Fleet(ActorRef<fleet::Message>),
     /// The load has ended.
-    Loaded(Result<Loaded, String>),
+    Loaded(Result<Handle, String>),
     /// The engine of this generation has ended.
     Ended { generation: u64, reason: String },
     /// Panic, as a fault of ours would.
@@ -279,15 +278,14 @@ impl State {
         });
     }
 
-    fn loaded(&mut self, me: &ActorRef<Message>, result: Result<Loaded, String>) {
-        let Loaded { handle, bytes } = match result {
-            Ok(loaded) => loaded,
+    fn loaded(&mut self, me: &ActorRef<Message>, result: Result<Handle, String>) {
+        let handle = match result {
+            Ok(handle) => handle,
             Err(reason) => return self.failed(me, &reason),
         };
         self.load_cost = self.last_use.elapsed();
         tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_cost, "ready");
         self.generation += 1;
-        self.bytes = bytes.unwrap_or_else(|| std::mem::take(&mut self.bytes));
         self.engine = Engine::Ready { handle: handle.clone(), since: (Instant::now(), SystemTime::now()) };
         self.follow(me, &handle);
         self.serve(me);

@@ -54,5 +54,5 @@ pub use crew::{Candidates, Crew, Error, Fork, Listening, Options, Submission, Ta
 pub use feed::{Live, Stage, Watch};
 pub use fleet::Move;
 pub use keeper::{EngineReport, EngineState};
-pub use loader::{Loaded, Loader, Progress, nothing};
+pub use loader::{Loader, Progress, nothing};
 pub use supervisor::MAX_REVIVALS;

@@ -10,27 +10,12 @@ use async_trait::async_trait;
 /// Takes the share of a model that is loaded, from 0 to 1.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 
-/// A model that was loaded.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Its engine.
-    pub handle: Handle,
-    /// What it takes, by device, as far as it is known; what was planned, where it is not.
-    pub bytes: Option<Bytes>,
-}
-
-impl From<Handle> for Loaded {
-    fn from(handle: Handle) -> Self {
-        Self { handle, bytes: None }
-    }
-}
-
 /// Loads models into engines, and knows what they take and what there is; the daemon does it with llama.cpp, tests with a
 /// script.
 #[async_trait]
 pub trait Loader: Send + Sync + 'static {
     /// Loads the model onto these devices; the error says what is wrong and what to do.
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String>;
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String>;
 
     /// What the model takes with so many lanes. The error says why nobody can know.
     async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {

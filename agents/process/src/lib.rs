@@ -21,7 +21,7 @@ mod start;
 mod turns;
 mod wire;
 
-pub use log::{Lines, TARGET as LOG};
+pub use log::TARGET as LOG;
 pub use server::{Loading, Serving, serve};
 pub use start::{Program, Started, start};
 pub use turns::Counter;

@@ -15,16 +15,16 @@ const LENGTH: u64 = 4096;
 
 /// The lines that were no log, the first ones since the last line that was.
 #[derive(Debug, Clone, Default)]
-pub struct Lines(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Lines(Arc<Mutex<VecDeque<String>>>);
 
 impl Lines {
     /// The words that were said last.
-    pub fn last(&self) -> Vec<String> {
+    pub(crate) fn last(&self) -> Vec<String> {
         self.0.lock().map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Reads to the end; `model` says whose words these are.
-    pub async fn read(self, model: String, from: impl AsyncRead + Unpin) {
+    pub(crate) async fn read(self, model: String, from: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(from);
         let mut line = Vec::new();
         loop {

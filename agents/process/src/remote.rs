@@ -114,9 +114,11 @@ impl Engine for Remote {
         let request = v1::ChooseRequest { request: Some(wire::request(request)), labels };
         match client.choose(request).await.map(tonic::Response::into_inner) {
             Ok(v1::ChooseResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
-            Ok(v1::ChooseResponse { scores, usage, timings, .. }) => {
-                Ok(Choice { scores, usage: wire::usage_of(usage), timings: wire::timings_of(timings) })
-            }
+            Ok(v1::ChooseResponse { scores, usage, timings, .. }) => Ok(Choice {
+                scores,
+                usage: wire::usage_of(usage.unwrap_or_default()),
+                timings: wire::timings_of(timings),
+            }),
             Err(status) => Err(asked.lost(&status).await),
         }
     }

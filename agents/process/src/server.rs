@@ -308,19 +308,8 @@ impl v1::engine_server::Engine for Service {
 
 /// Dropping it drops the engine's stream, which ends the sequence.
 fn chunks(stream: engine::Stream) -> impl Stream<Item = Result<v1::Chunk, Status>> + Send {
-    let (sender, answers) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let mut stream = stream;
-        loop {
-            let chunk = tokio::select! {
-                chunk = stream.recv() => chunk,
-                () = sender.closed() => return,
-            };
-            let Some(chunk) = chunk.and_then(wire::chunk) else { return };
-            if sender.send(Ok(chunk)).await.is_err() {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(answers)
+    futures::stream::unfold(stream, |mut stream| async move {
+        let chunk = wire::chunk(stream.recv().await?)?;
+        Some((Ok(chunk), stream))
+    })
 }

@@ -10,21 +10,55 @@ use artel_engine as engine;
 use artel_engine::backend::Limits;
 use artel_proto::engine::v1;
 
+/// Values that have the same fields on both sides.
+macro_rules! mirrored {
+    ($out:ident, $back:ident, $ours:path, $wire:path { $($field:ident),+ $(,)? }) => {
+        pub(crate) fn $out(value: $ours) -> $wire {
+            $wire { $($field: value.$field),+ }
+        }
+
+        pub(crate) fn $back(value: $wire) -> $ours {
+            $ours { $($field: value.$field),+ }
+        }
+    };
+}
+
+mirrored!(usage, usage_of, engine::Usage, v1::Usage { prompt, computed, output, forced, drafted, accepted });
+mirrored!(limits, limits_of, Limits, v1::Limits { context, sequences, batch, grain, rewinds, shifts });
+mirrored!(memory, memory_of, crate::Memory, v1::Memory { device, weights, cache, compute });
+mirrored!(
+    stats,
+    stats_of,
+    engine::Stats,
+    v1::Stats {
+        busy,
+        queued,
+        steps,
+        prompt,
+        shared,
+        prefix_bytes,
+        output,
+        drafted,
+        accepted,
+        finished,
+        cancelled,
+        failed
+    }
+);
+mirrored!(
+    sampling,
+    sampling_of,
+    engine::Sampling,
+    v1::Sampling { temperature, top_p, top_k, min_p, repeat_penalty, seed }
+);
+
 pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
-    let s = request.sampling;
     v1::GenerateRequest {
         flow: request.flow.to_string(),
         class: class(request.class).into(),
         messages: request.messages.into_iter().map(message).collect(),
         adapter: request.adapter.as_ref().map(|(path, scale)| adapter(path, *scale)),
-        sampling: Some(v1::Sampling {
-            temperature: s.temperature,
-            top_p: s.top_p,
-            top_k: s.top_k,
-            min_p: s.min_p,
-            repeat_penalty: s.repeat_penalty,
-            seed: s.seed,
-        }),
+        sampling: Some(sampling(request.sampling)),
         max_tokens: request.max_tokens,
         stop: request.stop,
         schema: request.schema.map(|schema| schema.to_string()),
@@ -38,7 +72,6 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
 }
 
 pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, engine::Error> {
-    let s = wire.sampling.unwrap_or_default();
     let overflow = match wire.overflow() {
         v1::Overflow::Reject => engine::Overflow::Reject,
         v1::Overflow::Truncate => engine::Overflow::Truncate,
@@ -56,14 +89,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         class,
         messages: wire.messages.into_iter().map(message_of).collect(),
         adapter: wire.adapter.as_ref().map(adapter_of),
-        sampling: engine::Sampling {
-            temperature: s.temperature,
-            top_p: s.top_p,
-            top_k: s.top_k,
-            min_p: s.min_p,
-            repeat_penalty: s.repeat_penalty,
-            seed: s.seed,
-        },
+        sampling: sampling_of(wire.sampling.unwrap_or_default()),
         max_tokens: wire.max_tokens,
         stop: wire.stop,
         schema: schema.map_err(|e| engine::Error::Bad(format!("the schema is not JSON: {e}")))?,
@@ -143,30 +169,7 @@ fn finish_of(wire: &v1::Finish) -> engine::Finish {
         v1::Reason::Stop => engine::Reason::Stop,
         v1::Reason::Length => engine::Reason::Length,
     };
-    engine::Finish { reason, usage: usage_of(wire.usage), timings: timings_of(wire.timings) }
-}
-
-pub(crate) fn usage(u: engine::Usage) -> v1::Usage {
-    v1::Usage {
-        prompt: u.prompt,
-        computed: u.computed,
-        output: u.output,
-        forced: u.forced,
-        drafted: u.drafted,
-        accepted: u.accepted,
-    }
-}
-
-pub(crate) fn usage_of(wire: Option<v1::Usage>) -> engine::Usage {
-    let u = wire.unwrap_or_default();
-    engine::Usage {
-        prompt: u.prompt,
-        computed: u.computed,
-        output: u.output,
-        forced: u.forced,
-        drafted: u.drafted,
-        accepted: u.accepted,
-    }
+    engine::Finish { reason, usage: usage_of(wire.usage.unwrap_or_default()), timings: timings_of(wire.timings) }
 }
 
 pub(crate) fn timings(t: engine::Timings) -> v1::Timings {
@@ -205,68 +208,4 @@ pub(crate) fn error_of(wire: v1::Error) -> engine::Error {
         Some(v1::error::Error::Gone(what)) => engine::Error::Gone(what),
         None => engine::Error::Model("its process sent an error without a word".to_owned()),
     }
-}
-
-pub(crate) fn limits(l: Limits) -> v1::Limits {
-    v1::Limits {
-        context: l.context,
-        sequences: l.sequences,
-        batch: l.batch,
-        grain: l.grain,
-        rewinds: l.rewinds,
-        shifts: l.shifts,
-    }
-}
-
-pub(crate) fn limits_of(l: v1::Limits) -> Limits {
-    Limits {
-        context: l.context,
-        sequences: l.sequences,
-        batch: l.batch,
-        grain: l.grain,
-        rewinds: l.rewinds,
-        shifts: l.shifts,
-    }
-}
-
-pub(crate) fn stats(s: engine::Stats) -> v1::Stats {
-    v1::Stats {
-        busy: s.busy,
-        queued: s.queued,
-        steps: s.steps,
-        prompt: s.prompt,
-        shared: s.shared,
-        prefix_bytes: s.prefix_bytes,
-        output: s.output,
-        drafted: s.drafted,
-        accepted: s.accepted,
-        finished: s.finished,
-        cancelled: s.cancelled,
-        failed: s.failed,
-    }
-}
-
-pub(crate) fn stats_of(s: v1::Stats) -> engine::Stats {
-    engine::Stats {
-        busy: s.busy,
-        queued: s.queued,
-        steps: s.steps,
-        prompt: s.prompt,
-        shared: s.shared,
-        prefix_bytes: s.prefix_bytes,
-        output: s.output,
-        drafted: s.drafted,
-        accepted: s.accepted,
-        finished: s.finished,
-        cancelled: s.cancelled,
-        failed: s.failed,
-    }
-}
-
-pub(crate) fn memory(m: crate::Memory) -> v1::Memory {
-    v1::Memory { device: m.device, weights: m.weights, cache: m.cache, compute: m.compute }
-}
-
-pub(crate) fn memory_of(m: v1::Memory) -> crate::Memory {
-    crate::Memory { device: m.device, weights: m.weights, cache: m.cache, compute: m.compute }
 }

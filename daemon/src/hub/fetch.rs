@@ -3,24 +3,23 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use artel_placement::bytes;
 use artel_roles::hub::Address;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::Going;
 use super::part::Part;
 use super::source::{Answer, Fault, Source};
+use super::stop::Stop;
 use crate::disk;
 
 /// Attempts in a row that bring nothing.
 const TRIES: u32 = 6;
 /// The longest pause between them.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often somebody who is waited for is looked at.
+/// How often it is tried whether another process, which fetches the same file, has ended.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the log hears of it.
 const TELL: Duration = Duration::from_secs(10);
@@ -37,7 +36,7 @@ pub(super) struct Fetch {
     pub(super) path: PathBuf,
     /// What the YAML says of it.
     pub(super) sha256: Option<String>,
-    pub(super) stop: CancellationToken,
+    pub(super) stop: Stop,
     /// Who waits hears how far it is.
     pub(super) told: watch::Sender<Going>,
 }
@@ -55,11 +54,7 @@ impl Fetch {
     }
 
     fn fetch(&self) -> Result<(), String> {
-        let wait = || {
-            thread::sleep(LOOK);
-            self.go_on()
-        };
-        let Some(mut part) = Part::take(&self.path, wait)? else { return Ok(()) };
+        let Some(mut part) = Part::take(&self.path, || self.wait(LOOK))? else { return Ok(()) };
         let mut tries = 0;
         loop {
             let before = part.len();
@@ -82,16 +77,12 @@ impl Fetch {
 
     fn rest(&self, reason: &str, pause: Duration) -> Result<(), String> {
         tracing::warn!(file = %self.address, reason, ?pause, "the fetch was interrupted, and goes on after a pause");
-        let until = Instant::now() + pause;
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            thread::sleep(left.min(LOOK));
-            self.go_on()?;
-        }
-        self.go_on()
+        self.wait(pause)
     }
 
-    fn go_on(&self) -> Result<(), String> {
-        match self.stop.is_cancelled() {
+    /// Goes on after so long, or ends with the program.
+    fn wait(&self, pause: Duration) -> Result<(), String> {
+        match self.stop.wait(pause) {
             true => Err(format!(
                 "{}: the fetch was stopped; it goes on where it was when it is next asked for",
                 self.address
@@ -142,7 +133,7 @@ impl Fetch {
         let mut buffer = vec![0; CHUNK];
         let (began, mut last) = ((Instant::now(), part.len()), Instant::now());
         loop {
-            self.go_on().map_err(Fault::Lasting)?;
+            self.wait(Duration::ZERO).map_err(Fault::Lasting)?;
             self.told.send_modify(|going| (going.done, going.size) = (part.len(), size));
             let broken = |what: String| Fault::Passing(format!("the connection broke after {what}"), None);
             match body.read(&mut buffer) {

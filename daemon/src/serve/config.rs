@@ -54,20 +54,19 @@ pub(crate) struct Config {
 impl Config {
     /// What a daemon would run with that is started with these flags alone.
     pub(crate) fn at(place: &args::Place) -> Result<Self> {
-        let args::Place { config, data } = place;
-        let (config, data) = (config.clone(), data.clone());
-        Self::of(&args::Serve { config, data, listen: None, catalog: None, models: None, offline: false })
+        let args::Place { config, data } = place.clone();
+        Self::of(&args::Setup { config, data, ..args::Setup::default() }, None)
     }
 
     /// What a daemon would run with that is started with these flags.
-    pub(crate) fn of(args: &args::Serve) -> Result<Self> {
+    pub(crate) fn of(args: &args::Setup, listen: Option<SocketAddr>) -> Result<Self> {
         let settings = match &args.config {
             Some(path) => {
                 Settings::load(path).map_err(|problems| anyhow!("the settings are not valid:\n{problems}"))?
             }
             None => Settings::default(),
         };
-        let listen = args.listen.or(settings.listen);
+        let listen = listen.or(settings.listen);
         let listen = listen.map_or_else(|| args::DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
         let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
         let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));

@@ -5,7 +5,7 @@ mod visible;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use artel_actors::{Loaded, Loader, Progress};
+use artel_actors::{Loader, Progress};
 use artel_engine::{Handle, Turn};
 use artel_llama::gguf;
 use artel_placement::{self as placement, Bytes, Device, Devices, Layer, Need, Place};
@@ -170,7 +170,7 @@ impl LlamaLoader {
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, place).map_err(wrap)?;
@@ -181,7 +181,7 @@ impl Loader for LlamaLoader {
                 if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
                     self.measured.put(shape, compute);
                 }
-                Ok(Loaded::from(handle))
+                Ok(handle)
             }
             Err(reason) => {
                 if remote {

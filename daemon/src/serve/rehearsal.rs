@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_actors::{Loaded, Loader, Progress};
+use artel_actors::{Loader, Progress};
 use artel_engine::backend::Limits;
 use artel_engine::scripted::Scripted;
 use artel_engine::{Handle, Options};
@@ -70,7 +70,7 @@ impl Script {
 
 #[async_trait]
 impl Loader for ScriptLoader {
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
         if !is_script(model) {
             return self.others.load(model, place, progress).await;
         }
@@ -86,7 +86,7 @@ impl Loader for ScriptLoader {
         };
         let load = move || Ok(Scripted::new(limits, move |prompt| script.reply(prompt)));
         let handle = Handle::spawn(model.name.as_str(), Options::default(), load).await;
-        handle.map(Loaded::from).map_err(|e| e.to_string())
+        handle.map_err(|e| e.to_string())
     }
 
     async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {

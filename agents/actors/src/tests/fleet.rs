@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use artel_engine::Handle;
 use artel_journal::Journal;
 use artel_placement::{Bytes, Device, Kind, Need, Place};
 use artel_roles::Model;
@@ -11,14 +12,14 @@ use tempfile::tempdir;
 
 use super::stage::{Script, ask, crew_with, end, parse, role, to_the_end};
 use crate::supervisor::Who;
-use crate::{Crew, EngineState, Loaded, Loader, Options, Progress, nothing};
+use crate::{Crew, EngineState, Loader, Options, Progress, nothing};
 
 /// Every model takes ten bytes, and there are 25.
 struct Small(Script);
 
 #[async_trait]
 impl Loader for Small {
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Loaded, String> {
+    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
         self.0.load(model, place, progress).await
     }
 

@@ -109,7 +109,7 @@ async fn a_loader_that_panics_is_a_model_that_is_not_there() {
             _: &artel_roles::Model,
             _: &artel_placement::Place,
             _: crate::Progress,
-        ) -> Result<crate::Loaded, String> {
+        ) -> Result<artel_engine::Handle, String> {
             panic!("as the test asked")
         }
     }

@@ -15,7 +15,7 @@ use artel_task::event::Class;
 use artel_task::{Event, Kind, Phase, Seq, TaskId};
 use async_trait::async_trait;
 
-use crate::{Crew, Live, Loaded, Loader, Options, Progress, Submission, Target};
+use crate::{Crew, Live, Loader, Options, Progress, Submission, Target};
 
 /// A crew with a writer, a critic who sends the first answer back, and a router.
 pub(super) const CATALOG: &str = "
@@ -127,7 +127,7 @@ fn reply(prompt: &str) -> String {
 
 #[async_trait]
 impl Loader for Script {
-    async fn load(&self, model: &Model, _: &Place, _: Progress) -> Result<Loaded, String> {
+    async fn load(&self, model: &Model, _: &Place, _: Progress) -> Result<Handle, String> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         if let Some(reason) = &self.broken {
             return Err(reason.clone());
@@ -146,7 +146,7 @@ impl Loader for Script {
             Ok(scripted)
         };
         let handle = Handle::spawn(model.name.as_str(), EngineOptions::default(), load).await;
-        handle.map(Loaded::from).map_err(|e| e.to_string())
+        handle.map_err(|e| e.to_string())
     }
 }
 

@@ -1,12 +1,12 @@
-//! `artel doctor`.
+//! What a daemon is set up with: the same flags wherever a verb does what a daemon would.
 
 use std::path::PathBuf;
 
 use clap::Args as Flags;
 
-/// `artel doctor`: what `artel serve` takes, as far as something can be looked at.
-#[derive(Debug, Flags)]
-pub(crate) struct Doctor {
+/// What a daemon is set up with.
+#[derive(Debug, Clone, Default, Flags)]
+pub(crate) struct Setup {
     /// The daemon's configuration
     #[arg(long, env = "ARTEL_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -16,10 +16,10 @@ pub(crate) struct Doctor {
     /// Roles, graphs and models that lie over the shipped ones
     #[arg(long, value_name = "DIR")]
     pub(crate) catalog: Option<PathBuf>,
-    /// Where GGUF files lie that are not beside the YAML that names them
+    /// Where GGUF files lie that are not beside the YAML that names them; what is fetched goes to `hf` below it
     #[arg(long, env = "ARTEL_MODELS", value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
-    /// As a daemon that fetches nothing
+    /// Fetch nothing; models with `hf:` addresses must be here already
     #[arg(long, env = "ARTEL_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) offline: bool,
 }
