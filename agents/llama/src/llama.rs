@@ -13,14 +13,21 @@ use crate::Kind;
 use crate::constraint::{Constraint, Grammars};
 use crate::gguf;
 use crate::raw::log::{self, Buffer, What};
-use crate::raw::{Adapter, Chain, Context, Loading, Model, Shape, Spread, device};
+use crate::raw::{Adapter, Attention, Chain, Context, Loading, Model, Shape, Spread, device};
 use crate::text::Vocabulary;
 
-/// Tokens in a batch on the CPU: as fast per token as any, and small enough that whoever comes is seen soon.
-const BATCH: u32 = 2 * GRAIN + 16;
-/// ggml's attention on the CPU takes the queries of a sequence 64 at a time, in a way that is several times faster than one
-/// by one once a prompt is long; a batch has room for two of these and for those who decode.
-const GRAIN: u32 = 64;
+/// Tokens in a batch on the CPU: as fast per token as any, and small enough that whoever comes is seen soon. There is room
+/// for two grains of fused attention and for those who decode.
+const BATCH: u32 = 2 * FUSED_GRAIN + 16;
+/// ggml's fused attention on the CPU takes the queries of a sequence 64 at a time, in a way that is several times faster than
+/// one by one once a prompt is long.
+const FUSED_GRAIN: u32 = 64;
+/// Attention as products of matrices takes any number of queries at about the same speed, which is that of fused attention with
+/// 64; multiples of the tiles of ggml's kernels waste nothing.
+const GRAIN: u32 = 16;
+/// Up to so many tokens of context attention is computed as products of matrices on the CPU; the products of longer ones would
+/// take more memory than they are worth.
+const MATRICES: u32 = 8192;
 /// Tokens in a batch where a GPU computes, which wants more at once.
 const GPU_BATCH: u32 = 512;
 /// Texts that are embedded in one batch, as far as their tokens fit into one.
@@ -165,6 +172,13 @@ fn computes_on_cpu(devices: Option<&[String]>) -> bool {
     }
 }
 
+/// How a chat model computes attention: on the CPU in the way that is fast for few tokens of a prompt at a time too, which
+/// quantized values cannot be read in.
+fn attention(on_cpu: bool, context: u32, cache: Cache) -> Attention {
+    let whole = matches!(cache.values, CacheType::F32 | CacheType::F16 | CacheType::Bf16);
+    if on_cpu && whole && context <= MATRICES { Attention::Matrices } else { Attention::Fused }
+}
+
 /// Buffers as llama.cpp told of them, by device. Of a kind of buffer that is told twice, as that for computing is when it
 /// grows, the last one counts.
 fn memory(buffers: Vec<Buffer>) -> Vec<Memory> {
@@ -252,7 +266,8 @@ impl Llama {
         let chat = if on_cpu { BATCH } else { GPU_BATCH };
         let (sequences, batch) = if options.embedding { (TEXTS, context) } else { (options.sequences, chat) };
         let Options { threads, embedding, cache, .. } = options;
-        let shape = Shape { context, sequences, batch, threads, embedding, cache };
+        let attention = attention(on_cpu && !embedding, context, cache);
+        let shape = Shape { context, sequences, batch, threads, embedding, cache, attention };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
         let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
         let text = Arc::new(Vocabulary::new(model.clone(), options.template));
@@ -260,7 +275,7 @@ impl Llama {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => gguf::sample(&options.path)?.to_vec(),
         };
-        let form = format!("{STATE_FORM}, {cache:?}");
+        let form = format!("{STATE_FORM}, {cache:?}, {attention:?}");
         let fingerprint = fingerprint(&[form.as_bytes(), &content]);
         let (lanes, seed) = (vec![Some(Place { context: base, fingerprint })], std::process::id());
         let (architecture, memory) = (header.architecture, memory(log::buffers()));
@@ -336,7 +351,11 @@ impl Backend for Llama {
             context: context.room(),
             sequences: self.shape.sequences,
             batch: self.shape.batch,
-            grain: if self.on_cpu { GRAIN } else { 1 },
+            grain: match (self.on_cpu, self.shape.attention) {
+                (false, _) => 1,
+                (true, Attention::Fused) => FUSED_GRAIN,
+                (true, Attention::Matrices) => GRAIN,
+            },
             rewinds: !self.model.is_recurrent(),
             shifts: !self.model.is_recurrent() && context.shifts(),
         }

@@ -214,6 +214,16 @@ pub(crate) struct Shape {
     pub(crate) threads: u32,
     pub(crate) embedding: bool,
     pub(crate) cache: crate::Cache,
+    pub(crate) attention: Attention,
+}
+
+/// How attention is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// In one piece (flash attention) where the device can.
+    Fused,
+    /// As products of matrices.
+    Matrices,
 }
 
 /// A LoRA adapter of a model.
@@ -264,6 +274,10 @@ impl Context {
             params.embeddings = shape.embedding;
             params.kv_unified = shape.embedding;
             (params.type_k, params.type_v) = (shape.cache.keys.raw(), shape.cache.values.raw());
+            params.flash_attn_type = match shape.attention {
+                Attention::Fused => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+                Attention::Matrices => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            };
             params.no_perf = true;
             NonNull::new(sys::llama_init_from_model(model.0.as_ptr(), params))?
         };
