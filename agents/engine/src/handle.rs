@@ -2,106 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::backend::{Backend, Embedded, Limits};
-use crate::draft::Drafts;
+use crate::counters::Stats;
+use crate::engine::Engine;
 use crate::local::Local;
+use crate::options::Options;
 use crate::request::{Choice, Error, Request};
-use crate::shelf;
-use crate::stream::{Expectation, Stream};
-use crate::turn::Turn;
-
-/// How an engine behaves.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Sequences that may wait for a slot.
-    pub queue: usize,
-    /// The gap between tokens to aim at while prompts are computed beside running streams.
-    pub gap: Duration,
-    /// Set for an engine that computes on the same cores as others do.
-    pub turn: Option<Turn>,
-    /// Bytes of host memory for beginnings of prompts; 0 keeps none.
-    pub prefixes: usize,
-    /// Where these are kept on disk too, for the next start.
-    pub shelf: Option<shelf::Options>,
-    /// When tokens are computed because they are likely to come next.
-    pub drafts: Drafts,
-}
-
-impl Default for Options {
-    /// A queue far above what a person starts by hand; a gap at which text still seems to flow; a gibibyte, which is some
-    /// seventy prompts of a small model or seven of a large one.
-    fn default() -> Self {
-        let gap = Duration::from_millis(150);
-        Self { queue: 1024, gap, turn: None, prefixes: 1 << 30, shelf: None, drafts: Drafts::default() }
-    }
-}
-
-/// What an engine has done so far and does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stats {
-    /// Sequences in slots.
-    pub busy: u64,
-    /// Sequences that wait for a slot.
-    pub queued: u64,
-    /// Batches computed.
-    pub steps: u64,
-    /// Prompt tokens computed.
-    pub prompt: u64,
-    /// Prompt tokens that were found instead of computed.
-    pub shared: u64,
-    /// Bytes of host memory that kept beginnings of prompts take.
-    pub prefix_bytes: u64,
-    /// Tokens generated.
-    pub output: u64,
-    /// Tokens computed because they were likely to come next.
-    pub drafted: u64,
-    /// Of these, the ones that came.
-    pub accepted: u64,
-    /// Sequences that ended well.
-    pub finished: u64,
-    /// Sequences whose reader went away.
-    pub cancelled: u64,
-    /// Sequences that failed.
-    pub failed: u64,
-}
-
-/// An engine, wherever it runs: on a thread of this process, or in a process of its own.
-#[async_trait]
-pub trait Engine: Send + Sync + 'static {
-    /// What the model holds.
-    fn limits(&self) -> Limits;
-    /// What it has done and does, as far as is known without asking.
-    fn stats(&self) -> Stats;
-    /// What it has done and does, asked now.
-    async fn ask_stats(&self) -> Stats {
-        self.stats()
-    }
-    /// The id of its process, if it has one of its own.
-    fn process(&self) -> Option<u32> {
-        None
-    }
-    /// Why it has ended, once it has. Nobody keeps the engine alive by watching this.
-    fn end(&self) -> watch::Receiver<Option<String>>;
-    /// See [`Handle::generate`].
-    async fn generate(&self, request: Request) -> Result<Stream, Error>;
-    /// See [`Handle::choose`].
-    async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error>;
-    /// See [`Handle::prime`].
-    async fn prime(&self, request: Request) -> Result<(), Error>;
-    /// See [`Handle::embed`].
-    async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error>;
-    /// See [`Handle::expect`].
-    fn expect(&self, flows: Vec<Arc<str>>) -> Expectation;
-    /// See [`Handle::keep_adapters`].
-    fn keep_adapters(&self, adapters: Vec<(PathBuf, f32)>);
-    /// Asks it to end.
-    fn close(&self);
-}
+use crate::stream::{Expectation, Stream, reason};
 
 /// An engine. Clones are the same engine; it ends when the last one is dropped.
 #[derive(Clone)]
@@ -198,10 +106,4 @@ impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle").field("limits", &self.limits()).finish_non_exhaustive()
     }
-}
-
-/// Waits for an engine's end.
-pub(crate) async fn reason(end: &mut watch::Receiver<Option<String>>) -> String {
-    let reason = end.wait_for(Option::is_some).await;
-    reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "it is gone without a word".to_owned())
 }

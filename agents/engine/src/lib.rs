@@ -11,16 +11,19 @@
 
 pub mod backend;
 mod choice;
+mod command;
+mod counters;
 mod draft;
+mod engine;
 mod expected;
 mod handle;
 mod lanes;
 mod local;
+mod options;
 mod prefix;
 pub mod request;
 pub mod schedule;
 pub mod scripted;
-
 mod seats;
 mod sequence;
 pub mod shelf;
@@ -30,8 +33,11 @@ mod waiting;
 mod worker;
 
 pub use backend::{Backend, Embedded, Lane, Prompt, Text, Token};
+pub use counters::Stats;
 pub use draft::Drafts;
-pub use handle::{Engine, Handle, Options, Stats};
+pub use engine::Engine;
+pub use handle::Handle;
+pub use options::Options;
 pub use request::{
     Choice, Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage,
 };

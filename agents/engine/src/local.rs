@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -11,13 +11,16 @@ use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{Backend, Embedded, Limits, Prompt, Text};
 use crate::choice::Choosing;
+use crate::command::Command;
+use crate::counters::{Counters, Stats};
+use crate::engine::Engine;
 use crate::expected::Expected;
-use crate::handle::{Engine, Options, Stats, reason};
+use crate::options::Options;
 use crate::prefix::SHORTEST;
 use crate::request::{Choice, Chunk, Class, Error, Message, Overflow, Request, Speaker, Timings, Usage};
 use crate::sequence::{Job, Reader};
-use crate::stream::{Expectation, Near, Stream};
-use crate::worker::{Command, Worker};
+use crate::stream::{Expectation, Near, Stream, reason};
+use crate::worker::Worker;
 
 /// Chunks that a stream holds for a slow reader: a few seconds of text, after which the sequence rests.
 const STREAM: usize = 64;
@@ -28,24 +31,6 @@ const AT_ONCE: usize = 512;
 const MAX_LABELS: usize = 4096;
 /// What stands for the part of a message that was left out.
 const CUT: &str = "\n[...]\n";
-
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) busy: AtomicU64,
-    pub(crate) queued: AtomicU64,
-    /// Texts to embed that wait or are embedded.
-    pub(crate) embeds: AtomicU64,
-    pub(crate) steps: AtomicU64,
-    pub(crate) prompt: AtomicU64,
-    pub(crate) shared: AtomicU64,
-    pub(crate) prefix_bytes: AtomicU64,
-    pub(crate) output: AtomicU64,
-    pub(crate) drafted: AtomicU64,
-    pub(crate) accepted: AtomicU64,
-    pub(crate) finished: AtomicU64,
-    pub(crate) cancelled: AtomicU64,
-    pub(crate) failed: AtomicU64,
-}
 
 /// What others hold of an engine's thread, which ends when the last clone is dropped.
 #[derive(Clone)]
@@ -198,22 +183,7 @@ impl Engine for Local {
     }
 
     fn stats(&self) -> Stats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let c = &self.counters;
-        Stats {
-            busy: get(&c.busy),
-            queued: get(&c.queued) + get(&c.embeds),
-            steps: get(&c.steps),
-            prompt: get(&c.prompt),
-            shared: get(&c.shared),
-            prefix_bytes: get(&c.prefix_bytes),
-            output: get(&c.output),
-            drafted: get(&c.drafted),
-            accepted: get(&c.accepted),
-            finished: get(&c.finished),
-            cancelled: get(&c.cancelled),
-            failed: get(&c.failed),
-        }
+        self.counters.stats()
     }
 
     fn end(&self) -> watch::Receiver<Option<String>> {

@@ -7,9 +7,8 @@ use std::sync::{Arc, mpsc};
 use tokio::sync::{mpsc as channel, watch};
 use tokio_stream::StreamExt as _;
 
-use crate::handle::reason;
+use crate::command::Command;
 use crate::request::{Chunk, Error};
-use crate::worker::Command;
 
 /// Flows that will soon need the beginnings of their prompts; dropping it says that they no longer do.
 pub struct Expectation(Option<Box<dyn FnOnce() + Send + Sync>>);
@@ -110,4 +109,10 @@ impl Drop for Near {
 
 fn is_last(chunk: &Chunk) -> bool {
     matches!(chunk, Chunk::Finished(_) | Chunk::Failed(_))
+}
+
+/// Waits for an engine's end.
+pub(crate) async fn reason(end: &mut watch::Receiver<Option<String>>) -> String {
+    let reason = end.wait_for(Option::is_some).await;
+    reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "it is gone without a word".to_owned())
 }

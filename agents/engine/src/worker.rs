@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 
-use tokio::sync::oneshot;
-
-use crate::backend::{Backend, Embedded, Lane, Limits, Slot, Text, Token};
+use crate::backend::{Backend, Lane, Limits, Slot, Text, Token};
+use crate::command::Command;
+use crate::counters::Counters;
 use crate::draft::Record;
 use crate::expected::Expected;
-use crate::handle::Options;
-use crate::lanes::{self, Lanes, MAX_LANES};
-use crate::local::Counters;
+use crate::lanes::{Lanes, MAX_LANES};
+use crate::options::Options;
 use crate::prefix::Prefixes;
 use crate::request::{Class, Error, Reason};
 use crate::schedule::{self, Waiting};
@@ -23,18 +22,6 @@ use crate::turn::Turn;
 use crate::waiting::{Waiter, Who, urgency};
 
 mod compute;
-
-/// What other threads ask of the worker.
-pub(crate) enum Command {
-    Generate(Box<Job>),
-    /// Only these adapters are to stay loaded.
-    Adapters(Vec<lanes::Key>),
-    Embed(Vec<String>, oneshot::Sender<Result<Embedded, String>>),
-    /// A stream was drained or dropped: look again.
-    Wake,
-    /// End; all sequences fail.
-    Close,
-}
 
 pub(crate) struct Worker<B: Backend> {
     backend: B,
