@@ -19,7 +19,7 @@ use crate::Loader;
 use crate::cache::Earlier;
 use crate::feed::{Feed, Live, Stage};
 use crate::keeper;
-use crate::line::Line;
+use crate::line::{Line, Place};
 use crate::report::{Report, failure};
 
 pub(crate) use work::{described, lane, opening};
@@ -53,6 +53,8 @@ pub(crate) struct Job {
     /// Where earlier answers are, if one of them will do.
     pub(crate) cache: Option<Earlier>,
     pub(crate) class: Class,
+    /// Steps that its task must do after this one.
+    pub(crate) left: u32,
     /// The roles that may work next: what they begin with is worth keeping.
     pub(crate) next: Vec<RoleName>,
     /// Who fetches adapters.
@@ -66,28 +68,26 @@ pub(crate) struct Job {
 
 /// The places of a role.
 pub(crate) struct Places {
-    /// Steps that run at once.
-    running: Arc<Semaphore>,
+    /// Places of steps that run at once.
+    line: Line,
     /// Steps that run or wait.
     admitted: Arc<Semaphore>,
-    line: Line,
     limits: (u32, u32),
 }
 
 impl Places {
     fn of(role: &Role) -> Self {
         let (concurrency, queue) = (role.limits.concurrency, role.limits.queue);
-        let running = Arc::new(Semaphore::new(concurrency as usize));
         let admitted = Arc::new(Semaphore::new(concurrency as usize + queue as usize));
-        Self { running, admitted, line: Line::new(), limits: (concurrency, queue) }
+        Self { line: Line::new(concurrency), admitted, limits: (concurrency, queue) }
     }
 
     fn admit(&self, job: Job, keeper: ActorRef<keeper::Message>) {
         match self.admitted.clone().try_acquire_owned() {
             Ok(admitted) => {
-                let (running, line) = (self.running.clone(), self.line.clone());
+                let line = self.line.clone();
                 tokio::spawn(async move {
-                    perform(job, keeper, running, line).await;
+                    perform(job, keeper, line).await;
                     drop(admitted);
                 });
             }
@@ -127,14 +127,14 @@ impl Actor for Expert {
     }
 }
 
-async fn perform(job: Job, keeper: ActorRef<keeper::Message>, running: Arc<Semaphore>, line: Line) {
+async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line) {
     let (cancel, timeout) = (job.cancel.clone(), job.timeout);
     let work = async {
         let words = job.words()?;
         if let Some(earlier) = job.earlier(&words) {
             return Ok(earlier);
         }
-        let _place = queue(&job, &running, &line).await;
+        let _place = queue(&job, &line).await;
         job.work(&keeper, words).await
     };
     let result = tokio::select! {
@@ -150,20 +150,17 @@ async fn perform(job: Job, keeper: ActorRef<keeper::Message>, running: Arc<Semap
     }
 }
 
-/// Waits for a place, and says where in the line it waits.
-async fn queue(job: &Job, running: &Arc<Semaphore>, line: &Line) -> tokio::sync::OwnedSemaphorePermit {
-    const NEVER_CLOSED: &str = "the semaphore is never closed";
-    if let Ok(place) = running.clone().try_acquire_owned() {
-        return place;
-    }
-    let mut waiting = line.join();
-    let acquire = running.clone().acquire_owned();
-    tokio::pin!(acquire);
+/// Waits for a place, and says where in the line it waits. Whoever waits looks at the line by itself: to wake all of a long
+/// line whenever somebody leaves it would be more work than the steps are.
+async fn queue(job: &Job, line: &Line) -> Place {
+    let (mut waiting, mut shown) = (line.join(job.class, job.left), None);
     loop {
-        job.progress(Stage::Queued { position: waiting.position() });
-        tokio::select! {
-            place = &mut acquire => return place.expect(NEVER_CLOSED),
-            () = waiting.moved() => {}
+        if let Ok(place) = tokio::time::timeout(work::PROGRESS_EVERY, waiting.place()).await {
+            return place;
+        }
+        let position = waiting.position();
+        if shown.replace(position) != Some(position) {
+            job.progress(Stage::Queued { position });
         }
     }
 }

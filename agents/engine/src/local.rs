@@ -123,6 +123,7 @@ impl Local {
         let job = Job {
             flow: request.flow,
             class: request.class,
+            left: request.left,
             opening: if prompt.opening < SHORTEST { 0 } else { prompt.opening },
             prompt: prompt.tokens,
             adapter: request.adapter,

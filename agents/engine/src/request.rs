@@ -75,6 +75,8 @@ pub struct Request {
     pub flow: Arc<str>,
     /// How urgent it is.
     pub class: Class,
+    /// Steps that its task must do after this one; of equals, whose task is soonest done goes first.
+    pub left: u32,
     /// The conversation so far.
     pub messages: Vec<Message>,
     /// A LoRA adapter in GGUF form and its scale.

@@ -114,6 +114,8 @@ pub struct Waiting {
     pub urgency: u32,
     /// Tokens that its flow was served so far.
     pub served: u64,
+    /// Steps that its task must do after this one.
+    pub left: u32,
     /// Its place among all arrivals.
     pub arrival: u64,
 }
@@ -121,10 +123,11 @@ pub struct Waiting {
 /// After so long a wait a sequence counts as one class more urgent, so that batch work never starves.
 pub const AGEING: Duration = Duration::from_secs(30);
 
-/// Which waiting sequence gets the next free slot of `lane`.
+/// Which waiting sequence gets the next free slot of `lane`: the most urgent, then one whose flow was served least, then one whose
+/// task is soonest done.
 pub fn admit(waiting: &[Waiting], lane: Lane) -> Option<usize> {
     let candidates = waiting.iter().enumerate().filter(|(_, w)| w.lane == lane);
-    candidates.min_by_key(|(_, w)| (w.urgency, w.served, w.arrival)).map(|(at, _)| at)
+    candidates.min_by_key(|(_, w)| (w.urgency, w.served, w.left, w.arrival)).map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -200,9 +203,10 @@ mod tests {
 
     #[test]
     fn the_most_urgent_sits_down_first_and_then_whose_flow_was_served_least() {
-        let of = |urgency, served, arrival| Waiting { lane: Lane(0), urgency, served, arrival };
+        let of = |urgency, served, arrival| Waiting { lane: Lane(0), urgency, served, left: 1, arrival };
         assert_eq!(admit(&[of(2, 0, 0), of(1, 9, 1)], Lane(0)), Some(1));
         assert_eq!(admit(&[of(1, 9, 0), of(1, 0, 1)], Lane(0)), Some(1));
+        assert_eq!(admit(&[of(1, 5, 0), Waiting { left: 0, ..of(1, 5, 1) }], Lane(0)), Some(1), "nearly done");
         assert_eq!(admit(&[of(1, 0, 0)], Lane(1)), None);
     }
 

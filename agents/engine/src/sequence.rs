@@ -16,6 +16,8 @@ use crate::request::{Chunk, Class, Error, Finish, Reason, Sampling, Timings, Usa
 pub(crate) struct Job {
     pub(crate) flow: Arc<str>,
     pub(crate) class: Class,
+    /// Steps that its task must do after this one.
+    pub(crate) left: u32,
     pub(crate) prompt: Vec<Token>,
     /// Tokens of the prompt that others begin with too; 0 if there are too few to be worth it.
     pub(crate) opening: usize,

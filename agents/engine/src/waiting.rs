@@ -44,7 +44,7 @@ impl<S> Waiter<S> {
     /// What the schedule sees; `served`: tokens that its flow was served.
     pub(crate) fn view(&self, served: u64) -> Waiting {
         let job = self.job();
-        Waiting { lane: self.lane, urgency: urgency(job), served, arrival: self.arrival }
+        Waiting { lane: self.lane, urgency: urgency(job), served, left: job.left, arrival: self.arrival }
     }
 }
 

@@ -16,6 +16,7 @@ fn ask(text: &str) -> Request {
     Request {
         flow: Arc::from("role"),
         class: Class::Interactive,
+        left: 0,
         messages: vec![Message { speaker: Speaker::User, text: text.to_owned() }],
         adapter: None,
         sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },

@@ -22,6 +22,7 @@ fn ask(role: &str, text: &str) -> Request {
     Request {
         flow: Arc::from(role),
         class: Class::Interactive,
+        left: 0,
         messages: vec![message(Speaker::System, &opening(role)), message(Speaker::User, text)],
         adapter: None,
         sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },

@@ -51,6 +51,7 @@ fn request(number: u32, tokens: u32) -> Request {
     Request {
         flow: Arc::from(if number.is_multiple_of(2) { "even" } else { "odd" }),
         class: Class::Interactive,
+        left: 0,
         messages: vec![
             message(Speaker::System, "S"),
             message(Speaker::User, if number.is_multiple_of(16) { "A" } else { "B" }),

@@ -45,6 +45,7 @@ fn ask(system: &str, user: &str) -> Request {
     Request {
         flow: Arc::from("test"),
         class: Class::Interactive,
+        left: 0,
         messages: vec![message(Speaker::System, system), message(Speaker::User, user)],
         adapter: None,
         sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: Some(1) },

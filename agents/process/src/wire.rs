@@ -56,6 +56,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
     v1::GenerateRequest {
         flow: request.flow.to_string(),
         class: class(request.class).into(),
+        left: request.left,
         messages: request.messages.into_iter().map(message).collect(),
         adapter: request.adapter.as_ref().map(|(path, scale)| adapter(path, *scale)),
         sampling: Some(sampling(request.sampling)),
@@ -87,6 +88,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
     Ok(engine::Request {
         flow: wire.flow.into(),
         class,
+        left: wire.left,
         messages: wire.messages.into_iter().map(message_of).collect(),
         adapter: wire.adapter.as_ref().map(adapter_of),
         sampling: sampling_of(wire.sampling.unwrap_or_default()),

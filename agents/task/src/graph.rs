@@ -1,6 +1,7 @@
 //! A graph that exists is bounded: built once from its parts, checked as a whole, never changed.
 
 mod check;
+mod left;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,8 @@ pub struct Graph {
     depth: usize,
     /// Per node, the distinct nodes whose unbounded edges lead here: what a join counts.
     sources: BTreeMap<NodeName, BTreeSet<NodeName>>,
+    /// Per node, the steps that must follow it at least.
+    left: BTreeMap<NodeName, u32>,
 }
 
 impl Graph {
@@ -77,7 +80,11 @@ impl Graph {
             _ => None,
         });
         let depth = inner.max().unwrap_or(0);
-        if faults.is_empty() { Ok(Self { parts, depth, sources }) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let left = left::of(&parts.nodes);
+        Ok(Self { parts, depth, sources, left })
     }
 
     /// Its name.
@@ -132,6 +139,22 @@ impl Graph {
     /// The node of a visit, in whichever graph it lies.
     pub fn node_of(&self, visit: &Visit) -> Option<&Node> {
         self.inner(&visit.within)?.node(&visit.node)
+    }
+
+    /// The steps that must follow one at this visit until its task may be done, over the shortest way; 0 for a node from
+    /// which an edge leads to `done`. A sub-graph that is still to come counts as one.
+    pub fn left(&self, visit: &Visit) -> u32 {
+        let (mut graph, mut left) = (self, 0u32);
+        for place in &visit.within {
+            left = left.saturating_add(graph.left_after(&place.node));
+            let Some(Work::Graph { graph: inner, .. }) = graph.node(&place.node).map(|node| &node.work) else { break };
+            graph = inner;
+        }
+        left.saturating_add(graph.left_after(&visit.node))
+    }
+
+    fn left_after(&self, node: &NodeName) -> u32 {
+        self.left.get(node).copied().unwrap_or(0)
     }
 
     /// All nodes by name.

@@ -74,6 +74,7 @@ impl Run {
             idle: node.effort.idle.unwrap_or(role.limits.idle),
             cache: node.cache.then(|| self.on.cache.under(self.on.catalog.version())),
             class: if batch { Class::Batch } else { Class::Interactive },
+            left: self.on.graph.left(&step.visit),
             next: self.roles_after(&step.visit),
             loader: self.on.loader.clone(),
             models: self.on.models.clone(),

@@ -20,8 +20,8 @@ use crate::report::{Outcome, failure};
 const LOADING_SHOWS: Duration = Duration::from_millis(100);
 /// How often its share is looked at.
 const LOADING_LOOKS: Duration = Duration::from_millis(500);
-/// How often the speed of a running answer is told: often enough for eyes.
-const SPEED_EVERY: Duration = Duration::from_millis(250);
+/// How often a step says how far it is: often enough for eyes.
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// What a step says to its model.
 pub(super) struct Words {
@@ -111,7 +111,8 @@ impl Job {
             Class::Interactive => engine::Class::Interactive,
             Class::Batch => engine::Class::Batch,
         };
-        request(&self.role, &self.models, class, words.system, words.user)
+        let request = request(&self.role, &self.models, class, words.system, words.user)?;
+        Ok(engine::Request { left: self.left, ..request })
     }
 
     async fn listen(&self, mut stream: engine::Stream) -> Result<(String, engine::Finish), Failure> {
@@ -180,6 +181,7 @@ fn request(
     Ok(engine::Request {
         flow: role.name.as_str().into(),
         class,
+        left: 0,
         messages: vec![message(engine::Speaker::System, system), message(engine::Speaker::User, user)],
         adapter: adapter(role, models)?,
         sampling: engine::Sampling {
@@ -238,7 +240,7 @@ impl Said<'_> {
         let (step, role, offset) = (self.job.step.clone(), self.job.role.name.clone(), self.text.len() as u64);
         self.text.push_str(&text);
         self.job.feed.send(Live::Token { step, role, text: text.into(), offset });
-        if self.shown.is_none_or(|shown| now - shown >= SPEED_EVERY) {
+        if self.shown.is_none_or(|shown| now - shown >= PROGRESS_EVERY) {
             self.shown = Some(now);
             self.job.progress(Stage::Decode { tokens, took: now - first });
         }

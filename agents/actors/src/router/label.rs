@@ -82,6 +82,7 @@ impl Labels {
         let request = artel_engine::Request {
             flow: "router".into(),
             class: Class::Router,
+            left: 0,
             messages: vec![
                 say(Speaker::System, self.list.clone()),
                 say(Speaker::User, format!("Question: {question}\nExpert:")),

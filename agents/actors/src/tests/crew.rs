@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use artel_engine::backend::Fault;
+use artel_task::event::Class;
 use artel_task::{Kind, Phase, RequestId, Seq};
 use tempfile::tempdir;
 
 use super::stage::*;
-use crate::{Candidates, EngineState, Error, Listening, Live, Options, Target};
+use crate::{Candidates, EngineState, Error, Listening, Live, Options, Stage, Submission, Target};
 
 #[tokio::test]
 async fn a_task_goes_through_its_graph_and_is_watched_in_order() {
@@ -286,4 +287,35 @@ async fn an_unloaded_engine_is_loaded_again_when_needed() {
     assert_eq!(end(&to_the_end(&crew, task).await).0, "completed");
     assert_eq!(script.loads.load(std::sync::atomic::Ordering::SeqCst), 2);
     assert!(matches!(crew.load("nope").await, Err(Error::NoModel { .. })));
+}
+
+/// The places in the line that a watcher of a task hears of, up to this one.
+async fn queued_at(crew: &crate::Crew, task: artel_task::TaskId, wanted: u32) {
+    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    loop {
+        match watch.next().await.unwrap().expect("the task goes on") {
+            Live::Progress { stage: Stage::Queued { position }, .. } if position == wanted => return,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_person_passes_batch_work_that_waits_for_the_same_role() {
+    let dir = tempdir().unwrap();
+    let script = Script::gated();
+    let catalog = parse(&CATALOG.replace("queue: 1,", "queue: 8,"));
+    let crew = crew_with(dir.path(), &script, Options::default(), catalog).await;
+    let batch = |input: &str| Submission { class: Class::Batch, ..ask(role("writer"), input) };
+    let first = crew.submit(batch("first")).await.unwrap();
+    heard(&crew, first, 1, is_started).await;
+    let second = crew.submit(batch("second")).await.unwrap();
+    queued_at(&crew, second, 1).await;
+    let person = crew.submit(ask(role("writer"), "a person")).await.unwrap();
+    queued_at(&crew, person, 1).await;
+    queued_at(&crew, second, 2).await;
+    script.gate.open();
+    for task in [person, second, first] {
+        assert_eq!(end(&to_the_end(&crew, task).await).0, "completed");
+    }
 }

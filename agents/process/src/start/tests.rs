@@ -64,6 +64,7 @@ fn request(text: &str) -> Request {
     Request {
         flow: "sailor".into(),
         class: Class::Interactive,
+        left: 0,
         messages: vec![Message { speaker: Speaker::User, text: text.to_owned() }],
         adapter: None,
         sampling,

@@ -185,6 +185,19 @@ fn mentor() -> Graph {
 }
 
 #[test]
+fn each_node_knows_how_far_the_end_is() {
+    let nodes = [
+        ("plan", role(vec![to("write")])),
+        ("write", role(vec![to("check")])),
+        ("check", role(vec![if_revise("write", 2), to("send")])),
+        ("send", role(vec![to("done")])),
+    ];
+    let graph = Graph::new(parts("plan", nodes)).unwrap();
+    let left = |node: &str| graph.left(&Visit { within: Vec::new(), node: name(node), number: 1, item: None });
+    assert_eq!(["plan", "write", "check", "send"].map(left), [3, 2, 1, 0]);
+}
+
+#[test]
 fn a_critic_sends_back_as_often_as_the_edge_allows() {
     let mut run = Run::of(mentor());
     let visits = run.all(|visit| if visit.node.as_str() == "check" { "revise".into() } else { visit.to_string() });
