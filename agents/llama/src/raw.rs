@@ -9,8 +9,11 @@ use std::sync::{Arc, OnceLock};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 
+mod chain;
 pub(crate) mod device;
 pub(crate) mod log;
+
+pub(crate) use chain::Chain;
 
 /// Initialises llama.cpp once for the process and sends its log to ours.
 pub(crate) fn start() {
@@ -431,78 +434,5 @@ impl Drop for Context {
             sys::llama_batch_free(self.batch);
             sys::llama_free(self.context.as_ptr());
         }
-    }
-}
-
-/// A chain of llama.cpp's samplers.
-pub(crate) struct Chain {
-    chain: NonNull<sys::llama_sampler>,
-    candidates: Vec<sys::llama_token_data>,
-    /// The likeliest token is all that is asked for, which needs no candidates.
-    greedy: bool,
-}
-
-impl Chain {
-    pub(crate) fn new(sampling: &artel_engine::Sampling, vocabulary: i32, random: u32) -> Option<Self> {
-        // SAFETY: each sampler is handed to the chain, which frees it.
-        let chain = unsafe {
-            let chain = NonNull::new(sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params()))?;
-            let add = |sampler| sys::llama_sampler_chain_add(chain.as_ptr(), sampler);
-            if sampling.repeat_penalty != 1.0 {
-                add(sys::llama_sampler_init_penalties(vocabulary, 64, sampling.repeat_penalty, 0.0, 0.0));
-            }
-            if sampling.temperature <= 0.0 {
-                add(sys::llama_sampler_init_greedy());
-            } else {
-                add(sys::llama_sampler_init_top_k(i32::try_from(sampling.top_k).unwrap_or(0)));
-                add(sys::llama_sampler_init_top_p(sampling.top_p, 1));
-                add(sys::llama_sampler_init_min_p(sampling.min_p, 1));
-                add(sys::llama_sampler_init_temp(sampling.temperature));
-                add(sys::llama_sampler_init_dist(sampling.seed.unwrap_or(random)));
-            }
-            chain
-        };
-        let greedy = sampling.temperature <= 0.0 && sampling.repeat_penalty == 1.0;
-        Some(Self { chain, candidates: Vec::new(), greedy })
-    }
-
-    /// Notes a token for the penalties.
-    pub(crate) fn accept(&mut self, token: i32) {
-        // SAFETY: the chain is alive; tokens come from the vocabulary.
-        unsafe { sys::llama_sampler_accept(self.chain.as_ptr(), token) }
-    }
-
-    /// Picks a token among those that are allowed; `None` if none is.
-    pub(crate) fn pick(&mut self, logits: &[f32], allowed: impl Fn(u32) -> bool) -> Option<i32> {
-        if self.greedy {
-            let all = (0u32..).zip(logits).filter(|(id, logit)| logit.is_finite() && allowed(*id));
-            // Of equal ones the first, as llama.cpp's own sampler does it.
-            let best = all.reduce(|best, next| if next.1 > best.1 { next } else { best });
-            return best.map(|(id, _)| id as i32);
-        }
-        self.candidates.clear();
-        let all = (0u32..).zip(logits).filter(|(id, logit)| logit.is_finite() && allowed(*id));
-        self.candidates.extend(all.map(|(id, logit)| sys::llama_token_data { id: id as i32, logit: *logit, p: 0.0 }));
-        if self.candidates.is_empty() {
-            return None;
-        }
-        let mut array = sys::llama_token_data_array {
-            data: self.candidates.as_mut_ptr(),
-            size: self.candidates.len(),
-            selected: -1,
-            sorted: false,
-        };
-        // SAFETY: the array describes `candidates`, which nobody else touches during the call; samplers only shrink it.
-        unsafe { sys::llama_sampler_apply(self.chain.as_ptr(), &raw mut array) };
-        let selected = usize::try_from(array.selected).ok().filter(|at| *at < array.size)?;
-        // SAFETY: `selected` is below the array's size.
-        Some(unsafe { (*array.data.add(selected)).id })
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`; frees the samplers in it too.
-        unsafe { sys::llama_sampler_free(self.chain.as_ptr()) }
     }
 }
