@@ -79,7 +79,7 @@ impl Places {
         let (concurrency, queue) = (role.limits.concurrency, role.limits.queue);
         let running = Arc::new(Semaphore::new(concurrency as usize));
         let admitted = Arc::new(Semaphore::new(concurrency as usize + queue as usize));
-        Self { running, admitted, line: Line::new(), limits: (concurrency, queue) }
+        Self { running, admitted, line: Line::default(), limits: (concurrency, queue) }
     }
 
     fn admit(&self, job: Job, keeper: ActorRef<keeper::Message>) {
@@ -150,20 +150,23 @@ async fn perform(job: Job, keeper: ActorRef<keeper::Message>, running: Arc<Semap
     }
 }
 
-/// Waits for a place, and says where in the line it waits.
+/// Waits for a place, and says where in the line it waits. Whoever waits looks at the line by itself: to wake all of a long
+/// line whenever somebody leaves it would be more work than the steps are.
 async fn queue(job: &Job, running: &Arc<Semaphore>, line: &Line) -> tokio::sync::OwnedSemaphorePermit {
     const NEVER_CLOSED: &str = "the semaphore is never closed";
     if let Ok(place) = running.clone().try_acquire_owned() {
         return place;
     }
-    let mut waiting = line.join();
+    let (waiting, mut shown) = (line.join(), None);
     let acquire = running.clone().acquire_owned();
     tokio::pin!(acquire);
     loop {
-        job.progress(Stage::Queued { position: waiting.position() });
-        tokio::select! {
-            place = &mut acquire => return place.expect(NEVER_CLOSED),
-            () = waiting.moved() => {}
+        if let Ok(place) = tokio::time::timeout(work::PROGRESS_EVERY, &mut acquire).await {
+            return place.expect(NEVER_CLOSED);
+        }
+        let position = waiting.position();
+        if shown.replace(position) != Some(position) {
+            job.progress(Stage::Queued { position });
         }
     }
 }

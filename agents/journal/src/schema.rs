@@ -60,6 +60,8 @@ pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .synchronous(SqliteSynchronous::Full)
+        // Callers tell what failed; nobody reads each statement.
+        .disable_statement_logging()
         .pragma("journal_size_limit", WAL_BYTES)
 }
 
