@@ -6,6 +6,7 @@ mod fleet;
 mod fold;
 mod page;
 mod router;
+mod size;
 mod status;
 mod tasks;
 mod value;
@@ -24,6 +25,7 @@ use artel_proto::v1::catalog_server::CatalogServer;
 use artel_proto::v1::fleet_server::FleetServer;
 use artel_proto::v1::router_server::RouterServer;
 use artel_proto::v1::tasks_server::TasksServer;
+use size::MAX_REQUEST;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +34,6 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-/// The largest request: a catalog of many files; a task's input has 1 MiB at most.
-const MAX_REQUEST: usize = 4 * 1024 * 1024;
 /// Streams of one connection at once: more than one client has reason to watch.
 const MAX_STREAMS: u32 = 1024;
 /// How often a silent connection is asked whether it still lives.
@@ -97,6 +97,7 @@ pub(crate) async fn serve(served: Served, listener: TcpListener) -> Result<()> {
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
+        .layer(tower::util::MapResponseLayer::new(size::explained))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         // Older generic clients know this version alone.

@@ -95,6 +95,10 @@ impl Template {
     /// Renders it. What is missing is an error that names it, except below `nodes`: there it is empty, because a node may
     /// not have run yet. Errors are one line.
     pub fn render(&self, context: &Context) -> Result<String, String> {
+        if self.is_plain() {
+            let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
+            return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
+        }
         let Context { task, nodes, values, input, item, role, attempt } = context;
         let json = |value: &Json| Value::from(Serde(value.clone()));
         let mut seen: HashMap<&str, Value> = HashMap::from([
@@ -141,6 +145,11 @@ impl Template {
     pub fn is_fixed(&self) -> bool {
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
         !template.undeclared_variables(false).iter().any(|name| name != "role" && NAMES.contains(&name.as_str()))
+    }
+
+    /// Whether nothing in it is for Jinja, which then takes away the end of the last line and nothing else.
+    fn is_plain(&self) -> bool {
+        !["{{", "{%", "{#"].iter().any(|mark| self.source.contains(mark)) && self.source.len() <= MAX_RENDERED
     }
 
     fn names(&self) -> Result<(), Error> {

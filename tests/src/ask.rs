@@ -47,6 +47,7 @@ impl Ask {
 }
 
 /// A task and its stream.
+#[derive(Debug)]
 pub struct Run {
     /// Its id.
     pub id: String,
@@ -89,6 +90,12 @@ impl Daemon {
         Run::of(stream).await
     }
 
+    /// Hands a task in and follows it, unless it is refused.
+    pub async fn try_run(&self, ask: Ask) -> Result<Run, Status> {
+        let request = v1::RunRequest { submit: Some(ask.0), cancel_on_disconnect: false };
+        Ok(Run::of(self.tasks().run(request).await?.into_inner()).await)
+    }
+
     /// Follows a task from the event after this one.
     pub async fn watch(&self, id: &str, after: u64) -> Run {
         let request = v1::WatchRequest { task_id: id.to_owned(), after_seq: after, tokens: true };
@@ -105,7 +112,7 @@ impl Daemon {
 
     /// A task as it stands.
     pub async fn task(&self, id: &str) -> v1::Task {
-        let request = v1::GetTaskRequest { task_id: id.to_owned(), read_mask: None };
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), ..Default::default() };
         self.tasks().get(request).await.unwrap().into_inner()
     }
 

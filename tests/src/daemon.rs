@@ -29,7 +29,15 @@ pub fn daemon() -> Builder {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("catalog")).unwrap();
     let settings = "grace: 60s\n".to_owned();
-    Builder { dir: Arc::new(dir), settings, program: artel, death: None, models: models(), env: Vec::new() }
+    Builder {
+        dir: Arc::new(dir),
+        settings,
+        program: artel,
+        death: None,
+        models: models(),
+        env: Vec::new(),
+        largest_file: None,
+    }
 }
 
 /// What a daemon is started with.
@@ -40,6 +48,7 @@ pub struct Builder {
     death: Option<String>,
     models: PathBuf,
     env: Vec<(String, String)>,
+    largest_file: Option<u64>,
 }
 
 impl Builder {
@@ -92,6 +101,25 @@ impl Builder {
         self
     }
 
+    /// With a limit of its files, in bytes: a disk that is full for each of them, until [`Daemon::make_room`].
+    #[must_use]
+    pub fn with_files_of(mut self, bytes: u64) -> Self {
+        self.largest_file = Some(bytes);
+        self
+    }
+
+    /// The program, which is told of a file that is too large by an error, not by a signal.
+    fn command(&self) -> Command {
+        let program = (self.program)();
+        let Some(bytes) = self.largest_file else { return Command::new(program) };
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' XFSZ; exec prlimit --fsize=\"$0\": -- \"$@\""])
+            .arg(bytes.to_string())
+            .arg(program);
+        command
+    }
+
     /// Starts it and waits until it listens.
     pub async fn start(self) -> Daemon {
         let log = self.dir.path().join("log");
@@ -107,7 +135,7 @@ impl Builder {
         fs::write(&settings, &self.settings).unwrap();
         let dir = self.dir.path();
         let log = fs::File::options().append(true).create(true).open(dir.join("log")).unwrap();
-        let mut command = Command::new((self.program)());
+        let mut command = self.command();
         command
             .env_remove("ARTEL_REHEARSAL_DEATH")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -197,6 +225,13 @@ impl Daemon {
         kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
     }
 
+    /// Ends the limit of its files.
+    pub async fn make_room(&self) {
+        let pid = self.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// Waits until its process has ended.
     pub async fn exit(&mut self) -> ExitStatus {
         self.child.wait().await.unwrap()
@@ -211,7 +246,7 @@ impl Daemon {
     pub async fn after_its_end(mut self) -> Builder {
         self.exit().await;
         let (dir, settings, program) = (self.dir.clone(), self.settings.clone(), self.program);
-        Builder { dir, settings, program, death: None, models: models(), env: Vec::new() }
+        Builder { dir, settings, program, death: None, models: models(), env: Vec::new(), largest_file: None }
     }
 
     /// Its process id.

@@ -115,3 +115,60 @@ async fn items_are_steps_of_their_own_and_the_command_line_shows_answers_and_for
     let task = daemon.task(&fork).await;
     assert_eq!((code, task.forked_from_task_id.as_str()), (v1::FailureCode::Cancelled, run.id.as_str()));
 }
+
+/// The steps of a node, whole or for an item.
+fn steps<'t>(task: &'t v1::Task, node: &str) -> Vec<&'t v1::Step> {
+    task.steps.iter().filter(|step| step.node == node && step.state() == v1::StepState::Finished).collect()
+}
+
+fn json(answer: &serde_json::Value) -> prost_types::Value {
+    use prost_types::value::Kind as K;
+    let field = |(key, value): (&String, &serde_json::Value)| {
+        let text = value.as_str().expect("answers here are objects of texts").to_owned();
+        (key.clone(), prost_types::Value { kind: Some(K::StringValue(text)) })
+    };
+    let fields = answer.as_object().unwrap().iter().map(field).collect();
+    prost_types::Value { kind: Some(K::StructValue(prost_types::Struct { fields })) }
+}
+
+/// As it is shipped, with the demo model: what is said differs, what happens does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_path_leads_from_a_goal_over_experts_to_a_plan_that_a_person_confirms() {
+    let daemon = daemon().start().await;
+    let mut run = daemon.run(ask("Answer our customers with a small model of our own.").of_graph("path")).await;
+    for verdict in
+        [serde_json::json!({"verdict": "revise", "reason": "Shorter."}), serde_json::json!({"verdict": "accept"})]
+    {
+        let Kind::Waiting(waiting) = run.until(|kind| matches!(kind, Kind::Waiting(_))).await else { panic!() };
+        let task = daemon.task(&run.id).await;
+        assert_eq!((waiting.node.as_str(), task.state()), ("confirm", v1::TaskState::Waiting));
+        let plan = steps(&task, "plan").last().unwrap().output.as_ref().unwrap().text.clone();
+        assert!(!plan.is_empty() && waiting.message.contains(&plan), "{waiting:?}");
+        let answer = Some(v1::answer_request::Answer::Json(json(&verdict)));
+        let request = v1::AnswerRequest { task_id: run.id.clone(), step_id: waiting.step_id, answer };
+        daemon.tasks().answer(request).await.unwrap();
+    }
+    let result = run.end().await.text();
+    let task = daemon.task(&run.id).await;
+    let [split] = steps(&task, "split")[..] else { panic!("{task:?}") };
+    let list: serde_json::Value = serde_json::from_str(&split.output.as_ref().unwrap().text).unwrap();
+    let list = list["steps"].as_array().unwrap();
+    let fits = |step: &serde_json::Value| (8..=120).contains(&step.as_str().unwrap().chars().count());
+    assert!((2..=5).contains(&list.len()) && list.iter().all(fits), "{list:?}");
+    let (route, advise) = (steps(&task, "route"), steps(&task, "advise"));
+    for item in 0..list.len() as u32 {
+        let of = |steps: &[&v1::Step]| steps.iter().find(|step| step.item == Some(item)).copied().cloned().unwrap();
+        let (routed, advised) = (of(&route), of(&advise));
+        assert_eq!(routed.output.unwrap().text, list[item as usize].as_str().unwrap());
+        assert_eq!(routed.decision.unwrap().role, advised.role, "each step goes to the expert that was chosen for it");
+    }
+    assert_eq!(
+        (route.len(), advise.len()),
+        (list.len() + 1, list.len() + 1),
+        "each item once, and the node as a whole"
+    );
+    let (plans, words) = (steps(&task, "plan"), steps(&task, "confirm"));
+    assert_eq!((plans.len(), words.len()), (2, 2));
+    assert!(words.iter().all(|word| word.source() == v1::ResultSource::Person), "{words:?}");
+    assert_eq!((task.state(), result), (v1::TaskState::Completed, plans[1].output.as_ref().unwrap().text.clone()));
+}

@@ -168,7 +168,8 @@ async fn bad_requests_are_refused_with_every_fault_and_the_nearest_name() {
     assert_eq!(info.metadata["nearest"], "mentor");
     let large = daemon.submit(ask(&"x".repeat(1024 * 1024 + 1)).of_role("short")).await.unwrap_err();
     assert_eq!(large.code(), Code::InvalidArgument, "{large:?}");
-    let missing = v1::GetTaskRequest { task_id: "0198c0de-0000-7000-8000-000000000000".to_owned(), read_mask: None };
+    let missing =
+        v1::GetTaskRequest { task_id: "0198c0de-0000-7000-8000-000000000000".to_owned(), ..Default::default() };
     let status = daemon.tasks().get(missing).await.unwrap_err();
     assert_eq!(status.get_details_error_info().unwrap().reason, "TASK_NOT_FOUND");
     let first = daemon.submit(ask("x").of_role("brief").with_request_id("one")).await.unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_roles::Catalog;
-use artel_task::event::{Code, Failure, Output, Source, Timings, Usage};
+use artel_task::event::{Code, Failure, MAX_OUTPUT, Output, Source, Timings, Usage};
 use artel_task::graph::Effect;
 use artel_task::graph::{Retries, Work};
 use artel_task::{Event, Graph, Kind, Next, Phase, Seq, State as Task, StepId, TaskId, Way, decide, leave, rescue};
@@ -34,6 +34,8 @@ pub(crate) use begin::ask;
 
 /// Events read from the journal at once.
 const PAGE: u32 = 1024;
+/// Bytes of a failure's message: more than anybody reads.
+const MAX_MESSAGE: usize = 8192;
 /// How long to leave a busy journal alone before the next try.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -212,10 +214,10 @@ impl Run {
         let output = if mapped { Output::text("") } else { output };
         let Way { took, wrote } = way;
         let event = self.event(Kind::StepFinished { step: step.clone(), output, usage, timings, took, source, wrote });
-        match Journal::check(&event) {
+        match holds(&event) {
             Ok(()) => self.note(event.kind),
             // Another attempt would hardly give anything else.
-            Err(error) => self.fail(step, failure(Code::OutputInvalid, format!("failed to {error}")), None),
+            Err(reason) => self.fail(step, failure(Code::OutputInvalid, reason), None),
         }
     }
 
@@ -239,7 +241,8 @@ impl Run {
     }
 
     fn fail(&mut self, step: &StepId, failure: Failure, retry_after: Option<Duration>) {
-        let failure = Failure { step: failure.step.or_else(|| Some(step.clone())), ..failure };
+        let mut failure = Failure { step: failure.step.or_else(|| Some(step.clone())), ..failure };
+        failure.message.truncate(failure.message.floor_char_boundary(MAX_MESSAGE));
         tracing::warn!(task = %self.on.task, %step, code = ?failure.code, message = failure.message, ?retry_after, "step failed");
         // A step that somebody cancelled ends its branch.
         let ends = retry_after.is_some() || failure.code == Code::Cancelled;
@@ -331,12 +334,9 @@ impl Run {
     /// A list of outputs nests deeper than each of them, and may be what the journal could not give back.
     fn complete(&mut self, output: Output, instead_of: Option<Failure>) {
         let event = self.event(Kind::Completed { output, instead_of });
-        match Journal::check(&event) {
+        match holds(&event) {
             Ok(()) => self.note(event.kind),
-            Err(error) => {
-                let failure = failure(Code::OutputInvalid, format!("failed to {error}"));
-                self.note(Kind::Failed { failure });
-            }
+            Err(reason) => self.note(Kind::Failed { failure: failure(Code::OutputInvalid, reason) }),
         }
     }
 
@@ -393,6 +393,25 @@ impl Run {
         if !self.timer.as_ref().zip(due).is_some_and(|(timer, due)| timer.serves(due)) {
             self.timer = next.zip(due).map(|(next, due)| Timer::new(&self.me, next, due));
         }
+    }
+}
+
+/// Whether an event of a step's or the task's output can be kept and heard, or why not.
+fn holds(event: &Event) -> Result<(), String> {
+    if let Kind::StepFinished { output, .. } | Kind::Completed { output, .. } = &event.kind {
+        small_enough(output)?;
+    }
+    Journal::check(event).map_err(|error| format!("failed to {error}"))
+}
+
+/// Whether an output is not too large to be told, or why it is.
+fn small_enough(output: &Output) -> Result<(), String> {
+    match output.weight() {
+        weight if weight > MAX_OUTPUT => Err(format!(
+            "the output takes {weight} bytes, the limit is {MAX_OUTPUT}: have less written, or, where a node has many \
+             items, let a node after it sum them up and be the graph's `result`"
+        )),
+        _ => Ok(()),
     }
 }
 

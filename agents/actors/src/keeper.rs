@@ -94,6 +94,8 @@ pub(crate) struct State {
     place: Option<Box<Place>>,
     bytes: Bytes,
     told: u64,
+    /// What the fleet heard last, if that was that the engine serves and nobody waits: whether somebody uses it.
+    serves: Option<bool>,
     failures: u32,
     restarts: u32,
     /// How it ended last or why it could not be loaded.
@@ -144,6 +146,7 @@ impl Actor for Keeper {
             place: None,
             bytes: Bytes::new(),
             told: 0,
+            serves: None,
             failures: 0,
             restarts: 0,
             problem: None,
@@ -182,7 +185,7 @@ impl Actor for Keeper {
             Message::Report(reply) => state.report(reply),
             Message::Fleet(fleet) => {
                 state.fleet = fleet;
-                state.draining = false;
+                (state.draining, state.serves) = (false, None);
                 state.serve(&me);
             }
             Message::Loaded(result) => state.loaded(&me, result),
@@ -235,7 +238,7 @@ impl State {
                 let _ = reply.send(Ok(Lease::new(handle.clone(), me)));
             }
         }
-        self.tell(me);
+        self.tell_news(me);
     }
 
     fn released(&mut self, me: &ActorRef<Message>) {
@@ -244,7 +247,7 @@ impl State {
         if self.draining {
             self.leave_if_idle(me);
         }
-        self.tell(me);
+        self.tell_news(me);
     }
 
     fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, String>) {
@@ -414,8 +417,21 @@ impl State {
         }
     }
 
+    fn serves(&self) -> Option<bool> {
+        let serves = matches!(self.engine, Engine::Ready { .. }) && self.waiting.is_empty() && !self.draining;
+        serves.then_some(self.uses > 0)
+    }
+
+    /// Tells the fleet, unless all that is new is how many steps use the engine: it need not hear of each of them.
+    fn tell_news(&mut self, me: &ActorRef<Message>) {
+        if self.serves.is_none() || self.serves != self.serves() {
+            self.tell(me);
+        }
+    }
+
     fn tell(&mut self, me: &ActorRef<Message>) {
         self.waiting.retain(|(reply, _)| !reply.is_closed());
+        self.serves = self.serves();
         let standing = match self.engine {
             Engine::Empty | Engine::Broken { .. } => Standing::Empty,
             Engine::Loading(_) | Engine::Leaving => Standing::Moving,

@@ -117,6 +117,8 @@ pub(crate) struct State {
     tasks: HashMap<TaskId, Running>,
     /// Those of them that wait for nobody but people.
     resting: HashSet<TaskId>,
+    /// Those of them that are to be begun again if their conductor stops: it may be about to, over a journal that was full.
+    again: HashMap<TaskId, Begin>,
     cast: Cast,
     catalog: Arc<Catalog>,
     /// Who sits where, to know who was lost.
@@ -133,8 +135,8 @@ impl Actor for Supervisor {
         _: ActorRef<Message>,
         (links, catalog): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let (tasks, resting, cast, who) = (HashMap::new(), HashSet::new(), Cast::default(), HashMap::new());
-        Ok(State { links, tasks, resting, cast, catalog, who })
+        let (tasks, resting, again, who) = (HashMap::new(), HashSet::new(), HashMap::new(), HashMap::new());
+        Ok(State { links, tasks, resting, again, cast: Cast::default(), catalog, who })
     }
 
     async fn handle(
@@ -195,11 +197,12 @@ impl Actor for Supervisor {
 
 impl State {
     async fn begin(&mut self, me: &ActorRef<Message>, begin: Begin) {
-        let Begin { task, catalog, graph, first, permit } = begin;
         // Of the tasks that are taken up once more, some never rested.
-        if self.tasks.contains_key(&task) {
+        if self.tasks.contains_key(&begin.task) {
+            self.again.insert(begin.task, Begin { permit: None, ..begin });
             return;
         }
+        let Begin { task, catalog, graph, first, permit } = begin;
         let Links { journal, feeds, loader, models, clock, cache, .. } = self.links.clone();
         let (feed, supervisor) = (feeds.open(task, first.as_ref()), me.clone());
         let assignment =
@@ -283,7 +286,7 @@ impl State {
         }
         match who {
             Who::Conductor(task) => match error {
-                None => self.over(task),
+                None => self.over(me, task).await,
                 Some(error) => self.revive(me, task, error).await,
             },
             // They are started when next needed.
@@ -296,10 +299,15 @@ impl State {
         }
     }
 
-    fn over(&mut self, task: TaskId) {
+    /// The task has ended, or rests.
+    async fn over(&mut self, me: &ActorRef<Message>, task: TaskId) {
         let Some(running) = self.tasks.remove(&task) else { return };
         self.resting.remove(&task);
         self.links.feeds.close(task);
+        if let Some(begin) = self.again.remove(&task) {
+            // One that has ended is seen to have done so.
+            return self.begin(me, Begin { permit: running._permit, ..begin }).await;
+        }
         if !Arc::ptr_eq(&running.assignment.catalog, &self.catalog) {
             self.release_keepers();
         }
@@ -310,6 +318,7 @@ impl State {
     async fn revive(&mut self, me: &ActorRef<Message>, task: TaskId, error: String) {
         let Some(running) = self.tasks.remove(&task) else { return };
         self.resting.remove(&task);
+        self.again.remove(&task);
         let Running { assignment, revivals, _permit: permit, .. } = running;
         if revivals < MAX_REVIVALS {
             return self.conduct(me, assignment, revivals + 1, permit).await;

@@ -24,11 +24,21 @@ const ROOM: usize = 1 << 20;
 
 /// Whether the disk of the journal has room for more than a few writes.
 pub(crate) fn has_room(journal: &Path) -> bool {
+    fill(journal).is_ok()
+}
+
+/// Whether what keeps the journal from being written is that no more may be: the disk is full, or a quota or a limit of
+/// files is reached, of which SQLite says no more than that a write failed.
+pub(crate) fn is_full(journal: &Path) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    fill(journal).is_err_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+}
+
+fn fill(journal: &Path) -> io::Result<()> {
     let path = journal.with_extension("room");
     let filled = std::fs::write(&path, vec![0; ROOM]).and_then(|()| File::open(&path)?.sync_all());
     // It is as good gone as it is there: the next look writes it anew.
-    let removed = std::fs::remove_file(&path);
-    filled.is_ok() && removed.is_ok()
+    filled.and(std::fs::remove_file(&path))
 }
 
 /// A new directory can vanish in a power cut until its parent is synced, and the acknowledged tasks with it.

@@ -143,10 +143,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether SQLite says no more than that a write failed, and not why.
+    pub(crate) fn is_failed_write(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if code(source) == Some(IOERR_WRITE))
+    }
+
     /// Sorts what SQLite said by what a person can do about it.
     pub(crate) fn database(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();
-        match primary_code(&source) {
+        // The low byte of an extended code is the primary one.
+        match code(&source).map(|code| code & 0xff) {
             Some(FULL) => Self::Full { path },
             Some(PERM | READONLY | CANTOPEN | AUTH) => Self::ReadOnly { path, source: source.into() },
             Some(CORRUPT | NOTADB) => Self::Corrupt { path, what: source.to_string() },
@@ -170,9 +176,10 @@ const FULL: u32 = 13;
 const CANTOPEN: u32 = 14;
 const AUTH: u32 = 23;
 const NOTADB: u32 = 26;
+/// An extended one.
+const IOERR_WRITE: u32 = 778;
 
-/// The low byte of the extended code that sqlx gives as text.
-fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+/// The extended code, which sqlx gives as text.
+fn code(error: &sqlx::Error) -> Option<u32> {
+    error.as_database_error()?.code()?.parse().ok()
 }

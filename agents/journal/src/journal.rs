@@ -10,10 +10,9 @@ use artel_task::{CatalogVersion, Event, RequestId, Seq, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::codec::encode;
 use crate::write::PRUNE;
 use crate::writer::{QUEUE, Reply, Request, Writer};
-use crate::{Error, Filter, Page, Summary, dir, read, schema};
+use crate::{Error, Filter, Page, Summary, codec, dir, read, schema};
 
 /// Reads are short and SQLite runs each on a thread of its own; more would only fight for cores.
 const READERS: u32 = 4;
@@ -132,7 +131,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Unstorable`].
     pub fn check(event: &Event) -> Result<(), Error> {
-        encode(std::slice::from_ref(event)).map(drop)
+        codec::check(event)
     }
 
     /// The task that a request id belongs to, and what was asked then; `None` for one that is not known.

@@ -23,6 +23,8 @@
 //!
 //! n is a LEB128 number.
 
+mod direct;
+
 use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};

@@ -7,18 +7,20 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::Stage;
 
-/// Rows of one statement, the most first. Few sizes, so that each statement is prepared once.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+/// Rows of one statement at most, the fewest first. Few sizes, so that each statement is prepared once; what a batch leaves
+/// empty is not bound, which SQLite takes for null, and skipped.
+const SIZES: [usize; 4] = [4, 16, 64, 256];
 
-const TASK: &str = "INSERT INTO tasks (number, id, graph, role, stage, created, head, catalog, request, labels) VALUES";
-const EVENT: &str = "INSERT INTO events (task, last, body) VALUES";
+const TASK: &str = "INSERT INTO tasks (number, id, graph, role, stage, created, head, catalog, request, labels)";
+const EVENT: &str = "INSERT INTO events (task, last, body)";
 
 static TASKS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| SIZES.map(|size| statement(TASK, 10, size)));
 static EVENTS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| SIZES.map(|size| statement(EVENT, 3, size)));
 
 fn statement(insert: &str, columns: usize, rows: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(", "));
-    format!("{insert} {}", vec![row; rows].join(", "))
+    let rows = vec![row; rows].join(", ");
+    format!("{insert} SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL")
 }
 
 /// A task that begins.
@@ -100,7 +102,8 @@ impl Rows {
     }
 }
 
-/// The largest statement that so many rows fill.
+/// The smallest statement that so many rows fit into, or the largest, which takes the first of them.
 fn fitting(rows: usize) -> Option<usize> {
-    SIZES.iter().position(|size| *size <= rows)
+    let fits = SIZES.iter().position(|size| *size >= rows);
+    (rows > 0).then(|| fits.unwrap_or(SIZES.len() - 1))
 }

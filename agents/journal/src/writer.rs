@@ -162,12 +162,21 @@ impl Writer {
         }
         let mut settles = Vec::with_capacity(requests.len());
         let mut requests = requests;
-        let outcome = self.transact(&mut requests, &mut settles).await;
+        let outcome = self.transact(&mut requests, &mut settles).await.map_err(|error| self.known(error));
         if let Err(error) = &outcome {
             requests.into_iter().for_each(|request| request.refuse(error));
             self.break_off(error).await;
         }
         settles.into_iter().for_each(|settle| settle(outcome.clone()));
+    }
+
+    /// Not every limit of a disk is told as one.
+    fn known(&self, error: Error) -> Error {
+        if error.is_failed_write() && dir::is_full(&self.path) {
+            Error::Full { path: self.path.clone() }
+        } else {
+            error
+        }
     }
 
     /// Takes requests up to the first that fails; a refused one counts as done.

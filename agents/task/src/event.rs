@@ -1,6 +1,7 @@
 //! The facts about a task, as they are journalled.
 
 mod decision;
+mod weight;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::graph::Reduce;
 use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
 
 pub use decision::{Decision, Nobody, Score, Signal};
+pub use weight::MAX_OUTPUT;
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

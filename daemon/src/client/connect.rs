@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::error::Error;
 
 /// The largest message of the daemon, in bytes, decoded: a long task with all its steps fits.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// How long a daemon may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a daemon may take to answer what it can answer at once.

@@ -5,7 +5,7 @@ use artel_proto::v1::{
     TaskState, answer_request,
 };
 
-use super::connect::prompt;
+use super::connect::{MAX_MESSAGE, prompt};
 use super::error::{Error, Exit};
 use super::json::{Json, Word, to_proto};
 use super::render::task as render;
@@ -59,7 +59,7 @@ fn state(session: &mut Session, task: &Task) -> Result<Exit, Error> {
 }
 
 async fn get(session: &Session, task_id: String) -> Result<Task, Error> {
-    let request = GetTaskRequest { task_id, read_mask: None };
+    let request = GetTaskRequest { task_id, read_mask: None, max_bytes: MAX_MESSAGE as u64 };
     Ok(session.daemon.tasks().get(prompt(request)).await?.into_inner())
 }
 

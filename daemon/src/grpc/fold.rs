@@ -221,11 +221,6 @@ const FIELDS: [&str; 19] = [
 ];
 
 impl Mask {
-    /// Keeps every field.
-    pub(super) fn everything() -> Self {
-        Self(None)
-    }
-
     /// A mask without paths keeps all fields but those of `without`.
     pub(super) fn parse(mask: Option<&prost_types::FieldMask>, without: &[&str]) -> Result<Self, String> {
         let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::Served;
 use super::fold::{self, Mask};
+use super::size;
 use super::status::{self, bad};
 use super::watch::{self, CancelOnDrop, Ends, Events};
 
@@ -24,15 +25,15 @@ impl Served {
         status::of(error, &self.crew.catalog())
     }
 
-    async fn task(&self, task: TaskId, mask: &Mask) -> Result<v1::Task, Status> {
+    async fn task(&self, task: TaskId) -> Result<v1::Task, Status> {
         let events = self.crew.history(task).await.map_err(|e| self.refuse(e))?;
-        Ok(mask.apply(fold::task(&events)))
+        Ok(fold::task(&events))
     }
 
     /// A task that was just handed in. It is on disk: whatever fails from here on must not make the client submit it again.
     async fn begun(&self, task: TaskId) -> v1::Task {
         match self.crew.announced(task).await {
-            Ok(events) => fold::task(&events),
+            Ok(events) => size::cut(fold::task(&events)),
             Err(_) => v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() },
         }
     }
@@ -102,7 +103,8 @@ impl Tasks for Served {
         let request = request.into_inner();
         let task = parse::task_id(&request.task_id)?;
         let mask = Mask::parse(request.read_mask.as_ref(), &[]).map_err(|e| bad("read_mask", e))?;
-        Ok(Response::new(self.task(task, &mask).await?))
+        let limit = size::limit(request.max_bytes)?;
+        Ok(Response::new(size::whole(mask.apply(self.task(task).await?), limit)?))
     }
 
     async fn list(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
@@ -121,7 +123,7 @@ impl Tasks for Served {
             step => self.crew.cancel_step(task, step, reason).await,
         };
         cancelled.map_err(|e| self.refuse(e))?;
-        Ok(Response::new(self.task(task, &Mask::everything()).await?))
+        Ok(Response::new(size::cut(self.task(task).await?)))
     }
 
     async fn answer(&self, request: Request<v1::AnswerRequest>) -> Answer<v1::Task> {
@@ -130,7 +132,7 @@ impl Tasks for Served {
         let answer = parse::answer(answer)?;
         let step = Some(step_id.as_str()).filter(|step| !step.is_empty());
         self.crew.answer(task, step, answer).await.map_err(|e| self.refuse(e))?;
-        Ok(Response::new(self.task(task, &Mask::everything()).await?))
+        Ok(Response::new(size::cut(self.task(task).await?)))
     }
 
     async fn fork(&self, request: Request<v1::ForkRequest>) -> Answer<v1::Task> {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::convert::{self, step_id};
+use super::size;
 use super::status;
 use super::value::{duration, timestamp};
 
@@ -90,7 +91,7 @@ impl Watching {
             };
             match next {
                 Ok(Some(Live::Token { .. })) if !self.tokens => {}
-                Ok(Some(live)) => return Some(Ok(self.give(live))),
+                Ok(Some(live)) => return Some(size::event(self.give(live))),
                 Ok(None) if self.watch.is_over() => self.end(),
                 // The task rests: the daemon stops, or its journal failed.
                 Ok(None) => return Some(Err(self.cut())),

@@ -6,7 +6,7 @@ use artel_task::event::{Code, Output, Source};
 use artel_task::graph::Work;
 use serde_json::Value;
 
-use super::Run;
+use super::{Run, small_enough};
 use crate::report::failure;
 
 /// What a person answers.
@@ -47,6 +47,7 @@ impl Run {
         let graph = self.on.graph.inner(&step.visit.within).map(|graph| graph.name().clone());
         let schema = graph.and_then(|graph| self.on.catalog.answer(graph.as_str(), step.visit.node.as_str()));
         let output = understood(answer, schema).map_err(Refusal::Bad)?;
+        small_enough(&output).map_err(Refusal::Bad)?;
         self.finish(&step, output, Default::default(), Source::Person);
         if self.advance().await { Ok(()) } else { Err(Refusal::Rests) }
     }

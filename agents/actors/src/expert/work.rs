@@ -20,7 +20,8 @@ use crate::report::{Outcome, failure};
 const LOADING_SHOWS: Duration = Duration::from_millis(100);
 /// How often its share is looked at.
 const LOADING_LOOKS: Duration = Duration::from_millis(500);
-/// How often a step says how far it is: often enough for eyes.
+/// How often a step says how far it is, and how long it says nothing at first: often enough for eyes, and nothing of steps
+/// that are over before anybody could read it.
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// What a step says to its model.
@@ -116,7 +117,7 @@ impl Job {
     }
 
     async fn listen(&self, mut stream: engine::Stream) -> Result<(String, engine::Finish), Failure> {
-        let mut said = Said { job: self, text: String::new(), first: None, shown: None };
+        let mut said = Said { job: self, text: String::new(), first: None, shown: Instant::now() };
         let mut began = false;
         loop {
             // Until its first batch a sequence may wait for others as long as the step's timeout allows.
@@ -126,7 +127,7 @@ impl Job {
             };
             began = true;
             match chunk {
-                Some(engine::Chunk::Prefill { done, total }) => self.progress(Stage::Prefill { done, total }),
+                Some(engine::Chunk::Prefill { done, total }) => said.show(|| Stage::Prefill { done, total }),
                 Some(engine::Chunk::Text { text, tokens }) => said.take(text, tokens),
                 // Nobody asked for a choice.
                 Some(engine::Chunk::Scores(_)) => {}
@@ -230,19 +231,24 @@ struct Said<'a> {
     job: &'a Job,
     text: String,
     first: Option<Instant>,
-    shown: Option<Instant>,
+    /// When it last said how far it is, or began.
+    shown: Instant,
 }
 
 impl Said<'_> {
     fn take(&mut self, text: String, tokens: u32) {
-        let now = Instant::now();
-        let first = *self.first.get_or_insert(now);
+        let first = *self.first.get_or_insert_with(Instant::now);
         let (step, role, offset) = (self.job.step.clone(), self.job.role.name.clone(), self.text.len() as u64);
         self.text.push_str(&text);
         self.job.feed.send(Live::Token { step, role, text: text.into(), offset });
-        if self.shown.is_none_or(|shown| now - shown >= PROGRESS_EVERY) {
-            self.shown = Some(now);
-            self.job.progress(Stage::Decode { tokens, took: now - first });
+        self.show(|| Stage::Decode { tokens, took: first.elapsed() });
+    }
+
+    /// Says how far it is, if it has not done so for a while.
+    fn show(&mut self, stage: impl FnOnce() -> Stage) {
+        if self.shown.elapsed() >= PROGRESS_EVERY {
+            self.shown = Instant::now();
+            self.job.progress(stage());
         }
     }
 }

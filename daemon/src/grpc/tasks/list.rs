@@ -10,6 +10,7 @@ use super::parse;
 use crate::grpc::Served;
 use crate::grpc::fold::{self, Mask};
 use crate::grpc::page::{self, Filters};
+use crate::grpc::size;
 use crate::grpc::status::Violations;
 use crate::grpc::value::millis;
 
@@ -37,7 +38,7 @@ pub(super) async fn list(served: &Served, request: v1::ListTasksRequest) -> Resu
         for summary in found {
             before = Some(summary.task);
             let Some(task) = of(served, &summary, &request.states).await? else { continue };
-            let task = mask.as_ref().map_or_else(v1::Task::default, |mask| mask.apply(task));
+            let task = mask.as_ref().map_or_else(v1::Task::default, |mask| size::cut(mask.apply(task)));
             bytes += task.encoded_len();
             tasks.push(task);
             if tasks.len() == size || bytes >= MAX_BYTES {
