@@ -1,5 +1,6 @@
 //! `artel engine`: one model in a process of its own, which the daemon starts and speaks to over its standard input.
 
+pub(crate) mod monitor;
 pub(crate) mod probe;
 mod spec;
 

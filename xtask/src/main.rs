@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | vulkan | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 
 mod demo;
@@ -7,6 +7,7 @@ mod models;
 mod setup;
 mod shell;
 mod test;
+mod vulkan;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Build for Vulkan, which takes long, and run the tests of its devices
+    Vulkan,
 }
 
 fn main() -> Result<()> {
@@ -47,5 +50,6 @@ fn main() -> Result<()> {
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),
+        Verb::Vulkan => setup::run(&cache).and_then(|()| vulkan::run(&cache)),
     }
 }

@@ -48,6 +48,11 @@ fn system() -> Result<()> {
     if !Command::new("python3").args(["-c", "import venv, ensurepip"]).output().is_ok_and(|o| o.status.success()) {
         missing.push("python3-venv");
     }
+    install(&missing)
+}
+
+/// Installs Debian packages, or says how to.
+pub(crate) fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -68,7 +73,7 @@ fn system() -> Result<()> {
         shell::run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
     };
     apt(&["update", "-qq"])?;
-    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], &missing[..]].concat())
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], missing].concat())
         .with_context(|| format!("run by hand: {by_hand}"))
 }
 

@@ -1,5 +1,6 @@
 //! The expert: one per role. It admits steps up to its role's limits and runs each in a task of its own.
 
+mod allowance;
 mod work;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use crate::keeper;
 use crate::line::{Line, Place};
 use crate::report::{Report, failure};
 
+use allowance::{Allowance, Loading};
 pub(crate) use work::{described, lane, opening};
 
 /// Runs the steps of one role.
@@ -46,7 +48,7 @@ pub(crate) struct Job {
     pub(crate) message: Option<Template>,
     /// What templates see; without a template, the role reads its input.
     pub(crate) context: Context,
-    /// From the step's start to its end.
+    /// From the step's start to its end, but for the time in which its model is not there.
     pub(crate) timeout: Duration,
     /// The longest time without a token.
     pub(crate) idle: Duration,
@@ -72,6 +74,8 @@ pub(crate) struct Places {
     line: Line,
     /// Steps that run or wait.
     admitted: Arc<Semaphore>,
+    /// Those of the running ones that wait for the model.
+    loading: Loading,
     limits: (u32, u32),
 }
 
@@ -79,15 +83,15 @@ impl Places {
     fn of(role: &Role) -> Self {
         let (concurrency, queue) = (role.limits.concurrency, role.limits.queue);
         let admitted = Arc::new(Semaphore::new(concurrency as usize + queue as usize));
-        Self { line: Line::new(concurrency), admitted, limits: (concurrency, queue) }
+        Self { line: Line::new(concurrency), loading: Loading::default(), admitted, limits: (concurrency, queue) }
     }
 
     fn admit(&self, job: Job, keeper: ActorRef<keeper::Message>) {
         match self.admitted.clone().try_acquire_owned() {
             Ok(admitted) => {
-                let line = self.line.clone();
+                let (line, loading) = (self.line.clone(), self.loading.clone());
                 tokio::spawn(async move {
-                    perform(job, keeper, line).await;
+                    perform(job, keeper, line, loading).await;
                     drop(admitted);
                 });
             }
@@ -127,26 +131,27 @@ impl Actor for Expert {
     }
 }
 
-async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line) {
+async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line, loading: Loading) {
     let (cancel, timeout) = (job.cancel.clone(), job.timeout);
+    let late = || failure(Code::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
     let work = async {
         let words = job.words()?;
         if let Some(earlier) = job.earlier(&words) {
             return Ok(earlier);
         }
-        let _place = queue(&job, &line).await;
-        job.work(&keeper, words).await
+        let mut allowance = Allowance::new(timeout);
+        let ready = async { (queue(&job, &line).await, job.engine(&keeper, &loading).await) };
+        let (_place, engine) = allowance.before(&loading, ready).await.ok_or_else(late)?;
+        allowance.during(job.work(engine?, words)).await.ok_or_else(late)?
     };
     let result = tokio::select! {
         () = cancel.cancelled() => None,
-        result = tokio::time::timeout(timeout, work) => Some(result),
+        result = work => Some(result),
     };
     match result {
         // Whoever cancelled has no use for a report.
         None => job.report.forget(),
-        Some(result) => job.report.send(result.unwrap_or_else(|_| {
-            Err(failure(Code::Timeout, format!("the step took longer than {timeout:?}, its timeout")))
-        })),
+        Some(result) => job.report.send(result),
     }
 }
 

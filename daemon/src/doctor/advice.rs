@@ -203,6 +203,7 @@ pub(super) fn json(found: &Findings, lines: &[Line]) -> Value {
         "memory_free_bytes": found.memory.map(|(_, free)| free),
         "memory_bytes": found.memory.map(|(all, _)| all),
         "devices": devices::names(found),
+        "unmonitored": found.unmonitored,
         "models": models::json(&found.models),
         "catalog_error": found.catalog,
     })

@@ -38,6 +38,8 @@ pub(super) struct Findings {
     pub(super) gpus: Vec<Gpu>,
     /// The devices of this machine, or why they cannot be listed.
     pub(super) local: Result<Vec<Found>, String>,
+    /// Why nothing monitors GPUs.
+    pub(super) unmonitored: Option<String>,
     /// The RPC servers of the settings, and their devices.
     pub(super) servers: Vec<(String, Result<Vec<Found>, String>)>,
     pub(super) offline: bool,
@@ -62,6 +64,10 @@ impl Findings {
         for server in &config.rpc {
             servers.push((server.clone(), probe::devices(Some(server)).await));
         }
+        let (local, unmonitored) = match probe::look(None).await {
+            Ok(probed) => (Ok(probed.devices), probed.unmonitored),
+            Err(reason) => (Err(reason), None),
+        };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             now: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
@@ -74,7 +80,8 @@ impl Findings {
             memory: hardware::memory(),
             features: gpu::features(),
             gpus: gpu::look(Path::new("/")),
-            local: probe::devices(None).await,
+            local,
+            unmonitored,
             servers,
             offline: config.offline,
             catalog: catalog.err().map(|problems| problems.to_string()),

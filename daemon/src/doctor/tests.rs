@@ -12,6 +12,7 @@ use super::advice::{is_well, json, lines, render};
 use super::findings::Findings;
 use super::gpu::{Gpu, Maker};
 use crate::client::render::page::Page;
+use crate::engine::monitor::Reading;
 use crate::engine::probe::{self, Found};
 use crate::serve::files::Fault;
 
@@ -26,12 +27,22 @@ fn processor() -> Found {
         kind: probe::Kind::Cpu,
         total: 16 << 30,
         free: 8 << 30,
+        monitor: None,
     }
 }
 
 fn card() -> Found {
     let (name, backend, kind) = ("CUDA0".to_owned(), "CUDA".to_owned(), probe::Kind::Gpu);
-    Found { name, description: "NVIDIA Card".to_owned(), backend, kind, total: 24 << 30, free: 20 << 30 }
+    let monitor = Reading {
+        name: "NVIDIA Card".to_owned(),
+        driver: "550.54".to_owned(),
+        used: Some(3 << 30),
+        load: Some(0.125),
+        celsius: Some(43.0),
+        ..Reading::default()
+    };
+    let description = "NVIDIA Card".to_owned();
+    Found { name, description, backend, kind, total: 24 << 30, free: 20 << 30, monitor: Some(monitor) }
 }
 
 /// A machine on which all is well.
@@ -61,6 +72,7 @@ fn well() -> Findings {
         features: vec!["cuda"],
         gpus: vec![Gpu { maker: Maker::Nvidia, shut: Vec::new() }],
         local: Ok(vec![card(), processor()]),
+        unmonitored: None,
         servers: Vec::new(),
         offline: false,
         catalog: None,
@@ -116,6 +128,7 @@ fn a_new_machine_with_a_card_that_nobody_uses() {
         features: Vec::new(),
         gpus: vec![Gpu { maker: Maker::Nvidia, shut: Vec::new() }, Gpu { maker: Maker::Intel, shut: Vec::new() }],
         local: Ok(vec![processor()]),
+        unmonitored: Some("NVIDIA's driver is installed and not loaded".to_owned()),
         models: vec![("phi".to_owned(), Err(awaited()))],
         plan: Plan::default(),
         ..well()

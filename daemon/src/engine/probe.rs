@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::itself;
+use super::monitor::{self, Reading};
 use crate::serve::telemetry;
 
 /// A driver that takes longer than this is not there.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A device that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) description: String,
@@ -23,6 +24,16 @@ pub(crate) struct Found {
     pub(crate) total: u64,
     /// Bytes.
     pub(crate) free: u64,
+    /// What its driver's monitor says, if there is one.
+    pub(crate) monitor: Option<Reading>,
+}
+
+/// What a probe finds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Probed {
+    pub(crate) devices: Vec<Found>,
+    /// Why there is nothing that monitors GPUs, in words.
+    pub(crate) unmonitored: Option<String>,
 }
 
 /// What sort a device is.
@@ -51,12 +62,16 @@ pub(super) fn run(rpc: Option<&str>) -> ExitCode {
     }
 }
 
-fn probe(rpc: Option<&str>) -> Result<Vec<Found>, String> {
+fn probe(rpc: Option<&str>) -> Result<Probed, String> {
     if let Some(address) = rpc {
         artel_llama::add_rpc(address)?;
     }
     let wanted = |device: &artel_llama::Device| (device.kind == artel_llama::Kind::Rpc) == rpc.is_some();
-    let found = artel_llama::devices().into_iter().filter(wanted).map(|device| Found {
+    let (readings, unmonitored) = match monitor::read() {
+        Ok(readings) => (readings, None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let devices = artel_llama::devices().into_iter().filter(wanted).map(|device| Found {
         kind: match device.kind {
             artel_llama::Kind::Cpu => Kind::Cpu,
             artel_llama::Kind::Gpu => Kind::Gpu,
@@ -69,12 +84,18 @@ fn probe(rpc: Option<&str>) -> Result<Vec<Found>, String> {
         backend: device.backend,
         total: device.memory_total,
         free: device.memory_free,
+        monitor: device.bus.and_then(|bus| monitor::at(&readings, &bus).cloned()),
     });
-    Ok(found.collect())
+    Ok(Probed { devices: devices.collect(), unmonitored })
 }
 
 /// The devices of this machine, or those of an RPC server; or why they cannot be told.
 pub(crate) async fn devices(rpc: Option<&str>) -> Result<Vec<Found>, String> {
+    look(rpc).await.map(|probed| probed.devices)
+}
+
+/// The same, and whether GPUs of this machine are monitored.
+pub(crate) async fn look(rpc: Option<&str>) -> Result<Probed, String> {
     let mut command = Command::new(itself()?);
     command.args(["engine", "--probe"]).args(rpc.iter().flat_map(|address| ["--rpc", *address]));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status};
 use super::Served;
 use super::page::{self, Filters};
 use super::status::status;
+use crate::engine::monitor::Reading;
 use crate::engine::probe::Kind;
 use crate::serve::hardware::Sight;
 
@@ -112,9 +113,9 @@ fn device(sight: Sight, taken: &Bytes) -> v1::Device {
         Some(Kind::IntegratedGpu) => v1::DeviceKind::IntegratedGpu,
         Some(Kind::Gpu | Kind::Rpc) | None => v1::DeviceKind::Gpu,
     };
-    let (description, backend) = match sight.found {
-        Some(found) => (found.description, found.backend),
-        None => (String::new(), "RPC".to_owned()),
+    let (description, backend, monitor) = match sight.found {
+        Some(found) => (found.description, found.backend, found.monitor),
+        None => (String::new(), "RPC".to_owned(), None),
     };
     v1::Device {
         name: sight.name,
@@ -127,6 +128,6 @@ fn device(sight: Sight, taken: &Bytes) -> v1::Device {
         available: sight.problem.is_empty(),
         problem: sight.problem,
         rpc_address: sight.server.unwrap_or_default(),
-        monitor: None,
+        monitor: monitor.as_ref().map(Reading::as_proto),
     }
 }

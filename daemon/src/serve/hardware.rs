@@ -148,7 +148,7 @@ impl Known {
 fn processor() -> Found {
     let (total, free) = memory().unwrap_or_default();
     let (name, backend) = ("CPU".to_owned(), "CPU".to_owned());
-    Found { name, description: String::new(), backend, kind: probe::Kind::Cpu, total, free }
+    Found { name, description: String::new(), backend, kind: probe::Kind::Cpu, total, free, monitor: None }
 }
 
 /// All memory and what is free of it, for this process: of the machine, or of its control group if that is less.

@@ -12,6 +12,7 @@ use ractor::{ActorRef, call};
 use serde_json::{Value, json};
 
 use super::Job;
+use super::allowance::Loading;
 use crate::feed::{Live, Stage};
 use crate::keeper::{self, EngineReport, EngineState, Lease};
 use crate::report::{Outcome, failure};
@@ -31,12 +32,7 @@ pub(super) struct Words {
 }
 
 impl Job {
-    pub(super) async fn work(&self, keeper: &ActorRef<keeper::Message>, words: Words) -> Result<Outcome, Failure> {
-        if let Some(adapter) = &self.role.adapter {
-            let unavailable = |reason| failure(Code::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
-            self.loader.fetch(adapter).await.map_err(unavailable)?;
-        }
-        let handle = self.engine(keeper).await?;
+    pub(super) async fn work(&self, handle: Lease, words: Words) -> Result<Outcome, Failure> {
         let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|earlier| earlier.key(&self.role, &words.system, &words.user));
         let stream = handle.generate(self.request(words)?).await.map_err(|e| refused(&e))?;
@@ -66,20 +62,28 @@ impl Job {
         Some(Outcome::Answer { output, usage, timings, source: Source::Cache })
     }
 
-    async fn engine(&self, keeper: &ActorRef<keeper::Message>) -> Result<Lease, Failure> {
-        let asked = async { call!(keeper, keeper::Message::Engine) };
+    /// The engine, once it is there, and the adapter with it.
+    pub(super) async fn engine(&self, keeper: &ActorRef<keeper::Message>, loading: &Loading) -> Result<Lease, Failure> {
+        let asked = async {
+            if let Some(adapter) = &self.role.adapter {
+                let named = |reason| failure(Code::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
+                self.loader.fetch(adapter).await.map_err(named)?;
+            }
+            keeper::unwrap(call!(keeper, keeper::Message::Engine))
+        };
         tokio::pin!(asked);
-        if let Ok(answer) = tokio::time::timeout(LOADING_SHOWS, &mut asked).await {
-            return keeper::unwrap(answer);
+        if let Ok(engine) = tokio::time::timeout(LOADING_SHOWS, &mut asked).await {
+            return engine;
         }
+        let _waits = loading.begin();
         let mut shown = None;
         loop {
             let share = self.share(keeper).await;
             if shown.replace(share) != Some(share) {
                 self.progress(Stage::Loading { model: self.role.model.clone(), share });
             }
-            if let Ok(answer) = tokio::time::timeout(LOADING_LOOKS, &mut asked).await {
-                return keeper::unwrap(answer);
+            if let Ok(engine) = tokio::time::timeout(LOADING_LOOKS, &mut asked).await {
+                return engine;
             }
         }
     }

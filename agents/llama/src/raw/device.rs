@@ -23,6 +23,8 @@ pub struct Device {
     pub backend: String,
     /// What sort it is.
     pub kind: Kind,
+    /// Where it sits on the PCI bus, such as `0000:01:00.0`, if its backend knows.
+    pub bus: Option<String>,
     /// All of its memory in bytes.
     pub memory_total: u64,
     /// Its free memory in bytes.
@@ -142,7 +144,8 @@ fn all() -> Vec<(Device, sys::ggml_backend_dev_t)> {
 /// # Safety
 /// The pointer is a registered device.
 unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<String, u32>) -> Device {
-    // SAFETY: the caller's; strings of devices are null or C strings that live as long as they do.
+    // SAFETY: the caller's; strings of devices are null or C strings that live as long as they do; the properties are plain
+    // numbers and pointers, which may all be zero.
     unsafe {
         let text = |text: *const c_char| match text.is_null() {
             true => String::new(),
@@ -150,8 +153,9 @@ unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<Strin
         };
         let backend = text(sys::ggml_backend_reg_name(sys::ggml_backend_dev_backend_reg(pointer)));
         let description = text(sys::ggml_backend_dev_description(pointer));
-        let (mut free, mut total) = (0usize, 0usize);
-        sys::ggml_backend_dev_memory(pointer, &raw mut free, &raw mut total);
+        let mut props: sys::ggml_backend_dev_props = std::mem::zeroed();
+        sys::ggml_backend_dev_get_props(pointer, &raw mut props);
+        let bus = Some(text(props.device_id)).filter(|bus| !bus.is_empty());
         let (name, kind) = if backend == "RPC" {
             let number = servers.entry(description.clone()).or_insert(0);
             let name = rpc_name(&description, *number);
@@ -166,7 +170,8 @@ unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<Strin
             };
             (text(sys::ggml_backend_dev_name(pointer)), kind)
         };
-        Device { name, description, backend, kind, memory_total: total as u64, memory_free: free as u64 }
+        let (memory_total, memory_free) = (props.memory_total as u64, props.memory_free as u64);
+        Device { name, description, backend, kind, bus, memory_total, memory_free }
     }
 }
 

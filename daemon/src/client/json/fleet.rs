@@ -38,14 +38,17 @@ impl Json for v1::Device {
 
 impl Json for v1::DeviceMonitor {
     fn json(&self) -> Value {
-        let Self { uuid, bus_id, driver_version, utilization, temperature_celsius, power_watts } = self;
+        let Self { uuid, bus_id, driver_version, utilization, temperature_celsius, power_watts, name, used_bytes } =
+            self;
         Object::new()
+            .text("name", name)
             .text("uuid", uuid)
             .text("bus_id", bus_id)
             .text("driver_version", driver_version)
             .maybe("utilization", *utilization)
             .maybe("temperature_celsius", *temperature_celsius)
             .maybe("power_watts", *power_watts)
+            .maybe("used_bytes", *used_bytes)
             .into()
     }
 }

@@ -1,6 +1,8 @@
 //! Devices, engines, and which model belongs where.
 
-use artel_proto::v1::{Device, DeviceShare, Engine, EngineState, Move, PlacedModel, Placement, UnplacedModel};
+use artel_proto::v1::{
+    Device, DeviceMonitor, DeviceShare, Engine, EngineState, Move, PlacedModel, Placement, UnplacedModel,
+};
 
 use super::page::{BAD, BOLD, DIM, GOOD, Page, WARN};
 use super::table::{Table, cell};
@@ -14,7 +16,11 @@ const SHOWN: usize = 20;
 pub(crate) fn devices(devices: &[Device], page: &mut Page) {
     let mut table = Table::new(&["DEVICE", "KIND", "TOTAL", "FREE", "USED", "DESCRIPTION"]);
     for device in devices {
-        let about = if device.available { (DIM, device.description.clone()) } else { (BAD, device.problem.clone()) };
+        let about = match (&device.monitor, device.available) {
+            (_, false) => (BAD, device.problem.clone()),
+            (Some(monitor), true) => (DIM, format!("{}; {}", device.description, monitored(monitor))),
+            (None, true) => (DIM, device.description.clone()),
+        };
         table.row(vec![
             (BOLD, device.name.clone()),
             cell(device.kind().word()),
@@ -25,6 +31,19 @@ pub(crate) fn devices(devices: &[Device], page: &mut Page) {
         ]);
     }
     table.render(page);
+}
+
+/// What a monitor says, as far as it does: `3.0 GB in use, 12 % busy, 43 °C, 61 W, driver 550.54`.
+pub(crate) fn monitored(monitor: &DeviceMonitor) -> String {
+    let driver = Some(&monitor.driver_version).filter(|version| !version.is_empty());
+    let figures = [
+        monitor.used_bytes.map(|used| format!("{} in use", bytes(used))),
+        monitor.utilization.map(|share| format!("{:.0} % busy", share * 100.0)),
+        monitor.temperature_celsius.map(|celsius| format!("{celsius:.0} °C")),
+        monitor.power_watts.map(|watts| format!("{watts:.0} W")),
+        driver.map(|version| format!("driver {version}")),
+    ];
+    figures.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The engines that run.

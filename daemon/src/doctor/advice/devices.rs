@@ -3,6 +3,7 @@
 use super::super::findings::Findings;
 use super::super::gpu::{Gpu, Maker};
 use super::Line;
+use crate::client::render::fleet::monitored;
 use crate::client::render::time::bytes;
 use crate::engine::probe::{Found, Kind};
 
@@ -30,6 +31,10 @@ pub(super) fn lines(found: &Findings) -> Vec<Line> {
     }
     let local = found.local.as_deref().unwrap_or_default();
     lines.extend(found.gpus.iter().filter_map(|gpu| unused(gpu, local, &found.features)));
+    let nvidia = found.gpus.iter().any(|gpu| gpu.maker == Maker::Nvidia);
+    if let Some(reason) = found.unmonitored.as_ref().filter(|_| nvidia) {
+        lines.push(Line::good("monitor", format!("no figures of load, heat and power: {reason}")));
+    }
     if found.gpus.is_empty() && !local.iter().any(is_gpu) {
         lines.push(Line::good("gpu", "none; models run on the processor, which small ones do well"));
     }
@@ -49,7 +54,8 @@ fn device(found: &Found) -> Line {
         Kind::Cpu => String::new(),
         _ => format!(", {} free of {}", bytes(*free), bytes(*total)),
     };
-    Line::good("device", format!("{name}: {description}{memory}"))
+    let monitor = found.monitor.as_ref().map(|reading| format!("; {}", monitored(&reading.as_proto())));
+    Line::good("device", format!("{name}: {description}{memory}{}", monitor.unwrap_or_default()))
 }
 
 fn is_gpu(found: &Found) -> bool {
