@@ -336,3 +336,18 @@ impl Error {
         report.push(span, message, self.hint);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_nothing_for_jinja_is_given_as_jinja_would() {
+        let render = |source: &str| Template::parse(source).unwrap().render(&Context::default()).unwrap();
+        for plain in ["W.", "W.\n", "W.\r\n", "W.\n\n", "a\r", "\n a { b } % # }} \n b ", ""] {
+            assert!(Template::parse(plain).unwrap().is_plain(), "{plain:?}");
+            assert_eq!(render(plain), render(&format!("{{# a comment #}}{plain}")), "{plain:?}");
+        }
+        assert!(!Template::parse("{{ input }}").unwrap().is_plain());
+    }
+}
