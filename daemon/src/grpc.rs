@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::serve::loader::LlamaLoader;
+use crate::serve::reload::Wrong;
 use anyhow::{Context as _, Result};
 use artel_actors::Crew;
 use artel_journal::Feedback;
@@ -53,6 +54,8 @@ pub(crate) struct Served {
     pub(crate) models: PathBuf,
     /// What relative paths in an applied catalog are relative to.
     pub(crate) place: PathBuf,
+    /// What is wrong with the catalog's directory.
+    pub(crate) wrong: Wrong,
     /// Cancelled when the daemon takes nothing new: it is not healthy any more, and streams go on.
     pub(crate) draining: CancellationToken,
     /// Cancelled when the daemon closes: streams end.

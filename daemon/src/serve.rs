@@ -7,8 +7,10 @@ pub(crate) mod loader;
 mod measured;
 #[cfg(feature = "rehearsal")]
 mod rehearsal;
+pub(crate) mod reload;
 mod signals;
 pub(crate) mod telemetry;
+mod watch;
 
 pub(crate) use config::cores;
 use std::io::Write as _;
@@ -26,7 +28,9 @@ use crate::args;
 use crate::grpc::{self, Served};
 use config::Config;
 use loader::LlamaLoader;
+use reload::{Cause, Wrong};
 use signals::{Signal, Signals};
+use watch::Watch;
 
 /// `artel serve`: runs until a signal or a fault; the exit code is 0 after a signal.
 pub(crate) fn run(args: &args::Serve, json: bool) -> ExitCode {
@@ -66,12 +70,21 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     let closing = CancellationToken::new();
     let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());
     let (models, draining) = (config.crew.models.clone(), CancellationToken::new());
-    let (drain, close) = (draining.clone(), closing.clone());
-    let served = Served { crew: crew.clone(), loader: llama, feedback, models, place, draining: drain, closing: close };
+    let (drain, close, wrong) = (draining.clone(), closing.clone(), Wrong::default());
+    let served = Served {
+        crew: crew.clone(),
+        loader: llama,
+        feedback,
+        models,
+        place,
+        wrong: wrong.clone(),
+        draining: drain,
+        closing: close,
+    };
     let address = listener.local_addr().context("failed to learn the address")?;
     let server = tokio::spawn(grpc::serve(served, listener));
     ready(address, json)?;
-    let fault = watch(&mut signals, &crew, &config).await;
+    let fault = watch(&mut signals, &crew, &config, &wrong).await;
     draining.cancel();
     let skip = signals.another();
     let left = tokio::select! {
@@ -98,8 +111,14 @@ fn ready(address: std::net::SocketAddr, json: bool) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("failed to write to standard output")
 }
 
-/// Waits for the end: a signal, or the end of the crew, which is a fault. Reloads the catalog on SIGHUP.
-async fn watch(signals: &mut Signals, crew: &Crew, config: &Config) -> Result<()> {
+/// Waits for the end: a signal, or the end of the crew, which is a fault. Reloads the catalog on SIGHUP and when its directory
+/// changes.
+async fn watch(signals: &mut Signals, crew: &Crew, config: &Config, wrong: &Wrong) -> Result<()> {
+    let (dir, directory) = (config.catalog.as_deref(), watched(config));
+    let changed = async || match &directory {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    };
     let mut recovered = std::pin::pin!(crew.recovered());
     loop {
         tokio::select! {
@@ -108,8 +127,9 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config) -> Result<()
                     tracing::info!(signal = name, running = crew.running(), grace = ?config.grace, "stopping");
                     return Ok(());
                 }
-                Signal::Reload => reload(crew, config).await,
+                Signal::Reload => reload::reload(crew, dir, wrong, Cause::Asked).await,
             },
+            () = changed() => reload::reload(crew, dir, wrong, Cause::Changed).await,
             () = &mut recovered => {
                 tracing::info!("the journal takes writes again");
                 if let Err(error) = crew.take_up().await {
@@ -122,17 +142,11 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config) -> Result<()
     }
 }
 
-/// The new catalog is valid as a whole and serves, or nothing changes.
-async fn reload(crew: &Crew, config: &Config) {
-    match Catalog::load(config.catalog.as_deref()) {
-        Ok(catalog) => match crew.serve(catalog, None).await {
-            Ok(catalog) => tracing::info!(version = catalog.version().short(), "the catalog was read again"),
-            Err(error) => tracing::error!(%error, "the catalog stays as it was"),
-        },
-        Err(problems) => {
-            for problem in problems.iter() {
-                tracing::error!(%problem, "the catalog stays as it was");
-            }
-        }
-    }
+/// The watch over the catalog's directory, if there is one and somebody wants it watched.
+fn watched(config: &Config) -> Option<Watch> {
+    let dir = config.catalog.as_deref().filter(|_| config.watch)?;
+    let refused = |error: &notify::Error| {
+        tracing::warn!(dir = %dir.display(), %error, "changes of the catalog are not seen; SIGHUP has it read again");
+    };
+    Watch::of(dir).inspect_err(refused).ok()
 }

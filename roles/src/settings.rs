@@ -39,6 +39,8 @@ pub struct Settings {
     pub rpc: Vec<String>,
     /// `memory`: MiB that engines may take of a device at most, by its name.
     pub memory_mib: BTreeMap<String, u32>,
+    /// `watch`: whether the catalog is read again when its directory changes.
+    pub watch: Option<bool>,
     /// `offline`: nothing is fetched.
     pub offline: bool,
     /// `gap`: the gap between tokens to aim at while prompts are read beside running answers.
@@ -107,6 +109,7 @@ impl Settings {
             engines: f.get("engines").and_then(|n| choice(n, "`engines`", &ENGINES, report)),
             rpc: f.get("rpc").map(|n| servers(n, report)).unwrap_or_default(),
             memory_mib: f.get("memory").map(|n| budgets(n, report)).unwrap_or_default(),
+            watch: f.get("watch").and_then(|n| boolean(n, "`watch`", report)),
             offline: f.get("offline").and_then(|n| boolean(n, "`offline`", report)).unwrap_or_default(),
             gap: f.get("gap").and_then(|n| duration(n, "`gap`", Duration::from_millis(1)..=DAY, report)),
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),

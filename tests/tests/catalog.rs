@@ -48,7 +48,7 @@ async fn a_catalog_is_applied_as_a_whole_while_a_task_keeps_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_directory_again() {
-    let daemon = daemon().with_yaml(&crew()).start().await;
+    let daemon = daemon().with_yaml(&crew()).with_settings("watch: false\n").start().await;
     let version = async || {
         let list = daemon.catalog().list(v1::ListCatalogRequest::default()).await.unwrap().into_inner();
         list.catalog_version
@@ -58,6 +58,41 @@ async fn sighup_reads_the_directory_again() {
     daemon.signal(Signal::SIGHUP);
     // There is no event for a reload but the version itself; each question is a round trip.
     while version().await == before {}
+    daemon.run(ask("Hi").of_role("newcomer")).await.end().await.text();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_directory_are_seen_and_a_broken_one_changes_nothing() {
+    let daemon = daemon().with_yaml(&crew()).start().await;
+    let list = async || daemon.catalog().list(v1::ListCatalogRequest::default()).await.unwrap().into_inner();
+    let before = list().await;
+    assert!(before.directory_problems.is_empty());
+    let new = daemon.dir().join("catalog/new.yaml");
+    fs::write(&new, "role: newcomer\ndescription: Is new.\nmodle: smollm2\nprompt: You are new.\n").unwrap();
+    // There is no event for what was read but the answer itself; each question is a round trip.
+    let broken = loop {
+        let broken = list().await;
+        if !broken.directory_problems.is_empty() {
+            break broken;
+        }
+    };
+    assert_eq!(broken.catalog_version, before.catalog_version, "nothing changed");
+    let problem = &broken.directory_problems[0];
+    assert!(problem.location.as_ref().unwrap().file.ends_with("new.yaml"), "{problem:?}");
+    assert!(daemon.log().contains("the catalog stays as it was"));
+    let (_, out, _) = daemon.cli(["catalog", "list"]).run().await;
+    assert!(out.contains("an earlier catalog serves") && out.contains("modle"), "{out}");
+    // As editors do it: beside, and then in its place.
+    let beside = daemon.dir().join("catalog/new.yaml~");
+    fs::write(&beside, NEW).unwrap();
+    fs::rename(&beside, &new).unwrap();
+    let mended = loop {
+        let mended = list().await;
+        if mended.catalog_version != before.catalog_version {
+            break mended;
+        }
+    };
+    assert!(mended.directory_problems.is_empty());
     daemon.run(ask("Hi").of_role("newcomer")).await.end().await.text();
 }
 

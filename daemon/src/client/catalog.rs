@@ -51,18 +51,18 @@ async fn list(session: &mut Session, kind: Option<Kind>) -> Result<Exit, Error> 
     let kind = kind.map_or(DefinitionKind::Unspecified, proto_kind).into();
     let mut request = ListCatalogRequest { page_size: PAGE, page_token: String::new(), kind };
     let mut definitions: Vec<Definition> = Vec::new();
-    loop {
+    let problems = loop {
         let page = session.daemon.catalog().list(prompt(request.clone())).await?.into_inner();
         definitions.extend(page.definitions);
         if page.next_page_token.is_empty() {
-            break;
+            break page.directory_problems;
         }
         request.page_token = page.next_page_token;
-    }
+    };
     if session.output.is_json() {
         definitions.iter().try_for_each(|definition| session.output.object(&definition.json()))?;
     } else {
-        session.output.render(|page| render::list(&definitions, page))?;
+        session.output.render(|page| render::list(&definitions, &problems, page))?;
     }
     Ok(Exit::Done)
 }

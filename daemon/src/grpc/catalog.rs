@@ -36,7 +36,9 @@ impl Catalog for Served {
             })
         };
         let definitions = found.await.map_err(|_| internal())?;
-        Ok(Response::new(v1::ListCatalogResponse { definitions, next_page_token, catalog_version: version }))
+        let directory_problems = self.wrong.list().iter().map(problem).collect();
+        let catalog_version = version;
+        Ok(Response::new(v1::ListCatalogResponse { definitions, next_page_token, catalog_version, directory_problems }))
     }
 
     async fn get(&self, request: Request<v1::GetCatalogRequest>) -> Answer<v1::Definition> {

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) budgets: BTreeMap<String, u64>,
     /// Whether nothing is fetched.
     pub(crate) offline: bool,
+    /// Whether the catalog is read again when its directory changes.
+    pub(super) watch: bool,
     /// Where engines run.
     pub(super) engines: Engines,
     pub(crate) crew: Options,
@@ -94,6 +96,7 @@ impl Config {
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),
             offline: args.offline || settings.offline,
+            watch: settings.watch.unwrap_or(true),
             engines: settings.engines.unwrap_or_default(),
             crew: Options { tasks, models, graph: settings.graph, vectors: Some(data.join("vectors")), ..base },
             journal: artel_journal::Options {

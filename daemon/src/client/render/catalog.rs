@@ -7,7 +7,7 @@ use super::table::{Table, cell};
 use crate::client::json::Word;
 
 /// What a catalog defines.
-pub(crate) fn list(definitions: &[Definition], page: &mut Page) {
+pub(crate) fn list(definitions: &[Definition], wrong: &[Problem], page: &mut Page) {
     let mut table = Table::new(&["KIND", "NAME", "LAYER", "DESCRIPTION"]);
     for definition in definitions {
         let about = match definition.problems.first() {
@@ -18,6 +18,10 @@ pub(crate) fn list(definitions: &[Definition], page: &mut Page) {
         table.row(vec![cell(kind), (BOLD, definition.name.clone()), cell(layer), about]);
     }
     table.render(page);
+    if !wrong.is_empty() {
+        page.end().put("an earlier catalog serves, since this is wrong with the daemon's directory:").end();
+        problems(wrong, page);
+    }
 }
 
 /// One definition as it was written, with comments around it, so that it is YAML still.
