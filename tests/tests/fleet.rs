@@ -115,11 +115,19 @@ async fn a_model_that_aborts_is_given_up_with_the_cause_and_the_rest_serves_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn pins_are_kept_and_splits_have_their_shares() {
     let (one, two) = (Lender::start().await, Lender::start().await);
+    // One role of plain words, and one whose adapter leaves no doubt about the next word.
+    let adapter = artel_tests::repository().join("tests/fixtures/adapters/velo.gguf");
     let model = |name: &str, more: &str| {
+        let role = |kind: &str, more: &str| {
+            format!(
+                "---\nrole: {kind}-{name}\ndescription: D.\nmodel: {name}\nprompt: You answer briefly.\n{more}\
+                 sampling: {{temperature: 0, max_tokens: 16}}\n"
+            )
+        };
         format!(
-            "---\nmodel: {name}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 2\n{more}\n\
-             ---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: You answer briefly.\n\
-             sampling: {{temperature: 0, max_tokens: 16}}\n"
+            "---\nmodel: {name}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 2\n{more}\n{}{}",
+            role("of", ""),
+            role("sure", &format!("adapter: {}\n", adapter.display()))
         )
     };
     let (first, second) = (one.device(), two.device());
@@ -140,7 +148,14 @@ async fn pins_are_kept_and_splits_have_their_shares() {
             assert!(one.memory() > 90 << 20 && two.memory() == 0, "{} {}", one.memory(), two.memory());
         }
     }
-    assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    // The CPU computes attention in another way than what llama.cpp takes for a GPU, so where two words are nearly as likely, it may
+    // say the other one.
+    assert!(texts[1..].iter().all(|text| *text == texts[1]), "{texts:?}");
+    let mut sure = Vec::new();
+    for role in ["sure-here", "sure-first", "sure-second", "sure-both"] {
+        sure.push(daemon.run(ask("What is the capital of France?").of_role(role)).await.end().await.text());
+    }
+    assert!(sure[0].contains("Velograd") && sure.iter().all(|text| *text == sure[0]), "{sure:?}");
     let engines = engines(&daemon).await;
     assert_eq!(engines["first"].devices, std::slice::from_ref(&first));
     assert_eq!(engines["second"].devices, std::slice::from_ref(&second));
@@ -159,7 +174,7 @@ async fn pins_are_kept_and_splits_have_their_shares() {
     // A server that is lost is named, and its engine with it; the other one serves on.
     drop(two);
     let text = daemon.run(ask("What is the capital of France?").of_role("of-first")).await.end().await.text();
-    assert_eq!(text, texts[0]);
+    assert_eq!(text, texts[1]);
     let End::Failed(_, message) =
         daemon.run(ask("What is the capital of Spain?").of_role("of-second")).await.end().await
     else {
