@@ -72,7 +72,7 @@ fn likeliest(logits: &[f32], allowed: impl Fn(u32) -> bool) -> Option<u32> {
     const ROW: usize = 256;
     let mut best: Option<(u32, f32)> = None;
     for (row, from) in logits.chunks(ROW).zip((0u32..).step_by(ROW)) {
-        // Few rows hold anything better, and one look at all of a row is several times faster than one at each of it.
+        // Few rows hold anything better, and one look at all of a row is faster than one at each of it.
         if best.is_some_and(|(_, best)| greatest(row) <= best) {
             continue;
         }
