@@ -254,38 +254,69 @@ async fn a_model_that_fits_nowhere_says_what_would_help() {
     assert!(code == 0 && out.contains("NO PLACE") && out.contains("try"), "{code} {out} {error}");
 }
 
+/// What was estimated for a model, and what its process takes of memory once `work` has been done: it is loaded twice, since
+/// what computing takes is measured the first time, and remembered.
+async fn estimated_and_taken(daemon: &Daemon, model: &str, work: impl AsyncFnOnce()) -> (u64, u64) {
+    load(daemon, model).await;
+    let unload = v1::UnloadRequest { model: model.to_owned(), interrupt: true };
+    daemon.fleet().unload(unload.clone()).await.unwrap();
+    let request = v1::GetPlacementRequest { models: vec![model.to_owned()] };
+    let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
+    let estimate = placement.placed[0].shares.iter().map(|share| share.bytes).sum();
+    let engine = load(daemon, model).await;
+    work().await;
+    let taken = resident(engine.process_id);
+    daemon.fleet().unload(unload).await.unwrap();
+    (estimate, taken)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn estimates_of_memory_are_what_processes_take() {
-    let shapes = [512, 1024, 2048, 4096].map(|context| {
+    let mut found = Vec::new();
+    let contexts = [512, 1024, 2048, 4096];
+    let chats = contexts.map(|context| {
         format!(
             "---\nmodel: chat{context}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: {context}\nsequences: 4\n\
              ---\nrole: of-chat{context}\ndescription: D.\nmodel: chat{context}\nprompt: P.\n\
              sampling: {{temperature: 0, max_tokens: 2}}\n"
         )
     });
-    let vectors = [64, 128, 256, 512].map(|context| {
-        format!("---\nmodel: vectors{context}\nfile: all-MiniLM-L6-v2.F16.gguf\nuse: embedding\ncontext: {context}\n")
-    });
-    let daemon = daemon().with_yaml(&format!("{}{}", shapes.concat(), vectors.concat())).start().await;
-    let names = [512, 1024, 2048, 4096].map(|n| format!("chat{n}")).into_iter();
-    let mut found = Vec::new();
-    for name in names.chain([64, 128, 256, 512].map(|n| format!("vectors{n}"))) {
-        // What computing takes is measured once, and remembered.
-        load(&daemon, &name).await;
-        let unload = v1::UnloadRequest { model: name.clone(), interrupt: true };
-        daemon.fleet().unload(unload).await.unwrap();
-        let request = v1::GetPlacementRequest { models: vec![name.clone()] };
-        let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
-        let estimate: u64 = placement.placed[0].shares.iter().map(|share| share.bytes).sum();
-        let engine = load(&daemon, &name).await;
-        if name.starts_with("chat") {
-            daemon.run(ask("Hello").of_role(&format!("of-{name}"))).await.end().await.text();
-        }
-        let taken = resident(engine.process_id);
-        let ratio = estimate as f64 / taken as f64;
-        found.push((name.clone(), estimate, taken, ratio));
-        let unload = v1::UnloadRequest { model: name.clone(), interrupt: true };
-        daemon.fleet().unload(unload).await.unwrap();
+    let chatting = daemon().with_yaml(&chats.concat()).start().await;
+    for name in contexts.map(|context| format!("chat{context}")) {
+        let answer = async || drop(chatting.run(ask("Hello").of_role(&format!("of-{name}"))).await.end().await.text());
+        found.push((name.clone(), estimated_and_taken(&chatting, &name, answer).await));
     }
-    assert!(found.iter().all(|(.., ratio)| (0.9..1.1).contains(ratio)), "{found:#?}");
+    // What it learns of its roles in the background would hold the others up.
+    drop(chatting);
+    for context in [64, 128, 256, 512] {
+        let name = format!("vectors{context}");
+        let model = format!("model: {name}\nfile: all-MiniLM-L6-v2.F16.gguf\nuse: embedding\ncontext: {context}\n");
+        let routing = daemon().with_yaml(&format!("{model}{WORDS}")).with_settings("threads: 1\n").start().await;
+        let route = async || {
+            let request = v1::PreviewRequest {
+                // As long as it may be.
+                question: "word ".repeat(context),
+                roles: vec!["words".to_owned()],
+                signals: vec!["embedding".to_owned()],
+                settings: "plain".to_owned(),
+                ..Default::default()
+            };
+            routing.router().preview(request).await.unwrap();
+        };
+        found.push((name.clone(), estimated_and_taken(&routing, &name, route).await));
+    }
+    let good = |(estimate, taken): (u64, u64)| (0.9..1.1).contains(&(estimate as f64 / taken as f64));
+    assert!(found.iter().all(|(_, bytes)| good(*bytes)), "{found:#?}");
 }
+
+/// A role that a router knows by one example.
+const WORDS: &str = "---
+router: plain
+signals: {embedding: {weight: 1, mean: 0.4, deviation: 0.1}}
+---
+role: words
+description: Knows words.
+examples: [What is a word?]
+model: smollm2
+prompt: You know words.
+";

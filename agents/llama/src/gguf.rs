@@ -117,6 +117,8 @@ struct Weights {
     output: u64,
     /// Of the embedding of tokens.
     tokens: u64,
+    /// Tokens that this embedding has a row for.
+    vocabulary: u64,
     /// Whether the output has a matrix of its own rather than the embedding of tokens.
     own_output: bool,
     /// Whether there are tensors whose type has no size that we know.

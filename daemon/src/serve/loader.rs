@@ -91,6 +91,10 @@ impl LlamaLoader {
             cached: layer.keys.saturating_add(layer.values),
             window: None,
         };
+        let embeds = model.use_ == Use::Embedding;
+        let tokens = model.context.unwrap_or(CONTEXT.min(trained));
+        // A text is embedded in one piece, and all of its tokens have outputs.
+        let outputs = if embeds { anatomy.outputs.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
         Ok(Need {
             model: model.name.to_string(),
             layers: anatomy.layers.iter().copied().map(layer).collect(),
@@ -98,11 +102,11 @@ impl LlamaLoader {
             output: anatomy.output,
             tied: anatomy.tied,
             cache: form(model.cache),
-            tokens: model.context.unwrap_or(CONTEXT.min(trained)),
-            sequences: if model.use_ == Use::Embedding { 1 } else { model.sequences },
+            tokens,
+            sequences: if embeds { 1 } else { model.sequences },
             lanes,
             compute: measured.unwrap_or(COMPUTE),
-            process: PROCESS,
+            process: PROCESS.saturating_add(outputs),
             devices: match model.pins.devices.is_empty() {
                 true => Devices::Auto,
                 false => Devices::These(model.pins.devices.clone()),

@@ -35,6 +35,10 @@ pub struct Anatomy {
     pub output: u64,
     /// Bytes of `output` that are in `input` too: in one memory they lie there once.
     pub tied: u64,
+    /// Bytes of the machine's memory that the outputs of one token take: a vector, and a number for each token of the
+    /// vocabulary. llama.cpp keeps the latter of embedding models too, where nobody reads them. Source:
+    /// `llama_context::output_reserve`.
+    pub outputs: u64,
     /// Tokens that it was trained with at once.
     pub trained_context: Option<u32>,
     /// How far some of its layers look back. The cache of these layers takes as much as any other's nevertheless, since
@@ -110,6 +114,9 @@ impl Anatomy {
             input: weights.input,
             output: weights.output.checked_add(tied).ok_or("tensor sizes overflow")?,
             tied,
+            outputs: u64::from(facts.number("embedding_length")?.unwrap_or(0))
+                .saturating_add(weights.vocabulary)
+                .saturating_mul(4),
             trained_context: facts.number("context_length")?,
             window: facts.number("attention.sliding_window")?.filter(|window| *window > 0),
             unreckoned: facts.unreckoned(cached)?,
@@ -277,7 +284,7 @@ mod tests {
         assert_eq!((found.input, found.output, found.tied), (tokens, tokens + 256, tokens));
         assert_eq!(found.layers.iter().map(|layer| layer.weights).collect::<Vec<_>>(), [128 * 18, 2 * 144 + 256]);
         assert_eq!(found.weights(), tokens + 256 + 128 * 18 + 2 * 144 + 256);
-        assert_eq!(found.trained_context, Some(2048));
+        assert_eq!((found.trained_context, found.outputs), (Some(2048), (64 + 100) * 4));
         let own = [&TENSORS[..], &[("output.weight", &[64, 100], 8)]].concat();
         assert_eq!(anatomy(&usual(vec![]), &own).unwrap().tied, 0);
     }

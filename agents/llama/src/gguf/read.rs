@@ -198,9 +198,10 @@ fn tensor_infos(reader: &mut Reader<impl Read>, tensors: u64) -> Result<(u64, We
         if dimensions > 4 {
             return Err(Fault::Damaged(format!("tensor `{name}` has {dimensions} dimensions")));
         }
-        let mut elements = 1u64;
+        let (mut elements, mut rows) = (1u64, 1);
         for _ in 0..dimensions {
-            elements = elements.checked_mul(reader.u64()?).ok_or_else(overflow)?;
+            rows = reader.u64()?;
+            elements = elements.checked_mul(rows).ok_or_else(overflow)?;
         }
         let kind = reader.u32()?;
         let offset = reader.u64()?;
@@ -209,20 +210,20 @@ fn tensor_infos(reader: &mut Reader<impl Read>, tensors: u64) -> Result<(u64, We
         let length = (elements / block).checked_mul(bytes).ok_or_else(overflow)?;
         end = end.max(offset.checked_add(length).ok_or_else(overflow)?);
         weights.unknown |= bytes == 0;
-        weights.add(&name, length).ok_or_else(overflow)?;
+        weights.add(&name, length, rows).ok_or_else(overflow)?;
     }
     Ok((end, weights))
 }
 
 impl Weights {
-    /// Adds a tensor where llama.cpp puts it. None if the sums overflow.
-    fn add(&mut self, name: &str, bytes: u64) -> Option<()> {
+    /// Adds a tensor of so many rows where llama.cpp puts it. None if the sums overflow.
+    fn add(&mut self, name: &str, bytes: u64, rows: u64) -> Option<()> {
         // Source: `LLM_TENSOR_LAYER_INPUT` in llama.cpp's llama-arch.cpp.
         const INPUT: [&str; 4] = ["token_embd.", "position_embd.", "token_types.", "per_layer_token_embd."];
         let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         self.own_output |= name == "output.weight";
         if name == "token_embd.weight" {
-            self.tokens = bytes;
+            (self.tokens, self.vocabulary) = (bytes, rows);
         }
         let sum = match layer.filter(|layer| *layer < MAX_LAYERS) {
             Some(layer) => {
