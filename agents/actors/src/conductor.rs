@@ -20,6 +20,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
+use crate::ahead::{Ahead, Needs};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::feed::Feed;
@@ -80,6 +81,7 @@ pub(crate) struct Assignment {
     pub(crate) supervisor: ActorRef<supervisor::Message>,
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) models: Arc<Path>,
+    pub(crate) ahead: Ahead,
     pub(crate) cache: Cache,
     pub(crate) clock: Clock,
 }
@@ -89,13 +91,21 @@ pub(crate) struct State {
     run: Option<Run>,
 }
 
+/// An attempt that runs; dropping it cancels it.
+struct Attempt {
+    needs: Needs,
+    _cancel: DropGuard,
+}
+
 /// A task that runs.
 struct Run {
     on: Assignment,
     me: ActorRef<Message>,
     task: Task,
-    /// Attempts that run; dropping one cancels it.
-    steps: HashMap<StepId, DropGuard>,
+    /// Attempts that run.
+    steps: HashMap<StepId, Attempt>,
+    /// What the task needs after attempts that are over, until the next ones have begun.
+    over: Vec<Needs>,
     /// Events that are applied and not yet on disk.
     fresh: Vec<Event>,
     timer: Option<Timer>,
@@ -165,8 +175,8 @@ impl Run {
             Some(first) => (Task::begin(first, on.graph.start())?, false),
             None => (Task::replay(&history(&on.journal, on.task).await?, on.graph.start())?, true),
         };
-        let (steps, fresh, timer) = (HashMap::new(), Vec::new(), None);
-        let mut run = Self { on, me, task, steps, fresh, timer, rests: false };
+        let (steps, over, fresh, timer) = (HashMap::new(), Vec::new(), Vec::new(), None);
+        let mut run = Self { on, me, task, steps, over, fresh, timer, rests: false };
         match run.task.phase {
             Phase::Running if resumed => run.note(Kind::Resumed),
             Phase::Running => {}
@@ -183,7 +193,7 @@ impl Run {
         if matches!(&result, Err(failure) if failure.code == Code::QueueFull) {
             return self.wait_for_room(step);
         }
-        self.steps.remove(step);
+        self.over.extend(self.steps.remove(step).map(|attempt| attempt.needs));
         match result {
             Ok(outcome) => self.finished(step, outcome),
             Err(failure) => self.failed(step, failure),
@@ -288,7 +298,7 @@ impl Run {
         // What lay inside of a step that is over is over, too.
         let task = &self.task;
         let runs = |step: &StepId| task.live(&step.visit).is_some_and(|live| live.attempt == step.attempt);
-        self.steps.retain(|step, _| runs(step));
+        self.over.extend(self.steps.extract_if(|step, _| !runs(step)).map(|(_, attempt)| attempt.needs));
         let begun: Vec<StepId> = begun.into_iter().filter(runs).collect();
         let committed = self.commit().await;
         if committed && self.task.phase == Phase::Running {
@@ -296,6 +306,7 @@ impl Run {
             self.set_timer(wait);
             self.tell();
         }
+        self.over.clear();
         committed
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::Loader;
+use crate::ahead::Ahead;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::feed::Feeds;
@@ -214,6 +215,7 @@ impl Crew {
             clock: options.clock.clone(),
             running: watch::Sender::new(0),
             busy: watch::Sender::new(0),
+            ahead: Ahead::default(),
             cache: Cache::default(),
             vectors: kept,
         };

@@ -9,6 +9,7 @@ use artel_roles::Model;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::ahead::Ahead;
 use crate::{Loader, keeper};
 
 /// Loads and unloads that are remembered: a day of a busy machine.
@@ -109,6 +110,7 @@ struct Pending {
 
 pub(crate) struct State {
     loader: Arc<dyn Loader>,
+    ahead: Ahead,
     entries: BTreeMap<Id, Entry>,
     pending: Option<Pending>,
     /// Whether the devices are looked at now.
@@ -120,11 +122,15 @@ pub(crate) struct State {
 impl Actor for Fleet {
     type Msg = Message;
     type State = State;
-    type Arguments = Arc<dyn Loader>;
+    type Arguments = (Arc<dyn Loader>, Ahead);
 
-    async fn pre_start(&self, _: ActorRef<Message>, loader: Arc<dyn Loader>) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        (loader, ahead): Self::Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         let (entries, moves) = (BTreeMap::new(), VecDeque::new());
-        Ok(State { loader, entries, pending: None, looking: false, late: None, moves })
+        Ok(State { loader, ahead, entries, pending: None, looking: false, late: None, moves })
     }
 
     async fn handle(
@@ -249,7 +255,8 @@ impl State {
         if self.pending.is_some() {
             return;
         }
-        let loaded: Vec<placement::Loaded> = self.entries.iter().filter_map(|(id, entry)| entry.loaded(id)).collect();
+        let loaded: Vec<placement::Loaded> =
+            self.entries.iter().filter_map(|(id, entry)| entry.loaded(id, &self.ahead)).collect();
         let refused: Vec<(Id, Refusal)> = self.refused(devices, &loaded);
         for (id, refusal) in refused {
             if let Some(entry) = self.entries.get_mut(&id) {
@@ -394,7 +401,7 @@ impl Entry {
         Some(Queue { need, oldest, load_cost: self.status.load_cost })
     }
 
-    fn loaded(&self, id: &Id) -> Option<placement::Loaded> {
+    fn loaded(&self, id: &Id, ahead: &Ahead) -> Option<placement::Loaded> {
         let status = &self.status;
         (status.standing != Standing::Empty).then(|| placement::Loaded {
             model: id.to_string(),
@@ -402,7 +409,7 @@ impl Entry {
             busy: status.uses > 0 || status.standing == Standing::Moving,
             draining: self.draining,
             waiting: status.waiting,
-            next_need: None,
+            next_need: ahead.until(&status.model),
             idle: status.last_use.elapsed(),
             load_cost: status.load_cost,
         })

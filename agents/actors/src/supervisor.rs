@@ -13,6 +13,7 @@ use artel_task::{Event, Graph, Kind, RoleName, StepId, TaskId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::ahead::Ahead;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::conductor::{self, Answer, Assignment, Conductor, Refusal};
@@ -98,6 +99,8 @@ pub(crate) struct Links {
     pub(crate) running: watch::Sender<usize>,
     /// How many of them wait for something else than people.
     pub(crate) busy: watch::Sender<usize>,
+    /// Which models tasks will need.
+    pub(crate) ahead: Ahead,
     /// What nodes that ask for it were answered.
     pub(crate) cache: Cache,
     /// Where vectors of texts are kept.
@@ -203,10 +206,10 @@ impl State {
             return;
         }
         let Begin { task, catalog, graph, first, permit } = begin;
-        let Links { journal, feeds, loader, models, clock, cache, .. } = self.links.clone();
+        let Links { journal, feeds, loader, models, clock, ahead, cache, .. } = self.links.clone();
         let (feed, supervisor) = (feeds.open(task, first.as_ref()), me.clone());
         let assignment =
-            Assignment { task, catalog, graph, first, journal, feed, supervisor, loader, models, cache, clock };
+            Assignment { task, catalog, graph, first, journal, feed, supervisor, loader, models, ahead, cache, clock };
         self.conduct(me, assignment, 0, permit).await;
     }
 

@@ -5,4 +5,4 @@ mod fleet;
 mod language;
 mod panics;
 mod routing;
-mod stage;
+pub(crate) mod stage;

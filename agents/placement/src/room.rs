@@ -28,7 +28,7 @@ pub struct Loaded {
     pub draining: bool,
     /// How many steps wait for it, or will in a moment.
     pub waiting: u32,
-    /// When it is needed next as far as is known, as a rank: 0 is first. None if nobody is known to need it.
+    /// After how many more steps of its task it is needed next, as far as is known. None if nobody is known to need it.
     pub next_need: Option<u32>,
     /// How long ago it was used last.
     pub idle: Duration,
@@ -182,7 +182,8 @@ impl<'a> House<'a> {
         let each = victims.iter().map(|engine| {
             let needed = match (engine.waiting, engine.next_need) {
                 (0, None) => "nobody waits for it".to_owned(),
-                (0, Some(_)) => "it is needed later than the others".to_owned(),
+                (0, Some(0)) => "a task needs it now".to_owned(),
+                (0, Some(steps)) => format!("a task needs it after {steps} more steps"),
                 (1, _) => "1 step waits for it".to_owned(),
                 (n, _) => format!("{n} steps wait for it"),
             };

@@ -1,5 +1,6 @@
 //! A graph that exists is bounded: built once from its parts, checked as a whole, never changed.
 
+mod ahead;
 mod check;
 mod left;
 mod node;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_roles::{Role, Template};
+use artel_roles::{Model, Role, Template};
 use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{Node, RoleRef, Router, Work};
 use artel_task::{RoleName, StepId, Visit};
@@ -11,7 +11,8 @@ use ractor::{ActorRef, call_t};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::Run;
+use super::{Attempt, Run};
+use crate::ahead::HORIZON;
 use crate::report::{Outcome, Report, failure};
 use crate::router::{Candidate, Question};
 use crate::{expert, supervisor};
@@ -22,7 +23,8 @@ const DECISION: Duration = Duration::from_secs(120);
 impl Run {
     pub(super) fn begin(&mut self, step: StepId) {
         let cancel = CancellationToken::new();
-        self.steps.insert(step.clone(), cancel.clone().drop_guard());
+        let needs = self.on.ahead.count(self.models_after(&step.visit));
+        self.steps.insert(step.clone(), Attempt { needs, _cancel: cancel.clone().drop_guard() });
         let report = Report::new(self.me.clone(), step.clone());
         let graph = self.on.graph.clone();
         let Some(node) = graph.node_of(&step.visit) else { return };
@@ -52,6 +54,14 @@ impl Run {
         let targets = edges.iter().filter_map(|edge| edge.to.clone());
         let roles = targets.filter_map(|node| self.role_of(&Visit { node, item: None, ..visit.clone() }));
         roles.map(|role| role.name.clone()).collect()
+    }
+
+    /// The models that the task needs from this visit on, and after how many steps. What routers have not decided is not
+    /// known.
+    fn models_after(&self, visit: &Visit) -> Vec<(u32, Arc<Model>)> {
+        let now = [(0, visit.clone())];
+        let visits = now.into_iter().chain(self.on.graph.ahead(visit, HORIZON));
+        visits.filter_map(|(steps, visit)| Some((steps, self.on.catalog.model_of(&*self.role_of(&visit)?)?))).collect()
     }
 
     /// What the node says in place of its role. The graph of a single role is no graph of the catalog.

@@ -83,7 +83,8 @@ impl State {
         if let Some(fleet) = &self.cast.fleet {
             return Ok(fleet.clone());
         }
-        let (fleet, _) = Fleet::spawn_linked(None, Fleet, self.links.loader.clone(), me.get_cell()).await?;
+        let links = (self.links.loader.clone(), self.links.ahead.clone());
+        let (fleet, _) = Fleet::spawn_linked(None, Fleet, links, me.get_cell()).await?;
         self.who.insert(fleet.get_id(), Who::Fleet);
         self.cast.fleet = Some(fleet.clone());
         Ok(fleet)

@@ -10,12 +10,12 @@ use artel_roles::Model;
 use async_trait::async_trait;
 use tempfile::tempdir;
 
-use super::stage::{Script, ask, crew_with, end, parse, role, to_the_end};
+use super::stage::{Script, ask, crew_with, end, graph, parse, role, to_the_end};
 use crate::supervisor::Who;
 use crate::{Crew, EngineState, Loader, Options, Progress, nothing};
 
-/// Every model takes ten bytes, and there are 25.
-struct Small(Script);
+/// Every model takes ten bytes, and there are so many.
+struct Small(Script, u64);
 
 #[async_trait]
 impl Loader for Small {
@@ -29,7 +29,7 @@ impl Loader for Small {
     }
 
     async fn devices(&self, _: &Bytes) -> Vec<Device> {
-        vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: 25, free: 25 }]
+        vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: self.1, free: self.1 }]
     }
 }
 
@@ -42,7 +42,7 @@ async fn small(dir: &std::path::Path) -> Crew {
     };
     let catalog = parse(&["one", "two", "three", "huge"].map(document).concat());
     let journal = Journal::open(dir, artel_journal::Options::default()).await.unwrap();
-    Crew::start(Options::default(), catalog, journal, Arc::new(Small(Script::open()))).await.unwrap()
+    Crew::start(Options::default(), catalog, journal, Arc::new(Small(Script::open(), 25))).await.unwrap()
 }
 
 #[tokio::test]
@@ -62,6 +62,38 @@ async fn who_finds_no_room_waits_until_somebody_has_gone() {
     let moves = crew.moves().await.unwrap();
     assert!(moves.iter().filter(|moved| moved.loaded).count() >= 3 && moves.iter().any(|moved| !moved.loaded));
     assert!(moves.iter().all(|moved| !moved.reason.is_empty()));
+}
+
+#[tokio::test]
+async fn a_model_that_a_task_needs_next_stays_though_another_was_used_later() {
+    let dir = tempdir().unwrap();
+    let document = |name: &str| {
+        format!(
+            "---\nmodel: {name}\nfile: {name}.gguf\n---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: P.\n"
+        )
+    };
+    let chain = "---\ngraph: chain\ndescription: D.\nstart: a\nnodes:\n  \
+                 a: {role: of-talk, next: b}\n  b: {role: of-two, next: done}\n";
+    let catalog = parse(&format!("{}{chain}", ["talk", "two", "three", "four"].map(document).concat()));
+    let journal = Journal::open(dir.path(), artel_journal::Options::default()).await.unwrap();
+    let script = Script::gated();
+    let loader = Arc::new(Small(script.clone(), 35));
+    let crew = Crew::start(Options::default(), catalog, journal, loader).await.unwrap();
+    let answer = async |who: &str| {
+        let task = crew.submit(ask(role(who), "x")).await.unwrap();
+        assert_eq!(end(&to_the_end(&crew, task).await), ("completed", "<x>".to_owned()));
+    };
+    answer("of-two").await;
+    answer("of-three").await;
+    let chain = crew.submit(ask(graph("chain"), "x")).await.unwrap();
+    let gate = script.gate.clone();
+    tokio::task::spawn_blocking(move || gate.reached()).await.unwrap();
+    answer("of-four").await;
+    script.gate.open();
+    assert_eq!(end(&to_the_end(&crew, chain).await), ("completed", "<<x>>".to_owned()));
+    let moves = crew.moves().await.unwrap();
+    let gone: Vec<&str> = moves.iter().filter(|moved| !moved.loaded).map(|moved| moved.model.as_str()).collect();
+    assert_eq!(gone, ["three"]);
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ pub(super) fn catalog() -> Catalog {
     parse(CATALOG)
 }
 
-pub(super) fn parse(yaml: &str) -> Catalog {
+pub(crate) fn parse(yaml: &str) -> Catalog {
     let source = Source { path: "test.yaml".to_owned(), dir: Some("/nowhere".into()), text: yaml.to_owned() };
     match Catalog::parse(vec![shipped::sources(), vec![source]]) {
         Ok(catalog) => catalog,

@@ -4,13 +4,14 @@ mod inner;
 mod random;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::*;
 use crate::condition::{Condition, Scope};
 use crate::event::{Accepted, Class, Event, Inner, Kind, Timings, Usage};
-use crate::graph::{Edge, Fault, Limits, Node, Parts, RoleRef, Router, Work};
+use crate::graph::{Ask, Edge, Fault, Limits, Node, Parts, RoleRef, Router, Work};
 use crate::id::{CatalogVersion, GraphName, RoleName, Seq, TaskId};
 
 fn name(text: &str) -> NodeName {
@@ -195,6 +196,31 @@ fn each_node_knows_how_far_the_end_is() {
     let graph = Graph::new(parts("plan", nodes)).unwrap();
     let left = |node: &str| graph.left(&Visit { within: Vec::new(), node: name(node), number: 1, item: None });
     assert_eq!(["plan", "write", "check", "send"].map(left), [3, 2, 1, 0]);
+}
+
+#[test]
+fn what_lies_ahead_is_known_through_sub_graphs_and_up_to_people() {
+    let inner =
+        Graph::new(parts("first", [("first", role(vec![to("second")])), ("second", role(vec![to("done")]))])).unwrap();
+    let confirm = Ask { message: "Well?".to_owned(), schema: None, deadline: None, otherwise: None };
+    let nodes = [
+        ("plan", role(vec![to("deep")])),
+        ("deep", Node::new(Work::Graph { graph: Arc::new(inner), message: None }, vec![to("check")])),
+        ("check", role(vec![if_revise("plan", 2), to("confirm")])),
+        ("confirm", Node::new(Work::Ask(confirm), vec![to("send")])),
+        ("send", role(vec![to("done")])),
+    ];
+    let graph = Graph::new(parts("plan", nodes)).unwrap();
+    let visit = |node: &str| Visit { within: Vec::new(), node: name(node), number: 1, item: None };
+    let ahead = |visit: &Visit, most| -> Vec<String> {
+        graph.ahead(visit, most).iter().map(|(steps, visit)| format!("{steps} {visit}")).collect()
+    };
+    let all = ["1 deep/first", "2 deep/second", "3 check", "4 plan", "4 confirm"];
+    assert_eq!(ahead(&visit("plan"), 9), all);
+    assert_eq!(ahead(&visit("plan"), 2), all[..2]);
+    let inside = graph.ahead(&visit("plan"), 1)[0].1.clone();
+    assert_eq!(ahead(&inside, 2), ["1 deep/second", "2 check"]);
+    assert!(ahead(&visit("confirm"), 9).is_empty() && ahead(&visit("plan"), 0).is_empty());
 }
 
 #[test]
