@@ -13,7 +13,7 @@ use crate::Kind;
 use crate::constraint::{Constraint, Grammars};
 use crate::gguf;
 use crate::raw::log::{self, Buffer, What};
-use crate::raw::{Adapter, Attention, Chain, Context, Loading, Model, Shape, Spread, device};
+use crate::raw::{Adapter, Attention, Chain, Context, Loading, Model, Shape, Spread, device, exit};
 use crate::text::Vocabulary;
 
 /// Tokens in a batch on the CPU: as fast per token as any, and small enough that whoever comes is seen soon. There is room
@@ -23,8 +23,9 @@ const BATCH: u32 = 2 * FUSED_GRAIN + 16;
 /// in smaller pieces.
 const FUSED_GRAIN: u32 = 64;
 /// Attention as products of matrices takes any number of queries at about the same speed, within a tenth of that of fused
-/// attention with 64; multiples of the tiles of ggml's kernels waste nothing.
-const GRAIN: u32 = 16;
+/// attention with 64; multiples of the tiles of ggml's kernels waste nothing, and small ones come near the gap that is to be
+/// kept.
+const GRAIN: u32 = 8;
 /// Up to so many tokens of context attention is computed as products of matrices on the CPU; the products of longer ones would
 /// take more memory than they are worth.
 const MATRICES: u32 = 8192;
@@ -271,6 +272,14 @@ impl Llama {
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
         let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
         let text = Arc::new(Vocabulary::new(model.clone(), options.template));
+        // The tables of both directions are made when they are first used.
+        let mut there_and_back = Vec::new();
+        model
+            .tokenize("a\n", false, false)
+            .into_iter()
+            .flatten()
+            .for_each(|id| model.piece(id, false, &mut there_and_back));
+        exit::without_destructors();
         let content = match &options.sha256 {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => gguf::sample(&options.path)?.to_vec(),

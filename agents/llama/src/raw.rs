@@ -11,6 +11,7 @@ use llama_cpp_sys_2 as sys;
 
 mod chain;
 pub(crate) mod device;
+pub(crate) mod exit;
 pub(crate) mod log;
 
 pub(crate) use chain::Chain;
