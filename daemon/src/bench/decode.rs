@@ -10,7 +10,8 @@ use super::table::Table;
 use super::words;
 
 const PROMPT: usize = 600;
-const OUTPUT: u32 = 96;
+/// Enough that the first still generates when the last one's prompt has been read beside it.
+const OUTPUT: u32 = 256;
 
 const MEASURE: &str = "decode: tokens of 8 sequences";
 
@@ -32,7 +33,10 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
     // Only while all of them generate.
     let from = answers.iter().filter_map(|a| a.pieces.first().copied()).max();
     let to = answers.iter().filter_map(|a| a.pieces.last().copied()).min();
-    let Some((from, to)) = from.zip(to).filter(|(from, to)| from < to) else { return Ok(()) };
+    let Some((from, to)) = from.zip(to).filter(|(from, to)| from < to) else {
+        eprintln!("nothing was measured: at no time did all {SEQUENCES} generate");
+        return Ok(());
+    };
     let within = |at: &&Instant| (from..to).contains(*at);
     let pieces: usize = answers.iter().map(|a| a.pieces.iter().filter(within).count()).sum();
     // A piece may have several tokens, such as half a character and the other half.
