@@ -386,3 +386,34 @@ async fn a_smaller_cache_answers_too() {
     let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     assert!(answer(&engine, capital()).await.unwrap().0.contains("France"));
 }
+
+/// Set in the processes that end in the middle: after so many pieces of an answer.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const ENDS_AFTER: &str = "ARTEL_TEST_ENDS_AFTER";
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+async fn end_in_the_middle(pieces: u32) -> ! {
+    let engine = chat().await;
+    let story = Request { max_tokens: 400, ..ask("You tell stories.", "Tell me a long story.") };
+    let mut stream = engine.generate(story).await.unwrap();
+    let mut heard = 0;
+    while heard < pieces {
+        heard += u32::from(matches!(stream.recv().await.unwrap(), Chunk::Text { .. }));
+    }
+    std::process::exit(7)
+}
+
+/// With its own status, not with a signal.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_may_end_while_its_engine_computes() {
+    if let Ok(pieces) = std::env::var(ENDS_AFTER) {
+        end_in_the_middle(pieces.parse().unwrap()).await;
+    }
+    for pieces in 1..=12 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "a_process_may_end_while_its_engine_computes"]).env(ENDS_AFTER, pieces.to_string());
+        let output = child.output().unwrap();
+        assert_eq!(output.status.code(), Some(7), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_roles::{Model, Role, Template};
+use artel_roles::{Role, Template};
 use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{Node, RoleRef, Router, Work};
 use artel_task::{RoleName, StepId, Visit};
@@ -23,14 +23,20 @@ const DECISION: Duration = Duration::from_secs(120);
 impl Run {
     pub(super) fn begin(&mut self, step: StepId) {
         let cancel = CancellationToken::new();
-        let needs = self.on.ahead.count(self.models_after(&step.visit));
+        let ahead = self.roles_ahead(&step.visit);
+        let model = |(steps, role): &(u32, Arc<Role>)| Some((*steps, self.on.catalog.model_of(role)?));
+        let needs = self.on.ahead.count(ahead.iter().filter_map(model).collect());
         self.steps.insert(step.clone(), Attempt { needs, _cancel: cancel.clone().drop_guard() });
         let report = Report::new(self.me.clone(), step.clone());
         let graph = self.on.graph.clone();
         let Some(node) = graph.node_of(&step.visit) else { return };
         match (&node.work, self.role_of(&step.visit)) {
             (Work::Router(router), _) => self.route(&step, router, node.effort.timeout, cancel, report),
-            (Work::Role { .. }, Some(role)) => self.work(step, node, role, cancel, report),
+            (Work::Role { .. }, Some(role)) => {
+                let next =
+                    ahead.into_iter().filter(|(steps, _)| *steps == 1).map(|(_, role)| role.name.clone()).collect();
+                self.work(step, node, role, next, cancel, report);
+            }
             // People and sub-graphs are nobody's work.
             (Work::Ask(_) | Work::Graph { .. }, _) => report.forget(),
             (Work::Role { role, .. }, None) => report.send(Err(no_role(&step.visit, role))),
@@ -48,20 +54,10 @@ impl Run {
         self.on.catalog.role(name.as_str()).cloned()
     }
 
-    /// The roles of the nodes to which edges lead from a visit.
-    fn roles_after(&self, visit: &Visit) -> Vec<RoleName> {
-        let edges = self.on.graph.node_of(visit).map_or(&[][..], |node| &node.next);
-        let targets = edges.iter().filter_map(|edge| edge.to.clone());
-        let roles = targets.filter_map(|node| self.role_of(&Visit { node, item: None, ..visit.clone() }));
-        roles.map(|role| role.name.clone()).collect()
-    }
-
-    /// The models that the task needs from this visit on, and after how many steps. What routers have not decided is not
-    /// known.
-    fn models_after(&self, visit: &Visit) -> Vec<(u32, Arc<Model>)> {
-        let now = [(0, visit.clone())];
-        let visits = now.into_iter().chain(self.on.graph.ahead(visit, HORIZON));
-        visits.filter_map(|(steps, visit)| Some((steps, self.on.catalog.model_of(&*self.role_of(&visit)?)?))).collect()
+    /// The roles that the task needs from this visit on, and after how many steps. What routers have not decided is not known.
+    fn roles_ahead(&self, visit: &Visit) -> Vec<(u32, Arc<Role>)> {
+        let visits = [(0, visit.clone())].into_iter().chain(self.on.graph.ahead(visit, HORIZON));
+        visits.filter_map(|(steps, visit)| Some((steps, self.role_of(&visit)?))).collect()
     }
 
     /// What the node says in place of its role. The graph of a single role is no graph of the catalog.
@@ -72,7 +68,15 @@ impl Run {
         if single { None } else { message() }
     }
 
-    fn work(&self, step: StepId, node: &Node, role: Arc<Role>, cancel: CancellationToken, report: Report) {
+    fn work(
+        &self,
+        step: StepId,
+        node: &Node,
+        role: Arc<Role>,
+        next: Vec<RoleName>,
+        cancel: CancellationToken,
+        report: Report,
+    ) {
         let Some(model) = self.on.catalog.model_of(&role) else {
             return report.send(Err(failure(Code::Internal, format!("role `{}` has no model", role.name))));
         };
@@ -85,7 +89,7 @@ impl Run {
             cache: node.cache.then(|| self.on.cache.under(self.on.catalog.version())),
             class: if batch { Class::Batch } else { Class::Interactive },
             left: self.on.graph.left(&step.visit),
-            next: self.roles_after(&step.visit),
+            next,
             loader: self.on.loader.clone(),
             models: self.on.models.clone(),
             feed: self.on.feed.clone(),
