@@ -62,6 +62,7 @@ async fn measure(bench: &Bench) -> Result<Table> {
     let mut table = Table::default();
     // Another server may have run since the last bench, and must not know our prompts.
     let salt = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut cells = speeds::CELLS;
     for repeat in 0..bench.repeats {
         for contestant in &mut contestants {
             eprintln!("repeat {} of {}: {}", repeat + 1, bench.repeats, contestant.name());
@@ -73,7 +74,7 @@ async fn measure(bench: &Bench) -> Result<Table> {
                 Workload::Choose => choose::run(contestant, salt, &mut table).await?,
                 Workload::Overload => overload::run(contestant, salt, &mut table).await?,
                 Workload::Hops => hops::run(contestant, salt, &mut table).await?,
-                Workload::Decode => decode::run(contestant, salt, &mut table).await?,
+                Workload::Decode => cells = decode::run(contestant, salt, &mut table).await?.unwrap_or(cells),
                 Workload::Route => match contestant {
                     Contestant::Own(own) => route::run(own, salt, &mut table).await?,
                     Contestant::Peer(_) => bail!("other servers do not route: leave `--against` out"),
@@ -86,7 +87,7 @@ async fn measure(bench: &Bench) -> Result<Table> {
     // The daemon has ended when llama.cpp is measured alone.
     drop(contestants);
     let threads = bench.threads.unwrap_or_else(crate::serve::cores);
-    let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads));
+    let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads, cells));
     let speeds = speeds.await.context("measuring llama.cpp panicked")??;
     match bench.name {
         Workload::Roles => roles::limits(&speeds, &mut table),

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 pub(crate) use spec::{Common, Spec, Spread};
 
 use crate::args;
-use crate::serve::telemetry;
+use crate::serve::{signals, telemetry};
 
 /// Of the processes of a daemon, engines are killed first when memory runs short: they are loaded again, and the daemon goes on.
 const OOM_SCORE: &str = "300";
@@ -67,7 +67,11 @@ fn serve() -> Result<Serving> {
     socket.peer_addr().context("standard input is no connected socket")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
-    let serving = runtime.block_on(artel_process::serve(socket, LlamaLoading)).context("the socket failed")?;
+    let serving = async {
+        signals::outlive_limits()?;
+        artel_process::serve(socket, LlamaLoading).await
+    };
+    let serving = runtime.block_on(serving).context("the socket failed")?;
     runtime.shutdown_background();
     Ok(serving)
 }

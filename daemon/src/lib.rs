@@ -27,6 +27,12 @@ use std::process::ExitCode;
 use args::{Args, Verb};
 use clap::Parser as _;
 
+/// A daemon makes and drops small things on several threads for months: this takes a fifth less of all CPU time than the
+/// allocator of glibc, and gives back what is free. llama.cpp keeps its own.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let args = Args::parse();

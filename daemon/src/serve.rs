@@ -8,7 +8,7 @@ mod measured;
 #[cfg(feature = "rehearsal")]
 mod rehearsal;
 pub(crate) mod reload;
-mod signals;
+pub(crate) mod signals;
 pub(crate) mod telemetry;
 mod watch;
 

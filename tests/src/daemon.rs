@@ -108,15 +108,12 @@ impl Builder {
         self
     }
 
-    /// The program, which is told of a file that is too large by an error, not by a signal.
+    /// The program under its limits.
     fn command(&self) -> Command {
         let program = (self.program)();
         let Some(bytes) = self.largest_file else { return Command::new(program) };
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "trap '' XFSZ; exec prlimit --fsize=\"$0\": -- \"$@\""])
-            .arg(bytes.to_string())
-            .arg(program);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--fsize={bytes}:")).arg("--").arg(program);
         command
     }
 

@@ -10,7 +10,7 @@ use crate::{demo, models, setup, shell};
 pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     // The black-box tests start these binaries.
     demo::build()?;
-    rehearsal()?;
+    rehearsal(&[])?;
     let nextest = shell::cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
     let mut command = shell::cargo();
     command.args(if nextest { &["nextest", "run"][..] } else { &["test"][..] });
@@ -18,19 +18,19 @@ pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     shell::run(with_models(&mut command, cache))
 }
 
-/// In the tests' profile, since llama.cpp is optimised in each and takes minutes to compile for another.
+/// Of what people run: the release build.
 pub(crate) fn bench(cache: &Path) -> Result<()> {
-    demo::build()?;
-    rehearsal()?;
+    shell::run(shell::cargo().args(["build", "--locked", "--release", "--workspace"]))?;
+    rehearsal(&["--release"])?;
     let mut command = shell::cargo();
-    command.args(["bench", "--locked", "--profile", "dev", "--package", "artel-tests"]);
+    command.args(["bench", "--locked", "--package", "artel-tests"]);
     shell::run(with_models(&mut command, cache))
 }
 
 /// The second binary, whose models may be scripts and which dies when it is told to. It leaves the first one alone.
-fn rehearsal() -> Result<()> {
+fn rehearsal(more: &[&str]) -> Result<()> {
     let args = ["build", "--locked", "--workspace", "--features", "artel/rehearsal", "--bin", "artel-rehearsal"];
-    shell::run(shell::cargo().args(args))
+    shell::run(shell::cargo().args(args).args(more))
 }
 
 fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {

@@ -1,6 +1,7 @@
 //! The expert: one per role. It admits steps up to its role's limits and runs each in a task of its own.
 
 mod allowance;
+mod silence;
 mod work;
 
 use std::collections::HashMap;

@@ -4,19 +4,21 @@
 //! event: it reads what it missed from the journal.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_task::{Event, ModelName, RoleName, Seq, StepId, TaskId};
 use tokio::sync::broadcast;
 
-/// Items that a watcher may lag behind: some seconds of tokens, and some 25 kB for each open task.
+/// Items that a watcher of tokens may lag behind: some seconds of them, and some 25 kB for each task that is watched so.
 const LAG: usize = 256;
+/// Items that any other watcher may lag behind, before it reads from the journal.
+const LAG_OF_FACTS: usize = 64;
 /// Events read from the journal at once.
 const PAGE: u32 = 256;
 /// Events of a live task that are at hand in memory: more than a graph of the usual size makes. A task that has made more is
-/// read from the journal; what is remembered is shared with its feed, which lags behind by more.
+/// read from the journal.
 const REMEMBERED: usize = 64;
 /// Reads whatever the journal holds.
 const TO_THE_END: Seq = Seq(u64::MAX);
@@ -83,8 +85,12 @@ pub enum Stage {
 #[derive(Clone)]
 pub(crate) struct Feed(Arc<Telling>);
 
+/// What nobody watches costs nothing, and who does not hear tokens is not woken by each of them.
 struct Telling {
-    live: broadcast::Sender<Live>,
+    /// From the first watcher of tokens on: everything.
+    all: OnceLock<broadcast::Sender<Live>>,
+    /// From the first other watcher on: everything but tokens.
+    facts: OnceLock<broadcast::Sender<Live>>,
     told: Mutex<Told>,
 }
 
@@ -100,12 +106,23 @@ impl Feed {
     /// A feed of a task that begins with this event, or of one that has begun already.
     fn new(first: Option<Arc<Event>>) -> Self {
         let told = first.map_or(Told::InTheJournal, |first| Told::All(vec![first]));
-        Self(Arc::new(Telling { live: broadcast::channel(LAG).0, told: Mutex::new(told) }))
+        Self(Arc::new(Telling { all: OnceLock::new(), facts: OnceLock::new(), told: Mutex::new(told) }))
+    }
+
+    /// Whether anybody hears tokens.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.0.all.get().is_some_and(|all| all.receiver_count() > 0)
     }
 
     /// Tells those who watch something that is not journalled. Nobody need be watching.
     pub(crate) fn send(&self, live: Live) {
-        drop(self.0.live.send(live));
+        let facts = self.0.facts.get().filter(|_| !matches!(live, Live::Token { .. }));
+        if let Some(facts) = facts {
+            drop(facts.send(live.clone()));
+        }
+        if let Some(all) = self.0.all.get() {
+            drop(all.send(live));
+        }
     }
 
     /// Tells those who watch, and those who will, a fact that is on disk.
@@ -116,13 +133,14 @@ impl Feed {
             if next { events.push(event.clone()) } else { *told = Told::InTheJournal }
         }
         // While nobody can begin to listen: an event is either remembered by then or heard.
-        drop(self.0.live.send(Live::Event(event)));
+        self.send(Live::Event(event));
     }
 
-    fn listen(&self) -> Listen {
+    fn listen(&self, tokens: bool) -> Listen {
         let told = self.told();
         let known = if let Told::All(events) = &*told { Some(events.clone()) } else { None };
-        Listen { live: self.0.live.subscribe(), known }
+        let (live, lag) = if tokens { (&self.0.all, LAG) } else { (&self.0.facts, LAG_OF_FACTS) };
+        Listen { live: live.get_or_init(|| broadcast::channel(lag).0).subscribe(), known }
     }
 
     fn known(&self) -> Option<Vec<Arc<Event>>> {
@@ -162,9 +180,9 @@ impl Feeds {
         self.feeds().clear();
     }
 
-    /// Hears a task from now on.
-    pub(crate) fn listen(&self, task: TaskId) -> Option<Listen> {
-        self.feeds().get(&task).map(Feed::listen)
+    /// Hears a task from now on, its tokens too if they are wanted.
+    pub(crate) fn listen(&self, task: TaskId, tokens: bool) -> Option<Listen> {
+        self.feeds().get(&task).map(|feed| feed.listen(tokens))
     }
 
     /// All events of a live task that were announced, if they are at hand.
@@ -295,11 +313,29 @@ mod tests {
     fn an_event_is_known_before_one_listens_or_heard_after() {
         let feed = Feed::new(Some(event(1)));
         feed.announce(event(2));
-        let Listen { mut live, known } = feed.listen();
+        let Listen { mut live, known } = feed.listen(false);
         feed.announce(event(3));
         assert_eq!(numbers(known), Some(vec![1, 2]));
         assert!(matches!(live.try_recv(), Ok(Live::Event(event)) if event.seq == Seq(3)));
         assert_eq!(numbers(feed.known()), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn tokens_are_heard_by_those_who_want_them() {
+        let feed = Feed::new(Some(event(1)));
+        assert!(!feed.has_listeners());
+        let (mut all, mut facts) = (feed.listen(true).live, feed.listen(false).live);
+        assert!(feed.has_listeners());
+        let step = StepId::parse("a#1.1").unwrap();
+        let role = RoleName::parse("r").unwrap();
+        feed.send(Live::Token { step, role, text: "x".into(), offset: 0 });
+        feed.announce(event(2));
+        assert!(matches!(all.try_recv(), Ok(Live::Token { .. })));
+        for live in [&mut all, &mut facts] {
+            assert!(matches!(live.try_recv(), Ok(Live::Event(event)) if event.seq == Seq(2)));
+        }
+        drop(all);
+        assert!(!feed.has_listeners());
     }
 
     /// A conductor that is started again may find on disk what was never announced.

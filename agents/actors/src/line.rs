@@ -73,7 +73,8 @@ impl State {
         if self.free == 0 {
             return None;
         }
-        let at = (0..self.waiting.len()).min_by_key(|at| self.waiting[*at].rank())?;
+        let now = Instant::now();
+        let at = (0..self.waiting.len()).min_by_key(|at| self.waiting[*at].rank(now))?;
         self.free -= 1;
         Some(self.waiting.swap_remove(at).call)
     }
@@ -81,9 +82,9 @@ impl State {
 
 impl Waiter {
     /// The least goes first. Waiting makes everybody more urgent, so nobody starves.
-    fn rank(&self) -> (u64, u32, u64) {
+    fn rank(&self, now: Instant) -> (u64, u32, u64) {
         let class = u64::from(self.class == Class::Batch);
-        let aged = self.since.elapsed().as_secs() / AGEING.as_secs();
+        let aged = now.saturating_duration_since(self.since).as_secs() / AGEING.as_secs();
         // More urgent than all is whoever has aged beyond the classes.
         (if aged > class { 0 } else { 1 + class - aged }, self.left, self.ticket)
     }
@@ -94,8 +95,9 @@ impl Waiting {
     pub(crate) fn position(&self) -> u32 {
         self.line.with(|state| {
             let Some(mine) = state.waiting.iter().find(|waiter| waiter.ticket == self.ticket) else { return 0 };
-            let rank = mine.rank();
-            let before = state.waiting.iter().filter(|waiter| waiter.rank() < rank).count();
+            let now = Instant::now();
+            let rank = mine.rank(now);
+            let before = state.waiting.iter().filter(|waiter| waiter.rank(now) < rank).count();
             u32::try_from(before + 1).unwrap_or(u32::MAX)
         })
     }

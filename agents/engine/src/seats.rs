@@ -38,7 +38,10 @@ impl<S> Seats<S> {
     }
 
     fn free(&self, lane: Lane) -> impl Iterator<Item = Slot> {
-        (0..self.count).map(Slot).filter(move |slot| !self.taken.contains_key(&(lane, *slot)))
+        let taken = self.taken.range((lane, Slot(0))..=(lane, Slot(u32::MAX)));
+        let mut taken = taken.map(|((_, slot), _)| *slot).peekable();
+        // Both are in order.
+        (0..self.count).map(Slot).filter(move |slot| taken.next_if_eq(slot).is_none())
     }
 
     /// The free slot whose cells have the most of a prompt, and how many tokens that are, at most all but the last one. Of

@@ -136,10 +136,12 @@ pub enum Error {
     #[error("{0}")]
     Device(String),
     /// llama.cpp refused it.
-    #[error("{path}: llama.cpp cannot load this model; its log says why")]
+    #[error("{path}: llama.cpp cannot load this model: {reason}")]
     Load {
         /// The file.
         path: PathBuf,
+        /// Its own words.
+        reason: String,
     },
     /// There is no memory for its cache, or the shape is impossible.
     #[error("{path}: no context of {sequences} sequences of {context} tokens; lower `context` or `sequences`")]
@@ -246,8 +248,8 @@ impl Llama {
         if let Some(sha256) = &options.sha256 {
             gguf::verify_hash(&options.path, sha256)?;
         }
-        let load = || Error::Load { path: options.path.clone() };
-        drop(log::buffers());
+        let load = || Error::Load { path: options.path.clone(), reason: log::errors() };
+        drop((log::buffers(), log::errors()));
         let loading = Loading {
             devices: options.devices.as_deref(),
             spread: match options.split {
@@ -376,8 +378,9 @@ impl Backend for Llama {
 
     fn lane(&mut self, path: &Path, scale: f32) -> Result<Lane, String> {
         gguf::inspect_adapter(path, &self.architecture).map_err(|e| e.to_string())?;
+        drop(log::errors());
         let adapter = Adapter::load(&self.model, path)
-            .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter; its log says why", path.display()))?;
+            .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter: {}", path.display(), log::errors()))?;
         let context = Context::new(&self.model, self.shape, Some((adapter, scale)))
             .ok_or_else(|| format!("{}: no memory for this adapter's context", path.display()))?;
         let content = gguf::sample(path).map_err(|e| e.to_string())?;

@@ -191,6 +191,16 @@ fn files_that_are_no_models_are_refused_with_words() {
     assert!(load(model, Some(&"0".repeat(64))).contains("the YAML states 000"));
     let adapter = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters/zork.gguf");
     assert!(load(adapter, None).contains("this is an adapter"));
+    let unknown = dir.path().join("unknown.gguf");
+    let mut bytes = std::fs::read(models().join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    let key = b"general.architecture";
+    // Behind the key are the value's kind, in four bytes, its length, in eight, and the value.
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 12;
+    assert_eq!(&bytes[at..at + 5], b"llama");
+    bytes[at..at + 5].copy_from_slice(b"lemma");
+    std::fs::write(&unknown, &bytes).unwrap();
+    let refused = load(unknown, None);
+    assert!(refused.contains("unknown model architecture: 'lemma'"), "{refused}");
 }
 
 /// The opening is computed once; what follows is the same, whether it was found in the slot, brought back from memory or

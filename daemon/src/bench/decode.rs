@@ -15,7 +15,8 @@ const OUTPUT: u32 = 256;
 
 const MEASURE: &str = "decode: tokens of 8 sequences";
 
-pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
+/// Gives how many cells each sequence had halfway, on average.
+pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<Option<u32>> {
     let seed = salt * 10_000 + 13;
     let role = |n: u64| Role::new(format!("teller-{n}"), words::text(seed + n, PROMPT), OUTPUT);
     let roles: Vec<Role> = (0..u64::from(SEQUENCES)).map(role).collect();
@@ -35,15 +36,18 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
     let to = answers.iter().filter_map(|a| a.pieces.last().copied()).min();
     let Some((from, to)) = from.zip(to).filter(|(from, to)| from < to) else {
         eprintln!("nothing was measured: at no time did all {SEQUENCES} generate");
-        return Ok(());
+        return Ok(None);
     };
     let within = |at: &&Instant| (from..to).contains(*at);
     let pieces: usize = answers.iter().map(|a| a.pieces.iter().filter(within).count()).sum();
+    let before: usize = answers.iter().map(|a| a.pieces.iter().filter(|at| **at < from).count()).sum();
     // A piece may have several tokens, such as half a character and the other half.
     let (all, tokens): (usize, u64) = answers.iter().fold((0, 0), |(p, t), a| (p + a.pieces.len(), t + a.output));
     let per_piece = tokens as f64 / all.max(1) as f64;
     table.note(MEASURE, "/s", contestant.name(), pieces as f64 * per_piece / (to - from).as_secs_f64());
-    Ok(())
+    let prompts: u64 = answers.iter().map(|a| a.prompt).sum();
+    let halfway = prompts as f64 + (before as f64 + pieces as f64 / 2.0) * per_piece;
+    Ok(Some((halfway / f64::from(SEQUENCES)) as u32))
 }
 
 /// llama.cpp's own speed at the same sizes.

@@ -103,4 +103,17 @@ mod tests {
         assert_eq!((cut.id.as_str(), cut.input.as_str(), cut.steps.len()), ("id", "a question", 0));
         assert!(whole(cut.clone(), USUAL).is_ok_and(|whole| whole == cut));
     }
+
+    #[test]
+    fn whoever_watches_an_event_that_is_too_large_is_told_how_to_go_on() {
+        let of = |bytes: usize| {
+            let cancelled = v1::Cancelled { reason: "x".repeat(bytes) };
+            v1::Event { seq: 7, kind: Some(v1::event::Kind::Cancelled(cancelled)), ..v1::Event::default() }
+        };
+        let fits = of(USUAL - 100);
+        assert!(event(fits.clone()).is_ok_and(|same| same == fits));
+        let refused = event(of(USUAL)).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("event 7 has") && refused.message().contains("`after_seq` 7"), "{refused}");
+    }
 }

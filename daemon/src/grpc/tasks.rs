@@ -45,14 +45,14 @@ impl Served {
         tokens: bool,
         guard: Option<CancelOnDrop>,
     ) -> Result<Events, Status> {
-        let watch = self.crew.watch(task, after).await.map_err(|e| self.refuse(e))?;
+        let watch = self.crew.watch(task, after, tokens).await.map_err(|e| self.refuse(e))?;
         let mut seen = match after {
             Seq(0) => Vec::new(),
             _ => self.crew.history(task).await.map_err(|e| self.refuse(e))?,
         };
         seen.retain(|event| event.seq <= after);
         let end = Ends { draining: self.draining.clone(), closing: self.closing.clone() };
-        Ok(watch::stream(task, watch, &seen, tokens, end, guard))
+        Ok(watch::stream(task, watch, &seen, end, guard))
     }
 
     async fn submit(&self, submission: Submission) -> Result<TaskId, Status> {

@@ -49,7 +49,6 @@ impl Drop for CancelOnDrop {
 struct Watching {
     watch: Watch,
     translate: Translate,
-    tokens: bool,
     end: Ends,
     guard: Option<CancelOnDrop>,
     over: bool,
@@ -65,17 +64,10 @@ pub(super) struct Ends {
 }
 
 /// The stream of a watcher. `seen` are the events before the first one that it will give.
-pub(super) fn stream(
-    task: TaskId,
-    watch: Watch,
-    seen: &[Event],
-    tokens: bool,
-    end: Ends,
-    guard: Option<CancelOnDrop>,
-) -> Events {
+pub(super) fn stream(task: TaskId, watch: Watch, seen: &[Event], end: Ends, guard: Option<CancelOnDrop>) -> Events {
     let mut translate = Translate::new(task);
     seen.iter().for_each(|event| translate.see(event));
-    let watching = Watching { watch, translate, tokens, end, guard, over: false };
+    let watching = Watching { watch, translate, end, guard, over: false };
     Box::pin(futures::stream::unfold(watching, |mut watching| async move {
         let item = watching.next().await?;
         Some((item, watching))
@@ -90,7 +82,6 @@ impl Watching {
                 next = self.watch.next() => next,
             };
             match next {
-                Ok(Some(Live::Token { .. })) if !self.tokens => {}
                 Ok(Some(live)) => return Some(size::event(self.give(live))),
                 Ok(None) if self.watch.is_over() => self.end(),
                 // The task rests: the daemon stops, or its journal failed.

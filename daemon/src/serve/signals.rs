@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{self, SignalKind};
 
 /// What a signal asks for.
@@ -21,6 +22,7 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn listen() -> io::Result<Self> {
+        outlive_limits()?;
         let of = unix::signal;
         let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
@@ -41,4 +43,11 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// A file that may grow no more fails to be written, as on a full disk; without a handler, the system would end the program.
+/// Needs a runtime.
+pub(crate) fn outlive_limits() -> io::Result<()> {
+    // The handler stays when nobody listens any more.
+    unix::signal(SignalKind::from_raw(Number::SIGXFSZ as i32)).map(drop)
 }

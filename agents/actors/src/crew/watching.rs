@@ -9,13 +9,13 @@ use crate::conductor::history;
 use crate::feed::{Listen, Watch};
 
 impl Crew {
-    /// Watches a task from the event after `after`.
+    /// Watches a task from the event after `after`, and its tokens from now on if they are wanted.
     ///
     /// # Errors
     /// [`Error::NoTask`], [`Error::SeqOutOfRange`], and what the journal says.
-    pub async fn watch(&self, task: TaskId, after: Seq) -> Result<Watch, Error> {
+    pub async fn watch(&self, task: TaskId, after: Seq, tokens: bool) -> Result<Watch, Error> {
         // Live items are heard before the journal is asked, so that nothing falls between the two.
-        let heard = self.links.feeds.listen(task);
+        let heard = self.links.feeds.listen(task, tokens);
         let journal = self.links.journal.clone();
         let live = match heard {
             Some(Listen { live, known: Some(events) }) if reaches(&events, after) => {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Job;
 use super::allowance::Loading;
+use super::silence::Silence;
 use crate::feed::{Live, Stage};
 use crate::keeper::{self, EngineReport, EngineState, Lease};
 use crate::report::{Outcome, failure};
@@ -122,14 +123,17 @@ impl Job {
 
     async fn listen(&self, mut stream: engine::Stream) -> Result<(String, engine::Finish), Failure> {
         let mut said = Said { job: self, text: String::new(), first: None, shown: Instant::now() };
-        let mut began = false;
+        // Until its first batch a sequence may wait for others as long as the step's timeout allows.
+        let mut silence = Silence::of(self.timeout);
         loop {
-            // Until its first batch a sequence may wait for others as long as the step's timeout allows.
-            let idle = if began { self.idle } else { self.timeout };
-            let Ok(chunk) = tokio::time::timeout(idle, stream.recv()).await else {
-                return Err(failure(Code::Idle, format!("no token came for {idle:?}, the step's idle limit")));
+            let chunk = tokio::select! {
+                biased;
+                chunk = stream.recv() => chunk,
+                limit = silence.over() => {
+                    return Err(failure(Code::Idle, format!("no token came for {limit:?}, the step's idle limit")));
+                }
             };
-            began = true;
+            silence.ends(self.idle);
             match chunk {
                 Some(engine::Chunk::Prefill { done, total }) => said.show(|| Stage::Prefill { done, total }),
                 Some(engine::Chunk::Text { text, tokens }) => said.take(text, tokens),
@@ -242,9 +246,12 @@ struct Said<'a> {
 impl Said<'_> {
     fn take(&mut self, text: String, tokens: u32) {
         let first = *self.first.get_or_insert_with(Instant::now);
-        let (step, role, offset) = (self.job.step.clone(), self.job.role.name.clone(), self.text.len() as u64);
+        let offset = self.text.len() as u64;
         self.text.push_str(&text);
-        self.job.feed.send(Live::Token { step, role, text: text.into(), offset });
+        if self.job.feed.has_listeners() {
+            let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
+            self.job.feed.send(Live::Token { step, role, text: text.into(), offset });
+        }
         self.show(|| Stage::Decode { tokens, took: first.elapsed() });
     }
 

@@ -35,7 +35,7 @@ async fn tokens_are_heard_before_the_step_has_finished_and_add_up_to_its_text() 
     let script = Script::gated();
     let crew = crew(dir.path(), &script).await;
     let task = crew.submit(ask(role("writer"), "Where does it flow?")).await.unwrap();
-    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    let mut watch = crew.watch(task, Seq(0), true).await.unwrap();
     script.gate.open();
     let (mut text, mut finished) = (String::new(), false);
     while let Some(live) = watch.next().await.unwrap() {
@@ -193,10 +193,10 @@ async fn what_does_not_exist_is_refused_before_it_is_a_task() {
     assert!(matches!(crew.submit(ask(role("nope"), "x")).await, Err(Error::NoRole { .. })));
     let unknown = artel_task::TaskId::new(1, [1; 10]);
     assert!(matches!(crew.cancel(unknown, "x").await, Err(Error::NoTask(_))));
-    assert!(matches!(crew.watch(unknown, Seq(0)).await, Err(Error::NoTask(_))));
+    assert!(matches!(crew.watch(unknown, Seq(0), true).await, Err(Error::NoTask(_))));
     let task = crew.submit(ask(role("writer"), "x")).await.unwrap();
     to_the_end(&crew, task).await;
-    assert!(matches!(crew.watch(task, Seq(99)).await, Err(Error::SeqOutOfRange { .. })));
+    assert!(matches!(crew.watch(task, Seq(99), true).await, Err(Error::SeqOutOfRange { .. })));
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn what_a_drain_leaves_goes_on_under_the_catalog_it_began_with() {
     let single = crew.submit(ask(role("sailor"), "Go")).await.unwrap();
     heard(&crew, task, 1, is_started).await;
     heard(&crew, single, 1, is_started).await;
-    let mut watch = crew.watch(task, Seq(2)).await.unwrap();
+    let mut watch = crew.watch(task, Seq(2), true).await.unwrap();
     let stopped = {
         let crew = crew.clone();
         tokio::spawn(async move { crew.drain(Duration::ZERO).await })
@@ -291,7 +291,7 @@ async fn an_unloaded_engine_is_loaded_again_when_needed() {
 
 /// The places in the line that a watcher of a task hears of, up to this one.
 async fn queued_at(crew: &crate::Crew, task: artel_task::TaskId, wanted: u32) {
-    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    let mut watch = crew.watch(task, Seq(0), true).await.unwrap();
     loop {
         match watch.next().await.unwrap().expect("the task goes on") {
             Live::Progress { stage: Stage::Queued { position }, .. } if position == wanted => return,

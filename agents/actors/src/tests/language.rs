@@ -347,7 +347,7 @@ async fn a_fork_takes_over_what_was_done_and_goes_on_from_there() {
     assert!(matches!(unsuitable, Err(Error::Unsuitable { .. })), "{unsuitable:?}");
     let anew = crew.fork(other(None, true)).await.unwrap();
     heard(&crew, anew, 1, is_waiting).await;
-    let mut watch = crew.watch(anew, Seq(0)).await.unwrap();
+    let mut watch = crew.watch(anew, Seq(0), true).await.unwrap();
     assert!(watch.next().await.unwrap().is_some());
     crew.cancel(anew, "enough").await.unwrap();
 }

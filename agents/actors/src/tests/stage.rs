@@ -174,7 +174,7 @@ pub(super) fn role(name: &str) -> Target {
 
 /// All events of a task to its end, as a watcher hears them.
 pub(super) async fn to_the_end(crew: &Crew, task: TaskId) -> Vec<Event> {
-    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    let mut watch = crew.watch(task, Seq(0), true).await.unwrap();
     let mut events = Vec::new();
     while let Some(live) = watch.next().await.unwrap() {
         if let Live::Event(event) = live {
@@ -188,7 +188,7 @@ pub(super) async fn to_the_end(crew: &Crew, task: TaskId) -> Vec<Event> {
 
 /// Waits until a watcher has heard so many events of this kind.
 pub(super) async fn heard(crew: &Crew, task: TaskId, count: usize, wanted: impl Fn(&Kind) -> bool) {
-    let mut watch = crew.watch(task, Seq(0)).await.unwrap();
+    let mut watch = crew.watch(task, Seq(0), true).await.unwrap();
     let mut left = count;
     while left > 0 {
         match watch.next().await.unwrap().expect("the task goes on") {

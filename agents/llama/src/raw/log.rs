@@ -30,9 +30,15 @@ struct Log {
     line: String,
     level: sys::ggml_log_level,
     buffers: Vec<Buffer>,
+    errors: Vec<String>,
 }
 
-static LOG: Mutex<Log> = Mutex::new(Log { line: String::new(), level: 0, buffers: Vec::new() });
+/// Errors that are remembered: the first ones say what is wrong, the others what follows from it.
+const ERRORS: usize = 3;
+/// Bytes of an error that are remembered: it may quote a file.
+const ERROR: usize = 300;
+
+static LOG: Mutex<Log> = Mutex::new(Log { line: String::new(), level: 0, buffers: Vec::new(), errors: Vec::new() });
 
 /// Sends the log to ours from now on.
 pub(super) fn start() {
@@ -46,6 +52,11 @@ pub(super) fn start() {
 /// The buffers told of since the last call.
 pub(crate) fn buffers() -> Vec<Buffer> {
     LOG.lock().map(|mut log| std::mem::take(&mut log.buffers)).unwrap_or_default()
+}
+
+/// The first errors since the last call, in one line.
+pub(crate) fn errors() -> String {
+    LOG.lock().map(|mut log| std::mem::take(&mut log.errors).join("; ")).unwrap_or_default()
 }
 
 unsafe extern "C" fn take(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -64,6 +75,9 @@ unsafe extern "C" fn take(level: sys::ggml_log_level, text: *const c_char, _: *m
             let line = std::mem::take(&mut log.line);
             let line = line.trim_end();
             log.buffers.extend(buffer(line));
+            if log.level == sys::GGML_LOG_LEVEL_ERROR && log.errors.len() < ERRORS {
+                log.errors.push(line[..line.floor_char_boundary(ERROR)].to_owned());
+            }
             tell(log.level, line);
         }
     }

@@ -1,0 +1,61 @@
+//! How long nothing has come.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// A silence, which is over when it has lasted for too long. Its timer is set when it fires, not for each token that comes.
+#[derive(Debug)]
+pub(super) struct Silence {
+    since: Instant,
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Silence {
+    /// One that begins now and may last so long.
+    pub(super) fn of(limit: Duration) -> Self {
+        Self { since: Instant::now(), limit, timer: Box::pin(sleep(limit)) }
+    }
+
+    /// Something came: another one begins, which may last so long.
+    pub(super) fn ends(&mut self, limit: Duration) {
+        self.since = Instant::now();
+        if limit != self.limit {
+            self.limit = limit;
+            self.timer = Box::pin(sleep_until(self.since + limit));
+        }
+    }
+
+    /// Resolves with the limit when it has lasted for too long. May be dropped and called again.
+    pub(super) async fn over(&mut self) -> Duration {
+        loop {
+            self.timer.as_mut().await;
+            let due = self.since + self.limit;
+            if due <= Instant::now() {
+                return self.limit;
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_measured_from_what_came_last() {
+        let second = Duration::from_secs(1);
+        let (began, mut silence) = (Instant::now(), Silence::of(10 * second));
+        sleep(9 * second).await;
+        silence.ends(2 * second);
+        for _ in 0..3 {
+            tokio::time::timeout(second, silence.over()).await.unwrap_err();
+            silence.ends(2 * second);
+        }
+        assert_eq!(silence.over().await, 2 * second);
+        assert_eq!((Instant::now() - began).as_secs(), 9 + 3 + 2);
+    }
+}
