@@ -19,6 +19,7 @@ mod stall;
 mod table;
 mod words;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -62,7 +63,8 @@ async fn measure(bench: &Bench) -> Result<Table> {
     let mut table = Table::default();
     // Another server may have run since the last bench, and must not know our prompts.
     let salt = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut cells = speeds::CELLS;
+    let (mut cells, mut alone) = (speeds::CELLS, Vec::new());
+    let threads = bench.threads.unwrap_or_else(crate::serve::cores);
     for repeat in 0..bench.repeats {
         for contestant in &mut contestants {
             eprintln!("repeat {} of {}: {}", repeat + 1, bench.repeats, contestant.name());
@@ -81,23 +83,35 @@ async fn measure(bench: &Bench) -> Result<Table> {
                 },
             }
         }
+        if bench.name == Workload::Decode {
+            // In turn with the others, since it is their ratio that counts; nobody asks them anything meanwhile.
+            alone.push(measure_alone(&model, threads, cells).await?);
+        }
         // Whoever came first comes last.
         contestants.reverse();
     }
     // The daemon has ended when llama.cpp is measured alone.
     drop(contestants);
-    let threads = bench.threads.unwrap_or_else(crate::serve::cores);
-    let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads, cells));
-    let speeds = speeds.await.context("measuring llama.cpp panicked")??;
+    if bench.name == Workload::Decode {
+        decode::limits(&alone, &mut table);
+        return Ok(table);
+    }
+    let speeds = measure_alone(&model, threads, cells).await?;
     match bench.name {
         Workload::Roles => roles::limits(&speeds, &mut table),
         Workload::Stall => stall::limits(&speeds, &mut table),
         Workload::Adapters => adapters::limits(&speeds, &mut table),
         Workload::Choose => choose::limits(&speeds, &mut table),
         // How long somebody must wait depends on who else is there, and what a decision costs on which signals are heard.
-        Workload::Overload | Workload::Route => {}
+        Workload::Overload | Workload::Route | Workload::Decode => {}
         Workload::Hops => hops::limits(&speeds, &mut table),
-        Workload::Decode => decode::limits(&speeds, &mut table),
     }
     Ok(table)
+}
+
+/// What llama.cpp does on the same model, with so many cells of each sequence.
+async fn measure_alone(model: &Path, threads: u32, cells: u32) -> Result<Speeds> {
+    let model = model.to_owned();
+    let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads, cells));
+    speeds.await.context("measuring llama.cpp panicked")?
 }

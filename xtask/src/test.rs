@@ -23,7 +23,7 @@ pub(crate) fn bench(cache: &Path) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--locked", "--release", "--workspace"]))?;
     rehearsal(&["--release"])?;
     let mut command = shell::cargo();
-    command.args(["bench", "--locked", "--package", "artel-tests"]);
+    command.args(["bench", "--locked", "--profile", "release", "--package", "artel-tests"]);
     shell::run(with_models(&mut command, cache))
 }
 

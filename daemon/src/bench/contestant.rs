@@ -100,6 +100,25 @@ impl Contestant {
         }
     }
 
+    /// Makes these roles known, and waits until their prompts are computed.
+    pub(super) async fn warm(&mut self, roles: &[Role]) -> Result<()> {
+        match self {
+            Self::Own(own) => {
+                let ready = Role::new("ready", "You are ready.", 1);
+                own.prepare(&[roles, &[ready.clone()]].concat()).await?;
+                // The engine is loaded for the first question, and computes what the others begin with.
+                own.asker().ask(&ready, "Ready?", |_| {}).await?;
+                own.rest().await
+            }
+            Self::Peer(peer) => {
+                for role in roles {
+                    peer.ask(&Role { max_tokens: 1, ..role.clone() }, "Ready?", |_| {}).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Stops and starts it; false if that is not ours to do.
     pub(super) async fn restart(&mut self) -> Result<bool> {
         match self {

@@ -18,7 +18,7 @@ use super::contestant::{Answer, Extra, Role};
 use crate::client::connect::{Address, Daemon};
 
 /// The context of the model: the longest prompt of a workload and its answer.
-const CONTEXT: u32 = 4096;
+pub(super) const CONTEXT: u32 = 4096;
 /// Longer than the pause between two prompts that are computed ahead.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The graph in which the roles of a workload run one after the other.
@@ -47,7 +47,9 @@ impl Own {
         }
         std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
         let (child, daemon) = launch(dir.path(), model).await?;
-        Ok(Self { dir, model: model.to_owned(), threads, inside, child, daemon })
+        let own = Self { dir, model: model.to_owned(), threads, inside, child, daemon };
+        own.learn().await;
+        Ok(own)
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -80,6 +82,15 @@ impl Own {
             bail!("the bench's own catalog is refused: {}", problem.message);
         }
         Ok(())
+    }
+
+    /// Waits until the router knows the roles that ship, which it learns when nobody asks anything else.
+    async fn learn(&self) {
+        let request = v1::PreviewRequest { question: "Ready?".to_owned(), ..v1::PreviewRequest::default() };
+        if let Err(status) = self.daemon.router().preview(request).await {
+            // Where there is no model that compares texts, there is nothing to learn.
+            eprintln!("the router learns nothing: {}", status.message());
+        }
     }
 
     /// What the router node of the graph `bench` decides under these settings.

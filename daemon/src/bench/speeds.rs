@@ -9,14 +9,14 @@ use artel_engine::backend::{Backend as _, Entry, Slot};
 use artel_engine::{Lane, Token};
 use artel_llama::{Cache, Llama};
 
+use super::own::CONTEXT;
+
 /// Sequences of the measured decoding, as many as an engine has.
 pub(super) const SEQUENCES: u32 = 8;
 /// Cells of each sequence halfway through its measured decoding, unless a workload has others.
 pub(super) const CELLS: u32 = 664;
 /// Tokens decoded in each sequence.
 const DECODED: u32 = 48;
-/// How often decoding is measured; the median counts.
-const ROUNDS: usize = 3;
 /// A token that means nothing in particular.
 const TOKEN: Token = Token(1000);
 
@@ -35,7 +35,7 @@ impl Speeds {
         let options = artel_llama::Options {
             path: model.to_owned(),
             sha256: None,
-            context: Some(filled + 2 * DECODED),
+            context: Some(CONTEXT.max(filled + DECODED)),
             sequences: SEQUENCES,
             threads,
             devices: None,
@@ -91,20 +91,15 @@ fn fill(model: &mut Llama, filled: u32) -> Result<f64> {
 }
 
 fn decode(model: &mut Llama, sequences: u32, filled: u32) -> Result<f64> {
-    let mut speeds = [0.0; ROUNDS];
-    for speed in &mut speeds {
-        for slot in 0..sequences {
-            model.trim(Lane::BASE, Slot(slot), filled);
-        }
-        let began = Instant::now();
-        for position in filled..filled + DECODED {
-            let entry = |slot| Entry { slot: Slot(slot), position, token: TOKEN, logits: true };
-            run(model, &(0..sequences).map(entry).collect::<Vec<_>>())?;
-        }
-        *speed = f64::from(sequences * DECODED) / began.elapsed().as_secs_f64();
+    for slot in 0..sequences {
+        model.trim(Lane::BASE, Slot(slot), filled);
     }
-    speeds.sort_by(f64::total_cmp);
-    Ok(speeds[ROUNDS / 2])
+    let began = Instant::now();
+    for position in filled..filled + DECODED {
+        let entry = |slot| Entry { slot: Slot(slot), position, token: TOKEN, logits: true };
+        run(model, &(0..sequences).map(entry).collect::<Vec<_>>())?;
+    }
+    Ok(f64::from(sequences * DECODED) / began.elapsed().as_secs_f64())
 }
 
 fn run(model: &mut Llama, batch: &[Entry]) -> Result<()> {
