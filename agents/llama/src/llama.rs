@@ -13,7 +13,7 @@ use crate::Kind;
 use crate::constraint::{Constraint, Grammars};
 use crate::gguf;
 use crate::raw::log::{self, Buffer, What};
-use crate::raw::{Adapter, Attention, Chain, Context, Loading, Model, Shape, Spread, device, exit};
+use crate::raw::{Adapter, Attention, Chain, Context, Loading, Model, Shape, Spread, Threads, device, exit};
 use crate::text::Vocabulary;
 
 /// Tokens in a batch on the CPU: as fast per token as any, and small enough that whoever comes is seen soon. There is room
@@ -143,6 +143,9 @@ pub enum Error {
         /// Its own words.
         reason: String,
     },
+    /// The system gives no more threads.
+    #[error("the system gives no {0} threads to compute with: lower `threads`, or raise the limit of processes")]
+    Threads(u32),
     /// There is no memory for its cache, or the shape is impossible.
     #[error("{path}: no context of {sequences} sequences of {context} tokens; lower `context` or `sequences`")]
     Context {
@@ -217,6 +220,7 @@ pub struct Llama {
     grammars: Option<Grammars>,
     text: Arc<Vocabulary>,
     model: Arc<Model>,
+    threads: Arc<Threads>,
     shape: Shape,
     architecture: String,
     memory: Vec<Memory>,
@@ -272,7 +276,8 @@ impl Llama {
         let attention = attention(on_cpu && !embedding, context, cache);
         let shape = Shape { context, sequences, batch, threads, embedding, cache, attention };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
-        let base = Context::new(&model, shape, None).ok_or_else(no_context)?;
+        let threads = Threads::new(threads).map(Arc::new).ok_or(Error::Threads(threads))?;
+        let base = Context::new(&model, &threads, shape, None).ok_or_else(no_context)?;
         let text = Arc::new(Vocabulary::new(model.clone(), options.template));
         // The tables of both directions are made when they are first used.
         let mut there_and_back = Vec::new();
@@ -290,7 +295,7 @@ impl Llama {
         let fingerprint = fingerprint(&[form.as_bytes(), &content]);
         let (lanes, seed) = (vec![Some(Place { context: base, fingerprint })], std::process::id());
         let (architecture, memory) = (header.architecture, memory(log::buffers()));
-        Ok(Self { lanes, grammars: None, text, model, shape, architecture, memory, on_cpu, seed })
+        Ok(Self { lanes, grammars: None, text, model, threads, shape, architecture, memory, on_cpu, seed })
     }
 
     /// What it takes on each of its devices, as llama.cpp tells it.
@@ -381,7 +386,7 @@ impl Backend for Llama {
         drop(log::errors());
         let adapter = Adapter::load(&self.model, path)
             .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter: {}", path.display(), log::errors()))?;
-        let context = Context::new(&self.model, self.shape, Some((adapter, scale)))
+        let context = Context::new(&self.model, &self.threads, self.shape, Some((adapter, scale)))
             .ok_or_else(|| format!("{}: no memory for this adapter's context", path.display()))?;
         let content = gguf::sample(path).map_err(|e| e.to_string())?;
         let fingerprint = fingerprint(&[&self.base().fingerprint, &content, &scale.to_le_bytes()]);

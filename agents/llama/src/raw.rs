@@ -13,8 +13,10 @@ mod chain;
 pub(crate) mod device;
 pub(crate) mod exit;
 pub(crate) mod log;
+mod threads;
 
 pub(crate) use chain::Chain;
+pub(crate) use threads::Threads;
 
 /// Initialises llama.cpp once for the process and sends its log to ours.
 pub(crate) fn start() {
@@ -260,10 +262,16 @@ pub(crate) struct Context {
     batch: sys::llama_batch,
     /// Declared after the context's own pointer and freed in `Drop` order after it.
     _adapter: Option<Adapter>,
+    _threads: Arc<Threads>,
 }
 
 impl Context {
-    pub(crate) fn new(model: &Arc<Model>, shape: Shape, adapter: Option<(Adapter, f32)>) -> Option<Self> {
+    pub(crate) fn new(
+        model: &Arc<Model>,
+        threads: &Arc<Threads>,
+        shape: Shape,
+        adapter: Option<(Adapter, f32)>,
+    ) -> Option<Self> {
         // SAFETY: the defaults are plain data and the model is loaded; null is checked.
         let context = unsafe {
             let mut params = sys::llama_context_default_params();
@@ -297,9 +305,11 @@ impl Context {
                 return None;
             }
         }
+        threads.attach(context);
         // SAFETY: plain allocation, one sequence per token.
         let batch = unsafe { sys::llama_batch_init(i32::try_from(shape.batch).ok()?, 0, 1) };
-        Some(Self { context, model: model.clone(), shape, batch, _adapter: adapter.map(|(adapter, _)| adapter) })
+        let (model, _threads, _adapter) = (model.clone(), threads.clone(), adapter.map(|(adapter, _)| adapter));
+        Some(Self { context, model, shape, batch, _adapter, _threads })
     }
 
     /// Tokens that one sequence may have.

@@ -105,7 +105,7 @@ impl Contestant {
         match self {
             Self::Own(own) => {
                 let ready = Role::new("ready", "You are ready.", 1);
-                own.prepare(&[roles, &[ready.clone()]].concat()).await?;
+                own.prepare(&[roles, std::slice::from_ref(&ready)].concat()).await?;
                 // The engine is loaded for the first question, and computes what the others begin with.
                 own.asker().ask(&ready, "Ready?", |_| {}).await?;
                 own.rest().await
