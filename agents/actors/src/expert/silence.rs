@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A silence, which is over when it has lasted for too long. Its timer is set when it fires, not for each token that comes.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Silence {
         self.since = Instant::now();
         if limit != self.limit {
             self.limit = limit;
-            self.timer = Box::pin(sleep_until(self.since + limit));
+            self.timer.set(sleep(limit));
         }
     }
 
@@ -32,11 +32,11 @@ impl Silence {
     pub(super) async fn over(&mut self) -> Duration {
         loop {
             self.timer.as_mut().await;
-            let due = self.since + self.limit;
-            if due <= Instant::now() {
+            let left = self.limit.saturating_sub(self.since.elapsed());
+            if left.is_zero() {
                 return self.limit;
             }
-            self.timer.as_mut().reset(due);
+            self.timer.set(sleep(left));
         }
     }
 }
