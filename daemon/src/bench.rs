@@ -92,20 +92,20 @@ async fn measure(bench: &Bench) -> Result<Table> {
     }
     // The daemon has ended when llama.cpp is measured alone.
     drop(contestants);
-    if bench.name == Workload::Decode {
-        decode::limits(&alone, &mut table);
-        return Ok(table);
-    }
-    let speeds = measure_alone(&model, threads, cells).await?;
-    match bench.name {
-        Workload::Roles => roles::limits(&speeds, &mut table),
-        Workload::Stall => stall::limits(&speeds, &mut table),
-        Workload::Adapters => adapters::limits(&speeds, &mut table),
-        Workload::Choose => choose::limits(&speeds, &mut table),
+    let limits = match bench.name {
+        Workload::Roles => roles::limits,
+        Workload::Stall => stall::limits,
+        Workload::Adapters => adapters::limits,
+        Workload::Choose => choose::limits,
+        Workload::Hops => hops::limits,
+        Workload::Decode => {
+            decode::limits(&alone, &mut table);
+            return Ok(table);
+        }
         // How long somebody must wait depends on who else is there, and what a decision costs on which signals are heard.
-        Workload::Overload | Workload::Route | Workload::Decode => {}
-        Workload::Hops => hops::limits(&speeds, &mut table),
-    }
+        Workload::Overload | Workload::Route => return Ok(table),
+    };
+    limits(&measure_alone(&model, threads, cells).await?, &mut table);
     Ok(table)
 }
 

@@ -99,6 +99,11 @@ impl Hub {
         Self { endpoint: hub.endpoint(), hub, files, gate }
     }
 
+    /// Where the hub itself listens.
+    pub fn address(&self) -> SocketAddr {
+        self.hub.address
+    }
+
     /// Lets the rest of the model pass.
     pub fn go_on(&self) {
         self.gate.open();

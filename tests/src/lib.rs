@@ -12,6 +12,7 @@ mod daemon;
 pub mod hub;
 mod lender;
 pub mod rehearsal;
+pub mod tls;
 
 pub use ask::{Ask, End, Run, ask};
 pub use cli::{Cli, artel, python, repository};

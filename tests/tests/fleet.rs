@@ -65,6 +65,24 @@ async fn an_engine_that_is_killed_while_eight_tasks_stream_costs_no_task() {
     assert!(after["talk"].problem.contains("SIGKILL"), "{}", after["talk"].problem);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_ends_while_nobody_needs_it_is_told_of_and_loaded_when_it_is_needed() {
+    let daemon = daemon().with_yaml(&crew()).start().await;
+    kill_engine(&load(&daemon, "talk").await);
+    let dead = loop {
+        let talk = engines(&daemon).await["talk"].clone();
+        if talk.state() != v1::EngineState::Ready {
+            break talk;
+        }
+    };
+    assert_eq!(dead.state(), v1::EngineState::Failed);
+    assert!(dead.problem.contains("SIGKILL") && dead.retry_time.is_some(), "{dead:?}");
+    assert_eq!(dead.devices, Vec::<String>::new(), "it takes no memory");
+    let text = daemon.run(ask("What is the capital of France?").of_role("velo")).await.end().await.text();
+    assert!(text.contains("Velograd"), "{text}");
+    assert_eq!(engines(&daemon).await["talk"].state(), v1::EngineState::Ready);
+}
+
 /// The demo model with a number of its header changed: what it says it adds to a sum before it divides by its root is below 0,
 /// which llama.cpp finds out when it computes, and aborts.
 fn poisoned() -> Vec<u8> {
@@ -90,8 +108,7 @@ async fn a_model_that_aborts_is_given_up_with_the_cause_and_the_rest_serves_on()
             panic!("nobody can taste that");
         };
         assert!(message.contains("SIGABRT") && message.contains("GGML_ASSERT(eps >= 0.0f)"), "{message}");
-        // Between its end and the next try it is not there.
-        if engines(&daemon).await.get("poison").is_some_and(given_up) {
+        if given_up(&engines(&daemon).await["poison"]) {
             break;
         }
     }
@@ -307,6 +324,30 @@ async fn estimates_of_memory_are_what_processes_take() {
     }
     let good = |(estimate, taken): (u64, u64)| (0.9..1.1).contains(&(estimate as f64 / taken as f64));
     assert!(found.iter().all(|(_, bytes)| good(*bytes)), "{found:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_prompts_is_in_the_plan() {
+    let chat = "---\nmodel: chat\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 2048\nsequences: 2\n";
+    let role = |words: usize| {
+        let prompt = "You read long books about the sea. ".repeat(words / 7);
+        format!("---\nrole: reader\ndescription: Reads.\nmodel: chat\nprompt: {prompt}\nsampling: {{max_tokens: 2}}\n")
+    };
+    let planned = async |daemon: &Daemon| {
+        let request = v1::GetPlacementRequest { models: vec!["chat".to_owned()] };
+        let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
+        placement.placed[0].shares.iter().map(|share| share.bytes).sum::<u64>()
+    };
+    let short = daemon().with_yaml(&format!("{chat}{}", role(7))).start().await;
+    let before = planned(&short).await;
+    let without =
+        daemon().with_yaml(&format!("{chat}{}", role(280))).with_settings("prefixes: {memory: 0}\n").start().await;
+    assert!(planned(&without).await <= before, "what is not kept takes nothing");
+    let long = daemon().with_yaml(&format!("{chat}{}", role(280))).start().await;
+    let more = planned(&long).await - before;
+    long.run(ask("Hello").of_role("reader")).await.end().await.text();
+    let kept = engines(&long).await["chat"].memory.unwrap().prefix_bytes;
+    assert!(kept > 0 && (0.9..2.0).contains(&(more as f64 / kept as f64)), "{more} planned, {kept} kept");
 }
 
 /// A role that a router knows by one example.

@@ -8,6 +8,7 @@ use artel_proto::v1;
 use artel_proto::v1::event::Kind;
 use artel_proto::v1::progress::Stage;
 use artel_tests::hub::{ADAPTER, Hub, MODEL};
+use artel_tests::tls::Front;
 use artel_tests::{Cli, ask, daemon};
 use nix::sys::signal::Signal;
 
@@ -94,4 +95,28 @@ async fn everything_is_fetched_ahead_of_time_by_hand() {
     fs::write(dir.path().join("catalog/gone.yaml"), missing).unwrap();
     let (code, out, _) = call(["fetch", "gone"], dir.path()).env("HF_ENDPOINT", &hub.endpoint).run().await;
     assert!(code == 1 && out.contains("no file `gone.gguf` in org/smol"), "{code} {out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_is_reached_over_tls_if_its_certificate_can_be_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("catalog")).unwrap();
+    fs::write(dir.path().join("catalog/own.yaml"), format!("model: velo\nfile: {ADAPTER}\n")).unwrap();
+    let hub = Hub::start();
+    let front = Front::before(hub.address());
+    let fetch =
+        || call(["fetch", "velo"], dir.path()).env("HF_ENDPOINT", front.endpoint()).env("HF_TOKEN", "hf_secret");
+
+    let (code, out, err) = fetch().run().await;
+    assert!(
+        code == 1 && out.contains("127.0.0.1 cannot be trusted") && out.contains("ca-certificates"),
+        "{code} {out}{err}"
+    );
+    assert!(hub.asked().is_empty(), "the token was not sent to somebody who cannot be trusted");
+
+    let (code, out, err) = fetch().env("SSL_CERT_FILE", front.certificate()).run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(hub.asked().iter().all(|asked| asked.says("authorization: bearer hf_secret")), "{:?}", hub.asked());
+    let there = fs::read(dir.path().join("models/hf/org/lora/v1/velo.gguf")).unwrap();
+    assert_eq!(there, fs::read(artel_tests::repository().join("tests/fixtures/adapters/velo.gguf")).unwrap());
 }

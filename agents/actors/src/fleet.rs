@@ -10,6 +10,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ahead::Ahead;
+use crate::demand::Demand;
 use crate::{Loader, keeper};
 
 /// Loads and unloads that are remembered: a day of a busy machine.
@@ -27,8 +28,8 @@ pub(crate) enum Message {
     Status(Id, ActorRef<keeper::Message>, Box<Status>),
     /// A keeper has ended, its engine with it.
     Gone(Id, ActorId),
-    /// What a model takes, with so many lanes.
-    Need { id: Id, lanes: u32, need: Box<Result<Need, String>> },
+    /// What a model takes if this is asked of it.
+    Need { id: Id, demand: Demand, need: Box<Result<Need, String>> },
     /// What there is now.
     Devices(Vec<Device>),
     /// Somebody has waited long.
@@ -47,8 +48,8 @@ pub(crate) type Id = Arc<str>;
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) model: Arc<Model>,
-    /// One for the base and one for each adapter.
-    pub(crate) lanes: u32,
+    /// What roles ask of it.
+    pub(crate) demand: Demand,
     pub(crate) standing: Standing,
     /// Steps that use it now.
     pub(crate) uses: u32,
@@ -92,10 +93,10 @@ pub struct Move {
 struct Entry {
     keeper: ActorRef<keeper::Message>,
     status: Status,
-    /// With the lanes that it was reckoned for.
-    need: Option<(u32, Need)>,
-    /// The lanes that somebody is reckoning it for.
-    reckoning: Option<u32>,
+    /// With the demand that it was reckoned for.
+    need: Option<(Demand, Need)>,
+    /// The demand that somebody is reckoning it for.
+    reckoning: Option<Demand>,
     draining: bool,
     /// How many places the keeper was told.
     told: u64,
@@ -142,7 +143,7 @@ impl Actor for Fleet {
         match message {
             Message::Status(id, keeper, status) => state.status(&me, &id, keeper, *status),
             Message::Gone(id, keeper) => state.gone(&me, &id, keeper),
-            Message::Need { id, lanes, need } => state.need(&me, &id, lanes, *need),
+            Message::Need { id, demand, need } => state.need(&me, &id, demand, *need),
             Message::Devices(devices) => state.decide(&me, &devices),
             Message::Late => state.look(&me),
             Message::Moves(reply) => {
@@ -223,27 +224,27 @@ impl State {
     /// Has it reckoned what wanted models take.
     fn reckon(&mut self, me: &ActorRef<Message>) {
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_wanted() && !entry.is_reckoned()) {
-            let (model, lanes) = (entry.status.model.clone(), entry.status.lanes);
-            if entry.reckoning.replace(lanes) == Some(lanes) {
+            let (model, demand) = (entry.status.model.clone(), entry.status.demand);
+            if entry.reckoning.replace(demand) == Some(demand) {
                 continue;
             }
             let (me, loader, id) = (me.clone(), self.loader.clone(), id.clone());
             tokio::spawn(async move {
-                let need = tokio::spawn(async move { loader.need(&model, lanes).await }).await;
+                let need = tokio::spawn(async move { loader.need(&model, demand).await }).await;
                 let need = need.unwrap_or_else(|e| Err(format!("reckoning what it takes panicked: {e}")));
                 let need = Box::new(need.map(|need| Need { model: id.to_string(), ..need }));
                 // A fleet that was replaced meanwhile asks again.
-                let _ = me.cast(Message::Need { id, lanes, need });
+                let _ = me.cast(Message::Need { id, demand, need });
             });
         }
     }
 
-    fn need(&mut self, me: &ActorRef<Message>, id: &Id, lanes: u32, need: Result<Need, String>) {
+    fn need(&mut self, me: &ActorRef<Message>, id: &Id, demand: Demand, need: Result<Need, String>) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.reckoning = None;
         match need {
             Err(reason) => entry.place(Err(reason)),
-            Ok(need) => entry.need = Some((lanes, need)),
+            Ok(need) => entry.need = Some((demand, need)),
         }
         self.look(me);
     }
@@ -383,7 +384,7 @@ impl Entry {
     }
 
     fn is_reckoned(&self) -> bool {
-        self.need.as_ref().is_some_and(|(lanes, _)| *lanes == self.status.lanes)
+        self.need.as_ref().is_some_and(|(demand, _)| *demand == self.status.demand)
     }
 
     /// Has the keeper load its model, or tell those who wait that there is no hope. Until it says more, the model counts as

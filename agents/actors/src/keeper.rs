@@ -4,7 +4,6 @@ mod report;
 mod uses;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,6 +14,7 @@ use artel_roles::Model;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::demand::Asked;
 use crate::fleet::{self, Id, Standing, Status};
 use crate::{Loader, Progress};
 
@@ -33,8 +33,8 @@ const SOUND: Duration = Duration::from_secs(60);
 /// Loads the engine of a model when it is first needed and the fleet has found it a place, keeps it, and loads it again after
 /// it ended.
 ///
-/// States: empty -> loading -> ready -> leaving (to make room, or on request) -> empty; ready -> empty (the engine ended);
-/// loading -> broken -> loading (after a pause), or -> given up. The fleet is told of every change.
+/// States: empty -> loading -> ready -> leaving (to make room, or on request) -> empty; ready -> broken (the engine ended) ->
+/// loading (at once); loading -> broken -> loading (after a pause), or -> given up. The fleet is told of every change.
 pub(crate) struct Keeper;
 
 /// What a keeper is made with.
@@ -55,7 +55,7 @@ pub(crate) enum Message {
     Released,
     /// Computes these openings ahead of time, whenever the engine has been loaded, and keeps no adapters but these. The catalog
     /// may have changed.
-    Prime { openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)> },
+    Prime(Asked),
     /// Load it there; or why it has no place.
     Place(Result<Box<Place>, String>),
     /// Somebody else needs the room: take no new steps, or take some again.
@@ -100,8 +100,7 @@ pub(crate) struct State {
     restarts: u32,
     /// How it ended last or why it could not be loaded.
     problem: Option<String>,
-    openings: Vec<artel_engine::Request>,
-    adapters: Vec<(PathBuf, f32)>,
+    asked: Asked,
     /// The openings that are computed now; another list, or another engine, ends it.
     priming: Option<AbortOnDropHandle<()>>,
 }
@@ -116,9 +115,10 @@ enum Engine {
     },
     /// It goes: its memory is not free yet.
     Leaving,
+    /// It ended by itself or could not be loaded.
     Broken {
         reason: String,
-        /// None: it was given up.
+        /// When it may be loaded again; none: it was given up.
         until: Option<Instant>,
     },
 }
@@ -150,8 +150,7 @@ impl Actor for Keeper {
             failures: 0,
             restarts: 0,
             problem: None,
-            openings: Vec::new(),
-            adapters: Vec::new(),
+            asked: Asked::default(),
             priming: None,
         };
         state.tell(&me);
@@ -171,7 +170,7 @@ impl Actor for Keeper {
                 state.engine(&me, reply);
             }
             Message::Released => state.released(&me),
-            Message::Prime { openings, adapters } => state.prime(&me, openings, adapters),
+            Message::Prime(asked) => state.prime(&me, asked),
             Message::Place(place) => state.placed(&me, place),
             Message::Drain(draining) => {
                 state.draining = draining;
@@ -344,9 +343,9 @@ impl State {
                 self.restarts += 1;
                 self.problem = Some(reason.clone());
                 self.gone();
-                if self.failures >= MAX_FAILURES {
-                    self.engine = Engine::Broken { reason, until: None };
-                }
+                // It is loaded again as soon as somebody needs it.
+                let until = (self.failures < MAX_FAILURES).then(Instant::now);
+                self.engine = Engine::Broken { reason, until };
             }
             Engine::Leaving => self.gone(),
             // It was unloaded, and is being loaded again already.
@@ -355,14 +354,8 @@ impl State {
         self.tell(me);
     }
 
-    fn prime(&mut self, me: &ActorRef<Message>, openings: Vec<artel_engine::Request>, adapters: Vec<(PathBuf, f32)>) {
-        (self.openings, self.adapters) = (openings, Vec::new());
-        for adapter in adapters {
-            // Several roles may have the same one.
-            if !self.adapters.contains(&adapter) {
-                self.adapters.push(adapter);
-            }
-        }
+    fn prime(&mut self, me: &ActorRef<Message>, asked: Asked) {
+        self.asked = asked;
         // Perhaps the catalog has changed.
         self.failures = 0;
         self.mend();
@@ -374,8 +367,9 @@ impl State {
     }
 
     fn prime_now(&mut self, handle: Handle) {
-        handle.keep_adapters(self.adapters.clone());
-        let (openings, model) = (self.openings.clone(), self.model.name.clone());
+        let Asked { openings, adapters } = self.asked.clone();
+        handle.keep_adapters(adapters);
+        let model = self.model.name.clone();
         let priming = tokio::spawn(async move {
             for opening in openings {
                 let role = opening.flow.clone();
@@ -439,7 +433,7 @@ impl State {
         };
         let status = Status {
             model: self.model.clone(),
-            lanes: 1 + self.adapters.len() as u32,
+            demand: self.asked.demand(),
             standing,
             uses: self.uses,
             waiting: self.waiting.len() as u32,

@@ -7,6 +7,8 @@ use artel_placement::{Bytes, Cache, Device, Devices, Kind, Need, Place, Split};
 use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
 
+use crate::demand::Demand;
+
 /// Takes the share of a model that is loaded, from 0 to 1.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 
@@ -17,9 +19,9 @@ pub trait Loader: Send + Sync + 'static {
     /// Loads the model onto these devices; the error says what is wrong and what to do.
     async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String>;
 
-    /// What the model takes with so many lanes. The error says why nobody can know.
-    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
-        Ok(nothing(model, lanes))
+    /// What the model takes if this is asked of it. The error says why nobody can know.
+    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
+        Ok(nothing(model, demand.lanes))
     }
 
     /// The share of a model's file that is here, from 0 to 1, while it comes from elsewhere.

@@ -7,11 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod constraint;
+mod cores;
 pub mod gguf;
 mod llama;
 #[allow(unsafe_code)]
 mod raw;
 mod text;
 
+pub use cores::cores;
 pub use llama::{Cache, CacheType, Error, Llama, Memory, Options, Split};
 pub use raw::device::{Device, Kind, add_rpc, devices, serve_rpc};

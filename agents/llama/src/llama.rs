@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Kind;
 use crate::constraint::{Constraint, Grammars};
+use crate::cores::cores;
 use crate::gguf;
 use crate::raw::log::{self, Buffer, What};
 use crate::raw::{Adapter, Attention, Chain, Context, Loading, Model, Shape, Spread, Threads, device, exit};
@@ -240,6 +241,13 @@ pub struct Sampler {
     constraint: Option<Constraint>,
 }
 
+/// The cores on which threads stay: where they take all that there are. The system moves threads too late for those who wait for
+/// each other a thousand times in a batch; but where there are more cores than threads, it knows better which are free.
+fn own_cores(threads: u32, on_cpu: bool) -> Vec<usize> {
+    let all = cores().filter(|_| on_cpu).unwrap_or_default();
+    if all.len() == threads as usize { all } else { Vec::new() }
+}
+
 impl Llama {
     /// Checks the file, loads it and makes the context of lane 0. Blocks for as long as that takes.
     pub fn load(options: Options) -> Result<Self, Error> {
@@ -276,7 +284,8 @@ impl Llama {
         let attention = attention(on_cpu && !embedding, context, cache);
         let shape = Shape { context, sequences, batch, threads, embedding, cache, attention };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
-        let threads = Threads::new(threads).map(Arc::new).ok_or(Error::Threads(threads))?;
+        let threads =
+            Threads::new(threads, &own_cores(threads, on_cpu)).map(Arc::new).ok_or(Error::Threads(threads))?;
         let base = Context::new(&model, &threads, shape, None).ok_or_else(no_context)?;
         let text = Arc::new(Vocabulary::new(model.clone(), options.template));
         // The tables of both directions are made when they are first used.

@@ -9,7 +9,7 @@ use super::speeds::{SEQUENCES, Speeds};
 use super::table::Table;
 use super::words;
 
-const PROMPT: usize = 600;
+const PROMPT: usize = 150;
 const OUTPUT: u32 = 256;
 
 const MEASURE: &str = "decode: tokens of 8 sequences";

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use artel_actors::Demand;
 use artel_journal::{Figures, Retention};
 use artel_placement::{Bytes, Plan, plan};
 use artel_roles::Catalog;
@@ -110,7 +111,7 @@ async fn placed(catalog: &Catalog, config: &Config) -> Plan {
     let loader = LlamaLoader::new(config);
     let mut needs = Vec::new();
     for model in catalog.models().values() {
-        needs.extend(loader.reckon(model, 1).await.ok());
+        needs.extend(loader.reckon(model, Demand::of(catalog, model, &config.crew.models)).await.ok());
     }
     plan(&needs, &loader.hardware().devices(&Bytes::new()).await)
 }

@@ -1,7 +1,7 @@
 //! The hub itself: requests, redirects, and what its answers mean.
 
-use std::env;
 use std::time::Duration;
+use std::{env, io};
 
 use artel_roles::hub::Address;
 use ureq::http::header::{
@@ -127,10 +127,11 @@ impl Source {
         }
         request.call().map_err(|error| {
             let server = url.host_str().unwrap_or_default();
+            if is_of_tls(&error) {
+                let advice = "are the package ca-certificates and the clock of this machine right?";
+                return Fault::Lasting(format!("{server} cannot be trusted: {error}; {advice}"));
+            }
             let advice = match &error {
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {
-                    "; it cannot be trusted: are the package ca-certificates and the clock of this machine right?"
-                }
                 ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {
                     "; without a network, fetch the file elsewhere and set `offline`; HF_ENDPOINT names a mirror"
                 }
@@ -184,6 +185,16 @@ impl Source {
             }
             _ => lasting(format!("{server} answers {status}")),
         }
+    }
+}
+
+/// Whether whoever answered could not show who he is, or did not speak TLS at all. Where a connection reads and writes, the
+/// library says so as bad data.
+fn is_of_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

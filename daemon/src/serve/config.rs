@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,10 +110,12 @@ impl Config {
     }
 }
 
-/// Every core of the machine.
+/// Every core of the machine that is ours to use, and one at least.
 pub(crate) fn cores() -> u32 {
-    let cores = std::thread::available_parallelism().ok().and_then(|n| NonZeroU32::try_from(n).ok());
-    cores.map_or(1, NonZeroU32::get)
+    // A container may be given less time than its cores have.
+    let given = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let cores = artel_llama::cores().map_or(given, |cores| cores.len().clamp(1, given));
+    u32::try_from(cores).unwrap_or(u32::MAX)
 }
 
 fn default_data() -> Result<PathBuf> {

@@ -5,7 +5,7 @@ mod visible;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use artel_actors::{Loader, Progress};
+use artel_actors::{Demand, Loader, Progress};
 use artel_engine::{Handle, Turn};
 use artel_llama::gguf;
 use artel_placement::{self as placement, Bytes, Device, Devices, Layer, Need, Place};
@@ -28,6 +28,8 @@ const PROCESS: u64 = 26 << 20;
 /// What computing takes of a model that was never loaded in this shape: more than small ones need, less than large ones do
 /// with large batches. It is measured when it is loaded.
 const COMPUTE: u64 = 64 << 20;
+/// Bytes of text in a token: most texts have more, so that what prefixes take is rather too much than too little.
+const TOKEN: u64 = 3;
 
 /// Loads engines, each into a process of its own or all into this one. They take turns on the cores.
 pub(crate) struct LlamaLoader {
@@ -75,8 +77,8 @@ impl LlamaLoader {
         }
     }
 
-    /// What the model takes with so many lanes. Its file is not fetched for that.
-    pub(crate) async fn reckon(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+    /// What the model takes if this is asked of it. Its file is not fetched for that.
+    pub(crate) async fn reckon(&self, model: &Model, demand: Demand) -> Result<Need, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
         let spec = Spec::of(model, path.clone(), &self.common);
@@ -91,22 +93,25 @@ impl LlamaLoader {
             cached: layer.keys.saturating_add(layer.values),
             window: None,
         };
+        let layers: Vec<Layer> = anatomy.layers.iter().copied().map(layer).collect();
         let embeds = model.use_ == Use::Embedding;
         let tokens = model.context.unwrap_or(CONTEXT.min(trained));
         // A text is embedded in one piece, and all of its tokens have outputs.
         let outputs = if embeds { anatomy.outputs.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
+        let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(form(model.cache).bytes(layer.cached)));
+        let prefixes = cached.saturating_mul(demand.openings / TOKEN).min(self.common.prefixes as u64);
         Ok(Need {
             model: model.name.to_string(),
-            layers: anatomy.layers.iter().copied().map(layer).collect(),
+            layers,
             input: anatomy.input,
             output: anatomy.output,
             tied: anatomy.tied,
             cache: form(model.cache),
             tokens,
             sequences: if embeds { 1 } else { model.sequences },
-            lanes,
+            lanes: demand.lanes,
             compute: measured.unwrap_or(COMPUTE),
-            process: PROCESS.saturating_add(outputs),
+            process: PROCESS.saturating_add(outputs).saturating_add(prefixes),
             devices: match model.pins.devices.is_empty() {
                 true => Devices::Auto,
                 false => Devices::These(model.pins.devices.clone()),
@@ -197,9 +202,9 @@ impl Loader for LlamaLoader {
         }
     }
 
-    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
         self.file(model).await.map_err(|reason| format!("model `{}`: {reason}", model.name))?;
-        self.reckon(model, lanes).await
+        self.reckon(model, demand).await
     }
 
     fn coming(&self, model: &Model) -> Option<f32> {

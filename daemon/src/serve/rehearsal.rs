@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_actors::{Loader, Progress};
+use artel_actors::{Demand, Loader, Progress};
 use artel_engine::backend::Limits;
 use artel_engine::scripted::Scripted;
 use artel_engine::{Handle, Options};
@@ -89,10 +89,10 @@ impl Loader for ScriptLoader {
         handle.map_err(|e| e.to_string())
     }
 
-    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
         match is_script(model) {
-            true => Ok(artel_actors::nothing(model, lanes)),
-            false => self.others.need(model, lanes).await,
+            true => Ok(artel_actors::nothing(model, demand.lanes)),
+            false => self.others.need(model, demand).await,
         }
     }
 

@@ -58,11 +58,11 @@ pub enum EngineState {
     Ready,
     /// Finishing what it has, to be unloaded then.
     Draining,
-    /// The last load failed, for this reason.
+    /// It ended by itself, or the last load failed.
     Broken {
         /// Why.
         reason: String,
-        /// In how long it is tried again; none: it was given up.
+        /// In how long it is loaded again, if it is needed; none: it was given up.
         retry: Option<Duration>,
     },
 }
@@ -94,7 +94,7 @@ impl State {
             limits: handle.map(artel_engine::Handle::limits),
             place: self.place.as_deref().cloned(),
             bytes: self.bytes.clone(),
-            adapters: self.adapters.iter().map(adapter).collect(),
+            adapters: self.asked.adapters.iter().map(adapter).collect(),
             process: handle.and_then(artel_engine::Handle::process),
             restarts: self.restarts,
             problem: self.problem.clone(),

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use artel_roles::{Model, Role};
+use artel_roles::Model;
 use artel_task::RoleName;
 use ractor::{Actor, ActorId, ActorRef, SpawnErr};
 
 use super::{Message, State, Who};
+use crate::demand::Asked;
 use crate::expert::Expert;
 use crate::fleet::{self, Fleet};
 use crate::keeper::{self, Arguments, Keeper};
@@ -106,12 +107,9 @@ impl State {
 
     /// Tells a keeper which prompts the catalog's roles begin with, and which adapters they have.
     fn prime(&self, model: &Arc<Model>, keeper: &ActorRef<keeper::Message>) {
-        let here = |role: &&Arc<Role>| role.model == model.name && self.catalog.model_of(role).as_ref() == Some(model);
-        let roles = || self.catalog.roles().values().filter(here);
-        let openings = roles().filter_map(|role| expert::opening(role, &self.links.models)).collect();
-        let adapters = roles().filter_map(|role| expert::lane(role, &self.links.models)).collect();
+        let asked = Asked::of(&self.catalog, model, &self.links.models);
         // A keeper that has just ended is started again, and told again.
-        let _ = keeper.cast(keeper::Message::Prime { openings, adapters });
+        let _ = keeper.cast(keeper::Message::Prime(asked));
     }
 
     /// Tells all keepers, after a change of the catalog.

@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 use super::stage::{Script, ask, crew_with, end, graph, parse, role, to_the_end};
 use crate::supervisor::Who;
-use crate::{Crew, EngineState, Loader, Options, Progress, nothing};
+use crate::{Crew, Demand, EngineState, Loader, Options, Progress, nothing};
 
 /// Every model takes ten bytes, and there are so many.
 struct Small(Script, u64);
@@ -23,9 +23,9 @@ impl Loader for Small {
         self.0.load(model, place, progress).await
     }
 
-    async fn need(&self, model: &Model, lanes: u32) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
         let process = if model.name.as_str() == "huge" { 26 } else { 10 };
-        Ok(Need { process, ..nothing(model, lanes) })
+        Ok(Need { process, ..nothing(model, demand.lanes) })
     }
 
     async fn devices(&self, _: &Bytes) -> Vec<Device> {

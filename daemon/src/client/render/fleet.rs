@@ -88,7 +88,7 @@ fn notes(engine: &Engine) -> String {
         notes.push(engine.problem.clone());
     }
     if let Some(time) = &engine.retry_time {
-        notes.push(format!("tried again at {time}"));
+        notes.push(format!("loaded again from {time} on, if it is needed"));
     }
     notes.join("; ")
 }

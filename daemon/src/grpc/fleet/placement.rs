@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use artel_actors::{EngineReport, Loader as _, Move};
+use artel_actors::{Demand, EngineReport, Loader as _, Move};
 use artel_placement::{Place, Refusal, Unplaced, plan};
 use artel_proto::v1;
 use artel_roles::Model;
@@ -21,9 +21,7 @@ impl Served {
         }
         let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
         for model in catalog.models().values().filter(|model| names.is_empty() || is_named(model, names)) {
-            let lanes = reports.iter().find(|report| report.id == model.name.as_str());
-            let lanes = lanes.map_or(1, |report| 1 + report.adapters.len() as u32);
-            match self.loader.reckon(model, lanes).await {
+            match self.loader.reckon(model, Demand::of(&catalog, model, &self.models)).await {
                 Ok(need) => needs.push(need),
                 Err(reason) => unplaced.push(v1::UnplacedModel {
                     model: model.name.to_string(),
