@@ -1,9 +1,10 @@
 //! What goes into the next batch: a pure function over plain data.
 //!
-//! Decoding sequences come first, one token each; what room is left goes to what else they need, to prompts, in bounded
-//! chunks while anybody decodes, so that no stream stalls behind a long prompt, and, where there are no prompts, to drafts. Of the prompts of one class the one that is soonest done goes
-//! first, so that it decodes beside the others instead of all being done at the end; to what it still needs is added half of
-//! what its flow was served more than the least served one, so that no flow lives at the cost of another, and none starves.
+//! Decoding sequences come first, one token each; what room is left goes to what else they need, to prompts, in bounded chunks
+//! while anybody decodes, so that no stream stalls behind a long prompt, and, where there are no prompts, to drafts. Of the
+//! prompts of one class the one that is soonest done goes first, so that it decodes beside the others instead of all being
+//! done at the end; to what it still needs is added half of what its flow was served more than the least served one, so that
+//! no flow lives at the cost of another, and none starves.
 
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub struct Share {
 pub struct Budget {
     /// Tokens in a batch.
     pub batch: u32,
-    /// Prompt tokens in a batch while anybody decodes, and of work ahead of time.
+    /// Prompt tokens at a time while anybody decodes, and of work ahead of time.
     pub chunk: u32,
 }
 
@@ -90,17 +91,17 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
     Some((lane, shares))
 }
 
-/// How many prompt tokens go into a batch beside those who decode: as many as fit into the gap between two tokens of
-/// theirs, at this cost in seconds each (0: not known yet).
+/// How many prompt tokens are computed between two tokens of those who decode: as many as fit into the gap, at this cost in
+/// seconds each (0: not known yet).
 ///
 /// Whole grains are cheaper than pieces of one, so one grain may take up to twice the gap; what takes longer is cut after
-/// all. To grains one token is added, because llama.cpp computes one token of each sequence apart from the others.
+/// all.
 pub fn chunk(gap: Duration, cost: f64, grain: u32) -> u32 {
     let fits = if cost > 0.0 { (gap.as_secs_f64() / cost) as u32 } else { 64 };
     match grain {
         0 | 1 => fits.max(8),
-        grain if fits >= grain => fits / grain * grain + 1,
-        grain if fits.saturating_mul(2) >= grain => grain + 1,
+        grain if fits >= grain => fits / grain * grain,
+        grain if fits.saturating_mul(2) >= grain => grain,
         _ => fits.max(8),
     }
 }
@@ -154,7 +155,7 @@ mod tests {
     fn chunks_are_whole_grains_where_these_fit() {
         let chunk = |cost, grain| chunk(Duration::from_millis(150), cost, grain);
         assert_eq!([chunk(0.001, 1), chunk(0.010, 1), chunk(0.1, 1)], [150, 15, 8]);
-        assert_eq!([chunk(0.001, 64), chunk(0.002, 64), chunk(0.004, 64)], [129, 65, 65]);
+        assert_eq!([chunk(0.001, 64), chunk(0.002, 64), chunk(0.004, 64)], [128, 64, 64]);
         assert_eq!([chunk(0.005, 64), chunk(0.1, 64)], [30, 8], "a grain would take more than twice the gap");
     }
 

@@ -18,7 +18,7 @@ use crate::args;
 /// Running tasks get so long to end when the daemon is asked to stop: a service manager waits 90 s before it kills.
 const GRACE: Duration = Duration::from_secs(30);
 /// The gap between tokens to aim at while prompts are read beside running answers.
-const GAP: Duration = Duration::from_millis(120);
+const GAP: Duration = Duration::from_millis(130);
 
 /// Beginnings of prompts on disk: some three hundred of a small model.
 const PREFIX_DISK: u64 = 4 << 30;

@@ -1,4 +1,4 @@
-//! One batch: from the schedule through the model to the readers.
+//! Batches: from the schedule through the model to the readers.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,7 +42,7 @@ impl<B: Backend> Worker<B> {
         urgency
     }
 
-    /// Computes one batch. An error means that the model is gone.
+    /// Computes what comes next of one lane. An error means that the model is gone.
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.forget_what_is_too_much();
         self.draft();
@@ -61,7 +61,11 @@ impl<B: Backend> Worker<B> {
         let views: Vec<View> = self.seats.taken().iter().map(view).collect();
         let Some((lane, shares)) = schedule::next(&views, self.budget(), self.last) else { return Ok(()) };
         self.last = lane;
-        self.compute(lane, &shares)
+        let decodes = |share: &Share| views.iter().any(|v| (v.lane, v.slot, v.prompt) == (lane, share.slot, 0));
+        let (decoding, prompts): (Vec<Share>, Vec<Share>) = shares.into_iter().partition(decodes);
+        // One after the other. llama.cpp does so too, but takes a token of each prompt along with those who decode, and the
+        // cells of all of them are looked at as far as those of the longest reach.
+        [decoding, prompts].iter().filter(|shares| !shares.is_empty()).try_for_each(|shares| self.compute(lane, shares))
     }
 
     /// Makes room in the cells of sequences that outgrow the context and may.
@@ -152,12 +156,12 @@ impl<B: Backend> Worker<B> {
         (entries, planned)
     }
 
-    /// Learns what a prompt token costs, from batches that are mostly prompt, and what a batch without prompts does.
+    /// Learns what a prompt token costs, and what a batch without prompts does.
     fn learn(&mut self, planned: &[Planned], took: Duration) {
         let tokens: u32 = planned.iter().map(|p| p.share.tokens).sum();
         if planned.iter().all(|p| !p.prompt) {
             self.record.batch(tokens as usize, took.as_secs_f64());
-        } else if tokens >= 16 && tokens as usize >= 2 * planned.len() {
+        } else if tokens >= 8 && tokens as usize >= 2 * planned.len() {
             let cost = took.as_secs_f64() / f64::from(tokens);
             self.prefill_cost = if self.prefill_cost > 0.0 { 0.8 * self.prefill_cost + 0.2 * cost } else { cost };
         }
