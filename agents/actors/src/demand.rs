@@ -17,13 +17,6 @@ pub struct Demand {
     pub openings: u64,
 }
 
-impl Default for Demand {
-    /// No role asks anything.
-    fn default() -> Self {
-        Self { lanes: 1, openings: 0 }
-    }
-}
-
 impl Demand {
     /// Of these roles; adapters that are named by relative paths are looked for in `models`.
     pub fn of(catalog: &Catalog, model: &Arc<Model>, models: &Path) -> Self {

@@ -82,7 +82,7 @@ fn notes(engine: &Engine) -> String {
         ));
     }
     if engine.restarts > 0 {
-        notes.push(format!("started again {} times", engine.restarts));
+        notes.push(format!("ended by itself, times: {}", engine.restarts));
     }
     if !engine.problem.is_empty() {
         notes.push(engine.problem.clone());
