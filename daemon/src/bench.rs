@@ -86,6 +86,7 @@ async fn measure(bench: &Bench) -> Result<Table> {
         if bench.name == Workload::Decode {
             // In turn with the others, since it is their ratio that counts; nobody asks them anything meanwhile.
             alone.push(measure_alone(&model, threads, cells).await?);
+            decode::of_file(&measure_file(&model, threads, cells).await?, &mut table);
         }
         // Whoever came first comes last.
         contestants.reverse();
@@ -109,9 +110,16 @@ async fn measure(bench: &Bench) -> Result<Table> {
     Ok(table)
 }
 
-/// What llama.cpp does on the same model, with so many cells of each sequence.
+/// What llama.cpp does on the same model and with the same weights, with so many cells of each sequence.
 async fn measure_alone(model: &Path, threads: u32, cells: u32) -> Result<Speeds> {
     let model = model.to_owned();
     let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads, cells));
+    speeds.await.context("measuring llama.cpp panicked")?
+}
+
+/// What llama.cpp does on the model's file as it is.
+async fn measure_file(model: &Path, threads: u32, cells: u32) -> Result<Speeds> {
+    let model = model.to_owned();
+    let speeds = tokio::task::spawn_blocking(move || Speeds::of_file(&model, threads, cells));
     speeds.await.context("measuring llama.cpp panicked")?
 }

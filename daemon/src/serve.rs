@@ -60,6 +60,8 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
+    // Nobody else writes there: whoever holds the journal holds the directory.
+    artel_llama::gguf::sweep(&config.recast());
     let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
     let llama = Arc::new(LlamaLoader::new(&config));
     #[cfg(not(feature = "rehearsal"))]

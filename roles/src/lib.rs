@@ -34,7 +34,7 @@ mod yaml;
 pub use cases::Case;
 pub use catalog::{Catalog, Definition, Kind, Sources};
 pub use file::File;
-pub use model::{Cache, Model, Pins, Speculation, Split, Use};
+pub use model::{Cache, Model, Pins, Speculation, Split, Use, Weights};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Snippet, nearest};
 pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};
 pub use routing::{Routing, Topic};

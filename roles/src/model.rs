@@ -37,6 +37,8 @@ pub struct Model {
     pub template: Option<String>,
     /// The form in which keys and values are kept.
     pub cache: Cache,
+    /// The form in which its weights are computed with.
+    pub weights: Weights,
     /// Whether tokens are computed because they are likely to come next.
     pub speculation: Speculation,
     /// Where it may be.
@@ -80,6 +82,18 @@ pub enum Cache {
     Q8_0,
     /// 4.5 bits.
     Q4_0,
+}
+
+/// The form in which a model's weights are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Weights {
+    /// As the file has them; of a small model that only processors compute, in the form that these multiply fastest.
+    #[default]
+    Auto,
+    /// As the file has them.
+    File,
+    /// Quantized matrices of its layers as BF16: faster on processors that multiply these, and larger.
+    Bf16,
 }
 
 /// Whether tokens are computed because they are likely to come next. The output is the same either way.
@@ -126,6 +140,8 @@ impl Model {
             ("q4_0", Cache::Q4_0),
         ];
         let cache = f.get("cache").map_or(Some(Cache::F16), |n| choice(n, "`cache`", &caches, report));
+        let words = [("auto", Weights::Auto), ("file", Weights::File), ("bf16", Weights::Bf16)];
+        let weights = f.get("weights").map_or(Some(Weights::Auto), |n| choice(n, "`weights`", &words, report));
         let words = [("auto", Speculation::Auto), ("off", Speculation::Off)];
         let speculation = f.get("speculation");
         let speculation = speculation.map_or(Some(Speculation::Auto), |n| choice(n, "`speculation`", &words, report));
@@ -143,6 +159,7 @@ impl Model {
             threads,
             template,
             cache: cache?,
+            weights: weights?,
             speculation: speculation?,
             pins,
         })

@@ -165,9 +165,7 @@ async fn pins_are_kept_and_splits_have_their_shares() {
             assert!(one.memory() > 90 << 20 && two.memory() == 0, "{} {}", one.memory(), two.memory());
         }
     }
-    // The CPU computes attention in another way than what llama.cpp takes for a GPU, so where two words are nearly as likely, it may
-    // say the other one.
-    assert!(texts[1..].iter().all(|text| *text == texts[1]), "{texts:?}");
+    assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
     let mut sure = Vec::new();
     for role in ["sure-here", "sure-first", "sure-second", "sure-both"] {
         sure.push(daemon.run(ask("What is the capital of France?").of_role(role)).await.end().await.text());

@@ -1,6 +1,7 @@
 //! The expert: one per role. It admits steps up to its role's limits and runs each in a task of its own.
 
 mod allowance;
+mod along;
 mod silence;
 mod work;
 
@@ -25,6 +26,7 @@ use crate::line::{Line, Place};
 use crate::report::{Report, failure};
 
 use allowance::{Allowance, Loading};
+pub(crate) use along::Reader;
 pub(crate) use work::{described, lane, opening};
 
 /// Runs the steps of one role.
@@ -60,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) left: u32,
     /// The roles that may work next: what they begin with is worth keeping.
     pub(crate) next: Vec<RoleName>,
+    /// Who will read its answer as soon as that is there, on the same model.
+    pub(crate) readers: Vec<Reader>,
     /// Who fetches adapters.
     pub(crate) loader: Arc<dyn Loader>,
     /// Where adapters are looked for.

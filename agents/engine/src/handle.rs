@@ -80,6 +80,8 @@ impl Handle {
 
     /// Computes the opening of a conversation, which is all before the text of its last message, and keeps it for those
     /// that begin in the same way. Returns when that is done; an opening that is kept already, or is too short, is done.
+    /// Of a request of class [`Along`](crate::Class::Along) all is computed that stays if the text of its last message goes on,
+    /// and is left for one who comes soon.
     /// Dropping the future gives it up.
     pub async fn prime(&self, request: Request) -> Result<(), Error> {
         self.0.prime(request).await

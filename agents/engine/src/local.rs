@@ -9,7 +9,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
-use crate::backend::{Backend, Embedded, Limits, Prompt, Text};
+use crate::backend::{Backend, Embedded, Limits, Prompt, Text, Token};
 use crate::choice::Choosing;
 use crate::command::Command;
 use crate::counters::{Counters, Stats};
@@ -140,6 +140,20 @@ impl Local {
         Ok(Stream::near(Near { chunks, gone, full, commands: self.commands, ended: self.ended, over: false }))
     }
 
+    /// How many of a prompt's tokens stay if the text of its last message goes on, however it does.
+    fn certain(&self, request: &Request, tokens: &[Token]) -> Result<usize, Error> {
+        let mut least = tokens.len();
+        for more in ["a", " a"] {
+            let mut messages = request.messages.clone();
+            if let Some(last) = messages.last_mut() {
+                last.text.push_str(more);
+            }
+            let other = self.text.chat(&messages).map_err(Error::Bad)?.tokens;
+            least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
+        }
+        Ok(least)
+    }
+
     fn send(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).map_err(|_| {
             let reason = self.ended.borrow().clone();
@@ -233,14 +247,19 @@ impl Engine for Local {
         let this = self.clone();
         let rendered = tokio::task::spawn_blocking(move || {
             let mut prompt = this.text.chat(&request.messages).map_err(Error::Bad)?;
-            prompt.tokens.truncate(prompt.opening);
+            match request.class {
+                Class::Along => prompt.tokens.truncate(this.certain(&request, &prompt.tokens)?),
+                _ => prompt.tokens.truncate(prompt.opening),
+            }
+            prompt.opening = prompt.opening.min(prompt.tokens.len());
             Ok::<_, Error>((this, prompt, request))
         });
         let (this, prompt, request) = rendered.await.map_err(unrendered)??;
-        if prompt.opening < SHORTEST || prompt.opening >= this.limits.context as usize {
+        if prompt.tokens.len() < SHORTEST || prompt.tokens.len() >= this.limits.context as usize {
             return Ok(());
         }
-        let mut stream = this.start(prompt, Request { class: Class::Ahead, ..request }, None, since)?;
+        let class = request.class.max(Class::Along);
+        let mut stream = this.start(prompt, Request { class, ..request }, None, since)?;
         loop {
             match stream.recv().await {
                 Some(Chunk::Finished(_)) | None => return Ok(()),

@@ -52,6 +52,9 @@ pub enum Class {
     Interactive,
     /// Nobody does.
     Batch,
+    /// The beginning of a prompt that is still being written, which is read along beside those who decode and before what
+    /// is done ahead of time, but never beside another prompt.
+    Along,
     /// It is done ahead of time, when there is nothing else to do.
     Ahead,
 }

@@ -56,9 +56,15 @@ pub struct Budget {
 ///
 /// The chunk limit holds if a sequence of *any* lane decodes, since lanes wait for each other.
 pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec<Share>)> {
-    // What is done ahead of time is done when there is nothing else to do.
+    // What is done ahead of time is done when there is nothing else to do, and what is read along when nobody waits for a prompt.
     let others = sequences.iter().any(|view| !view.blocked && view.class != Class::Ahead);
-    let awake = || sequences.iter().filter(|view| !(view.blocked || others && view.class == Class::Ahead));
+    let prompts = sequences.iter().any(|view| !view.blocked && view.class < Class::Along && view.prompt > 0);
+    let rests = |view: &View| match view.class {
+        Class::Ahead => others,
+        Class::Along => prompts,
+        Class::Router | Class::Interactive | Class::Batch => false,
+    };
+    let awake = || sequences.iter().filter(|view| !view.blocked && !rests(view));
     let decoding = awake().any(|view| view.prompt == 0);
     let lane = awake().map(|view| view.lane).min_by_key(|lane| (lane.0 <= last.0, lane.0))?;
     let mine = || awake().filter(|view| view.lane == lane);
@@ -180,6 +186,18 @@ mod tests {
         assert_eq!(next(&[ahead, view(1, 0, 0)], BUDGET, Lane(0)), alone(1, 1));
         assert_eq!(next(&[ahead, View { blocked: true, ..view(1, 0, 0) }], BUDGET, Lane(0)), alone(0, BUDGET.chunk));
         assert_eq!(next(&[ahead, View { lane: Lane(1), ..ahead }, view(1, 2, 0)], BUDGET, Lane(0)).unwrap().0, Lane(2));
+    }
+
+    #[test]
+    fn what_is_read_along_goes_beside_those_who_decode_and_behind_all_who_wait() {
+        let along = View { class: Class::Along, ..view(0, 0, 100) };
+        let share = |slot, tokens| Share { slot: Slot(slot), tokens };
+        assert_eq!(next(&[along, view(1, 0, 0)], BUDGET, Lane(0)), Some((Lane(0), vec![share(1, 1), share(0, 16)])));
+        let waits = view(1, 0, 40);
+        assert_eq!(next(&[along, waits], BUDGET, Lane(0)), Some((Lane(0), vec![share(1, 40)])));
+        assert_eq!(next(&[along, view(1, 0, 0), View { slot: Slot(2), ..waits }], BUDGET, Lane(0)).unwrap().1.len(), 2);
+        let ahead = View { class: Class::Ahead, ..view(1, 0, 100) };
+        assert_eq!(next(&[ahead, along], BUDGET, Lane(0)), Some((Lane(0), vec![share(0, 64)])));
     }
 
     #[test]

@@ -94,6 +94,10 @@ pub(crate) struct Sequence<S> {
     pub(crate) keeps: bool,
     /// How long its opening took, as far as it was computed.
     pub(crate) effort: Duration,
+    /// How its output must begin, unless it was taken into the prompt.
+    pub(crate) lead: Option<Forced>,
+    /// Tokens at the end of the prompt that are the beginning of the output.
+    led: u32,
     /// The tokens behind its prompt: its output, or the way to the next place of a choice.
     said: Vec<Token>,
     /// How many of these are in its cells.
@@ -131,6 +135,8 @@ impl<S> Sequence<S> {
             shared,
             keeps,
             effort: Duration::ZERO,
+            lead: None,
+            led: 0,
             said: Vec::new(),
             behind: 0,
             draft: Vec::new(),
@@ -141,6 +147,24 @@ impl<S> Sequence<S> {
             held: Vec::new(),
             clock: Clock::default(),
         }
+    }
+
+    /// Has what its output must begin with computed as a part of the prompt, where nothing in it can end the output; gives how
+    /// many tokens that are.
+    pub(crate) fn lead(&mut self, forced: Forced, text: &dyn Text) -> u32 {
+        let ends = forced.complete || forced.tokens.len() as u64 >= u64::from(self.job.max_tokens);
+        if ends || !self.job.stop.is_empty() {
+            self.lead = Some(forced);
+            return 0;
+        }
+        for token in forced.tokens {
+            text.bytes(token, &mut self.held);
+            self.job.prompt.push(token);
+            self.led += 1;
+        }
+        self.usage.output += self.led;
+        self.usage.forced += self.led;
+        self.led
     }
 
     pub(crate) fn prompt_left(&self) -> u32 {
@@ -299,8 +323,8 @@ impl<S> Sequence<S> {
         if !rest.is_empty() {
             self.job.reader.send(Chunk::Text { text: rest, tokens: self.usage.output });
         }
-        let computed = self.computed - self.shared + self.usage.computed;
-        let usage = Usage { prompt: self.job.prompt.len() as u32, computed, ..self.usage };
+        let computed = (self.computed - self.shared).saturating_sub(self.led) + self.usage.computed;
+        let usage = Usage { prompt: self.job.prompt.len() as u32 - self.led, computed, ..self.usage };
         self.job.reader.send(Chunk::Finished(Finish { reason, usage, timings: self.timings() }));
     }
 

@@ -48,10 +48,10 @@ impl<S> Waiter<S> {
     }
 }
 
-/// How many ageing periods ago a job was asked for. What is done ahead of time can wait for ever.
+/// How many ageing periods ago a job was asked for. What is done before it is needed can wait for ever.
 fn periods(job: &Job) -> u32 {
     let periods = |since: Duration| since.as_secs() / AGEING.as_secs();
-    if job.class == Class::Ahead { 0 } else { u32::try_from(periods(job.since.elapsed())).unwrap_or(u32::MAX) }
+    if job.class >= Class::Along { 0 } else { u32::try_from(periods(job.since.elapsed())).unwrap_or(u32::MAX) }
 }
 
 /// How urgent a job has become by waiting.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 
-use crate::backend::{Backend, Lane, Limits, Slot, Text, Token};
+use crate::backend::{Backend, Forced, Lane, Limits, Slot, Text, Token};
 use crate::command::Command;
 use crate::counters::Counters;
 use crate::draft::Record;
@@ -225,7 +225,10 @@ impl<B: Backend> Worker<B> {
         self.counters.cancelled.fetch_add((before - self.waiting.len()) as u64, Relaxed);
         let gone = self.seats.taken().iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at);
         for at in gone.collect::<Vec<_>>() {
-            self.leave(at, Vec::new());
+            // What was computed for others is of use to them.
+            let primes = self.seats.get(at).filter(|sequence| matches!(sequence.work, Work::Prime));
+            let cells = primes.map(|sequence| sequence.cells()).unwrap_or_default();
+            self.leave(at, cells);
             self.counters.cancelled.fetch_add(1, Relaxed);
         }
     }
@@ -330,7 +333,7 @@ impl<B: Backend> Worker<B> {
             return Sequence::new(job, arrival, Work::<()>::Prime, 0, false).finish(Reason::End);
         }
         match self.work_of(&mut job) {
-            Ok(work) => {
+            Ok((work, lead)) => {
                 let (slot, shared) = self.prepare(lane, &job.prompt);
                 // A flow that was away must not claim the time that it did not use.
                 let least = self.seats.taken().values().map(|s| self.served_of(&s.job.flow)).min().unwrap_or(0);
@@ -338,7 +341,10 @@ impl<B: Backend> Worker<B> {
                 *served = (*served).max(least);
                 let keeps = shared < opening.len() && self.options.prefixes > 0 && !self.prefixes.has(lane, &opening);
                 self.counters.shared.fetch_add(shared as u64, Relaxed);
-                self.seats.sit((lane, slot), Sequence::new(job, arrival, work, shared as u32, keeps));
+                let mut sequence = Sequence::new(job, arrival, work, shared as u32, keeps);
+                let led = sequence.lead(lead, &*self.text);
+                self.counters.output.fetch_add(u64::from(led), Relaxed);
+                self.seats.sit((lane, slot), sequence);
             }
             Err(reason) => {
                 self.counters.failed.fetch_add(1, Relaxed);
@@ -347,14 +353,17 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn work_of(&mut self, job: &mut Job) -> Result<Work<B::Sampler>, String> {
-        if job.class == Class::Ahead {
-            return Ok(Work::Prime);
+    /// What a job is there for, and how its output must begin.
+    fn work_of(&mut self, job: &mut Job) -> Result<(Work<B::Sampler>, Forced), String> {
+        if job.class >= Class::Along {
+            return Ok((Work::Prime, Forced::default()));
         }
-        match job.choice.take() {
-            Some(choosing) => Ok(Work::Choose(choosing)),
-            None => self.backend.sampler(&job.sampling, job.schema.as_deref(), &job.prompt).map(Work::Write),
+        if let Some(choosing) = job.choice.take() {
+            return Ok((Work::Choose(choosing), Forced::default()));
         }
+        let mut sampler = self.backend.sampler(&job.sampling, job.schema.as_deref(), &job.prompt)?;
+        let lead = self.backend.forced(&mut sampler)?;
+        Ok((Work::Write(sampler), lead))
     }
 
     /// Brings what is on disk of a prompt, and not in memory, back into memory.

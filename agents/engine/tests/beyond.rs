@@ -88,9 +88,10 @@ async fn what_the_schema_forces_is_not_sampled_one_by_one() {
     let (text, finish) = answer(&engine, request).await.unwrap();
     assert_eq!((text.as_str(), finish.reason), (r#"{"verdict":"ship","reason":"none"}"#, Reason::End));
     assert_eq!((finish.usage.output, finish.usage.forced), (text.len() as u32, text.len() as u32 - 8));
-    // The prompt, the head, and one batch for each sampled character but the last ones of both words, which bring what is
+    // The prompt with the head, and one batch for each sampled character but the last ones of both words, which bring what is
     // forced behind them along.
-    assert_eq!(engine.stats().steps, 9, "{:?}", engine.stats());
+    assert_eq!(finish.usage.prompt, "go\n".len() as u32);
+    assert_eq!(engine.stats().steps, 8, "{:?}", engine.stats());
 }
 
 #[tokio::test]

@@ -118,6 +118,39 @@ async fn what_was_computed_ahead_is_there_for_the_first_question() {
 }
 
 #[tokio::test]
+async fn what_is_read_along_is_there_when_the_text_has_its_end() {
+    let engine = open(1 << 20).await;
+    for text in ["the ship", "the ship was old", "the ship was old and"] {
+        engine.prime(Request { class: Class::Along, ..ask("sailor", text) }).await.unwrap();
+    }
+    let along = length("sailor") + "the ship was old and".len() as u64;
+    // What was there the last time is not computed again, but for the token that the rest is computed behind.
+    assert!((along..along + 3).contains(&engine.stats().prompt), "{:?}", engine.stats());
+    let (text, finish) = read(engine.generate(ask("sailor", "the ship was old and slow")).await.unwrap()).await.unwrap();
+    assert_eq!((text.as_str(), finish.usage.computed), ("<the ship was old and slow>", " slow\n".len() as u32));
+    let (_, finish) = read(engine.generate(ask("sailor", "the sheep")).await.unwrap()).await.unwrap();
+    assert_eq!(finish.usage.computed, "eep\n".len() as u32, "a text that went on in another way");
+}
+
+#[tokio::test]
+async fn what_was_read_along_until_it_was_given_up_is_of_use() {
+    let gate = Gate::default();
+    let engine = engine(0, &gate).await;
+    let along = Request { class: Class::Along, ..ask("sailor", &"a ship ".repeat(20)) };
+    let reading = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.prime(along).await }
+    });
+    gate.pass(2);
+    reading.abort();
+    assert!(reading.await.is_err());
+    gate.open();
+    let (_, finish) = read(engine.generate(ask("sailor", &"a ship ".repeat(30))).await.unwrap()).await.unwrap();
+    assert!(finish.usage.computed <= finish.usage.prompt - 2 * LIMITS.batch, "{finish:?}");
+    assert_eq!(engine.stats().busy, 0);
+}
+
+#[tokio::test]
 async fn whoever_waits_for_an_opening_computes_it_when_the_first_one_leaves() {
     let gate = Gate::default();
     let engine = engine(1 << 20, &gate).await;

@@ -5,6 +5,7 @@
 mod anatomy;
 mod kinds;
 mod read;
+mod recast;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use anatomy::{Anatomy, Layer, Unreckoned};
-use read::parse;
+use read::{Tensor, parse};
+pub use recast::{recast, sweep};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,14 @@ pub enum Error {
         /// Bytes that are there.
         actual: u64,
     },
+    /// It cannot be written.
+    #[error("{path}: cannot be written: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// It is not the file that was meant.
     #[error("{path}: its sha256 is {actual}, the YAML states {stated}: fetch it again or correct `sha256`")]
     Hash {
@@ -100,6 +110,11 @@ pub struct Header {
     pub needed: u64,
     /// Bytes that the file has.
     pub size: u64,
+    /// Where the metadata ends and the tensors are described.
+    described: u64,
+    /// Where the tensors' bytes begin, and what each one's place is a multiple of.
+    data: u64,
+    alignment: u64,
     /// The short arrays of whole numbers in the metadata.
     numbers: BTreeMap<String, Vec<i64>>,
     /// Where the bytes of the tensors are.
@@ -111,6 +126,10 @@ pub struct Header {
 struct Weights {
     /// Of each layer that has some.
     layers: Vec<u64>,
+    /// Of each layer that has some, once it is recast.
+    recast: Vec<u64>,
+    /// Of all layers, in types that llama.cpp multiplies slowly.
+    slow: u64,
     /// Before the first layer.
     input: u64,
     /// After the last layer, and whatever else is in none.
@@ -197,13 +216,18 @@ pub fn sample(path: &Path) -> Result<[u8; 32], Error> {
 }
 
 fn open(path: &Path) -> Result<Header, Error> {
+    open_telling(path, &mut |_| ())
+}
+
+/// As [`open`]; `each` takes the tensors, in order.
+fn open_telling(path: &Path, each: &mut dyn FnMut(Tensor)) -> Result<Header, Error> {
     let read = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Error::Missing { path: path.to_owned() },
         _ => Error::Read { path: path.to_owned(), source },
     };
     let file = File::open(path).map_err(read)?;
     let size = file.metadata().map_err(read)?.len();
-    let header = parse(BufReader::new(file), size).map_err(|fault| fault.at(path, size))?;
+    let header = parse(BufReader::new(file), size, each).map_err(|fault| fault.at(path, size))?;
     if header.needed > size {
         return Err(Error::Truncated { path: path.to_owned(), needed: header.needed, actual: size });
     }
@@ -269,7 +293,7 @@ mod tests {
             bytes[at % length] = byte;
             bytes.truncate(cut.max(1));
             let size = bytes.len() as u64;
-            let header = parse(&bytes[..], size);
+            let header = parse(&bytes[..], size, &mut |_| ());
             prop_assert!(header.map_or(true, |h| h.size == size));
         }
     }

@@ -179,7 +179,14 @@ fn computes_on_cpu(devices: Option<&[String]>) -> bool {
     }
 }
 
-/// How a chat model computes attention: on the CPU in the way that is fast for few tokens of a prompt at a time too, which
+/// Whether the processor computes, or devices of other machines: nobody knows what these are, and on one that is a processor a
+/// model should say what it says on ours.
+fn computes_as_on_cpu(devices: Option<&[String]>) -> bool {
+    let is_remote = |name: &String| name.starts_with("RPC[");
+    computes_on_cpu(devices) || devices.is_some_and(|names| names.iter().all(|name| name == "CPU" || is_remote(name)))
+}
+
+/// How a chat model computes attention: on processors in the way that is fast for few tokens of a prompt at a time too, which
 /// quantized values cannot be read in.
 fn attention(on_cpu: bool, context: u32, cache: Cache) -> Attention {
     let whole = matches!(cache.values, CacheType::F32 | CacheType::F16 | CacheType::Bf16);
@@ -278,10 +285,11 @@ impl Llama {
         // An embedding model computes a text in one piece, so its batch is its context.
         let context = if options.embedding { context.min(trained) } else { context };
         let on_cpu = computes_on_cpu(options.devices.as_deref());
+        let as_on_cpu = computes_as_on_cpu(options.devices.as_deref());
         let chat = if on_cpu { BATCH } else { GPU_BATCH };
         let (sequences, batch) = if options.embedding { (TEXTS, context) } else { (options.sequences, chat) };
         let Options { threads, embedding, cache, .. } = options;
-        let attention = attention(on_cpu && !embedding, context, cache);
+        let attention = attention(as_on_cpu && !embedding, context, cache);
         let shape = Shape { context, sequences, batch, threads, embedding, cache, attention };
         let no_context = || Error::Context { path: options.path.clone(), context, sequences };
         let threads =

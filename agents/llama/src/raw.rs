@@ -13,6 +13,7 @@ mod chain;
 pub(crate) mod device;
 pub(crate) mod exit;
 pub(crate) mod log;
+pub(crate) mod number;
 mod threads;
 
 pub(crate) use chain::Chain;

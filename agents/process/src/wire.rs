@@ -82,6 +82,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         v1::Class::Router => engine::Class::Router,
         v1::Class::Interactive => engine::Class::Interactive,
         v1::Class::Batch => engine::Class::Batch,
+        v1::Class::Along => engine::Class::Along,
         v1::Class::Ahead => engine::Class::Ahead,
     };
     let schema = wire.schema.map(|text| serde_json::from_str(&text).map(Arc::new)).transpose();
@@ -104,6 +105,7 @@ fn class(class: engine::Class) -> v1::Class {
         engine::Class::Router => v1::Class::Router,
         engine::Class::Interactive => v1::Class::Interactive,
         engine::Class::Batch => v1::Class::Batch,
+        engine::Class::Along => v1::Class::Along,
         engine::Class::Ahead => v1::Class::Ahead,
     }
 }

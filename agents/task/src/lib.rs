@@ -30,4 +30,4 @@ pub use id::{
     CatalogVersion, GraphName, ModelName, NodeName, Place, RequestId, RoleName, RouterName, Seq, StepId, TaskId,
     ValueName, Visit,
 };
-pub use state::{Phase, Scope, State};
+pub use state::{Phase, Scope, State, output_value};

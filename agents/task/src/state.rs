@@ -11,7 +11,7 @@ use crate::event::{Accepted, Event, Failure, Kind, Output, Timestamp, Trigger, a
 use crate::id::{NodeName, Place, RoleName, Seq, StepId, TaskId, Visit};
 
 pub use live::{Items, Live, Running, Status};
-pub(crate) use scope::output_value;
+pub use scope::output_value;
 pub use scope::{Node, Scope, Spent};
 
 /// Where a task stands.

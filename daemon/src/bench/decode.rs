@@ -49,7 +49,12 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
     Ok(Some((halfway / f64::from(SEQUENCES)) as u32))
 }
 
-/// llama.cpp's own speed at the same sizes, the median of all repeats.
+/// llama.cpp's own speed at the same sizes on the model's file as it is, which need not be what a daemon computes with.
+pub(super) fn of_file(speeds: &Speeds, table: &mut Table) {
+    table.note(MEASURE, "/s", "llama.cpp", speeds.decoded(SEQUENCES as usize));
+}
+
+/// llama.cpp's own speed at the same sizes and with the same weights, the median of all repeats.
 pub(super) fn limits(speeds: &[Speeds], table: &mut Table) {
     let mut speeds: Vec<f64> = speeds.iter().map(|speeds| speeds.decoded(SEQUENCES as usize)).collect();
     speeds.sort_by(f64::total_cmp);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use artel_engine::backend::{Backend as _, Entry, Slot};
 use artel_engine::{Lane, Token};
-use artel_llama::{Cache, Llama};
+use artel_llama::{Cache, Llama, gguf};
+use tempfile::TempDir;
 
 use super::own::CONTEXT;
 
@@ -29,8 +30,17 @@ pub(super) struct Speeds {
 }
 
 impl Speeds {
-    /// Loads the model and measures, with so many cells of each sequence halfway through. Blocks for some fifteen seconds.
+    /// As [`Self::of_file`], with the weights that a daemon would compute with.
     pub(super) fn measure(model: &Path, threads: u32, cells: u32) -> Result<Self> {
+        if !gguf::anatomy(model)?.recast_pays {
+            return Self::of_file(model, threads, cells);
+        }
+        let dir = TempDir::new().context("failed to make a directory for the weights")?;
+        Self::of_file(&gguf::recast(model, dir.path(), &|_| ())?, threads, cells)
+    }
+
+    /// Loads the model and measures, with so many cells of each sequence halfway through. Blocks for some fifteen seconds.
+    pub(super) fn of_file(model: &Path, threads: u32, cells: u32) -> Result<Self> {
         let filled = cells.saturating_sub(DECODED / 2).max(1);
         let options = artel_llama::Options {
             path: model.to_owned(),

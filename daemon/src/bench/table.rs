@@ -87,9 +87,9 @@ impl Row {
         Some(if self.unit == "/s" { own / limit } else { limit / own })
     }
 
-    /// Whom we are compared with: another server, or else ourselves with engines inside.
+    /// Whom we are compared with: another server, or else ourselves with engines inside, or else llama.cpp alone.
     fn other(&self) -> &'static str {
-        if self.values.contains_key("peer") { "peer" } else { "inside" }
+        ["peer", "inside"].into_iter().find(|who| self.values.contains_key(who)).unwrap_or("llama.cpp")
     }
 
     /// Ours to theirs, of the medians.

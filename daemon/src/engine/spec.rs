@@ -1,11 +1,11 @@
 //! What an engine is to load, and how: as the daemon writes it and the engine's process reads it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_engine::{Drafts, Handle, Turn, shelf};
-use artel_llama::{CacheType, Llama, Split};
+use artel_llama::{CacheType, Llama, Split, gguf};
 use artel_process::Memory;
 use artel_roles::{Cache, Model, Speculation, Use};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) sha256: Option<String>,
+    /// Where its recast file lies; none: its weights are computed with as its own file has them.
+    pub(crate) recast: Option<PathBuf>,
     pub(crate) context: Option<u32>,
     pub(crate) sequences: u32,
     pub(crate) threads: u32,
@@ -90,6 +92,8 @@ pub(crate) struct Common {
     pub(crate) gap: Duration,
     pub(crate) prefixes: usize,
     pub(crate) shelf: Option<shelf::Options>,
+    /// Where recast files lie.
+    pub(crate) recast: PathBuf,
 }
 
 impl Spec {
@@ -99,6 +103,7 @@ impl Spec {
             name: model.name.to_string(),
             path,
             sha256: model.sha256.clone(),
+            recast: None,
             context: model.context,
             sequences: model.sequences,
             threads: model.threads.unwrap_or(common.threads).min(common.threads),
@@ -122,13 +127,16 @@ impl Spec {
         turn: Option<Turn>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(Handle, Vec<Memory>), String> {
-        let (name, rpc) = (self.name.clone(), self.rpc.clone());
-        let (model, mut engine) = self.options();
+        let (name, rpc, recast) = (self.name.clone(), self.rpc.clone(), self.recast.clone());
+        let (mut model, mut engine) = self.options();
         engine.turn = turn;
         let memory = Arc::new(Mutex::new(Vec::new()));
         let found = memory.clone();
         let load = move || {
             rpc.iter().try_for_each(|address| artel_llama::add_rpc(address))?;
+            if let Some(dir) = recast {
+                cast(&mut model, &dir, &*progress)?;
+            }
             let model = Llama::load_telling(model, &*progress).map_err(|e| e.to_string())?;
             *found.lock().expect("nothing panics while it holds it") = model.memory().to_vec();
             Ok(model)
@@ -174,4 +182,20 @@ impl Spec {
         };
         (model, engine)
     }
+}
+
+/// Has a model's recast file loaded in place of its own; of one that cannot be written, its own.
+fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) -> Result<(), String> {
+    if let Some(sha256) = &model.sha256 {
+        gguf::verify_hash(&model.path, sha256).map_err(|e| e.to_string())?;
+    }
+    // The other half is loading it.
+    match gguf::recast(&model.path, dir, &|share| progress(share / 2.0)) {
+        Ok(path) => (model.path, model.sha256) = (path, None),
+        Err(error @ gguf::Error::Write { .. }) => {
+            tracing::warn!(%error, "the model is computed with as its file has it, which is slower");
+        }
+        Err(error) => return Err(error.to_string()),
+    }
+    Ok(())
 }

@@ -110,6 +110,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Where recast files of models lie.
+    pub(super) fn recast(&self) -> PathBuf {
+        self.data.join("weights")
+    }
+}
+
 /// Every core of the machine that is ours to use, and one at least.
 pub(crate) fn cores() -> u32 {
     // A container may be given less time than its cores have.

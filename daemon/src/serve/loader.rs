@@ -8,9 +8,9 @@ use std::time::UNIX_EPOCH;
 use artel_actors::{Demand, Loader, Progress};
 use artel_engine::{Handle, Turn};
 use artel_llama::gguf;
-use artel_placement::{self as placement, Bytes, Device, Devices, Layer, Need, Place};
+use artel_placement::{self as placement, Bytes, Device, Devices, Kind, Layer, Need, Place};
 use artel_process::{Counter, Memory, Program};
-use artel_roles::{Adapter, Cache, File, Model, Split, Use};
+use artel_roles::{Adapter, Cache, File, Model, Split, Use, Weights};
 use async_trait::async_trait;
 
 use super::config::{Config, Engines};
@@ -48,8 +48,13 @@ enum Where {
 
 impl LlamaLoader {
     pub(crate) fn new(config: &Config) -> Self {
-        let common =
-            Common { threads: config.threads, gap: config.gap, prefixes: config.prefixes, shelf: config.shelf.clone() };
+        let common = Common {
+            threads: config.threads,
+            gap: config.gap,
+            prefixes: config.prefixes,
+            shelf: config.shelf.clone(),
+            recast: config.recast(),
+        };
         let place = match config.engines {
             Engines::Processes => Where::Processes(Counter::default()),
             Engines::Inside => Where::Here(Turn::default()),
@@ -81,15 +86,15 @@ impl LlamaLoader {
     pub(crate) async fn reckon(&self, model: &Model, demand: Demand) -> Result<Need, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
-        let spec = Spec::of(model, path.clone(), &self.common);
-        let anatomy = tokio::task::spawn_blocking(move || gguf::anatomy(&path));
-        let anatomy = anatomy.await.map_err(|e| wrap(e.to_string()))?.map_err(|e| wrap(e.to_string()))?;
+        let anatomy = anatomy(path.clone()).await.map_err(wrap)?;
+        let recasts = self.recasts(model, &anatomy).await;
+        let spec = Spec { recast: recasts.then(|| self.common.recast.clone()), ..Spec::of(model, path, &self.common) };
         let on_cpu = Spec { devices: Some(vec!["CPU".to_owned()]), ..spec.clone() };
         let elsewhere = Spec { devices: Some(vec!["GPU".to_owned()]), ..spec };
         let measured = [on_cpu, elsewhere].iter().filter_map(|spec| self.measured.get(&Self::shape(spec))).max();
         let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
         let layer = |layer: gguf::Layer| Layer {
-            weights: layer.weights,
+            weights: if recasts { layer.recast } else { layer.weights },
             cached: layer.keys.saturating_add(layer.values),
             window: None,
         };
@@ -126,8 +131,25 @@ impl LlamaLoader {
         })
     }
 
-    fn spec(&self, model: &Model, path: PathBuf, place: &Place) -> Result<Spec, String> {
+    /// Whether the weights of a model are recast: if it is up to us, where none but processors may compute, and where that is
+    /// fast. Of devices on other machines nobody knows what they are; they count as processors.
+    async fn recasts(&self, model: &Model, anatomy: &gguf::Anatomy) -> bool {
+        match model.weights {
+            Weights::File => false,
+            Weights::Bf16 => true,
+            Weights::Auto if !anatomy.recast_pays => false,
+            Weights::Auto if model.pins.devices.is_empty() => {
+                let devices = self.hardware.devices(&Bytes::new()).await;
+                !devices.iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu))
+            }
+            Weights::Auto => model.pins.devices.iter().all(|name| name == "CPU" || name.starts_with("RPC[")),
+        }
+    }
+
+    async fn spec(&self, model: &Model, path: PathBuf, place: &Place) -> Result<Spec, String> {
+        let recasts = self.recasts(model, &anatomy(path.clone()).await?).await;
         let mut spec = Spec::of(model, path, &self.common);
+        spec.recast = recasts.then(|| self.common.recast.clone());
         let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
         for server in devices.iter().filter_map(|device| self.hardware.server_of(device)) {
             if !spec.rpc.contains(server) {
@@ -155,6 +177,7 @@ impl LlamaLoader {
             &spec.path.to_string_lossy(),
             &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
             &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.embedding),
+            if spec.recast.is_some() { "recast" } else { "" },
         ])
     }
 
@@ -182,7 +205,7 @@ impl Loader for LlamaLoader {
     async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = self.file(model).await.map_err(wrap)?;
-        let spec = self.spec(model, path, place).map_err(wrap)?;
+        let spec = self.spec(model, path, place).await.map_err(wrap)?;
         let shape = Self::shape(&spec);
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
@@ -221,6 +244,12 @@ impl Loader for LlamaLoader {
     async fn devices(&self, taken: &Bytes) -> Vec<Device> {
         self.hardware.devices(taken).await
     }
+}
+
+/// What the header of a model's file says of the memory that it takes.
+async fn anatomy(path: PathBuf) -> Result<gguf::Anatomy, String> {
+    let anatomy = tokio::task::spawn_blocking(move || gguf::anatomy(&path)).await;
+    anatomy.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 fn form(cache: Cache) -> placement::Cache {

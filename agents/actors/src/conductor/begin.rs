@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_roles::{Role, Template};
+use artel_roles::template::Context;
+use artel_roles::{Model, Role, Template};
 use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{Node, RoleRef, Router, Work};
-use artel_task::{RoleName, StepId, Visit};
+use artel_task::{NodeName, RoleName, StepId, Visit};
 use ractor::{ActorRef, call_t};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,14 @@ use super::{Attempt, Run};
 use crate::ahead::HORIZON;
 use crate::report::{Outcome, Report, failure};
 use crate::router::{Candidate, Question};
-use crate::{expert, supervisor};
+use crate::expert::{self, Reader, described};
+use crate::supervisor;
 
 /// A decision takes milliseconds; the first one may have to wait until its model is loaded.
 const DECISION: Duration = Duration::from_secs(120);
+
+/// Who reads one answer along at most.
+const READERS: usize = 4;
 
 impl Run {
     pub(super) fn begin(&mut self, step: StepId) {
@@ -68,6 +73,26 @@ impl Run {
         if single { None } else { message() }
     }
 
+    /// Who will read the text that a visit gives, whatever it is, as soon as it is there, and on the same model.
+    fn readers(&self, visit: &Visit, node: &Node, role: &Role, model: &Arc<Model>) -> Vec<Reader> {
+        let depends = node.next.iter().any(|edge| edge.when.is_some());
+        let alone = visit.item.is_none() && node.write.is_none() && role.output.is_none();
+        let Some(graph) = self.on.graph.inner(&visit.within).filter(|_| alone && !depends) else { return Vec::new() };
+        let reader = |name: &NodeName| {
+            let node = graph.node(name).filter(|node| node.join.is_none() && node.each.is_none())?;
+            let there = Visit { node: name.clone(), ..visit.clone() };
+            let role = self.role_of(&there)?;
+            let same = matches!(node.work, Work::Role { .. }) && self.on.catalog.model_of(&role).as_ref() == Some(model);
+            same.then(|| Reader {
+                message: self.message_of(&there),
+                context: Context { role: Some(described(&role)), ..self.context_at(visit, 1) },
+                node: visit.node.clone(),
+                role,
+            })
+        };
+        node.next.iter().filter_map(|edge| reader(edge.to.as_ref()?)).take(READERS).collect()
+    }
+
     fn work(
         &self,
         step: StepId,
@@ -80,6 +105,7 @@ impl Run {
         let Some(model) = self.on.catalog.model_of(&role) else {
             return report.send(Err(failure(Code::Internal, format!("role `{}` has no model", role.name))));
         };
+        let readers = self.readers(&step.visit, node, &role, &model);
         let batch = role.class == Class::Batch || self.task.accepted.class == Class::Batch;
         let job = expert::Job {
             message: self.message_of(&step.visit),
@@ -90,6 +116,7 @@ impl Run {
             class: if batch { Class::Batch } else { Class::Interactive },
             left: self.on.graph.left(&step.visit),
             next,
+            readers,
             loader: self.on.loader.clone(),
             models: self.on.models.clone(),
             feed: self.on.feed.clone(),

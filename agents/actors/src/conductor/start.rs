@@ -89,7 +89,10 @@ impl Run {
 
     /// What templates see at a step.
     pub(super) fn context(&self, step: &StepId) -> Context {
-        let visit = &step.visit;
+        self.context_at(&step.visit, step.attempt)
+    }
+
+    pub(super) fn context_at(&self, visit: &Visit, attempt: u32) -> Context {
         let Some((scope, graph)) = self.task.scope(&visit.within).zip(self.on.graph.inner(&visit.within)) else {
             return Context::default();
         };
@@ -100,7 +103,7 @@ impl Run {
             input: self.task.input_of(visit),
             item: self.task.item(visit).cloned(),
             role: self.role_of(visit).map(|role| described(&role)),
-            attempt: step.attempt,
+            attempt,
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Job;
 use super::allowance::Loading;
+use super::along::Along;
 use super::silence::Silence;
 use crate::feed::{Live, Stage};
 use crate::keeper::{self, EngineReport, EngineState, Lease};
@@ -37,7 +38,7 @@ impl Job {
         let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|earlier| earlier.key(&self.role, &words.system, &words.user));
         let stream = handle.generate(self.request(words)?).await.map_err(|e| refused(&e))?;
-        let (text, finish) = self.listen(stream).await?;
+        let (text, finish) = self.listen(stream, Along::new(self, &handle)).await?;
         let output = self.output(text, finish.reason)?;
         if let Some((earlier, key)) = self.cache.as_ref().zip(key) {
             earlier.put(key, &output);
@@ -121,7 +122,11 @@ impl Job {
         Ok(engine::Request { left: self.left, ..request })
     }
 
-    async fn listen(&self, mut stream: engine::Stream) -> Result<(String, engine::Finish), Failure> {
+    async fn listen(
+        &self,
+        mut stream: engine::Stream,
+        mut along: Along<'_>,
+    ) -> Result<(String, engine::Finish), Failure> {
         let mut said = Said { job: self, text: String::new(), first: None, shown: Instant::now() };
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
         let mut silence = Silence::of(self.timeout);
@@ -136,7 +141,10 @@ impl Job {
             silence.ends(self.idle);
             match chunk {
                 Some(engine::Chunk::Prefill { done, total }) => said.show(|| Stage::Prefill { done, total }),
-                Some(engine::Chunk::Text { text, tokens }) => said.take(text, tokens),
+                Some(engine::Chunk::Text { text, tokens }) => {
+                    said.take(text, tokens);
+                    along.hear(&said.text, tokens);
+                }
                 // Nobody asked for a choice.
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => return Ok((said.text, finish)),
@@ -178,7 +186,7 @@ pub(crate) fn opening(role: &Role, models: &Path) -> Option<engine::Request> {
     request(role, models, engine::Class::Ahead, system, String::new()).ok()
 }
 
-fn request(
+pub(super) fn request(
     role: &Role,
     models: &Path,
     class: engine::Class,

@@ -233,7 +233,10 @@ impl<B: Backend> Worker<B> {
     fn sample(&mut self, at: (Lane, Slot), entry: usize) -> Result<Went, String> {
         let sequence = self.seats.get(at).expect("sampled sequences are seated");
         let Work::Write(sampler) = &mut sequence.work else { return Ok(Went::On) };
-        let before = self.backend.forced(sampler)?;
+        let before = match sequence.lead.take() {
+            Some(lead) => lead,
+            None => self.backend.forced(sampler)?,
+        };
         if before.complete || !before.tokens.is_empty() {
             self.counters.output.fetch_add(before.tokens.len() as u64, Relaxed);
             return Ok(sequence.take_forced(&before, &*self.text));

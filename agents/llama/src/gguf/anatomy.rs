@@ -2,6 +2,7 @@
 
 use super::Header;
 use super::read::MAX_LAYERS;
+use super::recast::pays;
 use crate::CacheType;
 
 /// Architectures that look at a text once and keep no cache. Source: `llama_model::create_memory` in llama.cpp.
@@ -44,6 +45,9 @@ pub struct Anatomy {
     /// How far some of its layers look back. The cache of these layers takes as much as any other's nevertheless, since
     /// contexts are made with llama.cpp's `swa_full`: sharing and rewinding need all tokens.
     pub window: Option<u32>,
+    /// Whether this machine's processor computes faster once the layers' weights are recast, at a price in memory that is worth
+    /// it.
+    pub recast_pays: bool,
     /// What is not, or not exactly, in these figures.
     pub unreckoned: Vec<Unreckoned>,
 }
@@ -53,6 +57,8 @@ pub struct Anatomy {
 pub struct Layer {
     /// Bytes of its weights.
     pub weights: u64,
+    /// Bytes of its weights once they are recast.
+    pub recast: u64,
     /// Numbers that the keys of one token have in the cache.
     pub keys: u64,
     /// Numbers that the values of one token have in the cache.
@@ -107,7 +113,8 @@ impl Anatomy {
         let tied = if cached && !weights.own_output { weights.tokens } else { 0 };
         let layer = |at: usize| -> Result<Layer, String> {
             let (keys, values) = if cached { facts.cache(at, count)? } else { (0, 0) };
-            Ok(Layer { weights: weights.layers.get(at).copied().unwrap_or(0), keys, values })
+            let of = |all: &[u64]| all.get(at).copied().unwrap_or(0);
+            Ok(Layer { weights: of(&weights.layers), recast: of(&weights.recast), keys, values })
         };
         Ok(Self {
             layers: (0..count).map(layer).collect::<Result<_, _>>()?,
@@ -119,6 +126,7 @@ impl Anatomy {
                 .saturating_mul(4),
             trained_context: facts.number("context_length")?,
             window: facts.number("attention.sliding_window")?.filter(|window| *window > 0),
+            recast_pays: pays(weights),
             unreckoned: facts.unreckoned(cached)?,
         })
     }
@@ -253,7 +261,7 @@ mod tests {
 
     fn anatomy(metadata: &[(&str, Is<'_>)], tensors: &[(&str, &[u64], u32)]) -> Result<Anatomy, String> {
         let bytes = bytes(metadata, tensors);
-        let header = parse(&bytes[..], u64::MAX).map_err(|_| "it cannot be parsed".to_owned())?;
+        let header = parse(&bytes[..], u64::MAX, &mut |_| ()).map_err(|_| "it cannot be parsed".to_owned())?;
         Anatomy::of(&header)
     }
 
@@ -284,6 +292,8 @@ mod tests {
         assert_eq!((found.input, found.output, found.tied), (tokens, tokens + 256, tokens));
         assert_eq!(found.layers.iter().map(|layer| layer.weights).collect::<Vec<_>>(), [128 * 18, 2 * 144 + 256]);
         assert_eq!(found.weights(), tokens + 256 + 128 * 18 + 2 * 144 + 256);
+        let recast = [64 * 64 * 2, 256 * 2 * 2 + 256];
+        assert_eq!(found.layers.iter().map(|layer| layer.recast).collect::<Vec<_>>(), recast);
         assert_eq!((found.trained_context, found.outputs), (Some(2048), (64 + 100) * 4));
         let own = [&TENSORS[..], &[("output.weight", &[64, 100], 8)]].concat();
         assert_eq!(anatomy(&usual(vec![]), &own).unwrap().tied, 0);
@@ -308,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_cache_takes_what_its_form_takes() {
-        let layer = Layer { weights: 0, keys: 192, values: 192 };
+        let layer = Layer { keys: 192, values: 192, ..Layer::default() };
         let of = |form| layer.cache(Cache { keys: form, values: form });
         let forms = [CacheType::F32, CacheType::F16, CacheType::Bf16, CacheType::Q8_0, CacheType::Q4_0];
         assert_eq!(forms.map(of), [1536, 768, 768, 408, 216]);

@@ -35,6 +35,17 @@ pub(super) fn block(kind: u32) -> Option<(u64, u64)> {
     })
 }
 
+/// Whether llama.cpp has no product of matrices on the processor for a type but that of one vector after the other: Q4_1 and
+/// Q5_1. Source: `llamafile_sgemm`, `repack.cpp` and `tiled.cpp` of ggml-cpu.
+pub(super) fn is_slow(kind: u32) -> bool {
+    matches!(kind, 3 | 7)
+}
+
+/// Whether elements share blocks, so that each has less than a byte or two.
+pub(super) fn is_quantized(kind: u32) -> bool {
+    block(kind).is_some_and(|(elements, _)| elements > 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

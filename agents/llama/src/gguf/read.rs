@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::recast::Recast;
 use super::{Error, Header, Weights, kinds};
 
 /// Metadata entries; models of today have some fifty.
@@ -130,7 +131,28 @@ enum Scalar {
     Text(String),
 }
 
-pub(super) fn parse(inner: impl Read, size: u64) -> Result<Header, Fault> {
+/// A tensor, as the header describes it.
+pub(super) struct Tensor {
+    pub(super) name: String,
+    /// Elements in each direction; those of a row come first.
+    pub(super) dimensions: Vec<u64>,
+    pub(super) kind: u32,
+    /// Where its bytes begin, counted from the first tensor's.
+    pub(super) offset: u64,
+    /// Bytes that it has.
+    pub(super) length: u64,
+}
+
+impl Tensor {
+    /// The layer that it belongs to.
+    pub(super) fn layer(&self) -> Option<usize> {
+        let layer = self.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        layer.filter(|layer| *layer < MAX_LAYERS)
+    }
+}
+
+/// Reads a header; `each` takes the tensors, in order.
+pub(super) fn parse(inner: impl Read, size: u64, each: &mut dyn FnMut(Tensor)) -> Result<Header, Fault> {
     let mut reader = Reader { inner, at: 0, size };
     let mut magic = Vec::new();
     reader.inner.by_ref().take(4).read_to_end(&mut magic)?;
@@ -145,7 +167,8 @@ pub(super) fn parse(inner: impl Read, size: u64) -> Result<Header, Fault> {
     let tensors = reader.count(MAX_TENSORS, "tensors")?;
     let entries = reader.count(MAX_ENTRIES, "metadata entries")?;
     let (metadata, numbers) = metadata(&mut reader, entries)?;
-    let (end, weights) = tensor_infos(&mut reader, tensors)?;
+    let described = reader.at;
+    let (end, weights) = tensor_infos(&mut reader, tensors, each)?;
     let alignment = metadata.get("general.alignment").and_then(|a| a.parse().ok()).unwrap_or(32u64);
     if !alignment.is_power_of_two() || alignment > 1 << 20 {
         return Err(Fault::Damaged(format!("an alignment of {alignment}")));
@@ -155,7 +178,7 @@ pub(super) fn parse(inner: impl Read, size: u64) -> Result<Header, Fault> {
     let architecture = metadata.get("general.architecture").cloned();
     let architecture = architecture.ok_or_else(|| Fault::Damaged("it names no architecture".to_owned()))?;
     let needed = if tensors > 0 { needed } else { reader.at };
-    Ok(Header { architecture, metadata, tensors, needed, size, numbers, weights })
+    Ok(Header { architecture, metadata, tensors, needed, size, described, data, alignment, numbers, weights })
 }
 
 type Metadata = (BTreeMap<String, String>, BTreeMap<String, Vec<i64>>);
@@ -188,21 +211,23 @@ fn metadata(reader: &mut Reader<impl Read>, entries: u64) -> Result<Metadata, Fa
 }
 
 /// Where the last tensor ends, counted from the beginning of the data, and whose the bytes are.
-fn tensor_infos(reader: &mut Reader<impl Read>, tensors: u64) -> Result<(u64, Weights), Fault> {
+fn tensor_infos(
+    reader: &mut Reader<impl Read>,
+    tensors: u64,
+    each: &mut dyn FnMut(Tensor),
+) -> Result<(u64, Weights), Fault> {
     let overflow = || Fault::Damaged("tensor sizes overflow".to_owned());
     let mut weights = Weights::default();
     let mut end = 0u64;
     for _ in 0..tensors {
         let name = reader.string()?;
-        let dimensions = reader.u32()?;
-        if dimensions > 4 {
-            return Err(Fault::Damaged(format!("tensor `{name}` has {dimensions} dimensions")));
+        let count = reader.u32()?;
+        if count > 4 {
+            return Err(Fault::Damaged(format!("tensor `{name}` has {count} dimensions")));
         }
-        let (mut elements, mut rows) = (1u64, 1);
-        for _ in 0..dimensions {
-            rows = reader.u64()?;
-            elements = elements.checked_mul(rows).ok_or_else(overflow)?;
-        }
+        let dimensions = (0..count).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
+        let elements = dimensions.iter().try_fold(1u64, |elements, more| elements.checked_mul(*more));
+        let elements = elements.ok_or_else(overflow)?;
         let kind = reader.u32()?;
         let offset = reader.u64()?;
         // An unknown type is llama.cpp's to judge; its size counts as nothing here.
@@ -210,24 +235,31 @@ fn tensor_infos(reader: &mut Reader<impl Read>, tensors: u64) -> Result<(u64, We
         let length = (elements / block).checked_mul(bytes).ok_or_else(overflow)?;
         end = end.max(offset.checked_add(length).ok_or_else(overflow)?);
         weights.unknown |= bytes == 0;
-        weights.add(&name, length, rows).ok_or_else(overflow)?;
+        let tensor = Tensor { name, dimensions, kind, offset, length };
+        weights.add(&tensor).ok_or_else(overflow)?;
+        each(tensor);
     }
     Ok((end, weights))
 }
 
 impl Weights {
-    /// Adds a tensor of so many rows where llama.cpp puts it. None if the sums overflow.
-    fn add(&mut self, name: &str, bytes: u64, rows: u64) -> Option<()> {
+    /// Adds a tensor where llama.cpp puts it. None if the sums overflow.
+    fn add(&mut self, tensor: &Tensor) -> Option<()> {
         // Source: `LLM_TENSOR_LAYER_INPUT` in llama.cpp's llama-arch.cpp.
         const INPUT: [&str; 4] = ["token_embd.", "position_embd.", "token_types.", "per_layer_token_embd."];
-        let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let (name, bytes) = (tensor.name.as_str(), tensor.length);
         self.own_output |= name == "output.weight";
         if name == "token_embd.weight" {
-            (self.tokens, self.vocabulary) = (bytes, rows);
+            (self.tokens, self.vocabulary) = (bytes, tensor.dimensions.last().copied().unwrap_or(1));
         }
-        let sum = match layer.filter(|layer| *layer < MAX_LAYERS) {
+        let sum = match tensor.layer() {
             Some(layer) => {
-                self.layers.resize(self.layers.len().max(layer + 1), 0);
+                let layers = self.layers.len().max(layer + 1);
+                self.layers.resize(layers, 0);
+                self.recast.resize(layers, 0);
+                let recast = Recast::of(tensor).map_or(bytes, |recast| recast.bytes);
+                self.recast[layer] = self.recast[layer].checked_add(recast)?;
+                self.slow = self.slow.checked_add(if kinds::is_slow(tensor.kind) { bytes } else { 0 })?;
                 &mut self.layers[layer]
             }
             None if INPUT.iter().any(|prefix| name.starts_with(prefix)) => &mut self.input,

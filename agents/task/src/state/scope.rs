@@ -281,7 +281,7 @@ fn whole(place: &Place) -> Place {
 }
 
 /// What CEL and Jinja see of a node.
-pub(crate) fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
+pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
     let mut value = json!({
         "text": output.text,
         "output": output.json.clone().unwrap_or_else(|| output.text.clone().into()),

@@ -1,0 +1,28 @@
+//! Number formats of tensors.
+
+use llama_cpp_sys_2 as sys;
+
+/// Whether the processor multiplies BF16.
+pub(crate) fn has_bf16() -> bool {
+    // SAFETY: it says what the program was compiled for.
+    unsafe { sys::ggml_cpu_has_avx512_bf16() != 0 }
+}
+
+/// Whole blocks of a type as BF16, as files have them. A type that ggml cannot read gives nothing.
+pub(crate) fn to_bf16(kind: u32, blocks: &[u8]) -> Vec<u8> {
+    if kind >= sys::GGML_TYPE_COUNT {
+        return Vec::new();
+    }
+    // SAFETY: the kind is below the length of ggml's table, whose entries live for ever.
+    let traits = unsafe { &*sys::ggml_get_type_traits(kind) };
+    let Some(to_float) = traits.to_float.filter(|_| traits.type_size > 0) else { return Vec::new() };
+    let elements = blocks.len() / traits.type_size * traits.blck_size as usize;
+    let mut floats = vec![0f32; elements];
+    let mut numbers = vec![sys::ggml_bf16_t { bits: 0 }; elements];
+    // SAFETY: the blocks hold as many elements as both vectors have.
+    unsafe {
+        to_float(blocks.as_ptr().cast(), floats.as_mut_ptr(), elements as i64);
+        sys::ggml_fp32_to_bf16_row(floats.as_ptr(), numbers.as_mut_ptr(), elements as i64);
+    }
+    numbers.iter().flat_map(|number| number.bits.to_le_bytes()).collect()
+}
