@@ -172,3 +172,37 @@ async fn the_shipped_path_leads_from_a_goal_over_experts_to_a_plan_that_a_person
     assert!(words.iter().all(|word| word.source() == v1::ResultSource::Person), "{words:?}");
     assert_eq!((task.state(), result), (v1::TaskState::Completed, plans[1].output.as_ref().unwrap().text.clone()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_read_along_while_it_is_written() {
+    let chain = "---
+role: teller
+description: Tells.
+model: smollm2
+prompt: You tell long stories in plain words.
+sampling: {temperature: 0, max_tokens: 128}
+---
+role: listener
+description: Listens.
+model: smollm2
+prompt: You say in one word what a story is about.
+sampling: {temperature: 0, max_tokens: 2}
+---
+graph: told
+description: One reads what the other one tells.
+start: tell
+nodes:
+  tell: {role: teller, next: listen}
+  listen: {role: listener, message: 'A story: {{ nodes.tell.text }} That was it.', next: done}
+";
+    let daemon = daemon().with_yaml(chain).start().await;
+    let mut run = daemon.run(ask("Tell me a long story about a ship and its captain.").of_graph("told")).await;
+    let mut finished = async || {
+        let Kind::StepFinished(step) = run.until(|kind| matches!(kind, Kind::StepFinished(_))).await else { panic!() };
+        step.usage.unwrap()
+    };
+    let (told, heard) = (finished().await, finished().await);
+    assert!(told.output_tokens > 64, "{told:?}");
+    // Without that, all of the story would be computed when it has its end.
+    assert!(heard.computed_tokens < told.output_tokens / 2, "{told:?} {heard:?}");
+}

@@ -258,7 +258,7 @@ impl Engine for Local {
         if prompt.tokens.len() < SHORTEST || prompt.tokens.len() >= this.limits.context as usize {
             return Ok(());
         }
-        let class = request.class.max(Class::Along);
+        let class = if request.class == Class::Along { Class::Along } else { Class::Ahead };
         let mut stream = this.start(prompt, Request { class, ..request }, None, since)?;
         loop {
             match stream.recv().await {

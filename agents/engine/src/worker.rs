@@ -157,6 +157,10 @@ impl<B: Backend> Worker<B> {
 
     fn enqueue(&mut self, job: Box<Job>) {
         match self.lane_of(&job) {
+            // It is of use now or not at all, and takes no place in the queue from those who need an answer.
+            Ok(lane) if job.class == Class::Along && !self.seats.has_free(lane) => {
+                Sequence::new(*job, 0, Work::<()>::Prime, 0, false).finish(Reason::End);
+            }
             Ok(lane) => {
                 self.arrivals += 1;
                 self.waiting.push(Waiter { lane, arrival: self.arrivals, who: Who::New(job) });

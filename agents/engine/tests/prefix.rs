@@ -126,7 +126,8 @@ async fn what_is_read_along_is_there_when_the_text_has_its_end() {
     let along = length("sailor") + "the ship was old and".len() as u64;
     // What was there the last time is not computed again, but for the token that the rest is computed behind.
     assert!((along..along + 3).contains(&engine.stats().prompt), "{:?}", engine.stats());
-    let (text, finish) = read(engine.generate(ask("sailor", "the ship was old and slow")).await.unwrap()).await.unwrap();
+    let (text, finish) =
+        read(engine.generate(ask("sailor", "the ship was old and slow")).await.unwrap()).await.unwrap();
     assert_eq!((text.as_str(), finish.usage.computed), ("<the ship was old and slow>", " slow\n".len() as u32));
     let (_, finish) = read(engine.generate(ask("sailor", "the sheep")).await.unwrap()).await.unwrap();
     assert_eq!(finish.usage.computed, "eep\n".len() as u32, "a text that went on in another way");
@@ -142,6 +143,8 @@ async fn what_was_read_along_until_it_was_given_up_is_of_use() {
         async move { engine.prime(along).await }
     });
     gate.pass(2);
+    let stands = gate.clone();
+    tokio::task::spawn_blocking(move || stands.reached()).await.unwrap();
     reading.abort();
     assert!(reading.await.is_err());
     gate.open();

@@ -38,7 +38,7 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
     Ok(())
 }
 
-/// What was said must be read, and one token generated.
+/// What was said must be read when it has its end, and one token generated; who reads along has less left to do.
 pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
     let seconds = speeds.prompts(OUTPUT + FRAME);
     table.limit("hops: from the last word to the next role's first", seconds * 1e3);

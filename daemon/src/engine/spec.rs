@@ -191,7 +191,10 @@ fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) ->
     }
     // The other half is loading it.
     match gguf::recast(&model.path, dir, &|share| progress(share / 2.0)) {
-        Ok(path) => (model.path, model.sha256) = (path, None),
+        Ok(path) => {
+            tracing::info!(path = %path.display(), "the model's quantized matrices are computed with as BF16");
+            (model.path, model.sha256) = (path, None);
+        }
         Err(error @ gguf::Error::Write { .. }) => {
             tracing::warn!(%error, "the model is computed with as its file has it, which is slower");
         }

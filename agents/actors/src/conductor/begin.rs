@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Run};
 use crate::ahead::HORIZON;
+use crate::expert::{self, Reader, described};
 use crate::report::{Outcome, Report, failure};
 use crate::router::{Candidate, Question};
-use crate::expert::{self, Reader, described};
 use crate::supervisor;
 
 /// A decision takes milliseconds; the first one may have to wait until its model is loaded.
@@ -82,7 +82,8 @@ impl Run {
             let node = graph.node(name).filter(|node| node.join.is_none() && node.each.is_none())?;
             let there = Visit { node: name.clone(), ..visit.clone() };
             let role = self.role_of(&there)?;
-            let same = matches!(node.work, Work::Role { .. }) && self.on.catalog.model_of(&role).as_ref() == Some(model);
+            let same =
+                matches!(node.work, Work::Role { .. }) && self.on.catalog.model_of(&role).as_ref() == Some(model);
             same.then(|| Reader {
                 message: self.message_of(&there),
                 context: Context { role: Some(described(&role)), ..self.context_at(visit, 1) },

@@ -68,18 +68,18 @@ impl<'a> Along<'a> {
 impl Reader {
     /// What is certain of its prompt while the answer goes on; none if that cannot be known.
     fn request(&self, answer: &Output, job: &Job) -> Option<engine::Request> {
-        let (system, user) = self.words(answer.clone())?;
+        let (system, user) = self.words(answer)?;
         let longer = Output { text: format!("{}x", answer.text), ..answer.clone() };
-        let (other, longer) = self.words(longer)?;
+        let (other, longer) = self.words(&longer)?;
         let same = user.chars().zip(longer.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
         let user = user.get(..same)?.to_owned();
         (system == other).then(|| request(&self.role, &job.models, engine::Class::Along, system, user).ok())?
     }
 
     /// What it would be told if this were the answer.
-    fn words(&self, answer: Output) -> Option<(String, String)> {
+    fn words(&self, answer: &Output) -> Option<(String, String)> {
         let mut context = Context { input: answer.text.clone(), ..self.context.clone() };
-        Arc::make_mut(&mut context.nodes).insert(self.node.clone(), Arc::new(output_value(&answer, &[])));
+        Arc::make_mut(&mut context.nodes).insert(self.node.clone(), Arc::new(output_value(answer, &[])));
         let system = self.role.prompt.render(&context).ok()?;
         let user = match self.message.as_ref().or(self.role.message.as_ref()) {
             Some(template) => template.render(&context).ok()?,
