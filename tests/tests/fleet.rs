@@ -325,6 +325,39 @@ async fn estimates_of_memory_are_what_processes_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn recast_weights_are_planned_kept_on_disk_and_loaded_again() {
+    let model = |name: &str, more: &str| {
+        format!(
+            "---\nmodel: {name}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 1\n{more}\n\
+             ---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: P.\nsampling: {{max_tokens: 2}}\n"
+        )
+    };
+    let yaml = [model("plain", "weights: file"), model("wide", "weights: bf16"), model("usual", "")].concat();
+    let mut daemon = daemon().with_yaml(&yaml).start().await;
+    let mut planned = Vec::new();
+    for name in ["plain", "wide", "usual"] {
+        let request = v1::GetPlacementRequest { models: vec![name.to_owned()] };
+        let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
+        planned.push(placement.placed[0].shares.iter().map(|share| share.bytes).sum::<u64>());
+    }
+    // 106 million weights of two bytes in place of five eighths of one.
+    let more = planned[1] - planned[0];
+    assert!((138 << 20..141 << 20).contains(&more), "{planned:?}");
+    // What is usual depends on the processor.
+    assert!(planned[..2].contains(&planned[2]), "{planned:?}");
+    for _ in 0..2 {
+        for role in ["of-plain", "of-wide"] {
+            daemon.run(ask("Hello").of_role(role)).await.end().await.text();
+        }
+        let kept: Vec<_> = fs::read_dir(daemon.dir().join("data/weights")).unwrap().collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert!(kept[0].as_ref().unwrap().path().to_string_lossy().ends_with(".bf16.gguf"), "{kept:?}");
+        daemon.signal(Signal::SIGTERM);
+        daemon = daemon.again().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_of_prompts_is_in_the_plan() {
     let chat = "---\nmodel: chat\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 2048\nsequences: 2\n";
     let role = |words: usize| {
