@@ -4,8 +4,9 @@
 //! tokens before it gives this very token, so the output is the same as without drafts (Leviathan et al., 2023; prompt
 //! lookup: Saxena, 2023). A draft pays when several tokens in a batch cost less than several batches, and that depends on
 //! the machine, on how many others are in the batch, and on how much a role repeats of what it read: all three are measured.
+//! What is drafted is decided for all sequences of a batch together, since the first draft in it is the dearest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::backend::Token;
@@ -16,8 +17,10 @@ const SEEN: usize = 3;
 pub(crate) const LONGEST: u32 = 8;
 /// After so many chances that did not look worth it, one token is drafted nonetheless, to see whether it would be now.
 const TRY_EVERY: u32 = 64;
-/// Batch sizes whose cost is remembered.
-const SIZES: usize = 64;
+/// What a draft costs is measured anew after so many batches: the first of a size may have been slow for another reason.
+const STALE: u64 = 2000;
+/// Drafts must make a batch faster by so much, since what they cost and what they bring is known roughly.
+const WORTH: f64 = 1.05;
 /// Flows whose record is kept.
 const FLOWS: usize = 4096;
 
@@ -66,9 +69,19 @@ impl Lookup {
 /// What drafts are worth.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    /// Seconds of a batch without prompts, by its tokens; 0 where none was measured.
-    seconds: Vec<f64>,
+    /// Seconds of a batch of one token of each, by how many sequences it has.
+    plain: HashMap<usize, f64>,
+    /// What tokens beyond these cost, by the number of sequences, roughly, and the number of tokens.
+    more: BTreeMap<(u32, usize), Measured>,
+    batches: u64,
     flows: HashMap<Arc<str>, Flow>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    seconds: f64,
+    /// After how many batches.
+    at: u64,
 }
 
 #[derive(Debug)]
@@ -85,13 +98,27 @@ impl Default for Flow {
     }
 }
 
+/// Sequences that decode in one batch, and what they might draft.
+#[derive(Debug, Default)]
+pub(crate) struct Chances {
+    pub(crate) sequences: usize,
+    /// Tokens in the batch that are certain.
+    pub(crate) certain: usize,
+    /// The flow of each that has something to go by, and how many tokens.
+    pub(crate) proposals: Vec<(Arc<str>, u32)>,
+}
+
 impl Record {
     /// Notes what a batch of so many tokens without prompts took.
-    pub(crate) fn batch(&mut self, tokens: usize, seconds: f64) {
-        if tokens < SIZES {
-            self.seconds.resize(SIZES, 0.0);
-            let known = &mut self.seconds[tokens];
-            *known = if *known > 0.0 { 0.9 * *known + 0.1 * seconds } else { seconds };
+    pub(crate) fn batch(&mut self, sequences: usize, tokens: usize, seconds: f64) {
+        self.batches += 1;
+        if tokens <= sequences {
+            let known = self.plain.entry(sequences).or_insert(seconds);
+            *known = 0.9 * *known + 0.1 * seconds;
+        } else if let Some(plain) = self.plain.get(&sequences) {
+            let (seconds, at) = ((seconds - plain).max(0.0), self.batches);
+            let known = self.more.entry((magnitude(sequences), tokens - sequences)).or_insert(Measured { seconds, at });
+            *known = Measured { seconds: 0.8 * known.seconds + 0.2 * seconds, at };
         }
     }
 
@@ -103,28 +130,54 @@ impl Record {
         }
     }
 
-    /// How many tokens to draft for a sequence of this flow, in a batch of so many tokens without it; `marginal`: seconds
-    /// that a token more costs where nothing was measured.
-    pub(crate) fn length(&mut self, flow: &Arc<str>, batch: usize, marginal: f64) -> u32 {
-        let right = self.flow(flow).right;
-        let Some(now) = self.measured(batch + 1) else { return 0 };
-        let speed = |draft: u32| {
-            let took = self.measured(batch + 1 + draft as usize).unwrap_or(now + f64::from(draft) * marginal);
-            let gained: f64 = (1..=draft).map(|n| right.powi(n as i32)).sum();
-            (batch as f64 + 1.0 + gained) / took
-        };
-        let best = (0..=LONGEST).max_by(|a, b| speed(*a).total_cmp(&speed(*b))).unwrap_or(0);
-        let flow = self.flow(flow);
-        flow.passed = if best == 0 { flow.passed + 1 } else { 0 };
-        if flow.passed >= TRY_EVERY {
-            flow.passed = 0;
-            return 1;
+    /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs where nothing was measured.
+    pub(crate) fn lengths(&mut self, chances: &Chances, marginal: f64) -> Vec<u32> {
+        let mut lengths = vec![0; chances.proposals.len()];
+        let Some(plain) = self.plain.get(&chances.sequences).copied() else { return lengths };
+        // A token is right if all before it are. The likeliest come first, so of each sequence those from the front.
+        let mut likely = Vec::new();
+        for (at, (flow, tokens)) in chances.proposals.iter().enumerate() {
+            let right = self.flow(flow).right;
+            likely.extend((1..=*tokens).map(|n| (right.powi(n as i32), at)));
         }
-        best
+        likely.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let certain = chances.certain.saturating_sub(chances.sequences);
+        let cost = |drafted: usize| plain + self.cost_of_more(chances.sequences, certain + drafted, marginal);
+        let mut gained = chances.certain as f64;
+        let (mut best, mut drafted) = (WORTH * gained / cost(0), 0);
+        for (n, (right, _)) in likely.iter().enumerate() {
+            gained += right;
+            let speed = gained / cost(n + 1);
+            if speed > best {
+                (best, drafted) = (speed, n + 1);
+            }
+        }
+        likely[..drafted].iter().for_each(|(_, at)| lengths[*at] += 1);
+        for ((flow, tokens), length) in chances.proposals.iter().zip(&mut lengths) {
+            let flow = self.flow(flow);
+            flow.passed = if *length == 0 { flow.passed + 1 } else { 0 };
+            if flow.passed >= TRY_EVERY {
+                flow.passed = 0;
+                *length = 1.min(*tokens);
+            }
+        }
+        lengths
     }
 
-    fn measured(&self, tokens: usize) -> Option<f64> {
-        self.seconds.get(tokens).copied().filter(|seconds| *seconds > 0.0)
+    /// Between two numbers of tokens that were measured it is what lies between their costs.
+    fn cost_of_more(&self, sequences: usize, tokens: usize, marginal: f64) -> f64 {
+        let magnitude = magnitude(sequences);
+        let fresh = |(key, measured): (&(u32, usize), &Measured)| {
+            (self.batches - measured.at <= STALE).then_some((key.1, measured.seconds))
+        };
+        let fewer = self.more.range((magnitude, 0)..=(magnitude, tokens)).rev().find_map(fresh).unwrap_or_default();
+        let (from, least) = fewer;
+        let more = self.more.range((magnitude, tokens)..(magnitude + 1, 0)).find_map(fresh);
+        let steps = (tokens - from) as f64;
+        match more {
+            Some((to, most)) if to > from => least + (most - least).max(0.0) * steps / (to - from) as f64,
+            _ => least + steps * marginal,
+        }
     }
 
     fn flow(&mut self, flow: &Arc<str>) -> &mut Flow {
@@ -133,6 +186,11 @@ impl Record {
         }
         self.flows.entry(flow.clone()).or_default()
     }
+}
+
+/// Numbers of sequences that cost alike: 1, 2 to 3, 4 to 7 and so on.
+fn magnitude(sequences: usize) -> u32 {
+    sequences.max(1).ilog2()
 }
 
 #[cfg(test)]
@@ -153,25 +211,61 @@ mod tests {
         assert_eq!(Lookup::default().propose(&tokens("aaaa"), &[], 4), tokens("a"));
     }
 
-    #[test]
-    fn drafts_are_long_where_they_are_right_and_cheap_and_stop_where_they_are_not() {
-        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
-        assert_eq!(record.length(&flow, 0, 0.005), 0, "nothing is known of the machine");
-        record.batch(1, 0.010);
-        assert!(record.length(&flow, 0, 0.001) > 3);
-        assert_eq!(record.length(&flow, 0, 0.010), 0, "a token more costs what a batch does");
-        record.drafted(&flow, 0, 60);
-        assert_eq!(record.length(&flow, 0, 0.001), 0);
-        let tried = (0..TRY_EVERY).map(|_| record.length(&flow, 0, 0.001)).sum::<u32>();
-        assert_eq!(tried, 1, "now and then it is tried again");
-        record.drafted(&flow, 60, 0);
-        assert!(record.length(&flow, 0, 0.001) > 3);
+    fn alone(flow: &Arc<str>) -> Chances {
+        Chances { sequences: 1, certain: 1, proposals: vec![(flow.clone(), LONGEST)] }
     }
 
     #[test]
-    fn what_was_measured_counts_more_than_what_is_thought() {
+    fn drafts_are_long_where_they_are_right_and_cheap_and_stop_where_they_are_not() {
         let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
-        (1..=9).for_each(|n| record.batch(n, 0.010 * n as f64));
-        assert_eq!(record.length(&flow, 0, 0.0), 0);
+        assert_eq!(record.lengths(&alone(&flow), 0.005), [0], "nothing is known of the machine");
+        record.batch(1, 1, 0.010);
+        assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
+        assert_eq!(record.lengths(&alone(&flow), 0.010), [0], "a token more costs what a batch does");
+        record.drafted(&flow, 0, 60);
+        assert_eq!(record.lengths(&alone(&flow), 0.001), [0]);
+        let tried = (0..TRY_EVERY).map(|_| record.lengths(&alone(&flow), 0.001)[0]).sum::<u32>();
+        assert_eq!(tried, 1, "now and then it is tried again");
+        record.drafted(&flow, 60, 0);
+        assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
+    }
+
+    #[test]
+    fn what_was_measured_counts_more_than_what_is_thought_for_so_long() {
+        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
+        (1..=9).for_each(|n| record.batch(1, n, 0.010 * n as f64));
+        assert_eq!(record.lengths(&alone(&flow), 0.0), [0]);
+        (0..=STALE).for_each(|_| record.batch(1, 1, 0.010));
+        assert_eq!(record.lengths(&alone(&flow), 0.0), [LONGEST]);
+    }
+
+    #[test]
+    fn between_two_costs_that_were_measured_there_is_no_hope_of_a_cheaper_one() {
+        let mut record = Record::default();
+        record.batch(8, 8, 0.050);
+        record.batch(8, 10, 0.080);
+        record.batch(8, 16, 0.110);
+        let cost = |tokens| (record.cost_of_more(8, tokens, 0.001) * 1000.0).round();
+        assert_eq!([cost(0), cost(1), cost(2), cost(5), cost(8), cost(9)], [0.0, 15.0, 30.0, 45.0, 60.0, 61.0]);
+        assert_eq!(record.cost_of_more(2, 3, 0.001), 0.003, "of other numbers of sequences nothing is known");
+    }
+
+    #[test]
+    fn the_first_draft_of_a_batch_is_dear_and_the_likeliest_share_its_price() {
+        let mut record = Record::default();
+        record.batch(4, 4, 0.040);
+        record.batch(4, 5, 0.070);
+        record.batch(4, 36, 0.101);
+        let (sure, unsure): (Arc<str>, Arc<str>) = ("sure".into(), "unsure".into());
+        record.drafted(&sure, 60, 0);
+        record.drafted(&unsure, 0, 60);
+        let chances = |flow: &Arc<str>, other: &Arc<str>| {
+            let flows = [flow, flow, flow, other];
+            Chances { sequences: 4, certain: 4, proposals: flows.map(|flow| (flow.clone(), LONGEST)).to_vec() }
+        };
+        let lengths = record.lengths(&chances(&sure, &unsure), 0.001);
+        assert_eq!(lengths, [LONGEST, LONGEST, LONGEST, 0]);
+        let one = Chances { sequences: 4, certain: 4, proposals: vec![(sure, 1)] };
+        assert_eq!(record.lengths(&one, 0.001), [0], "one token does not pay the first draft's price");
     }
 }

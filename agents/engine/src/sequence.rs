@@ -252,6 +252,11 @@ impl<S> Sequence<S> {
         }
     }
 
+    /// Keeps so many of the proposed tokens.
+    pub(crate) fn draft_at_most(&mut self, tokens: u32) {
+        self.draft.truncate(tokens as usize);
+    }
+
     /// Goes on to another place of a choice. Gives the position from which on its cells are to be freed.
     pub(crate) fn go(&mut self, way: Vec<Token>) -> u32 {
         let same = self.said[..self.behind].iter().zip(&way).take_while(|(a, b)| a == b).count();

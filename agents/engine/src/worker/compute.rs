@@ -1,13 +1,13 @@
 //! Batches: from the schedule through the model to the readers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Worker;
 use crate::backend::{Backend, Entry, Fault, Lane, Sampled, Slot};
 use crate::choice::Needs;
-use crate::draft::{Drafts, LONGEST};
+use crate::draft::{Chances, Drafts, LONGEST};
 use crate::request::{Class, Error, Reason};
 use crate::schedule::{self, Budget, Share, View};
 use crate::sequence::{Sequence, Went, Work};
@@ -88,20 +88,28 @@ impl<B: Backend> Worker<B> {
         }
         let decodes = |s: &Sequence<B::Sampler>| s.prompt_left() == 0 && matches!(s.work, Work::Write(_));
         let seats = self.seats.taken().iter().filter(|(_, s)| decodes(s)).map(|(at, _)| *at).collect::<Vec<_>>();
-        // Tokens of each lane's next batch so far: what one sequence drafts makes the next one's drafts dearer.
-        let mut batch: HashMap<Lane, usize> = HashMap::new();
-        seats.iter().for_each(|at| *batch.entry(at.0).or_default() += 1);
+        let mut lanes: BTreeMap<Lane, (Chances, Vec<(Lane, Slot)>)> = BTreeMap::new();
         for at in &seats {
-            let tokens = batch.entry(at.0).or_default();
             let sequence = self.seats.get(*at).expect("it was just seen");
-            let length = match self.options.drafts {
-                Drafts::Never => 0,
-                Drafts::WherePays => self.record.length(&sequence.job.flow, *tokens - 1, self.prefill_cost),
-                Drafts::Always(tokens) => tokens.min(LONGEST),
-            };
             let room = self.limits.context.saturating_sub(sequence.position() + sequence.certain());
-            sequence.propose(length.min(room));
-            *tokens += sequence.drafted() as usize;
+            sequence.propose(room.min(LONGEST));
+            let (chances, drafting) = lanes.entry(at.0).or_default();
+            chances.sequences += 1;
+            chances.certain += sequence.certain() as usize;
+            if sequence.drafted() > 0 {
+                chances.proposals.push((sequence.job.flow.clone(), sequence.drafted()));
+                drafting.push(*at);
+            }
+        }
+        for (chances, drafting) in lanes.values() {
+            let lengths = match self.options.drafts {
+                Drafts::Never => vec![0; drafting.len()],
+                Drafts::WherePays => self.record.lengths(chances, self.prefill_cost),
+                Drafts::Always(tokens) => vec![tokens; drafting.len()],
+            };
+            for (at, length) in drafting.iter().zip(lengths) {
+                self.seats.get(*at).expect("it was just seen").draft_at_most(length);
+            }
         }
     }
 
@@ -160,7 +168,7 @@ impl<B: Backend> Worker<B> {
     fn learn(&mut self, planned: &[Planned], took: Duration) {
         let tokens: u32 = planned.iter().map(|p| p.share.tokens).sum();
         if planned.iter().all(|p| !p.prompt) {
-            self.record.batch(tokens as usize, took.as_secs_f64());
+            self.record.batch(planned.len(), tokens as usize, took.as_secs_f64());
         } else if tokens >= 8 && tokens as usize >= 2 * planned.len() {
             let cost = took.as_secs_f64() / f64::from(tokens);
             self.prefill_cost = if self.prefill_cost > 0.0 { 0.8 * self.prefill_cost + 0.2 * cost } else { cost };
