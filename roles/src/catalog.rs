@@ -141,10 +141,26 @@ impl Catalog {
         self.models.get(name)
     }
 
+    /// All models by the names of their engines: one that a role has on devices of its own is one more, `name@device`.
+    pub fn engines(&self) -> BTreeMap<String, Arc<Model>> {
+        let own = self.models.values().map(|model| (model.name.to_string(), model.clone()));
+        let of_roles = self.roles.values().filter_map(|role| self.model_of(role));
+        of_roles.map(|model| (self.engine_of(&model), model)).chain(own).collect()
+    }
+
+    /// The name of a model's engine.
+    pub fn engine_of(&self, model: &Model) -> String {
+        let base = self.model(model.name.as_str());
+        if model.pins.devices.is_empty() || base.is_some_and(|base| base.pins == model.pins) {
+            return model.name.to_string();
+        }
+        format!("{}@{}", model.name, model.pins.devices.join("+"))
+    }
+
     /// The model of a role, on the role's own devices if it has some.
     pub fn model_of(&self, role: &Role) -> Option<Arc<Model>> {
         let model = self.models.get(&role.model)?;
-        if role.devices.is_empty() {
+        if role.devices.is_empty() || role.devices == model.pins.devices {
             return Some(model.clone());
         }
         let pins = Pins { devices: role.devices.clone(), split: model.pins.split, shares: Vec::new() };

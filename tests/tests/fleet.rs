@@ -154,6 +154,11 @@ async fn pins_are_kept_and_splits_have_their_shares() {
         model("second", &format!("devices: ['{second}']")),
         model("both", &format!("devices: ['{first}', '{second}']\nsplit: layer\nshares: [3, 1]")),
         model("nowhere", "devices: [CUDA7]"),
+        // A role may have a model elsewhere than others have it.
+        format!(
+            "---\nrole: of-moved\ndescription: D.\nmodel: here\ndevices: ['{second}']\nprompt: You answer briefly.\n\
+             sampling: {{temperature: 0, max_tokens: 16}}\n"
+        ),
     ]
     .concat();
     let settings = format!("rpc: ['{}', '{}']\n", one.address, two.address);
@@ -176,6 +181,17 @@ async fn pins_are_kept_and_splits_have_their_shares() {
     assert_eq!(engines["second"].devices, std::slice::from_ref(&second));
     let both = &engines["both"];
     assert_eq!((both.devices.clone(), both.split()), (vec![first.clone(), second.clone()], v1::SplitMode::Layer));
+    let text = daemon.run(ask("What is the capital of France?").of_role("of-moved")).await.end().await.text();
+    assert_eq!(text, texts[0]);
+    let moved = format!("here@{second}");
+    load(&daemon, &moved).await;
+    assert_eq!(self::engines(&daemon).await[&moved].devices, std::slice::from_ref(&second));
+    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let places = placement.placed.iter().filter(|place| place.model.starts_with("here"));
+    let places: Vec<_> = places.map(|place| (place.model.as_str(), place.shares[0].device.as_str())).collect();
+    assert_eq!(places, [("here", "CPU"), (moved.as_str(), second.as_str())]);
+    let unload = v1::UnloadRequest { model: moved, interrupt: false };
+    assert!(daemon.fleet().unload(unload).await.unwrap().into_inner().freed_bytes > 90 << 20);
     let share = both.shares[0];
     assert!((0.7..0.8).contains(&share), "{share}");
     // Of the model that both have a part of, the first has three times as much.

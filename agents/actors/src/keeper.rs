@@ -34,7 +34,8 @@ const SOUND: Duration = Duration::from_secs(60);
 /// it ended.
 ///
 /// States: empty -> loading -> ready -> leaving (to make room, or on request) -> empty; ready -> broken (the engine ended) ->
-/// loading (at once); loading -> broken -> loading (after a pause), or -> given up. The fleet is told of every change.
+/// loading (at once); loading -> broken -> loading (after a pause), or -> given up; empty -> broken (no place) -> loading. The
+/// fleet is told of every change.
 pub(crate) struct Keeper;
 
 /// What a keeper is made with.
@@ -252,7 +253,7 @@ impl State {
     fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, String>) {
         self.told += 1;
         match place {
-            Err(reason) => self.failed(me, &reason),
+            Err(reason) => self.refused(me, reason),
             // It is there, or comes already.
             Ok(_) if matches!(self.engine, Engine::Ready { .. } | Engine::Loading(_)) => self.tell(me),
             Ok(place) => {
@@ -308,6 +309,20 @@ impl State {
     fn failed(&mut self, me: &ActorRef<Message>, reason: &str) {
         tracing::error!(model = %self.model.name, reason, "cannot be loaded");
         self.broken(reason.to_owned());
+        self.disappoint(me, reason);
+    }
+
+    /// There is no place for it: those who wait are told. That is no failure of its own, and room or a device may come back
+    /// at any time.
+    fn refused(&mut self, me: &ActorRef<Message>, reason: String) {
+        tracing::error!(model = %self.model.name, reason, "has no place");
+        self.gone();
+        self.problem = Some(reason.clone());
+        self.engine = Engine::Broken { reason: reason.clone(), until: Some(Instant::now() + FIRST_PAUSE) };
+        self.disappoint(me, &reason);
+    }
+
+    fn disappoint(&mut self, me: &ActorRef<Message>, reason: &str) {
         for (reply, _) in self.waiting.drain(..) {
             answer(reply, Err(reason.to_owned()));
         }
@@ -384,8 +399,11 @@ impl State {
     /// A load that is under way goes on, since steps wait for it.
     fn unload(&mut self, me: &ActorRef<Message>) -> Option<Handle> {
         match std::mem::replace(&mut self.engine, Engine::Empty) {
-            Engine::Ready { handle, .. } => {
+            Engine::Ready { handle, since: (since, _) } => {
                 tracing::info!(model = %self.model.name, "unloaded");
+                if since.elapsed() >= SOUND {
+                    self.failures = 0;
+                }
                 self.engine = Engine::Leaving;
                 self.priming = None;
                 self.tell(me);

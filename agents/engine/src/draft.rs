@@ -19,6 +19,10 @@ pub(crate) const LONGEST: u32 = 8;
 const TRY_EVERY: u32 = 64;
 /// What a draft costs is measured anew after so many batches: the first of a size may have been slow for another reason.
 const STALE: u64 = 2000;
+/// What a batch without drafts costs, after so many: whoever drafts all the time would not see that it has become cheaper.
+const AFRESH: u64 = 32;
+/// Of so many measurements each counts alike; of more, the later ones do more.
+const ALIKE: u32 = 10;
 /// Drafts must make a batch faster by so much, since what they cost and what they bring is known roughly.
 const WORTH: f64 = 1.05;
 /// Flows whose record is kept.
@@ -70,18 +74,27 @@ impl Lookup {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// Seconds of a batch of one token of each, by how many sequences it has.
-    plain: HashMap<usize, f64>,
+    plain: HashMap<usize, Measured>,
     /// What tokens beyond these cost, by the number of sequences, roughly, and the number of tokens.
     more: BTreeMap<(u32, usize), Measured>,
     batches: u64,
     flows: HashMap<Arc<str>, Flow>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Measured {
     seconds: f64,
+    times: u32,
     /// After how many batches.
     at: u64,
+}
+
+impl Measured {
+    fn add(&mut self, seconds: f64, at: u64) {
+        self.times = (self.times + 1).min(ALIKE);
+        self.seconds += (seconds - self.seconds) / f64::from(self.times);
+        self.at = at;
+    }
 }
 
 #[derive(Debug)]
@@ -113,12 +126,12 @@ impl Record {
     pub(crate) fn batch(&mut self, sequences: usize, tokens: usize, seconds: f64) {
         self.batches += 1;
         if tokens <= sequences {
-            let known = self.plain.entry(sequences).or_insert(seconds);
-            *known = 0.9 * *known + 0.1 * seconds;
-        } else if let Some(plain) = self.plain.get(&sequences) {
-            let (seconds, at) = ((seconds - plain).max(0.0), self.batches);
-            let known = self.more.entry((magnitude(sequences), tokens - sequences)).or_insert(Measured { seconds, at });
-            *known = Measured { seconds: 0.8 * known.seconds + 0.2 * seconds, at };
+            self.plain.entry(sequences).or_default().add(seconds, self.batches);
+        } else if let Some(plain) = self.plain.get_mut(&sequences) {
+            // More cannot cost less.
+            plain.seconds = plain.seconds.min(seconds);
+            let more = seconds - plain.seconds;
+            self.more.entry((magnitude(sequences), tokens - sequences)).or_default().add(more, self.batches);
         }
     }
 
@@ -133,7 +146,8 @@ impl Record {
     /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs where nothing was measured.
     pub(crate) fn lengths(&mut self, chances: &Chances, marginal: f64) -> Vec<u32> {
         let mut lengths = vec![0; chances.proposals.len()];
-        let Some(plain) = self.plain.get(&chances.sequences).copied() else { return lengths };
+        let plain = self.plain.get(&chances.sequences).filter(|plain| self.batches - plain.at <= AFRESH);
+        let Some(plain) = plain.map(|plain| plain.seconds) else { return lengths };
         // A token is right if all before it are. The likeliest come first, so of each sequence those from the front.
         let mut likely = Vec::new();
         for (at, (flow, tokens)) in chances.proposals.iter().enumerate() {
@@ -237,6 +251,17 @@ mod tests {
         assert_eq!(record.lengths(&alone(&flow), 0.0), [0]);
         (0..=STALE).for_each(|_| record.batch(1, 1, 0.010));
         assert_eq!(record.lengths(&alone(&flow), 0.0), [LONGEST]);
+    }
+
+    #[test]
+    fn what_a_batch_costs_without_drafts_is_not_learned_once_for_all() {
+        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
+        record.batch(1, 1, 1.0);
+        record.batch(1, 9, 0.030);
+        assert_eq!(record.plain[&1].seconds, 0.030, "the first one was slow for another reason");
+        assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
+        (0..AFRESH).for_each(|_| record.batch(1, 9, 0.030));
+        assert_eq!(record.lengths(&alone(&flow), 0.001), [0], "it is measured again");
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Default for Options {
     /// A queue far above what a person starts by hand; a gap at which text still seems to flow; a gibibyte, which is some
     /// seventy prompts of a small model or seven of a large one.
     fn default() -> Self {
-        let gap = Duration::from_millis(130);
+        let gap = Duration::from_millis(100);
         Self { queue: 1024, gap, turn: None, prefixes: 1 << 30, shelf: None, drafts: Drafts::default() }
     }
 }

@@ -15,12 +15,19 @@ const LENGTH: u64 = 4096;
 
 /// The lines that were no log, the first ones since the last line that was.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Lines(Arc<Mutex<Words>>);
+
+#[derive(Debug, Default)]
+struct Words {
+    said: VecDeque<String>,
+    /// What was logged last, if that was an error: ggml logs what a GPU said, and aborts with fewer words.
+    error: Option<String>,
+}
 
 impl Lines {
     /// The words that were said last.
     pub(crate) fn last(&self) -> Vec<String> {
-        self.0.lock().map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
+        self.0.lock().map(|words| words.said.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Reads to the end; `model` says whose words these are.
@@ -40,15 +47,18 @@ impl Lines {
         if line.is_empty() {
             return;
         }
-        let Ok(mut lines) = self.0.lock() else { return };
+        let Ok(mut words) = self.0.lock() else { return };
         if let Some(record) = serde_json::from_str::<Value>(line).ok().filter(Value::is_object) {
-            lines.clear();
-            pass_on(model, &record);
+            let told = pass_on(model, &record);
+            let error = record.get("level").and_then(Value::as_str) == Some("ERROR");
+            *words = Words { said: VecDeque::new(), error: error.then_some(told) };
         } else {
             let line = without_directory(line);
             tracing::warn!(target: TARGET, model, "{line}");
-            if lines.len() < WORDS {
-                lines.push_back(line.to_owned());
+            let before = words.error.take();
+            words.said.extend(before);
+            if words.said.len() < WORDS {
+                words.said.push_back(line.to_owned());
             }
         }
     }
@@ -60,8 +70,8 @@ fn without_directory(line: &str) -> &str {
     place.and_then(|place| place.rfind('/')).map_or(line, |at| &line[at + 1..])
 }
 
-/// A record of a process's log as one of ours.
-fn pass_on(model: &str, record: &Value) {
+/// A record of a process's log as one of ours, and what it says.
+fn pass_on(model: &str, record: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let fields = record.get("fields").and_then(Value::as_object);
     let message = fields.and_then(|fields| fields.get("message")).map(text).unwrap_or_default();
@@ -79,6 +89,7 @@ fn pass_on(model: &str, record: &Value) {
         Some("DEBUG") => tracing::debug!(target: TARGET, model, "{line}"),
         _ => tracing::trace!(target: TARGET, model, "{line}"),
     }
+    line
 }
 
 #[cfg(test)]
@@ -91,5 +102,19 @@ mod tests {
         let text = "before\n{\"level\":\"INFO\",\"fields\":{\"message\":\"loading\"}}\n/some/where/ggml.c:7: GGML_ASSERT(x) failed\n\na\nb\nc\nd\n";
         lines.clone().read("m".to_owned(), text.as_bytes()).await;
         assert_eq!(lines.last(), ["ggml.c:7: GGML_ASSERT(x) failed", "a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn an_error_that_was_logged_before_the_last_words_is_one_of_them() {
+        let lines = Lines::default();
+        let record =
+            |level: &str, words: &str| format!("{{\"level\":\"{level}\",\"fields\":{{\"message\":\"{words}\"}}}}\n");
+        let logged =
+            [record("ERROR", "of old"), record("INFO", "a batch"), record("ERROR", "CUDA error: out of memory")];
+        let text = format!("{}/some/where/ggml-cuda.cu:98: CUDA error\n", logged.concat());
+        lines.clone().read("m".to_owned(), text.as_bytes()).await;
+        assert_eq!(lines.last(), ["CUDA error: out of memory", "ggml-cuda.cu:98: CUDA error"]);
+        lines.clone().read("m".to_owned(), record("ERROR", "of no moment").as_bytes()).await;
+        assert!(lines.last().is_empty(), "it did not die of it");
     }
 }

@@ -27,6 +27,8 @@ use crate::remote::{Inner, Remote};
 use crate::turns::Counter;
 use crate::{MESSAGE, Memory, death, wire};
 
+/// How often kills for lack of memory are counted.
+const LOOK: Duration = Duration::from_secs(5);
 /// A process that is to end gets so long: a batch of a large model on a slow machine.
 const END: Duration = Duration::from_secs(10);
 /// How long the last words of a process that ended may take to arrive.
@@ -64,13 +66,12 @@ pub struct Started {
 /// # Errors
 /// Why the model cannot be loaded, or how the process died.
 pub async fn start(program: Program, counter: Option<&Counter>, progress: impl Fn(f32)) -> Result<Started, String> {
-    let kills = death::kills_for_memory();
     let (ours, theirs) = Socket::pair().map_err(|e| format!("failed to make a pair of sockets: {e}"))?;
     let child = spawn(&program, theirs)?;
     let process = child.id().unwrap_or(0);
     let (end, ended) = watch::channel(None);
     let closing = CancellationToken::new();
-    tokio::spawn(follow(child, program.name, kills, closing.clone(), end));
+    tokio::spawn(follow(child, program.name, closing.clone(), end));
     attach(Life { process, ended, closing: closing.drop_guard() }, ours, program.spec, counter, progress).await
 }
 
@@ -126,17 +127,21 @@ fn spawn(program: &Program, socket: Socket) -> Result<Child, String> {
 }
 
 /// Waits for the end of a process and explains it. Once it is to end, it gets some time.
-async fn follow(
-    mut child: Child,
-    name: String,
-    kills: u64,
-    closing: CancellationToken,
-    end: watch::Sender<Option<String>>,
-) {
+async fn follow(mut child: Child, name: String, closing: CancellationToken, end: watch::Sender<Option<String>>) {
+    // Of the kills for lack of memory only one of the last seconds can have been that of this process.
+    let mut kills = [death::kills_for_memory(); 2];
     let lines = Lines::default();
     let reading = child.stderr.take().map(|stderr| tokio::spawn(lines.clone().read(name.clone(), stderr)));
+    let alive = async {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            kills = [kills[1], death::kills_for_memory()];
+        }
+    };
     let status = tokio::select! {
         status = child.wait() => status,
+        () = alive => return,
         () = closing.cancelled() => match tokio::time::timeout(END, child.wait()).await {
             Ok(status) => status,
             Err(_) => {
@@ -153,7 +158,7 @@ async fn follow(
     }
     let reason = match status {
         _ if closing.is_cancelled() => "it was closed".to_owned(),
-        Ok(status) => death::explain(status, &lines.last(), death::kills_for_memory() > kills),
+        Ok(status) => death::explain(status, &lines.last(), death::kills_for_memory() > kills[0]),
         Err(error) => format!("its process is lost: {error}"),
     };
     end.send_replace(Some(reason));

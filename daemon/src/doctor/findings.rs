@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use artel_actors::Demand;
 use artel_journal::{Figures, Retention};
-use artel_placement::{Bytes, Plan, plan};
+use artel_placement::{Bytes, Need, Plan, plan};
 use artel_roles::Catalog;
 use artel_task::event::Timestamp;
 use nix::unistd::{AccessFlags, access};
@@ -110,8 +110,9 @@ fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), Fault
 async fn placed(catalog: &Catalog, config: &Config) -> Plan {
     let loader = LlamaLoader::new(config);
     let mut needs = Vec::new();
-    for model in catalog.models().values() {
-        needs.extend(loader.reckon(model, Demand::of(catalog, model, &config.crew.models)).await.ok());
+    for (name, model) in catalog.engines() {
+        let need = loader.reckon(&model, Demand::of(catalog, &model, &config.crew.models)).await;
+        needs.extend(need.ok().map(|need| Need { model: name, ..need }));
     }
     plan(&needs, &loader.hardware().devices(&Bytes::new()).await)
 }

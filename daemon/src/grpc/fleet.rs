@@ -72,7 +72,7 @@ impl Fleet for Served {
     async fn unload(&self, request: Request<v1::UnloadRequest>) -> Result<Response<v1::UnloadResponse>, Status> {
         let v1::UnloadRequest { model, interrupt } = request.into_inner();
         let reports = self.reports().await?;
-        let report = reports.iter().find(|report| report.model.name.as_str() == model);
+        let report = reports.iter().find(|report| report.id == model);
         let stats = report.and_then(|report| report.stats);
         if let Some(stats) = stats.filter(|stats| !interrupt && stats.busy + stats.queued > 0) {
             let message = format!("{} steps run on model `{model}`; `interrupt` ends them", stats.busy + stats.queued);

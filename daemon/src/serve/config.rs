@@ -17,9 +17,6 @@ use crate::args;
 
 /// Running tasks get so long to end when the daemon is asked to stop: a service manager waits 90 s before it kills.
 const GRACE: Duration = Duration::from_secs(30);
-/// The gap between tokens to aim at while prompts are read beside running answers.
-const GAP: Duration = Duration::from_millis(130);
-
 /// Beginnings of prompts on disk: some three hundred of a small model.
 const PREFIX_DISK: u64 = 4 << 30;
 
@@ -91,7 +88,7 @@ impl Config {
             listen,
             catalog,
             grace: settings.grace.unwrap_or(GRACE),
-            gap: settings.gap.unwrap_or(GAP),
+            gap: settings.gap.unwrap_or(artel_engine::Options::default().gap),
             threads: settings.threads.unwrap_or_else(cores),
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),

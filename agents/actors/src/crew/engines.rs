@@ -68,7 +68,7 @@ impl Crew {
     }
 
     fn model(&self, name: &str) -> Result<Arc<Model>, Error> {
-        self.catalog().model(name).cloned().ok_or_else(|| Error::NoModel { name: name.to_owned() })
+        self.catalog().engines().remove(name).ok_or_else(|| Error::NoModel { name: name.to_owned() })
     }
 
     async fn keeper(&self, model: &Arc<Model>) -> Result<ActorRef<keeper::Message>, Error> {

@@ -67,12 +67,7 @@ impl State {
 
     /// A name that no other keeper has: the model's own, wherever it is alone with it.
     fn id_of(&self, model: &Arc<Model>) -> fleet::Id {
-        let base = self.catalog.model(model.name.as_str());
-        let id = match base.is_some_and(|base| base.pins == model.pins) || model.pins.devices.is_empty() {
-            true => model.name.to_string(),
-            // A role has it on devices of its own.
-            false => format!("{}@{}", model.name, model.pins.devices.join("+")),
-        };
+        let id = self.catalog.engine_of(model);
         let alike = |(known, _): &&(Arc<Model>, _)| known.name == model.name && known.pins == model.pins;
         match self.cast.keepers.iter().filter(alike).count() {
             0 => id.into(),

@@ -141,6 +141,19 @@ async fn a_model_that_keeps_failing_is_given_up_until_somebody_insists() {
 }
 
 #[tokio::test]
+async fn a_model_without_a_place_is_not_given_up() {
+    let dir = tempdir().unwrap();
+    let crew = small(dir.path()).await;
+    for _ in 0..8 {
+        let refused = crew.load("huge").await.unwrap_err();
+        assert!(refused.to_string().contains("huge does not fit"), "{refused}");
+    }
+    let engines = crew.engines().await.unwrap();
+    let huge = engines.iter().find(|engine| engine.id == "huge").unwrap();
+    let EngineState::Broken { retry: Some(_), .. } = &huge.state else { panic!("{:?}", huge.state) };
+}
+
+#[tokio::test]
 async fn a_keeper_that_panics_gives_its_room_up() {
     let dir = tempdir().unwrap();
     let crew = small(dir.path()).await;

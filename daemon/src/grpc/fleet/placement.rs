@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use artel_actors::{Demand, EngineReport, Loader as _, Move};
-use artel_placement::{Place, Refusal, Unplaced, plan};
+use artel_placement::{Need, Place, Refusal, Unplaced, plan};
 use artel_proto::v1;
-use artel_roles::Model;
 use tonic::Status;
 
 use super::engine::spread;
@@ -16,18 +15,15 @@ impl Served {
     /// Where these models go on empty devices; without names, all of the catalog, those that are loaded where they are.
     pub(super) async fn placement(&self, names: &[String]) -> Result<v1::Placement, Status> {
         let (catalog, reports) = (self.crew.catalog(), self.reports().await?);
-        if let Some(name) = names.iter().find(|name| catalog.model(name).is_none()) {
+        let engines = catalog.engines();
+        if let Some(name) = names.iter().find(|name| !engines.contains_key(*name)) {
             return Err(self.refuse(artel_actors::Error::NoModel { name: name.clone() }));
         }
         let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
-        for model in catalog.models().values().filter(|model| names.is_empty() || is_named(model, names)) {
-            match self.loader.reckon(model, Demand::of(&catalog, model, &self.models)).await {
-                Ok(need) => needs.push(need),
-                Err(reason) => unplaced.push(v1::UnplacedModel {
-                    model: model.name.to_string(),
-                    reason,
-                    ..v1::UnplacedModel::default()
-                }),
+        for (name, model) in engines.into_iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
+            match self.loader.reckon(&model, Demand::of(&catalog, &model, &self.models)).await {
+                Ok(need) => needs.push(Need { model: name, ..need }),
+                Err(reason) => unplaced.push(v1::UnplacedModel { model: name, reason, ..v1::UnplacedModel::default() }),
             }
         }
         let devices = self.loader.devices(&self.taken().await?).await;
@@ -46,10 +42,6 @@ impl Served {
             moves: moves.into_iter().map(moved).collect(),
         })
     }
-}
-
-fn is_named(model: &Model, names: &[String]) -> bool {
-    names.iter().any(|name| model.name.as_str() == name)
 }
 
 /// Where engines are, by the names of their models.
