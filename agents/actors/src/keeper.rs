@@ -253,7 +253,7 @@ impl State {
     fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, String>) {
         self.told += 1;
         match place {
-            Err(reason) => self.refused(me, reason),
+            Err(reason) => self.refused(me, &reason),
             // It is there, or comes already.
             Ok(_) if matches!(self.engine, Engine::Ready { .. } | Engine::Loading(_)) => self.tell(me),
             Ok(place) => {
@@ -314,12 +314,12 @@ impl State {
 
     /// There is no place for it: those who wait are told. That is no failure of its own, and room or a device may come back
     /// at any time.
-    fn refused(&mut self, me: &ActorRef<Message>, reason: String) {
+    fn refused(&mut self, me: &ActorRef<Message>, reason: &str) {
         tracing::error!(model = %self.model.name, reason, "has no place");
         self.gone();
-        self.problem = Some(reason.clone());
-        self.engine = Engine::Broken { reason: reason.clone(), until: Some(Instant::now() + FIRST_PAUSE) };
-        self.disappoint(me, &reason);
+        self.problem = Some(reason.to_owned());
+        self.engine = Engine::Broken { reason: reason.to_owned(), until: Some(Instant::now() + FIRST_PAUSE) };
+        self.disappoint(me, reason);
     }
 
     fn disappoint(&mut self, me: &ActorRef<Message>, reason: &str) {

@@ -245,6 +245,11 @@ impl Engine for Local {
     async fn prime(&self, request: Request) -> Result<(), Error> {
         let since = Instant::now();
         let this = self.clone();
+        let along = request.class == Class::Along;
+        // Where nothing can be taken back, one token that comes otherwise costs the whole prompt.
+        if along && !this.limits.rewinds {
+            return Ok(());
+        }
         let rendered = tokio::task::spawn_blocking(move || {
             let mut prompt = this.text.chat(&request.messages).map_err(Error::Bad)?;
             match request.class {
@@ -255,10 +260,12 @@ impl Engine for Local {
             Ok::<_, Error>((this, prompt, request))
         });
         let (this, prompt, request) = rendered.await.map_err(unrendered)??;
-        if prompt.tokens.len() < SHORTEST || prompt.tokens.len() >= this.limits.context as usize {
+        // A prompt that leaves no room for its answer is refused or cut when its time comes.
+        let room = if along { request.max_tokens.min(this.limits.context / 4) } else { 0 };
+        if prompt.tokens.len() < SHORTEST || prompt.tokens.len() >= this.limits.context.saturating_sub(room) as usize {
             return Ok(());
         }
-        let class = if request.class == Class::Along { Class::Along } else { Class::Ahead };
+        let class = if along { Class::Along } else { Class::Ahead };
         let mut stream = this.start(prompt, Request { class, ..request }, None, since)?;
         loop {
             match stream.recv().await {

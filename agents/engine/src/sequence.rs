@@ -149,10 +149,12 @@ impl<S> Sequence<S> {
         }
     }
 
-    /// Has what its output must begin with computed as a part of the prompt, where nothing in it can end the output; gives how
-    /// many tokens that are.
-    pub(crate) fn lead(&mut self, forced: Forced, text: &dyn Text) -> u32 {
-        let ends = forced.complete || forced.tokens.len() as u64 >= u64::from(self.job.max_tokens);
+    /// Has what its output must begin with computed as a part of the prompt, where nothing in it can end the output and it fits
+    /// into the context; gives how many tokens that are.
+    pub(crate) fn lead(&mut self, forced: Forced, text: &dyn Text, context: u32) -> u32 {
+        let ends = forced.complete
+            || forced.tokens.len() as u64 >= u64::from(self.job.max_tokens)
+            || self.job.prompt.len() + forced.tokens.len() >= context as usize;
         if ends || !self.job.stop.is_empty() {
             self.lead = Some(forced);
             return 0;

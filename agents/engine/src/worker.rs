@@ -156,11 +156,11 @@ impl<B: Backend> Worker<B> {
     }
 
     fn enqueue(&mut self, job: Box<Job>) {
+        // It is of use now or not at all, and takes neither a place in the queue from those who need an answer, nor a lane.
+        if job.class == Class::Along && !self.has_free_lane(&job) {
+            return Sequence::new(*job, 0, Work::<()>::Prime, 0, false).finish(Reason::End);
+        }
         match self.lane_of(&job) {
-            // It is of use now or not at all, and takes no place in the queue from those who need an answer.
-            Ok(lane) if job.class == Class::Along && !self.seats.has_free(lane) => {
-                Sequence::new(*job, 0, Work::<()>::Prime, 0, false).finish(Reason::End);
-            }
             Ok(lane) => {
                 self.arrivals += 1;
                 self.waiting.push(Waiter { lane, arrival: self.arrivals, who: Who::New(job) });
@@ -171,6 +171,13 @@ impl<B: Backend> Worker<B> {
                 job.fail(Error::Bad(reason));
             }
         }
+    }
+
+    /// Whether the lane that a job runs in is loaded and has a slot that is free.
+    fn has_free_lane(&mut self, job: &Job) -> bool {
+        let adapter = job.adapter.as_ref().map(|(path, scale)| (path.clone(), scale.to_bits()));
+        let lane = adapter.map_or(Some(Lane::BASE), |key| self.lanes.find(&key));
+        lane.is_some_and(|lane| self.seats.has_free(lane))
     }
 
     /// The lane that a job runs in, loaded if need be, for which an idle one may have to go.
@@ -346,7 +353,7 @@ impl<B: Backend> Worker<B> {
                 let keeps = shared < opening.len() && self.options.prefixes > 0 && !self.prefixes.has(lane, &opening);
                 self.counters.shared.fetch_add(shared as u64, Relaxed);
                 let mut sequence = Sequence::new(job, arrival, work, shared as u32, keeps);
-                let led = sequence.lead(lead, &*self.text);
+                let led = sequence.lead(lead, &*self.text, self.limits.context);
                 self.counters.output.fetch_add(u64::from(led), Relaxed);
                 self.seats.sit((lane, slot), sequence);
             }

@@ -16,6 +16,8 @@ use crate::keeper::Lease;
 
 /// Tokens between two looks at an answer: fewer of a prompt at once are computed at a worse speed.
 const EVERY: u32 = 16;
+/// A longer answer is looked at when it has grown by this part of itself: each look costs as much as the whole prompt is long.
+const PART: u32 = 8;
 
 /// Who will read a step's answer as soon as that ends.
 pub(crate) struct Reader {
@@ -45,7 +47,7 @@ impl<'a> Along<'a> {
     /// The answer so far, of so many tokens.
     pub(super) fn hear(&mut self, answer: &str, tokens: u32) {
         let reads = self.reading.as_ref().is_some_and(|reading| !reading.is_finished());
-        if self.job.readers.is_empty() || reads || tokens < self.seen + EVERY {
+        if self.job.readers.is_empty() || reads || tokens < self.seen + EVERY.max(self.seen / PART) {
             return;
         }
         self.seen = tokens;

@@ -171,6 +171,10 @@ impl<B: Backend> Worker<B> {
             self.record.batch(planned.len(), tokens as usize, took.as_secs_f64());
         } else if tokens >= 8 && tokens as usize >= 2 * planned.len() {
             let cost = took.as_secs_f64() / f64::from(tokens);
+            // A small batch is dear for each of its tokens, and says nothing of a large one.
+            if self.prefill_cost > 0.0 && cost > self.prefill_cost && tokens < self.budget().chunk {
+                return;
+            }
             self.prefill_cost = if self.prefill_cost > 0.0 { 0.8 * self.prefill_cost + 0.2 * cost } else { cost };
         }
     }
