@@ -4,6 +4,9 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
+/// Bytes of a disk that we do not fill with what can be had again: the journal may lie there too.
+pub(crate) const SPARE: u64 = 64 << 20;
+
 /// Bytes that an ordinary user may still write on the disk of a path, or of the nearest directory above it that exists.
 pub(crate) fn free(path: &Path) -> Option<u64> {
     let there = path.ancestors().find(|dir| dir.is_dir())?;

@@ -16,6 +16,7 @@ pub(crate) use config::cores;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use artel_actors::{Crew, Loader};
@@ -31,6 +32,9 @@ use loader::LlamaLoader;
 use reload::{Cause, Wrong};
 use signals::{Signal, Signals};
 use watch::Watch;
+
+/// How often it is looked for recast files that nobody uses.
+const SWEEPS: Duration = Duration::from_secs(24 * 3600);
 
 /// `artel serve`: runs until a signal or a fault; the exit code is 0 after a signal.
 pub(crate) fn run(args: &args::Serve, json: bool) -> ExitCode {
@@ -60,8 +64,6 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
-    // Nobody else writes there: whoever holds the journal holds the directory.
-    artel_llama::gguf::sweep(&config.recast());
     let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
     let llama = Arc::new(LlamaLoader::new(&config));
     #[cfg(not(feature = "rehearsal"))]
@@ -92,7 +94,7 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     let left = tokio::select! {
         left = crew.drain(config.grace) => left,
         // Asked twice: no more grace.
-        () = skip => crew.drain(std::time::Duration::ZERO).await,
+        () = skip => crew.drain(Duration::ZERO).await,
     };
     closing.cancel();
     if tokio::time::timeout(grpc::CLOSE, server).await.is_err() {
@@ -122,8 +124,10 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config, wrong: &Wron
         None => std::future::pending().await,
     };
     let mut recovered = std::pin::pin!(crew.recovered());
+    let mut sweeps = tokio::time::interval(SWEEPS);
     loop {
         tokio::select! {
+            _ = sweeps.tick() => artel_llama::gguf::sweep(&config.recast()),
             signal = signals.next() => match signal {
                 Signal::Stop(name) => {
                     tracing::info!(signal = name, running = crew.running(), grace = ?config.grace, "stopping");

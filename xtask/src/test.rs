@@ -1,6 +1,7 @@
 //! `cargo xtask test` and `cargo xtask bench`.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -15,6 +16,10 @@ pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     let mut command = shell::cargo();
     command.args(if nextest { &["nextest", "run"][..] } else { &["test"][..] });
     command.args(["--locked", "--workspace"]).args(args);
+    // Several checkouts may share a target directory. A test compiled in another one would look for its snapshots there.
+    if let Some(package) = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) {
+        command.env("INSTA_WORKSPACE_ROOT", package.parent().unwrap_or(&package));
+    }
     shell::run(with_models(&mut command, cache))
 }
 

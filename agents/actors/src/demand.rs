@@ -1,5 +1,6 @@
 //! What the roles of a catalog ask of an engine.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use crate::expert;
 pub struct Demand {
     /// The base, and one more for each adapter: each has a cache of its own.
     pub lanes: u32,
+    /// Bytes of the adapters' files that are here.
+    pub adapters: u64,
     /// Bytes of the texts that prompts begin with, of all roles together: what is computed of them is kept.
     pub openings: u64,
 }
@@ -46,6 +49,11 @@ impl Asked {
 
     pub(crate) fn demand(&self) -> Demand {
         let texts = self.openings.iter().flat_map(|request| &request.messages);
-        Demand { lanes: 1 + self.adapters.len() as u32, openings: texts.map(|message| message.text.len() as u64).sum() }
+        let files = self.adapters.iter().filter_map(|(path, _)| fs::metadata(path).ok());
+        Demand {
+            lanes: 1 + self.adapters.len() as u32,
+            adapters: files.map(|file| file.len()).sum(),
+            openings: texts.map(|message| message.text.len() as u64).sum(),
+        }
     }
 }

@@ -69,6 +69,11 @@ impl Prefixes {
         }
     }
 
+    /// Whether somebody expects a flow.
+    pub(crate) fn expects(&self, flow: &Arc<str>) -> bool {
+        self.expected.has(flow)
+    }
+
     fn evict(&mut self) {
         let rank = |kept: &Kept| (self.expected.has(&kept.flow), kept.worth);
         let least = (0..self.kept.len()).min_by(|a, b| {

@@ -59,6 +59,13 @@ pub enum Class {
     Ahead,
 }
 
+impl Class {
+    /// Whether somebody has asked for its result; what is read along or done ahead of time is for those who will ask.
+    pub(crate) fn is_asked_for(self) -> bool {
+        self < Self::Along
+    }
+}
+
 /// What happens to a prompt that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backend::Lane;
-use crate::request::{Class, Error};
+use crate::request::Error;
 use crate::schedule::{AGEING, Waiting};
 use crate::sequence::{Job, Sequence};
 
@@ -51,7 +51,7 @@ impl<S> Waiter<S> {
 /// How many ageing periods ago a job was asked for. What is done before it is needed can wait for ever.
 fn periods(job: &Job) -> u32 {
     let periods = |since: Duration| since.as_secs() / AGEING.as_secs();
-    if job.class >= Class::Along { 0 } else { u32::try_from(periods(job.since.elapsed())).unwrap_or(u32::MAX) }
+    if job.class.is_asked_for() { u32::try_from(periods(job.since.elapsed())).unwrap_or(u32::MAX) } else { 0 }
 }
 
 /// How urgent a job has become by waiting.

@@ -15,7 +15,7 @@ use crate::options::Options;
 use crate::prefix::Prefixes;
 use crate::request::{Class, Error, Reason};
 use crate::schedule::{self, Waiting};
-use crate::seats::Seats;
+use crate::seats::{Seats, Spot};
 use crate::sequence::{Job, Sequence, Work};
 use crate::shelf::Shelf;
 use crate::turn::Turn;
@@ -106,6 +106,7 @@ impl<B: Backend> Worker<B> {
             self.sweep();
             self.clear_lanes();
             self.admit();
+            self.dismiss();
             self.count();
             if let Err(reason) = self.step() {
                 return End::Fatal(reason);
@@ -156,9 +157,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn enqueue(&mut self, job: Box<Job>) {
-        // It is of use now or not at all, and takes neither a place in the queue from those who need an answer, nor a lane.
-        if job.class == Class::Along && !self.has_free_lane(&job) {
-            return Sequence::new(*job, 0, Work::<()>::Prime, 0, false).finish(Reason::End);
+        // No lane is loaded, and perhaps another one unloaded, for what somebody may ask later.
+        if job.class == Class::Along && !self.has_lane(&job) {
+            return spare(*job);
         }
         match self.lane_of(&job) {
             Ok(lane) => {
@@ -173,11 +174,9 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Whether the lane that a job runs in is loaded and has a slot that is free.
-    fn has_free_lane(&mut self, job: &Job) -> bool {
-        let adapter = job.adapter.as_ref().map(|(path, scale)| (path.clone(), scale.to_bits()));
-        let lane = adapter.map_or(Some(Lane::BASE), |key| self.lanes.find(&key));
-        lane.is_some_and(|lane| self.seats.has_free(lane))
+    /// Whether the lane that a job runs in is loaded.
+    fn has_lane(&mut self, job: &Job) -> bool {
+        job.adapter.as_ref().is_none_or(|(path, scale)| self.lanes.find(&(path.clone(), scale.to_bits())).is_some())
     }
 
     /// The lane that a job runs in, loaded if need be, for which an idle one may have to go.
@@ -214,7 +213,9 @@ impl<B: Backend> Worker<B> {
 
     /// Refuses the newcomer if the queue is too long even after everybody who can has sat down or gone.
     fn bound(&mut self) {
-        let is_full = |this: &Self| this.waiting.iter().filter(|w| w.is_new()).count() > this.options.queue;
+        // What is read along does not stay.
+        let counts = |waiter: &Waiter<_>| waiter.is_new() && waiter.job().class != Class::Along;
+        let is_full = |this: &Self| this.waiting.iter().filter(|w| counts(w)).count() > this.options.queue;
         if !is_full(self) {
             return;
         }
@@ -223,7 +224,7 @@ impl<B: Backend> Worker<B> {
         if !is_full(self) {
             return;
         }
-        let new = (0..self.waiting.len()).filter(|at| self.waiting[*at].is_new());
+        let new = (0..self.waiting.len()).filter(|at| counts(&self.waiting[*at]));
         let newest = new.max_by_key(|at| self.waiting[*at].arrival).expect("the queue is not empty");
         self.counters.failed.fetch_add(1, Relaxed);
         self.waiting.swap_remove(newest).fail(Error::Busy(self.options.queue));
@@ -231,16 +232,28 @@ impl<B: Backend> Worker<B> {
 
     /// Ends the sequences whose readers are gone and frees their cells, before anything else is computed.
     fn sweep(&mut self) {
-        let before = self.waiting.len();
-        self.waiting.retain(|waiter| !waiter.job().reader.is_gone());
-        self.counters.cancelled.fetch_add((before - self.waiting.len()) as u64, Relaxed);
+        let gone = self.waiting.extract_if(.., |waiter| waiter.job().reader.is_gone());
+        let cancelled = gone.filter(|waiter| waiter.job().class.is_asked_for()).count();
+        self.counters.cancelled.fetch_add(cancelled as u64, Relaxed);
         let gone = self.seats.taken().iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at);
         for at in gone.collect::<Vec<_>>() {
             // What was computed for others is of use to them.
             let primes = self.seats.get(at).filter(|sequence| matches!(sequence.work, Work::Prime));
             let cells = primes.map(|sequence| sequence.cells()).unwrap_or_default();
-            self.leave(at, cells);
-            self.counters.cancelled.fetch_add(1, Relaxed);
+            let left = self.leave(at, cells);
+            let cancelled = left.is_some_and(|sequence| sequence.job.class.is_asked_for());
+            self.counters.cancelled.fetch_add(u64::from(cancelled), Relaxed);
+        }
+    }
+
+    /// What is read along is of use now or not at all: who finds no seat is done.
+    fn dismiss(&mut self) {
+        let seats = &self.seats;
+        let late = |waiter: &mut Waiter<B::Sampler>| waiter.job().class == Class::Along && !seats.has_free(waiter.lane);
+        for waiter in self.waiting.extract_if(.., late) {
+            if let Who::New(job) = waiter.who {
+                spare(*job);
+            }
         }
     }
 
@@ -249,7 +262,9 @@ impl<B: Backend> Worker<B> {
         if cells.is_empty() {
             self.backend.trim(lane, slot, 0);
         }
-        let sequence = self.seats.leave((lane, slot), cells);
+        let along = self.seats.get((lane, slot)).filter(|sequence| sequence.job.class == Class::Along);
+        let reads = along.map(|sequence| sequence.job.flow.clone());
+        let sequence = self.seats.leave((lane, slot), cells, reads);
         self.count();
         sequence
     }
@@ -305,7 +320,7 @@ impl<B: Backend> Worker<B> {
 
     /// Brings a sequence back that made room.
     fn seat_again(&mut self, sequence: Sequence<B::Sampler>, lane: Lane, state: &[u8]) {
-        let (slot, _) = self.seats.best(lane, &[]).expect("whoever asks has seen a free slot");
+        let slot = self.best(lane, &[], 0).slot;
         self.backend.trim(lane, slot, 0);
         if sequence.position() > 0
             && let Err(reason) = self.backend.restore(lane, slot, state)
@@ -341,17 +356,19 @@ impl<B: Backend> Worker<B> {
         }
         self.fetch(lane, &job);
         if job.class == Class::Ahead && self.prefixes.has(lane, &opening) {
-            return Sequence::new(job, arrival, Work::<()>::Prime, 0, false).finish(Reason::End);
+            return spare(job);
         }
         match self.work_of(&mut job) {
             Ok((work, lead)) => {
-                let (slot, shared) = self.prepare(lane, &job.prompt);
+                let Some((slot, shared)) = self.prepare(lane, &job) else { return spare(job) };
                 // A flow that was away must not claim the time that it did not use.
                 let least = self.seats.taken().values().map(|s| self.served_of(&s.job.flow)).min().unwrap_or(0);
                 let served = self.served.entry(job.flow.clone()).or_default();
                 *served = (*served).max(least);
                 let keeps = shared < opening.len() && self.options.prefixes > 0 && !self.prefixes.has(lane, &opening);
-                self.counters.shared.fetch_add(shared as u64, Relaxed);
+                if job.class.is_asked_for() {
+                    self.counters.shared.fetch_add(shared as u64, Relaxed);
+                }
                 let mut sequence = Sequence::new(job, arrival, work, shared as u32, keeps);
                 let led = sequence.lead(lead, &*self.text, self.limits.context);
                 self.counters.output.fetch_add(u64::from(led), Relaxed);
@@ -366,7 +383,7 @@ impl<B: Backend> Worker<B> {
 
     /// What a job is there for, and how its output must begin.
     fn work_of(&mut self, job: &mut Job) -> Result<(Work<B::Sampler>, Forced), String> {
-        if job.class >= Class::Along {
+        if !job.class.is_asked_for() {
             return Ok((Work::Prime, Forced::default()));
         }
         if let Some(choosing) = job.choice.take() {
@@ -389,22 +406,30 @@ impl<B: Backend> Worker<B> {
     }
 
     /// A free slot and how many tokens of the prompt are in its cells: what somebody left there, or what is kept, whichever
-    /// is more.
-    fn prepare(&mut self, lane: Lane, prompt: &[Token]) -> (Slot, usize) {
-        let (slot, there) = self.seats.best(lane, prompt).expect("whoever asks has seen a free slot");
-        if let Some((length, state)) = self.prefixes.find(lane, prompt).filter(|(length, _)| *length > there) {
+    /// is more. None if what is to be read along would cost more of what was read along for others.
+    fn prepare(&mut self, lane: Lane, job: &Job) -> Option<(Slot, usize)> {
+        let kept = self.prefixes.find(lane, &job.prompt);
+        let Spot { slot, there, worth } = self.best(lane, &job.prompt, kept.as_ref().map_or(0, |(length, _)| *length));
+        if job.class == Class::Along && worth < 0 {
+            return None;
+        }
+        if let Some((length, state)) = kept.filter(|(length, _)| *length > there) {
             self.backend.trim(lane, slot, 0);
-            match self.backend.restore(lane, slot, &state) {
-                Ok(()) => return (slot, length),
-                Err(reason) => {
-                    tracing::warn!(reason, "a kept prefix is of no use; it is computed");
-                    self.backend.trim(lane, slot, 0);
-                    return (slot, 0);
-                }
+            let restored = self.backend.restore(lane, slot, &state);
+            if let Err(reason) = &restored {
+                tracing::warn!(reason, "a kept prefix is of no use; it is computed");
+                self.backend.trim(lane, slot, 0);
             }
+            return Some((slot, if restored.is_ok() { length } else { 0 }));
         }
         let whole = self.backend.trim(lane, slot, there as u32);
-        (slot, if whole { there } else { 0 })
+        Some((slot, if whole { there } else { 0 }))
+    }
+
+    /// The free slot that is best for a prompt of which so many tokens are kept.
+    fn best(&self, lane: Lane, prompt: &[Token], kept: usize) -> Spot {
+        let best = self.seats.best(lane, prompt, kept, |flow| self.prefixes.expects(flow));
+        best.expect("whoever asks has seen a free slot")
     }
 
     /// Keeps the opening that a sequence has just computed. One that was computed for this alone is done.
@@ -430,6 +455,11 @@ impl<B: Backend> Worker<B> {
         self.counters.busy.store(self.seats.taken().len() as u64, Relaxed);
         self.counters.queued.store(self.waiting.len() as u64, Relaxed);
     }
+}
+
+/// Ends what was to be computed for others, before any of it is.
+fn spare(job: Job) {
+    Sequence::new(job, 0, Work::<()>::Prime, 0, false).finish(Reason::End);
 }
 
 /// Whether nobody sits in a lane or waits for a seat there.

@@ -134,6 +134,33 @@ async fn what_is_read_along_is_there_when_the_text_has_its_end() {
 }
 
 #[tokio::test]
+async fn readings_take_no_cells_of_one_another() {
+    let engine = open(1 << 20).await;
+    let _expected = engine.expect(vec!["sailor".into()]);
+    // As many as there are slots, in turn.
+    let tales = ["a whale that sang", "no wind for weeks", "our cook is ill", "two moons at sea"];
+    let along = |tale: &str, words: usize| {
+        let text: Vec<&str> = tale.split(' ').take(words).collect();
+        engine.prime(Request { class: Class::Along, ..ask("sailor", &text.join(" ")) })
+    };
+    for words in 1..=4 {
+        for tale in tales {
+            along(tale, words).await.unwrap();
+        }
+    }
+    let whole = length("sailor") + tales.iter().map(|tale| tale.len() as u64).sum::<u64>();
+    let again = 2 * 3 * tales.len() as u64;
+    assert!((whole..whole + again).contains(&engine.stats().prompt), "{whole} {:?}", engine.stats());
+    along("land in sight", 3).await.unwrap();
+    assert!(engine.stats().prompt < whole + again, "one more would cost more than it gives: {:?}", engine.stats());
+    let (text, finish) = read(engine.generate(ask("sailor", "our cook is ill again")).await.unwrap()).await.unwrap();
+    assert_eq!((text.as_str(), finish.usage.computed), ("<our cook is ill again>", " again\n".len() as u32));
+    let stats = engine.stats();
+    assert_eq!((stats.finished, stats.cancelled), (1, 0), "what nobody asked for is no answer: {stats:?}");
+    assert_eq!(stats.shared, u64::from(finish.usage.prompt - finish.usage.computed), "{stats:?}");
+}
+
+#[tokio::test]
 async fn what_was_read_along_until_it_was_given_up_is_of_use() {
     let gate = Gate::default();
     let engine = engine(0, &gate).await;

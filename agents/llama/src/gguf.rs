@@ -87,7 +87,7 @@ pub enum Error {
         /// What the file has.
         actual: String,
     },
-    /// It is an adapter where a model belongs, or the other way round, or for another architecture.
+    /// It is an adapter where a model belongs, or the other way round, or for another architecture, or a piece of a model.
     #[error("{path}: {what}")]
     Kind {
         /// The file.
@@ -150,6 +150,15 @@ pub fn inspect(path: &Path) -> Result<Header, Error> {
     if header.metadata.get("general.type").is_some_and(|kind| kind == "adapter") {
         let what = "this is an adapter; a model's `file` names the base model".to_owned();
         return Err(Error::Kind { path: path.to_owned(), what });
+    }
+    if let Some(pieces) =
+        header.metadata.get("split.count").filter(|count| count.parse().is_ok_and(|count: i64| count > 1))
+    {
+        let merge = "merge them with llama.cpp's `llama-gguf-split --merge` and name the file that it makes";
+        return Err(Error::Kind {
+            path: path.to_owned(),
+            what: format!("this is one of {pieces} pieces of a model: {merge}"),
+        });
     }
     Ok(header)
 }
@@ -276,6 +285,17 @@ mod tests {
         let (_dir, path) = written(b"PK\x03\x04 zip");
         assert!(inspect(&path).unwrap_err().to_string().contains(r"begins with `PK\x03\x04`"));
         assert!(matches!(inspect(Path::new("/nowhere/m.gguf")), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn a_piece_of_a_model_is_to_be_merged() {
+        let count = [string("split.count"), 2u32.to_le_bytes().to_vec(), 3u16.to_le_bytes().to_vec()].concat();
+        let mut bytes = file();
+        bytes[16] = 2;
+        bytes.splice(24..24, count);
+        bytes.resize(bytes.len() + 64, 0);
+        let (_dir, path) = written(&bytes);
+        assert!(inspect(&path).unwrap_err().to_string().contains("one of 3 pieces of a model: merge them"));
     }
 
     #[test]

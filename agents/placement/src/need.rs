@@ -41,6 +41,8 @@ pub struct Need {
 pub struct Layer {
     /// Bytes of its weights.
     pub weights: u64,
+    /// Bytes of them in the model's file: fewer where they are recast to a form that is computed with faster.
+    pub in_file: u64,
     /// Numbers that it caches for each token: keys and values together. 0 without a cache.
     pub cached: u64,
     /// The most tokens of a sequence that it keeps, where it looks back no further than a window; otherwise all.

@@ -25,6 +25,8 @@ pub struct Remedy {
 /// Something to change in a model's definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
+    /// The weights as the model's file has them.
+    Weights,
     /// A smaller form of the cache.
     Cache {
         /// As it is.
@@ -66,6 +68,7 @@ impl fmt::Display for Remedy {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Weights => f.write_str("`weights: file`"),
             Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.word(), from.word()),
             Self::Sequences { from, to } => write!(f, "`sequences: {to}` instead of {from}"),
             Self::Context { from, to } => write!(f, "`context: {to}` instead of {from}"),
@@ -79,8 +82,9 @@ impl fmt::Display for Change {
 /// what changes where it is.
 pub(crate) fn remedies(need: &Need, devices: &[Device]) -> Vec<Remedy> {
     let as_it_is = Trial { need: need.clone(), changes: Vec::new(), devices };
-    let alone = [as_it_is.clone().q8_0(), as_it_is.clone().fewer_sequences(), as_it_is.clone().less_context()];
-    let mut remedies: Vec<Remedy> = alone.into_iter().flatten().filter_map(Trial::settle).collect();
+    let alone = [Trial::in_file, Trial::q8_0, Trial::fewer_sequences, Trial::less_context];
+    let alone = alone.iter().filter_map(|change| change(as_it_is.clone()));
+    let mut remedies: Vec<Remedy> = alone.filter_map(Trial::settle).collect();
     if remedies.is_empty() {
         remedies.extend(as_it_is.together());
     }
@@ -107,6 +111,16 @@ impl Trial<'_> {
     fn settle(self) -> Option<Remedy> {
         let place = fit(&self.need, self.devices).ok()?;
         Some(Remedy { changes: self.changes, need: self.need, place })
+    }
+
+    /// Weights that are slower, unless they are as the file has them.
+    fn in_file(mut self) -> Option<Self> {
+        if self.need.layers.iter().all(|layer| layer.in_file >= layer.weights) {
+            return None;
+        }
+        self.need.layers.iter_mut().for_each(|layer| layer.weights = layer.in_file);
+        self.changes.push(Change::Weights);
+        Some(self)
     }
 
     /// Fewer bits for each number, unless there are as few already.
@@ -160,7 +174,7 @@ impl Trial<'_> {
     /// One loss after the other, until it fits.
     fn together(&self) -> Option<Remedy> {
         let mut trial = self.clone();
-        for change in [Self::q8_0, Self::fewer_sequences, Self::less_context] {
+        for change in [Self::in_file, Self::q8_0, Self::fewer_sequences, Self::less_context] {
             trial = change(trial.clone()).unwrap_or(trial);
             if trial.fits() {
                 return trial.settle();

@@ -23,7 +23,7 @@ fn machine() -> Vec<Device> {
 
 /// A model of ten layers with so many bytes of weights in all, and half a gigabyte of cache for each sequence of 4,096 tokens.
 fn model(name: &str, weights: u64) -> Need {
-    let layer = Layer { weights: weights / 10, cached: 6103, window: None };
+    let layer = Layer { weights: weights / 10, in_file: weights / 10, cached: 6103, window: None };
     Need {
         model: name.to_owned(),
         layers: vec![layer; 10],
@@ -61,7 +61,10 @@ fn devices() -> impl Strategy<Value = Vec<Device>> {
 
 fn need() -> impl Strategy<Value = Need> {
     let layer = (0..200u64, 0..3u64, prop::option::of(1..2000u32));
-    let layers = layer.prop_map(|(weights, cached, window)| Layer { weights, cached: cached / 2, window });
+    let layers = layer.prop_map(|(weights, cached, window)| {
+        let in_file = if cached == 1 { weights / 3 } else { weights };
+        Layer { weights, in_file, cached: cached / 2, window }
+    });
     let caches = prop::sample::select(vec![Cache::F32, Cache::F16, Cache::Q8_0]);
     let splits = prop::sample::select(vec![Split::None, Split::Layer, Split::Row]);
     let sizes = (0..100u64, 0..100u64, 0..30u64, 0..30u64);

@@ -9,7 +9,7 @@ use crate::graph::{Effect, Graph, Join, Node, Work};
 use crate::id::{NodeName, Place, StepId, Visit};
 use crate::state::{Items, Live, Phase, Running, Scope, State, Status};
 
-pub use leave::{NoWay, Way, leave, rescue, values};
+pub use leave::{NoWay, Way, certain, leave, rescue, values};
 
 /// What a task does next.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,7 +23,7 @@ pub mod id;
 pub mod state;
 
 pub use condition::Condition;
-pub use decide::{Next, NoWay, Way, decide, leave, rescue, values};
+pub use decide::{Next, NoWay, Way, certain, decide, leave, rescue, values};
 pub use event::{Event, Kind};
 pub use graph::Graph;
 pub use id::{

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use artel_engine::backend::{Backend as _, Entry, Slot};
 use artel_engine::{Lane, Token};
-use artel_llama::{Cache, Llama, gguf};
+use artel_llama::{Cache, Kind, Llama, gguf};
 use tempfile::TempDir;
 
 use super::own::CONTEXT;
@@ -32,11 +32,12 @@ pub(super) struct Speeds {
 impl Speeds {
     /// As [`Self::of_file`], with the weights that a daemon would compute with.
     pub(super) fn measure(model: &Path, threads: u32, cells: u32) -> Result<Self> {
-        if !gguf::anatomy(model)?.recast_pays {
+        let gpus = artel_llama::devices().iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu));
+        if gpus || !gguf::anatomy(model)?.recast_pays {
             return Self::of_file(model, threads, cells);
         }
         let dir = TempDir::new().context("failed to make a directory for the weights")?;
-        Self::of_file(&gguf::recast(model, dir.path(), &|_| ())?, threads, cells)
+        Self::of_file(&gguf::recast(model, dir.path(), u64::MAX, &|_| ())?, threads, cells)
     }
 
     /// Loads the model and measures, with so many cells of each sequence halfway through. Blocks for some fifteen seconds.

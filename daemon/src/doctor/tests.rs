@@ -86,7 +86,7 @@ fn well() -> Findings {
 fn placed(models: &[(&str, u64)], free: u64) -> Plan {
     let need = |(name, weights): &(&str, u64)| Need {
         model: (*name).to_owned(),
-        layers: vec![Layer { weights: *weights, cached: 0, window: None }],
+        layers: vec![Layer { weights: *weights, in_file: *weights, cached: 0, window: None }],
         input: 0,
         output: 0,
         tied: 0,

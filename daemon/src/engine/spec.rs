@@ -1,5 +1,6 @@
 //! What an engine is to load, and how: as the daemon writes it and the engine's process reads it.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use artel_llama::{CacheType, Llama, Split, gguf};
 use artel_process::Memory;
 use artel_roles::{Cache, Model, Speculation, Use};
 use serde::{Deserialize, Serialize};
+
+use crate::disk;
 
 /// What to load, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,10 +137,12 @@ impl Spec {
         let found = memory.clone();
         let load = move || {
             rpc.iter().try_for_each(|address| artel_llama::add_rpc(address))?;
-            if let Some(dir) = recast {
-                cast(&mut model, &dir, &*progress)?;
-            }
-            let model = Llama::load_telling(model, &*progress).map_err(|e| e.to_string())?;
+            let written = match recast {
+                Some(dir) => cast(&mut model, &dir, &*progress)?,
+                None => 0.0,
+            };
+            let rest = |share: f32| progress(written + share * (1.0 - written));
+            let model = Llama::load_telling(model, &rest).map_err(|e| e.to_string())?;
             *found.lock().expect("nothing panics while it holds it") = model.memory().to_vec();
             Ok(model)
         };
@@ -184,13 +189,20 @@ impl Spec {
     }
 }
 
-/// Has a model's recast file loaded in place of its own; of one that cannot be written, its own.
-fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) -> Result<(), String> {
+/// Has a model's recast file loaded in place of its own; of one that cannot be written, its own. Gives the share of the work
+/// that this was.
+fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) -> Result<f32, String> {
     if let Some(sha256) = &model.sha256 {
         gguf::verify_hash(&model.path, sha256).map_err(|e| e.to_string())?;
     }
-    // The other half is loading it.
-    match gguf::recast(&model.path, dir, &|share| progress(share / 2.0)) {
+    let done = Cell::new(0.0);
+    let writing = |share: f32| {
+        // The other half is loading it.
+        done.set(share / 2.0);
+        progress(done.get());
+    };
+    let room = disk::free(dir).map_or(u64::MAX, |free| free.saturating_sub(disk::SPARE));
+    match gguf::recast(&model.path, dir, room, &writing) {
         Ok(path) => {
             tracing::info!(path = %path.display(), "the model's quantized matrices are computed with as BF16");
             (model.path, model.sha256) = (path, None);
@@ -200,5 +212,5 @@ fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) ->
         }
         Err(error) => return Err(error.to_string()),
     }
-    Ok(())
+    Ok(done.get())
 }

@@ -25,8 +25,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const TELL: Duration = Duration::from_secs(10);
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 18;
-/// Bytes that the disk should have left afterwards, for the journal and everybody else.
-const SPARE: u64 = 64 << 20;
 
 /// A file to fetch.
 pub(super) struct Fetch {
@@ -120,7 +118,7 @@ impl Fetch {
     /// Bytes that the file may have: what the hub said, or what the disk has room for.
     fn room(&self, part: &Part, size: Option<u64>) -> Result<u64, Fault> {
         let free = disk::free(&self.path).unwrap_or(u64::MAX);
-        let most = part.len().saturating_add(free.saturating_sub(SPARE));
+        let most = part.len().saturating_add(free.saturating_sub(disk::SPARE));
         let size = size.unwrap_or(most);
         if size <= most {
             return Ok(size);

@@ -92,9 +92,12 @@ impl LlamaLoader {
         let on_cpu = Spec { devices: Some(vec!["CPU".to_owned()]), ..spec.clone() };
         let elsewhere = Spec { devices: Some(vec!["GPU".to_owned()]), ..spec };
         let measured = [on_cpu, elsewhere].iter().filter_map(|spec| self.measured.get(&Self::shape(spec))).max();
+        // Adapters have as much for each layer as for any other.
+        let adapters = demand.adapters.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
         let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
         let layer = |layer: gguf::Layer| Layer {
-            weights: if recasts { layer.recast } else { layer.weights },
+            weights: adapters.saturating_add(if recasts { layer.recast } else { layer.weights }),
+            in_file: adapters.saturating_add(layer.weights),
             cached: layer.keys.saturating_add(layer.values),
             window: None,
         };
@@ -132,8 +135,11 @@ impl LlamaLoader {
     }
 
     /// Whether the weights of a model are recast: if it is up to us, where none but processors may compute, and where that is
-    /// fast. Of devices on other machines nobody knows what they are; they count as processors.
+    /// fast.
     async fn recasts(&self, model: &Model, anatomy: &gguf::Anatomy) -> bool {
+        if anatomy.layers.iter().all(|layer| layer.recast == layer.weights) {
+            return false;
+        }
         match model.weights {
             Weights::File => false,
             Weights::Bf16 => true,
@@ -142,15 +148,17 @@ impl LlamaLoader {
                 let devices = self.hardware.devices(&Bytes::new()).await;
                 !devices.iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu))
             }
-            Weights::Auto => model.pins.devices.iter().all(|name| name == "CPU" || name.starts_with("RPC[")),
+            Weights::Auto => model.pins.devices.iter().all(|name| counts_as_processor(name)),
         }
     }
 
     async fn spec(&self, model: &Model, path: PathBuf, place: &Place) -> Result<Spec, String> {
-        let recasts = self.recasts(model, &anatomy(path.clone()).await?).await;
+        let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
+        // Perhaps a GPU that was planned with is not seen just now.
+        let sure = model.weights == Weights::Bf16 || devices.iter().all(|name| counts_as_processor(name));
+        let recasts = sure && self.recasts(model, &anatomy(path.clone()).await?).await;
         let mut spec = Spec::of(model, path, &self.common);
         spec.recast = recasts.then(|| self.common.recast.clone());
-        let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
         for server in devices.iter().filter_map(|device| self.hardware.server_of(device)) {
             if !spec.rpc.contains(server) {
                 spec.rpc.push(server.clone());
@@ -244,6 +252,11 @@ impl Loader for LlamaLoader {
     async fn devices(&self, taken: &Bytes) -> Vec<Device> {
         self.hardware.devices(taken).await
     }
+}
+
+/// Of devices on other machines nobody knows what they are.
+fn counts_as_processor(device: &str) -> bool {
+    device == "CPU" || device.starts_with("RPC[")
 }
 
 /// What the header of a model's file says of the memory that it takes.

@@ -7,7 +7,7 @@ use artel_roles::template::Context;
 use artel_roles::{Model, Role, Template};
 use artel_task::event::{Class, Code, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{Node, RoleRef, Router, Work};
-use artel_task::{NodeName, RoleName, StepId, Visit};
+use artel_task::{NodeName, RoleName, StepId, Visit, certain};
 use ractor::{ActorRef, call_t};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -75,9 +75,8 @@ impl Run {
 
     /// Who will read the text that a visit gives, whatever it is, as soon as it is there, and on the same model.
     fn readers(&self, visit: &Visit, node: &Node, role: &Role, model: &Arc<Model>) -> Vec<Reader> {
-        let depends = node.next.iter().any(|edge| edge.when.is_some());
         let alone = visit.item.is_none() && node.write.is_none() && role.output.is_none();
-        let Some(graph) = self.on.graph.inner(&visit.within).filter(|_| alone && !depends) else { return Vec::new() };
+        let Some(graph) = self.on.graph.inner(&visit.within).filter(|_| alone) else { return Vec::new() };
         let reader = |name: &NodeName| {
             let node = graph.node(name).filter(|node| node.join.is_none() && node.each.is_none())?;
             let there = Visit { node: name.clone(), ..visit.clone() };
@@ -91,7 +90,8 @@ impl Run {
                 role,
             })
         };
-        node.next.iter().filter_map(|edge| reader(edge.to.as_ref()?)).take(READERS).collect()
+        let edges = certain(&self.on.graph, &self.task, visit);
+        edges.into_iter().filter_map(|edge| reader(edge.to.as_ref()?)).take(READERS).collect()
     }
 
     fn work(
@@ -106,8 +106,9 @@ impl Run {
         let Some(model) = self.on.catalog.model_of(&role) else {
             return report.send(Err(failure(Code::Internal, format!("role `{}` has no model", role.name))));
         };
-        let readers = self.readers(&step.visit, node, &role, &model);
         let batch = role.class == Class::Batch || self.task.accepted.class == Class::Batch;
+        // Nobody waits for what it would save, and others may wait for what it takes.
+        let readers = if batch { Vec::new() } else { self.readers(&step.visit, node, &role, &model) };
         let job = expert::Job {
             message: self.message_of(&step.visit),
             context: self.context(&step),

@@ -190,7 +190,9 @@ impl<B: Backend> Worker<B> {
             }
             sequence.advance(tokens);
             let opens = plan.prompt && sequence.is_at_opening();
-            *self.served.entry(sequence.job.flow.clone()).or_default() += u64::from(tokens);
+            if sequence.job.class.is_asked_for() {
+                *self.served.entry(sequence.job.flow.clone()).or_default() += u64::from(tokens);
+            }
             if opens {
                 self.keep(at);
             }
@@ -288,14 +290,14 @@ impl<B: Backend> Worker<B> {
     fn end(&mut self, at: (Lane, Slot), reason: Reason) {
         let cells = self.seats.get(at).map(|sequence| sequence.cells()).unwrap_or_default();
         if let Some(sequence) = self.leave(at, cells) {
-            self.counters.finished.fetch_add(1, Relaxed);
+            self.counters.finished.fetch_add(u64::from(sequence.job.class.is_asked_for()), Relaxed);
             sequence.finish(reason);
         }
     }
 
     fn fail(&mut self, at: (Lane, Slot), error: Error) {
         if let Some(sequence) = self.leave(at, Vec::new()) {
-            self.counters.failed.fetch_add(1, Relaxed);
+            self.counters.failed.fetch_add(u64::from(sequence.job.class.is_asked_for()), Relaxed);
             sequence.fail(error);
         }
     }

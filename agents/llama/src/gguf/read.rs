@@ -257,9 +257,10 @@ impl Weights {
                 let layers = self.layers.len().max(layer + 1);
                 self.layers.resize(layers, 0);
                 self.recast.resize(layers, 0);
-                let recast = Recast::of(tensor).map_or(bytes, |recast| recast.bytes);
-                self.recast[layer] = self.recast[layer].checked_add(recast)?;
-                self.slow = self.slow.checked_add(if kinds::is_slow(tensor.kind) { bytes } else { 0 })?;
+                let recast = Recast::of(tensor).map(|recast| recast.bytes);
+                self.recast[layer] = self.recast[layer].checked_add(recast.unwrap_or(bytes))?;
+                let gains = recast.is_some() && kinds::is_slow(tensor.kind);
+                self.slow = self.slow.checked_add(if gains { bytes } else { 0 })?;
                 &mut self.layers[layer]
             }
             None if INPUT.iter().any(|prefix| name.starts_with(prefix)) => &mut self.input,

@@ -5,10 +5,10 @@
 //! slower. The weights take 3.2 times the memory. What is lost by it is less than what llama.cpp loses on Q4_1, for whose
 //! products it makes 8 bits of every number that is multiplied.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::read::Tensor;
@@ -24,8 +24,12 @@ const MOST: u64 = 512 << 20;
 const PIECE: u64 = 4096;
 /// A file that nobody has loaded for so long goes.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
-/// What a file is called while it is written.
-const PART: &str = "part";
+/// How the name of a recast file ends.
+const ENDING: &str = ".bf16.gguf";
+/// How the name of a file ends while it is written, after whose it is.
+const PART: &str = ".part";
+/// What was not written to its end, and was not touched for so long, nobody is writing any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// What becomes of a tensor.
 pub(super) struct Recast {
@@ -48,20 +52,23 @@ pub(super) fn pays(weights: &Weights) -> bool {
     number::has_bf16() && weights.slow > sum(&weights.layers) / 2 && sum(&weights.recast) <= MOST
 }
 
-/// The recast file of a model in `dir`, which is made if it is not there; `progress` takes the share that is written, from 0
-/// to 1. Blocks for as long as that takes.
+/// The recast file of a model in `dir`, which is made if it is not there and takes at most `room` bytes; `progress` takes the
+/// share that is written, from 0 to 1, and is not called if nothing is. Blocks for as long as that takes.
 ///
 /// # Errors
-/// If the model cannot be read, or the file cannot be written; then there is none.
-pub fn recast(from: &Path, dir: &Path, progress: &dyn Fn(f32)) -> Result<PathBuf, Error> {
+/// If the model cannot be read, or the file cannot be written or would be larger; then there is none.
+pub fn recast(from: &Path, dir: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<PathBuf, Error> {
+    /// Several threads may want the same file.
+    static PARTS: AtomicU64 = AtomicU64::new(0);
     let to = dir.join(name(from)?);
     if inspect(&to).is_err() {
         let write = |source| Error::Write { path: to.clone(), source };
         fs::create_dir_all(dir).map_err(write)?;
-        let part = to.with_extension(format!("{}.{PART}", std::process::id()));
-        let written = convert(from, &part, progress).and_then(|()| fs::rename(&part, &to).map_err(write));
+        let one = PARTS.fetch_add(1, Ordering::Relaxed);
+        let part = PathBuf::from(format!("{}.{}-{one}{PART}", to.display(), std::process::id()));
+        let written = convert(from, &part, room, progress).and_then(|()| fs::rename(&part, &to).map_err(write));
         if let Err(error) = written {
-            // What cannot be removed goes at the next start.
+            // What cannot be removed is swept up later.
             let _ = fs::remove_file(&part);
             return Err(error);
         }
@@ -71,14 +78,21 @@ pub fn recast(from: &Path, dir: &Path, progress: &dyn Fn(f32)) -> Result<PathBuf
     Ok(to)
 }
 
-/// Removes from `dir` what nobody has loaded for thirty days, and what was not written to its end. Nobody may be writing there.
+/// Removes from `dir` the recast files that nobody has loaded for thirty days, and those that were not written to their end.
 pub fn sweep(dir: &Path) {
-    let old = |path: &Path| {
+    let goes = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let most = match name.split_once(ENDING) {
+            Some((_, "")) => UNUSED,
+            Some((_, rest)) if rest.ends_with(PART) => ABANDONED,
+            // Not ours.
+            _ => return false,
+        };
         let modified = fs::metadata(path).and_then(|file| file.modified()).ok();
-        modified.and_then(|at| at.elapsed().ok()).is_some_and(|unused| unused > UNUSED)
+        modified.and_then(|at| at.elapsed().ok()).is_some_and(|unused| unused > most)
     };
     let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    for path in files.filter(|path| path.extension() == Some(OsStr::new(PART)) || old(path)) {
+    for path in files.filter(|path| goes(path)) {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "a model's recast file cannot be removed");
         }
@@ -92,14 +106,20 @@ fn name(from: &Path) -> Result<String, Error> {
     let digits: String = sample(from)?[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let stem = from.file_stem().unwrap_or_default().to_string_lossy();
     let stem = &stem[..stem.floor_char_boundary(100)];
-    Ok(format!("{stem}-{digits}{:x}.bf16.gguf", modified.as_nanos()))
+    Ok(format!("{stem}-{digits}{:x}{ENDING}", modified.as_nanos()))
 }
 
-fn convert(from: &Path, to: &Path, progress: &dyn Fn(f32)) -> Result<(), Error> {
+fn convert(from: &Path, to: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<(), Error> {
     let read = |source| Error::Read { path: from.to_owned(), source };
     let write = |source| Error::Write { path: to.to_owned(), source };
     let mut tensors = Vec::new();
     let header = open_telling(from, &mut |tensor| tensors.push(tensor))?;
+    let lengths = tensors.iter().map(|tensor| Recast::of(tensor).map_or(tensor.length, |recast| recast.bytes));
+    let needed = lengths.fold(header.data, u64::saturating_add);
+    if needed > room {
+        let what = format!("it takes {needed} bytes and the disk has room for {room}");
+        return Err(write(io::Error::new(io::ErrorKind::StorageFull, what)));
+    }
     let mut source = BufReader::new(File::open(from).map_err(read)?);
     let file = File::options().write(true).create_new(true).open(to).map_err(write)?;
     let mut target = BufWriter::with_capacity(1 << 20, file);
@@ -206,7 +226,7 @@ mod tests {
         let path = dir.path().join("m.gguf");
         fs::write(&path, file()).unwrap();
         let kept = dir.path().join("weights");
-        let cast = recast(&path, &kept, &|_| ()).unwrap();
+        let cast = recast(&path, &kept, 1000, &|_| ()).unwrap();
         let (before, after) = (tensors(&path), tensors(&cast));
         assert_eq!((&before[0], &before[2]), (&after[0], &after[2]));
         assert_eq!((before[1].1, after[1].1), (3, BF16));
@@ -214,7 +234,7 @@ mod tests {
         let wanted = [vec![1.0; 32], vec![-1.0; 16], vec![12.0; 16]].concat();
         assert_eq!(numbers.collect::<Vec<_>>(), wanted);
         assert_eq!(fs::read_dir(&kept).unwrap().count(), 1, "nothing half written is left");
-        assert_eq!(recast(&path, &kept, &|_| panic!("it is there")).unwrap(), cast);
+        assert_eq!(recast(&path, &kept, 0, &|_| panic!("it is there")).unwrap(), cast);
     }
 
     #[test]
@@ -222,17 +242,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         fs::write(&path, file()).unwrap();
-        let cast = recast(&path, dir.path(), &|_| ()).unwrap();
+        let cast = recast(&path, dir.path(), 1000, &|_| ()).unwrap();
         let whole = fs::read(&cast).unwrap();
         fs::write(&cast, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(recast(&path, dir.path(), &|_| ()).unwrap(), cast);
+        assert_eq!(recast(&path, dir.path(), 1000, &|_| ()).unwrap(), cast);
         assert_eq!(fs::read(&cast).unwrap(), whole);
         let mut other = file();
         *other.last_mut().unwrap() += 1;
         fs::write(&path, other).unwrap();
-        assert_ne!(recast(&path, dir.path(), &|_| ()).unwrap(), cast);
+        assert_ne!(recast(&path, dir.path(), 1000, &|_| ()).unwrap(), cast);
         fs::write(&path, &file()[..200]).unwrap();
-        assert!(matches!(recast(&path, dir.path(), &|_| ()), Err(Error::Truncated { .. })));
+        assert!(matches!(recast(&path, dir.path(), 1000, &|_| ()), Err(Error::Truncated { .. })));
     }
 
     #[test]
@@ -240,19 +260,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         fs::write(&path, file()).unwrap();
-        assert!(matches!(recast(&path, &path.join("no"), &|_| ()), Err(Error::Write { .. })));
+        assert!(matches!(recast(&path, &path.join("no"), 1000, &|_| ()), Err(Error::Write { .. })));
+        let small = recast(&path, dir.path(), 300, &|_| panic!("nothing is written")).unwrap_err();
+        assert!(small.to_string().contains("the disk has room for 300"), "{small}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn what_nobody_uses_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let old = SystemTime::now() - UNUSED - Duration::from_secs(60);
-        for (name, modified) in [("used", SystemTime::now()), ("unused", old), ("half.1.part", SystemTime::now())] {
+        let ago = |time: Duration| SystemTime::now() - time - Duration::from_secs(60);
+        let files = [
+            ("used.bf16.gguf", ago(UNUSED / 2)),
+            ("unused.bf16.gguf", ago(UNUSED)),
+            ("coming.bf16.gguf.1-0.part", ago(ABANDONED / 2)),
+            ("abandoned.bf16.gguf.1-0.part", ago(ABANDONED)),
+            ("an operator's.gguf", ago(UNUSED)),
+        ];
+        for (name, modified) in files {
             File::create(dir.path().join(name)).unwrap().set_modified(modified).unwrap();
         }
         sweep(dir.path());
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["used"]);
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: std::collections::BTreeSet<_> = names.collect();
+        assert_eq!(
+            left,
+            ["an operator's.gguf", "coming.bf16.gguf.1-0.part", "used.bf16.gguf"].map(str::to_owned).into()
+        );
         sweep(&dir.path().join("nowhere"));
     }
 }

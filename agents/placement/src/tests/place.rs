@@ -160,6 +160,7 @@ proptest! {
             let mut undone = remedy.need.clone();
             for change in &remedy.changes {
                 match change {
+                    Change::Weights => undone.layers.clone_from(&need.layers),
                     Change::Cache { from, .. } => undone.cache = *from,
                     Change::Sequences { from, .. } => undone.sequences = *from,
                     Change::Context { from, .. } => undone.tokens = *from,
@@ -177,7 +178,7 @@ proptest! {
     #[test]
     fn as_many_sequences_and_tokens_are_offered_as_fit(sequences in 2..60u32, pieces in 2..60u32, free in 0..40_000_000u64) {
         // A sequence takes 10 layers x 100 numbers x 2 bytes for each token; all else is 3 million bytes.
-        let layer = Layer { weights: 100_000, cached: 100, window: None };
+        let layer = Layer { weights: 100_000, in_file: 100_000, cached: 100, window: None };
         let tokens = pieces * 256;
         let need = Need { layers: vec![layer; 10], sequences, tokens, compute: 2_000_000, ..pinned(model("m", 0), &["G"]) };
         let devices = [device("G", Kind::Gpu, free), device("CPU", Kind::Cpu, GB)];

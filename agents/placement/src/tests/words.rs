@@ -33,6 +33,8 @@ fn places_say_why() {
 #[test]
 fn refusals_say_what_is_missing_where_and_what_helps() {
     let wide = Need { sequences: 12, ..model("m", 3 * GB) };
+    let mut recast = pinned(model("m", 8 * GB), &["CUDA0"]);
+    recast.layers.iter_mut().for_each(|layer| layer.in_file /= 3);
     let all = [
         told(&pinned(wide.clone(), &["CUDA0"]), &machine()),
         told(&pinned(Need { tokens: 40_960, sequences: 1, ..wide.clone() }, &["CUDA1"]), &machine()),
@@ -44,6 +46,7 @@ fn refusals_say_what_is_missing_where_and_what_helps() {
         told(&pinned(model("m", GB), &["CUDA0", "CPU"]), &machine()),
         told(&Need { shares: Some(vec![1.0]), ..pinned(model("m", GB), &["CUDA0", "CUDA1"]) }, &machine()),
         told(&model("m", GB), &[]),
+        told(&recast, &machine()),
     ];
     insta::assert_snapshot!(all.concat());
 }

@@ -131,8 +131,18 @@ pub fn rescue(graph: &Graph, state: &State, visit: &Visit) -> Vec<Taken> {
     if visit.item.is_some() { Vec::new() } else { way().into_iter().collect() }
 }
 
+/// The edges that a visit's output takes, whatever it is; none if that depends on it.
+pub fn certain<'g>(graph: &'g Graph, state: &State, visit: &Visit) -> Vec<&'g Edge> {
+    let edges = || {
+        let (scope, graph) = (state.scope(&visit.within)?, graph.inner(&visit.within)?);
+        let open = open(scope, &visit.node, graph.node(&visit.node)?);
+        open.map(|(_, edge)| edge.when.is_none().then_some(edge)).collect::<Option<Vec<_>>>()
+    };
+    if visit.item.is_some() { Vec::new() } else { edges().unwrap_or_default() }
+}
+
 /// The edges of `next` that are not used up, with their places.
-fn open<'a>(scope: &'a Scope, name: &'a NodeName, node: &'a Node) -> impl Iterator<Item = (usize, &'a Edge)> {
+fn open<'g>(scope: &Scope, name: &NodeName, node: &'g Node) -> impl Iterator<Item = (usize, &'g Edge)> {
     node.next.iter().enumerate().filter(|(at, edge)| is_open(scope, name, *at, edge))
 }
 

@@ -231,6 +231,22 @@ fn a_critic_sends_back_as_often_as_the_edge_allows() {
     assert!(matches!(&run.state.phase, Phase::Completed(output) if output.text == "answer#3"));
 }
 
+#[test]
+fn the_way_is_certain_where_no_condition_is_left() {
+    let mut run = Run::of(mentor());
+    let mut ways = Vec::new();
+    for text in ["first", "revise", "second", "revise", "third", "revise"] {
+        let step = run.advance().remove(0);
+        let edges = certain(&run.graph, &run.state, &step.visit);
+        let names = edges.iter().map(|edge| edge.to.as_ref().map_or("done", NodeName::as_str));
+        ways.push(format!("{} -> {}", step.visit, names.collect::<Vec<_>>().join(" ")));
+        run.finish(&step, text);
+    }
+    let wanted =
+        ["answer -> check", "check -> ", "answer#2 -> check", "check#2 -> ", "answer#3 -> check", "check#3 -> done"];
+    assert_eq!(ways, wanted);
+}
+
 fn council(join: Join, branches: [Vec<Edge>; 3]) -> Graph {
     let [a, b, c] = branches;
     let nodes = [
