@@ -9,6 +9,7 @@ use artel_proto::v1::event::Kind;
 use artel_tests::{Daemon, End, Lender, ask, crew, daemon, models};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tonic_types::StatusExt as _;
 
 async fn engines(daemon: &Daemon) -> BTreeMap<String, v1::Engine> {
     let answer = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap();
@@ -63,6 +64,13 @@ async fn an_engine_that_is_killed_while_eight_tasks_stream_costs_no_task() {
     assert_eq!((after["minilm"].restarts, after["talk"].restarts), (0, 1));
     assert_ne!(after["talk"].process_id, victim.process_id);
     assert!(after["talk"].problem.contains("SIGKILL"), "{}", after["talk"].problem);
+    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let of_talk = placement.moves.iter().filter(|moved| moved.model == "talk");
+    let told: Vec<(bool, &str)> = of_talk.map(|moved| (moved.loaded, moved.reason.as_str())).collect();
+    assert_eq!(told.iter().map(|(loaded, _)| *loaded).collect::<Vec<_>>(), [true, false, true], "{told:?}");
+    assert!(told[1].1.contains("ended by itself") && told[1].1.contains("SIGKILL"), "{told:?}");
+    let computed = after["talk"].totals.as_ref().and_then(|totals| totals.busy.as_ref());
+    assert!(computed.is_some_and(|time| time.seconds > 0 || time.nanos > 0), "{:?}", after["talk"].totals);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,6 +123,8 @@ async fn a_model_that_aborts_is_given_up_with_the_cause_and_the_rest_serves_on()
     let poison = engines(&daemon).await["poison"].clone();
     assert!(poison.problem.contains("SIGABRT") && poison.problem.contains("GGML_ASSERT"), "{poison:?}");
     assert_eq!(poison.restarts, 5);
+    let (_, out, _) = daemon.cli(["engines"]).run().await;
+    assert!(out.contains("given up: `artel load poison` tries again"), "{out}");
     let End::Failed(code, message) = daemon.run(ask("Hello").of_role("taster")).await.end().await else {
         panic!("it was given up");
     };
@@ -281,6 +291,9 @@ async fn a_model_that_fits_nowhere_says_what_would_help() {
     for part in ["big does not fit", "CPU", "missing", "sequences:"] {
         assert!(message.contains(part), "{part} in {message}");
     }
+    let refused = daemon.fleet().load(v1::LoadRequest { model: "big".to_owned() }).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "NO_ROOM");
     let (code, out, error) = daemon.cli(["plan", "big"]).run().await;
     assert!(code == 0 && out.contains("NO PLACE") && out.contains("try"), "{code} {out} {error}");
 }

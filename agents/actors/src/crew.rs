@@ -156,6 +156,9 @@ pub enum Error {
     /// The router could not decide, or the model could not be loaded.
     #[error("{}", .0.message)]
     Failed(Failure),
+    /// The model would not fit even if nothing else were loaded: what it needs where, and what would help.
+    #[error("{0}")]
+    NoRoom(String),
     /// The catalog is another than the caller believed.
     #[error("the catalog is at version {}, not {expected}", .found.as_str())]
     CatalogChanged {

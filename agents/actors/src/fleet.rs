@@ -9,9 +9,10 @@ use artel_roles::Model;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::Loader;
 use crate::ahead::Ahead;
 use crate::demand::Demand;
-use crate::{Loader, keeper};
+use crate::keeper::{self, Hopeless};
 
 /// Loads and unloads that are remembered: a day of a busy machine.
 const MOVES: usize = 256;
@@ -28,6 +29,8 @@ pub(crate) enum Message {
     Status(Id, ActorRef<keeper::Message>, Box<Status>),
     /// A keeper has ended, its engine with it.
     Gone(Id, ActorId),
+    /// An engine is not there any more, or could not be loaded, for this reason. Nobody made it leave for somebody else.
+    Left(Id, String),
     /// What a model takes if this is asked of it.
     Need { id: Id, demand: Demand, need: Box<Result<Need, String>> },
     /// What there is now.
@@ -143,6 +146,7 @@ impl Actor for Fleet {
         match message {
             Message::Status(id, keeper, status) => state.status(&me, &id, keeper, *status),
             Message::Gone(id, keeper) => state.gone(&me, &id, keeper),
+            Message::Left(id, reason) => state.note(&id, false, &reason),
             Message::Need { id, demand, need } => state.need(&me, &id, demand, *need),
             Message::Devices(devices) => state.decide(&me, &devices),
             Message::Late => state.look(&me),
@@ -243,7 +247,7 @@ impl State {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.reckoning = None;
         match need {
-            Err(reason) => entry.place(Err(reason)),
+            Err(reason) => entry.place(Err(Hopeless::Broken(reason))),
             Ok(need) => entry.need = Some((demand, need)),
         }
         self.look(me);
@@ -261,7 +265,9 @@ impl State {
         let refused: Vec<(Id, Refusal)> = self.refused(devices, &loaded);
         for (id, refusal) in refused {
             if let Some(entry) = self.entries.get_mut(&id) {
-                entry.place(Err(words(&refusal)));
+                // A device that is not there is no lack of room.
+                let hopeless = if refusal.shortage().is_some() { Hopeless::NoRoom } else { Hopeless::Broken };
+                entry.place(Err(hopeless(words(&refusal))));
             }
         }
         let queues: Vec<Queue<'_>> = self.entries.values().filter_map(Entry::queue).collect();
@@ -321,7 +327,7 @@ impl State {
     }
 
     fn note(&mut self, model: &str, loaded: bool, reason: &str) {
-        tracing::info!(model, reason, "{}", if loaded { "loads" } else { "unloads" });
+        tracing::info!(model, reason, "{}", if loaded { "loads" } else { "goes" });
         if self.moves.len() == MOVES {
             self.moves.pop_front();
         }
@@ -389,7 +395,7 @@ impl Entry {
 
     /// Has the keeper load its model, or tell those who wait that there is no hope. Until it says more, the model counts as
     /// there.
-    fn place(&mut self, place: Result<Place, String>) {
+    fn place(&mut self, place: Result<Place, Hopeless>) {
         self.told += 1;
         self.status.standing = Standing::Moving;
         self.status.bytes = place.as_ref().map(Place::bytes).unwrap_or_default();

@@ -19,7 +19,7 @@ use crate::fleet::{self, Id, Standing, Status};
 use crate::{Loader, Progress};
 
 pub use report::{EngineReport, EngineState};
-pub(crate) use uses::{Lease, unwrap};
+pub(crate) use uses::{Hopeless, Lease, unwrap};
 
 /// The first pause after a failed load; it doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -49,16 +49,16 @@ pub(crate) struct Arguments {
 /// What a keeper is asked and told.
 pub(crate) enum Message {
     /// Answers with the engine, once it is loaded.
-    Engine(RpcReplyPort<Result<Lease, String>>),
+    Engine(RpcReplyPort<Result<Lease, Hopeless>>),
     /// As `Engine`, from somebody who knows that it failed before: it is tried at once.
-    Insist(RpcReplyPort<Result<Lease, String>>),
+    Insist(RpcReplyPort<Result<Lease, Hopeless>>),
     /// A lease is over.
     Released,
     /// Computes these openings ahead of time, whenever the engine has been loaded, and keeps no adapters but these. The catalog
     /// may have changed.
     Prime(Asked),
     /// Load it there; or why it has no place.
-    Place(Result<Box<Place>, String>),
+    Place(Result<Box<Place>, Hopeless>),
     /// Somebody else needs the room: take no new steps, or take some again.
     Drain(bool),
     /// Somebody else needs the room: go as soon as nobody uses it.
@@ -86,7 +86,7 @@ pub(crate) struct State {
     engine: Engine,
     generation: u64,
     /// Those who wait for it, and since when.
-    waiting: VecDeque<(RpcReplyPort<Result<Lease, String>>, Instant)>,
+    waiting: VecDeque<(RpcReplyPort<Result<Lease, Hopeless>>, Instant)>,
     uses: u32,
     draining: bool,
     last_use: Instant,
@@ -99,7 +99,7 @@ pub(crate) struct State {
     serves: Option<bool>,
     failures: u32,
     restarts: u32,
-    /// How it ended last or why it could not be loaded.
+    /// How it ended last.
     problem: Option<String>,
     asked: Asked,
     /// The openings that are computed now; another list, or another engine, ends it.
@@ -118,7 +118,7 @@ enum Engine {
     Leaving,
     /// It ended by itself or could not be loaded.
     Broken {
-        reason: String,
+        reason: Hopeless,
         /// When it may be loaded again; none: it was given up.
         until: Option<Instant>,
     },
@@ -181,7 +181,13 @@ impl Actor for Keeper {
                 state.draining = true;
                 state.leave_if_idle(&me);
             }
-            Message::Unload(reply) => answer(reply, state.unload(&me)),
+            Message::Unload(reply) => {
+                let handle = state.unload(&me);
+                if handle.is_some() {
+                    state.say_left("somebody asked for that");
+                }
+                answer(reply, handle);
+            }
             Message::Report(reply) => state.report(reply),
             Message::Fleet(fleet) => {
                 state.fleet = fleet;
@@ -204,11 +210,12 @@ impl Actor for Keeper {
 }
 
 impl State {
-    fn engine(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<Lease, String>>) {
+    fn engine(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<Lease, Hopeless>>) {
         match &self.engine {
             Engine::Broken { reason, until: None } => {
+                let reason = reason.reason();
                 let reason = format!("{reason}; given up after {MAX_FAILURES} failures: `artel load` tries again");
-                return answer(reply, Err(reason));
+                return answer(reply, Err(Hopeless::Broken(reason)));
             }
             Engine::Broken { reason, until: Some(until) } if Instant::now() < *until => {
                 return answer(reply, Err(reason.clone()));
@@ -234,6 +241,7 @@ impl State {
         {
             while let Some((reply, _)) = self.waiting.pop_front() {
                 self.uses += 1;
+                self.used = Some(SystemTime::now());
                 // Whoever stopped waiting drops the lease, which is counted then.
                 let _ = reply.send(Ok(Lease::new(handle.clone(), me)));
             }
@@ -250,7 +258,7 @@ impl State {
         self.tell_news(me);
     }
 
-    fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, String>) {
+    fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, Hopeless>) {
         self.told += 1;
         match place {
             Err(reason) => self.refused(me, &reason),
@@ -284,7 +292,7 @@ impl State {
     fn loaded(&mut self, me: &ActorRef<Message>, result: Result<Handle, String>) {
         let handle = match result {
             Ok(handle) => handle,
-            Err(reason) => return self.failed(me, &reason),
+            Err(reason) => return self.failed(me, reason),
         };
         self.load_cost = self.last_use.elapsed();
         tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_cost, "ready");
@@ -306,36 +314,46 @@ impl State {
     }
 
     /// It could not be loaded: those who wait are told, and after a pause it is tried again.
-    fn failed(&mut self, me: &ActorRef<Message>, reason: &str) {
-        tracing::error!(model = %self.model.name, reason, "cannot be loaded");
-        self.broken(reason.to_owned());
-        self.disappoint(me, reason);
+    fn failed(&mut self, me: &ActorRef<Message>, reason: String) {
+        tracing::error!(model = %self.id, reason, "cannot be loaded");
+        self.say_left(&format!("it could not be loaded: {reason}"));
+        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        let reason = Hopeless::Broken(reason);
+        self.broken(reason.clone(), pause);
+        self.disappoint(me, &reason);
     }
 
     /// There is no place for it: those who wait are told. That is no failure of its own, and room or a device may come back
     /// at any time.
-    fn refused(&mut self, me: &ActorRef<Message>, reason: &str) {
-        tracing::error!(model = %self.model.name, reason, "has no place");
+    fn refused(&mut self, me: &ActorRef<Message>, reason: &Hopeless) {
+        tracing::error!(model = %self.id, reason = reason.reason(), "has no place");
         self.gone();
-        self.problem = Some(reason.to_owned());
-        self.engine = Engine::Broken { reason: reason.to_owned(), until: Some(Instant::now() + FIRST_PAUSE) };
+        self.engine = Engine::Broken { reason: reason.clone(), until: Some(Instant::now() + FIRST_PAUSE) };
         self.disappoint(me, reason);
     }
 
-    fn disappoint(&mut self, me: &ActorRef<Message>, reason: &str) {
+    fn disappoint(&mut self, me: &ActorRef<Message>, reason: &Hopeless) {
         for (reply, _) in self.waiting.drain(..) {
-            answer(reply, Err(reason.to_owned()));
+            answer(reply, Err(reason.clone()));
         }
         self.tell(me);
     }
 
-    fn broken(&mut self, reason: String) {
-        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
-        self.failures += 1;
-        self.problem = Some(reason.clone());
+    /// It has failed once more: it may be loaded again after a pause, or is given up.
+    fn broken(&mut self, reason: Hopeless, pause: Duration) {
         self.gone();
         let until = (self.failures < MAX_FAILURES).then(|| Instant::now() + pause);
+        if until.is_none() {
+            tracing::error!(model = %self.id, failures = self.failures, "given up: `artel load` tries again");
+        }
         self.engine = Engine::Broken { reason, until };
+    }
+
+    /// Tells the fleet why the engine, which was loaded or being loaded, is not there any more.
+    fn say_left(&self, reason: &str) {
+        // A fleet that was replaced remembers nothing.
+        let _ = self.fleet.cast(fleet::Message::Left(self.id.clone(), reason.to_owned()));
     }
 
     /// Its memory is free.
@@ -353,14 +371,13 @@ impl State {
         match std::mem::replace(&mut self.engine, Engine::Empty) {
             Engine::Ready { since: (since, _), .. } => {
                 let sound = since.elapsed() >= SOUND;
-                tracing::warn!(model = %self.model.name, reason, sound, "the engine has ended by itself");
+                tracing::warn!(model = %self.id, reason, sound, "the engine has ended by itself");
+                self.say_left(&format!("it ended by itself: {reason}"));
                 self.failures = if sound { 1 } else { self.failures + 1 };
                 self.restarts += 1;
                 self.problem = Some(reason.clone());
-                self.gone();
                 // It is loaded again as soon as somebody needs it.
-                let until = (self.failures < MAX_FAILURES).then(Instant::now);
-                self.engine = Engine::Broken { reason, until };
+                self.broken(Hopeless::Broken(reason), Duration::ZERO);
             }
             Engine::Leaving => self.gone(),
             // It was unloaded, and is being loaded again already.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// What an engine has done so far and does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +31,8 @@ pub struct Stats {
     pub cancelled: u64,
     /// Sequences that failed.
     pub failed: u64,
+    /// Nanoseconds in which it computed.
+    pub computing: u64,
 }
 
 /// The same, as the engine's thread counts it.
@@ -49,9 +52,15 @@ pub(crate) struct Counters {
     pub(crate) finished: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) computing: AtomicU64,
 }
 
 impl Counters {
+    /// Counts a time in which it computed.
+    pub(crate) fn computed(&self, took: Duration) {
+        self.computing.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         Stats {
@@ -67,6 +76,7 @@ impl Counters {
             finished: get(&self.finished),
             cancelled: get(&self.cancelled),
             failed: get(&self.failed),
+            computing: get(&self.computing),
         }
     }
 }

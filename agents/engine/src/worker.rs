@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use crate::backend::{Backend, Forced, Lane, Limits, Slot, Text, Token};
 use crate::command::Command;
@@ -144,7 +145,10 @@ impl<B: Backend> Worker<B> {
             Command::Embed(texts, answer) => {
                 let embedded = {
                     let _turn = self.options.turn.as_ref().map(Turn::take);
-                    self.backend.embed(&texts)
+                    let began = Instant::now();
+                    let embedded = self.backend.embed(&texts);
+                    self.counters.computed(began.elapsed());
+                    embedded
                 };
                 self.counters.embeds.fetch_sub(1, Relaxed);
                 // Whoever asked may have stopped waiting.

@@ -42,7 +42,8 @@ mirrored!(
         accepted,
         finished,
         cancelled,
-        failed
+        failed,
+        computing
     }
 );
 mirrored!(

@@ -87,7 +87,7 @@ pub(super) async fn load(session: &mut Session, model: String) -> Result<Exit, E
     session.output.show(&answer.json(), |page| {
         page.put(format_args!("{}: {} on {}", engine.model, engine.state().word(), engine.devices.join(", "))).end();
         for model in &answer.unloaded {
-            page.put(format_args!("{model}: unloaded to make room")).end();
+            page.put(format_args!("{model}: unloaded meanwhile")).end();
         }
     })?;
     Ok(Exit::Done)

@@ -3,7 +3,7 @@
 mod engine;
 mod placement;
 
-use artel_actors::EngineReport;
+use artel_actors::{EngineReport, EngineState};
 use artel_placement::Bytes;
 use artel_proto::v1;
 use artel_proto::v1::fleet_server::Fleet;
@@ -37,7 +37,8 @@ impl Fleet for Served {
     ) -> Result<Response<v1::ListEnginesResponse>, Status> {
         let v1::ListEnginesRequest { page_size, page_token, model } = request.into_inner();
         let reports = self.reports().await?;
-        let wanted = |report: &EngineReport| model.is_empty() || report.model.name.as_str() == model;
+        let wanted =
+            |report: &EngineReport| model.is_empty() || report.id == model || report.model.name.as_str() == model;
         let all = reports.into_iter().filter(wanted).filter_map(engine::engine).collect();
         let filters = Filters::of(&("engines", &model));
         let (engines, next_page_token) = page::slice(all, page::size(page_size)?, &filters, &page_token, "")?;
@@ -73,12 +74,15 @@ impl Fleet for Served {
         let v1::UnloadRequest { model, interrupt } = request.into_inner();
         let reports = self.reports().await?;
         let report = reports.iter().find(|report| report.id == model);
-        let stats = report.and_then(|report| report.stats);
-        if let Some(stats) = stats.filter(|stats| !interrupt && stats.busy + stats.queued > 0) {
-            let message = format!("{} steps run on model `{model}`; `interrupt` ends them", stats.busy + stats.queued);
-            return Err(status(Code::FailedPrecondition, v1::ErrorReason::EngineBusy, message));
+        let busy = |message: String| Err(status(Code::FailedPrecondition, v1::ErrorReason::EngineBusy, message));
+        let there = report.filter(|report| report.stats.is_some());
+        if report.is_some_and(|report| matches!(report.state, EngineState::Loading(_)) && report.place.is_some()) {
+            return busy(format!("model `{model}` is being loaded; ask again when it is there"));
         }
-        let freed_bytes = report.filter(|_| stats.is_some()).map_or(0, |report| report.bytes.values().sum());
+        if let Some(report) = there.filter(|report| !interrupt && report.uses > 0) {
+            return busy(format!("steps run on model `{model}`: {}; `interrupt` ends them", report.uses));
+        }
+        let freed_bytes = there.map_or(0, |report| report.bytes.values().sum());
         self.crew.unload(&model, interrupt).await.map_err(|e| self.refuse(e))?;
         Ok(Response::new(v1::UnloadResponse { freed_bytes }))
     }

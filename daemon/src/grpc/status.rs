@@ -118,6 +118,7 @@ pub(super) fn of(error: Error, catalog: &artel_roles::Catalog) -> Status {
         }
         Error::Rests(_) => status(Code::FailedPrecondition, R::Journal, message),
         Error::TooManyTasks(_) => with(Code::ResourceExhausted, R::TooManyTasks, message, [], retry),
+        Error::NoRoom(_) => status(Code::ResourceExhausted, R::NoRoom, message),
         Error::ShuttingDown | Error::Ended => with(Code::Unavailable, R::ShuttingDown, message, [], retry),
         Error::Failed(failure) => match failure.code {
             FailureCode::ModelUnavailable | FailureCode::Timeout | FailureCode::Interrupted => {

@@ -7,7 +7,7 @@ use ractor::{ActorRef, call};
 
 use super::{Crew, Error, Message};
 use crate::fleet::{self, Move};
-use crate::keeper::{self, EngineReport};
+use crate::keeper::{self, EngineReport, Hopeless};
 
 impl Crew {
     /// Every model of the catalog with its engine, and those that running tasks or pinned roles have besides, by name.
@@ -31,11 +31,14 @@ impl Crew {
     /// Loads a model and returns when it serves.
     ///
     /// # Errors
-    /// [`Error::NoModel`], [`Error::Failed`].
+    /// [`Error::NoModel`], [`Error::NoRoom`], [`Error::Failed`].
     pub async fn load(&self, model: &str) -> Result<EngineReport, Error> {
         self.is_open()?;
         let keeper = self.keeper(&self.model(model)?).await?;
-        keeper::unwrap(call!(keeper, keeper::Message::Insist)).map_err(Error::Failed)?;
+        match call!(keeper, keeper::Message::Insist) {
+            Ok(Err(Hopeless::NoRoom(reason))) => return Err(Error::NoRoom(reason)),
+            answer => drop(keeper::unwrap(answer).map_err(Error::Failed)?),
+        }
         call!(keeper, keeper::Message::Report).map_err(|_| Error::Ended)
     }
 

@@ -29,18 +29,20 @@ pub struct EngineReport {
     pub place: Option<Place>,
     /// What it takes, by device.
     pub bytes: Bytes,
-    /// The adapters that it may have.
+    /// The adapters that its roles have.
     pub adapters: Vec<String>,
     /// Its process, if it has one of its own.
     pub process: Option<u32>,
     /// How often it ended by itself.
     pub restarts: u32,
-    /// How it ended last or why it could not be loaded.
+    /// How it ended last.
     pub problem: Option<String>,
     /// When it began to serve.
     pub since: Option<SystemTime>,
-    /// When a step last ended on it.
+    /// When it was last used.
     pub used: Option<SystemTime>,
+    /// Steps that use it now.
+    pub uses: u32,
     /// What loading it took last time.
     pub load_cost: Duration,
     /// Steps that wait for it to be loaded.
@@ -80,7 +82,7 @@ impl State {
             Engine::Leaving => (EngineState::Draining, None, None),
             Engine::Broken { reason, until } => {
                 let retry = until.map(|until| until.saturating_duration_since(Instant::now()));
-                (EngineState::Broken { reason: reason.clone(), retry }, None, None)
+                (EngineState::Broken { reason: reason.reason().to_owned(), retry }, None, None)
             }
         };
         let adapter = |(path, scale): &(std::path::PathBuf, f32)| {
@@ -100,6 +102,7 @@ impl State {
             problem: self.problem.clone(),
             since,
             used: self.used,
+            uses: self.uses,
             load_cost: self.load_cost,
             waiting: self.waiting.len() as u32,
         };

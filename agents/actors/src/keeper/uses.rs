@@ -16,6 +16,23 @@ pub(crate) struct Lease {
     _use: Use,
 }
 
+/// Why there is no engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hopeless {
+    /// It would not fit even if nothing else were loaded.
+    NoRoom(String),
+    /// Anything else.
+    Broken(String),
+}
+
+impl Hopeless {
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::NoRoom(reason) | Self::Broken(reason) => reason,
+        }
+    }
+}
+
 /// A use of an engine.
 #[derive(Debug)]
 pub(crate) struct Use(ActorRef<Message>);
@@ -42,10 +59,10 @@ impl Drop for Use {
 }
 
 /// The engine that a keeper answered with, or why there is none.
-pub(crate) fn unwrap<E: std::fmt::Display>(answer: Result<Result<Lease, String>, E>) -> Result<Lease, Failure> {
+pub(crate) fn unwrap<E: std::fmt::Display>(answer: Result<Result<Lease, Hopeless>, E>) -> Result<Lease, Failure> {
     match answer {
         Ok(Ok(lease)) => Ok(lease),
-        Ok(Err(reason)) => Err(failure(Code::ModelUnavailable, reason)),
+        Ok(Err(why)) => Err(failure(Code::ModelUnavailable, why.reason())),
         Err(e) => Err(failure(Code::ModelUnavailable, format!("the engine's keeper is gone: {e}"))),
     }
 }

@@ -120,6 +120,7 @@ impl<B: Backend> Worker<B> {
             let began = Instant::now();
             (self.backend.decode(lane, &entries), began.elapsed())
         };
+        self.counters.computed(took);
         match computed {
             Ok(()) => {
                 self.counters.steps.fetch_add(1, Relaxed);

@@ -58,7 +58,7 @@ pub(crate) fn engines(engines: &[Engine], page: &mut Page) {
         };
         let memory = engine.memory.map(|memory| memory.weights_bytes + memory.cache_bytes + memory.compute_bytes);
         table.row(vec![
-            (BOLD, engine.model.clone()),
+            (BOLD, engine.id.clone()),
             state,
             cell(engine.devices.join(", ")),
             cell(format!("{}/{}", engine.active_sequences, engine.sequences)),
@@ -87,8 +87,12 @@ fn notes(engine: &Engine) -> String {
     if !engine.problem.is_empty() {
         notes.push(engine.problem.clone());
     }
-    if let Some(time) = &engine.retry_time {
-        notes.push(format!("loaded again from {time} on, if it is needed"));
+    match &engine.retry_time {
+        Some(time) => notes.push(format!("loaded again from {time} on, if it is needed")),
+        None if engine.state() == EngineState::Failed => {
+            notes.push(format!("given up: `artel load {}` tries again", engine.id));
+        }
+        None => {}
     }
     notes.join("; ")
 }
@@ -123,7 +127,7 @@ pub(crate) fn placement(placement: &Placement, page: &mut Page) {
 }
 
 fn row(moved: &Move, table: &mut Table) {
-    let what = if moved.loaded { (GOOD, "loaded".to_owned()) } else { (WARN, "unloaded".to_owned()) };
+    let what = if moved.loaded { (GOOD, "loaded".to_owned()) } else { (WARN, "gone".to_owned()) };
     let time = moved.time.as_ref().map(ToString::to_string).unwrap_or_default();
     table.row(vec![(DIM, time), (BOLD, moved.model.clone()), what, cell(moved.reason.clone())]);
 }
@@ -184,6 +188,7 @@ mod tests {
         };
         let lost = Device { name: "RPC[127.0.0.1:9]".into(), problem: "it is gone".into(), ..Default::default() };
         let ready = Engine {
+            id: "smollm2@CPU".into(),
             model: "smollm2".into(),
             state: EngineState::Ready.into(),
             devices: vec!["CPU".into()],
@@ -195,7 +200,7 @@ mod tests {
             ..Default::default()
         };
         let problem = "the file is missing".into();
-        let broken = Engine { model: "big".into(), state: EngineState::Failed.into(), problem, ..Default::default() };
+        let broken = Engine { id: "big".into(), state: EngineState::Failed.into(), problem, ..Default::default() };
         let mut page = Page::new(false);
         devices(&[cpu, lost], &mut page);
         page.end();

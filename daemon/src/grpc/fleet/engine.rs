@@ -1,12 +1,12 @@
 //! An engine as clients see it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use artel_actors::{EngineReport, EngineState};
 use artel_placement::{Place, Split};
 use artel_proto::v1;
 
-use crate::grpc::value::moment;
+use crate::grpc::value::{duration, moment};
 
 /// None for a model that is not loaded.
 pub(super) fn engine(report: EngineReport) -> Option<v1::Engine> {
@@ -49,7 +49,7 @@ pub(super) fn engine(report: EngineReport) -> Option<v1::Engine> {
             computed_tokens: stats.prompt,
             shared_tokens: stats.shared,
             output_tokens: stats.output,
-            busy: None,
+            busy: Some(duration(Duration::from_nanos(stats.computing))),
         }),
     })
 }

@@ -28,12 +28,12 @@ impl Served {
         }
         let devices = self.loader.devices(&self.taken().await?).await;
         let plan = plan(&needs, &devices);
+        let serves = |name: &str| reports.iter().any(|report| report.id == name && report.stats.is_some());
         let there = if names.is_empty() { loaded(&reports) } else { BTreeMap::new() };
         unplaced.extend(plan.unplaced.iter().filter(|model| !there.contains_key(&model.model)).map(refused));
-        let mut placed: Vec<v1::PlacedModel> = there.values().map(|place| put(place, true)).collect();
-        placed.extend(
-            plan.placed.iter().filter(|place| !there.contains_key(&place.model)).map(|place| put(place, false)),
-        );
+        let mut placed: Vec<v1::PlacedModel> = there.values().map(|place| put(place, serves(&place.model))).collect();
+        let others = plan.placed.iter().filter(|place| !there.contains_key(&place.model));
+        placed.extend(others.map(|place| put(place, serves(&place.model))));
         let moves = self.crew.moves().await.map_err(|e| self.refuse(e))?;
         Ok(v1::Placement {
             placed,
