@@ -33,7 +33,7 @@ use reload::{Cause, Wrong};
 use signals::{Signal, Signals};
 use watch::Watch;
 
-/// How often it is looked for recast files that nobody uses.
+/// How often after the start it is looked for recast files that nobody uses.
 const SWEEPS: Duration = Duration::from_secs(24 * 3600);
 
 /// `artel serve`: runs until a signal or a fault; the exit code is 0 after a signal.
@@ -64,6 +64,8 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
+    // Before anything is loaded.
+    artel_llama::gguf::sweep(&config.recast());
     let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
     let llama = Arc::new(LlamaLoader::new(&config));
     #[cfg(not(feature = "rehearsal"))]
@@ -124,7 +126,7 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config, wrong: &Wron
         None => std::future::pending().await,
     };
     let mut recovered = std::pin::pin!(crew.recovered());
-    let mut sweeps = tokio::time::interval(SWEEPS);
+    let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEPS, SWEEPS);
     loop {
         tokio::select! {
             _ = sweeps.tick() => artel_llama::gguf::sweep(&config.recast()),
