@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 use crate::Pins;
 use crate::decode::Fields;
 use crate::graph::{self, Known, Words};
-use crate::model::{Model, Use};
+use crate::model::{Cache, Model, Use};
 use crate::node::{Node, Value};
 use crate::problem::{Problem, Problems, Report, did_you_mean};
-use crate::role::{self, Role};
+use crate::role::{self, Overflow, Role};
 use crate::routing::{Routing, Topic};
 use crate::schema::Schema;
 use crate::source::{self, Source};
@@ -299,6 +299,13 @@ impl<'s> Builder<'s> {
             match self.models.get(&role.model) {
                 Some(model) if model.use_ == Use::Embedding => {
                     let message = format!("model `{}` is for embedding, and a role needs one for chat", role.model);
+                    report.add(model_span, message);
+                }
+                Some(model) if model.cache == Cache::Bf16 && role.overflow == Overflow::Shift => {
+                    let model = &role.model;
+                    let message = format!(
+                        "`overflow: shift` moves the cells of a cache, and those of `cache: bf16` in model `{model}` cannot be moved: take `f16`, or `overflow: truncate`"
+                    );
                     report.add(model_span, message);
                 }
                 None if !declared.contains(role.model.as_str()) => {

@@ -144,29 +144,31 @@ impl Record {
     }
 
     /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs where nothing was measured.
+    ///
+    /// All that draft anything draft the same number: llama.cpp computes the sequences of a batch side by side as far as the
+    /// shortest has tokens, then those that have more, so every other length reads all weights once more.
     pub(crate) fn lengths(&mut self, chances: &Chances, marginal: f64) -> Vec<u32> {
         let mut lengths = vec![0; chances.proposals.len()];
         let plain = self.plain.get(&chances.sequences).filter(|plain| self.batches - plain.at <= AFRESH);
         let Some(plain) = plain.map(|plain| plain.seconds) else { return lengths };
-        // A token is right if all before it are. The likeliest come first, so of each sequence those from the front.
-        let mut likely = Vec::new();
-        for (at, (flow, tokens)) in chances.proposals.iter().enumerate() {
-            let right = self.flow(flow).right;
-            likely.extend((1..=*tokens).map(|n| (right.powi(n as i32), at)));
-        }
-        likely.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let rights: Vec<f64> = chances.proposals.iter().map(|(flow, _)| self.flow(flow).right).collect();
         let certain = chances.certain.saturating_sub(chances.sequences);
         let cost = |drafted: usize| plain + self.cost_of_more(chances.sequences, certain + drafted, marginal);
-        let mut gained = chances.certain as f64;
-        let (mut best, mut drafted) = (WORTH * gained / cost(0), 0);
-        for (n, (right, _)) in likely.iter().enumerate() {
-            gained += right;
-            let speed = gained / cost(n + 1);
-            if speed > best {
-                (best, drafted) = (speed, n + 1);
+        let (mut best, mut drafting, mut long) = (WORTH * chances.certain as f64 / cost(0), Vec::new(), 0);
+        for length in 1..=LONGEST {
+            let mut able: Vec<usize> = (0..rights.len()).filter(|at| chances.proposals[*at].1 >= length).collect();
+            able.sort_by(|a, b| rights[*b].total_cmp(&rights[*a]));
+            let mut gained = chances.certain as f64;
+            for (n, at) in able.iter().enumerate() {
+                // A token is right if all before it are.
+                gained += (1..=length).map(|n| rights[*at].powi(n as i32)).sum::<f64>();
+                let speed = gained / cost((n + 1) * length as usize);
+                if speed > best {
+                    (best, drafting, long) = (speed, able[..=n].to_vec(), length);
+                }
             }
         }
-        likely[..drafted].iter().for_each(|(_, at)| lengths[*at] += 1);
+        drafting.into_iter().for_each(|at| lengths[at] = long);
         for ((flow, tokens), length) in chances.proposals.iter().zip(&mut lengths) {
             let flow = self.flow(flow);
             flow.passed = if *length == 0 { flow.passed + 1 } else { 0 };
@@ -290,6 +292,9 @@ mod tests {
         };
         let lengths = record.lengths(&chances(&sure, &unsure), 0.001);
         assert_eq!(lengths, [LONGEST, LONGEST, LONGEST, 0]);
+        let mut uneven = chances(&sure, &sure);
+        uneven.proposals[0].1 = 5;
+        assert_eq!(record.lengths(&uneven, 0.001), [0, LONGEST, LONGEST, LONGEST], "all are of one length");
         let one = Chances { sequences: 4, certain: 4, proposals: vec![(sure, 1)] };
         assert_eq!(record.lengths(&one, 0.001), [0], "one token does not pay the first draft's price");
     }

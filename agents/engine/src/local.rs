@@ -167,7 +167,7 @@ impl Local {
         let tokens = |messages: &[Message]| self.text.chat(messages).map_err(Error::Bad);
         let context = self.limits.context;
         let shifts = request.overflow == Overflow::Shift && self.limits.shifts;
-        let cuts = shifts || request.overflow == Overflow::Truncate;
+        let cuts = request.overflow != Overflow::Reject;
         let output = if shifts { request.max_tokens.min(context / 4) } else { request.max_tokens };
         let room = context.saturating_sub(output) as usize;
         let mut prompt = tokens(&request.messages)?;

@@ -48,13 +48,15 @@ pub struct Share {
 pub struct Budget {
     /// Tokens in a batch.
     pub batch: u32,
-    /// Prompt tokens at a time while anybody decodes, and of work ahead of time.
+    /// Prompt tokens at a time while anybody who is waited for decodes, and of work ahead of time; twice as many while more of
+    /// those wait for their first token than decode.
     pub chunk: u32,
 }
 
 /// The next batch: a lane and the shares in it, or nothing to do. Lanes take turns after `last`.
 ///
-/// The chunk limit holds if a sequence of *any* lane decodes, since lanes wait for each other.
+/// The chunk limit holds if a sequence of *any* lane decodes, since lanes wait for each other. Batch work has no such limit:
+/// nobody reads its answers as they come.
 pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec<Share>)> {
     // What is done ahead of time is done when there is nothing else to do, and what is read along when nobody waits for a prompt.
     let others = sequences.iter().any(|view| !view.blocked && view.class != Class::Ahead);
@@ -65,14 +67,16 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
         Class::Router | Class::Interactive | Class::Batch => false,
     };
     let awake = || sequences.iter().filter(|view| !view.blocked && !rests(view));
-    let decoding = awake().any(|view| view.prompt == 0);
+    let heard = || awake().filter(|view| view.class <= Class::Interactive);
+    let streams = heard().filter(|view| view.prompt == 0).count();
+    let chunk = if heard().count() > 2 * streams { budget.chunk.saturating_mul(2) } else { budget.chunk };
     let lane = awake().map(|view| view.lane).min_by_key(|lane| (lane.0 <= last.0, lane.0))?;
     let mine = || awake().filter(|view| view.lane == lane);
     let decodes: Vec<&View> = mine().filter(|v| v.prompt == 0).take(budget.batch as usize).collect();
     let mut shares: Vec<Share> = decodes.iter().map(|v| Share { slot: v.slot, tokens: 1 }).collect();
     let left = budget.batch - shares.len() as u32;
-    // Nor must it hold up whoever comes next.
-    let mut room = if decoding || !others { left.min(budget.chunk) } else { left };
+    // Work ahead of time must not hold up whoever comes next either.
+    let mut room = if streams > 0 || !others { left.min(chunk) } else { left };
     let mut add = |share: &mut Share, wanted: u32| {
         let tokens = wanted.min(room);
         share.tokens += tokens;
@@ -155,6 +159,19 @@ mod tests {
         let shares = next(&[view(0, 0, 2000), view(1, 0, 0)], BUDGET, Lane(0));
         let wanted = vec![Share { slot: Slot(1), tokens: 1 }, Share { slot: Slot(0), tokens: 16 }];
         assert_eq!(shares, Some((Lane(0), wanted)));
+    }
+
+    #[test]
+    fn chunks_are_larger_where_more_wait_than_decode_and_have_no_limit_where_nobody_reads() {
+        let chunk = |views: &[View]| {
+            let shares = next(views, BUDGET, Lane(0)).unwrap().1;
+            shares.iter().filter(|share| share.slot != Slot(0)).map(|share| share.tokens).sum::<u32>()
+        };
+        let (stream, waits) = (view(0, 0, 0), |slot| view(slot, 0, 2000));
+        assert_eq!(chunk(&[stream, waits(1)]), 16);
+        assert_eq!(chunk(&[stream, waits(1), waits(2)]), 32);
+        assert_eq!(chunk(&[stream, waits(1), View { class: Class::Batch, ..waits(2) }]), 16);
+        assert_eq!(chunk(&[View { class: Class::Batch, ..stream }, waits(1)]), 63);
     }
 
     #[test]

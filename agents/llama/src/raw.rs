@@ -381,8 +381,11 @@ impl Context {
         }
     }
 
-    /// Whether cells can be moved to other positions.
+    /// Whether cells can be moved to other positions. ggml cannot turn keys of BF16, and aborts when it is asked to.
     pub(crate) fn shifts(&self) -> bool {
+        if self.shape.cache.keys == crate::CacheType::Bf16 {
+            return false;
+        }
         // SAFETY: the context is alive; models without a cache have no memory object.
         unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());

@@ -373,6 +373,23 @@ async fn a_story_may_outgrow_the_context() {
 }
 
 #[tokio::test]
+async fn a_story_in_a_cache_that_cannot_be_moved_ends_where_the_context_does() {
+    let cache = Cache { keys: CacheType::Bf16, values: CacheType::Bf16 };
+    let load =
+        move || Llama::load(Options { context: Some(256), cache, ..options_of_chat() }).map_err(|e| e.to_string());
+    let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
+    let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
+    (request.sampling.repeat_penalty, request.max_tokens, request.overflow) = (1.3, 200, Overflow::Shift);
+    request.schema = Some(Arc::new(json!({"type": "string", "minLength": 4000})));
+    let (text, finish) = answer(&engine, request.clone()).await.unwrap();
+    assert_eq!((finish.reason, finish.usage.output), (Reason::Length, 200), "{text}");
+    request.max_tokens = 600;
+    let error = answer(&engine, request).await.unwrap_err();
+    assert!(matches!(error, Error::Overflow { output: 600, context: 256, .. }), "{error}");
+    assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next one is as ever");
+}
+
+#[tokio::test]
 async fn an_adapter_goes_and_comes_back_while_others_run() {
     let engine = chat().await;
     let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");

@@ -124,7 +124,18 @@ impl<B: Backend> Worker<B> {
         match computed {
             Ok(()) => {
                 self.counters.steps.fetch_add(1, Relaxed);
-                tracing::trace!(lane = lane.0, sequences = shares.len(), tokens = entries.len(), ?took, "a batch");
+                let of = |what: fn(&Planned) -> u32| planned.iter().map(what).sum::<u32>();
+                let prompts = of(|plan| if plan.prompt { plan.share.tokens } else { 0 });
+                let (lane_number, sequences, tokens) = (lane.0, planned.len(), entries.len());
+                tracing::trace!(
+                    lane = lane_number,
+                    sequences,
+                    tokens,
+                    prompts,
+                    drafts = of(|plan| plan.drafts),
+                    ?took,
+                    "a batch"
+                );
                 self.learn(&planned, took);
                 self.settle(lane, &planned, took);
                 Ok(())
