@@ -145,7 +145,7 @@ impl Record {
 
     /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs where nothing was measured.
     ///
-    /// All that draft anything draft the same number: llama.cpp computes the sequences of a batch side by side as far as the
+    /// All that draft anything, but for one token on trial, draft the same number: llama.cpp computes the sequences of a batch side by side as far as the
     /// shortest has tokens, then those that have more, so every other length reads all weights once more.
     pub(crate) fn lengths(&mut self, chances: &Chances, marginal: f64) -> Vec<u32> {
         let mut lengths = vec![0; chances.proposals.len()];

@@ -1,7 +1,7 @@
 //! What goes into the next batch: a pure function over plain data.
 //!
 //! Decoding sequences come first, one token each; what room is left goes to what else they need, to prompts, in bounded chunks
-//! while anybody decodes, so that no stream stalls behind a long prompt, and, where there are no prompts, to drafts. Of the
+//! while anybody decodes who is waited for, so that no stream stalls behind a long prompt, and, where there are no prompts, to drafts. Of the
 //! prompts of one class the one that is soonest done goes first, so that it decodes beside the others instead of all being
 //! done at the end; to what it still needs is added half of what its flow was served more than the least served one, so that
 //! no flow lives at the cost of another, and none starves.

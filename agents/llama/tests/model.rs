@@ -373,7 +373,7 @@ async fn a_story_may_outgrow_the_context() {
 }
 
 #[tokio::test]
-async fn a_story_in_a_cache_that_cannot_be_moved_ends_where_the_context_does() {
+async fn a_story_that_would_outgrow_a_cache_that_cannot_be_moved_is_refused() {
     let cache = Cache { keys: CacheType::Bf16, values: CacheType::Bf16 };
     let load =
         move || Llama::load(Options { context: Some(256), cache, ..options_of_chat() }).map_err(|e| e.to_string());

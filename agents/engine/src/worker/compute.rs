@@ -125,13 +125,11 @@ impl<B: Backend> Worker<B> {
             Ok(()) => {
                 self.counters.steps.fetch_add(1, Relaxed);
                 let of = |what: fn(&Planned) -> u32| planned.iter().map(what).sum::<u32>();
-                let prompts = of(|plan| if plan.prompt { plan.share.tokens } else { 0 });
-                let (lane_number, sequences, tokens) = (lane.0, planned.len(), entries.len());
                 tracing::trace!(
-                    lane = lane_number,
-                    sequences,
-                    tokens,
-                    prompts,
+                    lane = lane.0,
+                    sequences = planned.len(),
+                    tokens = entries.len(),
+                    prompts = of(|plan| if plan.prompt { plan.share.tokens } else { 0 }),
                     drafts = of(|plan| plan.drafts),
                     ?took,
                     "a batch"
