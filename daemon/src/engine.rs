@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub(crate) use spec::{Common, Spec, Spread};
+pub(crate) use spec::{Common, Form, Spec, Spread};
 
 use crate::args;
 use crate::serve::{signals, telemetry};

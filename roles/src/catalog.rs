@@ -296,7 +296,7 @@ impl<'s> Builder<'s> {
             let Some(fields) = fields(document, report) else { continue };
             let Some(role::Draft { role, model_span }) = Role::decode(&name, fields, report) else { continue };
             let declared = self.documents.names(Kind::Model);
-            match self.models.get(&role.model) {
+            match self.models.get_mut(&role.model) {
                 Some(model) if model.use_ == Use::Embedding => {
                     let message = format!("model `{}` is for embedding, and a role needs one for chat", role.model);
                     report.add(model_span, message);
@@ -307,6 +307,9 @@ impl<'s> Builder<'s> {
                         "`overflow: shift` moves the cells of a cache, and those of `cache: bf16` in model `{model}` cannot be moved: take `f16`, or `overflow: truncate`"
                     );
                     report.add(model_span, message);
+                }
+                Some(model) if model.cache == Cache::Auto && role.overflow == Overflow::Shift => {
+                    Arc::make_mut(model).cache = Cache::F16;
                 }
                 None if !declared.contains(role.model.as_str()) => {
                     let hint = did_you_mean(role.model.as_str(), declared.iter().map(String::as_str));

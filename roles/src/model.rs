@@ -71,10 +71,13 @@ pub enum Split {
 /// The form in which keys and values are kept: smaller ones let more tokens into the same memory, at some cost in quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Cache {
+    /// As weights that are recast are, so that both are read alike, and else `f16`. A catalog has this only of models none of
+    /// whose roles shift.
+    #[default]
+    Auto,
     /// 32 bits.
     F32,
     /// 16 bits, as precise as most models are.
-    #[default]
     F16,
     /// 16 bits with a wide range.
     Bf16,
@@ -92,7 +95,9 @@ pub enum Weights {
     Auto,
     /// As the file has them.
     File,
-    /// Quantized matrices of its layers as BF16: faster on processors that multiply these, and larger.
+    /// Quantized matrices of its layers as F16: faster on processors that read these well, and larger.
+    F16,
+    /// The same as BF16, for processors that multiply these.
     Bf16,
 }
 
@@ -133,14 +138,15 @@ impl Model {
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
         let template = f.get("template").and_then(|n| template(n, report));
         let caches = [
+            ("auto", Cache::Auto),
             ("f16", Cache::F16),
             ("f32", Cache::F32),
             ("bf16", Cache::Bf16),
             ("q8_0", Cache::Q8_0),
             ("q4_0", Cache::Q4_0),
         ];
-        let cache = f.get("cache").map_or(Some(Cache::F16), |n| choice(n, "`cache`", &caches, report));
-        let words = [("auto", Weights::Auto), ("file", Weights::File), ("bf16", Weights::Bf16)];
+        let cache = f.get("cache").map_or(Some(Cache::Auto), |n| choice(n, "`cache`", &caches, report));
+        let words = [("auto", Weights::Auto), ("file", Weights::File), ("f16", Weights::F16), ("bf16", Weights::Bf16)];
         let weights = f.get("weights").map_or(Some(Weights::Auto), |n| choice(n, "`weights`", &words, report));
         let words = [("auto", Speculation::Auto), ("off", Speculation::Off)];
         let speculation = f.get("speculation");

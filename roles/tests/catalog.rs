@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artel_roles::template::Context;
-use artel_roles::{Catalog, Kind, Overflow, Source, Use, shipped};
+use artel_roles::{Cache, Catalog, Kind, Overflow, Source, Use, shipped};
 use artel_task::NodeName;
 use artel_task::condition::Outputs;
 use artel_task::event::Class;
@@ -118,6 +118,24 @@ fn a_definition_knows_what_it_uses() {
     assert_eq!(uses(Kind::Graph, "g"), with(roles(&["critic", "lora", "planner", "rag"]), "own"));
     let with_examples = catalog.roles().values().filter(|r| !r.examples.is_empty()).map(|r| r.name.as_str());
     assert_eq!(uses(Kind::Graph, "every"), with(roles(&with_examples.collect::<Vec<_>>()), "default"));
+}
+
+#[test]
+fn a_cache_whose_cells_a_role_moves_has_a_form_that_can_be_moved() {
+    let model = |name: &str| format!("---\nmodel: {name}\ndescription: A model.\nfile: {name}.gguf\n");
+    let role = |name: &str, model: &str, overflow: &str| {
+        format!("---\nrole: {name}\ndescription: Tells.\nmodel: {model}\nprompt: P.\noverflow: {overflow}\n")
+    };
+    let yaml = [
+        model("still"),
+        model("moving"),
+        role("one", "still", "truncate"),
+        role("two", "moving", "shift"),
+        role("three", "moving", "reject"),
+    ];
+    let catalog = over_shipped(&yaml.concat());
+    let cache = |role: &str| catalog.model_of(catalog.role(role).unwrap()).unwrap().cache;
+    assert_eq!([cache("one"), cache("two"), cache("three")], [Cache::Auto, Cache::F16, Cache::F16]);
 }
 
 #[test]

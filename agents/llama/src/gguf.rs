@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 pub use anatomy::{Anatomy, Layer, Unreckoned};
 use read::{Tensor, parse};
-pub use recast::{recast, sweep};
+pub use recast::{Half, recast, sweep};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use artel_engine::backend::{Backend as _, Entry, Slot};
 use artel_engine::{Lane, Token};
-use artel_llama::{Cache, Kind, Llama, gguf};
+use artel_llama::{Cache, CacheType, Kind, Llama, gguf};
 use tempfile::TempDir;
 
 use super::own::CONTEXT;
@@ -30,18 +30,24 @@ pub(super) struct Speeds {
 }
 
 impl Speeds {
-    /// As [`Self::of_file`], with the weights that a daemon would compute with.
+    /// As [`Self::of_file`], with the weights and the cache that a daemon would compute with.
     pub(super) fn measure(model: &Path, threads: u32, cells: u32) -> Result<Self> {
         let gpus = artel_llama::devices().iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu));
-        if gpus || !gguf::anatomy(model)?.recast_pays {
+        let Some(half) = gguf::anatomy(model)?.recast_pays.filter(|_| !gpus) else {
             return Self::of_file(model, threads, cells);
-        }
+        };
         let dir = TempDir::new().context("failed to make a directory for the weights")?;
-        Self::of_file(&gguf::recast(model, dir.path(), u64::MAX, &|_| ())?, threads, cells)
+        let recast = gguf::recast(model, dir.path(), half, u64::MAX, &|_| ())?;
+        let form = if half == gguf::Half::Bf16 { CacheType::Bf16 } else { CacheType::F16 };
+        Self::with(&recast, threads, cells, Cache { keys: form, values: form })
     }
 
     /// Loads the model and measures, with so many cells of each sequence halfway through. Blocks for some fifteen seconds.
     pub(super) fn of_file(model: &Path, threads: u32, cells: u32) -> Result<Self> {
+        Self::with(model, threads, cells, Cache::default())
+    }
+
+    fn with(model: &Path, threads: u32, cells: u32, cache: Cache) -> Result<Self> {
         let filled = cells.saturating_sub(DECODED / 2).max(1);
         let options = artel_llama::Options {
             path: model.to_owned(),
@@ -54,7 +60,7 @@ impl Speeds {
             shares: Vec::new(),
             embedding: false,
             template: None,
-            cache: Cache::default(),
+            cache,
         };
         let mut model = Llama::load(options)?;
         let prompt = fill(&mut model, filled)?;

@@ -1,12 +1,13 @@
 //! What an engine is to load, and how: as the daemon writes it and the engine's process reads it.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_engine::{Drafts, Handle, Turn, shelf};
-use artel_llama::{CacheType, Llama, Split, gguf};
+use artel_llama::gguf::{self, Half};
+use artel_llama::{CacheType, Llama, Split};
 use artel_process::Memory;
 use artel_roles::{Cache, Model, Speculation, Use};
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) sha256: Option<String>,
-    /// Where its recast file lies; none: its weights are computed with as its own file has them.
-    pub(crate) recast: Option<PathBuf>,
+    /// None: its weights are computed with as its own file has them.
+    pub(crate) recast: Option<Recast>,
     pub(crate) context: Option<u32>,
     pub(crate) sequences: u32,
     pub(crate) threads: u32,
@@ -39,6 +40,15 @@ pub(crate) struct Spec {
     pub(crate) prefixes: usize,
     /// Where these lie on disk, and how many bytes there may be.
     pub(crate) shelf: Option<(PathBuf, u64)>,
+}
+
+/// A recast file of a model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Recast {
+    /// Where it lies.
+    dir: PathBuf,
+    /// Whether its numbers are BF16, or else F16.
+    pub(crate) bf16: bool,
 }
 
 /// How a model is spread over its devices.
@@ -62,9 +72,12 @@ pub(crate) enum Form {
     Q4_0,
 }
 
-impl From<Cache> for Form {
-    fn from(cache: Cache) -> Self {
+impl Form {
+    /// Of a model that processors compute with weights recast to this, or of another one.
+    pub(crate) fn of(cache: Cache, recast: Option<Half>) -> Self {
         match cache {
+            Cache::Auto if recast == Some(Half::Bf16) => Self::Bf16,
+            Cache::Auto => Self::F16,
             Cache::F32 => Self::F32,
             Cache::F16 => Self::F16,
             Cache::Bf16 => Self::Bf16,
@@ -72,9 +85,7 @@ impl From<Cache> for Form {
             Cache::Q4_0 => Self::Q4_0,
         }
     }
-}
 
-impl Form {
     /// Keys and values in one form: llama.cpp's fast attention wants that.
     fn cache(self) -> artel_llama::Cache {
         let form = match self {
@@ -100,7 +111,7 @@ pub(crate) struct Common {
 }
 
 impl Spec {
-    /// A model of the catalog whose file lies at `path`, wherever llama.cpp puts it.
+    /// A model of the catalog whose file lies at `path`, wherever llama.cpp puts it, and as its own file has it.
     pub(crate) fn of(model: &Model, path: PathBuf, common: &Common) -> Self {
         Self {
             name: model.name.to_string(),
@@ -116,12 +127,18 @@ impl Spec {
             shares: Vec::new(),
             embedding: model.use_ == Use::Embedding,
             template: model.template.clone(),
-            cache: model.cache.into(),
+            cache: Form::of(model.cache, None),
             drafts: model.speculation == Speculation::Auto,
             gap: common.gap,
             prefixes: common.prefixes,
             shelf: common.shelf.as_ref().map(|shelf| (shelf.dir.clone(), shelf.bytes)),
         }
+    }
+
+    /// The same with its weights recast.
+    pub(crate) fn recast_to(self, half: Option<Half>, common: &Common) -> Self {
+        let recast = half.map(|half| Recast { dir: common.recast.clone(), bf16: half == Half::Bf16 });
+        Self { recast, ..self }
     }
 
     /// Loads it into this process.
@@ -138,7 +155,7 @@ impl Spec {
         let load = move || {
             rpc.iter().try_for_each(|address| artel_llama::add_rpc(address))?;
             let written = match recast {
-                Some(dir) => cast(&mut model, &dir, &*progress)?,
+                Some(recast) => cast(&mut model, &recast, &*progress)?,
                 None => 0.0,
             };
             let rest = |share: f32| progress(written + share * (1.0 - written));
@@ -191,7 +208,7 @@ impl Spec {
 
 /// Has a model's recast file loaded in place of its own; of one that cannot be written, its own. Gives the share of the work
 /// that this was.
-fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) -> Result<f32, String> {
+fn cast(model: &mut artel_llama::Options, to: &Recast, progress: &dyn Fn(f32)) -> Result<f32, String> {
     if let Some(sha256) = &model.sha256 {
         gguf::verify_hash(&model.path, sha256).map_err(|e| e.to_string())?;
     }
@@ -201,10 +218,11 @@ fn cast(model: &mut artel_llama::Options, dir: &Path, progress: &dyn Fn(f32)) ->
         done.set(share / 2.0);
         progress(done.get());
     };
+    let (dir, half) = (&to.dir, if to.bf16 { Half::Bf16 } else { Half::F16 });
     let room = disk::free(dir).map_or(u64::MAX, |free| free.saturating_sub(disk::SPARE));
-    match gguf::recast(&model.path, dir, room, &writing) {
+    match gguf::recast(&model.path, dir, half, room, &writing) {
         Ok(path) => {
-            tracing::info!(path = %path.display(), "the model's quantized matrices are computed with as BF16");
+            tracing::info!(path = %path.display(), "the model's quantized matrices are computed with as {half:?}");
             (model.path, model.sha256) = (path, None);
         }
         Err(error @ gguf::Error::Write { .. }) => {

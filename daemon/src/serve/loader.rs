@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use artel_actors::{Demand, Loader, Progress};
 use artel_engine::{Handle, Turn};
-use artel_llama::gguf;
+use artel_llama::gguf::{self, Half};
 use artel_placement::{self as placement, Bytes, Device, Devices, Kind, Layer, Need, Place};
 use artel_process::{Counter, Memory, Program};
 use artel_roles::{Adapter, Cache, File, Model, Split, Use, Weights};
@@ -17,7 +17,7 @@ use super::config::{Config, Engines};
 use super::files;
 use super::hardware::Hardware;
 use super::measured::Measured;
-use crate::engine::{Common, Spec, Spread, itself};
+use crate::engine::{Common, Form, Spec, Spread, itself};
 use crate::hub::Hub;
 use visible::visible;
 
@@ -88,15 +88,18 @@ impl LlamaLoader {
         let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
         let anatomy = anatomy(path.clone()).await.map_err(wrap)?;
         let recasts = self.recasts(model, &anatomy).await;
-        let spec = Spec { recast: recasts.then(|| self.common.recast.clone()), ..Spec::of(model, path, &self.common) };
-        let on_cpu = Spec { devices: Some(vec!["CPU".to_owned()]), ..spec.clone() };
-        let elsewhere = Spec { devices: Some(vec!["GPU".to_owned()]), ..spec };
-        let measured = [on_cpu, elsewhere].iter().filter_map(|spec| self.measured.get(&Self::shape(spec))).max();
+        let spec = Spec::of(model, path, &self.common);
+        let measured = |device: &str, recast| {
+            let devices = Some(vec![device.to_owned()]);
+            let cache = Form::of(model.cache, recast);
+            self.measured.get(&Self::shape(&Spec { devices, cache, ..spec.clone().recast_to(recasts, &self.common) }))
+        };
+        let measured = measured("CPU", recasts).max(measured("GPU", recasts)).max(measured("GPU", None));
         // Adapters have as much for each layer as for any other.
         let adapters = demand.adapters.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
         let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
         let layer = |layer: gguf::Layer| Layer {
-            weights: adapters.saturating_add(if recasts { layer.recast } else { layer.weights }),
+            weights: adapters.saturating_add(if recasts.is_some() { layer.recast } else { layer.weights }),
             in_file: adapters.saturating_add(layer.weights),
             cached: layer.keys.saturating_add(layer.values),
             window: None,
@@ -134,31 +137,37 @@ impl LlamaLoader {
         })
     }
 
-    /// Whether the weights of a model are recast: if it is up to us, where none but processors may compute, and where that is
+    /// What the weights of a model are recast to: if it is up to us, where none but processors may compute, and where that is
     /// fast.
-    async fn recasts(&self, model: &Model, anatomy: &gguf::Anatomy) -> bool {
+    async fn recasts(&self, model: &Model, anatomy: &gguf::Anatomy) -> Option<Half> {
         if anatomy.layers.iter().all(|layer| layer.recast == layer.weights) {
-            return false;
+            return None;
         }
-        match model.weights {
-            Weights::File => false,
-            Weights::Bf16 => true,
-            Weights::Auto if !anatomy.recast_pays => false,
-            Weights::Auto if model.pins.devices.is_empty() => {
-                let devices = self.hardware.devices(&Bytes::new()).await;
-                !devices.iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu))
-            }
-            Weights::Auto => model.pins.devices.iter().all(|name| counts_as_processor(name)),
-        }
+        let pays = match model.weights {
+            Weights::File => return None,
+            Weights::F16 => return Some(Half::F16),
+            Weights::Bf16 => return Some(Half::Bf16),
+            Weights::Auto => anatomy.recast_pays?,
+        };
+        let on_processors = if model.pins.devices.is_empty() {
+            let devices = self.hardware.devices(&Bytes::new()).await;
+            !devices.iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu))
+        } else {
+            model.pins.devices.iter().all(|name| counts_as_processor(name))
+        };
+        on_processors.then_some(pays)
     }
 
     async fn spec(&self, model: &Model, path: PathBuf, place: &Place) -> Result<Spec, String> {
         let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
         // Perhaps a GPU that was planned with is not seen just now.
-        let sure = model.weights == Weights::Bf16 || devices.iter().all(|name| counts_as_processor(name));
-        let recasts = sure && self.recasts(model, &anatomy(path.clone()).await?).await;
-        let mut spec = Spec::of(model, path, &self.common);
-        spec.recast = recasts.then(|| self.common.recast.clone());
+        let on_processors = devices.iter().all(|name| counts_as_processor(name));
+        let recasts = match on_processors || model.weights != Weights::Auto {
+            true => self.recasts(model, &anatomy(path.clone()).await?).await,
+            false => None,
+        };
+        let mut spec = Spec::of(model, path, &self.common).recast_to(recasts, &self.common);
+        spec.cache = Form::of(model.cache, recasts.filter(|_| on_processors));
         for server in devices.iter().filter_map(|device| self.hardware.server_of(device)) {
             if !spec.rpc.contains(server) {
                 spec.rpc.push(server.clone());
@@ -185,7 +194,7 @@ impl LlamaLoader {
             &spec.path.to_string_lossy(),
             &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
             &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.embedding),
-            if spec.recast.is_some() { "recast" } else { "" },
+            &spec.recast.as_ref().map_or_else(String::new, |recast| format!("recast {}", recast.bf16)),
         ])
     }
 
@@ -268,7 +277,8 @@ async fn anatomy(path: PathBuf) -> Result<gguf::Anatomy, String> {
 fn form(cache: Cache) -> placement::Cache {
     match cache {
         Cache::F32 => placement::Cache::F32,
-        Cache::F16 => placement::Cache::F16,
+        // Those that it may be take the same.
+        Cache::Auto | Cache::F16 => placement::Cache::F16,
         Cache::Bf16 => placement::Cache::Bf16,
         Cache::Q8_0 => placement::Cache::Q8_0,
         Cache::Q4_0 => placement::Cache::Q4_0,

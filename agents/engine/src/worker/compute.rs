@@ -62,7 +62,9 @@ impl<B: Backend> Worker<B> {
         let Some((lane, shares)) = schedule::next(&views, self.budget(), self.last) else { return Ok(()) };
         self.last = lane;
         let decodes = |share: &Share| views.iter().any(|v| (v.lane, v.slot, v.prompt) == (lane, share.slot, 0));
-        let (decoding, prompts): (Vec<Share>, Vec<Share>) = shares.into_iter().partition(decodes);
+        let (mut decoding, mut prompts): (Vec<Share>, Vec<Share>) = shares.into_iter().partition(decodes);
+        let room = self.limits.batch - decoding.iter().map(|share| share.tokens).sum::<u32>();
+        schedule::bridge(&mut decoding, &mut prompts, &views, lane, room);
         // One after the other. llama.cpp does so too, but takes a token of each prompt along with those who decode, and the
         // cells of all of them are looked at as far as those of the longest reach.
         [decoding, prompts].iter().filter(|shares| !shares.is_empty()).try_for_each(|shares| self.compute(lane, shares))

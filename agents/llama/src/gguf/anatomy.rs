@@ -2,7 +2,7 @@
 
 use super::Header;
 use super::read::MAX_LAYERS;
-use super::recast::pays;
+use super::recast::{Half, pays};
 use crate::CacheType;
 
 /// Architectures that look at a text once and keep no cache. Source: `llama_model::create_memory` in llama.cpp.
@@ -45,9 +45,9 @@ pub struct Anatomy {
     /// How far some of its layers look back. The cache of these layers takes as much as any other's nevertheless, since
     /// contexts are made with llama.cpp's `swa_full`: sharing and rewinding need all tokens.
     pub window: Option<u32>,
-    /// Whether this machine's processor computes faster once the layers' weights are recast, at a price in memory that is worth
-    /// it.
-    pub recast_pays: bool,
+    /// What this machine's processor computes faster with once the layers' weights are recast to it, at a price in memory that is
+    /// worth it.
+    pub recast_pays: Option<Half>,
     /// What is not, or not exactly, in these figures.
     pub unreckoned: Vec<Unreckoned>,
 }

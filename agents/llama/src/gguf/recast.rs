@@ -1,10 +1,13 @@
-//! A model's file with other weights: the quantized matrices of its layers as BF16.
+//! A model's file with other weights: the quantized matrices of its layers as BF16 or F16.
 //!
 //! Processors that multiply BF16 read prompts through these twice as fast as through Q4_1 or faster, and decode eight sequences
 //! 1.1 to 1.4 times as fast (SmolLM2-135M on two cores of a Zen 4: 490 to 760 and 250 to 306 tokens/s, as the machine has it,
-//! and 137 to 190 and 127 to 131); a sequence alone is some tenth slower. The weights take 3.2 times the memory. What is lost by
-//! it is less than what llama.cpp loses on Q4_1, for whose products it makes 8 bits of every number that is multiplied: over 800
-//! tokens of English the mean divergence (Kullback-Leibler) from these weights with an F32 cache is 0.0007, and Q4_1's 0.0043.
+//! and 137 to 190 and 127 to 131); a sequence alone is some tenth slower. F16 does as much for those that have AVX2 only (two
+//! cores of a Zen 3: 330 to 410 and 80 to 108, and 176 and 79; alone 41 to 48, and 58), where BF16 does less (290 to 320 and 90).
+//! The weights take 3.2 times the memory. What is lost by it is less than what llama.cpp loses on Q4_1, for whose products it
+//! makes 8 bits of every number that is multiplied: over 800 tokens of English the mean divergence (Kullback-Leibler) of BF16
+//! from these weights with an F32 cache is 0.0007, and Q4_1's 0.0043; F16 has three bits more than BF16,
+//! and what it cannot hold those products cannot either: they have the sums of 32 numbers in F16.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -16,8 +19,41 @@ use super::read::Tensor;
 use super::{Error, Header, Weights, inspect, kinds, open_telling, sample};
 use crate::raw::number;
 
-/// `GGML_TYPE_BF16`.
-const BF16: u32 = 30;
+/// The numbers of two bytes that weights are recast to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// IEEE 754's.
+    F16,
+    /// The upper half of an F32.
+    Bf16,
+}
+
+impl Half {
+    /// Its number among ggml's types.
+    fn kind(self) -> u32 {
+        match self {
+            Self::F16 => 1,
+            Self::Bf16 => 30,
+        }
+    }
+
+    /// How the name of a recast file ends.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::F16 => ".f16.gguf",
+            Self::Bf16 => ".bf16.gguf",
+        }
+    }
+
+    /// Which of them this machine's processor multiplies fast, if any.
+    fn fast() -> Option<Self> {
+        if number::has_bf16() {
+            return Some(Self::Bf16);
+        }
+        number::has_f16().then_some(Self::F16)
+    }
+}
+
 /// Bytes of recast layers above which it does not pay by itself: where memory and not the products is what a token waits for,
 /// it would only be slower.
 const MOST: u64 = 512 << 20;
@@ -25,8 +61,6 @@ const MOST: u64 = 512 << 20;
 const PIECE: u64 = 4096;
 /// A file that nobody has loaded for so long goes.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How the name of a recast file ends.
-const ENDING: &str = ".bf16.gguf";
 /// How the name of a file ends while it is written, after whose it is.
 const PART: &str = ".part";
 /// What was not written to its end, and was not touched for so long, nobody is writing any more.
@@ -47,10 +81,11 @@ impl Recast {
     }
 }
 
-/// Whether it pays on this machine.
-pub(super) fn pays(weights: &Weights) -> bool {
+/// What it pays to recast to on this machine.
+pub(super) fn pays(weights: &Weights) -> Option<Half> {
     let sum = |all: &[u64]| all.iter().copied().fold(0, u64::saturating_add);
-    number::has_bf16() && weights.slow > sum(&weights.layers) / 2 && sum(&weights.recast) <= MOST
+    let gains = weights.slow > sum(&weights.layers) / 2 && sum(&weights.recast) <= MOST;
+    Half::fast().filter(|_| gains)
 }
 
 /// The recast file of a model in `dir`, which is made if it is not there and takes at most `room` bytes; `progress` takes the
@@ -58,10 +93,10 @@ pub(super) fn pays(weights: &Weights) -> bool {
 ///
 /// # Errors
 /// If the model cannot be read, or the file cannot be written or would be larger; then there is none.
-pub fn recast(from: &Path, dir: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<PathBuf, Error> {
+pub fn recast(from: &Path, dir: &Path, half: Half, room: u64, progress: &dyn Fn(f32)) -> Result<PathBuf, Error> {
     /// Several threads may want the same file.
     static PARTS: AtomicU64 = AtomicU64::new(0);
-    let to = dir.join(name(from)?);
+    let to = dir.join(name(from, half)?);
     // Before it is looked at, so that nobody sweeps it up in between. One that cannot be touched goes too early at worst.
     let _ = File::options().append(true).open(&to).and_then(|file| file.set_modified(SystemTime::now()));
     if inspect(&to).is_err() {
@@ -69,7 +104,7 @@ pub fn recast(from: &Path, dir: &Path, room: u64, progress: &dyn Fn(f32)) -> Res
         fs::create_dir_all(dir).map_err(write)?;
         let one = PARTS.fetch_add(1, Ordering::Relaxed);
         let part = PathBuf::from(format!("{}.{}-{one}{PART}", to.display(), std::process::id()));
-        let written = convert(from, &part, room, progress).and_then(|()| fs::rename(&part, &to).map_err(write));
+        let written = convert(from, &part, half, room, progress).and_then(|()| fs::rename(&part, &to).map_err(write));
         if let Err(error) = written {
             // What cannot be removed is swept up later.
             let _ = fs::remove_file(&part);
@@ -83,7 +118,8 @@ pub fn recast(from: &Path, dir: &Path, room: u64, progress: &dyn Fn(f32)) -> Res
 pub fn sweep(dir: &Path) {
     let goes = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let most = match name.split_once(ENDING) {
+        let mut endings = [Half::F16, Half::Bf16].iter().map(|half| half.ending());
+        let most = match endings.find_map(|ending| name.split_once(ending)) {
             Some((_, "")) => UNUSED,
             Some((_, rest)) if rest.ends_with(PART) => ABANDONED,
             // Not ours.
@@ -101,16 +137,16 @@ pub fn sweep(dir: &Path) {
 }
 
 /// Another file has another name, and so has one that was changed.
-fn name(from: &Path) -> Result<String, Error> {
+fn name(from: &Path, half: Half) -> Result<String, Error> {
     let modified = fs::metadata(from).and_then(|file| file.modified()).ok();
     let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     let digits: String = sample(from)?[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let stem = from.file_stem().unwrap_or_default().to_string_lossy();
     let stem = &stem[..stem.floor_char_boundary(100)];
-    Ok(format!("{stem}-{digits}{:x}{ENDING}", modified.as_nanos()))
+    Ok(format!("{stem}-{digits}{:x}{}", modified.as_nanos(), half.ending()))
 }
 
-fn convert(from: &Path, to: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<(), Error> {
+fn convert(from: &Path, to: &Path, half: Half, room: u64, progress: &dyn Fn(f32)) -> Result<(), Error> {
     let read = |source| Error::Read { path: from.to_owned(), source };
     let write = |source| Error::Write { path: to.to_owned(), source };
     let mut tensors = Vec::new();
@@ -127,7 +163,7 @@ fn convert(from: &Path, to: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<
     let mut metadata = vec![0; usize::try_from(header.described).unwrap_or(usize::MAX)];
     source.read_exact(&mut metadata).map_err(read)?;
     target.write_all(&metadata).map_err(write)?;
-    target.write_all(&described(&tensors, &header)).map_err(write)?;
+    target.write_all(&described(&tensors, &header, half)).map_err(write)?;
     let total: u64 = tensors.iter().map(|tensor| tensor.length).sum::<u64>().max(1);
     let mut done = 0;
     for tensor in &tensors {
@@ -144,7 +180,7 @@ fn convert(from: &Path, to: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<
             let mut piece = vec![0; left.min(PIECE * bytes) as usize];
             rest.read_exact(&mut piece).map_err(read)?;
             left -= piece.len() as u64;
-            let piece = if length == tensor.length { piece } else { number::to_bf16(tensor.kind, &piece) };
+            let piece = if length == tensor.length { piece } else { number::to_half(tensor.kind, &piece, half) };
             target.write_all(&piece).map_err(write)?;
         }
         target.write_all(&padding(length, &header)).map_err(write)?;
@@ -157,10 +193,10 @@ fn convert(from: &Path, to: &Path, room: u64, progress: &dyn Fn(f32)) -> Result<
 }
 
 /// What the header says of the tensors, and what fills it up to the first of them.
-fn described(tensors: &[Tensor], header: &Header) -> Vec<u8> {
+fn described(tensors: &[Tensor], header: &Header, half: Half) -> Vec<u8> {
     let (mut bytes, mut offset) = (Vec::new(), 0u64);
     for tensor in tensors {
-        let recast = Recast::of(tensor).map(|recast| (BF16, recast.bytes));
+        let recast = Recast::of(tensor).map(|recast| (half.kind(), recast.bytes));
         let (kind, length) = recast.unwrap_or((tensor.kind, tensor.length));
         bytes.extend((tensor.name.len() as u64).to_le_bytes());
         bytes.extend(tensor.name.as_bytes());
@@ -227,15 +263,17 @@ mod tests {
         let path = dir.path().join("m.gguf");
         fs::write(&path, file()).unwrap();
         let kept = dir.path().join("weights");
-        let cast = recast(&path, &kept, 1000, &|_| ()).unwrap();
+        let cast = recast(&path, &kept, Half::Bf16, 1000, &|_| ()).unwrap();
         let (before, after) = (tensors(&path), tensors(&cast));
         assert_eq!((&before[0], &before[2]), (&after[0], &after[2]));
-        assert_eq!((before[1].1, after[1].1), (3, BF16));
+        assert_eq!((before[1].1, after[1].1), (3, 30));
         let numbers = after[1].2.chunks(2).map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16));
         let wanted = [vec![1.0; 32], vec![-1.0; 16], vec![12.0; 16]].concat();
         assert_eq!(numbers.collect::<Vec<_>>(), wanted);
+        let other = tensors(&recast(&path, dir.path(), Half::F16, 1000, &|_| ()).unwrap());
+        assert_eq!((other[1].1, &other[1].2[..2], &other[1].2[126..]), (1, &[0x00, 0x3C][..], &[0x00, 0x4A][..]));
         assert_eq!(fs::read_dir(&kept).unwrap().count(), 1, "nothing half written is left");
-        assert_eq!(recast(&path, &kept, 0, &|_| panic!("it is there")).unwrap(), cast);
+        assert_eq!(recast(&path, &kept, Half::Bf16, 0, &|_| panic!("it is there")).unwrap(), cast);
     }
 
     #[test]
@@ -243,17 +281,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         fs::write(&path, file()).unwrap();
-        let cast = recast(&path, dir.path(), 1000, &|_| ()).unwrap();
+        let cast = recast(&path, dir.path(), Half::Bf16, 1000, &|_| ()).unwrap();
         let whole = fs::read(&cast).unwrap();
         fs::write(&cast, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(recast(&path, dir.path(), 1000, &|_| ()).unwrap(), cast);
+        assert_eq!(recast(&path, dir.path(), Half::Bf16, 1000, &|_| ()).unwrap(), cast);
         assert_eq!(fs::read(&cast).unwrap(), whole);
         let mut other = file();
         *other.last_mut().unwrap() += 1;
         fs::write(&path, other).unwrap();
-        assert_ne!(recast(&path, dir.path(), 1000, &|_| ()).unwrap(), cast);
+        assert_ne!(recast(&path, dir.path(), Half::Bf16, 1000, &|_| ()).unwrap(), cast);
         fs::write(&path, &file()[..200]).unwrap();
-        assert!(matches!(recast(&path, dir.path(), 1000, &|_| ()), Err(Error::Truncated { .. })));
+        assert!(matches!(recast(&path, dir.path(), Half::Bf16, 1000, &|_| ()), Err(Error::Truncated { .. })));
     }
 
     #[test]
@@ -261,8 +299,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         fs::write(&path, file()).unwrap();
-        assert!(matches!(recast(&path, &path.join("no"), 1000, &|_| ()), Err(Error::Write { .. })));
-        let small = recast(&path, dir.path(), 300, &|_| panic!("nothing is written")).unwrap_err();
+        assert!(matches!(recast(&path, &path.join("no"), Half::Bf16, 1000, &|_| ()), Err(Error::Write { .. })));
+        let small = recast(&path, dir.path(), Half::Bf16, 300, &|_| panic!("nothing is written")).unwrap_err();
         assert!(small.to_string().contains("the disk has room for 300"), "{small}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -274,6 +312,7 @@ mod tests {
         let files = [
             ("used.bf16.gguf", ago(UNUSED / 2)),
             ("unused.bf16.gguf", ago(UNUSED)),
+            ("unused.f16.gguf", ago(UNUSED)),
             ("coming.bf16.gguf.1-0.part", ago(ABANDONED / 2)),
             ("abandoned.bf16.gguf.1-0.part", ago(ABANDONED)),
             ("an operator's.gguf", ago(UNUSED)),
