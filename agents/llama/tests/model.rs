@@ -213,7 +213,10 @@ async fn an_answer_does_not_depend_on_where_its_opening_came_from() {
         Handle::spawn("test", options, move || model().map_err(|e| e.to_string())).await.unwrap()
     };
     let prompt = "You know capitals, rivers and mountains, and you answer each question in one short sentence.";
-    let said = async |engine: &Handle, system: &str, user: &str| answer(engine, ask(system, user)).await.unwrap();
+    // Long answers come to words that are as good as others, where sums in another order decide.
+    let said = async |engine: &Handle, system: &str, user: &str| {
+        answer(engine, Request { max_tokens: 8, ..ask(system, user) }).await.unwrap()
+    };
     let (fresh, keeps) = (spawn(0).await, spawn(1 << 28).await);
     for text in ["What is the capital of Italy?", "Name a river.", "What is the highest mountain?"] {
         // Nothing of it is in any slot: others have used both.
