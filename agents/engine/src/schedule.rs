@@ -105,7 +105,7 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
     Some((lane, shares))
 }
 
-/// Adds a token each of the prompts that are read in slots between those of who decode, as far as there is `room`, so that all of
+/// Adds a token each of the prompts that are read in slots between those who decode, as far as there is `room`, so that all of
 /// them are side by side: llama.cpp computes only sequences in adjacent slots in one pass over the weights. Orders them by slot.
 pub fn bridge(decoding: &mut Vec<Share>, prompts: &mut [Share], sequences: &[View], lane: Lane, room: u32) {
     let read = |slot| {

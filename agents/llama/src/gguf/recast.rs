@@ -2,12 +2,14 @@
 //!
 //! Processors that multiply BF16 read prompts through these twice as fast as through Q4_1 or faster, and decode eight sequences
 //! 1.1 to 1.4 times as fast (SmolLM2-135M on two cores of a Zen 4: 490 to 760 and 250 to 306 tokens/s, as the machine has it,
-//! and 137 to 190 and 127 to 131); a sequence alone is some tenth slower. F16 does as much for those that have AVX2 only (two
-//! cores of a Zen 3: 330 to 410 and 80 to 108, and 176 and 79; alone 41 to 48, and 58), where BF16 does less (290 to 320 and 90).
-//! The weights take 3.2 times the memory. What is lost by it is less than what llama.cpp loses on Q4_1, for whose products it
+//! and 137 to 190 and 127 to 131); a sequence alone is some tenth slower. F16 does so for those that have AVX2 only (two cores
+//! of a Zen 3: 330 to 410 and 85 to 108 tokens/s, and 176 and 79; when memory is slow 250 to 280 and 78 to 87, and 157 to 166 and 69
+//! to 83; alone 41 to 48, and 58), where BF16 does less (290 to 320 and 90). The weights take 3.2 times the memory.
+//!
+//! What is lost by it is less than what llama.cpp loses on Q4_1, for whose products it
 //! makes 8 bits of every number that is multiplied: over 800 tokens of English the mean divergence (Kullback-Leibler) of BF16
-//! from these weights with an F32 cache is 0.0007, and Q4_1's 0.0043; F16 has three bits more than BF16,
-//! and what it cannot hold those products cannot either: they have the sums of 32 numbers in F16.
+//! from these weights with an F32 cache is 0.0007, and Q4_1's 0.0043. F16 has three bits more than BF16, and what it cannot hold
+//! the products of Q4_1 and Q5_1 cannot either: they have the sums of 32 numbers in F16.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};

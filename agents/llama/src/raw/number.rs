@@ -10,7 +10,7 @@ pub(crate) fn has_bf16() -> bool {
     unsafe { sys::ggml_cpu_has_avx512_bf16() != 0 }
 }
 
-/// Whether the processor reads F16 as fast as it multiplies F32.
+/// Whether the processor turns F16 into F32 and multiplies that, eight numbers at a time.
 pub(crate) fn has_f16() -> bool {
     // SAFETY: as above.
     unsafe { sys::ggml_cpu_has_f16c() != 0 && sys::ggml_cpu_has_avx2() != 0 && sys::ggml_cpu_has_fma() != 0 }
