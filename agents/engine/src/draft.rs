@@ -143,7 +143,7 @@ impl Record {
         }
     }
 
-    /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs where nothing was measured.
+    /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs at least where nothing was measured.
     ///
     /// All that draft anything, but for one token on trial, draft the same number: llama.cpp computes the sequences of a batch side by side as far as the
     /// shortest has tokens, then those that have more, so every other length reads all weights once more.
@@ -151,6 +151,7 @@ impl Record {
         let mut lengths = vec![0; chances.proposals.len()];
         let plain = self.plain.get(&chances.sequences).filter(|plain| self.batches - plain.at <= AFRESH);
         let Some(plain) = plain.map(|plain| plain.seconds) else { return lengths };
+        let marginal = self.cost_of_a_sequence(chances.sequences, plain).map_or(marginal, |cost| cost.max(marginal));
         let rights: Vec<f64> = chances.proposals.iter().map(|(flow, _)| self.flow(flow).right).collect();
         let certain = chances.certain.saturating_sub(chances.sequences);
         let cost = |drafted: usize| plain + self.cost_of_more(chances.sequences, certain + drafted, marginal);
@@ -178,6 +179,13 @@ impl Record {
             }
         }
         lengths
+    }
+
+    /// What each sequence beyond the fewest that were measured has cost in a batch of so many that takes so long: a token, its
+    /// attention and its logits, as those of a draft do.
+    fn cost_of_a_sequence(&self, sequences: usize, seconds: f64) -> Option<f64> {
+        let (fewest, least) = self.plain.iter().filter(|(n, _)| **n < sequences).min_by_key(|(n, _)| **n)?;
+        Some((seconds - least.seconds) / (sequences - fewest) as f64)
     }
 
     /// Between two numbers of tokens that were measured it is what lies between their costs.
@@ -244,6 +252,17 @@ mod tests {
         assert_eq!(tried, 1, "now and then it is tried again");
         record.drafted(&flow, 60, 0);
         assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
+    }
+
+    #[test]
+    fn where_sequences_are_dear_so_are_drafts_until_they_were_measured() {
+        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
+        record.batch(1, 1, 0.020);
+        record.batch(8, 8, 0.090);
+        let chances = Chances { sequences: 8, certain: 8, proposals: vec![(flow.clone(), LONGEST); 8] };
+        assert_eq!(record.lengths(&chances, 0.004), [0; 8]);
+        record.batch(8, 72, 0.190);
+        assert!(record.lengths(&chances, 0.004)[0] > 3);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 pub mod backend;
 mod choice;
 mod command;
+mod cost;
 mod counters;
 mod draft;
 mod engine;

@@ -14,6 +14,8 @@ use crate::request::Class;
 /// Slots between two that are bridged at most: a pass over the weights of a small model took as long as two tokens more in it
 /// (SmolLM2-135M in F16 on two cores of a Zen 3: 20 and 10 ms), and tokens of prompts have to be computed anyway.
 const WIDEST_GAP: usize = 3;
+/// Text that comes in gaps of 300 ms, three times the usual one, still comes about as fast as it is read.
+const WIDEST_STRETCH: f64 = 3.0;
 
 /// What the scheduler knows of a sequence that has a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,13 @@ pub struct View {
     pub blocked: bool,
 }
 
+impl View {
+    /// Whether somebody waits for each token of its answer.
+    fn is_heard(&self) -> bool {
+        !self.blocked && self.class <= Class::Interactive
+    }
+}
+
 /// A share of the next batch: so many tokens of this sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -47,13 +56,21 @@ pub struct Share {
     pub tokens: u32,
 }
 
+impl Share {
+    /// Adds so many tokens, as far as there is room.
+    fn take(&mut self, wanted: u32, room: &mut u32) {
+        let tokens = wanted.min(*room);
+        self.tokens += tokens;
+        *room -= tokens;
+    }
+}
+
 /// How large a batch may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Tokens in a batch.
     pub batch: u32,
-    /// Prompt tokens at a time while anybody who is waited for decodes, and of work ahead of time; twice as many while more of
-    /// those wait for their first token than decode.
+    /// Prompt tokens at a time while anybody who is waited for decodes, and of work ahead of time.
     pub chunk: u32,
 }
 
@@ -71,33 +88,32 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
         Class::Router | Class::Interactive | Class::Batch => false,
     };
     let awake = || sequences.iter().filter(|view| !view.blocked && !rests(view));
-    let heard = || awake().filter(|view| view.class <= Class::Interactive);
-    let streams = heard().filter(|view| view.prompt == 0).count();
-    let chunk = if heard().count() > 2 * streams { budget.chunk.saturating_mul(2) } else { budget.chunk };
+    let streams = awake().any(|view| view.is_heard() && view.prompt == 0);
     let lane = awake().map(|view| view.lane).min_by_key(|lane| (lane.0 <= last.0, lane.0))?;
     let mine = || awake().filter(|view| view.lane == lane);
     let decodes: Vec<&View> = mine().filter(|v| v.prompt == 0).take(budget.batch as usize).collect();
     let mut shares: Vec<Share> = decodes.iter().map(|v| Share { slot: v.slot, tokens: 1 }).collect();
     let left = budget.batch - shares.len() as u32;
     // Work ahead of time must not hold up whoever comes next either.
-    let mut room = if streams > 0 || !others { left.min(chunk) } else { left };
-    let mut add = |share: &mut Share, wanted: u32| {
-        let tokens = wanted.min(room);
-        share.tokens += tokens;
-        room -= tokens;
-    };
-    decodes.iter().zip(&mut shares).for_each(|(view, share)| add(share, view.wants.saturating_sub(1)));
+    let mut room = if streams || !others { left.min(budget.chunk) } else { left };
+    decodes.iter().zip(&mut shares).for_each(|(view, share)| share.take(view.wants.saturating_sub(1), &mut room));
     let mut prompts: Vec<&View> = mine().filter(|view| view.prompt > 0).collect();
     if prompts.is_empty() {
         let whole = |view: &View, share: &Share| share.tokens >= view.wants;
         let drafts = decodes.iter().zip(&mut shares).filter(|(view, share)| whole(view, share));
-        drafts.for_each(|(view, share)| add(share, view.drafts));
+        drafts.for_each(|(view, share)| share.take(view.drafts, &mut room));
     }
     let least = awake().map(|view| view.served).min().unwrap_or(0);
     prompts.sort_by_key(|view| (view.class, u64::from(view.prompt) + (view.served - least) / 2, view.arrival));
-    for view in prompts {
+    let most = room;
+    for (at, view) in prompts.iter().enumerate() {
+        // Prompts of different lengths are computed one after the other, so the beginning of another one costs a pass over the
+        // weights; a short one is not worth it.
+        if at > 0 && view.prompt > room && room < most / 2 {
+            continue;
+        }
         let mut share = Share { slot: view.slot, tokens: 0 };
-        add(&mut share, view.prompt);
+        share.take(view.prompt, &mut room);
         if share.tokens > 0 {
             shares.push(share);
         }
@@ -124,16 +140,48 @@ pub fn bridge(decoding: &mut Vec<Share>, prompts: &mut [Share], sequences: &[Vie
     decoding.sort_by_key(|share| share.slot);
 }
 
-/// How many prompt tokens are computed between two tokens of those who decode: as many as fit into the gap, at this cost in
-/// seconds each (0: not known yet).
+/// Passes over the weights that a token each in these slots takes, where those in slots between them that read prompts read one
+/// along: one for all that are side by side.
+pub fn passes(decoding: &[Slot], reading: &[Slot]) -> usize {
+    let mut decoding = decoding.to_vec();
+    decoding.sort_unstable();
+    let is_joined = |pair: &&[Slot]| {
+        let gap = pair[0].0 + 1..pair[1].0;
+        gap.len() <= WIDEST_GAP && gap.clone().all(|slot| reading.contains(&Slot(slot)))
+    };
+    let joined = decoding.windows(2).filter(is_joined).count();
+    decoding.len() - joined
+}
+
+/// The move of one who decodes into a free slot that saves most passes, if any does; of equal ones, the first in order.
+pub fn move_together(decoding: &[Slot], reading: &[Slot], free: &[Slot]) -> Option<(Slot, Slot)> {
+    let moves = decoding.iter().flat_map(|from| free.iter().map(move |to| (*from, *to)));
+    let after = |(from, to): &(Slot, Slot)| {
+        let moved: Vec<Slot> = decoding.iter().map(|slot| if slot == from { *to } else { *slot }).collect();
+        passes(&moved, reading)
+    };
+    let best = moves.min_by_key(after)?;
+    (after(&best) < passes(decoding, reading)).then_some(best)
+}
+
+/// How many times the gap prompts may take between two tokens: the more wait for their first one and the fewer are answered,
+/// the more. Large chunks cost less for each of their tokens, and all who wait have that gain.
+pub fn stretch(sequences: &[View]) -> f64 {
+    let heard = || sequences.iter().filter(|view| view.is_heard());
+    let streams = heard().filter(|view| view.prompt == 0).count();
+    (heard().count() as f64 / (streams + 1) as f64).clamp(1.0, WIDEST_STRETCH)
+}
+
+/// How many prompt tokens are computed between two tokens of those who decode, where so many fit into the gap (none: not
+/// known yet).
 ///
-/// Whole grains are cheaper than pieces of one, so one grain may take up to twice the gap; what takes longer is cut after
-/// all.
-pub fn chunk(gap: Duration, cost: f64, grain: u32) -> u32 {
-    let fits = if cost > 0.0 { (gap.as_secs_f64() / cost) as u32 } else { 64 };
+/// Whole grains are cheaper than pieces of one: it is the nearest number of these, and one grain may take up to twice the
+/// gap; what takes longer is cut after all.
+pub fn chunk(fits: Option<u32>, grain: u32) -> u32 {
+    let fits = fits.unwrap_or(64);
     match grain {
         0 | 1 => fits.max(8),
-        grain if fits >= grain => fits / grain * grain,
+        grain if fits >= grain => (fits.saturating_add(grain / 2)) / grain * grain,
         grain if fits.saturating_mul(2) >= grain => grain,
         _ => fits.max(8),
     }
@@ -210,24 +258,63 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_larger_where_more_wait_than_decode_and_have_no_limit_where_nobody_reads() {
-        let chunk = |views: &[View]| {
-            let shares = next(views, BUDGET, Lane(0)).unwrap().1;
-            shares.iter().filter(|share| share.slot != Slot(0)).map(|share| share.tokens).sum::<u32>()
+    fn who_decodes_apart_moves_to_where_most_passes_are_saved() {
+        let slots = |numbers: &[u32]| numbers.iter().map(|n| Slot(*n)).collect::<Vec<_>>();
+        let count = |decoding: &[u32], reading: &[u32]| passes(&slots(decoding), &slots(reading));
+        assert_eq!([count(&[], &[]), count(&[3], &[]), count(&[2, 0, 1], &[]), count(&[0, 2, 5], &[])], [0, 1, 1, 3]);
+        assert_eq!([count(&[0, 3], &[1, 2]), count(&[0, 3], &[2]), count(&[0, 5], &[1, 2, 3, 4])], [1, 2, 2]);
+        let best = |decoding: &[u32], reading: &[u32], free: &[u32]| {
+            move_together(&slots(decoding), &slots(reading), &slots(free)).map(|(from, to)| (from.0, to.0))
         };
-        let (stream, waits) = (view(0, 0, 0), |slot| view(slot, 0, 2000));
-        assert_eq!(chunk(&[stream, waits(1)]), 16);
-        assert_eq!(chunk(&[stream, waits(1), waits(2)]), 32);
-        assert_eq!(chunk(&[stream, waits(1), View { class: Class::Batch, ..waits(2) }]), 16);
-        assert_eq!(chunk(&[View { class: Class::Batch, ..stream }, waits(1)]), 63);
+        assert_eq!(best(&[0, 2], &[], &[1, 3]), Some((0, 1)));
+        assert_eq!(best(&[0, 1, 3, 5], &[], &[2, 4]), Some((5, 2)), "one pass of three");
+        assert_eq!(best(&[5, 1, 0], &[2], &[3, 4]), Some((5, 3)), "beside who bridges");
+        assert_eq!(best(&[0, 4], &[1, 2], &[]), None);
+        assert_eq!(best(&[0, 1, 2], &[], &[3]), None, "they are together");
+    }
+
+    #[test]
+    fn of_the_next_prompt_no_short_piece_is_read() {
+        let read = |first, then: &[u32]| {
+            let mut views = vec![view(0, 0, 0), view(1, 0, first)];
+            views.extend(then.iter().zip(2..).map(|(prompt, slot)| view(slot, 0, *prompt)));
+            let shares = next(&views, BUDGET, Lane(0)).unwrap().1;
+            shares.iter().skip(1).map(|share| (share.slot.0, share.tokens)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(9, &[100]), [(1, 9)]);
+        assert_eq!(read(8, &[100]), [(1, 8), (2, 8)]);
+        assert_eq!(read(9, &[7, 100]), [(2, 7), (1, 9)]);
+        assert_eq!(read(100, &[100]), [(1, 16)]);
+    }
+
+    #[test]
+    fn chunks_have_no_limit_where_nobody_reads() {
+        let chunk =
+            |class| next(&[View { class, ..view(0, 0, 0) }, view(1, 0, 2000)], BUDGET, Lane(0)).unwrap().1[1].tokens;
+        assert_eq!([Class::Interactive, Class::Batch].map(chunk), [16, 63]);
+    }
+
+    #[test]
+    fn the_gap_is_stretched_by_those_who_wait() {
+        let seats = |streams, waits| {
+            let mut views: Vec<View> = (0..streams).map(|slot| view(slot, 0, 0)).collect();
+            views.extend((streams..streams + waits).map(|slot| view(slot, 0, 2000)));
+            views
+        };
+        let all =
+            [(1, 1), (1, 2), (1, 7), (3, 5), (4, 4), (7, 1)].map(|(streams, waits)| stretch(&seats(streams, waits)));
+        assert_eq!(all, [1.0, 1.5, 3.0, 2.0, 1.6, 1.0]);
+        let unheard = seats(1, 7).into_iter().map(|view| View { class: Class::Batch, ..view }).collect::<Vec<_>>();
+        assert_eq!(stretch(&unheard), 1.0);
     }
 
     #[test]
     fn chunks_are_whole_grains_where_these_fit() {
-        let chunk = |cost, grain| chunk(Duration::from_millis(150), cost, grain);
-        assert_eq!([chunk(0.001, 1), chunk(0.010, 1), chunk(0.1, 1)], [150, 15, 8]);
-        assert_eq!([chunk(0.001, 64), chunk(0.002, 64), chunk(0.004, 64)], [128, 64, 64]);
-        assert_eq!([chunk(0.005, 64), chunk(0.1, 64)], [30, 8], "a grain would take more than twice the gap");
+        let chunk = |fits, grain| chunk(Some(fits), grain);
+        assert_eq!([chunk(150, 1), chunk(15, 1), chunk(1, 1)], [150, 15, 8]);
+        assert_eq!([chunk(165, 64), chunk(150, 64), chunk(75, 64), chunk(37, 64)], [192, 128, 64, 64]);
+        assert_eq!([chunk(30, 64), chunk(1, 64)], [30, 8], "a grain would take more than twice the gap");
+        assert_eq!([chunk(20, 8), chunk(19, 8), chunk(0, 8)], [24, 16, 8]);
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl<S> Seats<S> {
         (0..self.count).map(Slot).filter(move |slot| taken.next_if_eq(slot).is_none())
     }
 
+    /// Free slots in whose cells is nothing that was read along for others.
+    pub(crate) fn spare(&self, lane: Lane) -> impl Iterator<Item = Slot> {
+        self.free(lane).filter(move |slot| self.left.get(&(lane, *slot)).is_none_or(|left| left.reads.is_none()))
+    }
+
     /// The free slot that is worth most to a prompt of which `kept` tokens can be had in any of them. Of equal slots, the one
     /// whose cells have the most of it, then one without cells, and then the one that was left first. `awaited` says of a
     /// flow whether somebody still comes for what was read along for it.
@@ -98,6 +103,11 @@ impl<S> Seats<S> {
             self.left.insert(at, Left { tokens, order: self.leavings, reads });
         }
         sequence
+    }
+
+    /// Forgets what is left in a slot where nobody sits.
+    pub(crate) fn forget_left(&mut self, at: (Lane, Slot)) {
+        self.left.remove(&at);
     }
 
     /// Forgets what is left in a lane where nobody sits.

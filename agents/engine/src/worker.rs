@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::backend::{Backend, Forced, Lane, Limits, Slot, Text, Token};
 use crate::command::Command;
+use crate::cost::Cost;
 use crate::counters::Counters;
 use crate::draft::Record;
 use crate::expected::Expected;
@@ -23,6 +24,7 @@ use crate::turn::Turn;
 use crate::waiting::{Waiter, Who, urgency};
 
 mod compute;
+mod gather;
 
 pub(crate) struct Worker<B: Backend> {
     backend: B,
@@ -39,9 +41,12 @@ pub(crate) struct Worker<B: Backend> {
     served: HashMap<Arc<str>, u64>,
     last: Lane,
     arrivals: u64,
-    /// Seconds per prompt token, a moving average; what turns the target gap into a chunk.
-    prefill_cost: f64,
+    /// What prompts cost; turns the target gap into a chunk.
+    cost: Cost,
     record: Record,
+    apart: HashMap<Lane, gather::Apart>,
+    /// Seconds that a cell took to be moved the last time.
+    cell_move: Option<f64>,
 }
 
 /// Why the loop ended.
@@ -76,8 +81,10 @@ impl<B: Backend> Worker<B> {
             served: HashMap::new(),
             last: Lane::BASE,
             arrivals: 0,
-            prefill_cost: 0.0,
+            cost: Cost::default(),
             record: Record::default(),
+            apart: HashMap::new(),
+            cell_move: None,
         }
     }
 

@@ -161,6 +161,32 @@ async fn a_full_queue_says_so() {
 }
 
 #[tokio::test]
+async fn who_is_left_apart_moves_beside_the_others_and_says_the_same() {
+    let gate = Gate::default();
+    let model = Scripted::new(LIMITS, |prompt| prompt.trim().repeat(20)).with_gate(&gate);
+    let probe = model.probe();
+    let engine = engine(model).await;
+    let mut streams = Vec::new();
+    for (name, tokens) in [("a", 60), ("b", 2), ("c", 60)] {
+        streams.push(engine.generate(Request { max_tokens: tokens, ..ask(name) }).await.unwrap());
+        // It has read its prompt, in the next free slot.
+        gate.pass(1);
+        gate.reached();
+    }
+    gate.pass(8);
+    gate.reached();
+    let mut slots: Vec<u32> = probe.cells().keys().map(|(_, slot)| slot.0).collect();
+    slots.sort_unstable();
+    assert_eq!(slots, [0, 1], "{:?}", probe.cells());
+    gate.open();
+    let mut texts = Vec::new();
+    for stream in streams {
+        texts.push(read(stream).await.unwrap().0);
+    }
+    assert_eq!(texts, ["a".repeat(20), "b".repeat(2), "c".repeat(20)]);
+}
+
+#[tokio::test]
 async fn only_the_guilty_sequence_fails() {
     let guilty = |_, batch: &[artel_engine::backend::Entry]| {
         let bad = batch.iter().any(|entry| entry.token.0 == '!' as i32);

@@ -25,8 +25,9 @@ struct Planned {
 }
 
 impl<B: Backend> Worker<B> {
-    fn budget(&self) -> Budget {
-        let chunk = schedule::chunk(self.options.gap, self.prefill_cost, self.limits.grain);
+    fn budget(&self, sequences: &[View]) -> Budget {
+        let gap = self.options.gap.mul_f64(schedule::stretch(sequences));
+        let chunk = schedule::chunk(self.cost.fits(gap), self.limits.grain);
         Budget { batch: self.limits.batch, chunk: chunk.min(self.limits.batch) }
     }
 
@@ -59,7 +60,7 @@ impl<B: Backend> Worker<B> {
             blocked: !s.job.reader.has_room(),
         };
         let views: Vec<View> = self.seats.taken().iter().map(view).collect();
-        let Some((lane, shares)) = schedule::next(&views, self.budget(), self.last) else { return Ok(()) };
+        let Some((lane, shares)) = schedule::next(&views, self.budget(&views), self.last) else { return Ok(()) };
         self.last = lane;
         let decodes = |share: &Share| views.iter().any(|v| (v.lane, v.slot, v.prompt) == (lane, share.slot, 0));
         let (mut decoding, mut prompts): (Vec<Share>, Vec<Share>) = shares.into_iter().partition(decodes);
@@ -67,7 +68,17 @@ impl<B: Backend> Worker<B> {
         schedule::bridge(&mut decoding, &mut prompts, &views, lane, room);
         // One after the other. llama.cpp does so too, but takes a token of each prompt along with those who decode, and the
         // cells of all of them are looked at as far as those of the longest reach.
-        [decoding, prompts].iter().filter(|shares| !shares.is_empty()).try_for_each(|shares| self.compute(lane, shares))
+        let began = Instant::now();
+        if !decoding.is_empty() {
+            self.compute(lane, &decoding)?;
+        }
+        let took = began.elapsed();
+        if !prompts.is_empty() {
+            self.compute(lane, &prompts)?;
+        }
+        let slots: Vec<Slot> = decoding.iter().map(|share| share.slot).collect();
+        self.gather(lane, schedule::passes(&slots, &[]), took);
+        Ok(())
     }
 
     /// Makes room in the cells of sequences that outgrow the context and may.
@@ -106,7 +117,7 @@ impl<B: Backend> Worker<B> {
         for (chances, drafting) in lanes.values() {
             let lengths = match self.options.drafts {
                 Drafts::Never => vec![0; drafting.len()],
-                Drafts::WherePays => self.record.lengths(chances, self.prefill_cost),
+                Drafts::WherePays => self.record.lengths(chances, self.cost.usual()),
                 Drafts::Always(tokens) => vec![tokens; drafting.len()],
             };
             for (at, length) in drafting.iter().zip(lengths) {
@@ -176,18 +187,13 @@ impl<B: Backend> Worker<B> {
         (entries, planned)
     }
 
-    /// Learns what a prompt token costs, and what a batch without prompts does.
+    /// Learns what batches of prompts cost, and what those without prompts do.
     fn learn(&mut self, planned: &[Planned], took: Duration) {
         let tokens: u32 = planned.iter().map(|p| p.share.tokens).sum();
         if planned.iter().all(|p| !p.prompt) {
             self.record.batch(planned.len(), tokens as usize, took.as_secs_f64());
-        } else if tokens >= 8 && tokens as usize >= 2 * planned.len() {
-            let cost = took.as_secs_f64() / f64::from(tokens);
-            // A small batch is dear for each of its tokens, and says nothing of a large one.
-            if self.prefill_cost > 0.0 && cost > self.prefill_cost && tokens < self.budget().chunk {
-                return;
-            }
-            self.prefill_cost = if self.prefill_cost > 0.0 { 0.8 * self.prefill_cost + 0.2 * cost } else { cost };
+        } else if tokens as usize >= 2 * planned.len() {
+            self.cost.learn(tokens, took.as_secs_f64());
         }
     }
 
