@@ -313,3 +313,16 @@ fn program(spec: &Spec, mut env: Vec<(String, String)>) -> Result<Program, Strin
         spec: serde_json::to_string(spec).map_err(|e| format!("the model cannot be described: {e}"))?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::tunables;
+
+    #[test]
+    fn what_the_user_asked_of_the_c_library_holds() {
+        let huge = "glibc.malloc.hugetlb=1";
+        assert_eq!([tunables(None), tunables(Some(""))], [huge, huge]);
+        assert_eq!(tunables(Some("glibc.malloc.check=1")), format!("glibc.malloc.check=1:{huge}"));
+        assert_eq!(tunables(Some("glibc.malloc.hugetlb=0")), "glibc.malloc.hugetlb=0");
+    }
+}
