@@ -259,7 +259,7 @@ mod tests {
         let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
         record.batch(1, 1, 0.020);
         record.batch(8, 8, 0.090);
-        let chances = Chances { sequences: 8, certain: 8, proposals: vec![(flow.clone(), LONGEST); 8] };
+        let chances = Chances { sequences: 8, certain: 8, proposals: vec![(flow, LONGEST); 8] };
         assert_eq!(record.lengths(&chances, 0.004), [0; 8]);
         record.batch(8, 72, 0.190);
         assert!(record.lengths(&chances, 0.004)[0] > 3);

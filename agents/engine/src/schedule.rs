@@ -146,8 +146,8 @@ pub fn passes(decoding: &[Slot], reading: &[Slot]) -> usize {
     let mut decoding = decoding.to_vec();
     decoding.sort_unstable();
     let is_joined = |pair: &&[Slot]| {
-        let gap = pair[0].0 + 1..pair[1].0;
-        gap.len() <= WIDEST_GAP && gap.clone().all(|slot| reading.contains(&Slot(slot)))
+        let mut gap = pair[0].0 + 1..pair[1].0;
+        gap.len() <= WIDEST_GAP && gap.all(|slot| reading.contains(&Slot(slot)))
     };
     let joined = decoding.windows(2).filter(is_joined).count();
     decoding.len() - joined
