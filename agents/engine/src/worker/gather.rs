@@ -13,6 +13,8 @@ const PATIENCE: u32 = 4;
 const WORTH: f64 = 4.0;
 /// Cells of the first move at most, of which nobody knows how long it will take.
 const FIRST: u32 = 1024;
+/// What is left of the price of a move each time that it was too high: the last one may have been slow for another reason.
+const HOPE: f64 = 0.98;
 
 /// What was seen of who decodes in a lane.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,6 +41,7 @@ impl<B: Backend> Worker<B> {
         let Some((from, to, cells)) = self.better_seat(lane) else { return };
         let pays = |cost: f64| f64::from(cells) * cost <= WORTH * pass;
         if !self.cell_move.map_or(cells <= FIRST, pays) {
+            self.cell_move = self.cell_move.map(|cost| HOPE * cost);
             return;
         }
         let began = Instant::now();
