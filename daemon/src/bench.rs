@@ -103,8 +103,12 @@ async fn measure(bench: &Bench) -> Result<Table> {
             decode::limits(&alone, &mut table);
             return Ok(table);
         }
-        // How long somebody must wait depends on who else is there, and what a decision costs on which signals are heard.
-        Workload::Overload | Workload::Route => return Ok(table),
+        Workload::Overload => {
+            cells = overload::CELLS;
+            overload::limits
+        }
+        // What a decision costs depends on which signals are heard.
+        Workload::Route => return Ok(table),
     };
     limits(&measure_alone(&model, threads, cells).await?, &mut table);
     Ok(table)

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::ahead::{Ahead, Needs};
+use crate::begun::{Beginning, Begun};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::feed::Feed;
@@ -45,8 +46,8 @@ const BUSY: Duration = Duration::from_secs(1);
 /// States: reading the journal -> running <-> resting (nobody but people is waited for) -> over (then it stops). If the journal takes no more, it stops in the middle;
 /// the task is then resumed at the next start of the daemon.
 ///
-/// Inside of one handler its state runs ahead of the journal; nobody sees that, and if the commit fails the state goes
-/// with its conductor.
+/// Inside of one handler its state runs ahead of the journal, and steps that may begin again after a restart are set to work.
+/// Nobody hears of either, and if the commit fails both go with their conductor.
 pub(crate) struct Conductor;
 
 /// What a conductor is told.
@@ -240,7 +241,7 @@ impl Run {
 
     fn again(&mut self, step: StepId) {
         if self.steps.contains_key(&step) {
-            self.begin(step);
+            self.begin(step, Begun::before());
         }
     }
 
@@ -291,7 +292,7 @@ impl Run {
         Some(self.advance().await)
     }
 
-    /// Does all that can be done now: journals it in one transaction, announces it, and sets the steps to work.
+    /// Does all that can be done now: sets the steps to work, journals it in one transaction, and announces it.
     /// False if the journal took it not.
     async fn advance(&mut self) -> bool {
         let (begun, wait) = self.decide();
@@ -299,10 +300,17 @@ impl Run {
         let task = &self.task;
         let runs = |step: &StepId| task.live(&step.visit).is_some_and(|live| live.attempt == step.attempt);
         self.over.extend(self.steps.extract_if(|step, _| !runs(step)).map(|(_, attempt)| attempt.needs));
-        let begun: Vec<StepId> = begun.into_iter().filter(runs).collect();
+        let begun = begun.into_iter().filter(|step| self.task.phase == Phase::Running && runs(step));
+        let once =
+            |step: &StepId| self.on.graph.node_of(&step.visit).is_none_or(|node| node.effect == Effect::AtMostOnce);
+        let (once, again): (Vec<StepId>, Vec<StepId>) = begun.partition(once);
+        // What a restart may begin once more need not wait for the disk; nobody hears of it before.
+        let (beginning, heard) = Beginning::new();
+        again.into_iter().for_each(|step| self.begin(step, heard.clone()));
         let committed = self.commit().await;
         if committed && self.task.phase == Phase::Running {
-            begun.into_iter().for_each(|step| self.begin(step));
+            beginning.is_heard_of();
+            once.into_iter().for_each(|step| self.begin(step, heard.clone()));
             self.set_timer(wait);
             self.tell();
         }

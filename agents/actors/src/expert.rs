@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::Loader;
+use crate::begun::Begun;
 use crate::cache::Earlier;
 use crate::feed::{Feed, Live, Stage};
 use crate::keeper;
@@ -69,6 +70,8 @@ pub(crate) struct Job {
     /// Where adapters are looked for.
     pub(crate) models: Arc<Path>,
     pub(crate) feed: Feed,
+    /// Whether others may hear of the step.
+    pub(crate) begun: Begun,
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Report,
 }
@@ -144,7 +147,7 @@ async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line, loadin
         if let Some(earlier) = job.earlier(&words) {
             return Ok(earlier);
         }
-        let mut allowance = Allowance::new(timeout);
+        let mut allowance = Allowance::new(timeout, job.begun.clone());
         let ready = async { (queue(&job, &line).await, job.engine(&keeper, &loading).await) };
         let (_place, engine) = allowance.before(&loading, ready).await.ok_or_else(late)?;
         allowance.during(job.work(engine?, words)).await.ok_or_else(late)?
@@ -163,22 +166,26 @@ async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line, loadin
 /// Waits for a place, and says where in the line it waits. Whoever waits looks at the line by itself: to wake all of a long
 /// line whenever somebody leaves it would be more work than the steps are.
 async fn queue(job: &Job, line: &Line) -> Place {
-    let (mut waiting, mut shown) = (line.join(job.class, job.left), None);
+    let (mut waiting, mut shown) = (line.join(job.class, job.left), None::<u32>);
     loop {
         if let Ok(place) = tokio::time::timeout(work::PROGRESS_EVERY, waiting.place()).await {
             return place;
         }
         let position = waiting.position();
-        if shown.replace(position) != Some(position) {
-            job.progress(Stage::Queued { position });
+        if shown != Some(position) && job.progress(Stage::Queued { position }) {
+            shown = Some(position);
         }
     }
 }
 
 impl Job {
-    /// Says how far it is.
-    fn progress(&self, stage: Stage) {
-        let (step, role): (StepId, RoleName) = (self.step.clone(), self.role.name.clone());
-        self.feed.send(Live::Progress { step, role, stage });
+    /// Says how far it is. False if nobody may hear of the step yet.
+    fn progress(&self, stage: Stage) -> bool {
+        let is_heard = self.begun.age().is_some();
+        if is_heard {
+            let (step, role): (StepId, RoleName) = (self.step.clone(), self.role.name.clone());
+            self.feed.send(Live::Progress { step, role, stage });
+        }
+        is_heard
     }
 }

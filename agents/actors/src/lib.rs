@@ -32,6 +32,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod ahead;
+mod begun;
 mod cache;
 mod clock;
 mod conductor;

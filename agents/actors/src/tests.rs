@@ -1,5 +1,6 @@
 //! A crew with scripted engines and a real journal: tasks run, are cancelled, resumed, and survive panics.
 
+mod beginning;
 mod crew;
 mod fleet;
 mod language;

@@ -4,7 +4,7 @@
 //! while anybody decodes who is waited for, so that no stream stalls behind a long prompt, and, where there are no prompts, to drafts. Of the
 //! prompts of one class the one that is soonest done goes first, so that it decodes beside the others instead of all being
 //! done at the end; to what it still needs is added half of what its flow was served more than the least served one, so that
-//! no flow lives at the cost of another, and none starves.
+//! no flow lives at the cost of another, and something for all who came before it, so that none starves.
 
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use crate::request::Class;
 const WIDEST_GAP: usize = 3;
 /// Text that comes in gaps of 300 ms, three times the usual one, still comes about as fast as it is read.
 const WIDEST_STRETCH: f64 = 3.0;
+
+/// Tokens that each arrival between two prompts counts as: after so many shorter ones that came later it is a long one's turn.
+const LATE: u64 = 8;
 
 /// What the scheduler knows of a sequence that has a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +107,11 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
         drafts.for_each(|(view, share)| share.take(view.drafts, &mut room));
     }
     let least = awake().map(|view| view.served).min().unwrap_or(0);
-    prompts.sort_by_key(|view| (view.class, u64::from(view.prompt) + (view.served - least) / 2, view.arrival));
+    let oldest = prompts.iter().map(|view| view.arrival).min().unwrap_or(0);
+    prompts.sort_by_key(|view| {
+        let (favour, lateness) = ((view.served - least) / 2, LATE * (view.arrival - oldest));
+        (view.class, u64::from(view.prompt) + favour + lateness, view.arrival)
+    });
     let most = room;
     for (at, view) in prompts.iter().enumerate() {
         // Prompts of different lengths are computed one after the other, so the beginning of another one costs a pass over the
@@ -122,13 +129,17 @@ pub fn next(sequences: &[View], budget: Budget, last: Lane) -> Option<(Lane, Vec
 }
 
 /// Adds a token each of the prompts that are read in slots between those who decode, as far as there is `room`, so that all of
-/// them are side by side: llama.cpp computes only sequences in adjacent slots in one pass over the weights. Orders them by slot.
+/// them are side by side: llama.cpp computes only sequences in adjacent slots in one pass over the weights, and only as many
+/// tokens of each, so that whoever has several is apart anyway. Orders them by slot.
 pub fn bridge(decoding: &mut Vec<Share>, prompts: &mut [Share], sequences: &[View], lane: Lane, room: u32) {
     let read = |slot| {
         let mut here = sequences.iter().filter(|view| (view.lane, view.slot) == (lane, Slot(slot)));
         here.find(|view| view.prompt > 1 && !view.blocked)
     };
     decoding.sort_by_key(|share| share.slot);
+    if decoding.iter().any(|share| share.tokens > 1) {
+        return;
+    }
     let gaps = decoding.windows(2).map(|pair| pair[0].slot.0 + 1..pair[1].slot.0);
     let gaps = gaps.filter(|gap| !gap.is_empty() && gap.len() <= WIDEST_GAP);
     let bridges = gaps.filter_map(|gap| gap.map(read).collect::<Option<Vec<_>>>()).flatten();
@@ -253,6 +264,8 @@ mod tests {
         assert_eq!(bridged(&with(&[view(1, 1, 100)]), 9)[0], [(0, 1), (2, 1)], "another lane has slots of its own");
         assert_eq!(bridged(&with(&[view(1, 0, 100)]), 0)[0], [(0, 1), (2, 1)]);
         assert_eq!(bridged(&with(&[view(3, 0, 100)]), 9)[0], [(0, 1), (2, 1)], "nobody decodes behind it");
+        let several = [view(0, 0, 0), view(1, 0, 100), View { wants: 3, ..view(2, 0, 0) }];
+        assert_eq!(bridged(&several, 9)[0], [(0, 1), (2, 3)], "they take two passes anyway");
         let far: Vec<View> = (3..9).map(|slot| view(slot, 0, 100)).chain([wide]).collect();
         assert_eq!(bridged(&with(&far), 9)[0], [(0, 1), (2, 1), (9, 1)], "too many tokens for a pass");
     }
@@ -283,7 +296,7 @@ mod tests {
         };
         assert_eq!(read(9, &[100]), [(1, 9)]);
         assert_eq!(read(8, &[100]), [(1, 8), (2, 8)]);
-        assert_eq!(read(9, &[7, 100]), [(2, 7), (1, 9)]);
+        assert_eq!(read(9, &[7, 100]), [(1, 9), (2, 7)]);
         assert_eq!(read(100, &[100]), [(1, 16)]);
     }
 
@@ -329,6 +342,15 @@ mod tests {
         let first = |views: &[View]| next(views, BUDGET, Lane(0)).unwrap().1[0].slot;
         assert_eq!(first(&[view(1, 0, 100), begun]), Slot(0));
         assert_eq!(first(&[view(1, 0, 20), begun]), Slot(1));
+    }
+
+    #[test]
+    fn a_long_prompt_is_passed_by_later_ones_only_so_often() {
+        let first = |late| {
+            let short = View { arrival: late, ..view(1, 0, 20) };
+            next(&[view(0, 0, 600), short, view(2, 0, 0)], BUDGET, Lane(0)).unwrap().1[1].slot
+        };
+        assert_eq!((1..1000).find(|late| first(*late) == Slot(0)), Some(73));
     }
 
     #[test]

@@ -57,9 +57,13 @@ impl<S> Seats<S> {
         (0..self.count).map(Slot).filter(move |slot| taken.next_if_eq(slot).is_none())
     }
 
-    /// Free slots in whose cells is nothing that was read along for others.
-    pub(crate) fn spare(&self, lane: Lane) -> impl Iterator<Item = Slot> {
-        self.free(lane).filter(move |slot| self.left.get(&(lane, *slot)).is_none_or(|left| left.reads.is_none()))
+    /// Free slots in whose cells is nothing that was read along for others: empty ones first, and then what was left first.
+    pub(crate) fn spare(&self, lane: Lane) -> Vec<Slot> {
+        let left = |slot: &Slot| self.left.get(&(lane, *slot));
+        let mut spare: Vec<Slot> =
+            self.free(lane).filter(|slot| left(slot).is_none_or(|left| left.reads.is_none())).collect();
+        spare.sort_by_key(|slot| left(slot).map(|left| left.order));
+        spare
     }
 
     /// The free slot that is worth most to a prompt of which `kept` tokens can be had in any of them. Of equal slots, the one
@@ -175,5 +179,6 @@ mod tests {
         assert_eq!(best("ab answers two", 0, true), spot(0, 11, 8), "it wins more than is lost");
         let full = left(1, &[("ab answers one", Some("b"))]);
         assert_eq!(full.best(Lane(0), &tokens("x"), 0, |_| true), Some(spot(0, 0, -14)));
+        assert_eq!(seats.spare(Lane(0)), [Slot(2), Slot(1)], "an empty one first, and never what was read along");
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use artel_engine::backend::{Fault, Limits};
 use artel_engine::scripted::{Gate, Scripted};
@@ -198,6 +199,35 @@ async fn only_the_guilty_sequence_fails() {
     assert_eq!(results[0].as_ref().unwrap().0, "you said a");
     assert_eq!(results[1], Err(Error::Model("it hurts".to_owned())));
     assert_eq!(results[2].as_ref().unwrap().0, "you said c");
+}
+
+#[tokio::test]
+async fn whoever_fails_between_two_who_write_fails_alone() {
+    let (gate, between) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+    let guilty = {
+        let between = between.clone();
+        move |_, batch: &[artel_engine::backend::Entry]| {
+            let bad = batch.iter().any(|entry| entry.token.0 == '!' as i32);
+            between.fetch_or(bad && batch.len() == 3, Ordering::Relaxed);
+            bad.then(|| Fault::Batch("it hurts".to_owned()))
+        }
+    };
+    let model = Scripted::new(LIMITS, |prompt| prompt.trim().repeat(20)).with_gate(&gate).with_accident(guilty);
+    let engine = engine(model).await;
+    let mut streams = Vec::new();
+    // Each sits beside the one before; the second is over when the third has come, and the last one takes its place.
+    let last = format!("bbbb{}", "!".repeat(100));
+    for (text, tokens, batches) in [("a", 60, 1), ("bbbb", 2, 4), ("c", 60, 3), (&last, 60, 0)] {
+        streams.push(engine.generate(Request { max_tokens: tokens, ..ask(text) }).await.unwrap());
+        gate.pass(batches);
+        gate.reached();
+    }
+    gate.open();
+    let results = futures::future::join_all(streams.into_iter().map(read)).await;
+    let texts: Vec<_> = results.into_iter().map(|result| result.map(|(text, _)| text)).collect();
+    let said = |text: &str, times| Ok(text.repeat(times));
+    assert_eq!(texts, [said("a", 20), said("b", 2), said("c", 20), Err(Error::Model("it hurts".to_owned()))]);
+    assert!(between.load(Ordering::Relaxed), "it failed beside those who wrote");
 }
 
 #[tokio::test]

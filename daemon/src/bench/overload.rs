@@ -6,12 +6,19 @@ use anyhow::{Context as _, Result};
 
 use super::contestant::{Answer, Contestant, Extra, Role};
 use super::crowd;
+use super::speeds::Speeds;
 use super::table::Table;
 use super::words;
 
 const PROMPT: usize = 120;
 const QUESTION: usize = 16;
+/// Tokens of the chat template around a question.
+const FRAME: u32 = 8;
 const OUTPUT: u32 = 32;
+/// Cells of a sequence halfway through its answer.
+pub(super) const CELLS: u32 = (PROMPT + QUESTION) as u32 + FRAME + OUTPUT / 2;
+const WAIT: &str = "overload: 95th percentile of the wait for a first token";
+const SENT: &str = "overload: tasks sent";
 /// Tasks that tell what the server can do, so many at once.
 const TRIAL: u64 = 24;
 const AT_ONCE: usize = 8;
@@ -34,10 +41,18 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
     let answers = flood(contestant, (0..TASKS).map(|n| task(2000 + n)).collect(), pause).await;
     let name = contestant.name();
     let quick = answers.iter().step_by(WAITS as usize).flatten();
-    table.note("overload: 95th percentile of the wait for a first token", "s", name, high(quick).as_secs_f64());
+    table.note(WAIT, "s", name, high(quick).as_secs_f64());
     table.note("overload: tasks lost or failed", "", name, answers.iter().filter(|a| a.is_none()).count() as f64);
-    table.note("overload: tasks sent", "/s", name, 1.0 / pause.as_secs_f64());
+    table.note(SENT, "/s", name, 1.0 / pause.as_secs_f64());
     Ok(())
+}
+
+/// Nobody's first token comes before their own question is read, and nobody can do more than read all questions and write all
+/// answers as wide as they are asked for.
+pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
+    let question = speeds.prompts(QUESTION as u32 + FRAME);
+    table.limit(WAIT, question);
+    table.limit(SENT, 2.0 / (question + speeds.answers(OUTPUT, AT_ONCE)));
 }
 
 /// Sends one task after the other, whatever becomes of those before; `None` for one that failed.

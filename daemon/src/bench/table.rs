@@ -92,9 +92,10 @@ impl Row {
         ["peer", "inside"].into_iter().find(|who| self.values.contains_key(who)).unwrap_or("llama.cpp")
     }
 
-    /// Ours to theirs, of the medians.
+    /// Ours to theirs, of the medians; none to nothing.
     fn ratio(&self) -> Option<f64> {
-        Some(spread(self.values.get("artel")?)[0] / spread(self.values.get(self.other())?)[0])
+        let ratio = spread(self.values.get("artel")?)[0] / spread(self.values.get(self.other())?)[0];
+        Some(ratio).filter(|ratio| ratio.is_finite())
     }
 
     fn json(&self) -> serde_json::Value {
@@ -128,9 +129,11 @@ mod tests {
             table.note("speed", "/s", who, value);
         }
         table.note("alone", "", "artel", 120.0);
+        ["artel", "peer"].into_iter().for_each(|who| table.note("lost", "", who, 0.0));
         table.limit("speed", 4.0);
         insta::assert_snapshot!(table.text());
         assert_eq!(table.rows[0].json()["ratio"], 3.0);
         assert_eq!(table.rows[0].json()["share"], 0.75);
+        assert_eq!(table.rows[2].json()["ratio"], serde_json::Value::Null);
     }
 }

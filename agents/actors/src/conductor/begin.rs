@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Run};
 use crate::ahead::HORIZON;
+use crate::begun::Begun;
 use crate::expert::{self, Reader, described};
 use crate::report::{Outcome, Report, failure};
 use crate::router::{Candidate, Question};
@@ -25,26 +26,33 @@ const DECISION: Duration = Duration::from_secs(120);
 /// Who reads one answer along at most.
 const READERS: usize = 4;
 
+/// What ties an attempt to its conductor.
+struct Tie {
+    begun: Begun,
+    cancel: CancellationToken,
+    report: Report,
+}
+
 impl Run {
-    pub(super) fn begin(&mut self, step: StepId) {
+    pub(super) fn begin(&mut self, step: StepId, begun: Begun) {
         let cancel = CancellationToken::new();
         let ahead = self.roles_ahead(&step.visit);
         let model = |(steps, role): &(u32, Arc<Role>)| Some((*steps, self.on.catalog.model_of(role)?));
         let needs = self.on.ahead.count(ahead.iter().filter_map(model).collect());
         self.steps.insert(step.clone(), Attempt { needs, _cancel: cancel.clone().drop_guard() });
-        let report = Report::new(self.me.clone(), step.clone());
+        let tie = Tie { begun, cancel, report: Report::new(self.me.clone(), step.clone()) };
         let graph = self.on.graph.clone();
         let Some(node) = graph.node_of(&step.visit) else { return };
         match (&node.work, self.role_of(&step.visit)) {
-            (Work::Router(router), _) => self.route(&step, router, node.effort.timeout, cancel, report),
+            (Work::Router(router), _) => self.route(&step, router, node.effort.timeout, tie),
             (Work::Role { .. }, Some(role)) => {
                 let next =
                     ahead.into_iter().filter(|(steps, _)| *steps == 1).map(|(_, role)| role.name.clone()).collect();
-                self.work(step, node, role, next, cancel, report);
+                self.work(step, node, role, next, tie);
             }
             // People and sub-graphs are nobody's work.
-            (Work::Ask(_) | Work::Graph { .. }, _) => report.forget(),
-            (Work::Role { role, .. }, None) => report.send(Err(no_role(&step.visit, role))),
+            (Work::Ask(_) | Work::Graph { .. }, _) => tie.report.forget(),
+            (Work::Role { role, .. }, None) => tie.report.send(Err(no_role(&step.visit, role))),
         }
     }
 
@@ -94,15 +102,8 @@ impl Run {
         edges.into_iter().filter_map(|edge| reader(edge.to.as_ref()?)).take(READERS).collect()
     }
 
-    fn work(
-        &self,
-        step: StepId,
-        node: &Node,
-        role: Arc<Role>,
-        next: Vec<RoleName>,
-        cancel: CancellationToken,
-        report: Report,
-    ) {
+    fn work(&self, step: StepId, node: &Node, role: Arc<Role>, next: Vec<RoleName>, tie: Tie) {
+        let Tie { begun, cancel, report } = tie;
         let Some(model) = self.on.catalog.model_of(&role) else {
             return report.send(Err(failure(Code::Internal, format!("role `{}` has no model", role.name))));
         };
@@ -124,6 +125,7 @@ impl Run {
             feed: self.on.feed.clone(),
             step,
             role,
+            begun,
             cancel,
             report,
         };
@@ -131,14 +133,9 @@ impl Run {
         let _ = self.on.supervisor.cast(supervisor::Message::Work(Box::new(job), model));
     }
 
-    fn route(
-        &self,
-        step: &StepId,
-        router: &Router,
-        timeout: Option<Duration>,
-        cancel: CancellationToken,
-        report: Report,
-    ) {
+    fn route(&self, step: &StepId, router: &Router, timeout: Option<Duration>, tie: Tie) {
+        // Its report is read after the beginning was journalled, and it says nothing before.
+        let Tie { cancel, report, .. } = tie;
         let text = self.task.input_of(&step.visit);
         let catalog = &self.on.catalog;
         let roles = router.roles.iter().filter_map(|name| catalog.role(name.as_str()).cloned());

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-/// What is left of a step's timeout. It is meant for the step's own work and for its wait in the role's line: while the model
-/// is fetched or waits for room, and nobody can work, the clock stands still for all who are in that line.
+use crate::begun::Begun;
+
+/// What is left of a step's timeout. It is meant for the step's own work and for its wait in the role's line: until its beginning
+/// is on disk, and while the model is fetched or waits for room and nobody can work, the clock stands still, the latter for
+/// all who are in that line.
 #[derive(Debug)]
 pub(super) struct Allowance {
     left: Duration,
+    begun: Begun,
 }
 
 /// Steps of a role that have their place and wait for the model. Clones are the same.
@@ -34,8 +38,8 @@ impl Drop for Waits {
 }
 
 impl Allowance {
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { left: timeout }
+    pub(super) fn new(timeout: Duration, begun: Begun) -> Self {
+        Self { left: timeout, begun }
     }
 
     /// What must be there before the work begins; none if the time is over first.
@@ -53,9 +57,9 @@ impl Allowance {
                 biased;
                 it = &mut ready => Some(it),
                 () = until(&mut count, |count| count > 0) => None,
-                () = sleep(self.left) => return None,
+                () = self.over() => return None,
             };
-            self.left = self.left.saturating_sub(since.elapsed());
+            self.left = self.left.saturating_sub(self.begun.age().unwrap_or_default().min(since.elapsed()));
             if it.is_some() {
                 return it;
             }
@@ -64,7 +68,16 @@ impl Allowance {
 
     /// The work itself; none if the time is over first.
     pub(super) async fn during<T>(self, work: impl Future<Output = T>) -> Option<T> {
-        timeout(self.left, work).await.ok()
+        tokio::select! {
+            biased;
+            it = work => Some(it),
+            () = self.over() => None,
+        }
+    }
+
+    async fn over(&self) {
+        self.begun.heard_of().await;
+        sleep(self.left).await;
     }
 }
 
@@ -79,11 +92,17 @@ mod tests {
 
     use super::*;
 
+    use crate::begun::Beginning;
+
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn minute() -> Allowance {
+        Allowance::new(60 * SECOND, Begun::before())
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_time_stands_still_while_the_model_comes() {
-        let (loading, mut allowance) = (Loading::default(), Allowance::new(60 * SECOND));
+        let (loading, mut allowance) = (Loading::default(), minute());
         let (first, second) = (loading.begin(), loading.begin());
         let coming = async {
             sleep(3600 * SECOND).await;
@@ -102,7 +121,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_goes_on_where_nobody_waits_for_a_model() {
         let (loading, began) = (Loading::default(), Instant::now());
-        let mut allowance = Allowance::new(60 * SECOND);
+        let mut allowance = minute();
         let later = async {
             sleep(30 * SECOND).await;
             let waits = loading.begin();
@@ -112,6 +131,21 @@ mod tests {
         };
         assert!(allowance.before(&loading, later).await.is_none());
         assert_eq!(began.elapsed().as_secs(), 160);
-        assert!(Allowance::new(SECOND).before(&loading, ready(())).await.is_some());
+        assert!(minute().before(&loading, ready(())).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_begins_when_the_beginning_is_on_disk() {
+        let ((beginning, begun), loading) = (Beginning::new(), Loading::default());
+        let mut allowance = Allowance::new(60 * SECOND, begun);
+        let slow = async {
+            sleep(100 * SECOND).await;
+            beginning.is_heard_of();
+            sleep(20 * SECOND).await;
+        };
+        assert!(allowance.before(&loading, slow).await.is_some());
+        let began = Instant::now();
+        assert!(allowance.during(pending::<()>()).await.is_none());
+        assert_eq!(began.elapsed().as_secs(), 40);
     }
 }

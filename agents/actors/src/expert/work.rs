@@ -38,6 +38,7 @@ impl Job {
         let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|earlier| earlier.key(&self.role, &words.system, &words.user));
         let stream = handle.generate(self.request(words)?).await.map_err(|e| refused(&e))?;
+        self.begun.heard_of().await;
         let (text, finish) = self.listen(stream, Along::new(self, &handle)).await?;
         let output = self.output(text, finish.reason)?;
         if let Some((earlier, key)) = self.cache.as_ref().zip(key) {
@@ -81,8 +82,8 @@ impl Job {
         let mut shown = None;
         loop {
             let share = self.share(keeper).await;
-            if shown.replace(share) != Some(share) {
-                self.progress(Stage::Loading { model: self.role.model.clone(), share });
+            if shown != Some(share) && self.progress(Stage::Loading { model: self.role.model.clone(), share }) {
+                shown = Some(share);
             }
             if let Ok(engine) = tokio::time::timeout(LOADING_LOOKS, &mut asked).await {
                 return engine;

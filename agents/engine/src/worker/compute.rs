@@ -68,11 +68,12 @@ impl<B: Backend> Worker<B> {
         schedule::bridge(&mut decoding, &mut prompts, &views, lane, room);
         // One after the other. llama.cpp does so too, but takes a token of each prompt along with those who decode, and the
         // cells of all of them are looked at as far as those of the longest reach.
-        let began = Instant::now();
+        let mut took = Duration::ZERO;
         if !decoding.is_empty() {
-            self.compute(lane, &decoding)?;
+            took = self.compute(lane, &decoding)?;
         }
-        let took = began.elapsed();
+        // Who read a token along with those who decode may have failed there.
+        prompts.retain(|share| self.seats.taken().contains_key(&(lane, share.slot)));
         if !prompts.is_empty() {
             self.compute(lane, &prompts)?;
         }
@@ -126,7 +127,8 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn compute(&mut self, lane: Lane, shares: &[Share]) -> Result<(), String> {
+    /// Computes these shares and says how long the model took, waiting for its turn not included.
+    fn compute(&mut self, lane: Lane, shares: &[Share]) -> Result<Duration, String> {
         let (entries, planned) = self.entries(lane, shares);
         let (computed, took) = {
             let _turn = self.options.turn.as_ref().map(Turn::take);
@@ -149,16 +151,17 @@ impl<B: Backend> Worker<B> {
                 );
                 self.learn(&planned, took);
                 self.settle(lane, &planned, took);
-                Ok(())
+                Ok(took)
             }
             Err(Fault::Fatal(reason)) => Err(reason),
             // Only the guilty one fails: the others are computed again, each alone.
             Err(Fault::Batch(_)) if shares.len() > 1 => {
-                shares.iter().try_for_each(|share| self.compute(lane, std::slice::from_ref(share)))
+                let mut alone = |share| self.compute(lane, std::slice::from_ref(share));
+                shares.iter().try_fold(took, |sum, share| Ok(sum + alone(share)?))
             }
             Err(Fault::Batch(reason)) => {
                 shares.iter().for_each(|share| self.fail((lane, share.slot), Error::Model(reason.clone())));
-                Ok(())
+                Ok(took)
             }
         }
     }
@@ -187,12 +190,12 @@ impl<B: Backend> Worker<B> {
         (entries, planned)
     }
 
-    /// Learns what batches of prompts cost, and what those without prompts do.
+    /// Learns what batches of prompts alone cost, and what those without prompts do.
     fn learn(&mut self, planned: &[Planned], took: Duration) {
         let tokens: u32 = planned.iter().map(|p| p.share.tokens).sum();
         if planned.iter().all(|p| !p.prompt) {
             self.record.batch(planned.len(), tokens as usize, took.as_secs_f64());
-        } else if tokens as usize >= 2 * planned.len() {
+        } else if planned.iter().all(|p| p.prompt) && tokens as usize >= 2 * planned.len() {
             self.cost.learn(tokens, took.as_secs_f64());
         }
     }

@@ -46,7 +46,8 @@ impl<B: Backend> Worker<B> {
         }
         let began = Instant::now();
         if let Err(reason) = self.change_seat(lane, from, to) {
-            tracing::warn!(reason, "a sequence cannot be moved and goes on where it is");
+            tracing::warn!(reason, "a sequence cannot be moved and goes on where it is, and so will all others");
+            self.cell_move = Some(f64::INFINITY);
             return;
         }
         let took = began.elapsed();
@@ -65,8 +66,7 @@ impl<B: Backend> Worker<B> {
             .collect();
         decoding.sort_unstable();
         let (cells, decoding): (Vec<u32>, Vec<Slot>) = decoding.into_iter().unzip();
-        let free: Vec<Slot> = self.seats.spare(lane).collect();
-        let (from, to) = schedule::move_together(&decoding, &reading, &free)?;
+        let (from, to) = schedule::move_together(&decoding, &reading, &self.seats.spare(lane))?;
         let at = decoding.iter().position(|slot| *slot == from)?;
         Some((from, to, cells[at]))
     }
