@@ -23,8 +23,8 @@ use visible::visible;
 
 /// Tokens of one sequence when nobody says otherwise, as in `artel_llama`.
 const CONTEXT: u32 = 4096;
-/// What a process takes before it has a model: measured.
-const PROCESS: u64 = 26 << 20;
+/// What a process takes before it has a model, and what huge pages have in them that nobody uses: measured.
+const PROCESS: u64 = 30 << 20;
 /// What computing takes of a model that was never loaded in this shape: more than small ones need, less than large ones do
 /// with large batches. It is measured when it is loaded.
 const COMPUTE: u64 = 64 << 20;
