@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::contestant::{Answer, Contestant, Extra, Role};
 use super::crowd;
@@ -28,6 +28,8 @@ pub(super) async fn run(
     table: &mut Table,
 ) -> Result<()> {
     let Some(dir) = adapters else { bail!("name the directory of the adapters with --adapters") };
+    // The daemon's catalog lies elsewhere.
+    let dir = std::path::absolute(dir).context("failed to find the adapters")?;
     let seed = salt * 10_000 + 7;
     let role = |(at, (name, _)): (usize, &(&str, &str))| {
         let prompt = format!("{}\n\nYou are a geography expert.", words::text(seed + at as u64, PROMPT));
