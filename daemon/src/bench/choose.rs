@@ -11,9 +11,8 @@ use super::words;
 
 const LABELS: [&str; 8] = ["gguf", "lora", "rag", "deepspeed", "transformers", "planner", "critic", "hardware"];
 const QUESTIONS: u64 = 16;
-/// Words of a question, each about a token, and tokens of the chat template around it.
+/// Words of a question, each about a token.
 const QUESTION: usize = 16;
-const FRAME: u32 = 8;
 
 pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
     let seed = salt * 10_000 + 3;
@@ -47,7 +46,7 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
 /// The question alone must be computed.
 pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
     for what in ["as JSON", "as one token"] {
-        table.limit(&format!("choose {what}: a decision"), speeds.prompts(QUESTION as u32 + FRAME) * 1e3);
+        table.limit(&format!("choose {what}: a decision"), speeds.prompts(QUESTION as u32 + words::FRAME) * 1e3);
     }
 }
 

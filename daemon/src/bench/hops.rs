@@ -13,8 +13,6 @@ const ROLES: u64 = 3;
 const PROMPT: usize = 300;
 const OUTPUT: u32 = 48;
 const CHAINS: u64 = 8;
-/// Tokens of the chat template around a text.
-const FRAME: u32 = 8;
 
 pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
     let seed = salt * 10_000 + 11;
@@ -40,6 +38,6 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
 
 /// What was said must be read when it has its end, and one token generated; who reads along has less left to do.
 pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    let seconds = speeds.prompts(OUTPUT + FRAME);
+    let seconds = speeds.prompts(OUTPUT + words::FRAME);
     table.limit("hops: from the last word to the next role's first", seconds * 1e3);
 }

@@ -12,11 +12,9 @@ use super::words;
 
 const PROMPT: usize = 120;
 const QUESTION: usize = 16;
-/// Tokens of the chat template around a question.
-const FRAME: u32 = 8;
 const OUTPUT: u32 = 32;
 /// Cells of a sequence halfway through its answer.
-pub(super) const CELLS: u32 = (PROMPT + QUESTION) as u32 + FRAME + OUTPUT / 2;
+pub(super) const CELLS: u32 = (PROMPT + QUESTION) as u32 + words::FRAME + OUTPUT / 2;
 const WAIT: &str = "overload: 95th percentile of the wait for a first token";
 const SENT: &str = "overload: tasks sent";
 /// Tasks that tell what the server can do, so many at once.
@@ -50,7 +48,7 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
 /// Nobody's first token comes before their own question is read, and nobody can do more than read all questions and write all
 /// answers as wide as they are asked for.
 pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    let question = speeds.prompts(QUESTION as u32 + FRAME);
+    let question = speeds.prompts(QUESTION as u32 + words::FRAME);
     table.limit(WAIT, question);
     table.limit(SENT, 2.0 / (question + speeds.answers(OUTPUT, AT_ONCE)));
 }

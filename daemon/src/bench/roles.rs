@@ -17,8 +17,6 @@ const AT_ONCE: usize = 8;
 const PROMPT: usize = 625;
 const QUESTION: usize = 16;
 const OUTPUT: u32 = 48;
-/// Tokens of the chat template around a question.
-const FRAME: u32 = 8;
 
 pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
     let seed = salt * 10_000 + 1;
@@ -42,7 +40,7 @@ pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Tabl
 /// What nobody can beat on this machine: each role's prompt computed once, and all questions, and all answers as wide as
 /// they are asked for.
 pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    let questions = speeds.prompts(TASKS as u32 * (QUESTION as u32 + FRAME));
+    let questions = speeds.prompts(TASKS as u32 * (QUESTION as u32 + words::FRAME));
     let answers = speeds.answers(TASKS as u32 * OUTPUT, AT_ONCE);
     let openings = speeds.prompts(ROLES as u32 * PROMPT as u32);
     let tasks = TASKS as f64;

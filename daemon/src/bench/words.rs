@@ -1,5 +1,8 @@
 //! Text of a given length that is new each time and the same for everybody.
 
+/// Tokens of the chat template around a question.
+pub(super) const FRAME: u32 = 8;
+
 const WORDS: [&str; 48] = [
     "river", "stone", "light", "wind", "house", "bread", "water", "table", "green", "small", "often", "under", "carry",
     "build", "seven", "morning", "paper", "silver", "garden", "winter", "open", "quiet", "road", "letter", "window",
