@@ -66,6 +66,14 @@ impl Builder {
         self
     }
 
+    /// With a file in its data directory, such as an older version's journal.
+    #[must_use]
+    pub fn with_data(self, name: &str, bytes: &[u8]) -> Self {
+        fs::create_dir_all(self.dir.path().join("data")).unwrap();
+        fs::write(self.dir.path().join("data").join(name), bytes).unwrap();
+        self
+    }
+
     /// With these settings instead of a grace of 60 s.
     #[must_use]
     pub fn with_settings(mut self, settings: &str) -> Self {

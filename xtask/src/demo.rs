@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a daemon, a real task through the shipped graph, the answer as it is written.
+//! `cargo xtask demo`: a daemon, a real task through the graph of an example, the answer as it is written.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,24 +8,36 @@ use anyhow::{Context, Result, bail};
 
 use crate::{models, shell};
 
-/// A question of the trade that the shipped crew knows.
-const QUESTION: &str = "Should I download Q4_K_M or Q8_0 for a graphics card with 8 GB?";
+/// A message as a small shop gets it. The graph is an example of the book's tutorial.
+const MESSAGE: &str = "My lamp from order #55128 came with a cracked shade and I want my $39 back or another one.";
 
-pub(crate) fn run(cache: &Path, question: Option<&str>) -> Result<()> {
+pub(crate) fn run(cache: &Path, message: Option<&str>) -> Result<()> {
     let artel = build()?;
     let data = cache.join("demo");
     let mut daemon = Daemon::start(&artel, cache, &data)?;
-    let question = question.unwrap_or(QUESTION);
-    eprintln!("xtask: artel run --graph mentor {question:?}\n");
-    let args = ["run", "--graph", "mentor", "--", question];
+    let message = message.unwrap_or(MESSAGE);
+    eprintln!("xtask: artel run --graph helpdesk {message:?}\n");
+    let args = ["run", "--graph", "helpdesk", "--", message];
     let asked = Command::new(&artel).args(args).env("ARTEL_ADDRESS", &daemon.address).status();
     let asked = asked.with_context(|| format!("failed to start {}", artel.display()))?;
     daemon.stop()?;
     if !asked.success() {
         bail!("the task ended with {asked}; the daemon's log is {}", daemon.log.display());
     }
-    eprintln!("\nxtask: start your own with: {} serve --models {}", artel.display(), models::dir(cache).display());
+    eprintln!(
+        "\nxtask: a model of 135M parameters sorts and copies; one of 7B or more also writes the reply, judges and plans.\n\
+         xtask: name one in a model document with `file: hf:ORG/REPO/FILE.gguf`; the shipped graph `mentor` is made for such.\n\
+         xtask: start your own with: {} serve --catalog {} --models {}",
+        artel.display(),
+        example().display(),
+        models::dir(cache).display()
+    );
     Ok(())
+}
+
+/// The catalog of the demo.
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/helpdesk")
 }
 
 /// The binary, built.
@@ -61,6 +73,8 @@ impl Daemon {
         let mut child = Command::new(artel)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            .arg("--catalog")
+            .arg(example())
             .arg("--models")
             .arg(models::dir(cache))
             .stdout(Stdio::piped())

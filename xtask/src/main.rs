@@ -1,12 +1,15 @@
-//! `cargo xtask demo | test | vulkan | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | book | names | vulkan | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 
+mod book;
 mod demo;
 mod licences;
 mod models;
+mod names;
 mod setup;
 mod shell;
 mod test;
+mod tools;
 mod vulkan;
 
 use anyhow::Result;
@@ -21,12 +24,16 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Build the book
+    Book,
+    /// Check the rules of the glossary: type names, constants, pronouns
+    Names,
     /// Install what is missing and fetch the demo models
     Setup,
-    /// Start a daemon and send a real task through the shipped graph
+    /// Start a daemon and send a real task through the graph of docs/examples/helpdesk
     Demo {
-        /// Another question than the usual one
-        question: Option<String>,
+        /// Another message than the usual one
+        message: Option<String>,
     },
     /// Measure the daemon with the real model; nothing else should run meanwhile
     Bench,
@@ -46,7 +53,9 @@ fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
     match Args::parse().verb {
         Verb::Setup => setup::run(&cache),
-        Verb::Demo { question } => setup::run(&cache).and_then(|()| demo::run(&cache, question.as_deref())),
+        Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
+        Verb::Book => book::run(&cache),
+        Verb::Names => names::run(),
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),

@@ -93,7 +93,7 @@ fn has_libclang() -> bool {
     })
 }
 
-fn python_packages(cache: &Path) -> Result<()> {
+pub(crate) fn python_packages(cache: &Path) -> Result<()> {
     let stamp = cache.join("python/packages.txt");
     let wanted = PYTHON.join("\n");
     if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {

@@ -6,21 +6,33 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{demo, models, setup, shell};
+use crate::{demo, models, setup, shell, tools};
 
 pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     // The black-box tests start these binaries.
     demo::build()?;
     rehearsal(&[])?;
-    let nextest = shell::cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
-    let mut command = shell::cargo();
-    command.args(if nextest { &["nextest", "run"][..] } else { &["test"][..] });
+    let mut command = runner(cache)?;
     command.args(["--locked", "--workspace"]).args(args);
     // Several checkouts may share a target directory. A test compiled in another one would look for its snapshots there.
     if let Some(package) = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) {
         command.env("INSTA_WORKSPACE_ROOT", package.parent().unwrap_or(&package));
     }
     shell::run(with_models(&mut command, cache))
+}
+
+/// The test runner: the machine's own, or the one of `tools`.
+fn runner(cache: &Path) -> Result<Command> {
+    let mut command = shell::cargo();
+    let has_own = shell::cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
+    if !has_own {
+        let path = tools::get(cache, &tools::NEXTEST)?;
+        let inherited = env::var_os("PATH").unwrap_or_default();
+        let dirs = path.parent().into_iter().map(Path::to_owned).chain(env::split_paths(&inherited));
+        command.env("PATH", env::join_paths(dirs)?);
+    }
+    command.args(["nextest", "run"]);
+    Ok(command)
 }
 
 /// Of what people run: the release build.
