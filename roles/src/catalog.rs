@@ -370,7 +370,7 @@ impl<'s> Builder<'s> {
             Kind::Role => self.roles.get(name).map(|role| (Kind::Model, role.model.to_string())).into_iter().collect(),
             Kind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
-                let used = nodes.flat_map(|node| graph::uses(&node.work));
+                let used = nodes.flat_map(|node| graph::uses(&node.kind));
                 // Without such a document, a router listens as the shipped one does.
                 used.filter(|(kind, name)| *kind != Kind::Router || self.routings.contains_key(name.as_str())).collect()
             }

@@ -227,7 +227,7 @@ fn spell(duration: Duration) -> String {
 pub(crate) fn name<T>(
     node: &Node,
     what: &str,
-    parse: impl Fn(&str) -> Result<T, artel_task::id::BadName>,
+    parse: impl Fn(&str) -> Result<T, artel_task::id::InvalidName>,
     report: &mut Report<'_>,
 ) -> Option<T> {
     const FORM: &str =

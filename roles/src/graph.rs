@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::graph::{Graph, Limits, Node as Place, Parts, Reduce, RoleRef, Work};
+use artel_task::graph::{Graph, GraphLimits, Node as Place, GraphParts, Reducer, RoleRef, NodeKind};
 use artel_task::{GraphName, NodeName, RoleName, ValueName};
 
 use crate::catalog::Kind;
@@ -75,7 +75,7 @@ struct Reader<'a, 's, 'r> {
     report: &'r mut Report<'s>,
     graph: &'a GraphName,
     names: BTreeSet<NodeName>,
-    values: BTreeMap<ValueName, Reduce>,
+    values: BTreeMap<ValueName, Reducer>,
     words: BTreeMap<NodeName, Words>,
     places: Places,
     /// Whether something is missing without which the graph as a whole cannot be judged.
@@ -115,7 +115,7 @@ pub(crate) fn decode(
         places.result = span;
         node
     });
-    let parts = Parts {
+    let parts = GraphParts {
         name: graph.clone(),
         description: description.clone().unwrap_or_default(),
         start,
@@ -139,17 +139,17 @@ pub(crate) fn decode(
 }
 
 /// The definitions that a node names itself; one that takes its role from a router names none.
-pub(crate) fn uses(work: &Work) -> Vec<(Kind, String)> {
+pub(crate) fn uses(work: &NodeKind) -> Vec<(Kind, String)> {
     let role = |role: &RoleName| (Kind::Role, role.to_string());
     match work {
-        Work::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
-        Work::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | Work::Ask(_) => Vec::new(),
-        Work::Router(router) => {
+        NodeKind::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
+        NodeKind::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | NodeKind::Ask(_) => Vec::new(),
+        NodeKind::Router(router) => {
             let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT, |name| name.as_str());
             let roles = router.roles.iter().chain(&router.otherwise).map(role);
             roles.chain([(Kind::Router, settings.to_owned())]).collect()
         }
-        Work::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
+        NodeKind::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
     }
 }
 
@@ -166,8 +166,8 @@ fn entries<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<&'n [Entry]> {
 }
 
 /// The values that nodes write together.
-fn values(node: &Node, report: &mut Report<'_>) -> BTreeMap<ValueName, Reduce> {
-    const HOW: [(&str, Reduce); 3] = [("last", Reduce::Last), ("append", Reduce::Append), ("merge", Reduce::Merge)];
+fn values(node: &Node, report: &mut Report<'_>) -> BTreeMap<ValueName, Reducer> {
+    const HOW: [(&str, Reducer); 3] = [("last", Reducer::Last), ("append", Reducer::Append), ("merge", Reducer::Merge)];
     let Value::Map(entries) = &node.value else {
         wrong(node, "`reduce` is a map from values to `last`, `append` or `merge`", report);
         return BTreeMap::new();
@@ -181,20 +181,20 @@ fn values(node: &Node, report: &mut Report<'_>) -> BTreeMap<ValueName, Reduce> {
         let value = name(&named, "a value", ValueName::parse, report);
         let how = choice(&entry.value, &format!("how `{}` is made", shown(&entry.key)), &HOW, report);
         // One that is broken is there all the same.
-        values.extend(value.map(|value| (value, how.unwrap_or(Reduce::Last))));
+        values.extend(value.map(|value| (value, how.unwrap_or(Reducer::Last))));
     }
     values
 }
 
-fn limits(node: &Node, report: &mut Report<'_>) -> Limits {
+fn limits(node: &Node, report: &mut Report<'_>) -> GraphLimits {
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
-    let base = Limits::default();
+    let base = GraphLimits::default();
     let Some(mut f) = Fields::open(node, "`limits`", report) else { return base };
     let steps = f.get("steps").and_then(|n| integer(n, "`steps`", 1..=100_000, report));
     let tokens = f.get("tokens").and_then(|n| integer(n, "`tokens`", 1..=1_000_000_000, report));
     let time = f.get("time").and_then(|n| duration(n, "`time`", Duration::from_secs(1)..=WEEK, report));
     f.finish(&[], report);
-    Limits {
+    GraphLimits {
         steps: steps.unwrap_or(base.steps),
         tokens: tokens.map_or(base.tokens, u64::from),
         time: time.unwrap_or(base.time),
@@ -256,7 +256,7 @@ impl Reader<'_, '_, '_> {
         let (next, on_failure) = (next.flatten().unwrap_or_default(), on_failure.flatten());
         let (each, join, write) = (each.flatten(), join.flatten(), write.flatten());
         let How { effort, effect, cache } = how;
-        Some((node, Place { work: work?, each, join, next, on_failure, effort, effect, cache, write }))
+        Some((node, Place { kind: work?, for_each: each, join, next, on_failure, policy: effort, replay_safety: effect, cache, write }))
     }
 
     /// Templates forgive what is missing below `nodes`, so a misspelt node would silently be empty.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use artel_task::event::Class;
+use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::File;
@@ -45,7 +45,7 @@ pub struct Role {
     /// What happens when the prompt does not fit.
     pub overflow: Overflow,
     /// How urgent its steps are.
-    pub class: Class,
+    pub class: TaskPriority,
 }
 
 /// A LoRA adapter in GGUF form.
@@ -164,8 +164,8 @@ impl Role {
         let sampling = f.get("sampling").map(|n| sampling(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
         let overflow = f.get("overflow").map_or(Some(Overflow::Reject), |n| overflow(n, report));
-        let classes = [("interactive", Class::Interactive), ("batch", Class::Batch)];
-        let class = f.get("class").map_or(Some(Class::default()), |n| choice(n, "`class`", &classes, report));
+        let classes = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
+        let class = f.get("class").map_or(Some(TaskPriority::default()), |n| choice(n, "`class`", &classes, report));
         let homes = SAMPLING.map(|key| (key, "sampling")).into_iter().chain(LIMITS.map(|key| (key, "limits")));
         f.finish(&homes.collect::<Vec<_>>(), report);
         let (model, model_span) = model?;

@@ -9,7 +9,7 @@ mod chances;
 
 use std::collections::BTreeMap;
 
-use artel_task::condition::{Outputs, Scope, Values};
+use artel_task::condition::{NodeOutputs, ConditionScope, GraphValues};
 use artel_task::event::Signal;
 use artel_task::{Condition, ModelName};
 use serde_json::json;
@@ -162,7 +162,7 @@ fn alone(node: &Node, report: &mut Report<'_>) -> Option<(f64, f64)> {
 
 /// A role's `when`. It is tried on a text, so that what names nothing is found on load and not in the middle of a task.
 pub(crate) fn rule(node: &Node, report: &mut Report<'_>) -> Option<Condition> {
-    let source = text(node, "`when`", 1..=artel_task::condition::MAX_CONDITION, report)?;
+    let source = text(node, "`when`", 1..=artel_task::condition::MAX_CONDITION_BYTES, report)?;
     let condition = match Condition::parse(&source) {
         Ok(condition) => condition,
         Err(error) => {
@@ -183,8 +183,8 @@ pub(crate) fn rule(node: &Node, report: &mut Report<'_>) -> Option<Condition> {
 /// # Errors
 /// What CEL says, for functions and values that only this text reaches.
 pub fn holds(condition: &Condition, text: &str) -> Result<bool, artel_task::condition::Error> {
-    let (task, nodes, values, output) = (json!({"input": text}), Outputs::new(), Values::new(), json!(text));
-    condition.holds(Scope { task: &task, nodes: &nodes, values: &values, output: &output })
+    let (task, nodes, values, output) = (json!({"input": text}), NodeOutputs::new(), GraphValues::new(), json!(text));
+    condition.holds(ConditionScope { task: &task, nodes: &nodes, values: &values, output: &output })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use artel_task::condition::{Outputs, Values};
+use artel_task::condition::{NodeOutputs, GraphValues};
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
@@ -40,9 +40,9 @@ pub struct Context {
     /// `{id, graph, input}`.
     pub task: Arc<Json>,
     /// What each node gave at its last finished visit.
-    pub nodes: Arc<Outputs>,
+    pub nodes: Arc<NodeOutputs>,
     /// What nodes have written together.
-    pub values: Arc<Values>,
+    pub values: Arc<GraphValues>,
     /// What the node before gave, the item, or the request.
     pub input: String,
     /// The item of a `for_each`; without it, none can be named.

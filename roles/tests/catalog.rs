@@ -9,9 +9,9 @@ use std::time::Duration;
 use artel_roles::template::Context;
 use artel_roles::{Cache, Catalog, Kind, Overflow, Source, Use, shipped};
 use artel_task::NodeName;
-use artel_task::condition::Outputs;
-use artel_task::event::Class;
-use artel_task::graph::{Effect, RoleRef, Work};
+use artel_task::condition::NodeOutputs;
+use artel_task::event::TaskPriority;
+use artel_task::graph::{ReplaySafety, RoleRef, NodeKind};
 use serde_json::{Value, json};
 
 fn over_shipped(text: &str) -> Catalog {
@@ -41,7 +41,7 @@ fn the_shipped_catalog_is_valid() {
 fn a_router_takes_every_role_with_examples_and_no_other() {
     let catalog = Catalog::shipped();
     let graph = catalog.graph("mentor").unwrap();
-    let Work::Router(router) = &graph.node(&NodeName::parse("pick").unwrap()).unwrap().work else {
+    let NodeKind::Router(router) = &graph.node(&NodeName::parse("pick").unwrap()).unwrap().kind else {
         panic!("no router")
     };
     let with_examples = catalog.roles().values().filter(|r| !r.examples.is_empty()).map(|r| r.name.clone());
@@ -63,7 +63,7 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
     assert_eq!((role.sampling.temperature, role.sampling.top_k), (0.0, 40));
     assert_eq!(role.sampling.stop, ["END"]);
     assert_eq!((role.limits.timeout, role.limits.retries), (Duration::from_secs(300), 2));
-    assert_eq!((role.overflow, role.class), (Overflow::Truncate, Class::Batch));
+    assert_eq!((role.overflow, role.class), (Overflow::Truncate, TaskPriority::Batch));
     assert!(role.message.is_none() && role.output.is_none() && role.examples.is_empty());
 }
 
@@ -154,7 +154,7 @@ fn routers_compare_with_the_users_own_embedding_model_first() {
 fn a_node_message_is_compiled_and_forgives_nodes_that_have_not_run() {
     let catalog = Catalog::shipped();
     let message = catalog.message("mentor", "answer").unwrap();
-    let outputs = |nodes: &[(&str, Value)]| -> Arc<Outputs> {
+    let outputs = |nodes: &[(&str, Value)]| -> Arc<NodeOutputs> {
         let output = |(name, json): &(&str, Value)| (NodeName::parse(name).unwrap(), Arc::new(json.clone()));
         Arc::new(nodes.iter().map(output).collect())
     };
@@ -191,7 +191,7 @@ fn a_graph_takes_edges_in_all_forms() {
     assert_eq!(graph.limits().time, Duration::from_secs(3600));
     let node = graph.node(&NodeName::parse("c").unwrap()).unwrap();
     let from = RoleRef::From(NodeName::parse("p").unwrap());
-    assert_eq!(node.work, Work::Role { role: from, message: None });
+    assert_eq!(node.kind, NodeKind::Role { role: from, message: None });
     assert_eq!(node.next[0].to, None);
 }
 
@@ -244,15 +244,15 @@ fn a_graph_says_who_is_asked_what_is_mapped_and_how_hard_it_is_tried() {
     let graph = catalog.graph("outer").unwrap();
     let node = |name: &str| graph.node(&NodeName::parse(name).unwrap()).unwrap();
     let a = node("a");
-    let each = a.each.as_ref().unwrap();
-    assert_eq!((each.list.source(), each.parallel, each.at_most), ("[1, 2]", 3, 7));
-    assert!(matches!(&a.work, Work::Graph { graph, .. } if graph.name().as_str() == "inner"));
-    let retries = a.effort.retries.unwrap();
-    assert_eq!((retries.at_most, retries.pause, retries.longest), (4, Duration::from_secs(1), Duration::from_secs(30)));
+    let each = a.for_each.as_ref().unwrap();
+    assert_eq!((each.list.source(), each.parallel, each.max_items), ("[1, 2]", 3, 7));
+    assert!(matches!(&a.kind, NodeKind::Graph { graph, .. } if graph.name().as_str() == "inner"));
+    let retries = a.policy.retries.unwrap();
+    assert_eq!((retries.count, retries.delay, retries.max_delay), (4, Duration::from_secs(1), Duration::from_secs(30)));
     assert_eq!(a.on_failure.as_ref().and_then(|edge| edge.to.clone()), NodeName::parse("b").ok());
-    assert_eq!((node("b").effect, node("b").effort.idle), (Effect::AtMostOnce, Some(Duration::from_secs(5))));
-    assert!(node("c").cache && node("c").effort.retries.is_some_and(|retries| retries.at_most == 0));
-    let Work::Ask(asked) = &node("d").work else { panic!("{:?}", node("d")) };
+    assert_eq!((node("b").replay_safety, node("b").policy.idle_timeout), (ReplaySafety::AtMostOnce, Some(Duration::from_secs(5))));
+    assert!(node("c").cache && node("c").policy.retries.is_some_and(|retries| retries.count == 0));
+    let NodeKind::Ask(asked) = &node("d").kind else { panic!("{:?}", node("d")) };
     assert_eq!((asked.deadline, asked.otherwise.clone()), (Some(Duration::from_secs(7200)), Some(json!("no"))));
     assert_eq!(catalog.answer("outer", "d").unwrap().check(&json!("yes")), Ok(()));
     assert!(catalog.answer("inner", "x").is_none() && catalog.message("inner", "x").is_some());
@@ -276,7 +276,7 @@ fn routers_say_how_many_they_choose_and_by_what() {
     };
     assert!(parse(graph("best: 2, signals: [keyword, rule], settings: default", "2")).is_ok());
     for (router, rank, complaint) in [
-        ("best: 2", "3", "takes role number 3 of `pick`, which chooses 2"),
+        ("best: 2", "3", "takes the role of rank 3 from `pick`, which chooses 2"),
         ("best: 4", "2", "`best` is a whole number from 1 to 3"),
         ("signals: [smell]", "1", "`smell`"),
         ("settings: defualt", "1", "did you mean `default`"),

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_roles::Catalog;
-use artel_task::event::{Code, Failure, MAX_OUTPUT, Output, Source, Timings, Usage};
-use artel_task::graph::Effect;
-use artel_task::graph::{Retries, Work};
-use artel_task::{Event, Graph, Kind, Next, Phase, Seq, State as Task, StepId, TaskId, Way, decide, leave, rescue};
+use artel_task::event::{FailureCode, Failure, MAX_OUTPUT_BYTES, Output, ResultSource, Timings, Usage};
+use artel_task::graph::ReplaySafety;
+use artel_task::graph::{RetryPolicy, NodeKind};
+use artel_task::{Event, Graph, EventKind, NextAction, Phase, Seq, State as Task, StepId, TaskId, Transition, decide, transition, failure_edges};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
@@ -179,7 +179,7 @@ impl Run {
         let (steps, over, fresh, timer) = (HashMap::new(), Vec::new(), Vec::new(), None);
         let mut run = Self { on, me, task, steps, over, fresh, timer, rests: false };
         match run.task.phase {
-            Phase::Running if resumed => run.note(Kind::Resumed),
+            Phase::Running if resumed => run.note(EventKind::Resumed),
             Phase::Running => {}
             _ => run.rest(),
         }
@@ -191,7 +191,7 @@ impl Run {
         if !self.steps.contains_key(step) {
             return;
         }
-        if matches!(&result, Err(failure) if failure.code == Code::QueueFull) {
+        if matches!(&result, Err(failure) if failure.code == FailureCode::QueueFull) {
             return self.wait_for_room(step);
         }
         self.over.extend(self.steps.remove(step).map(|attempt| attempt.needs));
@@ -207,28 +207,28 @@ impl Run {
             Outcome::Answer { output, usage, timings, source } => (output, usage, timings, source),
             Outcome::Routed { decision, text } => {
                 let (output, usage, timings) = begin::routed(&decision, text);
-                self.note(Kind::Routed { step: step.clone(), decision });
-                (output, usage, timings, Source::Run)
+                self.note(EventKind::Routed { step: step.clone(), decision });
+                (output, usage, timings, ResultSource::Run)
             }
         };
         self.finish(step, output, (usage, timings), source);
     }
 
     /// Notes a step's end, unless there is no way on from it, or it holds something that the journal could not give back.
-    fn finish(&mut self, step: &StepId, output: Output, (usage, timings): (Usage, Timings), source: Source) {
-        let way = match leave(&self.on.graph, &self.task, step, &output) {
+    fn finish(&mut self, step: &StepId, output: Output, (usage, timings): (Usage, Timings), source: ResultSource) {
+        let way = match transition(&self.on.graph, &self.task, step, &output) {
             Ok(way) => way,
             Err(way) => return self.failed(step, failure(way.code(), way.to_string())),
         };
         // What items gave is on disk already.
-        let mapped = self.task.live(&step.visit).is_some_and(|live| live.items().is_some());
+        let mapped = self.task.active_visit(&step.visit).is_some_and(|live| live.items().is_some());
         let output = if mapped { Output::text("") } else { output };
-        let Way { took, wrote } = way;
-        let event = self.event(Kind::StepFinished { step: step.clone(), output, usage, timings, took, source, wrote });
+        let Transition { edges: took, write: wrote } = way;
+        let event = self.event(EventKind::StepFinished { step: step.clone(), output, usage, timings, taken: took, source, write: wrote });
         match holds(&event) {
             Ok(()) => self.note(event.kind),
             // Another attempt would hardly give anything else.
-            Err(reason) => self.fail(step, failure(Code::OutputInvalid, reason), None),
+            Err(reason) => self.fail(step, failure(FailureCode::OutputInvalid, reason), None),
         }
     }
 
@@ -246,7 +246,7 @@ impl Run {
     }
 
     fn failed(&mut self, step: &StepId, failure: Failure) {
-        let failures = self.task.live(&step.visit).map_or(0, |live| live.failures);
+        let failures = self.task.active_visit(&step.visit).map_or(0, |live| live.failures);
         let retry_after = retry::after(failure.code, failures, self.retries(step));
         self.fail(step, failure, retry_after);
     }
@@ -256,39 +256,39 @@ impl Run {
         failure.message.truncate(failure.message.floor_char_boundary(MAX_MESSAGE));
         tracing::warn!(task = %self.on.task, %step, code = ?failure.code, message = failure.message, ?retry_after, "step failed");
         // A step that somebody cancelled ends its branch.
-        let ends = retry_after.is_some() || failure.code == Code::Cancelled;
-        let took = if ends { Vec::new() } else { rescue(&self.on.graph, &self.task, &step.visit) };
-        self.note(Kind::StepFailed { step: step.clone(), failure, retry_after, took });
+        let ends = retry_after.is_some() || failure.code == FailureCode::Cancelled;
+        let took = if ends { Vec::new() } else { failure_edges(&self.on.graph, &self.task, &step.visit) };
+        self.note(EventKind::StepFailed { step: step.clone(), failure, retry_after, taken: took });
     }
 
     /// How often a step may be tried again; none if it never may.
-    fn retries(&self, step: &StepId) -> Option<Retries> {
-        let node = self.on.graph.node_of(&step.visit)?;
+    fn retries(&self, step: &StepId) -> Option<RetryPolicy> {
+        let node = self.on.graph.node_at(&step.visit)?;
         // Of a node with items, each item is tried again by itself.
-        let whole = node.each.is_some() && step.visit.item.is_none();
-        if whole || node.effect == Effect::AtMostOnce {
+        let whole = node.for_each.is_some() && step.visit.item.is_none();
+        if whole || node.replay_safety == ReplaySafety::AtMostOnce {
             return None;
         }
-        Some(node.effort.retries.unwrap_or_else(|| match &node.work {
-            Work::Role { .. } => retry::times(self.role_of(&step.visit).map_or(0, |role| role.limits.retries)),
-            Work::Router(_) => retry::times(retry::ROUTER),
-            Work::Ask(_) | Work::Graph { .. } => retry::times(0),
+        Some(node.policy.retries.unwrap_or_else(|| match &node.kind {
+            NodeKind::Role { .. } => retry::times(self.role_of(&step.visit).map_or(0, |role| role.limits.retries)),
+            NodeKind::Router(_) => retry::times(retry::ROUTER),
+            NodeKind::Ask(_) | NodeKind::Graph { .. } => retry::times(0),
         }))
     }
 
     /// Whether the task's end is on disk.
     async fn cancel(&mut self, reason: String) -> bool {
         if self.task.phase == Phase::Running {
-            self.note(Kind::Cancelled { reason });
+            self.note(EventKind::Cancelled { reason });
         }
         self.commit().await
     }
 
     /// Whether the step's end is on disk; nothing if it does not run.
     async fn cancel_step(&mut self, step: &StepId, reason: String) -> Option<bool> {
-        let live = self.task.live(&step.visit).filter(|live| live.attempt == step.attempt);
+        let live = self.task.active_visit(&step.visit).filter(|live| live.attempt == step.attempt);
         live.filter(|_| self.task.phase == Phase::Running)?;
-        self.fail(step, failure(Code::Cancelled, reason), None);
+        self.fail(step, failure(FailureCode::Cancelled, reason), None);
         Some(self.advance().await)
     }
 
@@ -298,11 +298,11 @@ impl Run {
         let (begun, wait) = self.decide();
         // What lay inside of a step that is over is over, too.
         let task = &self.task;
-        let runs = |step: &StepId| task.live(&step.visit).is_some_and(|live| live.attempt == step.attempt);
+        let runs = |step: &StepId| task.active_visit(&step.visit).is_some_and(|live| live.attempt == step.attempt);
         self.over.extend(self.steps.extract_if(|step, _| !runs(step)).map(|(_, attempt)| attempt.needs));
         let begun = begun.into_iter().filter(|step| self.task.phase == Phase::Running && runs(step));
         let once =
-            |step: &StepId| self.on.graph.node_of(&step.visit).is_none_or(|node| node.effect == Effect::AtMostOnce);
+            |step: &StepId| self.on.graph.node_at(&step.visit).is_none_or(|node| node.replay_safety == ReplaySafety::AtMostOnce);
         let (once, again): (Vec<StepId>, Vec<StepId>) = begun.partition(once);
         // What a restart may begin once more need not wait for the disk; nobody hears of it before.
         let (beginning, heard) = Beginning::new();
@@ -320,7 +320,7 @@ impl Run {
 
     /// Tells the supervisor when nobody but people is waited for, and when that is over.
     fn tell(&mut self) {
-        let rests = self.task.rests();
+        let rests = self.task.is_paused();
         if self.rests != rests {
             self.rests = rests;
             // A supervisor that is gone takes us with it.
@@ -332,19 +332,19 @@ impl Run {
     fn decide(&mut self) -> (Vec<StepId>, Option<Duration>) {
         let mut begun = Vec::new();
         loop {
-            let (before, mut wait) = (self.task.last, None::<Duration>);
+            let (before, mut wait) = (self.task.last_seq, None::<Duration>);
             for next in decide(&self.on.graph, &self.task, self.on.clock.now()) {
                 match next {
-                    Next::Start { step, trigger } => begun.extend(self.start(step, trigger)),
-                    Next::Finish { step, output, source } => self.finish(&step, output, Default::default(), source),
-                    Next::Break { step, failure } => self.failed(&step, failure),
-                    Next::Lapse(step) => self.lapse(&step),
-                    Next::Wait(time) => wait = Some(wait.map_or(time, |wait| wait.min(time))),
-                    Next::Complete { output, instead_of } => self.complete(output, instead_of),
-                    Next::Fail(failure) => self.note(Kind::Failed { failure }),
+                    NextAction::StartStep { step, trigger } => begun.extend(self.start(step, trigger)),
+                    NextAction::FinishStep { step, output, source } => self.finish(&step, output, Default::default(), source),
+                    NextAction::FailStep { step, failure } => self.failed(&step, failure),
+                    NextAction::ExpireQuestion(step) => self.lapse(&step),
+                    NextAction::Wait(time) => wait = Some(wait.map_or(time, |wait| wait.min(time))),
+                    NextAction::CompleteTask { output, instead_of } => self.complete(output, instead_of),
+                    NextAction::FailTask(failure) => self.note(EventKind::Failed { failure }),
                 }
             }
-            if self.task.last == before || self.task.phase != Phase::Running {
+            if self.task.last_seq == before || self.task.phase != Phase::Running {
                 return (begun, wait);
             }
         }
@@ -352,20 +352,20 @@ impl Run {
 
     /// A list of outputs nests deeper than each of them, and may be what the journal could not give back.
     fn complete(&mut self, output: Output, instead_of: Option<Failure>) {
-        let event = self.event(Kind::Completed { output, instead_of });
+        let event = self.event(EventKind::Completed { output, instead_of });
         match holds(&event) {
             Ok(()) => self.note(event.kind),
-            Err(reason) => self.note(Kind::Failed { failure: failure(Code::OutputInvalid, reason) }),
+            Err(reason) => self.note(EventKind::Failed { failure: failure(FailureCode::OutputInvalid, reason) }),
         }
     }
 
     /// The next event of the task.
-    fn event(&self, kind: Kind) -> Event {
-        Event { task: self.on.task, seq: self.task.last.next(), at: self.on.clock.now(), kind }
+    fn event(&self, kind: EventKind) -> Event {
+        Event { task: self.on.task, seq: self.task.last_seq.next(), at: self.on.clock.now(), kind }
     }
 
     /// Applies a fact; it is on disk and announced after the next commit.
-    fn note(&mut self, kind: Kind) {
+    fn note(&mut self, kind: EventKind) {
         let event = self.event(kind);
         self.task.apply(&event).expect("events follow from the state that they are applied to");
         self.fresh.push(event);
@@ -405,7 +405,7 @@ impl Run {
     fn set_timer(&mut self, wait: Option<Duration>) {
         let left = self.on.graph.limits().time.saturating_sub(self.task.age(self.on.clock.now()));
         // The task's clock stands still while nobody but people is waited for.
-        let left = if self.task.rests() { None } else { Some(left) };
+        let left = if self.task.is_paused() { None } else { Some(left) };
         let next = if self.task.phase == Phase::Running { wait.into_iter().chain(left).min() } else { None };
         let due = next.map(|next| Instant::now() + next);
         // Most steps leave the graph's limit as it is.
@@ -417,7 +417,7 @@ impl Run {
 
 /// Whether an event of a step's or the task's output can be kept and heard, or why not.
 fn holds(event: &Event) -> Result<(), String> {
-    if let Kind::StepFinished { output, .. } | Kind::Completed { output, .. } = &event.kind {
+    if let EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } = &event.kind {
         small_enough(output)?;
     }
     Journal::check(event).map_err(|error| format!("failed to {error}"))
@@ -425,9 +425,9 @@ fn holds(event: &Event) -> Result<(), String> {
 
 /// Whether an output is not too large to be told, or why it is.
 fn small_enough(output: &Output) -> Result<(), String> {
-    match output.weight() {
-        weight if weight > MAX_OUTPUT => Err(format!(
-            "the output takes {weight} bytes, the limit is {MAX_OUTPUT}: have less written, or, where a node has many \
+    match output.max_encoded_len() {
+        bytes if bytes > MAX_OUTPUT_BYTES => Err(format!(
+            "the output takes {bytes} bytes, the limit is {MAX_OUTPUT_BYTES}: have less written, or, where a node has many \
              items, let a node after it sum them up and be the graph's `result`"
         )),
         _ => Ok(()),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use artel_roles::template::Context;
 use artel_roles::{Role, Template};
-use artel_task::event::{Class, Code};
+use artel_task::event::{TaskPriority, FailureCode};
 use artel_task::{RoleName, StepId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::Semaphore;
@@ -58,7 +58,7 @@ pub(crate) struct Job {
     pub(crate) idle: Duration,
     /// Where earlier answers are, if one of them will do.
     pub(crate) cache: Option<Earlier>,
-    pub(crate) class: Class,
+    pub(crate) class: TaskPriority,
     /// Steps that its task must do after this one.
     pub(crate) left: u32,
     /// The roles that may work next: what they begin with is worth keeping.
@@ -105,7 +105,7 @@ impl Places {
             }
             Err(_) => {
                 let message = format!("role `{}` has {} steps waiting, its limit", job.role.name, self.limits.1);
-                job.report.send(Err(failure(Code::QueueFull, message)));
+                job.report.send(Err(failure(FailureCode::QueueFull, message)));
             }
         }
     }
@@ -141,7 +141,7 @@ impl Actor for Expert {
 
 async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line, loading: Loading) {
     let (cancel, timeout) = (job.cancel.clone(), job.timeout);
-    let late = || failure(Code::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
+    let late = || failure(FailureCode::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
     let work = async {
         let words = job.words()?;
         if let Some(earlier) = job.earlier(&words) {

@@ -295,14 +295,14 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use artel_task::Kind;
+    use artel_task::EventKind;
     use artel_task::event::Timestamp;
 
     use super::*;
 
     fn event(seq: u64) -> Arc<Event> {
         let task = TaskId::from_bytes([1; 16]);
-        Arc::new(Event { task, seq: Seq(seq), at: Timestamp(0), kind: Kind::Resumed })
+        Arc::new(Event { task, seq: Seq(seq), at: Timestamp(0), kind: EventKind::Resumed })
     }
 
     fn numbers(known: Option<Vec<Arc<Event>>>) -> Option<Vec<u64>> {

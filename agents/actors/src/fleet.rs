@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use artel_placement::{self as placement, Bytes, Decision, Device, Need, Place, Queue, Refusal, Turn};
+use artel_placement::{self as placement, DeviceBytes, EvictionPlan, Device, ModelFootprint, Placement, ModelQueue, PlacementError, SwapDecision};
 use artel_roles::Model;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
@@ -32,7 +32,7 @@ pub(crate) enum Message {
     /// An engine is not there any more, or could not be loaded, for this reason. Nobody made it leave for somebody else.
     Left(Id, String),
     /// What a model takes if this is asked of it.
-    Need { id: Id, demand: Demand, need: Box<Result<Need, String>> },
+    Need { id: Id, demand: Demand, need: Box<Result<ModelFootprint, String>> },
     /// What there is now.
     Devices(Vec<Device>),
     /// Somebody has waited long.
@@ -64,7 +64,7 @@ pub(crate) struct Status {
     /// What loading it took last time.
     pub(crate) load_cost: Duration,
     /// What it takes, while it is there.
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: DeviceBytes,
     /// How many places it has been told: what was said before the last one is old.
     pub(crate) told: u64,
 }
@@ -97,7 +97,7 @@ struct Entry {
     keeper: ActorRef<keeper::Message>,
     status: Status,
     /// With the demand that it was reckoned for.
-    need: Option<(Demand, Need)>,
+    need: Option<(Demand, ModelFootprint)>,
     /// The demand that somebody is reckoning it for.
     reckoning: Option<Demand>,
     draining: bool,
@@ -108,7 +108,7 @@ struct Entry {
 /// Engines leave, and then this model comes.
 struct Pending {
     model: Id,
-    place: Place,
+    place: Placement,
     victims: BTreeSet<Id>,
 }
 
@@ -214,7 +214,7 @@ impl State {
             return;
         }
         self.looking = true;
-        let mut taken = Bytes::new();
+        let mut taken = DeviceBytes::new();
         for (device, bytes) in self.entries.values().flat_map(|entry| &entry.status.bytes) {
             *taken.entry(device.clone()).or_default() += bytes;
         }
@@ -236,14 +236,14 @@ impl State {
             tokio::spawn(async move {
                 let need = tokio::spawn(async move { loader.need(&model, demand).await }).await;
                 let need = need.unwrap_or_else(|e| Err(format!("reckoning what it takes panicked: {e}")));
-                let need = Box::new(need.map(|need| Need { model: id.to_string(), ..need }));
+                let need = Box::new(need.map(|need| ModelFootprint { model: id.to_string(), ..need }));
                 // A fleet that was replaced meanwhile asks again.
                 let _ = me.cast(Message::Need { id, demand, need });
             });
         }
     }
 
-    fn need(&mut self, me: &ActorRef<Message>, id: &Id, demand: Demand, need: Result<Need, String>) {
+    fn need(&mut self, me: &ActorRef<Message>, id: &Id, demand: Demand, need: Result<ModelFootprint, String>) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.reckoning = None;
         match need {
@@ -260,9 +260,9 @@ impl State {
         if self.pending.is_some() {
             return;
         }
-        let loaded: Vec<placement::Loaded> =
+        let loaded: Vec<placement::ResidentModel> =
             self.entries.iter().filter_map(|(id, entry)| entry.loaded(id, &self.ahead)).collect();
-        let refused: Vec<(Id, Refusal)> = self.refused(devices, &loaded);
+        let refused: Vec<(Id, PlacementError)> = self.refused(devices, &loaded);
         for (id, refusal) in refused {
             if let Some(entry) = self.entries.get_mut(&id) {
                 // A device that is not there is no lack of room.
@@ -270,19 +270,19 @@ impl State {
                 entry.place(Err(hopeless(words(&refusal))));
             }
         }
-        let queues: Vec<Queue<'_>> = self.entries.values().filter_map(Entry::queue).collect();
-        let next = queues.iter().map(|queue| queue.bound().saturating_sub(queue.oldest)).min();
-        let turn = placement::turn(&queues, devices, &loaded);
-        self.late = next.filter(|_| turn == Turn::Serve).map(|wait| self.remind(me, wait));
+        let queues: Vec<ModelQueue<'_>> = self.entries.values().filter_map(Entry::queue).collect();
+        let next = queues.iter().map(|queue| queue.max_wait().saturating_sub(queue.oldest_wait)).min();
+        let turn = placement::decide_swap(&queues, devices, &loaded);
+        self.late = next.filter(|_| turn == SwapDecision::Keep).map(|wait| self.remind(me, wait));
         match turn {
-            Turn::Serve => self.undrain(&[]),
-            Turn::Swap { model, victims, place, reason } => {
+            SwapDecision::Keep => self.undrain(&[]),
+            SwapDecision::Swap { model, victims, placement: place, reason } => {
                 self.undrain(&victims);
                 self.swap(&model, &victims, place, &reason);
                 // Others may be wanted too.
                 self.look(me);
             }
-            Turn::Drain { victims, reason, .. } => {
+            SwapDecision::Drain { victims, reason, .. } => {
                 tracing::info!(reason, "engines take no new steps");
                 self.undrain(&victims);
                 self.drain(&victims);
@@ -291,11 +291,11 @@ impl State {
     }
 
     /// Who would not fit if nothing else were there.
-    fn refused(&self, devices: &[Device], loaded: &[placement::Loaded]) -> Vec<(Id, Refusal)> {
+    fn refused(&self, devices: &[Device], loaded: &[placement::ResidentModel]) -> Vec<(Id, PlacementError)> {
         let wanted = self.entries.iter().filter(|(_, entry)| entry.is_wanted());
         let refused =
-            wanted.filter_map(|(id, entry)| match placement::room(&entry.need.as_ref()?.1, devices, loaded) {
-                Decision::Never(refusal) => Some((id.clone(), refusal)),
+            wanted.filter_map(|(id, entry)| match placement::plan_eviction(&entry.need.as_ref()?.1, devices, loaded) {
+                EvictionPlan::Impossible(refusal) => Some((id.clone(), refusal)),
                 _ => None,
             });
         refused.collect()
@@ -310,7 +310,7 @@ impl State {
         }))
     }
 
-    fn swap(&mut self, model: &str, victims: &[String], place: Place, reason: &str) {
+    fn swap(&mut self, model: &str, victims: &[String], place: Placement, reason: &str) {
         self.note(model, true, reason);
         let model: Id = model.into();
         if victims.is_empty() {
@@ -339,7 +339,7 @@ impl State {
         });
     }
 
-    fn begin(&mut self, id: &Id, place: Place) {
+    fn begin(&mut self, id: &Id, place: Placement) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.place(Ok(place));
         }
@@ -395,30 +395,30 @@ impl Entry {
 
     /// Has the keeper load its model, or tell those who wait that there is no hope. Until it says more, the model counts as
     /// there.
-    fn place(&mut self, place: Result<Place, Hopeless>) {
+    fn place(&mut self, place: Result<Placement, Hopeless>) {
         self.told += 1;
         self.status.standing = Standing::Moving;
-        self.status.bytes = place.as_ref().map(Place::bytes).unwrap_or_default();
+        self.status.bytes = place.as_ref().map(Placement::bytes).unwrap_or_default();
         self.tell(keeper::Message::Place(place.map(Box::new)));
     }
 
-    fn queue(&self) -> Option<Queue<'_>> {
+    fn queue(&self) -> Option<ModelQueue<'_>> {
         let need = &self.need.as_ref().filter(|_| self.is_wanted() && self.is_reckoned())?.1;
         let oldest = self.status.oldest.map_or(Duration::ZERO, |since| since.elapsed());
-        Some(Queue { need, oldest, load_cost: self.status.load_cost })
+        Some(ModelQueue { footprint: need, oldest_wait: oldest, load_time: self.status.load_cost })
     }
 
-    fn loaded(&self, id: &Id, ahead: &Ahead) -> Option<placement::Loaded> {
+    fn loaded(&self, id: &Id, ahead: &Ahead) -> Option<placement::ResidentModel> {
         let status = &self.status;
-        (status.standing != Standing::Empty).then(|| placement::Loaded {
+        (status.standing != Standing::Empty).then(|| placement::ResidentModel {
             model: id.to_string(),
             bytes: status.bytes.clone(),
-            busy: status.uses > 0 || status.standing == Standing::Moving,
-            draining: self.draining,
-            waiting: status.waiting,
-            next_need: ahead.until(&status.model),
+            is_busy: status.uses > 0 || status.standing == Standing::Moving,
+            is_draining: self.draining,
+            waiting_steps: status.waiting,
+            steps_until_use: ahead.until(&status.model),
             idle: status.last_use.elapsed(),
-            load_cost: status.load_cost,
+            load_time: status.load_cost,
         })
     }
 
@@ -429,7 +429,7 @@ impl Entry {
 }
 
 /// A refusal with what would help.
-pub(crate) fn words(refusal: &Refusal) -> String {
+pub(crate) fn words(refusal: &PlacementError) -> String {
     let remedies: Vec<String> = refusal.remedies().iter().map(ToString::to_string).collect();
     match remedies.is_empty() {
         true => refusal.to_string(),

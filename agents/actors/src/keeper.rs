@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use artel_engine::Handle;
-use artel_placement::{Bytes, Place};
+use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
@@ -58,7 +58,7 @@ pub(crate) enum Message {
     /// may have changed.
     Prime(Asked),
     /// Load it there; or why it has no place.
-    Place(Result<Box<Place>, Hopeless>),
+    Place(Result<Box<Placement>, Hopeless>),
     /// Somebody else needs the room: take no new steps, or take some again.
     Drain(bool),
     /// Somebody else needs the room: go as soon as nobody uses it.
@@ -92,8 +92,8 @@ pub(crate) struct State {
     last_use: Instant,
     used: Option<SystemTime>,
     load_cost: Duration,
-    place: Option<Box<Place>>,
-    bytes: Bytes,
+    place: Option<Box<Placement>>,
+    bytes: DeviceBytes,
     told: u64,
     /// What the fleet heard last, if that was that the engine serves and nobody waits: whether somebody uses it.
     serves: Option<bool>,
@@ -145,7 +145,7 @@ impl Actor for Keeper {
             used: None,
             load_cost: Duration::ZERO,
             place: None,
-            bytes: Bytes::new(),
+            bytes: DeviceBytes::new(),
             told: 0,
             serves: None,
             failures: 0,
@@ -258,7 +258,7 @@ impl State {
         self.tell_news(me);
     }
 
-    fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Place>, Hopeless>) {
+    fn placed(&mut self, me: &ActorRef<Message>, place: Result<Box<Placement>, Hopeless>) {
         self.told += 1;
         match place {
             Err(reason) => self.refused(me, &reason),
@@ -274,7 +274,7 @@ impl State {
         }
     }
 
-    fn load(&mut self, me: &ActorRef<Message>, place: Box<Place>) {
+    fn load(&mut self, me: &ActorRef<Message>, place: Box<Placement>) {
         let share = Arc::new(AtomicU32::new(0));
         self.engine = Engine::Loading(share.clone());
         self.last_use = Instant::now();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use artel_engine::schedule::AGEING;
-use artel_task::event::Class;
+use artel_task::event::TaskPriority;
 use tokio::sync::oneshot;
 
 /// Places, and who waits for them. Clones are the same.
@@ -20,7 +20,7 @@ struct State {
 
 struct Waiter {
     ticket: u64,
-    class: Class,
+    class: TaskPriority,
     left: u32,
     since: Instant,
     call: oneshot::Sender<Place>,
@@ -42,7 +42,7 @@ impl Line {
     }
 
     /// Waits in the line; `left`: steps that the task must do after this one. Where a place is free, it is there at once.
-    pub(crate) fn join(&self, class: Class, left: u32) -> Waiting {
+    pub(crate) fn join(&self, class: TaskPriority, left: u32) -> Waiting {
         let (call, called) = oneshot::channel();
         let ticket = self.with(|state| {
             state.tickets += 1;
@@ -83,7 +83,7 @@ impl State {
 impl Waiter {
     /// The least goes first. Waiting makes everybody more urgent, so nobody starves.
     fn rank(&self, now: Instant) -> (u64, u32, u64) {
-        let class = u64::from(self.class == Class::Batch);
+        let class = u64::from(self.class == TaskPriority::Batch);
         let aged = now.saturating_duration_since(self.since).as_secs() / AGEING.as_secs();
         // More urgent than all is whoever has aged beyond the classes.
         (if aged > class { 0 } else { 1 + class - aged }, self.left, self.ticket)
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn places_go_to_the_urgent_then_to_those_nearly_done_then_in_order() {
         let line = Line::new(1);
-        let mut first = line.join(Class::Batch, 0);
+        let mut first = line.join(TaskPriority::Batch, 0);
         let place = called(&mut first).unwrap();
         let mut all = [
-            line.join(Class::Batch, 0),
-            line.join(Class::Interactive, 2),
-            line.join(Class::Interactive, 1),
-            line.join(Class::Interactive, 1),
+            line.join(TaskPriority::Batch, 0),
+            line.join(TaskPriority::Interactive, 2),
+            line.join(TaskPriority::Interactive, 1),
+            line.join(TaskPriority::Interactive, 1),
         ];
         assert_eq!(all.each_ref().map(Waiting::position), [4, 3, 1, 2]);
         drop(place);
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn whoever_leaves_gives_up_its_wait_or_its_place() {
         let line = Line::new(2);
-        let (mut one, two) = (line.join(Class::Interactive, 0), line.join(Class::Interactive, 0));
-        let (three, mut four) = (line.join(Class::Interactive, 0), line.join(Class::Interactive, 0));
+        let (mut one, two) = (line.join(TaskPriority::Interactive, 0), line.join(TaskPriority::Interactive, 0));
+        let (three, mut four) = (line.join(TaskPriority::Interactive, 0), line.join(TaskPriority::Interactive, 0));
         assert_eq!([three.position(), four.position()], [1, 2]);
         drop(three);
         assert_eq!(four.position(), 1);

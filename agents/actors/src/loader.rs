@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use artel_engine::Handle;
-use artel_placement::{Bytes, Cache, Device, Devices, Kind, Need, Place, Split};
+use artel_placement::{DeviceBytes, KvCacheType, Device, DeviceChoice, DeviceKind, ModelFootprint, Placement, SplitMode};
 use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
 
@@ -17,10 +17,10 @@ pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 #[async_trait]
 pub trait Loader: Send + Sync + 'static {
     /// Loads the model onto these devices; the error says what is wrong and what to do.
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String>;
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String>;
 
     /// What the model takes if this is asked of it. The error says why nobody can know.
-    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
         Ok(nothing(model, demand.lanes))
     }
 
@@ -37,28 +37,28 @@ pub trait Loader: Send + Sync + 'static {
     }
 
     /// What there is to put models on; `taken` is what our engines take, which counts as free.
-    async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+    async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {
         let _ = taken;
-        vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: u64::MAX, free: u64::MAX }]
+        vec![Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: u64::MAX, free: u64::MAX }]
     }
 }
 
 /// The need of a model that takes no memory, as a scripted one does.
-pub fn nothing(model: &Model, lanes: u32) -> Need {
-    Need {
+pub fn nothing(model: &Model, lanes: u32) -> ModelFootprint {
+    ModelFootprint {
         model: model.name.to_string(),
         layers: Vec::new(),
-        input: 0,
-        output: 0,
-        tied: 0,
-        cache: Cache::F16,
-        tokens: 1,
+        input_bytes: 0,
+        output_bytes: 0,
+        tied_bytes: 0,
+        kv_type: KvCacheType::F16,
+        context_tokens: 1,
         sequences: 1,
-        lanes,
-        compute: 0,
-        process: 0,
-        devices: Devices::Auto,
-        split: Split::None,
-        shares: None,
+        contexts: lanes,
+        compute_bytes: 0,
+        process_bytes: 0,
+        devices: DeviceChoice::Auto,
+        split: SplitMode::None,
+        tensor_split: None,
     }
 }

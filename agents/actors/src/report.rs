@@ -1,7 +1,7 @@
 //! How a step's end comes back to its conductor: exactly once, whatever happens to the one who works.
 
 use artel_task::StepId;
-use artel_task::event::{Code, Decision, Failure, Output, Source, Timings, Usage};
+use artel_task::event::{FailureCode, Decision, Failure, Output, ResultSource, Timings, Usage};
 use ractor::ActorRef;
 
 use crate::conductor::Message;
@@ -9,7 +9,7 @@ use crate::conductor::Message;
 /// What a step gave.
 pub(crate) enum Outcome {
     /// A role's answer.
-    Answer { output: Output, usage: Usage, timings: Timings, source: Source },
+    Answer { output: Output, usage: Usage, timings: Timings, source: ResultSource },
     /// A router's decision about this text.
     Routed { decision: Decision, text: String },
 }
@@ -41,10 +41,10 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.say(Err(failure(Code::Interrupted, "the one who worked on the step stopped in the middle")));
+        self.say(Err(failure(FailureCode::Interrupted, "the one who worked on the step stopped in the middle")));
     }
 }
 
-pub(crate) fn failure(code: Code, message: impl Into<String>) -> Failure {
+pub(crate) fn failure(code: FailureCode, message: impl Into<String>) -> Failure {
     Failure { code, message: message.into(), step: None }
 }

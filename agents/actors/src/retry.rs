@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use artel_task::event::Code;
-use artel_task::graph::Retries;
+use artel_task::event::FailureCode;
+use artel_task::graph::RetryPolicy;
 use rand::RngExt as _;
 
 /// Further attempts of a router's step, unless its node says otherwise.
@@ -17,17 +17,17 @@ const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// So many further attempts, with the usual pauses.
-pub(crate) fn times(at_most: u32) -> Retries {
-    Retries { at_most, pause: FIRST, longest: LONGEST }
+pub(crate) fn times(at_most: u32) -> RetryPolicy {
+    RetryPolicy { count: at_most, delay: FIRST, max_delay: LONGEST }
 }
 
 /// How long to wait before the next attempt; `None` if there is none. Pauses double, and half of each is chance, so that
 /// steps that failed together do not come back together. Without retries, nothing is tried again.
-pub(crate) fn after(code: Code, failures: u32, retries: Option<Retries>) -> Option<Duration> {
+pub(crate) fn after(code: FailureCode, failures: u32, retries: Option<RetryPolicy>) -> Option<Duration> {
     let retries = retries?;
-    let at_most = if code == Code::Interrupted { retries.at_most.max(LOST) } else { retries.at_most };
+    let at_most = if code == FailureCode::Interrupted { retries.count.max(LOST) } else { retries.count };
     (code.is_transient() && failures < at_most).then(|| {
-        let pause = retries.pause.saturating_mul(2u32.saturating_pow(failures)).min(retries.longest);
+        let pause = retries.delay.saturating_mul(2u32.saturating_pow(failures)).min(retries.max_delay);
         // The journal knows milliseconds.
         Duration::from_millis(pause.mul_f64(rand::rng().random_range(0.5..=1.0)).as_millis() as u64)
     })
@@ -45,14 +45,14 @@ mod tests {
     #[test]
     fn pauses_grow_and_end() {
         for failures in 0..8 {
-            let pause = after(Code::Timeout, failures, Some(times(8))).unwrap();
+            let pause = after(FailureCode::Timeout, failures, Some(times(8))).unwrap();
             let full = FIRST.saturating_mul(2u32.pow(failures)).min(LONGEST);
             assert!(pause <= full && pause >= full / 2 - Duration::from_millis(1), "{failures}: {pause:?}");
         }
-        assert_eq!(after(Code::Timeout, 8, Some(times(8))), None);
-        assert_eq!(after(Code::ContextOverflow, 0, Some(times(8))), None);
-        assert!(after(Code::Interrupted, LOST - 1, Some(times(0))).is_some());
-        assert_eq!(after(Code::Interrupted, LOST, Some(times(0))), None);
-        assert_eq!(after(Code::Interrupted, 0, None), None);
+        assert_eq!(after(FailureCode::Timeout, 8, Some(times(8))), None);
+        assert_eq!(after(FailureCode::ContextOverflow, 0, Some(times(8))), None);
+        assert!(after(FailureCode::Interrupted, LOST - 1, Some(times(0))).is_some());
+        assert_eq!(after(FailureCode::Interrupted, LOST, Some(times(0))), None);
+        assert_eq!(after(FailureCode::Interrupted, 0, None), None);
     }
 }

@@ -25,8 +25,8 @@ use std::time::Instant;
 
 use artel_roles::{Catalog, Model, Role, Routing, Topic, routing};
 use artel_task::RoleName;
-use artel_task::event::{Code, Decision, Failure, Nobody, Score, Signal};
-use artel_task::graph::Router as Node;
+use artel_task::event::{FailureCode, Decision, Failure, NoMatch, CandidateScore, Signal};
+use artel_task::graph::RouterNode as Node;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -236,7 +236,7 @@ async fn decide(
 ) -> Result<Decision, Failure> {
     let began = Instant::now();
     if question.candidates.is_empty() {
-        return Err(failure(Code::Router, "there is no candidate"));
+        return Err(failure(FailureCode::Router, "there is no candidate"));
     }
     let text: String = question.text.chars().take(MAX_QUESTION).collect();
     let asked = question.asked();
@@ -247,7 +247,7 @@ async fn decide(
         let claims = question.candidates.iter().map(|candidate| candidate.claims(&text)).collect();
         said.claim(claims);
     }
-    Ok(Decision { learned, ..conclude(&question, &asked, &said, tokens, began) })
+    Ok(Decision { warmup_tokens: learned, ..conclude(&question, &asked, &said, tokens, began) })
 }
 
 /// What every signal that is asked says of every candidate.
@@ -304,7 +304,7 @@ fn conclude(question: &Question, asked: &[Signal], said: &Said, tokens: u32, beg
     order.sort_by(|a, b| chances[*b].total_cmp(&chances[*a]));
     let ranked: Vec<RoleName> = order.iter().map(|at| name(*at)).collect();
     let scores =
-        order.iter().map(|at| Score { role: name(*at), score: chances[*at], signals: said.candidates[*at].clone() });
+        order.iter().map(|at| CandidateScore { role: name(*at), score: chances[*at], signals: said.candidates[*at].clone() });
     let best = chances[order[0]];
     let margin = best - order.get(1).map_or(nobody, |second| chances[*second]);
     let (role, otherwise) = match &question.otherwise {
@@ -325,10 +325,10 @@ fn conclude(question: &Question, asked: &[Signal], said: &Said, tokens: u32, beg
         otherwise,
         signal,
         scores: scores.collect(),
-        none: Some(Nobody { score: nobody, signals: said.nobody.clone() }),
-        took: began.elapsed(),
+        no_match: Some(NoMatch { score: nobody, signals: said.nobody.clone() }),
+        elapsed: began.elapsed(),
         tokens,
-        learned: 0,
+        warmup_tokens: 0,
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use artel_journal::Journal;
 use artel_roles::{Catalog, Model};
-use artel_task::event::{Code, Decision, Failure};
-use artel_task::{Event, Graph, Kind, RoleName, StepId, TaskId};
+use artel_task::event::{FailureCode, Decision, Failure};
+use artel_task::{Event, Graph, EventKind, RoleName, StepId, TaskId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -239,7 +239,7 @@ impl State {
                 // An expert that has just died drops the job, whose report says so.
                 let _ = expert.cast(expert::Message::Work(job, keeper));
             }
-            (Err(error), _) | (_, Err(error)) => job.report.send(Err(failure(Code::Internal, error.to_string()))),
+            (Err(error), _) | (_, Err(error)) => job.report.send(Err(failure(FailureCode::Internal, error.to_string()))),
         }
     }
 
@@ -254,7 +254,7 @@ impl State {
                 // A router that has just died drops the port, which whoever asked notices.
                 let _ = router.cast(router::Message::Decide(question, keepers, reply));
             }
-            (Err(error), _) | (_, Err(error)) => answer(reply, Err(failure(Code::Internal, error.to_string()))),
+            (Err(error), _) | (_, Err(error)) => answer(reply, Err(failure(FailureCode::Internal, error.to_string()))),
         }
     }
 
@@ -329,7 +329,7 @@ impl State {
         let links = self.links.clone();
         tokio::spawn(async move {
             let message = format!("the task's conductor stopped {} times, last: {error}", revivals + 1);
-            give_up(&links, task, failure(Code::Internal, message)).await;
+            give_up(&links, task, failure(FailureCode::Internal, message)).await;
             links.feeds.close(task);
             drop(permit);
         });
@@ -362,7 +362,7 @@ impl State {
 pub(crate) async fn give_up(links: &Links, task: TaskId, failure: Failure) {
     let ended = async {
         let last = conductor::history(&links.journal, task).await?.last().map(|event| event.seq).unwrap_or_default();
-        let kind = Kind::Failed { failure };
+        let kind = EventKind::Failed { failure };
         let event = Event { task, seq: last.next(), at: links.clock.now(), kind };
         links.journal.append(vec![event.clone()]).await?;
         links.feeds.open(task, None).announce(Arc::new(event));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use artel_task::event::Timestamp;
-use artel_task::{Event, Kind, Seq, TaskId};
+use artel_task::{Event, EventKind, Seq, TaskId};
 
 use crate::Error;
 use crate::pack::{Garbled, Packer, Unpacker};
@@ -29,7 +29,7 @@ pub(crate) fn encode(events: &[Event]) -> Result<Vec<u8>, Error> {
         }
         let value = serde_json::to_value(&event.kind).map_err(|e| unstorable(e.to_string()))?;
         packer.value(&value).map_err(|_| unstorable("it nests too deep".to_owned()))?;
-        let read: Kind = serde_json::from_value(value).map_err(|e| unstorable(format!("not readable again: {e}")))?;
+        let read: EventKind = serde_json::from_value(value).map_err(|e| unstorable(format!("not readable again: {e}")))?;
         if read != event.kind {
             return Err(unstorable("it would read differently".to_owned()));
         }
@@ -48,12 +48,12 @@ pub(crate) fn check(event: &Event) -> Result<(), Error> {
 }
 
 /// JSON has no NaN, no infinity and no nothing beside null; events without free values have none of them either.
-fn may_read_differently(kind: &Kind) -> bool {
+fn may_read_differently(kind: &EventKind) -> bool {
     match kind {
-        Kind::Accepted(_) | Kind::StepFailed { .. } | Kind::Resumed => false,
-        Kind::StepStarted { inner, .. } => inner.is_some(),
-        Kind::Waiting { schema, .. } => schema.is_some(),
-        Kind::StepFinished { output, .. } | Kind::Completed { output, .. } => output.json.is_some(),
+        EventKind::Accepted(_) | EventKind::StepFailed { .. } | EventKind::Resumed => false,
+        EventKind::StepStarted { nested: inner, .. } => inner.is_some(),
+        EventKind::Waiting { schema, .. } => schema.is_some(),
+        EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } => output.json.is_some(),
         _ => true,
     }
 }
@@ -73,7 +73,7 @@ pub(crate) fn decode(path: &Path, task: TaskId, last: i64, body: &[u8]) -> Resul
         let at = birth(task).wrapping_add(unzigzag(unpacker.number().map_err(garbled)?));
         let at = u64::try_from(at).map_err(|e| corrupt(e.to_string()))?;
         let value = unpacker.value().map_err(garbled)?;
-        facts.push((at, serde_json::from_value::<Kind>(value).map_err(|e| corrupt(e.to_string()))?));
+        facts.push((at, serde_json::from_value::<EventKind>(value).map_err(|e| corrupt(e.to_string()))?));
     }
     let before = last.checked_sub(facts.len() as u64).ok_or_else(|| corrupt("they are too many".to_owned()))?;
     let event = |((at, kind), seq)| Event { task, seq: Seq(seq), at: Timestamp(at), kind };

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use artel_task::event::Accepted;
-use artel_task::{CatalogVersion, Event, Kind, RequestId, Seq, TaskId};
+use artel_task::event::TaskSpec;
+use artel_task::{CatalogVersion, Event, EventKind, RequestId, Seq, TaskId};
 use sqlx::sqlite::SqliteConnection;
 
 use crate::codec::{corrupt, encode, labels, task_id};
@@ -31,7 +31,7 @@ pub(crate) struct Index {
     /// Tasks that need not be known once the batch is done.
     passing: Vec<TaskId>,
     /// Who has the request ids of the batch.
-    requests: HashMap<RequestId, Result<(TaskId, Accepted), Error>>,
+    requests: HashMap<RequestId, Result<(TaskId, TaskSpec), Error>>,
     /// The numbers of catalogs.
     catalogs: HashMap<CatalogVersion, i64>,
     /// The greatest number of a task.
@@ -58,7 +58,7 @@ impl Index {
             match request {
                 Request::Accept(event, ..) => {
                     unknown.push(event.task);
-                    let Kind::Accepted(accepted) = &event.kind else { continue };
+                    let EventKind::Accepted(accepted) = &event.kind else { continue };
                     keys.extend(accepted.request.as_ref().map(RequestId::as_str));
                     self.learn_catalog(conn, &accepted.catalog).await?;
                 }
@@ -142,7 +142,7 @@ impl Index {
 
     /// Begins a task, which may begin with more events than its first one, but not with its end.
     pub(crate) fn accept(&mut self, event: &Event, more: &[Event], rows: &mut Rows) -> Result<Acceptance, Error> {
-        let Kind::Accepted(accepted) = &event.kind else {
+        let EventKind::Accepted(accepted) = &event.kind else {
             return Err(misplaced(event, "a task begins with `accepted`"));
         };
         if let Some(known) = accepted.request.as_ref().and_then(|request| self.requests.get(request)) {
@@ -193,7 +193,7 @@ impl Index {
     }
 }
 
-fn task_row(event: &Event, accepted: &Accepted, number: i64, catalog: i64) -> TaskRow {
+fn task_row(event: &Event, accepted: &TaskSpec, number: i64, catalog: i64) -> TaskRow {
     let long = accepted.input.chars().nth(Summary::HEAD_CHARS).is_some();
     TaskRow {
         number,
@@ -214,7 +214,7 @@ pub(crate) fn head(input: &str) -> String {
 }
 
 /// The task with this request id, which must have asked for the same.
-fn same(known: Result<&(TaskId, Accepted), &Error>, accepted: &Accepted) -> Result<TaskId, Error> {
+fn same(known: Result<&(TaskId, TaskSpec), &Error>, accepted: &TaskSpec) -> Result<TaskId, Error> {
     let (task, earlier) = known.map_err(Clone::clone)?;
     let reused = |request: &RequestId| Error::RequestReused { request: request.clone(), task: *task };
     match &accepted.request {
@@ -224,10 +224,10 @@ fn same(known: Result<&(TaskId, Accepted), &Error>, accepted: &Accepted) -> Resu
 }
 
 /// Whatever the client chose counts; the catalog is whichever held at the time.
-fn asks_the_same(one: &Accepted, other: &Accepted) -> bool {
-    let Accepted { graph, role, input, class, labels, forked, catalog: _, request: _, decision: _ } = one;
+fn asks_the_same(one: &TaskSpec, other: &TaskSpec) -> bool {
+    let TaskSpec { graph, role, input, priority: class, labels, forked_from: forked, catalog: _, request: _, decision: _ } = one;
     (graph, role, input, class, labels, forked)
-        == (&other.graph, &other.role, &other.input, &other.class, &other.labels, &other.forked)
+        == (&other.graph, &other.role, &other.input, &other.priority, &other.labels, &other.forked_from)
 }
 
 /// Events of one task, without a gap after `last`, of which at most the last one ends it.
@@ -237,7 +237,7 @@ fn check_run(events: &[Event], last: i64) -> Result<(), Error> {
         if event.task != events[0].task {
             return Err(misplaced(event, "events of several tasks in one append"));
         }
-        if matches!(event.kind, Kind::Accepted(_)) {
+        if matches!(event.kind, EventKind::Accepted(_)) {
             return Err(misplaced(event, "a task is accepted once, as its first event"));
         }
         if ended {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::event::Accepted;
+use artel_task::event::TaskSpec;
 use artel_task::{CatalogVersion, Event, RequestId, Seq, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -138,7 +138,7 @@ impl Journal {
     ///
     /// # Errors
     /// Any fault.
-    pub async fn request(&self, request: &RequestId) -> Result<Option<(TaskId, Accepted)>, Error> {
+    pub async fn request(&self, request: &RequestId) -> Result<Option<(TaskId, TaskSpec)>, Error> {
         read::request(&self.readers, &self.path, request).await
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use artel_task::event::{Accepted, Timestamp};
-use artel_task::{CatalogVersion, Event, GraphName, Kind, RequestId, RoleName, Seq, TaskId};
+use artel_task::event::{TaskSpec, Timestamp};
+use artel_task::{CatalogVersion, Event, GraphName, EventKind, RequestId, RoleName, Seq, TaskId};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor, sqlite::Sqlite};
 
@@ -68,10 +68,10 @@ pub(crate) async fn request_rows(
     Ok(rows.into_iter().map(|(request, id, last, body)| (request, (id, last, body))).collect())
 }
 
-pub(crate) fn request_of(path: &Path, (id, last, body): FirstRow) -> Result<(TaskId, Accepted), Error> {
+pub(crate) fn request_of(path: &Path, (id, last, body): FirstRow) -> Result<(TaskId, TaskSpec), Error> {
     let task = task_id(path, &id)?;
     match decode(path, task, last, &body)?.into_iter().next().map(|event| event.kind) {
-        Some(Kind::Accepted(accepted)) => Ok((task, accepted)),
+        Some(EventKind::Accepted(accepted)) => Ok((task, accepted)),
         _ => Err(corrupt(path, format!("task {task} does not begin with `accepted`"))),
     }
 }
@@ -80,7 +80,7 @@ pub(crate) async fn request(
     pool: &SqlitePool,
     path: &Path,
     request: &RequestId,
-) -> Result<Option<(TaskId, Accepted)>, Error> {
+) -> Result<Option<(TaskId, TaskSpec)>, Error> {
     let rows = request_rows(pool, &[request.as_str()]).await.map_err(|e| Error::database(path, e))?;
     rows.into_iter().next().map(|(_, row)| request_of(path, row)).transpose()
 }

@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artel_task::event::{Code, Failure, Timestamp};
-use artel_task::{CatalogVersion, Event, Kind, TaskId};
+use artel_task::event::{FailureCode, Failure, Timestamp};
+use artel_task::{CatalogVersion, Event, EventKind, TaskId};
 use tokio::task::JoinSet;
 
 use crate::survey::check;
@@ -155,8 +155,8 @@ async fn rebuild(aside: &Path, new: &Path, repair: &mut Repair) -> Result<(), Er
 fn end(mut events: Vec<Event>) -> Vec<Event> {
     let Some(last) = events.last() else { return events };
     let message = "the journal was damaged: what came after is lost".to_owned();
-    let failure = Failure { code: Code::Internal, message, step: None };
-    let (at, kind) = (last.at.max(Timestamp(now())), Kind::Failed { failure });
+    let failure = Failure { code: FailureCode::Internal, message, step: None };
+    let (at, kind) = (last.at.max(Timestamp(now())), EventKind::Failed { failure });
     let event = Event { task: last.task, seq: last.seq.next(), at, kind };
     events.push(event);
     events

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use artel_task::event::Timestamp;
-use artel_task::{CatalogVersion, GraphName, Kind, RequestId, RoleName, Seq, TaskId};
+use artel_task::{CatalogVersion, GraphName, EventKind, RequestId, RoleName, Seq, TaskId};
 
 /// How far a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,11 +20,11 @@ pub enum Stage {
 
 impl Stage {
     /// The stage of a task whose newest event is this one.
-    pub fn after(kind: &Kind) -> Self {
+    pub fn after(kind: &EventKind) -> Self {
         match kind {
-            Kind::Completed { .. } => Self::Completed,
-            Kind::Failed { .. } => Self::Failed,
-            Kind::Cancelled { .. } => Self::Cancelled,
+            EventKind::Completed { .. } => Self::Completed,
+            EventKind::Failed { .. } => Self::Failed,
+            EventKind::Cancelled { .. } => Self::Cancelled,
             _ => Self::Running,
         }
     }

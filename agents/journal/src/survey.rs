@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use artel_task::event::Timestamp;
-use artel_task::{Event, Kind, TaskId};
+use artel_task::{Event, EventKind, TaskId};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Connection};
 
@@ -182,7 +182,7 @@ impl Report {
         let gap = events.iter().zip(1..).find(|(event, due)| event.seq.0 != *due);
         let wrong = match (gap, events.first(), events.last()) {
             (Some((_, due)), ..) => format!("it has no event {due}"),
-            (None, Some(first), Some(_)) if !matches!(first.kind, Kind::Accepted(_)) => {
+            (None, Some(first), Some(_)) if !matches!(first.kind, EventKind::Accepted(_)) => {
                 "it does not begin with `accepted`".to_owned()
             }
             (None, Some(_), Some(last)) if Stage::after(&last.kind).code() != stage => {

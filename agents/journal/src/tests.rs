@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artel_task::event::{Accepted, Class, Output, Timestamp};
-use artel_task::{CatalogVersion, Event, GraphName, Kind, RequestId, RoleName, Seq, StepId, TaskId};
+use artel_task::event::{TaskSpec, TaskPriority, Output, Timestamp};
+use artel_task::{CatalogVersion, Event, GraphName, EventKind, RequestId, RoleName, Seq, StepId, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -49,39 +49,39 @@ fn id(number: u64) -> TaskId {
     TaskId::new(1_700_000_000_000 + number, [7; 10])
 }
 
-fn request(input: &str) -> Accepted {
-    Accepted {
+fn request(input: &str) -> TaskSpec {
+    TaskSpec {
         graph: GraphName::parse("mentor").unwrap(),
         role: None,
         input: input.to_owned(),
         catalog: CatalogVersion::new("c1"),
         request: None,
-        class: Class::Interactive,
+        priority: TaskPriority::Interactive,
         labels: BTreeMap::new(),
-        forked: None,
+        forked_from: None,
         decision: None,
     }
 }
 
-fn keyed(key: &str, input: &str) -> Accepted {
-    Accepted { request: RequestId::parse(key), ..request(input) }
+fn keyed(key: &str, input: &str) -> TaskSpec {
+    TaskSpec { request: RequestId::parse(key), ..request(input) }
 }
 
-fn event(task: TaskId, seq: u64, kind: Kind) -> Event {
+fn event(task: TaskId, seq: u64, kind: EventKind) -> Event {
     Event { task, seq: Seq(seq), at: Timestamp(seq.saturating_add(1000)), kind }
 }
 
-fn first(task: TaskId, accepted: Accepted) -> Event {
-    event(task, 1, Kind::Accepted(accepted))
+fn first(task: TaskId, accepted: TaskSpec) -> Event {
+    event(task, 1, EventKind::Accepted(accepted))
 }
 
 fn started(task: TaskId, seq: u64) -> Event {
     let (step, role) = (StepId::parse("answer").unwrap(), RoleName::parse("gguf").ok());
-    event(task, seq, Kind::StepStarted { step, trigger: None, role, inner: None })
+    event(task, seq, EventKind::StepStarted { step, trigger: None, role, nested: None })
 }
 
 fn completed(task: TaskId, seq: u64) -> Event {
-    event(task, seq, Kind::Completed { output: Output::text("So."), instead_of: None })
+    event(task, seq, EventKind::Completed { output: Output::text("So."), instead_of: None })
 }
 
 fn ended_at(task: TaskId, seq: u64, at: u64) -> Event {

@@ -1,48 +1,48 @@
-//! What there is to put models on.
+//! Devices and their memory.
 
 use std::collections::BTreeMap;
 
-/// Bytes by the name of the device that they lie on.
-pub type Bytes = BTreeMap<String, u64>;
+/// Bytes by device name.
+pub type DeviceBytes = BTreeMap<String, u64>;
 
-/// One backend device of ggml.
+/// A backend device of ggml.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Its name, as pins write it: `CUDA0`, `RPC[host:port]`, `CPU`.
+    /// Its name, as in a model's `devices`: `CUDA0`, `RPC[host:port]`, `CPU`.
     pub name: String,
-    /// What sort it is.
-    pub kind: Kind,
-    /// Bytes of its memory; for the CPU, the machine's.
+    /// Its kind.
+    pub kind: DeviceKind,
+    /// Bytes of its memory; for the CPU, of the machine's.
     pub total: u64,
     /// Bytes that would be free if none of our engines ran there.
     pub free: u64,
 }
 
-/// What sort a device is.
+/// The kind of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The processor and the machine's own memory.
+pub enum DeviceKind {
+    /// The CPU and the machine's memory.
     Cpu,
-    /// A graphics processor with memory of its own.
+    /// A GPU with its own memory.
     Gpu,
-    /// A graphics processor that shares the machine's memory: what lies there is taken from the CPU too.
+    /// A GPU that shares the machine's memory: its allocations are subtracted from the CPU's memory too.
     IntegratedGpu,
-    /// Another accelerator; used where it is pinned, never by itself.
+    /// Another accelerator; used only if a model is pinned to it.
     Accelerator,
-    /// A device of another machine, behind llama.cpp's RPC.
+    /// A device of another machine, over llama.cpp's RPC backend.
     Rpc,
 }
 
 /// The device whose memory is the machine's.
 pub(crate) fn host(devices: &[Device]) -> Option<&Device> {
-    devices.iter().find(|device| device.kind == Kind::Cpu)
+    devices.iter().find(|device| device.kind == DeviceKind::Cpu)
 }
 
-/// What `bytes` take of each device, in the order of `devices`; what a GPU shares with the machine is taken from both.
-pub(crate) fn demand(bytes: &Bytes, devices: &[Device]) -> Vec<u64> {
+/// The bytes taken of each device, in the order of `devices`; those on an integrated GPU are also taken of the CPU.
+pub(crate) fn demand(bytes: &DeviceBytes, devices: &[Device]) -> Vec<u64> {
     let of = |device: &Device| bytes.get(&device.name).copied().unwrap_or(0);
     let shared =
-        devices.iter().filter(|device| device.kind == Kind::IntegratedGpu).map(of).fold(0, u64::saturating_add);
+        devices.iter().filter(|device| device.kind == DeviceKind::IntegratedGpu).map(of).fold(0, u64::saturating_add);
     let host = host(devices).map(|device| device.name.as_str());
     let all = |device: &Device| match host == Some(device.name.as_str()) {
         true => of(device).saturating_add(shared),
@@ -51,8 +51,8 @@ pub(crate) fn demand(bytes: &Bytes, devices: &[Device]) -> Vec<u64> {
     devices.iter().map(all).collect()
 }
 
-/// The devices as they are once `bytes` lie on them.
-pub(crate) fn less(devices: &[Device], bytes: &Bytes) -> Vec<Device> {
+/// The devices after an allocation of `bytes`.
+pub(crate) fn allocated(devices: &[Device], bytes: &DeviceBytes) -> Vec<Device> {
     let taken = demand(bytes, devices);
     let rest = |(device, taken): (&Device, u64)| Device { free: device.free.saturating_sub(taken), ..device.clone() };
     devices.iter().zip(taken).map(rest).collect()

@@ -1,11 +1,11 @@
-//! Which layers go to which device.
+//! The distribution of layers over devices.
 //!
-//! Source: `llama_model_base::load_tensors` in llama.cpp. Shares are added up and divided by their sum in single precision;
-//! layer `i` of `n` goes to the first device whose bound is above `i / (n + 1)`, the output as if it were layer `n`.
+//! Source: `llama_model_base::load_tensors` in llama.cpp. Shares are accumulated and divided by their sum in single precision;
+//! layer `i` of `n` is placed on the first device whose bound is above `i / (n + 1)`, the output as if it were layer `n`.
 
-use crate::device::{Device, Kind};
-use crate::need::{Need, Split};
-use crate::place::{Part, Place};
+use crate::device::{Device, DeviceKind};
+use crate::footprint::{ModelFootprint, SplitMode};
+use crate::placement::{Placement, PlacementPart};
 
 /// Devices with a share each.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub(crate) struct Layout<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// Shares as they were given.
+    /// With the given shares.
     pub(crate) fn new(devices: &[&'a Device], shares: Vec<f32>) -> Self {
         Self { devices: devices.to_vec(), shares }
     }
 
-    /// So many items, layers and then the output, on each device; who gets none is left out. As shares, the counts give
-    /// exactly these counts again.
+    /// With this many items, layers and then the output, on each device; devices without any are left out. Used as shares, the
+    /// counts reproduce exactly these counts.
     fn of_counts(devices: &[&'a Device], counts: &[usize]) -> Self {
         let kept = devices.iter().zip(counts).filter(|(_, count)| **count > 0);
         let (devices, shares) = kept.map(|(device, count)| (*device, *count as f32)).unzip();
@@ -29,95 +29,96 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// How many of `items` each share gets, the way llama.cpp does it.
+/// The number of `items` per share, calculated as in llama.cpp.
 pub(crate) fn counts(shares: &[f32], items: usize) -> Vec<usize> {
     let mut bounds: Vec<f32> = shares.to_vec();
-    for at in 1..bounds.len() {
-        bounds[at] += bounds[at - 1];
+    for index in 1..bounds.len() {
+        bounds[index] += bounds[index - 1];
     }
     let sum = bounds.last().copied().unwrap_or(0.0);
     bounds.iter_mut().for_each(|bound| *bound /= sum);
     let mut counts = vec![0; shares.len()];
     for item in 0..items {
-        let at = bounds.partition_point(|bound| *bound <= item as f32 / items as f32);
-        counts[at.min(shares.len() - 1)] += 1;
+        let index = bounds.partition_point(|bound| *bound <= item as f32 / items as f32);
+        counts[index.min(shares.len() - 1)] += 1;
     }
     counts
 }
 
-/// Shares by what is free once the buffers are made.
-pub(crate) fn by_free_memory<'a>(need: &Need, devices: &[&'a Device]) -> Option<Layout<'a>> {
-    let shares: Vec<f32> = devices.iter().map(|device| device.free.saturating_sub(need.buffers()) as f32).collect();
-    let some = shares.iter().any(|share| *share > 0.0);
-    some.then(|| Layout::of_counts(devices, &counts(&shares, need.layers.len() + 1)))
+/// Shares by free memory, less the compute buffers.
+pub(crate) fn by_free_memory<'a>(footprint: &ModelFootprint, devices: &[&'a Device]) -> Option<Layout<'a>> {
+    let shares: Vec<f32> =
+        devices.iter().map(|device| device.free.saturating_sub(footprint.buffer_bytes()) as f32).collect();
+    let any = shares.iter().any(|share| *share > 0.0);
+    any.then(|| Layout::of_counts(devices, &counts(&shares, footprint.layers.len() + 1)))
 }
 
-/// Each device as full as it gets, in order: if layers can be spread over these devices at all, then so.
-pub(crate) fn filled<'a>(need: &Need, devices: &[&'a Device]) -> Option<Layout<'a>> {
-    let layers = need.layers.iter().map(|layer| layer.weights.saturating_add(need.cache_of(layer)));
-    let mut items = layers.chain([need.output]).peekable();
+/// Fills each device in order: if any distribution over these devices fits, this one does.
+pub(crate) fn filled<'a>(footprint: &ModelFootprint, devices: &[&'a Device]) -> Option<Layout<'a>> {
+    let layers = footprint.layers.iter().map(|layer| layer.weight_bytes.saturating_add(footprint.kv_bytes(layer)));
+    let mut items = layers.chain([footprint.output_bytes]).peekable();
     let mut counts = vec![0; devices.len()];
     for (count, device) in counts.iter_mut().zip(devices) {
-        let Some(mut left) = device.free.checked_sub(need.buffers()) else { continue };
-        while let Some(size) = items.next_if(|size| *size <= left) {
-            left -= size;
+        let Some(mut free) = device.free.checked_sub(footprint.buffer_bytes()) else { continue };
+        while let Some(size) = items.next_if(|size| *size <= free) {
+            free -= size;
             *count += 1;
         }
     }
     items.peek().is_none().then(|| Layout::of_counts(devices, &counts))
 }
 
-/// Everything on one device; beside a GPU, the input and the process are in the machine's memory.
-pub(crate) fn alone(need: &Need, device: &Device, host: Option<&Device>) -> Place {
-    spread(need, &Layout::new(&[device], vec![1.0]), host)
+/// Everything on one device; with a GPU, the input embedding and the process are in the machine's memory.
+pub(crate) fn alone(footprint: &ModelFootprint, device: &Device, host: Option<&Device>) -> Placement {
+    spread(footprint, &Layout::new(&[device], vec![1.0]), host)
 }
 
-/// The place that a layout gives.
-pub(crate) fn spread(need: &Need, layout: &Layout<'_>, host: Option<&Device>) -> Place {
-    let counts = counts(&layout.shares, need.layers.len() + 1);
+/// The placement of a layout.
+pub(crate) fn spread(footprint: &ModelFootprint, layout: &Layout<'_>, host: Option<&Device>) -> Placement {
+    let counts = counts(&layout.shares, footprint.layers.len() + 1);
     let sum: f64 = layout.shares.iter().map(|share| f64::from(*share)).sum();
     let mut from = 0;
     let mut parts = Vec::new();
     for ((device, share), count) in layout.devices.iter().zip(&layout.shares).zip(counts) {
-        let layers = &need.layers[from.min(need.layers.len())..(from + count).min(need.layers.len())];
+        let layers = &footprint.layers[from.min(footprint.layers.len())..(from + count).min(footprint.layers.len())];
         let output = count > layers.len();
         from += count;
-        let mut part = Part {
+        let mut part = PlacementPart {
             device: device.name.clone(),
             share: *share,
             layers: layers.len(),
-            output,
-            weights: layers.iter().map(|layer| layer.weights).fold(0, u64::saturating_add),
-            cache: layers.iter().map(|layer| need.cache_of(layer)).fold(0, u64::saturating_add),
-            compute: need.buffers(),
-            process: 0,
+            has_output: output,
+            weight_bytes: layers.iter().map(|layer| layer.weight_bytes).fold(0, u64::saturating_add),
+            kv_bytes: layers.iter().map(|layer| footprint.kv_bytes(layer)).fold(0, u64::saturating_add),
+            compute_bytes: footprint.buffer_bytes(),
+            process_bytes: 0,
         };
         if output {
-            part.weights = part.weights.saturating_add(need.output);
+            part.weight_bytes = part.weight_bytes.saturating_add(footprint.output_bytes);
         }
-        if need.split == Split::Row && layout.devices.len() > 1 {
-            part.weights = rows(need, f64::from(*share) / sum);
+        if footprint.split == SplitMode::Row && layout.devices.len() > 1 {
+            part.weight_bytes = row_bytes(footprint, f64::from(*share) / sum);
         }
         parts.push(part);
     }
-    let cpu = layout.devices.iter().position(|device| device.kind == Kind::Cpu);
+    let cpu = layout.devices.iter().position(|device| device.kind == DeviceKind::Cpu);
     let host = match cpu {
-        Some(at) => {
-            // There is one tensor in one memory.
-            let input = need.input.saturating_sub(need.tied);
-            parts[at].weights = parts[at].weights.saturating_add(input);
-            parts[at].process = need.process;
+        Some(index) => {
+            // A tied tensor is stored once in one memory.
+            let input = footprint.input_bytes.saturating_sub(footprint.tied_bytes);
+            parts[index].weight_bytes = parts[index].weight_bytes.saturating_add(input);
+            parts[index].process_bytes = footprint.process_bytes;
             None
         }
-        None => host.map(|host| (host.name.clone(), need.input.saturating_add(need.process))),
+        None => host.map(|host| (host.name.clone(), footprint.input_bytes.saturating_add(footprint.process_bytes))),
     };
-    let split = if parts.len() > 1 { need.split } else { Split::None };
-    Place { model: need.model.clone(), split, parts, host, reason: String::new() }
+    let split = if parts.len() > 1 { footprint.split } else { SplitMode::None };
+    Placement { model: footprint.model.clone(), split, parts, host, reason: String::new() }
 }
 
-/// A share of the rows of every matrix, rounded up for each.
-fn rows(need: &Need, share: f64) -> u64 {
+/// Bytes of a share of the rows of every matrix, rounded up for each.
+fn row_bytes(footprint: &ModelFootprint, share: f64) -> u64 {
     let of = |weights: u64| (weights as f64 * share).ceil() as u64;
-    let layers = need.layers.iter().map(|layer| of(layer.weights)).fold(0, u64::saturating_add);
-    layers.saturating_add(of(need.output))
+    let layers = footprint.layers.iter().map(|layer| of(layer.weight_bytes)).fold(0, u64::saturating_add);
+    layers.saturating_add(of(footprint.output_bytes))
 }

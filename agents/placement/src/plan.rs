@@ -1,50 +1,52 @@
-//! A place for every model of a catalog.
+//! Placements for all models of a catalog.
 
 use std::cmp::Reverse;
 
-use crate::device::{Device, less};
-use crate::need::{Devices, Need};
-use crate::place::{Place, fit, place};
-use crate::refusal::Refusal;
+use crate::device::{Device, allocated};
+use crate::error::PlacementError;
+use crate::footprint::{DeviceChoice, ModelFootprint};
+use crate::placement::{Placement, fit, place};
 use crate::size::list;
 
-/// Where all models go that have room side by side, and why the others have none.
+/// The placements of all models that fit side by side, and the reasons why the others do not.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Plan {
-    /// Those that have a place, in the order in which they got it.
-    pub placed: Vec<Place>,
-    /// Those that have none.
-    pub unplaced: Vec<Unplaced>,
+pub struct PlacementPlan {
+    /// The models with a placement, in the order in which they were placed.
+    pub placed: Vec<Placement>,
+    /// The models without one.
+    pub unplaced: Vec<UnplacedModel>,
 }
 
-/// A model without a place beside the others.
+/// A model that does not fit beside the others.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Unplaced {
+pub struct UnplacedModel {
     /// The model.
     pub model: String,
     /// Why, in words and figures.
     pub reason: String,
     /// What is missing, and what would help.
-    pub refusal: Refusal,
-    /// Where it would be without the others: then it can take turns with them. None if it fits nowhere.
-    pub alone: Option<Place>,
+    pub error: PlacementError,
+    /// Its placement without the others: then it can be swapped with them. None if it fits nowhere.
+    pub alone: Option<Placement>,
 }
 
-/// Finds places for all of them side by side on empty devices: those that are pinned first, since they have no choice, and the
-/// biggest first among each, since the small ones find room last.
-pub fn plan(needs: &[Need], devices: &[Device]) -> Plan {
-    let mut order: Vec<&Need> = needs.iter().collect();
-    order.sort_by_key(|need| (need.devices == Devices::Auto, Reverse(need.total()), need.model.clone()));
-    let mut plan = Plan::default();
-    let mut left = devices.to_vec();
-    for need in order {
-        match place(need, &left) {
-            Ok(place) => {
-                left = less(&left, &place.bytes());
-                plan.placed.push(place);
+/// Places all models side by side on empty devices: pinned ones first, since they have no choice, and the biggest first within
+/// each group, since small ones still fit last.
+pub fn plan(footprints: &[ModelFootprint], devices: &[Device]) -> PlacementPlan {
+    let mut order: Vec<&ModelFootprint> = footprints.iter().collect();
+    order.sort_by_key(|footprint| {
+        (footprint.devices == DeviceChoice::Auto, Reverse(footprint.total_bytes()), footprint.model.clone())
+    });
+    let mut plan = PlacementPlan::default();
+    let mut remaining = devices.to_vec();
+    for footprint in order {
+        match place(footprint, &remaining) {
+            Ok(placement) => {
+                remaining = allocated(&remaining, &placement.bytes());
+                plan.placed.push(placement);
             }
-            Err(refusal) => {
-                let unplaced = unplaced(need, devices, refusal, &plan.placed);
+            Err(error) => {
+                let unplaced = unplaced(footprint, devices, error, &plan.placed);
                 plan.unplaced.push(unplaced);
             }
         }
@@ -52,24 +54,30 @@ pub fn plan(needs: &[Need], devices: &[Device]) -> Plan {
     plan
 }
 
-fn unplaced(need: &Need, devices: &[Device], beside: Refusal, placed: &[Place]) -> Unplaced {
-    let model = need.model.clone();
-    match fit(need, devices) {
-        // What is missing beside the others is of no interest then.
+fn unplaced(
+    footprint: &ModelFootprint,
+    devices: &[Device],
+    beside: PlacementError,
+    placed: &[Placement],
+) -> UnplacedModel {
+    let model = footprint.model.clone();
+    match fit(footprint, devices) {
+        // The shortage beside the others is irrelevant then.
         Err(_) => {
-            let refusal = place(need, devices).err().unwrap_or(beside);
-            Unplaced { model, reason: refusal.to_string(), refusal, alone: None }
+            let error = place(footprint, devices).err().unwrap_or(beside);
+            UnplacedModel { model, reason: error.to_string(), error, alone: None }
         }
         Ok(alone) => {
             let on = alone.devices();
-            let there = placed.iter().filter(|place| place.bytes().keys().any(|device| on.contains(&device.as_str())));
-            let there: Vec<&str> = there.map(|place| place.model.as_str()).collect();
+            let others =
+                placed.iter().filter(|placement| placement.bytes().keys().any(|device| on.contains(&device.as_str())));
+            let others: Vec<&str> = others.map(|placement| placement.model.as_str()).collect();
             let reason = format!(
-                "{beside} beside {}; it would fit on {} alone, and takes turns with them",
-                list(&there),
+                "{beside} beside {}; it would fit on {} alone, and is swapped with them",
+                list(&others),
                 list(&on)
             );
-            Unplaced { model, reason, refusal: beside, alone: Some(alone) }
+            UnplacedModel { model, reason, error: beside, alone: Some(alone) }
         }
     }
 }

@@ -1,166 +1,176 @@
-//! What would make a model fit.
+//! Changes that would make a model fit.
 
 use std::fmt;
 
-use crate::device::{Device, Kind};
-use crate::need::{Cache, Devices, Need, Split};
-use crate::place::{Place, fit};
+use crate::device::{Device, DeviceKind};
+use crate::footprint::{DeviceChoice, KvCacheType, ModelFootprint, SplitMode};
+use crate::placement::{Placement, fit};
 
-/// The smallest context that is worth offering: a role's prompt and an answer.
-const LEAST_TOKENS: u32 = 512;
-/// Contexts are offered in whole pieces of this many tokens, as llama.cpp makes them.
-const PIECE: u32 = 256;
+/// The smallest context offered: enough for a role's prompt and an answer.
+const MIN_CONTEXT_TOKENS: u32 = 512;
+/// Context lengths are offered in multiples of this many tokens, as llama.cpp allocates them.
+const CONTEXT_MULTIPLE_TOKENS: u32 = 256;
 
-/// Something to change, and what comes of it. It has been tried.
+/// Changes of settings, and their result. Each remedy has been tried.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Remedy {
-    /// What to change, all of it.
-    pub changes: Vec<Change>,
-    /// The need as it would be.
-    pub need: Need,
-    /// The place that it would have.
-    pub place: Place,
+    /// The changes; all are required.
+    pub changes: Vec<SettingChange>,
+    /// The footprint after them.
+    pub footprint: ModelFootprint,
+    /// The placement after them.
+    pub placement: Placement,
 }
 
-/// Something to change in a model's definition.
+/// A change to a model's definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The weights as the model's file has them.
+pub enum SettingChange {
+    /// Weights in the data type of the model's file, not dequantized.
     Weights,
-    /// A smaller form of the cache.
+    /// A smaller data type of the KV cache.
     Cache {
-        /// As it is.
-        from: Cache,
-        /// As it would be.
-        to: Cache,
+        /// The present value.
+        from: KvCacheType,
+        /// The new value.
+        to: KvCacheType,
     },
-    /// Fewer sequences at once.
+    /// Fewer concurrent sequences.
     Sequences {
-        /// As it is.
+        /// The present value.
         from: u32,
-        /// As it would be.
+        /// The new value.
         to: u32,
     },
-    /// A smaller context.
+    /// A shorter context.
     Context {
-        /// As it is.
+        /// The present value.
         from: u32,
-        /// As it would be.
+        /// The new value.
         to: u32,
     },
     /// A split by layers over these devices.
     Split {
         /// Their names.
-        over: Vec<String>,
+        devices: Vec<String>,
     },
-    /// No pin.
+    /// No pinned devices.
     Unpin,
 }
 
-/// As one writes it in YAML, with the figures.
+/// In YAML syntax, with the resulting memory.
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes: Vec<String> = self.changes.iter().map(Change::to_string).collect();
-        write!(f, "{}: then it takes {}", changes.join(" and "), self.place.figures())
+        let changes: Vec<String> = self.changes.iter().map(SettingChange::to_string).collect();
+        write!(f, "{}: then it takes {}", changes.join(" and "), self.placement.summary())
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Weights => f.write_str("`weights: file`"),
-            Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.word(), from.word()),
+            Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.as_str(), from.as_str()),
             Self::Sequences { from, to } => write!(f, "`sequences: {to}` instead of {from}"),
             Self::Context { from, to } => write!(f, "`context: {to}` instead of {from}"),
-            Self::Split { over } => write!(f, "`devices: [{}]` with `split: layer`", over.join(", ")),
+            Self::Split { devices } => write!(f, "`devices: [{}]` with `split: layer`", devices.join(", ")),
             Self::Unpin => f.write_str("`devices: auto`"),
         }
     }
 }
 
-/// What would make it fit, the least loss first: first what costs precision, speed or length alone, then these together, then
-/// what changes where it is.
-pub(crate) fn remedies(need: &Need, devices: &[Device]) -> Vec<Remedy> {
-    let as_it_is = Trial { need: need.clone(), changes: Vec::new(), devices };
-    let alone = [Trial::in_file, Trial::q8_0, Trial::fewer_sequences, Trial::less_context];
-    let alone = alone.iter().filter_map(|change| change(as_it_is.clone()));
-    let mut remedies: Vec<Remedy> = alone.filter_map(Trial::settle).collect();
+/// Changes that would make it fit, the least costly first: single changes that cost precision, speed or context, then these
+/// combined, then changes of devices.
+pub(crate) fn remedies(footprint: &ModelFootprint, devices: &[Device]) -> Vec<Remedy> {
+    let unchanged = RemedyTrial { footprint: footprint.clone(), changes: Vec::new(), devices };
+    let alone = [
+        RemedyTrial::file_weights,
+        RemedyTrial::q8_0_cache,
+        RemedyTrial::fewer_sequences,
+        RemedyTrial::shorter_context,
+    ];
+    let alone = alone.iter().filter_map(|change| change(unchanged.clone()));
+    let mut remedies: Vec<Remedy> = alone.filter_map(RemedyTrial::into_remedy).collect();
     if remedies.is_empty() {
-        remedies.extend(as_it_is.together());
+        remedies.extend(unchanged.combined());
     }
-    remedies.extend(as_it_is.clone().split());
-    let unpinned = as_it_is.unpin().and_then(Trial::settle);
-    // The same place by another name is no other remedy.
-    remedies.extend(unpinned.filter(|unpinned| remedies.iter().all(|other| other.place.parts != unpinned.place.parts)));
+    remedies.extend(unchanged.clone().split());
+    let unpinned = unchanged.unpin().and_then(RemedyTrial::into_remedy);
+    // The same placement is not offered twice.
+    remedies.extend(
+        unpinned.filter(|unpinned| remedies.iter().all(|other| other.placement.parts != unpinned.placement.parts)),
+    );
     remedies
 }
 
-/// A need with changes.
+/// A footprint with changes.
 #[derive(Clone)]
-struct Trial<'a> {
-    need: Need,
-    changes: Vec<Change>,
+struct RemedyTrial<'a> {
+    footprint: ModelFootprint,
+    changes: Vec<SettingChange>,
     devices: &'a [Device],
 }
 
-impl Trial<'_> {
+impl RemedyTrial<'_> {
     fn fits(&self) -> bool {
-        fit(&self.need, self.devices).is_ok()
+        fit(&self.footprint, self.devices).is_ok()
     }
 
-    fn settle(self) -> Option<Remedy> {
-        let place = fit(&self.need, self.devices).ok()?;
-        Some(Remedy { changes: self.changes, need: self.need, place })
+    fn into_remedy(self) -> Option<Remedy> {
+        let placement = fit(&self.footprint, self.devices).ok()?;
+        Some(Remedy { changes: self.changes, footprint: self.footprint, placement })
     }
 
-    /// Weights that are slower, unless they are as the file has them.
-    fn in_file(mut self) -> Option<Self> {
-        if self.need.layers.iter().all(|layer| layer.in_file >= layer.weights) {
+    /// Weights in the file's data type, which is slower; none if they are in it already.
+    fn file_weights(mut self) -> Option<Self> {
+        if self.footprint.layers.iter().all(|layer| layer.file_bytes >= layer.weight_bytes) {
             return None;
         }
-        self.need.layers.iter_mut().for_each(|layer| layer.weights = layer.in_file);
-        self.changes.push(Change::Weights);
+        self.footprint.layers.iter_mut().for_each(|layer| layer.weight_bytes = layer.file_bytes);
+        self.changes.push(SettingChange::Weights);
         Some(self)
     }
 
-    /// Fewer bits for each number, unless there are as few already.
-    fn q8_0(mut self) -> Option<Self> {
-        let from = self.need.cache;
-        if matches!(from, Cache::Q8_0 | Cache::Q4_0) {
+    /// A KV cache with fewer bits per element; none if it has as few already.
+    fn q8_0_cache(mut self) -> Option<Self> {
+        let from = self.footprint.kv_type;
+        if matches!(from, KvCacheType::Q8_0 | KvCacheType::Q4_0) {
             return None;
         }
-        self.need.cache = Cache::Q8_0;
-        self.changes.push(Change::Cache { from, to: Cache::Q8_0 });
+        self.footprint.kv_type = KvCacheType::Q8_0;
+        self.changes.push(SettingChange::Cache { from, to: KvCacheType::Q8_0 });
         Some(self)
     }
 
-    /// As many sequences as fit; one if none do.
+    /// As many sequences as fit; one if none fit.
     fn fewer_sequences(mut self) -> Option<Self> {
-        let from = self.need.sequences;
-        let most = self.most(1, from.checked_sub(1)?, |need, sequences| need.sequences = sequences)?;
-        self.need.sequences = most;
-        self.changes.push(Change::Sequences { from, to: most });
+        let from = self.footprint.sequences;
+        let most = self.largest(1, from.checked_sub(1)?, |footprint, sequences| footprint.sequences = sequences)?;
+        self.footprint.sequences = most;
+        self.changes.push(SettingChange::Sequences { from, to: most });
         Some(self)
     }
 
-    /// As many tokens as fit; the fewest worth having if none do.
-    fn less_context(mut self) -> Option<Self> {
-        let from = self.need.tokens;
-        let pieces = (LEAST_TOKENS / PIECE, from.checked_sub(1)? / PIECE);
-        let most = self.most(pieces.0, pieces.1, |need, pieces| need.tokens = pieces * PIECE)? * PIECE;
-        self.need.tokens = most;
-        self.changes.push(Change::Context { from, to: most });
+    /// As long a context as fits; the shortest offered if none fits.
+    fn shorter_context(mut self) -> Option<Self> {
+        let from = self.footprint.context_tokens;
+        let (least, most) =
+            (MIN_CONTEXT_TOKENS / CONTEXT_MULTIPLE_TOKENS, from.checked_sub(1)? / CONTEXT_MULTIPLE_TOKENS);
+        let most = self.largest(least, most, |footprint, multiple| {
+            footprint.context_tokens = multiple * CONTEXT_MULTIPLE_TOKENS;
+        })? * CONTEXT_MULTIPLE_TOKENS;
+        self.footprint.context_tokens = most;
+        self.changes.push(SettingChange::Context { from, to: most });
         Some(self)
     }
 
-    /// The most of `least..=most` with which it fits, `least` if none; none if there is nothing to choose from.
-    fn most(&self, least: u32, most: u32, set: impl Fn(&mut Need, u32)) -> Option<u32> {
+    /// The largest of `least..=most` with which it fits, `least` if none fits; none if the range is empty.
+    fn largest(&self, least: u32, most: u32, set: impl Fn(&mut ModelFootprint, u32)) -> Option<u32> {
         if least > most {
             return None;
         }
         let fits = |value: u32| {
             let mut trial = self.clone();
-            set(&mut trial.need, value);
+            set(&mut trial.footprint, value);
             trial.fits()
         };
         let (mut low, mut high) = (least, most);
@@ -171,53 +181,53 @@ impl Trial<'_> {
         Some(low)
     }
 
-    /// One loss after the other, until it fits.
-    fn together(&self) -> Option<Remedy> {
+    /// Adds one change after the other until it fits.
+    fn combined(&self) -> Option<Remedy> {
         let mut trial = self.clone();
-        for change in [Self::in_file, Self::q8_0, Self::fewer_sequences, Self::less_context] {
+        for change in [Self::file_weights, Self::q8_0_cache, Self::fewer_sequences, Self::shorter_context] {
             trial = change(trial.clone()).unwrap_or(trial);
             if trial.fits() {
-                return trial.settle();
+                return trial.into_remedy();
             }
         }
         None
     }
 
-    /// The fewest devices that hold it together, those that are named among them.
+    /// A split over the fewest devices on which it fits, the pinned ones among them.
     fn split(self) -> Option<Remedy> {
-        let named: Vec<String> = match &self.need.devices {
-            Devices::Auto => Vec::new(),
-            Devices::These(names) => names.clone(),
+        let pinned: Vec<String> = match &self.footprint.devices {
+            DeviceChoice::Auto => Vec::new(),
+            DeviceChoice::Pinned(names) => names.clone(),
         };
-        let spreads = |device: &&Device| !matches!(device.kind, Kind::Cpu | Kind::IntegratedGpu);
-        let mut others: Vec<&Device> = self.devices.iter().filter(spreads).collect();
-        let usable = named.iter().all(|name| others.iter().any(|device| device.name == *name));
+        let can_split = |device: &&Device| !matches!(device.kind, DeviceKind::Cpu | DeviceKind::IntegratedGpu);
+        let mut others: Vec<&Device> = self.devices.iter().filter(can_split).collect();
+        let usable = pinned.iter().all(|name| others.iter().any(|device| device.name == *name));
         if !usable {
             return None;
         }
-        others.retain(|device| !named.contains(&device.name));
+        others.retain(|device| !pinned.contains(&device.name));
         others.sort_by_key(|device| std::cmp::Reverse(device.free));
-        // With `split: none`, those named are not all used yet.
-        let first = usize::from(self.need.split != Split::None || named.len() < 2);
+        // With `split: none`, the pinned devices are not all used yet.
+        let first = usize::from(self.footprint.split != SplitMode::None || pinned.len() < 2);
         (first..=others.len()).find_map(|count| {
             let taken = others[..count].iter().map(|device| device.name.clone());
-            let over: Vec<String> = named.iter().cloned().chain(taken).collect();
+            let devices: Vec<String> = pinned.iter().cloned().chain(taken).collect();
             let mut trial = self.clone();
-            trial.need.devices = Devices::These(over.clone());
-            trial.need.split = Split::Layer;
-            trial.need.shares = None;
-            trial.changes.push(Change::Split { over });
-            trial.settle().filter(|remedy| remedy.place.parts.len() > 1)
+            trial.footprint.devices = DeviceChoice::Pinned(devices.clone());
+            trial.footprint.split = SplitMode::Layer;
+            trial.footprint.tensor_split = None;
+            trial.changes.push(SettingChange::Split { devices });
+            trial.into_remedy().filter(|remedy| remedy.placement.parts.len() > 1)
         })
     }
 
     fn unpin(mut self) -> Option<Self> {
-        if self.need.devices == Devices::Auto {
+        if self.footprint.devices == DeviceChoice::Auto {
             return None;
         }
-        self.need.devices = Devices::Auto;
-        self.need.shares = None;
-        self.changes.push(Change::Unpin);
+        self.footprint.devices = DeviceChoice::Auto;
+        self.footprint.tensor_split = None;
+        self.changes.push(SettingChange::Unpin);
         Some(self)
     }
 }

@@ -1,7 +1,7 @@
-//! Sizes as people read them.
+//! Sizes and lists as text for humans.
 
-/// A size in bytes: `512 B`, `98.4 MB`, `1.2 GB`.
-pub fn bytes(bytes: u64) -> String {
+/// A size in decimal units: `512 B`, `98.4 MB`, `1.2 GB`.
+pub fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if bytes < 1000 {
         return format!("{bytes} B");

@@ -1,49 +1,57 @@
-//! Worlds at random, and what must hold in all of them.
+//! Fixtures and strategies: models, machines, and random combinations of both.
 
-mod place;
+mod evict;
+mod messages;
+mod placement;
 mod plan;
-mod room;
-mod turn;
-mod words;
+mod swap;
 
 use proptest::prelude::*;
 
-use crate::{Cache, Device, Devices, Kind, Layer, Need, Split};
+use crate::{Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, SplitMode};
 
 const GB: u64 = 1_000_000_000;
 
-fn device(name: &str, kind: Kind, free: u64) -> Device {
+fn device(name: &str, kind: DeviceKind, free: u64) -> Device {
     Device { name: name.to_owned(), kind, total: free, free }
 }
 
-/// A CPU with 16 GB and two GPUs with 8 and 6.
+/// A CPU with 16 GB and two GPUs with 8 GB and 6 GB.
 fn machine() -> Vec<Device> {
-    vec![device("CUDA0", Kind::Gpu, 8 * GB), device("CUDA1", Kind::Gpu, 6 * GB), device("CPU", Kind::Cpu, 16 * GB)]
+    vec![
+        device("CUDA0", DeviceKind::Gpu, 8 * GB),
+        device("CUDA1", DeviceKind::Gpu, 6 * GB),
+        device("CPU", DeviceKind::Cpu, 16 * GB),
+    ]
 }
 
-/// A model of ten layers with so many bytes of weights in all, and half a gigabyte of cache for each sequence of 4,096 tokens.
-fn model(name: &str, weights: u64) -> Need {
-    let layer = Layer { weights: weights / 10, in_file: weights / 10, cached: 6103, window: None };
-    Need {
+/// A model of ten layers with these bytes of weights in total, and half a gigabyte of KV cache per sequence of 4,096 tokens.
+fn model(name: &str, weights: u64) -> ModelFootprint {
+    let layer =
+        LayerFootprint { weight_bytes: weights / 10, file_bytes: weights / 10, kv_elements: 6103, window_tokens: None };
+    ModelFootprint {
         model: name.to_owned(),
         layers: vec![layer; 10],
-        input: 0,
-        output: 0,
-        tied: 0,
-        cache: Cache::F16,
-        tokens: 4096,
+        input_bytes: 0,
+        output_bytes: 0,
+        tied_bytes: 0,
+        kv_type: KvCacheType::F16,
+        context_tokens: 4096,
         sequences: 1,
-        lanes: 1,
-        compute: GB / 10,
-        process: GB / 10,
-        devices: Devices::Auto,
-        split: Split::Layer,
-        shares: None,
+        contexts: 1,
+        compute_bytes: GB / 10,
+        process_bytes: GB / 10,
+        devices: DeviceChoice::Auto,
+        split: SplitMode::Layer,
+        tensor_split: None,
     }
 }
 
-fn pinned(need: Need, devices: &[&str]) -> Need {
-    Need { devices: Devices::These(devices.iter().map(|name| (*name).to_owned()).collect()), ..need }
+fn pinned(footprint: ModelFootprint, devices: &[&str]) -> ModelFootprint {
+    ModelFootprint {
+        devices: DeviceChoice::Pinned(devices.iter().map(|name| (*name).to_owned()).collect()),
+        ..footprint
+    }
 }
 
 /// Up to three GPUs, two devices of other machines, an integrated GPU or none, and a CPU.
@@ -52,47 +60,55 @@ fn devices() -> impl Strategy<Value = Vec<Device>> {
     let gpus = prop::collection::vec(free(), 0..4);
     let rpc = prop::collection::vec(free(), 0..3);
     (gpus, rpc, prop::option::of(free()), free()).prop_map(|(gpus, rpc, shared, cpu)| {
-        let gpus = gpus.iter().enumerate().map(|(at, free)| device(&format!("CUDA{at}"), Kind::Gpu, *free));
-        let rpc = rpc.iter().enumerate().map(|(at, free)| device(&format!("RPC[host:{at}]"), Kind::Rpc, *free));
-        let shared = shared.map(|free| device("Vulkan0", Kind::IntegratedGpu, free));
-        rpc.chain(gpus).chain(shared).chain([device("CPU", Kind::Cpu, cpu)]).collect()
+        let gpus = gpus.iter().enumerate().map(|(at, free)| device(&format!("CUDA{at}"), DeviceKind::Gpu, *free));
+        let rpc = rpc.iter().enumerate().map(|(at, free)| device(&format!("RPC[host:{at}]"), DeviceKind::Rpc, *free));
+        let shared = shared.map(|free| device("Vulkan0", DeviceKind::IntegratedGpu, free));
+        rpc.chain(gpus).chain(shared).chain([device("CPU", DeviceKind::Cpu, cpu)]).collect()
     })
 }
 
-fn need() -> impl Strategy<Value = Need> {
+fn footprint() -> impl Strategy<Value = ModelFootprint> {
     let layer = (0..200u64, 0..3u64, prop::option::of(1..2000u32));
-    let layers = layer.prop_map(|(weights, cached, window)| {
-        let in_file = if cached == 1 { weights / 3 } else { weights };
-        Layer { weights, in_file, cached: cached / 2, window }
+    let layers = layer.prop_map(|(weight_bytes, elements, window_tokens)| {
+        let file_bytes = if elements == 1 { weight_bytes / 3 } else { weight_bytes };
+        LayerFootprint { weight_bytes, file_bytes, kv_elements: elements / 2, window_tokens }
     });
-    let caches = prop::sample::select(vec![Cache::F32, Cache::F16, Cache::Q8_0]);
-    let splits = prop::sample::select(vec![Split::None, Split::Layer, Split::Row]);
+    let kv_types = prop::sample::select(vec![KvCacheType::F32, KvCacheType::F16, KvCacheType::Q8_0]);
+    let splits = prop::sample::select(vec![SplitMode::None, SplitMode::Layer, SplitMode::Row]);
     let sizes = (0..100u64, 0..100u64, 0..30u64, 0..30u64);
-    (prop::collection::vec(layers, 1..12), sizes, caches, splits, 1..1500u32, 1..4u32, 1..3u32).prop_map(
-        |(layers, (input, output, compute, process), cache, split, tokens, sequences, lanes)| Need {
+    (prop::collection::vec(layers, 1..12), sizes, kv_types, splits, 1..1500u32, 1..4u32, 1..3u32).prop_map(
+        |(
+            layers,
+            (input_bytes, output_bytes, compute_bytes, process_bytes),
+            kv_type,
+            split,
+            context_tokens,
+            sequences,
+            contexts,
+        )| ModelFootprint {
             model: "m".to_owned(),
             layers,
-            input,
-            output,
-            tied: input.min(output) / 2,
-            cache,
-            tokens,
+            input_bytes,
+            output_bytes,
+            tied_bytes: input_bytes.min(output_bytes) / 2,
+            kv_type,
+            context_tokens,
             sequences,
-            lanes,
-            compute,
-            process,
-            devices: Devices::Auto,
+            contexts,
+            compute_bytes,
+            process_bytes,
+            devices: DeviceChoice::Auto,
             split,
-            shares: None,
+            tensor_split: None,
         },
     )
 }
 
-/// Devices, and a need that may be pinned to some of them, perhaps with shares.
-fn world() -> impl Strategy<Value = (Need, Vec<Device>)> {
+/// Devices, and a footprint that may be pinned to some of them, possibly with a `tensor_split`.
+fn model_and_devices() -> impl Strategy<Value = (ModelFootprint, Vec<Device>)> {
     let pins = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
     let shares = prop::option::of(prop::collection::vec(1..10u8, 4));
-    (need(), devices(), pins, shares).prop_map(|(mut need, devices, pins, shares)| {
+    (footprint(), devices(), pins, shares).prop_map(|(mut footprint, devices, pins, shares)| {
         let mut names: Vec<String> = Vec::new();
         for pin in pins {
             let name = &devices[pin.index(devices.len())].name;
@@ -101,9 +117,10 @@ fn world() -> impl Strategy<Value = (Need, Vec<Device>)> {
             }
         }
         if !names.is_empty() {
-            need.shares = shares.map(|shares| shares[..names.len()].iter().map(|share| f32::from(*share)).collect());
-            need.devices = Devices::These(names);
+            footprint.tensor_split =
+                shares.map(|shares| shares[..names.len()].iter().map(|share| f32::from(*share)).collect());
+            footprint.devices = DeviceChoice::Pinned(names);
         }
-        (need, devices)
+        (footprint, devices)
     })
 }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::id::{NodeName, ValueName};
-use names::Names;
+use names::ReferencedNames;
 
-/// The longest expression, in bytes: far above any that a person writes, far below what would strain the parser.
-pub const MAX_CONDITION: usize = 4096;
-/// The deepest nesting of brackets: the CEL parser recurses, and a stack overflow would take the process along.
-const MAX_NESTING: usize = 32;
+/// The longest expression, in bytes: far above any written by hand, far below what would strain the parser.
+pub const MAX_CONDITION_BYTES: usize = 4096;
+/// The deepest nesting of brackets: the CEL parser recurses, and a stack overflow would abort the process.
+const MAX_BRACKET_DEPTH: usize = 32;
 
-/// The functions and methods that people use most, for "did you mean".
+/// The most common functions and methods, for "did you mean".
 pub const FUNCTIONS: [&str; 16] = [
     "all",
     "bool",
@@ -37,81 +37,81 @@ pub const FUNCTIONS: [&str; 16] = [
     "string",
 ];
 
-/// What nodes have given, each shared: node name -> `{text, output, role}`, with `roles` after a `for_each` and `failure`
-/// after an attempt that failed for good.
-pub type Outputs = BTreeMap<NodeName, Arc<Value>>;
-/// What nodes have written together.
-pub type Values = BTreeMap<ValueName, Arc<Value>>;
+/// The outputs of nodes, by node name: `{text, output, role}`, with `roles` after a `for_each` and `failure` after the last
+/// attempt failed. Each is shared, not copied.
+pub type NodeOutputs = BTreeMap<NodeName, Arc<Value>>;
+/// The values of a graph, by name.
+pub type GraphValues = BTreeMap<ValueName, Arc<Value>>;
 
-/// A CEL expression that was parsed and gives true or false; it sees `task`, `nodes`, `values` and `output`.
+/// A parsed CEL expression that evaluates to true or false; its variables are `task`, `nodes`, `values` and `output`.
 #[derive(Clone, PartialEq)]
-pub struct Condition(Program);
+pub struct Condition(CelProgram);
 
-/// A CEL expression that was parsed and gives a list; it sees `task`, `nodes` and `values`.
+/// A parsed CEL expression that evaluates to a list; its variables are `task`, `nodes` and `values`.
 #[derive(Clone, PartialEq)]
-pub struct List(Program);
+pub struct ListExpression(CelProgram);
 
-/// Why an expression is none, or did not give what it should.
+/// An expression that does not parse, or that gives no usable value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It does not parse, or names something it cannot see.
-    #[error("bad condition: {0}")]
+    /// It does not parse, or names an unknown variable or function.
+    #[error("invalid expression: {0}")]
     Parse(String),
-    /// It failed on these values.
-    #[error("condition `{source_text}` failed: {reason}")]
-    Run {
+    /// Its evaluation failed on these values.
+    #[error("expression `{source_text}` failed: {reason}")]
+    Evaluation {
         /// The expression.
         source_text: String,
-        /// What CEL says.
+        /// The message of the CEL interpreter.
         reason: String,
     },
-    /// It gave something else than true or false.
+    /// It gave a value other than true or false.
     #[error("condition `{source_text}` gave {got}, not true or false")]
     NotBool {
         /// The expression.
         source_text: String,
-        /// The kind of value it gave.
+        /// The type of the value.
         got: String,
     },
-    /// It gave something else than a list that JSON can hold.
-    #[error("`{source_text}` gave {got}, not a list")]
+    /// It gave a value other than a list that JSON can represent.
+    #[error("expression `{source_text}` gave {got}, not a list")]
     NotList {
         /// The expression.
         source_text: String,
-        /// The kind of value it gave.
+        /// The type of the value.
         got: String,
     },
 }
 
-/// What an expression sees.
+/// The variables of an expression.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
+pub struct ConditionScope<'a> {
     /// `{id, input, graph}`.
     pub task: &'a Value,
-    /// What each node gave at its last finished visit.
-    pub nodes: &'a Outputs,
-    /// What nodes have written together.
-    pub values: &'a Values,
-    /// What the node that is being left gave: its JSON if it has a schema, else its text.
+    /// The output of each node at its last finished visit.
+    pub nodes: &'a NodeOutputs,
+    /// The values of the graph.
+    pub values: &'a GraphValues,
+    /// The output of the node whose edges are evaluated: its JSON if it has a schema, else its text.
     pub output: &'a Value,
 }
 
 /// A parsed expression.
 #[derive(Clone)]
-struct Program {
+struct CelProgram {
     source: Arc<str>,
     program: Arc<cel::Program>,
-    /// Which of what it could see it reads: only that is made ready for it.
-    names: Arc<Names>,
+    /// The names that it reads: only their values are converted for it.
+    names: Arc<ReferencedNames>,
 }
 
 impl Condition {
-    /// The names that conditions see.
-    pub const NAMES: [&'static str; 4] = ["task", "nodes", "values", "output"];
+    /// The variables of conditions.
+    pub const VARIABLES: [&'static str; 4] = ["task", "nodes", "values", "output"];
 
-    /// Parses an expression and refuses names that no condition can see and functions that do not exist.
+    /// Parses an expression; unknown variables and functions are errors.
     pub fn parse(source: &str) -> Result<Self, Error> {
-        Program::parse(source, &Self::NAMES).map(Self)
+        CelProgram::parse(source, &Self::VARIABLES).map(Self)
     }
 
     /// The expression as written.
@@ -119,13 +119,13 @@ impl Condition {
         &self.0.source
     }
 
-    /// The nodes that it names, as in `nodes.critic`.
-    pub fn nodes(&self) -> Vec<&str> {
+    /// The nodes that it reads by name, as in `nodes.critic`.
+    pub fn referenced_nodes(&self) -> Vec<&str> {
         self.0.names.nodes.iter().flatten().map(String::as_str).collect()
     }
 
-    /// Whether it holds on these values.
-    pub fn holds(&self, scope: Scope<'_>) -> Result<bool, Error> {
+    /// Evaluates it on these values.
+    pub fn holds(&self, scope: ConditionScope<'_>) -> Result<bool, Error> {
         match self.0.run(scope)? {
             cel::Value::Bool(holds) => Ok(holds),
             other => Err(Error::NotBool { source_text: self.0.text(), got: other.type_of().to_string() }),
@@ -133,13 +133,13 @@ impl Condition {
     }
 }
 
-impl List {
-    /// The names that lists see.
-    pub const NAMES: [&'static str; 3] = ["task", "nodes", "values"];
+impl ListExpression {
+    /// The variables of list expressions.
+    pub const VARIABLES: [&'static str; 3] = ["task", "nodes", "values"];
 
-    /// Parses an expression and refuses names that no list can see and functions that do not exist.
+    /// Parses an expression; unknown variables and functions are errors.
     pub fn parse(source: &str) -> Result<Self, Error> {
-        Program::parse(source, &Self::NAMES).map(Self)
+        CelProgram::parse(source, &Self::VARIABLES).map(Self)
     }
 
     /// The expression as written.
@@ -147,36 +147,36 @@ impl List {
         &self.0.source
     }
 
-    /// The nodes that it names, as in `nodes.critic`.
-    pub fn nodes(&self) -> Vec<&str> {
+    /// The nodes that it reads by name, as in `nodes.critic`.
+    pub fn referenced_nodes(&self) -> Vec<&str> {
         self.0.names.nodes.iter().flatten().map(String::as_str).collect()
     }
 
-    /// The list that it gives on these values; `output` is not seen.
-    pub fn items(&self, scope: Scope<'_>) -> Result<Vec<Value>, Error> {
+    /// Evaluates it on these values; `output` is not available to it.
+    pub fn items(&self, scope: ConditionScope<'_>) -> Result<Vec<Value>, Error> {
         let not_list = |got: String| Error::NotList { source_text: self.0.text(), got };
         let given = self.0.run(scope)?;
         match given.json() {
             Ok(Value::Array(items)) => Ok(items),
             Ok(_) => Err(not_list(given.type_of().to_string())),
-            Err(error) => Err(not_list(one_line(&format!("what JSON cannot hold ({error})")))),
+            Err(error) => Err(not_list(one_line(&format!("a value that JSON cannot represent ({error})")))),
         }
     }
 }
 
-impl Program {
-    fn parse(source: &str, seen: &[&str]) -> Result<Self, Error> {
-        if source.len() > MAX_CONDITION {
-            return Err(Error::Parse(format!("it has {} bytes, the limit is {MAX_CONDITION}", source.len())));
+impl CelProgram {
+    fn parse(source: &str, variables: &[&str]) -> Result<Self, Error> {
+        if source.len() > MAX_CONDITION_BYTES {
+            return Err(Error::Parse(format!("{} bytes long, the limit is {MAX_CONDITION_BYTES}", source.len())));
         }
-        if nesting(source) > MAX_NESTING {
-            return Err(Error::Parse(format!("brackets nest deeper than {MAX_NESTING}")));
+        if nesting(source) > MAX_BRACKET_DEPTH {
+            return Err(Error::Parse(format!("brackets are nested more than {MAX_BRACKET_DEPTH} deep")));
         }
         let program = cel::Program::compile(source).map_err(|e| Error::Parse(one_line(&e.to_string())))?;
-        let names = Names::of(program.expression());
-        if let Some(name) = names.variables.iter().find(|name| !seen.contains(&name.as_str())) {
-            let seen = seen.join(", ");
-            return Err(Error::Parse(format!("unknown name `{name}`; what can be seen here is {seen}")));
+        let names = ReferencedNames::of(program.expression());
+        if let Some(name) = names.variables.iter().find(|name| !variables.contains(&name.as_str())) {
+            let variables = variables.join(", ");
+            return Err(Error::Parse(format!("unknown name `{name}`; the variables here are {variables}")));
         }
         if let Some(name) = names.unknown_function() {
             return Err(Error::Parse(format!("unknown function `{name}`")));
@@ -188,8 +188,8 @@ impl Program {
         self.source.to_string()
     }
 
-    fn run(&self, scope: Scope<'_>) -> Result<cel::Value, Error> {
-        let failed = |reason: String| Error::Run { source_text: self.text(), reason: one_line(&reason) };
+    fn run(&self, scope: ConditionScope<'_>) -> Result<cel::Value, Error> {
+        let failed = |reason: String| Error::Evaluation { source_text: self.text(), reason: one_line(&reason) };
         let mut context = cel::Context::default();
         for name in &self.names.variables {
             let value = match name.as_str() {
@@ -203,8 +203,8 @@ impl Program {
         self.program.execute(&context).map_err(|e| failed(e.to_string()))
     }
 
-    /// Those that are read by name, or all.
-    fn nodes(&self, nodes: &Outputs) -> cel::Value {
+    /// The outputs of the nodes that it reads by name, or of all nodes.
+    fn nodes(&self, nodes: &NodeOutputs) -> cel::Value {
         let entry = |(name, json): (&NodeName, &Arc<Value>)| (name.as_str().to_owned(), json.clone());
         let read: Vec<(String, Arc<Value>)> = match &self.names.nodes {
             Some(names) => names.iter().filter_map(|name| nodes.get_key_value(name.as_str())).map(entry).collect(),
@@ -214,13 +214,13 @@ impl Program {
     }
 }
 
-impl fmt::Debug for Program {
+impl fmt::Debug for CelProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.source)
     }
 }
 
-impl PartialEq for Program {
+impl PartialEq for CelProgram {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
     }
@@ -232,13 +232,13 @@ impl fmt::Debug for Condition {
     }
 }
 
-impl fmt::Debug for List {
+impl fmt::Debug for ListExpression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "List({:?})", self.0)
+        write!(f, "ListExpression({:?})", self.0)
     }
 }
 
-/// Brackets of any kind count; those inside string literals too, which only makes the guard stricter.
+/// Counts brackets of any kind, those inside string literals too, which only makes the limit stricter.
 fn nesting(source: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
     for b in source.bytes() {
@@ -261,13 +261,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn scope<T>(run: impl FnOnce(Scope<'_>) -> T) -> T {
+    fn scope<T>(run: impl FnOnce(ConditionScope<'_>) -> T) -> T {
         let (task, output) =
             (json!({"input": "hello", "graph": "g", "id": "x"}), json!({"verdict": "revise", "score": 0.5}));
         let a = json!({"text": "abc", "output": {"n": 3, "steps": ["x", "y", {"z": 1}]}, "role": "r"});
         let nodes = BTreeMap::from([(NodeName::parse("a").unwrap(), Arc::new(a))]);
         let values = BTreeMap::from([(ValueName::parse("found").unwrap(), Arc::new(json!([1, 2])))]);
-        run(Scope { task: &task, nodes: &nodes, values: &values, output: &output })
+        run(ConditionScope { task: &task, nodes: &nodes, values: &values, output: &output })
     }
 
     fn holds(source: &str) -> Result<bool, Error> {
@@ -276,12 +276,12 @@ mod tests {
     }
 
     fn items(source: &str) -> Result<Vec<Value>, Error> {
-        let list = List::parse(source)?;
+        let list = ListExpression::parse(source)?;
         scope(|scope| list.items(scope))
     }
 
     #[test]
-    fn conditions_see_output_nodes_values_and_task() {
+    fn conditions_read_output_nodes_values_and_task() {
         assert_eq!(holds("output.verdict == 'revise'"), Ok(true));
         assert_eq!(holds("output.score > 0.6"), Ok(false));
         assert_eq!(holds("nodes.a.output.n >= 3 && task.input.startsWith('he')"), Ok(true));
@@ -291,17 +291,17 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_lists() {
+    fn list_expressions_give_lists() {
         assert_eq!(items("nodes.a.output.steps"), Ok(vec![json!("x"), json!("y"), json!({"z": 1})]));
         assert_eq!(items("values.found.map(n, n * 2)"), Ok(vec![json!(2), json!(4)]));
         assert_eq!(items("[]"), Ok(vec![]));
         assert!(matches!(items("nodes.a.text"), Err(Error::NotList { .. })));
-        assert!(matches!(items("nodes.b.output"), Err(Error::Run { .. })));
+        assert!(matches!(items("nodes.b.output"), Err(Error::Evaluation { .. })));
         assert!(matches!(items("output.steps"), Err(Error::Parse(m)) if m.contains("`output`")));
     }
 
     #[test]
-    fn functions_that_do_not_exist_are_refused_when_parsed() {
+    fn unknown_functions_are_refused_when_parsed() {
         for bad in [
             "sise(output) > 1",
             "output.startWith('x')",
@@ -324,11 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_says_so() {
+    fn an_invalid_condition_names_its_fault() {
         assert!(matches!(holds("output.verdict =="), Err(Error::Parse(_))));
         assert!(matches!(holds("outptu.verdict == 'x'"), Err(Error::Parse(m)) if m.contains("outptu")));
         assert!(matches!(holds("[1].all(x, y == x)"), Err(Error::Parse(m)) if m.contains("`y`")));
-        assert!(matches!(holds("output.missing == 'x'"), Err(Error::Run { .. })));
+        assert!(matches!(holds("output.missing == 'x'"), Err(Error::Evaluation { .. })));
         assert!(matches!(holds("'text'"), Err(Error::NotBool { .. })));
         assert!(matches!(holds(&format!("{}true{}", "(".repeat(500), ")".repeat(500))), Err(Error::Parse(_))));
         assert!(matches!(holds(&"true && ".repeat(4000)), Err(Error::Parse(_))));

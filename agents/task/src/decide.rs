@@ -1,104 +1,105 @@
-//! What comes next: pure functions of a graph and a state.
+//! The next actions of a task: pure functions of a graph and a state.
 
-mod leave;
+mod transition;
 
 use std::time::Duration;
 
-use crate::event::{Code, Failure, Output, Source, Timestamp, Trigger};
-use crate::graph::{Effect, Graph, Join, Node, Work};
-use crate::id::{NodeName, Place, StepId, Visit};
-use crate::state::{Items, Live, Phase, Running, Scope, State, Status};
+use crate::event::{Failure, FailureCode, Output, ResultSource, Timestamp, Trigger};
+use crate::graph::{Graph, Join, Node, NodeKind, ReplaySafety};
+use crate::id::{NodeName, PathSegment, StepId, Visit};
+use crate::state::{ActiveVisit, MapRun, NestedRun, Phase, Scope, State, VisitStatus};
 
-pub use leave::{NoWay, Way, certain, leave, rescue, values};
+pub use transition::{Transition, TransitionError, failure_edges, scope_values, transition, unconditional_edges};
 
-/// What a task does next.
+/// The next action of a task.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Next {
-    /// Begin this attempt.
-    Start {
-        /// Which one.
+pub enum NextAction {
+    /// Start this attempt.
+    StartStep {
+        /// The attempt.
         step: StepId,
-        /// What made the node ready; `None` for a further attempt and for an item.
+        /// What made the node ready; `None` for a retry and for an item.
         trigger: Option<Trigger>,
     },
-    /// End this step, inside of which all is done.
-    Finish {
-        /// Which one.
+    /// Finish this step, whose nested work is done.
+    FinishStep {
+        /// The step.
         step: StepId,
-        /// What was given inside of it.
+        /// The output of the nested work.
         output: Output,
-        /// Whether that was its graph's fallback.
-        source: Source,
+        /// Whether the output is that of a run or the graph's fallback.
+        source: ResultSource,
     },
-    /// End this step as failed.
-    Break {
-        /// Which one.
+    /// Fail this step.
+    FailStep {
+        /// The step.
         step: StepId,
-        /// Why.
+        /// The failure.
         failure: Failure,
     },
-    /// End this step, whose question nobody answered in time.
-    Lapse(StepId),
-    /// Look again after this time, for something that is due then.
+    /// End this step, whose answer deadline has passed.
+    ExpireQuestion(StepId),
+    /// Decide again after this time, when something is due.
     Wait(Duration),
-    /// End with this result.
-    Complete {
+    /// Complete the task with this result.
+    CompleteTask {
         /// The result.
         output: Output,
-        /// The failure in whose place the graph's fallback answers.
+        /// The failure that the graph's fallback replaced.
         instead_of: Option<Failure>,
     },
-    /// End without one.
-    Fail(Failure),
+    /// Fail the task.
+    FailTask(Failure),
 }
 
-/// All that can be done now, in a fixed order. A task that is over has nothing left to do.
-pub fn decide(graph: &Graph, state: &State, now: Timestamp) -> Vec<Next> {
+/// All actions that are possible now, in a deterministic order; none for a task that has ended.
+pub fn decide(graph: &Graph, state: &State, now: Timestamp) -> Vec<NextAction> {
     if state.phase != Phase::Running {
         return Vec::new();
     }
-    let mut look = Look { now, age: state.age(now), within: Vec::new(), next: Vec::new() };
-    match look.scope(graph, &state.root) {
-        Ok(None) => look.next,
-        Ok(Some(output)) => vec![Next::Complete { output, instead_of: None }],
+    let mut decider = Decider { now, age: state.age(now), parents: Vec::new(), actions: Vec::new() };
+    match decider.scope(graph, &state.root) {
+        Ok(None) => decider.actions,
+        Ok(Some(output)) => vec![NextAction::CompleteTask { output, instead_of: None }],
         Err(failure) => vec![match graph.fallback() {
-            Some(text) => Next::Complete { output: Output::text(text), instead_of: Some(failure) },
-            None => Next::Fail(failure),
+            Some(text) => NextAction::CompleteTask { output: Output::text(text), instead_of: Some(failure) },
+            None => NextAction::FailTask(failure),
         }],
     }
 }
 
-/// A look at a task at one moment.
-struct Look {
+/// The traversal of a task's active visits at one moment, which collects the actions.
+struct Decider {
     now: Timestamp,
     age: Duration,
-    /// The visits of sub-graphs around what is looked at.
-    within: Vec<Place>,
-    next: Vec<Next>,
+    /// The visits of the sub-graphs around the current position.
+    parents: Vec<PathSegment>,
+    actions: Vec<NextAction>,
 }
 
-impl Look {
-    /// What a run of a graph does next is noted; if it is over, this is its result.
+impl Decider {
+    /// Collects the actions of a run of a graph; returns its result if it has ended.
     fn scope(&mut self, graph: &Graph, scope: &Scope) -> Result<Option<Output>, Failure> {
         if let Some(failure) = scope.fatal.clone().or_else(|| self.over_limit(graph, scope)) {
             return Err(failure);
         }
-        let before = self.next.len();
-        for name in &scope.due {
+        let before = self.actions.len();
+        for name in &scope.ready {
             self.ready(graph, scope, name);
         }
-        for (place, live) in &scope.live {
-            if let Some(node) = graph.node(&place.node) {
-                self.live(node, place, live);
+        for (segment, active) in &scope.active {
+            if let Some(node) = graph.node(&segment.node) {
+                self.active_visit(node, segment, active);
             }
         }
         // Each start counts against the limit, those proposed together too.
-        let starts = self.next[before..].iter().filter(|next| matches!(next, Next::Start { .. })).count();
+        let starts =
+            self.actions[before..].iter().filter(|action| matches!(action, NextAction::StartStep { .. })).count();
         let limit = graph.limits().steps;
-        if starts > limit.saturating_sub(scope.spent.steps) as usize {
-            return Err(failure(Code::LimitSteps, format!("the graph's limit of {limit} steps is used up")));
+        if starts > limit.saturating_sub(scope.usage.steps) as usize {
+            return Err(failure(FailureCode::LimitSteps, format!("the graph's limit of {limit} steps is used up")));
         }
-        if self.next.len() == before && scope.live.is_empty() {
+        if self.actions.len() == before && scope.active.is_empty() {
             return end(graph, scope).map(Some);
         }
         Ok(None)
@@ -106,16 +107,16 @@ impl Look {
 
     fn over_limit(&self, graph: &Graph, scope: &Scope) -> Option<Failure> {
         let limits = graph.limits();
-        if scope.spent.tokens > limits.tokens {
-            let message = format!("{} tokens are used, the graph's limit is {}", scope.spent.tokens, limits.tokens);
-            return Some(failure(Code::LimitTokens, message));
+        if scope.usage.tokens > limits.tokens {
+            let message = format!("{} tokens are used, the graph's limit is {}", scope.usage.tokens, limits.tokens);
+            return Some(failure(FailureCode::LimitTokens, message));
         }
-        (self.age.saturating_sub(scope.began) >= limits.time)
-            .then(|| failure(Code::LimitTime, format!("the graph's limit of {:?} is used up", limits.time)))
+        (self.age.saturating_sub(scope.started_age) >= limits.time)
+            .then(|| failure(FailureCode::LimitTime, format!("the graph's limit of {:?} is used up", limits.time)))
     }
 
-    fn step(&self, place: Place, attempt: u32) -> StepId {
-        StepId { visit: Visit::new(&self.within, place), attempt }
+    fn step(&self, segment: PathSegment, attempt: u32) -> StepId {
+        StepId { visit: Visit::new(&self.parents, segment), attempt }
     }
 
     fn ready(&mut self, graph: &Graph, scope: &Scope, name: &NodeName) {
@@ -123,112 +124,124 @@ impl Look {
         let mut number = node.visits;
         let mut start = |trigger| {
             number += 1;
-            let step = self.step(Place { node: name.clone(), number, item: None }, 1);
-            self.next.push(Next::Start { step, trigger: Some(trigger) });
+            let step = self.step(PathSegment { node: name.clone(), number, item: None }, 1);
+            self.actions.push(NextAction::StartStep { step, trigger: Some(trigger) });
         };
         (0..node.direct.len()).for_each(|_| start(Trigger::Direct));
-        // Later rounds wait for this one to be journalled: one at a time keeps the fold simple.
-        if needed(graph, name).is_some_and(|needed| node.came >= needed) {
+        // Later rounds wait until this one is journalled: one at a time keeps the fold simple.
+        if required_arrivals(graph, name).is_some_and(|required| node.arrived_count >= required) {
             start(Trigger::Round);
         }
     }
 
-    /// What a visit that is not over needs.
-    fn live(&mut self, node: &Node, place: &Place, live: &Live) {
-        let again = |look: &Self| Next::Start { step: look.step(place.clone(), live.attempt + 1), trigger: None };
-        let next = match (live.status, &live.inner) {
-            (Status::Running, None) | (Status::Asked { deadline: None }, _) => return,
-            (Status::Running, Some(Running::Items(items))) => return self.items(node, place, live, items),
-            (Status::Running, Some(Running::Graph(scope))) => return self.graph(node, place, live, scope),
-            (Status::Cut, _) if node.effect == Effect::AtMostOnce => {
-                let message = format!(
-                    "the daemon stopped while node `{}` ran; what it does may have happened, so it is not begun again \
-                     (`effect: at_most_once`)",
-                    place.node
-                );
-                let step = self.step(place.clone(), live.attempt);
-                Next::Break { step, failure: failure(Code::Interrupted, message) }
+    /// Collects the actions of a visit that has not ended.
+    fn active_visit(&mut self, node: &Node, segment: &PathSegment, active: &ActiveVisit) {
+        let restart = |decider: &Self| NextAction::StartStep {
+            step: decider.step(segment.clone(), active.attempt + 1),
+            trigger: None,
+        };
+        let action = match (active.status, &active.nested) {
+            (VisitStatus::Running, None) | (VisitStatus::AwaitingAnswer { deadline: None }, _) => return,
+            (VisitStatus::Running, Some(NestedRun::Items(items))) => return self.items(node, segment, active, items),
+            (VisitStatus::Running, Some(NestedRun::Graph(scope))) => {
+                return self.subgraph(node, segment, active, scope);
             }
-            (Status::Cut, _) => again(self),
-            (Status::Retry { at, after }, _) => match left(self.now, at.0 + after.as_millis() as u64) {
-                Some(left) => Next::Wait(left),
-                None => again(self),
-            },
-            (Status::Asked { deadline: Some(deadline) }, _) => match left(self.now, deadline.0) {
-                Some(left) => Next::Wait(left),
-                None => Next::Lapse(self.step(place.clone(), live.attempt)),
+            (VisitStatus::Interrupted, _) if node.replay_safety == ReplaySafety::AtMostOnce => {
+                let message = format!(
+                    "the daemon stopped while node `{}` ran; its effect may have happened, so it is not started again \
+                     (`effect: at_most_once`)",
+                    segment.node
+                );
+                let step = self.step(segment.clone(), active.attempt);
+                NextAction::FailStep { step, failure: failure(FailureCode::Interrupted, message) }
+            }
+            (VisitStatus::Interrupted, _) => restart(self),
+            (VisitStatus::Retrying { failed_at, delay }, _) => {
+                match time_until(self.now, failed_at.0 + delay.as_millis() as u64) {
+                    Some(wait) => NextAction::Wait(wait),
+                    None => restart(self),
+                }
+            }
+            (VisitStatus::AwaitingAnswer { deadline: Some(deadline) }, _) => match time_until(self.now, deadline.0) {
+                Some(wait) => NextAction::Wait(wait),
+                None => NextAction::ExpireQuestion(self.step(segment.clone(), active.attempt)),
             },
         };
-        self.next.push(next);
+        self.actions.push(action);
     }
 
-    fn items(&mut self, node: &Node, place: &Place, live: &Live, items: &Items) {
-        let whole = self.step(place.clone(), live.attempt);
+    fn items(&mut self, node: &Node, segment: &PathSegment, active: &ActiveVisit, items: &MapRun) {
+        let step = self.step(segment.clone(), active.attempt);
         if let Some(failure) = items.fatal.clone() {
-            return self.next.push(Next::Break { step: whole, failure });
+            return self.actions.push(NextAction::FailStep { step, failure });
         }
-        if items.left == 0 {
-            let output = items.gathered().0;
-            return self.next.push(Next::Finish { step: whole, output, source: Source::Run });
+        if items.remaining == 0 {
+            let output = items.collected().0;
+            return self.actions.push(NextAction::FinishStep { step, output, source: ResultSource::Run });
         }
-        let at = |item: u32| Place { item: Some(item), ..place.clone() };
-        for (item, live) in &items.live {
-            self.live(node, &at(*item), live);
+        let item_segment = |item: u32| PathSegment { item: Some(item), ..segment.clone() };
+        for (item, active) in &items.active {
+            self.active_visit(node, &item_segment(*item), active);
         }
-        let parallel = node.each.as_ref().map_or(1, |each| each.parallel as usize);
-        let room = parallel.saturating_sub(items.live.len());
-        for item in (items.next..items.list.len() as u32).take(room) {
-            self.next.push(Next::Start { step: self.step(at(item), 1), trigger: None });
+        let parallel = node.for_each.as_ref().map_or(1, |each| each.parallel as usize);
+        let free = parallel.saturating_sub(items.active.len());
+        for item in (items.next_item..items.list.len() as u32).take(free) {
+            self.actions.push(NextAction::StartStep { step: self.step(item_segment(item), 1), trigger: None });
         }
     }
 
-    fn graph(&mut self, node: &Node, place: &Place, live: &Live, scope: &Scope) {
-        let Work::Graph { graph, .. } = &node.work else { return };
-        let (step, took) = (self.step(place.clone(), live.attempt), self.age.saturating_sub(live.began));
-        if let Some(timeout) = node.effort.timeout.filter(|timeout| took >= *timeout) {
-            let failure =
-                failure(Code::Timeout, format!("the sub-graph took longer than {timeout:?}, its node's timeout"));
-            return self.next.push(Next::Break { step, failure });
+    fn subgraph(&mut self, node: &Node, segment: &PathSegment, active: &ActiveVisit, scope: &Scope) {
+        let NodeKind::Graph { graph, .. } = &node.kind else { return };
+        let step = self.step(segment.clone(), active.attempt);
+        let elapsed = self.age.saturating_sub(active.started_age);
+        if let Some(timeout) = node.policy.timeout.filter(|timeout| elapsed >= *timeout) {
+            let failure = failure(
+                FailureCode::Timeout,
+                format!("the sub-graph took longer than {timeout:?}, its node's timeout"),
+            );
+            return self.actions.push(NextAction::FailStep { step, failure });
         }
-        let before = self.next.len();
-        self.within.push(place.clone());
-        let ended = self.scope(graph, scope);
-        self.within.pop();
-        let next = match ended {
-            // While nobody but people is waited for inside of it, its clock stands still.
+        let before = self.actions.len();
+        self.parents.push(segment.clone());
+        let result = self.scope(graph, scope);
+        self.parents.pop();
+        let action = match result {
+            // Its clock is stopped while it waits for human answers only.
             Ok(None) if !scope.is_awake() => return,
             Ok(None) => {
-                let limit = node.effort.timeout.map_or(graph.limits().time, |timeout| timeout.min(graph.limits().time));
-                Next::Wait(limit.saturating_sub(took))
+                let limit = node.policy.timeout.map_or(graph.limits().time, |timeout| timeout.min(graph.limits().time));
+                NextAction::Wait(limit.saturating_sub(elapsed))
             }
-            Ok(Some(output)) => Next::Finish { step, output, source: Source::Run },
+            Ok(Some(output)) => NextAction::FinishStep { step, output, source: ResultSource::Run },
             Err(failure) => {
-                // What would have begun inside of it does not.
-                self.next.truncate(before);
+                // The steps that would have started inside it do not.
+                self.actions.truncate(before);
                 match graph.fallback() {
-                    Some(text) => Next::Finish { step, output: Output::text(text), source: Source::Fallback },
+                    Some(text) => {
+                        NextAction::FinishStep { step, output: Output::text(text), source: ResultSource::Fallback }
+                    }
                     None => {
                         let message = format!("graph `{}`: {}", graph.name(), failure.message);
-                        Next::Break { step, failure: Failure { message, ..failure } }
+                        NextAction::FailStep { step, failure: Failure { message, ..failure } }
                     }
                 }
             }
         };
-        self.next.push(next);
+        self.actions.push(action);
     }
 }
 
-/// How long it is until this moment, if it lies ahead.
-fn left(now: Timestamp, due: u64) -> Option<Duration> {
-    due.checked_sub(now.0).filter(|left| *left > 0).map(Duration::from_millis)
+/// The time until a moment in milliseconds, if it is in the future.
+fn time_until(now: Timestamp, due: u64) -> Option<Duration> {
+    due.checked_sub(now.0).filter(|millis| *millis > 0).map(Duration::from_millis)
 }
 
-fn failure(code: Code, message: String) -> Failure {
+fn failure(code: FailureCode, message: String) -> Failure {
     Failure { code, message, step: None }
 }
 
-/// How many sources must have arrived before the join of a node fires.
-fn needed(graph: &Graph, name: &NodeName) -> Option<usize> {
+/// The number of sources that must have arrived before the join of a node fires.
+fn required_arrivals(graph: &Graph, name: &NodeName) -> Option<usize> {
     match graph.node(name)?.join? {
         Join::All => graph.sources(name).map(std::collections::BTreeSet::len),
         Join::Quorum(n) => Some(n as usize),
@@ -236,26 +249,27 @@ fn needed(graph: &Graph, name: &NodeName) -> Option<usize> {
     }
 }
 
-/// Nothing runs and nothing can start: either the run is done, or a join waits in vain.
+/// The end of a run in which nothing runs and nothing can start: it is done, or a join cannot be satisfied.
 fn end(graph: &Graph, scope: &Scope) -> Result<Output, Failure> {
-    let waiting = scope.nodes.iter().find(|(name, node)| {
-        needed(graph, name).is_some_and(|needed| node.came > 0 && node.came < needed)
-            // What a quorum left over is no round that waits.
+    let stuck = scope.nodes.iter().find(|(name, node)| {
+        required_arrivals(graph, name)
+            .is_some_and(|required| node.arrived_count > 0 && node.arrived_count < required)
+            // Arrivals after a quorum has fired are no waiting round.
             && !(matches!(graph.node(name).and_then(|n| n.join), Some(Join::Quorum(_))) && node.rounds > 0)
     });
-    if let Some((name, node)) = waiting {
-        let came: Vec<_> = node.arrived().map(NodeName::as_str).collect();
+    if let Some((name, node)) = stuck {
+        let arrived: Vec<_> = node.arrived().map(NodeName::as_str).collect();
         let message = format!(
-            "node `{name}` waits for {} arrivals and has those of {}; the others took another way",
-            needed(graph, name).unwrap_or(0),
-            came.join(", ")
+            "node `{name}` waits for {} arrivals and has those of {}; the other branches took other edges",
+            required_arrivals(graph, name).unwrap_or(0),
+            arrived.join(", ")
         );
-        return Err(failure(Code::JoinStuck, message));
+        return Err(failure(FailureCode::JoinStuck, message));
     }
     let last = graph.result().or(scope.done.as_ref());
     let output = last.and_then(|name| scope.nodes.get(name)?.output.as_deref().cloned());
     output.ok_or_else(|| {
-        let none = || failure(Code::NoEdge, "the graph ended without a result".to_owned());
+        let none = || failure(FailureCode::NoEdge, "the graph ended without a result".to_owned());
         scope.cancelled.clone().unwrap_or_else(none)
     })
 }

@@ -1,7 +1,7 @@
-//! The facts about a task, as they are journalled.
+//! The events of a task, as they are journalled.
 
 mod decision;
-mod weight;
+mod size;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,107 +10,108 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::graph::Reduce;
+use crate::graph::Reducer;
 use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
 
-pub use decision::{Decision, Nobody, Score, Signal};
-pub use weight::MAX_OUTPUT;
+pub use decision::{CandidateScore, Decision, NoMatch, Signal};
+pub use size::MAX_OUTPUT_BYTES;
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
-/// One fact about one task.
+/// One event of one task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Whose fact.
+    /// The task.
     pub task: TaskId,
-    /// Its place among the facts of this task.
+    /// Its sequence number among the events of this task.
     pub seq: Seq,
-    /// When it was written down.
+    /// When it was recorded.
     pub at: Timestamp,
-    /// What happened.
-    pub kind: Kind,
+    /// The kind of event, with its data.
+    pub kind: EventKind,
 }
 
-/// What happened.
+/// The kinds of event. Their names and the stored names of their fields are part of the journal format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Kind {
-    /// The task exists; it is on disk before any client hears of it.
-    Accepted(Accepted),
-    /// A router node decided.
+pub enum EventKind {
+    /// The task was accepted; the event is on disk before any client is notified.
+    Accepted(TaskSpec),
+    /// A router node made a decision.
     Routed {
         /// The router's step.
         step: StepId,
-        /// What it decided and why.
+        /// The decision and its scores.
         decision: Decision,
     },
-    /// An attempt at a node began.
+    /// An attempt at a node started.
     StepStarted {
-        /// Which attempt.
+        /// The attempt.
         step: StepId,
-        /// What made the node ready; `None` for a further attempt at the same visit.
+        /// What made the node ready; `None` for a retry of the same visit.
         trigger: Option<Trigger>,
-        /// The role that works, absent for nodes without one.
+        /// The role that runs; absent for nodes without one.
         role: Option<RoleName>,
-        /// What runs inside of the step, for a node with items and for a sub-graph.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        inner: Option<Inner>,
+        /// The nested work of a node with items or of a sub-graph.
+        #[serde(rename = "inner", default, skip_serializing_if = "Option::is_none")]
+        nested: Option<Nested>,
     },
-    /// An attempt waits for a person.
+    /// An attempt waits for a human answer.
     Waiting {
-        /// Which attempt.
+        /// The attempt.
         step: StepId,
-        /// What is asked.
+        /// The question.
         question: String,
         /// The JSON schema of the answer, if it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         schema: Option<Value>,
-        /// Until when an answer counts.
+        /// The time after which no answer is accepted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Timestamp>,
     },
-    /// An attempt gave a result, and these edges were taken.
+    /// An attempt produced a result, and these edges were taken.
     StepFinished {
-        /// Which attempt.
+        /// The attempt.
         step: StepId,
-        /// What it gave. Empty for a node with items: what those gave makes it up.
+        /// Its output. Empty for a node with items, whose output is assembled from those of its items.
         output: Output,
-        /// Tokens it took.
+        /// Token counts.
         usage: Usage,
-        /// Where the time went.
+        /// Durations of its stages.
         timings: Timings,
         /// The edges taken from here; none from an item.
-        took: Vec<Taken>,
+        #[serde(rename = "took")]
+        taken: Vec<TakenEdge>,
         /// Where the output comes from.
-        #[serde(default, skip_serializing_if = "Source::is_run")]
-        source: Source,
-        /// The value of the graph that it went into.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        wrote: Option<Written>,
+        #[serde(default, skip_serializing_if = "ResultSource::is_run")]
+        source: ResultSource,
+        /// The value of the graph that the output was written to.
+        #[serde(rename = "wrote", default, skip_serializing_if = "Option::is_none")]
+        write: Option<ValueWrite>,
     },
     /// An attempt failed.
     StepFailed {
-        /// Which attempt.
+        /// The attempt.
         step: StepId,
         /// Why.
         failure: Failure,
-        /// How long until the next attempt; `None` if there is none. Then the way on failure is taken, or the graph fails;
-        /// of a step that was cancelled by itself, only its branch ends.
+        /// The delay before the next attempt; `None` if there is none. Then the failure edge is taken, or the graph fails; if
+        /// only this step was cancelled, only its branch ends.
         retry_after: Option<Duration>,
-        /// The way on failure, if there is one.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        took: Vec<Taken>,
+        /// The failure edge, if the node has one.
+        #[serde(rename = "took", default, skip_serializing_if = "Vec::is_empty")]
+        taken: Vec<TakenEdge>,
     },
-    /// The daemon took the task up again after a restart; attempts that ran begin anew.
+    /// The daemon resumed the task after a restart; interrupted attempts start again.
     Resumed,
-    /// The task is done.
+    /// The task completed.
     Completed {
         /// The result.
         output: Output,
-        /// The failure in whose place the graph's fallback answers.
+        /// The failure that the graph's fallback replaced.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instead_of: Option<Failure>,
     },
@@ -121,62 +122,63 @@ pub enum Kind {
     },
     /// The task was cancelled.
     Cancelled {
-        /// Who asked, or why, in words.
+        /// The reason given with the cancellation.
         reason: String,
     },
 }
 
-impl Kind {
-    /// Whether nothing can come after it.
+impl EventKind {
+    /// Whether it is terminal: no event can follow it.
     pub fn is_last(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
     }
 }
 
-/// What a client asked for.
+/// The request that a task was accepted with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Accepted {
+pub struct TaskSpec {
     /// The graph to run.
     pub graph: GraphName,
-    /// Set when the client asked for one role alone: the graph is then that role's one-node graph.
+    /// Set when the client requested a single role: the graph is then that role's one-node graph.
     pub role: Option<RoleName>,
     /// The text of the request.
     pub input: String,
-    /// The catalog that the task keeps to its end.
+    /// The catalog version that the task is pinned to.
     pub catalog: CatalogVersion,
-    /// The client's own key, if it gave one.
+    /// The client's idempotency key, if it gave one.
     pub request: Option<RequestId>,
-    /// How urgent its steps are.
-    pub class: Class,
-    /// The client's own notes.
+    /// The priority of its steps.
+    #[serde(rename = "class")]
+    pub priority: TaskPriority,
+    /// Labels set by the client.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The task that it was forked from; what it takes over from there comes next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forked: Option<Forked>,
-    /// How the graph was chosen, if the router chose it.
+    /// The task that it was forked from; the events copied from that task follow.
+    #[serde(rename = "forked", default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkOrigin>,
+    /// The router's decision, if the router chose the graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Box<Decision>>,
 }
 
-/// Where a task was forked from another.
+/// The origin of a forked task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forked {
-    /// The other task.
+pub struct ForkOrigin {
+    /// The original task.
     pub task: TaskId,
-    /// Its first step that is run anew; without it, all are.
+    /// The first step that is run again; `None` if all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
 }
 
-/// How urgent a task is.
+/// The priority of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// Somebody waits for the answer.
+pub enum TaskPriority {
+    /// A client waits for the answer.
     #[default]
     Interactive,
-    /// Nobody does.
+    /// No client waits; throughput matters more than latency.
     Batch,
 }
 
@@ -184,25 +186,25 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
-    /// One arrival was enough: the start, `join: any`, a single incoming edge or a bounded back edge.
+    /// A single arrival: the start, `join: any`, a single incoming edge or a bounded back edge.
     Direct,
     /// A round of a join is complete.
     Round,
 }
 
-/// What runs inside of a step.
+/// The nested work of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Inner {
-    /// The node, once for each of these.
+pub enum Nested {
+    /// The node, run once per item.
     Items(Arc<[Value]>),
     /// Another graph.
     Graph {
         /// Its name.
         graph: GraphName,
-        /// The node that it begins with.
+        /// The node that it starts with.
         start: NodeName,
-        /// What it is asked.
+        /// Its input.
         input: String,
     },
 }
@@ -210,113 +212,114 @@ pub enum Inner {
 /// Where an output comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum ResultSource {
     /// The step was run.
     #[default]
     Run,
-    /// A person answered.
+    /// A human answered.
     Person,
-    /// No person answered in time, and the node says what holds then.
+    /// No answer came in time, and the node's `otherwise` was used.
     Otherwise,
-    /// An earlier run of the same node with the same messages.
+    /// The response cache: an earlier run of the same node with the same messages.
     Cache,
-    /// The sub-graph failed, and its fallback answers.
+    /// The sub-graph failed, and its fallback was used.
     Fallback,
 }
 
-impl Source {
+impl ResultSource {
     fn is_run(&self) -> bool {
         *self == Self::Run
     }
 }
 
-/// A value that an output went into, and how.
+/// The write of an output to a value of the graph.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
-    /// Which value.
+pub struct ValueWrite {
+    /// The value.
     pub value: ValueName,
-    /// How it is made of what is written.
-    pub how: Reduce,
+    /// The reducer that combines writes.
+    #[serde(rename = "how")]
+    pub reducer: Reducer,
 }
 
 /// An edge that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
-    /// The edge's place in its node's `next`, from 0; the one behind the last is that on failure.
+pub struct TakenEdge {
+    /// The edge's index in its node's `next`, from 0; the index after the last is the failure edge.
     pub edge: u32,
-    /// Where it leads; `None` is `done`.
+    /// Its target; `None` is `done`.
     pub to: Option<NodeName>,
-    /// Whether it triggers its target alone, or is counted by the target's join.
+    /// Whether it triggers its target by itself; otherwise the target's join counts it.
     pub direct: bool,
 }
 
-/// What a step gave.
+/// The output of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Output {
-    /// The text; for a role with a schema, the JSON text; for a router, the text that it read.
+    /// The text; for a role with a schema, the JSON text; for a router, the text that it routed.
     pub text: String,
     /// The parsed JSON of a role with a schema.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub json: Option<Value>,
-    /// The role that answered; for a router, the role that it chose.
+    /// The role that answered; for a router, the chosen role.
     pub role: Option<RoleName>,
 }
 
-/// A `null` that is there is a value, not nothing.
+/// Reads a `null` that is present as a value rather than as absence.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
 impl Output {
-    /// A text that nobody in particular gave.
+    /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), json: None, role: None }
     }
 
-    /// JSON that nobody in particular gave; its text is that of a string, or the JSON text.
+    /// JSON without a role; its text is the string's own, or the JSON text.
     pub fn json(json: Value) -> Self {
         Self { text: as_text(&json), json: Some(json), role: None }
     }
 }
 
-/// A value as a text: a string is itself.
+/// A value as text; a string is returned unquoted.
 pub fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Tokens of one step.
+/// Token counts of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt: u32,
-    /// Of these, the ones that were computed rather than shared.
+    /// Of these, the tokens that were computed rather than found in the prefix cache.
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
-    /// Of these, the ones that the schema left no choice about.
+    /// Of these, the tokens that the schema determined (SGLang's jump-forward).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forced: u32,
-    /// Tokens computed because they were likely to come next.
+    /// Draft tokens proposed by speculative decoding.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub drafted: u32,
-    /// Of these, the ones that came.
+    /// Of these, the accepted tokens.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub accepted: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
 impl Usage {
-    /// What counts against the graph's limit of tokens.
+    /// The tokens that count against the graph's token limit.
     pub fn total(self) -> u64 {
         u64::from(self.prompt) + u64::from(self.output)
     }
 }
 
-/// Where the time of one step went.
+/// Durations of the stages of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Timings {
     /// From the request to the first batch with a token of it.
@@ -325,34 +328,34 @@ pub struct Timings {
     pub prefill: Duration,
     /// From there to the last token.
     pub decode: Duration,
-    /// The longest wait between two tokens.
-    #[serde(default, skip_serializing_if = "Duration::is_zero")]
-    pub gap: Duration,
+    /// The longest inter-token latency.
+    #[serde(rename = "gap", default, skip_serializing_if = "Duration::is_zero")]
+    pub max_itl: Duration,
 }
 
-/// Why something failed.
+/// A failure of a step or of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The kind of failure, for programs.
-    pub code: Code,
-    /// What, where and what to do, for people.
+    /// The failure code, for programs.
+    pub code: FailureCode,
+    /// What failed, where, and what to do, for humans.
     pub message: String,
-    /// The step, if one is to blame.
+    /// The step that caused it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
 }
 
-/// The kinds of failure.
+/// Failure codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// The step took longer than its role allows.
+pub enum FailureCode {
+    /// The step exceeded its timeout.
     Timeout,
-    /// No token came for longer than the role allows.
+    /// No token was generated within the idle timeout.
     Idle,
-    /// The prompt does not fit into the model's context.
+    /// The prompt exceeds the model's context.
     ContextOverflow,
-    /// The model could not be loaded or its engine ended.
+    /// The model could not be loaded, or its engine exited.
     ModelUnavailable,
     /// A Jinja template failed on these values.
     Template,
@@ -360,34 +363,34 @@ pub enum Code {
     Condition,
     /// No edge could be taken.
     NoEdge,
-    /// A join waits for a node that cannot arrive any more.
+    /// A join waits for a node that can no longer arrive.
     JoinStuck,
-    /// The graph's limit of steps is used up.
+    /// The graph's step limit was reached.
     LimitSteps,
-    /// The graph's limit of tokens is used up.
+    /// The graph's token limit was reached.
     LimitTokens,
-    /// The graph's limit of time is used up.
+    /// The graph's time limit was reached.
     LimitTime,
     /// The role's queue is full.
     QueueFull,
-    /// The daemon or an actor stopped in the middle.
+    /// The daemon or an actor stopped during the step.
     Interrupted,
-    /// A role with a schema gave something else.
+    /// The output does not satisfy the role's schema.
     OutputInvalid,
     /// The router could not decide.
     Router,
-    /// The step was cancelled by itself.
+    /// This step alone was cancelled, not its task.
     Cancelled,
-    /// A person did not answer in time.
+    /// The answer deadline of a question passed.
     NoAnswer,
-    /// A list to map over is none, or has more items than the node takes.
+    /// The expression of a `for_each` gave no list, or more items than the node allows.
     Items,
-    /// A fault of the daemon itself.
+    /// An internal fault of the daemon.
     Internal,
 }
 
-impl Code {
-    /// Whether another attempt may do better.
+impl FailureCode {
+    /// Whether a retry may succeed.
     pub fn is_transient(self) -> bool {
         matches!(
             self,

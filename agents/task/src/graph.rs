@@ -1,24 +1,26 @@
-//! A graph that exists is bounded: built once from its parts, checked as a whole, never changed.
+//! Graphs: built once from their parts, checked as a whole, immutable. A graph that exists is bounded.
 
-mod ahead;
 mod check;
-mod left;
+mod lookahead;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::{GraphName, NodeName, Place, ValueName, Visit};
+use crate::id::{GraphName, NodeName, PathSegment, ValueName, Visit};
 
-pub use check::Fault;
-pub use node::{Ask, Each, Edge, Effect, Effort, Join, MAX_ITEMS, Node, Reduce, Retries, RoleRef, Router, Work};
+pub use check::GraphFault;
+pub use node::{
+    AskNode, Edge, ForEach, Join, MAX_ITEMS, Node, NodeKind, Reducer, ReplaySafety, RetryPolicy, RoleRef, RouterNode,
+    StepPolicy,
+};
 
-/// What a graph is made of.
+/// The parts of a graph, unchecked.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Parts {
+pub struct GraphParts {
     /// Its name.
     pub name: GraphName,
-    /// What it is for.
+    /// Its purpose, for the router and for humans.
     pub description: String,
     /// The node that runs first.
     pub start: NodeName,
@@ -27,65 +29,65 @@ pub struct Parts {
     /// Its nodes.
     pub nodes: BTreeMap<NodeName, Node>,
     /// Its limits.
-    pub limits: Limits,
-    /// The values that its nodes write together, and how each is made of what they write.
-    pub values: BTreeMap<ValueName, Reduce>,
-    /// The answer in place of a failure.
+    pub limits: GraphLimits,
+    /// The values that its nodes share, each with the reducer that combines writes to it.
+    pub values: BTreeMap<ValueName, Reducer>,
+    /// The result that replaces a failure.
     pub fallback: Option<String>,
 }
 
-/// What one task of a graph may use.
+/// The limits of one run of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct GraphLimits {
     /// Attempts at nodes.
     pub steps: u32,
     /// Prompt and output tokens of all steps.
     pub tokens: u64,
-    /// From acceptance to the end.
+    /// From the start of the run to its end, pauses for human answers excluded.
     pub time: Duration,
 }
 
-impl Default for Limits {
-    /// Generous for a crew that talks, small enough to end a loop within a coffee break.
+impl Default for GraphLimits {
+    /// Generous for a conversation of several roles, and small enough to end a loop within minutes.
     fn default() -> Self {
         Self { steps: 64, tokens: 32_000, time: Duration::from_secs(600) }
     }
 }
 
-/// A graph that is known to end: every node reachable, every cycle bounded, every join satisfiable on paper. The graphs
-/// that its nodes run are part of it.
+/// A graph that is known to terminate: every node is reachable, every cycle is bounded, every join can be satisfied by its
+/// sources. It contains its sub-graphs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
-    parts: Parts,
-    /// How deep the graphs inside of it nest; 0 without any.
+    parts: GraphParts,
+    /// The nesting depth of its sub-graphs; 0 without any.
     depth: usize,
-    /// Per node, the distinct nodes whose unbounded edges lead here: what a join counts.
+    /// Per node, the distinct sources of its unbounded incoming edges, which its join counts.
     sources: BTreeMap<NodeName, BTreeSet<NodeName>>,
-    /// Per node, the steps that must follow it at least.
-    left: BTreeMap<NodeName, u32>,
+    /// Per node, the fewest steps that follow it.
+    steps_to_done: BTreeMap<NodeName, u32>,
 }
 
 impl Graph {
-    /// Checks the parts; all faults at once.
-    pub fn new(parts: Parts) -> Result<Self, Vec<Fault>> {
+    /// Checks the parts; the error lists all faults.
+    pub fn new(parts: GraphParts) -> Result<Self, Vec<GraphFault>> {
         let mut faults = check::names(&parts);
         if faults.is_empty() {
-            faults = check::ways(&parts);
+            faults = check::paths(&parts);
         }
         let sources = check::sources(&parts);
         if faults.is_empty() {
             faults = check::joins(&parts, &sources);
         }
-        let inner = parts.nodes.values().filter_map(|node| match &node.work {
-            Work::Graph { graph, .. } => Some(graph.depth + 1),
+        let depths = parts.nodes.values().filter_map(|node| match &node.kind {
+            NodeKind::Graph { graph, .. } => Some(graph.depth + 1),
             _ => None,
         });
-        let depth = inner.max().unwrap_or(0);
+        let depth = depths.max().unwrap_or(0);
         if !faults.is_empty() {
             return Err(faults);
         }
-        let left = left::of(&parts.nodes);
-        Ok(Self { parts, depth, sources, left })
+        let steps_to_done = lookahead::steps_to_done(&parts.nodes);
+        Ok(Self { parts, depth, sources, steps_to_done })
     }
 
     /// Its name.
@@ -93,7 +95,7 @@ impl Graph {
         &self.parts.name
     }
 
-    /// What it is for.
+    /// Its purpose.
     pub fn description(&self) -> &str {
         &self.parts.description
     }
@@ -109,53 +111,55 @@ impl Graph {
     }
 
     /// Its limits.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> GraphLimits {
         self.parts.limits
     }
 
-    /// The values that its nodes write together.
-    pub fn values(&self) -> &BTreeMap<ValueName, Reduce> {
+    /// The values that its nodes share.
+    pub fn values(&self) -> &BTreeMap<ValueName, Reducer> {
         &self.parts.values
     }
 
-    /// The answer in place of a failure.
+    /// The result that replaces a failure.
     pub fn fallback(&self) -> Option<&str> {
         self.parts.fallback.as_deref()
     }
 
-    /// How deep the graphs inside of it nest; 0 without any.
+    /// The nesting depth of its sub-graphs; 0 without any.
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The graph that is run inside of these visits; this one itself inside of none.
-    pub fn inner(&self, within: &[Place]) -> Option<&Self> {
-        let Some((first, rest)) = within.split_first() else { return Some(self) };
-        match &self.node(&first.node)?.work {
-            Work::Graph { graph, .. } => graph.inner(rest),
+    /// The graph that runs inside these visits; this graph itself if the path is empty.
+    pub fn subgraph(&self, path: &[PathSegment]) -> Option<&Self> {
+        let Some((first, rest)) = path.split_first() else { return Some(self) };
+        match &self.node(&first.node)?.kind {
+            NodeKind::Graph { graph, .. } => graph.subgraph(rest),
             _ => None,
         }
     }
 
-    /// The node of a visit, in whichever graph it lies.
-    pub fn node_of(&self, visit: &Visit) -> Option<&Node> {
-        self.inner(&visit.within)?.node(&visit.node)
+    /// The node of a visit, in this graph or in a sub-graph.
+    pub fn node_at(&self, visit: &Visit) -> Option<&Node> {
+        self.subgraph(&visit.parents)?.node(&visit.node)
     }
 
-    /// The steps that must follow one at this visit until its task may be done, over the shortest way; 0 for a node from
-    /// which an edge leads to `done`. A sub-graph that is still to come counts as one.
-    pub fn left(&self, visit: &Visit) -> u32 {
-        let (mut graph, mut left) = (self, 0u32);
-        for place in &visit.within {
-            left = left.saturating_add(graph.left_after(&place.node));
-            let Some(Work::Graph { graph: inner, .. }) = graph.node(&place.node).map(|node| &node.work) else { break };
-            graph = inner;
+    /// The fewest steps that must follow this visit until its task may be done; 0 for a node with an edge to `done`. A
+    /// sub-graph that has not started counts as one step.
+    pub fn remaining_steps(&self, visit: &Visit) -> u32 {
+        let (mut graph, mut steps) = (self, 0u32);
+        for parent in &visit.parents {
+            steps = steps.saturating_add(graph.steps_after(&parent.node));
+            let Some(NodeKind::Graph { graph: nested, .. }) = graph.node(&parent.node).map(|node| &node.kind) else {
+                break;
+            };
+            graph = nested;
         }
-        left.saturating_add(graph.left_after(&visit.node))
+        steps.saturating_add(graph.steps_after(&visit.node))
     }
 
-    fn left_after(&self, node: &NodeName) -> u32 {
-        self.left.get(node).copied().unwrap_or(0)
+    fn steps_after(&self, node: &NodeName) -> u32 {
+        self.steps_to_done.get(node).copied().unwrap_or(0)
     }
 
     /// All nodes by name.
@@ -173,7 +177,7 @@ impl Graph {
         self.sources.get(name)
     }
 
-    /// Whether an arrival over this edge triggers its target alone.
+    /// Whether an arrival over this edge triggers its target by itself.
     pub(crate) fn is_direct(&self, edge: &Edge) -> bool {
         let Some(to) = &edge.to else { return true };
         let several = self.sources.get(to).is_some_and(|sources| sources.len() > 1);

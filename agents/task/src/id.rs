@@ -1,4 +1,4 @@
-//! Ids and names, each a type of its own.
+//! Ids and names, each a newtype.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,27 +7,25 @@ use serde::{Deserialize, Serialize};
 
 mod step;
 
-pub use step::{MAX_DEPTH, Place, StepId, Visit};
+pub use step::{MAX_DEPTH, PathSegment, StepId, Visit};
 
 /// The longest name of a role, graph, model or node, in bytes: a DNS label, so that names fit into URLs and metrics.
-pub const MAX_NAME: usize = 63;
-/// The longest request id that a client may choose, in bytes: room for any UUID or hash with a prefix.
-pub const MAX_REQUEST_ID: usize = 128;
+pub const MAX_NAME_BYTES: usize = 63;
+/// The longest request id that a client may choose, in bytes: enough for any UUID or hash with a prefix.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// Why a name is none.
+/// A text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a name: names have 1 to {MAX_NAME} characters, begin with a letter a-z and go on with a-z, 0-9, `_` and `-`"
-)]
-pub struct BadName(pub String);
+#[error("`{0}` is not a name: names have 1 to {MAX_NAME_BYTES} characters: a letter a-z, then a-z, 0-9, `_` and `-`")]
+pub struct InvalidName(pub String);
 
-fn parse(text: &str) -> Result<Arc<str>, BadName> {
-    let bad = || BadName(text.chars().take(MAX_NAME + 1).collect());
+fn parse(text: &str) -> Result<Arc<str>, InvalidName> {
+    let invalid = || InvalidName(text.chars().take(MAX_NAME_BYTES + 1).collect());
     let mut bytes = text.bytes();
-    let first = bytes.next().ok_or_else(bad)?;
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    if text.len() > MAX_NAME || !first.is_ascii_lowercase() || !bytes.all(plain) {
-        return Err(bad());
+    let first = bytes.next().ok_or_else(invalid)?;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if text.len() > MAX_NAME_BYTES || !first.is_ascii_lowercase() || !bytes.all(allowed) {
+        return Err(invalid());
     }
     Ok(text.into())
 }
@@ -41,7 +39,7 @@ macro_rules! name {
 
         impl $Name {
             /// Accepts `[a-z][a-z0-9_-]{0,62}`.
-            pub fn parse(text: &str) -> Result<Self, BadName> {
+            pub fn parse(text: &str) -> Result<Self, InvalidName> {
                 parse(text).map(Self)
             }
 
@@ -52,8 +50,8 @@ macro_rules! name {
         }
 
         impl TryFrom<String> for $Name {
-            type Error = BadName;
-            fn try_from(text: String) -> Result<Self, BadName> {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
                 Self::parse(&text)
             }
         }
@@ -97,15 +95,15 @@ name!(
     ModelName
 );
 name!(
-    /// The name of a node inside one graph.
+    /// The name of a node of a graph.
     NodeName
 );
 name!(
-    /// The name of a value that nodes of one graph write together.
+    /// The name of a value that the nodes of a graph share.
     ValueName
 );
 name!(
-    /// The name of a router's settings.
+    /// The name of a router, that is, of its settings.
     RouterName
 );
 
@@ -115,13 +113,13 @@ name!(
 pub struct TaskId(uuid::Uuid);
 
 impl TaskId {
-    /// A fresh id from the time in milliseconds since 1970 and ten random bytes; the caller brings both, since this
-    /// crate knows no clock.
+    /// A new id from the time in milliseconds since 1970 and ten random bytes; the caller supplies both, since this crate
+    /// knows no clock.
     pub fn new(unix_millis: u64, random: [u8; 10]) -> Self {
         Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, &random).into_uuid())
     }
 
-    /// Accepts the hyphenated form that [`fmt::Display`] gives.
+    /// Parses the hyphenated form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         uuid::Uuid::try_parse(text).ok().map(Self)
     }
@@ -149,15 +147,15 @@ impl fmt::Debug for TaskId {
     }
 }
 
-/// A client's own key for a submission: the same key again means the same task.
+/// A client's idempotency key for a submission: repeating it returns the same task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Accepts 1 to [`MAX_REQUEST_ID`] printable ASCII characters.
+    /// Accepts 1 to [`MAX_REQUEST_ID_BYTES`] printable ASCII characters.
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = !text.is_empty() && text.len() <= MAX_REQUEST_ID;
+        let fits = !text.is_empty() && text.len() <= MAX_REQUEST_ID_BYTES;
         (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
     }
 
@@ -183,19 +181,19 @@ impl CatalogVersion {
         &self.0
     }
 
-    /// The first twelve digits, enough for people.
+    /// The first twelve digits, for display.
     pub fn short(&self) -> &str {
         self.0.get(..12).unwrap_or(&self.0)
     }
 }
 
-/// The place of an event among the events of its task: 1, 2, 3 and so on without a gap.
+/// The sequence number of an event in its task: 1, 2, 3 and so on without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The number after this one.
+    /// The next number.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }

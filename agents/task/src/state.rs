@@ -1,25 +1,24 @@
 //! The state of a task: the fold of its events.
 
-mod live;
+mod active;
 mod scope;
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::event::{Accepted, Event, Failure, Kind, Output, Timestamp, Trigger, as_text};
-use crate::id::{NodeName, Place, RoleName, Seq, StepId, TaskId, Visit};
+use crate::event::{Event, EventKind, Failure, Output, TaskSpec, Timestamp, Trigger, as_text};
+use crate::id::{NodeName, PathSegment, RoleName, Seq, StepId, TaskId, Visit};
 
-pub use live::{Items, Live, Running, Status};
-pub use scope::output_value;
-pub use scope::{Node, Scope, Spent};
+pub use active::{ActiveVisit, MapRun, NestedRun, VisitStatus};
+pub use scope::{NodeState, ResourceUsage, Scope, output_value};
 
-/// Where a task stands.
+/// The phase of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
-    /// It has work to do.
+    /// It has not ended.
     Running,
-    /// It is done.
+    /// It completed.
     Completed(Output),
     /// It failed.
     Failed(Failure),
@@ -30,190 +29,189 @@ pub enum Phase {
 /// The state of one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// Whose state.
+    /// The task.
     pub task: TaskId,
-    /// What the client asked for.
-    pub accepted: Accepted,
+    /// The request that it was accepted with.
+    pub spec: TaskSpec,
     /// When the task was accepted.
-    pub since: Timestamp,
-    /// When the last event was written down.
-    pub at: Timestamp,
-    /// How long nothing was to be done: no daemon ran the task, or nobody but people was waited for. It counts against no
-    /// limit.
-    pub rested: Duration,
-    /// The last event folded in.
-    pub last: Seq,
-    /// Where the task stands.
+    pub accepted_at: Timestamp,
+    /// When the last event was recorded.
+    pub last_event_at: Timestamp,
+    /// How long it was paused: no daemon ran it, or it waited for human answers only. This time counts against no limit.
+    pub paused: Duration,
+    /// The last applied event.
+    pub last_seq: Seq,
+    /// The phase of the task.
     pub phase: Phase,
     /// The run of its graph.
     pub root: Scope,
 }
 
-/// Events that do not follow from each other: a damaged journal or a fault of ours.
+/// Events that do not follow from each other: a damaged journal or an internal fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum ReplayError {
     /// The first event is not `accepted`.
     #[error("the events of a task begin with `accepted`")]
     NotAccepted,
-    /// A number is missing or comes twice.
-    #[error("event {got} follows event {last}")]
+    /// A sequence number is missing or duplicated.
+    #[error("event {got} follows event {last}: an event is missing or duplicated")]
     Gap {
-        /// The last event folded in.
+        /// The last applied event.
         last: u64,
-        /// The one offered.
+        /// The event that was offered.
         got: u64,
     },
     /// The task had ended.
-    #[error("event {0} comes after the end")]
+    #[error("event {0} comes after the end of the task")]
     AfterEnd(u64),
-    /// A step that does not run ends, or one begins where none can.
-    #[error("step {0} does not run")]
+    /// A step ends that is not running, or one starts that cannot.
+    #[error("step `{0}` is not running")]
     NotRunning(StepId),
 }
 
 impl State {
     /// The state after the first event.
-    pub fn begin(event: &Event, start: &NodeName) -> Result<Self, Broken> {
-        let Kind::Accepted(accepted) = &event.kind else { return Err(Broken::NotAccepted) };
+    pub fn begin(event: &Event, start: &NodeName) -> Result<Self, ReplayError> {
+        let EventKind::Accepted(spec) = &event.kind else { return Err(ReplayError::NotAccepted) };
         if event.seq != Seq(1) {
-            return Err(Broken::Gap { last: 0, got: event.seq.0 });
+            return Err(ReplayError::Gap { last: 0, got: event.seq.0 });
         }
-        let root = Scope::begin(event.task, &accepted.graph, start, &accepted.input, Duration::ZERO);
+        let root = Scope::begin(event.task, &spec.graph, start, &spec.input, Duration::ZERO);
         Ok(Self {
             task: event.task,
-            accepted: accepted.clone(),
-            since: event.at,
-            at: event.at,
-            rested: Duration::ZERO,
-            last: event.seq,
+            spec: spec.clone(),
+            accepted_at: event.at,
+            last_event_at: event.at,
+            paused: Duration::ZERO,
+            last_seq: event.seq,
             phase: Phase::Running,
             root,
         })
     }
 
     /// The state after all these events, the first of which is `accepted`.
-    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>, start: &NodeName) -> Result<Self, Broken> {
+    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>, start: &NodeName) -> Result<Self, ReplayError> {
         let mut events = events.into_iter();
-        let mut state = Self::begin(events.next().ok_or(Broken::NotAccepted)?, start)?;
+        let mut state = Self::begin(events.next().ok_or(ReplayError::NotAccepted)?, start)?;
         events.try_for_each(|event| state.apply(event))?;
         Ok(state)
     }
 
-    /// Folds the next event in. After an error the state is of no more use.
-    pub fn apply(&mut self, event: &Event) -> Result<(), Broken> {
-        if event.seq != self.last.next() {
-            return Err(Broken::Gap { last: self.last.0, got: event.seq.0 });
+    /// Applies the next event. After an error the state must be discarded.
+    pub fn apply(&mut self, event: &Event) -> Result<(), ReplayError> {
+        if event.seq != self.last_seq.next() {
+            return Err(ReplayError::Gap { last: self.last_seq.0, got: event.seq.0 });
         }
         if self.phase != Phase::Running {
-            return Err(Broken::AfterEnd(event.seq.0));
+            return Err(ReplayError::AfterEnd(event.seq.0));
         }
-        if self.rests() || event.kind == Kind::Resumed {
-            self.rested += Duration::from_millis(event.at.0.saturating_sub(self.at.0));
+        if self.is_paused() || event.kind == EventKind::Resumed {
+            self.paused += Duration::from_millis(event.at.0.saturating_sub(self.last_event_at.0));
         }
         match &event.kind {
-            Kind::Accepted(_) => return Err(Broken::NotAccepted),
-            Kind::Routed { .. } => {}
-            Kind::StepStarted { step, trigger, inner, .. } => {
+            EventKind::Accepted(_) => return Err(ReplayError::NotAccepted),
+            EventKind::Routed { .. } => {}
+            EventKind::StepStarted { step, trigger, nested, .. } => {
                 let (age, task) = (self.age_at(event.at), self.task);
-                let scope = self.enter(step, |scope| scope.spent.steps += 1)?;
-                let inner = inner.as_ref().map(|inner| Running::begin(task, inner, age));
-                scope.started(step, *trigger, inner, age)?;
+                let scope = self.enter(step, |scope| scope.usage.steps += 1)?;
+                let nested = nested.as_ref().map(|nested| NestedRun::begin(task, nested, age));
+                scope.started(step, *trigger, nested, age)?;
             }
-            Kind::Waiting { step, deadline, .. } => {
-                self.enter(step, |_| {})?.running(step)?.status = Status::Asked { deadline: *deadline };
+            EventKind::Waiting { step, deadline, .. } => {
+                self.enter(step, |_| {})?.running(step)?.status = VisitStatus::AwaitingAnswer { deadline: *deadline };
             }
-            Kind::StepFinished { step, output, usage, took, wrote, .. } => {
-                let scope = self.enter(step, |scope| scope.spent.tokens += usage.total())?;
-                scope.finished(step, output, took, wrote.as_ref())?;
+            EventKind::StepFinished { step, output, usage, taken, write, .. } => {
+                let scope = self.enter(step, |scope| scope.usage.tokens += usage.total())?;
+                scope.finished(step, output, taken, write.as_ref())?;
             }
-            Kind::StepFailed { step, failure, retry_after, took } => {
+            EventKind::StepFailed { step, failure, retry_after, taken } => {
                 let scope = self.enter(step, |_| {})?;
                 match retry_after {
-                    Some(after) => scope.running(step)?.fail(event.at, *after),
-                    None => scope.failed(step, failure, took)?,
+                    Some(after) => scope.running(step)?.retry(event.at, *after),
+                    None => scope.failed(step, failure, taken)?,
                 }
             }
-            Kind::Resumed => self.root.resumed(),
-            Kind::Completed { output, .. } => self.phase = Phase::Completed(output.clone()),
-            Kind::Failed { failure } => self.phase = Phase::Failed(failure.clone()),
-            Kind::Cancelled { reason } => self.phase = Phase::Cancelled(reason.clone()),
+            EventKind::Resumed => self.root.resume(),
+            EventKind::Completed { output, .. } => self.phase = Phase::Completed(output.clone()),
+            EventKind::Failed { failure } => self.phase = Phase::Failed(failure.clone()),
+            EventKind::Cancelled { reason } => self.phase = Phase::Cancelled(reason.clone()),
         }
-        self.last = event.seq;
-        self.at = event.at;
+        self.last_seq = event.seq;
+        self.last_event_at = event.at;
         Ok(())
     }
 
-    /// How long the task has been run so far, which is what limits of time count.
+    /// How long the task has run, pauses excluded; time limits apply to this.
     pub fn age(&self, now: Timestamp) -> Duration {
-        let still = if self.rests() { now.0.saturating_sub(self.at.0) } else { 0 };
-        self.age_at(now).saturating_sub(Duration::from_millis(still))
+        let current = if self.is_paused() { now.0.saturating_sub(self.last_event_at.0) } else { 0 };
+        self.age_at(now).saturating_sub(Duration::from_millis(current))
     }
 
     fn age_at(&self, now: Timestamp) -> Duration {
-        Duration::from_millis(now.0.saturating_sub(self.since.0)).saturating_sub(self.rested)
+        Duration::from_millis(now.0.saturating_sub(self.accepted_at.0)).saturating_sub(self.paused)
     }
 
-    /// Whether nobody but people is waited for. The task's clock stands still then.
-    pub fn rests(&self) -> bool {
+    /// Whether it waits for human answers only. The task's clock is stopped meanwhile.
+    pub fn is_paused(&self) -> bool {
         self.phase == Phase::Running && !self.root.is_awake()
     }
 
-    /// What the task has used.
-    pub fn spent(&self) -> Spent {
-        self.root.spent
+    /// The steps and tokens that the task has used.
+    pub fn usage(&self) -> ResourceUsage {
+        self.root.usage
     }
 
-    /// The run of a graph inside of these visits; that of the task's own graph inside of none.
-    pub fn scope(&self, within: &[Place]) -> Option<&Scope> {
-        within.iter().try_fold(&self.root, |scope, place| scope.live(place)?.scope())
+    /// The run of the graph inside these visits; that of the task's own graph if the path is empty.
+    pub fn scope(&self, path: &[PathSegment]) -> Option<&Scope> {
+        path.iter().try_fold(&self.root, |scope, segment| scope.active_visit(segment)?.scope())
     }
 
-    /// A visit that is not over.
-    pub fn live(&self, visit: &Visit) -> Option<&Live> {
-        self.scope(&visit.within)?.live(&visit.place())
+    /// A visit that has not ended.
+    pub fn active_visit(&self, visit: &Visit) -> Option<&ActiveVisit> {
+        self.scope(&visit.parents)?.active_visit(&visit.segment())
     }
 
-    /// The steps that wait for people.
-    pub fn asked(&self) -> Vec<StepId> {
-        let mut asked = Vec::new();
-        self.root.asked(&mut Vec::new(), &mut asked);
-        asked
+    /// The steps that wait for a human answer.
+    pub fn open_questions(&self) -> Vec<StepId> {
+        let mut questions = Vec::new();
+        self.root.collect_questions(&mut Vec::new(), &mut questions);
+        questions
     }
 
-    /// The item that a visit is for.
+    /// The item of a visit.
     pub fn item(&self, visit: &Visit) -> Option<&Value> {
-        self.live(&visit.whole())?.items()?.list.get(visit.item? as usize)
+        self.active_visit(&visit.without_item())?.items()?.list.get(visit.item? as usize)
     }
 
-    /// The text that a visit reads unless its role says otherwise: its item, what the nodes before it gave, or the input.
+    /// The default input text of a visit: its item, else the outputs of the nodes that triggered it, else the graph's input.
     pub fn input_of(&self, visit: &Visit) -> String {
-        let from = self.live(visit).map(|live| live.from.clone()).unwrap_or_default();
-        self.input_from(visit, &from)
+        let sources = self.active_visit(visit).map(|active| active.sources.clone()).unwrap_or_default();
+        self.input_from(visit, &sources)
     }
 
-    /// The same for a visit that this trigger is about to begin, or for a further attempt at one.
-    pub fn input_ahead(&self, visit: &Visit, trigger: Option<Trigger>) -> String {
-        let scope = self.scope(&visit.within);
+    /// The same for a visit that this trigger is about to start, or for a retry.
+    pub fn input_before_start(&self, visit: &Visit, trigger: Option<Trigger>) -> String {
+        let scope = self.scope(&visit.parents);
         match (trigger, scope.and_then(|scope| scope.nodes.get(&visit.node))) {
             (Some(trigger), Some(node)) => self.input_from(visit, &node.sources(trigger)),
             _ => self.input_of(visit),
         }
     }
 
-    fn input_from(&self, visit: &Visit, from: &[NodeName]) -> String {
+    fn input_from(&self, visit: &Visit, sources: &[NodeName]) -> String {
         if let Some(item) = self.item(visit) {
             return as_text(item);
         }
-        let Some(scope) = self.scope(&visit.within) else { return String::new() };
+        let Some(scope) = self.scope(&visit.parents) else { return String::new() };
         let texts: Vec<&str> =
-            from.iter().filter_map(|node| Some(scope.nodes.get(node)?.output.as_ref()?.text.as_str())).collect();
+            sources.iter().filter_map(|node| Some(scope.nodes.get(node)?.output.as_ref()?.text.as_str())).collect();
         if texts.is_empty() { scope.input().to_owned() } else { texts.join("\n\n") }
     }
 
-    /// The role that a router node of the same graph chose last for a visit, in this place among the best, from 1: for its
-    /// item, if the router decided for each.
-    pub fn chosen_by(&self, router: &NodeName, visit: &Visit, rank: u32) -> Option<RoleName> {
-        let node = self.scope(&visit.within)?.nodes.get(router)?;
+    /// The role of this rank, from 1, that a router node of the same graph chose last for a visit; for the visit's item, if the
+    /// router decided per item.
+    pub fn routed_role(&self, router: &NodeName, visit: &Visit, rank: u32) -> Option<RoleName> {
+        let node = self.scope(&visit.parents)?.nodes.get(router)?;
         let output = node.output.as_ref()?;
         let item = visit.item.filter(|_| !node.roles.is_empty()).map(|item| item as usize);
         if rank <= 1 {
@@ -224,13 +222,13 @@ impl State {
         RoleName::parse(roles.get(rank as usize - 1)?.as_str()?).ok()
     }
 
-    /// The graph's run in which a step lies, after something was done to it and all around it.
-    fn enter(&mut self, step: &StepId, mut each: impl FnMut(&mut Scope)) -> Result<&mut Scope, Broken> {
+    /// The scope of a step, after `each` was applied to it and to all scopes around it.
+    fn enter(&mut self, step: &StepId, mut each: impl FnMut(&mut Scope)) -> Result<&mut Scope, ReplayError> {
         let mut scope = &mut self.root;
         each(scope);
-        for place in &step.visit.within {
-            let inner = scope.live_mut(place).and_then(Live::scope_mut);
-            scope = inner.ok_or_else(|| Broken::NotRunning(step.clone()))?;
+        for parent in &step.visit.parents {
+            let nested = scope.active_visit_mut(parent).and_then(ActiveVisit::scope_mut);
+            scope = nested.ok_or_else(|| ReplayError::NotRunning(step.clone()))?;
             each(scope);
         }
         Ok(scope)

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use artel_actors::Demand;
 use artel_journal::{Figures, Retention};
-use artel_placement::{Bytes, Need, Plan, plan};
+use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
 use artel_roles::Catalog;
 use artel_task::event::Timestamp;
 use nix::unistd::{AccessFlags, access};
@@ -51,7 +51,7 @@ pub(super) struct Findings {
     /// The roles with adapters, and what is wrong with these.
     pub(super) adapters: Vec<(String, Result<(), Fault>)>,
     /// Where the models would go that can be reckoned.
-    pub(super) plan: Plan,
+    pub(super) plan: PlacementPlan,
 }
 
 impl Findings {
@@ -107,14 +107,14 @@ fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), Fault
 }
 
 /// Where a daemon would put the models. Those without a file are told of elsewhere.
-async fn placed(catalog: &Catalog, config: &Config) -> Plan {
+async fn placed(catalog: &Catalog, config: &Config) -> PlacementPlan {
     let loader = LlamaLoader::new(config);
     let mut needs = Vec::new();
     for (name, model) in catalog.engines() {
         let need = loader.reckon(&model, Demand::of(catalog, &model, &config.crew.models)).await;
-        needs.extend(need.ok().map(|need| Need { model: name, ..need }));
+        needs.extend(need.ok().map(|need| ModelFootprint { model: name, ..need }));
     }
-    plan(&needs, &loader.hardware().devices(&Bytes::new()).await)
+    plan(&needs, &loader.hardware().devices(&DeviceBytes::new()).await)
 }
 
 /// Whether files can be made in a directory, or the directory itself where it is not there yet.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use artel_journal::{Figures, Retention};
-use artel_placement::{Cache, Device, Devices, Kind, Layer, Need, Plan, Split, plan};
+use artel_placement::{KvCacheType, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan};
 use artel_roles::hub::Address;
 use artel_task::event::Timestamp;
 
@@ -83,25 +83,25 @@ fn well() -> Findings {
 }
 
 /// Models of so many bytes on a processor with so many.
-fn placed(models: &[(&str, u64)], free: u64) -> Plan {
-    let need = |(name, weights): &(&str, u64)| Need {
+fn placed(models: &[(&str, u64)], free: u64) -> PlacementPlan {
+    let need = |(name, weights): &(&str, u64)| ModelFootprint {
         model: (*name).to_owned(),
-        layers: vec![Layer { weights: *weights, in_file: *weights, cached: 0, window: None }],
-        input: 0,
-        output: 0,
-        tied: 0,
-        cache: Cache::F16,
-        tokens: 4096,
+        layers: vec![LayerFootprint { weight_bytes: *weights, file_bytes: *weights, kv_elements: 0, window_tokens: None }],
+        input_bytes: 0,
+        output_bytes: 0,
+        tied_bytes: 0,
+        kv_type: KvCacheType::F16,
+        context_tokens: 4096,
         sequences: 8,
-        lanes: 1,
-        compute: 0,
-        process: 0,
-        devices: Devices::Auto,
-        split: Split::None,
-        shares: None,
+        contexts: 1,
+        compute_bytes: 0,
+        process_bytes: 0,
+        devices: DeviceChoice::Auto,
+        split: SplitMode::None,
+        tensor_split: None,
     };
-    let needs: Vec<Need> = models.iter().map(need).collect();
-    plan(&needs, &[Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: 16 << 30, free }])
+    let needs: Vec<ModelFootprint> = models.iter().map(need).collect();
+    plan(&needs, &[Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: 16 << 30, free }])
 }
 
 fn awaited() -> Fault {
@@ -130,7 +130,7 @@ fn a_new_machine_with_a_card_that_nobody_uses() {
         local: Ok(vec![processor()]),
         unmonitored: Some("NVIDIA's driver is installed and not loaded".to_owned()),
         models: vec![("phi".to_owned(), Err(awaited()))],
-        plan: Plan::default(),
+        plan: PlacementPlan::default(),
         ..well()
     };
     insta::assert_snapshot!(said(&found));

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use artel_actors::Stage;
 use artel_proto::v1;
-use artel_task::event::{Class, Code, Decision, Failure, Nobody, Output, Score, Signal, Source, Taken, Timings, Usage};
-use artel_task::{Kind, NodeName, RoleName, StepId};
+use artel_task::event::{TaskPriority, FailureCode, Decision, Failure, NoMatch, Output, CandidateScore, Signal, ResultSource, TakenEdge, Timings, Usage};
+use artel_task::{EventKind, NodeName, RoleName, StepId};
 
 use super::value::{duration, structure, timestamp, value};
 
-pub(super) fn class(class: Class) -> v1::Class {
+pub(super) fn class(class: TaskPriority) -> v1::Class {
     match class {
-        Class::Interactive => v1::Class::Interactive,
-        Class::Batch => v1::Class::Batch,
+        TaskPriority::Interactive => v1::Class::Interactive,
+        TaskPriority::Batch => v1::Class::Batch,
     }
 }
 
@@ -32,34 +32,34 @@ pub(super) fn failure(failure: &Failure) -> v1::Failure {
     }
 }
 
-fn code(code: Code) -> v1::FailureCode {
+fn code(code: FailureCode) -> v1::FailureCode {
     use v1::FailureCode as F;
     match code {
-        Code::Timeout => F::Timeout,
-        Code::Idle => F::Idle,
-        Code::ContextOverflow => F::ContextOverflow,
-        Code::ModelUnavailable => F::ModelUnavailable,
-        Code::Template => F::Template,
-        Code::Condition => F::Condition,
-        Code::NoEdge => F::NoEdge,
-        Code::JoinStuck => F::JoinStuck,
-        Code::LimitSteps => F::LimitSteps,
-        Code::LimitTokens => F::LimitTokens,
-        Code::LimitTime => F::LimitTime,
-        Code::QueueFull => F::QueueFull,
-        Code::Interrupted => F::Interrupted,
-        Code::OutputInvalid => F::OutputInvalid,
-        Code::Router => F::Router,
-        Code::Cancelled => F::Cancelled,
-        Code::NoAnswer => F::NoAnswer,
-        Code::Items => F::Items,
-        Code::Internal => F::Internal,
+        FailureCode::Timeout => F::Timeout,
+        FailureCode::Idle => F::Idle,
+        FailureCode::ContextOverflow => F::ContextOverflow,
+        FailureCode::ModelUnavailable => F::ModelUnavailable,
+        FailureCode::Template => F::Template,
+        FailureCode::Condition => F::Condition,
+        FailureCode::NoEdge => F::NoEdge,
+        FailureCode::JoinStuck => F::JoinStuck,
+        FailureCode::LimitSteps => F::LimitSteps,
+        FailureCode::LimitTokens => F::LimitTokens,
+        FailureCode::LimitTime => F::LimitTime,
+        FailureCode::QueueFull => F::QueueFull,
+        FailureCode::Interrupted => F::Interrupted,
+        FailureCode::OutputInvalid => F::OutputInvalid,
+        FailureCode::Router => F::Router,
+        FailureCode::Cancelled => F::Cancelled,
+        FailureCode::NoAnswer => F::NoAnswer,
+        FailureCode::Items => F::Items,
+        FailureCode::Internal => F::Internal,
     }
 }
 
 pub(super) fn decision(decision: &Decision) -> v1::Decision {
     let (role, graph) = named(decision, &decision.role);
-    let score = |score: &Score| {
+    let score = |score: &CandidateScore| {
         let (role, graph) = named(decision, &score.role);
         // Older journals have one signal and no list of them.
         let known = match score.signals.is_empty() {
@@ -68,19 +68,19 @@ pub(super) fn decision(decision: &Decision) -> v1::Decision {
         };
         v1::Score { role, score: score.score, signals: known, graph }
     };
-    let none = |none: &Nobody| v1::Nobody { score: none.score, signals: signals(&none.signals) };
+    let none = |none: &NoMatch| v1::Nobody { score: none.score, signals: signals(&none.signals) };
     v1::Decision {
         role,
         confidence: decision.confidence,
         otherwise: decision.otherwise,
         scores: decision.scores.iter().map(score).collect(),
         signal: decision.signal.clone(),
-        duration: Some(duration(decision.took)),
+        duration: Some(duration(decision.elapsed)),
         computed_tokens: decision.tokens,
         roles: decision.roles.iter().map(ToString::to_string).collect(),
         graph,
         margin: decision.margin,
-        none: decision.none.as_ref().map(none),
+        none: decision.no_match.as_ref().map(none),
     }
 }
 
@@ -112,26 +112,26 @@ pub(super) fn timings(timings: Timings, usage: Usage) -> v1::Timings {
         prefill: Some(duration(timings.prefill)),
         decode: Some(duration(timings.decode)),
         first_token: (usage.output > 0).then(|| duration(timings.queue + timings.prefill)),
-        longest_gap: (usage.output > 1).then(|| duration(timings.gap)),
+        longest_gap: (usage.output > 1).then(|| duration(timings.max_itl)),
     }
 }
 
-pub(super) fn source(source: Source) -> v1::ResultSource {
+pub(super) fn source(source: ResultSource) -> v1::ResultSource {
     match source {
-        Source::Run => v1::ResultSource::Run,
-        Source::Person => v1::ResultSource::Person,
-        Source::Otherwise => v1::ResultSource::Otherwise,
-        Source::Cache => v1::ResultSource::Cache,
-        Source::Fallback => v1::ResultSource::Fallback,
+        ResultSource::Run => v1::ResultSource::Run,
+        ResultSource::Person => v1::ResultSource::Person,
+        ResultSource::Otherwise => v1::ResultSource::Otherwise,
+        ResultSource::Cache => v1::ResultSource::Cache,
+        ResultSource::Fallback => v1::ResultSource::Fallback,
     }
 }
 
 /// What a step waits for, if this event says so.
-pub(super) fn waiting(kind: &Kind) -> Option<v1::Waiting> {
-    let Kind::Waiting { step, question, schema, deadline } = kind else { return None };
+pub(super) fn waiting(kind: &EventKind) -> Option<v1::Waiting> {
+    let EventKind::Waiting { step, question, schema, deadline } = kind else { return None };
     Some(v1::Waiting {
         step_id: step_id(step),
-        node: step.visit.path(),
+        node: step.visit.node_path(),
         reason: v1::WaitingReason::Person.into(),
         message: question.clone(),
         schema: schema.as_ref().and_then(serde_json::Value::as_object).map(structure),
@@ -140,7 +140,7 @@ pub(super) fn waiting(kind: &Kind) -> Option<v1::Waiting> {
 }
 
 /// Where the task goes from a node.
-pub(super) fn next(took: &[Taken]) -> Vec<String> {
+pub(super) fn next(took: &[TakenEdge]) -> Vec<String> {
     took.iter().map(|taken| taken.to.as_ref().map_or("done", NodeName::as_str).to_owned()).collect()
 }
 
@@ -161,6 +161,6 @@ pub(super) fn progress(step: &StepId, role: &str, stage: Stage) -> v1::Progress 
             S::Decode(Decode { output_tokens: tokens, tokens_per_second })
         }
     };
-    let (step_id, node, role) = (step_id(step), step.visit.path(), role.to_owned());
+    let (step_id, node, role) = (step_id(step), step.visit.node_path(), role.to_owned());
     v1::Progress { step_id, node, role, stage: Some(stage) }
 }

@@ -4,7 +4,7 @@ mod engine;
 mod placement;
 
 use artel_actors::{EngineReport, EngineState};
-use artel_placement::Bytes;
+use artel_placement::DeviceBytes;
 use artel_proto::v1;
 use artel_proto::v1::fleet_server::Fleet;
 use tonic::{Code, Request, Response, Status};
@@ -100,8 +100,8 @@ impl Served {
     }
 
     /// What our engines take of each device.
-    async fn taken(&self) -> Result<Bytes, Status> {
-        let mut taken = Bytes::new();
+    async fn taken(&self) -> Result<DeviceBytes, Status> {
+        let mut taken = DeviceBytes::new();
         for (device, bytes) in self.reports().await?.into_iter().flat_map(|report| report.bytes) {
             *taken.entry(device).or_default() += bytes;
         }
@@ -109,7 +109,7 @@ impl Served {
     }
 }
 
-fn device(sight: Sight, taken: &Bytes) -> v1::Device {
+fn device(sight: Sight, taken: &DeviceBytes) -> v1::Device {
     let used_bytes = taken.get(&sight.name).copied().unwrap_or(0);
     let kind = match sight.found.as_ref().map(|found| found.kind) {
         Some(Kind::Cpu) => v1::DeviceKind::Cpu,

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use artel_proto::v1;
-use artel_task::event::{Accepted, Source, Timestamp};
-use artel_task::{Event, Kind, StepId, Visit};
+use artel_task::event::{TaskSpec, ResultSource, Timestamp};
+use artel_task::{Event, EventKind, StepId, Visit};
 
 use super::convert::{self, step_id};
 use super::value::timestamp;
@@ -30,7 +30,7 @@ struct Fold {
 impl Fold {
     fn take(&mut self, event: &Event) {
         self.task.last_seq = event.seq.0;
-        if let Kind::StepStarted { step, .. } = &event.kind {
+        if let EventKind::StepStarted { step, .. } = &event.kind {
             self.retrying.remove(&step.visit);
         }
         self.fold(event);
@@ -50,13 +50,13 @@ impl Fold {
 
     fn fold(&mut self, event: &Event) {
         match &event.kind {
-            Kind::Accepted(accepted) => self.accepted(event, accepted),
-            Kind::StepStarted { step, role, .. } => {
+            EventKind::Accepted(accepted) => self.accepted(event, accepted),
+            EventKind::StepStarted { step, role, .. } => {
                 self.open.insert(step.clone(), false);
                 self.steps.insert(step.clone(), self.task.steps.len());
                 self.task.steps.push(v1::Step {
                     id: step_id(step),
-                    node: step.visit.path(),
+                    node: step.visit.node_path(),
                     visit: step.visit.number,
                     attempt: step.attempt,
                     role: role.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -66,28 +66,28 @@ impl Fold {
                     ..v1::Step::default()
                 });
             }
-            Kind::Routed { step, decision } => {
+            EventKind::Routed { step, decision } => {
                 self.step(step, |at| at.decision = Some(convert::decision(decision)));
             }
-            Kind::Waiting { step, .. } => {
+            EventKind::Waiting { step, .. } => {
                 self.open.insert(step.clone(), true);
                 self.step(step, |at| {
                     at.set_state(v1::StepState::Waiting);
                     at.waiting = convert::waiting(&event.kind);
                 });
             }
-            Kind::StepFinished { step, output, usage, timings, took, source, wrote: _ } => {
+            EventKind::StepFinished { step, output, usage, timings, taken: took, source, write: _ } => {
                 add(self.task.usage.get_or_insert_default(), &convert::usage(*usage));
                 self.end_step(step, event.at, v1::StepState::Finished, |at| {
                     at.output = Some(convert::output(output));
                     at.usage = Some(convert::usage(*usage));
                     at.timings = Some(convert::timings(*timings, *usage));
                     at.next = convert::next(took);
-                    at.cached = *source == Source::Cache;
+                    at.cached = *source == ResultSource::Cache;
                     at.set_source(convert::source(*source));
                 });
             }
-            Kind::StepFailed { step, failure, retry_after, took } => {
+            EventKind::StepFailed { step, failure, retry_after, taken: took } => {
                 self.end_step(step, event.at, v1::StepState::Failed, |at| {
                     at.failure = Some(convert::failure(failure));
                     let due = retry_after.map(|after| Timestamp(event.at.0 + after.as_millis() as u64));
@@ -98,25 +98,25 @@ impl Fold {
                     self.retrying.insert(step.visit.clone());
                 }
             }
-            Kind::Resumed => self.interrupt(event.at, false),
-            Kind::Completed { output, .. } => {
+            EventKind::Resumed => self.interrupt(event.at, false),
+            EventKind::Completed { output, .. } => {
                 self.task.result = Some(convert::output(output));
                 self.end(event, v1::TaskState::Completed);
             }
-            Kind::Failed { failure } => {
+            EventKind::Failed { failure } => {
                 self.task.failure = Some(convert::failure(failure));
                 self.end(event, v1::TaskState::Failed);
             }
-            Kind::Cancelled { reason } => {
+            EventKind::Cancelled { reason } => {
                 self.task.cancel_reason = reason.clone();
                 self.end(event, v1::TaskState::Cancelled);
             }
         }
     }
 
-    fn accepted(&mut self, event: &Event, accepted: &Accepted) {
+    fn accepted(&mut self, event: &Event, accepted: &TaskSpec) {
         let role = accepted.role.as_ref().map(ToString::to_string).unwrap_or_default();
-        let forked_step = accepted.forked.as_ref().and_then(|forked| forked.step.as_ref());
+        let forked_step = accepted.forked_from.as_ref().and_then(|forked| forked.step.as_ref());
         self.task = v1::Task {
             id: event.task.to_string(),
             graph: if role.is_empty() { accepted.graph.to_string() } else { String::new() },
@@ -126,10 +126,10 @@ impl Fold {
             create_time: Some(timestamp(event.at)),
             last_seq: event.seq.0,
             catalog_version: accepted.catalog.as_str().to_owned(),
-            task_class: convert::class(accepted.class).into(),
+            task_class: convert::class(accepted.priority).into(),
             labels: accepted.labels.clone().into_iter().collect(),
             request_id: accepted.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
-            forked_from_task_id: accepted.forked.as_ref().map(|forked| forked.task.to_string()).unwrap_or_default(),
+            forked_from_task_id: accepted.forked_from.as_ref().map(|forked| forked.task.to_string()).unwrap_or_default(),
             forked_from_step_id: forked_step.map(step_id).unwrap_or_default(),
             ..v1::Task::default()
         };

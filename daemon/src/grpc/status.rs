@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use artel_actors::Error;
 use artel_proto::v1::ErrorReason;
-use artel_task::event::Code as FailureCode;
+use artel_task::event::FailureCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 

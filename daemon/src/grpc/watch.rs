@@ -6,8 +6,8 @@ use std::pin::Pin;
 use artel_actors::{Clock, Crew, Live, Watch};
 use artel_proto::v1;
 use artel_proto::v1::event::Kind as K;
-use artel_task::event::Source;
-use artel_task::{Event, Kind, StepId, TaskId};
+use artel_task::event::ResultSource;
+use artel_task::{Event, EventKind, StepId, TaskId};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -141,7 +141,7 @@ impl Translate {
 
     /// Learns from an event that is not given.
     pub(super) fn see(&mut self, event: &Event) {
-        if let Kind::StepStarted { step, role: Some(role), .. } = &event.kind {
+        if let EventKind::StepStarted { step, role: Some(role), .. } = &event.kind {
             self.roles.insert(step.clone(), role.to_string());
         }
     }
@@ -154,7 +154,7 @@ impl Translate {
         match live {
             Live::Event(event) => self.event(&event),
             Live::Token { step, role, text, offset } => {
-                let (node, role, text) = (step.visit.path(), role.to_string(), text.to_string());
+                let (node, role, text) = (step.visit.node_path(), role.to_string(), text.to_string());
                 self.passing(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
             }
             Live::Progress { step, role, stage } => {
@@ -179,9 +179,9 @@ impl Translate {
         }
     }
 
-    fn kind(&self, kind: &Kind) -> K {
+    fn kind(&self, kind: &EventKind) -> K {
         match kind {
-            Kind::Accepted(accepted) => {
+            EventKind::Accepted(accepted) => {
                 let role = accepted.role.as_ref().map(ToString::to_string).unwrap_or_default();
                 let graph = if role.is_empty() { accepted.graph.to_string() } else { String::new() };
                 let catalog_version = accepted.catalog.as_str().to_owned();
@@ -189,54 +189,54 @@ impl Translate {
                     graph,
                     role,
                     catalog_version,
-                    task_class: convert::class(accepted.class).into(),
+                    task_class: convert::class(accepted.priority).into(),
                     decision: accepted.decision.as_deref().map(convert::decision),
                 })
             }
-            Kind::Routed { step, decision } => K::Routed(v1::Routed {
+            EventKind::Routed { step, decision } => K::Routed(v1::Routed {
                 step_id: step_id(step),
-                node: step.visit.path(),
+                node: step.visit.node_path(),
                 decision: Some(convert::decision(decision)),
             }),
-            Kind::StepStarted { step, .. } => K::StepStarted(v1::StepStarted {
+            EventKind::StepStarted { step, .. } => K::StepStarted(v1::StepStarted {
                 step_id: step_id(step),
-                node: step.visit.path(),
+                node: step.visit.node_path(),
                 role: self.role(step),
                 visit: step.visit.number,
                 attempt: step.attempt,
                 item: step.visit.innermost_item(),
             }),
-            Kind::StepFinished { step, output, usage, timings, took, source, wrote: _ } => {
+            EventKind::StepFinished { step, output, usage, timings, taken: took, source, write: _ } => {
                 K::StepFinished(v1::StepFinished {
                     step_id: step_id(step),
-                    node: step.visit.path(),
+                    node: step.visit.node_path(),
                     role: self.role(step),
                     output: Some(convert::output(output)),
                     usage: Some(convert::usage(*usage)),
                     timings: Some(convert::timings(*timings, *usage)),
                     next: convert::next(took),
-                    cached: *source == Source::Cache,
+                    cached: *source == ResultSource::Cache,
                     source: convert::source(*source).into(),
                     item: step.visit.innermost_item(),
                 })
             }
-            Kind::StepFailed { step, failure, retry_after, took } => K::StepFailed(v1::StepFailed {
+            EventKind::StepFailed { step, failure, retry_after, taken: took } => K::StepFailed(v1::StepFailed {
                 step_id: step_id(step),
-                node: step.visit.path(),
+                node: step.visit.node_path(),
                 role: self.role(step),
                 failure: Some(convert::failure(failure)),
                 will_retry: retry_after.is_some(),
                 retry_after: retry_after.map(duration),
                 next: convert::next(took),
             }),
-            Kind::Waiting { .. } => K::Waiting(convert::waiting(kind).unwrap_or_default()),
-            Kind::Resumed => K::Resumed(v1::Resumed {}),
-            Kind::Completed { output, instead_of } => K::Completed(v1::Completed {
+            EventKind::Waiting { .. } => K::Waiting(convert::waiting(kind).unwrap_or_default()),
+            EventKind::Resumed => K::Resumed(v1::Resumed {}),
+            EventKind::Completed { output, instead_of } => K::Completed(v1::Completed {
                 output: Some(convert::output(output)),
                 instead_of: instead_of.as_ref().map(convert::failure),
             }),
-            Kind::Failed { failure } => K::Failed(v1::Failed { failure: Some(convert::failure(failure)) }),
-            Kind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),
+            EventKind::Failed { failure } => K::Failed(v1::Failed { failure: Some(convert::failure(failure)) }),
+            EventKind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artel_placement::bytes;
+use artel_placement::format_bytes;
 use artel_roles::hub::Address;
 use tokio::sync::watch;
 
@@ -123,7 +123,7 @@ impl Fetch {
         if size <= most {
             return Ok(size);
         }
-        let (missing, free, place) = (bytes(size.saturating_sub(part.len())), bytes(free), self.path.display());
+        let (missing, free, place) = (format_bytes(size.saturating_sub(part.len())), format_bytes(free), self.path.display());
         Err(Fault::Lasting(format!("{}: {missing} are to come, and the disk of {place} has {free} left", self.address)))
     }
 
@@ -138,11 +138,11 @@ impl Fetch {
                 Ok(0) => break,
                 Ok(n) => part.write(&buffer[..n]).map_err(|e| self.unwritten(&e))?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(broken(format!("{}: {e}", bytes(part.len())))),
+                Err(e) => return Err(broken(format!("{}: {e}", format_bytes(part.len())))),
             }
             if part.len() > most {
                 part.clear().map_err(|e| self.unwritten(&e))?;
-                let most = bytes(most);
+                let most = format_bytes(most);
                 return Err(Fault::Lasting(format!(
                     "{}: more bytes came than the {most} that there may be",
                     self.address
@@ -155,7 +155,7 @@ impl Fetch {
         }
         match size {
             Some(size) if part.len() < size => {
-                let (done, size) = (bytes(part.len()), bytes(size));
+                let (done, size) = (format_bytes(part.len()), format_bytes(size));
                 Err(Fault::Passing(format!("the answer ended after {done} of {size}"), None))
             }
             _ => Ok(()),
@@ -164,8 +164,8 @@ impl Fetch {
 
     fn log(&self, done: u64, size: Option<u64>, (began, from): (Instant, u64)) {
         let speed = (done - from) as f64 / began.elapsed().as_secs_f64().max(0.001);
-        let of = size.map(|size| format!(" of {}", bytes(size))).unwrap_or_default();
-        tracing::info!(file = %self.address, "fetching: {}{of}, {}/s", bytes(done), bytes(speed as u64));
+        let of = size.map(|size| format!(" of {}", format_bytes(size))).unwrap_or_default();
+        tracing::info!(file = %self.address, "fetching: {}{of}, {}/s", format_bytes(done), format_bytes(speed as u64));
     }
 
     fn unwritten(&self, error: &io::Error) -> Fault {

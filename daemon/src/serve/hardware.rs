@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use artel_placement::{Bytes, Device, Kind};
+use artel_placement::{DeviceBytes, Device, DeviceKind};
 use tokio::sync::Mutex;
 
 use crate::engine::probe::{self, Found};
@@ -52,7 +52,7 @@ impl Hardware {
     }
 
     /// Everything, `taken` being what our engines take.
-    pub(crate) async fn look(&self, taken: &Bytes) -> Vec<Sight> {
+    pub(crate) async fn look(&self, taken: &DeviceBytes) -> Vec<Sight> {
         let mut known = self.known.lock().await;
         known.look(&self.servers).await;
         let mut sights = Vec::new();
@@ -84,15 +84,15 @@ impl Hardware {
     }
 
     /// What models can be put on.
-    pub(crate) async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+    pub(crate) async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {
         let sights = self.look(taken).await;
         let device = |sight: Sight| {
             let kind = match sight.found?.kind {
-                probe::Kind::Cpu => Kind::Cpu,
-                probe::Kind::Gpu => Kind::Gpu,
-                probe::Kind::IntegratedGpu => Kind::IntegratedGpu,
-                probe::Kind::Accelerator => Kind::Accelerator,
-                probe::Kind::Rpc => Kind::Rpc,
+                probe::Kind::Cpu => DeviceKind::Cpu,
+                probe::Kind::Gpu => DeviceKind::Gpu,
+                probe::Kind::IntegratedGpu => DeviceKind::IntegratedGpu,
+                probe::Kind::Accelerator => DeviceKind::Accelerator,
+                probe::Kind::Rpc => DeviceKind::Rpc,
             };
             Some(Device { name: sight.name, kind, total: sight.total, free: sight.free })
         };
@@ -110,7 +110,7 @@ impl Hardware {
         *self.known.lock().await = Known::default();
     }
 
-    fn sight(&self, found: &Found, server: Option<&String>, taken: &Bytes) -> Sight {
+    fn sight(&self, found: &Found, server: Option<&String>, taken: &DeviceBytes) -> Sight {
         let (mut total, mut free) = (found.total, found.free);
         if found.kind == probe::Kind::Cpu {
             (total, free) = memory().unwrap_or((total, free));
@@ -195,9 +195,9 @@ mod tests {
     fn budgets_bound_what_is_free() {
         let hardware = Hardware::new(vec!["box:1".to_owned()], BTreeMap::from([("CUDA0".to_owned(), 10)]));
         let found = Found { name: "CUDA0".to_owned(), kind: probe::Kind::Gpu, total: 24, free: 16, ..processor() };
-        let sight = hardware.sight(&found, None, &Bytes::from([("CUDA0".to_owned(), 4)]));
+        let sight = hardware.sight(&found, None, &DeviceBytes::from([("CUDA0".to_owned(), 4)]));
         assert_eq!((sight.total, sight.free), (10, 10));
-        let sight = Hardware::new(Vec::new(), BTreeMap::new()).sight(&found, None, &Bytes::new());
+        let sight = Hardware::new(Vec::new(), BTreeMap::new()).sight(&found, None, &DeviceBytes::new());
         assert_eq!((sight.total, sight.free), (24, 16));
         assert_eq!(hardware.server_of("RPC[box:1]#1").map(String::as_str), Some("box:1"));
         assert_eq!(hardware.server_of("RPC[other:1]"), None);

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use artel_actors::{Demand, Loader, Progress};
 use artel_engine::{Handle, Turn};
 use artel_llama::gguf::{self, Half};
-use artel_placement::{self as placement, Bytes, Device, Devices, Kind, Layer, Need, Place};
+use artel_placement::{self as placement, DeviceBytes, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement};
 use artel_process::{Counter, Memory, Program};
 use artel_roles::{Adapter, Cache, File, Model, Split, Use, Weights};
 use async_trait::async_trait;
@@ -86,7 +86,7 @@ impl LlamaLoader {
     }
 
     /// What the model takes if this is asked of it. Its file is not fetched for that.
-    pub(crate) async fn reckon(&self, model: &Model, demand: Demand) -> Result<Need, String> {
+    pub(crate) async fn reckon(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
         let anatomy = anatomy(path.clone()).await.map_err(wrap)?;
@@ -101,41 +101,41 @@ impl LlamaLoader {
         // Adapters have as much for each layer as for any other.
         let adapters = demand.adapters.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
         let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
-        let layer = |layer: gguf::Layer| Layer {
-            weights: adapters.saturating_add(if recasts.is_some() { layer.recast } else { layer.weights }),
-            in_file: adapters.saturating_add(layer.weights),
-            cached: layer.keys.saturating_add(layer.values),
-            window: None,
+        let layer = |layer: gguf::Layer| LayerFootprint {
+            weight_bytes: adapters.saturating_add(if recasts.is_some() { layer.recast } else { layer.weights }),
+            file_bytes: adapters.saturating_add(layer.weights),
+            kv_elements: layer.keys.saturating_add(layer.values),
+            window_tokens: None,
         };
-        let layers: Vec<Layer> = anatomy.layers.iter().copied().map(layer).collect();
+        let layers: Vec<LayerFootprint> = anatomy.layers.iter().copied().map(layer).collect();
         let embeds = model.use_ == Use::Embedding;
         let tokens = model.context.unwrap_or(CONTEXT.min(trained));
         // A text is embedded in one piece, and all of its tokens have outputs.
         let outputs = if embeds { anatomy.outputs.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
         let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(form(model.cache).bytes(layer.cached)));
         let prefixes = cached.saturating_mul(demand.openings / TOKEN).min(self.common.prefixes as u64);
-        Ok(Need {
+        Ok(ModelFootprint {
             model: model.name.to_string(),
             layers,
-            input: anatomy.input,
-            output: anatomy.output,
-            tied: anatomy.tied,
-            cache: form(model.cache),
-            tokens,
+            input_bytes: anatomy.input,
+            output_bytes: anatomy.output,
+            tied_bytes: anatomy.tied,
+            kv_type: form(model.cache),
+            context_tokens: tokens,
             sequences: if embeds { 1 } else { model.sequences },
-            lanes: demand.lanes,
-            compute: measured.unwrap_or(COMPUTE),
-            process: PROCESS.saturating_add(outputs).saturating_add(prefixes),
+            contexts: demand.lanes,
+            compute_bytes: measured.unwrap_or(COMPUTE),
+            process_bytes: PROCESS.saturating_add(outputs).saturating_add(prefixes),
             devices: match model.pins.devices.is_empty() {
-                true => Devices::Auto,
-                false => Devices::These(model.pins.devices.clone()),
+                true => DeviceChoice::Auto,
+                false => DeviceChoice::Pinned(model.pins.devices.clone()),
             },
             split: match model.pins.split {
-                Split::None => placement::Split::None,
-                Split::Layer => placement::Split::Layer,
-                Split::Row => placement::Split::Row,
+                Split::None => placement::SplitMode::None,
+                Split::Layer => placement::SplitMode::Layer,
+                Split::Row => placement::SplitMode::Row,
             },
-            shares: (!model.pins.shares.is_empty())
+            tensor_split: (!model.pins.shares.is_empty())
                 .then(|| model.pins.shares.iter().map(|share| *share as f32).collect()),
         })
     }
@@ -153,15 +153,15 @@ impl LlamaLoader {
             Weights::Auto => anatomy.recast_pays?,
         };
         let on_processors = if model.pins.devices.is_empty() {
-            let devices = self.hardware.devices(&Bytes::new()).await;
-            !devices.iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu))
+            let devices = self.hardware.devices(&DeviceBytes::new()).await;
+            !devices.iter().any(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu))
         } else {
             model.pins.devices.iter().all(|name| counts_as_processor(name))
         };
         on_processors.then_some(pays)
     }
 
-    async fn spec(&self, model: &Model, path: PathBuf, place: &Place) -> Result<Spec, String> {
+    async fn spec(&self, model: &Model, path: PathBuf, place: &Placement) -> Result<Spec, String> {
         let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
         // Perhaps a GPU that was planned with is not seen just now.
         let on_processors = devices.iter().all(|name| counts_as_processor(name));
@@ -178,7 +178,7 @@ impl LlamaLoader {
         }
         if devices.len() > 1 {
             spec.split = match place.split {
-                placement::Split::Row => Spread::Row,
+                placement::SplitMode::Row => Spread::Row,
                 _ => Spread::Layer,
             };
             spec.shares = place.parts.iter().map(|part| part.share).collect();
@@ -222,7 +222,7 @@ impl LlamaLoader {
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, place).await.map_err(wrap)?;
@@ -245,7 +245,7 @@ impl Loader for LlamaLoader {
         }
     }
 
-    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
         self.file(model).await.map_err(|reason| format!("model `{}`: {reason}", model.name))?;
         self.reckon(model, demand).await
     }
@@ -261,7 +261,7 @@ impl Loader for LlamaLoader {
         }
     }
 
-    async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+    async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {
         self.hardware.devices(taken).await
     }
 }
@@ -277,14 +277,14 @@ async fn anatomy(path: PathBuf) -> Result<gguf::Anatomy, String> {
     anatomy.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
-fn form(cache: Cache) -> placement::Cache {
+fn form(cache: Cache) -> placement::KvCacheType {
     match cache {
-        Cache::F32 => placement::Cache::F32,
+        Cache::F32 => placement::KvCacheType::F32,
         // Those that it may be take the same.
-        Cache::Auto | Cache::F16 => placement::Cache::F16,
-        Cache::Bf16 => placement::Cache::Bf16,
-        Cache::Q8_0 => placement::Cache::Q8_0,
-        Cache::Q4_0 => placement::Cache::Q4_0,
+        Cache::Auto | Cache::F16 => placement::KvCacheType::F16,
+        Cache::Bf16 => placement::KvCacheType::Bf16,
+        Cache::Q8_0 => placement::KvCacheType::Q8_0,
+        Cache::Q4_0 => placement::KvCacheType::Q4_0,
     }
 }
 

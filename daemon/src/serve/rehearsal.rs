@@ -10,7 +10,7 @@ use artel_engine::backend::Limits;
 use artel_engine::scripted::Scripted;
 use artel_engine::{Handle, Options};
 use artel_journal::Death;
-use artel_placement::{Bytes, Device, Need, Place};
+use artel_placement::{DeviceBytes, Device, ModelFootprint, Placement};
 use artel_roles::{Adapter, File, Model};
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -70,7 +70,7 @@ impl Script {
 
 #[async_trait]
 impl Loader for ScriptLoader {
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String> {
         if !is_script(model) {
             return self.others.load(model, place, progress).await;
         }
@@ -89,7 +89,7 @@ impl Loader for ScriptLoader {
         handle.map_err(|e| e.to_string())
     }
 
-    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
         match is_script(model) {
             true => Ok(artel_actors::nothing(model, demand.lanes)),
             false => self.others.need(model, demand).await,
@@ -104,7 +104,7 @@ impl Loader for ScriptLoader {
         self.others.fetch(adapter).await
     }
 
-    async fn devices(&self, taken: &Bytes) -> Vec<Device> {
+    async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {
         self.others.devices(taken).await
     }
 }

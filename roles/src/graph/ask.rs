@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use artel_task::NodeName;
-use artel_task::graph::Ask;
+use artel_task::graph::AskNode;
 
 use super::Reader;
 use crate::decode::{Fields, duration, wrong};
@@ -14,10 +14,10 @@ use crate::schema::Schema;
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 impl Reader<'_, '_, '_> {
-    pub(super) fn ask(&mut self, node: &NodeName, given: &Node, mapped: bool) -> Option<Ask> {
+    pub(super) fn ask(&mut self, node: &NodeName, given: &Node, mapped: bool) -> Option<AskNode> {
         if let Value::Str(..) = given.value {
             let message = self.message(node, given, mapped)?;
-            return Some(Ask { message, schema: None, deadline: None, otherwise: None });
+            return Some(AskNode { message, schema: None, deadline: None, otherwise: None });
         }
         let mut f = Fields::open(given, "`ask`", self.report)?.at(given.span);
         let message = f.need("message", self.report).map(|n| self.message(node, n, mapped));
@@ -33,7 +33,7 @@ impl Reader<'_, '_, '_> {
         }
         self.words.entry(node.clone()).or_default().schema = schema.clone();
         let (schema, otherwise) = (schema.map(|schema| schema.json().clone()), otherwise.map(Node::json));
-        Some(Ask { message: message??, schema, deadline, otherwise })
+        Some(AskNode { message: message??, schema, deadline, otherwise })
     }
 
     /// What holds when nobody answers must be an answer itself.

@@ -80,8 +80,8 @@ impl Reader<'_, '_, '_> {
 
     /// A condition; without one that parses, the graph can still be judged as a whole.
     fn condition(&mut self, given: &Node) -> Option<Condition> {
-        let condition = expression(given, "a condition", Condition::parse, &Condition::NAMES, self.report)?;
-        self.check_reads(given, condition.source(), condition.nodes());
+        let condition = expression(given, "a condition", Condition::parse, &Condition::VARIABLES, self.report)?;
+        self.check_reads(given, condition.source(), condition.referenced_nodes());
         Some(condition)
     }
 

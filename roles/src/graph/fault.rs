@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use artel_task::graph::Fault;
+use artel_task::graph::GraphFault;
 use artel_task::{NodeName, ValueName};
 
 use super::DONE;
@@ -66,49 +66,49 @@ impl Places {
     }
 
     /// Reports a fault at its place, with the nearest right name or the way to mend it.
-    pub(super) fn report(&self, fault: &Fault, names: &Names<'_>, report: &mut Report<'_>) {
+    pub(super) fn report(&self, fault: &GraphFault, names: &Names<'_>, report: &mut Report<'_>) {
         report.push(self.place(fault), fault.to_string(), self.hint(fault, names));
     }
 
-    fn place(&self, fault: &Fault) -> Span {
+    fn place(&self, fault: &GraphFault) -> Span {
         let spot = fault.node().and_then(|node| self.nodes.get(node));
         let found = match fault {
-            Fault::Start(_) => Some(self.start),
-            Fault::Result(_) => Some(self.result),
-            Fault::Target { edge, .. } => spot.and_then(|s| s.targets.get(*edge).copied()),
-            Fault::Value { .. } => spot.and_then(|s| s.write),
-            Fault::NotARouter { .. }
-            | Fault::Rank { .. }
-            | Fault::BeforeRouter { .. }
-            | Fault::EachRouter { .. }
-            | Fault::Depth { .. } => spot.and_then(|s| s.from),
-            Fault::Quorum { .. } => spot.and_then(|s| s.join),
+            GraphFault::UnknownStart(_) => Some(self.start),
+            GraphFault::UnknownResult(_) => Some(self.result),
+            GraphFault::UnknownTarget { edge, .. } => spot.and_then(|s| s.targets.get(*edge).copied()),
+            GraphFault::UnknownValue { .. } => spot.and_then(|s| s.write),
+            GraphFault::NotARouter { .. }
+            | GraphFault::RankTooHigh { .. }
+            | GraphFault::BeforeRouter { .. }
+            | GraphFault::PerItemRouter { .. }
+            | GraphFault::TooDeep { .. } => spot.and_then(|s| s.from),
+            GraphFault::InvalidQuorum { .. } => spot.and_then(|s| s.join),
             _ => None,
         };
         found.or_else(|| spot.map(|s| s.key)).unwrap_or_default()
     }
 
-    fn hint(&self, fault: &Fault, names: &Names<'_>) -> Option<String> {
+    fn hint(&self, fault: &GraphFault, names: &Names<'_>) -> Option<String> {
         let nodes = || names.nodes.iter().map(NodeName::as_str);
         match fault {
-            Fault::Start(name) | Fault::Result(name) => did_you_mean(name.as_str(), nodes()),
-            Fault::Target { to, .. } => did_you_mean(to.as_str(), nodes().chain([DONE])),
-            Fault::NotARouter { from, .. } => did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str())),
-            Fault::Unbounded(cycle) => {
+            GraphFault::UnknownStart(name) | GraphFault::UnknownResult(name) => did_you_mean(name.as_str(), nodes()),
+            GraphFault::UnknownTarget { to, .. } => did_you_mean(to.as_str(), nodes().chain([DONE])),
+            GraphFault::NotARouter { from, .. } => did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str())),
+            GraphFault::UnboundedCycle(cycle) => {
                 let (last, first) = (cycle.iter().rev().nth(1)?, cycle.last()?);
                 Some(format!("bound one of its edges, for example `next: {{to: {first}, at_most: 2}}` in `{last}`"))
             }
-            Fault::Unreachable(name) => Some(format!("lead to it with `next: {name}`, or remove it")),
-            Fault::NoEnd(_) => Some("lead to `done` from here or from a node after it".to_owned()),
-            Fault::Quorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
-            Fault::BeforeRouter { from, .. } => Some(format!("let every way to this node lead through `{from}`")),
-            Fault::Rank { from, rank, .. } => Some(format!("say `best: {rank}` in the router of `{from}`")),
-            Fault::Value { value, .. } => {
+            GraphFault::Unreachable(name) => Some(format!("lead to it with `next: {name}`, or remove it")),
+            GraphFault::NoPathToDone(_) => Some("lead to `done` from here or from a node after it".to_owned()),
+            GraphFault::InvalidQuorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
+            GraphFault::BeforeRouter { from, .. } => Some(format!("let every way to this node lead through `{from}`")),
+            GraphFault::RankTooHigh { from, rank, .. } => Some(format!("say `best: {rank}` in the router of `{from}`")),
+            GraphFault::UnknownValue { value, .. } => {
                 let near = did_you_mean(value.as_str(), names.values.iter().map(ValueName::as_str));
                 near.or_else(|| Some(format!("add `reduce: {{{value}: append}}` to the graph")))
             }
-            Fault::EachRouter { .. } => Some("map this node over the same list".to_owned()),
-            Fault::NoNext(_) | Fault::JoinMissing { .. } | Fault::Depth { .. } => None,
+            GraphFault::PerItemRouter { .. } => Some("map this node over the same list".to_owned()),
+            GraphFault::NoNext(_) | GraphFault::MissingJoin { .. } | GraphFault::TooDeep { .. } => None,
         }
     }
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use artel_task::NodeName;
-use artel_task::graph::{Each, Effect, Effort, Join, MAX_ITEMS, Retries};
+use artel_task::graph::{ForEach, ReplaySafety, StepPolicy, Join, MAX_ITEMS, RetryPolicy};
 
 use super::Reader;
 use super::edge::expression;
 use crate::decode::{Fields, boolean, choice, duration, integer, wrong};
 use crate::node::{Node, Value};
 use crate::problem::shown;
-use artel_task::condition::List;
+use artel_task::condition::ListExpression;
 
 /// Items that run at once unless the node says otherwise: enough to fill a batch of the engine.
 const PARALLEL: u32 = 8;
@@ -27,8 +27,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How hard a node is tried, and what doing it twice would do.
 #[derive(Default)]
 pub(super) struct How {
-    pub(super) effort: Effort,
-    pub(super) effect: Effect,
+    pub(super) effort: StepPolicy,
+    pub(super) effect: ReplaySafety,
     pub(super) cache: bool,
 }
 
@@ -59,22 +59,22 @@ impl Reader<'_, '_, '_> {
         let retries = f.get("retries");
         let (span, retries) = (retries.map(|n| n.span), retries.and_then(|n| self.retries(n)));
         let effects =
-            [("pure", Effect::Pure), ("idempotent", Effect::Idempotent), ("at_most_once", Effect::AtMostOnce)];
+            [("pure", ReplaySafety::Pure), ("idempotent", ReplaySafety::Idempotent), ("at_most_once", ReplaySafety::AtMostOnce)];
         let effect = f.get("effect").and_then(|n| choice(n, "`effect`", &effects, self.report)).unwrap_or_default();
-        if let (Effect::AtMostOnce, Some(span), Some(Retries { at_most: 1.., .. })) = (effect, span, retries) {
+        if let (ReplaySafety::AtMostOnce, Some(span), Some(RetryPolicy { count: 1.., .. })) = (effect, span, retries) {
             self.report.add(span, "a node with `effect: at_most_once` is never tried again; remove `retries`");
         }
         let cache = f.get("cache");
         let wants = cache.and_then(|n| boolean(n, "`cache`", self.report)).unwrap_or(false);
-        if let Some(n) = cache.filter(|_| wants && effect != Effect::Pure) {
+        if let Some(n) = cache.filter(|_| wants && effect != ReplaySafety::Pure) {
             self.report.add(n.span, "only a node with `effect: pure` can be answered from the cache");
         }
-        How { effort: Effort { retries, timeout, idle }, effect, cache: wants }
+        How { effort: StepPolicy { retries, timeout, idle_timeout: idle }, effect, cache: wants }
     }
 
-    fn retries(&mut self, n: &Node) -> Option<Retries> {
+    fn retries(&mut self, n: &Node) -> Option<RetryPolicy> {
         const TIMES: std::ops::RangeInclusive<u32> = 0..=10;
-        let plain = |at_most| Retries { at_most, pause: PAUSE, longest: LONGEST };
+        let plain = |at_most| RetryPolicy { count: at_most, delay: PAUSE, max_delay: LONGEST };
         if !matches!(n.value, Value::Map(_)) {
             return integer(n, "`retries`", TIMES, self.report).map(plain);
         }
@@ -89,25 +89,25 @@ impl Reader<'_, '_, '_> {
         if longest < pause {
             self.report.add(n.span, "`longest` is shorter than `pause`");
         }
-        Some(Retries { at_most: at_most?, pause, longest })
+        Some(RetryPolicy { count: at_most?, delay: pause, max_delay: longest })
     }
 
-    pub(super) fn each(&mut self, given: &Node) -> Option<Each> {
+    pub(super) fn each(&mut self, given: &Node) -> Option<ForEach> {
         if !matches!(given.value, Value::Map(_)) {
             let list = self.list(given)?;
-            return Some(Each { list, parallel: PARALLEL, at_most: ITEMS });
+            return Some(ForEach { list, parallel: PARALLEL, max_items: ITEMS });
         }
         let mut f = Fields::open(given, "`for_each`", self.report)?.at(given.span);
         let list = f.need("list", self.report).map(|n| self.list(n));
         let parallel = f.get("parallel").and_then(|n| integer(n, "`parallel`", 1..=MAX_PARALLEL, self.report));
         let at_most = f.get("at_most").and_then(|n| integer(n, "`at_most`", 1..=MAX_ITEMS, self.report));
         f.finish(&[], self.report);
-        Some(Each { list: list??, parallel: parallel.unwrap_or(PARALLEL), at_most: at_most.unwrap_or(ITEMS) })
+        Some(ForEach { list: list??, parallel: parallel.unwrap_or(PARALLEL), max_items: at_most.unwrap_or(ITEMS) })
     }
 
-    fn list(&mut self, n: &Node) -> Option<List> {
-        let list = expression(n, "`for_each`", List::parse, &List::NAMES, self.report)?;
-        self.check_reads(n, list.source(), list.nodes());
+    fn list(&mut self, n: &Node) -> Option<ListExpression> {
+        let list = expression(n, "`for_each`", ListExpression::parse, &ListExpression::VARIABLES, self.report)?;
+        self.check_reads(n, list.source(), list.referenced_nodes());
         Some(list)
     }
 

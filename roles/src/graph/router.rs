@@ -1,7 +1,7 @@
 //! Router nodes: who is chosen from, how many, and by which signals.
 
 use artel_task::event::Signal;
-use artel_task::graph::Router;
+use artel_task::graph::RouterNode;
 use artel_task::{RoleName, RouterName};
 
 use super::{MAX_NODES, Reader};
@@ -13,7 +13,7 @@ use crate::problem::{did_you_mean, shown};
 pub(super) const MAX_BEST: u32 = 16;
 
 impl Reader<'_, '_, '_> {
-    pub(super) fn router(&mut self, node: &Node) -> Option<Router> {
+    pub(super) fn router(&mut self, node: &Node) -> Option<RouterNode> {
         let mut f = Fields::open(node, "`router`", self.report)?;
         let roles = f.need("roles", self.report).and_then(|n| self.candidates(n));
         let confidence = f.get("confidence").and_then(|n| number(n, "`confidence`", 0.0..=1.0, self.report));
@@ -34,7 +34,7 @@ impl Reader<'_, '_, '_> {
             let most = u32::try_from(roles.len()).unwrap_or(u32::MAX).min(MAX_BEST);
             integer(n, "`best`", 1..=most, self.report)
         });
-        Some(Router {
+        Some(RouterNode {
             roles,
             confidence: confidence.unwrap_or(0.0),
             otherwise: otherwise.flatten(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use artel_task::graph::{RoleRef, Work};
+use artel_task::graph::{RoleRef, NodeKind};
 use artel_task::{GraphName, NodeName, RoleName};
 
 use super::{Reader, router};
@@ -16,7 +16,7 @@ const KINDS: [&str; 4] = ["role", "router", "ask", "graph"];
 
 impl Reader<'_, '_, '_> {
     /// Who works at a node. `mapped` is whether it has items.
-    pub(super) fn work(&mut self, node: &NodeName, entry: &Entry, f: &mut Fields<'_>, mapped: bool) -> Option<Work> {
+    pub(super) fn work(&mut self, node: &NodeName, entry: &Entry, f: &mut Fields<'_>, mapped: bool) -> Option<NodeKind> {
         let kinds = KINDS.map(|kind| f.get(kind).map(|n| (kind, n)));
         let message = f.get("message");
         let mut given = kinds.into_iter().flatten();
@@ -41,13 +41,13 @@ impl Reader<'_, '_, '_> {
                 if let Some(message) = message {
                     self.report.add(message.span, "the `message` of a question belongs into `ask`");
                 }
-                self.ask(node, given_kind, mapped).map(Work::Ask)
+                self.ask(node, given_kind, mapped).map(NodeKind::Ask)
             }
             _ => {
                 if let Some(message) = message {
                     self.report.add(message.span, "a router has no message: it reads what the node before it wrote");
                 }
-                self.router(given_kind).map(Work::Router)
+                self.router(given_kind).map(NodeKind::Router)
             }
         }
     }
@@ -64,7 +64,7 @@ impl Reader<'_, '_, '_> {
         Some(source)
     }
 
-    fn graph(&mut self, node: &NodeName, given: &Node, message: Option<&Node>, mapped: bool) -> Option<Work> {
+    fn graph(&mut self, node: &NodeName, given: &Node, message: Option<&Node>, mapped: bool) -> Option<NodeKind> {
         let message = message.and_then(|n| self.message(node, n, mapped));
         self.places.from(node, given.span);
         let graph = name(given, "a graph", GraphName::parse, self.report)?;
@@ -80,7 +80,7 @@ impl Reader<'_, '_, '_> {
         }
         // One that could not be read has its own report.
         let graph = self.known.graphs.get(&graph)?.clone();
-        Some(Work::Graph { graph, message })
+        Some(NodeKind::Graph { graph, message })
     }
 
     /// The graphs on the way from this one over another back to it.
@@ -100,7 +100,7 @@ impl Reader<'_, '_, '_> {
         None
     }
 
-    fn role(&mut self, node: &NodeName, given: &Node, message: Option<&Node>, mapped: bool) -> Option<Work> {
+    fn role(&mut self, node: &NodeName, given: &Node, message: Option<&Node>, mapped: bool) -> Option<NodeKind> {
         let message = message.and_then(|n| self.message(node, n, mapped));
         let role = if let Value::Map(_) = given.value {
             let mut f = Fields::open(given, "`role`", self.report)?.at(given.span);
@@ -117,7 +117,7 @@ impl Reader<'_, '_, '_> {
         } else {
             RoleRef::Named(self.role_name(given)?)
         };
-        Some(Work::Role { role, message })
+        Some(NodeKind::Role { role, message })
     }
 
     pub(super) fn role_name(&mut self, node: &Node) -> Option<RoleName> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use artel_task::condition::Outputs;
+use artel_task::condition::NodeOutputs;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Serde};
 use minijinja::{Environment, Value};
 use serde_json::Value as Json;
@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 #[derive(Debug)]
 pub(super) enum Lenient {
     Nothing,
-    Nodes(Arc<Outputs>),
+    Nodes(Arc<NodeOutputs>),
     /// The map at the end of this way from the root.
     Map(Arc<Json>, Vec<Step>),
 }
@@ -36,7 +36,7 @@ impl Step {
 
 impl Lenient {
     /// What nodes gave.
-    pub(super) fn nodes(outputs: Arc<Outputs>) -> Value {
+    pub(super) fn nodes(outputs: Arc<NodeOutputs>) -> Value {
         Value::from_object(Self::Nodes(outputs))
     }
 

@@ -2,8 +2,8 @@
 
 use artel_roles::Schema;
 use artel_task::StepId;
-use artel_task::event::{Code, Output, Source};
-use artel_task::graph::Work;
+use artel_task::event::{FailureCode, Output, ResultSource};
+use artel_task::graph::NodeKind;
 use serde_json::Value;
 
 use super::{Run, small_enough};
@@ -37,34 +37,34 @@ impl Run {
         if !self.advance().await {
             return Err(Refusal::Rests);
         }
-        let mut asked = self.task.asked();
+        let mut asked = self.task.open_questions();
         let step = match step {
             Some(step) if asked.contains(&step) => step,
             None if asked.len() > 1 => return Err(Refusal::Several(asked)),
             None => asked.pop().ok_or(Refusal::NotWaiting)?,
             Some(_) => return Err(Refusal::NotWaiting),
         };
-        let graph = self.on.graph.inner(&step.visit.within).map(|graph| graph.name().clone());
+        let graph = self.on.graph.subgraph(&step.visit.parents).map(|graph| graph.name().clone());
         let schema = graph.and_then(|graph| self.on.catalog.answer(graph.as_str(), step.visit.node.as_str()));
         let output = understood(answer, schema).map_err(Refusal::Bad)?;
         small_enough(&output).map_err(Refusal::Bad)?;
-        self.finish(&step, output, Default::default(), Source::Person);
+        self.finish(&step, output, Default::default(), ResultSource::Person);
         if self.advance().await { Ok(()) } else { Err(Refusal::Rests) }
     }
 
     /// Nobody answered in time.
     pub(super) fn lapse(&mut self, step: &StepId) {
-        let node = self.on.graph.node_of(&step.visit).map(|node| node.work.clone());
-        let Some(Work::Ask(ask)) = node else { return };
+        let node = self.on.graph.node_at(&step.visit).map(|node| node.kind.clone());
+        let Some(NodeKind::Ask(ask)) = node else { return };
         match ask.otherwise {
             Some(Value::String(text)) if ask.schema.is_none() => {
-                self.finish(step, Output::text(text), Default::default(), Source::Otherwise);
+                self.finish(step, Output::text(text), Default::default(), ResultSource::Otherwise);
             }
-            Some(value) => self.finish(step, Output::json(value), Default::default(), Source::Otherwise),
+            Some(value) => self.finish(step, Output::json(value), Default::default(), ResultSource::Otherwise),
             None => {
                 let time = ask.deadline.unwrap_or_default();
                 let message = format!("nobody answered node `{}` within {time:?}", step.visit.node);
-                self.failed(step, failure(Code::NoAnswer, message));
+                self.failed(step, failure(FailureCode::NoAnswer, message));
             }
         }
     }

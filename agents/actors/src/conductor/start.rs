@@ -1,10 +1,10 @@
 //! Beginning a step: what runs inside of it, and what a person is asked.
 
 use artel_roles::template::Context;
-use artel_task::condition::Scope;
-use artel_task::event::{Code, Failure, Inner, Timestamp, Trigger};
-use artel_task::graph::{Ask, Each, Node, Work};
-use artel_task::{Kind, StepId, Visit, values};
+use artel_task::condition::ConditionScope;
+use artel_task::event::{FailureCode, Failure, Nested, Timestamp, Trigger};
+use artel_task::graph::{AskNode, ForEach, Node, NodeKind};
+use artel_task::{EventKind, StepId, Visit, scope_values};
 use serde_json::Value;
 
 use super::Run;
@@ -15,21 +15,21 @@ impl Run {
     /// Notes that an attempt begins; gives it back if somebody is to be set to work.
     pub(super) fn start(&mut self, step: StepId, trigger: Option<Trigger>) -> Option<StepId> {
         let graph = self.on.graph.clone();
-        let node = graph.node_of(&step.visit)?;
-        let mapped = node.each.as_ref().filter(|_| step.visit.item.is_none());
+        let node = graph.node_at(&step.visit)?;
+        let mapped = node.for_each.as_ref().filter(|_| step.visit.item.is_none());
         let inner = self.inner(node, mapped, &step, trigger);
         let role = if mapped.is_some() { None } else { self.role_of(&step.visit).map(|role| role.name.clone()) };
         let (inner, failed) = match inner {
             Ok(inner) => (inner, None),
             Err(failure) => (None, Some(failure)),
         };
-        self.note(Kind::StepStarted { step: step.clone(), trigger, role, inner });
-        match (failed, &node.work) {
+        self.note(EventKind::StepStarted { step: step.clone(), trigger, role, nested: inner });
+        match (failed, &node.kind) {
             (Some(failure), _) => self.failed(&step, failure),
             (None, _) if mapped.is_some() => {}
-            (None, Work::Graph { .. }) => {}
-            (None, Work::Ask(ask)) => self.question(&step, ask),
-            (None, Work::Role { .. } | Work::Router(_)) => return Some(step),
+            (None, NodeKind::Graph { .. }) => {}
+            (None, NodeKind::Ask(ask)) => self.question(&step, ask),
+            (None, NodeKind::Role { .. } | NodeKind::Router(_)) => return Some(step),
         }
         None
     }
@@ -37,15 +37,15 @@ impl Run {
     fn inner(
         &self,
         node: &Node,
-        mapped: Option<&Each>,
+        mapped: Option<&ForEach>,
         step: &StepId,
         trigger: Option<Trigger>,
-    ) -> Result<Option<Inner>, Failure> {
+    ) -> Result<Option<Nested>, Failure> {
         if let Some(each) = mapped {
-            return self.items(each, &step.visit).map(|items| Some(Inner::Items(items.into())));
+            return self.items(each, &step.visit).map(|items| Some(Nested::Items(items.into())));
         }
-        let Work::Graph { graph, .. } = &node.work else { return Ok(None) };
-        let input = self.task.input_ahead(&step.visit, trigger);
+        let NodeKind::Graph { graph, .. } = &node.kind else { return Ok(None) };
+        let input = self.task.input_before_start(&step.visit, trigger);
         let input = match self.message_of(&step.visit) {
             Some(template) => {
                 let context = Context { input, ..self.context(step) };
@@ -53,38 +53,38 @@ impl Run {
             }
             None => input,
         };
-        Ok(Some(Inner::Graph { graph: graph.name().clone(), start: graph.start().clone(), input }))
+        Ok(Some(Nested::Graph { graph: graph.name().clone(), start: graph.start().clone(), input }))
     }
 
-    fn items(&self, each: &Each, visit: &Visit) -> Result<Vec<Value>, Failure> {
-        let place = self.task.scope(&visit.within).zip(self.on.graph.inner(&visit.within));
-        let (scope, graph) = place.ok_or_else(|| failure(Code::Internal, "the step lies nowhere"))?;
-        let values = values(graph, scope);
-        let seen = Scope { task: &scope.task, nodes: &scope.outputs, values: &values, output: &Value::Null };
-        let bad = |message: String| failure(Code::Items, format!("node `{}`: {message}", visit.node));
+    fn items(&self, each: &ForEach, visit: &Visit) -> Result<Vec<Value>, Failure> {
+        let place = self.task.scope(&visit.parents).zip(self.on.graph.subgraph(&visit.parents));
+        let (scope, graph) = place.ok_or_else(|| failure(FailureCode::Internal, "the step lies nowhere"))?;
+        let values = scope_values(graph, scope);
+        let seen = ConditionScope { task: &scope.task, nodes: &scope.outputs, values: &values, output: &Value::Null };
+        let bad = |message: String| failure(FailureCode::Items, format!("node `{}`: {message}", visit.node));
         let items = each.list.items(seen).map_err(|e| bad(format!("`for_each`: {e}")))?;
         match items.len() {
-            len if len > each.at_most as usize => {
-                Err(bad(format!("`for_each` gave {len} items, the node takes {} (`at_most`)", each.at_most)))
+            len if len > each.max_items as usize => {
+                Err(bad(format!("`for_each` gave {len} items, the node takes {} (`at_most`)", each.max_items)))
             }
             _ => Ok(items),
         }
     }
 
-    fn question(&mut self, step: &StepId, ask: &Ask) {
+    fn question(&mut self, step: &StepId, ask: &AskNode) {
         let question = match self.message_of(&step.visit).map(|template| template.render(&self.context(step))) {
             Some(Ok(question)) => question,
             Some(Err(e)) => return self.failed(step, self.bad_template(step, &e)),
-            None => return self.failed(step, failure(Code::Internal, "the question is missing")),
+            None => return self.failed(step, failure(FailureCode::Internal, "the question is missing")),
         };
         let now = self.on.clock.now().0;
         let until = |time: std::time::Duration| Timestamp(now.saturating_add(time.as_millis() as u64));
         let (schema, deadline) = (ask.schema.clone(), ask.deadline.map(until));
-        self.note(Kind::Waiting { step: step.clone(), question, schema, deadline });
+        self.note(EventKind::Waiting { step: step.clone(), question, schema, deadline });
     }
 
     fn bad_template(&self, step: &StepId, error: &str) -> Failure {
-        failure(Code::Template, format!("node `{}`: {error}", step.visit.node))
+        failure(FailureCode::Template, format!("node `{}`: {error}", step.visit.node))
     }
 
     /// What templates see at a step.
@@ -93,13 +93,13 @@ impl Run {
     }
 
     pub(super) fn context_at(&self, visit: &Visit, attempt: u32) -> Context {
-        let Some((scope, graph)) = self.task.scope(&visit.within).zip(self.on.graph.inner(&visit.within)) else {
+        let Some((scope, graph)) = self.task.scope(&visit.parents).zip(self.on.graph.subgraph(&visit.parents)) else {
             return Context::default();
         };
         Context {
             task: scope.task.clone(),
             nodes: scope.outputs.clone(),
-            values: values(graph, scope),
+            values: scope_values(graph, scope),
             input: self.task.input_of(visit),
             item: self.task.item(visit).cloned(),
             role: self.role_of(visit).map(|role| described(&role)),

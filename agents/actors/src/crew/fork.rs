@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use artel_journal::Acceptance;
 use artel_roles::Catalog;
-use artel_task::event::{Accepted, Forked, Inner, Taken};
-use artel_task::graph::Work;
-use artel_task::{Event, Graph, Kind, RequestId, Seq, State, StepId, TaskId};
+use artel_task::event::{TaskSpec, ForkOrigin, Nested, TakenEdge};
+use artel_task::graph::NodeKind;
+use artel_task::{Event, Graph, EventKind, RequestId, Seq, State, StepId, TaskId};
 
 use super::resume::graph_of;
 use super::{Begin, Crew, Error};
@@ -47,18 +47,18 @@ impl Crew {
             Some(text) => Some(StepId::parse(text).ok_or_else(|| no_step(text))?),
             None => None,
         };
-        let forked = Forked { task, step };
+        let forked = ForkOrigin { task, step };
         if let Some(request) = &fork.request
             && let Some((known, accepted)) = self.links.journal.request(request).await?
         {
-            let same = accepted.forked.as_ref() == Some(&forked) && accepted.labels == fork.labels;
+            let same = accepted.forked_from.as_ref() == Some(&forked) && accepted.labels == fork.labels;
             let reused = || artel_journal::Error::RequestReused { request: request.clone(), task: known };
             return if same { Ok(known) } else { Err(reused().into()) };
         }
         self.is_open()?;
         let mut events = self.history(task).await?;
         let begins = |event: &Event| match (&event.kind, &forked.step) {
-            (Kind::StepStarted { step, .. }, Some(from)) => step == from,
+            (EventKind::StepStarted { step, .. }, Some(from)) => step == from,
             _ => false,
         };
         let kept = match &forked.step {
@@ -95,10 +95,10 @@ impl Crew {
     ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), String>, Error> {
         let serves = self.catalog();
         match events.first().map(|event| &event.kind) {
-            Some(Kind::Accepted(accepted)) if current => {
+            Some(EventKind::Accepted(accepted)) if current => {
                 Ok(graph_of(accepted, &serves).map(|graph| (serves.clone(), graph)))
             }
-            Some(Kind::Accepted(accepted)) => {
+            Some(EventKind::Accepted(accepted)) => {
                 let mut kept = HashMap::from([(serves.version().clone(), Ok(serves))]);
                 self.ground_of(accepted, &mut kept).await
             }
@@ -107,17 +107,17 @@ impl Crew {
     }
 
     /// The old events as those of a new task.
-    fn renew(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: &Forked) -> Vec<Event> {
+    fn renew(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: &ForkOrigin) -> Vec<Event> {
         let at = self.links.clock.now();
         let task = TaskId::new(at.0, rand::random());
         let Fork { request, labels, .. } = fork;
-        let accepted = |accepted: Accepted| {
+        let accepted = |accepted: TaskSpec| {
             let (catalog, forked) = (catalog.version().clone(), Some(forked.clone()));
-            Kind::Accepted(Accepted { catalog, request: request.clone(), labels: labels.clone(), forked, ..accepted })
+            EventKind::Accepted(TaskSpec { catalog, request: request.clone(), labels: labels.clone(), forked_from: forked, ..accepted })
         };
         let renewed = |(seq, event): (u64, Event)| {
             let kind = match event.kind {
-                Kind::Accepted(old) => accepted(old),
+                EventKind::Accepted(old) => accepted(old),
                 other => other,
             };
             Event { task, seq: Seq(seq), at, kind }
@@ -130,16 +130,16 @@ impl Crew {
 fn suits(events: &[Event], graph: &Graph) -> Result<(), String> {
     let mut first = None;
     for event in events {
-        let (step, took): (_, &[Taken]) = match &event.kind {
-            Kind::StepStarted { step, inner, .. } => {
+        let (step, took): (_, &[TakenEdge]) = match &event.kind {
+            EventKind::StepStarted { step, nested: inner, .. } => {
                 first.get_or_insert(&step.visit);
                 begins(step, inner.as_ref(), graph)?;
                 continue;
             }
-            Kind::StepFinished { step, took, .. } | Kind::StepFailed { step, took, .. } => (step, took),
+            EventKind::StepFinished { step, taken: took, .. } | EventKind::StepFailed { step, taken: took, .. } => (step, took),
             _ => continue,
         };
-        let inner = graph.inner(&step.visit.within);
+        let inner = graph.subgraph(&step.visit.parents);
         let gone =
             took.iter().filter_map(|taken| taken.to.as_ref()).find(|to| inner.is_none_or(|g| g.node(to).is_none()));
         if let Some(to) = gone {
@@ -158,15 +158,15 @@ fn suits(events: &[Event], graph: &Graph) -> Result<(), String> {
 }
 
 /// Whether a step of the old task could have begun in this graph.
-fn begins(step: &StepId, inner: Option<&Inner>, graph: &Graph) -> Result<(), String> {
-    let node = graph.node_of(&step.visit).ok_or_else(|| format!("node `{}` is no longer there", step.visit.path()))?;
-    let fits = match (inner, &node.work) {
-        (Some(Inner::Items(_)), _) => node.each.is_some(),
-        (Some(Inner::Graph { graph: old, start, .. }), Work::Graph { graph: new, .. }) => {
+fn begins(step: &StepId, inner: Option<&Nested>, graph: &Graph) -> Result<(), String> {
+    let node = graph.node_at(&step.visit).ok_or_else(|| format!("node `{}` is no longer there", step.visit.node_path()))?;
+    let fits = match (inner, &node.kind) {
+        (Some(Nested::Items(_)), _) => node.for_each.is_some(),
+        (Some(Nested::Graph { graph: old, start, .. }), NodeKind::Graph { graph: new, .. }) => {
             old == new.name() && start == new.start()
         }
-        (Some(Inner::Graph { .. }), _) => false,
+        (Some(Nested::Graph { .. }), _) => false,
         (None, _) => true,
     };
-    if fits { Ok(()) } else { Err(format!("node `{}` runs something else now", step.visit.path())) }
+    if fits { Ok(()) } else { Err(format!("node `{}` runs something else now", step.visit.node_path())) }
 }

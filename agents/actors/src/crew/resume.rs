@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use artel_roles::Catalog;
-use artel_task::event::{Accepted, Code};
-use artel_task::{CatalogVersion, Graph, Kind, Seq, TaskId};
+use artel_task::event::{TaskSpec, FailureCode};
+use artel_task::{CatalogVersion, Graph, EventKind, Seq, TaskId};
 
 use super::{Begin, Crew, Error, submission};
 use crate::report::failure;
@@ -32,7 +32,7 @@ impl Crew {
                 }
                 Err(reason) => {
                     tracing::error!(%task, reason, "the task cannot be run on");
-                    give_up(&self.links, task, failure(Code::Internal, reason)).await;
+                    give_up(&self.links, task, failure(FailureCode::Internal, reason)).await;
                     self.links.feeds.close(task);
                 }
             }
@@ -43,7 +43,7 @@ impl Crew {
     /// The catalog and the graph that a task began with.
     async fn recall(&self, task: TaskId, kept: &mut Kept) -> Result<Result<(Arc<Catalog>, Arc<Graph>), String>, Error> {
         let first = self.links.journal.events(task, Seq(0), 1).await?.into_iter().next();
-        let Some(Kind::Accepted(accepted)) = first.map(|event| event.kind) else {
+        let Some(EventKind::Accepted(accepted)) = first.map(|event| event.kind) else {
             return Ok(Err("its journal does not begin with `accepted`".to_owned()));
         };
         self.ground_of(&accepted, kept).await
@@ -52,7 +52,7 @@ impl Crew {
     /// The catalog and the graph that a task began with, from what it was asked.
     pub(super) async fn ground_of(
         &self,
-        accepted: &Accepted,
+        accepted: &TaskSpec,
         kept: &mut Kept,
     ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), String>, Error> {
         let version = &accepted.catalog;
@@ -70,7 +70,7 @@ impl Crew {
     }
 }
 
-pub(super) fn graph_of(accepted: &Accepted, catalog: &Catalog) -> Result<Arc<Graph>, String> {
+pub(super) fn graph_of(accepted: &TaskSpec, catalog: &Catalog) -> Result<Arc<Graph>, String> {
     match &accepted.role {
         Some(role) => {
             let found = catalog.role(role.as_str());

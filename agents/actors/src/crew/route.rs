@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use artel_roles::Catalog;
 use artel_task::event::Decision;
-use artel_task::graph::Work;
+use artel_task::graph::NodeKind;
 
 use super::{Candidates, Crew, Error, Listening, Message, Submission, Target, submission};
 use crate::conductor::ask;
@@ -41,7 +41,7 @@ impl Crew {
             return Ok(());
         }
         let nodes = catalog.graphs().values().flat_map(|graph| {
-            let routers = graph.nodes().iter().filter(|(_, node)| matches!(node.work, Work::Router(_)));
+            let routers = graph.nodes().iter().filter(|(_, node)| matches!(node.kind, NodeKind::Router(_)));
             routers.map(|(name, _)| Candidates::Node {
                 graph: graph.name().to_string(),
                 node: name.to_string(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use artel_task::{Event, Kind, StepId, TaskId};
+use artel_task::{Event, EventKind, StepId, TaskId};
 use ractor::call;
 
 use super::{Crew, Error};
@@ -95,5 +95,5 @@ impl Crew {
 }
 
 fn began(history: &[Event], id: &StepId) -> bool {
-    history.iter().any(|event| matches!(&event.kind, Kind::StepStarted { step, .. } if step == id))
+    history.iter().any(|event| matches!(&event.kind, EventKind::StepStarted { step, .. } if step == id))
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use artel_roles::{Catalog, Role, Topic};
-use artel_task::event::{Accepted, Class, Decision, Signal, Timestamp};
-use artel_task::graph::{Edge, Limits, Node, Parts, RoleRef, Router, Work};
+use artel_task::event::{TaskSpec, TaskPriority, Decision, Signal, Timestamp};
+use artel_task::graph::{Edge, GraphLimits, Node, GraphParts, RoleRef, RouterNode, NodeKind};
 use artel_task::{
-    CatalogVersion, Event, Graph, GraphName, Kind, NodeName, RequestId, RoleName, RouterName, Seq, TaskId,
+    CatalogVersion, Event, Graph, GraphName, EventKind, NodeName, RequestId, RoleName, RouterName, Seq, TaskId,
 };
 
 use super::Error;
@@ -23,9 +23,9 @@ pub(super) const AUTO: &str = "auto";
 const SURE: f64 = 0.4;
 
 /// How the graph of a task that names none is chosen.
-pub(super) fn entry(catalog: &Catalog) -> Router {
+pub(super) fn entry(catalog: &Catalog) -> RouterNode {
     let otherwise = catalog.graph(DEFAULT_GRAPH).and_then(|graph| RoleName::parse(graph.name().as_str()).ok());
-    Router { confidence: SURE, otherwise, ..Router::default() }
+    RouterNode { confidence: SURE, otherwise, ..RouterNode::default() }
 }
 
 /// A task to run.
@@ -38,24 +38,24 @@ pub struct Submission {
     /// The client's own key: the same again gives the same task.
     pub request: Option<RequestId>,
     /// How urgent it is.
-    pub class: Class,
+    pub class: TaskPriority,
     /// The client's own notes.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Submission {
     /// Whether it is what was asked for in this task. A task of the default graph may have been given by name, or not.
-    pub(super) fn asks_for(&self, accepted: &Accepted) -> bool {
+    pub(super) fn asks_for(&self, accepted: &TaskSpec) -> bool {
         let target = match (&self.target, &accepted.role) {
             (Target::Role(name), Some(role)) => name == role.as_str(),
             (Target::Graph(name), None) => name == accepted.graph.as_str(),
             (Target::Default, None) => true,
             _ => false,
         };
-        let forked = accepted.forked.is_some();
+        let forked = accepted.forked_from.is_some();
         target
             && !forked
-            && (&self.input, &self.labels, self.class) == (&accepted.input, &accepted.labels, accepted.class)
+            && (&self.input, &self.labels, self.class) == (&accepted.input, &accepted.labels, accepted.priority)
     }
 }
 
@@ -101,7 +101,7 @@ pub struct Listening {
 
 impl Candidates {
     /// The candidates, and the node that chooses from them.
-    pub(super) fn resolve(self, catalog: &Catalog) -> Result<(Vec<Candidate>, Router), Error> {
+    pub(super) fn resolve(self, catalog: &Catalog) -> Result<(Vec<Candidate>, RouterNode), Error> {
         let role = |name: &str| match catalog.role(name) {
             Some(role) => Ok(Candidate::Role(role.clone())),
             None => Err(Error::NoRole { name: name.to_owned() }),
@@ -110,14 +110,14 @@ impl Candidates {
         let (found, router) = match self {
             Self::All => {
                 let all = catalog.roles().values().filter(|role| !role.examples.is_empty()).cloned();
-                (all.map(Candidate::Role).collect(), Router::default())
+                (all.map(Candidate::Role).collect(), RouterNode::default())
             }
-            Self::Roles(names) => (named(&names)?, Router::default()),
-            Self::Graphs(names) => (graphs(&names, catalog)?, Router::default()),
+            Self::Roles(names) => (named(&names)?, RouterNode::default()),
+            Self::Graphs(names) => (graphs(&names, catalog)?, RouterNode::default()),
             Self::Node { graph, node, roles } => {
                 let found = catalog.graph(&graph).ok_or_else(|| Error::NoGraph { name: graph.clone() })?;
                 let place = NodeName::parse(&node).ok().and_then(|name| found.node(&name));
-                let Some(Work::Router(router)) = place.map(|place| &place.work) else {
+                let Some(NodeKind::Router(router)) = place.map(|place| &place.kind) else {
                     return Err(Error::NoRouter { graph, node });
                 };
                 let own: Vec<String> = router.roles.iter().map(ToString::to_string).collect();
@@ -169,11 +169,11 @@ pub(super) fn target(
 pub(super) fn single(role: &Role) -> Arc<Graph> {
     const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
     let node = NodeName::parse(role.name.as_str()).expect(ONE_FORM);
-    let work = Work::Role { role: RoleRef::Named(role.name.clone()), message: None };
+    let work = NodeKind::Role { role: RoleRef::Named(role.name.clone()), message: None };
     let end = Edge { to: None, when: None, at_most: None };
     // The role's own limits bound its steps.
-    let time = role.limits.timeout.saturating_mul(role.limits.retries + 1) + Limits::default().time;
-    let parts = Parts {
+    let time = role.limits.timeout.saturating_mul(role.limits.retries + 1) + GraphLimits::default().time;
+    let parts = GraphParts {
         name: GraphName::parse(role.name.as_str()).expect(ONE_FORM),
         description: role.description.clone(),
         start: node.clone(),
@@ -181,7 +181,7 @@ pub(super) fn single(role: &Role) -> Arc<Graph> {
         nodes: BTreeMap::from([(node, Node::new(work, vec![end]))]),
         values: BTreeMap::new(),
         fallback: None,
-        limits: Limits { steps: role.limits.retries + 1 + Limits::default().steps, tokens: u64::MAX, time },
+        limits: GraphLimits { steps: role.limits.retries + 1 + GraphLimits::default().steps, tokens: u64::MAX, time },
     };
     Arc::new(Graph::new(parts).expect("a node that leads to the end is a graph"))
 }
@@ -198,6 +198,6 @@ pub(super) fn accepted(
     let Submission { input, request, class, labels, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
-    let kind = Kind::Accepted(Accepted { graph, role, input, catalog, request, class, labels, forked: None, decision });
+    let kind = EventKind::Accepted(TaskSpec { graph, role, input, catalog, request, priority: class, labels, forked_from: None, decision });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

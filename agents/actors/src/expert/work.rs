@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use artel_engine as engine;
 use artel_roles::template::Context;
 use artel_roles::{Overflow, Role, Template};
-use artel_task::event::{Class, Code, Failure, Output, Source, Timings, Usage};
+use artel_task::event::{TaskPriority, FailureCode, Failure, Output, ResultSource, Timings, Usage};
 use ractor::{ActorRef, call};
 use serde_json::{Value, json};
 
@@ -53,8 +53,8 @@ impl Job {
             drafted: u.drafted,
             accepted: u.accepted,
         };
-        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, gap: t.gap };
-        Ok(Outcome::Answer { output, usage, timings, source: Source::Run })
+        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, max_itl: t.gap };
+        Ok(Outcome::Answer { output, usage, timings, source: ResultSource::Run })
     }
 
     /// What an earlier step of the same role answered to the same words, if that will do.
@@ -62,14 +62,14 @@ impl Job {
         let earlier = self.cache.as_ref()?;
         let output = earlier.get(&earlier.key(&self.role, &words.system, &words.user))?;
         let (usage, timings) = (Usage::default(), Timings::default());
-        Some(Outcome::Answer { output, usage, timings, source: Source::Cache })
+        Some(Outcome::Answer { output, usage, timings, source: ResultSource::Cache })
     }
 
     /// The engine, once it is there, and the adapter with it.
     pub(super) async fn engine(&self, keeper: &ActorRef<keeper::Message>, loading: &Loading) -> Result<Lease, Failure> {
         let asked = async {
             if let Some(adapter) = &self.role.adapter {
-                let named = |reason| failure(Code::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
+                let named = |reason| failure(FailureCode::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
                 self.loader.fetch(adapter).await.map_err(named)?;
             }
             keeper::unwrap(call!(keeper, keeper::Message::Engine))
@@ -104,7 +104,7 @@ impl Job {
         let role = &self.role;
         let render = |template: &Template| {
             let text = template.render(&self.context);
-            text.map_err(|e| failure(Code::Template, format!("role `{}`: {e}", role.name)))
+            text.map_err(|e| failure(FailureCode::Template, format!("role `{}`: {e}", role.name)))
         };
         let system = render(&role.prompt)?;
         let user = match self.message.as_ref().or(role.message.as_ref()) {
@@ -116,8 +116,8 @@ impl Job {
 
     fn request(&self, words: Words) -> Result<engine::Request, Failure> {
         let class = match self.class {
-            Class::Interactive => engine::Class::Interactive,
-            Class::Batch => engine::Class::Batch,
+            TaskPriority::Interactive => engine::Class::Interactive,
+            TaskPriority::Batch => engine::Class::Batch,
         };
         let request = request(&self.role, &self.models, class, words.system, words.user)?;
         Ok(engine::Request { left: self.left, ..request })
@@ -136,7 +136,7 @@ impl Job {
                 biased;
                 chunk = stream.recv() => chunk,
                 limit = silence.over() => {
-                    return Err(failure(Code::Idle, format!("no token came for {limit:?}, the step's idle limit")));
+                    return Err(failure(FailureCode::Idle, format!("no token came for {limit:?}, the step's idle limit")));
                 }
             };
             silence.ends(self.idle);
@@ -150,7 +150,7 @@ impl Job {
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => return Ok((said.text, finish)),
                 Some(engine::Chunk::Failed(error)) => return Err(refused(&error)),
-                None => return Err(failure(Code::ModelUnavailable, "the stream ended without an end")),
+                None => return Err(failure(FailureCode::ModelUnavailable, "the stream ended without an end")),
             }
         }
     }
@@ -165,7 +165,7 @@ impl Job {
                 engine::Reason::Length => "; max_tokens cut it, raise it",
                 _ => "",
             };
-            failure(Code::OutputInvalid, format!("role `{}` gave no valid output: {what}{hint}", self.role.name))
+            failure(FailureCode::OutputInvalid, format!("role `{}` gave no valid output: {what}{hint}", self.role.name))
         };
         let json: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(invalid)?;
@@ -229,7 +229,7 @@ fn adapter(role: &Role, models: &Path) -> Result<Option<(PathBuf, f32)>, Failure
     let found = found.ok_or_else(|| {
         let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
         let message = format!("role `{}`: its adapter is not there; tried {}", role.name, tried.join(", "));
-        failure(Code::ModelUnavailable, message)
+        failure(FailureCode::ModelUnavailable, message)
     })?;
     Ok(Some((found.clone(), adapter.scale)))
 }
@@ -275,12 +275,12 @@ impl Said<'_> {
 
 fn refused(error: &engine::Error) -> Failure {
     let code = match error {
-        engine::Error::Overflow { .. } => Code::ContextOverflow,
-        engine::Error::Busy(_) => Code::QueueFull,
-        engine::Error::Bad(_) => Code::Template,
-        engine::Error::Model(_) => Code::ModelUnavailable,
+        engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
+        engine::Error::Busy(_) => FailureCode::QueueFull,
+        engine::Error::Bad(_) => FailureCode::Template,
+        engine::Error::Model(_) => FailureCode::ModelUnavailable,
         // It was no fault of the step.
-        engine::Error::Gone(_) => Code::Interrupted,
+        engine::Error::Gone(_) => FailureCode::Interrupted,
     };
     failure(code, error.to_string())
 }

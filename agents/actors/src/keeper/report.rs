@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use artel_engine::Stats;
 use artel_engine::backend::Limits;
-use artel_placement::{Bytes, Place};
+use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use ractor::RpcReplyPort;
 
@@ -26,9 +26,9 @@ pub struct EngineReport {
     /// What it can hold, while it is ready.
     pub limits: Option<Limits>,
     /// Where it is, while it is loaded or being loaded.
-    pub place: Option<Place>,
+    pub place: Option<Placement>,
     /// What it takes, by device.
-    pub bytes: Bytes,
+    pub bytes: DeviceBytes,
     /// The adapters that its roles have.
     pub adapters: Vec<String>,
     /// Its process, if it has one of its own.

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use artel_engine::Handle;
-use artel_task::event::{Code, Failure};
+use artel_task::event::{FailureCode, Failure};
 use ractor::ActorRef;
 
 use super::Message;
@@ -62,7 +62,7 @@ impl Drop for Use {
 pub(crate) fn unwrap<E: std::fmt::Display>(answer: Result<Result<Lease, Hopeless>, E>) -> Result<Lease, Failure> {
     match answer {
         Ok(Ok(lease)) => Ok(lease),
-        Ok(Err(why)) => Err(failure(Code::ModelUnavailable, why.reason())),
-        Err(e) => Err(failure(Code::ModelUnavailable, format!("the engine's keeper is gone: {e}"))),
+        Ok(Err(why)) => Err(failure(FailureCode::ModelUnavailable, why.reason())),
+        Err(e) => Err(failure(FailureCode::ModelUnavailable, format!("the engine's keeper is gone: {e}"))),
     }
 }

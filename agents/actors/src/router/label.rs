@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use artel_engine::request::{Class, Message, Overflow, Sampling, Speaker};
 use artel_roles::Model;
-use artel_task::event::{Code, Failure};
+use artel_task::event::{FailureCode, Failure};
 use ractor::{ActorRef, call};
 use tokio::sync::OnceCell;
 
@@ -96,7 +96,7 @@ impl Labels {
             overflow: Overflow::Truncate,
         };
         let choice = engine.choose(request, self.names.clone()).await;
-        let choice = choice.map_err(|e| failure(Code::ModelUnavailable, format!("scoring labels failed: {e}")))?;
+        let choice = choice.map_err(|e| failure(FailureCode::ModelUnavailable, format!("scoring labels failed: {e}")))?;
         Ok((choice.scores, choice.usage.computed))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use artel_engine::Embedded;
-use artel_task::event::{Code, Failure};
+use artel_task::event::{FailureCode, Failure};
 use ractor::{ActorRef, call};
 
 use super::linear::Linear;
@@ -35,7 +35,7 @@ impl Vectors {
 /// The vectors of these texts, in their order.
 pub(super) async fn embed(keeper: &ActorRef<keeper::Message>, texts: Vec<String>) -> Result<Embedded, Failure> {
     let engine = keeper::unwrap(call!(keeper, keeper::Message::Engine))?;
-    engine.embed(texts).await.map_err(|e| failure(Code::ModelUnavailable, format!("embedding failed: {e}")))
+    engine.embed(texts).await.map_err(|e| failure(FailureCode::ModelUnavailable, format!("embedding failed: {e}")))
 }
 
 /// The mean of the greatest similarities.

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use artel_roles::{Model, Routing};
-use artel_task::event::{Code, Failure, Signal};
+use artel_task::event::{FailureCode, Failure, Signal};
 use tokio::sync::watch;
 
 use super::kept::{self, Kept, Owner};
@@ -110,7 +110,7 @@ impl Memory {
             Arc::new(Prepared { candidates, routing, model, keywords, vectors, labels })
         });
         let prepared =
-            prepared.await.map_err(|e| failure(Code::Internal, format!("learning the roles failed: {e}")))?;
+            prepared.await.map_err(|e| failure(FailureCode::Internal, format!("learning the roles failed: {e}")))?;
         let mut sets = self.sets();
         if sets.len() >= MAX_SETS {
             sets.remove(0);
@@ -143,7 +143,7 @@ impl Memory {
         let missing: Vec<&String> = texts.into_iter().filter(|text| !known.contains_key(*text)).collect();
         for texts in missing.chunks(CHUNK) {
             if !wanted() {
-                return Err(failure(Code::Timeout, "nobody waits for the decision any more"));
+                return Err(failure(FailureCode::Timeout, "nobody waits for the decision any more"));
             }
             let (vectors, computed) = self.embed(texts, keepers).await?;
             *tokens += computed;
@@ -187,7 +187,7 @@ impl Memory {
             let owner = kept.as_ref()?.owner(&of)?;
             Some((owner, kept?.load(&owner)))
         });
-        let read = read.await.map_err(|e| failure(Code::Internal, format!("reading kept vectors failed: {e}")))?;
+        let read = read.await.map_err(|e| failure(FailureCode::Internal, format!("reading kept vectors failed: {e}")))?;
         let mut known = self.vectors();
         let overflowed = known.model.as_ref() == Some(model);
         let (owner, vectors) = read.map_or((None, HashMap::new()), |(owner, vectors)| (Some(owner), vectors));

@@ -30,7 +30,7 @@ fn the_likeliest_wins_and_chances_add_up_to_one() {
     let names: Vec<&str> = decision.scores.iter().map(|score| score.role.as_str()).collect();
     assert_eq!(names, ["b", "c", "a"]);
     assert_eq!((decision.role.as_str(), decision.signal.as_str(), decision.tokens), ("b", "embedding", 7));
-    let none = decision.none.unwrap();
+    let none = decision.no_match.unwrap();
     let sum: f64 = decision.scores.iter().map(|score| score.score).sum::<f64>() + none.score;
     assert!((sum - 1.0).abs() < 1e-9, "{sum}");
     assert!((decision.margin - (decision.scores[0].score - decision.scores[1].score)).abs() < 1e-9);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_task::{Kind, Seq};
+use artel_task::{EventKind, Seq};
 use futures::FutureExt;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -29,7 +29,7 @@ fn of(live: &Live) -> Option<String> {
     match live {
         Live::Token { step, .. } | Live::Progress { step, .. } => Some(step.to_string()),
         Live::Event(event) => match &event.kind {
-            Kind::StepStarted { step, .. } | Kind::StepFinished { step, .. } => Some(step.to_string()),
+            EventKind::StepStarted { step, .. } | EventKind::StepFinished { step, .. } => Some(step.to_string()),
             _ => None,
         },
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use artel_engine::backend::Fault;
-use artel_task::event::Class;
-use artel_task::{Kind, Phase, RequestId, Seq};
+use artel_task::event::TaskPriority;
+use artel_task::{EventKind, Phase, RequestId, Seq};
 use tempfile::tempdir;
 
 use super::stage::*;
@@ -21,7 +21,7 @@ async fn a_task_goes_through_its_graph_and_is_watched_in_order() {
     let steps: Vec<String> = events
         .iter()
         .filter_map(|event| match &event.kind {
-            Kind::StepFinished { step, .. } => Some(step.to_string()),
+            EventKind::StepFinished { step, .. } => Some(step.to_string()),
             _ => None,
         })
         .collect();
@@ -45,7 +45,7 @@ async fn tokens_are_heard_before_the_step_has_finished_and_add_up_to_its_text() 
                 assert_eq!(offset, text.len() as u64);
                 text.push_str(&more);
             }
-            Live::Event(event) => finished |= matches!(event.kind, Kind::StepFinished { .. }),
+            Live::Event(event) => finished |= matches!(event.kind, EventKind::StepFinished { .. }),
             Live::Progress { .. } => {}
         }
     }
@@ -59,7 +59,7 @@ async fn a_router_picks_by_similarity_and_a_preview_agrees() {
     let task = crew.submit(ask(graph("routed"), "Which sail is good for a storm?")).await.unwrap();
     let events = to_the_end(&crew, task).await;
     let routed = events.iter().find_map(|event| match &event.kind {
-        Kind::Routed { decision, .. } => Some(decision.clone()),
+        EventKind::Routed { decision, .. } => Some(decision.clone()),
         _ => None,
     });
     let decision = routed.unwrap();
@@ -119,7 +119,7 @@ async fn more_steps_than_a_role_takes_wait_and_none_fails() {
     for task in tasks {
         let events = to_the_end(&crew, task).await;
         assert_eq!(end(&events).0, "completed");
-        assert!(!events.iter().any(|event| matches!(event.kind, Kind::StepFailed { .. })), "{events:?}");
+        assert!(!events.iter().any(|event| matches!(event.kind, EventKind::StepFailed { .. })), "{events:?}");
     }
 }
 
@@ -134,7 +134,7 @@ async fn a_model_that_fails_once_is_asked_again() {
     let task = crew.submit(ask(role("sailor"), "Go")).await.unwrap();
     let events = to_the_end(&crew, task).await;
     assert_eq!(end(&events), ("completed", "<Go>".to_owned()));
-    assert_eq!(events.iter().filter(|event| matches!(event.kind, Kind::StepFailed { .. })).count(), 1);
+    assert_eq!(events.iter().filter(|event| matches!(event.kind, EventKind::StepFailed { .. })).count(), 1);
 }
 
 #[tokio::test]
@@ -306,7 +306,7 @@ async fn a_person_passes_batch_work_that_waits_for_the_same_role() {
     let script = Script::gated();
     let catalog = parse(&CATALOG.replace("queue: 1,", "queue: 8,"));
     let crew = crew_with(dir.path(), &script, Options::default(), catalog).await;
-    let batch = |input: &str| Submission { class: Class::Batch, ..ask(role("writer"), input) };
+    let batch = |input: &str| Submission { class: TaskPriority::Batch, ..ask(role("writer"), input) };
     let first = crew.submit(batch("first")).await.unwrap();
     heard(&crew, first, 1, is_started).await;
     let second = crew.submit(batch("second")).await.unwrap();

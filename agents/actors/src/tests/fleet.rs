@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use artel_engine::Handle;
 use artel_journal::Journal;
-use artel_placement::{Bytes, Device, Kind, Need, Place};
+use artel_placement::{DeviceBytes, Device, DeviceKind, ModelFootprint, Placement};
 use artel_roles::Model;
 use async_trait::async_trait;
 use tempfile::tempdir;
@@ -19,17 +19,17 @@ struct Small(Script, u64);
 
 #[async_trait]
 impl Loader for Small {
-    async fn load(&self, model: &Model, place: &Place, progress: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String> {
         self.0.load(model, place, progress).await
     }
 
-    async fn need(&self, model: &Model, demand: Demand) -> Result<Need, String> {
+    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
         let process = if model.name.as_str() == "huge" { 26 } else { 10 };
-        Ok(Need { process, ..nothing(model, demand.lanes) })
+        Ok(ModelFootprint { process_bytes: process, ..nothing(model, demand.lanes) })
     }
 
-    async fn devices(&self, _: &Bytes) -> Vec<Device> {
-        vec![Device { name: "CPU".to_owned(), kind: Kind::Cpu, total: self.1, free: self.1 }]
+    async fn devices(&self, _: &DeviceBytes) -> Vec<Device> {
+        vec![Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: self.1, free: self.1 }]
     }
 }
 

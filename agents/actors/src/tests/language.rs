@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use artel_task::event::{Code, Source, Timestamp};
-use artel_task::{Event, Kind, Seq, TaskId};
+use artel_task::event::{FailureCode, ResultSource, Timestamp};
+use artel_task::{Event, EventKind, Seq, TaskId};
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -117,8 +117,8 @@ async fn start(dir: &Path, script: &Script) -> Crew {
     crew_with(dir, script, Options::default(), language()).await
 }
 
-fn is_waiting(kind: &Kind) -> bool {
-    matches!(kind, Kind::Waiting { .. })
+fn is_waiting(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Waiting { .. })
 }
 
 async fn waits(crew: &Crew, name: &str) -> TaskId {
@@ -136,9 +136,9 @@ fn text(answer: &str) -> Answer {
     Answer::Text(answer.to_owned())
 }
 
-fn sources(events: &[Event]) -> Vec<Source> {
+fn sources(events: &[Event]) -> Vec<ResultSource> {
     let source = |event: &Event| match &event.kind {
-        Kind::StepFinished { source, .. } => Some(*source),
+        EventKind::StepFinished { source, .. } => Some(*source),
         _ => None,
     };
     events.iter().filter_map(source).collect()
@@ -160,11 +160,11 @@ async fn a_persons_answer_goes_on_after_a_restart_and_counts_once() {
     let events = to_the_end(&crew, task).await;
     assert_eq!(end(&events), ("completed", "<said yes>".to_owned()));
     let question = events.iter().find_map(|event| match &event.kind {
-        Kind::Waiting { question, schema, .. } => Some((question.clone(), schema.is_some())),
+        EventKind::Waiting { question, schema, .. } => Some((question.clone(), schema.is_some())),
         _ => None,
     });
     assert_eq!(question, Some(("Is <Go> right?".to_owned(), true)));
-    assert_eq!(sources(&events), [Source::Run, Source::Person, Source::Run]);
+    assert_eq!(sources(&events), [ResultSource::Run, ResultSource::Person, ResultSource::Run]);
     let late = crew.answer(task, None, text("yes")).await;
     assert!(matches!(late, Err(Error::NotWaiting { .. })), "{late:?}");
     let unknown = crew.answer(task, Some("nothing"), text("yes")).await;
@@ -191,7 +191,7 @@ async fn an_answer_after_the_deadline_is_refused() {
     let (word, said) = end(&to_the_end(&crew, strict).await);
     assert_eq!((word, said.starts_with("NoAnswer")), ("failed", true), "{said}");
     let events = to_the_end(&crew, lenient).await;
-    assert_eq!((end(&events), sources(&events)), (("completed", "never mind".to_owned()), vec![Source::Otherwise]));
+    assert_eq!((end(&events), sources(&events)), (("completed", "never mind".to_owned()), vec![ResultSource::Otherwise]));
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn each_item_goes_to_the_role_that_was_chosen_for_it() {
     let mut roles: Vec<String> = events
         .iter()
         .filter_map(|event| match &event.kind {
-            Kind::StepStarted { step, role: Some(role), .. } => Some(format!("{step} {role}")),
+            EventKind::StepStarted { step, role: Some(role), .. } => Some(format!("{step} {role}")),
             _ => None,
         })
         .collect();
@@ -226,10 +226,10 @@ async fn a_failure_takes_its_way_or_falls_back() {
     let crew = start(dir.path(), &Script::open()).await;
     assert_eq!(end(&run(&crew, "rescued", "x").await), ("completed", "<template>".to_owned()));
     let events = run(&crew, "hopeless", "x").await;
-    let Some(Kind::Completed { output, instead_of: Some(failure) }) = events.last().map(|event| &event.kind) else {
+    let Some(EventKind::Completed { output, instead_of: Some(failure) }) = events.last().map(|event| &event.kind) else {
         panic!("{events:?}")
     };
-    assert_eq!((output.text.as_str(), failure.code), ("nothing helped", Code::Template));
+    assert_eq!((output.text.as_str(), failure.code), ("nothing helped", FailureCode::Template));
 }
 
 #[tokio::test]
@@ -237,11 +237,11 @@ async fn the_same_words_are_answered_from_the_cache() {
     let dir = tempdir().unwrap();
     let crew = start(dir.path(), &Script::open()).await;
     let events = run(&crew, "kept", "x").await;
-    assert_eq!(sources(&events), [Source::Run, Source::Cache]);
-    assert_eq!(sources(&run(&crew, "kept", "y").await), [Source::Cache, Source::Cache]);
+    assert_eq!(sources(&events), [ResultSource::Run, ResultSource::Cache]);
+    assert_eq!(sources(&run(&crew, "kept", "y").await), [ResultSource::Cache, ResultSource::Cache]);
     // Another catalog is another question.
     crew.serve(parse(&format!("{CATALOG}---{GRAPHS}# changed\n")), None).await.unwrap();
-    assert_eq!(sources(&run(&crew, "kept", "x").await), [Source::Run, Source::Cache]);
+    assert_eq!(sources(&run(&crew, "kept", "x").await), [ResultSource::Run, ResultSource::Cache]);
 }
 
 #[tokio::test]
@@ -321,10 +321,10 @@ async fn a_fork_takes_over_what_was_done_and_goes_on_from_there() {
     crew.answer(new, None, text("yes")).await.unwrap();
     let events = to_the_end(&crew, new).await;
     assert_eq!(end(&events), ("completed", "<said yes>".to_owned()));
-    let Kind::Accepted(accepted) = &events[0].kind else { panic!() };
-    assert_eq!(accepted.forked.as_ref().map(|forked| forked.task), Some(old));
+    let EventKind::Accepted(accepted) = &events[0].kind else { panic!() };
+    assert_eq!(accepted.forked_from.as_ref().map(|forked| forked.task), Some(old));
     let started = |events: &[Event], step: &str| {
-        events.iter().filter(|e| matches!(&e.kind, Kind::StepStarted { step: s, .. } if s.to_string() == step)).count()
+        events.iter().filter(|e| matches!(&e.kind, EventKind::StepStarted { step: s, .. } if s.to_string() == step)).count()
     };
     assert_eq!((started(&events, "write"), started(&events, "write#1.2")), (1, 0), "what was done is not done again");
     let other = |from, current| Fork { request: None, ..fork(from, current) };
@@ -377,8 +377,8 @@ async fn the_shipped_path_sends_each_step_to_its_expert_and_is_final_when_a_pers
     crew.answer(task, Some("confirm#2"), verdict("accept")).await.unwrap();
     let events = to_the_end(&crew, task).await;
     assert_eq!(end(&events).0, "completed");
-    let count = |wanted: fn(&Kind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
-    assert_eq!(count(|kind| matches!(kind, Kind::Routed { .. })), 3);
-    let advised = |kind: &Kind| matches!(kind, Kind::StepStarted { step, role: Some(_), .. } if step.visit.node.as_str() == "advise");
+    let count = |wanted: fn(&EventKind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
+    assert_eq!(count(|kind| matches!(kind, EventKind::Routed { .. })), 3);
+    let advised = |kind: &EventKind| matches!(kind, EventKind::StepStarted { step, role: Some(_), .. } if step.visit.node.as_str() == "advise");
     assert_eq!(events.iter().filter(|event| advised(&event.kind)).count(), 3);
 }

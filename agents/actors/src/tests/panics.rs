@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use artel_task::event::Code;
-use artel_task::{Kind, RoleName};
+use artel_task::event::FailureCode;
+use artel_task::{EventKind, RoleName};
 use tempfile::tempdir;
 
 use super::stage::*;
 use crate::supervisor::Who;
 use crate::{Crew, MAX_REVIVALS};
 
-fn is_resumed(kind: &Kind) -> bool {
-    matches!(kind, Kind::Resumed)
+fn is_resumed(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Resumed)
 }
 
 /// A crew whose engine stands at its gate with one step of a task.
@@ -94,7 +94,7 @@ async fn steps_outlive_the_keeper_of_their_engine() {
     script.gate.open();
     let events = to_the_end(&crew, task).await;
     assert_eq!(end(&events), ("completed", "<Where?>".to_owned()));
-    assert!(!events.iter().any(|event| matches!(event.kind, Kind::StepFailed { .. })), "the step ran on");
+    assert!(!events.iter().any(|event| matches!(event.kind, EventKind::StepFailed { .. })), "the step ran on");
     let next = crew.submit(ask(role("writer"), "B")).await.unwrap();
     assert_eq!(end(&to_the_end(&crew, next).await), ("completed", "<B>".to_owned()));
 }
@@ -107,7 +107,7 @@ async fn a_loader_that_panics_is_a_model_that_is_not_there() {
         async fn load(
             &self,
             _: &artel_roles::Model,
-            _: &artel_placement::Place,
+            _: &artel_placement::Placement,
             _: crate::Progress,
         ) -> Result<artel_engine::Handle, String> {
             panic!("as the test asked")
@@ -136,10 +136,10 @@ async fn a_script_that_panics_in_the_engine_ends_it_and_its_step_is_tried_again(
     let events = to_the_end(&crew, task).await;
     assert_eq!(end(&events), ("completed", "<Go>".to_owned()));
     let failed = events.iter().find_map(|event| match &event.kind {
-        Kind::StepFailed { failure, .. } => Some(failure.code),
+        EventKind::StepFailed { failure, .. } => Some(failure.code),
         _ => None,
     });
-    assert_eq!(failed, Some(Code::Interrupted));
+    assert_eq!(failed, Some(FailureCode::Interrupted));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use artel_task::event::{Decision, Signal};
-use artel_task::{Event, GraphName, Kind, RoleName, StepId};
+use artel_task::{Event, GraphName, EventKind, RoleName, StepId};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
@@ -56,9 +56,9 @@ fn with_potter() -> String {
     routed.replace(known, &format!("{known}\nexamples: [Where do rivers flow to?]")) + POTTER
 }
 
-fn decision(kind: &Kind) -> Option<&Decision> {
+fn decision(kind: &EventKind) -> Option<&Decision> {
     match kind {
-        Kind::Routed { decision, .. } => Some(decision),
+        EventKind::Routed { decision, .. } => Some(decision),
         _ => None,
     }
 }
@@ -97,7 +97,7 @@ async fn no_task_pays_for_what_a_router_learns() {
     let alone = "Which sail?".chars().count() as u32;
     assert_eq!((chosen.tokens - chosen.learned, chosen.learned > alone), (alone, true));
     let paid = events.iter().find_map(|event| match &event.kind {
-        Kind::StepFinished { step, usage, .. } if step.visit.node.as_str() == "pick" => Some(usage.total()),
+        EventKind::StepFinished { step, usage, .. } if step.visit.node.as_str() == "pick" => Some(usage.total()),
         _ => None,
     });
     assert_eq!(paid, Some(u64::from(alone)));
@@ -113,7 +113,7 @@ async fn the_several_best_work_side_by_side() {
     let workers: BTreeSet<String> = events
         .iter()
         .filter_map(|event| match &event.kind {
-            Kind::StepStarted { step, role: Some(role), .. } => Some(format!("{} {role}", step.visit.node)),
+            EventKind::StepStarted { step, role: Some(role), .. } => Some(format!("{} {role}", step.visit.node)),
             _ => None,
         })
         .collect();
@@ -127,17 +127,17 @@ async fn of_each_item_the_second_best_is_its_own() {
     let task = crew.submit(ask(graph("pairs"), "Go.")).await.unwrap();
     let events = to_the_end(&crew, task).await;
     assert_eq!(end(&events).0, "completed");
-    let of = |node: &str, found: fn(&Kind) -> Option<(&StepId, &RoleName)>| -> BTreeMap<u32, String> {
+    let of = |node: &str, found: fn(&EventKind) -> Option<(&StepId, &RoleName)>| -> BTreeMap<u32, String> {
         let found = events.iter().filter_map(|event| found(&event.kind));
         let here = found.filter(|(step, _)| step.visit.node.as_str() == node);
         here.map(|(step, role)| (step.visit.item.unwrap(), role.to_string())).collect()
     };
     let seconds = of("pick", |kind| match kind {
-        Kind::Routed { step, decision } => Some((step, decision.roles.get(1)?)),
+        EventKind::Routed { step, decision } => Some((step, decision.roles.get(1)?)),
         _ => None,
     });
     let worked = of("second", |kind| match kind {
-        Kind::StepStarted { step, role: Some(role), .. } => Some((step, role)),
+        EventKind::StepStarted { step, role: Some(role), .. } => Some((step, role)),
         _ => None,
     });
     assert_eq!(worked, BTreeMap::from([(0, "sailor".to_owned()), (1, "potter".to_owned())]));
@@ -150,13 +150,13 @@ async fn of_each_item_the_second_best_is_its_own() {
 fn read(events: &[Event]) -> Vec<String> {
     let text = |routed: &StepId| {
         let finished = events.iter().find_map(|event| match &event.kind {
-            Kind::StepFinished { step, output, .. } if step == routed => Some(output.text.clone()),
+            EventKind::StepFinished { step, output, .. } if step == routed => Some(output.text.clone()),
             _ => None,
         });
         finished.expect("each decision ends its step")
     };
     let routed = events.iter().filter_map(|event| match &event.kind {
-        Kind::Routed { step, .. } => Some(step),
+        EventKind::Routed { step, .. } => Some(step),
         _ => None,
     });
     let mut read: Vec<String> = routed.map(text).collect();
@@ -190,12 +190,12 @@ async fn a_task_that_names_no_graph_gets_the_one_that_fits() {
     for (question, graph) in [("Where do rivers flow to?", "routed"), ("Ask two of them about clay jugs.", "pair")] {
         let task = crew.submit(ask(Target::Default, question)).await.unwrap();
         let events = to_the_end(&crew, task).await;
-        let Kind::Accepted(accepted) = &events[0].kind else { panic!("no task") };
+        let EventKind::Accepted(accepted) = &events[0].kind else { panic!("no task") };
         let decision = accepted.decision.as_ref().unwrap();
         assert_eq!((accepted.graph.as_str(), decision.role.as_str(), decision.graphs), (graph, graph, true));
     }
     let nobody = crew.submit(ask(Target::Default, "zzz")).await.unwrap();
-    let Kind::Accepted(accepted) = &crew.history(nobody).await.unwrap()[0].kind else { panic!("no task") };
+    let EventKind::Accepted(accepted) = &crew.history(nobody).await.unwrap()[0].kind else { panic!("no task") };
     assert_eq!(accepted.graph.as_str(), "mentor", "nobody was sure enough");
 }
 
@@ -262,7 +262,7 @@ async fn roles_are_learned_before_anybody_asks() {
     tokio::time::timeout(std::time::Duration::from_secs(60), kept).await.expect("somebody learns");
     let routed = Candidates::Node { graph: "pair".to_owned(), node: "pick".to_owned(), roles: Vec::new() };
     let decision = crew.preview("Which sail?".to_owned(), routed, Listening::default()).await.unwrap();
-    assert_eq!(decision.learned, 0);
+    assert_eq!(decision.warmup_tokens, 0);
 }
 
 /// One crew for all questions: what a question says must not change what comes after it either.
@@ -308,7 +308,7 @@ proptest! {
         prop_assert!(names.contains(&decision.role.as_str()));
         let scored: BTreeSet<&str> = decision.scores.iter().map(|score| score.role.as_str()).collect();
         prop_assert_eq!(scored, names.into());
-        let sum: f64 = decision.scores.iter().map(|score| score.score).sum::<f64>() + decision.none.unwrap().score;
+        let sum: f64 = decision.scores.iter().map(|score| score.score).sum::<f64>() + decision.no_match.unwrap().score;
         prop_assert!((sum - 1.0).abs() < 1e-6, "chances add up to {}", sum);
     }
 

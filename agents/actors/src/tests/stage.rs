@@ -9,10 +9,10 @@ use artel_engine::backend::{Entry, Fault, Limits};
 use artel_engine::scripted::{Gate, Scripted};
 use artel_engine::{Handle, Options as EngineOptions};
 use artel_journal::Journal;
-use artel_placement::Place;
+use artel_placement::Placement;
 use artel_roles::{Catalog, Model, Source, shipped};
-use artel_task::event::Class;
-use artel_task::{Event, Kind, Phase, Seq, TaskId};
+use artel_task::event::TaskPriority;
+use artel_task::{Event, EventKind, Phase, Seq, TaskId};
 use async_trait::async_trait;
 
 use crate::{Crew, Live, Loader, Options, Progress, Submission, Target};
@@ -127,7 +127,7 @@ fn reply(prompt: &str) -> String {
 
 #[async_trait]
 impl Loader for Script {
-    async fn load(&self, model: &Model, _: &Place, _: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, _: &Placement, _: Progress) -> Result<Handle, String> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         if let Some(reason) = &self.broken {
             return Err(reason.clone());
@@ -161,7 +161,7 @@ pub(super) async fn crew_with(dir: &Path, script: &Script, options: Options, cat
 }
 
 pub(super) fn ask(target: Target, input: &str) -> Submission {
-    Submission { target, input: input.to_owned(), request: None, class: Class::Interactive, labels: BTreeMap::new() }
+    Submission { target, input: input.to_owned(), request: None, class: TaskPriority::Interactive, labels: BTreeMap::new() }
 }
 
 pub(super) fn graph(name: &str) -> Target {
@@ -187,7 +187,7 @@ pub(super) async fn to_the_end(crew: &Crew, task: TaskId) -> Vec<Event> {
 }
 
 /// Waits until a watcher has heard so many events of this kind.
-pub(super) async fn heard(crew: &Crew, task: TaskId, count: usize, wanted: impl Fn(&Kind) -> bool) {
+pub(super) async fn heard(crew: &Crew, task: TaskId, count: usize, wanted: impl Fn(&EventKind) -> bool) {
     let mut watch = crew.watch(task, Seq(0), true).await.unwrap();
     let mut left = count;
     while left > 0 {
@@ -198,23 +198,23 @@ pub(super) async fn heard(crew: &Crew, task: TaskId, count: usize, wanted: impl 
     }
 }
 
-pub(super) fn is_started(kind: &Kind) -> bool {
-    matches!(kind, Kind::StepStarted { .. })
+pub(super) fn is_started(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::StepStarted { .. })
 }
 
 /// How a task ended, in one word and its text.
 pub(super) fn end(events: &[Event]) -> (&'static str, String) {
     match &events.last().unwrap().kind {
-        Kind::Completed { output, .. } => ("completed", output.text.clone()),
-        Kind::Failed { failure } => ("failed", format!("{:?}: {}", failure.code, failure.message)),
-        Kind::Cancelled { reason } => ("cancelled", reason.clone()),
+        EventKind::Completed { output, .. } => ("completed", output.text.clone()),
+        EventKind::Failed { failure } => ("failed", format!("{:?}: {}", failure.code, failure.message)),
+        EventKind::Cancelled { reason } => ("cancelled", reason.clone()),
         other => panic!("{other:?} is no end"),
     }
 }
 
 /// What the fold of the events says.
 pub(super) fn phase(crew: &Crew, events: &[Event]) -> Phase {
-    let Kind::Accepted(accepted) = &events[0].kind else { panic!("no task") };
+    let EventKind::Accepted(accepted) = &events[0].kind else { panic!("no task") };
     let catalog = crew.catalog();
     let graph = catalog.graph(accepted.graph.as_str()).unwrap();
     artel_task::State::replay(events, graph.start()).unwrap().phase

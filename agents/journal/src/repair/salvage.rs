@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use artel_task::{Event, Kind, TaskId};
+use artel_task::{Event, EventKind, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
@@ -143,7 +143,7 @@ impl Salvage {
             (Row::None, None) => return Found::Nothing,
         };
         let (events, more) = self.events(number, task).await;
-        if !events.first().is_some_and(|event| matches!(event.kind, Kind::Accepted(_))) {
+        if !events.first().is_some_and(|event| matches!(event.kind, EventKind::Accepted(_))) {
             return Found::Lost(task);
         }
         let over = events.last().is_some_and(|event| event.kind.is_last());

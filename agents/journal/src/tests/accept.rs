@@ -20,7 +20,7 @@ async fn a_task_begins_once_with_accepted_and_number_one() {
     let journal = open(dir.path()).await;
     let refused = journal.accept(started(id(1), 1)).await;
     assert!(matches!(refused, Err(Error::Unstorable { seq: Seq(1), .. })), "{refused:?}");
-    let refused = journal.accept(event(id(1), 2, Kind::Accepted(request("?")))).await;
+    let refused = journal.accept(event(id(1), 2, EventKind::Accepted(request("?")))).await;
     assert!(matches!(refused, Err(Error::Gap { expected: Seq(1), found: Seq(2), .. })), "{refused:?}");
     assert_eq!(tasks(&journal).await, []);
 

@@ -75,7 +75,7 @@ async fn nothing_comes_after_the_end() {
     let dir = temp();
     let journal = open(dir.path()).await;
     for (number, last) in
-        [Kind::Cancelled { reason: "Enough.".to_owned() }, completed(id(0), 2).kind].into_iter().enumerate()
+        [EventKind::Cancelled { reason: "Enough.".to_owned() }, completed(id(0), 2).kind].into_iter().enumerate()
     {
         let task = id(number as u64);
         journal.accept(first(task, request("?"))).await.unwrap();
@@ -99,7 +99,7 @@ async fn misplaced_events_are_refused() {
     }
     let late = Event { at: Timestamp(u64::MAX), ..started(id(1), 2) };
     for events in
-        [vec![started(id(1), 2), started(id(2), 3)], vec![event(id(1), 2, Kind::Accepted(request("?")))], vec![late]]
+        [vec![started(id(1), 2), started(id(2), 3)], vec![event(id(1), 2, EventKind::Accepted(request("?")))], vec![late]]
     {
         let refused = journal.append(events).await;
         assert!(matches!(refused, Err(Error::Unstorable { .. })), "{refused:?}");

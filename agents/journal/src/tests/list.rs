@@ -73,15 +73,15 @@ async fn stages_are_told_apart() {
     let dir = temp();
     let journal = open(dir.path()).await;
     let failure = artel_task::event::Failure {
-        code: artel_task::event::Code::NoEdge,
+        code: artel_task::event::FailureCode::NoEdge,
         message: "no way on".to_owned(),
         step: None,
     };
     let ends = [
         None,
         Some(completed(id(1), 2).kind),
-        Some(Kind::Failed { failure }),
-        Some(Kind::Cancelled { reason: "Enough.".to_owned() }),
+        Some(EventKind::Failed { failure }),
+        Some(EventKind::Cancelled { reason: "Enough.".to_owned() }),
     ];
     for (end, number) in ends.into_iter().zip(0..) {
         journal.accept(first(id(number), request("?"))).await.unwrap();

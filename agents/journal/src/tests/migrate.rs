@@ -32,7 +32,7 @@ async fn old(dir: &Path) {
     sqlx::raw_sql(FORMAT_1).execute(&mut conn).await.unwrap();
     sqlx::raw_sql("INSERT INTO catalogs VALUES ('c1', 'sources', 7)").execute(&mut conn).await.unwrap();
     for events in tasks_of_old() {
-        let Kind::Accepted(accepted) = &events[0].kind else { panic!("it begins with accepted") };
+        let EventKind::Accepted(accepted) = &events[0].kind else { panic!("it begins with accepted") };
         let ended = events.last().filter(|event| event.kind.is_last());
         sqlx::query("INSERT INTO tasks VALUES (?, 'mentor', NULL, ?, ?, ?, ?, 'c1', ?, '{}')")
             .bind(events[0].task.as_bytes().as_slice())

@@ -1,7 +1,7 @@
 //! Any run of events: what was accepted is read back as it was, and what cannot be is refused.
 
 use artel_task::event::{
-    Code, Decision, Failure, Inner, Nobody, Score, Signal, Source, Taken, Timestamp, Timings, Trigger, Usage,
+    FailureCode, Decision, Failure, Nested, NoMatch, CandidateScore, Signal, ResultSource, TakenEdge, Timestamp, Timings, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 fn step() -> impl Strategy<Value = StepId> {
     (name(), any::<u32>(), any::<u32>()).prop_map(|(node, number, attempt)| {
-        let visit = Visit { within: Vec::new(), node: NodeName::parse(&node).unwrap(), number, item: None };
+        let visit = Visit { parents: Vec::new(), node: NodeName::parse(&node).unwrap(), number, item: None };
         StepId { visit, attempt }
     })
 }
@@ -63,8 +63,8 @@ fn output() -> impl Strategy<Value = Output> {
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {
     let signals = prop::collection::btree_map(prop::sample::select(Signal::ALL.to_vec()), score.clone(), 0..4);
     let one = (role(), score.clone(), signals.clone());
-    let scores = prop::collection::vec(one.prop_map(|(role, score, signals)| Score { role, score, signals }), 0..4);
-    let none = (score.clone(), signals).prop_map(|(score, signals)| Nobody { score, signals });
+    let scores = prop::collection::vec(one.prop_map(|(role, score, signals)| CandidateScore { role, score, signals }), 0..4);
+    let none = (score.clone(), signals).prop_map(|(score, signals)| NoMatch { score, signals });
     let chosen = (role(), prop::collection::vec(role(), 0..3), any::<bool>(), any::<bool>());
     let sure = (score.clone(), score);
     (chosen, sure, text(), scores, prop::option::of(none), duration(), any::<u32>()).prop_map(
@@ -77,16 +77,16 @@ fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = 
             otherwise,
             signal,
             scores,
-            none,
-            took,
+            no_match: none,
+            elapsed: took,
             tokens,
-            learned: tokens / 2,
+            warmup_tokens: tokens / 2,
         },
     )
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    let code = prop::sample::select(vec![Code::Timeout, Code::ContextOverflow, Code::LimitTokens, Code::Internal]);
+    let code = prop::sample::select(vec![FailureCode::Timeout, FailureCode::ContextOverflow, FailureCode::LimitTokens, FailureCode::Internal]);
     (code, text(), prop::option::of(step())).prop_map(|(code, message, step)| Failure { code, message, step })
 }
 
@@ -95,26 +95,26 @@ fn finished() -> impl Strategy<Value = Kind> {
     let timings = (duration(), duration(), duration());
     let taken = (any::<u32>(), prop::option::of(name()), any::<bool>()).prop_map(|(edge, to, direct)| {
         let to = to.map(|name| NodeName::parse(&name).unwrap());
-        Taken { edge, to, direct }
+        TakenEdge { edge, to, direct }
     });
     (step(), output(), usage, timings, prop::collection::vec(taken, 0..3)).prop_map(
-        |(step, output, (prompt, computed, out), (queue, prefill, decode), took)| Kind::StepFinished {
+        |(step, output, (prompt, computed, out), (queue, prefill, decode), took)| EventKind::StepFinished {
             step,
             output,
             usage: Usage { prompt, computed, output: out, ..Usage::default() },
             timings: Timings { queue, prefill, decode, ..Timings::default() },
-            took,
-            source: Source::Run,
-            wrote: None,
+            taken: took,
+            source: ResultSource::Run,
+            write: None,
         },
     )
 }
 
-fn inner() -> impl Strategy<Value = Inner> {
+fn inner() -> impl Strategy<Value = Nested> {
     let names = (name(), name()).prop_map(|(g, n)| (GraphName::parse(&g).unwrap(), NodeName::parse(&n).unwrap()));
     prop_oneof![
-        prop::collection::vec(json(), 0..4).prop_map(|items| Inner::Items(items.into())),
-        (names, text()).prop_map(|((graph, start), input)| Inner::Graph { graph, start, input }),
+        prop::collection::vec(json(), 0..4).prop_map(|items| Nested::Items(items.into())),
+        (names, text()).prop_map(|((graph, start), input)| Nested::Graph { graph, start, input }),
     ]
 }
 
@@ -122,11 +122,11 @@ fn inner() -> impl Strategy<Value = Inner> {
 fn middle() -> impl Strategy<Value = Kind> {
     let trigger = prop::option::of(prop::sample::select(vec![Trigger::Direct, Trigger::Round]));
     prop_oneof![
-        (step(), decision(finite())).prop_map(|(step, decision)| Kind::Routed { step, decision }),
+        (step(), decision(finite())).prop_map(|(step, decision)| EventKind::Routed { step, decision }),
         (step(), trigger, prop::option::of(role()), prop::option::of(inner()))
-            .prop_map(|(step, trigger, role, inner)| Kind::StepStarted { step, trigger, role, inner }),
+            .prop_map(|(step, trigger, role, inner)| EventKind::StepStarted { step, trigger, role, nested: inner }),
         (step(), text(), prop::option::of(json()), prop::option::of(any::<u64>().prop_map(Timestamp))).prop_map(
-            |(step, question, schema, deadline)| Kind::Waiting {
+            |(step, question, schema, deadline)| EventKind::Waiting {
                 step,
                 question,
                 schema: schema.filter(|schema| !schema.is_null()),
@@ -134,21 +134,21 @@ fn middle() -> impl Strategy<Value = Kind> {
             }
         ),
         finished(),
-        (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| Kind::StepFailed {
+        (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| EventKind::StepFailed {
             step,
             failure,
             retry_after,
-            took: Vec::new()
+            taken: Vec::new()
         }),
-        Just(Kind::Resumed),
+        Just(EventKind::Resumed),
     ]
 }
 
 fn last() -> impl Strategy<Value = Kind> {
     prop_oneof![
-        output().prop_map(|output| Kind::Completed { output, instead_of: None }),
-        failure().prop_map(|failure| Kind::Failed { failure }),
-        text().prop_map(|reason| Kind::Cancelled { reason }),
+        output().prop_map(|output| EventKind::Completed { output, instead_of: None }),
+        failure().prop_map(|failure| EventKind::Failed { failure }),
+        text().prop_map(|reason| EventKind::Cancelled { reason }),
     ]
 }
 
@@ -157,8 +157,8 @@ fn unstorable() -> impl Strategy<Value = Kind> {
     let odd = prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
     let deep = (130..200usize).prop_map(|depth| (0..depth).fold(Value::Null, |inner, _| Value::from(vec![inner])));
     prop_oneof![
-        (step(), decision(odd)).prop_map(|(step, decision)| Kind::Routed { step, decision }),
-        deep.prop_map(|json| Kind::Completed { output: Output::json(json), instead_of: None }),
+        (step(), decision(odd)).prop_map(|(step, decision)| EventKind::Routed { step, decision }),
+        deep.prop_map(|json| EventKind::Completed { output: Output::json(json), instead_of: None }),
     ]
 }
 
@@ -209,7 +209,7 @@ impl Run {
 
     /// Writes the task; gives the events that were acknowledged.
     async fn write(&self, journal: &Journal, task: TaskId) -> Vec<Event> {
-        let mut written = vec![self.event(task, 1, Kind::Accepted(self.begin.clone()))];
+        let mut written = vec![self.event(task, 1, EventKind::Accepted(self.begin.clone()))];
         assert_eq!(journal.accept(written[0].clone()).await.unwrap(), Acceptance::New);
         for piece in &self.pieces {
             let next = written.len() + 1;

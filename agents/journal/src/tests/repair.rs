@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use artel_task::event::Code;
+use artel_task::event::FailureCode;
 
 use super::*;
 use crate::{Repair, check, repair};
@@ -52,7 +52,7 @@ async fn repaired(dir: &Path) -> Repair {
         if done.failed.contains(task) {
             let (end, before) = read.split_last().unwrap();
             assert!(whole.starts_with(before) && before.len() < whole.len(), "{read:?}");
-            assert!(matches!(&end.kind, Kind::Failed { failure } if failure.code == Code::Internal), "{end:?}");
+            assert!(matches!(&end.kind, EventKind::Failed { failure } if failure.code == FailureCode::Internal), "{end:?}");
         } else {
             assert_eq!(read, whole);
         }

@@ -1,23 +1,23 @@
-//! A whole catalog.
+//! Plans for a whole catalog.
 
 use proptest::prelude::*;
 
-use super::{GB, machine, model, pinned, world};
-use crate::device::less;
-use crate::{Plan, place, plan};
+use super::{GB, machine, model, model_and_devices, pinned};
+use crate::device::allocated;
+use crate::{PlacementPlan, place, plan};
 
-fn told(plan: &Plan) -> String {
-    let placed = plan.placed.iter().map(|place| format!("{}: {}: {}\n", place.model, place.figures(), place.reason));
+fn report(plan: &PlacementPlan) -> String {
+    let placed = plan.placed.iter().map(|p| format!("{}: {}: {}\n", p.model, p.summary(), p.reason));
     let unplaced = plan.unplaced.iter().map(|model| {
-        let remedies = model.refusal.remedies().iter().map(|remedy| format!("  {remedy}\n"));
+        let remedies = model.error.remedies().iter().map(|remedy| format!("  {remedy}\n"));
         format!("{}\n{}", model.reason, remedies.collect::<String>())
     });
     placed.chain(unplaced).collect()
 }
 
 #[test]
-fn who_is_pinned_is_placed_first_and_who_finds_no_room_takes_turns() {
-    let needs = [
+fn pinned_models_are_placed_first_and_models_that_do_not_fit_are_swapped() {
+    let footprints = [
         model("small", GB / 2),
         model("big", 5 * GB),
         pinned(model("vision", 4 * GB), &["CUDA1"]),
@@ -25,37 +25,37 @@ fn who_is_pinned_is_placed_first_and_who_finds_no_room_takes_turns() {
         pinned(model("critic", 2 * GB), &["CUDA0"]),
         model("whale", 300 * GB),
     ];
-    insta::assert_snapshot!(told(&plan(&needs, &machine())));
+    insta::assert_snapshot!(report(&plan(&footprints, &machine())));
 }
 
 proptest! {
     #[test]
-    fn a_plan_overfills_nothing_and_leaves_nobody_out_without_need(
-        (first, devices) in world(),
-        others in prop::collection::vec(world(), 0..5),
+    fn a_plan_overfills_no_device_and_places_every_model_that_fits(
+        (first, devices) in model_and_devices(),
+        others in prop::collection::vec(model_and_devices(), 0..5),
     ) {
-        let mut needs = vec![first];
-        needs.extend(others.into_iter().map(|(need, _)| need));
-        for (at, need) in needs.iter_mut().enumerate() {
-            need.model = format!("m{at}");
+        let mut footprints = vec![first];
+        footprints.extend(others.into_iter().map(|(footprint, _)| footprint));
+        for (at, footprint) in footprints.iter_mut().enumerate() {
+            footprint.model = format!("m{at}");
         }
-        let plan = plan(&needs, &devices);
-        let mut models: Vec<&str> = plan.placed.iter().map(|place| place.model.as_str()).collect();
+        let plan = plan(&footprints, &devices);
+        let mut models: Vec<&str> = plan.placed.iter().map(|placement| placement.model.as_str()).collect();
         models.extend(plan.unplaced.iter().map(|unplaced| unplaced.model.as_str()));
         models.sort_unstable();
-        let all: Vec<String> = (0..needs.len()).map(|at| format!("m{at}")).collect();
+        let all: Vec<String> = (0..footprints.len()).map(|at| format!("m{at}")).collect();
         prop_assert_eq!(models, all);
-        let mut left = devices.clone();
-        for place in &plan.placed {
-            for (device, taken) in left.iter().zip(crate::device::demand(&place.bytes(), &left)) {
+        let mut remaining = devices.clone();
+        for placement in &plan.placed {
+            for (device, taken) in remaining.iter().zip(crate::device::demand(&placement.bytes(), &remaining)) {
                 prop_assert!(taken <= device.free);
             }
-            left = less(&left, &place.bytes());
+            remaining = allocated(&remaining, &placement.bytes());
         }
         for unplaced in &plan.unplaced {
-            let need = needs.iter().find(|need| need.model == unplaced.model).unwrap();
-            prop_assert_eq!(place(need, &devices).is_ok(), unplaced.alone.is_some());
-            prop_assert!(place(need, &left).is_err());
+            let footprint = footprints.iter().find(|footprint| footprint.model == unplaced.model).unwrap();
+            prop_assert_eq!(place(footprint, &devices).is_ok(), unplaced.alone.is_some());
+            prop_assert!(place(footprint, &remaining).is_err());
         }
     }
 }

@@ -1,27 +1,27 @@
-//! What an expression names: known before it runs, so that a misspelt name is found on load.
+//! The names in an expression: known before it is evaluated, so that a misspelt name is found on load.
 
 use std::collections::BTreeSet;
 
 use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
 
-/// The names in an expression that it does not bind itself.
+/// The free names of an expression.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct ReferencedNames {
     /// Free variables.
     pub(super) variables: BTreeSet<String>,
-    /// The nodes that it reads, as in `nodes.critic`; `None` if it looks at `nodes` as a whole.
+    /// The nodes that it reads, as in `nodes.critic`; `None` if it reads `nodes` as a whole.
     pub(super) nodes: Option<BTreeSet<String>>,
     functions: BTreeSet<String>,
 }
 
-impl Names {
+impl ReferencedNames {
     pub(super) fn of(expression: &IdedExpr) -> Self {
         let mut names = Self { nodes: Some(BTreeSet::new()), ..Self::default() };
         names.walk(&expression.expr, &mut Vec::new());
         names
     }
 
-    /// A function that CEL does not know, neither alone nor as a method.
+    /// A name that CEL knows neither as a function nor as a method.
     pub(super) fn unknown_function(&self) -> Option<&str> {
         self.functions.iter().map(String::as_str).find(|name| !is_function(name))
     }
@@ -74,7 +74,7 @@ impl Names {
     }
 
     fn variable(&mut self, name: &str, bound: &[&str], selected: bool) {
-        // Names with `@` are the parser's own, and those of types are words of the language.
+        // Names with `@` are internal to the parser, and the names of types are built in.
         if bound.contains(&name) || name.starts_with('@') || is_type(name) {
             return;
         }
@@ -90,7 +90,7 @@ fn undeclared(source: &str) -> bool {
     matches!(program.execute(&cel::Context::default()), Err(cel::ExecutionError::UndeclaredReference(_)))
 }
 
-/// CEL itself is asked, with arguments that no function takes: one that exists complains of those.
+/// Calls the function with arguments that none accepts: one that exists fails with another error than an undeclared reference.
 fn is_function(name: &str) -> bool {
     let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
     is_operator || !undeclared(&format!("{name}(null)")) || !undeclared(&format!("null.{name}()"))

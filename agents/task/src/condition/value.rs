@@ -1,4 +1,4 @@
-//! JSON as CEL's values.
+//! Conversion of JSON to CEL values.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use cel::Value;
 use cel::objects::Key;
 use serde_json::Value as Json;
 
-/// A whole number is one of CEL's signed numbers where it fits: those that are written in an expression are signed too, and
-/// CEL does not reckon with the two together.
+/// An integer becomes a signed CEL integer where it fits: literals in an expression are signed, and CEL does not mix the two in
+/// arithmetic.
 pub(super) fn value(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
@@ -24,7 +24,7 @@ pub(super) fn value(json: &Json) -> Value {
     }
 }
 
-/// A map with texts as keys.
+/// A map with string keys.
 pub(super) fn map_of<'a>(entries: impl Iterator<Item = (&'a str, &'a Json)>) -> Value {
     let map: HashMap<Key, Value> = entries.map(|(key, json)| (Key::from(key), value(json))).collect();
     Value::Map(cel::objects::Map { map: Arc::new(map) })

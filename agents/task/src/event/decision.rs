@@ -1,4 +1,4 @@
-//! What a router decided, and by what.
+//! Router decisions and their scores.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,74 +7,75 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::RoleName;
 
-/// What a router decided. Fields that came later have defaults, so that older journals are read.
+/// A router's decision. Fields added later have defaults, so that older journals can be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// The winner. Where graphs were the candidates, the graph's name: names have one form.
+    /// The chosen role. If the candidates were graphs, the graph's name: all names have the same form.
     pub role: RoleName,
-    /// The roles that were chosen, best first and `role` among them, where the several best were asked for.
+    /// The chosen roles, best first and including `role`, if the node selects the best several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<RoleName>,
     /// Whether `role` and the candidates are graphs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub graphs: bool,
-    /// From 0 to 1.
+    /// The confidence in `role`, from 0 to 1.
     pub confidence: f64,
-    /// By how much the best candidate's score is above the second one's.
+    /// The difference between the best and the second-best score.
     #[serde(default)]
     pub margin: f64,
-    /// Whether nobody was sure enough, so that the node's `otherwise` won.
+    /// Whether no candidate reached the threshold, so that the node's `otherwise` was chosen.
     pub otherwise: bool,
-    /// The signal that decided, such as `embedding`; `combined` if several did.
+    /// The deciding signal, such as `embedding`; `combined` if there were several.
     pub signal: String,
     /// Every candidate, best first.
-    pub scores: Vec<Score>,
-    /// The same for "none of them", which is what speaks against every candidate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub none: Option<Nobody>,
-    /// How long it took.
-    pub took: Duration,
+    pub scores: Vec<CandidateScore>,
+    /// The score of "none of the above", the evidence against every candidate.
+    #[serde(rename = "none", default, skip_serializing_if = "Option::is_none")]
+    pub no_match: Option<NoMatch>,
+    /// How long the decision took.
+    #[serde(rename = "took")]
+    pub elapsed: Duration,
     /// Tokens computed for it.
     pub tokens: u32,
-    /// Of these, the ones that were computed once, to know the candidates: no task pays for them.
-    #[serde(default)]
-    pub learned: u32,
+    /// Of these, the tokens computed once to embed the candidates; they are charged to no task.
+    #[serde(rename = "learned", default)]
+    pub warmup_tokens: u32,
 }
 
 /// A candidate's score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
+pub struct CandidateScore {
     /// The candidate.
     pub role: RoleName,
     /// From 0 to 1; the scores of one decision need not add up to 1.
     pub score: f64,
-    /// What each signal alone says, on its own scale.
+    /// The score of each signal, on its own scale.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub signals: BTreeMap<Signal, f64>,
 }
 
-/// How likely it is that a question belongs to no candidate.
+/// The probability that a question belongs to no candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Nobody {
+pub struct NoMatch {
     /// From 0 to 1.
     pub score: f64,
-    /// What each signal alone says, on its own scale.
+    /// The score of each signal, on its own scale.
     pub signals: BTreeMap<Signal, f64>,
 }
 
-/// What a router listens to.
+/// The kinds of evidence that a router combines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
-    /// A condition that the role states.
+    /// A condition declared by the role.
     Rule,
-    /// The nearest of the role's texts.
+    /// The embedding distance to the nearest text of the role.
     Embedding,
-    /// All texts of all roles, as a linear classifier.
+    /// A linear classifier trained on the texts of all roles.
     Linear,
-    /// Words that the question and the role have in common.
+    /// Keywords shared by the question and the role.
     Keyword,
-    /// How likely a chat model thinks the role's name.
+    /// The probability that a chat model assigns to the role's name.
     Label,
 }
 
@@ -114,7 +115,7 @@ mod tests {
         let old = r#"{"role":"gpu","confidence":0.5,"otherwise":false,"signal":"embedding",
             "scores":[{"role":"gpu","score":0.5}],"took":{"secs":0,"nanos":5},"tokens":9}"#;
         let decision: Decision = serde_json::from_str(old).unwrap();
-        assert_eq!((decision.role.as_str(), decision.none, decision.roles.len()), ("gpu", None, 0));
+        assert_eq!((decision.role.as_str(), decision.no_match, decision.roles.len()), ("gpu", None, 0));
         assert!(decision.scores[0].signals.is_empty());
     }
 

@@ -1,58 +1,57 @@
-//! What can be wrong with a graph, and how it is found.
+//! Faults of a graph, and the checks that find them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Join, Node, Parts, Work};
-use crate::id::MAX_DEPTH;
-use crate::id::{NodeName, ValueName};
+use super::{GraphParts, Join, Node, NodeKind};
+use crate::id::{MAX_DEPTH, NodeName, ValueName};
 
-/// What is wrong with a graph; each fault names the node to look at.
+/// A fault of a graph; each names the node to look at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum GraphFault {
     /// `start` names no node.
-    #[error("start names no node: `{0}`")]
-    Start(NodeName),
+    #[error("`start` names node `{0}`, which does not exist")]
+    UnknownStart(NodeName),
     /// `result` names no node.
-    #[error("result names no node: `{0}`")]
-    Result(NodeName),
-    /// An edge leads nowhere.
+    #[error("`result` names node `{0}`, which does not exist")]
+    UnknownResult(NodeName),
+    /// An edge leads to a node that does not exist.
     #[error("node `{node}` leads to `{to}`, which does not exist")]
-    Target {
+    UnknownTarget {
         /// The node with the edge.
         node: NodeName,
-        /// The edge's place in `next`; the one behind the last is `on_failure`.
+        /// The edge's index in `next`; the index after the last is `on_failure`.
         edge: usize,
-        /// The name that is missing.
+        /// The missing node.
         to: NodeName,
     },
-    /// A node has no way on.
+    /// A node has no outgoing edge.
     #[error("node `{0}` has no `next`; add `next: done` if the branch ends here")]
     NoNext(NodeName),
     /// A node cannot be reached.
     #[error("node `{0}` cannot be reached from the start")]
     Unreachable(NodeName),
-    /// A node cannot reach the end.
-    #[error("from node `{0}` there is no way to `done`")]
-    NoEnd(NodeName),
-    /// A cycle could run for ever.
+    /// `done` cannot be reached from a node.
+    #[error("`done` cannot be reached from node `{0}`")]
+    NoPathToDone(NodeName),
+    /// A cycle has no bound.
     #[error("the cycle {} has no `at_most` on any of its edges", .0.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" -> "))]
-    Unbounded(Vec<NodeName>),
-    /// `{from: X}` where X is no router.
-    #[error("node `{node}` takes its role from `{from}`, which is no router node")]
+    UnboundedCycle(Vec<NodeName>),
+    /// `{from: X}` where X is not a router.
+    #[error("node `{node}` takes its role from `{from}`, which is not a router node")]
     NotARouter {
         /// The node.
         node: NodeName,
-        /// The name it gives.
+        /// The node that it names.
         from: NodeName,
     },
     /// `{from: X, rank: n}` where X chooses fewer roles.
-    #[error("node `{node}` takes role number {rank} of `{from}`, which chooses {best}")]
-    Rank {
+    #[error("node `{node}` takes the role of rank {rank} from `{from}`, which chooses {best}")]
+    RankTooHigh {
         /// The node.
         node: NodeName,
         /// The router.
         from: NodeName,
-        /// The place that it asks for.
+        /// The rank that it requests.
         rank: u32,
         /// How many roles the router chooses.
         best: u32,
@@ -65,150 +64,150 @@ pub enum Fault {
         /// The router.
         from: NodeName,
     },
-    /// Several ways in, and nothing says how they meet.
+    /// A node has several incoming edges and no `join`.
     #[error("node `{node}` has {sources} incoming edges: say `join: all`, `join: any` or `join: {{quorum: n}}`")]
-    JoinMissing {
+    MissingJoin {
         /// The node.
         node: NodeName,
-        /// How many nodes lead here.
+        /// The number of nodes with an edge to it.
         sources: usize,
     },
-    /// A node writes a value that its graph does not have.
-    #[error("node `{node}` writes `{value}`, which `reduce` does not name")]
-    Value {
+    /// A node writes a value that its graph does not declare.
+    #[error("node `{node}` writes value `{value}`, which `reduce` does not declare")]
+    UnknownValue {
         /// The node.
         node: NodeName,
-        /// The name it gives.
+        /// The undeclared value.
         value: ValueName,
     },
-    /// A role taken from a router that decided about each item, at a node without items.
-    #[error("node `{node}` takes its role from `{from}`, which decides for each item, and has no `for_each` itself")]
-    EachRouter {
+    /// A node without items takes its role from a router that decides per item.
+    #[error("node `{node}` has no `for_each`, and takes its role from `{from}`, which decides per item")]
+    PerItemRouter {
         /// The node.
         node: NodeName,
         /// The router.
         from: NodeName,
     },
-    /// Sub-graphs nest too deep.
-    #[error("node `{node}` nests sub-graphs {depth} deep, the limit is {MAX_DEPTH}")]
-    Depth {
+    /// Sub-graphs are nested too deep.
+    #[error("sub-graphs at node `{node}` are nested {depth} deep, the limit is {MAX_DEPTH}")]
+    TooDeep {
         /// The node.
         node: NodeName,
-        /// How deep.
+        /// The nesting depth.
         depth: usize,
     },
-    /// A quorum that cannot be met, or is none.
-    #[error("node `{node}` wants a quorum of {quorum} of {sources} sources")]
-    Quorum {
+    /// A quorum is zero or cannot be met.
+    #[error("node `{node}` requires a quorum of {quorum} of {sources} sources")]
+    InvalidQuorum {
         /// The node.
         node: NodeName,
-        /// What it asks for.
+        /// The required quorum.
         quorum: u32,
-        /// How many nodes lead here.
+        /// The number of nodes with an edge to it.
         sources: usize,
     },
 }
 
-impl Fault {
-    /// The node to point at, if it exists.
+impl GraphFault {
+    /// The node to report it at, if that node exists.
     pub fn node(&self) -> Option<&NodeName> {
         match self {
-            Self::Start(_) | Self::Result(_) => None,
-            Self::NoNext(node) | Self::Unreachable(node) | Self::NoEnd(node) => Some(node),
-            Self::Unbounded(cycle) => cycle.first(),
-            Self::Target { node, .. }
+            Self::UnknownStart(_) | Self::UnknownResult(_) => None,
+            Self::NoNext(node) | Self::Unreachable(node) | Self::NoPathToDone(node) => Some(node),
+            Self::UnboundedCycle(cycle) => cycle.first(),
+            Self::UnknownTarget { node, .. }
             | Self::NotARouter { node, .. }
-            | Self::Rank { node, .. }
+            | Self::RankTooHigh { node, .. }
             | Self::BeforeRouter { node, .. }
-            | Self::JoinMissing { node, .. }
-            | Self::Value { node, .. }
-            | Self::EachRouter { node, .. }
-            | Self::Depth { node, .. }
-            | Self::Quorum { node, .. } => Some(node),
+            | Self::MissingJoin { node, .. }
+            | Self::UnknownValue { node, .. }
+            | Self::PerItemRouter { node, .. }
+            | Self::TooDeep { node, .. }
+            | Self::InvalidQuorum { node, .. } => Some(node),
         }
     }
 }
 
-pub(super) fn names(parts: &Parts) -> Vec<Fault> {
+pub(super) fn names(parts: &GraphParts) -> Vec<GraphFault> {
     let exists = |name: &NodeName| parts.nodes.contains_key(name);
     let mut faults = Vec::new();
     if !exists(&parts.start) {
-        faults.push(Fault::Start(parts.start.clone()));
+        faults.push(GraphFault::UnknownStart(parts.start.clone()));
     }
-    faults.extend(parts.result.iter().filter(|name| !exists(name)).cloned().map(Fault::Result));
+    faults.extend(parts.result.iter().filter(|name| !exists(name)).cloned().map(GraphFault::UnknownResult));
     for (name, node) in &parts.nodes {
         if node.next.is_empty() {
-            faults.push(Fault::NoNext(name.clone()));
+            faults.push(GraphFault::NoNext(name.clone()));
         }
         for (edge, to) in node.edges().enumerate().filter_map(|(i, e)| Some((i, e.to.as_ref()?))) {
             if !exists(to) {
-                faults.push(Fault::Target { node: name.clone(), edge, to: to.clone() });
+                faults.push(GraphFault::UnknownTarget { node: name.clone(), edge, to: to.clone() });
             }
         }
-        if let Work::Role { role, .. } = &node.work
+        if let NodeKind::Role { role, .. } = &node.kind
             && let Some((from, rank)) = role.router()
         {
-            match parts.nodes.get(from).map(|n| &n.work) {
-                Some(Work::Router(router)) if rank <= router.best.max(1) => {}
-                Some(Work::Router(router)) => {
+            match parts.nodes.get(from).map(|n| &n.kind) {
+                Some(NodeKind::Router(router)) if rank <= router.best.max(1) => {}
+                Some(NodeKind::Router(router)) => {
                     let best = router.best.max(1);
-                    faults.push(Fault::Rank { node: name.clone(), from: from.clone(), rank, best });
+                    faults.push(GraphFault::RankTooHigh { node: name.clone(), from: from.clone(), rank, best });
                 }
-                _ => faults.push(Fault::NotARouter { node: name.clone(), from: from.clone() }),
+                _ => faults.push(GraphFault::NotARouter { node: name.clone(), from: from.clone() }),
             }
         }
-        faults.extend(odd(parts, name, node));
+        faults.extend(references(parts, name, node));
     }
     faults
 }
 
-/// What a node asks of the rest of its graph and does not find there.
-fn odd(parts: &Parts, name: &NodeName, node: &Node) -> Vec<Fault> {
+/// References of a node to the rest of its graph that do not hold.
+fn references(parts: &GraphParts, name: &NodeName, node: &Node) -> Vec<GraphFault> {
     let mut faults = Vec::new();
     let name = || name.clone();
     if let Some(value) = node.write.as_ref().filter(|value| !parts.values.contains_key(*value)) {
-        faults.push(Fault::Value { node: name(), value: value.clone() });
+        faults.push(GraphFault::UnknownValue { node: name(), value: value.clone() });
     }
-    match &node.work {
-        Work::Role { role, .. } => {
+    match &node.kind {
+        NodeKind::Role { role, .. } => {
             if let Some((from, _)) = role.router()
-                && node.each.is_none()
-                && parts.nodes.get(from).is_some_and(|router| router.each.is_some())
+                && node.for_each.is_none()
+                && parts.nodes.get(from).is_some_and(|router| router.for_each.is_some())
             {
-                faults.push(Fault::EachRouter { node: name(), from: from.clone() });
+                faults.push(GraphFault::PerItemRouter { node: name(), from: from.clone() });
             }
         }
-        Work::Graph { graph, .. } if graph.depth() >= MAX_DEPTH => {
-            faults.push(Fault::Depth { node: name(), depth: graph.depth() + 1 });
+        NodeKind::Graph { graph, .. } if graph.depth() >= MAX_DEPTH => {
+            faults.push(GraphFault::TooDeep { node: name(), depth: graph.depth() + 1 });
         }
         _ => {}
     }
     faults
 }
 
-pub(super) fn ways(parts: &Parts) -> Vec<Fault> {
+pub(super) fn paths(parts: &GraphParts) -> Vec<GraphFault> {
     let mut faults = Vec::new();
-    let reached = reach(parts, None);
-    let ends = ending(parts);
+    let reached = reachable(parts, None);
+    let ends = can_reach_done(parts);
     for (name, node) in &parts.nodes {
         if !reached.contains(name) {
-            faults.push(Fault::Unreachable(name.clone()));
+            faults.push(GraphFault::Unreachable(name.clone()));
         } else if !ends.contains(name) {
-            faults.push(Fault::NoEnd(name.clone()));
+            faults.push(GraphFault::NoPathToDone(name.clone()));
         }
-        if let Work::Role { role, .. } = &node.work
+        if let NodeKind::Role { role, .. } = &node.kind
             && let Some((from, _)) = role.router()
-            && reach(parts, Some(from)).contains(name)
+            && reachable(parts, Some(from)).contains(name)
         {
-            faults.push(Fault::BeforeRouter { node: name.clone(), from: from.clone() });
+            faults.push(GraphFault::BeforeRouter { node: name.clone(), from: from.clone() });
         }
     }
-    faults.extend(unbounded_cycle(parts).map(Fault::Unbounded));
+    faults.extend(unbounded_cycle(parts).map(GraphFault::UnboundedCycle));
     faults
 }
 
-/// The nodes that can be reached from the start without passing `avoid`.
-fn reach(parts: &Parts, avoid: Option<&NodeName>) -> BTreeSet<NodeName> {
+/// The nodes reachable from the start without passing `avoid`.
+fn reachable(parts: &GraphParts, avoid: Option<&NodeName>) -> BTreeSet<NodeName> {
     let mut seen = BTreeSet::new();
     let mut open = vec![&parts.start];
     while let Some(name) = open.pop() {
@@ -220,7 +219,7 @@ fn reach(parts: &Parts, avoid: Option<&NodeName>) -> BTreeSet<NodeName> {
 }
 
 /// The nodes from which `done` can be reached.
-fn ending(parts: &Parts) -> BTreeSet<NodeName> {
+fn can_reach_done(parts: &GraphParts) -> BTreeSet<NodeName> {
     let mut ends: BTreeSet<NodeName> = BTreeSet::new();
     loop {
         let more: Vec<NodeName> = parts
@@ -237,27 +236,27 @@ fn ending(parts: &Parts) -> BTreeSet<NodeName> {
     }
 }
 
-/// A cycle over edges without `at_most`, if there is one: what remains when nodes without such successors are peeled off.
-fn unbounded_cycle(parts: &Parts) -> Option<Vec<NodeName>> {
+/// A cycle over edges without `at_most`, if one exists: it remains after nodes without such successors have been peeled off.
+fn unbounded_cycle(parts: &GraphParts) -> Option<Vec<NodeName>> {
     let free = |name: &NodeName| {
         parts.nodes[name].edges().filter(|e| e.at_most.is_none()).filter_map(|e| e.to.clone()).collect::<Vec<_>>()
     };
-    let mut left: BTreeSet<NodeName> = parts.nodes.keys().cloned().collect();
+    let mut remaining: BTreeSet<NodeName> = parts.nodes.keys().cloned().collect();
     loop {
         let peeled: Vec<NodeName> =
-            left.iter().filter(|name| !free(name).iter().any(|to| left.contains(to))).cloned().collect();
+            remaining.iter().filter(|name| !free(name).iter().any(|to| remaining.contains(to))).cloned().collect();
         if peeled.is_empty() {
             break;
         }
         for name in peeled {
-            left.remove(&name);
+            remaining.remove(&name);
         }
     }
-    // Every node left has a successor that is left, so walking on must come back to a node seen before.
-    let mut walk = vec![left.first()?.clone()];
+    // Every remaining node has a remaining successor, so the walk must return to a visited node.
+    let mut walk = vec![remaining.first()?.clone()];
     loop {
-        let next = free(walk.last()?).into_iter().find(|to| left.contains(to))?;
-        if let Some(at) = walk.iter().position(|seen| *seen == next) {
+        let next = free(walk.last()?).into_iter().find(|to| remaining.contains(to))?;
+        if let Some(at) = walk.iter().position(|visited| *visited == next) {
             let mut cycle = walk.split_off(at);
             cycle.push(next);
             return Some(cycle);
@@ -266,7 +265,7 @@ fn unbounded_cycle(parts: &Parts) -> Option<Vec<NodeName>> {
     }
 }
 
-pub(super) fn sources(parts: &Parts) -> BTreeMap<NodeName, BTreeSet<NodeName>> {
+pub(super) fn sources(parts: &GraphParts) -> BTreeMap<NodeName, BTreeSet<NodeName>> {
     let mut sources: BTreeMap<NodeName, BTreeSet<NodeName>> = BTreeMap::new();
     for (name, node) in &parts.nodes {
         for to in node.edges().filter(|e| e.at_most.is_none()).filter_map(|e| e.to.as_ref()) {
@@ -276,14 +275,14 @@ pub(super) fn sources(parts: &Parts) -> BTreeMap<NodeName, BTreeSet<NodeName>> {
     sources
 }
 
-pub(super) fn joins(parts: &Parts, sources: &BTreeMap<NodeName, BTreeSet<NodeName>>) -> Vec<Fault> {
+pub(super) fn joins(parts: &GraphParts, sources: &BTreeMap<NodeName, BTreeSet<NodeName>>) -> Vec<GraphFault> {
     let mut faults = Vec::new();
     for (name, node) in &parts.nodes {
         let sources = sources.get(name).map_or(0, BTreeSet::len);
         match node.join {
-            None if sources > 1 => faults.push(Fault::JoinMissing { node: name.clone(), sources }),
+            None if sources > 1 => faults.push(GraphFault::MissingJoin { node: name.clone(), sources }),
             Some(Join::Quorum(n)) if n == 0 || n as usize > sources => {
-                faults.push(Fault::Quorum { node: name.clone(), quorum: n, sources });
+                faults.push(GraphFault::InvalidQuorum { node: name.clone(), quorum: n, sources });
             }
             _ => {}
         }

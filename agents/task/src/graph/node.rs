@@ -1,4 +1,4 @@
-//! What a graph's nodes are.
+//! The nodes and edges of a graph.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,155 +7,155 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Graph;
-use crate::condition::{Condition, List};
+use crate::condition::{Condition, ListExpression};
 use crate::event::Signal;
 use crate::id::{NodeName, RoleName, RouterName, ValueName};
 
-/// The most items of one `for_each`: what a day of answers is for one model on a small machine.
+/// The most items of one `for_each`: about as many answers as one model gives in a day on a small machine.
 pub const MAX_ITEMS: u32 = 10_000;
 
-/// A place in a graph.
+/// A node of a graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Who works here.
-    pub work: Work,
-    /// The items that it is run for, each by itself.
-    pub each: Option<Each>,
-    /// When it runs, if several edges lead here.
+    /// What it runs.
+    pub kind: NodeKind,
+    /// The list that it is mapped over.
+    pub for_each: Option<ForEach>,
+    /// When it runs, if it has several incoming edges.
     pub join: Option<Join>,
-    /// The ways from here, in the order in which they are tried.
+    /// Its outgoing edges, in the order in which they are tried.
     pub next: Vec<Edge>,
-    /// The way from here when it has failed for good; without one, its graph fails.
+    /// The edge taken after its last attempt has failed; without one, its graph fails.
     pub on_failure: Option<Edge>,
-    /// How hard it is tried.
-    pub effort: Effort,
-    /// What running it twice would do.
-    pub effect: Effect,
-    /// Whether an earlier answer to the same messages will do.
+    /// Its retries and timeouts.
+    pub policy: StepPolicy,
+    /// Whether it is safe to run it twice.
+    pub replay_safety: ReplaySafety,
+    /// Whether an earlier response to the same messages may be reused.
     pub cache: bool,
-    /// The value of the graph that its output goes into.
+    /// The value of the graph that its output is written to.
     pub write: Option<ValueName>,
 }
 
 impl Node {
-    /// A node with nothing special about it.
-    pub fn new(work: Work, next: Vec<Edge>) -> Self {
-        let (each, join, on_failure, write) = (None, None, None, None);
+    /// A node with the defaults for everything else.
+    pub fn new(kind: NodeKind, next: Vec<Edge>) -> Self {
+        let (for_each, join, on_failure, write) = (None, None, None, None);
         Self {
-            work,
-            each,
+            kind,
+            for_each,
             join,
             next,
             on_failure,
-            effort: Effort::default(),
-            effect: Effect::Pure,
+            policy: StepPolicy::default(),
+            replay_safety: ReplaySafety::Pure,
             cache: false,
             write,
         }
     }
 
-    /// All ways from here; the one on failure comes after those of `next`.
+    /// All outgoing edges; the failure edge comes after those of `next`.
     pub fn edges(&self) -> impl Iterator<Item = &Edge> {
         self.next.iter().chain(&self.on_failure)
     }
 }
 
-/// Who works at a node.
+/// The kinds of node.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Work {
-    /// A role, with a message template that replaces the role's own in this place.
+pub enum NodeKind {
+    /// A role.
     Role {
-        /// Which role.
+        /// The role.
         role: RoleRef,
-        /// A Jinja source.
+        /// A Jinja source that replaces the role's own message template at this node.
         message: Option<String>,
     },
     /// A router.
-    Router(Router),
-    /// A person.
-    Ask(Ask),
-    /// Another graph, run inside of the same task.
+    Router(RouterNode),
+    /// A question to a human.
+    Ask(AskNode),
+    /// Another graph, run inside the same task.
     Graph {
-        /// Which graph.
+        /// The sub-graph.
         graph: Arc<Graph>,
-        /// A Jinja source of what it gets as its input; without it, what a role would read here.
+        /// A Jinja source of its input; without it, the text that a role would read here.
         message: Option<String>,
     },
 }
 
-/// What a person is asked.
+/// A question to a human: an interrupt, in LangGraph's terms.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ask {
+pub struct AskNode {
     /// A Jinja source of the question.
     pub message: String,
-    /// The JSON schema of the answer; without it, any text will do.
+    /// The JSON schema of the answer; without it, any text is accepted.
     pub schema: Option<Value>,
-    /// How long there is for an answer; without it, for ever.
+    /// How long answers are accepted; without it, for ever.
     pub deadline: Option<Duration>,
-    /// The answer when nobody gave one in time: a text, or JSON where there is a schema. Without it, the step fails.
+    /// The answer used when none came in time: a text, or JSON if there is a schema. Without it, the step fails.
     pub otherwise: Option<Value>,
 }
 
-/// A list that a node is mapped over.
+/// A map of a node over a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Each {
-    /// What gives the list.
-    pub list: List,
-    /// How many items run at once.
+pub struct ForEach {
+    /// The expression that gives the list.
+    pub list: ListExpression,
+    /// The number of items that run at once.
     pub parallel: u32,
-    /// The most items that it may have.
-    pub at_most: u32,
+    /// The maximum number of items.
+    pub max_items: u32,
 }
 
-/// How hard a step is tried; what is absent is as the role says.
+/// Retries and timeouts of a step; an absent one is the role's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Effort {
-    /// Further attempts after a failed one.
-    pub retries: Option<Retries>,
+pub struct StepPolicy {
+    /// Retries after a failed attempt.
+    pub retries: Option<RetryPolicy>,
     /// From an attempt's start to its end.
     pub timeout: Option<Duration>,
     /// The longest time without a token.
-    pub idle: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
 }
 
-/// Further attempts after a failed one, with pauses that double.
+/// Retries after a failed attempt, with exponential backoff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retries {
-    /// How many.
-    pub at_most: u32,
-    /// Before the second attempt.
-    pub pause: Duration,
-    /// The longest pause.
-    pub longest: Duration,
+pub struct RetryPolicy {
+    /// The number of retries.
+    pub count: u32,
+    /// The delay before the first retry; it doubles with each further one.
+    pub delay: Duration,
+    /// The longest delay.
+    pub max_delay: Duration,
 }
 
-/// What running a step twice would do, which decides whether a step that was cut off is begun again.
+/// The effect of running a step twice, which determines whether an interrupted step is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Effect {
-    /// Nothing: it only gives an answer.
+pub enum ReplaySafety {
+    /// No effect: it only produces an answer.
     #[default]
     Pure,
-    /// The same as running it once.
+    /// The same effect as running it once.
     Idempotent,
-    /// Harm: it is not begun again, neither after a failure nor after a restart.
+    /// Harm: it is not started again, neither after a failure nor after a restart.
     AtMostOnce,
 }
 
-/// How a value is made of what nodes write into it.
+/// How writes to a value are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reduce {
-    /// What was written last; null before.
+pub enum Reducer {
+    /// The last write; null before the first.
     Last,
-    /// A list of all that was written, in the order in which the steps finished.
+    /// A list of all writes, in the order in which the steps finished.
     Append,
-    /// One object of all that were written; of two with one key the later holds.
+    /// One object merged from all writes; for duplicate keys the later write wins.
     Merge,
 }
 
-impl Reduce {
-    /// The value before anything was written.
-    pub fn empty(self) -> Value {
+impl Reducer {
+    /// The value before the first write.
+    pub fn initial(self) -> Value {
         match self {
             Self::Last => Value::Null,
             Self::Append => Value::Array(Vec::new()),
@@ -164,15 +164,15 @@ impl Reduce {
     }
 
     /// Whether this can be written.
-    pub fn takes(self, written: &Value) -> bool {
+    pub fn accepts(self, written: &Value) -> bool {
         self != Self::Merge || written.is_object()
     }
 
-    /// Writes.
-    pub fn write(self, value: &mut Value, written: Value) {
+    /// Applies a write to the value.
+    pub fn apply(self, value: &mut Value, written: Value) {
         match (self, value, written) {
             (Self::Append, Value::Array(list), written) => list.push(written),
-            (Self::Merge, Value::Object(whole), Value::Object(part)) => whole.extend(part),
+            (Self::Merge, Value::Object(merged), Value::Object(part)) => merged.extend(part),
             (Self::Merge, ..) => {}
             (_, value, written) => *value = written,
         }
@@ -186,12 +186,12 @@ pub enum RoleRef {
     Named(RoleName),
     /// The role that this router node chose last.
     From(NodeName),
-    /// Of the several best roles that this router node chose last, the one in this place, from 2.
+    /// Of the best roles that this router node chose last, the one of this rank, from 2.
     Ranked(NodeName, u32),
 }
 
 impl RoleRef {
-    /// The router node that chooses the role, and the place of the role among those that it chooses, from 1.
+    /// The router node that chooses the role, and the role's rank among the chosen ones, from 1.
     pub fn router(&self) -> Option<(&NodeName, u32)> {
         match self {
             Self::Named(_) => None,
@@ -201,20 +201,20 @@ impl RoleRef {
     }
 }
 
-/// What a router node chooses from.
+/// The candidates of a router node, and how it chooses.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Router {
+pub struct RouterNode {
     /// The candidates, at least one, in the order of the YAML.
     pub roles: Vec<RoleName>,
-    /// Below this confidence `otherwise` wins; from 0 to 1.
+    /// The minimum confidence, from 0 to 1; below it `otherwise` is chosen.
     pub confidence: f64,
-    /// Who takes what nobody is sure of.
+    /// The role chosen when no candidate reaches the threshold.
     pub otherwise: Option<RoleName>,
-    /// How many roles it chooses, the best ones; 0 means one, of which no list is made.
+    /// How many of the best roles it chooses; 0 means one, without a list of roles in its output.
     pub best: u32,
-    /// Whose weights and background it uses; by default those of `default`.
+    /// The router whose weights and background texts it uses; by default `default`.
     pub settings: Option<RouterName>,
-    /// The signals that it listens to; empty for those that its settings weigh.
+    /// The signals that it uses; empty for those that its settings weigh.
     pub signals: Vec<Signal>,
 }
 
@@ -225,17 +225,17 @@ pub enum Join {
     All,
     /// At each arrival.
     Any,
-    /// When so many sources have arrived; later ones of the same round are ignored.
+    /// When this many sources have arrived; later ones of the same round are ignored.
     Quorum(u32),
 }
 
-/// A way from one node to the next.
+/// An edge from one node to the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edge {
-    /// Where it leads; `None` is `done`.
+    /// Its target; `None` is `done`.
     pub to: Option<NodeName>,
-    /// When it may be taken.
+    /// The condition under which it may be taken.
     pub when: Option<Condition>,
-    /// How often it may be taken in one task.
+    /// How often it may be taken in one run of the graph.
     pub at_most: Option<u32>,
 }

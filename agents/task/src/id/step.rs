@@ -1,4 +1,4 @@
-//! Where in its graph, and how often, something is run.
+//! Paths of visits and steps in a task.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::NodeName;
 
-/// The deepest that sub-graphs nest, and so the most places that lie around a visit.
+/// The deepest nesting of sub-graphs, and so the most parents of a visit. It bounds recursion and the length of ids.
 pub const MAX_DEPTH: usize = 8;
 
-/// One activation of a node inside one run of its graph; a node inside a cycle is visited again. Displays as `node`, from
-/// the second visit `node#2`, for an item of a `for_each` `node[7]`.
+/// One visit of a node in one run of its graph, without its parents; a node in a cycle is visited again. Displays as `node`,
+/// from the second visit as `node#2`, for an item of a `for_each` as `node[7]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
-    /// Which node.
+pub struct PathSegment {
+    /// The node.
     pub node: NodeName,
     /// 1 for the first visit.
     pub number: u32,
@@ -22,13 +22,13 @@ pub struct Place {
     pub item: Option<u32>,
 }
 
-/// A place, and the visits of the sub-graphs around it. Displays as a path: `outer[3]/inner#2`.
+/// A visit with the visits of the sub-graphs around it. Displays as a path: `outer[3]/inner#2`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Visit {
-    /// The visits of sub-graphs inside of which it lies, the outermost first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub within: Vec<Place>,
-    /// Which node.
+    /// The visits of the sub-graphs around it, the outermost first.
+    #[serde(rename = "within", default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<PathSegment>,
+    /// The node.
     pub node: NodeName,
     /// 1 for the first visit.
     pub number: u32,
@@ -38,34 +38,34 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// The visit of a place inside of these.
-    pub fn new(within: &[Place], place: Place) -> Self {
-        let Place { node, number, item } = place;
-        Self { within: within.to_vec(), node, number, item }
+    /// The visit with these parents.
+    pub fn new(parents: &[PathSegment], segment: PathSegment) -> Self {
+        let PathSegment { node, number, item } = segment;
+        Self { parents: parents.to_vec(), node, number, item }
     }
 
-    /// The visit without what lies around it.
-    pub fn place(&self) -> Place {
-        Place { node: self.node.clone(), number: self.number, item: self.item }
+    /// The visit without its parents.
+    pub fn segment(&self) -> PathSegment {
+        PathSegment { node: self.node.clone(), number: self.number, item: self.item }
     }
 
-    /// The same node's visit as a whole, of which this may be one item.
-    pub fn whole(&self) -> Self {
+    /// The visit of the whole node, if this is one of its items; otherwise the visit itself.
+    pub fn without_item(&self) -> Self {
         Self { item: None, ..self.clone() }
     }
 
-    /// The path of what lies inside of this visit's sub-graph.
-    pub fn inside(&self) -> Vec<Place> {
-        let mut path = self.within.clone();
-        path.push(self.place());
+    /// The path of visits inside this visit's sub-graph.
+    pub fn child_path(&self) -> Vec<PathSegment> {
+        let mut path = self.parents.clone();
+        path.push(self.segment());
         path
     }
 
-    /// The node, with those around it: `outer/inner`.
-    pub fn path(&self) -> String {
+    /// The node with those around it: `outer/inner`.
+    pub fn node_path(&self) -> String {
         let mut path = String::new();
-        for place in &self.within {
-            path.push_str(place.node.as_str());
+        for parent in &self.parents {
+            path.push_str(parent.node.as_str());
             path.push('/');
         }
         path + self.node.as_str()
@@ -73,17 +73,17 @@ impl Visit {
 
     /// The innermost item that it belongs to.
     pub fn innermost_item(&self) -> Option<u32> {
-        self.item.or_else(|| self.within.iter().rev().find_map(|place| place.item))
+        self.item.or_else(|| self.parents.iter().rev().find_map(|parent| parent.item))
     }
 
-    /// Whether it lies inside of `outer`, as an item of it or in its sub-graph.
+    /// Whether it is inside `outer`, as one of its items or in its sub-graph.
     pub fn is_inside(&self, outer: &Self) -> bool {
-        let Some(rest) = self.within.strip_prefix(outer.within.as_slice()) else { return false };
-        let at = rest.first().map_or_else(|| self.place(), Clone::clone);
-        let same = at.node == outer.node && at.number == outer.number;
+        let Some(rest) = self.parents.strip_prefix(outer.parents.as_slice()) else { return false };
+        let segment = rest.first().map_or_else(|| self.segment(), Clone::clone);
+        let same = segment.node == outer.node && segment.number == outer.number;
         match outer.item {
-            None => same && (at.item.is_some() || !rest.is_empty()),
-            item => same && at.item == item && !rest.is_empty(),
+            None => same && (segment.item.is_some() || !rest.is_empty()),
+            item => same && segment.item == item && !rest.is_empty(),
         }
     }
 }
@@ -91,14 +91,14 @@ impl Visit {
 /// One attempt at one visit of a node. Displays as its visit does, and from the second attempt as `node#2.3`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StepId {
-    /// Which visit of which node.
+    /// The visit.
     pub visit: Visit,
     /// 1 for the first attempt.
     pub attempt: u32,
 }
 
-fn show(f: &mut fmt::Formatter<'_>, place: &Place, attempt: u32) -> fmt::Result {
-    let Place { node, number, item } = place;
+fn write_segment(f: &mut fmt::Formatter<'_>, segment: &PathSegment, attempt: u32) -> fmt::Result {
+    let PathSegment { node, number, item } = segment;
     match (number, attempt) {
         (1, 1) => write!(f, "{node}")?,
         (number, 1) => write!(f, "{node}#{number}")?,
@@ -107,38 +107,39 @@ fn show(f: &mut fmt::Formatter<'_>, place: &Place, attempt: u32) -> fmt::Result 
     item.map_or(Ok(()), |item| write!(f, "[{item}]"))
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for PathSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(f, self, 1)
+        write_segment(f, self, 1)
     }
 }
 
 impl fmt::Display for Visit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.within.iter().try_for_each(|place| write!(f, "{place}/"))?;
-        show(f, &self.place(), 1)
+        self.parents.iter().try_for_each(|parent| write!(f, "{parent}/"))?;
+        write_segment(f, &self.segment(), 1)
     }
 }
 
 impl fmt::Display for StepId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.visit.within.iter().try_for_each(|place| write!(f, "{place}/"))?;
-        show(f, &self.visit.place(), self.attempt)
+        self.visit.parents.iter().try_for_each(|parent| write!(f, "{parent}/"))?;
+        write_segment(f, &self.visit.segment(), self.attempt)
     }
 }
 
 impl StepId {
-    /// Reads what [`fmt::Display`] gives.
+    /// Parses the form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
-        let (last, attempt) = place(parts.next_back()?)?;
-        let around: Option<Vec<_>> = parts.map(|part| place(part).filter(|(_, attempt)| *attempt == 1)).collect();
-        let within: Vec<Place> = around?.into_iter().map(|(place, _)| place).collect();
-        (within.len() <= MAX_DEPTH).then(|| Self { visit: Visit::new(&within, last), attempt })
+        let (last, attempt) = parse_segment(parts.next_back()?)?;
+        let around: Option<Vec<_>> =
+            parts.map(|part| parse_segment(part).filter(|(_, attempt)| *attempt == 1)).collect();
+        let parents: Vec<PathSegment> = around?.into_iter().map(|(segment, _)| segment).collect();
+        (parents.len() <= MAX_DEPTH).then(|| Self { visit: Visit::new(&parents, last), attempt })
     }
 }
 
-fn place(text: &str) -> Option<(Place, u32)> {
+fn parse_segment(text: &str) -> Option<(PathSegment, u32)> {
     let (text, item) = match text.strip_suffix(']') {
         Some(text) => {
             let (text, item) = text.rsplit_once('[')?;
@@ -152,7 +153,7 @@ fn place(text: &str) -> Option<(Place, u32)> {
         None => ("1", "1"),
     };
     let node = NodeName::parse(node).ok()?;
-    Some((Place { node, number: number.parse().ok()?, item }, attempt.parse().ok()?))
+    Some((PathSegment { node, number: number.parse().ok()?, item }, attempt.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_inside_of_a_visit_is_known() {
+    fn a_visit_is_inside_its_node_and_its_parents() {
         let visit = |text: &str| StepId::parse(text).unwrap().visit;
         for (inner, outer) in [("a[1]", "a"), ("a/b", "a"), ("a[1]/b", "a"), ("a[1]/b", "a[1]"), ("x/a/b#2", "x/a")] {
             assert!(visit(inner).is_inside(&visit(outer)), "{inner} in {outer}");

@@ -6,220 +6,224 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Broken, Live, Running};
-use crate::condition::{Outputs, Values};
-use crate::event::{Code, Failure, Output, Taken, Trigger, Written};
-use crate::id::{GraphName, NodeName, Place, RoleName, StepId, TaskId};
+use super::{ActiveVisit, NestedRun, ReplayError};
+use crate::condition::{GraphValues, NodeOutputs};
+use crate::event::{Failure, FailureCode, Output, TakenEdge, Trigger, ValueWrite};
+use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId};
 
-/// What a run has used.
+/// The resources that a run has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Spent {
-    /// Attempts begun.
+pub struct ResourceUsage {
+    /// Attempts started.
     pub steps: u32,
     /// Prompt and output tokens.
     pub tokens: u64,
 }
 
-/// What a run knows of one node.
+/// The state of one node in a run.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Node {
-    /// Visits begun.
+pub struct NodeState {
+    /// Visits started.
     pub visits: u32,
-    /// What its last finished visit gave.
+    /// The output of its last finished visit.
     pub output: Option<Arc<Output>>,
-    /// The roles that did so, item by item; empty without items.
+    /// The roles that produced it, per item; empty without items.
     pub roles: Vec<Option<RoleName>>,
-    /// Arrivals that each trigger it alone, oldest first, with the node they come from (`None`: the start).
+    /// Arrivals that each trigger it by themselves, oldest first, with the node that they come from (`None`: the start).
     pub direct: VecDeque<Option<NodeName>>,
     /// Arrivals that its join counts, per source.
     pub arrivals: BTreeMap<NodeName, u32>,
-    /// Rounds of its join that fired.
+    /// Rounds of its join that have fired.
     pub rounds: u32,
-    /// Sources that have arrived for the next round.
-    pub came: usize,
+    /// The number of sources that have arrived for the next round.
+    pub arrived_count: usize,
 }
 
-/// One run of one graph: a task's own, or one inside of a step.
+/// One run of one graph: a task's own, or one inside a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
-    /// What CEL and Jinja call `task`: `{id, graph, input}`.
+    /// The variable `task` of CEL and Jinja: `{id, graph, input}`.
     pub task: Arc<Value>,
-    /// The task's age when the run began.
-    pub began: Duration,
-    /// What it has used, with all inside of it.
-    pub spent: Spent,
-    /// What it knows of its nodes.
-    pub nodes: BTreeMap<NodeName, Node>,
-    /// The nodes at which something has arrived that has not begun.
-    pub due: BTreeSet<NodeName>,
-    /// What CEL and Jinja call `nodes`.
-    pub outputs: Arc<Outputs>,
-    /// What CEL and Jinja call `values`, as far as something was written.
-    pub values: Arc<Values>,
-    /// Visits that are not over, those of items aside.
-    pub live: BTreeMap<Place, Live>,
-    /// How often each edge was taken, by node and place in `next`.
-    pub taken: BTreeMap<(NodeName, u32), u32>,
-    /// The node that went to `done` last.
+    /// The task's age when the run started.
+    pub started_age: Duration,
+    /// The resources that it has used, nested runs included.
+    pub usage: ResourceUsage,
+    /// The state of its nodes.
+    pub nodes: BTreeMap<NodeName, NodeState>,
+    /// The nodes with arrivals that have not started a visit.
+    pub ready: BTreeSet<NodeName>,
+    /// The variable `nodes` of CEL and Jinja.
+    pub outputs: Arc<NodeOutputs>,
+    /// The variable `values` of CEL and Jinja, without the values that have not been written.
+    pub values: Arc<GraphValues>,
+    /// Visits that have not ended; those of items are in their node's visit.
+    pub active: BTreeMap<PathSegment, ActiveVisit>,
+    /// How often each edge was taken, by node and index in `next`.
+    pub edge_counts: BTreeMap<(NodeName, u32), u32>,
+    /// The last node whose edge led to `done`.
     pub done: Option<NodeName>,
     /// The failure that ends the run.
     pub fatal: Option<Failure>,
-    /// The last step that was cancelled by itself: why there may be no result.
+    /// The failure of the last step that was cancelled alone: the reason if there is no result.
     pub cancelled: Option<Failure>,
 }
 
 impl Scope {
-    pub(super) fn begin(task: TaskId, graph: &GraphName, start: &NodeName, input: &str, began: Duration) -> Self {
-        let first = Node { direct: VecDeque::from([None]), ..Node::default() };
+    pub(super) fn begin(task: TaskId, graph: &GraphName, start: &NodeName, input: &str, started_age: Duration) -> Self {
+        let first = NodeState { direct: VecDeque::from([None]), ..NodeState::default() };
         Self {
             task: Arc::new(json!({"id": task.to_string(), "graph": graph.as_str(), "input": input})),
-            began,
-            spent: Spent::default(),
+            started_age,
+            usage: ResourceUsage::default(),
             nodes: BTreeMap::from([(start.clone(), first)]),
-            due: BTreeSet::from([start.clone()]),
+            ready: BTreeSet::from([start.clone()]),
             outputs: Arc::default(),
             values: Arc::default(),
-            live: BTreeMap::new(),
-            taken: BTreeMap::new(),
+            active: BTreeMap::new(),
+            edge_counts: BTreeMap::new(),
             done: None,
             fatal: None,
             cancelled: None,
         }
     }
 
-    /// What the graph was asked.
+    /// The input of the graph.
     pub fn input(&self) -> &str {
         self.task["input"].as_str().unwrap_or_default()
     }
 
-    /// A visit that is not over.
-    pub fn live(&self, place: &Place) -> Option<&Live> {
-        match place.item {
-            None => self.live.get(place),
-            Some(item) => self.live.get(&whole(place))?.items()?.live.get(&item),
+    /// A visit that has not ended.
+    pub fn active_visit(&self, segment: &PathSegment) -> Option<&ActiveVisit> {
+        match segment.item {
+            None => self.active.get(segment),
+            Some(item) => self.active.get(&without_item(segment))?.items()?.active.get(&item),
         }
     }
 
-    pub(super) fn live_mut(&mut self, place: &Place) -> Option<&mut Live> {
-        match place.item {
-            None => self.live.get_mut(place),
-            Some(item) => self.live.get_mut(&whole(place))?.items_mut()?.live.get_mut(&item),
+    pub(super) fn active_visit_mut(&mut self, segment: &PathSegment) -> Option<&mut ActiveVisit> {
+        match segment.item {
+            None => self.active.get_mut(segment),
+            Some(item) => self.active.get_mut(&without_item(segment))?.items_mut()?.active.get_mut(&item),
         }
     }
 
-    pub(super) fn running(&mut self, step: &StepId) -> Result<&mut Live, Broken> {
-        let live = self.live_mut(&step.visit.place()).filter(|live| live.runs(step));
-        live.ok_or_else(|| Broken::NotRunning(step.clone()))
+    pub(super) fn running(&mut self, step: &StepId) -> Result<&mut ActiveVisit, ReplayError> {
+        let active = self.active_visit_mut(&step.visit.segment()).filter(|active| active.is_running(step));
+        active.ok_or_else(|| ReplayError::NotRunning(step.clone()))
     }
 
     pub(super) fn started(
         &mut self,
         step: &StepId,
         trigger: Option<Trigger>,
-        inner: Option<Running>,
+        nested: Option<NestedRun>,
         age: Duration,
-    ) -> Result<(), Broken> {
-        let (place, attempt) = (step.visit.place(), step.attempt);
-        if let Some(live) = self.live_mut(&place) {
-            live.again(attempt, age, inner);
+    ) -> Result<(), ReplayError> {
+        let (segment, attempt) = (step.visit.segment(), step.attempt);
+        if let Some(active) = self.active_visit_mut(&segment) {
+            active.restart(attempt, age, nested);
             return Ok(());
         }
-        let broken = || Broken::NotRunning(step.clone());
-        match (place.item, trigger) {
+        let not_running = || ReplayError::NotRunning(step.clone());
+        match (segment.item, trigger) {
             (Some(item), _) => {
-                let items = self.live.get_mut(&whole(&place)).and_then(Live::items_mut).ok_or_else(broken)?;
-                if item != items.next || item as usize >= items.list.len() {
-                    return Err(broken());
+                let items = self
+                    .active
+                    .get_mut(&without_item(&segment))
+                    .and_then(ActiveVisit::items_mut)
+                    .ok_or_else(not_running)?;
+                if item != items.next_item || item as usize >= items.list.len() {
+                    return Err(not_running());
                 }
-                items.next += 1;
-                items.live.insert(item, Live::new(attempt, Vec::new(), age, inner));
+                items.next_item += 1;
+                items.active.insert(item, ActiveVisit::new(attempt, Vec::new(), age, nested));
             }
             (None, Some(trigger)) => {
-                let from = self.trigger(&place, trigger);
-                self.live.insert(place, Live::new(attempt, from, age, inner));
+                let sources = self.consume(&segment, trigger);
+                self.active.insert(segment, ActiveVisit::new(attempt, sources, age, nested));
             }
-            (None, None) => return Err(broken()),
+            (None, None) => return Err(not_running()),
         }
         Ok(())
     }
 
-    /// Uses up what made a node ready, and says which nodes that came from.
-    fn trigger(&mut self, place: &Place, trigger: Trigger) -> Vec<NodeName> {
-        let node = self.nodes.entry(place.node.clone()).or_default();
-        node.visits = place.number;
-        let from = node.sources(trigger);
+    /// Consumes the arrivals that made a node ready, and returns the nodes that they came from.
+    fn consume(&mut self, segment: &PathSegment, trigger: Trigger) -> Vec<NodeName> {
+        let node = self.nodes.entry(segment.node.clone()).or_default();
+        node.visits = segment.number;
+        let sources = node.sources(trigger);
         match trigger {
             Trigger::Direct => drop(node.direct.pop_front()),
             Trigger::Round => {
                 node.rounds += 1;
-                node.came = node.arrivals.values().filter(|n| **n > node.rounds).count();
+                node.arrived_count = node.arrivals.values().filter(|n| **n > node.rounds).count();
             }
         }
-        if node.direct.is_empty() && node.came == 0 {
-            self.due.remove(&place.node);
+        if node.direct.is_empty() && node.arrived_count == 0 {
+            self.ready.remove(&segment.node);
         }
-        from
+        sources
     }
 
     pub(super) fn finished(
         &mut self,
         step: &StepId,
         output: &Output,
-        took: &[Taken],
-        wrote: Option<&Written>,
-    ) -> Result<(), Broken> {
+        taken: &[TakenEdge],
+        write: Option<&ValueWrite>,
+    ) -> Result<(), ReplayError> {
         self.running(step)?;
-        let place = step.visit.place();
-        if let Some(item) = place.item {
-            let items = self.live.get_mut(&whole(&place)).and_then(Live::items_mut);
-            let items = items.ok_or_else(|| Broken::NotRunning(step.clone()))?;
-            items.live.remove(&item);
-            items.give(item, output.clone());
+        let segment = step.visit.segment();
+        if let Some(item) = segment.item {
+            let items = self.active.get_mut(&without_item(&segment)).and_then(ActiveVisit::items_mut);
+            let items = items.ok_or_else(|| ReplayError::NotRunning(step.clone()))?;
+            items.active.remove(&item);
+            items.finish_item(item, output.clone());
             return Ok(());
         }
-        let live = self.live.remove(&place);
-        let (output, roles) = match live.as_ref().and_then(Live::items) {
-            Some(items) => items.gathered(),
+        let active = self.active.remove(&segment);
+        let (output, roles) = match active.as_ref().and_then(ActiveVisit::items) {
+            Some(items) => items.collected(),
             None => (output.clone(), Vec::new()),
         };
         let value = output_value(&output, &roles);
-        if let Some(Written { value: name, how }) = wrote {
+        if let Some(ValueWrite { value: name, reducer }) = write {
             let values = Arc::make_mut(&mut self.values);
-            let old = values.entry(name.clone()).or_insert_with(|| Arc::new(how.empty()));
-            how.write(Arc::make_mut(old), value["output"].clone());
+            let old = values.entry(name.clone()).or_insert_with(|| Arc::new(reducer.initial()));
+            reducer.apply(Arc::make_mut(old), value["output"].clone());
         }
-        Arc::make_mut(&mut self.outputs).insert(place.node.clone(), Arc::new(value));
-        let node = self.nodes.entry(place.node.clone()).or_default();
+        Arc::make_mut(&mut self.outputs).insert(segment.node.clone(), Arc::new(value));
+        let node = self.nodes.entry(segment.node.clone()).or_default();
         (node.output, node.roles) = (Some(Arc::new(output)), roles);
-        self.go(&place.node, took);
+        self.follow(&segment.node, taken);
         Ok(())
     }
 
-    /// A step failed for good.
-    pub(super) fn failed(&mut self, step: &StepId, failure: &Failure, took: &[Taken]) -> Result<(), Broken> {
-        let place = step.visit.place();
-        // It may have been cut off, or wait for its next attempt.
-        if self.live(&place).is_none_or(|live| live.attempt != step.attempt) {
-            return Err(Broken::NotRunning(step.clone()));
+    /// A step failed and has no retry.
+    pub(super) fn failed(&mut self, step: &StepId, failure: &Failure, taken: &[TakenEdge]) -> Result<(), ReplayError> {
+        let segment = step.visit.segment();
+        // It may have been interrupted, or wait for a retry.
+        if self.active_visit(&segment).is_none_or(|active| active.attempt != step.attempt) {
+            return Err(ReplayError::NotRunning(step.clone()));
         }
-        let cancelled = failure.code == Code::Cancelled;
-        if let Some(item) = place.item {
-            let items = self.live.get_mut(&whole(&place)).and_then(Live::items_mut);
-            let items = items.ok_or_else(|| Broken::NotRunning(step.clone()))?;
-            items.live.remove(&item);
+        let cancelled = failure.code == FailureCode::Cancelled;
+        if let Some(item) = segment.item {
+            let items = self.active.get_mut(&without_item(&segment)).and_then(ActiveVisit::items_mut);
+            let items = items.ok_or_else(|| ReplayError::NotRunning(step.clone()))?;
+            items.active.remove(&item);
             if cancelled {
-                items.give(item, Output { text: String::new(), json: Some(Value::Null), role: None });
+                items.finish_item(item, Output { text: String::new(), json: Some(Value::Null), role: None });
             } else {
                 items.fatal.get_or_insert_with(|| failure.clone());
             }
             return Ok(());
         }
-        self.live.remove(&place);
+        self.active.remove(&segment);
         let failed = json!({"text": "", "output": null, "role": null,
             "failure": {"code": failure.code, "message": failure.message}});
-        Arc::make_mut(&mut self.outputs).insert(place.node.clone(), Arc::new(failed));
-        if !took.is_empty() {
-            self.go(&place.node, took);
+        Arc::make_mut(&mut self.outputs).insert(segment.node.clone(), Arc::new(failed));
+        if !taken.is_empty() {
+            self.follow(&segment.node, taken);
         } else if cancelled {
             self.cancelled = Some(failure.clone());
         } else {
@@ -228,41 +232,41 @@ impl Scope {
         Ok(())
     }
 
-    fn go(&mut self, from: &NodeName, took: &[Taken]) {
-        for taken in took {
-            *self.taken.entry((from.clone(), taken.edge)).or_default() += 1;
-            let Some(to) = &taken.to else {
+    fn follow(&mut self, from: &NodeName, taken: &[TakenEdge]) {
+        for edge in taken {
+            *self.edge_counts.entry((from.clone(), edge.edge)).or_default() += 1;
+            let Some(to) = &edge.to else {
                 self.done = Some(from.clone());
                 continue;
             };
-            self.due.insert(to.clone());
+            self.ready.insert(to.clone());
             let node = self.nodes.entry(to.clone()).or_default();
-            if taken.direct {
+            if edge.direct {
                 node.direct.push_back(Some(from.clone()));
             } else {
                 let arrivals = node.arrivals.entry(from.clone()).or_default();
                 *arrivals += 1;
-                node.came += usize::from(*arrivals == node.rounds + 1);
+                node.arrived_count += usize::from(*arrivals == node.rounds + 1);
             }
         }
     }
 
-    pub(super) fn resumed(&mut self) {
-        self.live.values_mut().for_each(Live::resumed);
+    pub(super) fn resume(&mut self) {
+        self.active.values_mut().for_each(ActiveVisit::resume);
     }
 
-    /// Whether anything but people is waited for; a run in which nothing runs has its next step before it.
+    /// Whether it waits for anything but human answers. A run without active visits has its next step before it, so it does.
     pub(crate) fn is_awake(&self) -> bool {
-        self.live.is_empty() || self.live.values().any(Live::is_awake)
+        self.active.is_empty() || self.active.values().any(ActiveVisit::is_awake)
     }
 
-    pub(super) fn asked(&self, within: &mut Vec<Place>, found: &mut Vec<StepId>) {
-        self.live.iter().for_each(|(place, live)| live.asked(within, place, found));
+    pub(super) fn collect_questions(&self, parents: &mut Vec<PathSegment>, found: &mut Vec<StepId>) {
+        self.active.iter().for_each(|(segment, active)| active.collect_questions(parents, segment, found));
     }
 }
 
-impl Node {
-    /// Where that comes from which makes it ready.
+impl NodeState {
+    /// The nodes whose arrivals make it ready.
     pub(super) fn sources(&self, trigger: Trigger) -> Vec<NodeName> {
         match trigger {
             Trigger::Direct => self.direct.front().cloned().flatten().into_iter().collect(),
@@ -276,11 +280,11 @@ impl Node {
     }
 }
 
-fn whole(place: &Place) -> Place {
-    Place { item: None, ..place.clone() }
+fn without_item(segment: &PathSegment) -> PathSegment {
+    PathSegment { item: None, ..segment.clone() }
 }
 
-/// What CEL and Jinja see of a node.
+/// A node's entry in the variable `nodes` of CEL and Jinja.
 pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
     let mut value = json!({
         "text": output.text,

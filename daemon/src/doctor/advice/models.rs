@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use artel_placement::{Bytes, Refusal, Unplaced};
+use artel_placement::{DeviceBytes, PlacementError, UnplacedModel};
 use serde_json::{Value, json};
 
 use super::super::findings::Findings;
@@ -67,7 +67,7 @@ fn room(found: &Findings) -> Vec<Line> {
     let plan = &found.plan;
     let mut lines = Vec::new();
     if !plan.placed.is_empty() {
-        let mut taken: Bytes = BTreeMap::new();
+        let mut taken: DeviceBytes = BTreeMap::new();
         for (device, size) in plan.placed.iter().flat_map(|place| place.bytes()) {
             *taken.entry(device).or_default() += size;
         }
@@ -80,8 +80,8 @@ fn room(found: &Findings) -> Vec<Line> {
     lines
 }
 
-fn unplaced(unplaced: &Unplaced) -> Line {
-    let remedies: Vec<String> = Refusal::remedies(&unplaced.refusal).iter().map(ToString::to_string).collect();
+fn unplaced(unplaced: &UnplacedModel) -> Line {
+    let remedies: Vec<String> = PlacementError::remedies(&unplaced.error).iter().map(ToString::to_string).collect();
     let remedies = remedies.join("; or ");
     match (&unplaced.alone, remedies.is_empty()) {
         (Some(_), true) => Line::doubtful("room", &unplaced.reason, "taking turns costs the time of loading each time"),

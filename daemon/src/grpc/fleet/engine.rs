@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use artel_actors::{EngineReport, EngineState};
-use artel_placement::{Place, Split};
+use artel_placement::{Placement, SplitMode};
 use artel_proto::v1;
 
 use crate::grpc::value::{duration, moment};
@@ -55,23 +55,23 @@ pub(super) fn engine(report: EngineReport) -> Option<v1::Engine> {
 }
 
 /// Its devices, how it is spread over them, and their shares.
-pub(super) fn spread(place: &Place) -> (Vec<String>, v1::SplitMode, Vec<f64>) {
+pub(super) fn spread(place: &Placement) -> (Vec<String>, v1::SplitMode, Vec<f64>) {
     let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
     match (devices.len(), place.split) {
         (0 | 1, _) => (devices, v1::SplitMode::None, Vec::new()),
-        (_, Split::Row) => (devices, v1::SplitMode::Row, place.fractions()),
+        (_, SplitMode::Row) => (devices, v1::SplitMode::Row, place.fractions()),
         _ => (devices, v1::SplitMode::Layer, place.fractions()),
     }
 }
 
-fn memory(place: &Place, prefix_bytes: u64) -> v1::EngineMemory {
-    let sum = |of: fn(&artel_placement::Part) -> u64| place.parts.iter().map(of).sum::<u64>();
+fn memory(place: &Placement, prefix_bytes: u64) -> v1::EngineMemory {
+    let sum = |of: fn(&artel_placement::PlacementPart) -> u64| place.parts.iter().map(of).sum::<u64>();
     // What lies in the machine's memory beside the devices is the input embedding, weights nearly all of it.
     let host = place.host.as_ref().map_or(0, |(_, bytes)| *bytes);
     v1::EngineMemory {
-        weights_bytes: sum(|part| part.weights) + host,
-        cache_bytes: sum(|part| part.cache),
-        compute_bytes: sum(|part| part.compute + part.process),
+        weights_bytes: sum(|part| part.weight_bytes) + host,
+        cache_bytes: sum(|part| part.kv_bytes),
+        compute_bytes: sum(|part| part.compute_bytes + part.process_bytes),
         prefix_bytes,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use artel_actors::{Demand, EngineReport, Loader as _, Move};
-use artel_placement::{Need, Place, Refusal, Unplaced, plan};
+use artel_placement::{ModelFootprint, Placement, PlacementError, UnplacedModel, plan};
 use artel_proto::v1;
 use tonic::Status;
 
@@ -22,7 +22,7 @@ impl Served {
         let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
         for (name, model) in engines.into_iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
             match self.loader.reckon(&model, Demand::of(&catalog, &model, &self.models)).await {
-                Ok(need) => needs.push(Need { model: name, ..need }),
+                Ok(need) => needs.push(ModelFootprint { model: name, ..need }),
                 Err(reason) => unplaced.push(v1::UnplacedModel { model: name, reason, ..v1::UnplacedModel::default() }),
             }
         }
@@ -45,12 +45,12 @@ impl Served {
 }
 
 /// Where engines are, by the names of their models.
-fn loaded(reports: &[EngineReport]) -> BTreeMap<String, Place> {
+fn loaded(reports: &[EngineReport]) -> BTreeMap<String, Placement> {
     let place = |report: &EngineReport| Some((report.id.clone(), report.place.clone()?));
     reports.iter().filter_map(place).collect()
 }
 
-fn put(place: &Place, loaded: bool) -> v1::PlacedModel {
+fn put(place: &Placement, loaded: bool) -> v1::PlacedModel {
     let (_, split, _) = spread(place);
     let shares = place.parts.iter().zip(place.fractions());
     let mut shares: Vec<v1::DeviceShare> = shares
@@ -62,14 +62,14 @@ fn put(place: &Place, loaded: bool) -> v1::PlacedModel {
     v1::PlacedModel { model: place.model.clone(), split: split.into(), shares, reason: place.reason.clone(), loaded }
 }
 
-fn refused(unplaced: &Unplaced) -> v1::UnplacedModel {
-    let shortage = unplaced.refusal.shortage();
+fn refused(unplaced: &UnplacedModel) -> v1::UnplacedModel {
+    let shortage = unplaced.error.shortage();
     v1::UnplacedModel {
         model: unplaced.model.clone(),
         reason: unplaced.reason.clone(),
         device: shortage.map(|shortage| shortage.device.clone()).unwrap_or_default(),
-        missing_bytes: shortage.map_or(0, artel_placement::Shortage::missing),
-        remedies: Refusal::remedies(&unplaced.refusal).iter().map(ToString::to_string).collect(),
+        missing_bytes: shortage.map_or(0, artel_placement::MemoryShortage::missing),
+        remedies: PlacementError::remedies(&unplaced.error).iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 use artel_journal::feedback::{self, Word};
 use artel_proto::v1::{self, ErrorReason};
 use artel_task::event::Decision;
-use artel_task::{Event, Kind, RoleName, StepId};
+use artel_task::{Event, EventKind, RoleName, StepId};
 use tonic::{Code, Status};
 
 use super::super::Served;
@@ -55,13 +55,13 @@ fn known(served: &Served, role: &str) -> Result<RoleName, Status> {
 /// The decision of a step, or the first one of the task.
 fn decision<'e>(events: &'e [Event], wanted: &str) -> Result<(&'e StepId, &'e Decision), Status> {
     let mut decisions = events.iter().filter_map(|event| match &event.kind {
-        Kind::Routed { step, decision } => Some((step, decision)),
+        EventKind::Routed { step, decision } => Some((step, decision)),
         _ => None,
     });
     if let Some(found) = decisions.find(|(step, _)| wanted.is_empty() || step.to_string() == wanted) {
         return Ok(found);
     }
-    let ran = |event: &Event| matches!(&event.kind, Kind::StepStarted { step, .. } if step.to_string() == wanted);
+    let ran = |event: &Event| matches!(&event.kind, EventKind::StepStarted { step, .. } if step.to_string() == wanted);
     if wanted.is_empty() || events.iter().any(ran) {
         let message = "the task has no such decision of a router";
         return Err(status(Code::FailedPrecondition, ErrorReason::NotADecision, message));
@@ -73,11 +73,11 @@ fn decision<'e>(events: &'e [Event], wanted: &str) -> Result<(&'e StepId, &'e De
 /// What the router read: its own output, or the task's input while it has none.
 fn read(events: &[Event], router: &StepId) -> String {
     let own = events.iter().find_map(|event| match &event.kind {
-        Kind::StepFinished { step, output, .. } if step == router => Some(output.text.clone()),
+        EventKind::StepFinished { step, output, .. } if step == router => Some(output.text.clone()),
         _ => None,
     });
     let input = || match events.first().map(|event| &event.kind) {
-        Some(Kind::Accepted(accepted)) => accepted.input.clone(),
+        Some(EventKind::Accepted(accepted)) => accepted.input.clone(),
         _ => String::new(),
     };
     own.unwrap_or_else(input)

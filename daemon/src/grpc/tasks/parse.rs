@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use artel_actors::{Answer, Fork, Submission, Target};
 use artel_proto::v1;
-use artel_task::event::Class;
+use artel_task::event::TaskPriority;
 use artel_task::{RequestId, TaskId};
 use tonic::Status;
 
@@ -98,12 +98,12 @@ pub(crate) fn input_text(input: &str) -> Result<(), String> {
     }
 }
 
-fn class(class: v1::Class, number: i32) -> Result<Class, String> {
+fn class(class: v1::Class, number: i32) -> Result<TaskPriority, String> {
     match class {
         // An unknown number reads as unspecified.
         v1::Class::Unspecified if number != 0 => Err(format!("there is no class {number}")),
-        v1::Class::Unspecified | v1::Class::Interactive => Ok(Class::Interactive),
-        v1::Class::Batch => Ok(Class::Batch),
+        v1::Class::Unspecified | v1::Class::Interactive => Ok(TaskPriority::Interactive),
+        v1::Class::Batch => Ok(TaskPriority::Batch),
     }
 }
 

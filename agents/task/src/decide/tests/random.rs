@@ -1,15 +1,15 @@
-//! Random graphs and random orders of events: every run ends, within its limits, and replays to the same state.
+//! Random graphs and random orders of events: every run ends within its limits and replays to the same state.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::condition::List;
-use crate::graph::{Each, Effect};
+use crate::condition::ListExpression;
+use crate::graph::{ForEach, ReplaySafety};
 
 #[derive(Debug, Clone)]
-struct Sketch {
+struct NodeSketch {
     edges: Vec<(usize, Option<u32>, bool)>,
     join: u32,
     on_failure: Option<usize>,
@@ -17,13 +17,13 @@ struct Sketch {
     once: bool,
 }
 
-fn sketch() -> impl Strategy<Value = Sketch> {
+fn sketch() -> impl Strategy<Value = NodeSketch> {
     let edges = prop::collection::vec((0..7usize, prop::option::of(1..3u32), any::<bool>()), 1..4);
     (edges, 0..4u32, prop::option::weighted(0.2, 0..7usize), 0..8u8, any::<bool>())
-        .prop_map(|(edges, join, on_failure, kind, once)| Sketch { edges, join, on_failure, kind, once })
+        .prop_map(|(edges, join, on_failure, kind, once)| NodeSketch { edges, join, on_failure, kind, once })
 }
 
-/// Random graphs, most of which are refused. A few nodes have items, or run a graph.
+/// Random graphs, most of which are refused. A few nodes have items or run a sub-graph.
 fn graph(inner: Option<Arc<Graph>>) -> impl Strategy<Value = Option<Graph>> {
     prop::collection::vec(sketch(), 6).prop_map(move |sketches| {
         let names = ["a", "b", "c", "d", "e", "f", "done"];
@@ -32,26 +32,30 @@ fn graph(inner: Option<Arc<Graph>>) -> impl Strategy<Value = Option<Graph>> {
             at_most: *at_most,
             ..to(names[*target])
         };
-        let node = |sketch: &Sketch| {
+        let node = |sketch: &NodeSketch| {
             let next = sketch.edges.iter().map(edge).collect();
             let mut node = match (&inner, sketch.kind) {
-                (Some(inner), 0 | 1) => Node::new(Work::Graph { graph: inner.clone(), message: None }, next),
+                (Some(inner), 0 | 1) => Node::new(NodeKind::Graph { graph: inner.clone(), message: None }, next),
                 _ => role(next),
             };
             if matches!(sketch.kind, 1 | 2) {
-                node.each = Some(Each { list: List::parse("['x', 'yy', 'zzz']").unwrap(), parallel: 2, at_most: 9 });
+                node.for_each = Some(ForEach {
+                    list: ListExpression::parse("['x', 'yy', 'zzz']").unwrap(),
+                    parallel: 2,
+                    max_items: 9,
+                });
             }
             node.join = [None, Some(Join::All), Some(Join::Any), Some(Join::Quorum(1))][sketch.join as usize];
             node.on_failure = sketch.on_failure.map(|target| Edge { at_most: Some(1), ..to(names[target]) });
-            node.effect = if sketch.once { Effect::AtMostOnce } else { Effect::Pure };
+            node.replay_safety = if sketch.once { ReplaySafety::AtMostOnce } else { ReplaySafety::Pure };
             node
         };
         let nodes = sketches.iter().zip(names).map(|(sketch, n)| (name(n), node(sketch))).collect();
-        Graph::new(Parts { nodes, ..parts("a", []) }).ok()
+        Graph::new(GraphParts { nodes, ..parts("a", []) }).ok()
     })
 }
 
-/// Graphs of which some run another.
+/// Graphs, some with sub-graphs.
 fn nested() -> impl Strategy<Value = Graph> {
     let inner =
         prop::collection::vec(graph(None), 24).prop_map(|found| found.into_iter().flatten().next().map(Arc::new));
@@ -60,9 +64,9 @@ fn nested() -> impl Strategy<Value = Graph> {
         .prop_filter_map("no graph", |found| found.into_iter().flatten().next())
 }
 
-/// What happens next to one of the steps that run.
+/// The next outcome of one of the running steps.
 #[derive(Debug, Clone, Copy)]
-enum Turn {
+enum RandomOutcome {
     Finish(usize),
     Retry,
     Fail,
@@ -70,31 +74,31 @@ enum Turn {
     Restart,
 }
 
-fn turn() -> impl Strategy<Value = (prop::sample::Index, Turn)> {
-    let turn = prop_oneof![
-        12 => (0..5usize).prop_map(Turn::Finish),
-        2 => Just(Turn::Retry),
-        1 => Just(Turn::Fail),
-        1 => Just(Turn::Cancel),
-        1 => Just(Turn::Restart),
+fn outcome() -> impl Strategy<Value = (prop::sample::Index, RandomOutcome)> {
+    let outcome = prop_oneof![
+        12 => (0..5usize).prop_map(RandomOutcome::Finish),
+        2 => Just(RandomOutcome::Retry),
+        1 => Just(RandomOutcome::Fail),
+        1 => Just(RandomOutcome::Cancel),
+        1 => Just(RandomOutcome::Restart),
     ];
-    (any::<prop::sample::Index>(), turn)
+    (any::<prop::sample::Index>(), outcome)
 }
 
-impl Run {
-    fn turn(&mut self, running: &mut Vec<StepId>, index: prop::sample::Index, turn: Turn) {
+impl ScriptedRun {
+    fn outcome(&mut self, running: &mut Vec<StepId>, index: prop::sample::Index, outcome: RandomOutcome) {
         let step = running.remove(index.index(running.len()));
-        match turn {
-            Turn::Finish(length) => self.finish(&step, &"x".repeat(length)),
-            Turn::Retry => {
-                let (failure, retry_after) = (failure(Code::Timeout, String::new()), Some(Duration::ZERO));
-                self.note(Kind::StepFailed { step, failure, retry_after, took: Vec::new() });
+        match outcome {
+            RandomOutcome::Finish(length) => self.finish(&step, &"x".repeat(length)),
+            RandomOutcome::Retry => {
+                let (failure, retry_after) = (failure(FailureCode::Timeout, String::new()), Some(Duration::ZERO));
+                self.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() });
             }
-            Turn::Fail => self.fail(&step, failure(Code::Template, String::new())),
-            Turn::Cancel => self.fail(&step, failure(Code::Cancelled, String::new())),
-            Turn::Restart => {
+            RandomOutcome::Fail => self.fail(&step, failure(FailureCode::Template, String::new())),
+            RandomOutcome::Cancel => self.fail(&step, failure(FailureCode::Cancelled, String::new())),
+            RandomOutcome::Restart => {
                 running.clear();
-                self.note(Kind::Resumed);
+                self.note(EventKind::Resumed);
             }
         }
     }
@@ -102,31 +106,31 @@ impl Run {
 
 /// A round of a join needs an arrival from each of its sources, or from its quorum.
 fn joins_fire_once(graph: &Graph, events: &[Event]) {
-    let mut arrived: BTreeMap<(Vec<Place>, NodeName), BTreeMap<NodeName, usize>> = BTreeMap::new();
-    let mut fired: BTreeMap<(Vec<Place>, NodeName), usize> = BTreeMap::new();
+    let mut arrived: BTreeMap<(Vec<PathSegment>, NodeName), BTreeMap<NodeName, usize>> = BTreeMap::new();
+    let mut fired: BTreeMap<(Vec<PathSegment>, NodeName), usize> = BTreeMap::new();
     for event in events {
         match &event.kind {
-            Kind::StepStarted { step, trigger: Some(Trigger::Round), .. } => {
-                let at = (step.visit.within.clone(), step.visit.node.clone());
+            EventKind::StepStarted { step, trigger: Some(Trigger::Round), .. } => {
+                let at = (step.visit.parents.clone(), step.visit.node.clone());
                 let rounds = fired.entry(at.clone()).or_default();
                 *rounds += 1;
-                let came = arrived[&at].values().filter(|n| **n >= *rounds).count();
-                let inner = graph.inner(&step.visit.within).unwrap();
-                let wanted = match inner.node(&step.visit.node).unwrap().join {
+                let arrivals = arrived[&at].values().filter(|n| **n >= *rounds).count();
+                let inner = graph.subgraph(&step.visit.parents).unwrap();
+                let required = match inner.node(&step.visit.node).unwrap().join {
                     Some(Join::All) => inner.sources(&step.visit.node).unwrap().len(),
                     Some(Join::Quorum(n)) => n as usize,
                     other => panic!("{other:?} has no rounds"),
                 };
-                assert!(came >= wanted, "{step} began with {came} of {wanted}");
+                assert!(arrivals >= required, "{step} started with {arrivals} of {required}");
             }
-            Kind::StepStarted { step, .. } if step.attempt > 1 => {
-                // A run that begins anew forgets what arrived in it.
-                arrived.retain(|(within, _), _| !within.starts_with(&step.visit.inside()));
-                fired.retain(|(within, _), _| !within.starts_with(&step.visit.inside()));
+            EventKind::StepStarted { step, .. } if step.attempt > 1 => {
+                // A run that starts again has no arrivals.
+                arrived.retain(|(parents, _), _| !parents.starts_with(&step.visit.child_path()));
+                fired.retain(|(parents, _), _| !parents.starts_with(&step.visit.child_path()));
             }
-            Kind::StepFinished { step, took, .. } | Kind::StepFailed { step, took, .. } => {
-                for to in took.iter().filter(|taken| !taken.direct).filter_map(|taken| taken.to.clone()) {
-                    let at = arrived.entry((step.visit.within.clone(), to)).or_default();
+            EventKind::StepFinished { step, taken, .. } | EventKind::StepFailed { step, taken, .. } => {
+                for to in taken.iter().filter(|edge| !edge.direct).filter_map(|edge| edge.to.clone()) {
+                    let at = arrived.entry((step.visit.parents.clone(), to)).or_default();
                     *at.entry(step.visit.node.clone()).or_default() += 1;
                 }
             }
@@ -141,24 +145,24 @@ proptest! {
     #[test]
     fn every_run_of_every_graph_ends_within_its_limits_and_replays(
         graph in nested(),
-        turns in prop::collection::vec(turn(), 1..40),
+        outcomes in prop::collection::vec(outcome(), 1..40),
     ) {
-        let mut run = Run::of(graph);
-        let (mut running, mut turns) = (Vec::new(), turns.into_iter().cycle());
+        let mut run = ScriptedRun::of(graph);
+        let (mut running, mut outcomes) = (Vec::new(), outcomes.into_iter().cycle());
         let mut left = 2000;
         loop {
             running.extend(run.advance());
-            running.retain(|step: &StepId| run.state.live(&step.visit).is_some_and(|live| live.attempt == step.attempt));
+            running.retain(|step: &StepId| run.state.active_visit(&step.visit).is_some_and(|active| active.attempt == step.attempt));
             if run.state.phase != Phase::Running {
                 break;
             }
-            prop_assert!(!running.is_empty(), "a task that runs has something to do");
-            let (index, turn) = turns.next().unwrap();
+            prop_assert!(!running.is_empty(), "a running task has a running step");
+            let (index, outcome) = outcomes.next().unwrap();
             left -= 1;
-            // Attempts without end are the conductor's to bound, and the limit of steps bounds them here.
-            run.turn(&mut running, index, if left > 0 { turn } else { Turn::Finish(1) });
+            // The task runner bounds the retries of a step; here only the step limit does.
+            run.outcome(&mut running, index, if left > 0 { outcome } else { RandomOutcome::Finish(1) });
         }
-        prop_assert!(run.state.spent().steps <= run.graph.limits().steps);
+        prop_assert!(run.state.usage().steps <= run.graph.limits().steps);
         joins_fire_once(&run.graph, &run.events);
         let again = State::replay(&run.events, run.graph.start());
         prop_assert_eq!(again.as_ref(), Ok(&run.state));
@@ -181,8 +185,8 @@ fn a_graph_of_a_thousand_nodes_finishes() {
         nodes.insert(name(&called(n)), role(vec![even, to(&next)]));
     }
     nodes.get_mut("n500").unwrap().join = Some(Join::All);
-    let limits = Limits { steps: 2000, tokens: 100_000, ..Limits::default() };
-    let mut run = Run::of(Graph::new(Parts { nodes, limits, ..parts("n0", []) }).unwrap());
+    let limits = GraphLimits { steps: 2000, tokens: 100_000, ..GraphLimits::default() };
+    let mut run = ScriptedRun::of(Graph::new(GraphParts { nodes, limits, ..parts("n0", []) }).unwrap());
     assert_eq!(run.all(|visit| visit.to_string()).len(), 1000);
     assert!(matches!(&run.state.phase, Phase::Completed(output) if output.text == "n999"));
 }

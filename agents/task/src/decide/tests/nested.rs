@@ -1,24 +1,24 @@
-//! Items, sub-graphs, people, failures that do not end a task, values.
+//! Items, sub-graphs, questions, failures that do not end a task, values.
 
 use std::sync::Arc;
 
 use super::*;
-use crate::condition::List;
-use crate::event::Inner;
-use crate::graph::{Ask, Each, Effect, Reduce};
+use crate::condition::ListExpression;
+use crate::event::Nested;
+use crate::graph::{AskNode, ForEach, Reducer, ReplaySafety};
 use crate::id::ValueName;
 
 fn each(list: &str, parallel: u32, node: Node) -> Node {
-    Node { each: Some(Each { list: List::parse(list).unwrap(), parallel, at_most: 10_000 }), ..node }
+    Node { for_each: Some(ForEach { list: ListExpression::parse(list).unwrap(), parallel, max_items: 10_000 }), ..node }
 }
 
 fn sub(graph: &Arc<Graph>, next: Vec<Edge>) -> Node {
-    Node::new(Work::Graph { graph: graph.clone(), message: None }, next)
+    Node::new(NodeKind::Graph { graph: graph.clone(), message: None }, next)
 }
 
 fn ask(deadline: Option<u64>, next: Vec<Edge>) -> Node {
     let deadline = deadline.map(Duration::from_secs);
-    Node::new(Work::Ask(Ask { message: "?".to_owned(), schema: None, deadline, otherwise: None }), next)
+    Node::new(NodeKind::Ask(AskNode { message: "?".to_owned(), schema: None, deadline, otherwise: None }), next)
 }
 
 /// Plans, then works on each step of the plan, then sums up.
@@ -31,7 +31,7 @@ fn mapped(parallel: u32) -> Graph {
     Graph::new(parts("plan", nodes)).unwrap()
 }
 
-fn done(run: &Run) -> &str {
+fn done(run: &ScriptedRun) -> &str {
     match &run.state.phase {
         Phase::Completed(output) => &output.text,
         other => panic!("{other:?}"),
@@ -39,8 +39,8 @@ fn done(run: &Run) -> &str {
 }
 
 #[test]
-fn items_run_side_by_side_within_the_bound_and_are_gathered_in_their_order() {
-    let mut run = Run::of(mapped(2));
+fn items_run_in_parallel_within_the_bound_and_are_collected_in_order() {
+    let mut run = ScriptedRun::of(mapped(2));
     let plan = run.advance().remove(0);
     run.finish(&plan, r#"{"steps":["a","b","c"]}"#);
     let first: Vec<StepId> = run.advance();
@@ -63,7 +63,7 @@ fn items_run_side_by_side_within_the_bound_and_are_gathered_in_their_order() {
 
 #[test]
 fn a_list_without_items_is_done_at_once() {
-    let mut run = Run::of(mapped(2));
+    let mut run = ScriptedRun::of(mapped(2));
     let plan = run.advance().remove(0);
     run.finish(&plan, r#"{"steps":[]}"#);
     let sum = run.advance().remove(0);
@@ -72,8 +72,8 @@ fn a_list_without_items_is_done_at_once() {
 
 #[test]
 fn an_item_that_fails_fails_its_node_and_one_that_is_cancelled_gives_null() {
-    for (code, ended) in [(Code::Timeout, false), (Code::Cancelled, true)] {
-        let mut run = Run::of(mapped(3));
+    for (code, ended) in [(FailureCode::Timeout, false), (FailureCode::Cancelled, true)] {
+        let mut run = ScriptedRun::of(mapped(3));
         let plan = run.advance().remove(0);
         run.finish(&plan, r#"{"steps":["a","b"]}"#);
         let items = run.advance();
@@ -93,19 +93,19 @@ fn an_item_that_fails_fails_its_node_and_one_that_is_cancelled_gives_null() {
 fn a_list_of_ten_thousand_is_not_quadratic() {
     let mut parts = parts("a", [("a", each("[1]", 8, role(vec![to("done")])))]);
     (parts.limits.steps, parts.limits.tokens) = (100_000, 1_000_000);
-    let mut run = Run::of(Graph::new(parts).unwrap());
-    // A list that no condition is long enough to write down.
+    let mut run = ScriptedRun::of(Graph::new(parts).unwrap());
+    // Longer than any list that an expression can hold.
     let whole = StepId::parse("a").unwrap();
-    let inner = Some(Inner::Items(vec![Value::from("item"); 10_000].into()));
-    run.note(Kind::StepStarted { step: whole, trigger: Some(Trigger::Direct), role: None, inner });
-    let (mut running, mut looks) = (run.advance(), 0);
+    let nested = Some(Nested::Items(vec![Value::from("item"); 10_000].into()));
+    run.note(EventKind::StepStarted { step: whole, trigger: Some(Trigger::Direct), role: None, nested });
+    let (mut running, mut finished) = (run.advance(), 0);
     while let Some(step) = running.pop() {
         run.finish(&step, "x");
         running.extend(run.advance());
         assert!(running.len() <= 8);
-        looks += 1;
+        finished += 1;
     }
-    assert_eq!((looks, matches!(run.state.phase, Phase::Completed(_))), (10_000, true));
+    assert_eq!((finished, matches!(run.state.phase, Phase::Completed(_))), (10_000, true));
     let bytes: usize = run.events.iter().map(|event| serde_json::to_string(&event.kind).unwrap().len()).sum();
     assert!(bytes < 10_000 * 600, "{} bytes an item", bytes / 10_000);
 }
@@ -115,77 +115,77 @@ fn a_sub_graph_sees_its_own_input_and_gives_its_result() {
     let inner = Arc::new(Graph::new(parts("x", [("x", role(vec![to("y")])), ("y", role(vec![to("done")]))])).unwrap());
     let outer =
         parts("a", [("a", role(vec![to("b")])), ("b", sub(&inner, vec![to("c")])), ("c", role(vec![to("done")]))]);
-    let mut run = Run::of(Graph::new(outer).unwrap());
+    let mut run = ScriptedRun::of(Graph::new(outer).unwrap());
     let visits = run.all(|visit| visit.to_string());
     assert_eq!(visits, ["a", "b/x", "b/y", "c"]);
     assert_eq!(done(&run), "c");
-    assert_eq!(run.state.spent().steps, 5, "the one that holds others among them");
+    assert_eq!(run.state.usage().steps, 5, "the containing step counts too");
     assert_eq!(State::replay(&run.events, run.graph.start()).as_ref(), Ok(&run.state));
 }
 
 #[test]
-fn a_sub_graph_that_fails_takes_the_way_on_failure_and_its_limits_are_its_own() {
+fn a_sub_graph_that_fails_takes_the_failure_edge_and_its_limits_are_its_own() {
     let mut small = parts("x", [("x", role(vec![to("y")])), ("y", role(vec![to("done")]))]);
     small.limits.steps = 1;
     let inner = Arc::new(Graph::new(small).unwrap());
     let rescued = Node { on_failure: Some(to("c")), ..sub(&inner, vec![to("done")]) };
     let outer = |b: Node| Graph::new(parts("b", [("b", b), ("c", role(vec![to("done")]))])).unwrap();
-    let mut run = Run::of(outer(rescued));
+    let mut run = ScriptedRun::of(outer(rescued));
     assert_eq!(run.all(|visit| visit.to_string()), ["b/x", "c"]);
     assert_eq!(done(&run), "c");
     let shown = &run.state.root.outputs[&name("b")]["failure"];
     assert_eq!(shown["code"], "limit_steps");
     let lost = Graph::new(parts("b", [("b", sub(&inner, vec![to("done")]))])).unwrap();
-    let mut run = Run::of(lost);
+    let mut run = ScriptedRun::of(lost);
     run.all(|visit| visit.to_string());
-    assert_eq!(run.failed_with(), Code::LimitSteps);
+    assert_eq!(run.failed_with(), FailureCode::LimitSteps);
 }
 
 #[test]
-fn the_limits_of_the_whole_hold_inside_of_a_sub_graph() {
+fn the_limits_of_the_outer_graph_hold_inside_a_sub_graph() {
     let inner = Arc::new(Graph::new(parts("x", [("x", role(vec![to("y")])), ("y", role(vec![to("done")]))])).unwrap());
     let mut outer = parts("b", [("b", each("[1, 2, 3, 4]", 1, sub(&inner, vec![to("done")])))]);
     outer.limits.steps = 6;
-    let mut run = Run::of(Graph::new(outer).unwrap());
+    let mut run = ScriptedRun::of(Graph::new(outer).unwrap());
     run.all(|visit| visit.to_string());
-    assert_eq!(run.failed_with(), Code::LimitSteps);
-    assert!(run.state.spent().steps <= 6);
+    assert_eq!(run.failed_with(), FailureCode::LimitSteps);
+    assert!(run.state.usage().steps <= 6);
 }
 
 #[test]
-fn a_graph_falls_back_in_place_of_a_failure() {
+fn a_fallback_replaces_a_failure() {
     let mut falls = parts("x", [("x", role(vec![to("done")]))]);
     falls.fallback = Some("Sorry.".to_owned());
     let falls = Graph::new(falls).unwrap();
     let inner = Arc::new(falls.clone());
     let outer = Graph::new(parts("b", [("b", sub(&inner, vec![to("done")]))])).unwrap();
     for graph in [falls, outer] {
-        let mut run = Run::of(graph);
+        let mut run = ScriptedRun::of(graph);
         let x = run.advance().remove(0);
-        run.fail(&x, failure(Code::Template, "bad".to_owned()));
+        run.fail(&x, failure(FailureCode::Template, "bad".to_owned()));
         run.advance();
         assert_eq!(done(&run), "Sorry.");
     }
 }
 
 #[test]
-fn a_person_is_waited_for_until_the_deadline_and_the_clock_stands_still() {
+fn a_question_waits_until_its_deadline_and_the_clock_is_stopped() {
     let mut parts = parts("a", [("a", ask(Some(100), vec![to("b")])), ("b", role(vec![to("done")]))]);
     parts.limits.time = Duration::from_secs(10);
-    let mut run = Run::of(Graph::new(parts).unwrap());
+    let mut run = ScriptedRun::of(Graph::new(parts).unwrap());
     let a = run.advance().remove(0);
     let deadline = Some(Timestamp(100_000));
-    run.note(Kind::Waiting { step: a.clone(), question: "?".to_owned(), schema: None, deadline });
-    assert!(run.state.rests());
-    assert_eq!(run.state.asked(), std::slice::from_ref(&a));
+    run.note(EventKind::Waiting { step: a.clone(), question: "?".to_owned(), schema: None, deadline });
+    assert!(run.state.is_paused());
+    assert_eq!(run.state.open_questions(), std::slice::from_ref(&a));
     run.now = Timestamp(40_000);
-    assert_eq!(decide(&run.graph, &run.state, run.now), [Next::Wait(Duration::from_secs(60))]);
-    // A restart does not take the question away.
-    run.note(Kind::Resumed);
-    assert_eq!(run.state.asked(), std::slice::from_ref(&a));
+    assert_eq!(decide(&run.graph, &run.state, run.now), [NextAction::Wait(Duration::from_secs(60))]);
+    // A restart leaves the question open.
+    run.note(EventKind::Resumed);
+    assert_eq!(run.state.open_questions(), std::slice::from_ref(&a));
     run.now = Timestamp(99_000);
     let mut answered =
-        Run { graph: run.graph.clone(), events: run.events.clone(), state: run.state.clone(), now: run.now };
+        ScriptedRun { graph: run.graph.clone(), events: run.events.clone(), state: run.state.clone(), now: run.now };
     answered.finish(&a, "yes");
     let b = answered.advance().remove(0);
     assert_eq!(answered.state.age(answered.now), Duration::ZERO);
@@ -194,17 +194,17 @@ fn a_person_is_waited_for_until_the_deadline_and_the_clock_stands_still() {
     answered.advance();
     assert_eq!(done(&answered), "done");
     run.now = Timestamp(100_000);
-    assert_eq!(decide(&run.graph, &run.state, run.now), [Next::Lapse(a)]);
+    assert_eq!(decide(&run.graph, &run.state, run.now), [NextAction::ExpireQuestion(a)]);
     run.advance();
-    assert_eq!(run.failed_with(), Code::NoAnswer);
+    assert_eq!(run.failed_with(), FailureCode::NoAnswer);
 }
 
 #[test]
-fn what_may_happen_once_is_not_begun_again_after_a_restart() {
-    let once = Node { effect: Effect::AtMostOnce, on_failure: Some(to("b")), ..role(vec![to("done")]) };
-    let mut run = Run::of(Graph::new(parts("a", [("a", once), ("b", role(vec![to("done")]))])).unwrap());
+fn an_at_most_once_step_is_not_started_again_after_a_restart() {
+    let once = Node { replay_safety: ReplaySafety::AtMostOnce, on_failure: Some(to("b")), ..role(vec![to("done")]) };
+    let mut run = ScriptedRun::of(Graph::new(parts("a", [("a", once), ("b", role(vec![to("done")]))])).unwrap());
     run.advance();
-    run.note(Kind::Resumed);
+    run.note(EventKind::Resumed);
     let b = run.advance();
     assert_eq!(b.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
     assert_eq!(run.state.root.outputs[&name("a")]["failure"]["code"], "interrupted");
@@ -213,11 +213,11 @@ fn what_may_happen_once_is_not_begun_again_after_a_restart() {
 #[test]
 fn a_cancelled_step_ends_its_branch_alone() {
     let nodes = [("s", role(vec![to("a"), to("b")])), ("a", role(vec![to("done")])), ("b", role(vec![to("done")]))];
-    let mut run = Run::of(Graph::new(parts("s", nodes)).unwrap());
+    let mut run = ScriptedRun::of(Graph::new(parts("s", nodes)).unwrap());
     let s = run.advance().remove(0);
     run.finish(&s, "go");
     let both = run.advance();
-    run.fail(&both[1], failure(Code::Cancelled, "enough".to_owned()));
+    run.fail(&both[1], failure(FailureCode::Cancelled, "enough".to_owned()));
     assert_eq!(run.advance(), []);
     run.finish(&both[0], "a");
     run.advance();
@@ -242,32 +242,32 @@ fn branches_write_one_value() {
         ),
     ];
     let mut parts = parts("s", nodes);
-    parts.values = [("notes", Reduce::Append), ("facts", Reduce::Merge), ("last", Reduce::Last)]
+    parts.values = [("notes", Reducer::Append), ("facts", Reducer::Merge), ("last", Reducer::Last)]
         .into_iter()
-        .map(|(name, how)| (value(name), how))
+        .map(|(name, reducer)| (value(name), reducer))
         .collect();
     let graph = Graph::new(parts).unwrap();
-    let mut run = Run::of(graph.clone());
+    let mut run = ScriptedRun::of(graph.clone());
     run.all(|visit| if visit.node.as_str() == "c" { r#"{"k":1}"#.to_owned() } else { visit.to_string() });
-    let values = values(&run.graph, &run.state.root);
+    let values = scope_values(&run.graph, &run.state.root);
     assert_eq!(*values[&value("notes")], serde_json::json!(["a", "b"]));
     assert_eq!((&*values[&value("facts")], &*values[&value("last")]), (&serde_json::json!({"k": 1}), &Value::Null));
     assert_eq!(done(&run), "j");
-    let mut run = Run::of(graph);
+    let mut run = ScriptedRun::of(graph);
     run.all(|visit| visit.to_string());
-    assert_eq!(run.failed_with(), Code::OutputInvalid);
+    assert_eq!(run.failed_with(), FailureCode::OutputInvalid);
 }
 
 #[test]
-fn sub_graphs_nest_only_so_deep_and_values_have_names() {
+fn sub_graph_depth_is_limited_and_values_must_be_declared() {
     let mut graph = Graph::new(parts("x", [("x", role(vec![to("done")]))])).unwrap();
     for _ in 0..crate::id::MAX_DEPTH {
         graph = Graph::new(parts("x", [("x", sub(&Arc::new(graph), vec![to("done")]))])).unwrap();
     }
     let too_deep = Graph::new(parts("x", [("x", sub(&Arc::new(graph), vec![to("done")]))]));
-    assert!(matches!(too_deep.unwrap_err()[..], [Fault::Depth { .. }]));
+    assert!(matches!(too_deep.unwrap_err()[..], [GraphFault::TooDeep { .. }]));
     let unknown = Node { write: ValueName::parse("v").ok(), ..role(vec![to("done")]) };
-    assert!(matches!(Graph::new(parts("a", [("a", unknown)])).unwrap_err()[..], [Fault::Value { .. }]));
+    assert!(matches!(Graph::new(parts("a", [("a", unknown)])).unwrap_err()[..], [GraphFault::UnknownValue { .. }]));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn events_of_an_older_journal_still_fold() {
     let events: Vec<Event> = (1..).zip(old).map(event).collect();
     let state = State::replay(&events, &name("a")).unwrap();
     assert!(matches!(&state.phase, Phase::Completed(output) if output.text == "hi"));
-    // And what is not there is not written either.
+    // Absent fields are not written either.
     for (event, old) in events.iter().zip(old) {
         let again: Value = serde_json::to_value(&event.kind).unwrap();
         assert_eq!(again, serde_json::from_str::<Value>(old).unwrap());

@@ -1,0 +1,65 @@
+//! The texts for humans.
+
+use super::{GB, device, machine, model, pinned};
+use crate::{Device, DeviceKind, ModelFootprint, SplitMode, format_bytes, place};
+
+fn report(footprint: &ModelFootprint, devices: &[Device]) -> String {
+    match place(footprint, devices) {
+        Ok(placement) => format!("{}: {}\n", placement.summary(), placement.reason),
+        Err(error) => {
+            let remedies = error.remedies().iter().map(|remedy| format!("  {remedy}\n"));
+            format!("{error}\n{}", remedies.collect::<String>())
+        }
+    }
+}
+
+#[test]
+fn placements_give_their_reason() {
+    let cpu = [device("CPU", DeviceKind::Cpu, 16 * GB)];
+    let remote = [device("RPC[10.0.0.2:50052]", DeviceKind::Rpc, 20 * GB), device("CPU", DeviceKind::Cpu, 2 * GB)];
+    let split =
+        ModelFootprint { tensor_split: Some(vec![3.0, 1.0]), ..pinned(model("m", 2 * GB), &["CUDA0", "CUDA1"]) };
+    let all = [
+        report(&model("m", 5 * GB), &machine()),
+        report(&model("m", 10 * GB), &machine()),
+        report(&model("m", 15 * GB), &machine()),
+        report(&model("m", 5 * GB), &cpu),
+        report(&model("m", 5 * GB), &remote),
+        report(&pinned(model("m", GB), &["CUDA0"]), &machine()),
+        report(&split, &machine()),
+    ];
+    insta::assert_snapshot!(all.concat());
+}
+
+#[test]
+fn errors_name_the_shortage_and_the_remedies() {
+    let wide = ModelFootprint { sequences: 12, ..model("m", 3 * GB) };
+    let mut dequantized = pinned(model("m", 8 * GB), &["CUDA0"]);
+    dequantized.layers.iter_mut().for_each(|layer| layer.file_bytes /= 3);
+    let all = [
+        report(&pinned(wide.clone(), &["CUDA0"]), &machine()),
+        report(
+            &pinned(ModelFootprint { context_tokens: 40_960, sequences: 1, ..wide.clone() }, &["CUDA1"]),
+            &machine(),
+        ),
+        report(&ModelFootprint { split: SplitMode::None, ..model("m", 11 * GB) }, &machine()[..2]),
+        report(&ModelFootprint { context_tokens: 65_536, ..wide }, &machine()),
+        report(&model("m", 100 * GB), &machine()),
+        report(&pinned(model("m", GB), &["cuda0"]), &machine()),
+        report(&pinned(model("m", GB), &["Metal"]), &machine()),
+        report(&pinned(model("m", GB), &["CUDA0", "CPU"]), &machine()),
+        report(
+            &ModelFootprint { tensor_split: Some(vec![1.0]), ..pinned(model("m", GB), &["CUDA0", "CUDA1"]) },
+            &machine(),
+        ),
+        report(&model("m", GB), &[]),
+        report(&dequantized, &machine()),
+    ];
+    insta::assert_snapshot!(all.concat());
+}
+
+#[test]
+fn sizes_change_their_unit() {
+    let shown = [0, 999, 1000, 98_362_432, 999_999_999, 1_234_567_890, 9_900_000_000_000_000].map(format_bytes);
+    assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "98.4 MB", "1.0 GB", "1.2 GB", "9900 TB"]);
+}

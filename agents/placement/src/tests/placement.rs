@@ -1,0 +1,285 @@
+//! One model.
+
+use proptest::prelude::*;
+
+use super::{GB, device, machine, model, model_and_devices, pinned};
+use crate::{
+    Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement, PlacementError, Remedy, SettingChange,
+    SplitMode, place,
+};
+
+/// llama.cpp's own arithmetic, transcribed: the device of each layer and of the output.
+fn as_llama_does(shares: &[f32], layers: usize) -> Vec<usize> {
+    let mut splits = shares.to_vec();
+    let mut split_sum = 0.0f32;
+    for split in &mut splits {
+        split_sum += *split;
+        *split = split_sum;
+    }
+    for split in &mut splits {
+        *split /= split_sum;
+    }
+    let of = |il: usize| splits.iter().position(|split| *split > il as f32 / (layers + 1) as f32).unwrap();
+    (0..=layers).map(of).collect()
+}
+
+/// The bytes that the whole model takes of `device` and of the machine's memory, recalculated from the footprint.
+fn alone_on(footprint: &ModelFootprint, device: &Device) -> (u64, u64) {
+    let cells =
+        |window: Option<u32>| u64::from(window.unwrap_or(u32::MAX).min(footprint.context_tokens)).div_ceil(256) * 256;
+    let times = u64::from(footprint.sequences * footprint.contexts);
+    let layers = footprint
+        .layers
+        .iter()
+        .map(|l| l.weight_bytes + footprint.kv_type.bytes(l.kv_elements) * cells(l.window_tokens) * times);
+    let there = layers.sum::<u64>() + footprint.output_bytes + footprint.compute_bytes * u64::from(footprint.contexts);
+    let beside = footprint.input_bytes + footprint.process_bytes;
+    match device.kind {
+        DeviceKind::Cpu => (there + beside - footprint.tied_bytes, there + beside - footprint.tied_bytes),
+        DeviceKind::IntegratedGpu => (there, there + beside),
+        _ => (there, beside),
+    }
+}
+
+fn cpu(devices: &[Device]) -> u64 {
+    devices.iter().find(|device| device.kind == DeviceKind::Cpu).unwrap().free
+}
+
+fn fits_alone(footprint: &ModelFootprint, devices: &[Device]) -> Option<String> {
+    let allowed = |device: &&Device| match &footprint.devices {
+        DeviceChoice::Auto => device.kind != DeviceKind::Accelerator,
+        DeviceChoice::Pinned(names) => names.contains(&device.name),
+    };
+    let fits = |device: &&Device| {
+        let (there, host) = alone_on(footprint, device);
+        there <= device.free && host <= cpu(devices)
+    };
+    devices.iter().filter(allowed).find(fits).map(|device| device.name.clone())
+}
+
+/// Whether it fits on two GPUs with some cut between its layers.
+fn fits_two(footprint: &ModelFootprint, devices: &[Device]) -> bool {
+    let gpus: Vec<&Device> = devices.iter().filter(|device| device.kind == DeviceKind::Gpu).collect();
+    let size = |l: &LayerFootprint| l.weight_bytes + footprint.kv_bytes(l);
+    let items: Vec<u64> = footprint.layers.iter().map(size).chain([footprint.output_bytes]).collect();
+    let holds = |device: &Device, items: &[u64]| items.iter().sum::<u64>() + footprint.buffer_bytes() <= device.free;
+    let pairs = (0..gpus.len()).flat_map(|a| (a + 1..gpus.len()).map(move |b| (a, b)));
+    let cut = |(a, b): (usize, usize)| {
+        (0..=items.len()).any(|at| holds(gpus[a], &items[..at]) && holds(gpus[b], &items[at..]))
+    };
+    footprint.input_bytes + footprint.process_bytes <= cpu(devices) && pairs.into_iter().any(cut)
+}
+
+fn check_place(footprint: &ModelFootprint, devices: &[Device], placement: &Placement) -> Result<(), TestCaseError> {
+    let bytes = placement.bytes();
+    let shared: u64 =
+        devices.iter().filter(|d| d.kind == DeviceKind::IntegratedGpu).filter_map(|d| bytes.get(&d.name)).sum();
+    for device in devices {
+        let here = bytes.get(&device.name).copied().unwrap_or(0);
+        let here = if device.kind == DeviceKind::Cpu { here + shared } else { here };
+        prop_assert!(here <= device.free, "{} holds {here} of {}", device.name, device.free);
+    }
+    if let DeviceChoice::Pinned(names) = &footprint.devices {
+        prop_assert!(placement.parts.iter().all(|part| names.contains(&part.device)));
+    }
+    prop_assert!(footprint.split != SplitMode::None || placement.parts.len() == 1);
+    // Every layer and the output are placed once, on the device that llama.cpp would choose.
+    prop_assert_eq!(placement.parts.iter().map(|part| part.layers).sum::<usize>(), footprint.layers.len());
+    prop_assert_eq!(placement.parts.iter().filter(|part| part.has_output).count(), 1);
+    let shares: Vec<f32> = placement.parts.iter().map(|part| part.share).collect();
+    let owners = as_llama_does(&shares, footprint.layers.len());
+    for (at, part) in placement.parts.iter().enumerate() {
+        prop_assert_eq!(
+            owners.iter().filter(|owner| **owner == at).count(),
+            part.layers + usize::from(part.has_output)
+        );
+    }
+    prop_assert!((placement.fractions().iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    Ok(())
+}
+
+/// The parts together take exactly the footprint.
+fn check_sum(footprint: &ModelFootprint, placement: &Placement) -> Result<(), TestCaseError> {
+    let parts = placement.parts.len() as u64;
+    let cache: u64 = footprint.layers.iter().map(|layer| footprint.kv_bytes(layer)).sum();
+    prop_assert_eq!(placement.parts.iter().map(|part| part.kv_bytes).sum::<u64>(), cache);
+    prop_assert_eq!(
+        placement.parts.iter().map(|part| part.compute_bytes).sum::<u64>(),
+        parts * footprint.buffer_bytes()
+    );
+    let weights: u64 = footprint.layers.iter().map(|layer| layer.weight_bytes).sum::<u64>() + footprint.output_bytes;
+    let found = placement.parts.iter().map(|part| part.weight_bytes).sum::<u64>();
+    match (placement.split, &placement.host) {
+        (SplitMode::Row, _) => {
+            let rounding = parts * (footprint.layers.len() as u64 + 1);
+            prop_assert!((weights..=weights + rounding).contains(&found), "{found} of {weights}");
+        }
+        (_, Some((_, beside))) => {
+            prop_assert_eq!(found, weights);
+            prop_assert_eq!(*beside, footprint.input_bytes + footprint.process_bytes);
+        }
+        (_, None) => {
+            prop_assert_eq!(found, weights + footprint.input_bytes - footprint.tied_bytes);
+            prop_assert_eq!(placement.parts[0].process_bytes, footprint.process_bytes);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn a_placement_fits_and_an_error_is_justified((footprint, devices) in model_and_devices()) {
+        match place(&footprint, &devices) {
+            Ok(found) => {
+                check_place(&footprint, &devices, &found)?;
+                check_sum(&footprint, &found)?;
+                prop_assert!(!found.reason.is_empty());
+            }
+            Err(PlacementError::InsufficientMemory { shortage, .. }) => {
+                prop_assert!(shortage.missing() > 0);
+                let spread = matches!(&footprint.devices, DeviceChoice::Pinned(names) if names.len() > 1) && footprint.split != SplitMode::None;
+                if !spread {
+                    prop_assert_eq!(fits_alone(&footprint, &devices), None);
+                }
+                if footprint.devices == DeviceChoice::Auto && footprint.split == SplitMode::Layer {
+                    prop_assert!(!fits_two(&footprint, &devices));
+                }
+            }
+            Err(PlacementError::Impossible { .. }) => {
+                let DeviceChoice::Pinned(names) = &footprint.devices else { panic!("the CPU is always tried") };
+                prop_assert!(names.len() > 1);
+            }
+            Err(unknown @ PlacementError::UnknownDevice { .. }) => panic!("{unknown}"),
+        }
+    }
+
+    #[test]
+    fn remedies_make_it_fit_and_change_no_more_than_they_must((footprint, devices) in model_and_devices()) {
+        let Err(error) = place(&footprint, &devices) else { return Ok(()) };
+        for remedy in error.remedies() {
+            let found = place(&remedy.footprint, &devices);
+            prop_assert_eq!(found.as_ref().ok(), Some(&remedy.placement));
+            check_place(&remedy.footprint, &devices, &remedy.placement)?;
+            let mut larger = remedy.footprint.clone();
+            let changed = match remedy.changes.last() {
+                Some(SettingChange::Sequences { to, from }) => { larger.sequences = to + 1; to + 1 < *from }
+                Some(SettingChange::Context { to, from }) => { larger.context_tokens = to + 256; to + 256 < *from }
+                _ => false,
+            };
+            if changed {
+                prop_assert!(place(&larger, &devices).is_err(), "more than {remedy} would have fitted");
+            }
+            let mut undone = remedy.footprint.clone();
+            for change in &remedy.changes {
+                match change {
+                    SettingChange::Weights => undone.layers.clone_from(&footprint.layers),
+                    SettingChange::Cache { from, .. } => undone.kv_type = *from,
+                    SettingChange::Sequences { from, .. } => undone.sequences = *from,
+                    SettingChange::Context { from, .. } => undone.context_tokens = *from,
+                    SettingChange::Split { .. } | SettingChange::Unpin => {
+                        undone.devices = footprint.devices.clone();
+                        undone.split = footprint.split;
+                        undone.tensor_split.clone_from(&footprint.tensor_split);
+                    }
+                }
+            }
+            prop_assert_eq!(&undone, &footprint, "nothing else changes");
+        }
+    }
+
+    #[test]
+    fn as_many_sequences_and_tokens_are_offered_as_fit(sequences in 2..60u32, multiple in 2..60u32, free in 0..40_000_000u64) {
+        // A sequence takes 10 layers x 100 elements x 2 bytes per token; everything else is 3 million bytes.
+        let layer = LayerFootprint { weight_bytes: 100_000, file_bytes: 100_000, kv_elements: 100, window_tokens: None };
+        let tokens = multiple * 256;
+        let footprint = ModelFootprint { layers: vec![layer; 10], sequences, context_tokens: tokens, compute_bytes: 2_000_000, ..pinned(model("m", 0), &["G"]) };
+        let devices = [device("G", DeviceKind::Gpu, free), device("CPU", DeviceKind::Cpu, GB)];
+        let Err(error) = place(&footprint, &devices) else { return Ok(()) };
+        let available = free.saturating_sub(3_000_000);
+        let most_sequences = available / (2000 * u64::from(tokens));
+        let most_tokens = available / (2000 * 256 * u64::from(sequences)) * 256;
+        let alone = |remedy: &&Remedy| remedy.changes.len() == 1;
+        let mut offered = (0, 0);
+        for remedy in error.remedies().iter().filter(alone) {
+            match remedy.changes[0] {
+                SettingChange::Sequences { to, .. } => offered.0 = u64::from(to),
+                SettingChange::Context { to, .. } => offered.1 = u64::from(to),
+                _ => {}
+            }
+        }
+        // A context of 256 tokens is not offered.
+        let most_tokens = if most_tokens < 512 { 0 } else { most_tokens };
+        prop_assert_eq!(offered, (most_sequences, most_tokens));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_and_overflow_nothing((mut footprint, devices) in model_and_devices(), huge in any::<[bool; 5]>()) {
+        let grow = |field: &mut u64, huge: bool| if huge { *field = u64::MAX - 1 };
+        grow(&mut footprint.input_bytes, huge[0]);
+        grow(&mut footprint.output_bytes, huge[1]);
+        grow(&mut footprint.compute_bytes, huge[2]);
+        grow(&mut footprint.process_bytes, huge[3]);
+        grow(&mut footprint.layers[0].kv_elements, huge[4]);
+        footprint.tied_bytes = 0;
+        prop_assert!(huge == [false; 5] || place(&footprint, &devices).is_err());
+    }
+}
+
+#[test]
+fn without_a_pin_the_fullest_gpu_that_fits_is_used_then_several_then_the_cpu() {
+    let devices_of = |weights| place(&model("m", weights), &machine()).unwrap().devices().join(" ");
+    assert_eq!(devices_of(5 * GB), "CUDA1");
+    assert_eq!(devices_of(6 * GB), "CUDA0");
+    assert_eq!(devices_of(10 * GB), "CUDA0 CUDA1");
+    assert_eq!(devices_of(15 * GB), "CPU");
+}
+
+#[test]
+fn without_a_split_one_of_the_pinned_devices_is_used_and_the_cpu_last() {
+    let devices_of = |weights| {
+        let footprint =
+            ModelFootprint { split: SplitMode::None, ..pinned(model("m", weights), &["CPU", "CUDA1", "CUDA0"]) };
+        place(&footprint, &machine()).unwrap().devices().join(" ")
+    };
+    assert_eq!([5 * GB, 7 * GB, 10 * GB].map(devices_of), ["CUDA1", "CUDA0", "CPU"]);
+}
+
+#[test]
+fn another_machine_is_used_last() {
+    let mut devices = machine();
+    devices.insert(0, device("RPC[10.0.0.2:50052]", DeviceKind::Rpc, 40 * GB));
+    let devices_of = |weights| place(&model("m", weights), &devices).unwrap().devices().join(" ");
+    assert_eq!(devices_of(15 * GB), "CPU");
+    assert_eq!(devices_of(30 * GB), "RPC[10.0.0.2:50052]");
+    assert_eq!(devices_of(40 * GB), "RPC[10.0.0.2:50052] CUDA0");
+}
+
+#[test]
+fn shares_of_three_to_one_put_three_quarters_on_the_first() {
+    let footprint =
+        ModelFootprint { tensor_split: Some(vec![3.0, 1.0]), ..pinned(model("m", GB), &["CUDA0", "CUDA1"]) };
+    let placement = place(&footprint, &machine()).unwrap();
+    // Of ten layers and the output, the first has those below 0.75: 0/11 to 8/11.
+    assert_eq!(
+        placement.parts.iter().map(|part| (part.layers, part.has_output)).collect::<Vec<_>>(),
+        [(9, false), (1, true)]
+    );
+    assert_eq!(placement.fractions(), [0.75, 0.25]);
+}
+
+#[test]
+fn a_tied_output_is_stored_once_in_one_memory_and_twice_in_two() {
+    let footprint = ModelFootprint { input_bytes: GB, output_bytes: GB, tied_bytes: GB, ..model("m", GB) };
+    let on = |device: &str| place(&pinned(footprint.clone(), &[device]), &machine()).unwrap();
+    assert_eq!(on("CPU").parts[0].weight_bytes, 2 * GB);
+    let gpu = on("CUDA0");
+    assert_eq!((gpu.parts[0].weight_bytes, gpu.host), (2 * GB, Some(("CPU".to_owned(), GB + GB / 10))));
+}
+
+#[test]
+fn the_context_of_each_adapter_has_its_own_cache() {
+    let cache = |contexts| place(&ModelFootprint { contexts, ..model("m", GB) }, &machine()).unwrap().parts[0].kv_bytes;
+    assert_eq!(cache(4), 4 * cache(1));
+}

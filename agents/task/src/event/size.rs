@@ -1,0 +1,48 @@
+//! The size of an output in a message.
+
+use serde_json::Value;
+
+use super::Output;
+
+/// The largest output, as measured by [`Output::max_encoded_len`]. gRPC clients accept messages of 4 MiB by default: they could
+/// not receive a larger event, nor the task that contains it. The other fields of an event take far less than the difference.
+pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+
+/// An upper bound for a value's tag and lengths. A number takes eight bytes, regardless of its digits.
+const VALUE_OVERHEAD_BYTES: usize = 12;
+
+impl Output {
+    /// An upper bound for its size in a message, in bytes: its text and its JSON, whose numbers and nesting take more than they
+    /// do as text.
+    pub fn max_encoded_len(&self) -> usize {
+        self.text.len() + self.json.as_ref().map_or(0, value_len)
+    }
+}
+
+fn value_len(value: &Value) -> usize {
+    VALUE_OVERHEAD_BYTES
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(value_len).sum(),
+            Value::Object(map) => {
+                map.iter().map(|(key, value)| VALUE_OVERHEAD_BYTES + key.len() + value_len(value)).sum()
+            }
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_take_more_than_their_text() {
+        for json in [json!(null), json!([1, 2, 3]), json!({"a": {"b": ["c", 1.5]}}), json!("text")] {
+            let output = Output::json(json);
+            assert!(output.max_encoded_len() > 2 * output.text.len(), "{output:?}");
+        }
+        assert_eq!(Output::text("text").max_encoded_len(), 4);
+    }
+}

@@ -1,0 +1,206 @@
+//! Active visits: those that have not ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Scope;
+use crate::event::{Failure, Nested, Output, Timestamp};
+use crate::id::{NodeName, PathSegment, RoleName, StepId, TaskId, Visit};
+
+/// A visit that has not ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActiveVisit {
+    /// The running attempt, or the last one that failed.
+    pub attempt: u32,
+    /// Attempts that failed; those interrupted by a restart do not count.
+    pub failures: u32,
+    /// The nodes whose output made it ready; empty at the start.
+    pub sources: Vec<NodeName>,
+    /// The task's age when the attempt started.
+    pub started_age: Duration,
+    /// Its status.
+    pub status: VisitStatus,
+    /// Its nested work.
+    pub nested: Option<NestedRun>,
+}
+
+/// The status of an active visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VisitStatus {
+    /// Its attempt is running.
+    Running,
+    /// Its attempt was interrupted by a restart.
+    Interrupted,
+    /// Its attempt failed, and a retry is due.
+    Retrying {
+        /// When the attempt failed.
+        failed_at: Timestamp,
+        /// The delay from then to the retry.
+        delay: Duration,
+    },
+    /// It waits for a human answer.
+    AwaitingAnswer {
+        /// The time after which no answer is accepted.
+        deadline: Option<Timestamp>,
+    },
+}
+
+/// The nested work of a visit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NestedRun {
+    /// The items of a list.
+    Items(Box<MapRun>),
+    /// Another graph.
+    Graph(Box<Scope>),
+}
+
+/// The run of a node that is mapped over a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapRun {
+    /// The list.
+    pub list: Arc<[Value]>,
+    /// Visits of items that have not ended.
+    pub active: BTreeMap<u32, ActiveVisit>,
+    /// The first item that has not started; they start in order.
+    pub next_item: u32,
+    /// The output of each item.
+    pub outputs: Vec<Option<Output>>,
+    /// The number of items that have not ended.
+    pub remaining: usize,
+    /// The failure of an item, which fails the node.
+    pub fatal: Option<Failure>,
+}
+
+impl NestedRun {
+    pub(super) fn begin(task: TaskId, nested: &Nested, age: Duration) -> Self {
+        match nested {
+            Nested::Items(list) => Self::Items(Box::new(MapRun {
+                list: list.clone(),
+                active: BTreeMap::new(),
+                next_item: 0,
+                outputs: vec![None; list.len()],
+                remaining: list.len(),
+                fatal: None,
+            })),
+            Nested::Graph { graph, start, input } => {
+                Self::Graph(Box::new(Scope::begin(task, graph, start, input, age)))
+            }
+        }
+    }
+}
+
+impl ActiveVisit {
+    pub(super) fn new(attempt: u32, sources: Vec<NodeName>, started_age: Duration, nested: Option<NestedRun>) -> Self {
+        Self { attempt, failures: 0, sources, started_age, status: VisitStatus::Running, nested }
+    }
+
+    /// The run over its items.
+    pub fn items(&self) -> Option<&MapRun> {
+        match &self.nested {
+            Some(NestedRun::Items(items)) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub(super) fn items_mut(&mut self) -> Option<&mut MapRun> {
+        match &mut self.nested {
+            Some(NestedRun::Items(items)) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The run of its sub-graph.
+    pub fn scope(&self) -> Option<&Scope> {
+        match &self.nested {
+            Some(NestedRun::Graph(scope)) => Some(scope),
+            _ => None,
+        }
+    }
+
+    pub(super) fn scope_mut(&mut self) -> Option<&mut Scope> {
+        match &mut self.nested {
+            Some(NestedRun::Graph(scope)) => Some(scope),
+            _ => None,
+        }
+    }
+
+    /// Whether this attempt is running or waits for a human answer.
+    pub(super) fn is_running(&self, step: &StepId) -> bool {
+        self.attempt == step.attempt && matches!(self.status, VisitStatus::Running | VisitStatus::AwaitingAnswer { .. })
+    }
+
+    pub(super) fn restart(&mut self, attempt: u32, age: Duration, nested: Option<NestedRun>) {
+        (self.attempt, self.started_age, self.status, self.nested) = (attempt, age, VisitStatus::Running, nested);
+    }
+
+    pub(super) fn retry(&mut self, failed_at: Timestamp, delay: Duration) {
+        self.failures += 1;
+        (self.status, self.nested) = (VisitStatus::Retrying { failed_at, delay }, None);
+    }
+
+    /// Marks attempts that ran when the daemon stopped as interrupted. A visit with nested work is not interrupted itself, and an
+    /// open question stays open.
+    pub(super) fn resume(&mut self) {
+        match &mut self.nested {
+            Some(NestedRun::Items(items)) => items.active.values_mut().for_each(Self::resume),
+            Some(NestedRun::Graph(scope)) => scope.resume(),
+            None if self.status == VisitStatus::Running => self.status = VisitStatus::Interrupted,
+            None => {}
+        }
+    }
+
+    /// Whether it waits for anything but human answers.
+    pub(super) fn is_awake(&self) -> bool {
+        match &self.nested {
+            Some(NestedRun::Items(items)) => items.active.is_empty() || items.active.values().any(Self::is_awake),
+            Some(NestedRun::Graph(scope)) => scope.is_awake(),
+            None => !matches!(self.status, VisitStatus::AwaitingAnswer { .. }),
+        }
+    }
+
+    pub(super) fn collect_questions(
+        &self,
+        parents: &mut Vec<PathSegment>,
+        segment: &PathSegment,
+        found: &mut Vec<StepId>,
+    ) {
+        match &self.nested {
+            Some(NestedRun::Items(items)) => {
+                for (item, active) in &items.active {
+                    active.collect_questions(parents, &PathSegment { item: Some(*item), ..segment.clone() }, found);
+                }
+            }
+            Some(NestedRun::Graph(scope)) => {
+                parents.push(segment.clone());
+                scope.collect_questions(parents, found);
+                parents.pop();
+            }
+            None if matches!(self.status, VisitStatus::AwaitingAnswer { .. }) => {
+                found.push(StepId { visit: Visit::new(parents, segment.clone()), attempt: self.attempt });
+            }
+            None => {}
+        }
+    }
+}
+
+impl MapRun {
+    /// Records the output of an item.
+    pub(super) fn finish_item(&mut self, item: u32, output: Output) {
+        if let Some(slot) = self.outputs.get_mut(item as usize) {
+            *slot = Some(output);
+            self.remaining -= 1;
+        }
+    }
+
+    /// The outputs of all items in order: the texts separated by blank lines, the outputs as a list, and the roles.
+    pub fn collected(&self) -> (Output, Vec<Option<RoleName>>) {
+        let outputs = || self.outputs.iter().flatten();
+        let texts: Vec<&str> = outputs().map(|output| output.text.as_str()).collect();
+        let list = outputs().map(|output| output.json.clone().unwrap_or_else(|| output.text.clone().into())).collect();
+        let roles: Vec<Option<RoleName>> = outputs().map(|output| output.role.clone()).collect();
+        (Output { text: texts.join("\n\n"), json: Some(Value::Array(list)), role: None }, roles)
+    }
+}
