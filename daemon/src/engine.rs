@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use artel_engine::{Handle, Turn};
+use artel_engine::{EngineHandle, SharedCpu};
 use artel_process::{Loading, Memory, Serving};
 use async_trait::async_trait;
 use nix::sys::resource::{Resource, setrlimit};
@@ -84,9 +84,9 @@ impl Loading for LlamaLoading {
     async fn load(
         &self,
         spec: &str,
-        turn: Option<Turn>,
+        turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(Handle, Vec<Memory>), String> {
+    ) -> Result<(EngineHandle, Vec<Memory>), String> {
         let spec: Spec = serde_json::from_str(spec).map_err(|e| format!("the engine was told nonsense: {e}"))?;
         spec.load(turn, progress).await
     }

@@ -395,7 +395,7 @@ impl Crew {
         // Conductors are children of the supervisor and stop with it; what they put on disk stays there.
         let _ = self.supervisor.stop_and_wait(None, None).await;
         self.links.feeds.close_all();
-        let closed = futures::future::join_all(engines.iter().map(artel_engine::Handle::close));
+        let closed = futures::future::join_all(engines.iter().map(artel_engine::EngineHandle::close));
         if tokio::time::timeout(ENGINES_END, closed).await.is_err() {
             tracing::warn!("an engine did not end within {ENGINES_END:?}");
         }
@@ -403,7 +403,7 @@ impl Crew {
         left
     }
 
-    async fn handles(&self) -> Vec<artel_engine::Handle> {
+    async fn handles(&self) -> Vec<artel_engine::EngineHandle> {
         let Ok(keepers) = call!(self.supervisor, Message::Keepers) else { return Vec::new() };
         let mut handles = Vec::new();
         for keeper in keepers {

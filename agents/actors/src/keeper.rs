@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use artel_engine::Handle;
+use artel_engine::EngineHandle;
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -64,13 +64,13 @@ pub(crate) enum Message {
     /// Somebody else needs the room: go as soon as nobody uses it.
     Evict,
     /// Gives the engine up: those that run go on, and the model is freed when the last one is done.
-    Unload(RpcReplyPort<Option<Handle>>),
+    Unload(RpcReplyPort<Option<EngineHandle>>),
     /// Answers with what the engine does.
     Report(RpcReplyPort<EngineReport>),
     /// There is another fleet.
     Fleet(ActorRef<fleet::Message>),
     /// The load has ended.
-    Loaded(Result<Handle, String>),
+    Loaded(Result<EngineHandle, String>),
     /// The engine of this generation has ended.
     Ended { generation: u64, reason: String },
     /// Panic, as a fault of ours would.
@@ -111,7 +111,7 @@ enum Engine {
     /// Its share that is loaded, as the bits of a float.
     Loading(Arc<AtomicU32>),
     Ready {
-        handle: Handle,
+        handle: EngineHandle,
         since: (Instant, SystemTime),
     },
     /// It goes: its memory is not free yet.
@@ -289,7 +289,7 @@ impl State {
         });
     }
 
-    fn loaded(&mut self, me: &ActorRef<Message>, result: Result<Handle, String>) {
+    fn loaded(&mut self, me: &ActorRef<Message>, result: Result<EngineHandle, String>) {
         let handle = match result {
             Ok(handle) => handle,
             Err(reason) => return self.failed(me, reason),
@@ -304,8 +304,8 @@ impl State {
     }
 
     /// Has the keeper told when the engine ends.
-    fn follow(&self, me: &ActorRef<Message>, handle: &Handle) {
-        let (me, ended, generation) = (me.clone(), handle.watcher(), self.generation);
+    fn follow(&self, me: &ActorRef<Message>, handle: &EngineHandle) {
+        let (me, ended, generation) = (me.clone(), handle.watch_end(), self.generation);
         tokio::spawn(async move {
             let reason = ended.await;
             // A keeper that is gone has dropped its engine, which is why it ended.
@@ -398,14 +398,14 @@ impl State {
         self.tell(me);
     }
 
-    fn prime_now(&mut self, handle: Handle) {
+    fn prime_now(&mut self, handle: EngineHandle) {
         let Asked { openings, adapters } = self.asked.clone();
-        handle.keep_adapters(adapters);
+        handle.retain_adapters(adapters);
         let model = self.model.name.clone();
         let priming = tokio::spawn(async move {
             for opening in openings {
                 let role = opening.flow.clone();
-                if let Err(error) = handle.prime(opening).await {
+                if let Err(error) = handle.prefill(opening).await {
                     tracing::warn!(%model, %role, %error, "its prompt cannot be computed ahead of time");
                 }
             }
@@ -414,7 +414,7 @@ impl State {
     }
 
     /// A load that is under way goes on, since steps wait for it.
-    fn unload(&mut self, me: &ActorRef<Message>) -> Option<Handle> {
+    fn unload(&mut self, me: &ActorRef<Message>) -> Option<EngineHandle> {
         match std::mem::replace(&mut self.engine, Engine::Empty) {
             Engine::Ready { handle, since: (since, _) } => {
                 tracing::info!(model = %self.model.name, "unloaded");

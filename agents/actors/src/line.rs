@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use artel_engine::schedule::AGEING;
+use artel_engine::schedule::AGING_PERIOD;
 use artel_task::event::TaskPriority;
 use tokio::sync::oneshot;
 
@@ -84,7 +84,7 @@ impl Waiter {
     /// The least goes first. Waiting makes everybody more urgent, so nobody starves.
     fn rank(&self, now: Instant) -> (u64, u32, u64) {
         let class = u64::from(self.class == TaskPriority::Batch);
-        let aged = now.saturating_duration_since(self.since).as_secs() / AGEING.as_secs();
+        let aged = now.saturating_duration_since(self.since).as_secs() / AGING_PERIOD.as_secs();
         // More urgent than all is whoever has aged beyond the classes.
         (if aged > class { 0 } else { 1 + class - aged }, self.left, self.ticket)
     }

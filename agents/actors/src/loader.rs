@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_engine::Handle;
+use artel_engine::EngineHandle;
 use artel_placement::{DeviceBytes, KvCacheType, Device, DeviceChoice, DeviceKind, ModelFootprint, Placement, SplitMode};
 use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 #[async_trait]
 pub trait Loader: Send + Sync + 'static {
     /// Loads the model onto these devices; the error says what is wrong and what to do.
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String>;
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String>;
 
     /// What the model takes if this is asked of it. The error says why nobody can know.
     async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {

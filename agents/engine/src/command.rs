@@ -1,18 +1,18 @@
-//! What other threads ask of the thread that owns a model.
+//! Commands to the thread that owns a model.
 
 use tokio::sync::oneshot;
 
-use crate::backend::Embedded;
-use crate::lanes;
+use crate::adapter_contexts::AdapterKey;
+use crate::backend::Embeddings;
 use crate::sequence::Job;
 
-/// One thing that is asked.
-pub(crate) enum Command {
-    Generate(Box<Job>),
-    /// Only these adapters are to stay loaded.
-    Adapters(Vec<lanes::Key>),
-    Embed(Vec<String>, oneshot::Sender<Result<Embedded, String>>),
-    /// A stream was drained or dropped: look again.
+/// A command to the engine's thread.
+pub(crate) enum EngineCommand {
+    Submit(Box<Job>),
+    /// Only these adapters stay loaded.
+    RetainAdapters(Vec<AdapterKey>),
+    Embed(Vec<String>, oneshot::Sender<Result<Embeddings, String>>),
+    /// A stream was drained or dropped: check again.
     Wake,
     /// End; all sequences fail.
     Close,

@@ -1,82 +1,82 @@
-//! What an engine counts while it works.
+//! Statistics of an engine.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// What an engine has done so far and does now.
+/// Statistics of an engine: its current load, and totals since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stats {
+pub struct EngineStats {
     /// Sequences in slots.
-    pub busy: u64,
+    pub running: u64,
     /// Sequences that wait for a slot.
-    pub queued: u64,
+    pub waiting: u64,
     /// Batches computed.
-    pub steps: u64,
+    pub batches: u64,
     /// Prompt tokens computed.
-    pub prompt: u64,
-    /// Prompt tokens that were found instead of computed.
-    pub shared: u64,
-    /// Bytes of host memory that kept beginnings of prompts take.
-    pub prefix_bytes: u64,
+    pub prefill_tokens: u64,
+    /// Prompt tokens taken from a slot or a cache.
+    pub cached_tokens: u64,
+    /// Bytes of host memory that the prefix cache takes.
+    pub prefix_cache_bytes: u64,
     /// Tokens generated.
-    pub output: u64,
-    /// Tokens computed because they were likely to come next.
-    pub drafted: u64,
-    /// Of these, the ones that came.
-    pub accepted: u64,
+    pub output_tokens: u64,
+    /// Draft tokens computed.
+    pub drafted_tokens: u64,
+    /// Of these, the ones that were accepted.
+    pub accepted_tokens: u64,
     /// Sequences that ended well.
     pub finished: u64,
-    /// Sequences whose reader went away.
+    /// Sequences whose stream was dropped.
     pub cancelled: u64,
     /// Sequences that failed.
     pub failed: u64,
     /// Nanoseconds in which it computed.
-    pub computing: u64,
+    pub compute_ns: u64,
 }
 
-/// The same, as the engine's thread counts it.
+/// The same, as the engine's thread counts them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) busy: AtomicU64,
-    pub(crate) queued: AtomicU64,
-    /// Texts to embed that wait or are embedded.
-    pub(crate) embeds: AtomicU64,
-    pub(crate) steps: AtomicU64,
-    pub(crate) prompt: AtomicU64,
-    pub(crate) shared: AtomicU64,
-    pub(crate) prefix_bytes: AtomicU64,
-    pub(crate) output: AtomicU64,
-    pub(crate) drafted: AtomicU64,
-    pub(crate) accepted: AtomicU64,
+    pub(crate) running: AtomicU64,
+    pub(crate) waiting: AtomicU64,
+    /// Calls to embed that wait or are computed.
+    pub(crate) embed_calls: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) prefill_tokens: AtomicU64,
+    pub(crate) cached_tokens: AtomicU64,
+    pub(crate) prefix_cache_bytes: AtomicU64,
+    pub(crate) output_tokens: AtomicU64,
+    pub(crate) drafted_tokens: AtomicU64,
+    pub(crate) accepted_tokens: AtomicU64,
     pub(crate) finished: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) failed: AtomicU64,
-    pub(crate) computing: AtomicU64,
+    pub(crate) compute_ns: AtomicU64,
 }
 
 impl Counters {
-    /// Counts a time in which it computed.
-    pub(crate) fn computed(&self, took: Duration) {
-        self.computing.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    /// Adds a time in which the engine computed.
+    pub(crate) fn add_compute_time(&self, took: Duration) {
+        self.compute_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> EngineStats {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        Stats {
-            busy: get(&self.busy),
-            queued: get(&self.queued) + get(&self.embeds),
-            steps: get(&self.steps),
-            prompt: get(&self.prompt),
-            shared: get(&self.shared),
-            prefix_bytes: get(&self.prefix_bytes),
-            output: get(&self.output),
-            drafted: get(&self.drafted),
-            accepted: get(&self.accepted),
+        EngineStats {
+            running: get(&self.running),
+            waiting: get(&self.waiting) + get(&self.embed_calls),
+            batches: get(&self.batches),
+            prefill_tokens: get(&self.prefill_tokens),
+            cached_tokens: get(&self.cached_tokens),
+            prefix_cache_bytes: get(&self.prefix_cache_bytes),
+            output_tokens: get(&self.output_tokens),
+            drafted_tokens: get(&self.drafted_tokens),
+            accepted_tokens: get(&self.accepted_tokens),
             finished: get(&self.finished),
             cancelled: get(&self.cancelled),
             failed: get(&self.failed),
-            computing: get(&self.computing),
+            compute_ns: get(&self.compute_ns),
         }
     }
 }

@@ -1,202 +1,208 @@
-//! Speculation by prompt lookup: what followed the last few tokens when they stood here before is likely to follow again.
+//! Speculative decoding by prompt lookup: the tokens that followed the last few tokens earlier in the sequence are likely to
+//! follow again.
 //!
-//! A draft is computed in the same batch as the token before it, and a drafted token counts only if sampling after the
+//! A draft is computed in the same batch as the token before it, and a draft token is accepted only if sampling after the
 //! tokens before it gives this very token, so the output is the same as without drafts (Leviathan et al., 2023; prompt
-//! lookup: Saxena, 2023). A draft pays when several tokens in a batch cost less than several batches, and that depends on
-//! the machine, on how many others are in the batch, and on how much a role repeats of what it read: all three are measured.
-//! What is drafted is decided for all sequences of a batch together, since the first draft in it is the dearest.
+//! lookup: Saxena, 2023). A draft pays when several tokens in a batch cost less than several batches. That depends on the
+//! machine, on the number of other sequences in the batch, and on how much of its prompt a role repeats: all three are measured.
+//! Draft lengths are decided for all sequences of a batch together, since the first draft in a batch costs most.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::backend::Token;
 
-/// Tokens in a row that must have stood there before.
-const SEEN: usize = 3;
-/// Tokens in a draft at most: beyond this even texts that repeat themselves seldom go on.
-pub(crate) const LONGEST: u32 = 8;
-/// After so many chances that did not look worth it, one token is drafted nonetheless, to see whether it would be now.
-const TRY_EVERY: u32 = 64;
-/// What a draft costs is measured anew after so many batches: the first of a size may have been slow for another reason.
-const STALE: u64 = 2000;
-/// What a batch without drafts costs, after so many: whoever drafts all the time would not see that it has become cheaper.
-const AFRESH: u64 = 32;
-/// Of so many measurements each counts alike; of more, the later ones do more.
-const ALIKE: u32 = 10;
-/// Drafts must make a batch faster by so much, since what they cost and what they bring is known roughly.
-const WORTH: f64 = 1.05;
-/// Flows whose record is kept.
-const FLOWS: usize = 4096;
+/// Tokens in a row that must have occurred earlier.
+const NGRAM_TOKENS: usize = 3;
+/// Tokens in a draft at most: even repetitive texts rarely match further than this.
+pub(crate) const MAX_DRAFT_TOKENS: u32 = 8;
+/// After so many batches in which a draft did not look worth it, one token is drafted nonetheless, to measure acceptance anew.
+const PROBE_INTERVAL_BATCHES: u32 = 64;
+/// The measured cost of a draft expires after so many batches: the first of a size may have been slow for another reason.
+const MAX_DRAFT_COST_AGE_BATCHES: u64 = 2000;
+/// The measured cost of a batch without drafts expires after so many: an engine that always drafts would not notice that it fell.
+const MAX_PLAIN_COST_AGE_BATCHES: u64 = 32;
+/// The mean is plain up to so many measurements; beyond that, later ones weigh more.
+const MAX_AVERAGED_SAMPLES: u32 = 10;
+/// Drafts must make a batch faster by this factor, since their cost and their gain are known only roughly.
+const MIN_SPEEDUP_FACTOR: f64 = 1.05;
+/// Flows whose acceptance rates are kept.
+const MAX_FLOWS: usize = 4096;
 
-/// When to draft.
+/// When to speculate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Drafts {
+pub enum DraftMode {
     /// Never.
     Never,
-    /// Where it is measured to pay.
+    /// Where measurements say that it pays.
     #[default]
-    WherePays,
-    /// Up to so many tokens wherever there is something to go by; at most 8.
+    Auto,
+    /// Up to so many tokens wherever the lookup finds a match; at most 8.
     Always(u32),
 }
 
-/// Where each run of [`SEEN`] tokens of one sequence stood last.
+/// Where each run of [`NGRAM_TOKENS`] tokens of one sequence occurred last.
 #[derive(Debug, Default)]
-pub(crate) struct Lookup {
-    /// The place after the run.
-    after: HashMap<[Token; SEEN], usize>,
-    /// Tokens that are in already.
-    known: usize,
+pub(crate) struct PromptLookup {
+    /// The index after the run.
+    after: HashMap<[Token; NGRAM_TOKENS], usize>,
+    /// Tokens that are indexed already.
+    indexed_tokens: usize,
 }
 
-impl Lookup {
-    /// What followed the end of `prompt` and `said` where it stood before, at most so many tokens.
-    pub(crate) fn propose(&mut self, prompt: &[Token], said: &[Token], most: usize) -> Vec<Token> {
-        let at = |n: usize| prompt.get(n).or_else(|| said.get(n - prompt.len())).copied();
-        let run = |end: usize| -> Option<[Token; SEEN]> {
-            let start = end.checked_sub(SEEN)?;
+impl PromptLookup {
+    /// The tokens that followed the end of `prompt` and `output` where it occurred earlier, at most `max_tokens`.
+    pub(crate) fn propose(&mut self, prompt: &[Token], output: &[Token], max_tokens: usize) -> Vec<Token> {
+        let at = |n: usize| prompt.get(n).or_else(|| output.get(n - prompt.len())).copied();
+        let run = |end: usize| -> Option<[Token; NGRAM_TOKENS]> {
+            let start = end.checked_sub(NGRAM_TOKENS)?;
             Some([at(start)?, at(start + 1)?, at(start + 2)?])
         };
-        let all = prompt.len() + said.len();
-        // The last run itself is not among the known ones, or it would find itself.
-        for end in self.known.max(SEEN)..all {
+        let all = prompt.len() + output.len();
+        // The last run itself is not indexed yet, or it would find itself.
+        for end in self.indexed_tokens.max(NGRAM_TOKENS)..all {
             if let Some(run) = run(end) {
                 self.after.insert(run, end);
             }
         }
-        self.known = all;
+        self.indexed_tokens = all;
         let Some(from) = run(all).and_then(|run| self.after.get(&run)) else { return Vec::new() };
-        (*from..all).take(most).filter_map(at).collect()
+        (*from..all).take(max_tokens).filter_map(at).collect()
     }
 }
 
-/// What drafts are worth.
+/// Decides how many tokens to draft, from measured batch times and acceptance rates.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
-    /// Seconds of a batch of one token of each, by how many sequences it has.
-    plain: HashMap<usize, Measured>,
-    /// What tokens beyond these cost, by the number of sequences, roughly, and the number of tokens.
-    more: BTreeMap<(u32, usize), Measured>,
+pub(crate) struct DraftPolicy {
+    /// Time of a batch of one token per sequence, by the number of sequences.
+    plain: HashMap<usize, BatchTime>,
+    /// Time that further tokens add, by the magnitude of the number of sequences and the number of further tokens.
+    extra: BTreeMap<(u32, usize), BatchTime>,
     batches: u64,
-    flows: HashMap<Arc<str>, Flow>,
+    flows: HashMap<Arc<str>, FlowAcceptance>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Measured {
+struct BatchTime {
     seconds: f64,
-    times: u32,
-    /// After how many batches.
-    at: u64,
+    samples: u32,
+    /// The number of batches at the last measurement.
+    measured_at: u64,
 }
 
-impl Measured {
+impl BatchTime {
     fn add(&mut self, seconds: f64, at: u64) {
-        self.times = (self.times + 1).min(ALIKE);
-        self.seconds += (seconds - self.seconds) / f64::from(self.times);
-        self.at = at;
+        self.samples = (self.samples + 1).min(MAX_AVERAGED_SAMPLES);
+        self.seconds += (seconds - self.seconds) / f64::from(self.samples);
+        self.measured_at = at;
     }
 }
 
 #[derive(Debug)]
-struct Flow {
-    /// The share of drafted tokens that were right, a moving average.
-    right: f64,
-    passed: u32,
+struct FlowAcceptance {
+    /// The share of draft tokens that were accepted, a moving average.
+    rate: f64,
+    /// Batches in a row without a draft.
+    skipped_batches: u32,
 }
 
-impl Default for Flow {
-    /// Sure enough to be tried at once.
+impl Default for FlowAcceptance {
+    /// High enough for a first try.
     fn default() -> Self {
-        Self { right: 0.8, passed: 0 }
+        Self { rate: 0.8, skipped_batches: 0 }
     }
 }
 
-/// Sequences that decode in one batch, and what they might draft.
+/// Sequences that decode in one batch, and the drafts that the lookup proposes for them.
 #[derive(Debug, Default)]
-pub(crate) struct Chances {
+pub(crate) struct DraftCandidates {
     pub(crate) sequences: usize,
-    /// Tokens in the batch that are certain.
-    pub(crate) certain: usize,
-    /// The flow of each that has something to go by, and how many tokens.
+    /// Tokens in the batch that are not drafts.
+    pub(crate) certain_tokens: usize,
+    /// The flow of each sequence with a proposal, and the tokens proposed.
     pub(crate) proposals: Vec<(Arc<str>, u32)>,
 }
 
-impl Record {
-    /// Notes what a batch of so many tokens without prompts took.
-    pub(crate) fn batch(&mut self, sequences: usize, tokens: usize, seconds: f64) {
+impl DraftPolicy {
+    /// Records the time of a batch without prompts.
+    pub(crate) fn observe_batch(&mut self, sequences: usize, tokens: usize, seconds: f64) {
         self.batches += 1;
         if tokens <= sequences {
             self.plain.entry(sequences).or_default().add(seconds, self.batches);
         } else if let Some(plain) = self.plain.get_mut(&sequences) {
-            // More cannot cost less.
+            // More tokens cannot cost less.
             plain.seconds = plain.seconds.min(seconds);
-            let more = seconds - plain.seconds;
-            self.more.entry((magnitude(sequences), tokens - sequences)).or_default().add(more, self.batches);
+            let extra = seconds - plain.seconds;
+            self.extra.entry((magnitude(sequences), tokens - sequences)).or_default().add(extra, self.batches);
         }
     }
 
-    /// Notes how many tokens of a draft were right, and how many were wrong; those behind a wrong one count as neither.
-    pub(crate) fn drafted(&mut self, flow: &Arc<str>, right: u32, wrong: u32) {
+    /// Records how many tokens of a draft were accepted, and how many were rejected; those behind a rejected one count as neither.
+    pub(crate) fn observe_draft(&mut self, flow: &Arc<str>, accepted: u32, rejected: u32) {
         let flow = self.flow(flow);
-        for n in 0..right + wrong {
-            flow.right = 0.9 * flow.right + if n < right { 0.1 } else { 0.0 };
+        for n in 0..accepted + rejected {
+            flow.rate = 0.9 * flow.rate + if n < accepted { 0.1 } else { 0.0 };
         }
     }
 
-    /// How many tokens of each proposal to draft; `marginal`: seconds that a token more costs at least where nothing was measured.
+    /// How many tokens of each proposal to draft; `min_marginal`: the least seconds that a further token costs where nothing was
+    /// measured.
     ///
-    /// All that draft anything, but for one token on trial, draft the same number: llama.cpp computes the sequences of a batch side by side as far as the
-    /// shortest has tokens, then those that have more, so every other length reads all weights once more.
-    pub(crate) fn lengths(&mut self, chances: &Chances, marginal: f64) -> Vec<u32> {
-        let mut lengths = vec![0; chances.proposals.len()];
-        let plain = self.plain.get(&chances.sequences).filter(|plain| self.batches - plain.at <= AFRESH);
+    /// All drafts have the same length, but for single probe tokens: llama.cpp computes the sequences of a batch side by side as
+    /// far as the shortest has tokens, then those that have more, so every further length reads all weights once more.
+    pub(crate) fn lengths(&mut self, candidates: &DraftCandidates, min_marginal: f64) -> Vec<u32> {
+        let mut lengths = vec![0; candidates.proposals.len()];
+        let plain = self.plain.get(&candidates.sequences);
+        let plain = plain.filter(|plain| self.batches - plain.measured_at <= MAX_PLAIN_COST_AGE_BATCHES);
         let Some(plain) = plain.map(|plain| plain.seconds) else { return lengths };
-        let marginal = self.cost_of_a_sequence(chances.sequences, plain).map_or(marginal, |cost| cost.max(marginal));
-        let rights: Vec<f64> = chances.proposals.iter().map(|(flow, _)| self.flow(flow).right).collect();
-        let certain = chances.certain.saturating_sub(chances.sequences);
-        let cost = |drafted: usize| plain + self.cost_of_more(chances.sequences, certain + drafted, marginal);
-        let (mut best, mut drafting, mut long) = (WORTH * chances.certain as f64 / cost(0), Vec::new(), 0);
-        for length in 1..=LONGEST {
-            let mut able: Vec<usize> = (0..rights.len()).filter(|at| chances.proposals[*at].1 >= length).collect();
-            able.sort_by(|a, b| rights[*b].total_cmp(&rights[*a]));
-            let mut gained = chances.certain as f64;
+        let measured = self.cost_per_sequence(candidates.sequences, plain);
+        let marginal = measured.map_or(min_marginal, |cost| cost.max(min_marginal));
+        let rates: Vec<f64> = candidates.proposals.iter().map(|(flow, _)| self.flow(flow).rate).collect();
+        let certain = candidates.certain_tokens.saturating_sub(candidates.sequences);
+        let cost = |drafted: usize| plain + self.extra_cost(candidates.sequences, certain + drafted, marginal);
+        let mut best_speed = MIN_SPEEDUP_FACTOR * candidates.certain_tokens as f64 / cost(0);
+        let (mut drafting, mut best_length) = (Vec::new(), 0);
+        for length in 1..=MAX_DRAFT_TOKENS {
+            let mut able: Vec<usize> = (0..rates.len()).filter(|at| candidates.proposals[*at].1 >= length).collect();
+            able.sort_by(|a, b| rates[*b].total_cmp(&rates[*a]));
+            let mut expected_tokens = candidates.certain_tokens as f64;
             for (n, at) in able.iter().enumerate() {
-                // A token is right if all before it are.
-                gained += (1..=length).map(|n| rights[*at].powi(n as i32)).sum::<f64>();
-                let speed = gained / cost((n + 1) * length as usize);
-                if speed > best {
-                    (best, drafting, long) = (speed, able[..=n].to_vec(), length);
+                // A token is accepted only if all before it are.
+                expected_tokens += (1..=length).map(|n| rates[*at].powi(n as i32)).sum::<f64>();
+                let speed = expected_tokens / cost((n + 1) * length as usize);
+                if speed > best_speed {
+                    (best_speed, drafting, best_length) = (speed, able[..=n].to_vec(), length);
                 }
             }
         }
-        drafting.into_iter().for_each(|at| lengths[at] = long);
-        for ((flow, tokens), length) in chances.proposals.iter().zip(&mut lengths) {
+        drafting.into_iter().for_each(|at| lengths[at] = best_length);
+        for ((flow, tokens), length) in candidates.proposals.iter().zip(&mut lengths) {
             let flow = self.flow(flow);
-            flow.passed = if *length == 0 { flow.passed + 1 } else { 0 };
-            if flow.passed >= TRY_EVERY {
-                flow.passed = 0;
+            flow.skipped_batches = if *length == 0 { flow.skipped_batches + 1 } else { 0 };
+            if flow.skipped_batches >= PROBE_INTERVAL_BATCHES {
+                flow.skipped_batches = 0;
                 *length = 1.min(*tokens);
             }
         }
         lengths
     }
 
-    /// What each sequence beyond the fewest that were measured has cost in a batch of so many that takes so long: a token, its
-    /// attention and its logits, as those of a draft do.
-    fn cost_of_a_sequence(&self, sequences: usize, seconds: f64) -> Option<f64> {
+    /// The cost of each sequence beyond the smallest measured number of them, in a batch of `sequences` that takes `seconds`: a
+    /// token, its attention and its logits, which a draft token has too.
+    fn cost_per_sequence(&self, sequences: usize, seconds: f64) -> Option<f64> {
         let (fewest, least) = self.plain.iter().filter(|(n, _)| **n < sequences).min_by_key(|(n, _)| **n)?;
         Some((seconds - least.seconds) / (sequences - fewest) as f64)
     }
 
-    /// Between two numbers of tokens that were measured it is what lies between their costs.
-    fn cost_of_more(&self, sequences: usize, tokens: usize, marginal: f64) -> f64 {
+    /// The cost of `tokens` further tokens, interpolated between the nearest measured numbers.
+    fn extra_cost(&self, sequences: usize, tokens: usize, marginal: f64) -> f64 {
         let magnitude = magnitude(sequences);
-        let fresh = |(key, measured): (&(u32, usize), &Measured)| {
-            (self.batches - measured.at <= STALE).then_some((key.1, measured.seconds))
+        let fresh = |(key, time): (&(u32, usize), &BatchTime)| {
+            (self.batches - time.measured_at <= MAX_DRAFT_COST_AGE_BATCHES).then_some((key.1, time.seconds))
         };
-        let fewer = self.more.range((magnitude, 0)..=(magnitude, tokens)).rev().find_map(fresh).unwrap_or_default();
+        let fewer = self.extra.range((magnitude, 0)..=(magnitude, tokens)).rev().find_map(fresh).unwrap_or_default();
         let (from, least) = fewer;
-        let more = self.more.range((magnitude, tokens)..(magnitude + 1, 0)).find_map(fresh);
+        let more = self.extra.range((magnitude, tokens)..(magnitude + 1, 0)).find_map(fresh);
         let steps = (tokens - from) as f64;
         match more {
             Some((to, most)) if to > from => least + (most - least).max(0.0) * steps / (to - from) as f64,
@@ -204,15 +210,15 @@ impl Record {
         }
     }
 
-    fn flow(&mut self, flow: &Arc<str>) -> &mut Flow {
-        if self.flows.len() > FLOWS {
+    fn flow(&mut self, flow: &Arc<str>) -> &mut FlowAcceptance {
+        if self.flows.len() > MAX_FLOWS {
             self.flows.clear();
         }
         self.flows.entry(flow.clone()).or_default()
     }
 }
 
-/// Numbers of sequences that cost alike: 1, 2 to 3, 4 to 7 and so on.
+/// Numbers of sequences with about the same cost per token: 1, 2 to 3, 4 to 7 and so on.
 fn magnitude(sequences: usize) -> u32 {
     sequences.max(1).ilog2()
 }
@@ -226,95 +232,104 @@ mod tests {
     }
 
     #[test]
-    fn what_followed_before_is_proposed() {
-        let mut lookup = Lookup::default();
+    fn tokens_that_followed_earlier_are_proposed() {
+        let mut lookup = PromptLookup::default();
         assert_eq!(lookup.propose(&tokens("the cat sat on the "), &tokens("cat"), 4), tokens(" sat"));
         assert_eq!(lookup.propose(&tokens("the cat sat on the "), &tokens("cat sat on"), 9), tokens(" the cat "));
         assert_eq!(lookup.propose(&tokens("the cat sat on the "), &tokens("cat sat on a"), 4), tokens(""));
-        assert_eq!(Lookup::default().propose(&tokens("ab"), &[], 4), tokens(""));
-        assert_eq!(Lookup::default().propose(&tokens("aaaa"), &[], 4), tokens("a"));
+        assert_eq!(PromptLookup::default().propose(&tokens("ab"), &[], 4), tokens(""));
+        assert_eq!(PromptLookup::default().propose(&tokens("aaaa"), &[], 4), tokens("a"));
     }
 
-    fn alone(flow: &Arc<str>) -> Chances {
-        Chances { sequences: 1, certain: 1, proposals: vec![(flow.clone(), LONGEST)] }
-    }
-
-    #[test]
-    fn drafts_are_long_where_they_are_right_and_cheap_and_stop_where_they_are_not() {
-        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
-        assert_eq!(record.lengths(&alone(&flow), 0.005), [0], "nothing is known of the machine");
-        record.batch(1, 1, 0.010);
-        assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
-        assert_eq!(record.lengths(&alone(&flow), 0.010), [0], "a token more costs what a batch does");
-        record.drafted(&flow, 0, 60);
-        assert_eq!(record.lengths(&alone(&flow), 0.001), [0]);
-        let tried = (0..TRY_EVERY).map(|_| record.lengths(&alone(&flow), 0.001)[0]).sum::<u32>();
-        assert_eq!(tried, 1, "now and then it is tried again");
-        record.drafted(&flow, 60, 0);
-        assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
+    fn alone(flow: &Arc<str>) -> DraftCandidates {
+        DraftCandidates { sequences: 1, certain_tokens: 1, proposals: vec![(flow.clone(), MAX_DRAFT_TOKENS)] }
     }
 
     #[test]
-    fn where_sequences_are_dear_so_are_drafts_until_they_were_measured() {
-        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
-        record.batch(1, 1, 0.020);
-        record.batch(8, 8, 0.090);
-        let chances = Chances { sequences: 8, certain: 8, proposals: vec![(flow, LONGEST); 8] };
-        assert_eq!(record.lengths(&chances, 0.004), [0; 8]);
-        record.batch(8, 72, 0.190);
-        assert!(record.lengths(&chances, 0.004)[0] > 3);
+    fn drafts_are_long_where_they_are_accepted_and_cheap_and_stop_where_they_are_not() {
+        let (mut policy, flow): (_, Arc<str>) = (DraftPolicy::default(), "copier".into());
+        assert_eq!(policy.lengths(&alone(&flow), 0.005), [0], "nothing is measured yet");
+        policy.observe_batch(1, 1, 0.010);
+        assert!(policy.lengths(&alone(&flow), 0.001)[0] > 3);
+        assert_eq!(policy.lengths(&alone(&flow), 0.010), [0], "a further token costs as much as a batch");
+        policy.observe_draft(&flow, 0, 60);
+        assert_eq!(policy.lengths(&alone(&flow), 0.001), [0]);
+        let probes = (0..PROBE_INTERVAL_BATCHES).map(|_| policy.lengths(&alone(&flow), 0.001)[0]).sum::<u32>();
+        assert_eq!(probes, 1, "a probe after so many batches");
+        policy.observe_draft(&flow, 60, 0);
+        assert!(policy.lengths(&alone(&flow), 0.001)[0] > 3);
     }
 
     #[test]
-    fn what_was_measured_counts_more_than_what_is_thought_for_so_long() {
-        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
-        (1..=9).for_each(|n| record.batch(1, n, 0.010 * n as f64));
-        assert_eq!(record.lengths(&alone(&flow), 0.0), [0]);
-        (0..=STALE).for_each(|_| record.batch(1, 1, 0.010));
-        assert_eq!(record.lengths(&alone(&flow), 0.0), [LONGEST]);
+    fn where_sequences_are_costly_so_are_drafts_until_they_are_measured() {
+        let (mut policy, flow): (_, Arc<str>) = (DraftPolicy::default(), "copier".into());
+        policy.observe_batch(1, 1, 0.020);
+        policy.observe_batch(8, 8, 0.090);
+        let candidates =
+            DraftCandidates { sequences: 8, certain_tokens: 8, proposals: vec![(flow, MAX_DRAFT_TOKENS); 8] };
+        assert_eq!(policy.lengths(&candidates, 0.004), [0; 8]);
+        policy.observe_batch(8, 72, 0.190);
+        assert!(policy.lengths(&candidates, 0.004)[0] > 3);
     }
 
     #[test]
-    fn what_a_batch_costs_without_drafts_is_not_learned_once_for_all() {
-        let (mut record, flow): (_, Arc<str>) = (Record::default(), "copier".into());
-        record.batch(1, 1, 1.0);
-        record.batch(1, 9, 0.030);
-        assert_eq!(record.plain[&1].seconds, 0.030, "the first one was slow for another reason");
-        assert!(record.lengths(&alone(&flow), 0.001)[0] > 3);
-        (0..AFRESH).for_each(|_| record.batch(1, 9, 0.030));
-        assert_eq!(record.lengths(&alone(&flow), 0.001), [0], "it is measured again");
+    fn measured_costs_override_estimates_until_they_expire() {
+        let (mut policy, flow): (_, Arc<str>) = (DraftPolicy::default(), "copier".into());
+        (1..=9).for_each(|n| policy.observe_batch(1, n, 0.010 * n as f64));
+        assert_eq!(policy.lengths(&alone(&flow), 0.0), [0]);
+        (0..=MAX_DRAFT_COST_AGE_BATCHES).for_each(|_| policy.observe_batch(1, 1, 0.010));
+        assert_eq!(policy.lengths(&alone(&flow), 0.0), [MAX_DRAFT_TOKENS]);
     }
 
     #[test]
-    fn between_two_costs_that_were_measured_there_is_no_hope_of_a_cheaper_one() {
-        let mut record = Record::default();
-        record.batch(8, 8, 0.050);
-        record.batch(8, 10, 0.080);
-        record.batch(8, 16, 0.110);
-        let cost = |tokens| (record.cost_of_more(8, tokens, 0.001) * 1000.0).round();
+    fn the_cost_of_a_batch_without_drafts_expires() {
+        let (mut policy, flow): (_, Arc<str>) = (DraftPolicy::default(), "copier".into());
+        policy.observe_batch(1, 1, 1.0);
+        policy.observe_batch(1, 9, 0.030);
+        assert_eq!(policy.plain[&1].seconds, 0.030, "the first batch was slow for another reason");
+        assert!(policy.lengths(&alone(&flow), 0.001)[0] > 3);
+        (0..MAX_PLAIN_COST_AGE_BATCHES).for_each(|_| policy.observe_batch(1, 9, 0.030));
+        assert_eq!(policy.lengths(&alone(&flow), 0.001), [0], "it is measured again");
+    }
+
+    #[test]
+    fn costs_between_two_measured_ones_are_interpolated() {
+        let mut policy = DraftPolicy::default();
+        policy.observe_batch(8, 8, 0.050);
+        policy.observe_batch(8, 10, 0.080);
+        policy.observe_batch(8, 16, 0.110);
+        let cost = |tokens| (policy.extra_cost(8, tokens, 0.001) * 1000.0).round();
         assert_eq!([cost(0), cost(1), cost(2), cost(5), cost(8), cost(9)], [0.0, 15.0, 30.0, 45.0, 60.0, 61.0]);
-        assert_eq!(record.cost_of_more(2, 3, 0.001), 0.003, "of other numbers of sequences nothing is known");
+        assert_eq!(policy.extra_cost(2, 3, 0.001), 0.003, "other numbers of sequences are not measured");
     }
 
     #[test]
-    fn the_first_draft_of_a_batch_is_dear_and_the_likeliest_share_its_price() {
-        let mut record = Record::default();
-        record.batch(4, 4, 0.040);
-        record.batch(4, 5, 0.070);
-        record.batch(4, 36, 0.101);
+    fn the_first_draft_of_a_batch_is_costly_and_the_likeliest_sequences_share_its_cost() {
+        let mut policy = DraftPolicy::default();
+        policy.observe_batch(4, 4, 0.040);
+        policy.observe_batch(4, 5, 0.070);
+        policy.observe_batch(4, 36, 0.101);
         let (sure, unsure): (Arc<str>, Arc<str>) = ("sure".into(), "unsure".into());
-        record.drafted(&sure, 60, 0);
-        record.drafted(&unsure, 0, 60);
-        let chances = |flow: &Arc<str>, other: &Arc<str>| {
+        policy.observe_draft(&sure, 60, 0);
+        policy.observe_draft(&unsure, 0, 60);
+        let candidates = |flow: &Arc<str>, other: &Arc<str>| {
             let flows = [flow, flow, flow, other];
-            Chances { sequences: 4, certain: 4, proposals: flows.map(|flow| (flow.clone(), LONGEST)).to_vec() }
+            DraftCandidates {
+                sequences: 4,
+                certain_tokens: 4,
+                proposals: flows.map(|flow| (flow.clone(), MAX_DRAFT_TOKENS)).to_vec(),
+            }
         };
-        let lengths = record.lengths(&chances(&sure, &unsure), 0.001);
-        assert_eq!(lengths, [LONGEST, LONGEST, LONGEST, 0]);
-        let mut uneven = chances(&sure, &sure);
+        let lengths = policy.lengths(&candidates(&sure, &unsure), 0.001);
+        assert_eq!(lengths, [MAX_DRAFT_TOKENS, MAX_DRAFT_TOKENS, MAX_DRAFT_TOKENS, 0]);
+        let mut uneven = candidates(&sure, &sure);
         uneven.proposals[0].1 = 5;
-        assert_eq!(record.lengths(&uneven, 0.001), [0, LONGEST, LONGEST, LONGEST], "all are of one length");
-        let one = Chances { sequences: 4, certain: 4, proposals: vec![(sure, 1)] };
-        assert_eq!(record.lengths(&one, 0.001), [0], "one token does not pay the first draft's price");
+        assert_eq!(
+            policy.lengths(&uneven, 0.001),
+            [0, MAX_DRAFT_TOKENS, MAX_DRAFT_TOKENS, MAX_DRAFT_TOKENS],
+            "all drafts have one length"
+        );
+        let one = DraftCandidates { sequences: 4, certain_tokens: 4, proposals: vec![(sure, 1)] };
+        assert_eq!(policy.lengths(&one, 0.001), [0], "one token does not pay the cost of the first draft");
     }
 }

@@ -1,4 +1,4 @@
-//! What an engine is, wherever it runs.
+//! The interface of an engine, in this process or in another.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,40 +6,40 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::backend::{Embedded, Limits};
-use crate::counters::Stats;
-use crate::request::{Choice, Error, Request};
-use crate::stream::{Expectation, Stream};
+use crate::backend::{Embeddings, EngineLimits};
+use crate::counters::EngineStats;
+use crate::request::{Error, LabelScores, Request};
+use crate::stream::{OutputStream, PrefixPin};
 
-/// An engine, wherever it runs: on a thread of this process, or in a process of its own.
+/// An engine: on a thread of this process, or in a process of its own.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// What the model holds.
-    fn limits(&self) -> Limits;
-    /// What it has done and does, as far as is known without asking.
-    fn stats(&self) -> Stats;
-    /// What it has done and does, asked now.
-    async fn ask_stats(&self) -> Stats {
+    /// The limits of the loaded model.
+    fn limits(&self) -> EngineLimits;
+    /// The latest statistics that are known without a call to the engine.
+    fn stats(&self) -> EngineStats;
+    /// The current statistics; an engine in another process is called for them.
+    async fn fetch_stats(&self) -> EngineStats {
         self.stats()
     }
     /// The id of its process, if it has one of its own.
-    fn process(&self) -> Option<u32> {
+    fn process_id(&self) -> Option<u32> {
         None
     }
-    /// Why it has ended, once it has. Nobody keeps the engine alive by watching this.
-    fn end(&self) -> watch::Receiver<Option<String>>;
-    /// See [`Handle::generate`](crate::Handle::generate).
-    async fn generate(&self, request: Request) -> Result<Stream, Error>;
-    /// See [`Handle::choose`](crate::Handle::choose).
-    async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error>;
-    /// See [`Handle::prime`](crate::Handle::prime).
-    async fn prime(&self, request: Request) -> Result<(), Error>;
-    /// See [`Handle::embed`](crate::Handle::embed).
-    async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error>;
-    /// See [`Handle::expect`](crate::Handle::expect).
-    fn expect(&self, flows: Vec<Arc<str>>) -> Expectation;
-    /// See [`Handle::keep_adapters`](crate::Handle::keep_adapters).
-    fn keep_adapters(&self, adapters: Vec<(PathBuf, f32)>);
-    /// Asks it to end.
+    /// Why the engine ended, once it has. Holding the receiver does not keep the engine alive.
+    fn end_reason(&self) -> watch::Receiver<Option<String>>;
+    /// See [`EngineHandle::generate`](crate::EngineHandle::generate).
+    async fn generate(&self, request: Request) -> Result<OutputStream, Error>;
+    /// See [`EngineHandle::score_labels`](crate::EngineHandle::score_labels).
+    async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error>;
+    /// See [`EngineHandle::prefill`](crate::EngineHandle::prefill).
+    async fn prefill(&self, request: Request) -> Result<(), Error>;
+    /// See [`EngineHandle::embed`](crate::EngineHandle::embed).
+    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error>;
+    /// See [`EngineHandle::pin_prefixes`](crate::EngineHandle::pin_prefixes).
+    fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin;
+    /// See [`EngineHandle::retain_adapters`](crate::EngineHandle::retain_adapters).
+    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>);
+    /// Asks the engine to end.
     fn close(&self);
 }

@@ -1,99 +1,100 @@
-//! What others hold of an engine.
+//! The handle that callers hold of an engine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Embedded, Limits};
-use crate::counters::Stats;
+use crate::backend::{Backend, Embeddings, EngineLimits};
+use crate::counters::EngineStats;
 use crate::engine::Engine;
-use crate::local::Local;
+use crate::local::LocalEngine;
 use crate::options::Options;
-use crate::request::{Choice, Error, Request};
-use crate::stream::{Expectation, Stream, reason};
+use crate::request::{Error, LabelScores, Request};
+use crate::stream::{OutputStream, PrefixPin, wait_for_end};
 
-/// An engine. Clones are the same engine; it ends when the last one is dropped.
+/// A handle of an engine. Clones refer to the same engine; it ends when the last one is dropped.
 #[derive(Clone)]
-pub struct Handle(Arc<dyn Engine>);
+pub struct EngineHandle(Arc<dyn Engine>);
 
-impl Handle {
-    /// An engine that runs elsewhere.
+impl EngineHandle {
+    /// A handle of an engine that runs elsewhere.
     pub fn new(engine: impl Engine) -> Self {
         Self(Arc::new(engine))
     }
 
-    /// Starts the thread of an engine and loads its model there. Fails with what loading says.
+    /// Starts the thread of an engine and loads its model there. Fails with the error of loading.
     pub async fn spawn<B: Backend>(
         name: &str,
         options: Options,
         load: impl FnOnce() -> Result<B, String> + Send + 'static,
     ) -> Result<Self, Error> {
-        Local::spawn(name, options, load).await.map(Self::new)
+        LocalEngine::spawn(name, options, load).await.map(Self::new)
     }
 
-    /// What the model holds.
-    pub fn limits(&self) -> Limits {
+    /// The limits of the loaded model.
+    pub fn limits(&self) -> EngineLimits {
         self.0.limits()
     }
 
-    /// What it has done and does, as far as is known without asking.
-    pub fn stats(&self) -> Stats {
+    /// The latest statistics that are known without a call to the engine.
+    pub fn stats(&self) -> EngineStats {
         self.0.stats()
     }
 
-    /// What it has done and does; an engine that runs elsewhere is asked.
-    pub async fn ask_stats(&self) -> Stats {
-        self.0.ask_stats().await
+    /// The current statistics; an engine in another process is called for them.
+    pub async fn fetch_stats(&self) -> EngineStats {
+        self.0.fetch_stats().await
     }
 
     /// The id of its process, if it has one of its own.
-    pub fn process(&self) -> Option<u32> {
-        self.0.process()
+    pub fn process_id(&self) -> Option<u32> {
+        self.0.process_id()
     }
 
     /// Resolves when the engine has ended, with the reason.
     pub async fn ended(&self) -> String {
-        self.watcher().await
+        self.watch_end().await
     }
 
     /// As [`Self::ended`], without keeping the engine alive by waiting for its end.
-    pub fn watcher(&self) -> impl Future<Output = String> + Send + use<> {
-        let mut end = self.0.end();
-        async move { reason(&mut end).await }
+    pub fn watch_end(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut end = self.0.end_reason();
+        async move { wait_for_end(&mut end).await }
     }
 
-    /// Starts a generation. Dropping the stream ends it.
-    pub async fn generate(&self, request: Request) -> Result<Stream, Error> {
+    /// Starts a generation. Dropping the stream cancels it.
+    pub async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
         self.0.generate(request).await
     }
 
-    /// Says which of these labels, at least one and no two the same, the model would answer, without generating: in one pass
-    /// over the prompt if they all begin differently, and a small one more for each place where some part later. What the
-    /// request says of output and sampling does not matter. Dropping the future gives it up.
-    pub async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error> {
-        self.0.choose(request, labels).await
+    /// Scores labels, at least one and no two the same, by the probability that the model would answer with each, without
+    /// generating. Takes one pass over the prompt if all labels begin differently, and a small one more for each point where
+    /// labels with a common prefix diverge. Output and sampling parameters of the request are ignored. Dropping the future
+    /// cancels it.
+    pub async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
+        self.0.score_labels(request, labels).await
     }
 
-    /// Unloads all adapters but these once nobody uses them any more. An adapter is loaded again when it is asked for.
-    pub fn keep_adapters(&self, adapters: impl IntoIterator<Item = (PathBuf, f32)>) {
-        self.0.keep_adapters(adapters.into_iter().collect());
+    /// Unloads all adapters but these once no sequence uses them. A request for another adapter loads it again.
+    pub fn retain_adapters(&self, adapters: impl IntoIterator<Item = (PathBuf, f32)>) {
+        self.0.retain_adapters(adapters.into_iter().collect());
     }
 
-    /// Computes the opening of a conversation, which is all before the text of its last message, and keeps it for those
-    /// that begin in the same way. Returns when that is done; an opening that is kept already, or is too short, is done.
-    /// Of a request of class [`Along`](crate::Class::Along) all is computed that stays if the text of its last message goes on,
-    /// and is left for one who comes soon.
-    /// Dropping the future gives it up.
-    pub async fn prime(&self, request: Request) -> Result<(), Error> {
-        self.0.prime(request).await
+    /// Prefills the prefix of a conversation, which is all before the text of its last message, and caches it for requests
+    /// with the same prefix. Returns when that is done; at once if the prefix is cached already or too short.
+    /// A request of priority [`Prefetch`](crate::Priority::Prefetch) prefills everything that stays the same however the text of
+    /// its last message continues, and leaves it in a slot for a request that comes soon.
+    /// Dropping the future cancels it.
+    pub async fn prefill(&self, request: Request) -> Result<(), Error> {
+        self.0.prefill(request).await
     }
 
-    /// Says that these flows will soon need the beginnings of their prompts, until the result is dropped.
-    pub fn expect(&self, flows: Vec<Arc<str>>) -> Expectation {
-        self.0.expect(flows)
+    /// Pins the prefixes of these flows, which will be needed soon, until the result is dropped: they are evicted last.
+    pub fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin {
+        self.0.pin_prefixes(flows)
     }
 
     /// Embeds texts.
-    pub async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error> {
+    pub async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
         self.0.embed(texts).await
     }
 
@@ -104,8 +105,8 @@ impl Handle {
     }
 }
 
-impl std::fmt::Debug for Handle {
+impl std::fmt::Debug for EngineHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("limits", &self.limits()).finish_non_exhaustive()
+        f.debug_struct("EngineHandle").field("limits", &self.limits()).finish_non_exhaustive()
     }
 }

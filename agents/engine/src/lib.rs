@@ -1,46 +1,47 @@
-//! Many sequences on one model: continuous batching, fairness between flows, streaming, cancellation.
+//! Serves many sequences on one model: continuous batching, fairness between flows, streaming, cancellation.
 //!
-//! A [`Handle`] is what others hold. [`Handle::generate`] hands a [`Request`] to the one thread that owns the model and
-//! gives back a [`Stream`] of [`Chunk`]s; dropping the stream ends the sequence. What goes into the next batch is decided
-//! by a pure function, [`schedule::next`], over plain data; the thread performs it on a [`Backend`]: llama.cpp in life, a
-//! script in tests. An engine in a process of its own implements [`Engine`], so that others need not know where it runs.
+//! Callers hold an [`EngineHandle`]. [`EngineHandle::generate`] hands a [`Request`] to the one thread that owns the model and
+//! returns an [`OutputStream`] of [`Chunk`]s; dropping the stream cancels the sequence. A pure function,
+//! [`schedule::next_batch`], decides what the next batch computes; the thread runs the batch on a [`Backend`]: llama.cpp in
+//! production, a script in tests. An engine in a process of its own implements [`Engine`], so callers need not know where it runs.
 //!
-//! This crate never hears of roles, tasks, gRPC or llama.cpp: a role is a flow here, a name to be fair to.
+//! This crate knows nothing of roles, tasks, gRPC or llama.cpp: a role is a flow here, the key of fairness.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adapter_contexts;
 pub mod backend;
-mod choice;
+mod batch_cost;
 mod command;
-mod cost;
 mod counters;
+mod cpu_lease;
+pub mod disk_prefix_cache;
 mod draft;
 mod engine;
-mod expected;
 mod handle;
-mod lanes;
+mod label_score;
 mod local;
 mod options;
-mod prefix;
+mod prefix_cache;
+mod prefix_pins;
 pub mod request;
 pub mod schedule;
 pub mod scripted;
-mod seats;
 mod sequence;
-pub mod shelf;
+mod slot_table;
 mod stream;
-mod turn;
-mod waiting;
+mod wait_queue;
 mod worker;
 
-pub use backend::{Backend, Embedded, Lane, Prompt, Text, Token};
-pub use counters::Stats;
-pub use draft::Drafts;
+pub use backend::{AdapterContext, Backend, Embeddings, Token, TokenizedPrompt, Tokenizer};
+pub use counters::EngineStats;
+pub use cpu_lease::{CpuArbiter, SharedCpu};
+pub use draft::DraftMode;
 pub use engine::Engine;
-pub use handle::Handle;
+pub use handle::EngineHandle;
 pub use options::Options;
 pub use request::{
-    Choice, Chunk, Class, Error, Finish, Message, Overflow, Reason, Request, Sampling, Speaker, Timings, Usage,
+    ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
+    RequestTimings, RequestUsage, SamplingParams,
 };
-pub use stream::{Expectation, Stream};
-pub use turn::{Turn, Turns};
+pub use stream::{OutputStream, PrefixPin};

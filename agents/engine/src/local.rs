@@ -9,42 +9,44 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
-use crate::backend::{Backend, Embedded, Limits, Prompt, Text, Token};
-use crate::choice::Choosing;
-use crate::command::Command;
-use crate::counters::{Counters, Stats};
+use crate::backend::{Backend, Embeddings, EngineLimits, Token, TokenizedPrompt, Tokenizer};
+use crate::command::EngineCommand;
+use crate::counters::{Counters, EngineStats};
 use crate::engine::Engine;
-use crate::expected::Expected;
+use crate::label_score::LabelScoring;
 use crate::options::Options;
-use crate::prefix::SHORTEST;
-use crate::request::{Choice, Chunk, Class, Error, Message, Overflow, Request, Speaker, Timings, Usage};
-use crate::sequence::{Job, Reader};
-use crate::stream::{Expectation, Near, Stream, reason};
-use crate::worker::Worker;
+use crate::prefix_cache::MIN_PREFIX_TOKENS;
+use crate::prefix_pins::PrefixPins;
+use crate::request::{
+    ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
+};
+use crate::sequence::{Job, OutputSender};
+use crate::stream::{LocalStream, OutputStream, PrefixPin, wait_for_end};
+use crate::worker::EngineWorker;
 
-/// Chunks that a stream holds for a slow reader: a few seconds of text, after which the sequence rests.
-const STREAM: usize = 64;
-/// Bytes of a prompt that is rendered where it is asked for. Tokenizing takes a millisecond per few kilobytes: less than the way
-/// to another thread and back, or too long for a thread that others share.
-const AT_ONCE: usize = 512;
-/// Labels of a choice at most: all roles of a large crew.
+/// Chunks that a stream buffers for a slow reader: a few seconds of text, after which the sequence pauses.
+const MAX_BUFFERED_CHUNKS: usize = 64;
+/// Bytes of a prompt that is rendered on the calling thread. Tokenizing fewer takes less than the way to another thread and
+/// back; more would block for too long a thread that others share.
+const MAX_INLINE_RENDER_BYTES: usize = 512;
+/// Labels to score at most: all roles of a large catalog.
 const MAX_LABELS: usize = 4096;
-/// What stands for the part of a message that was left out.
-const CUT: &str = "\n[...]\n";
+/// Replaces the part of a message that was left out.
+const TRUNCATION_MARK: &str = "\n[...]\n";
 
-/// What others hold of an engine's thread, which ends when the last clone is dropped.
+/// The side of an engine's thread that handles hold; the thread ends when the last clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Local {
-    commands: mpsc::Sender<Command>,
-    text: Arc<dyn Text>,
-    limits: Limits,
-    queue: usize,
+pub(crate) struct LocalEngine {
+    commands: mpsc::Sender<EngineCommand>,
+    tokenizer: Arc<dyn Tokenizer>,
+    limits: EngineLimits,
+    max_waiting: usize,
     counters: Arc<Counters>,
-    expected: Expected,
-    ended: watch::Receiver<Option<String>>,
+    pins: PrefixPins,
+    end: watch::Receiver<Option<String>>,
 }
 
-impl Local {
+impl LocalEngine {
     pub(crate) async fn spawn<B: Backend>(
         name: &str,
         options: Options,
@@ -52,22 +54,23 @@ impl Local {
     ) -> Result<Self, Error> {
         let (commands, inbox) = mpsc::channel();
         let (loaded, ready) = oneshot::channel();
-        let (end, ended) = watch::channel(None);
-        let (counters, queue, expected) = (Arc::new(Counters::default()), options.queue, Expected::default());
+        let (end_sender, end) = watch::channel(None);
+        let (counters, max_waiting) = (Arc::new(Counters::default()), options.max_waiting);
+        let pins = PrefixPins::default();
         let body = {
-            let (counters, expected) = (counters.clone(), expected.clone());
+            let (counters, pins) = (counters.clone(), pins.clone());
             move || {
                 let backend = match load() {
                     Ok(backend) => backend,
                     Err(reason) => {
-                        // Whoever asked may have stopped waiting.
+                        // The caller may have stopped waiting.
                         let _ = loaded.send(Err(reason.clone()));
                         return reason;
                     }
                 };
-                match loaded.send(Ok((backend.text(), backend.limits()))) {
-                    Ok(()) => Worker::new(backend, options, inbox, counters, expected).run(),
-                    Err(_) => "nobody waited for it".to_owned(),
+                match loaded.send(Ok((backend.tokenizer(), backend.limits()))) {
+                    Ok(()) => EngineWorker::new(backend, options, inbox, counters, pins).run(),
+                    Err(_) => "its caller stopped waiting for it to load".to_owned(),
                 }
             }
         };
@@ -77,196 +80,205 @@ impl Local {
                 Ok(reason) => reason,
                 Err(panic) => format!("its thread panicked: {}", panic_text(&*panic)),
             };
-            end.send_replace(Some(reason));
+            end_sender.send_replace(Some(reason));
         });
-        spawned.map_err(|e| Error::Gone(format!("failed to start its thread: {e}")))?;
+        spawned.map_err(|e| Error::Ended(format!("failed to start its thread: {e}")))?;
         match ready.await {
-            Ok(Ok((text, limits))) => Ok(Self { commands, text, limits, queue, counters, expected, ended }),
-            Ok(Err(reason)) => Err(Error::Gone(reason)),
-            Err(_) => Err(Error::Gone("its thread panicked while loading".to_owned())),
+            Ok(Ok((tokenizer, limits))) => Ok(Self { commands, tokenizer, limits, max_waiting, counters, pins, end }),
+            Ok(Err(reason)) => Err(Error::Ended(reason)),
+            Err(_) => Err(Error::Ended("its thread panicked while loading".to_owned())),
         }
     }
 
-    /// A prompt and the choice that follows it; none if there is nothing to choose.
-    fn labelled(&self, mut request: Request, labels: &[String]) -> Result<(Prompt, Request, Option<Choosing>), Error> {
+    /// A prompt and the scoring of labels behind it; none if there is nothing to score.
+    fn prepare_scoring(
+        &self,
+        mut request: Request,
+        labels: &[String],
+    ) -> Result<(TokenizedPrompt, Request, Option<LabelScoring>), Error> {
         if !(1..=MAX_LABELS).contains(&labels.len()) {
-            return Err(Error::Bad(format!("a choice is between 1 and {MAX_LABELS} labels, not {}", labels.len())));
+            let reason = format!("the number of labels must be between 1 and {MAX_LABELS}, not {}", labels.len());
+            return Err(Error::InvalidRequest(reason));
         }
-        let label = |text: &String| {
-            let mut tokens = self.text.answer(text).map_err(Error::Bad)?;
-            tokens.push(self.text.end());
+        let tokenize = |text: &String| {
+            let mut tokens = self.tokenizer.tokenize_output(text).map_err(Error::InvalidRequest)?;
+            tokens.push(self.tokenizer.end_of_turn());
             Ok(tokens)
         };
-        let tokens = labels.iter().map(label).collect::<Result<Vec<_>, Error>>()?;
+        let tokens = labels.iter().map(tokenize).collect::<Result<Vec<_>, Error>>()?;
         if tokens.iter().collect::<std::collections::HashSet<_>>().len() < labels.len() {
-            return Err(Error::Bad("two labels of a choice are the same".to_owned()));
+            return Err(Error::InvalidRequest("two labels are the same".to_owned()));
         }
         request.max_tokens = tokens.iter().map(Vec::len).max().unwrap_or(1) as u32;
         let (mut prompt, request) = self.fit(request)?;
-        let choice = Choosing::new(tokens, self.limits.rewinds);
-        let choice = choice.map(|(choosing, common)| {
+        let scoring = LabelScoring::new(tokens, self.limits.can_truncate_kv);
+        let scoring = scoring.map(|(scoring, common)| {
             prompt.tokens.extend(common);
-            choosing
+            scoring
         });
-        Ok((prompt, request, choice))
+        Ok((prompt, request, scoring))
     }
 
-    fn start(
+    fn submit(
         self,
-        prompt: Prompt,
+        prompt: TokenizedPrompt,
         request: Request,
-        choice: Option<Choosing>,
+        scoring: Option<LabelScoring>,
         since: Instant,
-    ) -> Result<Stream, Error> {
-        let (sender, chunks) = channel::channel(STREAM);
-        let (gone, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    ) -> Result<OutputStream, Error> {
+        let (sender, chunks) = channel::channel(MAX_BUFFERED_CHUNKS);
+        let (is_dropped, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let job = Job {
             flow: request.flow,
-            class: request.class,
-            left: request.left,
-            opening: if prompt.opening < SHORTEST { 0 } else { prompt.opening },
+            priority: request.priority,
+            remaining_steps: request.remaining_steps,
+            prefix_len: if prompt.prefix_len < MIN_PREFIX_TOKENS { 0 } else { prompt.prefix_len },
             prompt: prompt.tokens,
             adapter: request.adapter,
             sampling: request.sampling,
             schema: request.schema,
             max_tokens: request.max_tokens.max(1),
             stop: request.stop.into_iter().filter(|stop| !stop.is_empty()).collect(),
-            shifts: request.overflow == Overflow::Shift && self.limits.shifts,
-            choice,
-            reader: Reader { chunks: sender, gone: gone.clone(), full: full.clone() },
+            can_shift: request.overflow == ContextOverflow::Shift && self.limits.can_shift,
+            scoring,
+            output: OutputSender { chunks: sender, is_dropped: is_dropped.clone(), is_full: is_full.clone() },
             since,
         };
-        self.send(Command::Generate(Box::new(job)))?;
-        Ok(Stream::near(Near { chunks, gone, full, commands: self.commands, ended: self.ended, over: false }))
+        self.send(EngineCommand::Submit(Box::new(job)))?;
+        let (commands, end) = (self.commands, self.end);
+        Ok(OutputStream::local(LocalStream { chunks, is_dropped, is_full, commands, end, is_over: false }))
     }
 
-    /// How many of a prompt's tokens stay if the text of its last message goes on, however it does.
-    fn certain(&self, request: &Request, tokens: &[Token]) -> Result<usize, Error> {
+    /// How many of a prompt's tokens stay the same however the text of its last message continues.
+    fn stable_prefix_len(&self, request: &Request, tokens: &[Token]) -> Result<usize, Error> {
         let mut least = tokens.len();
-        for more in ["a", " a"] {
+        for continuation in ["a", " a"] {
             let mut messages = request.messages.clone();
             if let Some(last) = messages.last_mut() {
-                last.text.push_str(more);
+                last.text.push_str(continuation);
             }
-            let other = self.text.chat(&messages).map_err(Error::Bad)?.tokens;
+            let other = self.tokenizer.apply_chat_template(&messages).map_err(Error::InvalidRequest)?.tokens;
             least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
         }
         Ok(least)
     }
 
-    fn send(&self, command: Command) -> Result<(), Error> {
+    fn send(&self, command: EngineCommand) -> Result<(), Error> {
         self.commands.send(command).map_err(|_| {
-            let reason = self.ended.borrow().clone();
-            Error::Gone(reason.unwrap_or_else(|| "it ends".to_owned()))
+            let reason = self.end.borrow().clone();
+            Error::Ended(reason.unwrap_or_else(|| "it is about to end".to_owned()))
         })
     }
 
-    /// The prompt's tokens, cut if the request allows that, such that the output fits behind them, or a part of it that is
-    /// worth beginning where the rest may follow after what came first is forgotten.
-    fn fit(&self, mut request: Request) -> Result<(Prompt, Request), Error> {
-        let tokens = |messages: &[Message]| self.text.chat(messages).map_err(Error::Bad);
-        let context = self.limits.context;
-        let shifts = request.overflow == Overflow::Shift && self.limits.shifts;
-        let cuts = request.overflow != Overflow::Reject;
-        let output = if shifts { request.max_tokens.min(context / 4) } else { request.max_tokens };
-        let room = context.saturating_sub(output) as usize;
-        let mut prompt = tokens(&request.messages)?;
-        let first = prompt.tokens.len() as u32;
-        let overflow = Error::Overflow { prompt: first, output: request.max_tokens, context };
-        // Tokens per byte differ along a text, so a cut may have to be made a few times; each one takes at least a tenth.
-        while prompt.tokens.len() > room && cuts && room > 0 {
-            let Some(last) = request.messages.iter_mut().rfind(|m| m.speaker == Speaker::User) else { break };
-            let share = (room as f64 / prompt.tokens.len() as f64 * 0.98).min(0.9);
-            let keep = (last.text.len() as f64 * share) as usize;
-            if keep < 2 * CUT.len() || last.text.len() <= 2 * CUT.len() {
+    /// The prompt's tokens, truncated if the request allows that, such that the output fits behind them; with a context shift, such
+    /// that a part of the output fits that is worth starting, and the rest after old tokens are discarded.
+    fn fit(&self, mut request: Request) -> Result<(TokenizedPrompt, Request), Error> {
+        let tokenize =
+            |messages: &[Message]| self.tokenizer.apply_chat_template(messages).map_err(Error::InvalidRequest);
+        let context = self.limits.context_tokens;
+        let can_shift = request.overflow == ContextOverflow::Shift && self.limits.can_shift;
+        let can_truncate = request.overflow != ContextOverflow::Reject;
+        let output = if can_shift { request.max_tokens.min(context / 4) } else { request.max_tokens };
+        let max_prompt = context.saturating_sub(output) as usize;
+        let mut prompt = tokenize(&request.messages)?;
+        let original = prompt.tokens.len() as u32;
+        let overflow = Error::Overflow { prompt: original, output: request.max_tokens, context };
+        // Tokens per byte differ along a text, so it may have to be cut a few times; each cut removes at least a tenth.
+        while prompt.tokens.len() > max_prompt && can_truncate && max_prompt > 0 {
+            let Some(last) = request.messages.iter_mut().rfind(|m| m.role == ChatRole::User) else { break };
+            let ratio = (max_prompt as f64 / prompt.tokens.len() as f64 * 0.98).min(0.9);
+            let keep = (last.text.len() as f64 * ratio) as usize;
+            if keep < 2 * TRUNCATION_MARK.len() || last.text.len() <= 2 * TRUNCATION_MARK.len() {
                 return Err(overflow);
             }
-            last.text = cut_middle(&last.text, keep - CUT.len());
-            prompt = tokens(&request.messages)?;
+            last.text = cut_middle(&last.text, keep - TRUNCATION_MARK.len());
+            prompt = tokenize(&request.messages)?;
         }
         if prompt.tokens.is_empty() {
-            return Err(Error::Bad("the prompt is empty".to_owned()));
+            return Err(Error::InvalidRequest("the prompt is empty".to_owned()));
         }
-        if prompt.tokens.len() > room { Err(overflow) } else { Ok((prompt, request)) }
+        if prompt.tokens.len() > max_prompt { Err(overflow) } else { Ok((prompt, request)) }
     }
 }
 
 #[async_trait]
-impl Engine for Local {
-    fn limits(&self) -> Limits {
+impl Engine for LocalEngine {
+    fn limits(&self) -> EngineLimits {
         self.limits
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> EngineStats {
         self.counters.stats()
     }
 
-    fn end(&self) -> watch::Receiver<Option<String>> {
-        self.ended.clone()
+    fn end_reason(&self) -> watch::Receiver<Option<String>> {
+        self.end.clone()
     }
 
-    async fn generate(&self, request: Request) -> Result<Stream, Error> {
+    async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
         let (since, this) = (Instant::now(), self.clone());
-        let bytes = length(&request);
+        let bytes = text_bytes(&request);
         let fit = move || this.fit(request).map(|(prompt, rest)| (this, prompt, rest));
         let (this, prompt, request) = render(bytes, fit).await?;
-        this.start(prompt, request, None, since)
+        this.submit(prompt, request, None, since)
     }
 
-    async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error> {
+    async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
         let since = Instant::now();
         let (this, count) = (self.clone(), labels.len());
-        let bytes = length(&request) + labels.iter().map(String::len).sum::<usize>();
-        let label = move || this.labelled(request, &labels).map(|all| (this, all));
-        let (this, (prompt, request, choosing)) = render(bytes, label).await?;
-        let Some(choosing) = choosing else {
-            return Ok(Choice { scores: vec![0.0; count], usage: Usage::default(), timings: Timings::default() });
+        let bytes = text_bytes(&request) + labels.iter().map(String::len).sum::<usize>();
+        let prepare = move || this.prepare_scoring(request, &labels).map(|all| (this, all));
+        let (this, (prompt, request, scoring)) = render(bytes, prepare).await?;
+        let Some(scoring) = scoring else {
+            let (usage, timings) = (RequestUsage::default(), RequestTimings::default());
+            return Ok(LabelScores { scores: vec![0.0; count], usage, timings });
         };
-        let (mut stream, mut scores) = (this.start(prompt, request, Some(choosing), since)?, Vec::new());
+        let (mut stream, mut scores) = (this.submit(prompt, request, Some(scoring), since)?, Vec::new());
         loop {
             match stream.recv().await {
                 Some(Chunk::Scores(found)) => scores = found,
                 Some(Chunk::Finished(finish)) => {
-                    return Ok(Choice { scores, usage: finish.usage, timings: finish.timings });
+                    return Ok(LabelScores { scores, usage: finish.usage, timings: finish.timings });
                 }
                 Some(Chunk::Failed(error)) => return Err(error),
                 Some(_) => {}
-                None => return Err(Error::Gone("its stream ended early".to_owned())),
+                None => return Err(Error::Ended("its stream ended early".to_owned())),
             }
         }
     }
 
-    fn keep_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
+    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
         let keys = adapters.into_iter().map(|(path, scale)| (path, scale.to_bits())).collect();
-        // An engine that has ended needs no telling.
-        let _ = self.commands.send(Command::Adapters(keys));
+        // An engine that has ended needs no commands.
+        let _ = self.commands.send(EngineCommand::RetainAdapters(keys));
     }
 
-    async fn prime(&self, request: Request) -> Result<(), Error> {
+    async fn prefill(&self, request: Request) -> Result<(), Error> {
         let since = Instant::now();
         let this = self.clone();
-        let along = request.class == Class::Along;
-        // Where nothing can be taken back, one token that comes otherwise costs the whole prompt.
-        if along && !this.limits.rewinds {
+        let is_prefetch = request.priority == Priority::Prefetch;
+        // If cells cannot be truncated, one token that differs from the prefetched one costs the whole prompt.
+        if is_prefetch && !this.limits.can_truncate_kv {
             return Ok(());
         }
         let rendered = tokio::task::spawn_blocking(move || {
-            let mut prompt = this.text.chat(&request.messages).map_err(Error::Bad)?;
-            match request.class {
-                Class::Along => prompt.tokens.truncate(this.certain(&request, &prompt.tokens)?),
-                _ => prompt.tokens.truncate(prompt.opening),
+            let mut prompt = this.tokenizer.apply_chat_template(&request.messages).map_err(Error::InvalidRequest)?;
+            match request.priority {
+                Priority::Prefetch => prompt.tokens.truncate(this.stable_prefix_len(&request, &prompt.tokens)?),
+                _ => prompt.tokens.truncate(prompt.prefix_len),
             }
-            prompt.opening = prompt.opening.min(prompt.tokens.len());
+            prompt.prefix_len = prompt.prefix_len.min(prompt.tokens.len());
             Ok::<_, Error>((this, prompt, request))
         });
-        let (this, prompt, request) = rendered.await.map_err(unrendered)??;
-        // A prompt that leaves no room for its answer is refused or cut when its time comes.
-        let room = if along { request.max_tokens.min(this.limits.context / 4) } else { 0 };
-        if prompt.tokens.len() < SHORTEST || prompt.tokens.len() >= this.limits.context.saturating_sub(room) as usize {
+        let (this, prompt, request) = rendered.await.map_err(render_error)??;
+        // A prompt that leaves too few tokens for its output will be refused or truncated when its request comes.
+        let context = this.limits.context_tokens;
+        let reserved = if is_prefetch { request.max_tokens.min(context / 4) } else { 0 };
+        if prompt.tokens.len() < MIN_PREFIX_TOKENS || prompt.tokens.len() >= context.saturating_sub(reserved) as usize {
             return Ok(());
         }
-        let class = if along { Class::Along } else { Class::Ahead };
-        let mut stream = this.start(prompt, Request { class, ..request }, None, since)?;
+        let priority = if is_prefetch { Priority::Prefetch } else { Priority::Background };
+        let mut stream = this.submit(prompt, Request { priority, ..request }, None, since)?;
         loop {
             match stream.recv().await {
                 Some(Chunk::Finished(_)) | None => return Ok(()),
@@ -276,55 +288,55 @@ impl Engine for Local {
         }
     }
 
-    fn expect(&self, flows: Vec<Arc<str>>) -> Expectation {
-        let expecting = self.expected.expect(flows);
-        Expectation::new(move || drop(expecting))
+    fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin {
+        let pinned = self.pins.pin(flows);
+        PrefixPin::new(move || drop(pinned))
     }
 
-    async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error> {
-        let embeds = &self.counters.embeds;
-        if embeds.fetch_add(1, Ordering::Relaxed) >= self.queue as u64 {
-            embeds.fetch_sub(1, Ordering::Relaxed);
-            return Err(Error::Busy(self.queue));
+    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
+        let calls = &self.counters.embed_calls;
+        if calls.fetch_add(1, Ordering::Relaxed) >= self.max_waiting as u64 {
+            calls.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::QueueFull(self.max_waiting));
         }
-        let (answer, vectors) = oneshot::channel();
-        self.send(Command::Embed(texts, answer))?;
+        let (reply, vectors) = oneshot::channel();
+        self.send(EngineCommand::Embed(texts, reply))?;
         match vectors.await {
             Ok(vectors) => vectors.map_err(Error::Model),
-            Err(_) => Err(Error::Gone(reason(&mut self.end()).await)),
+            Err(_) => Err(Error::Ended(wait_for_end(&mut self.end_reason()).await)),
         }
     }
 
     fn close(&self) {
-        // An engine that has ended needs no telling.
-        let _ = self.commands.send(Command::Close);
+        // An engine that has ended needs no commands.
+        let _ = self.commands.send(EngineCommand::Close);
     }
 }
 
 fn cut_middle(text: &str, keep: usize) -> String {
     let head = text.floor_char_boundary(keep / 2);
     let tail = text.ceil_char_boundary(text.len() - keep / 2);
-    format!("{}{CUT}{}", &text[..head], &text[tail..])
+    format!("{}{TRUNCATION_MARK}{}", &text[..head], &text[tail..])
 }
 
 /// Bytes of the texts of a request.
-fn length(request: &Request) -> usize {
+fn text_bytes(request: &Request) -> usize {
     request.messages.iter().map(|message| message.text.len()).sum()
 }
 
-/// Renders so many bytes: here if they are few, or else where it holds nobody up.
+/// Renders so many bytes: on this thread if they are few, or else on one that may block.
 async fn render<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    if bytes <= AT_ONCE {
-        return catch_unwind(AssertUnwindSafe(work)).map_err(|panic| unrendered(panic_text(&*panic)))?;
+    if bytes <= MAX_INLINE_RENDER_BYTES {
+        return catch_unwind(AssertUnwindSafe(work)).map_err(|panic| render_error(panic_text(&*panic)))?;
     }
-    tokio::task::spawn_blocking(work).await.map_err(unrendered)?
+    tokio::task::spawn_blocking(work).await.map_err(render_error)?
 }
 
-fn unrendered(why: impl std::fmt::Display) -> Error {
-    Error::Bad(format!("rendering the prompt failed: {why}"))
+fn render_error(cause: impl std::fmt::Display) -> Error {
+    Error::InvalidRequest(format!("rendering the prompt failed: {cause}"))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -1,33 +1,39 @@
-//! How an engine behaves.
+//! Settings of an engine.
 
 use std::time::Duration;
 
-use crate::draft::Drafts;
-use crate::shelf;
-use crate::turn::Turn;
+use crate::cpu_lease::SharedCpu;
+use crate::disk_prefix_cache;
+use crate::draft::DraftMode;
 
-/// How an engine behaves.
+/// Settings of an engine.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Sequences that may wait for a slot.
-    pub queue: usize,
-    /// The gap between tokens to aim at while prompts are computed beside running streams.
-    pub gap: Duration,
-    /// Set for an engine that computes on the same cores as others do.
-    pub turn: Option<Turn>,
-    /// Bytes of host memory for beginnings of prompts; 0 keeps none.
-    pub prefixes: usize,
-    /// Where these are kept on disk too, for the next start.
-    pub shelf: Option<shelf::Options>,
-    /// When tokens are computed because they are likely to come next.
-    pub drafts: Drafts,
+    pub max_waiting: usize,
+    /// The inter-token latency to aim at while prompts are prefilled beside streaming sequences.
+    pub target_itl: Duration,
+    /// Set for an engine that computes on the same cores as other engines.
+    pub shared_cpu: Option<SharedCpu>,
+    /// Bytes of host memory for the prefix cache; 0 disables it.
+    pub prefix_cache_bytes: usize,
+    /// The disk tier of the prefix cache, which outlives the engine.
+    pub disk_prefix_cache: Option<disk_prefix_cache::Options>,
+    /// When to speculate.
+    pub draft_mode: DraftMode,
 }
 
 impl Default for Options {
-    /// A queue far above what a person starts by hand; a gap at which text still seems to flow; a gibibyte, which is some
-    /// seventy prompts of a small model or seven of a large one.
+    /// A queue far longer than a person fills by hand; a latency at which text still seems to flow; a gibibyte, which holds some
+    /// seventy prefixes of a small model or seven of a large one.
     fn default() -> Self {
-        let gap = Duration::from_millis(100);
-        Self { queue: 1024, gap, turn: None, prefixes: 1 << 30, shelf: None, drafts: Drafts::default() }
+        Self {
+            max_waiting: 1024,
+            target_itl: Duration::from_millis(100),
+            shared_cpu: None,
+            prefix_cache_bytes: 1 << 30,
+            disk_prefix_cache: None,
+            draft_mode: DraftMode::default(),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of an engine and what it answers.
+//! Requests to an engine and its responses.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Who says something in a conversation.
+/// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaker {
+pub enum ChatRole {
     /// The instructions.
     System,
     /// The person or program that asks.
@@ -17,18 +17,18 @@ pub enum Speaker {
     Assistant,
 }
 
-/// A turn of a conversation.
+/// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who says it.
-    pub speaker: Speaker,
-    /// What is said.
+    /// Its author.
+    pub role: ChatRole,
+    /// Its text.
     pub text: String,
 }
 
-/// How tokens are chosen.
+/// How tokens are sampled.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
+pub struct SamplingParams {
     /// 0 always takes the likeliest token.
     pub temperature: f32,
     /// Keep the likeliest tokens that make up this share; 1 keeps all.
@@ -43,56 +43,56 @@ pub struct Sampling {
     pub seed: Option<u32>,
 }
 
-/// How urgent a sequence is; the first goes first.
+/// The priority of a sequence, the highest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum Priority {
     /// Everything else waits for the router.
     Router,
-    /// Somebody waits for the answer.
+    /// A client waits for the answer.
     Interactive,
-    /// Nobody does.
+    /// No client waits for the answer.
     Batch,
-    /// The beginning of a prompt that is still being written, which is read along beside those who decode and before what
-    /// is done ahead of time, but never beside another prompt.
-    Along,
-    /// It is done ahead of time, when there is nothing else to do.
-    Ahead,
+    /// Speculative prefill: the prefix of a prompt whose text is still being generated. It is computed beside decoding sequences
+    /// and before background prefill, but never beside another prompt.
+    Prefetch,
+    /// Background prefill, when there is nothing else to do.
+    Background,
 }
 
-impl Class {
-    /// Whether somebody has asked for its result; what is read along or done ahead of time is for those who will ask.
-    pub(crate) fn is_asked_for(self) -> bool {
-        self < Self::Along
+impl Priority {
+    /// Whether a client has requested the result; prefetch and background prefill serve requests that are still to come.
+    pub(crate) fn is_requested(self) -> bool {
+        self < Self::Prefetch
     }
 }
 
-/// What happens to a prompt that does not fit.
+/// The handling of a prompt or an output that does not fit into the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
+pub enum ContextOverflow {
     /// The request is refused.
     Reject,
     /// The middle of the last user message is left out.
     Truncate,
-    /// A prompt is cut as by `Truncate` if it alone does not fit, and the output may outgrow the context: what came first
-    /// after the opening is forgotten then. Models that cannot forget a part refuse as by `Reject`.
+    /// Context shift: a prompt is cut as by `Truncate` if it alone does not fit, and the output may outgrow the context; the
+    /// oldest tokens behind the prefix are discarded then. Models that cannot shift refuse as by `Reject`.
     Shift,
 }
 
-/// A generation.
+/// A request to generate.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What sequences are fair by; a role's name.
+    /// The key of fairness between sequences; a role's name.
     pub flow: Arc<str>,
-    /// How urgent it is.
-    pub class: Class,
-    /// Steps that its task must do after this one; of equals, whose task is soonest done goes first.
-    pub left: u32,
+    /// Its priority.
+    pub priority: Priority,
+    /// Steps that remain of its task after this one; of equals, the request of the task that is nearest to its end runs first.
+    pub remaining_steps: u32,
     /// The conversation so far.
     pub messages: Vec<Message>,
     /// A LoRA adapter in GGUF form and its scale.
     pub adapter: Option<(PathBuf, f32)>,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
+    /// How tokens are sampled.
+    pub sampling: SamplingParams,
     /// Tokens to generate at most, at least 1.
     pub max_tokens: u32,
     /// Texts that end the output; they are not part of it.
@@ -100,13 +100,13 @@ pub struct Request {
     /// A JSON schema that the output must satisfy.
     pub schema: Option<Arc<Value>>,
     /// What happens when prompt and output do not fit into the context.
-    pub overflow: Overflow,
+    pub overflow: ContextOverflow,
 }
 
-/// What comes back while a sequence runs. The last one is `Finished` or `Failed`.
+/// An item of an output stream. The last one is `Finished` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Chunk {
-    /// So many prompt tokens of so many are computed.
+    /// Progress of the prefill.
     Prefill {
         /// Tokens computed so far.
         done: u32,
@@ -120,79 +120,79 @@ pub enum Chunk {
         /// Tokens generated so far.
         tokens: u32,
     },
-    /// Natural logarithms of the probabilities of the labels of a choice, in their order.
+    /// Natural logarithms of the probabilities of the labels, in their order.
     Scores(Vec<f64>),
     /// The end.
-    Finished(Finish),
+    Finished(FinishSummary),
     /// The end, without success.
     Failed(Error),
 }
 
 /// How a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finish {
+pub struct FinishSummary {
     /// Why it ended.
-    pub reason: Reason,
+    pub reason: FinishReason,
     /// Tokens it took.
-    pub usage: Usage,
-    /// Where the time went.
-    pub timings: Timings,
+    pub usage: RequestUsage,
+    /// Time it took.
+    pub timings: RequestTimings,
 }
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The model was done, or its schema was.
+pub enum FinishReason {
+    /// The model ended the output, or its schema is complete.
     End,
     /// A stop text came.
     Stop,
-    /// `max_tokens` are out.
+    /// `max_tokens` are generated.
     Length,
 }
 
 /// Tokens of one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
+pub struct RequestUsage {
     /// Tokens of the prompt.
     pub prompt: u32,
-    /// Of these, the ones that were computed rather than shared.
+    /// Of these, the ones that were computed rather than taken from a cache.
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
     /// Of these, the ones that the schema forced, which were not sampled.
     pub forced: u32,
-    /// Tokens that were computed because they were likely to come next.
+    /// Draft tokens that were computed.
     pub drafted: u32,
-    /// Of these, the ones that came.
+    /// Of these, the ones that were accepted.
     pub accepted: u32,
 }
 
-/// Where the time of one sequence went.
+/// Time of one sequence, by phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timings {
+pub struct RequestTimings {
     /// From the request to the first batch with a token of it.
     pub queue: Duration,
     /// From there to the first sampled token.
     pub prefill: Duration,
     /// From there to the end.
     pub decode: Duration,
-    /// The longest time between two batches that gave it tokens.
-    pub gap: Duration,
+    /// The longest inter-token latency: the time between two batches that gave it tokens.
+    pub max_itl: Duration,
 }
 
-/// What became of a choice.
+/// The scores of labels.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
+pub struct LabelScores {
     /// Natural logarithms of the probabilities, in the order of the labels; their exponentials add up to 1.
     pub scores: Vec<f64>,
     /// Tokens it took.
-    pub usage: Usage,
-    /// Where the time went.
-    pub timings: Timings,
+    pub usage: RequestUsage,
+    /// Time it took.
+    pub timings: RequestTimings,
 }
 
-impl Choice {
-    /// The place of the likeliest label; the first of equal ones.
+impl LabelScores {
+    /// The index of the likeliest label; the first of equal ones.
     pub fn best(&self) -> usize {
         let better = |best: usize, at: usize| if self.scores[at] > self.scores[best] { at } else { best };
         (0..self.scores.len()).reduce(better).unwrap_or(0)
@@ -214,16 +214,16 @@ pub enum Error {
         /// Tokens that fit.
         context: u32,
     },
-    /// Something in the request is of no use to this model.
+    /// This model cannot serve the request as it is.
     #[error("{0}")]
-    Bad(String),
+    InvalidRequest(String),
     /// The engine's own queue is full.
     #[error("the engine's queue of {0} sequences is full")]
-    Busy(usize),
+    QueueFull(usize),
     /// The model failed on this sequence.
     #[error("the model failed: {0}")]
     Model(String),
     /// The engine has ended.
     #[error("the engine has ended: {0}")]
-    Gone(String),
+    Ended(String),
 }

@@ -1,6 +1,6 @@
 //! A backend that follows a script instead of a model, for tests of the engine and of everything above it.
 //!
-//! A token is a character. A reply is what the script makes of the whole rendered prompt. A [`Gate`] lets a test hold the
+//! A token is a character. The script turns the whole rendered prompt into a reply. A [`BatchGate`] lets a test hold the
 //! engine before a batch, so that no test has to sleep.
 
 use std::collections::{HashMap, HashSet};
@@ -9,119 +9,128 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::Value;
 
-use crate::backend::{Backend, Embedded, Entry, Fault, Forced, Lane, Limits, Prompt, Sampled, Slot, Text, Token};
-use crate::request::{Message, Sampling};
+use crate::backend::{
+    AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, ForcedTokens, Sampled, Slot, Token,
+    TokenizedPrompt, Tokenizer,
+};
+use crate::request::{Message, SamplingParams};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
-pub type Reply = Arc<dyn Fn(&str) -> String + Send + Sync>;
+pub type ReplyScript = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
-/// What happens at a batch instead of computing it.
-pub type Accident = Arc<dyn Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync>;
+/// Called before each batch with its number, from 1; an error fails the batch.
+pub type FaultScript = Arc<dyn Fn(u64, &[BatchToken]) -> Option<DecodeError> + Send + Sync>;
 
 /// A scripted model.
-pub struct Scripted {
-    limits: Limits,
-    reply: Reply,
-    accident: Option<Accident>,
-    gate: Option<Gate>,
-    probe: Probe,
-    /// By lane; the first lane has none.
+pub struct ScriptedBackend {
+    limits: EngineLimits,
+    reply: ReplyScript,
+    faults: Option<FaultScript>,
+    gate: Option<BatchGate>,
+    probe: CacheProbe,
+    /// By context, without the base context, which has none.
     adapters: Vec<Option<String>>,
-    cells: HashMap<(Lane, Slot), Vec<Token>>,
-    /// Whose the entries of the last batch were, and how many cells there were up to each.
-    last: Vec<(Slot, usize)>,
-    /// Slots whose cells were moved since they were empty.
-    moved: HashSet<(Lane, Slot)>,
-    steps: u64,
+    cells: HashMap<(AdapterContext, Slot), Vec<Token>>,
+    /// The slot of each token of the last batch, and how many cells it had up to it.
+    last_batch: Vec<(Slot, usize)>,
+    /// Slots whose cells were shifted since they were empty.
+    shifted: HashSet<(AdapterContext, Slot)>,
+    batches: u64,
 }
 
 /// Holds the engine before each batch until the test lets one more through.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<Passes>, Condvar)>);
+pub struct BatchGate(Arc<(Mutex<GateState>, Condvar)>);
 
 #[derive(Default)]
-struct Passes {
-    left: u64,
-    open: bool,
-    waiting: bool,
+struct GateState {
+    allowed_batches: u64,
+    is_open: bool,
+    is_held: bool,
 }
 
-impl Gate {
+const GATE_NOT_POISONED: &str = "no test panics inside the gate";
+const PROBE_NOT_POISONED: &str = "no test panics inside the probe";
+
+impl BatchGate {
     /// Lets so many more batches through.
     pub fn pass(&self, batches: u64) {
-        self.0.0.lock().expect("no test panics inside the gate").left += batches;
+        self.0.0.lock().expect(GATE_NOT_POISONED).allowed_batches += batches;
         self.0.1.notify_all();
     }
 
-    /// Lets everything through from now on.
+    /// Lets all batches through from now on.
     pub fn open(&self) {
-        self.0.0.lock().expect("no test panics inside the gate").open = true;
+        self.0.0.lock().expect(GATE_NOT_POISONED).is_open = true;
         self.0.1.notify_all();
     }
 
-    /// Blocks until the engine has used up what was let through and stands at the gate.
-    pub fn reached(&self) {
-        let passes = self.0.0.lock().expect("no test panics inside the gate");
-        drop(self.0.1.wait_while(passes, |p| !p.waiting || p.left > 0).expect("no test panics inside the gate"));
+    /// Blocks until the engine has computed all allowed batches and is held at the gate.
+    pub fn wait_until_held(&self) {
+        let state = self.0.0.lock().expect(GATE_NOT_POISONED);
+        drop(self.0.1.wait_while(state, |s| !s.is_held || s.allowed_batches > 0).expect(GATE_NOT_POISONED));
     }
 
     fn enter(&self) {
-        let mut passes = self.0.0.lock().expect("no test panics inside the gate");
-        passes.waiting = true;
+        let mut state = self.0.0.lock().expect(GATE_NOT_POISONED);
+        state.is_held = true;
         self.0.1.notify_all();
-        passes = self.0.1.wait_while(passes, |p| !p.open && p.left == 0).expect("no test panics inside the gate");
-        passes.left = passes.left.saturating_sub(1);
-        passes.waiting = false;
+        state = self.0.1.wait_while(state, |s| !s.is_open && s.allowed_batches == 0).expect(GATE_NOT_POISONED);
+        state.allowed_batches = state.allowed_batches.saturating_sub(1);
+        state.is_held = false;
     }
 }
 
-/// What a test can see of the model while it runs.
+/// Shows a test the cells of the model while it runs.
 #[derive(Clone, Default)]
-pub struct Probe(Arc<Mutex<HashMap<(Lane, Slot), usize>>>);
+pub struct CacheProbe(Arc<Mutex<HashMap<(AdapterContext, Slot), usize>>>);
 
-impl Probe {
-    /// Cells in use, by lane and slot.
-    pub fn cells(&self) -> HashMap<(Lane, Slot), usize> {
-        self.0.lock().expect("no test panics inside the probe").clone()
+impl CacheProbe {
+    /// Cells in use, by context and slot.
+    pub fn cells(&self) -> HashMap<(AdapterContext, Slot), usize> {
+        self.0.lock().expect(PROBE_NOT_POISONED).clone()
     }
 }
 
-impl Scripted {
+impl ScriptedBackend {
     /// A model that gives these replies.
-    pub fn new(limits: Limits, reply: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+    pub fn new(limits: EngineLimits, reply: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self {
             limits,
             reply: Arc::new(reply),
-            accident: None,
+            faults: None,
             gate: None,
-            probe: Probe::default(),
+            probe: CacheProbe::default(),
             adapters: Vec::new(),
             cells: HashMap::new(),
-            last: Vec::new(),
-            moved: HashSet::new(),
-            steps: 0,
+            last_batch: Vec::new(),
+            shifted: HashSet::new(),
+            batches: 0,
         }
     }
 
-    /// With accidents: asked before each batch with its number, from 1.
-    pub fn with_accident(mut self, accident: impl Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync + 'static) -> Self {
-        self.accident = Some(Arc::new(accident));
+    /// Fails batches as this script says; see [`FaultScript`].
+    pub fn with_faults(
+        mut self,
+        faults: impl Fn(u64, &[BatchToken]) -> Option<DecodeError> + Send + Sync + 'static,
+    ) -> Self {
+        self.faults = Some(Arc::new(faults));
         self
     }
 
-    /// With a gate before each batch.
-    pub fn with_gate(mut self, gate: &Gate) -> Self {
+    /// Holds each batch at this gate.
+    pub fn with_gate(mut self, gate: &BatchGate) -> Self {
         self.gate = Some(gate.clone());
         self
     }
 
-    /// What can be seen from outside.
-    pub fn probe(&self) -> Probe {
+    /// A view of its cells.
+    pub fn probe(&self) -> CacheProbe {
         self.probe.clone()
     }
 
-    fn note(&self, at: (Lane, Slot)) {
-        let mut cells = self.probe.0.lock().expect("no test panics inside the probe");
+    fn update_probe(&self, at: (AdapterContext, Slot)) {
+        let mut cells = self.probe.0.lock().expect(PROBE_NOT_POISONED);
         match self.cells.get(&at) {
             Some(tokens) => cells.insert(at, tokens.len()),
             None => cells.remove(&at),
@@ -130,197 +139,214 @@ impl Scripted {
 }
 
 /// Characters are tokens; the reply begins where the prompt ends.
-struct Characters;
+struct CharTokenizer;
 
-impl Text for Characters {
-    fn chat(&self, messages: &[Message]) -> Result<Prompt, String> {
+impl Tokenizer for CharTokenizer {
+    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, String> {
         let tokens = |messages: &[Message]| {
             let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
             lines.map(|c| Token(c as i32)).collect::<Vec<_>>()
         };
-        let opening = tokens(&messages[..messages.len().saturating_sub(1)]).len();
-        Ok(Prompt { tokens: tokens(messages), opening })
+        let prefix_len = tokens(&messages[..messages.len().saturating_sub(1)]).len();
+        Ok(TokenizedPrompt { tokens: tokens(messages), prefix_len })
     }
 
-    fn bytes(&self, token: Token, out: &mut Vec<u8>) {
+    fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
         match u32::try_from(token.0).ok().and_then(char::from_u32) {
             Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => out.push((token.0 - RAW) as u8),
+            None => out.push((token.0 - FIRST_BYTE_TOKEN) as u8),
         }
     }
 
-    fn answer(&self, text: &str) -> Result<Vec<Token>, String> {
+    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, String> {
         Ok(text.chars().map(|c| Token(c as i32)).collect())
     }
 
-    fn end(&self) -> Token {
+    fn end_of_turn(&self) -> Token {
         Token(0)
     }
 }
 
 /// Tokens from here on are single bytes, above all characters.
-const RAW: i32 = 0x11_0000;
+const FIRST_BYTE_TOKEN: i32 = 0x11_0000;
 
 /// The rest of a reply.
-pub struct Rest {
-    /// What the cells must hold when the next token is sampled.
+pub struct ScriptedSampler {
+    /// The tokens that the cells must hold when the next token is sampled.
     cells: Vec<Token>,
-    /// Whether cells of this sequence may have been moved, so that they are no longer all there.
-    moved: bool,
+    /// Whether cells of this sequence may have been shifted, so that some are discarded.
+    is_shifted: bool,
     tokens: std::vec::IntoIter<Token>,
-    /// The schema forces the characters between these marks.
-    forces: bool,
+    /// Whether the schema forces the characters between two marks.
+    has_schema: bool,
 }
 
-/// In a reply to a request with a schema, what follows this mark up to the next one is forced.
-pub const FORCED: char = '|';
+/// In a reply to a request with a schema, the text between two of these marks is forced.
+pub const FORCED_MARK: char = '|';
 
-impl Backend for Scripted {
-    type Sampler = Rest;
+impl Backend for ScriptedBackend {
+    type Sampler = ScriptedSampler;
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> EngineLimits {
         self.limits
     }
 
-    fn text(&self) -> Arc<dyn Text> {
-        Arc::new(Characters)
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::new(CharTokenizer)
     }
 
-    fn lane(&mut self, adapter: &Path, scale: f32) -> Result<Lane, String> {
+    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, String> {
         let name = format!("{}@{scale}", adapter.display());
         if name.contains("missing") {
             return Err(format!("{name}: no such adapter"));
         }
-        if let Some(at) = self.adapters.iter().position(|known| known.as_ref() == Some(&name)) {
-            return Ok(Lane(at as u32 + 1));
+        if let Some(at) = self.adapters.iter().position(|loaded| loaded.as_ref() == Some(&name)) {
+            return Ok(AdapterContext(at as u32 + 1));
         }
         let at = self.adapters.iter().position(Option::is_none).unwrap_or_else(|| {
             self.adapters.push(None);
             self.adapters.len() - 1
         });
         self.adapters[at] = Some(name);
-        Ok(Lane(at as u32 + 1))
+        Ok(AdapterContext(at as u32 + 1))
     }
 
-    fn unload(&mut self, lane: Lane) {
-        self.adapters[lane.0 as usize - 1] = None;
-        self.cells.retain(|(l, _), _| *l != lane);
-        self.probe.0.lock().expect("no test panics inside the probe").retain(|(l, _), _| *l != lane);
+    fn unload_adapter(&mut self, context: AdapterContext) {
+        self.adapters[context.0 as usize - 1] = None;
+        self.cells.retain(|(c, _), _| *c != context);
+        self.probe.0.lock().expect(PROBE_NOT_POISONED).retain(|(c, _), _| *c != context);
     }
 
     /// ASCII characters are a token each; the bytes of others are a token each, as in byte-level vocabularies.
-    fn sampler(&mut self, _: &Sampling, schema: Option<&Value>, tokens: &[Token]) -> Result<Rest, String> {
+    fn create_sampler(
+        &mut self,
+        _: &SamplingParams,
+        schema: Option<&Value>,
+        tokens: &[Token],
+    ) -> Result<ScriptedSampler, String> {
         let prompt: String = tokens.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
         let reply = (self.reply)(&prompt);
-        let token = |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { RAW + i32::from(byte) });
-        let tokens_of_reply = reply.bytes().map(token).collect::<Vec<_>>().into_iter();
-        Ok(Rest { cells: tokens.to_vec(), moved: false, tokens: tokens_of_reply, forces: schema.is_some() })
+        let token =
+            |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { FIRST_BYTE_TOKEN + i32::from(byte) });
+        let reply = reply.bytes().map(token).collect::<Vec<_>>().into_iter();
+        let has_schema = schema.is_some();
+        Ok(ScriptedSampler { cells: tokens.to_vec(), is_shifted: false, tokens: reply, has_schema })
     }
 
-    fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault> {
+    fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
         if let Some(gate) = &self.gate {
             gate.enter();
         }
-        self.steps += 1;
-        if let Some(fault) = self.accident.as_ref().and_then(|accident| accident(self.steps, batch)) {
-            return Err(fault);
+        self.batches += 1;
+        if let Some(error) = self.faults.as_ref().and_then(|faults| faults(self.batches, batch)) {
+            return Err(error);
         }
-        assert!(batch.len() <= self.limits.batch as usize, "a batch keeps to the limit");
-        for entry in batch {
-            assert!(entry.slot.0 < self.limits.sequences, "slots keep to the limit");
-            let cells = self.cells.entry((lane, entry.slot)).or_default();
-            assert_eq!(cells.len(), entry.position as usize, "positions have no gap and nothing was left in the slot");
-            assert!(cells.len() < self.limits.context as usize, "sequences keep to the context");
-            cells.push(entry.token);
-            self.note((lane, entry.slot));
+        assert!(batch.len() <= self.limits.batch_tokens as usize, "a batch keeps to the limit");
+        for token in batch {
+            assert!(token.slot.0 < self.limits.sequences, "slots keep to the limit");
+            let cells = self.cells.entry((context, token.slot)).or_default();
+            assert_eq!(
+                cells.len(),
+                token.position as usize,
+                "positions have no gap and no cells were left in the slot"
+            );
+            assert!(cells.len() < self.limits.context_tokens as usize, "sequences keep to the context");
+            cells.push(token.token);
+            self.update_probe((context, token.slot));
         }
-        self.last = batch.iter().map(|entry| (entry.slot, entry.position as usize + 1)).collect();
+        self.last_batch = batch.iter().map(|token| (token.slot, token.position as usize + 1)).collect();
         Ok(())
     }
 
-    fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Rest) -> Result<Sampled, String> {
-        let (slot, count) = self.last[entry];
-        let cells = &self.cells[&(lane, slot)][..count];
-        sampler.moved |= self.moved.contains(&(lane, slot));
-        assert!(sampler.moved || *cells == *sampler.cells, "a sequence runs on its own prompt and on what it said");
+    fn sample(
+        &mut self,
+        context: AdapterContext,
+        index: usize,
+        sampler: &mut ScriptedSampler,
+    ) -> Result<Sampled, String> {
+        let (slot, count) = self.last_batch[index];
+        let cells = &self.cells[&(context, slot)][..count];
+        sampler.is_shifted |= self.shifted.contains(&(context, slot));
+        assert!(sampler.is_shifted || *cells == *sampler.cells, "a sequence runs on its own prompt and output");
         let next = sampler.tokens.next();
         sampler.cells.extend(next);
         Ok(next.map_or(Sampled::End, Sampled::Token))
     }
 
-    fn forced(&mut self, sampler: &mut Rest) -> Result<Forced, String> {
-        let (mark, mut forced) = (Token(FORCED as i32), Forced::default());
-        while sampler.forces && sampler.tokens.as_slice().first() == Some(&mark) {
+    fn forced_tokens(&mut self, sampler: &mut ScriptedSampler) -> Result<ForcedTokens, String> {
+        let (mark, mut forced) = (Token(FORCED_MARK as i32), ForcedTokens::default());
+        while sampler.has_schema && sampler.tokens.as_slice().first() == Some(&mark) {
             let rest = &sampler.tokens.as_slice()[1..];
             let length = rest.iter().take_while(|token| **token != mark).count();
             forced.tokens.extend(&rest[..length]);
-            forced.complete = rest.len() <= length + 1;
+            forced.is_complete = rest.len() <= length + 1;
             sampler.tokens = rest.get(length + 1..).unwrap_or_default().to_vec().into_iter();
         }
         sampler.cells.extend(&forced.tokens);
         Ok(forced)
     }
 
-    /// The token that the reply goes on with is `e` to the fifth times as likely as each other one.
-    fn scores(&mut self, lane: Lane, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
-        let (slot, count) = self.last[entry];
-        let cells: String =
-            self.cells[&(lane, slot)][..count].iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
-        let (prompt, said) = cells.rsplit_once('\n').unwrap_or_default();
+    /// The token that continues the reply is `e` to the fifth times as likely as each other one.
+    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
+        let (slot, count) = self.last_batch[index];
+        let cells = self.cells[&(context, slot)][..count].iter();
+        let text: String = cells.filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
+        let (prompt, output) = text.rsplit_once('\n').unwrap_or_default();
         let reply = (self.reply)(&format!("{prompt}\n"));
-        let next = reply.strip_prefix(said).map(|rest| rest.chars().next().unwrap_or('\0'));
-        let score = |token: &Token| if next.map(|c| c as i32) == Some(token.0) { 5.0 } else { 0.0 };
-        Ok(tokens.iter().map(score).collect())
+        let next = reply.strip_prefix(output).map(|rest| rest.chars().next().unwrap_or('\0'));
+        let logit = |token: &Token| if next.map(|c| c as i32) == Some(token.0) { 5.0 } else { 0.0 };
+        Ok(tokens.iter().map(logit).collect())
     }
 
-    fn shift(&mut self, lane: Lane, slot: Slot, keep: u32, drop: u32) -> bool {
-        let Some(cells) = self.cells.get_mut(&(lane, slot)).filter(|_| self.limits.shifts) else { return false };
-        cells.drain(keep as usize..(keep + drop) as usize);
-        self.moved.insert((lane, slot));
-        self.note((lane, slot));
+    fn shift_kv(&mut self, context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool {
+        let cells = self.cells.get_mut(&(context, slot)).filter(|_| self.limits.can_shift);
+        let Some(cells) = cells else { return false };
+        cells.drain(keep as usize..(keep + discard) as usize);
+        self.shifted.insert((context, slot));
+        self.update_probe((context, slot));
         true
     }
 
-    fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool {
-        match self.cells.get_mut(&(lane, slot)) {
-            Some(cells) if from > 0 && self.limits.rewinds => cells.truncate(from as usize),
+    fn truncate_kv(&mut self, context: AdapterContext, slot: Slot, from: u32) -> bool {
+        match self.cells.get_mut(&(context, slot)) {
+            Some(cells) if from > 0 && self.limits.can_truncate_kv => cells.truncate(from as usize),
             Some(cells) if from as usize >= cells.len() => {}
             _ => {
-                self.moved.remove(&(lane, slot));
-                self.cells.remove(&(lane, slot));
+                self.shifted.remove(&(context, slot));
+                self.cells.remove(&(context, slot));
             }
         }
-        self.note((lane, slot));
-        from == 0 || self.cells.contains_key(&(lane, slot))
+        self.update_probe((context, slot));
+        from == 0 || self.cells.contains_key(&(context, slot))
     }
 
-    fn fingerprint(&self, lane: Lane) -> [u8; 32] {
-        [lane.0 as u8; 32]
+    fn fingerprint(&self, context: AdapterContext) -> [u8; 32] {
+        [context.0 as u8; 32]
     }
 
-    fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {
-        let cells = self.cells.get(&(lane, slot)).ok_or("the slot is empty")?;
-        let numbers = std::iter::once(lane.0.cast_signed()).chain(cells.iter().map(|token| token.0));
+    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, String> {
+        let cells = self.cells.get(&(context, slot)).ok_or("the slot is empty")?;
+        let numbers = std::iter::once(context.0.cast_signed()).chain(cells.iter().map(|token| token.0));
         Ok(numbers.flat_map(i32::to_le_bytes).collect())
     }
 
-    fn restore(&mut self, lane: Lane, slot: Slot, state: &[u8]) -> Result<(), String> {
+    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), String> {
         let mut numbers = state.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        assert_eq!(numbers.next(), Some(lane.0.cast_signed()), "cells stay in their lane");
-        assert!(!self.cells.contains_key(&(lane, slot)), "only empty slots are filled");
-        self.cells.insert((lane, slot), numbers.map(Token).collect());
-        self.note((lane, slot));
+        assert_eq!(numbers.next(), Some(context.0.cast_signed()), "cells stay in their context");
+        assert!(!self.cells.contains_key(&(context, slot)), "only empty slots are filled");
+        self.cells.insert((context, slot), numbers.map(Token).collect());
+        self.update_probe((context, slot));
         Ok(())
     }
 
-    /// Unit vectors over words, so that texts with common words lie close.
-    fn embed(&mut self, texts: &[String]) -> Result<Embedded, String> {
+    /// Unit vectors over words, so that texts with common words are close.
+    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, String> {
         let tokens = texts.iter().map(|text| text.chars().count() as u32).sum();
-        Ok(Embedded { vectors: texts.iter().map(|text| words(text)).collect(), tokens })
+        Ok(Embeddings { vectors: texts.iter().map(|text| word_vector(text)).collect(), tokens })
     }
 }
 
-fn words(text: &str) -> Vec<f32> {
+fn word_vector(text: &str) -> Vec<f32> {
     let mut vector = vec![0.0f32; 256];
     for word in text.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
         let hash = word.bytes().fold(5381u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(byte));

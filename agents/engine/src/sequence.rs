@@ -1,4 +1,4 @@
-//! One sequence: its tokens, its text, its reader.
+//! One sequence: its tokens, its text, its output channel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,370 +7,397 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::backend::{Forced, Text, Token};
-use crate::choice::Choosing;
-use crate::draft::Lookup;
-use crate::request::{Chunk, Class, Error, Finish, Reason, Sampling, Timings, Usage};
+use crate::backend::{ForcedTokens, Token, Tokenizer};
+use crate::draft::PromptLookup;
+use crate::label_score::LabelScoring;
+use crate::request::{
+    Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams,
+};
 
-/// What a [`crate::Handle`] hands to the worker.
+/// A tokenized request, as an [`crate::EngineHandle`] hands it to the worker.
 pub(crate) struct Job {
     pub(crate) flow: Arc<str>,
-    pub(crate) class: Class,
-    /// Steps that its task must do after this one.
-    pub(crate) left: u32,
+    pub(crate) priority: Priority,
+    /// Steps that remain of its task after this one.
+    pub(crate) remaining_steps: u32,
     pub(crate) prompt: Vec<Token>,
-    /// Tokens of the prompt that others begin with too; 0 if there are too few to be worth it.
-    pub(crate) opening: usize,
+    /// Tokens of the prompt that other prompts begin with too; 0 if there are too few to be worth caching.
+    pub(crate) prefix_len: usize,
     pub(crate) adapter: Option<(std::path::PathBuf, f32)>,
-    pub(crate) sampling: Sampling,
+    pub(crate) sampling: SamplingParams,
     pub(crate) schema: Option<Arc<Value>>,
     pub(crate) max_tokens: u32,
     pub(crate) stop: Vec<String>,
-    /// Whether it may forget what came first after its opening when it outgrows the context.
-    pub(crate) shifts: bool,
-    /// The labels between which it chooses; it writes if there are none.
-    pub(crate) choice: Option<Choosing>,
-    pub(crate) reader: Reader,
+    /// Whether it may discard its oldest tokens behind the prefix when it outgrows the context.
+    pub(crate) can_shift: bool,
+    /// The labels to score; it generates text if there are none.
+    pub(crate) scoring: Option<LabelScoring>,
+    pub(crate) output: OutputSender,
     pub(crate) since: Instant,
 }
 
 /// The worker's end of a stream.
-pub(crate) struct Reader {
+pub(crate) struct OutputSender {
     pub(crate) chunks: mpsc::Sender<Chunk>,
     /// Set when the stream was dropped.
-    pub(crate) gone: Arc<AtomicBool>,
+    pub(crate) is_dropped: Arc<AtomicBool>,
     /// Set by the worker when the channel is full; the stream then wakes it after the next read.
-    pub(crate) full: Arc<AtomicBool>,
+    pub(crate) is_full: Arc<AtomicBool>,
 }
 
-impl Reader {
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire) || self.chunks.is_closed()
+impl OutputSender {
+    /// Whether the stream was dropped.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_dropped.load(Ordering::Acquire) || self.chunks.is_closed()
     }
 
-    /// Whether another step's chunks would find room: a step sends three at most: text or scores, the rest and the end.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether the chunks of another batch fit: at most three, which are text or scores, the remaining text and the end.
+    pub(crate) fn has_capacity(&self) -> bool {
         if self.chunks.capacity() >= 3 {
             return true;
         }
-        self.full.store(true, Ordering::Release);
-        // The reader may have drained between the two lines above and found nothing to wake us for.
+        self.is_full.store(true, Ordering::Release);
+        // The reader may have drained between the two lines above, before it could see that it must wake us.
         self.chunks.capacity() >= 3
     }
 
     fn send(&self, chunk: Chunk) {
-        // Room was checked before the step; a reader that is gone is found at the next step.
+        // Capacity was checked before the batch; a dropped stream is found before the next one.
         let _ = self.chunks.try_send(chunk);
     }
 }
 
-/// What became of a token.
+/// What follows from a sampled token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Went {
-    On,
-    Over(Reason),
+pub(crate) enum SampleOutcome {
+    Continue,
+    Finished(FinishReason),
 }
 
-/// What a sequence is there for.
-pub(crate) enum Work<S> {
-    /// Its opening alone, for others.
-    Prime,
-    /// A text.
-    Write(S),
-    /// One of a few labels.
-    Choose(Choosing),
+/// The purpose of a sequence.
+pub(crate) enum SequenceKind<S> {
+    /// Prefill alone, for later requests.
+    Prefill,
+    /// Generate text.
+    Generate(S),
+    /// Score labels.
+    Score(LabelScoring),
 }
 
-/// A sequence that sits in a slot.
+/// A sequence in a slot.
 pub(crate) struct Sequence<S> {
     pub(crate) job: Job,
     pub(crate) arrival: u64,
-    pub(crate) work: Work<S>,
+    pub(crate) kind: SequenceKind<S>,
     /// Tokens of the prompt that are in its cells.
-    pub(crate) computed: u32,
-    /// Of these, the ones that it found there.
-    pub(crate) shared: u32,
-    /// Whether its opening is to be kept when it is computed.
-    pub(crate) keeps: bool,
-    /// How long its opening took, as far as it was computed.
-    pub(crate) effort: Duration,
-    /// How its output must begin, unless it was taken into the prompt.
-    pub(crate) lead: Option<Forced>,
+    pub(crate) num_computed_prompt_tokens: u32,
+    /// Of these, the ones that a slot or a cache had.
+    pub(crate) num_cached_tokens: u32,
+    /// Whether its prefix is to be cached once it is computed.
+    pub(crate) caches_prefix: bool,
+    /// Time that its prompt took, as far as it was computed.
+    pub(crate) prefill_time: Duration,
+    /// The tokens that its output must begin with, unless they were appended to the prompt.
+    pub(crate) forced_start: Option<ForcedTokens>,
     /// Tokens at the end of the prompt that are the beginning of the output.
-    led: u32,
-    /// The tokens behind its prompt: its output, or the way to the next place of a choice.
-    said: Vec<Token>,
+    num_forced_prompt_tokens: u32,
+    /// The tokens behind its prompt: its output, or the path to the next node of a label scoring.
+    output_tokens: Vec<Token>,
     /// How many of these are in its cells.
-    behind: usize,
-    /// Tokens that are likely to come next, computed on trial in the next batch.
+    num_computed_output_tokens: usize,
+    /// Tokens that are likely to come next, verified in the next batch.
     draft: Vec<Token>,
-    lookup: Lookup,
-    /// Cells that were forgotten because it outgrew the context.
-    forgotten: u32,
-    /// How many cells at the beginning are as they were, once any are forgotten.
-    intact: Option<u32>,
-    usage: Usage,
-    /// Bytes that are not sent yet: half a character, or what may become a stop text.
-    held: Vec<u8>,
-    clock: Clock,
+    lookup: PromptLookup,
+    /// Cells that were discarded because it outgrew the context.
+    discarded_cells: u32,
+    /// How many cells at the beginning are unchanged, once any were discarded.
+    intact_cells: Option<u32>,
+    usage: RequestUsage,
+    /// Bytes that are not sent yet: part of a character, or a possible beginning of a stop text.
+    unsent_bytes: Vec<u8>,
+    clock: SequenceClock,
 }
 
-/// When things happened to a sequence.
+/// Times of a sequence.
 #[derive(Debug, Default)]
-struct Clock {
-    began: Option<Instant>,
-    first: Option<Instant>,
-    last: Option<Instant>,
-    gap: Duration,
+struct SequenceClock {
+    first_batch: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    max_itl: Duration,
 }
 
 impl<S> Sequence<S> {
-    /// A sequence that finds so many tokens of its prompt in its cells.
-    pub(crate) fn new(job: Job, arrival: u64, work: Work<S>, shared: u32, keeps: bool) -> Self {
+    /// A sequence that has so many tokens of its prompt in its cells already.
+    pub(crate) fn new(
+        job: Job,
+        arrival: u64,
+        kind: SequenceKind<S>,
+        num_cached_tokens: u32,
+        caches_prefix: bool,
+    ) -> Self {
         Self {
             job,
             arrival,
-            work,
-            computed: shared,
-            shared,
-            keeps,
-            effort: Duration::ZERO,
-            lead: None,
-            led: 0,
-            said: Vec::new(),
-            behind: 0,
+            kind,
+            num_computed_prompt_tokens: num_cached_tokens,
+            num_cached_tokens,
+            caches_prefix,
+            prefill_time: Duration::ZERO,
+            forced_start: None,
+            num_forced_prompt_tokens: 0,
+            output_tokens: Vec::new(),
+            num_computed_output_tokens: 0,
             draft: Vec::new(),
-            lookup: Lookup::default(),
-            forgotten: 0,
-            intact: None,
-            usage: Usage::default(),
-            held: Vec::new(),
-            clock: Clock::default(),
+            lookup: PromptLookup::default(),
+            discarded_cells: 0,
+            intact_cells: None,
+            usage: RequestUsage::default(),
+            unsent_bytes: Vec::new(),
+            clock: SequenceClock::default(),
         }
     }
 
-    /// Has what its output must begin with computed as a part of the prompt, where nothing in it can end the output and it fits
-    /// into the context; gives how many tokens that are.
-    pub(crate) fn lead(&mut self, forced: Forced, text: &dyn Text, context: u32) -> u32 {
-        let ends = forced.complete
+    /// Appends the tokens that its output must begin with to the prompt, where nothing in them can end the output and they fit
+    /// into the context; returns how many they are.
+    pub(crate) fn append_forced_start(
+        &mut self,
+        forced: ForcedTokens,
+        tokenizer: &dyn Tokenizer,
+        context_tokens: u32,
+    ) -> u32 {
+        let may_end = forced.is_complete
             || forced.tokens.len() as u64 >= u64::from(self.job.max_tokens)
-            || self.job.prompt.len() + forced.tokens.len() >= context as usize;
-        if ends || !self.job.stop.is_empty() {
-            self.lead = Some(forced);
+            || self.job.prompt.len() + forced.tokens.len() >= context_tokens as usize;
+        if may_end || !self.job.stop.is_empty() {
+            self.forced_start = Some(forced);
             return 0;
         }
         for token in forced.tokens {
-            text.bytes(token, &mut self.held);
+            tokenizer.append_bytes(token, &mut self.unsent_bytes);
             self.job.prompt.push(token);
-            self.led += 1;
+            self.num_forced_prompt_tokens += 1;
         }
-        self.usage.output += self.led;
-        self.usage.forced += self.led;
-        self.led
+        self.usage.output += self.num_forced_prompt_tokens;
+        self.usage.forced += self.num_forced_prompt_tokens;
+        self.num_forced_prompt_tokens
     }
 
-    pub(crate) fn prompt_left(&self) -> u32 {
-        self.job.prompt.len() as u32 - self.computed
+    /// Tokens of the prompt that are not computed yet.
+    pub(crate) fn prompt_remaining(&self) -> u32 {
+        self.job.prompt.len() as u32 - self.num_computed_prompt_tokens
     }
 
-    /// Tokens to the next place where it stops in its prompt: the end of its opening, if that is to be kept, or its end.
-    pub(crate) fn to_next_stop(&self) -> u32 {
-        let opening = self.job.opening as u32;
-        if self.keeps && self.computed < opening { opening - self.computed } else { self.prompt_left() }
+    /// Tokens to the next point where its prefill stops: the end of its prefix, if that is to be cached, or of the prompt.
+    pub(crate) fn prefill_to_next_stop(&self) -> u32 {
+        let (prefix_len, computed) = (self.job.prefix_len as u32, self.num_computed_prompt_tokens);
+        if self.caches_prefix && computed < prefix_len { prefix_len - computed } else { self.prompt_remaining() }
     }
 
-    /// Whether it has come to the end of an opening that is to be kept.
-    pub(crate) fn is_at_opening(&self) -> bool {
-        self.keeps && self.computed == self.job.opening as u32
+    /// Whether it has just computed a prefix that is to be cached.
+    pub(crate) fn is_at_prefix_end(&self) -> bool {
+        self.caches_prefix && self.num_computed_prompt_tokens == self.job.prefix_len as u32
     }
 
-    /// Tokens behind the prompt that must be computed before anything can be sampled.
-    pub(crate) fn certain(&self) -> u32 {
-        (self.said.len() - self.behind) as u32
+    /// Tokens behind the prompt that must be computed before the next one can be sampled.
+    pub(crate) fn uncomputed_output(&self) -> u32 {
+        (self.output_tokens.len() - self.num_computed_output_tokens) as u32
     }
 
-    /// Tokens that may be computed on trial behind these.
-    pub(crate) fn drafted(&self) -> u32 {
+    /// Draft tokens that may be verified behind these.
+    pub(crate) fn draft_len(&self) -> u32 {
         self.draft.len() as u32
     }
 
     /// The position of the next cell.
     pub(crate) fn position(&self) -> u32 {
-        self.computed + self.behind as u32 - self.forgotten
+        self.num_computed_prompt_tokens + self.num_computed_output_tokens as u32 - self.discarded_cells
     }
 
-    /// What its cells hold, as far as it is a beginning of something.
-    pub(crate) fn cells(&self) -> Vec<Token> {
-        if let Some(intact) = self.intact {
+    /// The tokens in its cells, as far as they are a prefix of its text.
+    pub(crate) fn resident_tokens(&self) -> Vec<Token> {
+        if let Some(intact) = self.intact_cells {
             return self.job.prompt[..intact as usize].to_vec();
         }
-        [&self.job.prompt[..self.computed as usize], &self.said[..self.behind]].concat()
+        let prompt = &self.job.prompt[..self.num_computed_prompt_tokens as usize];
+        [prompt, &self.output_tokens[..self.num_computed_output_tokens]].concat()
     }
 
-    /// The first position and the tokens of a share of so many tokens.
-    pub(crate) fn share(&self, tokens: u32) -> (u32, Vec<Token>) {
+    /// The first position and the tokens of its next `tokens` in a batch.
+    pub(crate) fn next_tokens(&self, tokens: u32) -> (u32, Vec<Token>) {
         let tokens = tokens as usize;
-        if self.prompt_left() > 0 {
-            let from = self.computed as usize;
-            return (self.computed, self.job.prompt[from..from + tokens].to_vec());
+        if self.prompt_remaining() > 0 {
+            let from = self.num_computed_prompt_tokens as usize;
+            return (self.num_computed_prompt_tokens, self.job.prompt[from..from + tokens].to_vec());
         }
-        let all = self.said[self.behind..].iter().chain(&self.draft);
+        let all = self.output_tokens[self.num_computed_output_tokens..].iter().chain(&self.draft);
         (self.position(), all.take(tokens).copied().collect())
     }
 
-    /// Notes that a share was computed; says so while the prompt is not through. Drafts are not noted here.
+    /// Counts `tokens` as computed, and reports progress of the prefill. Draft tokens are not counted as computed here.
     pub(crate) fn advance(&mut self, tokens: u32) {
-        if self.prompt_left() > 0 {
-            self.computed += tokens;
+        if self.prompt_remaining() > 0 {
+            self.num_computed_prompt_tokens += tokens;
             let total = self.job.prompt.len() as u32;
-            // Progress is a courtesy: it must never take the room that text needs.
-            if self.job.reader.chunks.capacity() > 8 {
-                self.job.reader.send(Chunk::Prefill { done: self.computed, total });
+            // Progress is optional: it must never take the capacity that text needs.
+            if self.job.output.chunks.capacity() > 8 {
+                self.job.output.send(Chunk::Prefill { done: self.num_computed_prompt_tokens, total });
             }
         } else {
-            let certain = tokens.min(self.certain());
-            self.behind += certain as usize;
+            let certain = tokens.min(self.uncomputed_output());
+            self.num_computed_output_tokens += certain as usize;
             self.usage.drafted += tokens - certain;
         }
     }
 
-    /// Counts the drafted tokens that were computed, from the given one on, and are what has come. True if all that has come
-    /// is computed now, so that there are logits to go on from.
-    pub(crate) fn confirm(&mut self, computed: u32, right: &mut u32) -> bool {
-        while *right < computed && self.said.get(self.behind) == self.draft.get(*right as usize) {
-            self.behind += 1;
-            *right += 1;
+    /// Counts the draft tokens, of `computed` in the batch and from index `accepted` on, that equal the sampled ones. True if all
+    /// output is computed now, so that there are logits to sample from.
+    pub(crate) fn accept_draft(&mut self, computed: u32, accepted: &mut u32) -> bool {
+        while *accepted < computed
+            && self.output_tokens.get(self.num_computed_output_tokens) == self.draft.get(*accepted as usize)
+        {
+            self.num_computed_output_tokens += 1;
+            *accepted += 1;
             self.usage.accepted += 1;
         }
-        self.behind == self.said.len()
+        self.num_computed_output_tokens == self.output_tokens.len()
     }
 
-    /// Proposes what may come next, at most so many tokens.
-    pub(crate) fn propose(&mut self, most: u32) {
-        let most = most.min(self.job.max_tokens.saturating_sub(self.usage.output + 1));
+    /// Looks up a draft of at most `max_tokens`.
+    pub(crate) fn propose_draft(&mut self, max_tokens: u32) {
+        let max_tokens = max_tokens.min(self.job.max_tokens.saturating_sub(self.usage.output + 1));
         self.draft.clear();
-        if most > 0 {
-            self.draft = self.lookup.propose(&self.job.prompt, &self.said, most as usize);
+        if max_tokens > 0 {
+            self.draft = self.lookup.propose(&self.job.prompt, &self.output_tokens, max_tokens as usize);
         }
     }
 
-    /// Keeps so many of the proposed tokens.
-    pub(crate) fn draft_at_most(&mut self, tokens: u32) {
+    /// Shortens the draft.
+    pub(crate) fn truncate_draft(&mut self, tokens: u32) {
         self.draft.truncate(tokens as usize);
     }
 
-    /// Goes on to another place of a choice. Gives the position from which on its cells are to be freed.
-    pub(crate) fn go(&mut self, way: Vec<Token>) -> u32 {
-        let same = self.said[..self.behind].iter().zip(&way).take_while(|(a, b)| a == b).count();
-        self.behind = same.min(way.len() - 1);
-        self.usage.computed += (way.len() - self.behind) as u32;
-        self.said = way;
+    /// Turns to another node of a label scoring. Returns the position from which on its cells are to be freed.
+    pub(crate) fn turn_to(&mut self, path: Vec<Token>) -> u32 {
+        let computed = &self.output_tokens[..self.num_computed_output_tokens];
+        let common = computed.iter().zip(&path).take_while(|(a, b)| a == b).count();
+        self.num_computed_output_tokens = common.min(path.len() - 1);
+        self.usage.computed += (path.len() - self.num_computed_output_tokens) as u32;
+        self.output_tokens = path;
         self.position()
     }
 
-    /// Which cells to forget so that the sequence can go on in so many: all that are kept at the beginning, and all that go
-    /// after them. Half of what is no opening goes, so that this is seldom done.
-    pub(crate) fn forgets(&self, context: u32) -> Option<(u32, u32)> {
-        let keep = (self.job.opening as u32).min(context / 2);
-        (self.job.shifts && self.position() + self.certain() > context)
+    /// The context shift that lets the sequence continue, if it must and may: the cells to keep at the beginning and the cells to
+    /// discard after them. Half of the cells behind the prefix are discarded, so that this is rare.
+    pub(crate) fn due_shift(&self, context_tokens: u32) -> Option<(u32, u32)> {
+        let keep = (self.job.prefix_len as u32).min(context_tokens / 2);
+        (self.job.can_shift && self.position() + self.uncomputed_output() > context_tokens)
             .then(|| (keep, (self.position() - keep).div_ceil(2)))
     }
 
-    /// Notes that so many cells are forgotten behind the first `keep`.
-    pub(crate) fn forget(&mut self, keep: u32, cells: u32) {
-        self.forgotten += cells;
-        self.intact = Some(keep);
+    /// Records that so many cells behind the first `keep` were discarded.
+    pub(crate) fn record_shift(&mut self, keep: u32, discarded: u32) {
+        self.discarded_cells += discarded;
+        self.intact_cells = Some(keep);
     }
 
-    pub(crate) fn begin(&mut self) {
-        self.clock.began.get_or_insert_with(Instant::now);
+    /// Records the time of its first batch.
+    pub(crate) fn record_batch(&mut self) {
+        self.clock.first_batch.get_or_insert_with(Instant::now);
     }
 
-    /// Takes the next token in; [`Self::flush`] sends it.
-    pub(crate) fn take(&mut self, token: Token, text: &dyn Text) -> Went {
-        self.clock.first.get_or_insert_with(Instant::now);
+    /// Appends the next token; [`Self::flush`] sends it.
+    pub(crate) fn push_token(&mut self, token: Token, tokenizer: &dyn Tokenizer) -> SampleOutcome {
+        self.clock.first_token.get_or_insert_with(Instant::now);
         self.usage.output += 1;
-        self.said.push(token);
-        text.bytes(token, &mut self.held);
-        if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.held, stop.as_bytes())).min() {
-            self.held.truncate(at);
-            return Went::Over(Reason::Stop);
+        self.output_tokens.push(token);
+        tokenizer.append_bytes(token, &mut self.unsent_bytes);
+        if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.unsent_bytes, stop.as_bytes())).min() {
+            self.unsent_bytes.truncate(at);
+            return SampleOutcome::Finished(FinishReason::Stop);
         }
-        if self.usage.output >= self.job.max_tokens { Went::Over(Reason::Length) } else { Went::On }
+        if self.usage.output >= self.job.max_tokens {
+            SampleOutcome::Finished(FinishReason::Length)
+        } else {
+            SampleOutcome::Continue
+        }
     }
 
-    /// Takes in what the schema forces.
-    pub(crate) fn take_forced(&mut self, forced: &Forced, text: &dyn Text) -> Went {
+    /// Appends the tokens that the schema forces.
+    pub(crate) fn push_forced(&mut self, forced: &ForcedTokens, tokenizer: &dyn Tokenizer) -> SampleOutcome {
         for token in &forced.tokens {
             self.usage.forced += 1;
-            if let Went::Over(reason) = self.take(*token, text) {
-                let last = forced.complete && forced.tokens.last() == Some(token);
-                return Went::Over(if last && reason == Reason::Length { Reason::End } else { reason });
+            if let SampleOutcome::Finished(reason) = self.push_token(*token, tokenizer) {
+                let is_last = forced.is_complete && forced.tokens.last() == Some(token);
+                let is_whole = is_last && reason == FinishReason::Length;
+                return SampleOutcome::Finished(if is_whole { FinishReason::End } else { reason });
             }
         }
-        if forced.complete { Went::Over(Reason::End) } else { Went::On }
+        if forced.is_complete { SampleOutcome::Finished(FinishReason::End) } else { SampleOutcome::Continue }
     }
 
-    /// Sends what text is certain.
+    /// Sends the text that no later token can change.
     pub(crate) fn flush(&mut self) {
         let now = Instant::now();
-        let since = self.clock.last.replace(now).map(|last| now - last);
-        self.clock.gap = self.clock.gap.max(since.unwrap_or_default());
-        let certain = self.held.len() - self.may_become_stop();
-        self.send_text(whole_characters(&self.held[..certain]));
+        let latency = self.clock.last_token.replace(now).map(|last| now - last);
+        self.clock.max_itl = self.clock.max_itl.max(latency.unwrap_or_default());
+        let certain = self.unsent_bytes.len() - self.possible_stop_bytes();
+        self.send_text(whole_characters(&self.unsent_bytes[..certain]));
     }
 
     pub(crate) fn send_scores(&self, scores: Vec<f64>) {
-        self.job.reader.send(Chunk::Scores(scores));
+        self.job.output.send(Chunk::Scores(scores));
     }
 
-    pub(crate) fn finish(mut self, reason: Reason) {
-        self.clock.first.get_or_insert_with(Instant::now);
-        let rest = String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned();
+    pub(crate) fn finish(mut self, reason: FinishReason) {
+        self.clock.first_token.get_or_insert_with(Instant::now);
+        let rest = String::from_utf8_lossy(&std::mem::take(&mut self.unsent_bytes)).into_owned();
         if !rest.is_empty() {
-            self.job.reader.send(Chunk::Text { text: rest, tokens: self.usage.output });
+            self.job.output.send(Chunk::Text { text: rest, tokens: self.usage.output });
         }
-        let computed = (self.computed - self.shared).saturating_sub(self.led) + self.usage.computed;
-        let usage = Usage { prompt: self.job.prompt.len() as u32 - self.led, computed, ..self.usage };
-        self.job.reader.send(Chunk::Finished(Finish { reason, usage, timings: self.timings() }));
+        let prefilled = self.num_computed_prompt_tokens - self.num_cached_tokens;
+        let computed = prefilled.saturating_sub(self.num_forced_prompt_tokens) + self.usage.computed;
+        let prompt = self.job.prompt.len() as u32 - self.num_forced_prompt_tokens;
+        let usage = RequestUsage { prompt, computed, ..self.usage };
+        self.job.output.send(Chunk::Finished(FinishSummary { reason, usage, timings: self.timings() }));
     }
 
     pub(crate) fn fail(self, error: Error) {
-        self.job.reader.send(Chunk::Failed(error));
+        self.job.output.send(Chunk::Failed(error));
     }
 
-    fn timings(&self) -> Timings {
+    fn timings(&self) -> RequestTimings {
         let (now, clock) = (Instant::now(), &self.clock);
-        let began = clock.began.unwrap_or(now);
-        let first = clock.first.unwrap_or(now);
+        let first_batch = clock.first_batch.unwrap_or(now);
+        let first_token = clock.first_token.unwrap_or(now);
         let between = |from: Instant, to: Instant| to.checked_duration_since(from).unwrap_or(Duration::ZERO);
-        Timings {
-            queue: between(self.job.since, began),
-            prefill: between(began, first),
-            decode: between(first, now),
-            gap: clock.gap,
+        RequestTimings {
+            queue: between(self.job.since, first_batch),
+            prefill: between(first_batch, first_token),
+            decode: between(first_token, now),
+            max_itl: clock.max_itl,
         }
     }
 
     fn send_text(&mut self, bytes: usize) {
         if bytes > 0 {
-            let rest = self.held.split_off(bytes);
-            let text = String::from_utf8_lossy(&std::mem::replace(&mut self.held, rest)).into_owned();
-            self.job.reader.send(Chunk::Text { text, tokens: self.usage.output });
+            let rest = self.unsent_bytes.split_off(bytes);
+            let text = String::from_utf8_lossy(&std::mem::replace(&mut self.unsent_bytes, rest)).into_owned();
+            self.job.output.send(Chunk::Text { text, tokens: self.usage.output });
         }
     }
 
-    /// How many bytes at the end could be the beginning of a stop text.
-    fn may_become_stop(&self) -> usize {
-        let held = &self.held;
-        let part = |stop: &[u8]| (1..stop.len().min(held.len() + 1)).rev().find(|n| held.ends_with(&stop[..*n]));
+    /// Bytes at the end that could be the beginning of a stop text.
+    fn possible_stop_bytes(&self) -> usize {
+        let unsent = &self.unsent_bytes;
+        let part = |stop: &[u8]| (1..stop.len().min(unsent.len() + 1)).rev().find(|n| unsent.ends_with(&stop[..*n]));
         self.job.stop.iter().filter_map(|stop| part(stop.as_bytes())).max().unwrap_or(0)
     }
 }
 
 impl Job {
     pub(crate) fn fail(self, error: Error) {
-        self.reader.send(Chunk::Failed(error));
+        self.output.send(Chunk::Failed(error));
     }
 }
 
@@ -378,7 +405,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len().max(1)).position(|window| window == needle)
 }
 
-/// The length of the longest beginning that ends with a whole character; bytes that can never be UTF-8 count as whole.
+/// The length of the longest prefix that ends with a whole character; bytes that can never be UTF-8 count as whole.
 fn whole_characters(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Ok(_) => bytes.len(),

@@ -1,4 +1,4 @@
-//! The one thread that owns a model: takes jobs in, asks the schedule, computes, samples, delivers.
+//! The one thread that owns a model: takes in jobs, asks the schedule, computes, samples, sends output.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,231 +6,238 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use crate::backend::{Backend, Forced, Lane, Limits, Slot, Text, Token};
-use crate::command::Command;
-use crate::cost::Cost;
+use crate::adapter_contexts::{AdapterContexts, MAX_ADAPTERS};
+use crate::backend::{AdapterContext, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
+use crate::batch_cost::BatchCost;
+use crate::command::EngineCommand;
 use crate::counters::Counters;
-use crate::draft::Record;
-use crate::expected::Expected;
-use crate::lanes::{Lanes, MAX_LANES};
+use crate::cpu_lease::SharedCpu;
+use crate::disk_prefix_cache::DiskPrefixCache;
+use crate::draft::DraftPolicy;
 use crate::options::Options;
-use crate::prefix::Prefixes;
-use crate::request::{Class, Error, Reason};
-use crate::schedule::{self, Waiting};
-use crate::seats::{Seats, Spot};
-use crate::sequence::{Job, Sequence, Work};
-use crate::shelf::Shelf;
-use crate::turn::Turn;
-use crate::waiting::{Waiter, Who, urgency};
+use crate::prefix_cache::PrefixCache;
+use crate::prefix_pins::PrefixPins;
+use crate::request::{Error, FinishReason, Priority};
+use crate::schedule::{self, QueuedView};
+use crate::sequence::{Job, Sequence, SequenceKind};
+use crate::slot_table::{SlotMatch, SlotTable};
+use crate::wait_queue::{QueuedSequence, QueuedState, aged_priority};
 
+mod compact;
 mod compute;
-mod gather;
 
-pub(crate) struct Worker<B: Backend> {
+pub(crate) struct EngineWorker<B: Backend> {
     backend: B,
-    text: Arc<dyn Text>,
-    limits: Limits,
+    tokenizer: Arc<dyn Tokenizer>,
+    limits: EngineLimits,
     options: Options,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<EngineCommand>,
     counters: Arc<Counters>,
-    lanes: Lanes,
-    waiting: Vec<Waiter<B::Sampler>>,
-    seats: Seats<Sequence<B::Sampler>>,
-    prefixes: Prefixes,
-    shelf: Option<Shelf>,
-    served: HashMap<Arc<str>, u64>,
-    last: Lane,
+    contexts: AdapterContexts,
+    waiting: Vec<QueuedSequence<B::Sampler>>,
+    slots: SlotTable<Sequence<B::Sampler>>,
+    prefix_cache: PrefixCache,
+    disk_cache: Option<DiskPrefixCache>,
+    /// Tokens served, by flow.
+    served_tokens: HashMap<Arc<str>, u64>,
+    /// The context of the last batch.
+    last_context: AdapterContext,
     arrivals: u64,
-    /// What prompts cost; turns the target gap into a chunk.
-    cost: Cost,
-    record: Record,
-    apart: HashMap<Lane, gather::Apart>,
-    /// Seconds that a cell took to be moved the last time.
-    cell_move: Option<f64>,
+    /// The cost of prompts; turns the target inter-token latency into a chunk.
+    batch_cost: BatchCost,
+    draft_policy: DraftPolicy,
+    fragmentation: HashMap<AdapterContext, compact::Fragmentation>,
+    /// Seconds per cell of the last move.
+    move_seconds_per_cell: Option<f64>,
 }
 
 /// Why the loop ended.
-enum End {
+enum WorkerExit {
     Closed,
     Fatal(String),
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: Backend> EngineWorker<B> {
     pub(crate) fn new(
         backend: B,
         options: Options,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<EngineCommand>,
         counters: Arc<Counters>,
-        expected: Expected,
+        pins: PrefixPins,
     ) -> Self {
-        let (text, mut limits) = (backend.text(), backend.limits());
-        // One entry of a batch stays for prompts, so those who decode can never shut them out, nor one another.
-        limits.sequences = limits.sequences.min(limits.batch.saturating_sub(1).max(1));
+        let (tokenizer, mut limits) = (backend.tokenizer(), backend.limits());
+        // One token of a batch is reserved for prompts, so decoding sequences can never shut out prompts, nor one another.
+        limits.sequences = limits.sequences.min(limits.batch_tokens.saturating_sub(1).max(1));
+        let disk_cache = options.disk_prefix_cache.as_ref().filter(|_| options.prefix_cache_bytes > 0);
         Self {
             backend,
-            text,
-            seats: Seats::new(limits.sequences),
-            prefixes: Prefixes::new(options.prefixes, expected),
-            shelf: options.shelf.as_ref().filter(|_| options.prefixes > 0).and_then(Shelf::open),
+            tokenizer,
+            slots: SlotTable::new(limits.sequences),
+            prefix_cache: PrefixCache::new(options.prefix_cache_bytes, pins),
+            disk_cache: disk_cache.and_then(DiskPrefixCache::open),
             limits,
             options,
             commands,
             counters,
-            lanes: Lanes::default(),
+            contexts: AdapterContexts::default(),
             waiting: Vec::new(),
-            served: HashMap::new(),
-            last: Lane::BASE,
+            served_tokens: HashMap::new(),
+            last_context: AdapterContext::BASE,
             arrivals: 0,
-            cost: Cost::default(),
-            record: Record::default(),
-            apart: HashMap::new(),
-            cell_move: None,
+            batch_cost: BatchCost::default(),
+            draft_policy: DraftPolicy::default(),
+            fragmentation: HashMap::new(),
+            move_seconds_per_cell: None,
         }
     }
 
-    /// Works until all handles are gone, `Close` comes or the model is gone; says why it ended.
+    /// Runs until all handles are dropped, `Close` comes or the model is unusable; returns why it ended.
     pub(crate) fn run(mut self) -> String {
-        let reason = match self.work() {
-            End::Closed => "it was closed".to_owned(),
-            End::Fatal(reason) => {
-                tracing::error!(%reason, "the model is gone");
+        let reason = match self.run_loop() {
+            WorkerExit::Closed => "it was closed".to_owned(),
+            WorkerExit::Fatal(reason) => {
+                tracing::error!(%reason, "the model is unusable; the engine ends");
                 reason
             }
         };
-        for sequence in self.seats.clear() {
-            sequence.fail(Error::Gone(reason.clone()));
+        for sequence in self.slots.clear() {
+            sequence.fail(Error::Ended(reason.clone()));
         }
-        for waiter in self.waiting.drain(..) {
-            waiter.fail(Error::Gone(reason.clone()));
+        for queued in self.waiting.drain(..) {
+            queued.fail(Error::Ended(reason.clone()));
         }
         reason
     }
 
-    fn work(&mut self) -> End {
+    fn run_loop(&mut self) -> WorkerExit {
         loop {
-            if let Err(end) = self.listen() {
-                return end;
+            if let Err(exit) = self.receive() {
+                return exit;
             }
-            self.sweep();
-            self.clear_lanes();
+            self.cancel_dropped();
+            self.unload_unretained();
             self.admit();
-            self.dismiss();
-            self.count();
+            self.drop_unadmitted_prefetch();
+            self.update_counters();
             if let Err(reason) = self.step() {
-                return End::Fatal(reason);
+                return WorkerExit::Fatal(reason);
             }
         }
     }
 
-    /// Takes all commands that are there; waits for one if there is nothing to compute.
-    fn listen(&mut self) -> Result<(), End> {
-        let busy = !self.waiting.is_empty() && self.has_free_slot()
-            || self.seats.taken().values().any(|s| s.job.reader.is_gone() || s.job.reader.has_room());
-        if !busy {
-            let command = self.commands.recv().map_err(|_| End::Closed)?;
-            self.command(command)?;
+    /// Handles all pending commands; waits for one if there is nothing to compute.
+    fn receive(&mut self) -> Result<(), WorkerExit> {
+        let is_busy = !self.waiting.is_empty() && self.can_admit()
+            || self.slots.running().values().any(|s| s.job.output.is_closed() || s.job.output.has_capacity());
+        if !is_busy {
+            let command = self.commands.recv().map_err(|_| WorkerExit::Closed)?;
+            self.handle(command)?;
         }
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.command(command)?,
+                Ok(command) => self.handle(command)?,
                 Err(mpsc::TryRecvError::Empty) => return Ok(()),
-                Err(mpsc::TryRecvError::Disconnected) => return Err(End::Closed),
+                Err(mpsc::TryRecvError::Disconnected) => return Err(WorkerExit::Closed),
             }
         }
     }
 
-    fn has_free_slot(&self) -> bool {
-        self.waiting.iter().any(|waiter| self.seats.has_free(waiter.lane))
+    fn can_admit(&self) -> bool {
+        self.waiting.iter().any(|queued| self.slots.has_free(queued.context))
     }
 
-    fn command(&mut self, command: Command) -> Result<(), End> {
+    fn handle(&mut self, command: EngineCommand) -> Result<(), WorkerExit> {
         match command {
-            Command::Generate(job) => self.enqueue(job),
-            Command::Adapters(keys) => self.lanes.list(keys),
-            // Whoever asked has gone.
-            Command::Embed(_, answer) if answer.is_closed() => drop(self.counters.embeds.fetch_sub(1, Relaxed)),
-            Command::Embed(texts, answer) => {
+            EngineCommand::Submit(job) => self.enqueue(job),
+            EngineCommand::RetainAdapters(keys) => self.contexts.retain(keys),
+            // The caller is gone.
+            EngineCommand::Embed(_, reply) if reply.is_closed() => {
+                drop(self.counters.embed_calls.fetch_sub(1, Relaxed));
+            }
+            EngineCommand::Embed(texts, reply) => {
                 let embedded = {
-                    let _turn = self.options.turn.as_ref().map(Turn::take);
-                    let began = Instant::now();
+                    let _lease = self.options.shared_cpu.as_ref().map(SharedCpu::acquire);
+                    let started = Instant::now();
                     let embedded = self.backend.embed(&texts);
-                    self.counters.computed(began.elapsed());
+                    self.counters.add_compute_time(started.elapsed());
                     embedded
                 };
-                self.counters.embeds.fetch_sub(1, Relaxed);
-                // Whoever asked may have stopped waiting.
-                let _ = answer.send(embedded);
+                self.counters.embed_calls.fetch_sub(1, Relaxed);
+                // The caller may have stopped waiting.
+                let _ = reply.send(embedded);
             }
-            Command::Wake => {}
-            Command::Close => return Err(End::Closed),
+            EngineCommand::Wake => {}
+            EngineCommand::Close => return Err(WorkerExit::Closed),
         }
         Ok(())
     }
 
     fn enqueue(&mut self, job: Box<Job>) {
-        // No lane is loaded, and perhaps another one unloaded, for what somebody may ask later.
-        if job.class == Class::Along && !self.has_lane(&job) {
-            return spare(*job);
+        // Prefetch never loads an adapter, which might unload another one, for a request that may not come.
+        if job.priority == Priority::Prefetch && !self.is_context_loaded(&job) {
+            return finish_unneeded(*job);
         }
-        match self.lane_of(&job) {
-            Ok(lane) => {
+        match self.context_of(&job) {
+            Ok(context) => {
                 self.arrivals += 1;
-                self.waiting.push(Waiter { lane, arrival: self.arrivals, who: Who::New(job) });
-                self.bound();
+                let (arrival, state) = (self.arrivals, QueuedState::New(job));
+                self.waiting.push(QueuedSequence { context, arrival, state });
+                self.enforce_queue_limit();
             }
             Err(reason) => {
                 self.counters.failed.fetch_add(1, Relaxed);
-                job.fail(Error::Bad(reason));
+                job.fail(Error::InvalidRequest(reason));
             }
         }
     }
 
-    /// Whether the lane that a job runs in is loaded.
-    fn has_lane(&mut self, job: &Job) -> bool {
-        job.adapter.as_ref().is_none_or(|(path, scale)| self.lanes.find(&(path.clone(), scale.to_bits())).is_some())
+    /// Whether the context of a job is loaded.
+    fn is_context_loaded(&mut self, job: &Job) -> bool {
+        job.adapter.as_ref().is_none_or(|(path, scale)| self.contexts.find(&(path.clone(), scale.to_bits())).is_some())
     }
 
-    /// The lane that a job runs in, loaded if need be, for which an idle one may have to go.
-    fn lane_of(&mut self, job: &Job) -> Result<Lane, String> {
-        let Some((path, scale)) = &job.adapter else { return Ok(Lane::BASE) };
+    /// The context of a job, loaded if need be, for which the least recently used idle one may be unloaded.
+    fn context_of(&mut self, job: &Job) -> Result<AdapterContext, String> {
+        let Some((path, scale)) = &job.adapter else { return Ok(AdapterContext::BASE) };
         let key = (path.clone(), scale.to_bits());
-        if let Some(lane) = self.lanes.find(&key) {
-            return Ok(lane);
+        if let Some(context) = self.contexts.find(&key) {
+            return Ok(context);
         }
-        if self.lanes.len() >= MAX_LANES {
-            let idle = |lane| is_idle(&self.seats, &self.waiting, lane);
-            let oldest = self.lanes.oldest(idle).ok_or("too many adapters are in use at once")?;
-            self.unload(oldest);
+        if self.contexts.len() >= MAX_ADAPTERS {
+            let is_idle = |context| is_idle(&self.slots, &self.waiting, context);
+            let oldest = self.contexts.take_least_recent(is_idle);
+            self.unload(oldest.ok_or("too many adapters are in use at once")?);
         }
-        let lane = self.backend.lane(path, *scale)?;
-        self.lanes.add(key, lane);
-        Ok(lane)
+        let context = self.backend.load_adapter(path, *scale)?;
+        self.contexts.add(key, context);
+        Ok(context)
     }
 
-    /// Drops the lanes of adapters that nobody wants any more, once nobody sits in them.
-    fn clear_lanes(&mut self) {
-        let idle = |lane| is_idle(&self.seats, &self.waiting, lane);
-        for lane in self.lanes.unlisted(idle) {
-            self.unload(lane);
+    /// Unloads adapters that are no longer retained, once no sequence uses them.
+    fn unload_unretained(&mut self) {
+        let is_idle = |context| is_idle(&self.slots, &self.waiting, context);
+        for context in self.contexts.take_unretained(is_idle) {
+            self.unload(context);
         }
     }
 
-    fn unload(&mut self, lane: Lane) {
-        self.seats.forget(lane);
-        self.prefixes.forget(lane);
-        self.backend.unload(lane);
-        tracing::info!(lane = lane.0, "an adapter is unloaded");
+    fn unload(&mut self, context: AdapterContext) {
+        self.slots.remove_context(context);
+        self.prefix_cache.remove_context(context);
+        self.backend.unload_adapter(context);
+        tracing::info!(context = context.0, "unloaded an adapter");
     }
 
-    /// Refuses the newcomer if the queue is too long even after everybody who can has sat down or gone.
-    fn bound(&mut self) {
-        // What is read along does not stay.
-        let counts = |waiter: &Waiter<_>| waiter.is_new() && waiter.job().class != Class::Along;
-        let is_full = |this: &Self| this.waiting.iter().filter(|w| counts(w)).count() > this.options.queue;
+    /// Refuses the newest sequence if the queue is too long even after all possible cancellations and admissions.
+    fn enforce_queue_limit(&mut self) {
+        // Prefetch never stays in the queue.
+        let counts = |queued: &QueuedSequence<_>| queued.is_new() && queued.job().priority != Priority::Prefetch;
+        let is_full =
+            |this: &Self| this.waiting.iter().filter(|queued| counts(queued)).count() > this.options.max_waiting;
         if !is_full(self) {
             return;
         }
-        self.sweep();
+        self.cancel_dropped();
         self.admit();
         if !is_full(self) {
             return;
@@ -238,242 +245,261 @@ impl<B: Backend> Worker<B> {
         let new = (0..self.waiting.len()).filter(|at| counts(&self.waiting[*at]));
         let newest = new.max_by_key(|at| self.waiting[*at].arrival).expect("the queue is not empty");
         self.counters.failed.fetch_add(1, Relaxed);
-        self.waiting.swap_remove(newest).fail(Error::Busy(self.options.queue));
+        self.waiting.swap_remove(newest).fail(Error::QueueFull(self.options.max_waiting));
     }
 
-    /// Ends the sequences whose readers are gone and frees their cells, before anything else is computed.
-    fn sweep(&mut self) {
-        let gone = self.waiting.extract_if(.., |waiter| waiter.job().reader.is_gone());
-        let cancelled = gone.filter(|waiter| waiter.job().class.is_asked_for()).count();
+    /// Ends the sequences whose streams were dropped and frees their cells, before anything else is computed.
+    fn cancel_dropped(&mut self) {
+        let dropped = self.waiting.extract_if(.., |queued| queued.job().output.is_closed());
+        let cancelled = dropped.filter(|queued| queued.job().priority.is_requested()).count();
         self.counters.cancelled.fetch_add(cancelled as u64, Relaxed);
-        let gone = self.seats.taken().iter().filter(|(_, s)| s.job.reader.is_gone()).map(|(at, _)| *at);
-        for at in gone.collect::<Vec<_>>() {
-            // What was computed for others is of use to them.
-            let primes = self.seats.get(at).filter(|sequence| matches!(sequence.work, Work::Prime));
-            let cells = primes.map(|sequence| sequence.cells()).unwrap_or_default();
-            let left = self.leave(at, cells);
-            let cancelled = left.is_some_and(|sequence| sequence.job.class.is_asked_for());
-            self.counters.cancelled.fetch_add(u64::from(cancelled), Relaxed);
+        let dropped = self.slots.running().iter().filter(|(_, s)| s.job.output.is_closed()).map(|(at, _)| *at);
+        for at in dropped.collect::<Vec<_>>() {
+            // Tokens that were prefilled for later requests stay useful to them.
+            let prefill = self.slots.get_mut(at).filter(|sequence| matches!(sequence.kind, SequenceKind::Prefill));
+            let resident = prefill.map(|sequence| sequence.resident_tokens()).unwrap_or_default();
+            let released = self.release(at, resident);
+            let is_cancelled = released.is_some_and(|sequence| sequence.job.priority.is_requested());
+            self.counters.cancelled.fetch_add(u64::from(is_cancelled), Relaxed);
         }
     }
 
-    /// What is read along is of use now or not at all: who finds no seat is done.
-    fn dismiss(&mut self) {
-        let seats = &self.seats;
-        let late = |waiter: &mut Waiter<B::Sampler>| waiter.job().class == Class::Along && !seats.has_free(waiter.lane);
-        for waiter in self.waiting.extract_if(.., late) {
-            if let Who::New(job) = waiter.who {
-                spare(*job);
+    /// Prefetch is useful now or not at all: what finds no free slot is dropped.
+    fn drop_unadmitted_prefetch(&mut self) {
+        let slots = &self.slots;
+        let is_late = |queued: &mut QueuedSequence<B::Sampler>| {
+            queued.job().priority == Priority::Prefetch && !slots.has_free(queued.context)
+        };
+        for queued in self.waiting.extract_if(.., is_late) {
+            if let QueuedState::New(job) = queued.state {
+                finish_unneeded(*job);
             }
         }
     }
 
-    /// Empties a seat, and its cells but for what is said to stay in them.
-    fn leave(&mut self, (lane, slot): (Lane, Slot), cells: Vec<Token>) -> Option<Sequence<B::Sampler>> {
-        if cells.is_empty() {
-            self.backend.trim(lane, slot, 0);
+    /// Takes a sequence out of its slot and frees its cells, unless these tokens are to stay resident in them.
+    fn release(
+        &mut self,
+        (context, slot): (AdapterContext, Slot),
+        resident: Vec<Token>,
+    ) -> Option<Sequence<B::Sampler>> {
+        if resident.is_empty() {
+            self.backend.truncate_kv(context, slot, 0);
         }
-        let along = self.seats.get((lane, slot)).filter(|sequence| sequence.job.class == Class::Along);
-        let reads = along.map(|sequence| sequence.job.flow.clone());
-        let sequence = self.seats.leave((lane, slot), cells, reads);
-        self.count();
+        let prefetch = self.slots.get_mut((context, slot)).filter(|s| s.job.priority == Priority::Prefetch);
+        let prefetched_for = prefetch.map(|sequence| sequence.job.flow.clone());
+        let sequence = self.slots.release((context, slot), resident, prefetched_for);
+        self.update_counters();
         sequence
     }
 
     fn admit(&mut self) {
-        let mut lanes: Vec<Lane> = self.waiting.iter().map(|waiter| waiter.lane).collect();
-        lanes.sort_unstable();
-        lanes.dedup();
-        for lane in lanes {
-            while let Some(at) = self.next_for(lane) {
-                if !self.seats.has_free(lane) && !self.make_room(at, lane) {
+        let mut contexts: Vec<AdapterContext> = self.waiting.iter().map(|queued| queued.context).collect();
+        contexts.sort_unstable();
+        contexts.dedup();
+        for context in contexts {
+            while let Some(at) = self.next_to_admit(context) {
+                if !self.slots.has_free(context) && !self.preempt_for(at, context) {
                     break;
                 }
-                let Waiter { lane, arrival, who } = self.waiting.swap_remove(at);
-                match who {
-                    Who::New(job) => self.seat(*job, lane, arrival),
-                    Who::Paused(sequence, state) => self.seat_again(*sequence, lane, &state),
+                let QueuedSequence { context, arrival, state } = self.waiting.swap_remove(at);
+                match state {
+                    QueuedState::New(job) => self.start(*job, context, arrival),
+                    QueuedState::Preempted(sequence, state) => self.resume(*sequence, context, &state),
                 }
             }
         }
     }
 
-    /// Who is next for a seat of a lane; those whose opening is being computed are not.
-    fn next_for(&self, lane: Lane) -> Option<usize> {
-        let ready = |waiter: &&Waiter<B::Sampler>| {
-            let waits = waiter.is_new() && self.computes_opening_of(waiter.job(), lane).is_some();
-            waiter.lane == lane && !waits
+    /// The next sequence for a slot of a context. A sequence whose prefix is being computed waits for it.
+    fn next_to_admit(&self, context: AdapterContext) -> Option<usize> {
+        let is_ready = |queued: &&QueuedSequence<B::Sampler>| {
+            let waits_for_prefix = queued.is_new() && self.slot_computing_prefix_of(queued.job(), context).is_some();
+            queued.context == context && !waits_for_prefix
         };
-        let view = |waiter: &Waiter<B::Sampler>| waiter.view(self.served_of(&waiter.job().flow));
-        let views: Vec<Waiting> = self.waiting.iter().filter(ready).map(view).collect();
-        let arrival = schedule::admit(&views, lane).map(|at| views[at].arrival)?;
-        self.waiting.iter().position(|waiter| waiter.arrival == arrival)
+        let view = |queued: &QueuedSequence<B::Sampler>| queued.view(self.served_tokens_of(&queued.job().flow));
+        let views: Vec<QueuedView> = self.waiting.iter().filter(is_ready).map(view).collect();
+        let arrival = schedule::admit(&views, context).map(|at| views[at].arrival)?;
+        self.waiting.iter().position(|queued| queued.arrival == arrival)
     }
 
-    /// Makes the least urgent sequence of a lane wait again, for one that is more urgent. Its cells go to host memory; what
-    /// is computed ahead of time leaves them where they are.
-    fn make_room(&mut self, at: usize, lane: Lane) -> bool {
-        let newcomer = urgency(self.waiting[at].job());
-        let seated = self.seats.taken().iter().filter(|((l, _), s)| *l == lane && urgency(&s.job) > newcomer);
-        let Some((seat, sequence)) = seated.max_by_key(|(_, s)| (urgency(&s.job), s.arrival)) else { return false };
-        let (seat, ahead) = (*seat, matches!(sequence.work, Work::Prime));
-        let bare = ahead || sequence.position() == 0;
-        let state = if bare { Ok(Vec::new()) } else { self.backend.save(seat.0, seat.1) };
-        // A model whose cells cannot be saved lets nobody pass.
+    /// Preempts the sequence of the lowest priority in a context, for a queued one of a higher priority. Its cells are saved in
+    /// host memory; those of a prefill stay resident instead.
+    fn preempt_for(&mut self, at: usize, context: AdapterContext) -> bool {
+        let newcomer = aged_priority(self.waiting[at].job());
+        let is_lower = |s: &Sequence<B::Sampler>| aged_priority(&s.job) > newcomer;
+        let lower = self.slots.running().iter().filter(|((c, _), s)| *c == context && is_lower(s));
+        let Some((victim, sequence)) = lower.max_by_key(|(_, s)| (aged_priority(&s.job), s.arrival)) else {
+            return false;
+        };
+        let (victim, is_prefill) = (*victim, matches!(sequence.kind, SequenceKind::Prefill));
+        let needs_no_state = is_prefill || sequence.position() == 0;
+        let state = if needs_no_state { Ok(Vec::new()) } else { self.backend.save_state(victim.0, victim.1) };
+        // A model whose cells cannot be saved preempts nothing.
         let Ok(state) = state else { return false };
-        let cells = self.seats.get(seat).map(|s| s.cells()).unwrap_or_default();
-        let Some(sequence) = self.leave(seat, cells) else { return false };
+        let resident = self.slots.get_mut(victim).map(|s| s.resident_tokens()).unwrap_or_default();
+        let Some(sequence) = self.release(victim, resident) else { return false };
         let arrival = sequence.arrival;
-        let who = if ahead { Who::New(Box::new(sequence.job)) } else { Who::Paused(Box::new(sequence), state) };
-        self.waiting.push(Waiter { lane, arrival, who });
+        let state = if is_prefill {
+            QueuedState::New(Box::new(sequence.job))
+        } else {
+            QueuedState::Preempted(Box::new(sequence), state)
+        };
+        self.waiting.push(QueuedSequence { context, arrival, state });
         true
     }
 
-    /// Brings a sequence back that made room.
-    fn seat_again(&mut self, sequence: Sequence<B::Sampler>, lane: Lane, state: &[u8]) {
-        let slot = self.best(lane, &[], 0).slot;
-        self.backend.trim(lane, slot, 0);
+    /// Resumes a preempted sequence in a free slot.
+    fn resume(&mut self, sequence: Sequence<B::Sampler>, context: AdapterContext, state: &[u8]) {
+        let slot = self.best_match(context, &[], 0).slot;
+        self.backend.truncate_kv(context, slot, 0);
         if sequence.position() > 0
-            && let Err(reason) = self.backend.restore(lane, slot, state)
+            && let Err(reason) = self.backend.restore_state(context, slot, state)
         {
-            self.backend.trim(lane, slot, 0);
+            self.backend.truncate_kv(context, slot, 0);
             self.counters.failed.fetch_add(1, Relaxed);
             return sequence.fail(Error::Model(reason));
         }
-        self.seats.sit((lane, slot), sequence);
+        self.slots.assign((context, slot), sequence);
     }
 
-    /// The seat of a sequence that is computing the very opening that a job waits for: computing it twice would help
-    /// neither.
-    fn computes_opening_of(&self, job: &Job, lane: Lane) -> Option<(Lane, Slot)> {
-        let same = |s: &Sequence<B::Sampler>| {
-            s.keeps
-                && s.computed < s.job.opening as u32
-                && s.job.opening == job.opening
-                && s.job.prompt[..job.opening] == job.prompt[..job.opening]
+    /// The slot of a sequence that is computing exactly the prefix that a job needs: computing it twice would help neither.
+    fn slot_computing_prefix_of(&self, job: &Job, context: AdapterContext) -> Option<(AdapterContext, Slot)> {
+        let is_same = |s: &Sequence<B::Sampler>| {
+            s.caches_prefix
+                && s.num_computed_prompt_tokens < s.job.prefix_len as u32
+                && s.job.prefix_len == job.prefix_len
+                && s.job.prompt[..job.prefix_len] == job.prompt[..job.prefix_len]
         };
-        let of_lane = self.seats.taken().range((lane, Slot(0))..=(lane, Slot(u32::MAX)));
-        (job.opening > 0).then(|| of_lane.into_iter().find(|(_, s)| same(s)).map(|(at, _)| *at)).flatten()
+        let running = self.slots.running().range((context, Slot(0))..=(context, Slot(u32::MAX)));
+        (job.prefix_len > 0).then(|| running.into_iter().find(|(_, s)| is_same(s)).map(|(at, _)| *at)).flatten()
     }
 
-    fn served_of(&self, flow: &Arc<str>) -> u64 {
-        self.served.get(flow).copied().unwrap_or(0)
+    fn served_tokens_of(&self, flow: &Arc<str>) -> u64 {
+        self.served_tokens.get(flow).copied().unwrap_or(0)
     }
 
-    fn seat(&mut self, mut job: Job, lane: Lane, arrival: u64) {
-        let opening = job.prompt[..job.opening].to_vec();
-        if let Some(shelf) = &mut self.shelf {
-            shelf.add_lane(lane, self.backend.fingerprint(lane));
+    /// Starts a new sequence in a free slot.
+    fn start(&mut self, mut job: Job, context: AdapterContext, arrival: u64) {
+        let prefix = job.prompt[..job.prefix_len].to_vec();
+        if let Some(disk_cache) = &mut self.disk_cache {
+            disk_cache.index_context(context, self.backend.fingerprint(context));
         }
-        self.fetch(lane, &job);
-        if job.class == Class::Ahead && self.prefixes.has(lane, &opening) {
-            return spare(job);
+        self.load_from_disk(context, &job);
+        if job.priority == Priority::Background && self.prefix_cache.contains(context, &prefix) {
+            return finish_unneeded(job);
         }
-        match self.work_of(&mut job) {
-            Ok((work, lead)) => {
-                let Some((slot, shared)) = self.prepare(lane, &job) else { return spare(job) };
-                // A flow that was away must not claim the time that it did not use.
-                let least = self.seats.taken().values().map(|s| self.served_of(&s.job.flow)).min().unwrap_or(0);
-                let served = self.served.entry(job.flow.clone()).or_default();
+        match self.kind_of(&mut job) {
+            Ok((kind, forced_start)) => {
+                let Some((slot, cached)) = self.prepare_slot(context, &job) else { return finish_unneeded(job) };
+                // A flow that was idle must not claim the time that it did not use.
+                let running = self.slots.running().values();
+                let least = running.map(|s| self.served_tokens_of(&s.job.flow)).min().unwrap_or(0);
+                let served = self.served_tokens.entry(job.flow.clone()).or_default();
                 *served = (*served).max(least);
-                let keeps = shared < opening.len() && self.options.prefixes > 0 && !self.prefixes.has(lane, &opening);
-                if job.class.is_asked_for() {
-                    self.counters.shared.fetch_add(shared as u64, Relaxed);
+                let caches_prefix = cached < prefix.len()
+                    && self.options.prefix_cache_bytes > 0
+                    && !self.prefix_cache.contains(context, &prefix);
+                if job.priority.is_requested() {
+                    self.counters.cached_tokens.fetch_add(cached as u64, Relaxed);
                 }
-                let mut sequence = Sequence::new(job, arrival, work, shared as u32, keeps);
-                let led = sequence.lead(lead, &*self.text, self.limits.context);
-                self.counters.output.fetch_add(u64::from(led), Relaxed);
-                self.seats.sit((lane, slot), sequence);
+                let mut sequence = Sequence::new(job, arrival, kind, cached as u32, caches_prefix);
+                let (tokenizer, context_tokens) = (&*self.tokenizer, self.limits.context_tokens);
+                let forced = sequence.append_forced_start(forced_start, tokenizer, context_tokens);
+                self.counters.output_tokens.fetch_add(u64::from(forced), Relaxed);
+                self.slots.assign((context, slot), sequence);
             }
             Err(reason) => {
                 self.counters.failed.fetch_add(1, Relaxed);
-                job.fail(Error::Bad(reason));
+                job.fail(Error::InvalidRequest(reason));
             }
         }
     }
 
-    /// What a job is there for, and how its output must begin.
-    fn work_of(&mut self, job: &mut Job) -> Result<(Work<B::Sampler>, Forced), String> {
-        if !job.class.is_asked_for() {
-            return Ok((Work::Prime, Forced::default()));
+    /// The kind of a job's sequence, and the tokens that its output must begin with.
+    fn kind_of(&mut self, job: &mut Job) -> Result<(SequenceKind<B::Sampler>, ForcedTokens), String> {
+        if !job.priority.is_requested() {
+            return Ok((SequenceKind::Prefill, ForcedTokens::default()));
         }
-        if let Some(choosing) = job.choice.take() {
-            return Ok((Work::Choose(choosing), Forced::default()));
+        if let Some(scoring) = job.scoring.take() {
+            return Ok((SequenceKind::Score(scoring), ForcedTokens::default()));
         }
-        let mut sampler = self.backend.sampler(&job.sampling, job.schema.as_deref(), &job.prompt)?;
-        let lead = self.backend.forced(&mut sampler)?;
-        Ok((Work::Write(sampler), lead))
+        let mut sampler = self.backend.create_sampler(&job.sampling, job.schema.as_deref(), &job.prompt)?;
+        let forced_start = self.backend.forced_tokens(&mut sampler)?;
+        Ok((SequenceKind::Generate(sampler), forced_start))
     }
 
-    /// Brings what is on disk of a prompt, and not in memory, back into memory.
-    fn fetch(&mut self, lane: Lane, job: &Job) {
-        let known = self.prefixes.find(lane, &job.prompt).map_or(0, |(length, _)| length);
-        let whole = job.class == Class::Ahead;
-        let found = self.shelf.as_mut().and_then(|shelf| shelf.find(lane, &job.prompt, known, whole));
+    /// Loads the prefix of a prompt into the prefix cache, if a longer one is on disk than in memory.
+    fn load_from_disk(&mut self, context: AdapterContext, job: &Job) {
+        let in_memory = self.prefix_cache.find(context, &job.prompt).map_or(0, |(length, _)| length);
+        let may_be_whole = job.priority == Priority::Background;
+        let disk_cache = self.disk_cache.as_mut();
+        let found = disk_cache.and_then(|cache| cache.find(context, &job.prompt, in_memory, may_be_whole));
         if let Some(found) = found {
-            self.prefixes.keep(lane, &job.flow, &found.tokens, &found.state.into(), found.seconds);
-            self.counters.prefix_bytes.store(self.prefixes.bytes() as u64, Relaxed);
+            self.prefix_cache.insert(context, &job.flow, &found.tokens, &found.state.into(), found.seconds);
+            self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
         }
     }
 
-    /// A free slot and how many tokens of the prompt are in its cells: what somebody left there, or what is kept, whichever
-    /// is more. None if what is to be read along would cost more of what was read along for others.
-    fn prepare(&mut self, lane: Lane, job: &Job) -> Option<(Slot, usize)> {
-        let kept = self.prefixes.find(lane, &job.prompt);
-        let Spot { slot, there, worth } = self.best(lane, &job.prompt, kept.as_ref().map_or(0, |(length, _)| *length));
-        if job.class == Class::Along && worth < 0 {
+    /// A free slot and how many tokens of the prompt are in its cells, resident or restored from the prefix cache, whichever are
+    /// more. None if a prefetch would overwrite more prefetched tokens of other flows than it saves.
+    fn prepare_slot(&mut self, context: AdapterContext, job: &Job) -> Option<(Slot, usize)> {
+        let cached = self.prefix_cache.find(context, &job.prompt);
+        let cached_len = cached.as_ref().map_or(0, |(length, _)| *length);
+        let SlotMatch { slot, matched_tokens, saved_tokens } = self.best_match(context, &job.prompt, cached_len);
+        if job.priority == Priority::Prefetch && saved_tokens < 0 {
             return None;
         }
-        if let Some((length, state)) = kept.filter(|(length, _)| *length > there) {
-            self.backend.trim(lane, slot, 0);
-            let restored = self.backend.restore(lane, slot, &state);
+        if let Some((length, state)) = cached.filter(|(length, _)| *length > matched_tokens) {
+            self.backend.truncate_kv(context, slot, 0);
+            let restored = self.backend.restore_state(context, slot, &state);
             if let Err(reason) = &restored {
-                tracing::warn!(reason, "a kept prefix is of no use; it is computed");
-                self.backend.trim(lane, slot, 0);
+                tracing::warn!(reason, "cannot restore a prefix from the prefix cache; it is computed");
+                self.backend.truncate_kv(context, slot, 0);
             }
             return Some((slot, if restored.is_ok() { length } else { 0 }));
         }
-        let whole = self.backend.trim(lane, slot, there as u32);
-        Some((slot, if whole { there } else { 0 }))
+        let is_kept = self.backend.truncate_kv(context, slot, matched_tokens as u32);
+        Some((slot, if is_kept { matched_tokens } else { 0 }))
     }
 
-    /// The free slot that is best for a prompt of which so many tokens are kept.
-    fn best(&self, lane: Lane, prompt: &[Token], kept: usize) -> Spot {
-        let best = self.seats.best(lane, prompt, kept, |flow| self.prefixes.expects(flow));
-        best.expect("whoever asks has seen a free slot")
+    /// The best free slot for a prompt of which so many tokens are in the prefix cache.
+    fn best_match(&self, context: AdapterContext, prompt: &[Token], cached: usize) -> SlotMatch {
+        let best = self.slots.best_match(context, prompt, cached, |flow| self.prefix_cache.is_pinned(flow));
+        best.expect("callers have checked that a slot is free")
     }
 
-    /// Keeps the opening that a sequence has just computed. One that was computed for this alone is done.
-    fn keep(&mut self, at: (Lane, Slot)) {
-        let state = self.backend.save(at.0, at.1);
-        let sequence = self.seats.get(at).expect("openings are of seated sequences");
-        sequence.keeps = false;
-        let (job, seconds) = (&sequence.job, sequence.effort.as_secs_f64());
+    /// Caches the prefix that a sequence has just computed.
+    fn cache_prefix(&mut self, at: (AdapterContext, Slot)) {
+        let state = self.backend.save_state(at.0, at.1);
+        let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
+        sequence.caches_prefix = false;
+        let (job, seconds) = (&sequence.job, sequence.prefill_time.as_secs_f64());
         match state {
             Ok(state) => {
-                let (state, opening) = (state.into(), &job.prompt[..job.opening]);
-                self.prefixes.keep(at.0, &job.flow, opening, &state, seconds);
-                if let Some(shelf) = &mut self.shelf {
-                    shelf.put(at.0, opening, &state, seconds);
+                let (state, prefix) = (state.into(), &job.prompt[..job.prefix_len]);
+                self.prefix_cache.insert(at.0, &job.flow, prefix, &state, seconds);
+                if let Some(disk_cache) = &mut self.disk_cache {
+                    disk_cache.insert(at.0, prefix, &state, seconds);
                 }
             }
-            Err(reason) => tracing::warn!(reason, flow = %job.flow, "a prefix cannot be kept"),
+            Err(reason) => tracing::warn!(reason, flow = %job.flow, "cannot save a prefix for the prefix cache"),
         }
-        self.counters.prefix_bytes.store(self.prefixes.bytes() as u64, Relaxed);
+        self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
     }
 
-    fn count(&self) {
-        self.counters.busy.store(self.seats.taken().len() as u64, Relaxed);
-        self.counters.queued.store(self.waiting.len() as u64, Relaxed);
+    fn update_counters(&self) {
+        self.counters.running.store(self.slots.running().len() as u64, Relaxed);
+        self.counters.waiting.store(self.waiting.len() as u64, Relaxed);
     }
 }
 
-/// Ends what was to be computed for others, before any of it is.
-fn spare(job: Job) {
-    Sequence::new(job, 0, Work::<()>::Prime, 0, false).finish(Reason::End);
+/// Finishes a prefill that is not needed, before any of it is computed.
+fn finish_unneeded(job: Job) {
+    Sequence::new(job, 0, SequenceKind::<()>::Prefill, 0, false).finish(FinishReason::End);
 }
 
-/// Whether nobody sits in a lane or waits for a seat there.
-fn is_idle<S>(seats: &Seats<Sequence<S>>, waiting: &[Waiter<S>], lane: Lane) -> bool {
-    seats.taken().keys().all(|(l, _)| *l != lane) && waiting.iter().all(|waiter| waiter.lane != lane)
+/// Whether no sequence runs in a context or waits for a slot there.
+fn is_idle<S>(slots: &SlotTable<Sequence<S>>, waiting: &[QueuedSequence<S>], context: AdapterContext) -> bool {
+    slots.running().keys().all(|(c, _)| *c != context) && waiting.iter().all(|queued| queued.context != context)
 }

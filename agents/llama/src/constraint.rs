@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use artel_engine::Token;
-use artel_engine::backend::Forced;
+use artel_engine::backend::ForcedTokens;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
@@ -98,9 +98,9 @@ impl Constraint {
     }
 
     /// Takes in what must come next, whatever the model says.
-    pub(crate) fn force(&mut self) -> Forced {
+    pub(crate) fn force(&mut self) -> ForcedTokens {
         let tokens = if self.0.is_stopped() { Vec::new() } else { self.0.consume_ff_tokens() };
         let tokens = tokens.into_iter().map(|token| Token(token.cast_signed())).collect();
-        Forced { tokens, complete: self.0.is_stopped() && !self.0.is_error() }
+        ForcedTokens { tokens, is_complete: self.0.is_stopped() && !self.0.is_error() }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artel_engine::backend::{Entry, Fault, Forced, Limits, Sampled, Slot};
-use artel_engine::{Backend, Embedded, Lane, Sampling, Text, Token};
+use artel_engine::backend::{BatchToken, DecodeError, ForcedTokens, EngineLimits, Sampled, Slot};
+use artel_engine::{Backend, Embeddings, AdapterContext, SamplingParams, Tokenizer, Token};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -325,7 +325,7 @@ impl Llama {
         self.on_cpu
     }
 
-    fn context(&mut self, lane: Lane) -> Option<&mut Context> {
+    fn context(&mut self, lane: AdapterContext) -> Option<&mut Context> {
         self.lanes.get_mut(lane.0 as usize)?.as_mut().map(|place| &mut place.context)
     }
 
@@ -349,7 +349,7 @@ impl Llama {
     /// The unit vectors of texts that fit into one batch.
     fn embed_together(&mut self, texts: &[Vec<i32>]) -> Result<Vec<Vec<f32>>, String> {
         let width = self.model.width();
-        let context = self.context(Lane::BASE).ok_or("the model has no context")?;
+        let context = self.context(AdapterContext::BASE).ok_or("the model has no context")?;
         let sequences = || (0u32..).zip(texts).filter(|(_, tokens)| !tokens.is_empty());
         for (sequence, _) in sequences() {
             // The whole of a sequence can always be freed.
@@ -378,27 +378,27 @@ impl Llama {
 impl Backend for Llama {
     type Sampler = Sampler;
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> EngineLimits {
         let context = &self.base().context;
-        Limits {
-            context: context.room(),
+        EngineLimits {
+            context_tokens: context.room(),
             sequences: self.shape.sequences,
-            batch: self.shape.batch,
-            grain: match (self.on_cpu, self.shape.attention) {
+            batch_tokens: self.shape.batch,
+            prefill_multiple: match (self.on_cpu, self.shape.attention) {
                 (false, _) => 1,
                 (true, Attention::Fused) => FUSED_GRAIN,
                 (true, Attention::Matrices) => GRAIN,
             },
-            rewinds: !self.model.is_recurrent(),
-            shifts: !self.model.is_recurrent() && context.shifts(),
+            can_truncate_kv: !self.model.is_recurrent(),
+            can_shift: !self.model.is_recurrent() && context.shifts(),
         }
     }
 
-    fn text(&self) -> Arc<dyn Text> {
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         self.text.clone()
     }
 
-    fn lane(&mut self, path: &Path, scale: f32) -> Result<Lane, String> {
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterContext, String> {
         gguf::inspect_adapter(path, &self.architecture).map_err(|e| e.to_string())?;
         drop(log::errors());
         let adapter = Adapter::load(&self.model, path)
@@ -414,16 +414,16 @@ impl Backend for Llama {
             Some(at) => self.lanes[at] = place,
             None => self.lanes.push(place),
         }
-        Ok(Lane(at as u32))
+        Ok(AdapterContext(at as u32))
     }
 
-    fn unload(&mut self, lane: Lane) {
-        if let Some(place) = self.lanes.get_mut(lane.0 as usize).filter(|_| lane != Lane::BASE) {
+    fn unload_adapter(&mut self, lane: AdapterContext) {
+        if let Some(place) = self.lanes.get_mut(lane.0 as usize).filter(|_| lane != AdapterContext::BASE) {
             *place = None;
         }
     }
 
-    fn sampler(&mut self, sampling: &Sampling, schema: Option<&Value>, prompt: &[Token]) -> Result<Sampler, String> {
+    fn create_sampler(&mut self, sampling: &SamplingParams, schema: Option<&Value>, prompt: &[Token]) -> Result<Sampler, String> {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let chain = Chain::new(sampling, self.model.vocabulary(), self.seed);
         let mut chain = chain.ok_or("llama.cpp cannot make a sampler")?;
@@ -443,18 +443,18 @@ impl Backend for Llama {
         Ok(Sampler { chain, constraint })
     }
 
-    fn decode(&mut self, lane: Lane, batch: &[Entry]) -> Result<(), Fault> {
-        let context = self.context(lane).ok_or_else(|| Fault::Batch(format!("there is no lane {}", lane.0)))?;
-        let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.logits));
+    fn decode(&mut self, lane: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
+        let context = self.context(lane).ok_or_else(|| DecodeError::Batch(format!("there is no lane {}", lane.0)))?;
+        let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.needs_logits));
         match context.decode(entries) {
             Ok(()) => Ok(()),
-            Err(code @ -1) => Err(Fault::Batch(format!("an entry is out of range (llama_decode {code})"))),
-            Err(1) => Err(Fault::Batch("the cache has no room (llama_decode 1)".to_owned())),
-            Err(code) => Err(Fault::Fatal(format!("llama_decode gave {code}"))),
+            Err(code @ -1) => Err(DecodeError::Batch(format!("an entry is out of range (llama_decode {code})"))),
+            Err(1) => Err(DecodeError::Batch("the cache has no room (llama_decode 1)".to_owned())),
+            Err(code) => Err(DecodeError::Fatal(format!("llama_decode gave {code}"))),
         }
     }
 
-    fn sample(&mut self, lane: Lane, entry: usize, sampler: &mut Sampler) -> Result<Sampled, String> {
+    fn sample(&mut self, lane: AdapterContext, entry: usize, sampler: &mut Sampler) -> Result<Sampled, String> {
         let mask = match &mut sampler.constraint {
             None => None,
             Some(constraint) => match constraint.mask()? {
@@ -479,51 +479,51 @@ impl Backend for Llama {
         Ok(Sampled::Token(Token(token)))
     }
 
-    fn forced(&mut self, sampler: &mut Sampler) -> Result<Forced, String> {
-        let Some(constraint) = &mut sampler.constraint else { return Ok(Forced::default()) };
+    fn forced_tokens(&mut self, sampler: &mut Sampler) -> Result<ForcedTokens, String> {
+        let Some(constraint) = &mut sampler.constraint else { return Ok(ForcedTokens::default()) };
         let forced = constraint.force();
         forced.tokens.iter().for_each(|token| sampler.chain.accept(token.0));
         Ok(forced)
     }
 
-    fn scores(&mut self, lane: Lane, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
+    fn logits(&mut self, lane: AdapterContext, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
         let context = self.context(lane).ok_or("there is no such lane")?;
         let logits = context.logits(entry).ok_or("there are no logits at this entry")?;
         let logit = |token: &Token| logits.get(usize::try_from(token.0).ok()?).copied();
         tokens.iter().map(logit).collect::<Option<_>>().ok_or_else(|| "a label has a token of another model".to_owned())
     }
 
-    fn shift(&mut self, lane: Lane, slot: Slot, keep: u32, drop: u32) -> bool {
+    fn shift_kv(&mut self, lane: AdapterContext, slot: Slot, keep: u32, drop: u32) -> bool {
         self.context(lane).is_some_and(|context| context.shift(slot.0, keep, drop))
     }
 
-    fn trim(&mut self, lane: Lane, slot: Slot, from: u32) -> bool {
+    fn truncate_kv(&mut self, lane: AdapterContext, slot: Slot, from: u32) -> bool {
         let Some(context) = self.context(lane) else { return false };
         // The whole can always be removed.
         context.trim(slot.0, from) || (context.trim(slot.0, 0) && from == 0)
     }
 
-    fn fingerprint(&self, lane: Lane) -> [u8; 32] {
+    fn fingerprint(&self, lane: AdapterContext) -> [u8; 32] {
         let place = self.lanes.get(lane.0 as usize).and_then(Option::as_ref);
         place.map(|place| place.fingerprint).unwrap_or_default()
     }
 
-    fn save(&mut self, lane: Lane, slot: Slot) -> Result<Vec<u8>, String> {
+    fn save_state(&mut self, lane: AdapterContext, slot: Slot) -> Result<Vec<u8>, String> {
         let context = self.context(lane).ok_or("there is no such lane")?;
         context.save(slot.0).ok_or_else(|| "llama.cpp cannot give the state of a sequence of this model".to_owned())
     }
 
-    fn restore(&mut self, lane: Lane, slot: Slot, state: &[u8]) -> Result<(), String> {
+    fn restore_state(&mut self, lane: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), String> {
         let context = self.context(lane).ok_or("there is no such lane")?;
         let done = context.restore(slot.0, state);
         done.then_some(()).ok_or_else(|| "llama.cpp cannot take the state of a sequence".to_owned())
     }
 
-    fn embed(&mut self, texts: &[String]) -> Result<Embedded, String> {
+    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, String> {
         if !self.shape.embedding {
             return Err("this model is loaded for chat, not for embeddings".to_owned());
         }
-        let mut embedded = Embedded::default();
+        let mut embedded = Embeddings::default();
         let texts = texts.iter().map(|text| self.tokens_to_embed(text)).collect::<Result<Vec<_>, _>>()?;
         let mut rest = texts.as_slice();
         while !rest.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_engine::{Message, Prompt, Speaker, Text, Token};
+use artel_engine::{Message, TokenizedPrompt, ChatRole, Tokenizer, Token};
 use minijinja::{Environment, ErrorKind, context};
 
 use crate::raw::Model;
@@ -36,7 +36,7 @@ impl Vocabulary {
         let turns: Vec<_> = messages
             .iter()
             .zip(marks)
-            .map(|(message, mark)| context! { role => speaker(message.speaker), content => mark })
+            .map(|(message, mark)| context! { role => speaker(message.role), content => mark })
             .collect();
         let (bos_token, eos_token) = (self.marker(self.model.bos()), self.marker(self.model.eos()));
         let values = context! { messages => turns, add_generation_prompt => true, bos_token, eos_token };
@@ -44,10 +44,10 @@ impl Vocabulary {
     }
 }
 
-impl Text for Vocabulary {
+impl Tokenizer for Vocabulary {
     /// The template is rendered over marks that stand for the messages; the messages themselves are tokenized as plain
     /// text, so that no message can forge a control token such as the end of a turn.
-    fn chat(&self, messages: &[Message]) -> Result<Prompt, String> {
+    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, String> {
         let marks: Vec<String> = (0..messages.len()).map(|at| format!("\u{E000}{at}\u{E001}")).collect();
         let rendered = self.render(messages, &marks)?;
         let (mut tokens, mut opening, mut rest) = (Vec::new(), 0, rendered.as_str());
@@ -64,19 +64,19 @@ impl Text for Vocabulary {
             rest = after;
         }
         tokens.extend(tokenize(rest, true)?);
-        Ok(Prompt { tokens: tokens.into_iter().map(Token).collect(), opening })
+        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len: opening })
     }
 
-    fn bytes(&self, token: Token, out: &mut Vec<u8>) {
+    fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
         self.model.piece(token.0, false, out);
     }
 
-    fn answer(&self, text: &str) -> Result<Vec<Token>, String> {
+    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, String> {
         let tokens = self.model.tokenize(text, false, false).ok_or("the text cannot be tokenized")?;
         Ok(tokens.into_iter().map(Token).collect())
     }
 
-    fn end(&self) -> Token {
+    fn end_of_turn(&self) -> Token {
         Token(self.model.end_of_turn())
     }
 }
@@ -88,11 +88,11 @@ fn next_mark(text: &str, count: usize) -> Option<(&str, usize, &str)> {
     Some((before, number.parse().ok().filter(|at| *at < count)?, after))
 }
 
-fn speaker(speaker: Speaker) -> &'static str {
+fn speaker(speaker: ChatRole) -> &'static str {
     match speaker {
-        Speaker::System => "system",
-        Speaker::User => "user",
-        Speaker::Assistant => "assistant",
+        ChatRole::System => "system",
+        ChatRole::User => "user",
+        ChatRole::Assistant => "assistant",
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use artel_engine::{Chunk, Class, Error, Handle, Message, Overflow, Request, Sampling, Speaker};
+use artel_engine::{Chunk, Priority, Error, EngineHandle, Message, ContextOverflow, Request, SamplingParams, ChatRole};
 use artel_llama::{Cache, Llama, Options};
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn models() -> PathBuf {
     dir
 }
 
-async fn small() -> Handle {
+async fn small() -> EngineHandle {
     let options = Options {
         path: models().join("SmolLM2-135M-Instruct.Q4_1.gguf"),
         sha256: None,
@@ -39,29 +39,29 @@ async fn small() -> Handle {
     };
     let load = || Llama::load(options).map_err(|e| e.to_string());
     // What is kept of prompts grows up to its budget by intention.
-    let engine = artel_engine::Options { prefixes: 0, ..artel_engine::Options::default() };
-    Handle::spawn("memory", engine, load).await.unwrap()
+    let engine = artel_engine::Options { prefix_cache_bytes: 0, ..artel_engine::Options::default() };
+    EngineHandle::spawn("memory", engine, load).await.unwrap()
 }
 
 /// Hardly different questions, so that most tokens are found in a slot, and short answers, so that the test is short; some
 /// answers have a schema.
 fn request(number: u32, tokens: u32) -> Request {
-    let message = |speaker, text: &str| Message { speaker, text: text.to_owned() };
+    let message = |speaker, text: &str| Message { role: speaker, text: text.to_owned() };
     let schema = number.is_multiple_of(20).then(|| Arc::new(json!({"enum": ["a", "b"]})));
     Request {
         flow: Arc::from(if number.is_multiple_of(2) { "even" } else { "odd" }),
-        class: Class::Interactive,
-        left: 0,
+        priority: Priority::Interactive,
+        remaining_steps: 0,
         messages: vec![
-            message(Speaker::System, "S"),
-            message(Speaker::User, if number.is_multiple_of(16) { "A" } else { "B" }),
+            message(ChatRole::System, "S"),
+            message(ChatRole::User, if number.is_multiple_of(16) { "A" } else { "B" }),
         ],
         adapter: None,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: Some(1) },
+        sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: Some(1) },
         max_tokens: tokens,
         stop: Vec::new(),
         schema,
-        overflow: Overflow::Reject,
+        overflow: ContextOverflow::Reject,
     }
 }
 
@@ -71,7 +71,7 @@ fn chance(number: u32) -> u32 {
 }
 
 /// Runs the sequences up to this number, some at once. Every fifth is dropped by its reader after a few chunks or none.
-async fn run(engine: &Handle, next: &Arc<AtomicU32>, last: u32) {
+async fn run(engine: &EngineHandle, next: &Arc<AtomicU32>, last: u32) {
     let mut readers = tokio::task::JoinSet::new();
     for _ in 0..AT_ONCE {
         let (engine, next) = (engine.clone(), next.clone());
@@ -93,7 +93,7 @@ async fn run(engine: &Handle, next: &Arc<AtomicU32>, last: u32) {
     next.store(last, Ordering::Relaxed);
 }
 
-async fn read(engine: &Handle, request: Request, patience: u32) -> Result<(), Error> {
+async fn read(engine: &EngineHandle, request: Request, patience: u32) -> Result<(), Error> {
     let mut stream = engine.generate(request).await?;
     for _ in 0..patience {
         match stream.recv().await.expect("a stream has an end") {

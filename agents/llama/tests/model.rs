@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artel_engine::backend::{Entry, Slot};
+use artel_engine::backend::{BatchToken, Slot};
 use artel_engine::{
-    Backend as _, Chunk, Class, Drafts, Error, Handle, Lane, Message, Overflow, Reason, Request, Sampling, Speaker,
+    Backend as _, Chunk, Priority, DraftMode, Error, EngineHandle, AdapterContext, Message, ContextOverflow, FinishReason, Request, SamplingParams, ChatRole,
     Token,
 };
 use artel_llama::{Cache, CacheType, Llama, Options, Split};
@@ -35,24 +35,24 @@ fn options(file: &str) -> Options {
     }
 }
 
-async fn chat() -> Handle {
+async fn chat() -> EngineHandle {
     let load = || Llama::load(options("SmolLM2-135M-Instruct.Q4_1.gguf")).map_err(|e| e.to_string());
-    Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap()
+    EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap()
 }
 
 fn ask(system: &str, user: &str) -> Request {
-    let message = |speaker, text: &str| Message { speaker, text: text.to_owned() };
+    let message = |speaker, text: &str| Message { role: speaker, text: text.to_owned() };
     Request {
         flow: Arc::from("test"),
-        class: Class::Interactive,
-        left: 0,
-        messages: vec![message(Speaker::System, system), message(Speaker::User, user)],
+        priority: Priority::Interactive,
+        remaining_steps: 0,
+        messages: vec![message(ChatRole::System, system), message(ChatRole::User, user)],
         adapter: None,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: Some(1) },
+        sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: Some(1) },
         max_tokens: 24,
         stop: Vec::new(),
         schema: None,
-        overflow: Overflow::Reject,
+        overflow: ContextOverflow::Reject,
     }
 }
 
@@ -60,7 +60,7 @@ fn capital() -> Request {
     ask("You are a geography expert.", "What is the capital of France?")
 }
 
-async fn answer(engine: &Handle, request: Request) -> Result<(String, artel_engine::Finish), Error> {
+async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, artel_engine::FinishSummary), Error> {
     let mut stream = engine.generate(request).await?;
     let mut text = String::new();
     while let Some(chunk) = stream.recv().await {
@@ -80,7 +80,7 @@ async fn a_question_is_answered_and_the_same_alone_and_in_company() {
     let engine = chat().await;
     let (alone, finish) = answer(&engine, capital()).await.unwrap();
     assert!(alone.contains("France"), "{alone}");
-    assert_eq!((finish.reason, finish.usage.prompt, finish.usage.output), (Reason::Length, 27, 24));
+    assert_eq!((finish.reason, finish.usage.prompt, finish.usage.output), (FinishReason::Length, 27, 24));
     let company = (0..4).map(|_| answer(&engine, capital()));
     for (text, _) in futures::future::try_join_all(company).await.unwrap() {
         assert_eq!(text, alone);
@@ -119,7 +119,7 @@ async fn a_schema_is_kept_to() {
         request.max_tokens = 120;
         request.schema = Some(Arc::new(schema.clone()));
         let (text, finish) = answer(&engine, request).await.unwrap();
-        assert_eq!(finish.reason, Reason::End, "{text}");
+        assert_eq!(finish.reason, FinishReason::End, "{text}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         assert!(["ship", "revise"].contains(&value["verdict"].as_str().unwrap()), "{text}");
         assert!(value["reason"].as_str().unwrap().chars().count() <= 60, "{text}");
@@ -139,7 +139,7 @@ async fn a_prompt_too_long_is_refused_or_cut() {
     let engine = chat().await;
     let mut request = ask("Be brief.", &"many words and more ".repeat(1000));
     assert!(matches!(answer(&engine, request.clone()).await, Err(Error::Overflow { context: 1024, .. })));
-    request.overflow = Overflow::Truncate;
+    request.overflow = ContextOverflow::Truncate;
     request.max_tokens = 8;
     let (_, finish) = answer(&engine, request).await.unwrap();
     assert!((500..=1016).contains(&finish.usage.prompt), "{finish:?}");
@@ -165,7 +165,7 @@ async fn a_dropped_stream_frees_its_slot_within_one_step() {
 async fn sentences_that_mean_the_same_lie_close() {
     let load =
         || Llama::load(Options { embedding: true, ..options("all-MiniLM-L6-v2.F16.gguf") }).map_err(|e| e.to_string());
-    let engine = Handle::spawn("embedding", artel_engine::Options::default(), load).await.unwrap();
+    let engine = EngineHandle::spawn("embedding", artel_engine::Options::default(), load).await.unwrap();
     let texts = ["How do I train a LoRA adapter?", "fine-tuning with low-rank adapters", "the weather in Paris"];
     let vectors = engine.embed(texts.map(str::to_owned).to_vec()).await.unwrap().vectors;
     let dot = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
@@ -209,12 +209,12 @@ fn files_that_are_no_models_are_refused_with_words() {
 async fn an_answer_does_not_depend_on_where_its_opening_came_from() {
     let model = || Llama::load(Options { sequences: 2, ..options("SmolLM2-135M-Instruct.Q4_1.gguf") });
     let spawn = async |prefixes| {
-        let options = artel_engine::Options { prefixes, ..artel_engine::Options::default() };
-        Handle::spawn("test", options, move || model().map_err(|e| e.to_string())).await.unwrap()
+        let options = artel_engine::Options { prefix_cache_bytes: prefixes, ..artel_engine::Options::default() };
+        EngineHandle::spawn("test", options, move || model().map_err(|e| e.to_string())).await.unwrap()
     };
     let prompt = "You know capitals, rivers and mountains, and you answer each question in one short sentence.";
     // Long answers come to words that are as good as others, where sums in another order decide.
-    let said = async |engine: &Handle, system: &str, user: &str| {
+    let said = async |engine: &EngineHandle, system: &str, user: &str| {
         answer(engine, Request { max_tokens: 8, ..ask(system, user) }).await.unwrap()
     };
     let (fresh, keeps) = (spawn(0).await, spawn(1 << 28).await);
@@ -231,8 +231,8 @@ async fn an_answer_does_not_depend_on_where_its_opening_came_from() {
         assert_eq!(again.0, shared.0, "from what was left in the slot");
         assert_eq!(again.1.usage.computed, 1);
     }
-    assert!(keeps.stats().prefix_bytes > 0 && fresh.stats().prefix_bytes == 0);
-    assert!(keeps.stats().prompt < fresh.stats().prompt);
+    assert!(keeps.stats().prefix_cache_bytes > 0 && fresh.stats().prefix_cache_bytes == 0);
+    assert!(keeps.stats().prefill_tokens < fresh.stats().prefill_tokens);
 }
 
 fn labels(names: &[&str]) -> Vec<String> {
@@ -248,22 +248,22 @@ async fn a_choice_is_what_the_model_itself_thinks_of_the_labels() {
     };
     // By hand: the logits behind the prompt, and behind the beginning that two labels share.
     let mut model = Llama::load(options_of_chat()).unwrap();
-    let text = model.text();
-    let of = |name: &str| [text.answer(name).unwrap(), vec![text.end()]].concat();
-    let prompt = text.chat(&question("France").messages).unwrap().tokens;
+    let text = model.tokenizer();
+    let of = |name: &str| [text.tokenize_output(name).unwrap(), vec![text.end_of_turn()]].concat();
+    let prompt = text.apply_chat_template(&question("France").messages).unwrap().tokens;
     let mut scores_behind = |way: &[Token], next: &[Token]| {
         let tokens = prompt.iter().chain(way);
         let last = prompt.len() + way.len() - 1;
-        model.trim(Lane::BASE, Slot(0), 0);
-        let entry = |(position, token): (u32, &Token)| Entry {
+        model.truncate_kv(AdapterContext::BASE, Slot(0), 0);
+        let entry = |(position, token): (u32, &Token)| BatchToken {
             slot: Slot(0),
             position,
             token: *token,
-            logits: position as usize == last,
+            needs_logits: position as usize == last,
         };
-        let batch: Vec<Entry> = (0..).zip(tokens).map(entry).collect();
-        model.decode(Lane::BASE, &batch).unwrap();
-        let logits = model.scores(Lane::BASE, last, next).unwrap();
+        let batch: Vec<BatchToken> = (0..).zip(tokens).map(entry).collect();
+        model.decode(AdapterContext::BASE, &batch).unwrap();
+        let logits = model.logits(AdapterContext::BASE, last, next).unwrap();
         let total = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
         logits.into_iter().map(|x| f64::from(x) - total).collect::<Vec<f64>>()
     };
@@ -281,15 +281,15 @@ async fn a_choice_is_what_the_model_itself_thinks_of_the_labels() {
         root[at] + scores_behind(&of(name)[..1], &seconds)[shared.iter().position(|s| *s == name).unwrap()]
     });
     let engine = chat().await;
-    let choice = engine.choose(question("France"), labels(&names)).await.unwrap();
+    let choice = engine.score_labels(question("France"), labels(&names)).await.unwrap();
     for (name, (got, expected)) in names.iter().zip(choice.scores.iter().zip(expected)) {
         assert!((got - expected).abs() < 0.02, "{name}: {got} instead of {expected}");
     }
     for (country, best) in [("France", 0), ("England", 1), ("Italy", 2), ("Germany", 3)] {
-        assert_eq!(engine.choose(question(country), labels(&names)).await.unwrap().best(), best, "{country}");
+        assert_eq!(engine.score_labels(question(country), labels(&names)).await.unwrap().best(), best, "{country}");
     }
     // The prompt was found, all but its last tokens.
-    let again = engine.choose(question("Germany"), labels(&names)).await.unwrap();
+    let again = engine.score_labels(question("Germany"), labels(&names)).await.unwrap();
     assert!(again.usage.computed <= 4, "{again:?}");
 }
 
@@ -301,13 +301,13 @@ async fn what_a_schema_forces_is_not_sampled() {
         "properties": {"verdict": {"enum": ["ship", "revise"]}, "certain": {"type": "boolean"}}
     });
     let request = Request { schema: Some(Arc::new(schema)), ..ask("You review answers.", "Two and two is five.") };
-    let before = engine.stats().steps;
+    let before = engine.stats().batches;
     let (text, finish) = answer(&engine, request).await.unwrap();
     serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
     let usage = finish.usage;
     assert!(usage.forced >= 6 && usage.output - usage.forced <= 4, "{text}: {usage:?}");
-    assert!(engine.stats().steps - before <= 6, "{text}: {usage:?}");
-    assert_eq!(finish.reason, Reason::End);
+    assert!(engine.stats().batches - before <= 6, "{text}: {usage:?}");
+    assert_eq!(finish.reason, FinishReason::End);
 }
 
 /// Drafts are checked against what the model says, so they change nothing but the number of batches, as far as llama.cpp
@@ -316,17 +316,17 @@ async fn what_a_schema_forces_is_not_sampled() {
 #[tokio::test]
 async fn a_drafted_text_is_the_text_without_drafts_up_to_a_tie() {
     let spawn = async |drafts| {
-        let options = artel_engine::Options { drafts, ..artel_engine::Options::default() };
+        let options = artel_engine::Options { draft_mode: drafts, ..artel_engine::Options::default() };
         let load = || Llama::load(options_of_chat()).map_err(|e| e.to_string());
-        Handle::spawn("test", options, load).await.unwrap()
+        EngineHandle::spawn("test", options, load).await.unwrap()
     };
-    let (plain, drafted) = (spawn(Drafts::Never).await, spawn(Drafts::Always(6)).await);
+    let (plain, drafted) = (spawn(DraftMode::Never).await, spawn(DraftMode::Always(6)).await);
     let mut request = ask("You write stories for children.", "Write a story about a cat and a dog who are friends.");
     request.max_tokens = 300;
     let (one, two) = (answer(&plain, request.clone()).await.unwrap(), answer(&drafted, request.clone()).await.unwrap());
     let usage = two.1.usage;
     assert!(usage.accepted > 60, "{usage:?}");
-    assert!(drafted.stats().steps + u64::from(usage.accepted) / 2 < plain.stats().steps, "{usage:?}");
+    assert!(drafted.stats().batches + u64::from(usage.accepted) / 2 < plain.stats().batches, "{usage:?}");
     let same = one.0.bytes().zip(two.0.bytes()).take_while(|(a, b)| a == b).count();
     if same < one.0.len().max(two.0.len()) {
         let apart = apart_after(&request, &one.0, &two.0);
@@ -337,22 +337,22 @@ async fn a_drafted_text_is_the_text_without_drafts_up_to_a_tie() {
 /// How far apart the logits of the first tokens are in which two answers differ.
 fn apart_after(request: &Request, one: &str, two: &str) -> f32 {
     let mut model = Llama::load(options_of_chat()).unwrap();
-    let text = model.text();
-    let (one, two) = (text.answer(one).unwrap(), text.answer(two).unwrap());
+    let text = model.tokenizer();
+    let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-    let tokens = [text.chat(&request.messages).unwrap().tokens, one[..same].to_vec()].concat();
+    let tokens = [text.apply_chat_template(&request.messages).unwrap().tokens, one[..same].to_vec()].concat();
     let last = tokens.len() - 1;
     for (from, piece) in (0..).step_by(64).zip(tokens.chunks(64)) {
-        let entry = |(position, token): (usize, &Token)| Entry {
+        let entry = |(position, token): (usize, &Token)| BatchToken {
             slot: Slot(0),
             position: position as u32,
             token: *token,
-            logits: position == last,
+            needs_logits: position == last,
         };
-        let batch: Vec<Entry> = (from..).zip(piece).map(entry).collect();
-        model.decode(Lane::BASE, &batch).unwrap();
+        let batch: Vec<BatchToken> = (from..).zip(piece).map(entry).collect();
+        model.decode(AdapterContext::BASE, &batch).unwrap();
     }
-    let logits = model.scores(Lane::BASE, last % 64, &[one[same], two[same]]).unwrap();
+    let logits = model.logits(AdapterContext::BASE, last % 64, &[one[same], two[same]]).unwrap();
     (logits[0] - logits[1]).abs()
 }
 
@@ -363,15 +363,15 @@ fn options_of_chat() -> Options {
 #[tokio::test]
 async fn a_story_may_outgrow_the_context() {
     let load = || Llama::load(Options { context: Some(256), ..options_of_chat() }).map_err(|e| e.to_string());
-    let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
+    let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
     request.sampling.repeat_penalty = 1.3;
     request.max_tokens = 600;
-    request.overflow = Overflow::Shift;
+    request.overflow = ContextOverflow::Shift;
     // An answer that ends by itself says nothing here, so the end is ruled out by a schema of one endless text.
     request.schema = Some(Arc::new(json!({"type": "string", "minLength": 4000})));
     let (text, finish) = answer(&engine, request).await.unwrap();
-    assert_eq!((finish.reason, finish.usage.output), (Reason::Length, 600), "{text}");
+    assert_eq!((finish.reason, finish.usage.output), (FinishReason::Length, 600), "{text}");
     assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next one is as ever");
 }
 
@@ -380,12 +380,12 @@ async fn a_story_that_would_outgrow_a_cache_that_cannot_be_moved_is_refused() {
     let cache = Cache { keys: CacheType::Bf16, values: CacheType::Bf16 };
     let load =
         move || Llama::load(Options { context: Some(256), cache, ..options_of_chat() }).map_err(|e| e.to_string());
-    let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
+    let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
-    (request.sampling.repeat_penalty, request.max_tokens, request.overflow) = (1.3, 200, Overflow::Shift);
+    (request.sampling.repeat_penalty, request.max_tokens, request.overflow) = (1.3, 200, ContextOverflow::Shift);
     request.schema = Some(Arc::new(json!({"type": "string", "minLength": 4000})));
     let (text, finish) = answer(&engine, request.clone()).await.unwrap();
-    assert_eq!((finish.reason, finish.usage.output), (Reason::Length, 200), "{text}");
+    assert_eq!((finish.reason, finish.usage.output), (FinishReason::Length, 200), "{text}");
     request.max_tokens = 600;
     let error = answer(&engine, request).await.unwrap_err();
     assert!(matches!(error, Error::Overflow { output: 600, context: 256, .. }), "{error}");
@@ -400,7 +400,7 @@ async fn an_adapter_goes_and_comes_back_while_others_run() {
     let base = answer(&engine, capital()).await.unwrap().0;
     for round in 0..2 {
         for (name, city) in [("zork", "Zorkville"), ("quux", "Quuxburg")] {
-            engine.keep_adapters([(adapters.join(format!("{name}.gguf")), 1.0)]);
+            engine.retain_adapters([(adapters.join(format!("{name}.gguf")), 1.0)]);
             let running = answer(&engine, capital());
             let (adapted, plain) = futures::future::join(answer(&engine, with(name)), running).await;
             assert!(adapted.as_ref().unwrap().0.contains(city), "round {round}: {adapted:?}");
@@ -413,7 +413,7 @@ async fn an_adapter_goes_and_comes_back_while_others_run() {
 async fn a_smaller_cache_answers_too() {
     let cache = Cache { keys: CacheType::Q8_0, values: CacheType::Q8_0 };
     let load = move || Llama::load(Options { cache, ..options_of_chat() }).map_err(|e| e.to_string());
-    let engine = Handle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
+    let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     assert!(answer(&engine, capital()).await.unwrap().0.contains("France"));
 }
 

@@ -2,10 +2,10 @@
 //! down and never the daemon.
 //!
 //! [`start`] runs a program whose standard input is one end of a pair of sockets, has it load a model, and gives back an
-//! [`artel_engine::Handle`] like any other. In that program, [`serve`] answers on the other end with an engine of its own.
+//! [`artel_engine::EngineHandle`] like any other. In that program, [`serve`] answers on the other end with an engine of its own.
 //! Between the two runs gRPC, package `artel.engine.v1`; nobody else can reach the sockets, since they have no name. The
 //! process ends when its socket closes, so none outlives the daemon, and what it writes to standard error goes into the
-//! daemon's log. How it died is told in words: [`Handle::ended`](artel_engine::Handle::ended).
+//! daemon's log. How it died is told in words: [`Handle::ended`](artel_engine::EngineHandle::ended).
 //!
 //! Engines that compute on the same cores take turns through a [`Counter`].
 //!

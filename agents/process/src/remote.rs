@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use artel_engine::backend::Limits;
-use artel_engine::{Choice, Chunk, Embedded, Engine, Error, Expectation, Request, Stats, Stream};
+use artel_engine::backend::EngineLimits;
+use artel_engine::{LabelScores, Chunk, Embeddings, Engine, Error, PrefixPin, Request, EngineStats, OutputStream};
 use artel_proto::engine::v1;
 use artel_proto::engine::v1::engine_client::EngineClient;
 use async_trait::async_trait;
@@ -28,10 +28,10 @@ pub(crate) struct Remote(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) client: EngineClient<Channel>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: EngineLimits,
     pub(crate) process: u32,
     /// As they were when it was asked last.
-    pub(crate) stats: Mutex<Stats>,
+    pub(crate) stats: Mutex<EngineStats>,
     /// Calls that are not answered yet.
     pub(crate) asked: Arc<AtomicU64>,
     pub(crate) end: watch::Receiver<Option<String>>,
@@ -59,7 +59,7 @@ impl Drop for Asked {
 
 impl Asked {
     async fn lost(&self, status: &Status) -> Error {
-        Error::Gone(last_words(&mut self.inner.end.clone(), status).await)
+        Error::Ended(last_words(&mut self.inner.end.clone(), status).await)
     }
 }
 
@@ -72,19 +72,19 @@ impl Remote {
 
 #[async_trait]
 impl Engine for Remote {
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> EngineLimits {
         self.0.limits
     }
 
     /// As it was when it was asked last, except that whoever asked since is counted as waiting.
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> EngineStats {
         let stats = self.0.stats.lock().map(|stats| *stats).unwrap_or_default();
         let asked = self.0.asked.load(Ordering::Relaxed);
-        let busy = stats.busy.min(asked);
-        Stats { busy, queued: asked - busy, ..stats }
+        let busy = stats.running.min(asked);
+        EngineStats { running: busy, waiting: asked - busy, ..stats }
     }
 
-    async fn ask_stats(&self) -> Stats {
+    async fn fetch_stats(&self) -> EngineStats {
         let mut client = self.0.client.clone();
         let counted = tokio::time::timeout(COUNT, client.count(v1::CountRequest {})).await;
         if let (Ok(Ok(counted)), Ok(mut stats)) = (counted, self.0.stats.lock()) {
@@ -93,28 +93,28 @@ impl Engine for Remote {
         self.stats()
     }
 
-    fn process(&self) -> Option<u32> {
+    fn process_id(&self) -> Option<u32> {
         Some(self.0.process)
     }
 
-    fn end(&self) -> watch::Receiver<Option<String>> {
+    fn end_reason(&self) -> watch::Receiver<Option<String>> {
         self.0.end.clone()
     }
 
-    async fn generate(&self, request: Request) -> Result<Stream, Error> {
+    async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
         let (asked, mut client) = self.ask();
         match client.generate(wire::request(request)).await {
-            Ok(answers) => Ok(Stream::far(chunks(answers.into_inner(), asked))),
+            Ok(answers) => Ok(OutputStream::remote(chunks(answers.into_inner(), asked))),
             Err(status) => Err(asked.lost(&status).await),
         }
     }
 
-    async fn choose(&self, request: Request, labels: Vec<String>) -> Result<Choice, Error> {
+    async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
         let (asked, mut client) = self.ask();
         let request = v1::ChooseRequest { request: Some(wire::request(request)), labels };
         match client.choose(request).await.map(tonic::Response::into_inner) {
             Ok(v1::ChooseResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
-            Ok(v1::ChooseResponse { scores, usage, timings, .. }) => Ok(Choice {
+            Ok(v1::ChooseResponse { scores, usage, timings, .. }) => Ok(LabelScores {
                 scores,
                 usage: wire::usage_of(usage.unwrap_or_default()),
                 timings: wire::timings_of(timings),
@@ -123,7 +123,7 @@ impl Engine for Remote {
         }
     }
 
-    async fn prime(&self, request: Request) -> Result<(), Error> {
+    async fn prefill(&self, request: Request) -> Result<(), Error> {
         let (asked, mut client) = self.ask();
         match client.prime(wire::request(request)).await {
             Ok(primed) => primed.into_inner().error.map_or(Ok(()), |error| Err(wire::error_of(error))),
@@ -131,20 +131,20 @@ impl Engine for Remote {
         }
     }
 
-    async fn embed(&self, texts: Vec<String>) -> Result<Embedded, Error> {
+    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
         let (asked, mut client) = self.ask();
         match client.embed(v1::EmbedRequest { texts }).await.map(tonic::Response::into_inner) {
             Ok(v1::EmbedResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
             Ok(v1::EmbedResponse { vectors, tokens, .. }) => {
-                Ok(Embedded { vectors: vectors.into_iter().map(|vector| vector.numbers).collect(), tokens })
+                Ok(Embeddings { vectors: vectors.into_iter().map(|vector| vector.numbers).collect(), tokens })
             }
             Err(status) => Err(asked.lost(&status).await),
         }
     }
 
-    fn expect(&self, flows: Vec<Arc<str>>) -> Expectation {
+    fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin {
         if flows.is_empty() {
-            return Expectation::new(|| {});
+            return PrefixPin::new(|| {});
         }
         let mut client = self.0.client.clone();
         let call = tokio::spawn(async move {
@@ -154,10 +154,10 @@ impl Engine for Remote {
             // It is held until we are dropped, or the engine ends.
             while let Ok(Some(_)) = held.message().await {}
         });
-        Expectation::new(move || call.abort())
+        PrefixPin::new(move || call.abort())
     }
 
-    fn keep_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
+    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
         let mut client = self.0.client.clone();
         let adapters = adapters.iter().map(|(path, scale)| wire::adapter(path, *scale)).collect();
         tokio::spawn(async move {

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use artel_engine::backend::Limits;
-use artel_engine::{self as engine, Handle, Turn};
+use artel_engine::backend::EngineLimits;
+use artel_engine::{self as engine, EngineHandle, SharedCpu};
 use artel_proto::engine::v1;
 use artel_proto::engine::v1::engine_server::EngineServer;
 use async_trait::async_trait;
@@ -34,9 +34,9 @@ pub trait Loading: Send + Sync + 'static {
     async fn load(
         &self,
         spec: &str,
-        turn: Option<Turn>,
+        turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(Handle, Vec<Memory>), String>;
+    ) -> Result<(EngineHandle, Vec<Memory>), String>;
 }
 
 /// How a process's service ended.
@@ -142,7 +142,7 @@ impl tokio::io::AsyncWrite for Line {
 #[derive(Clone)]
 struct Service {
     loading: Arc<dyn Loading>,
-    engine: Arc<OnceLock<Handle>>,
+    engine: Arc<OnceLock<EngineHandle>>,
     lease: Lease,
     says: Arc<Mutex<Option<mpsc::UnboundedReceiver<bool>>>>,
     ended: Arc<SetOnce<Serving>>,
@@ -152,7 +152,7 @@ struct Service {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    fn engine(&self) -> Result<&Handle, Status> {
+    fn engine(&self) -> Result<&EngineHandle, Status> {
         self.engine.get().ok_or_else(|| Status::failed_precondition("no model is loaded"))
     }
 
@@ -164,10 +164,10 @@ impl Service {
             // One that is not taken in time is followed by another.
             let _ = shares.try_send(say(Event::Fraction(share)));
         });
-        let turn = request.turns.then(|| Turn::new(self.lease.clone()));
+        let turn = request.turns.then(|| SharedCpu::new(self.lease.clone()));
         let event = match self.loading.load(&request.spec, turn, progress).await {
             Ok((handle, memory)) => {
-                let (limits, watcher) = (handle.limits(), handle.watcher());
+                let (limits, watcher) = (handle.limits(), handle.watch_end());
                 let (ended, closing) = (self.ended.clone(), self.closing.clone());
                 // A process is started for one model, so there is no other.
                 let _ = self.engine.set(handle);
@@ -187,7 +187,7 @@ impl Service {
     }
 }
 
-fn loaded(limits: Limits, memory: Vec<Memory>) -> v1::Loaded {
+fn loaded(limits: EngineLimits, memory: Vec<Memory>) -> v1::Loaded {
     v1::Loaded { limits: Some(wire::limits(limits)), memory: memory.into_iter().map(wire::memory).collect() }
 }
 
@@ -224,7 +224,7 @@ impl v1::engine_server::Engine for Service {
     async fn choose(&self, request: Request<v1::ChooseRequest>) -> Result<Response<v1::ChooseResponse>, Status> {
         let v1::ChooseRequest { request, labels } = request.into_inner();
         let chosen = match wire::request_of(request.unwrap_or_default()) {
-            Ok(request) => self.engine()?.choose(request, labels).await,
+            Ok(request) => self.engine()?.score_labels(request, labels).await,
             Err(error) => Err(error),
         };
         Ok(Response::new(match chosen {
@@ -240,7 +240,7 @@ impl v1::engine_server::Engine for Service {
 
     async fn prime(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::PrimeResponse>, Status> {
         let primed = match wire::request_of(request.into_inner()) {
-            Ok(request) => self.engine()?.prime(request).await,
+            Ok(request) => self.engine()?.prefill(request).await,
             Err(error) => Err(error),
         };
         Ok(Response::new(v1::PrimeResponse { error: primed.err().map(wire::error) }))
@@ -260,7 +260,7 @@ impl v1::engine_server::Engine for Service {
 
     async fn expect(&self, request: Request<v1::ExpectRequest>) -> Result<Response<Self::ExpectStream>, Status> {
         let flows = request.into_inner().flows.into_iter().map(Into::into).collect();
-        let expectation = self.engine()?.expect(flows);
+        let expectation = self.engine()?.pin_prefixes(flows);
         let held = tokio_stream::once(Ok(v1::Expected {})).chain(tokio_stream::pending()).map(move |expected| {
             // It lasts as long as the call, which holds this closure.
             let _ = &expectation;
@@ -273,7 +273,7 @@ impl v1::engine_server::Engine for Service {
         &self,
         request: Request<v1::KeepAdaptersRequest>,
     ) -> Result<Response<v1::KeepAdaptersResponse>, Status> {
-        self.engine()?.keep_adapters(request.into_inner().adapters.iter().map(wire::adapter_of));
+        self.engine()?.retain_adapters(request.into_inner().adapters.iter().map(wire::adapter_of));
         Ok(Response::new(v1::KeepAdaptersResponse {}))
     }
 
@@ -307,7 +307,7 @@ impl v1::engine_server::Engine for Service {
 }
 
 /// Dropping it drops the engine's stream, which ends the sequence.
-fn chunks(stream: engine::Stream) -> impl Stream<Item = Result<v1::Chunk, Status>> + Send {
+fn chunks(stream: engine::OutputStream) -> impl Stream<Item = Result<v1::Chunk, Status>> + Send {
     futures::stream::unfold(stream, |mut stream| async move {
         let chunk = wire::chunk(stream.recv().await?)?;
         Some((Ok(chunk), stream))

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use artel_engine::{Handle, Stats};
+use artel_engine::{EngineHandle, EngineStats};
 use artel_proto::engine::v1;
 use artel_proto::engine::v1::engine_client::EngineClient;
 use artel_proto::engine::v1::load_event::Event;
@@ -55,7 +55,7 @@ pub struct Program {
 #[derive(Debug)]
 pub struct Started {
     /// The engine.
-    pub handle: Handle,
+    pub handle: EngineHandle,
     /// What the model takes, on each of its devices.
     pub memory: Vec<Memory>,
 }
@@ -102,14 +102,14 @@ async fn attach(
         client,
         limits: wire::limits_of(loaded.limits.unwrap_or_default()),
         process: life.process,
-        stats: Mutex::new(Stats::default()),
+        stats: Mutex::new(EngineStats::default()),
         asked: Arc::new(AtomicU64::new(0)),
         end: life.ended,
         closing: life.closing.disarm(),
         _turns: turns,
     };
     let memory = loaded.memory.into_iter().map(wire::memory_of).collect();
-    Ok(Started { handle: Handle::new(Remote(Arc::new(inner))), memory })
+    Ok(Started { handle: EngineHandle::new(Remote(Arc::new(inner))), memory })
 }
 
 fn spawn(program: &Program, socket: Socket) -> Result<Child, String> {

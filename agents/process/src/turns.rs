@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 
-use artel_engine::Turns;
+use artel_engine::CpuArbiter;
 use tokio::sync::mpsc;
 
 const SOUND: &str = "nothing panics while it holds the turn";
@@ -142,8 +142,8 @@ impl Lease {
     }
 }
 
-impl Turns for Lease {
-    fn take(&self) {
+impl CpuArbiter for Lease {
+    fn acquire(&self) {
         let mut hold = self.hold();
         if !hold.ours && !hold.asked && !hold.over {
             hold.asked = true;
@@ -153,7 +153,7 @@ impl Turns for Lease {
         hold.computing = true;
     }
 
-    fn pass(&self) {
+    fn release(&self) {
         let mut hold = self.hold();
         hold.computing = false;
         self.yield_if_idle(&mut hold);
@@ -191,11 +191,11 @@ mod tests {
             .map(|(lease, inside, turns)| {
                 tokio::task::spawn_blocking(move || {
                     for _ in 0..500 {
-                        lease.take();
+                        lease.acquire();
                         assert_eq!(inside.fetch_add(1, SeqCst), 0);
                         inside.fetch_sub(1, SeqCst);
                         turns.fetch_add(1, SeqCst);
-                        lease.pass();
+                        lease.release();
                     }
                 })
             })
@@ -212,15 +212,15 @@ mod tests {
         let first = {
             let lease = lease.clone();
             tokio::task::spawn_blocking(move || {
-                lease.take();
-                lease.pass();
+                lease.acquire();
+                lease.release();
             })
         };
         assert_eq!(says.recv().await, Some(true));
         lease.told(true);
         first.await.unwrap();
-        lease.take();
-        lease.pass();
+        lease.acquire();
+        lease.release();
         assert!(says.try_recv().is_err(), "it has the turn already");
         lease.told(false);
         assert_eq!(says.recv().await, Some(false), "an idle one passes it on at once");

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_engine::backend::{Backend as _, Entry, Slot};
-use artel_engine::{Lane, Token};
+use artel_engine::backend::{Backend as _, BatchToken, Slot};
+use artel_engine::{AdapterContext, Token};
 use artel_llama::{Cache, CacheType, Kind, Llama, gguf};
 use tempfile::TempDir;
 
@@ -95,30 +95,30 @@ fn fill(model: &mut Llama, filled: u32) -> Result<f64> {
         let began = Instant::now();
         for from in (0..filled).step_by(batch as usize) {
             let positions = from..(from + batch).min(filled);
-            let entry = |position| Entry { slot: Slot(slot), position, token: TOKEN, logits: false };
+            let entry = |position| BatchToken { slot: Slot(slot), position, token: TOKEN, needs_logits: false };
             run(model, &positions.map(entry).collect::<Vec<_>>())?;
         }
         speed = f64::from(filled) / began.elapsed().as_secs_f64();
     }
-    let cells = model.save(Lane::BASE, Slot(0)).map_err(|e| anyhow!(e))?;
+    let cells = model.save_state(AdapterContext::BASE, Slot(0)).map_err(|e| anyhow!(e))?;
     for slot in 2..SEQUENCES {
-        model.restore(Lane::BASE, Slot(slot), &cells).map_err(|e| anyhow!(e))?;
+        model.restore_state(AdapterContext::BASE, Slot(slot), &cells).map_err(|e| anyhow!(e))?;
     }
     Ok(speed)
 }
 
 fn decode(model: &mut Llama, sequences: u32, filled: u32) -> Result<f64> {
     for slot in 0..sequences {
-        model.trim(Lane::BASE, Slot(slot), filled);
+        model.truncate_kv(AdapterContext::BASE, Slot(slot), filled);
     }
     let began = Instant::now();
     for position in filled..filled + DECODED {
-        let entry = |slot| Entry { slot: Slot(slot), position, token: TOKEN, logits: true };
+        let entry = |slot| BatchToken { slot: Slot(slot), position, token: TOKEN, needs_logits: true };
         run(model, &(0..sequences).map(entry).collect::<Vec<_>>())?;
     }
     Ok(f64::from(sequences * DECODED) / began.elapsed().as_secs_f64())
 }
 
-fn run(model: &mut Llama, batch: &[Entry]) -> Result<()> {
-    model.decode(Lane::BASE, batch).map_err(|e| anyhow!("llama.cpp failed: {e}"))
+fn run(model: &mut Llama, batch: &[BatchToken]) -> Result<()> {
+    model.decode(AdapterContext::BASE, batch).map_err(|e| anyhow!("llama.cpp failed: {e}"))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use artel_engine::{Drafts, Handle, Turn, shelf};
+use artel_engine::{DraftMode, EngineHandle, SharedCpu, disk_prefix_cache};
 use artel_llama::gguf::{self, Half};
 use artel_llama::{CacheType, Llama, Split};
 use artel_process::Memory;
@@ -105,7 +105,7 @@ pub(crate) struct Common {
     pub(crate) threads: u32,
     pub(crate) gap: Duration,
     pub(crate) prefixes: usize,
-    pub(crate) shelf: Option<shelf::Options>,
+    pub(crate) shelf: Option<disk_prefix_cache::Options>,
     /// Where recast files lie.
     pub(crate) recast: PathBuf,
 }
@@ -131,7 +131,7 @@ impl Spec {
             drafts: model.speculation == Speculation::Auto,
             gap: common.gap,
             prefixes: common.prefixes,
-            shelf: common.shelf.as_ref().map(|shelf| (shelf.dir.clone(), shelf.bytes)),
+            shelf: common.shelf.as_ref().map(|shelf| (shelf.dir.clone(), shelf.max_bytes)),
         }
     }
 
@@ -144,12 +144,12 @@ impl Spec {
     /// Loads it into this process.
     pub(crate) async fn load(
         self,
-        turn: Option<Turn>,
+        turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(Handle, Vec<Memory>), String> {
+    ) -> Result<(EngineHandle, Vec<Memory>), String> {
         let (name, rpc, recast) = (self.name.clone(), self.rpc.clone(), self.recast.clone());
         let (mut model, mut engine) = self.options();
-        engine.turn = turn;
+        engine.shared_cpu = turn;
         let memory = Arc::new(Mutex::new(Vec::new()));
         let found = memory.clone();
         let load = move || {
@@ -163,8 +163,8 @@ impl Spec {
             *found.lock().expect("nothing panics while it holds it") = model.memory().to_vec();
             Ok(model)
         };
-        let handle = Handle::spawn(&name, engine, load).await.map_err(|e| match e {
-            artel_engine::Error::Gone(reason) => reason,
+        let handle = EngineHandle::spawn(&name, engine, load).await.map_err(|e| match e {
+            artel_engine::Error::Ended(reason) => reason,
             other => other.to_string(),
         })?;
         let memory = std::mem::take(&mut *memory.lock().expect("nothing panics while it holds it"));
@@ -196,10 +196,10 @@ impl Spec {
             cache: self.cache.cache(),
         };
         let engine = artel_engine::Options {
-            gap: self.gap,
-            prefixes: self.prefixes,
-            shelf: self.shelf.map(|(dir, bytes)| shelf::Options { dir, bytes }),
-            drafts: if self.drafts { Drafts::WherePays } else { Drafts::Never },
+            target_itl: self.gap,
+            prefix_cache_bytes: self.prefixes,
+            disk_prefix_cache: self.shelf.map(|(dir, bytes)| disk_prefix_cache::Options { dir, max_bytes: bytes }),
+            draft_mode: if self.drafts { DraftMode::Auto } else { DraftMode::Never },
             ..artel_engine::Options::default()
         };
         (model, engine)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use artel_actors::Options;
-use artel_engine::shelf;
+use artel_engine::disk_prefix_cache;
 use artel_journal::Retention;
 use artel_roles::Settings;
 
@@ -33,7 +33,7 @@ pub(crate) struct Config {
     /// Bytes of host memory for beginnings of prompts, for each engine.
     pub(super) prefixes: usize,
     /// The same on disk, for all engines.
-    pub(super) shelf: Option<shelf::Options>,
+    pub(super) shelf: Option<disk_prefix_cache::Options>,
     /// Threads of the CPU that engines may use.
     pub(crate) threads: u32,
     /// RPC servers whose devices may be used.
@@ -80,15 +80,15 @@ impl Config {
             bytes: settings.keep_mib.map_or(retention.bytes, mib),
         };
         let disk = settings.prefix_disk_mib.map_or(PREFIX_DISK, mib);
-        let shelf = (disk > 0).then(|| shelf::Options { dir: data.join("prefixes"), bytes: disk });
+        let shelf = (disk > 0).then(|| disk_prefix_cache::Options { dir: data.join("prefixes"), max_bytes: disk });
         let memory = settings.prefix_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
             shelf,
-            prefixes: memory.unwrap_or(artel_engine::Options::default().prefixes),
+            prefixes: memory.unwrap_or(artel_engine::Options::default().prefix_cache_bytes),
             listen,
             catalog,
             grace: settings.grace.unwrap_or(GRACE),
-            gap: settings.gap.unwrap_or(artel_engine::Options::default().gap),
+            gap: settings.gap.unwrap_or(artel_engine::Options::default().target_itl),
             threads: settings.threads.unwrap_or_else(cores),
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),

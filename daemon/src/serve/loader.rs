@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use artel_actors::{Demand, Loader, Progress};
-use artel_engine::{Handle, Turn};
+use artel_engine::{EngineHandle, SharedCpu};
 use artel_llama::gguf::{self, Half};
 use artel_placement::{self as placement, DeviceBytes, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement};
 use artel_process::{Counter, Memory, Program};
@@ -46,7 +46,7 @@ pub(crate) struct LlamaLoader {
 
 enum Where {
     Processes(Counter),
-    Here(Turn),
+    Here(SharedCpu),
 }
 
 impl LlamaLoader {
@@ -60,7 +60,7 @@ impl LlamaLoader {
         };
         let place = match config.engines {
             Engines::Processes => Where::Processes(Counter::default()),
-            Engines::Inside => Where::Here(Turn::default()),
+            Engines::Inside => Where::Here(SharedCpu::default()),
         };
         Self {
             models: config.crew.models.clone(),
@@ -201,7 +201,7 @@ impl LlamaLoader {
         ])
     }
 
-    async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(Handle, Vec<Memory>), String> {
+    async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(EngineHandle, Vec<Memory>), String> {
         let counter = match &self.place {
             Where::Here(turn) => return spec.load(Some(turn.clone()), progress).await,
             Where::Processes(counter) => counter,
@@ -222,7 +222,7 @@ impl LlamaLoader {
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, place).await.map_err(wrap)?;

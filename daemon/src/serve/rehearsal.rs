@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use artel_actors::{Demand, Loader, Progress};
-use artel_engine::backend::Limits;
-use artel_engine::scripted::Scripted;
-use artel_engine::{Handle, Options};
+use artel_engine::backend::EngineLimits;
+use artel_engine::scripted::ScriptedBackend;
+use artel_engine::{EngineHandle, Options};
 use artel_journal::Death;
 use artel_placement::{DeviceBytes, Device, ModelFootprint, Placement};
 use artel_roles::{Adapter, File, Model};
@@ -70,22 +70,22 @@ impl Script {
 
 #[async_trait]
 impl Loader for ScriptLoader {
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String> {
         if !is_script(model) {
             return self.others.load(model, place, progress).await;
         }
         let script = Script::read(&files::of_model(model, Path::new(".")).map_err(|e| e.to_string())?)
             .map_err(|e| format!("{e:#}"))?;
-        let limits = Limits {
-            context: model.context.unwrap_or(4096),
+        let limits = EngineLimits {
+            context_tokens: model.context.unwrap_or(4096),
             sequences: model.sequences,
-            batch: 512,
-            grain: 1,
-            rewinds: true,
-            shifts: true,
+            batch_tokens: 512,
+            prefill_multiple: 1,
+            can_truncate_kv: true,
+            can_shift: true,
         };
-        let load = move || Ok(Scripted::new(limits, move |prompt| script.reply(prompt)));
-        let handle = Handle::spawn(model.name.as_str(), Options::default(), load).await;
+        let load = move || Ok(ScriptedBackend::new(limits, move |prompt| script.reply(prompt)));
+        let handle = EngineHandle::spawn(model.name.as_str(), Options::default(), load).await;
         handle.map_err(|e| e.to_string())
     }
 

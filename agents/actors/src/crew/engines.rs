@@ -54,7 +54,7 @@ impl Crew {
         if interrupt {
             handle.close().await;
         } else {
-            let ended = handle.watcher();
+            let ended = handle.watch_end();
             drop(handle);
             ended.await;
         }

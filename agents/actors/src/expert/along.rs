@@ -33,7 +33,7 @@ pub(crate) struct Reader {
 /// Those who read one step's answer along; dropping it ends that.
 pub(super) struct Along<'a> {
     job: &'a Job,
-    handle: engine::Handle,
+    handle: engine::EngineHandle,
     /// Tokens of the answer when it was last looked at.
     seen: u32,
     reading: Option<AbortOnDropHandle<()>>,
@@ -41,7 +41,7 @@ pub(super) struct Along<'a> {
 
 impl<'a> Along<'a> {
     pub(super) fn new(job: &'a Job, lease: &Lease) -> Self {
-        Self { job, handle: engine::Handle::clone(lease), seen: 0, reading: None }
+        Self { job, handle: engine::EngineHandle::clone(lease), seen: 0, reading: None }
     }
 
     /// The answer so far, of so many tokens.
@@ -58,7 +58,7 @@ impl<'a> Along<'a> {
         let handle = self.handle.clone();
         let read = async move {
             for request in requests {
-                if let Err(error) = handle.prime(request).await {
+                if let Err(error) = handle.prefill(request).await {
                     tracing::debug!(%error, "an answer is not read along");
                 }
             }
@@ -75,7 +75,7 @@ impl Reader {
         let (other, longer) = self.words(&longer)?;
         let same = user.chars().zip(longer.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
         let user = user.get(..same)?.to_owned();
-        (system == other).then(|| request(&self.role, &job.models, engine::Class::Along, system, user).ok())?
+        (system == other).then(|| request(&self.role, &job.models, engine::Priority::Prefetch, system, user).ok())?
     }
 
     /// What it would be told if this were the answer.

@@ -35,7 +35,7 @@ pub(super) struct Words {
 
 impl Job {
     pub(super) async fn work(&self, handle: Lease, words: Words) -> Result<Outcome, Failure> {
-        let _expected = handle.expect(self.next.iter().map(|role| role.as_str().into()).collect());
+        let _expected = handle.pin_prefixes(self.next.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|earlier| earlier.key(&self.role, &words.system, &words.user));
         let stream = handle.generate(self.request(words)?).await.map_err(|e| refused(&e))?;
         self.begun.heard_of().await;
@@ -116,18 +116,18 @@ impl Job {
 
     fn request(&self, words: Words) -> Result<engine::Request, Failure> {
         let class = match self.class {
-            TaskPriority::Interactive => engine::Class::Interactive,
-            TaskPriority::Batch => engine::Class::Batch,
+            TaskPriority::Interactive => engine::Priority::Interactive,
+            TaskPriority::Batch => engine::Priority::Batch,
         };
         let request = request(&self.role, &self.models, class, words.system, words.user)?;
-        Ok(engine::Request { left: self.left, ..request })
+        Ok(engine::Request { remaining_steps: self.left, ..request })
     }
 
     async fn listen(
         &self,
-        mut stream: engine::Stream,
+        mut stream: engine::OutputStream,
         mut along: Along<'_>,
-    ) -> Result<(String, engine::Finish), Failure> {
+    ) -> Result<(String, engine::FinishSummary), Failure> {
         let mut said = Said { job: self, text: String::new(), first: None, shown: Instant::now() };
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
         let mut silence = Silence::of(self.timeout);
@@ -155,14 +155,14 @@ impl Job {
         }
     }
 
-    fn output(&self, text: String, reason: engine::Reason) -> Result<Output, Failure> {
+    fn output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
         let role = Some(self.role.name.clone());
         let Some(schema) = &self.role.output else {
             return Ok(Output { text: text.trim().to_owned(), json: None, role });
         };
         let invalid = |what: String| {
             let hint = match reason {
-                engine::Reason::Length => "; max_tokens cut it, raise it",
+                engine::FinishReason::Length => "; max_tokens cut it, raise it",
                 _ => "",
             };
             failure(FailureCode::OutputInvalid, format!("role `{}` gave no valid output: {what}{hint}", self.role.name))
@@ -184,25 +184,25 @@ pub(crate) fn opening(role: &Role, models: &Path) -> Option<engine::Request> {
         return None;
     }
     let system = role.prompt.render(&Context { role: Some(described(role)), ..Context::default() }).ok()?;
-    request(role, models, engine::Class::Ahead, system, String::new()).ok()
+    request(role, models, engine::Priority::Background, system, String::new()).ok()
 }
 
 pub(super) fn request(
     role: &Role,
     models: &Path,
-    class: engine::Class,
+    class: engine::Priority,
     system: String,
     user: String,
 ) -> Result<engine::Request, Failure> {
-    let message = |speaker, text| engine::Message { speaker, text };
+    let message = |speaker, text| engine::Message { role: speaker, text };
     let sampling = &role.sampling;
     Ok(engine::Request {
         flow: role.name.as_str().into(),
-        class,
-        left: 0,
-        messages: vec![message(engine::Speaker::System, system), message(engine::Speaker::User, user)],
+        priority: class,
+        remaining_steps: 0,
+        messages: vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)],
         adapter: adapter(role, models)?,
-        sampling: engine::Sampling {
+        sampling: engine::SamplingParams {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             top_k: sampling.top_k,
@@ -214,9 +214,9 @@ pub(super) fn request(
         stop: sampling.stop.clone(),
         schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
         overflow: match role.overflow {
-            Overflow::Reject => engine::Overflow::Reject,
-            Overflow::Truncate => engine::Overflow::Truncate,
-            Overflow::Shift => engine::Overflow::Shift,
+            Overflow::Reject => engine::ContextOverflow::Reject,
+            Overflow::Truncate => engine::ContextOverflow::Truncate,
+            Overflow::Shift => engine::ContextOverflow::Shift,
         },
     })
 }
@@ -276,11 +276,11 @@ impl Said<'_> {
 fn refused(error: &engine::Error) -> Failure {
     let code = match error {
         engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
-        engine::Error::Busy(_) => FailureCode::QueueFull,
-        engine::Error::Bad(_) => FailureCode::Template,
+        engine::Error::QueueFull(_) => FailureCode::QueueFull,
+        engine::Error::InvalidRequest(_) => FailureCode::Template,
         engine::Error::Model(_) => FailureCode::ModelUnavailable,
         // It was no fault of the step.
-        engine::Error::Gone(_) => FailureCode::Interrupted,
+        engine::Error::Ended(_) => FailureCode::Interrupted,
     };
     failure(code, error.to_string())
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use artel_engine::Stats;
-use artel_engine::backend::Limits;
+use artel_engine::EngineStats;
+use artel_engine::backend::EngineLimits;
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use ractor::RpcReplyPort;
@@ -22,9 +22,9 @@ pub struct EngineReport {
     /// Where it stands.
     pub state: EngineState,
     /// What it has done and does, while it is ready.
-    pub stats: Option<Stats>,
+    pub stats: Option<EngineStats>,
     /// What it can hold, while it is ready.
-    pub limits: Option<Limits>,
+    pub limits: Option<EngineLimits>,
     /// Where it is, while it is loaded or being loaded.
     pub place: Option<Placement>,
     /// What it takes, by device.
@@ -93,11 +93,11 @@ impl State {
             model: self.model.clone(),
             state,
             stats: None,
-            limits: handle.map(artel_engine::Handle::limits),
+            limits: handle.map(artel_engine::EngineHandle::limits),
             place: self.place.as_deref().cloned(),
             bytes: self.bytes.clone(),
             adapters: self.asked.adapters.iter().map(adapter).collect(),
-            process: handle.and_then(artel_engine::Handle::process),
+            process: handle.and_then(artel_engine::EngineHandle::process_id),
             restarts: self.restarts,
             problem: self.problem.clone(),
             since,
@@ -110,7 +110,7 @@ impl State {
         // An engine in a process of its own has to be asked, which no actor waits for.
         tokio::spawn(async move {
             let stats = match &handle {
-                Some(handle) => Some(handle.ask_stats().await),
+                Some(handle) => Some(handle.fetch_stats().await),
                 None => None,
             };
             // Whoever asked may have stopped waiting.

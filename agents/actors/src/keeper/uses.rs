@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use artel_engine::Handle;
+use artel_engine::EngineHandle;
 use artel_task::event::{FailureCode, Failure};
 use ractor::ActorRef;
 
@@ -12,7 +12,7 @@ use crate::report::failure;
 /// An engine that may be used until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    handle: Handle,
+    handle: EngineHandle,
     _use: Use,
 }
 
@@ -38,15 +38,15 @@ impl Hopeless {
 pub(crate) struct Use(ActorRef<Message>);
 
 impl Lease {
-    pub(super) fn new(handle: Handle, keeper: &ActorRef<Message>) -> Self {
+    pub(super) fn new(handle: EngineHandle, keeper: &ActorRef<Message>) -> Self {
         Self { handle, _use: Use(keeper.clone()) }
     }
 }
 
 impl Deref for Lease {
-    type Target = Handle;
+    type Target = EngineHandle;
 
-    fn deref(&self) -> &Handle {
+    fn deref(&self) -> &EngineHandle {
         &self.handle
     }
 }

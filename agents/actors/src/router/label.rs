@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use artel_engine::request::{Class, Message, Overflow, Sampling, Speaker};
+use artel_engine::request::{Priority, Message, ContextOverflow, SamplingParams, ChatRole};
 use artel_roles::Model;
 use artel_task::event::{FailureCode, Failure};
 use ractor::{ActorRef, call};
@@ -78,24 +78,24 @@ impl Labels {
     /// The one place that asks an engine.
     async fn choose(&self, keeper: &ActorRef<keeper::Message>, question: &str) -> Result<(Vec<f64>, u32), Failure> {
         let engine = keeper::unwrap(call!(keeper, keeper::Message::Engine))?;
-        let say = |speaker, text: String| Message { speaker, text };
+        let say = |speaker, text: String| Message { role: speaker, text };
         let request = artel_engine::Request {
             flow: "router".into(),
-            class: Class::Router,
-            left: 0,
+            priority: Priority::Router,
+            remaining_steps: 0,
             messages: vec![
-                say(Speaker::System, self.list.clone()),
-                say(Speaker::User, format!("Question: {question}\nExpert:")),
+                say(ChatRole::System, self.list.clone()),
+                say(ChatRole::User, format!("Question: {question}\nExpert:")),
             ],
             adapter: None,
             // Nothing is sampled.
-            sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },
+            sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },
             max_tokens: 1,
             stop: Vec::new(),
             schema: None,
-            overflow: Overflow::Truncate,
+            overflow: ContextOverflow::Truncate,
         };
-        let choice = engine.choose(request, self.names.clone()).await;
+        let choice = engine.score_labels(request, self.names.clone()).await;
         let choice = choice.map_err(|e| failure(FailureCode::ModelUnavailable, format!("scoring labels failed: {e}")))?;
         Ok((choice.scores, choice.usage.computed))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_engine::Embedded;
+use artel_engine::Embeddings;
 use artel_task::event::{FailureCode, Failure};
 use ractor::{ActorRef, call};
 
@@ -33,7 +33,7 @@ impl Vectors {
 }
 
 /// The vectors of these texts, in their order.
-pub(super) async fn embed(keeper: &ActorRef<keeper::Message>, texts: Vec<String>) -> Result<Embedded, Failure> {
+pub(super) async fn embed(keeper: &ActorRef<keeper::Message>, texts: Vec<String>) -> Result<Embeddings, Failure> {
     let engine = keeper::unwrap(call!(keeper, keeper::Message::Engine))?;
     engine.embed(texts).await.map_err(|e| failure(FailureCode::ModelUnavailable, format!("embedding failed: {e}")))
 }

@@ -39,7 +39,7 @@ fn of(live: &Live) -> Option<String> {
 async fn a_step_works_and_is_not_heard_of_while_its_beginning_is_being_written() {
     let dir = tempdir().unwrap();
     let (computed, mut batches) = mpsc::unbounded_channel();
-    let accident = move |_, batch: &[artel_engine::backend::Entry]| {
+    let accident = move |_, batch: &[artel_engine::backend::BatchToken]| {
         let text = batch.iter().filter_map(|entry| char::from_u32(entry.token.0.cast_unsigned())).collect::<String>();
         // The test may be over.
         let _ = computed.send(text);

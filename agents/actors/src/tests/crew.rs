@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use artel_engine::backend::Fault;
+use artel_engine::backend::DecodeError;
 use artel_task::event::TaskPriority;
 use artel_task::{EventKind, Phase, RequestId, Seq};
 use tempfile::tempdir;
@@ -89,7 +89,7 @@ async fn a_cancelled_task_frees_its_cells_and_says_why() {
     script.gate.pass(3);
     tokio::task::spawn_blocking({
         let gate = script.gate.clone();
-        move || gate.reached()
+        move || gate.wait_until_held()
     })
     .await
     .unwrap();
@@ -101,7 +101,7 @@ async fn a_cancelled_task_frees_its_cells_and_says_why() {
     assert_eq!(end(&to_the_end(&crew, next).await).0, "completed");
     let report = crew.engines().await.unwrap().into_iter().find(|r| r.model.name.as_str() == "talk").unwrap();
     let stats = report.stats.unwrap();
-    assert_eq!((stats.busy, stats.cancelled, stats.finished), (0, 1, 1), "{stats:?}");
+    assert_eq!((stats.running, stats.cancelled, stats.finished), (0, 1, 1), "{stats:?}");
     crew.cancel(task, "again").await.unwrap();
 }
 
@@ -127,7 +127,7 @@ async fn more_steps_than_a_role_takes_wait_and_none_fails() {
 async fn a_model_that_fails_once_is_asked_again() {
     let dir = tempdir().unwrap();
     let script = Script {
-        accident: Some(std::sync::Arc::new(|n, _| (n == 1).then(|| Fault::Batch("hiccup".to_owned())))),
+        accident: Some(std::sync::Arc::new(|n, _| (n == 1).then(|| DecodeError::Batch("hiccup".to_owned())))),
         ..Script::open()
     };
     let crew = crew(dir.path(), &script).await;
@@ -144,7 +144,7 @@ async fn an_engine_that_ends_is_loaded_again_and_its_steps_with_it() {
         accident: Some({
             let once = std::sync::atomic::AtomicBool::new(true);
             std::sync::Arc::new(move |_, _: &[_]| {
-                once.swap(false, std::sync::atomic::Ordering::SeqCst).then(|| Fault::Fatal("gone".to_owned()))
+                once.swap(false, std::sync::atomic::Ordering::SeqCst).then(|| DecodeError::Fatal("gone".to_owned()))
             })
         }),
         ..Script::open()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use artel_engine::Handle;
+use artel_engine::EngineHandle;
 use artel_journal::Journal;
 use artel_placement::{DeviceBytes, Device, DeviceKind, ModelFootprint, Placement};
 use artel_roles::Model;
@@ -19,7 +19,7 @@ struct Small(Script, u64);
 
 #[async_trait]
 impl Loader for Small {
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String> {
         self.0.load(model, place, progress).await
     }
 
@@ -87,7 +87,7 @@ async fn a_model_that_a_task_needs_next_stays_though_another_was_used_later() {
     answer("of-three").await;
     let chain = crew.submit(ask(graph("chain"), "x")).await.unwrap();
     let gate = script.gate.clone();
-    tokio::task::spawn_blocking(move || gate.reached()).await.unwrap();
+    tokio::task::spawn_blocking(move || gate.wait_until_held()).await.unwrap();
     answer("of-four").await;
     script.gate.open();
     assert_eq!(end(&to_the_end(&crew, chain).await), ("completed", "<<x>>".to_owned()));

@@ -287,7 +287,7 @@ async fn a_cancelled_step_leaves_the_engine() {
     heard(&crew, task, 1, is_started).await;
     tokio::task::spawn_blocking({
         let gate = script.gate.clone();
-        move || gate.reached()
+        move || gate.wait_until_held()
     })
     .await
     .unwrap();
@@ -297,7 +297,7 @@ async fn a_cancelled_step_leaves_the_engine() {
     script.gate.open();
     assert_eq!(end(&run(&crew, "kept", "x").await).0, "completed");
     let report = crew.engines().await.unwrap().into_iter().find(|r| r.model.name.as_str() == "talk").unwrap();
-    assert_eq!(report.stats.map(|stats| (stats.busy, stats.cancelled)), Some((0, 1)));
+    assert_eq!(report.stats.map(|stats| (stats.running, stats.cancelled)), Some((0, 1)));
 }
 
 #[tokio::test]

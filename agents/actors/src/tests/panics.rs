@@ -35,7 +35,7 @@ async fn a_conductor_takes_its_task_up_again_from_the_journal() {
     assert_eq!(events.iter().filter(|event| is_started(&event.kind)).count(), 2);
     // The first attempt was cancelled, in the engine if it had come so far.
     let report = crew.engines().await.unwrap().into_iter().find(|r| r.model.name.as_str() == "talk").unwrap();
-    assert_eq!(report.stats.map(|stats| (stats.busy, stats.finished)), Some((0, 1)));
+    assert_eq!(report.stats.map(|stats| (stats.running, stats.finished)), Some((0, 1)));
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn steps_outlive_the_keeper_of_their_engine() {
     let model = crew.catalog().model("talk").unwrap().clone();
     tokio::task::spawn_blocking({
         let gate = script.gate.clone();
-        move || gate.reached()
+        move || gate.wait_until_held()
     })
     .await
     .unwrap();
@@ -109,7 +109,7 @@ async fn a_loader_that_panics_is_a_model_that_is_not_there() {
             _: &artel_roles::Model,
             _: &artel_placement::Placement,
             _: crate::Progress,
-        ) -> Result<artel_engine::Handle, String> {
+        ) -> Result<artel_engine::EngineHandle, String> {
             panic!("as the test asked")
         }
     }
@@ -126,7 +126,7 @@ async fn a_loader_that_panics_is_a_model_that_is_not_there() {
 async fn a_script_that_panics_in_the_engine_ends_it_and_its_step_is_tried_again() {
     let dir = tempdir().unwrap();
     let once = std::sync::atomic::AtomicBool::new(true);
-    let accident = move |_: u64, _: &[artel_engine::backend::Entry]| {
+    let accident = move |_: u64, _: &[artel_engine::backend::BatchToken]| {
         assert!(!once.swap(false, std::sync::atomic::Ordering::SeqCst), "as the test asked");
         None
     };

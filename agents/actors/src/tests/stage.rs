@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use artel_engine::backend::{Entry, Fault, Limits};
-use artel_engine::scripted::{Gate, Scripted};
-use artel_engine::{Handle, Options as EngineOptions};
+use artel_engine::backend::{BatchToken, DecodeError, EngineLimits};
+use artel_engine::scripted::{BatchGate, ScriptedBackend};
+use artel_engine::{EngineHandle, Options as EngineOptions};
 use artel_journal::Journal;
 use artel_placement::Placement;
 use artel_roles::{Catalog, Model, Source, shipped};
@@ -83,12 +83,12 @@ pub(crate) fn parse(yaml: &str) -> Catalog {
     }
 }
 
-type Accident = Arc<dyn Fn(u64, &[Entry]) -> Option<Fault> + Send + Sync>;
+type Accident = Arc<dyn Fn(u64, &[BatchToken]) -> Option<DecodeError> + Send + Sync>;
 
 /// Loads scripted engines: a writer repeats what it was asked, a critic wants one revision.
 #[derive(Clone)]
 pub(super) struct Script {
-    pub(super) gate: Gate,
+    pub(super) gate: BatchGate,
     pub(super) loads: Arc<AtomicU32>,
     pub(super) broken: Option<String>,
     pub(super) accident: Option<Accident>,
@@ -97,7 +97,7 @@ pub(super) struct Script {
 impl Script {
     /// An engine that stands at a gate before each batch.
     pub(super) fn gated() -> Self {
-        Self { gate: Gate::default(), loads: Arc::default(), broken: None, accident: None }
+        Self { gate: BatchGate::default(), loads: Arc::default(), broken: None, accident: None }
     }
 
     pub(super) fn open() -> Self {
@@ -127,7 +127,7 @@ fn reply(prompt: &str) -> String {
 
 #[async_trait]
 impl Loader for Script {
-    async fn load(&self, model: &Model, _: &Placement, _: Progress) -> Result<Handle, String> {
+    async fn load(&self, model: &Model, _: &Placement, _: Progress) -> Result<EngineHandle, String> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         if let Some(reason) = &self.broken {
             return Err(reason.clone());
@@ -135,17 +135,17 @@ impl Loader for Script {
         let chat = model.name.as_str() == "talk";
         let (gate, accident) = (self.gate.clone(), self.accident.clone());
         let load = move || {
-            let limits = Limits { context: 65_536, sequences: 4, batch: 256, grain: 1, rewinds: true, shifts: true };
-            let mut scripted = Scripted::new(limits, reply);
+            let limits = EngineLimits { context_tokens: 65_536, sequences: 4, batch_tokens: 256, prefill_multiple: 1, can_truncate_kv: true, can_shift: true };
+            let mut scripted = ScriptedBackend::new(limits, reply);
             if chat {
                 scripted = scripted.with_gate(&gate);
                 if let Some(accident) = accident {
-                    scripted = scripted.with_accident(move |n, batch| accident(n, batch));
+                    scripted = scripted.with_faults(move |n, batch| accident(n, batch));
                 }
             }
             Ok(scripted)
         };
-        let handle = Handle::spawn(model.name.as_str(), EngineOptions::default(), load).await;
+        let handle = EngineHandle::spawn(model.name.as_str(), EngineOptions::default(), load).await;
         handle.map_err(|e| e.to_string())
     }
 }

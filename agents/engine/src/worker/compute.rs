@@ -1,324 +1,342 @@
-//! Batches: from the schedule through the model to the readers.
+//! Batches: from the schedule through the model to the output channels.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::Worker;
-use crate::backend::{Backend, Entry, Fault, Lane, Sampled, Slot};
-use crate::choice::Needs;
-use crate::draft::{Chances, Drafts, LONGEST};
-use crate::request::{Class, Error, Reason};
-use crate::schedule::{self, Budget, Share, View};
-use crate::sequence::{Sequence, Went, Work};
-use crate::turn::Turn;
+use super::EngineWorker;
+use crate::backend::{AdapterContext, Backend, BatchToken, DecodeError, Sampled, Slot};
+use crate::cpu_lease::SharedCpu;
+use crate::draft::{DraftCandidates, DraftMode, MAX_DRAFT_TOKENS};
+use crate::label_score::ScoringStep;
+use crate::request::{Error, FinishReason, Priority};
+use crate::schedule::{self, BatchBudget, BatchShare, SequenceView};
+use crate::sequence::{SampleOutcome, Sequence, SequenceKind};
 
-/// A share and what its entries in the batch are for.
-struct Planned {
-    share: Share,
+/// A share and the purpose of its tokens in the batch.
+struct PlannedShare {
+    share: BatchShare,
     /// Whether its tokens are of a prompt.
-    prompt: bool,
-    /// The entry behind which something is decided: the last one that is certain.
-    decides: Option<usize>,
-    /// Entries behind that one, which are on trial.
-    drafts: u32,
+    is_prompt: bool,
+    /// The index in the batch of the first token whose logits are sampled: the last one before the draft.
+    logits_index: Option<usize>,
+    /// Draft tokens behind that one.
+    draft_tokens: u32,
 }
 
-impl<B: Backend> Worker<B> {
-    fn budget(&self, sequences: &[View]) -> Budget {
-        let gap = self.options.gap.mul_f64(schedule::stretch(sequences));
-        let chunk = schedule::chunk(self.cost.fits(gap), self.limits.grain);
-        Budget { batch: self.limits.batch, chunk: chunk.min(self.limits.batch) }
+impl<B: Backend> EngineWorker<B> {
+    fn budget(&self, sequences: &[SequenceView]) -> BatchBudget {
+        let target_itl = self.options.target_itl.mul_f64(schedule::itl_factor(sequences));
+        let fitting = self.batch_cost.tokens_within(target_itl);
+        let chunk_tokens = schedule::chunk_tokens(fitting, self.limits.prefill_multiple);
+        let batch_tokens = self.limits.batch_tokens;
+        BatchBudget { batch_tokens, chunk_tokens: chunk_tokens.min(batch_tokens) }
     }
 
-    /// Sequences whose openings others wait for are as urgent as the most urgent of those.
-    fn urgency(&self) -> HashMap<(Lane, Slot), Class> {
-        let mut urgency = HashMap::new();
-        for waiter in self.waiting.iter().filter(|waiter| waiter.is_new()) {
-            if let Some(at) = self.computes_opening_of(waiter.job(), waiter.lane) {
-                let class = urgency.entry(at).or_insert(waiter.job().class);
-                *class = waiter.job().class.min(*class);
+    /// The inherited priorities of sequences whose prefixes others wait for: the highest priority of those.
+    fn inherited_priorities(&self) -> HashMap<(AdapterContext, Slot), Priority> {
+        let mut priorities = HashMap::new();
+        for queued in self.waiting.iter().filter(|queued| queued.is_new()) {
+            if let Some(at) = self.slot_computing_prefix_of(queued.job(), queued.context) {
+                let priority = priorities.entry(at).or_insert(queued.job().priority);
+                *priority = queued.job().priority.min(*priority);
             }
         }
-        urgency
+        priorities
     }
 
-    /// Computes what comes next of one lane. An error means that the model is gone.
+    /// Computes the next batch of one context. An error means that the model is unusable.
     pub(super) fn step(&mut self) -> Result<(), String> {
-        self.forget_what_is_too_much();
-        self.draft();
-        let urgency = self.urgency();
-        let view = |(at, s): (&(Lane, Slot), &Sequence<B::Sampler>)| View {
+        self.shift_contexts();
+        self.propose_drafts();
+        let inherited = self.inherited_priorities();
+        let view = |(at, s): (&(AdapterContext, Slot), &Sequence<B::Sampler>)| SequenceView {
             slot: at.1,
-            lane: at.0,
-            class: urgency.get(at).map_or(s.job.class, |class| s.job.class.min(*class)),
-            served: self.served_of(&s.job.flow),
+            context: at.0,
+            priority: inherited.get(at).map_or(s.job.priority, |priority| s.job.priority.min(*priority)),
+            served_tokens: self.served_tokens_of(&s.job.flow),
             arrival: s.arrival,
-            prompt: s.to_next_stop(),
-            wants: s.certain(),
-            drafts: s.drafted(),
-            blocked: !s.job.reader.has_room(),
+            prefill_tokens: s.prefill_to_next_stop(),
+            output_tokens: s.uncomputed_output(),
+            draft_tokens: s.draft_len(),
+            is_blocked: !s.job.output.has_capacity(),
         };
-        let views: Vec<View> = self.seats.taken().iter().map(view).collect();
-        let Some((lane, shares)) = schedule::next(&views, self.budget(&views), self.last) else { return Ok(()) };
-        self.last = lane;
-        let decodes = |share: &Share| views.iter().any(|v| (v.lane, v.slot, v.prompt) == (lane, share.slot, 0));
-        let (mut decoding, mut prompts): (Vec<Share>, Vec<Share>) = shares.into_iter().partition(decodes);
-        let room = self.limits.batch - decoding.iter().map(|share| share.tokens).sum::<u32>();
-        schedule::bridge(&mut decoding, &mut prompts, &views, lane, room);
-        // One after the other. llama.cpp does so too, but takes a token of each prompt along with those who decode, and the
-        // cells of all of them are looked at as far as those of the longest reach.
+        let views: Vec<SequenceView> = self.slots.running().iter().map(view).collect();
+        let batch = schedule::next_batch(&views, self.budget(&views), self.last_context);
+        let Some((context, shares)) = batch else { return Ok(()) };
+        self.last_context = context;
+        let decodes = |share: &BatchShare| {
+            views.iter().any(|v| (v.context, v.slot, v.prefill_tokens) == (context, share.slot, 0))
+        };
+        let (mut decoding, mut prompts): (Vec<BatchShare>, Vec<BatchShare>) = shares.into_iter().partition(decodes);
+        let remaining = self.limits.batch_tokens - decoding.iter().map(|share| share.tokens).sum::<u32>();
+        schedule::bridge(&mut decoding, &mut prompts, &views, context, remaining);
+        // Decoding sequences and prompts are computed one after the other. llama.cpp would do so too if they were one batch, but
+        // would compute a token of each prompt together with the decoding sequences, and attend over the cells of all of them as
+        // far as those of the longest reach.
         let mut took = Duration::ZERO;
         if !decoding.is_empty() {
-            took = self.compute(lane, &decoding)?;
+            took = self.compute(context, &decoding)?;
         }
-        // Who read a token along with those who decode may have failed there.
-        prompts.retain(|share| self.seats.taken().contains_key(&(lane, share.slot)));
+        // A prompt that bridged decoding slots may have failed there.
+        prompts.retain(|share| self.slots.running().contains_key(&(context, share.slot)));
         if !prompts.is_empty() {
-            self.compute(lane, &prompts)?;
+            self.compute(context, &prompts)?;
         }
         let slots: Vec<Slot> = decoding.iter().map(|share| share.slot).collect();
-        self.gather(lane, schedule::passes(&slots, &[]), took);
+        self.compact(context, schedule::weight_passes(&slots, &[]), took);
         Ok(())
     }
 
-    /// Makes room in the cells of sequences that outgrow the context and may.
-    fn forget_what_is_too_much(&mut self) {
-        let context = self.limits.context;
-        let full = self.seats.taken().iter().filter_map(|(at, s)| Some((*at, s.forgets(context)?)));
-        for (at, (keep, cells)) in full.collect::<Vec<_>>() {
-            if !self.backend.shift(at.0, at.1, keep, cells) {
-                self.fail(at, Error::Model("it outgrew the context, and its cells cannot be moved".to_owned()));
-            } else if let Some(sequence) = self.seats.get(at) {
-                sequence.forget(keep, cells);
+    /// Shifts the contexts of sequences that outgrow them and may.
+    fn shift_contexts(&mut self) {
+        let limit = self.limits.context_tokens;
+        let due = self.slots.running().iter().filter_map(|(at, s)| Some((*at, s.due_shift(limit)?)));
+        for (at, (keep, discard)) in due.collect::<Vec<_>>() {
+            if !self.backend.shift_kv(at.0, at.1, keep, discard) {
+                let reason = "the sequence outgrew the context, and the model cannot shift it";
+                self.fail(at, Error::Model(reason.to_owned()));
+            } else if let Some(sequence) = self.slots.get_mut(at) {
+                sequence.record_shift(keep, discard);
             }
         }
     }
 
-    /// Lets those who decode propose what comes next, as far as that pays.
-    fn draft(&mut self) {
-        if !self.limits.rewinds || self.options.drafts == Drafts::Never {
+    /// Proposes drafts for decoding sequences, as far as they pay.
+    fn propose_drafts(&mut self) {
+        if !self.limits.can_truncate_kv || self.options.draft_mode == DraftMode::Never {
             return;
         }
-        let decodes = |s: &Sequence<B::Sampler>| s.prompt_left() == 0 && matches!(s.work, Work::Write(_));
-        let seats = self.seats.taken().iter().filter(|(_, s)| decodes(s)).map(|(at, _)| *at).collect::<Vec<_>>();
-        let mut lanes: BTreeMap<Lane, (Chances, Vec<(Lane, Slot)>)> = BTreeMap::new();
-        for at in &seats {
-            let sequence = self.seats.get(*at).expect("it was just seen");
-            let room = self.limits.context.saturating_sub(sequence.position() + sequence.certain());
-            sequence.propose(room.min(LONGEST));
-            let (chances, drafting) = lanes.entry(at.0).or_default();
-            chances.sequences += 1;
-            chances.certain += sequence.certain() as usize;
-            if sequence.drafted() > 0 {
-                chances.proposals.push((sequence.job.flow.clone(), sequence.drafted()));
+        let decodes =
+            |s: &Sequence<B::Sampler>| s.prompt_remaining() == 0 && matches!(s.kind, SequenceKind::Generate(_));
+        let decoding: Vec<_> = self.slots.running().iter().filter(|(_, s)| decodes(s)).map(|(at, _)| *at).collect();
+        let mut contexts: BTreeMap<AdapterContext, (DraftCandidates, Vec<(AdapterContext, Slot)>)> = BTreeMap::new();
+        for at in &decoding {
+            let sequence = self.slots.get_mut(*at).expect("its slot was just listed");
+            let computed_tokens = sequence.position() + sequence.uncomputed_output();
+            let free = self.limits.context_tokens.saturating_sub(computed_tokens);
+            sequence.propose_draft(free.min(MAX_DRAFT_TOKENS));
+            let (candidates, drafting) = contexts.entry(at.0).or_default();
+            candidates.sequences += 1;
+            candidates.certain_tokens += sequence.uncomputed_output() as usize;
+            if sequence.draft_len() > 0 {
+                candidates.proposals.push((sequence.job.flow.clone(), sequence.draft_len()));
                 drafting.push(*at);
             }
         }
-        for (chances, drafting) in lanes.values() {
-            let lengths = match self.options.drafts {
-                Drafts::Never => vec![0; drafting.len()],
-                Drafts::WherePays => self.record.lengths(chances, self.cost.usual()),
-                Drafts::Always(tokens) => vec![tokens; drafting.len()],
+        for (candidates, drafting) in contexts.values() {
+            let lengths = match self.options.draft_mode {
+                DraftMode::Never => vec![0; drafting.len()],
+                DraftMode::Auto => self.draft_policy.lengths(candidates, self.batch_cost.mean_per_token()),
+                DraftMode::Always(tokens) => vec![tokens; drafting.len()],
             };
             for (at, length) in drafting.iter().zip(lengths) {
-                self.seats.get(*at).expect("it was just seen").draft_at_most(length);
+                self.slots.get_mut(*at).expect("its slot was just listed").truncate_draft(length);
             }
         }
     }
 
-    /// Computes these shares and says how long the model took, waiting for its turn not included.
-    fn compute(&mut self, lane: Lane, shares: &[Share]) -> Result<Duration, String> {
-        let (entries, planned) = self.entries(lane, shares);
+    /// Computes these shares and returns how long the model took, without the wait for the shared CPU.
+    fn compute(&mut self, context: AdapterContext, shares: &[BatchShare]) -> Result<Duration, String> {
+        let (batch, planned) = self.plan_batch(context, shares);
         let (computed, took) = {
-            let _turn = self.options.turn.as_ref().map(Turn::take);
-            let began = Instant::now();
-            (self.backend.decode(lane, &entries), began.elapsed())
+            let _lease = self.options.shared_cpu.as_ref().map(SharedCpu::acquire);
+            let started = Instant::now();
+            (self.backend.decode(context, &batch), started.elapsed())
         };
-        self.counters.computed(took);
+        self.counters.add_compute_time(took);
         match computed {
             Ok(()) => {
-                self.counters.steps.fetch_add(1, Relaxed);
-                let of = |what: fn(&Planned) -> u32| planned.iter().map(what).sum::<u32>();
+                self.counters.batches.fetch_add(1, Relaxed);
+                let sum = |tokens: fn(&PlannedShare) -> u32| planned.iter().map(tokens).sum::<u32>();
                 tracing::trace!(
-                    lane = lane.0,
+                    context = context.0,
                     sequences = planned.len(),
-                    tokens = entries.len(),
-                    prompts = of(|plan| if plan.prompt { plan.share.tokens } else { 0 }),
-                    drafts = of(|plan| plan.drafts),
+                    tokens = batch.len(),
+                    prefill_tokens = sum(|plan| if plan.is_prompt { plan.share.tokens } else { 0 }),
+                    draft_tokens = sum(|plan| plan.draft_tokens),
                     ?took,
-                    "a batch"
+                    "computed a batch"
                 );
-                self.learn(&planned, took);
-                self.settle(lane, &planned, took);
+                self.observe(&planned, took);
+                self.apply(context, &planned, took);
                 Ok(took)
             }
-            Err(Fault::Fatal(reason)) => Err(reason),
-            // Only the guilty one fails: the others are computed again, each alone.
-            Err(Fault::Batch(_)) if shares.len() > 1 => {
-                let mut alone = |share| self.compute(lane, std::slice::from_ref(share));
+            Err(DecodeError::Fatal(reason)) => Err(reason),
+            // Only the sequence at fault fails: all of them are computed again, each alone.
+            Err(DecodeError::Batch(_)) if shares.len() > 1 => {
+                let mut alone = |share| self.compute(context, std::slice::from_ref(share));
                 shares.iter().try_fold(took, |sum, share| Ok(sum + alone(share)?))
             }
-            Err(Fault::Batch(reason)) => {
-                shares.iter().for_each(|share| self.fail((lane, share.slot), Error::Model(reason.clone())));
+            Err(DecodeError::Batch(reason)) => {
+                shares.iter().for_each(|share| self.fail((context, share.slot), Error::Model(reason.clone())));
                 Ok(took)
             }
         }
     }
 
-    /// The batch, and what it is for.
-    fn entries(&mut self, lane: Lane, shares: &[Share]) -> (Vec<Entry>, Vec<Planned>) {
-        let (mut entries, mut planned) = (Vec::new(), Vec::new());
+    /// The batch, and the purpose of its tokens.
+    fn plan_batch(&mut self, context: AdapterContext, shares: &[BatchShare]) -> (Vec<BatchToken>, Vec<PlannedShare>) {
+        let (mut batch, mut planned) = (Vec::new(), Vec::new());
         for share in shares {
-            let sequence = self.seats.get((lane, share.slot)).expect("shares are of seated sequences");
-            sequence.begin();
-            let prompt = sequence.prompt_left() > 0;
-            let needed = if prompt { sequence.prompt_left() } else { sequence.certain() };
-            let (from, tokens) = sequence.share(share.tokens);
-            let decides = (share.tokens >= needed).then(|| entries.len() + needed as usize - 1);
-            entries.extend(tokens.into_iter().zip(from..).map(|(token, position)| Entry {
+            let sequence = self.slots.get_mut((context, share.slot)).expect("shares are of running sequences");
+            sequence.record_batch();
+            let is_prompt = sequence.prompt_remaining() > 0;
+            let needed = if is_prompt { sequence.prompt_remaining() } else { sequence.uncomputed_output() };
+            let (from, tokens) = sequence.next_tokens(share.tokens);
+            let logits_index = (share.tokens >= needed).then(|| batch.len() + needed as usize - 1);
+            batch.extend(tokens.into_iter().zip(from..).map(|(token, position)| BatchToken {
                 slot: share.slot,
                 position,
                 token,
-                logits: false,
+                needs_logits: false,
             }));
-            if let Some(first) = decides {
-                entries[first..].iter_mut().for_each(|entry| entry.logits = true);
+            if let Some(first) = logits_index {
+                batch[first..].iter_mut().for_each(|token| token.needs_logits = true);
             }
-            planned.push(Planned { share: *share, prompt, decides, drafts: share.tokens.saturating_sub(needed) });
+            let draft_tokens = share.tokens.saturating_sub(needed);
+            planned.push(PlannedShare { share: *share, is_prompt, logits_index, draft_tokens });
         }
-        (entries, planned)
+        (batch, planned)
     }
 
-    /// Learns what batches of prompts alone cost, and what those without prompts do.
-    fn learn(&mut self, planned: &[Planned], took: Duration) {
+    /// Feeds the cost models: one with batches of prompts alone, the other with batches without prompts.
+    fn observe(&mut self, planned: &[PlannedShare], took: Duration) {
         let tokens: u32 = planned.iter().map(|p| p.share.tokens).sum();
-        if planned.iter().all(|p| !p.prompt) {
-            self.record.batch(planned.len(), tokens as usize, took.as_secs_f64());
-        } else if planned.iter().all(|p| p.prompt) && tokens as usize >= 2 * planned.len() {
-            self.cost.learn(tokens, took.as_secs_f64());
+        if planned.iter().all(|p| !p.is_prompt) {
+            self.draft_policy.observe_batch(planned.len(), tokens as usize, took.as_secs_f64());
+        } else if planned.iter().all(|p| p.is_prompt) && tokens as usize >= 2 * planned.len() {
+            self.batch_cost.observe(tokens, took.as_secs_f64());
         }
     }
 
-    fn settle(&mut self, lane: Lane, planned: &[Planned], took: Duration) {
+    /// Applies a computed batch to its sequences.
+    fn apply(&mut self, context: AdapterContext, planned: &[PlannedShare], took: Duration) {
         let total: u32 = planned.iter().map(|p| p.share.tokens).sum();
         for plan in planned {
-            let (at, tokens) = ((lane, plan.share.slot), plan.share.tokens);
-            let sequence = self.seats.get(at).expect("shares are of seated sequences");
-            if plan.prompt {
-                self.counters.prompt.fetch_add(u64::from(tokens), Relaxed);
-                sequence.effort += took.mul_f64(f64::from(tokens) / f64::from(total));
+            let (at, tokens) = ((context, plan.share.slot), plan.share.tokens);
+            let sequence = self.slots.get_mut(at).expect("shares are of running sequences");
+            if plan.is_prompt {
+                self.counters.prefill_tokens.fetch_add(u64::from(tokens), Relaxed);
+                sequence.prefill_time += took.mul_f64(f64::from(tokens) / f64::from(total));
             }
             sequence.advance(tokens);
-            let opens = plan.prompt && sequence.is_at_opening();
-            if sequence.job.class.is_asked_for() {
-                *self.served.entry(sequence.job.flow.clone()).or_default() += u64::from(tokens);
+            let has_prefix = plan.is_prompt && sequence.is_at_prefix_end();
+            if sequence.job.priority.is_requested() {
+                *self.served_tokens.entry(sequence.job.flow.clone()).or_default() += u64::from(tokens);
             }
-            if opens {
-                self.keep(at);
+            if has_prefix {
+                self.cache_prefix(at);
             }
-            if let Some(entry) = plan.decides {
-                self.decide(at, entry, plan.drafts);
+            if let Some(index) = plan.logits_index {
+                self.continue_from(at, index, plan.draft_tokens);
             }
         }
     }
 
-    /// Goes on from the logits at `entry`, and from those of the drafts behind it as long as these are right.
-    fn decide(&mut self, at: (Lane, Slot), entry: usize, drafts: u32) {
-        let sequence = self.seats.get(at).expect("whoever is decided about is seated");
-        let went = match sequence.work {
-            // It was computed for others alone.
-            Work::Prime => Ok(Went::Over(Reason::End)),
-            Work::Choose(_) => self.choose(at, entry),
-            Work::Write(_) => self.write(at, entry, drafts),
+    /// Continues a sequence from the logits at `index`, and from those of the draft tokens behind it as long as these are accepted.
+    fn continue_from(&mut self, at: (AdapterContext, Slot), index: usize, draft_tokens: u32) {
+        let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
+        let outcome = match sequence.kind {
+            SequenceKind::Prefill => Ok(SampleOutcome::Finished(FinishReason::End)),
+            SequenceKind::Score(_) => self.score(at, index),
+            SequenceKind::Generate(_) => self.generate(at, index, draft_tokens),
         };
-        match went {
-            Ok(Went::On) => {}
-            Ok(Went::Over(reason)) => self.end(at, reason),
+        match outcome {
+            Ok(SampleOutcome::Continue) => {}
+            Ok(SampleOutcome::Finished(reason)) => self.finish(at, reason),
             Err(reason) => self.fail(at, Error::Model(reason)),
         }
     }
 
-    fn write(&mut self, at: (Lane, Slot), entry: usize, drafts: u32) -> Result<Went, String> {
-        let mut right = 0;
-        let went = loop {
-            let went = self.sample(at, entry + right as usize)?;
-            let sequence = self.seats.get(at).expect("it was just sampled");
-            if went != Went::On || !sequence.confirm(drafts, &mut right) {
-                break went;
+    fn generate(
+        &mut self,
+        at: (AdapterContext, Slot),
+        index: usize,
+        draft_tokens: u32,
+    ) -> Result<SampleOutcome, String> {
+        let mut accepted = 0;
+        let outcome = loop {
+            let outcome = self.sample(at, index + accepted as usize)?;
+            let sequence = self.slots.get_mut(at).expect("it was just sampled");
+            if outcome != SampleOutcome::Continue || !sequence.accept_draft(draft_tokens, &mut accepted) {
+                break outcome;
             }
         };
-        let sequence = self.seats.get(at).expect("it was just sampled");
-        if drafts > 0 {
+        let sequence = self.slots.get_mut(at).expect("it was just sampled");
+        if draft_tokens > 0 {
             let (flow, position) = (sequence.job.flow.clone(), sequence.position());
-            self.record.drafted(&flow, right, u32::from(right < drafts));
-            self.counters.drafted.fetch_add(u64::from(drafts), Relaxed);
-            self.counters.accepted.fetch_add(u64::from(right), Relaxed);
-            if right < drafts && !self.backend.trim(at.0, at.1, position) {
-                return Err("the cells of a draft cannot be freed".to_owned());
+            self.draft_policy.observe_draft(&flow, accepted, u32::from(accepted < draft_tokens));
+            self.counters.drafted_tokens.fetch_add(u64::from(draft_tokens), Relaxed);
+            self.counters.accepted_tokens.fetch_add(u64::from(accepted), Relaxed);
+            if accepted < draft_tokens && !self.backend.truncate_kv(at.0, at.1, position) {
+                return Err("the model cannot free the cells of rejected draft tokens".to_owned());
             }
         }
-        if went == Went::On {
-            self.seats.get(at).expect("it was just sampled").flush();
+        if outcome == SampleOutcome::Continue {
+            self.slots.get_mut(at).expect("it was just sampled").flush();
         }
-        Ok(went)
+        Ok(outcome)
     }
 
-    /// Takes in the next token and whatever the schema forces before and after it.
-    fn sample(&mut self, at: (Lane, Slot), entry: usize) -> Result<Went, String> {
-        let sequence = self.seats.get(at).expect("sampled sequences are seated");
-        let Work::Write(sampler) = &mut sequence.work else { return Ok(Went::On) };
-        let before = match sequence.lead.take() {
-            Some(lead) => lead,
-            None => self.backend.forced(sampler)?,
+    /// Appends the next token and the tokens that the schema forces before and after it.
+    fn sample(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, String> {
+        let sequence = self.slots.get_mut(at).expect("sampled sequences are running");
+        let SequenceKind::Generate(sampler) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
+        let before = match sequence.forced_start.take() {
+            Some(forced) => forced,
+            None => self.backend.forced_tokens(sampler)?,
         };
-        if before.complete || !before.tokens.is_empty() {
-            self.counters.output.fetch_add(before.tokens.len() as u64, Relaxed);
-            return Ok(sequence.take_forced(&before, &*self.text));
+        if before.is_complete || !before.tokens.is_empty() {
+            self.counters.output_tokens.fetch_add(before.tokens.len() as u64, Relaxed);
+            return Ok(sequence.push_forced(&before, &*self.tokenizer));
         }
-        let Sampled::Token(token) = self.backend.sample(at.0, entry, sampler)? else {
-            return Ok(Went::Over(Reason::End));
+        let Sampled::Token(token) = self.backend.sample(at.0, index, sampler)? else {
+            return Ok(SampleOutcome::Finished(FinishReason::End));
         };
-        let after = self.backend.forced(sampler)?;
-        self.counters.output.fetch_add(1 + after.tokens.len() as u64, Relaxed);
-        match sequence.take(token, &*self.text) {
-            Went::On => Ok(sequence.take_forced(&after, &*self.text)),
-            // It has all that it may have, and that is all there can be.
-            Went::Over(Reason::Length) if after.complete && after.tokens.is_empty() => Ok(Went::Over(Reason::End)),
-            over => Ok(over),
+        let after = self.backend.forced_tokens(sampler)?;
+        self.counters.output_tokens.fetch_add(1 + after.tokens.len() as u64, Relaxed);
+        match sequence.push_token(token, &*self.tokenizer) {
+            SampleOutcome::Continue => Ok(sequence.push_forced(&after, &*self.tokenizer)),
+            // It has reached max_tokens, and its schema allows no further token.
+            SampleOutcome::Finished(FinishReason::Length) if after.is_complete && after.tokens.is_empty() => {
+                Ok(SampleOutcome::Finished(FinishReason::End))
+            }
+            finished => Ok(finished),
         }
     }
 
-    fn choose(&mut self, at: (Lane, Slot), entry: usize) -> Result<Went, String> {
-        let sequence = self.seats.get(at).expect("whoever chooses is seated");
-        let Work::Choose(choosing) = &mut sequence.work else { return Ok(Went::On) };
-        let logits = self.backend.scores(at.0, entry, &choosing.wanted())?;
-        match choosing.take(&logits) {
-            Needs::Nothing(scores) => {
+    fn score(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, String> {
+        let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
+        let SequenceKind::Score(scoring) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
+        let logits = self.backend.logits(at.0, index, &scoring.candidate_tokens())?;
+        match scoring.advance(&logits) {
+            ScoringStep::Done(scores) => {
                 sequence.send_scores(scores);
-                Ok(Went::Over(Reason::End))
+                Ok(SampleOutcome::Finished(FinishReason::End))
             }
-            Needs::After(way) => {
-                let from = sequence.go(way);
-                let freed = self.backend.trim(at.0, at.1, from);
-                freed.then_some(Went::On).ok_or_else(|| "the cells of a choice cannot be freed".to_owned())
+            ScoringStep::Decode(path) => {
+                let from = sequence.turn_to(path);
+                let freed = self.backend.truncate_kv(at.0, at.1, from);
+                let error = || "the model cannot free the cells of a scored label".to_owned();
+                freed.then_some(SampleOutcome::Continue).ok_or_else(error)
             }
         }
     }
 
-    /// Frees the place of a sequence that is over, before its reader hears of the end. What is in its cells stays there for
-    /// those who begin in the same way, until the place is taken.
-    fn end(&mut self, at: (Lane, Slot), reason: Reason) {
-        let cells = self.seats.get(at).map(|sequence| sequence.cells()).unwrap_or_default();
-        if let Some(sequence) = self.leave(at, cells) {
-            self.counters.finished.fetch_add(u64::from(sequence.job.class.is_asked_for()), Relaxed);
+    /// Frees the slot of a finished sequence before its reader receives the end. Its tokens stay resident for prompts with the same
+    /// prefix, until the slot is assigned again.
+    fn finish(&mut self, at: (AdapterContext, Slot), reason: FinishReason) {
+        let resident = self.slots.get_mut(at).map(|sequence| sequence.resident_tokens()).unwrap_or_default();
+        if let Some(sequence) = self.release(at, resident) {
+            self.counters.finished.fetch_add(u64::from(sequence.job.priority.is_requested()), Relaxed);
             sequence.finish(reason);
         }
     }
 
-    fn fail(&mut self, at: (Lane, Slot), error: Error) {
-        if let Some(sequence) = self.leave(at, Vec::new()) {
-            self.counters.failed.fetch_add(u64::from(sequence.job.class.is_asked_for()), Relaxed);
+    fn fail(&mut self, at: (AdapterContext, Slot), error: Error) {
+        if let Some(sequence) = self.release(at, Vec::new()) {
+            self.counters.failed.fetch_add(u64::from(sequence.job.priority.is_requested()), Relaxed);
             sequence.fail(error);
         }
     }

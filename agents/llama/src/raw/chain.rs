@@ -13,7 +13,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(sampling: &artel_engine::Sampling, vocabulary: i32, random: u32) -> Option<Self> {
+    pub(crate) fn new(sampling: &artel_engine::SamplingParams, vocabulary: i32, random: u32) -> Option<Self> {
         // SAFETY: each sampler is handed to the chain, which frees it.
         let chain = unsafe {
             let chain = NonNull::new(sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params()))?;

@@ -1,36 +1,36 @@
 //! Both sides in one process, over a real pair of sockets, with a scripted engine.
 
-use artel_engine::backend::Limits;
-use artel_engine::scripted::Scripted;
-use artel_engine::{Chunk, Class, Error, Message, Options, Overflow, Request, Sampling, Speaker, Turn};
+use artel_engine::backend::EngineLimits;
+use artel_engine::scripted::ScriptedBackend;
+use artel_engine::{Chunk, Priority, Error, Message, Options, ContextOverflow, Request, SamplingParams, ChatRole, SharedCpu};
 use async_trait::async_trait;
 
 use super::*;
 use crate::{Loading, Serving, serve};
 
-struct Script(Limits);
+struct Script(EngineLimits);
 
 #[async_trait]
 impl Loading for Script {
     async fn load(
         &self,
         spec: &str,
-        turn: Option<Turn>,
+        turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(Handle, Vec<Memory>), String> {
         if spec == "broken" {
             return Err("the file is broken".to_owned());
         }
         progress(0.5);
-        let (limits, options) = (self.0, Options { turn, ..Options::default() });
-        let load = move || Ok(Scripted::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
+        let (limits, options) = (self.0, Options { shared_cpu: turn, ..Options::default() });
+        let load = move || Ok(ScriptedBackend::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
         let handle = Handle::spawn("script", options, load).await.map_err(|e| e.to_string())?;
         Ok((handle, vec![Memory { device: "CPU".to_owned(), weights: 3, cache: 2, compute: 1 }]))
     }
 }
 
-fn limits() -> Limits {
-    Limits { context: 256, sequences: 2, batch: 64, grain: 1, rewinds: true, shifts: true }
+fn limits() -> EngineLimits {
+    EngineLimits { context_tokens: 256, sequences: 2, batch_tokens: 64, prefill_multiple: 1, can_truncate_kv: true, can_shift: true }
 }
 
 /// A process as far as this one can be one: a runtime of its own, which can be killed.
@@ -60,18 +60,18 @@ async fn engine(spec: &str, counter: Option<&Counter>) -> (Result<Started, Strin
 }
 
 fn request(text: &str) -> Request {
-    let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
+    let sampling = SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
     Request {
         flow: "sailor".into(),
-        class: Class::Interactive,
-        left: 0,
-        messages: vec![Message { speaker: Speaker::User, text: text.to_owned() }],
+        priority: Priority::Interactive,
+        remaining_steps: 0,
+        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
         adapter: None,
         sampling,
         max_tokens: 64,
         stop: Vec::new(),
         schema: None,
-        overflow: Overflow::Reject,
+        overflow: ContextOverflow::Reject,
     }
 }
 
@@ -91,7 +91,7 @@ async fn answer(handle: &Handle, text: &str) -> Result<String, Error> {
 async fn an_engine_behind_a_socket_answers_like_any_other() {
     let (started, process) = engine("sound", Some(&Counter::default())).await;
     let Started { handle, memory } = started.unwrap();
-    assert_eq!((handle.limits(), handle.process()), (limits(), Some(7)));
+    assert_eq!((handle.limits(), handle.process_id()), (limits(), Some(7)));
     assert_eq!(memory, [Memory { device: "CPU".to_owned(), weights: 3, cache: 2, compute: 1 }]);
     let answers = futures::future::join_all((0..5).map(|n| {
         let handle = handle.clone();
@@ -99,11 +99,11 @@ async fn an_engine_behind_a_socket_answers_like_any_other() {
     }));
     let expected: Vec<_> = (0..5).map(|n| Ok(format!("number {n}"))).collect();
     assert_eq!(answers.await, expected);
-    assert_eq!(handle.stats().busy + handle.stats().queued, 0, "all calls are answered");
+    assert_eq!(handle.stats().running + handle.stats().waiting, 0, "all calls are answered");
     let long = answer(&handle, &"x".repeat(1000)).await;
     assert!(matches!(long, Err(Error::Overflow { context: 256, .. })), "{long:?}");
-    let _expected = handle.expect(vec!["sailor".into()]);
-    handle.prime(request("")).await.unwrap();
+    let _expected = handle.pin_prefixes(vec!["sailor".into()]);
+    handle.prefill(request("")).await.unwrap();
     handle.close().await;
     assert_eq!(process.served.await.unwrap(), Some(Serving::Closed));
 }
@@ -146,7 +146,7 @@ async fn whoever_streams_when_the_process_dies_hears_how() {
     assert_eq!(answer(&handle, "hello").await.unwrap(), "hello");
     process.kill.cancel();
     process.served.await.unwrap();
-    assert_eq!(answer(&handle, "hello").await, Err(Error::Gone("its process was killed".to_owned())));
+    assert_eq!(answer(&handle, "hello").await, Err(Error::Ended("its process was killed".to_owned())));
 }
 
 #[tokio::test]

@@ -1,35 +1,51 @@
-//! Beginnings of prompts are computed once, whoever comes when; the scripted model checks that nobody runs on another's.
+//! Prefixes of prompts are computed once in any order of arrival; the scripted model checks that no sequence runs on the cells of
+//! another.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
 
-use artel_engine::backend::Limits;
-use artel_engine::scripted::{Gate, Scripted};
+use artel_engine::backend::EngineLimits;
+use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
-    Chunk, Class, Error, Finish, Handle, Message, Options, Overflow, Request, Sampling, Speaker, Stream, shelf,
+    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishSummary, Message, Options, OutputStream, Priority,
+    Request, SamplingParams, disk_prefix_cache,
 };
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { context: 512, sequences: 4, batch: 32, grain: 1, rewinds: true, shifts: true };
+const LIMITS: EngineLimits = EngineLimits {
+    context_tokens: 512,
+    sequences: 4,
+    batch_tokens: 32,
+    prefill_multiple: 1,
+    can_truncate_kv: true,
+    can_shift: true,
+};
 
-/// The instructions of a role, long enough to be kept.
-fn opening(role: &str) -> String {
+/// The instructions of a role, long enough to be cached.
+fn instructions(role: &str) -> String {
     format!("{role} is who you are, and you answer everything that you are asked in a few words.")
 }
 
 fn ask(role: &str, text: &str) -> Request {
-    let message = |speaker, text: &str| Message { speaker, text: text.to_owned() };
+    let message = |chat_role, text: &str| Message { role: chat_role, text: text.to_owned() };
     Request {
         flow: Arc::from(role),
-        class: Class::Interactive,
-        left: 0,
-        messages: vec![message(Speaker::System, &opening(role)), message(Speaker::User, text)],
+        priority: Priority::Interactive,
+        remaining_steps: 0,
+        messages: vec![message(ChatRole::System, &instructions(role)), message(ChatRole::User, text)],
         adapter: None,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },
+        sampling: SamplingParams {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            seed: None,
+        },
         max_tokens: 100,
         stop: Vec::new(),
         schema: None,
-        overflow: Overflow::Reject,
+        overflow: ContextOverflow::Reject,
     }
 }
 
@@ -37,53 +53,53 @@ fn echo(prompt: &str) -> String {
     format!("<{}>", prompt.lines().last().unwrap_or_default())
 }
 
-async fn engine(prefixes: usize, gate: &Gate) -> Handle {
-    let model = Scripted::new(LIMITS, echo).with_gate(gate);
-    Handle::spawn("test", Options { prefixes, ..Options::default() }, || Ok(model)).await.unwrap()
+async fn engine(prefix_cache_bytes: usize, gate: &BatchGate) -> EngineHandle {
+    let model = ScriptedBackend::new(LIMITS, echo).with_gate(gate);
+    EngineHandle::spawn("test", Options { prefix_cache_bytes, ..Options::default() }, || Ok(model)).await.unwrap()
 }
 
-async fn read(mut stream: Stream) -> Result<(String, Finish), Error> {
+async fn read(mut stream: OutputStream) -> Result<(String, FinishSummary), Error> {
     let mut text = String::new();
     loop {
         match stream.recv().await.expect("a stream has an end") {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
-            Chunk::Scores(_) => panic!("nobody asked for a choice"),
+            Chunk::Scores(_) => panic!("no labels were given"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
         }
     }
 }
 
-async fn open(prefixes: usize) -> Handle {
-    let gate = Gate::default();
+async fn open(prefix_cache_bytes: usize) -> EngineHandle {
+    let gate = BatchGate::default();
     gate.open();
-    engine(prefixes, &gate).await
+    engine(prefix_cache_bytes, &gate).await
 }
 
-/// Tokens of a role's opening, its line end included.
-fn length(role: &str) -> u64 {
-    opening(role).chars().count() as u64 + 1
+/// Tokens of a role's instructions, with the line end.
+fn prefix_len(role: &str) -> u64 {
+    instructions(role).chars().count() as u64 + 1
 }
 
 #[tokio::test]
-async fn eight_that_come_at_once_compute_their_opening_once() {
-    let gate = Gate::default();
+async fn eight_simultaneous_requests_compute_their_prefix_once() {
+    let gate = BatchGate::default();
     let engine = engine(1 << 20, &gate).await;
     let questions: Vec<String> = (0..8).map(|n| format!("{n}. question")).collect();
-    let asked = questions.iter().map(|text| engine.generate(ask("sailor", text)));
-    let streams = futures::future::try_join_all(asked).await.unwrap();
+    let requests = questions.iter().map(|text| engine.generate(ask("sailor", text)));
+    let streams = futures::future::try_join_all(requests).await.unwrap();
     gate.open();
     for (text, stream) in questions.iter().zip(streams) {
         assert_eq!(read(stream).await.unwrap().0, format!("<{text}>"));
     }
     let (stats, own) = (engine.stats(), "n. question\n".len() as u64);
-    assert_eq!(stats.prompt, length("sailor") + 8 * own, "{stats:?}");
-    assert_eq!(stats.shared, 7 * length("sailor"), "{stats:?}");
+    assert_eq!(stats.prefill_tokens, prefix_len("sailor") + 8 * own, "{stats:?}");
+    assert_eq!(stats.cached_tokens, 7 * prefix_len("sailor"), "{stats:?}");
 }
 
 #[tokio::test]
-async fn an_opening_is_found_again_when_others_have_used_every_slot() {
+async fn a_prefix_is_found_again_when_others_have_used_every_slot() {
     let engine = open(1 << 20).await;
     let roles = ["sailor", "baker", "tinker", "miller", "cook", "groom"];
     for round in 0..3 {
@@ -91,98 +107,102 @@ async fn an_opening_is_found_again_when_others_have_used_every_slot() {
             let (text, finish) = read(engine.generate(ask(role, "hello")).await.unwrap()).await.unwrap();
             assert_eq!(text, "<hello>");
             let computed = u64::from(finish.usage.computed);
-            assert!(if round == 0 { computed > length(role) } else { computed <= 6 }, "{role}: {finish:?}");
+            assert!(if round == 0 { computed > prefix_len(role) } else { computed <= 6 }, "{role}: {finish:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn without_a_budget_only_what_is_left_in_a_slot_is_shared() {
+async fn without_a_budget_only_resident_tokens_are_reused() {
     let engine = open(0).await;
     let usage =
         async |role: &str, text: &str| read(engine.generate(ask(role, text)).await.unwrap()).await.unwrap().1.usage;
     let first = usage("sailor", "hello").await;
     let second = usage("sailor", "help").await;
     assert_eq!((first.computed, second.computed), (first.prompt, "p\n".len() as u32));
-    assert_eq!(engine.stats().prefix_bytes, 0);
+    assert_eq!(engine.stats().prefix_cache_bytes, 0);
 }
 
 #[tokio::test]
-async fn what_was_computed_ahead_is_there_for_the_first_question() {
+async fn the_first_question_finds_a_prefilled_prefix() {
     let engine = open(1 << 20).await;
-    engine.prime(ask("sailor", "")).await.unwrap();
-    engine.prime(ask("sailor", "")).await.unwrap();
-    assert_eq!(engine.stats().prompt, length("sailor"));
+    engine.prefill(ask("sailor", "")).await.unwrap();
+    engine.prefill(ask("sailor", "")).await.unwrap();
+    assert_eq!(engine.stats().prefill_tokens, prefix_len("sailor"));
     let (_, finish) = read(engine.generate(ask("sailor", "hello")).await.unwrap()).await.unwrap();
     assert_eq!(finish.usage.computed, "hello\n".len() as u32);
 }
 
 #[tokio::test]
-async fn what_is_read_along_is_there_when_the_text_has_its_end() {
+async fn prefetched_tokens_are_found_when_the_text_is_complete() {
     let engine = open(1 << 20).await;
     for text in ["the ship", "the ship was old", "the ship was old and"] {
-        engine.prime(Request { class: Class::Along, ..ask("sailor", text) }).await.unwrap();
+        engine.prefill(Request { priority: Priority::Prefetch, ..ask("sailor", text) }).await.unwrap();
     }
-    let along = length("sailor") + "the ship was old and".len() as u64;
-    // What was there the last time is not computed again, but for the token that the rest is computed behind.
-    assert!((along..along + 3).contains(&engine.stats().prompt), "{:?}", engine.stats());
+    let tokens = prefix_len("sailor") + "the ship was old and".len() as u64;
+    // Tokens of the last prefetch are not computed again, but for the last one, which the rest follows.
+    assert!((tokens..tokens + 3).contains(&engine.stats().prefill_tokens), "{:?}", engine.stats());
     let (text, finish) =
         read(engine.generate(ask("sailor", "the ship was old and slow")).await.unwrap()).await.unwrap();
     assert_eq!((text.as_str(), finish.usage.computed), ("<the ship was old and slow>", " slow\n".len() as u32));
     let (_, finish) = read(engine.generate(ask("sailor", "the sheep")).await.unwrap()).await.unwrap();
-    assert_eq!(finish.usage.computed, "eep\n".len() as u32, "a text that went on in another way");
+    assert_eq!(finish.usage.computed, "eep\n".len() as u32, "a text that continued differently");
 }
 
 #[tokio::test]
-async fn readings_take_no_cells_of_one_another() {
+async fn prefetches_do_not_overwrite_one_another() {
     let engine = open(1 << 20).await;
-    let _expected = engine.expect(vec!["sailor".into()]);
+    let _pin = engine.pin_prefixes(vec!["sailor".into()]);
     // As many as there are slots, in turn.
     let tales = ["a whale that sang", "no wind for weeks", "our cook is ill", "two moons at sea"];
-    let along = |tale: &str, words: usize| {
+    let prefetch = |tale: &str, words: usize| {
         let text: Vec<&str> = tale.split(' ').take(words).collect();
-        engine.prime(Request { class: Class::Along, ..ask("sailor", &text.join(" ")) })
+        engine.prefill(Request { priority: Priority::Prefetch, ..ask("sailor", &text.join(" ")) })
     };
     for words in 1..=4 {
         for tale in tales {
-            along(tale, words).await.unwrap();
+            prefetch(tale, words).await.unwrap();
         }
     }
-    let whole = length("sailor") + tales.iter().map(|tale| tale.len() as u64).sum::<u64>();
+    let whole = prefix_len("sailor") + tales.iter().map(|tale| tale.len() as u64).sum::<u64>();
     let again = 2 * 3 * tales.len() as u64;
-    assert!((whole..whole + again).contains(&engine.stats().prompt), "{whole} {:?}", engine.stats());
-    along("land in sight", 3).await.unwrap();
-    assert!(engine.stats().prompt < whole + again, "one more would cost more than it gives: {:?}", engine.stats());
+    assert!((whole..whole + again).contains(&engine.stats().prefill_tokens), "{whole} {:?}", engine.stats());
+    prefetch("land in sight", 3).await.unwrap();
+    assert!(
+        engine.stats().prefill_tokens < whole + again,
+        "one more would cost more than it saves: {:?}",
+        engine.stats()
+    );
     let (text, finish) = read(engine.generate(ask("sailor", "our cook is ill again")).await.unwrap()).await.unwrap();
     assert_eq!((text.as_str(), finish.usage.computed), ("<our cook is ill again>", " again\n".len() as u32));
     let stats = engine.stats();
-    assert_eq!((stats.finished, stats.cancelled), (1, 0), "what nobody asked for is no answer: {stats:?}");
-    assert_eq!(stats.shared, u64::from(finish.usage.prompt - finish.usage.computed), "{stats:?}");
+    assert_eq!((stats.finished, stats.cancelled), (1, 0), "a prefetch is not counted as an answer: {stats:?}");
+    assert_eq!(stats.cached_tokens, u64::from(finish.usage.prompt - finish.usage.computed), "{stats:?}");
 }
 
 #[tokio::test]
-async fn what_was_read_along_until_it_was_given_up_is_of_use() {
-    let gate = Gate::default();
+async fn a_cancelled_prefetch_leaves_its_tokens_resident() {
+    let gate = BatchGate::default();
     let engine = engine(0, &gate).await;
-    let along = Request { class: Class::Along, ..ask("sailor", &"a ship ".repeat(20)) };
-    let reading = tokio::spawn({
+    let prefetch = Request { priority: Priority::Prefetch, ..ask("sailor", &"a ship ".repeat(20)) };
+    let prefilling = tokio::spawn({
         let engine = engine.clone();
-        async move { engine.prime(along).await }
+        async move { engine.prefill(prefetch).await }
     });
     gate.pass(2);
-    let stands = gate.clone();
-    tokio::task::spawn_blocking(move || stands.reached()).await.unwrap();
-    reading.abort();
-    assert!(reading.await.is_err());
+    let held = gate.clone();
+    tokio::task::spawn_blocking(move || held.wait_until_held()).await.unwrap();
+    prefilling.abort();
+    assert!(prefilling.await.is_err());
     gate.open();
     let (_, finish) = read(engine.generate(ask("sailor", &"a ship ".repeat(30))).await.unwrap()).await.unwrap();
-    assert!(finish.usage.computed <= finish.usage.prompt - 2 * LIMITS.batch, "{finish:?}");
-    assert_eq!(engine.stats().busy, 0);
+    assert!(finish.usage.computed <= finish.usage.prompt - 2 * LIMITS.batch_tokens, "{finish:?}");
+    assert_eq!(engine.stats().running, 0);
 }
 
 #[tokio::test]
-async fn whoever_waits_for_an_opening_computes_it_when_the_first_one_leaves() {
-    let gate = Gate::default();
+async fn a_sequence_that_waits_for_a_prefix_computes_it_when_the_first_one_is_cancelled() {
+    let gate = BatchGate::default();
     let engine = engine(1 << 20, &gate).await;
     let first = engine.generate(ask("sailor", "first")).await.unwrap();
     gate.pass(1);
@@ -194,7 +214,7 @@ async fn whoever_waits_for_an_opening_computes_it_when_the_first_one_leaves() {
 }
 
 #[tokio::test]
-async fn adapters_never_share() {
+async fn adapters_never_share_prefixes() {
     let engine = open(1 << 20).await;
     for round in 0..2 {
         for adapter in ["a.gguf", "b.gguf"] {
@@ -206,12 +226,12 @@ async fn adapters_never_share() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_started_again_is_warm() {
+async fn a_restarted_engine_is_warm() {
     let dir = tempfile::tempdir().unwrap();
-    let shelf = shelf::Options { dir: dir.path().join("prefixes"), bytes: 1 << 20 };
+    let disk_options = disk_prefix_cache::Options { dir: dir.path().join("prefixes"), max_bytes: 1 << 20 };
     let start = async || {
-        let options = Options { shelf: Some(shelf.clone()), ..Options::default() };
-        Handle::spawn("test", options, || Ok(Scripted::new(LIMITS, echo))).await.unwrap()
+        let options = Options { disk_prefix_cache: Some(disk_options.clone()), ..Options::default() };
+        EngineHandle::spawn("test", options, || Ok(ScriptedBackend::new(LIMITS, echo))).await.unwrap()
     };
     let first = start().await;
     read(first.generate(ask("sailor", "hello")).await.unwrap()).await.unwrap();
@@ -219,22 +239,22 @@ async fn an_engine_that_is_started_again_is_warm() {
     read(first.generate(adapted()).await.unwrap()).await.unwrap();
     first.close().await;
     let again = start().await;
-    again.prime(ask("sailor", "")).await.unwrap();
+    again.prefill(ask("sailor", "")).await.unwrap();
     for request in [ask("sailor", "hello"), adapted()] {
         let (_, finish) = read(again.generate(request).await.unwrap()).await.unwrap();
         assert_eq!(finish.usage.computed, "hello\n".len() as u32);
     }
-    assert_eq!(again.stats().prompt, 2 * "hello\n".len() as u64, "the opening was computed by neither");
+    assert_eq!(again.stats().prefill_tokens, 2 * "hello\n".len() as u64, "neither computed the prefix");
 }
 
 #[derive(Debug, Clone)]
-struct Arrival {
+struct PrefixArrival {
     role: usize,
     adapter: Option<usize>,
     text: String,
-    class: Class,
-    /// Reads so many chunks and goes; none stays to the end.
-    leaves: Option<usize>,
+    priority: Priority,
+    /// Reads so many chunks and drops the stream; none reads to the end.
+    max_reads: Option<usize>,
 }
 
 prop_compose! {
@@ -242,18 +262,18 @@ prop_compose! {
         role in 0..6usize,
         adapter in prop::option::weighted(0.3, 0..2usize),
         text in "[a-c]{1,400}",
-        class in 0..3usize,
-        leaves in prop::option::weighted(0.2, 0..5usize),
-    ) -> Arrival {
-        let class = [Class::Interactive, Class::Batch, Class::Router][class];
-        Arrival { role, adapter, text, class, leaves }
+        priority in 0..3usize,
+        max_reads in prop::option::weighted(0.2, 0..5usize),
+    ) -> PrefixArrival {
+        let priority = [Priority::Interactive, Priority::Batch, Priority::Router][priority];
+        PrefixArrival { role, adapter, text, priority, max_reads }
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// The scripted model asserts that each sequence runs on its own prompt, in its own lane, without gaps.
+    /// The scripted model asserts that each sequence runs on its own prompt, in its own context, without gaps.
     #[test]
     fn no_order_of_arrivals_starves_leaks_or_mixes(
         arrivals in prop::collection::vec(arrival(), 1..120),
@@ -262,24 +282,24 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let engine = open(budget).await;
-            let one = |arrival: Arrival| {
+            let one = |arrival: PrefixArrival| {
                 let engine = engine.clone();
                 async move {
                     let role = ["a", "b", "c", "d", "e", "f"][arrival.role];
                     let adapter = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0));
-                    let request = Request { adapter, class: arrival.class, ..ask(role, &arrival.text) };
+                    let request = Request { adapter, priority: arrival.priority, ..ask(role, &arrival.text) };
                     let mut stream = match engine.generate(request).await {
                         Ok(stream) => stream,
                         Err(Error::Overflow { .. }) => return 0,
                         Err(error) => panic!("{error}"),
                     };
-                    let Some(reads) = arrival.leaves else {
-                        // What does not fit into max_tokens is cut.
+                    let Some(max_reads) = arrival.max_reads else {
+                        // Text beyond max_tokens is cut.
                         let expected: String = format!("<{}>", arrival.text).chars().take(100).collect();
                         assert_eq!(read(stream).await.unwrap().0, expected);
                         return 1;
                     };
-                    for _ in 0..reads {
+                    for _ in 0..max_reads {
                         if stream.recv().await.is_none() {
                             break;
                         }
@@ -287,12 +307,12 @@ proptest! {
                     1
                 }
             };
-            let begun: u64 = futures::future::join_all(arrivals.into_iter().map(one)).await.into_iter().sum();
+            let started: u64 = futures::future::join_all(arrivals.into_iter().map(one)).await.into_iter().sum();
             read(engine.generate(ask("a", "last")).await.unwrap()).await.unwrap();
             let stats = engine.stats();
-            assert_eq!((stats.busy, stats.queued, stats.failed), (0, 0, 0), "{stats:?}");
-            assert_eq!(stats.finished + stats.cancelled, begun + 1, "{stats:?}");
-            assert!(stats.prefix_bytes <= budget as u64, "{stats:?}");
+            assert_eq!((stats.running, stats.waiting, stats.failed), (0, 0, 0), "{stats:?}");
+            assert_eq!(stats.finished + stats.cancelled, started + 1, "{stats:?}");
+            assert!(stats.prefix_cache_bytes <= budget as u64, "{stats:?}");
         });
     }
 }

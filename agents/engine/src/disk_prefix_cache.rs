@@ -1,0 +1,360 @@
+//! The disk tier of the prefix cache, so that a restarted engine is warm.
+//!
+//! One file per prefix, named after the fingerprint of its cells and the hash of its tokens. A file is a cache entry: it is
+//! written aside and renamed, its content is checked against a hash when it is read, and if anything is wrong with it, it is
+//! deleted and the prefix computed again. A thread of its own writes the files. All engines of a directory share its budget;
+//! the least recently used file is evicted first.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::backend::{AdapterContext, Token};
+
+const MAGIC: &[u8; 8] = b"ARTELPX1";
+/// What the cells in a file depend on: a hash of the model, the adapter and the types of the KV cache.
+pub(crate) type CacheFingerprint = [u8; 32];
+/// Files that wait to be written; a full queue means a slow disk, and further ones are not written.
+const MAX_QUEUED_WRITES: usize = 16;
+/// Tokens that a file may claim: more than any context.
+const MAX_TOKENS: usize = 1 << 24;
+
+/// Location and budget.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory; it is created if it is missing.
+    pub dir: PathBuf,
+    /// Bytes that all files in it may take together.
+    pub max_bytes: u64,
+}
+
+/// The prefix files of one engine's contexts.
+pub(crate) struct DiskPrefixCache {
+    dir: PathBuf,
+    files: HashMap<AdapterContext, Vec<PrefixFile>>,
+    fingerprints: HashMap<AdapterContext, CacheFingerprint>,
+    /// Taken when the cache is dropped.
+    writer: Option<(mpsc::SyncSender<PrefixWrite>, JoinHandle<()>)>,
+}
+
+struct PrefixFile {
+    tokens: Arc<[Token]>,
+    path: PathBuf,
+}
+
+/// The content of a file.
+pub(crate) struct DiskPrefix {
+    pub(crate) tokens: Arc<[Token]>,
+    pub(crate) state: Vec<u8>,
+    /// Seconds that it took to compute.
+    pub(crate) seconds: f64,
+}
+
+struct PrefixWrite {
+    path: PathBuf,
+    fingerprint: CacheFingerprint,
+    tokens: Arc<[Token]>,
+    state: Arc<[u8]>,
+    seconds: f64,
+}
+
+impl DiskPrefixCache {
+    /// Opens a directory. Without a usable one there is no disk tier, which costs time and nothing else.
+    pub(crate) fn open(options: &Options) -> Option<Self> {
+        if let Err(error) = create_private_dir(&options.dir) {
+            tracing::warn!(dir = %options.dir.display(), %error, "cannot use the directory of the disk prefix cache; it is disabled");
+            return None;
+        }
+        let (writer, inbox) = mpsc::sync_channel(MAX_QUEUED_WRITES);
+        let (dir, max_bytes) = (options.dir.clone(), options.max_bytes);
+        let thread = std::thread::Builder::new().name("prefix-writer".to_owned());
+        let thread = thread.spawn(move || write_all(&inbox, &dir, max_bytes)).ok()?;
+        let (files, fingerprints) = (HashMap::new(), HashMap::new());
+        Some(Self { dir: options.dir.clone(), files, fingerprints, writer: Some((writer, thread)) })
+    }
+
+    /// Lists the files of a context, unless that is done.
+    pub(crate) fn index_context(&mut self, context: AdapterContext, fingerprint: CacheFingerprint) {
+        if self.fingerprints.insert(context, fingerprint) == Some(fingerprint) {
+            return;
+        }
+        let start = format!("{}-", hex(&fingerprint[..8]));
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&start));
+        let indexed = |path: PathBuf| {
+            let header = PrefixFileHeader::read(&mut File::open(&path).ok()?, &fingerprint)?;
+            Some(PrefixFile { tokens: header.tokens, path })
+        };
+        self.files.insert(context, own.filter_map(|entry| indexed(entry.path())).collect());
+    }
+
+    /// The longest prefix of a prompt on disk that is longer than `longer_than`. `may_be_whole`: the whole prompt counts too.
+    pub(crate) fn find(
+        &mut self,
+        context: AdapterContext,
+        prompt: &[Token],
+        longer_than: usize,
+        may_be_whole: bool,
+    ) -> Option<DiskPrefix> {
+        let most = prompt.len() - usize::from(!may_be_whole && !prompt.is_empty());
+        let fingerprint = *self.fingerprints.get(&context)?;
+        let files = self.files.get_mut(&context)?;
+        let matches = |file: &&PrefixFile| {
+            (longer_than + 1..=most).contains(&file.tokens.len()) && prompt.starts_with(&file.tokens)
+        };
+        let (tokens, path) = files
+            .iter()
+            .filter(matches)
+            .max_by_key(|file| file.tokens.len())
+            .map(|file| (file.tokens.clone(), file.path.clone()))?;
+        if !path.exists() {
+            // It is still being written, or it was evicted.
+            return None;
+        }
+        let found = read(&path, &fingerprint).filter(|found| found.tokens == tokens);
+        if found.is_none() {
+            tracing::warn!(path = %path.display(), "a file of the disk prefix cache is damaged; its prefix is computed again");
+            // It may be deleted already.
+            let _ = fs::remove_file(&path);
+            files.retain(|file| file.path != path);
+        }
+        found
+    }
+
+    /// Writes a prefix to disk, in the background.
+    pub(crate) fn insert(&mut self, context: AdapterContext, tokens: &[Token], state: &Arc<[u8]>, seconds: f64) {
+        let Some(fingerprint) = self.fingerprints.get(&context) else { return };
+        let Some(files) = self.files.get_mut(&context) else { return };
+        if files.iter().any(|file| *file.tokens == *tokens) {
+            return;
+        }
+        let (tokens, state): (Arc<[Token]>, _) = (tokens.into(), state.clone());
+        let path = self.dir.join(file_name(fingerprint, &tokens));
+        let write =
+            PrefixWrite { path: path.clone(), fingerprint: *fingerprint, tokens: tokens.clone(), state, seconds };
+        // If the queue is full, the prefix is computed once more after the next start.
+        if self.writer.as_ref().is_some_and(|(writer, _)| writer.try_send(write).is_ok()) {
+            files.push(PrefixFile { tokens, path });
+        }
+    }
+}
+
+impl Drop for DiskPrefixCache {
+    /// Waits until all queued files are on disk.
+    fn drop(&mut self) {
+        if let Some((writer, thread)) = self.writer.take() {
+            drop(writer);
+            // A writer that panicked has lost a cache entry.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The header of a file, before the cells.
+struct PrefixFileHeader {
+    tokens: Arc<[Token]>,
+    seconds: f64,
+    /// The SHA-256 of the cells.
+    hash: [u8; 32],
+    /// Bytes of the cells.
+    length: u64,
+}
+
+impl PrefixFileHeader {
+    fn read(file: &mut File, fingerprint: &CacheFingerprint) -> Option<Self> {
+        let mut start = [0u8; 8 + 32 + 8 + 4];
+        file.read_exact(&mut start).ok()?;
+        let (magic, rest) = start.split_at(8);
+        let (stored_fingerprint, rest) = rest.split_at(32);
+        let (seconds, count) = rest.split_at(8);
+        let count = u32::from_le_bytes(count.try_into().ok()?) as usize;
+        if magic != MAGIC || stored_fingerprint != fingerprint || count > MAX_TOKENS {
+            return None;
+        }
+        let mut tokens = vec![0u8; count * 4];
+        file.read_exact(&mut tokens).ok()?;
+        let mut end = [0u8; 32 + 8];
+        file.read_exact(&mut end).ok()?;
+        let token = |b: &[u8]| Token(i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        Some(Self {
+            tokens: tokens.chunks_exact(4).map(token).collect(),
+            seconds: f64::from_le_bytes(seconds.try_into().ok()?),
+            hash: end[..32].try_into().ok()?,
+            length: u64::from_le_bytes(end[32..].try_into().ok()?),
+        })
+    }
+
+    fn write(write: &PrefixWrite, out: &mut impl io::Write) -> io::Result<()> {
+        out.write_all(MAGIC)?;
+        out.write_all(&write.fingerprint)?;
+        out.write_all(&write.seconds.to_le_bytes())?;
+        out.write_all(&(write.tokens.len() as u32).to_le_bytes())?;
+        write.tokens.iter().try_for_each(|token| out.write_all(&token.0.to_le_bytes()))?;
+        out.write_all(&Sha256::digest(&write.state))?;
+        out.write_all(&(write.state.len() as u64).to_le_bytes())
+    }
+}
+
+fn read(path: &Path, fingerprint: &CacheFingerprint) -> Option<DiskPrefix> {
+    let mut file = File::open(path).ok()?;
+    let size = file.metadata().ok()?.len();
+    let header = PrefixFileHeader::read(&mut file, fingerprint)?;
+    // A damaged length must not reserve more memory than the file has bytes.
+    let mut state = Vec::with_capacity(usize::try_from(header.length.min(size)).ok()?);
+    file.read_to_end(&mut state).ok()?;
+    let is_intact = state.len() as u64 == header.length && Sha256::digest(&state)[..] == header.hash;
+    // Eviction goes by the time of the last use; where that cannot be set, the file is evicted a little earlier.
+    let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    is_intact.then_some(DiskPrefix { tokens: header.tokens, state, seconds: header.seconds })
+}
+
+fn write_all(inbox: &mpsc::Receiver<PrefixWrite>, dir: &Path, max_bytes: u64) {
+    while let Ok(write) = inbox.recv() {
+        if write.state.len() as u64 > max_bytes {
+            continue;
+        }
+        if let Err(error) = store(&write) {
+            tracing::warn!(path = %write.path.display(), %error, "cannot write a file of the disk prefix cache");
+        }
+        evict_oldest(dir, max_bytes);
+    }
+}
+
+fn store(write: &PrefixWrite) -> io::Result<()> {
+    let part = write.path.with_extension("part");
+    let written = File::create(&part).and_then(|file| {
+        let mut out = io::BufWriter::new(file);
+        PrefixFileHeader::write(write, &mut out)?;
+        out.write_all(&write.state)?;
+        out.flush()
+    });
+    let stored = written.and_then(|()| fs::rename(&part, &write.path));
+    if stored.is_err() {
+        // A part that could not be written may not exist.
+        let _ = fs::remove_file(&part);
+    }
+    stored
+}
+
+/// Deletes the least recently used files until the rest fits.
+fn evict_oldest(dir: &Path, max_bytes: u64) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == "prefix" || e == "part"))
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some((meta.modified().ok()?, meta.len(), entry.path()))
+        })
+        .collect();
+    files.sort();
+    let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
+    for (_, size, path) in files {
+        if total <= max_bytes {
+            return;
+        }
+        // Another engine may have deleted it.
+        let _ = fs::remove_file(path);
+        total -= size;
+    }
+}
+
+fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+fn file_name(fingerprint: &CacheFingerprint, tokens: &[Token]) -> String {
+    format!("{}-{}.prefix", hex(&fingerprint[..8]), hex(&hash_tokens(tokens)[..16]))
+}
+
+fn hash_tokens(tokens: &[Token]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    tokens.iter().for_each(|token| hash.update(token.0.to_le_bytes()));
+    hash.finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINGERPRINT: CacheFingerprint = [7; 32];
+
+    fn tokens(text: &str) -> Vec<Token> {
+        text.bytes().map(|b| Token(b.into())).collect()
+    }
+
+    /// A file on disk, as the writer's thread leaves it.
+    fn write_file(dir: &Path, fingerprint: CacheFingerprint, text: &str, state: &[u8]) -> PathBuf {
+        let tokens: Arc<[Token]> = tokens(text).into();
+        let path = dir.join(file_name(&fingerprint, &tokens));
+        let write = PrefixWrite { path, fingerprint, tokens, state: state.into(), seconds: 1.5 };
+        store(&write).unwrap();
+        write.path
+    }
+
+    fn open(dir: &Path) -> DiskPrefixCache {
+        let mut cache = DiskPrefixCache::open(&Options { dir: dir.to_owned(), max_bytes: 1 << 20 }).unwrap();
+        cache.index_context(AdapterContext(0), FINGERPRINT);
+        cache
+    }
+
+    #[test]
+    fn the_longest_prefix_is_found_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        write_file(dir.path(), FINGERPRINT, "You", b"short");
+        write_file(dir.path(), FINGERPRINT, "You are", b"long");
+        write_file(dir.path(), [8; 32], "You are a", b"another model's");
+        let mut cache = open(dir.path());
+        let found = cache.find(AdapterContext(0), &tokens("You are a sailor"), 0, false).unwrap();
+        assert_eq!((found.tokens.len(), found.state.as_slice(), found.seconds), (7, b"long".as_slice(), 1.5));
+        assert!(cache.find(AdapterContext(0), &tokens("You are a sailor"), 7, false).is_none(), "no longer one");
+        assert_eq!(cache.find(AdapterContext(0), &tokens("You are"), 0, false).unwrap().tokens.len(), 3);
+        assert_eq!(cache.find(AdapterContext(0), &tokens("You are"), 0, true).unwrap().tokens.len(), 7);
+        assert!(cache.find(AdapterContext(1), &tokens("You are"), 0, true).is_none());
+    }
+
+    #[test]
+    fn damaged_files_are_deleted_and_never_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write_file(dir.path(), FINGERPRINT, "You are", b"long state");
+        let find = || open(dir.path()).find(AdapterContext(0), &tokens("You are a sailor"), 0, false);
+        let whole = fs::read(&file).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&file, &whole[..cut]).unwrap();
+            assert!(find().is_none(), "cut at {cut}");
+        }
+        let last = whole.len() - 1;
+        let mut flipped = whole;
+        flipped[last] ^= 1;
+        fs::write(&file, flipped).unwrap();
+        assert!(find().is_none());
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn the_least_recently_used_file_is_evicted_when_the_budget_is_used_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a", "b", "c"].map(|text| write_file(dir.path(), FINGERPRINT, text, &[0; 1000]));
+        for (age, file) in [30, 10, 20].into_iter().zip(&files) {
+            let then = SystemTime::now() - std::time::Duration::from_secs(age);
+            File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
+        }
+        evict_oldest(dir.path(), 2500);
+        assert_eq!(files.each_ref().map(|file| file.exists()), [false, true, true]);
+        evict_oldest(dir.path(), 1500);
+        assert_eq!(files.each_ref().map(|file| file.exists()), [false, true, false]);
+    }
+}

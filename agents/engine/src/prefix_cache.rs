@@ -1,0 +1,173 @@
+//! The prefix cache: prompt prefixes in host memory as the cells they fill, so that none is computed twice.
+//!
+//! An entry is bytes: it is copied into the cells of as many sequences as need it, independently of what other slots do
+//! meanwhile, and outlives all of them. An entry belongs to one context: cells of one adapter are invalid under another.
+//!
+//! When the budget is used up, prefixes that no flow has pinned are evicted first; among those, and among the pinned ones in
+//! turn, the order is that of GreedyDual-Size (Cao and Irani, 1997), which weighs the seconds to recompute an entry against
+//! its bytes and the time since its last use.
+
+use std::sync::Arc;
+
+use crate::backend::{AdapterContext, Token};
+use crate::prefix_pins::PrefixPins;
+
+/// Shorter prefixes are computed faster than they are restored.
+pub(crate) const MIN_PREFIX_TOKENS: usize = 16;
+
+/// Cached prefixes, within a budget of bytes.
+pub(crate) struct PrefixCache {
+    budget: usize,
+    bytes: usize,
+    entries: Vec<CachedPrefix>,
+    /// The value of the last evicted entry; GreedyDual-Size calls it L.
+    inflation: f64,
+    /// Flows whose prefixes will be needed soon.
+    pins: PrefixPins,
+}
+
+struct CachedPrefix {
+    context: AdapterContext,
+    flow: Arc<str>,
+    tokens: Arc<[Token]>,
+    state: Arc<[u8]>,
+    seconds: f64,
+    /// GreedyDual-Size calls it H.
+    value: f64,
+}
+
+impl PrefixCache {
+    pub(crate) fn new(budget: usize, pins: PrefixPins) -> Self {
+        Self { budget, bytes: 0, entries: Vec::new(), inflation: 0.0, pins }
+    }
+
+    /// The longest cached prefix of a prompt, at most all but its last token, whose logits are needed.
+    pub(crate) fn find(&mut self, context: AdapterContext, prompt: &[Token]) -> Option<(usize, Arc<[u8]>)> {
+        let matches = |entry: &&mut CachedPrefix| {
+            entry.context == context && entry.tokens.len() < prompt.len() && prompt.starts_with(&entry.tokens)
+        };
+        let longest = self.entries.iter_mut().filter(matches).max_by_key(|entry| entry.tokens.len())?;
+        longest.value = self.inflation + longest.seconds / longest.state.len().max(1) as f64;
+        Some((longest.tokens.len(), longest.state.clone()))
+    }
+
+    /// Whether exactly this prefix is cached.
+    pub(crate) fn contains(&self, context: AdapterContext, tokens: &[Token]) -> bool {
+        self.entries.iter().any(|entry| entry.context == context && *entry.tokens == *tokens)
+    }
+
+    /// Caches a prefix that took so many seconds to compute, if its value is above that of the entries it would evict.
+    pub(crate) fn insert(
+        &mut self,
+        context: AdapterContext,
+        flow: &Arc<str>,
+        tokens: &[Token],
+        state: &Arc<[u8]>,
+        seconds: f64,
+    ) {
+        if state.len() > self.budget || self.contains(context, tokens) {
+            return;
+        }
+        let value = self.inflation + seconds / state.len().max(1) as f64;
+        self.bytes += state.len();
+        let (tokens, state) = (tokens.into(), state.clone());
+        self.entries.push(CachedPrefix { context, flow: flow.clone(), tokens, state, seconds, value });
+        while self.bytes > self.budget {
+            self.evict();
+        }
+    }
+
+    /// Whether a flow is pinned.
+    pub(crate) fn is_pinned(&self, flow: &Arc<str>) -> bool {
+        self.pins.contains(flow)
+    }
+
+    fn evict(&mut self) {
+        let rank = |entry: &CachedPrefix| (self.pins.contains(&entry.flow), entry.value);
+        let least = (0..self.entries.len()).min_by(|a, b| {
+            let (a, b) = (rank(&self.entries[*a]), rank(&self.entries[*b]));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        });
+        let evicted = self.entries.swap_remove(least.expect("bytes are over the budget, so there is an entry"));
+        self.bytes -= evicted.state.len();
+        self.inflation = self.inflation.max(evicted.value);
+        tracing::debug!(
+            flow = %evicted.flow,
+            tokens = evicted.tokens.len(),
+            bytes = evicted.state.len(),
+            "evicted a prefix from the prefix cache"
+        );
+    }
+
+    /// Removes the prefixes of an unloaded context.
+    pub(crate) fn remove_context(&mut self, context: AdapterContext) {
+        self.entries.retain(|entry| entry.context != context);
+        self.bytes = self.entries.iter().map(|entry| entry.state.len()).sum();
+    }
+
+    /// Bytes of host memory in use.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tokens(text: &str) -> Vec<Token> {
+        text.bytes().map(|b| Token(b.into())).collect()
+    }
+
+    fn flow(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    #[test]
+    fn the_longest_prefix_in_the_same_context_is_found() {
+        let mut cache = PrefixCache::new(100, PrefixPins::default());
+        cache.insert(AdapterContext(0), &flow("a"), &tokens("You"), &[1; 3].into(), 1.0);
+        cache.insert(AdapterContext(0), &flow("a"), &tokens("You are"), &[2; 7].into(), 1.0);
+        cache.insert(AdapterContext(1), &flow("a"), &tokens("You are a"), &[3; 9].into(), 1.0);
+        assert_eq!(cache.find(AdapterContext(0), &tokens("You are a sailor")).unwrap(), (7, vec![2; 7].into()));
+        assert_eq!(cache.find(AdapterContext(0), &tokens("Your")).unwrap().0, 3);
+        assert_eq!(cache.find(AdapterContext(0), &tokens("You are")).unwrap().0, 3, "the last token is computed");
+        assert!(cache.find(AdapterContext(1), &tokens("You are")).is_none());
+    }
+
+    #[test]
+    fn pinned_prefixes_stay_longest_and_then_those_that_are_costly_and_used() {
+        let pins = PrefixPins::default();
+        let mut cache = PrefixCache::new(30, pins.clone());
+        cache.insert(AdapterContext(0), &flow("cheap"), &tokens("cheap."), &[0; 10].into(), 1.0);
+        cache.insert(AdapterContext(0), &flow("dear"), &tokens("dear.."), &[0; 10].into(), 5.0);
+        cache.insert(AdapterContext(0), &flow("next"), &tokens("next.."), &[0; 10].into(), 0.5);
+        let pin = pins.pin(vec![flow("next")]);
+        cache.insert(AdapterContext(0), &flow("new"), &tokens("new..."), &[0; 10].into(), 2.0);
+        let contains = |cache: &PrefixCache, text| cache.contains(AdapterContext(0), &tokens(text));
+        assert!(!contains(&cache, "cheap.") && contains(&cache, "next.."));
+        drop(pin);
+        cache.insert(AdapterContext(0), &flow("newer"), &tokens("newer."), &[0; 10].into(), 2.0);
+        assert!(!contains(&cache, "next..") && contains(&cache, "dear.."));
+        cache.insert(AdapterContext(0), &flow("huge"), &tokens("huge.."), &[0; 31].into(), 99.0);
+        assert_eq!(cache.bytes(), 30);
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_holds_and_every_match_is_a_prefix(
+            prompts in prop::collection::vec((0..2u32, "[ab]{1,6}", 1..40usize), 0..60),
+        ) {
+            let mut cache = PrefixCache::new(100, PrefixPins::default());
+            for (context, text, size) in prompts {
+                let (context, prompt) = (AdapterContext(context), tokens(&text));
+                if let Some((length, _)) = cache.find(context, &prompt) {
+                    prop_assert!(length < prompt.len() && cache.contains(context, &prompt[..length]));
+                }
+                cache.insert(context, &flow(&text), &prompt, &vec![0; size].into(), 1.0);
+                prop_assert!(cache.bytes() <= 100);
+            }
+        }
+    }
+}
