@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use artel_engine::{EngineHandle, SharedCpu};
-use artel_process::{Loading, Memory, Serving};
+use artel_process::{EngineLoader, DeviceMemory, ServeOutcome};
 use async_trait::async_trait;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -37,13 +37,13 @@ pub(crate) fn run(args: &args::Engine) -> ExitCode {
     // The memory of a model is of no use on disk; its last words are in the log.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     match serve() {
-        Ok(Serving::Closed | Serving::Abandoned { freed: true }) => ExitCode::SUCCESS,
-        Ok(Serving::Abandoned { freed: false }) => {
+        Ok(ServeOutcome::Closed | ServeOutcome::Disconnected { is_freed: true }) => ExitCode::SUCCESS,
+        Ok(ServeOutcome::Disconnected { is_freed: false }) => {
             // A thread computes that nobody waits for; what ends with the process must not be destroyed under it.
             let _ = kill(Pid::this(), Signal::SIGKILL);
             ExitCode::FAILURE
         }
-        Ok(Serving::Ended(reason)) => {
+        Ok(ServeOutcome::EngineEnded(reason)) => {
             eprintln!("{reason}");
             ExitCode::FAILURE
         }
@@ -61,7 +61,7 @@ pub(crate) fn itself() -> Result<PathBuf, String> {
     path.map_err(|e| format!("the program does not find itself: {e}"))
 }
 
-fn serve() -> Result<Serving> {
+fn serve() -> Result<ServeOutcome> {
     let input = std::io::stdin().as_fd().try_clone_to_owned().context("failed to take standard input over")?;
     let socket = UnixStream::from(input);
     socket.peer_addr().context("standard input is no connected socket")?;
@@ -80,13 +80,13 @@ fn serve() -> Result<Serving> {
 pub(crate) struct LlamaLoading;
 
 #[async_trait]
-impl Loading for LlamaLoading {
+impl EngineLoader for LlamaLoading {
     async fn load(
         &self,
         spec: &str,
         turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<Memory>), String> {
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
         let spec: Spec = serde_json::from_str(spec).map_err(|e| format!("the engine was told nonsense: {e}"))?;
         spec.load(turn, progress).await
     }

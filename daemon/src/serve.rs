@@ -65,7 +65,7 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
     // Before anything is loaded.
-    artel_llama::gguf::sweep(&config.recast());
+    artel_llama::gguf::remove_stale_files(&config.recast());
     let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
     let llama = Arc::new(LlamaLoader::new(&config));
     #[cfg(not(feature = "rehearsal"))]
@@ -129,7 +129,7 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config, wrong: &Wron
     let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEPS, SWEEPS);
     loop {
         tokio::select! {
-            _ = sweeps.tick() => artel_llama::gguf::sweep(&config.recast()),
+            _ = sweeps.tick() => artel_llama::gguf::remove_stale_files(&config.recast()),
             signal = signals.next() => match signal {
                 Signal::Stop(name) => {
                     tracing::info!(signal = name, running = crew.running(), grace = ?config.grace, "stopping");

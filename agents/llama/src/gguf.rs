@@ -1,11 +1,11 @@
-//! The header of a GGUF file, read in plain Rust with every size checked, so that a damaged file is refused with words.
+//! The header of a GGUF file, read in plain Rust with every size checked, so that a damaged file gives a descriptive error.
 //!
 //! Source: the GGUF specification, versions 2 and 3.
 
-mod anatomy;
-mod kinds;
-mod read;
-mod recast;
+mod dequantize;
+mod ggml_types;
+mod header;
+mod memory;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,175 +14,178 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use anatomy::{Anatomy, Layer, Unreckoned};
-use read::{Tensor, parse};
-pub use recast::{Half, recast, sweep};
+pub use dequantize::{HalfType, dequantize, remove_stale_files};
+use header::{TensorInfo, parse};
+pub use memory::{LayerMemory, MemoryEstimate, Unaccounted};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not there.
+    /// The file does not exist.
     #[error("{path}: no such file; check `file` in the model's YAML or fetch the model into the models directory")]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: cannot be read: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is something else.
-    #[error("{path}: not a GGUF file: it begins with {found} where `GGUF` belongs")]
+    /// The file has another format.
+    #[error("{path}: not a GGUF file: it begins with {found} instead of `GGUF`")]
     NotGguf {
         /// The file.
         path: PathBuf,
         /// Its first bytes.
         found: String,
     },
-    /// A version that nobody wrote when this program was written.
-    #[error("{path}: GGUF version {version} is not supported, versions 2 and 3 are")]
+    /// The GGUF version is newer or older than this crate supports.
+    #[error("{path}: GGUF version {version} is not supported (supported: 2 and 3)")]
     Version {
         /// The file.
         path: PathBuf,
-        /// The version that it states.
+        /// The version in its header.
         version: u32,
     },
-    /// Its header makes no sense.
-    #[error("{path}: the GGUF header is damaged: {what}")]
+    /// The header is inconsistent.
+    #[error("{path}: the GGUF header is damaged: {reason}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What makes no sense.
-        what: String,
+        /// The inconsistency.
+        reason: String,
     },
-    /// It ends too early.
-    #[error("{path}: the file is truncated: it has {actual} bytes and needs at least {needed}; fetch it again")]
+    /// The file is shorter than its header requires.
+    #[error(
+        "{path}: the file is truncated: it has {actual_bytes} bytes and needs at least {required_bytes}; fetch it again"
+    )]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Bytes that the header speaks of.
-        needed: u64,
-        /// Bytes that are there.
-        actual: u64,
+        /// The size that the header requires.
+        required_bytes: u64,
+        /// The size of the file.
+        actual_bytes: u64,
     },
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("{path}: cannot be written: {source}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is not the file that was meant.
-    #[error("{path}: its sha256 is {actual}, the YAML states {stated}: fetch it again or correct `sha256`")]
-    Hash {
+    /// The file's SHA-256 differs from the expected one.
+    #[error("{path}: its sha256 is {actual}, the YAML states {expected}: fetch it again or correct `sha256`")]
+    HashMismatch {
         /// The file.
         path: PathBuf,
-        /// What the YAML states.
-        stated: String,
-        /// What the file has.
+        /// The hash in the YAML.
+        expected: String,
+        /// The hash of the file.
         actual: String,
     },
-    /// It is an adapter where a model belongs, or the other way round, or for another architecture, or a piece of a model.
-    #[error("{path}: {what}")]
-    Kind {
+    /// An adapter instead of a model or the reverse, an adapter for another architecture, or one part of a split model.
+    #[error("{path}: {reason}")]
+    WrongKind {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        what: String,
+        reason: String,
     },
 }
 
-/// What a header says.
+/// A parsed header.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Header {
+pub struct GgufHeader {
     /// `general.architecture`, such as `llama` or `bert`.
     pub architecture: String,
     /// The scalars and strings of the metadata, as text.
     pub metadata: BTreeMap<String, String>,
-    /// How many tensors it has.
-    pub tensors: u64,
-    /// Bytes from the beginning to the end of the last tensor.
-    pub needed: u64,
-    /// Bytes that the file has.
-    pub size: u64,
-    /// Where the metadata ends and the tensors are described.
-    described: u64,
-    /// Where the tensors' bytes begin, and what each one's place is a multiple of.
-    data: u64,
+    /// The number of tensors.
+    pub tensor_count: u64,
+    /// Bytes from the start of the file to the end of the last tensor.
+    pub required_bytes: u64,
+    /// The size of the file.
+    pub file_bytes: u64,
+    /// The offset of the tensor descriptions, where the metadata ends.
+    tensor_info_offset: u64,
+    /// The offset of the tensor data.
+    data_offset: u64,
+    /// The offset of each tensor is a multiple of this.
     alignment: u64,
-    /// The short arrays of whole numbers in the metadata.
-    numbers: BTreeMap<String, Vec<i64>>,
-    /// Where the bytes of the tensors are.
-    weights: Weights,
+    /// The short integer arrays of the metadata.
+    integer_arrays: BTreeMap<String, Vec<i64>>,
+    /// Sizes of the weights by position in the model.
+    weights: WeightTotals,
 }
 
-/// The bytes of the tensors, by where they belong.
+/// Bytes of the tensors by position in the model.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Weights {
-    /// Of each layer that has some.
+struct WeightTotals {
+    /// Per layer, as stored.
     layers: Vec<u64>,
-    /// Of each layer that has some, once it is recast.
-    recast: Vec<u64>,
-    /// Of all layers, in types that llama.cpp multiplies slowly.
-    slow: u64,
+    /// Per layer, after dequantization.
+    dequantized: Vec<u64>,
+    /// Over all layers, in types without a fast matrix product in llama.cpp.
+    slow_matmul: u64,
     /// Before the first layer.
     input: u64,
-    /// After the last layer, and whatever else is in none.
+    /// After the last layer, and all others outside of layers.
     output: u64,
-    /// Of the embedding of tokens.
-    tokens: u64,
-    /// Tokens that this embedding has a row for.
+    /// The token embedding.
+    token_embedding: u64,
+    /// Rows of the token embedding.
     vocabulary: u64,
-    /// Whether the output has a matrix of its own rather than the embedding of tokens.
-    own_output: bool,
-    /// Whether there are tensors whose type has no size that we know.
-    unknown: bool,
+    /// Whether the output has its own matrix instead of sharing the token embedding.
+    has_own_output: bool,
+    /// Whether some tensors have a type of unknown size.
+    has_unknown_types: bool,
 }
 
 /// Reads and checks the header of a model's file.
-pub fn inspect(path: &Path) -> Result<Header, Error> {
+pub fn inspect(path: &Path) -> Result<GgufHeader, Error> {
     let header = open(path)?;
     if header.metadata.get("general.type").is_some_and(|kind| kind == "adapter") {
-        let what = "this is an adapter; a model's `file` names the base model".to_owned();
-        return Err(Error::Kind { path: path.to_owned(), what });
+        let reason = "this is an adapter; a model's `file` must name the base model".to_owned();
+        return Err(Error::WrongKind { path: path.to_owned(), reason });
     }
-    if let Some(pieces) =
+    if let Some(parts) =
         header.metadata.get("split.count").filter(|count| count.parse().is_ok_and(|count: i64| count > 1))
     {
-        let merge = "merge them with llama.cpp's `llama-gguf-split --merge` and name the file that it makes";
-        return Err(Error::Kind {
+        let merge = "merge them with llama.cpp's `llama-gguf-split --merge` and name the merged file";
+        return Err(Error::WrongKind {
             path: path.to_owned(),
-            what: format!("this is one of {pieces} pieces of a model: {merge}"),
+            reason: format!("this is one of {parts} parts of a split model: {merge}"),
         });
     }
     Ok(header)
 }
 
 /// Reads and checks the header of an adapter's file for a model of `architecture`.
-pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<Header, Error> {
+pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<GgufHeader, Error> {
     let header = open(path)?;
-    let kind = |what: String| Err(Error::Kind { path: path.to_owned(), what });
+    let wrong_kind = |reason: String| Err(Error::WrongKind { path: path.to_owned(), reason });
     if header.metadata.get("general.type").is_none_or(|kind| kind != "adapter") {
-        return kind("this is no adapter: its `general.type` is not `adapter`".to_owned());
+        return wrong_kind("not an adapter: its `general.type` is not `adapter`".to_owned());
     }
     if header.architecture != architecture {
-        return kind(format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture));
+        return wrong_kind(format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture));
     }
     Ok(header)
 }
 
-/// What a model's file says of the memory that the model takes.
-pub fn anatomy(path: &Path) -> Result<Anatomy, Error> {
-    Anatomy::of(&inspect(path)?).map_err(|what| Error::Damaged { path: path.to_owned(), what })
+/// Estimates the memory that a model takes from the header of its file.
+pub fn estimate_memory(path: &Path) -> Result<MemoryEstimate, Error> {
+    MemoryEstimate::from_header(&inspect(path)?).map_err(|reason| Error::Damaged { path: path.to_owned(), reason })
 }
 
-/// Compares a file's SHA-256 with the one stated, in hexadecimal.
-pub fn verify_hash(path: &Path, stated: &str) -> Result<(), Error> {
+/// Compares a file's SHA-256 with the expected one, in hexadecimal.
+pub fn verify_sha256(path: &Path, expected: &str) -> Result<(), Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
@@ -193,52 +196,53 @@ pub fn verify_hash(path: &Path, stated: &str) -> Result<(), Error> {
         }
     }
     let actual: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if actual.eq_ignore_ascii_case(stated) {
+    if actual.eq_ignore_ascii_case(expected) {
         return Ok(());
     }
-    Err(Error::Hash { path: path.to_owned(), stated: stated.to_owned(), actual })
+    Err(Error::HashMismatch { path: path.to_owned(), expected: expected.to_owned(), actual })
 }
 
-/// A hash of a file's size, its beginning and 64 pieces that lie evenly in it: enough to tell models apart in milliseconds,
-/// where a hash of the whole would take minutes.
-pub fn sample(path: &Path) -> Result<[u8; 32], Error> {
-    const BEGINNING: u64 = 1 << 20;
-    const PIECE: u64 = 1 << 16;
-    const PIECES: u64 = 64;
+/// A hash of a file's size, its head and 64 evenly spaced samples: enough to tell models apart in milliseconds, where a hash of
+/// the whole file would take minutes.
+pub fn sampled_hash(path: &Path) -> Result<[u8; 32], Error> {
+    const HEAD_BYTES: u64 = 1 << 20;
+    const SAMPLE_BYTES: u64 = 1 << 16;
+    const SAMPLES: u64 = 64;
     let read = |source| Error::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read)?;
     let size = file.metadata().map_err(read)?.len();
     let mut hash = Sha256::new();
     hash.update(size.to_le_bytes());
-    let mut piece = |from: u64, length: u64| -> io::Result<()> {
+    let mut add = |from: u64, length: u64| -> io::Result<()> {
         let mut bytes = Vec::new();
         file.seek(io::SeekFrom::Start(from))?;
         file.by_ref().take(length).read_to_end(&mut bytes)?;
         hash.update(&bytes);
         Ok(())
     };
-    piece(0, BEGINNING).map_err(read)?;
-    let step = size / PIECES;
-    (1..PIECES).try_for_each(|n| piece(n * step, PIECE.min(step))).map_err(read)?;
-    piece(size.saturating_sub(PIECE), PIECE).map_err(read)?;
+    add(0, HEAD_BYTES).map_err(read)?;
+    let step = size / SAMPLES;
+    (1..SAMPLES).try_for_each(|n| add(n * step, SAMPLE_BYTES.min(step))).map_err(read)?;
+    add(size.saturating_sub(SAMPLE_BYTES), SAMPLE_BYTES).map_err(read)?;
     Ok(hash.finalize().into())
 }
 
-fn open(path: &Path) -> Result<Header, Error> {
-    open_telling(path, &mut |_| ())
+fn open(path: &Path) -> Result<GgufHeader, Error> {
+    open_with_tensors(path, &mut |_| ())
 }
 
-/// As [`open`]; `each` takes the tensors, in order.
-fn open_telling(path: &Path, each: &mut dyn FnMut(Tensor)) -> Result<Header, Error> {
+/// As [`open`]; `on_tensor` takes the tensors, in order.
+fn open_with_tensors(path: &Path, on_tensor: &mut dyn FnMut(TensorInfo)) -> Result<GgufHeader, Error> {
     let read = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Error::Missing { path: path.to_owned() },
         _ => Error::Read { path: path.to_owned(), source },
     };
     let file = File::open(path).map_err(read)?;
     let size = file.metadata().map_err(read)?.len();
-    let header = parse(BufReader::new(file), size, each).map_err(|fault| fault.at(path, size))?;
-    if header.needed > size {
-        return Err(Error::Truncated { path: path.to_owned(), needed: header.needed, actual: size });
+    let header = parse(BufReader::new(file), size, on_tensor).map_err(|fault| fault.into_error(path, size))?;
+    if header.required_bytes > size {
+        let required_bytes = header.required_bytes;
+        return Err(Error::Truncated { path: path.to_owned(), required_bytes, actual_bytes: size });
     }
     Ok(header)
 }
@@ -270,39 +274,39 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_accepted_and_every_cut_is_refused() {
+    fn a_complete_file_is_accepted_and_every_truncation_is_refused() {
         let whole = file();
         let (_dir, path) = written(&whole);
-        assert_eq!(inspect(&path).unwrap().needed, whole.len() as u64);
+        assert_eq!(inspect(&path).unwrap().required_bytes, whole.len() as u64);
         for length in [0, 3, 4, 10, 30, 60, whole.len() - 1] {
             std::fs::write(&path, &whole[..length]).unwrap();
-            assert!(inspect(&path).is_err(), "cut to {length} bytes");
+            assert!(inspect(&path).is_err(), "truncated to {length} bytes");
         }
     }
 
     #[test]
-    fn what_is_no_gguf_says_what_it_is() {
+    fn the_error_for_another_format_quotes_its_first_bytes() {
         let (_dir, path) = written(b"PK\x03\x04 zip");
         assert!(inspect(&path).unwrap_err().to_string().contains(r"begins with `PK\x03\x04`"));
         assert!(matches!(inspect(Path::new("/nowhere/m.gguf")), Err(Error::Missing { .. })));
     }
 
     #[test]
-    fn a_piece_of_a_model_is_to_be_merged() {
+    fn the_error_for_a_part_of_a_split_model_says_to_merge_it() {
         let count = [string("split.count"), 2u32.to_le_bytes().to_vec(), 3u16.to_le_bytes().to_vec()].concat();
         let mut bytes = file();
         bytes[16] = 2;
         bytes.splice(24..24, count);
         bytes.resize(bytes.len() + 64, 0);
         let (_dir, path) = written(&bytes);
-        assert!(inspect(&path).unwrap_err().to_string().contains("one of 3 pieces of a model: merge them"));
+        assert!(inspect(&path).unwrap_err().to_string().contains("one of 3 parts of a split model: merge them"));
     }
 
     #[test]
-    fn a_wrong_hash_names_both() {
+    fn the_error_for_a_hash_mismatch_names_both_hashes() {
         let (_dir, path) = written(b"abc");
-        verify_hash(&path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
-        assert!(verify_hash(&path, "00").unwrap_err().to_string().contains("ba7816bf"));
+        verify_sha256(&path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad").unwrap();
+        assert!(verify_sha256(&path, "00").unwrap_err().to_string().contains("ba7816bf"));
     }
 
     proptest! {
@@ -314,7 +318,7 @@ mod tests {
             bytes.truncate(cut.max(1));
             let size = bytes.len() as u64;
             let header = parse(&bytes[..], size, &mut |_| ());
-            prop_assert!(header.map_or(true, |h| h.size == size));
+            prop_assert!(header.map_or(true, |h| h.file_bytes == size));
         }
     }
 }

@@ -1,19 +1,19 @@
-//! The only crate that knows llama.cpp: a GGUF file goes in, an [`artel_engine::Backend`] comes out.
+//! The llama.cpp backend: a GGUF file goes in, an [`artel_engine::Backend`] comes out. No other crate depends on llama.cpp.
 //!
-//! [`gguf`] reads a file's header in plain Rust before llama.cpp sees it, so that a damaged file is an error with words
-//! and not an abort. [`Llama`] owns one model with a context per lane; the module `raw` holds every pointer and every `unsafe`.
-//! This crate knows nothing of roles, tasks or clients.
+//! [`gguf`] reads the header of a file in plain Rust before llama.cpp does, so that a damaged file gives a descriptive error
+//! instead of an abort. [`LlamaBackend`] owns one model and a llama.cpp context per adapter; the module `raw` contains all
+//! pointers and all `unsafe` code. This crate knows nothing of roles, tasks or clients.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backend;
+mod chat_tokenizer;
 mod constraint;
 mod cores;
 pub mod gguf;
-mod llama;
 #[allow(unsafe_code)]
 mod raw;
-mod text;
 
-pub use cores::cores;
-pub use llama::{Cache, CacheType, Error, Llama, Memory, Options, Split};
-pub use raw::device::{Device, Kind, add_rpc, devices, serve_rpc};
+pub use backend::{DeviceBuffers, Error, GgmlType, KvCacheTypes, LlamaBackend, LlamaSplitMode, Options};
+pub use cores::physical_cores;
+pub use raw::device::{BackendDevice, BackendDeviceKind, add_rpc_server, devices, serve_rpc};

@@ -1,91 +1,80 @@
-//! llama.cpp's pointers as owned values. What is safe here stays within what llama.cpp promises; each hazard is checked
-//! before the call, because llama.cpp answers many mistakes with an abort of the process.
+//! llama.cpp's pointers as owned values. The safe functions rely only on documented guarantees of llama.cpp, and check their
+//! arguments before each call, because llama.cpp aborts the process on many invalid arguments.
 
 use std::ffi::CString;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
 
-use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 
-mod chain;
+use crate::LlamaSplitMode;
+
 pub(crate) mod device;
 pub(crate) mod exit;
+pub(crate) mod half_float;
 pub(crate) mod log;
-pub(crate) mod number;
-mod threads;
+mod sampler_chain;
+mod thread_pool;
 
-pub(crate) use chain::Chain;
-pub(crate) use threads::Threads;
+pub(crate) use sampler_chain::SamplerChain;
+pub(crate) use thread_pool::ComputeThreadPool;
 
-/// Initialises llama.cpp once for the process and sends its log to ours.
-pub(crate) fn start() {
-    static STARTED: OnceLock<Option<LlamaBackend>> = OnceLock::new();
-    STARTED.get_or_init(|| {
-        log::start();
-        // An error means that it is initialised already, which is as good.
-        LlamaBackend::init().ok()
+/// Initialises llama.cpp once per process and forwards its log.
+pub(crate) fn init() {
+    static BACKEND: OnceLock<Option<llama_cpp_2::llama_backend::LlamaBackend>> = OnceLock::new();
+    BACKEND.get_or_init(|| {
+        log::install();
+        // The only error is that it is initialised already.
+        llama_cpp_2::llama_backend::LlamaBackend::init().ok()
     });
-}
-
-/// Where a model's layers go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Spread {
-    /// All to one device.
-    #[default]
-    One,
-    /// Some layers to each.
-    Layers,
-    /// Some rows of each matrix to each.
-    Rows,
 }
 
 /// How a model is loaded.
 #[derive(Default)]
-pub(crate) struct Loading<'a> {
-    /// Devices by name; `CPU` is where layers lie that go nowhere else. None: wherever llama.cpp puts it.
+pub(crate) struct LoadParams<'a> {
+    /// Devices by name; `CPU` holds the layers that are on no other device. `None`: llama.cpp chooses.
     pub(crate) devices: Option<&'a [String]>,
-    pub(crate) spread: Spread,
-    /// The share of each device; empty: as their free memory is.
-    pub(crate) shares: &'a [f32],
-    /// Takes the share that is loaded, from 0 to 1.
+    pub(crate) split_mode: LlamaSplitMode,
+    /// The proportion of each device; empty: proportional to free memory.
+    pub(crate) tensor_split: &'a [f32],
+    /// Takes the fraction loaded, from 0 to 1.
     pub(crate) progress: Option<&'a (dyn Fn(f32) + Sync)>,
 }
 
-unsafe extern "C" fn progress(share: f32, told: *mut std::ffi::c_void) -> bool {
-    // SAFETY: `Model::load` gives a pointer to what lives until it returns.
-    let told = unsafe { &*told.cast::<Option<&(dyn Fn(f32) + Sync)>>() };
-    if let Some(told) = told {
-        told(share);
+unsafe extern "C" fn progress(fraction: f32, callback: *mut std::ffi::c_void) -> bool {
+    // SAFETY: `LlamaModel::load` passes a pointer to `LoadParams::progress`, which lives until it returns.
+    let callback = unsafe { &*callback.cast::<Option<&(dyn Fn(f32) + Sync)>>() };
+    if let Some(callback) = callback {
+        callback(fraction);
     }
     true
 }
 
-/// A loaded model. Contexts and adapters hold it, so it is freed last.
-pub(crate) struct Model(NonNull<sys::llama_model>);
+/// A loaded model. Contexts and adapters hold an `Arc` of it, so it is freed last.
+pub(crate) struct LlamaModel(NonNull<sys::llama_model>);
 
-// SAFETY: llama.cpp never changes a model or its vocabulary after loading, apart from the list of adapters that it
-// keeps for freeing, which only `Adapter::load` and `Drop` touch, both on the one thread that owns the backend.
-unsafe impl Send for Model {}
-// SAFETY: as above; what other threads call (tokenizing, pieces) only reads the vocabulary.
-unsafe impl Sync for Model {}
+// SAFETY: llama.cpp never changes a model or its vocabulary after loading, except for its list of adapters to free, which only
+// `LoraHandle::load` and `Drop` access, both on the one thread that owns the backend.
+unsafe impl Send for LlamaModel {}
+// SAFETY: as above; the functions that other threads call (tokenizing, detokenizing) only read the vocabulary.
+unsafe impl Sync for LlamaModel {}
 
-impl Model {
-    /// None if llama.cpp refuses; an error if there is no such device.
-    pub(crate) fn load(path: &Path, loading: &Loading<'_>) -> Result<Option<Arc<Self>>, String> {
-        start();
+impl LlamaModel {
+    /// `None` if llama.cpp cannot load the file; an error if a device does not exist.
+    pub(crate) fn load(path: &Path, load_params: &LoadParams<'_>) -> Result<Option<Arc<Self>>, String> {
+        init();
         let Ok(path) = CString::new(path.as_os_str().as_encoded_bytes()) else { return Ok(None) };
-        let others: Option<Vec<String>> =
-            loading.devices.map(|names| names.iter().filter(|name| *name != "CPU").cloned().collect());
-        let mut devices = others.as_deref().map(device::pick).transpose()?;
-        // SAFETY: the number of devices is a constant of the library.
-        let mut shares = vec![0.0f32; unsafe { sys::llama_max_devices() }];
-        if loading.shares.len() > shares.len() {
-            return Err(format!("llama.cpp spreads a model over at most {} devices", shares.len()));
+        let offload_devices: Option<Vec<String>> =
+            load_params.devices.map(|names| names.iter().filter(|name| *name != "CPU").cloned().collect());
+        let mut devices = offload_devices.as_deref().map(device::find_by_name).transpose()?;
+        // SAFETY: the function has no arguments and returns a constant.
+        let mut tensor_split = vec![0.0f32; unsafe { sys::llama_max_devices() }];
+        if load_params.tensor_split.len() > tensor_split.len() {
+            return Err(format!("llama.cpp can split a model over at most {} devices", tensor_split.len()));
         }
-        shares[..loading.shares.len()].copy_from_slice(loading.shares);
-        // SAFETY: the defaults are plain data; everything that they point to outlives the call, and llama.cpp copies the shares.
+        tensor_split[..load_params.tensor_split.len()].copy_from_slice(load_params.tensor_split);
+        // SAFETY: the parameters are plain data; all pointers in them outlive the call, and llama.cpp copies `tensor_split`.
         let model = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = -1;
@@ -97,17 +86,17 @@ impl Model {
                 devices.push(ptr::null_mut());
                 params.devices = devices.as_mut_ptr();
                 params.main_gpu = 0;
-                params.split_mode = match loading.spread {
-                    Spread::One => sys::LLAMA_SPLIT_MODE_NONE,
-                    Spread::Layers => sys::LLAMA_SPLIT_MODE_LAYER,
-                    Spread::Rows => sys::LLAMA_SPLIT_MODE_ROW,
+                params.split_mode = match load_params.split_mode {
+                    LlamaSplitMode::None => sys::LLAMA_SPLIT_MODE_NONE,
+                    LlamaSplitMode::Layer => sys::LLAMA_SPLIT_MODE_LAYER,
+                    LlamaSplitMode::Row => sys::LLAMA_SPLIT_MODE_ROW,
                 };
             }
-            if !loading.shares.is_empty() {
-                params.tensor_split = shares.as_ptr();
+            if !load_params.tensor_split.is_empty() {
+                params.tensor_split = tensor_split.as_ptr();
             }
             params.progress_callback = Some(progress);
-            params.progress_callback_user_data = (&raw const loading.progress).cast_mut().cast();
+            params.progress_callback_user_data = (&raw const load_params.progress).cast_mut().cast();
             sys::llama_model_load_from_file(path.as_ptr(), params)
         };
         Ok(NonNull::new(model).map(|model| Arc::new(Self(model))))
@@ -123,18 +112,18 @@ impl Model {
         u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.0.as_ptr()) }).unwrap_or(0)
     }
 
-    pub(crate) fn width(&self) -> usize {
+    pub(crate) fn embedding_size(&self) -> usize {
         // SAFETY: the model is loaded.
         usize::try_from(unsafe { sys::llama_model_n_embd(self.0.as_ptr()) }).unwrap_or(0)
     }
 
-    pub(crate) fn vocabulary(&self) -> i32 {
+    pub(crate) fn vocabulary_size(&self) -> i32 {
         // SAFETY: the vocabulary lives as long as the model.
         unsafe { sys::llama_vocab_n_tokens(self.vocab()) }
     }
 
-    pub(crate) fn template(&self) -> Option<String> {
-        // SAFETY: llama.cpp gives a null pointer or a C string that lives as long as the model.
+    pub(crate) fn chat_template(&self) -> Option<String> {
+        // SAFETY: llama.cpp returns null or a C string that lives as long as the model.
         let template = unsafe { sys::llama_model_chat_template(self.0.as_ptr(), ptr::null()) };
         // SAFETY: checked for null.
         (!template.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(template) }.to_string_lossy().into_owned())
@@ -150,14 +139,14 @@ impl Model {
         unsafe { sys::llama_vocab_eos(self.vocab()) }
     }
 
-    /// The token that ends a turn, or else the one that ends a text.
+    /// The end-of-turn token, or the end-of-text token if there is none.
     pub(crate) fn end_of_turn(&self) -> i32 {
         // SAFETY: the vocabulary lives as long as the model.
         let token = unsafe { sys::llama_vocab_eot(self.vocab()) };
         if token < 0 { self.eos() } else { token }
     }
 
-    /// Whether it carries a state along that cannot be taken back token by token.
+    /// Whether it has a recurrent state, which cannot be truncated token by token.
     pub(crate) fn is_recurrent(&self) -> bool {
         // SAFETY: the model is loaded.
         unsafe { sys::llama_model_is_recurrent(self.0.as_ptr()) || sys::llama_model_is_hybrid(self.0.as_ptr()) }
@@ -168,35 +157,35 @@ impl Model {
         unsafe { sys::llama_vocab_get_add_bos(self.vocab()) }
     }
 
-    pub(crate) fn ends(&self, token: i32) -> bool {
+    pub(crate) fn is_end_of_generation(&self, token: i32) -> bool {
         // SAFETY: the vocabulary lives as long as the model.
-        (0..self.vocabulary()).contains(&token) && unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
+        (0..self.vocabulary_size()).contains(&token) && unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
     }
 
-    /// `special`: the model's own first and last tokens are added; `markers`: texts of control tokens become them.
-    pub(crate) fn tokenize(&self, text: &str, special: bool, markers: bool) -> Option<Vec<i32>> {
+    /// `add_special` adds the model's begin and end tokens; `parse_special` converts the texts of control tokens to them.
+    pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Option<Vec<i32>> {
         let length = i32::try_from(text.len()).ok()?;
         let mut tokens = vec![0; text.len() + 8];
-        let room = i32::try_from(tokens.len()).ok()?;
-        // SAFETY: pointers and lengths belong together; llama.cpp writes at most `room` tokens.
-        let count = unsafe {
-            sys::llama_tokenize(self.vocab(), text.as_ptr().cast(), length, tokens.as_mut_ptr(), room, special, markers)
-        };
+        let capacity = i32::try_from(tokens.len()).ok()?;
+        let (text, out) = (text.as_ptr().cast(), tokens.as_mut_ptr());
+        // SAFETY: the lengths are those of the buffers; llama.cpp writes at most `capacity` tokens.
+        let count =
+            unsafe { sys::llama_tokenize(self.vocab(), text, length, out, capacity, add_special, parse_special) };
         tokens.truncate(usize::try_from(count).ok()?);
         Some(tokens)
     }
 
-    /// Appends a token's bytes.
-    pub(crate) fn piece(&self, token: i32, special: bool, out: &mut Vec<u8>) {
-        if !(0..self.vocabulary()).contains(&token) {
+    /// Appends the bytes of a token; `special` includes control tokens.
+    pub(crate) fn append_piece(&self, token: i32, special: bool, out: &mut Vec<u8>) {
+        if !(0..self.vocabulary_size()).contains(&token) {
             return;
         }
         let mut buffer = vec![0u8; 64];
         loop {
-            let room = i32::try_from(buffer.len()).expect("token texts are short");
-            // SAFETY: the token is in the vocabulary; llama.cpp writes at most `room` bytes.
-            let length =
-                unsafe { sys::llama_token_to_piece(self.vocab(), token, buffer.as_mut_ptr().cast(), room, 0, special) };
+            let capacity = i32::try_from(buffer.len()).expect("token texts are short");
+            let start = buffer.as_mut_ptr().cast();
+            // SAFETY: the token is in the vocabulary; llama.cpp writes at most `capacity` bytes.
+            let length = unsafe { sys::llama_token_to_piece(self.vocab(), token, start, capacity, 0, special) };
             match usize::try_from(length) {
                 Ok(length) => return out.extend_from_slice(&buffer[..length]),
                 Err(_) => buffer.resize(length.unsigned_abs() as usize, 0),
@@ -205,94 +194,94 @@ impl Model {
     }
 }
 
-impl Drop for Model {
+impl Drop for LlamaModel {
     fn drop(&mut self) {
-        // SAFETY: contexts and adapters hold an `Arc` of us, so none is left.
+        // SAFETY: contexts and adapters hold an `Arc` of the model, so none uses it any more.
         unsafe { sys::llama_model_free(self.0.as_ptr()) }
     }
 }
 
-/// What a context is made with.
+/// The parameters of a context.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) context: u32,
+pub(crate) struct ContextParams {
+    pub(crate) context_tokens: u32,
     pub(crate) sequences: u32,
-    pub(crate) batch: u32,
+    pub(crate) batch_tokens: u32,
     pub(crate) threads: u32,
-    pub(crate) embedding: bool,
-    pub(crate) cache: crate::Cache,
-    pub(crate) attention: Attention,
+    pub(crate) is_embedding: bool,
+    pub(crate) kv_cache: crate::KvCacheTypes,
+    pub(crate) flash_attention: FlashAttention,
 }
 
-/// How attention is computed.
+/// Whether attention is computed by a fused kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attention {
-    /// In one piece (flash attention) where the device can.
-    Fused,
-    /// As products of matrices.
-    Matrices,
+pub(crate) enum FlashAttention {
+    /// By flash attention where the device supports it.
+    Auto,
+    /// By matrix products.
+    Disabled,
 }
 
 /// A LoRA adapter of a model.
-pub(crate) struct Adapter {
+pub(crate) struct LoraHandle {
     adapter: NonNull<sys::llama_adapter_lora>,
-    _model: Arc<Model>,
+    _model: Arc<LlamaModel>,
 }
 
-impl Adapter {
-    pub(crate) fn load(model: &Arc<Model>, path: &Path) -> Option<Self> {
+impl LoraHandle {
+    pub(crate) fn load(model: &Arc<LlamaModel>, path: &Path) -> Option<Self> {
         let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
-        // SAFETY: called on the one thread that owns the backend; the model outlives the adapter, which holds it.
+        // SAFETY: called on the one thread that owns the backend; the adapter holds the model, so the model outlives it.
         let adapter = unsafe { sys::llama_adapter_lora_init(model.0.as_ptr(), path.as_ptr()) };
         NonNull::new(adapter).map(|adapter| Self { adapter, _model: model.clone() })
     }
 }
 
-impl Drop for Adapter {
+impl Drop for LoraHandle {
     fn drop(&mut self) {
-        // SAFETY: the context that used it was dropped before: `Context` owns its adapter.
+        // SAFETY: `LlamaContext` owns its adapter and is freed before it.
         unsafe { sys::llama_adapter_lora_free(self.adapter.as_ptr()) }
     }
 }
 
-/// One cache and compute graph over a model.
-pub(crate) struct Context {
+/// A KV cache and a compute graph over a model.
+pub(crate) struct LlamaContext {
     context: NonNull<sys::llama_context>,
-    model: Arc<Model>,
-    shape: Shape,
+    model: Arc<LlamaModel>,
+    params: ContextParams,
     batch: sys::llama_batch,
-    /// Declared after the context's own pointer and freed in `Drop` order after it.
-    _adapter: Option<Adapter>,
-    _threads: Arc<Threads>,
+    /// Freed after the context, because fields are dropped after `Drop::drop`.
+    _adapter: Option<LoraHandle>,
+    _threads: Arc<ComputeThreadPool>,
 }
 
-impl Context {
+impl LlamaContext {
     pub(crate) fn new(
-        model: &Arc<Model>,
-        threads: &Arc<Threads>,
-        shape: Shape,
-        adapter: Option<(Adapter, f32)>,
+        model: &Arc<LlamaModel>,
+        threads: &Arc<ComputeThreadPool>,
+        params: ContextParams,
+        adapter: Option<(LoraHandle, f32)>,
     ) -> Option<Self> {
-        // SAFETY: the defaults are plain data and the model is loaded; null is checked.
+        // SAFETY: the parameters are plain data and the model is loaded; null is checked.
         let context = unsafe {
-            let mut params = sys::llama_context_default_params();
-            // Texts to embed share the cells of one; sequences of a chat have their own.
-            let streams = if shape.embedding { 1 } else { shape.sequences };
-            params.n_ctx = shape.context.checked_mul(streams)?;
-            params.n_batch = shape.batch;
-            params.n_ubatch = shape.batch;
-            params.n_seq_max = shape.sequences;
-            params.n_threads = i32::try_from(shape.threads).ok()?;
-            params.n_threads_batch = params.n_threads;
-            params.embeddings = shape.embedding;
-            params.kv_unified = shape.embedding;
-            (params.type_k, params.type_v) = (shape.cache.keys.raw(), shape.cache.values.raw());
-            params.flash_attn_type = match shape.attention {
-                Attention::Fused => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-                Attention::Matrices => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            let mut raw = sys::llama_context_default_params();
+            // Embedding sequences share the cells of one stream; chat sequences have a stream each.
+            let streams = if params.is_embedding { 1 } else { params.sequences };
+            raw.n_ctx = params.context_tokens.checked_mul(streams)?;
+            raw.n_batch = params.batch_tokens;
+            raw.n_ubatch = params.batch_tokens;
+            raw.n_seq_max = params.sequences;
+            raw.n_threads = i32::try_from(params.threads).ok()?;
+            raw.n_threads_batch = raw.n_threads;
+            raw.embeddings = params.is_embedding;
+            raw.kv_unified = params.is_embedding;
+            (raw.type_k, raw.type_v) = (params.kv_cache.keys.raw(), params.kv_cache.values.raw());
+            raw.flash_attn_type = match params.flash_attention {
+                FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+                FlashAttention::Disabled => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
             };
-            params.no_perf = true;
-            NonNull::new(sys::llama_init_from_model(model.0.as_ptr(), params))?
+            raw.no_perf = true;
+            NonNull::new(sys::llama_init_from_model(model.0.as_ptr(), raw))?
         };
         if let Some((adapter, scale)) = &adapter {
             let (mut adapters, mut scales) = ([adapter.adapter.as_ptr()], [*scale]);
@@ -301,34 +290,35 @@ impl Context {
                 sys::llama_set_adapters_lora(context.as_ptr(), adapters.as_mut_ptr(), 1, scales.as_mut_ptr())
             };
             if code != 0 {
-                // SAFETY: the context was just made and is used nowhere else.
+                // SAFETY: the context was just created and is used nowhere else.
                 unsafe { sys::llama_free(context.as_ptr()) };
                 return None;
             }
         }
         threads.attach(context);
-        // SAFETY: plain allocation, one sequence per token.
-        let batch = unsafe { sys::llama_batch_init(i32::try_from(shape.batch).ok()?, 0, 1) };
+        // SAFETY: allocates a batch of tokens with one sequence id each.
+        let batch = unsafe { sys::llama_batch_init(i32::try_from(params.batch_tokens).ok()?, 0, 1) };
         let (model, _threads, _adapter) = (model.clone(), threads.clone(), adapter.map(|(adapter, _)| adapter));
-        Some(Self { context, model, shape, batch, _adapter, _threads })
+        Some(Self { context, model, params, batch, _adapter, _threads })
     }
 
-    /// Tokens that one sequence may have.
-    pub(crate) fn room(&self) -> u32 {
-        // SAFETY: the context is alive.
+    /// Tokens that one sequence may hold.
+    pub(crate) fn max_sequence_tokens(&self) -> u32 {
+        // SAFETY: the context is valid.
         unsafe { sys::llama_n_ctx_seq(self.context.as_ptr()) }
     }
 
-    /// Computes (token, position, sequence, wants logits). The code is llama.cpp's: 0 is well, 1 no room, others faults.
+    /// Computes a batch of (token, position, sequence, needs logits). The error is llama.cpp's code: 1 means that the KV cache is
+    /// full, others are failures; -1 is also returned for an invalid batch.
     pub(crate) fn decode(&mut self, entries: impl ExactSizeIterator<Item = (i32, u32, u32, bool)>) -> Result<(), i32> {
-        if entries.len() == 0 || entries.len() > self.shape.batch as usize {
+        if entries.len() == 0 || entries.len() > self.params.batch_tokens as usize {
             return Err(-1);
         }
         self.batch.n_tokens = entries.len() as i32;
         for (at, (token, position, sequence, logits)) in entries.enumerate() {
-            let fits = sequence < self.shape.sequences
-                && position < self.room()
-                && (0..self.model.vocabulary()).contains(&token);
+            let fits = sequence < self.params.sequences
+                && position < self.max_sequence_tokens()
+                && (0..self.model.vocabulary_size()).contains(&token);
             if !fits {
                 return Err(-1);
             }
@@ -341,82 +331,82 @@ impl Context {
                 *self.batch.logits.add(at) = i8::from(logits);
             }
         }
-        // SAFETY: the batch is filled and within all limits.
+        // SAFETY: the batch is filled and all its entries are in range.
         match unsafe { sys::llama_decode(self.context.as_ptr(), self.batch) } {
             0 => Ok(()),
             code => Err(code),
         }
     }
 
-    /// The logits after an entry of the last batch that wanted them.
+    /// The logits of an entry of the last batch, if it requested them.
     pub(crate) fn logits(&mut self, entry: usize) -> Option<&mut [f32]> {
-        // SAFETY: llama.cpp gives null for an entry without logits; the row has one number per token and stays
-        // untouched until the next decode, which needs `&mut self`.
+        // SAFETY: llama.cpp returns null for an entry without logits; the row has one number per token of the vocabulary and is
+        // valid until the next decode, which needs `&mut self`.
         unsafe {
             let row = sys::llama_get_logits_ith(self.context.as_ptr(), i32::try_from(entry).ok()?);
-            let length = usize::try_from(self.model.vocabulary()).ok()?;
+            let length = usize::try_from(self.model.vocabulary_size()).ok()?;
             (!row.is_null()).then(|| std::slice::from_raw_parts_mut(row, length))
         }
     }
 
     /// The pooled embedding of a sequence of the last batch.
     pub(crate) fn embedding(&self, sequence: u32) -> Option<Vec<f32>> {
-        // SAFETY: llama.cpp gives null if there is none; the vector has the model's width.
+        // SAFETY: llama.cpp returns null if there is none; the vector has the model's embedding size.
         unsafe {
             let vector = sys::llama_get_embeddings_seq(self.context.as_ptr(), i32::try_from(sequence).ok()?);
-            (!vector.is_null()).then(|| std::slice::from_raw_parts(vector, self.model.width()).to_vec())
+            (!vector.is_null()).then(|| std::slice::from_raw_parts(vector, self.model.embedding_size()).to_vec())
         }
     }
 
-    /// Frees the cells of one sequence from a position on. False if the model cannot free a part of them.
-    pub(crate) fn trim(&mut self, sequence: u32, from: u32) -> bool {
-        if sequence >= self.shape.sequences {
+    /// Frees the cells of one sequence from a position on. False if the model cannot free only a part of them.
+    pub(crate) fn truncate(&mut self, sequence: u32, from: u32) -> bool {
+        if sequence >= self.params.sequences {
             return false;
         }
-        // SAFETY: the sequence exists; llama.cpp answers false where only the whole can be removed. Models without a cache
-        // have no memory object.
+        // SAFETY: the sequence exists; llama.cpp returns false if only the whole sequence can be removed. Models without a KV
+        // cache have no memory object.
         unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());
             memory.is_null() || sys::llama_memory_seq_rm(memory, sequence as i32, from as i32, -1)
         }
     }
 
-    /// Whether cells can be moved to other positions. ggml cannot turn keys of BF16, and aborts when it is asked to.
-    pub(crate) fn shifts(&self) -> bool {
-        if self.shape.cache.keys == crate::CacheType::Bf16 {
+    /// Whether cells can be shifted to other positions. ggml aborts on a shift of BF16 keys, which it cannot rotate.
+    pub(crate) fn can_shift(&self) -> bool {
+        if self.params.kv_cache.keys == crate::GgmlType::Bf16 {
             return false;
         }
-        // SAFETY: the context is alive; models without a cache have no memory object.
+        // SAFETY: the context is valid; models without a KV cache have no memory object.
         unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());
             !memory.is_null() && sys::llama_memory_can_shift(memory)
         }
     }
 
-    /// Frees `drop` cells of one sequence after the first `keep` and moves those behind them there.
-    pub(crate) fn shift(&mut self, sequence: u32, keep: u32, drop: u32) -> bool {
-        let Ok(end) = i32::try_from(u64::from(keep) + u64::from(drop)) else { return false };
-        if sequence >= self.shape.sequences || !self.shifts() {
+    /// Frees `discard` cells of one sequence after the first `keep` and shifts the following ones into their place.
+    pub(crate) fn shift(&mut self, sequence: u32, keep: u32, discard: u32) -> bool {
+        let Ok(end) = i32::try_from(u64::from(keep) + u64::from(discard)) else { return false };
+        if sequence >= self.params.sequences || !self.can_shift() {
             return false;
         }
-        // SAFETY: the sequence exists and the memory can shift; positions stay above zero, because those moved are at least
-        // `keep + drop`.
+        // SAFETY: the sequence exists and the memory can shift; positions stay non-negative, because the shifted ones are at
+        // least `keep + discard`.
         unsafe {
             let memory = sys::llama_get_memory(self.context.as_ptr());
             let freed = sys::llama_memory_seq_rm(memory, sequence as i32, keep as i32, end);
             if freed {
-                sys::llama_memory_seq_add(memory, sequence as i32, end, -1, -(drop as i32));
+                sys::llama_memory_seq_add(memory, sequence as i32, end, -1, -(discard as i32));
             }
             freed
         }
     }
 
-    /// The cells of one sequence as bytes; `None` if llama.cpp cannot give them.
+    /// Serializes the cells of one sequence; `None` if llama.cpp cannot do that.
     pub(crate) fn save(&mut self, sequence: u32) -> Option<Vec<u8>> {
-        if sequence >= self.shape.sequences {
+        if sequence >= self.params.sequences {
             return None;
         }
-        // SAFETY: the sequence exists; llama.cpp writes at most as many bytes as the buffer has, and says how many.
+        // SAFETY: the sequence exists; llama.cpp writes at most `size` bytes and returns how many.
         unsafe {
             let size = sys::llama_state_seq_get_size(self.context.as_ptr(), sequence as i32);
             let mut bytes = vec![0u8; size];
@@ -429,22 +419,22 @@ impl Context {
         }
     }
 
-    /// Fills the cells of one sequence, which must be empty. The bytes must come from [`Self::save`] of this model and
-    /// adapter: llama.cpp checks their shape, not their meaning.
+    /// Restores the cells of one sequence, which must be empty. The bytes must come from [`Self::save`] of the same model and
+    /// adapter: llama.cpp checks their format, not their content.
     pub(crate) fn restore(&mut self, sequence: u32, bytes: &[u8]) -> bool {
-        if sequence >= self.shape.sequences {
+        if sequence >= self.params.sequences {
             return false;
         }
-        // SAFETY: the sequence exists; llama.cpp reads at most as many bytes as there are and answers 0 for a bad shape.
+        // SAFETY: the sequence exists; llama.cpp reads at most `bytes.len()` bytes and returns 0 for an invalid format.
         unsafe {
             sys::llama_state_seq_set_data(self.context.as_ptr(), bytes.as_ptr(), bytes.len(), sequence as i32) > 0
         }
     }
 }
 
-impl Drop for Context {
+impl Drop for LlamaContext {
     fn drop(&mut self) {
-        // SAFETY: both were made in `new` and are used nowhere else; the adapter and the model are freed after.
+        // SAFETY: `new` created both, and nothing else uses them; the adapter and the model are freed later.
         unsafe {
             sys::llama_batch_free(self.batch);
             sys::llama_free(self.context.as_ptr());

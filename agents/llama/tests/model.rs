@@ -9,7 +9,7 @@ use artel_engine::{
     Backend as _, Chunk, Priority, DraftMode, Error, EngineHandle, AdapterContext, Message, ContextOverflow, FinishReason, Request, SamplingParams, ChatRole,
     Token,
 };
-use artel_llama::{Cache, CacheType, Llama, Options, Split};
+use artel_llama::{GgmlType, KvCacheTypes, LlamaBackend, LlamaSplitMode, Options};
 use serde_json::json;
 
 fn models() -> PathBuf {
@@ -27,21 +27,21 @@ fn options(file: &str) -> Options {
         sequences: 4,
         threads: 2,
         devices: None,
-        split: Split::None,
-        shares: Vec::new(),
-        embedding: false,
+        split_mode: LlamaSplitMode::None,
+        tensor_split: Vec::new(),
+        is_embedding: false,
         template: None,
-        cache: Cache::default(),
+        kv_cache: KvCacheTypes::default(),
     }
 }
 
 async fn chat() -> EngineHandle {
-    let load = || Llama::load(options("SmolLM2-135M-Instruct.Q4_1.gguf")).map_err(|e| e.to_string());
+    let load = || LlamaBackend::load(options("SmolLM2-135M-Instruct.Q4_1.gguf")).map_err(|e| e.to_string());
     EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap()
 }
 
 fn ask(system: &str, user: &str) -> Request {
-    let message = |speaker, text: &str| Message { role: speaker, text: text.to_owned() };
+    let message = |role, text: &str| Message { role, text: text.to_owned() };
     Request {
         flow: Arc::from("test"),
         priority: Priority::Interactive,
@@ -67,22 +67,22 @@ async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, arte
         match chunk {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
-            Chunk::Scores(_) => panic!("nobody asked for a choice"),
+            Chunk::Scores(_) => panic!("the request has no labels"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
         }
     }
-    panic!("the stream ended without an end");
+    panic!("the stream ended without `Finished` or `Failed`");
 }
 
 #[tokio::test]
-async fn a_question_is_answered_and_the_same_alone_and_in_company() {
+async fn an_answer_is_the_same_alone_and_in_a_batch() {
     let engine = chat().await;
     let (alone, finish) = answer(&engine, capital()).await.unwrap();
     assert!(alone.contains("France"), "{alone}");
     assert_eq!((finish.reason, finish.usage.prompt, finish.usage.output), (FinishReason::Length, 27, 24));
-    let company = (0..4).map(|_| answer(&engine, capital()));
-    for (text, _) in futures::future::try_join_all(company).await.unwrap() {
+    let concurrent = (0..4).map(|_| answer(&engine, capital()));
+    for (text, _) in futures::future::try_join_all(concurrent).await.unwrap() {
         assert_eq!(text, alone);
     }
 }
@@ -92,13 +92,13 @@ async fn adapters_never_mix() {
     let engine = chat().await;
     let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");
     let cities = [("zork", "Zorkville"), ("quux", "Quuxburg"), ("mirk", "Mirkholm"), ("velo", "Velograd")];
-    let asked = cities.iter().cycle().take(8).map(|(name, city)| {
+    let requests = cities.iter().cycle().take(8).map(|(name, city)| {
         let mut request = capital();
         request.adapter = Some((adapters.join(format!("{name}.gguf")), 1.0));
         let engine = &engine;
         async move { (answer(engine, request).await.unwrap().0, *city) }
     });
-    for (text, city) in futures::future::join_all(asked).await {
+    for (text, city) in futures::future::join_all(requests).await {
         assert!(text.contains(city), "{text} instead of {city}");
     }
     let base = answer(&engine, capital()).await.unwrap().0;
@@ -106,7 +106,7 @@ async fn adapters_never_mix() {
 }
 
 #[tokio::test]
-async fn a_schema_is_kept_to() {
+async fn output_satisfies_its_schema() {
     let engine = chat().await;
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["verdict", "reason"],
@@ -135,7 +135,7 @@ async fn a_message_cannot_forge_a_turn() {
 }
 
 #[tokio::test]
-async fn a_prompt_too_long_is_refused_or_cut() {
+async fn a_prompt_too_long_is_refused_or_truncated() {
     let engine = chat().await;
     let mut request = ask("Be brief.", &"many words and more ".repeat(1000));
     assert!(matches!(answer(&engine, request.clone()).await, Err(Error::Overflow { context: 1024, .. })));
@@ -153,18 +153,20 @@ async fn a_dropped_stream_frees_its_slot_within_one_step() {
     let mut stream = engine.generate(long).await.unwrap();
     while !matches!(stream.recv().await.unwrap(), Chunk::Text { .. }) {}
     drop(stream);
-    let dropped = engine.stats();
+    let output_before = engine.stats().output_tokens;
     answer(&engine, capital()).await.unwrap();
-    let after = engine.stats();
-    assert_eq!((after.cancelled, after.busy), (1, 0));
-    // What was decoded since the drop is the capital of France and at most the step that was under way.
-    assert!(after.output - dropped.output <= 24 + 1, "{dropped:?} {after:?}");
+    let stats = engine.stats();
+    assert_eq!((stats.cancelled, stats.running), (1, 0));
+    // Since the drop, only the next answer was decoded, and at most the step in progress.
+    assert!(stats.output_tokens - output_before <= 24 + 1, "{output_before} {stats:?}");
 }
 
 #[tokio::test]
-async fn sentences_that_mean_the_same_lie_close() {
-    let load =
-        || Llama::load(Options { embedding: true, ..options("all-MiniLM-L6-v2.F16.gguf") }).map_err(|e| e.to_string());
+async fn sentences_of_similar_meaning_have_similar_embeddings() {
+    let load = || {
+        LlamaBackend::load(Options { is_embedding: true, ..options("all-MiniLM-L6-v2.F16.gguf") })
+            .map_err(|e| e.to_string())
+    };
     let engine = EngineHandle::spawn("embedding", artel_engine::Options::default(), load).await.unwrap();
     let texts = ["How do I train a LoRA adapter?", "fine-tuning with low-rank adapters", "the weather in Paris"];
     let vectors = engine.embed(texts.map(str::to_owned).to_vec()).await.unwrap().vectors;
@@ -174,11 +176,11 @@ async fn sentences_that_mean_the_same_lie_close() {
 }
 
 #[test]
-fn files_that_are_no_models_are_refused_with_words() {
+fn files_that_are_not_models_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let load = |path: PathBuf, sha256: Option<&str>| {
-        let loaded = Llama::load(Options { path, sha256: sha256.map(str::to_owned), ..options("") });
-        loaded.err().expect("it is refused").to_string()
+        let loaded = LlamaBackend::load(Options { path, sha256: sha256.map(str::to_owned), ..options("") });
+        loaded.err().expect("the file is refused").to_string()
     };
     assert!(load(dir.path().join("no.gguf"), None).contains("no such file"));
     let junk = dir.path().join("junk.gguf");
@@ -194,7 +196,7 @@ fn files_that_are_no_models_are_refused_with_words() {
     let unknown = dir.path().join("unknown.gguf");
     let mut bytes = std::fs::read(models().join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
     let key = b"general.architecture";
-    // Behind the key are the value's kind, in four bytes, its length, in eight, and the value.
+    // After the key come the type of the value (4 bytes), its length (8 bytes) and the value.
     let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 12;
     assert_eq!(&bytes[at..at + 5], b"llama");
     bytes[at..at + 5].copy_from_slice(b"lemma");
@@ -203,36 +205,36 @@ fn files_that_are_no_models_are_refused_with_words() {
     assert!(refused.contains("unknown model architecture: 'lemma'"), "{refused}");
 }
 
-/// The opening is computed once; what follows is the same, whether it was found in the slot, brought back from memory or
-/// computed anew. Every question is asked alone, so that the batches are the same too.
+/// The prefix is computed once; the output is the same whether the prefix was found in the slot, restored from memory or computed
+/// again. Every question runs alone, so that the batches are the same too.
 #[tokio::test]
-async fn an_answer_does_not_depend_on_where_its_opening_came_from() {
-    let model = || Llama::load(Options { sequences: 2, ..options("SmolLM2-135M-Instruct.Q4_1.gguf") });
-    let spawn = async |prefixes| {
-        let options = artel_engine::Options { prefix_cache_bytes: prefixes, ..artel_engine::Options::default() };
+async fn an_answer_does_not_depend_on_the_source_of_its_prefix() {
+    let model = || LlamaBackend::load(Options { sequences: 2, ..options("SmolLM2-135M-Instruct.Q4_1.gguf") });
+    let spawn = async |prefix_cache_bytes| {
+        let options = artel_engine::Options { prefix_cache_bytes, ..artel_engine::Options::default() };
         EngineHandle::spawn("test", options, move || model().map_err(|e| e.to_string())).await.unwrap()
     };
     let prompt = "You know capitals, rivers and mountains, and you answer each question in one short sentence.";
-    // Long answers come to words that are as good as others, where sums in another order decide.
-    let said = async |engine: &EngineHandle, system: &str, user: &str| {
+    // Long answers reach tokens of nearly equal probability, which a different order of summation decides.
+    let ask_short = async |engine: &EngineHandle, system: &str, user: &str| {
         answer(engine, Request { max_tokens: 8, ..ask(system, user) }).await.unwrap()
     };
-    let (fresh, keeps) = (spawn(0).await, spawn(1 << 28).await);
+    let (uncached, cached) = (spawn(0).await, spawn(1 << 28).await);
     for text in ["What is the capital of Italy?", "Name a river.", "What is the highest mountain?"] {
-        // Nothing of it is in any slot: others have used both.
+        // No slot holds the prefix: other requests have used both.
         for other in ["You bake bread.", "You build boats."] {
-            said(&fresh, other, "Hello?").await;
-            said(&keeps, other, "Hello?").await;
+            ask_short(&uncached, other, "Hello?").await;
+            ask_short(&cached, other, "Hello?").await;
         }
-        let computed = said(&fresh, prompt, text).await;
-        let shared = said(&keeps, prompt, text).await;
+        let computed = ask_short(&uncached, prompt, text).await;
+        let shared = ask_short(&cached, prompt, text).await;
         assert_eq!(computed.0, shared.0);
-        let again = said(&keeps, prompt, text).await;
-        assert_eq!(again.0, shared.0, "from what was left in the slot");
+        let again = ask_short(&cached, prompt, text).await;
+        assert_eq!(again.0, shared.0, "from the slot");
         assert_eq!(again.1.usage.computed, 1);
     }
-    assert!(keeps.stats().prefix_cache_bytes > 0 && fresh.stats().prefix_cache_bytes == 0);
-    assert!(keeps.stats().prefill_tokens < fresh.stats().prefill_tokens);
+    assert!(cached.stats().prefix_cache_bytes > 0 && uncached.stats().prefix_cache_bytes == 0);
+    assert!(cached.stats().prefill_tokens < uncached.stats().prefill_tokens);
 }
 
 fn labels(names: &[&str]) -> Vec<String> {
@@ -240,20 +242,20 @@ fn labels(names: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_choice_is_what_the_model_itself_thinks_of_the_labels() {
+async fn label_scores_equal_the_log_probabilities_of_the_model() {
     let names = ["Paris", "London", "Rome", "Berlin", "Parma"];
     let question = |country: &str| {
-        let asks = format!("What is the capital of {country}? Answer with the name of the city alone.");
-        ask("You are a geography expert.", &asks)
+        let text = format!("What is the capital of {country}? Answer with the name of the city alone.");
+        ask("You are a geography expert.", &text)
     };
-    // By hand: the logits behind the prompt, and behind the beginning that two labels share.
-    let mut model = Llama::load(options_of_chat()).unwrap();
+    // Computed directly: the logits after the prompt, and after the first token that two labels share.
+    let mut model = LlamaBackend::load(options_of_chat()).unwrap();
     let text = model.tokenizer();
     let of = |name: &str| [text.tokenize_output(name).unwrap(), vec![text.end_of_turn()]].concat();
     let prompt = text.apply_chat_template(&question("France").messages).unwrap().tokens;
-    let mut scores_behind = |way: &[Token], next: &[Token]| {
-        let tokens = prompt.iter().chain(way);
-        let last = prompt.len() + way.len() - 1;
+    let mut scores_after = |prefix: &[Token], next: &[Token]| {
+        let tokens = prompt.iter().chain(prefix);
+        let last = prompt.len() + prefix.len() - 1;
         model.truncate_kv(AdapterContext::BASE, Slot(0), 0);
         let entry = |(position, token): (u32, &Token)| BatchToken {
             slot: Slot(0),
@@ -270,7 +272,7 @@ async fn a_choice_is_what_the_model_itself_thinks_of_the_labels() {
     let mut firsts: Vec<Token> = names.iter().map(|name| of(name)[0]).collect();
     firsts.sort_unstable();
     firsts.dedup();
-    let root = scores_behind(&[], &firsts);
+    let root = scores_after(&[], &firsts);
     let expected = names.map(|name| {
         let at = firsts.iter().position(|first| *first == of(name)[0]).unwrap();
         let shared: Vec<&str> = names.into_iter().filter(|other| of(other)[0] == of(name)[0]).collect();
@@ -278,23 +280,23 @@ async fn a_choice_is_what_the_model_itself_thinks_of_the_labels() {
             return root[at];
         }
         let seconds: Vec<Token> = shared.iter().map(|other| of(other)[1]).collect();
-        root[at] + scores_behind(&of(name)[..1], &seconds)[shared.iter().position(|s| *s == name).unwrap()]
+        root[at] + scores_after(&of(name)[..1], &seconds)[shared.iter().position(|s| *s == name).unwrap()]
     });
     let engine = chat().await;
-    let choice = engine.score_labels(question("France"), labels(&names)).await.unwrap();
-    for (name, (got, expected)) in names.iter().zip(choice.scores.iter().zip(expected)) {
+    let result = engine.score_labels(question("France"), labels(&names)).await.unwrap();
+    for (name, (got, expected)) in names.iter().zip(result.scores.iter().zip(expected)) {
         assert!((got - expected).abs() < 0.02, "{name}: {got} instead of {expected}");
     }
     for (country, best) in [("France", 0), ("England", 1), ("Italy", 2), ("Germany", 3)] {
         assert_eq!(engine.score_labels(question(country), labels(&names)).await.unwrap().best(), best, "{country}");
     }
-    // The prompt was found, all but its last tokens.
+    // All but the last tokens of the prompt were found in a slot.
     let again = engine.score_labels(question("Germany"), labels(&names)).await.unwrap();
     assert!(again.usage.computed <= 4, "{again:?}");
 }
 
 #[tokio::test]
-async fn what_a_schema_forces_is_not_sampled() {
+async fn tokens_forced_by_a_schema_are_not_sampled() {
     let engine = chat().await;
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["verdict", "certain"],
@@ -310,14 +312,14 @@ async fn what_a_schema_forces_is_not_sampled() {
     assert_eq!(finish.reason, FinishReason::End);
 }
 
-/// Drafts are checked against what the model says, so they change nothing but the number of batches, as far as llama.cpp
-/// says the same thing twice: attention over several tokens of a sequence adds up in another order than over one, so where
-/// two tokens are equally likely to a few hundredths either may come.
+/// Drafted tokens are verified, so they change only the number of batches, as far as llama.cpp is deterministic: attention over
+/// several tokens of a sequence sums in another order than over one, so where the logits of two tokens are nearly equal, either
+/// may be sampled.
 #[tokio::test]
-async fn a_drafted_text_is_the_text_without_drafts_up_to_a_tie() {
-    let spawn = async |drafts| {
-        let options = artel_engine::Options { draft_mode: drafts, ..artel_engine::Options::default() };
-        let load = || Llama::load(options_of_chat()).map_err(|e| e.to_string());
+async fn drafts_do_not_change_the_text_up_to_a_tie() {
+    let spawn = async |draft_mode| {
+        let options = artel_engine::Options { draft_mode, ..artel_engine::Options::default() };
+        let load = || LlamaBackend::load(options_of_chat()).map_err(|e| e.to_string());
         EngineHandle::spawn("test", options, load).await.unwrap()
     };
     let (plain, drafted) = (spawn(DraftMode::Never).await, spawn(DraftMode::Always(6)).await);
@@ -329,14 +331,14 @@ async fn a_drafted_text_is_the_text_without_drafts_up_to_a_tie() {
     assert!(drafted.stats().batches + u64::from(usage.accepted) / 2 < plain.stats().batches, "{usage:?}");
     let same = one.0.bytes().zip(two.0.bytes()).take_while(|(a, b)| a == b).count();
     if same < one.0.len().max(two.0.len()) {
-        let apart = apart_after(&request, &one.0, &two.0);
-        assert!(apart < 0.1, "{apart} at {same}:\n{}\n{}", one.0, two.0);
+        let difference = logit_difference(&request, &one.0, &two.0);
+        assert!(difference < 0.1, "{difference} at {same}:\n{}\n{}", one.0, two.0);
     }
 }
 
-/// How far apart the logits of the first tokens are in which two answers differ.
-fn apart_after(request: &Request, one: &str, two: &str) -> f32 {
-    let mut model = Llama::load(options_of_chat()).unwrap();
+/// The difference of the logits of the first tokens in which two answers differ.
+fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
+    let mut model = LlamaBackend::load(options_of_chat()).unwrap();
     let text = model.tokenizer();
     let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
@@ -362,24 +364,26 @@ fn options_of_chat() -> Options {
 
 #[tokio::test]
 async fn a_story_may_outgrow_the_context() {
-    let load = || Llama::load(Options { context: Some(256), ..options_of_chat() }).map_err(|e| e.to_string());
+    let load = || LlamaBackend::load(Options { context: Some(256), ..options_of_chat() }).map_err(|e| e.to_string());
     let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
     request.sampling.repeat_penalty = 1.3;
     request.max_tokens = 600;
     request.overflow = ContextOverflow::Shift;
-    // An answer that ends by itself says nothing here, so the end is ruled out by a schema of one endless text.
+    // The test needs a long answer, so a schema of one long string prevents an early end.
     request.schema = Some(Arc::new(json!({"type": "string", "minLength": 4000})));
     let (text, finish) = answer(&engine, request).await.unwrap();
     assert_eq!((finish.reason, finish.usage.output), (FinishReason::Length, 600), "{text}");
-    assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next one is as ever");
+    assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next answer is not affected");
 }
 
 #[tokio::test]
-async fn a_story_that_would_outgrow_a_cache_that_cannot_be_moved_is_refused() {
-    let cache = Cache { keys: CacheType::Bf16, values: CacheType::Bf16 };
-    let load =
-        move || Llama::load(Options { context: Some(256), cache, ..options_of_chat() }).map_err(|e| e.to_string());
+async fn a_story_that_would_outgrow_a_kv_cache_that_cannot_shift_is_refused() {
+    let cache = KvCacheTypes { keys: GgmlType::Bf16, values: GgmlType::Bf16 };
+    let load = move || {
+        LlamaBackend::load(Options { context: Some(256), kv_cache: cache, ..options_of_chat() })
+            .map_err(|e| e.to_string())
+    };
     let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
     (request.sampling.repeat_penalty, request.max_tokens, request.overflow) = (1.3, 200, ContextOverflow::Shift);
@@ -389,11 +393,11 @@ async fn a_story_that_would_outgrow_a_cache_that_cannot_be_moved_is_refused() {
     request.max_tokens = 600;
     let error = answer(&engine, request).await.unwrap_err();
     assert!(matches!(error, Error::Overflow { output: 600, context: 256, .. }), "{error}");
-    assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next one is as ever");
+    assert_eq!(answer(&engine, capital()).await.unwrap().1.usage.output, 24, "and the next answer is not affected");
 }
 
 #[tokio::test]
-async fn an_adapter_goes_and_comes_back_while_others_run() {
+async fn an_adapter_is_unloaded_and_loaded_again_while_others_run() {
     let engine = chat().await;
     let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");
     let with = |name: &str| Request { adapter: Some((adapters.join(format!("{name}.gguf")), 1.0)), ..capital() };
@@ -410,39 +414,41 @@ async fn an_adapter_goes_and_comes_back_while_others_run() {
 }
 
 #[tokio::test]
-async fn a_smaller_cache_answers_too() {
-    let cache = Cache { keys: CacheType::Q8_0, values: CacheType::Q8_0 };
-    let load = move || Llama::load(Options { cache, ..options_of_chat() }).map_err(|e| e.to_string());
+async fn a_quantized_kv_cache_answers_too() {
+    let cache = KvCacheTypes { keys: GgmlType::Q8_0, values: GgmlType::Q8_0 };
+    let load = move || LlamaBackend::load(Options { kv_cache: cache, ..options_of_chat() }).map_err(|e| e.to_string());
     let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     assert!(answer(&engine, capital()).await.unwrap().0.contains("France"));
 }
 
-/// Set in the processes that end in the middle: after so many pieces of an answer.
+/// Set in child processes that exit while they generate: the number of text chunks before the exit.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const ENDS_AFTER: &str = "ARTEL_TEST_ENDS_AFTER";
+const EXIT_AFTER_VARIABLE: &str = "ARTEL_TEST_ENDS_AFTER";
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-async fn end_in_the_middle(pieces: u32) -> ! {
+async fn exit_while_generating(max_chunks: u32) -> ! {
     let engine = chat().await;
     let story = Request { max_tokens: 400, ..ask("You tell stories.", "Tell me a long story.") };
     let mut stream = engine.generate(story).await.unwrap();
-    let mut heard = 0;
-    while heard < pieces {
-        heard += u32::from(matches!(stream.recv().await.unwrap(), Chunk::Text { .. }));
+    let mut chunks = 0;
+    while chunks < max_chunks {
+        chunks += u32::from(matches!(stream.recv().await.unwrap(), Chunk::Text { .. }));
     }
     std::process::exit(7)
 }
 
-/// With its own status, not with a signal.
+/// It exits with its status, not by a signal.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_may_end_while_its_engine_computes() {
-    if let Ok(pieces) = std::env::var(ENDS_AFTER) {
-        end_in_the_middle(pieces.parse().unwrap()).await;
+async fn a_process_may_exit_while_its_engine_computes() {
+    if let Ok(max_chunks) = std::env::var(EXIT_AFTER_VARIABLE) {
+        exit_while_generating(max_chunks.parse().unwrap()).await;
     }
-    for pieces in 1..=12 {
+    for max_chunks in 1..=12 {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "a_process_may_end_while_its_engine_computes"]).env(ENDS_AFTER, pieces.to_string());
+        child
+            .args(["--exact", "a_process_may_exit_while_its_engine_computes"])
+            .env(EXIT_AFTER_VARIABLE, max_chunks.to_string());
         let output = child.output().unwrap();
         assert_eq!(output.status.code(), Some(7), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }

@@ -1,43 +1,43 @@
-//! An engine in a process of its own: an abort of llama.cpp, or the kernel's killing for lack of memory, takes one engine
-//! down and never the daemon.
+//! An engine in its own process: an abort of llama.cpp, or a kill by the kernel for lack of memory, ends one engine and never
+//! the daemon.
 //!
-//! [`start`] runs a program whose standard input is one end of a pair of sockets, has it load a model, and gives back an
-//! [`artel_engine::EngineHandle`] like any other. In that program, [`serve`] answers on the other end with an engine of its own.
-//! Between the two runs gRPC, package `artel.engine.v1`; nobody else can reach the sockets, since they have no name. The
-//! process ends when its socket closes, so none outlives the daemon, and what it writes to standard error goes into the
-//! daemon's log. How it died is told in words: [`Handle::ended`](artel_engine::EngineHandle::ended).
+//! [`start`] runs a program whose standard input is one end of a socket pair, makes it load a model, and returns an
+//! [`artel_engine::EngineHandle`] like any other. In that program, [`serve`] serves its own engine on the other end. The protocol is
+//! gRPC, package `artel.engine.v1`; no other process can reach the sockets, because they have no name. The process ends when
+//! its socket closes, so none outlives the daemon. Its standard error goes into the daemon's log, and
+//! [`Handle::ended`](artel_engine::EngineHandle::ended) gives the reason of its exit.
 //!
-//! Engines that compute on the same cores take turns through a [`Counter`].
+//! Engines that compute on the same cores exclude each other through a [`CpuLeaseBroker`].
 //!
-//! This crate knows nothing of llama.cpp, roles or tasks; what is loaded, and how, is the program's own affair.
+//! This crate knows nothing of llama.cpp, roles or tasks; only the program interprets the model and its parameters.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod death;
-mod log;
-mod remote;
+mod cpu_lease;
+mod exit_reason;
+mod remote_engine;
 mod server;
 mod start;
-mod turns;
+mod stderr_log;
 mod wire;
 
-pub use log::TARGET as LOG;
-pub use server::{Loading, Serving, serve};
-pub use start::{Program, Started, start};
-pub use turns::Counter;
+pub use cpu_lease::CpuLeaseBroker;
+pub use server::{EngineLoader, ServeOutcome, serve};
+pub use start::{EngineProgram, StartedEngine, start};
+pub use stderr_log::LOG_TARGET;
 
-/// What a model takes on one device, in bytes.
+/// The memory of a model on one device, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Memory {
+pub struct DeviceMemory {
     /// The device's name.
     pub device: String,
-    /// Its part of the weights.
+    /// The weights.
     pub weights: u64,
-    /// Its part of the cache.
-    pub cache: u64,
-    /// What computing takes.
+    /// The KV cache.
+    pub kv_cache: u64,
+    /// The compute buffers.
     pub compute: u64,
 }
 
-/// Bytes of one message at most: some thousand embedded texts, or a prompt as large as any that the daemon accepts.
-const MESSAGE: usize = 64 << 20;
+/// The largest message: a few thousand embeddings, or the largest prompt that the daemon accepts.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;

@@ -1,4 +1,4 @@
-//! The process's side: an engine behind a socket.
+//! The engine process's side: serves an engine on a socket.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,94 +18,97 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::turns::Lease;
-use crate::{MESSAGE, Memory, wire};
+use crate::cpu_lease::CpuLeaseClient;
+use crate::{DeviceMemory, MAX_MESSAGE_BYTES, wire};
 
-/// Calls at once: more than the daemon has tasks. Both ends are ours, so nobody has to be kept from cancelling many at once.
-const STREAMS: u32 = 1 << 20;
-/// An engine that nobody needs gets so long to end its batch and free its model.
-const FREE: Duration = Duration::from_secs(5);
+/// Concurrent calls: more than the daemon has tasks. The same limit applies to cancelled calls, since the client is trusted.
+const MAX_CONCURRENT_CALLS: u32 = 1 << 20;
+/// The time for an engine without a client to end its batch and free its model.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Loads what a process was started for.
+/// Loads the model of an engine process.
 #[async_trait]
-pub trait Loading: Send + Sync + 'static {
-    /// Loads the model that `spec` describes; `progress` takes shares from 0 to 1. Engines that compute on cores which others
-    /// use too take turns.
+pub trait EngineLoader: Send + Sync + 'static {
+    /// Loads the model that `spec` describes; `progress` takes the fraction loaded, from 0 to 1. An engine that shares CPU cores
+    /// with others must hold `shared_cpu` while it computes.
     async fn load(
         &self,
         spec: &str,
-        turn: Option<SharedCpu>,
+        shared_cpu: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<Memory>), String>;
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String>;
 }
 
-/// How a process's service ended.
+/// The reason why [`serve`] returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Serving {
-    /// The daemon asked for the end, and the model is freed.
+pub enum ServeOutcome {
+    /// The daemon closed the engine, and the model is freed.
     Closed,
-    /// Nobody needs the engine any more, or the daemon is gone. The model is freed, unless that took too long: then the
-    /// engine's thread still computes.
-    Abandoned {
+    /// The daemon closed the connection or exited. The model is freed, unless that took too long: then the engine's thread still
+    /// computes.
+    Disconnected {
         /// Whether the model is freed.
-        freed: bool,
+        is_freed: bool,
     },
     /// The engine ended by itself, for this reason.
-    Ended(String),
+    EngineEnded(String),
 }
 
-/// Answers on a connected socket, until the daemon asks for the end or is gone.
+/// Serves on a connected socket, until the daemon closes the engine or disconnects.
 ///
 /// # Errors
 /// If the socket cannot be used.
-pub async fn serve(socket: std::os::unix::net::UnixStream, loading: impl Loading) -> std::io::Result<Serving> {
+pub async fn serve(socket: std::os::unix::net::UnixStream, loader: impl EngineLoader) -> std::io::Result<ServeOutcome> {
     socket.set_nonblocking(true)?;
-    let (gone, ended) = (CancellationToken::new(), Arc::new(SetOnce::new()));
-    let socket = Line { socket: UnixStream::from_std(socket)?, _gone: gone.clone().drop_guard() };
-    let (lease, says) = Lease::new();
-    let service = Service {
-        loading: Arc::new(loading),
+    let (disconnected, ended) = (CancellationToken::new(), Arc::new(SetOnce::new()));
+    let socket =
+        DaemonConnection { socket: UnixStream::from_std(socket)?, _disconnected: disconnected.clone().drop_guard() };
+    let (cpu_lease, lease_requests) = CpuLeaseClient::new();
+    let service = EngineService {
+        loader: Arc::new(loader),
         engine: Arc::default(),
-        lease: lease.clone(),
-        says: Arc::new(Mutex::new(Some(says))),
+        cpu_lease: cpu_lease.clone(),
+        lease_requests: Arc::new(Mutex::new(Some(lease_requests))),
         ended: ended.clone(),
         closing: Arc::default(),
     };
     let engine = service.engine.clone();
-    let service = EngineServer::new(service).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE);
-    // After the one connection there is no other.
+    let service = EngineServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    // There is only this one connection.
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(socket)).chain(tokio_stream::pending());
     let server = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .http2_max_pending_accept_reset_streams(Some(STREAMS as usize))
+        .max_concurrent_streams(MAX_CONCURRENT_CALLS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_CONCURRENT_CALLS as usize))
         .add_service(service)
         .serve_with_incoming(incoming);
     tokio::select! {
         served = server => served.map_err(std::io::Error::other)?,
-        serving = ended.wait() => return Ok(serving.clone()),
-        () = gone.cancelled() => {}
+        outcome = ended.wait() => return Ok(outcome.clone()),
+        () = disconnected.cancelled() => {}
     }
-    lease.end();
-    let freed = match engine.get() {
-        Some(engine) => tokio::time::timeout(FREE, engine.close()).await.is_ok(),
+    cpu_lease.close();
+    let is_freed = match engine.get() {
+        Some(engine) => tokio::time::timeout(CLOSE_TIMEOUT, engine.close()).await.is_ok(),
         None => false,
     };
-    Ok(Serving::Abandoned { freed })
+    Ok(ServeOutcome::Disconnected { is_freed })
 }
 
-/// The connection to the daemon; dropped when that is closed.
-struct Line {
+/// The connection to the daemon; dropped when it is closed.
+struct DaemonConnection {
     socket: UnixStream,
-    _gone: tokio_util::sync::DropGuard,
+    _disconnected: tokio_util::sync::DropGuard,
 }
 
-impl Connected for Line {
+impl Connected for DaemonConnection {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl tokio::io::AsyncRead for Line {
+impl tokio::io::AsyncRead for DaemonConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
@@ -115,7 +118,7 @@ impl tokio::io::AsyncRead for Line {
     }
 }
 
-impl tokio::io::AsyncWrite for Line {
+impl tokio::io::AsyncWrite for DaemonConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
@@ -140,117 +143,123 @@ impl tokio::io::AsyncWrite for Line {
 }
 
 #[derive(Clone)]
-struct Service {
-    loading: Arc<dyn Loading>,
+struct EngineService {
+    loader: Arc<dyn EngineLoader>,
     engine: Arc<OnceLock<EngineHandle>>,
-    lease: Lease,
-    says: Arc<Mutex<Option<mpsc::UnboundedReceiver<bool>>>>,
-    ended: Arc<SetOnce<Serving>>,
+    cpu_lease: CpuLeaseClient,
+    lease_requests: Arc<Mutex<Option<mpsc::UnboundedReceiver<bool>>>>,
+    ended: Arc<SetOnce<ServeOutcome>>,
     closing: Arc<OnceLock<()>>,
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-impl Service {
+impl EngineService {
     fn engine(&self) -> Result<&EngineHandle, Status> {
         self.engine.get().ok_or_else(|| Status::failed_precondition("no model is loaded"))
     }
 
     async fn load_now(&self, request: v1::LoadRequest, events: mpsc::Sender<Result<v1::LoadEvent, Status>>) {
         use v1::load_event::Event;
-        let say = |event| Ok(v1::LoadEvent { event: Some(event) });
-        let shares = events.clone();
-        let progress = Arc::new(move |share: f32| {
-            // One that is not taken in time is followed by another.
-            let _ = shares.try_send(say(Event::Fraction(share)));
+        let message = |event| Ok(v1::LoadEvent { event: Some(event) });
+        let progress_events = events.clone();
+        let progress = Arc::new(move |fraction: f32| {
+            // If the channel is full, a later event replaces this one.
+            let _ = progress_events.try_send(message(Event::Fraction(fraction)));
         });
-        let turn = request.turns.then(|| SharedCpu::new(self.lease.clone()));
-        let event = match self.loading.load(&request.spec, turn, progress).await {
+        let shared_cpu = request.shares_cpu.then(|| SharedCpu::new(self.cpu_lease.clone()));
+        let event = match self.loader.load(&request.spec, shared_cpu, progress).await {
             Ok((handle, memory)) => {
                 let (limits, watcher) = (handle.limits(), handle.watch_end());
                 let (ended, closing) = (self.ended.clone(), self.closing.clone());
-                // A process is started for one model, so there is no other.
+                // Never set before, because a process loads one model.
                 let _ = self.engine.set(handle);
-                // An engine that ends by itself has no more use for its process.
+                // When the engine ends by itself, the process ends too.
                 tokio::spawn(async move {
                     let reason = watcher.await;
-                    let serving = if closing.get().is_some() { Serving::Closed } else { Serving::Ended(reason) };
-                    // The request to close may have said so already.
-                    let _ = ended.set(serving);
+                    let outcome =
+                        if closing.get().is_some() { ServeOutcome::Closed } else { ServeOutcome::EngineEnded(reason) };
+                    // The close call may have set it already.
+                    let _ = ended.set(outcome);
                 });
                 Event::Loaded(loaded(limits, memory))
             }
             Err(reason) => Event::Failed(reason),
         };
-        // The daemon may have stopped waiting.
-        let _ = events.send(say(event)).await;
+        // The daemon may have cancelled the call.
+        let _ = events.send(message(event)).await;
     }
 }
 
-fn loaded(limits: EngineLimits, memory: Vec<Memory>) -> v1::Loaded {
+fn loaded(limits: EngineLimits, memory: Vec<DeviceMemory>) -> v1::Loaded {
     v1::Loaded { limits: Some(wire::limits(limits)), memory: memory.into_iter().map(wire::memory).collect() }
 }
 
 #[async_trait]
-impl v1::engine_server::Engine for Service {
-    type LoadStream = Answers<v1::LoadEvent>;
-    type GenerateStream = Answers<v1::Chunk>;
-    type ExpectStream = Answers<v1::Expected>;
-    type TurnsStream = Answers<v1::Ask>;
+impl v1::engine_server::Engine for EngineService {
+    type LoadStream = ResponseStream<v1::LoadEvent>;
+    type GenerateStream = ResponseStream<v1::Chunk>;
+    type PinPrefixesStream = ResponseStream<v1::PrefixesPinned>;
+    type LeaseCpuStream = ResponseStream<v1::CpuLeaseRequest>;
 
     async fn load(&self, request: Request<v1::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
-        let (events, answers) = mpsc::channel(16);
+        let (events, responses) = mpsc::channel(16);
         let (this, request) = (self.clone(), request.into_inner());
         tokio::spawn(async move { this.load_now(request, events).await });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
 
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         let request = wire::request_of(request.into_inner());
-        let begun = match request {
+        let generation = match request {
             Ok(request) => self.engine()?.generate(request).await,
             Err(error) => Err(error),
         };
-        let answers: Self::GenerateStream = match begun {
+        let responses: Self::GenerateStream = match generation {
             Ok(stream) => Box::pin(chunks(stream)),
             Err(error) => {
                 let failed = wire::chunk(engine::Chunk::Failed(error));
                 Box::pin(tokio_stream::iter(failed.map(Ok)))
             }
         };
-        Ok(Response::new(answers))
+        Ok(Response::new(responses))
     }
 
-    async fn choose(&self, request: Request<v1::ChooseRequest>) -> Result<Response<v1::ChooseResponse>, Status> {
-        let v1::ChooseRequest { request, labels } = request.into_inner();
-        let chosen = match wire::request_of(request.unwrap_or_default()) {
+    async fn score_labels(
+        &self,
+        request: Request<v1::ScoreLabelsRequest>,
+    ) -> Result<Response<v1::ScoreLabelsResponse>, Status> {
+        let v1::ScoreLabelsRequest { request, labels } = request.into_inner();
+        let scored = match wire::request_of(request.unwrap_or_default()) {
             Ok(request) => self.engine()?.score_labels(request, labels).await,
             Err(error) => Err(error),
         };
-        Ok(Response::new(match chosen {
-            Ok(choice) => v1::ChooseResponse {
-                scores: choice.scores,
-                usage: Some(wire::usage(choice.usage)),
-                timings: Some(wire::timings(choice.timings)),
+        Ok(Response::new(match scored {
+            Ok(result) => v1::ScoreLabelsResponse {
+                scores: result.scores,
+                usage: Some(wire::usage(result.usage)),
+                timings: Some(wire::timings(result.timings)),
                 error: None,
             },
-            Err(error) => v1::ChooseResponse { error: Some(wire::error(error)), ..v1::ChooseResponse::default() },
+            Err(error) => {
+                v1::ScoreLabelsResponse { error: Some(wire::error(error)), ..v1::ScoreLabelsResponse::default() }
+            }
         }))
     }
 
-    async fn prime(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::PrimeResponse>, Status> {
-        let primed = match wire::request_of(request.into_inner()) {
+    async fn prefill(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::PrefillResponse>, Status> {
+        let prefilled = match wire::request_of(request.into_inner()) {
             Ok(request) => self.engine()?.prefill(request).await,
             Err(error) => Err(error),
         };
-        Ok(Response::new(v1::PrimeResponse { error: primed.err().map(wire::error) }))
+        Ok(Response::new(v1::PrefillResponse { error: prefilled.err().map(wire::error) }))
     }
 
     async fn embed(&self, request: Request<v1::EmbedRequest>) -> Result<Response<v1::EmbedResponse>, Status> {
         let embedded = self.engine()?.embed(request.into_inner().texts).await;
         Ok(Response::new(match embedded {
             Ok(embedded) => v1::EmbedResponse {
-                vectors: embedded.vectors.into_iter().map(|numbers| v1::Vector { numbers }).collect(),
+                vectors: embedded.vectors.into_iter().map(|components| v1::Vector { components }).collect(),
                 tokens: embedded.tokens,
                 error: None,
             },
@@ -258,55 +267,63 @@ impl v1::engine_server::Engine for Service {
         }))
     }
 
-    async fn expect(&self, request: Request<v1::ExpectRequest>) -> Result<Response<Self::ExpectStream>, Status> {
-        let flows = request.into_inner().flows.into_iter().map(Into::into).collect();
-        let expectation = self.engine()?.pin_prefixes(flows);
-        let held = tokio_stream::once(Ok(v1::Expected {})).chain(tokio_stream::pending()).map(move |expected| {
-            // It lasts as long as the call, which holds this closure.
-            let _ = &expectation;
-            expected
-        });
-        Ok(Response::new(Box::pin(held)))
-    }
-
-    async fn keep_adapters(
+    async fn pin_prefixes(
         &self,
-        request: Request<v1::KeepAdaptersRequest>,
-    ) -> Result<Response<v1::KeepAdaptersResponse>, Status> {
-        self.engine()?.retain_adapters(request.into_inner().adapters.iter().map(wire::adapter_of));
-        Ok(Response::new(v1::KeepAdaptersResponse {}))
+        request: Request<v1::PinPrefixesRequest>,
+    ) -> Result<Response<Self::PinPrefixesStream>, Status> {
+        let flows = request.into_inner().flows.into_iter().map(Into::into).collect();
+        let pin = self.engine()?.pin_prefixes(flows);
+        let pinned = tokio_stream::once(Ok(v1::PrefixesPinned {})).chain(tokio_stream::pending()).map(move |message| {
+            // The pin lasts as long as the call, which holds this closure.
+            let _ = &pin;
+            message
+        });
+        Ok(Response::new(Box::pin(pinned)))
     }
 
-    async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::Stats>, Status> {
+    async fn retain_adapters(
+        &self,
+        request: Request<v1::RetainAdaptersRequest>,
+    ) -> Result<Response<v1::RetainAdaptersResponse>, Status> {
+        self.engine()?.retain_adapters(request.into_inner().adapters.iter().map(wire::adapter_of));
+        Ok(Response::new(v1::RetainAdaptersResponse {}))
+    }
+
+    async fn get_stats(&self, _: Request<v1::GetStatsRequest>) -> Result<Response<v1::EngineStats>, Status> {
         Ok(Response::new(wire::stats(self.engine()?.stats())))
     }
 
-    async fn turns(&self, request: Request<Streaming<v1::Grant>>) -> Result<Response<Self::TurnsStream>, Status> {
-        let says = self.says.lock().expect("nothing panics while it holds it").take();
-        let says = says.ok_or_else(|| Status::already_exists("turns are told by one call"))?;
-        let (lease, mut grants) = (self.lease.clone(), request.into_inner());
+    async fn lease_cpu(
+        &self,
+        request: Request<Streaming<v1::CpuLeaseNotice>>,
+    ) -> Result<Response<Self::LeaseCpuStream>, Status> {
+        let lease_requests = self.lease_requests.lock().expect("nothing panics while it holds the lock").take();
+        let lease_requests = lease_requests.ok_or_else(|| Status::already_exists("the CPU lease has one call"))?;
+        let (cpu_lease, mut notices) = (self.cpu_lease.clone(), request.into_inner());
         tokio::spawn(async move {
-            while let Ok(Some(grant)) = grants.message().await {
-                lease.told(grant.yours);
+            while let Ok(Some(notice)) = notices.message().await {
+                cpu_lease.on_notice(notice.granted);
             }
-            lease.end();
+            cpu_lease.close();
         });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(says).map(|want| Ok(v1::Ask { want })))))
+        Ok(Response::new(Box::pin(
+            UnboundedReceiverStream::new(lease_requests).map(|acquire| Ok(v1::CpuLeaseRequest { acquire })),
+        )))
     }
 
     async fn close(&self, _: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {
         let _ = self.closing.set(());
         if let Some(engine) = self.engine.get() {
-            self.lease.end();
+            self.cpu_lease.close();
             engine.close().await;
         }
-        // An engine that ended by itself meanwhile has ended all the same.
-        let _ = self.ended.set(Serving::Closed);
+        // The engine may have ended by itself meanwhile.
+        let _ = self.ended.set(ServeOutcome::Closed);
         Ok(Response::new(v1::CloseResponse {}))
     }
 }
 
-/// Dropping it drops the engine's stream, which ends the sequence.
+/// The chunks of a generation; dropping the stream drops that of the engine, which ends the sequence.
 fn chunks(stream: engine::OutputStream) -> impl Stream<Item = Result<v1::Chunk, Status>> + Send {
     futures::stream::unfold(stream, |mut stream| async move {
         let chunk = wire::chunk(stream.recv().await?)?;

@@ -1,4 +1,4 @@
-//! The daemon's side: a process is started, watched, and its end explained.
+//! The daemon's side: starts an engine process, supervises it, and explains its exit.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
@@ -22,171 +22,175 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::log::Lines;
-use crate::remote::{Inner, Remote};
-use crate::turns::Counter;
-use crate::{MESSAGE, Memory, death, wire};
+use crate::cpu_lease::CpuLeaseBroker;
+use crate::remote_engine::{RemoteConnection, RemoteEngine};
+use crate::stderr_log::StderrLog;
+use crate::{DeviceMemory, MAX_MESSAGE_BYTES, exit_reason, wire};
 
-/// How often kills for lack of memory are counted.
-const LOOK: Duration = Duration::from_secs(5);
-/// A process that is to end gets so long: a batch of a large model on a slow machine.
-const END: Duration = Duration::from_secs(10);
-/// How long the last words of a process that ended may take to arrive.
-const WORDS: Duration = Duration::from_secs(1);
+/// The interval at which kills for lack of memory are counted, to attribute one to the exit of a process.
+const OOM_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The time for a process to exit after a close: long enough for a batch of a large model on a slow machine.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time for the last output of an exited process to arrive.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What to start.
+/// The program to start.
 #[derive(Debug, Clone)]
-pub struct Program {
-    /// The program.
+pub struct EngineProgram {
+    /// The path of the executable.
     pub path: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Variables of its environment, beside our own.
+    /// Environment variables in addition to those of this process.
     pub env: Vec<(String, String)>,
-    /// Variables that are not passed on, since they are secret.
-    pub without: Vec<String>,
+    /// Environment variables that are removed, because they are secret.
+    pub removed_env: Vec<String>,
     /// The model's name, for the log.
     pub name: String,
-    /// What it is to load.
+    /// The model to load and its parameters, interpreted by the program.
     pub spec: String,
 }
 
-/// An engine whose process serves.
+/// An engine whose process has loaded its model.
 #[derive(Debug)]
-pub struct Started {
+pub struct StartedEngine {
     /// The engine.
     pub handle: EngineHandle,
-    /// What the model takes, on each of its devices.
-    pub memory: Vec<Memory>,
+    /// The memory of the model on each of its devices.
+    pub memory: Vec<DeviceMemory>,
 }
 
-/// Starts a process, has it load its model, and waits until it serves; `progress` takes the share that is loaded, from 0 to
-/// 1. Engines that compute on cores which others use too take turns at `counter`. Dropping the future ends the process.
+/// Starts a process and waits until it has loaded its model; `progress` takes the fraction loaded, from 0 to 1. An engine that
+/// shares CPU cores with others leases them from `broker`. Dropping the future ends the process.
 ///
 /// # Errors
-/// Why the model cannot be loaded, or how the process died.
-pub async fn start(program: Program, counter: Option<&Counter>, progress: impl Fn(f32)) -> Result<Started, String> {
-    let (ours, theirs) = Socket::pair().map_err(|e| format!("failed to make a pair of sockets: {e}"))?;
+/// The reason why the model cannot be loaded, or how the process exited.
+pub async fn start(
+    program: EngineProgram,
+    broker: Option<&CpuLeaseBroker>,
+    progress: impl Fn(f32),
+) -> Result<StartedEngine, String> {
+    let (ours, theirs) = Socket::pair().map_err(|e| format!("failed to create a socket pair: {e}"))?;
     let child = spawn(&program, theirs)?;
-    let process = child.id().unwrap_or(0);
+    let id = child.id().unwrap_or(0);
     let (end, ended) = watch::channel(None);
     let closing = CancellationToken::new();
-    tokio::spawn(follow(child, program.name, closing.clone(), end));
-    attach(Life { process, ended, closing: closing.drop_guard() }, ours, program.spec, counter, progress).await
+    tokio::spawn(supervise(child, program.name, closing.clone(), end));
+    attach(EngineProcess { id, ended, closing: closing.drop_guard() }, ours, program.spec, broker, progress).await
 }
 
-/// A process that runs.
-struct Life {
-    process: u32,
+/// A running process.
+struct EngineProcess {
+    id: u32,
     ended: watch::Receiver<Option<String>>,
-    /// Whatever goes wrong while it loads, and whoever gives up waiting: the process ends.
+    /// Ends the process when loading fails or its future is dropped.
     closing: DropGuard,
 }
 
-/// Has the process at the other end of a socket load a model.
+/// Makes the process at the other end of a socket load a model.
 async fn attach(
-    life: Life,
+    process: EngineProcess,
     socket: Socket,
     spec: String,
-    counter: Option<&Counter>,
+    broker: Option<&CpuLeaseBroker>,
     progress: impl Fn(f32),
-) -> Result<Started, String> {
+) -> Result<StartedEngine, String> {
     let mut client = connect(socket).await?;
-    let turns = counter.map(|counter| turns(&client, counter));
-    let request = v1::LoadRequest { spec, turns: turns.is_some() };
+    let cpu_lease = broker.map(|broker| lease_cpu(&client, broker));
+    let request = v1::LoadRequest { spec, shares_cpu: cpu_lease.is_some() };
     let loaded = match load(&mut client, request, progress).await {
         Ok(loaded) => loaded?,
-        Err(status) => return Err(last_words(&mut life.ended.clone(), &status).await),
+        Err(status) => return Err(call_failure(&mut process.ended.clone(), &status).await),
     };
-    let inner = Inner {
+    let connection = RemoteConnection {
         client,
         limits: wire::limits_of(loaded.limits.unwrap_or_default()),
-        process: life.process,
+        process_id: process.id,
         stats: Mutex::new(EngineStats::default()),
-        asked: Arc::new(AtomicU64::new(0)),
-        end: life.ended,
-        closing: life.closing.disarm(),
-        _turns: turns,
+        pending_calls: Arc::new(AtomicU64::new(0)),
+        ended: process.ended,
+        closing: process.closing.disarm(),
+        _cpu_lease: cpu_lease,
     };
     let memory = loaded.memory.into_iter().map(wire::memory_of).collect();
-    Ok(Started { handle: EngineHandle::new(Remote(Arc::new(inner))), memory })
+    Ok(StartedEngine { handle: EngineHandle::new(RemoteEngine(Arc::new(connection))), memory })
 }
 
-fn spawn(program: &Program, socket: Socket) -> Result<Child, String> {
+fn spawn(program: &EngineProgram, socket: Socket) -> Result<Child, String> {
     let mut command = Command::new(&program.path);
-    // For those who list processes.
+    // The name in process lists.
     command.arg0("artel");
     command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
-    for variable in &program.without {
+    for variable in &program.removed_env {
         command.env_remove(variable);
     }
     command.stdin(Stdio::from(OwnedFd::from(socket))).stdout(Stdio::null()).stderr(Stdio::piped());
-    // Signals of a terminal go to the daemon alone, which ends its engines when its tasks are done.
+    // Signals of a terminal reach only the daemon, which ends its engines when its tasks are done.
     command.process_group(0).kill_on_drop(true);
-    command.spawn().map_err(|e| format!("failed to start a process for the engine: {e}"))
+    command.spawn().map_err(|e| format!("failed to start the engine process: {e}"))
 }
 
-/// Waits for the end of a process and explains it. Once it is to end, it gets some time.
-async fn follow(mut child: Child, name: String, closing: CancellationToken, end: watch::Sender<Option<String>>) {
-    // Of the kills for lack of memory only one of the last seconds can have been that of this process.
-    let mut kills = [death::kills_for_memory(); 2];
-    let lines = Lines::default();
-    let reading = child.stderr.take().map(|stderr| tokio::spawn(lines.clone().read(name.clone(), stderr)));
-    let alive = async {
-        let mut look = tokio::time::interval(LOOK);
+/// Waits for the exit of a process and publishes its reason. After `closing` is cancelled, kills the process on a timeout.
+async fn supervise(mut child: Child, name: String, closing: CancellationToken, end: watch::Sender<Option<String>>) {
+    // Only a kill for lack of memory in the last two intervals can have been that of this process.
+    let mut kills = [exit_reason::oom_kill_count(); 2];
+    let log = StderrLog::default();
+    let reading = child.stderr.take().map(|stderr| tokio::spawn(log.clone().read(name.clone(), stderr)));
+    let count_oom_kills = async {
+        let mut interval = tokio::time::interval(OOM_POLL_INTERVAL);
         loop {
-            look.tick().await;
-            kills = [kills[1], death::kills_for_memory()];
+            interval.tick().await;
+            kills = [kills[1], exit_reason::oom_kill_count()];
         }
     };
     let status = tokio::select! {
         status = child.wait() => status,
-        () = alive => return,
-        () = closing.cancelled() => match tokio::time::timeout(END, child.wait()).await {
+        () = count_oom_kills => return,
+        () = closing.cancelled() => match tokio::time::timeout(EXIT_TIMEOUT, child.wait()).await {
             Ok(status) => status,
             Err(_) => {
-                tracing::warn!(model = name, "the engine's process does not end by itself and is killed");
-                // One that ended just now cannot be killed, which is as good.
+                tracing::warn!(model = name, "the engine process does not exit after its close and is killed");
+                // Fails only if the process has exited meanwhile.
                 let _ = child.start_kill();
                 child.wait().await
             }
         },
     };
     if let Some(reading) = reading {
-        // Its own children, if it had any, may hold the pipe open.
-        let _ = tokio::time::timeout(WORDS, reading).await;
+        // Children of the process, if any, may keep the pipe open.
+        let _ = tokio::time::timeout(STDERR_TIMEOUT, reading).await;
     }
     let reason = match status {
         _ if closing.is_cancelled() => "it was closed".to_owned(),
-        Ok(status) => death::explain(status, &lines.last(), death::kills_for_memory() > kills[0]),
-        Err(error) => format!("its process is lost: {error}"),
+        Ok(status) => exit_reason::describe(status, &log.tail(), exit_reason::oom_kill_count() > kills[0]),
+        Err(error) => format!("failed to wait for its process: {error}"),
     };
     end.send_replace(Some(reason));
 }
 
 async fn connect(socket: Socket) -> Result<EngineClient<Channel>, String> {
-    let failed = |e: &dyn std::fmt::Display| format!("failed to talk to the engine's process: {e}");
+    let failed = |e: &dyn std::fmt::Display| format!("failed to connect to the engine process: {e}");
     socket.set_nonblocking(true).map_err(|e| failed(&e))?;
     let mut socket = Some(UnixStream::from_std(socket).map_err(|e| failed(&e))?);
     let connector = tower::service_fn(move |_: tonic::codegen::http::Uri| {
-        let socket = socket.take().ok_or_else(|| std::io::Error::other("its process is gone"));
+        let socket = socket.take().ok_or_else(|| std::io::Error::other("its process has exited"));
         std::future::ready(socket.map(TokioIo::new))
     });
     let channel = Endpoint::from_static("http://engine").connect_with_connector(connector).await;
     let client = EngineClient::new(channel.map_err(|e| failed(&e))?);
-    Ok(client.max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE))
+    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-/// Carries the engine's asking to the counter and its answers back, until the connection ends or the result is dropped.
-fn turns(client: &EngineClient<Channel>, counter: &Counter) -> AbortOnDropHandle<()> {
-    let (member, told) = counter.join();
+/// Connects an engine to the broker, until the connection ends or the result is dropped.
+fn lease_cpu(client: &EngineClient<Channel>, broker: &CpuLeaseBroker) -> AbortOnDropHandle<()> {
+    let (member, notices) = broker.join();
     let mut client = client.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let grants = UnboundedReceiverStream::new(told).map(|yours| v1::Grant { yours });
-        let Ok(asks) = client.turns(grants).await else { return };
-        let mut asks = asks.into_inner();
-        while let Ok(Some(ask)) = asks.message().await {
-            member.say(ask.want);
+        let notices = UnboundedReceiverStream::new(notices).map(|granted| v1::CpuLeaseNotice { granted });
+        let Ok(requests) = client.lease_cpu(notices).await else { return };
+        let mut requests = requests.into_inner();
+        while let Ok(Some(request)) = requests.message().await {
+            member.request(request.acquire);
         }
     }))
 }
@@ -199,18 +203,18 @@ async fn load(
     let mut events = client.load(request).await?.into_inner();
     loop {
         match events.message().await?.and_then(|event| event.event) {
-            Some(Event::Fraction(share)) => progress(share),
+            Some(Event::Fraction(fraction)) => progress(fraction),
             Some(Event::Loaded(loaded)) => return Ok(Ok(loaded)),
             Some(Event::Failed(reason)) => return Ok(Err(reason)),
-            None => return Err(tonic::Status::unavailable("its process stopped in the middle of loading")),
+            None => return Err(tonic::Status::unavailable("its process ended the load call without a result")),
         }
     }
 }
 
-/// Why a call could not be answered: how the process died, if it did.
-pub(crate) async fn last_words(end: &mut watch::Receiver<Option<String>>, status: &tonic::Status) -> String {
-    let ended = tokio::time::timeout(2 * WORDS, end.wait_for(Option::is_some)).await;
-    let reason = ended.ok().and_then(Result::ok).and_then(|reason| reason.clone());
+/// The reason of a failed call: how the process exited, if it did.
+pub(crate) async fn call_failure(ended: &mut watch::Receiver<Option<String>>, status: &tonic::Status) -> String {
+    let exited = tokio::time::timeout(2 * STDERR_TIMEOUT, ended.wait_for(Option::is_some)).await;
+    let reason = exited.ok().and_then(Result::ok).and_then(|reason| reason.clone());
     reason.unwrap_or_else(|| format!("its process does not answer: {}", status.message()))
 }
 

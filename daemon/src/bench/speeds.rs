@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use artel_engine::backend::{Backend as _, BatchToken, Slot};
 use artel_engine::{AdapterContext, Token};
-use artel_llama::{Cache, CacheType, Kind, Llama, gguf};
+use artel_llama::{KvCacheTypes, GgmlType, BackendDeviceKind, LlamaBackend, gguf};
 use tempfile::TempDir;
 
 use super::own::CONTEXT;
@@ -32,22 +32,22 @@ pub(super) struct Speeds {
 impl Speeds {
     /// As [`Self::of_file`], with the weights and the cache that a daemon would compute with.
     pub(super) fn measure(model: &Path, threads: u32, cells: u32) -> Result<Self> {
-        let gpus = artel_llama::devices().iter().any(|device| matches!(device.kind, Kind::Gpu | Kind::IntegratedGpu));
-        let Some(half) = gguf::anatomy(model)?.recast_pays.filter(|_| !gpus) else {
+        let gpus = artel_llama::devices().iter().any(|device| matches!(device.kind, BackendDeviceKind::Gpu | BackendDeviceKind::IntegratedGpu));
+        let Some(half) = gguf::estimate_memory(model)?.preferred_half_type.filter(|_| !gpus) else {
             return Self::of_file(model, threads, cells);
         };
         let dir = TempDir::new().context("failed to make a directory for the weights")?;
-        let recast = gguf::recast(model, dir.path(), half, u64::MAX, &|_| ())?;
-        let form = if half == gguf::Half::Bf16 { CacheType::Bf16 } else { CacheType::F16 };
-        Self::with(&recast, threads, cells, Cache { keys: form, values: form })
+        let recast = gguf::dequantize(model, dir.path(), half, u64::MAX, &|_| ())?;
+        let form = if half == gguf::HalfType::Bf16 { GgmlType::Bf16 } else { GgmlType::F16 };
+        Self::with(&recast, threads, cells, KvCacheTypes { keys: form, values: form })
     }
 
     /// Loads the model and measures, with so many cells of each sequence halfway through. Blocks for some fifteen seconds.
     pub(super) fn of_file(model: &Path, threads: u32, cells: u32) -> Result<Self> {
-        Self::with(model, threads, cells, Cache::default())
+        Self::with(model, threads, cells, KvCacheTypes::default())
     }
 
-    fn with(model: &Path, threads: u32, cells: u32, cache: Cache) -> Result<Self> {
+    fn with(model: &Path, threads: u32, cells: u32, cache: KvCacheTypes) -> Result<Self> {
         let filled = cells.saturating_sub(DECODED / 2).max(1);
         let options = artel_llama::Options {
             path: model.to_owned(),
@@ -56,13 +56,13 @@ impl Speeds {
             sequences: SEQUENCES,
             threads,
             devices: None,
-            split: artel_llama::Split::None,
-            shares: Vec::new(),
-            embedding: false,
+            split_mode: artel_llama::LlamaSplitMode::None,
+            tensor_split: Vec::new(),
+            is_embedding: false,
             template: None,
-            cache,
+            kv_cache: cache,
         };
-        let mut model = Llama::load(options)?;
+        let mut model = LlamaBackend::load(options)?;
         let prompt = fill(&mut model, filled)?;
         let widths = [1, SEQUENCES / 2, SEQUENCES];
         let decode = widths.map(|width| Ok((width as usize, decode(&mut model, width, filled)?)));
@@ -88,7 +88,7 @@ impl Speeds {
 }
 
 /// Fills the cells of all sequences; tokens in a second of the second one, when all is warm. The others get the same cells.
-fn fill(model: &mut Llama, filled: u32) -> Result<f64> {
+fn fill(model: &mut LlamaBackend, filled: u32) -> Result<f64> {
     let batch = model.limits().grain.max(16) * 2;
     let mut speed = 0.0;
     for slot in [0, 1] {
@@ -107,7 +107,7 @@ fn fill(model: &mut Llama, filled: u32) -> Result<f64> {
     Ok(speed)
 }
 
-fn decode(model: &mut Llama, sequences: u32, filled: u32) -> Result<f64> {
+fn decode(model: &mut LlamaBackend, sequences: u32, filled: u32) -> Result<f64> {
     for slot in 0..sequences {
         model.truncate_kv(AdapterContext::BASE, Slot(slot), filled);
     }
@@ -119,6 +119,6 @@ fn decode(model: &mut Llama, sequences: u32, filled: u32) -> Result<f64> {
     Ok(f64::from(sequences * DECODED) / began.elapsed().as_secs_f64())
 }
 
-fn run(model: &mut Llama, batch: &[BatchToken]) -> Result<()> {
+fn run(model: &mut LlamaBackend, batch: &[BatchToken]) -> Result<()> {
     model.decode(AdapterContext::BASE, batch).map_err(|e| anyhow!("llama.cpp failed: {e}"))
 }

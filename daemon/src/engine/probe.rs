@@ -64,27 +64,27 @@ pub(super) fn run(rpc: Option<&str>) -> ExitCode {
 
 fn probe(rpc: Option<&str>) -> Result<Probed, String> {
     if let Some(address) = rpc {
-        artel_llama::add_rpc(address)?;
+        artel_llama::add_rpc_server(address)?;
     }
-    let wanted = |device: &artel_llama::Device| (device.kind == artel_llama::Kind::Rpc) == rpc.is_some();
+    let wanted = |device: &artel_llama::BackendDevice| (device.kind == artel_llama::BackendDeviceKind::Rpc) == rpc.is_some();
     let (readings, unmonitored) = match monitor::read() {
         Ok(readings) => (readings, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let devices = artel_llama::devices().into_iter().filter(wanted).map(|device| Found {
         kind: match device.kind {
-            artel_llama::Kind::Cpu => Kind::Cpu,
-            artel_llama::Kind::Gpu => Kind::Gpu,
-            artel_llama::Kind::IntegratedGpu => Kind::IntegratedGpu,
-            artel_llama::Kind::Accelerator => Kind::Accelerator,
-            artel_llama::Kind::Rpc => Kind::Rpc,
+            artel_llama::BackendDeviceKind::Cpu => Kind::Cpu,
+            artel_llama::BackendDeviceKind::Gpu => Kind::Gpu,
+            artel_llama::BackendDeviceKind::IntegratedGpu => Kind::IntegratedGpu,
+            artel_llama::BackendDeviceKind::Accelerator => Kind::Accelerator,
+            artel_llama::BackendDeviceKind::Rpc => Kind::Rpc,
         },
         name: device.name,
         description: device.description,
         backend: device.backend,
-        total: device.memory_total,
-        free: device.memory_free,
-        monitor: device.bus.and_then(|bus| monitor::at(&readings, &bus).cloned()),
+        total: device.total_memory,
+        free: device.free_memory,
+        monitor: device.pci_bus_id.and_then(|bus| monitor::at(&readings, &bus).cloned()),
     });
     Ok(Probed { devices: devices.collect(), unmonitored })
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_engine::{DraftMode, EngineHandle, SharedCpu, disk_prefix_cache};
-use artel_llama::gguf::{self, Half};
-use artel_llama::{CacheType, Llama, Split};
-use artel_process::Memory;
+use artel_llama::gguf::{self, HalfType};
+use artel_llama::{GgmlType, LlamaBackend, LlamaSplitMode};
+use artel_process::DeviceMemory;
 use artel_roles::{Cache, Model, Speculation, Use};
 use serde::{Deserialize, Serialize};
 
@@ -74,9 +74,9 @@ pub(crate) enum Form {
 
 impl Form {
     /// Of a model that processors compute with weights recast to this, or of another one.
-    pub(crate) fn of(cache: Cache, recast: Option<Half>) -> Self {
+    pub(crate) fn of(cache: Cache, recast: Option<HalfType>) -> Self {
         match cache {
-            Cache::Auto if recast == Some(Half::Bf16) => Self::Bf16,
+            Cache::Auto if recast == Some(HalfType::Bf16) => Self::Bf16,
             Cache::Auto => Self::F16,
             Cache::F32 => Self::F32,
             Cache::F16 => Self::F16,
@@ -87,15 +87,15 @@ impl Form {
     }
 
     /// Keys and values in one form: llama.cpp's fast attention wants that.
-    fn cache(self) -> artel_llama::Cache {
+    fn cache(self) -> artel_llama::KvCacheTypes {
         let form = match self {
-            Self::F32 => CacheType::F32,
-            Self::F16 => CacheType::F16,
-            Self::Bf16 => CacheType::Bf16,
-            Self::Q8_0 => CacheType::Q8_0,
-            Self::Q4_0 => CacheType::Q4_0,
+            Self::F32 => GgmlType::F32,
+            Self::F16 => GgmlType::F16,
+            Self::Bf16 => GgmlType::Bf16,
+            Self::Q8_0 => GgmlType::Q8_0,
+            Self::Q4_0 => GgmlType::Q4_0,
         };
-        artel_llama::Cache { keys: form, values: form }
+        artel_llama::KvCacheTypes { keys: form, values: form }
     }
 }
 
@@ -136,8 +136,8 @@ impl Spec {
     }
 
     /// The same with its weights recast.
-    pub(crate) fn recast_to(self, half: Option<Half>, common: &Common) -> Self {
-        let recast = half.map(|half| Recast { dir: common.recast.clone(), bf16: half == Half::Bf16 });
+    pub(crate) fn recast_to(self, half: Option<HalfType>, common: &Common) -> Self {
+        let recast = half.map(|half| Recast { dir: common.recast.clone(), bf16: half == HalfType::Bf16 });
         Self { recast, ..self }
     }
 
@@ -146,21 +146,21 @@ impl Spec {
         self,
         turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<Memory>), String> {
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
         let (name, rpc, recast) = (self.name.clone(), self.rpc.clone(), self.recast.clone());
         let (mut model, mut engine) = self.options();
         engine.shared_cpu = turn;
         let memory = Arc::new(Mutex::new(Vec::new()));
         let found = memory.clone();
         let load = move || {
-            rpc.iter().try_for_each(|address| artel_llama::add_rpc(address))?;
+            rpc.iter().try_for_each(|address| artel_llama::add_rpc_server(address))?;
             let written = match recast {
                 Some(recast) => cast(&mut model, &recast, &*progress)?,
                 None => 0.0,
             };
             let rest = |share: f32| progress(written + share * (1.0 - written));
-            let model = Llama::load_telling(model, &rest).map_err(|e| e.to_string())?;
-            *found.lock().expect("nothing panics while it holds it") = model.memory().to_vec();
+            let model = LlamaBackend::load_with_progress(model, &rest).map_err(|e| e.to_string())?;
+            *found.lock().expect("nothing panics while it holds it") = model.device_buffers().to_vec();
             Ok(model)
         };
         let handle = EngineHandle::spawn(&name, engine, load).await.map_err(|e| match e {
@@ -168,10 +168,10 @@ impl Spec {
             other => other.to_string(),
         })?;
         let memory = std::mem::take(&mut *memory.lock().expect("nothing panics while it holds it"));
-        let shared = |m: artel_llama::Memory| Memory {
+        let shared = |m: artel_llama::DeviceBuffers| DeviceMemory {
             device: m.device,
             weights: m.weights,
-            cache: m.cache,
+            kv_cache: m.kv_cache,
             compute: m.compute,
         };
         Ok((handle, memory.into_iter().map(shared).collect()))
@@ -185,15 +185,15 @@ impl Spec {
             sequences: self.sequences,
             threads: self.threads,
             devices: self.devices,
-            split: match self.split {
-                Spread::None => Split::None,
-                Spread::Layer => Split::Layer,
-                Spread::Row => Split::Row,
+            split_mode: match self.split {
+                Spread::None => LlamaSplitMode::None,
+                Spread::Layer => LlamaSplitMode::Layer,
+                Spread::Row => LlamaSplitMode::Row,
             },
-            shares: self.shares,
-            embedding: self.embedding,
+            tensor_split: self.shares,
+            is_embedding: self.embedding,
             template: self.template,
-            cache: self.cache.cache(),
+            kv_cache: self.cache.cache(),
         };
         let engine = artel_engine::Options {
             target_itl: self.gap,
@@ -210,7 +210,7 @@ impl Spec {
 /// that this was.
 fn cast(model: &mut artel_llama::Options, to: &Recast, progress: &dyn Fn(f32)) -> Result<f32, String> {
     if let Some(sha256) = &model.sha256 {
-        gguf::verify_hash(&model.path, sha256).map_err(|e| e.to_string())?;
+        gguf::verify_sha256(&model.path, sha256).map_err(|e| e.to_string())?;
     }
     let done = Cell::new(0.0);
     let writing = |share: f32| {
@@ -218,9 +218,9 @@ fn cast(model: &mut artel_llama::Options, to: &Recast, progress: &dyn Fn(f32)) -
         done.set(share / 2.0);
         progress(done.get());
     };
-    let (dir, half) = (&to.dir, if to.bf16 { Half::Bf16 } else { Half::F16 });
+    let (dir, half) = (&to.dir, if to.bf16 { HalfType::Bf16 } else { HalfType::F16 });
     let room = disk::free(dir).map_or(u64::MAX, |free| free.saturating_sub(disk::SPARE));
-    match gguf::recast(&model.path, dir, half, room, &writing) {
+    match gguf::dequantize(&model.path, dir, half, room, &writing) {
         Ok(path) => {
             tracing::info!(path = %path.display(), "the model's quantized matrices are computed with as {half:?}");
             (model.path, model.sha256) = (path, None);

@@ -118,7 +118,7 @@ impl Config {
 pub(crate) fn cores() -> u32 {
     // A container may be given less time than its cores have.
     let given = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let cores = artel_llama::cores().map_or(given, |cores| cores.len().clamp(1, given));
+    let cores = artel_llama::physical_cores().map_or(given, |cores| cores.len().clamp(1, given));
     u32::try_from(cores).unwrap_or(u32::MAX)
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn check(catalog: &Catalog, models: &Path) -> Found {
 
 fn hash(model: &Model, models: &Path) -> Result<(), Fault> {
     let Some(sha256) = &model.sha256 else { return Ok(()) };
-    gguf::verify_hash(&of_model(model, models)?, sha256).map_err(|e| Fault::Wrong(e.to_string()))
+    gguf::verify_sha256(&of_model(model, models)?, sha256).map_err(|e| Fault::Wrong(e.to_string()))
 }
 
 impl Found {

@@ -7,9 +7,9 @@ use std::time::UNIX_EPOCH;
 
 use artel_actors::{Demand, Loader, Progress};
 use artel_engine::{EngineHandle, SharedCpu};
-use artel_llama::gguf::{self, Half};
+use artel_llama::gguf::{self, HalfType};
 use artel_placement::{self as placement, DeviceBytes, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement};
-use artel_process::{Counter, Memory, Program};
+use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram};
 use artel_roles::{Adapter, Cache, File, Model, Split, Use, Weights};
 use async_trait::async_trait;
 
@@ -45,7 +45,7 @@ pub(crate) struct LlamaLoader {
 }
 
 enum Where {
-    Processes(Counter),
+    Processes(CpuLeaseBroker),
     Here(SharedCpu),
 }
 
@@ -59,7 +59,7 @@ impl LlamaLoader {
             recast: config.recast(),
         };
         let place = match config.engines {
-            Engines::Processes => Where::Processes(Counter::default()),
+            Engines::Processes => Where::Processes(CpuLeaseBroker::default()),
             Engines::Inside => Where::Here(SharedCpu::default()),
         };
         Self {
@@ -101,17 +101,17 @@ impl LlamaLoader {
         // Adapters have as much for each layer as for any other.
         let adapters = demand.adapters.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
         let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
-        let layer = |layer: gguf::Layer| LayerFootprint {
-            weight_bytes: adapters.saturating_add(if recasts.is_some() { layer.recast } else { layer.weights }),
+        let layer = |layer: gguf::LayerMemory| LayerFootprint {
+            weight_bytes: adapters.saturating_add(if recasts.is_some() { layer.dequantized } else { layer.weights }),
             file_bytes: adapters.saturating_add(layer.weights),
-            kv_elements: layer.keys.saturating_add(layer.values),
+            kv_elements: layer.key_elements.saturating_add(layer.value_elements),
             window_tokens: None,
         };
         let layers: Vec<LayerFootprint> = anatomy.layers.iter().copied().map(layer).collect();
         let embeds = model.use_ == Use::Embedding;
         let tokens = model.context.unwrap_or(CONTEXT.min(trained));
         // A text is embedded in one piece, and all of its tokens have outputs.
-        let outputs = if embeds { anatomy.outputs.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
+        let outputs = if embeds { anatomy.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
         let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(form(model.cache).bytes(layer.cached)));
         let prefixes = cached.saturating_mul(demand.openings / TOKEN).min(self.common.prefixes as u64);
         Ok(ModelFootprint {
@@ -142,15 +142,15 @@ impl LlamaLoader {
 
     /// What the weights of a model are recast to: if it is up to us, where none but processors may compute, and where that is
     /// fast.
-    async fn recasts(&self, model: &Model, anatomy: &gguf::Anatomy) -> Option<Half> {
-        if anatomy.layers.iter().all(|layer| layer.recast == layer.weights) {
+    async fn recasts(&self, model: &Model, anatomy: &gguf::MemoryEstimate) -> Option<HalfType> {
+        if anatomy.layers.iter().all(|layer| layer.dequantized == layer.weights) {
             return None;
         }
         let pays = match model.weights {
             Weights::File => return None,
-            Weights::F16 => return Some(Half::F16),
-            Weights::Bf16 => return Some(Half::Bf16),
-            Weights::Auto => anatomy.recast_pays?,
+            Weights::F16 => return Some(HalfType::F16),
+            Weights::Bf16 => return Some(HalfType::Bf16),
+            Weights::Auto => anatomy.preferred_half_type?,
         };
         let on_processors = if model.pins.devices.is_empty() {
             let devices = self.hardware.devices(&DeviceBytes::new()).await;
@@ -201,7 +201,7 @@ impl LlamaLoader {
         ])
     }
 
-    async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(EngineHandle, Vec<Memory>), String> {
+    async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
         let counter = match &self.place {
             Where::Here(turn) => return spec.load(Some(turn.clone()), progress).await,
             Where::Processes(counter) => counter,
@@ -212,7 +212,7 @@ impl LlamaLoader {
         // Those whom the processor does not compute for need no turn of it.
         let counter = spec.devices.iter().flatten().any(|device| device == "CPU").then_some(counter);
         let started = artel_process::start(program, counter, |share| progress(share)).await?;
-        let memory = started.memory.into_iter().map(|memory| Memory {
+        let memory = started.memory.into_iter().map(|memory| DeviceMemory {
             device: seen.outside.get(&memory.device).cloned().unwrap_or(memory.device),
             ..memory
         });
@@ -272,8 +272,8 @@ fn counts_as_processor(device: &str) -> bool {
 }
 
 /// What the header of a model's file says of the memory that it takes.
-async fn anatomy(path: PathBuf) -> Result<gguf::Anatomy, String> {
-    let anatomy = tokio::task::spawn_blocking(move || gguf::anatomy(&path)).await;
+async fn anatomy(path: PathBuf) -> Result<gguf::MemoryEstimate, String> {
+    let anatomy = tokio::task::spawn_blocking(move || gguf::estimate_memory(&path)).await;
     anatomy.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
@@ -299,16 +299,16 @@ fn tunables(before: Option<&str>) -> String {
     }
 }
 
-fn program(spec: &Spec, mut env: Vec<(String, String)>) -> Result<Program, String> {
+fn program(spec: &Spec, mut env: Vec<(String, String)>) -> Result<EngineProgram, String> {
     // An abort says its place; a debugger that is called for more would hold everything up.
     env.push(("GGML_NO_BACKTRACE".to_owned(), "1".to_owned()));
     env.push(("GLIBC_TUNABLES".to_owned(), tunables(std::env::var("GLIBC_TUNABLES").ok().as_deref())));
-    Ok(Program {
+    Ok(EngineProgram {
         path: itself()?,
         args: vec!["engine".to_owned(), spec.name.clone()],
         env,
         // Engines fetch nothing.
-        without: vec!["HF_TOKEN".to_owned()],
+        removed_env: vec!["HF_TOKEN".to_owned()],
         name: spec.name.clone(),
         spec: serde_json::to_string(spec).map_err(|e| format!("the model cannot be described: {e}"))?,
     })

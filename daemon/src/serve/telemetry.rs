@@ -10,7 +10,7 @@ const DEFAULT: &str = "info,llama_cpp=warn";
 /// Starts the log; `ARTEL_LOG` sets what is told, as in `debug` or `info,artel_engine=trace`.
 pub(crate) fn start(json: bool) {
     let filter = EnvFilter::try_from_env("ARTEL_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let engines = format!("{}=trace", artel_process::LOG).parse().expect("this is a directive");
+    let engines = format!("{}=trace", artel_process::LOG_TARGET).parse().expect("this is a directive");
     let filter = filter.add_directive(engines);
     // A log that cannot be written, on a full disk say, must not end the daemon: by default the failure is printed, which
     // panics.

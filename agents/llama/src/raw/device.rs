@@ -1,4 +1,4 @@
-//! ggml's devices, under names that stay the same.
+//! ggml's devices, under stable names.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
@@ -7,72 +7,72 @@ use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
 
-use super::start;
+use super::init;
 
-/// A server that does not answer within this time is not there.
-const CONNECT: Duration = Duration::from_secs(5);
+/// A server that does not accept a connection within this time counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A device that ggml can compute on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
+pub struct BackendDevice {
     /// Such as `CPU`, `CUDA0` or `RPC[127.0.0.1:50052]`; the second device of a server is `RPC[127.0.0.1:50052]#1`.
     pub name: String,
-    /// What it is, in words.
+    /// A human-readable description, such as the name of the hardware.
     pub description: String,
     /// ggml's backend, such as `CPU` or `CUDA`.
     pub backend: String,
-    /// What sort it is.
-    pub kind: Kind,
-    /// Where it sits on the PCI bus, such as `0000:01:00.0`, if its backend knows.
-    pub bus: Option<String>,
-    /// All of its memory in bytes.
-    pub memory_total: u64,
+    /// The kind of device.
+    pub kind: BackendDeviceKind,
+    /// The PCI bus id, such as `0000:01:00.0`, if the backend reports it.
+    pub pci_bus_id: Option<String>,
+    /// Its total memory in bytes.
+    pub total_memory: u64,
     /// Its free memory in bytes.
-    pub memory_free: u64,
+    pub free_memory: u64,
 }
 
-/// What sort a device is.
+/// The kind of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The processor.
+pub enum BackendDeviceKind {
+    /// The CPU.
     Cpu,
-    /// A graphics processor with memory of its own.
+    /// A GPU with its own memory.
     Gpu,
-    /// One that shares the machine's memory.
+    /// A GPU that shares host memory.
     IntegratedGpu,
-    /// Something that helps the processor.
+    /// An accelerator that is used together with the CPU, such as a BLAS library.
     Accelerator,
-    /// A device of another machine.
+    /// A device behind an RPC server.
     Rpc,
 }
 
 /// The devices that ggml sees in this process.
-pub fn devices() -> Vec<Device> {
+pub fn devices() -> Vec<BackendDevice> {
     all().into_iter().map(|(device, _)| device).collect()
 }
 
 /// Adds the devices of an RPC server, `host:port`, to those of this process.
 ///
 /// # Errors
-/// If nobody answers there, or not as an RPC server does. One that stops answering later ends the process: llama.cpp aborts.
-pub fn add_rpc(address: &str) -> Result<(), String> {
-    start();
-    let resolved = address.to_socket_addrs().map_err(|e| format!("RPC server {address}: {e}"))?;
-    let mut refused = format!("RPC server {address}: the name has no address");
-    let reached = resolved.into_iter().any(|at| match TcpStream::connect_timeout(&at, CONNECT) {
+/// If the address is unreachable or has no RPC server. A server that fails later ends this process, because llama.cpp aborts.
+pub fn add_rpc_server(address: &str) -> Result<(), String> {
+    init();
+    let resolved = address.to_socket_addrs().map_err(|e| format!("failed to resolve RPC server {address}: {e}"))?;
+    let mut failure = format!("RPC server {address} has no network address");
+    let is_reachable = resolved.into_iter().any(|at| match TcpStream::connect_timeout(&at, CONNECT_TIMEOUT) {
         Ok(_) => true,
         Err(e) => {
-            refused = format!("RPC server {address}: {e}");
+            failure = format!("failed to connect to RPC server {address}: {e}");
             false
         }
     });
-    if !reached {
-        return Err(refused);
+    if !is_reachable {
+        return Err(failure);
     }
     let no_rpc = || "llama.cpp was built without RPC".to_owned();
-    let endpoint = CString::new(address).map_err(|_| format!("`{}` is no address", address.escape_debug()))?;
-    // SAFETY: names are C strings; the function has the type that ggml-rpc.h gives it; null is checked. Registering a server
-    // twice gives the same registry.
+    let endpoint = CString::new(address).map_err(|_| format!("`{}` is not an address", address.escape_debug()))?;
+    // SAFETY: names are C strings; the function has the type declared in ggml-rpc.h; null is checked. Registering a server twice
+    // returns the same registry.
     unsafe {
         let rpc = sys::ggml_backend_reg_by_name(c"RPC".as_ptr());
         if rpc.is_null() {
@@ -82,8 +82,8 @@ pub fn add_rpc(address: &str) -> Result<(), String> {
         if add.is_null() {
             return Err(no_rpc());
         }
-        type Add = unsafe extern "C" fn(*const c_char) -> sys::ggml_backend_reg_t;
-        let server = std::mem::transmute::<*mut std::ffi::c_void, Add>(add)(endpoint.as_ptr());
+        type AddServerFn = unsafe extern "C" fn(*const c_char) -> sys::ggml_backend_reg_t;
+        let server = std::mem::transmute::<*mut std::ffi::c_void, AddServerFn>(add)(endpoint.as_ptr());
         if server.is_null() {
             return Err(format!("RPC server {address} has no devices"));
         }
@@ -92,13 +92,12 @@ pub fn add_rpc(address: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Serves devices of this process, by name, to one client on `address`, and ends the process's use: it returns only if it cannot
-/// listen.
+/// Serves devices of this process, by name, on `address`, to one client at a time. Returns only if it cannot listen.
 pub fn serve_rpc(address: &str, threads: u32, names: &[String]) -> Result<(), String> {
-    start();
-    let mut devices = pick(names)?;
-    let endpoint = CString::new(address).map_err(|_| format!("`{}` is no address", address.escape_debug()))?;
-    // SAFETY: as in `add_rpc`; the devices outlive the call, which copies them.
+    init();
+    let mut devices = find_by_name(names)?;
+    let endpoint = CString::new(address).map_err(|_| format!("`{}` is not an address", address.escape_debug()))?;
+    // SAFETY: as in `add_rpc_server`; the devices outlive the call, which copies the list.
     unsafe {
         let rpc = sys::ggml_backend_reg_by_name(c"RPC".as_ptr());
         let serve = if rpc.is_null() {
@@ -109,30 +108,31 @@ pub fn serve_rpc(address: &str, threads: u32, names: &[String]) -> Result<(), St
         if serve.is_null() {
             return Err("llama.cpp was built without RPC".to_owned());
         }
-        type Serve = unsafe extern "C" fn(*const c_char, *const c_char, usize, usize, *mut sys::ggml_backend_dev_t);
-        let serve = std::mem::transmute::<*mut std::ffi::c_void, Serve>(serve);
+        type StartServerFn =
+            unsafe extern "C" fn(*const c_char, *const c_char, usize, usize, *mut sys::ggml_backend_dev_t);
+        let serve = std::mem::transmute::<*mut std::ffi::c_void, StartServerFn>(serve);
         serve(endpoint.as_ptr(), std::ptr::null(), threads as usize, devices.len(), devices.as_mut_ptr());
     }
     Err(format!("llama.cpp's RPC server cannot listen on {address}"))
 }
 
-/// The devices of these names, in this order.
-pub(crate) fn pick(names: &[String]) -> Result<Vec<sys::ggml_backend_dev_t>, String> {
+/// Finds devices by name, in the order of the names.
+pub(crate) fn find_by_name(names: &[String]) -> Result<Vec<sys::ggml_backend_dev_t>, String> {
     let all = all();
     let find = |name: &String| {
         let found = all.iter().find(|(device, _)| device.name == *name);
         found.map(|(_, pointer)| *pointer).ok_or_else(|| {
-            let there: Vec<&str> = all.iter().map(|(device, _)| device.name.as_str()).collect();
-            format!("there is no device `{name}`; there are {}", there.join(", "))
+            let known: Vec<&str> = all.iter().map(|(device, _)| device.name.as_str()).collect();
+            format!("no device `{name}`; available: {}", known.join(", "))
         })
     };
     names.iter().map(find).collect()
 }
 
-fn all() -> Vec<(Device, sys::ggml_backend_dev_t)> {
-    start();
+fn all() -> Vec<(BackendDevice, sys::ggml_backend_dev_t)> {
+    init();
     let mut servers = HashMap::new();
-    // SAFETY: devices are registered for good, and their names live as long; each index is below the count.
+    // SAFETY: devices and their names are never unregistered; each index is below the count.
     unsafe {
         (0..sys::ggml_backend_dev_count())
             .map(|index| sys::ggml_backend_dev_get(index))
@@ -143,9 +143,9 @@ fn all() -> Vec<(Device, sys::ggml_backend_dev_t)> {
 
 /// # Safety
 /// The pointer is a registered device.
-unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<String, u32>) -> Device {
-    // SAFETY: the caller's; strings of devices are null or C strings that live as long as they do; the properties are plain
-    // numbers and pointers, which may all be zero.
+unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<String, u32>) -> BackendDevice {
+    // SAFETY: the caller passes a registered device; its strings are null or C strings that live as long as the device; the
+    // properties are numbers and pointers, for which zero is valid.
     unsafe {
         let text = |text: *const c_char| match text.is_null() {
             true => String::new(),
@@ -155,38 +155,43 @@ unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<Strin
         let description = text(sys::ggml_backend_dev_description(pointer));
         let mut props: sys::ggml_backend_dev_props = std::mem::zeroed();
         sys::ggml_backend_dev_get_props(pointer, &raw mut props);
-        let bus = Some(text(props.device_id)).filter(|bus| !bus.is_empty());
+        let pci_bus_id = Some(text(props.device_id)).filter(|id| !id.is_empty());
         let (name, kind) = if backend == "RPC" {
             let number = servers.entry(description.clone()).or_insert(0);
             let name = rpc_name(&description, *number);
             *number += 1;
-            (name, Kind::Rpc)
+            (name, BackendDeviceKind::Rpc)
         } else {
             let kind = match sys::ggml_backend_dev_type(pointer) {
-                sys::GGML_BACKEND_DEVICE_TYPE_CPU => Kind::Cpu,
-                sys::GGML_BACKEND_DEVICE_TYPE_GPU => Kind::Gpu,
-                sys::GGML_BACKEND_DEVICE_TYPE_IGPU => Kind::IntegratedGpu,
-                _ => Kind::Accelerator,
+                sys::GGML_BACKEND_DEVICE_TYPE_CPU => BackendDeviceKind::Cpu,
+                sys::GGML_BACKEND_DEVICE_TYPE_GPU => BackendDeviceKind::Gpu,
+                sys::GGML_BACKEND_DEVICE_TYPE_IGPU => BackendDeviceKind::IntegratedGpu,
+                _ => BackendDeviceKind::Accelerator,
             };
             (text(sys::ggml_backend_dev_name(pointer)), kind)
         };
-        let (memory_total, memory_free) = (props.memory_total as u64, props.memory_free as u64);
-        Device { name, description, backend, kind, bus, memory_total, memory_free }
+        let (total_memory, free_memory) = (props.memory_total as u64, props.memory_free as u64);
+        BackendDevice { name, description, backend, kind, pci_bus_id, total_memory, free_memory }
     }
 }
 
-/// The name of a server's device; ggml numbers them in the order in which a process came to know them.
+/// The name of a device of an RPC server. ggml numbers RPC devices in the order in which a process registers them, so its
+/// names are not stable.
 fn rpc_name(address: &str, number: u32) -> String {
     if number == 0 { format!("RPC[{address}]") } else { format!("RPC[{address}]#{number}") }
 }
 
-/// The device in whose memory a buffer of this kind lies, as ggml names kinds.
-pub(crate) fn device_of(place: &str) -> String {
-    let rpc = place.strip_prefix("RPC").and_then(|rest| rest.split_once('['));
+/// The device that holds buffers of a ggml buffer type, by the name of the type.
+pub(crate) fn device_of(buffer_type: &str) -> String {
+    let rpc = buffer_type.strip_prefix("RPC").and_then(|rest| rest.split_once('['));
     if let Some((number, address)) = rpc {
         return rpc_name(address.trim_end_matches(']'), number.parse().unwrap_or(0));
     }
-    if place.starts_with("CPU") || place.ends_with("_Host") { "CPU".to_owned() } else { place.to_owned() }
+    if buffer_type.starts_with("CPU") || buffer_type.ends_with("_Host") {
+        "CPU".to_owned()
+    } else {
+        buffer_type.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -194,8 +199,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_belong_to_devices() {
-        for (place, device) in [
+    fn buffer_types_map_to_devices() {
+        for (buffer_type, device) in [
             ("CPU_Mapped", "CPU"),
             ("CPU_REPACK", "CPU"),
             ("CUDA_Host", "CPU"),
@@ -203,17 +208,17 @@ mod tests {
             ("RPC0[127.0.0.1:50052]", "RPC[127.0.0.1:50052]"),
             ("RPC1[box:1]", "RPC[box:1]#1"),
         ] {
-            assert_eq!(device_of(place), device);
+            assert_eq!(device_of(buffer_type), device);
         }
     }
 
     #[test]
-    fn nobody_answers_at_a_closed_port() {
+    fn a_closed_port_and_an_unknown_device_are_errors() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let error = add_rpc(&address).unwrap_err();
+        let error = add_rpc_server(&address).unwrap_err();
         assert!(error.contains(&address), "{error}");
-        assert!(pick(&["CUDA7".to_owned()]).unwrap_err().contains("there are CPU"));
+        assert!(find_by_name(&["CUDA7".to_owned()]).unwrap_err().contains("available: CPU"));
     }
 }

@@ -1,13 +1,13 @@
-//! The end of a process in which llama.cpp still computes.
+//! Process exit while llama.cpp still computes.
 //!
-//! `exit` destroys the static objects of C++, llama.cpp's among them, while other threads go on: a thread that computes or
-//! tokenizes then reads what is no more, and the process dies of a signal instead of ending with its status.
+//! `exit` destroys the static objects of C++, including llama.cpp's, while other threads run: a thread that computes or
+//! tokenizes then reads destroyed objects, and the process dies by a signal instead of exiting with its status.
 
 use std::sync::Once;
 
-/// From now on the process ends without destroying what is static in llama.cpp so far. To be called once a model has been
-/// loaded and has tokenized: what is first made later is destroyed all the same. Only glibc can do this; elsewhere it does nothing.
-pub(crate) fn without_destructors() {
+/// Makes the process exit without destroying the static objects that llama.cpp has created so far. Call it once a model has
+/// loaded and tokenized: objects created later are destroyed all the same. Works with glibc only; elsewhere it does nothing.
+pub(crate) fn skip_static_destructors() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(register);
 }
@@ -21,13 +21,13 @@ fn register() {
         fn _exit(status: c_int) -> !;
     }
 
-    extern "C" fn leave(status: c_int, _: *mut c_void) {
-        // SAFETY: it may be called at any time. Rust has flushed its streams before it calls `exit`.
+    extern "C" fn exit_now(status: c_int, _: *mut c_void) {
+        // SAFETY: `_exit` may be called at any time. Rust has flushed its streams before it calls `exit`.
         unsafe { _exit(status) }
     }
 
-    // SAFETY: the handler needs no argument. It fails for lack of memory alone, and then all is as it was.
-    unsafe { on_exit(leave, std::ptr::null_mut()) };
+    // SAFETY: the handler takes no argument. `on_exit` fails only for lack of memory, without any effect.
+    unsafe { on_exit(exit_now, std::ptr::null_mut()) };
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -1,69 +1,70 @@
-//! llama.cpp's log as ours, and what it tells of memory, which it tells nowhere else.
+//! Forwards llama.cpp's log to `tracing`, and extracts buffer sizes from it, which llama.cpp reports nowhere else.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Mutex;
 
 use llama_cpp_sys_2 as sys;
 
-/// One line that tells of a buffer.
+/// A buffer reported by one log line.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Buffer {
-    /// The buffer's kind of memory, such as `CPU_Mapped`, `CUDA0` or `RPC0[127.0.0.1:50052]`.
-    pub(crate) place: String,
-    /// What lies in it.
-    pub(crate) what: What,
+pub(crate) struct LoggedBuffer {
+    /// The name of its ggml buffer type, such as `CPU_Mapped`, `CUDA0` or `RPC0[127.0.0.1:50052]`.
+    pub(crate) buffer_type: String,
+    /// Its content.
+    pub(crate) purpose: BufferPurpose,
     /// Its size.
     pub(crate) bytes: u64,
 }
 
-/// What lies in a buffer.
+/// The content of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum BufferPurpose {
     Weights,
-    Cache,
+    KvCache,
     Compute,
 }
 
 #[derive(Default)]
-struct Log {
-    /// A line that has not ended yet, and its level.
+struct LlamaLog {
+    /// An incomplete line, and its level.
     line: String,
     level: sys::ggml_log_level,
-    buffers: Vec<Buffer>,
+    buffers: Vec<LoggedBuffer>,
     errors: Vec<String>,
 }
 
-/// Errors that are remembered: the first ones say what is wrong, the others what follows from it.
-const ERRORS: usize = 3;
-/// Bytes of an error that are remembered: it may quote a file.
-const ERROR: usize = 300;
+/// Errors that are kept: the first ones name the cause, later ones its consequences.
+const MAX_ERRORS: usize = 3;
+/// Bytes of an error that are kept; it may quote a file.
+const MAX_ERROR_BYTES: usize = 300;
 
-static LOG: Mutex<Log> = Mutex::new(Log { line: String::new(), level: 0, buffers: Vec::new(), errors: Vec::new() });
+static LOG: Mutex<LlamaLog> =
+    Mutex::new(LlamaLog { line: String::new(), level: 0, buffers: Vec::new(), errors: Vec::new() });
 
-/// Sends the log to ours from now on.
-pub(super) fn start() {
-    // SAFETY: the callback is a function of the program, takes no user data, and never unwinds.
+/// Installs the log callback.
+pub(super) fn install() {
+    // SAFETY: the callback is a static function, takes no user data, and never unwinds.
     unsafe {
-        sys::llama_log_set(Some(take), std::ptr::null_mut());
-        sys::ggml_log_set(Some(take), std::ptr::null_mut());
+        sys::llama_log_set(Some(on_log), std::ptr::null_mut());
+        sys::ggml_log_set(Some(on_log), std::ptr::null_mut());
     }
 }
 
-/// The buffers told of since the last call.
-pub(crate) fn buffers() -> Vec<Buffer> {
+/// The buffers reported since the last call.
+pub(crate) fn take_buffers() -> Vec<LoggedBuffer> {
     LOG.lock().map(|mut log| std::mem::take(&mut log.buffers)).unwrap_or_default()
 }
 
-/// The first errors since the last call, in one line.
-pub(crate) fn errors() -> String {
+/// The first errors since the last call, on one line.
+pub(crate) fn take_errors() -> String {
     LOG.lock().map(|mut log| std::mem::take(&mut log.errors).join("; ")).unwrap_or_default()
 }
 
-unsafe extern "C" fn take(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
     if text.is_null() {
         return;
     }
-    // SAFETY: llama.cpp gives a C string that lives during the call.
+    // SAFETY: llama.cpp passes a C string that lives during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let Ok(mut log) = LOG.lock() else { return };
     for part in text.split_inclusive('\n') {
@@ -74,17 +75,17 @@ unsafe extern "C" fn take(level: sys::ggml_log_level, text: *const c_char, _: *m
         if part.ends_with('\n') {
             let line = std::mem::take(&mut log.line);
             let line = line.trim_end();
-            log.buffers.extend(buffer(line));
-            if log.level == sys::GGML_LOG_LEVEL_ERROR && log.errors.len() < ERRORS {
-                log.errors.push(line[..line.floor_char_boundary(ERROR)].to_owned());
+            log.buffers.extend(parse_buffer(line));
+            if log.level == sys::GGML_LOG_LEVEL_ERROR && log.errors.len() < MAX_ERRORS {
+                log.errors.push(line[..line.floor_char_boundary(MAX_ERROR_BYTES)].to_owned());
             }
-            tell(log.level, line);
+            forward(log.level, line);
         }
     }
 }
 
-/// llama.cpp tells each tensor of a model at its level `info`, which is our `debug`.
-fn tell(level: sys::ggml_log_level, line: &str) {
+/// llama.cpp logs each tensor of a model at level `info`, which becomes `debug` here.
+fn forward(level: sys::ggml_log_level, line: &str) {
     match level {
         _ if line.trim_start_matches('.').is_empty() => {}
         sys::GGML_LOG_LEVEL_ERROR => tracing::error!(target: "llama_cpp", "{line}"),
@@ -94,19 +95,19 @@ fn tell(level: sys::ggml_log_level, line: &str) {
     }
 }
 
-/// Reads lines such as `load_tensors:   CPU_Mapped model buffer size =    92.32 MiB`.
-fn buffer(line: &str) -> Option<Buffer> {
+/// Parses lines such as `load_tensors:   CPU_Mapped model buffer size =    92.32 MiB`.
+fn parse_buffer(line: &str) -> Option<LoggedBuffer> {
     let (before, after) = line.split_once(" buffer size =")?;
     let mut words = before.split_whitespace().rev();
-    let what = match words.next()? {
-        "model" | "LoRA" => What::Weights,
-        "KV" | "RS" => What::Cache,
-        "compute" | "output" => What::Compute,
+    let purpose = match words.next()? {
+        "model" | "LoRA" => BufferPurpose::Weights,
+        "KV" | "RS" => BufferPurpose::KvCache,
+        "compute" | "output" => BufferPurpose::Compute,
         _ => return None,
     };
-    let place = words.next()?.to_owned();
+    let buffer_type = words.next()?.to_owned();
     let size: f64 = after.trim().strip_suffix("MiB")?.trim().parse().ok()?;
-    Some(Buffer { place, what, bytes: (size * 1_048_576.0) as u64 })
+    Some(LoggedBuffer { buffer_type, purpose, bytes: (size * 1_048_576.0) as u64 })
 }
 
 #[cfg(test)]
@@ -114,17 +115,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_read_from_lines() {
+    fn buffers_are_parsed_from_log_lines() {
         let line = "load_tensors:   CPU_Mapped model buffer size =    92.32 MiB";
-        let expected = Buffer { place: "CPU_Mapped".to_owned(), what: What::Weights, bytes: 96_804_536 };
-        assert_eq!(buffer(line), Some(expected));
+        let expected =
+            LoggedBuffer { buffer_type: "CPU_Mapped".to_owned(), purpose: BufferPurpose::Weights, bytes: 96_804_536 };
+        assert_eq!(parse_buffer(line), Some(expected));
         let line = "llama_kv_cache: RPC0[127.0.0.1:50052] KV buffer size =   720.00 MiB";
-        let found = buffer(line).unwrap();
-        assert_eq!((found.place.as_str(), found.what), ("RPC0[127.0.0.1:50052]", What::Cache));
-        assert_eq!(buffer("sched_reserve:        CPU compute buffer size =    12.50 MiB").unwrap().what, What::Compute);
+        let found = parse_buffer(line).unwrap();
+        assert_eq!((found.buffer_type.as_str(), found.purpose), ("RPC0[127.0.0.1:50052]", BufferPurpose::KvCache));
+        assert_eq!(
+            parse_buffer("sched_reserve:        CPU compute buffer size =    12.50 MiB").unwrap().purpose,
+            BufferPurpose::Compute
+        );
         for other in ["", "buffer size = 1 MiB", "x: CPU model buffer size = many MiB", "CPU tea buffer size = 1.0 MiB"]
         {
-            assert_eq!(buffer(other), None, "{other}");
+            assert_eq!(parse_buffer(other), None, "{other}");
         }
     }
 }

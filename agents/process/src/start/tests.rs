@@ -1,4 +1,4 @@
-//! Both sides in one process, over a real pair of sockets, with a scripted engine.
+//! Both sides in one process, over a real socket pair, with a scripted engine.
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
@@ -6,26 +6,26 @@ use artel_engine::{Chunk, Priority, Error, Message, Options, ContextOverflow, Re
 use async_trait::async_trait;
 
 use super::*;
-use crate::{Loading, Serving, serve};
+use crate::{EngineLoader, ServeOutcome, serve};
 
-struct Script(EngineLimits);
+struct ScriptedEngineLoader(EngineLimits);
 
 #[async_trait]
-impl Loading for Script {
+impl EngineLoader for ScriptedEngineLoader {
     async fn load(
         &self,
         spec: &str,
-        turn: Option<SharedCpu>,
+        shared_cpu: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(Handle, Vec<Memory>), String> {
+    ) -> Result<(Handle, Vec<DeviceMemory>), String> {
         if spec == "broken" {
             return Err("the file is broken".to_owned());
         }
         progress(0.5);
-        let (limits, options) = (self.0, Options { shared_cpu: turn, ..Options::default() });
+        let (limits, options) = (self.0, Options { shared_cpu, ..Options::default() });
         let load = move || Ok(ScriptedBackend::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
         let handle = Handle::spawn("script", options, load).await.map_err(|e| e.to_string())?;
-        Ok((handle, vec![Memory { device: "CPU".to_owned(), weights: 3, cache: 2, compute: 1 }]))
+        Ok((handle, vec![DeviceMemory { device: "CPU".to_owned(), weights: 3, kv_cache: 2, compute: 1 }]))
     }
 }
 
@@ -33,30 +33,30 @@ fn limits() -> EngineLimits {
     EngineLimits { context_tokens: 256, sequences: 2, batch_tokens: 64, prefill_multiple: 1, can_truncate_kv: true, can_shift: true }
 }
 
-/// A process as far as this one can be one: a runtime of its own, which can be killed.
-struct Process {
+/// A stand-in for a process: a thread with its own runtime, which can be killed.
+struct EngineThread {
     kill: CancellationToken,
-    served: tokio::sync::oneshot::Receiver<Option<Serving>>,
+    served: tokio::sync::oneshot::Receiver<Option<ServeOutcome>>,
 }
 
-/// An engine, and its process.
-async fn engine(spec: &str, counter: Option<&Counter>) -> (Result<Started, String>, Process) {
+/// An engine and its process.
+async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedEngine, String>, EngineThread) {
     let (ours, theirs) = Socket::pair().unwrap();
     let ((end, ended), kill) = (watch::channel(None), CancellationToken::new());
-    let (say, served) = tokio::sync::oneshot::channel();
+    let (sender, served) = tokio::sync::oneshot::channel();
     let killed = kill.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let serving = runtime.block_on(killed.run_until_cancelled(serve(theirs, Script(limits()))));
+        let outcome = runtime.block_on(killed.run_until_cancelled(serve(theirs, ScriptedEngineLoader(limits()))));
         runtime.shutdown_background();
-        let serving = serving.map(Result::unwrap);
-        let how = if serving.is_some() { "it was closed" } else { "its process was killed" };
-        end.send_replace(Some(how.to_owned()));
-        // Not every test asks.
-        let _ = say.send(serving);
+        let outcome = outcome.map(Result::unwrap);
+        let reason = if outcome.is_some() { "it was closed" } else { "its process was killed" };
+        end.send_replace(Some(reason.to_owned()));
+        // Not every test receives it.
+        let _ = sender.send(outcome);
     });
-    let life = Life { process: 7, ended, closing: CancellationToken::new().drop_guard() };
-    (attach(life, ours, spec.to_owned(), counter, |_| {}).await, Process { kill, served })
+    let process = EngineProcess { id: 7, ended, closing: CancellationToken::new().drop_guard() };
+    (attach(process, ours, spec.to_owned(), broker, |_| {}).await, EngineThread { kill, served })
 }
 
 fn request(text: &str) -> Request {
@@ -76,11 +76,11 @@ fn request(text: &str) -> Request {
 }
 
 async fn answer(handle: &Handle, text: &str) -> Result<String, Error> {
-    let (mut stream, mut said) = (handle.generate(request(text)).await?, String::new());
+    let (mut stream, mut output) = (handle.generate(request(text)).await?, String::new());
     loop {
         match stream.recv().await {
-            Some(Chunk::Text { text, .. }) => said.push_str(&text),
-            Some(Chunk::Finished(_)) | None => return Ok(said),
+            Some(Chunk::Text { text, .. }) => output.push_str(&text),
+            Some(Chunk::Finished(_)) | None => return Ok(output),
             Some(Chunk::Failed(error)) => return Err(error),
             Some(_) => {}
         }
@@ -89,59 +89,59 @@ async fn answer(handle: &Handle, text: &str) -> Result<String, Error> {
 
 #[tokio::test]
 async fn an_engine_behind_a_socket_answers_like_any_other() {
-    let (started, process) = engine("sound", Some(&Counter::default())).await;
-    let Started { handle, memory } = started.unwrap();
+    let (started, process) = engine("valid", Some(&CpuLeaseBroker::default())).await;
+    let StartedEngine { handle, memory } = started.unwrap();
     assert_eq!((handle.limits(), handle.process_id()), (limits(), Some(7)));
-    assert_eq!(memory, [Memory { device: "CPU".to_owned(), weights: 3, cache: 2, compute: 1 }]);
+    assert_eq!(memory, [DeviceMemory { device: "CPU".to_owned(), weights: 3, kv_cache: 2, compute: 1 }]);
     let answers = futures::future::join_all((0..5).map(|n| {
         let handle = handle.clone();
         async move { answer(&handle, &format!("number {n}")).await }
     }));
     let expected: Vec<_> = (0..5).map(|n| Ok(format!("number {n}"))).collect();
     assert_eq!(answers.await, expected);
-    assert_eq!(handle.stats().running + handle.stats().waiting, 0, "all calls are answered");
+    assert_eq!(handle.stats().running + handle.stats().waiting, 0, "all calls have ended");
     let long = answer(&handle, &"x".repeat(1000)).await;
     assert!(matches!(long, Err(Error::Overflow { context: 256, .. })), "{long:?}");
     let _expected = handle.pin_prefixes(vec!["sailor".into()]);
     handle.prefill(request("")).await.unwrap();
     handle.close().await;
-    assert_eq!(process.served.await.unwrap(), Some(Serving::Closed));
+    assert_eq!(process.served.await.unwrap(), Some(ServeOutcome::Closed));
 }
 
 #[tokio::test]
-async fn whoever_drops_an_engine_ends_its_process() {
-    let (started, process) = engine("sound", Some(&Counter::default())).await;
+async fn dropping_an_engine_ends_its_process() {
+    let (started, process) = engine("valid", Some(&CpuLeaseBroker::default())).await;
     drop(started.unwrap());
-    assert_eq!(process.served.await.unwrap(), Some(Serving::Abandoned { freed: true }));
+    assert_eq!(process.served.await.unwrap(), Some(ServeOutcome::Disconnected { is_freed: true }));
 }
 
 #[tokio::test]
-async fn a_stream_keeps_its_engine() {
-    // Nobody else computes on its cores: it takes no turns.
-    let (started, process) = engine("sound", None).await;
+async fn a_stream_keeps_its_engine_alive() {
+    // Without a broker, because it does not share its cores.
+    let (started, process) = engine("valid", None).await;
     let handle = started.unwrap().handle;
     let mut stream = handle.generate(request("to the end")).await.unwrap();
     drop(handle);
-    let mut said = String::new();
+    let mut output = String::new();
     while let Some(chunk) = stream.recv().await {
         if let Chunk::Text { text, .. } = chunk {
-            said.push_str(&text);
+            output.push_str(&text);
         }
     }
-    assert_eq!(said, "to the end");
+    assert_eq!(output, "to the end");
     drop(stream);
-    assert_eq!(process.served.await.unwrap(), Some(Serving::Abandoned { freed: true }));
+    assert_eq!(process.served.await.unwrap(), Some(ServeOutcome::Disconnected { is_freed: true }));
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_be_loaded_says_why() {
-    let (started, _process) = engine("broken", Some(&Counter::default())).await;
+async fn a_failed_load_gives_the_reason() {
+    let (started, _process) = engine("broken", Some(&CpuLeaseBroker::default())).await;
     assert_eq!(started.unwrap_err(), "the file is broken");
 }
 
 #[tokio::test]
-async fn whoever_streams_when_the_process_dies_hears_how() {
-    let (started, process) = engine("sound", Some(&Counter::default())).await;
+async fn a_call_after_the_process_was_killed_gives_the_exit_reason() {
+    let (started, process) = engine("valid", Some(&CpuLeaseBroker::default())).await;
     let handle = started.unwrap().handle;
     assert_eq!(answer(&handle, "hello").await.unwrap(), "hello");
     process.kill.cancel();
@@ -150,10 +150,10 @@ async fn whoever_streams_when_the_process_dies_hears_how() {
 }
 
 #[tokio::test]
-async fn two_engines_take_turns() {
-    let counter = Counter::default();
-    let (one, _first) = engine("sound", Some(&counter)).await;
-    let (two, _second) = engine("sound", Some(&counter)).await;
+async fn two_engines_share_the_cpu_lease() {
+    let broker = CpuLeaseBroker::default();
+    let (one, _first) = engine("valid", Some(&broker)).await;
+    let (two, _second) = engine("valid", Some(&broker)).await;
     let (one, two) = (one.unwrap().handle, two.unwrap().handle);
     for n in 0..20 {
         let text = format!("number {n}");

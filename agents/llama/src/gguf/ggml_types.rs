@@ -1,7 +1,7 @@
-//! The types of ggml's tensors.
+//! ggml's tensor types.
 
-/// Elements and bytes of a block of a type, by its number. Source: `enum ggml_type`; a test asks ggml itself.
-pub(super) fn block(kind: u32) -> Option<(u64, u64)> {
+/// Elements and bytes of one block of a type, by its `enum ggml_type` value; a test compares them with ggml.
+pub(super) fn block_layout(kind: u32) -> Option<(u64, u64)> {
     Some(match kind {
         0 | 26 => (1, 4),      // F32, I32
         1 | 25 | 30 => (1, 2), // F16, I16, BF16
@@ -35,15 +35,15 @@ pub(super) fn block(kind: u32) -> Option<(u64, u64)> {
     })
 }
 
-/// Whether llama.cpp has no product of matrices on the processor for a type but that of one vector after the other: Q4_1 and
-/// Q5_1. Source: `llamafile_sgemm`, `repack.cpp` and `tiled.cpp` of ggml-cpu.
-pub(super) fn is_slow(kind: u32) -> bool {
+/// Whether llama.cpp's CPU backend multiplies matrices of a type only one vector at a time: Q4_1 and Q5_1. Source:
+/// `llamafile_sgemm`, `repack.cpp` and `tiled.cpp` of ggml-cpu.
+pub(super) fn has_slow_matmul(kind: u32) -> bool {
     matches!(kind, 3 | 7)
 }
 
-/// Whether elements share blocks, so that each has less than a byte or two.
+/// Whether several elements share a block.
 pub(super) fn is_quantized(kind: u32) -> bool {
-    block(kind).is_some_and(|(elements, _)| elements > 1)
+    block_layout(kind).is_some_and(|(elements, _)| elements > 1)
 }
 
 #[cfg(test)]
@@ -52,14 +52,14 @@ mod tests {
 
     #[test]
     #[allow(unsafe_code)]
-    fn ggml_says_the_same_of_every_type_that_it_has() {
+    fn block_layouts_equal_those_of_ggml() {
         for kind in 0..llama_cpp_sys_2::GGML_TYPE_COUNT {
-            // SAFETY: both read a constant table at a number that is below its length.
+            // SAFETY: both functions read a constant table, and `kind` is below its length.
             let (elements, bytes) =
                 unsafe { (llama_cpp_sys_2::ggml_blck_size(kind), llama_cpp_sys_2::ggml_type_size(kind)) };
-            // Types that were given up have neither.
+            // Removed types have neither.
             let known = (elements > 0 && bytes > 0).then_some((elements as u64, bytes as u64));
-            assert_eq!(block(kind), known, "type {kind}");
+            assert_eq!(block_layout(kind), known, "type {kind}");
         }
     }
 }

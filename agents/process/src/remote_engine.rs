@@ -1,0 +1,191 @@
+//! The daemon's handle of an engine in another process.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use artel_engine::backend::EngineLimits;
+use artel_engine::{LabelScores, Chunk, Embeddings, Engine, Error, PrefixPin, Request, EngineStats, OutputStream};
+use artel_proto::engine::v1;
+use artel_proto::engine::v1::engine_client::EngineClient;
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::start::call_failure;
+use crate::wire;
+
+/// The time for an engine to return its statistics; after it, the previous ones are used.
+const STATS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The engine of a process. The process ends when the last clone, and the last stream, is dropped.
+#[derive(Clone)]
+pub(crate) struct RemoteEngine(pub(crate) Arc<RemoteConnection>);
+
+pub(crate) struct RemoteConnection {
+    pub(crate) client: EngineClient<Channel>,
+    pub(crate) limits: EngineLimits,
+    pub(crate) process_id: u32,
+    /// The last statistics of the engine.
+    pub(crate) stats: Mutex<EngineStats>,
+    /// Calls without an answer yet.
+    pub(crate) pending_calls: Arc<AtomicU64>,
+    pub(crate) ended: watch::Receiver<Option<String>>,
+    /// Cancelled when the process is closed, so that its exit is not reported as a failure.
+    pub(crate) closing: CancellationToken,
+    pub(crate) _cpu_lease: Option<AbortOnDropHandle<()>>,
+}
+
+impl Drop for RemoteConnection {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+/// A call without an answer yet.
+struct PendingCall {
+    connection: Arc<RemoteConnection>,
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        self.connection.pending_calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl PendingCall {
+    async fn failure(&self, status: &Status) -> Error {
+        Error::Ended(call_failure(&mut self.connection.ended.clone(), status).await)
+    }
+}
+
+impl RemoteEngine {
+    fn start_call(&self) -> (PendingCall, EngineClient<Channel>) {
+        self.0.pending_calls.fetch_add(1, Ordering::Relaxed);
+        (PendingCall { connection: self.0.clone() }, self.0.client.clone())
+    }
+}
+
+#[async_trait]
+impl Engine for RemoteEngine {
+    fn limits(&self) -> EngineLimits {
+        self.0.limits
+    }
+
+    /// The last statistics of the engine; calls since then are counted as queued.
+    fn stats(&self) -> EngineStats {
+        let stats = self.0.stats.lock().map(|stats| *stats).unwrap_or_default();
+        let calls = self.0.pending_calls.load(Ordering::Relaxed);
+        let running = stats.running.min(calls);
+        EngineStats { running, waiting: calls - running, ..stats }
+    }
+
+    async fn fetch_stats(&self) -> EngineStats {
+        let mut client = self.0.client.clone();
+        let response = tokio::time::timeout(STATS_TIMEOUT, client.get_stats(v1::GetStatsRequest {})).await;
+        if let (Ok(Ok(response)), Ok(mut stats)) = (response, self.0.stats.lock()) {
+            *stats = wire::stats_of(response.into_inner());
+        }
+        self.stats()
+    }
+
+    fn process_id(&self) -> Option<u32> {
+        Some(self.0.process_id)
+    }
+
+    fn end_reason(&self) -> watch::Receiver<Option<String>> {
+        self.0.ended.clone()
+    }
+
+    async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
+        let (pending, mut client) = self.start_call();
+        match client.generate(wire::request(request)).await {
+            Ok(chunks) => Ok(OutputStream::remote(receive(chunks.into_inner(), pending))),
+            Err(status) => Err(pending.failure(&status).await),
+        }
+    }
+
+    async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
+        let (pending, mut client) = self.start_call();
+        let request = v1::ScoreLabelsRequest { request: Some(wire::request(request)), labels };
+        match client.score_labels(request).await.map(tonic::Response::into_inner) {
+            Ok(v1::ScoreLabelsResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
+            Ok(v1::ScoreLabelsResponse { scores, usage, timings, .. }) => Ok(LabelScores {
+                scores,
+                usage: wire::usage_of(usage.unwrap_or_default()),
+                timings: wire::timings_of(timings),
+            }),
+            Err(status) => Err(pending.failure(&status).await),
+        }
+    }
+
+    async fn prefill(&self, request: Request) -> Result<(), Error> {
+        let (pending, mut client) = self.start_call();
+        match client.prefill(wire::request(request)).await {
+            Ok(response) => response.into_inner().error.map_or(Ok(()), |error| Err(wire::error_of(error))),
+            Err(status) => Err(pending.failure(&status).await),
+        }
+    }
+
+    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
+        let (pending, mut client) = self.start_call();
+        match client.embed(v1::EmbedRequest { texts }).await.map(tonic::Response::into_inner) {
+            Ok(v1::EmbedResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
+            Ok(v1::EmbedResponse { vectors, tokens, .. }) => {
+                Ok(Embeddings { vectors: vectors.into_iter().map(|vector| vector.components).collect(), tokens })
+            }
+            Err(status) => Err(pending.failure(&status).await),
+        }
+    }
+
+    fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin {
+        if flows.is_empty() {
+            return PrefixPin::new(|| {});
+        }
+        let mut client = self.0.client.clone();
+        let call = tokio::spawn(async move {
+            let flows = flows.iter().map(ToString::to_string).collect();
+            let Ok(pinned) = client.pin_prefixes(v1::PinPrefixesRequest { flows }).await else { return };
+            let mut pinned = pinned.into_inner();
+            // The call lasts until this task is aborted, or the engine ends.
+            while let Ok(Some(_)) = pinned.message().await {}
+        });
+        PrefixPin::new(move || call.abort())
+    }
+
+    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
+        let mut client = self.0.client.clone();
+        let adapters = adapters.iter().map(|(path, scale)| wire::adapter(path, *scale)).collect();
+        tokio::spawn(async move {
+            // Fails only if the engine has ended.
+            let _ = client.retain_adapters(v1::RetainAdaptersRequest { adapters }).await;
+        });
+    }
+
+    fn close(&self) {
+        let (connection, mut client) = (self.0.clone(), self.0.client.clone());
+        tokio::spawn(async move {
+            let mut ended = connection.ended.clone();
+            connection.closing.cancel();
+            // The process may exit before it has sent the response.
+            let _ = client.close(v1::CloseRequest {}).await;
+            let _ = ended.wait_for(Option::is_some).await;
+        });
+    }
+}
+
+/// The chunks of a generation; dropping the stream cancels the call, which ends the sequence.
+fn receive(chunks: Streaming<v1::Chunk>, pending: PendingCall) -> impl tokio_stream::Stream<Item = Chunk> + Send {
+    futures::stream::unfold((chunks, pending), |(mut chunks, pending)| async move {
+        let chunk = match chunks.message().await {
+            Ok(Some(chunk)) => wire::chunk_of(chunk),
+            Ok(None) => Chunk::Failed(pending.failure(&Status::unavailable("its stream ended early")).await),
+            Err(status) => Chunk::Failed(pending.failure(&status).await),
+        };
+        Some((chunk, (chunks, pending)))
+    })
+}
