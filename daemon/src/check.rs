@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use artel_roles::{Catalog, Problem, Problems};
+use artel_roles::{Catalog, Problem, Problems, Severity};
 use serde_json::json;
 
 use crate::args::{Check, Global};
@@ -57,7 +57,7 @@ impl Verdict {
 
     fn count(&self) -> usize {
         match self {
-            Self::Broken(problems) => problems.len() + problems.omitted(),
+            Self::Broken(problems) => errors(problems) + problems.omitted(),
             Self::Read(_, found) => found.problems.len(),
         }
     }
@@ -73,9 +73,11 @@ impl Verdict {
     fn objects(&self) -> Vec<serde_json::Value> {
         let mut objects: Vec<_> = match self {
             Self::Broken(problems) => problems.iter().map(|problem| json!(problem)).collect(),
-            Self::Read(_, Found { problems, awaited }) => {
+            Self::Read(catalog, Found { problems, awaited }) => {
+                let warnings = catalog.warnings().iter().map(|problem| json!(problem));
                 let awaited = awaited.iter().map(|what| json!({"awaited": what}));
-                problems.iter().map(|message| json!({"message": message})).chain(awaited).collect()
+                let messages = problems.iter().map(|message| json!({"message": message}));
+                warnings.chain(messages).chain(awaited).collect()
             }
         };
         let mut whole = json!({"valid": self.is_valid(), "problems": self.count()});
@@ -97,7 +99,8 @@ impl Verdict {
                     page.put(format_args!("... and {} more", problems.omitted())).end().end();
                 }
             }
-            Self::Read(_, Found { problems, awaited }) => {
+            Self::Read(catalog, Found { problems, awaited }) => {
+                catalog.warnings().iter().for_each(|problem| self::problem(problem, page));
                 for message in problems.iter().chain(awaited) {
                     page.put(message).end();
                 }
@@ -117,6 +120,11 @@ fn valid(catalog: &Catalog, page: &mut Page) {
     page.put(count(catalog.roles().len(), "role")).put(", ");
     page.put(count(catalog.graphs().len(), "graph")).put(", ");
     page.put(count(catalog.models().len(), "model")).end();
+}
+
+/// The number of listed problems that are no warnings.
+fn errors(problems: &Problems) -> usize {
+    problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -184,6 +192,18 @@ mod tests {
         let objects = verdict.objects();
         assert_eq!((objects.len(), &objects[2]), (3, &json!({"valid": false, "problems": 2})));
         assert_eq!(objects[0]["line"], 3);
+    }
+
+    #[test]
+    fn a_warning_breaks_nothing() {
+        let verdict = check(&format!("{POET}class: batch\n"), |_, _| Found::default());
+        assert!(verdict.is_valid());
+        let text = shown(&verdict);
+        assert!(text.contains("poet.yaml:5:1: warning: the key `class` is now `priority`\n  5 | class: batch\n"), "{text}");
+        assert!(text.contains("\nvalid: "), "{text}");
+        let objects = verdict.objects();
+        assert_eq!((&objects[0]["severity"], &objects[0]["line"]), (&serde_json::json!("warning"), &serde_json::json!(5)));
+        assert_eq!((&objects[1]["valid"], &objects[1]["problems"]), (&serde_json::json!(true), &serde_json::json!(0)));
     }
 
     #[test]

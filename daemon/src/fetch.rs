@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use artel_roles::hub::Address;
+use artel_roles::hf_uri::HfUri;
 use artel_roles::{Catalog, nearest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -46,7 +46,7 @@ fn fetch_all(fetch: &args::Fetch, output: &mut Output) -> Result<bool> {
 }
 
 /// What is to be fetched, and the hash that the YAML states.
-fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<Address, Option<String>>> {
+fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<String>>> {
     if let Some(name) = names.iter().find(|name| catalog.model(name).is_none()) {
         let meant = nearest(name, catalog.models().keys().map(|name| name.as_str()));
         bail!("there is no model `{name}`{}", meant.map(|name| format!("; is `{name}` meant?")).unwrap_or_default());
@@ -54,16 +54,16 @@ fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<Address, Optio
     let is_wanted = |model: &str| names.is_empty() || names.iter().any(|name| name == model);
     let mut wanted = BTreeMap::new();
     for role in catalog.roles().values().filter(|role| is_wanted(role.model.as_str())) {
-        let address = role.adapter.as_ref().and_then(|adapter| adapter.file.address());
+        let address = role.adapter.as_ref().and_then(|adapter| adapter.file.uri());
         wanted.extend(address.map(|address| (address.clone(), None)));
     }
     for model in catalog.models().values().filter(|model| is_wanted(model.name.as_str())) {
-        wanted.extend(model.file.address().map(|address| (address.clone(), model.sha256.clone())));
+        wanted.extend(model.file.uri().map(|address| (address.clone(), model.sha256.clone())));
     }
     Ok(wanted)
 }
 
-async fn one(hub: &Hub, address: &Address, sha256: Option<&str>) -> Result<PathBuf, String> {
+async fn one(hub: &Hub, address: &HfUri, sha256: Option<&str>) -> Result<PathBuf, String> {
     let bar = bar(address);
     let progress = |going: &Going| {
         if let Some(size) = going.size {
@@ -77,14 +77,14 @@ async fn one(hub: &Hub, address: &Address, sha256: Option<&str>) -> Result<PathB
 }
 
 /// A bar on the terminal, if there is one.
-fn bar(address: &Address) -> ProgressBar {
+fn bar(address: &HfUri) -> ProgressBar {
     const BAR: &str = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
     let bar = ProgressBar::no_length().with_message(address.to_string());
     bar.set_style(ProgressStyle::with_template(BAR).expect("the template is sound"));
     bar
 }
 
-fn tell(address: &Address, fetched: &Result<PathBuf, String>, output: &mut Output) -> Result<()> {
+fn tell(address: &HfUri, fetched: &Result<PathBuf, String>, output: &mut Output) -> Result<()> {
     let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
     let address = address.to_string();
     let json = match fetched {
@@ -105,7 +105,7 @@ fn tell(address: &Address, fetched: &Result<PathBuf, String>, output: &mut Outpu
 
 #[cfg(test)]
 mod tests {
-    use artel_roles::{Source, shipped};
+    use artel_roles::{YamlSource, shipped};
 
     use super::*;
 
@@ -113,7 +113,7 @@ mod tests {
         let text = "model: phi\nfile: hf:org/phi/phi.gguf\nsha256: ".to_owned()
             + &"ab".repeat(32)
             + "\n---\nrole: poet\ndescription: D.\nmodel: smollm2\nadapter: hf:org/lora@v2/poet.gguf\nprompt: P.\n";
-        let own = Source { path: "own.yaml".to_owned(), dir: None, text };
+        let own = YamlSource { path: "own.yaml".to_owned(), dir: None, text };
         Catalog::parse(vec![shipped::sources(), vec![own]]).unwrap()
     }
 

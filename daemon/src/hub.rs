@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use artel_roles::hub::Address;
+use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
 use fetch::Fetch;
@@ -66,7 +66,7 @@ impl Hub {
     /// this is given up.
     pub(crate) async fn get(
         &self,
-        address: &Address,
+        address: &HfUri,
         sha256: Option<&str>,
         progress: impl Fn(&Going),
     ) -> Result<PathBuf, String> {
@@ -92,7 +92,7 @@ impl Hub {
     }
 
     /// The share of a file that is there, while it is fetched.
-    pub(crate) fn share(&self, address: &Address) -> Option<f32> {
+    pub(crate) fn share(&self, address: &HfUri) -> Option<f32> {
         let going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
         let going = going.get(&self.models.join(address.path()))?;
         going.has_changed().ok()?;
@@ -101,7 +101,7 @@ impl Hub {
     }
 
     /// Takes part in the fetch that runs, or begins one.
-    fn join(&self, address: &Address, path: &PathBuf, sha256: Option<&str>) -> Result<watch::Receiver<Going>, String> {
+    fn join(&self, address: &HfUri, path: &PathBuf, sha256: Option<&str>) -> Result<watch::Receiver<Going>, String> {
         let source = self.source.clone()?;
         let mut all = self.going.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose sender is gone has ended, and so has one that says so.

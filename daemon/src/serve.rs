@@ -62,6 +62,7 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     })?;
     let catalog = Catalog::load(config.catalog.as_deref())
         .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
+    reload::log_warnings(&catalog);
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
     // Before anything is loaded.

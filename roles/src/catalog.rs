@@ -10,20 +10,20 @@ use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Pins;
-use crate::decode::Fields;
-use crate::graph::{self, Known, Words};
-use crate::model::{Cache, Model, Use};
-use crate::node::{Node, Value};
-use crate::problem::{Problem, Problems, Report, did_you_mean};
-use crate::role::{self, Overflow, Role};
-use crate::routing::{Routing, Topic};
+use crate::decode::MapReader;
+use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
+use crate::keys;
+use crate::model::{CacheSetting, Model, ModelPurpose, PlacementSetting};
+use crate::node::{YamlNode, YamlValue};
+use crate::problem::{Diagnostics, Problem, Problems, did_you_mean};
+use crate::role::{Overflow, Role, RoleDraft};
+use crate::routing::{CandidateProfile, RouterSettings};
 use crate::schema::Schema;
-use crate::source::{self, Source};
+use crate::source::{self, YamlSource};
 use crate::template::Template;
 use document::{Document, Documents};
 
-pub use document::{Definition, Kind};
+pub use document::{Definition, DefinitionKind};
 
 /// Roles, models and graphs that fit together. It never changes: a reload builds another one.
 #[derive(Debug, Clone)]
@@ -32,27 +32,28 @@ pub struct Catalog {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
-    words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
-    topics: BTreeMap<GraphName, Topic>,
-    routings: BTreeMap<RouterName, Arc<Routing>>,
+    compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
+    profiles: BTreeMap<GraphName, CandidateProfile>,
+    routers: BTreeMap<RouterName, Arc<RouterSettings>>,
     definitions: Vec<Definition>,
+    warnings: Problems,
     sources: Sources,
 }
 
-/// What a catalog was built from, layer over layer; it can be kept and built again.
+/// The files that a catalog was built from, layer over layer; they can be stored, and the catalog built again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
     /// The lowest layer first.
-    pub layers: Vec<Vec<Source>>,
+    pub layers: Vec<Vec<YamlSource>>,
 }
 
 impl Sources {
-    /// As [`Catalog::restore`] takes it.
+    /// In the form that [`Catalog::restore`] reads.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("paths that are not UTF-8 were refused when they were read")
     }
 
-    /// The content hash: which files lie where, and what is in them. Line ends don't count.
+    /// The content hash: the directories, names and contents of the files. Line ends don't count.
     fn version(&self) -> CatalogVersion {
         let mut hash = Sha256::new();
         let mut field = |bytes: &[u8]| {
@@ -62,7 +63,7 @@ impl Sources {
         for layer in &self.layers {
             field(&(layer.len() as u64).to_le_bytes());
             for source in layer {
-                // How the path was written (relative or not) does not matter, where relative files are looked for does.
+                // The form of the path (relative or not) does not matter; the directory for relative files does.
                 let dir = source.dir.as_deref().map(Path::as_os_str).unwrap_or_default();
                 let file = Path::new(&source.path).file_name().unwrap_or_default();
                 field(dir.as_encoded_bytes());
@@ -91,23 +92,23 @@ impl Catalog {
     }
 
     /// The catalog of these layers, the lowest first: a definition replaces one of the same kind and name below it.
-    pub fn parse(layers: Vec<Vec<Source>>) -> Result<Self, Problems> {
+    pub fn parse(layers: Vec<Vec<YamlSource>>) -> Result<Self, Problems> {
         let sources = Sources { layers };
-        let mut builder = Builder::new(&sources);
+        let mut builder = CatalogBuilder::new(&sources);
         builder.models();
-        builder.routings();
+        builder.routers();
         builder.roles();
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let Parts { roles, models, graphs, words, topics, routings, definitions } = parts;
-        Ok(Self { version, roles, models, graphs, words, topics, routings, definitions, sources })
+        let CatalogParts { roles, models, graphs, compiled, profiles, routers, definitions, warnings } = parts;
+        Ok(Self { version, roles, models, graphs, compiled, profiles, routers, definitions, warnings, sources })
     }
 
-    /// The catalog that [`Sources::to_json`] kept. It may fail if the language has changed since.
+    /// The catalog that [`Sources::to_json`] stored. It may fail if the language has changed since.
     pub fn restore(json: &str) -> Result<Self, Problems> {
         let sources: Sources = serde_json::from_str(json)
-            .map_err(|e| Problem::file("kept catalog", format!("these are no sources of a catalog: {e}")))?;
+            .map_err(|e| Problem::file("stored catalog", format!("these are not the sources of a catalog: {e}")))?;
         Self::parse(sources.layers)
     }
 
@@ -116,7 +117,12 @@ impl Catalog {
         &self.version
     }
 
-    /// What it was built from.
+    /// What is wrong with its YAML and does not make it invalid, such as former names of keys.
+    pub fn warnings(&self) -> &Problems {
+        &self.warnings
+    }
+
+    /// The files that it was built from.
     pub fn sources(&self) -> &Sources {
         &self.sources
     }
@@ -141,43 +147,44 @@ impl Catalog {
         self.models.get(name)
     }
 
-    /// All models by the names of their engines: one that a role has on devices of its own is one more, `name@device`.
+    /// All models by the names of their engines: a model that a role has on its own devices is one more, `name@device`.
     pub fn engines(&self) -> BTreeMap<String, Arc<Model>> {
         let own = self.models.values().map(|model| (model.name.to_string(), model.clone()));
         let of_roles = self.roles.values().filter_map(|role| self.model_of(role));
-        of_roles.map(|model| (self.engine_of(&model), model)).chain(own).collect()
+        of_roles.map(|model| (self.engine_name(&model), model)).chain(own).collect()
     }
 
     /// The name of a model's engine.
-    pub fn engine_of(&self, model: &Model) -> String {
+    pub fn engine_name(&self, model: &Model) -> String {
         let base = self.model(model.name.as_str());
-        if model.pins.devices.is_empty() || base.is_some_and(|base| base.pins == model.pins) {
+        if model.placement.devices.is_empty() || base.is_some_and(|base| base.placement == model.placement) {
             return model.name.to_string();
         }
-        format!("{}@{}", model.name, model.pins.devices.join("+"))
+        format!("{}@{}", model.name, model.placement.devices.join("+"))
     }
 
     /// The model of a role, on the role's own devices if it has some.
     pub fn model_of(&self, role: &Role) -> Option<Arc<Model>> {
         let model = self.models.get(&role.model)?;
-        if role.devices.is_empty() || role.devices == model.pins.devices {
+        if role.devices.is_empty() || role.devices == model.placement.devices {
             return Some(model.clone());
         }
-        let pins = Pins { devices: role.devices.clone(), split: model.pins.split, shares: Vec::new() };
-        Some(Arc::new(Model { pins, ..Model::clone(model) }))
+        let placement =
+            PlacementSetting { devices: role.devices.clone(), split: model.placement.split, tensor_split: Vec::new() };
+        Some(Arc::new(Model { placement, ..Model::clone(model) }))
     }
 
-    /// Whether somebody may still ask for this model, as it is.
-    pub fn needs(&self, model: &Arc<Model>) -> bool {
+    /// Whether a request may still need this model, as it is.
+    pub fn uses_model(&self, model: &Arc<Model>) -> bool {
         let of_role = |role: &Arc<Role>| role.model == model.name && self.model_of(role).as_ref() == Some(model);
         self.models.get(&model.name) == Some(model) || self.roles.values().any(of_role)
     }
 
-    /// The model that routers compare texts with: the first by name that has `use: embedding`, one of the user's own
-    /// before one that ships. There is one wherever a graph has a router.
+    /// The model with which routers compare texts: the first by name that has `use: embedding`, the user's own before the
+    /// shipped ones. There is one wherever a graph has a router.
     pub fn embedding_model(&self) -> Option<&Arc<Model>> {
-        let fit = self.models.values().filter(|model| model.use_ == Use::Embedding);
-        fit.min_by_key(|model| (model.dir.is_none(), &model.name))
+        let candidates = self.models.values().filter(|model| model.purpose == ModelPurpose::Embedding);
+        candidates.min_by_key(|model| (model.dir.is_none(), &model.name))
     }
 
     /// All graphs by name.
@@ -190,25 +197,25 @@ impl Catalog {
         self.graphs.get(name)
     }
 
-    /// The message that a node states itself; without one, its role's message holds.
+    /// The message of a node; without one, its role's message holds.
     pub fn message(&self, graph: &str, node: &str) -> Option<&Template> {
-        self.words.get(graph)?.get(node)?.message.as_ref()
+        self.compiled.get(graph)?.get(node)?.message.as_ref()
     }
 
-    /// The shape that the answer to a node's question must have; without one, any text will do.
-    pub fn answer(&self, graph: &str, node: &str) -> Option<&Schema> {
-        self.words.get(graph)?.get(node)?.schema.as_ref()
+    /// The schema that the answer to a node's question must satisfy; without one, any text will do.
+    pub fn answer_schema(&self, graph: &str, node: &str) -> Option<&Schema> {
+        self.compiled.get(graph)?.get(node)?.answer.as_ref()
     }
 
-    /// What a graph is known by to a router that chooses among graphs.
-    pub fn topic(&self, graph: &str) -> Option<&Topic> {
-        self.topics.get(graph)
+    /// The texts by which a router that chooses among graphs knows a graph.
+    pub fn profile(&self, graph: &str) -> Option<&CandidateProfile> {
+        self.profiles.get(graph)
     }
 
-    /// The settings of a router; those that ship in a catalog that was kept before there were any.
-    pub fn routing(&self, name: Option<&RouterName>) -> Arc<Routing> {
-        let found = self.routings.get(name.map_or(crate::routing::DEFAULT, RouterName::as_str));
-        found.cloned().unwrap_or_else(crate::shipped::routing)
+    /// The settings of a router; the shipped ones for a catalog that was stored before there were any.
+    pub fn router_settings(&self, name: Option<&RouterName>) -> Arc<RouterSettings> {
+        let settings = self.routers.get(name.map_or(crate::routing::DEFAULT_ROUTER, RouterName::as_str));
+        settings.cloned().unwrap_or_else(crate::shipped::router_settings)
     }
 
     /// Every definition with its YAML, by kind and name.
@@ -217,53 +224,54 @@ impl Catalog {
     }
 
     /// A definition with its YAML.
-    pub fn definition(&self, kind: Kind, name: &str) -> Option<&Definition> {
+    pub fn definition(&self, kind: DefinitionKind, name: &str) -> Option<&Definition> {
         self.definitions.iter().find(|d| d.kind == kind && d.name == name)
     }
 }
 
-struct Parts {
+struct CatalogParts {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
-    words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
-    topics: BTreeMap<GraphName, Topic>,
-    routings: BTreeMap<RouterName, Arc<Routing>>,
+    compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
+    profiles: BTreeMap<GraphName, CandidateProfile>,
+    routers: BTreeMap<RouterName, Arc<RouterSettings>>,
     definitions: Vec<Definition>,
+    warnings: Problems,
 }
 
-/// A catalog that is being built. Each kind is read when what it refers to is known.
-struct Builder<'s> {
-    reports: Vec<Report<'s>>,
+/// A catalog that is being built. Each kind is read after the kinds that it refers to.
+struct CatalogBuilder<'s> {
+    diagnostics: Vec<Diagnostics<'s>>,
     documents: Documents,
-    /// Models that could be read; those that could not are declared but not here.
+    /// The models that could be read; the others are declared only.
     models: BTreeMap<ModelName, Arc<Model>>,
     roles: BTreeMap<RoleName, Arc<Role>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
-    words: BTreeMap<GraphName, BTreeMap<NodeName, Words>>,
-    topics: BTreeMap<GraphName, Topic>,
-    routings: BTreeMap<RouterName, Arc<Routing>>,
+    compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
+    profiles: BTreeMap<GraphName, CandidateProfile>,
+    routers: BTreeMap<RouterName, Arc<RouterSettings>>,
 }
 
-impl<'s> Builder<'s> {
+impl<'s> CatalogBuilder<'s> {
     fn new(sources: &'s Sources) -> Self {
-        let mut reports = Vec::new();
-        let documents = Documents::read(sources, &mut reports);
+        let mut diagnostics = Vec::new();
+        let documents = Documents::read(sources, &mut diagnostics);
         Self {
-            reports,
+            diagnostics,
             documents,
             models: BTreeMap::new(),
             roles: BTreeMap::new(),
             graphs: BTreeMap::new(),
-            words: BTreeMap::new(),
-            topics: BTreeMap::new(),
-            routings: BTreeMap::new(),
+            compiled: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            routers: BTreeMap::new(),
         }
     }
 
     fn models(&mut self) {
-        for document in self.documents.of(Kind::Model) {
-            let report = &mut self.reports[document.source];
+        for document in self.documents.of(DefinitionKind::Model) {
+            let report = &mut self.diagnostics[document.source];
             let Ok(name) = ModelName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
             if let Some(model) = Model::decode(&name, fields, report) {
@@ -273,47 +281,47 @@ impl<'s> Builder<'s> {
     }
 
     /// After the models, since a chat model may be named.
-    fn routings(&mut self) {
-        for document in self.documents.of(Kind::Router) {
-            let report = &mut self.reports[document.source];
+    fn routers(&mut self) {
+        for document in self.documents.of(DefinitionKind::Router) {
+            let report = &mut self.diagnostics[document.source];
             let Ok(name) = RouterName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let declared = self.documents.names(Kind::Model);
-            let known = |model: &str| match self.models.get(model) {
-                Some(model) => Some(model.use_ == Use::Chat),
+            let declared = self.documents.names(DefinitionKind::Model);
+            let is_chat_model = |model: &str| match self.models.get(model) {
+                Some(model) => Some(model.purpose == ModelPurpose::Chat),
                 None => declared.contains(model).then_some(true),
             };
-            if let Some(routing) = Routing::decode(fields, known, report) {
-                self.routings.insert(name, Arc::new(routing));
+            if let Some(settings) = RouterSettings::decode(fields, is_chat_model, report) {
+                self.routers.insert(name, Arc::new(settings));
             }
         }
     }
 
     fn roles(&mut self) {
-        for document in self.documents.of(Kind::Role) {
-            let report = &mut self.reports[document.source];
+        for document in self.documents.of(DefinitionKind::Role) {
+            let report = &mut self.diagnostics[document.source];
             let Ok(name) = RoleName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let Some(role::Draft { role, model_span }) = Role::decode(&name, fields, report) else { continue };
-            let declared = self.documents.names(Kind::Model);
+            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, report) else { continue };
+            let declared = self.documents.names(DefinitionKind::Model);
             match self.models.get_mut(&role.model) {
-                Some(model) if model.use_ == Use::Embedding => {
+                Some(model) if model.purpose == ModelPurpose::Embedding => {
                     let message = format!("model `{}` is for embedding, and a role needs one for chat", role.model);
-                    report.add(model_span, message);
+                    report.error(model_span, message);
                 }
-                Some(model) if model.cache == Cache::Bf16 && role.overflow == Overflow::Shift => {
+                Some(model) if model.cache == CacheSetting::Bf16 && role.overflow == Overflow::Shift => {
                     let model = &role.model;
                     let message = format!(
-                        "`overflow: shift` moves the cells of a cache, and those of `cache: bf16` in model `{model}` cannot be moved: take `f16`, or `overflow: truncate`"
+                        "`overflow: shift` moves the cells of a KV cache, and those of `cache: bf16` in model `{model}` cannot be moved: take `f16`, or `overflow: truncate`"
                     );
-                    report.add(model_span, message);
+                    report.error(model_span, message);
                 }
-                Some(model) if model.cache == Cache::Auto && role.overflow == Overflow::Shift => {
-                    Arc::make_mut(model).cache = Cache::F16;
+                Some(model) if model.cache == CacheSetting::Auto && role.overflow == Overflow::Shift => {
+                    Arc::make_mut(model).cache = CacheSetting::F16;
                 }
                 None if !declared.contains(role.model.as_str()) => {
                     let hint = did_you_mean(role.model.as_str(), declared.iter().map(String::as_str));
-                    report.push(model_span, format!("there is no model `{}`", role.model), hint);
+                    report.push_error(model_span, format!("there is no model `{}`", role.model), hint);
                 }
                 _ => {}
             }
@@ -322,104 +330,118 @@ impl<'s> Builder<'s> {
     }
 
     fn graphs(&mut self) {
-        let declared = self.documents.names(Kind::Role);
+        let declared = self.documents.names(DefinitionKind::Role);
         let roles: BTreeSet<RoleName> = declared.iter().filter_map(|name| RoleName::parse(name).ok()).collect();
         let with_examples: Vec<RoleName> =
             self.roles.values().filter(|role| !role.examples.is_empty()).map(|role| role.name.clone()).collect();
-        // A model that could not be read may well be the one that routers need.
-        let unread = self.documents.names(Kind::Model).len() > self.models.len();
-        let runs: BTreeMap<String, BTreeSet<String>> =
-            self.documents.of(Kind::Graph).map(|document| (document.name.clone(), inner_graphs(document))).collect();
-        let routers = self.documents.names(Kind::Router);
-        let declared_graphs = self.documents.names(Kind::Graph);
-        let complete = self.roles.len() == roles.len();
-        let embedding = unread || self.models.values().any(|model| model.use_ == Use::Embedding);
+        // A model that could not be read may be the embedding model.
+        let has_invalid_model = self.documents.names(DefinitionKind::Model).len() > self.models.len();
+        let inner_graphs: BTreeMap<String, BTreeSet<String>> = self
+            .documents
+            .of(DefinitionKind::Graph)
+            .map(|document| (document.name.clone(), inner_graphs_of(document)))
+            .collect();
+        let routers = self.documents.names(DefinitionKind::Router);
+        let graph_names = self.documents.names(DefinitionKind::Graph);
+        let has_all_roles = self.roles.len() == roles.len();
+        let has_embedding_model =
+            has_invalid_model || self.models.values().any(|model| model.purpose == ModelPurpose::Embedding);
         let mut built: BTreeMap<GraphName, Arc<Graph>> = BTreeMap::new();
-        for document in inner_first(self.documents.of(Kind::Graph).collect(), &runs) {
-            let report = &mut self.reports[document.source];
+        for document in inner_first(self.documents.of(DefinitionKind::Graph).collect(), &inner_graphs) {
+            let report = &mut self.diagnostics[document.source];
             let Ok(name) = GraphName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let known = Known {
+            let declared = DeclaredDefinitions {
                 roles: &roles,
                 routers: &routers,
                 with_examples: &with_examples,
-                complete,
-                embedding,
-                declared: &declared_graphs,
+                has_all_roles,
+                has_embedding_model,
+                graph_names: &graph_names,
                 graphs: &built,
-                runs: &runs,
+                inner_graphs: &inner_graphs,
             };
-            let draft = graph::decode(&name, fields, &known, report);
-            if let Some(graph::Draft { graph, words, topic }) = draft {
-                self.topics.insert(name.clone(), topic);
+            let draft = graph::decode(&name, fields, &declared, report);
+            if let Some(GraphDraft { graph, compiled, profile }) = draft {
+                self.profiles.insert(name.clone(), profile);
                 built.insert(name.clone(), Arc::new(graph));
-                self.words.insert(name, words);
+                self.compiled.insert(name, compiled);
             }
         }
         self.graphs = built;
     }
 
-    /// What a definition refers to, as far as it could be read.
-    fn uses(&self, kind: Kind, name: &str) -> BTreeSet<(Kind, String)> {
+    /// The definitions that a definition refers to, as far as it could be read.
+    fn uses(&self, kind: DefinitionKind, name: &str) -> BTreeSet<(DefinitionKind, String)> {
         match kind {
-            Kind::Model => BTreeSet::new(),
-            Kind::Router => {
-                let label = self.routings.get(name).and_then(|routing| routing.label_model.as_ref());
-                label.map(|model| (Kind::Model, model.to_string())).into_iter().collect()
+            DefinitionKind::Model => BTreeSet::new(),
+            DefinitionKind::Router => {
+                let label = self.routers.get(name).and_then(|settings| settings.label_model.as_ref());
+                label.map(|model| (DefinitionKind::Model, model.to_string())).into_iter().collect()
             }
-            Kind::Role => self.roles.get(name).map(|role| (Kind::Model, role.model.to_string())).into_iter().collect(),
-            Kind::Graph => {
+            DefinitionKind::Role => {
+                self.roles.get(name).map(|role| (DefinitionKind::Model, role.model.to_string())).into_iter().collect()
+            }
+            DefinitionKind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
                 let used = nodes.flat_map(|node| graph::uses(&node.kind));
-                // Without such a document, a router listens as the shipped one does.
-                used.filter(|(kind, name)| *kind != Kind::Router || self.routings.contains_key(name.as_str())).collect()
+                // Without such a document, the shipped settings hold.
+                used.filter(|(kind, name)| *kind != DefinitionKind::Router || self.routers.contains_key(name.as_str()))
+                    .collect()
             }
         }
     }
 
-    fn finish(self) -> Result<Parts, Problems> {
-        let omitted = self.reports.iter().map(|r| r.omitted).sum();
-        let definitions = self.documents.definitions(&self.reports, |kind, name| self.uses(kind, name));
-        let problems: Vec<Problem> = self.reports.into_iter().flat_map(|r| r.problems).collect();
-        if !problems.is_empty() {
-            return Err(Problems::new(problems, omitted));
-        }
-        let Self { roles, models, graphs, words, topics, routings, .. } = self;
-        Ok(Parts { roles, models, graphs, words, topics, routings, definitions })
+    fn finish(self) -> Result<CatalogParts, Problems> {
+        let definitions = self.documents.definitions(&self.diagnostics, |kind, name| self.uses(kind, name));
+        let warnings = Problems::warnings(self.diagnostics)?;
+        let Self { roles, models, graphs, compiled, profiles, routers, .. } = self;
+        Ok(CatalogParts { roles, models, graphs, compiled, profiles, routers, definitions, warnings })
     }
 }
 
 /// The graphs that a graph's nodes run, as written.
-fn inner_graphs(document: &Document) -> BTreeSet<String> {
-    let Some(Node { value: Value::Map(nodes), .. }) = document.node.get("nodes") else { return BTreeSet::new() };
+fn inner_graphs_of(document: &Document) -> BTreeSet<String> {
+    let Some(YamlNode { value: YamlValue::Map(nodes), .. }) = document.node.get("nodes") else {
+        return BTreeSet::new();
+    };
     let named = nodes.iter().filter_map(|entry| match &entry.value.get("graph")?.value {
-        Value::Str(name, _) => Some(name.clone()),
+        YamlValue::Str(name, _) => Some(name.clone()),
         _ => None,
     });
     named.collect()
 }
 
-/// Graphs in an order in which those inside of others come first; those that run in a circle come last.
-fn inner_first<'d>(mut left: Vec<&'d Document>, runs: &BTreeMap<String, BTreeSet<String>>) -> Vec<&'d Document> {
-    let mut ordered = Vec::with_capacity(left.len());
+/// Graphs in an order in which inner graphs come first; graphs that run each other in a circle come last.
+fn inner_first<'d>(
+    mut remaining: Vec<&'d Document>,
+    inner_graphs: &BTreeMap<String, BTreeSet<String>>,
+) -> Vec<&'d Document> {
+    let mut ordered = Vec::with_capacity(remaining.len());
     loop {
-        let waiting: BTreeSet<&str> = left.iter().map(|document| document.name.as_str()).collect();
-        let waits = |document: &&Document| {
-            runs.get(&document.name).is_some_and(|inner| inner.iter().any(|name| waiting.contains(name.as_str())))
+        let names: BTreeSet<&str> = remaining.iter().map(|document| document.name.as_str()).collect();
+        let is_blocked = |document: &&Document| {
+            inner_graphs.get(&document.name).is_some_and(|inner| inner.iter().any(|name| names.contains(name.as_str())))
         };
-        let (next, rest): (Vec<_>, Vec<_>) = left.iter().partition(|document| !waits(document));
+        let (next, rest): (Vec<_>, Vec<_>) = remaining.iter().partition(|document| !is_blocked(document));
         if next.is_empty() {
             ordered.extend(rest);
             return ordered;
         }
         ordered.extend(next);
-        left = rest;
+        remaining = rest;
     }
 }
 
-fn fields<'d>(document: &'d Document, report: &mut Report<'_>) -> Option<Fields<'d>> {
+fn fields<'d>(document: &'d Document, report: &mut Diagnostics<'_>) -> Option<MapReader<'d>> {
     let what = format!("{} `{}`", document.kind, document.name);
-    let mut fields = Fields::open(&document.node, &what, report)?.at(document.name_span);
+    let keys = match document.kind {
+        DefinitionKind::Role => &keys::ROLE,
+        DefinitionKind::Model => &keys::MODEL,
+        DefinitionKind::Graph => &keys::GRAPH,
+        DefinitionKind::Router => &keys::ROUTER,
+    };
+    let mut fields = MapReader::open(&document.node, &what, keys, report)?.at(document.name_span);
     fields.get(document.kind.key());
     Some(fields)
 }

@@ -1,66 +1,107 @@
-//! Reading a located tree field by field: what is wrong is collected, and reading goes on.
+//! Reads a located tree field by field: problems are collected, and reading goes on.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::node::{Entry, Node, Span, Value};
-use crate::problem::{Report, did_you_mean, shown};
+use crate::keys::KeySet;
+use crate::node::{Span, YamlEntry, YamlNode, YamlValue};
+use crate::problem::{Diagnostics, did_you_mean, shown};
 
-/// The fields of a map; keys that nobody asked for are refused by [`Fields::finish`].
-pub(crate) struct Fields<'n> {
-    entries: &'n [Entry],
-    known: Vec<&'static str>,
-    /// Where to say that a key is missing.
-    place: Span,
-    /// What the map is, as in "the role `critic`".
+/// A map of YAML, read key by key. Keys that are not in its [`KeySet`] are refused by [`MapReader::finish`]; former names
+/// of keys are read with a warning.
+pub(crate) struct MapReader<'n> {
+    entries: &'n [YamlEntry],
+    keys: &'static KeySet,
+    /// The keys that were read.
+    read: Vec<&'static str>,
+    /// Where a missing key is reported.
+    span: Span,
+    /// The map in words, as in "the role `critic`".
     what: String,
 }
 
-impl<'n> Fields<'n> {
-    /// The fields of a node that must be a map.
-    pub(crate) fn open(node: &'n Node, what: &str, report: &mut Report<'_>) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
+impl<'n> MapReader<'n> {
+    /// A node that must be a map.
+    pub(crate) fn open(
+        node: &'n YamlNode,
+        what: &str,
+        keys: &'static KeySet,
+        report: &mut Diagnostics<'_>,
+    ) -> Option<Self> {
+        let YamlValue::Map(entries) = &node.value else {
             wrong(node, &format!("{what} is a map of keys and values"), report);
             return None;
         };
-        Some(Self { entries, known: Vec::new(), place: node.span, what: what.to_owned() })
+        let reader = Self { entries, keys, read: Vec::new(), span: node.span, what: what.to_owned() };
+        reader.check_former_names(report);
+        Some(reader)
     }
 
-    /// With another place to say that a key is missing: the name, rather than the whole map.
-    pub(crate) fn at(self, place: Span) -> Self {
-        Self { place, ..self }
+    /// Reports missing keys at another place: the name, rather than the whole map.
+    pub(crate) fn at(self, span: Span) -> Self {
+        Self { span, ..self }
     }
 
-    pub(crate) fn get(&mut self, key: &'static str) -> Option<&'n Node> {
-        self.known.push(key);
+    /// The value of a key of the set.
+    pub(crate) fn get(&mut self, key: &'static str) -> Option<&'n YamlNode> {
+        debug_assert!(self.keys.names().any(|name| name == key), "`{key}` is no key of {}", self.keys.name);
+        self.read.push(key);
         self.entry(key).map(|e| &e.value)
     }
 
-    pub(crate) fn entry(&self, key: &str) -> Option<&'n Entry> {
-        self.entries.iter().find(|e| e.key == key)
+    /// The entry under the present or the former name of a key.
+    pub(crate) fn entry(&self, key: &str) -> Option<&'n YamlEntry> {
+        let former = self.keys.find(key).and_then(|key| key.former_name);
+        self.written(key).or_else(|| self.written(former?))
     }
 
-    pub(crate) fn need(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<&'n Node> {
+    pub(crate) fn need(&mut self, key: &'static str, report: &mut Diagnostics<'_>) -> Option<&'n YamlNode> {
         let found = self.get(key);
         if found.is_none() {
-            let slip = self.entries.iter().find(|e| did_you_mean(&e.key, [key]).is_some());
+            let is_slip = |e: &YamlEntry| self.keys.nearest(&e.key) == Some(key);
             // The misspelt key is reported as such.
-            if slip.is_none() {
-                report.add(self.place, format!("{} has no `{key}`", self.what));
+            if !self.entries.iter().any(is_slip) {
+                report.error(self.span, format!("{} has no `{key}`", self.what));
             }
         }
         found
     }
 
-    /// Refuses the keys that nobody asked for. `homes` are known keys of other maps: (key, where it belongs).
-    pub(crate) fn finish(self, homes: &[(&str, &str)], report: &mut Report<'_>) {
-        let unknown = |e: &&Entry| !e.refused && !self.known.contains(&e.key.as_str());
-        for entry in self.entries.iter().filter(unknown) {
+    /// Refuses the keys that are not in the set. `homes` are keys of other maps: (key, where it belongs).
+    pub(crate) fn finish(self, homes: &[(&str, &str)], report: &mut Diagnostics<'_>) {
+        debug_assert!(
+            self.keys.names().all(|name| self.read.contains(&name)),
+            "of the keys of {}, only {:?} are read",
+            self.keys.name,
+            self.read
+        );
+        let is_unknown = |e: &&YamlEntry| !e.refused && self.keys.find(&e.key).is_none();
+        for entry in self.entries.iter().filter(is_unknown) {
             let home = homes.iter().find(|(key, _)| *key == entry.key);
-            let hint = home.map(|(key, home)| format!("`{key}` belongs into `{home}`"));
-            let hint = hint.or_else(|| did_you_mean(&entry.key, self.known.iter().copied()));
-            let hint = hint.unwrap_or_else(|| format!("{} takes {}", self.what, list(&self.known)));
-            report.add_with(entry.key_span, format!("unknown key `{}`", shown(&entry.key)), hint);
+            let hint = home.map(|(key, home)| format!("`{key}` belongs in `{home}`"));
+            let near = || self.keys.nearest(&entry.key).map(|name| format!("did you mean `{name}`?"));
+            let takes = || format!("{} takes {}", self.what, list(&self.keys.names().collect::<Vec<_>>()));
+            let hint = hint.or_else(near).unwrap_or_else(takes);
+            report.error_with_hint(entry.key_span, format!("unknown key `{}`", shown(&entry.key)), hint);
+        }
+    }
+
+    fn written(&self, name: &str) -> Option<&'n YamlEntry> {
+        self.entries.iter().find(|e| e.key == name)
+    }
+
+    fn check_former_names(&self, report: &mut Diagnostics<'_>) {
+        for key in self.keys.keys {
+            let Some(former) = key.former_name else { continue };
+            let Some(entry) = self.written(former) else { continue };
+            let name = key.name;
+            if self.written(name).is_some() {
+                let message = format!("`{former}` is the former name of `{name}`, and both are given");
+                report.error_with_hint(entry.key_span, message, format!("remove `{former}`"));
+            } else {
+                let hint = format!("write `{name}`; `{former}` is read in this version only");
+                report.warn(entry.key_span, format!("the key `{former}` is now `{name}`"), hint);
+            }
         }
     }
 }
@@ -75,53 +116,63 @@ pub(crate) fn list(names: &[&str]) -> String {
     }
 }
 
-/// Says that a node is of the wrong kind.
-pub(crate) fn wrong(node: &Node, expected: &str, report: &mut Report<'_>) {
+/// Reports a node of the wrong kind.
+pub(crate) fn wrong(node: &YamlNode, expected: &str, report: &mut Diagnostics<'_>) {
     let hint = match node.value {
-        Value::Int(_) | Value::Float(_) | Value::Bool(_) if expected.contains("text") => {
+        YamlValue::Int(_) | YamlValue::Float(_) | YamlValue::Bool(_) if expected.contains("text") => {
             Some("put it in quotes".to_owned())
         }
         _ => None,
     };
-    report.push(node.span, format!("{expected}, and this is {}", node.kind()), hint);
+    report.push_error(node.span, format!("{expected}, and this is {}", node.kind()), hint);
 }
 
-/// A text of so many characters.
-pub(crate) fn text(node: &Node, what: &str, length: RangeInclusive<usize>, report: &mut Report<'_>) -> Option<String> {
-    let Value::Str(text, _) = &node.value else {
+/// A text with a number of characters in a range.
+pub(crate) fn text(
+    node: &YamlNode,
+    what: &str,
+    length: RangeInclusive<usize>,
+    report: &mut Diagnostics<'_>,
+) -> Option<String> {
+    let YamlValue::Str(text, _) = &node.value else {
         wrong(node, &format!("{what} is text"), report);
         return None;
     };
     let count = text.trim().chars().count();
     if count == 0 && *length.start() > 0 {
-        report.add(node.span, format!("{what} is empty"));
+        report.error(node.span, format!("{what} is empty"));
         return None;
     }
     if !length.contains(&count) {
-        report.add(node.span, format!("{what} has {count} characters, the limit is {}", length.end()));
+        report.error(node.span, format!("{what} has {count} characters, the limit is {}", length.end()));
         return None;
     }
     Some(text.clone())
 }
 
 /// One of several words.
-pub(crate) fn choice<T: Copy>(node: &Node, what: &str, words: &[(&str, T)], report: &mut Report<'_>) -> Option<T> {
+pub(crate) fn choice<T: Copy>(
+    node: &YamlNode,
+    what: &str,
+    words: &[(&str, T)],
+    report: &mut Diagnostics<'_>,
+) -> Option<T> {
     let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    let Value::Str(text, _) = &node.value else {
+    let YamlValue::Str(text, _) = &node.value else {
         wrong(node, &format!("{what} is one of {}", list(&names)), report);
         return None;
     };
     let found = words.iter().find(|(word, _)| word == text).map(|(_, value)| *value);
     if found.is_none() {
         let message = format!("{what} is one of {}, not `{}`", list(&names), shown(text));
-        report.push(node.span, message, did_you_mean(text, names));
+        report.push_error(node.span, message, did_you_mean(text, names));
     }
     found
 }
 
 /// True or false.
-pub(crate) fn boolean(node: &Node, what: &str, report: &mut Report<'_>) -> Option<bool> {
-    let Value::Bool(value) = node.value else {
+pub(crate) fn boolean(node: &YamlNode, what: &str, report: &mut Diagnostics<'_>) -> Option<bool> {
+    let YamlValue::Bool(value) = node.value else {
         wrong(node, &format!("{what} is `true` or `false`"), report);
         return None;
     };
@@ -129,67 +180,83 @@ pub(crate) fn boolean(node: &Node, what: &str, report: &mut Report<'_>) -> Optio
 }
 
 /// A whole number in a range.
-pub(crate) fn integer(node: &Node, what: &str, range: RangeInclusive<u32>, report: &mut Report<'_>) -> Option<u32> {
+pub(crate) fn integer(
+    node: &YamlNode,
+    what: &str,
+    range: RangeInclusive<u32>,
+    report: &mut Diagnostics<'_>,
+) -> Option<u32> {
     let bounds = format!("{what} is a whole number from {} to {}", range.start(), range.end());
     match node.value {
-        Value::Int(i) => match u32::try_from(i).ok().filter(|i| range.contains(i)) {
-            None => report.add(node.span, format!("{bounds}, not {i}")),
+        YamlValue::Int(i) => match u32::try_from(i).ok().filter(|i| range.contains(i)) {
+            None => report.error(node.span, format!("{bounds}, not {i}")),
             found => return found,
         },
-        Value::Float(f) => report.add(node.span, format!("{bounds}, not {f}")),
+        YamlValue::Float(f) => report.error(node.span, format!("{bounds}, not {f}")),
         _ => wrong(node, &bounds, report),
     }
     None
 }
 
 /// A number in a range.
-pub(crate) fn number(node: &Node, what: &str, range: RangeInclusive<f64>, report: &mut Report<'_>) -> Option<f64> {
+pub(crate) fn number(
+    node: &YamlNode,
+    what: &str,
+    range: RangeInclusive<f64>,
+    report: &mut Diagnostics<'_>,
+) -> Option<f64> {
     let bounds = format!("{what} is a number from {} to {}", range.start(), range.end());
     let value = match node.value {
-        Value::Int(i) => i as f64,
-        Value::Float(f) => f,
+        YamlValue::Int(i) => i as f64,
+        YamlValue::Float(f) => f,
         _ => {
             wrong(node, &bounds, report);
             return None;
         }
     };
     if !range.contains(&value) {
-        report.add(node.span, format!("{bounds}, not {value}"));
+        report.error(node.span, format!("{bounds}, not {value}"));
         return None;
     }
     Some(value)
 }
 
 /// The items of a list.
-pub(crate) fn items<'n>(node: &'n Node, what: &str, most: usize, report: &mut Report<'_>) -> Option<&'n [Node]> {
-    let Value::List(items) = &node.value else {
-        let hint = matches!(node.value, Value::Str(..))
+pub(crate) fn items<'n>(
+    node: &'n YamlNode,
+    what: &str,
+    max: usize,
+    report: &mut Diagnostics<'_>,
+) -> Option<&'n [YamlNode]> {
+    let YamlValue::List(items) = &node.value else {
+        let hint = matches!(node.value, YamlValue::Str(..))
             .then(|| "put it in brackets, or on a line of its own after `- `".to_owned());
-        report.push(node.span, format!("{what} is a list, and this is {}", node.kind()), hint);
+        report.push_error(node.span, format!("{what} is a list, and this is {}", node.kind()), hint);
         return None;
     };
-    if items.len() > most {
-        report.add(node.span, format!("{what} has {} items, the limit is {most}", items.len()));
+    if items.len() > max {
+        report.error(node.span, format!("{what} has {} items, the limit is {max}", items.len()));
         return None;
     }
     Some(items)
 }
 
+/// The units of durations, in milliseconds.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// A duration, written as a whole number and a unit.
 pub(crate) fn duration(
-    node: &Node,
+    node: &YamlNode,
     what: &str,
     range: RangeInclusive<Duration>,
-    report: &mut Report<'_>,
+    report: &mut Diagnostics<'_>,
 ) -> Option<Duration> {
     const FORMS: &str = "write a whole number and a unit, such as `500ms`, `60s`, `5m`, `2h` or `1d`";
     let given = match &node.value {
-        Value::Str(text, _) => text.clone(),
-        Value::Int(i) => {
+        YamlValue::Str(text, _) => text.clone(),
+        YamlValue::Int(i) => {
             let message = format!("{what} is a duration, and {i} has no unit");
-            report.add_with(node.span, message, format!("did you mean `{i}s`?"));
+            report.error_with_hint(node.span, message, format!("did you mean `{i}s`?"));
             return None;
         }
         _ => {
@@ -198,12 +265,12 @@ pub(crate) fn duration(
         }
     };
     let Some(duration) = parse_duration(&given) else {
-        report.add_with(node.span, format!("{what} is a duration, not `{}`", shown(&given)), FORMS);
+        report.error_with_hint(node.span, format!("{what} is a duration, not `{}`", shown(&given)), FORMS);
         return None;
     };
     if !range.contains(&duration) {
         let (low, high) = (spell(*range.start()), spell(*range.end()));
-        report.add(node.span, format!("{what} is from {low} to {high}, not {}", shown(&given)));
+        report.error(node.span, format!("{what} is from {low} to {high}, not {}", shown(&given)));
         return None;
     }
     Some(duration)
@@ -216,7 +283,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(*millis)?))
 }
 
-/// A duration in the largest unit that fits it.
+/// A duration in the largest unit that divides it.
 fn spell(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let fitting = UNITS.iter().rev().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
@@ -225,21 +292,21 @@ fn spell(duration: Duration) -> String {
 
 /// A name of some kind, such as a role's.
 pub(crate) fn name<T>(
-    node: &Node,
+    node: &YamlNode,
     what: &str,
     parse: impl Fn(&str) -> Result<T, artel_task::id::InvalidName>,
-    report: &mut Report<'_>,
+    report: &mut Diagnostics<'_>,
 ) -> Option<T> {
     const FORM: &str =
         "a name begins with a letter a-z, goes on with a-z, 0-9, `_` and `-`, and has at most 63 characters";
-    let Value::Str(text, _) = &node.value else {
+    let YamlValue::Str(text, _) = &node.value else {
         wrong(node, &format!("{what} is a name, which is text"), report);
         return None;
     };
     match parse(text) {
         Ok(name) => Some(name),
         Err(_) => {
-            report.add_with(node.span, format!("{what} cannot be named `{}`", shown(text)), FORM);
+            report.error_with_hint(node.span, format!("{what} cannot be named `{}`", shown(text)), FORM);
             None
         }
     }

@@ -1,93 +1,96 @@
-//! Graphs: from YAML to the parts of an [`artel_task::Graph`], and its faults back to places in the file.
+//! Graphs: from YAML to the parts of an [`artel_task::Graph`], and from its faults back to lines of the file.
 
 mod ask;
 mod edge;
 mod fault;
-mod how;
+mod node_kind;
+mod policy;
 mod router;
-mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::graph::{Graph, GraphLimits, Node as Place, GraphParts, Reducer, RoleRef, NodeKind};
+use artel_task::graph::{Graph, GraphLimits, Node, GraphParts, Reducer, RoleRef, NodeKind};
 use artel_task::{GraphName, NodeName, RoleName, ValueName};
 
-use crate::catalog::Kind;
-use crate::decode::{Fields, choice, duration, integer, list, name, text, wrong};
-use crate::node::{Entry, Node, Style, Value};
-use crate::problem::{Report, did_you_mean, shown};
+use crate::catalog::DefinitionKind;
+use crate::decode::{MapReader, choice, duration, integer, list, name, text, wrong};
+use crate::keys;
+use crate::node::{TextStyle, YamlEntry, YamlNode, YamlValue};
+use crate::problem::{Diagnostics, did_you_mean, shown};
 use crate::role::{MAX_EXAMPLES, texts};
-use crate::routing::Topic;
+use crate::routing::CandidateProfile;
 use crate::schema::Schema;
 use crate::template::Template;
-use fault::{Names, Places, Spot};
-use how::How;
+use fault::{GraphNames, GraphSpans, NodeSpans};
+use policy::ExecutionPolicy;
 
-/// The most nodes of one graph: what a person can still draw has some tens.
+/// The most nodes of one graph: a graph that a person can still draw has some tens.
 const MAX_NODES: usize = 1000;
 /// The name that ends a branch.
 pub(crate) const DONE: &str = "done";
-/// The most values of one graph.
+/// The most values of one graph: each is written by at least one node.
 const MAX_VALUES: usize = 256;
-/// The longest fallback, in characters: a page.
-const MAX_FALLBACK: usize = 4000;
+/// The longest fallback: a page.
+const MAX_FALLBACK_CHARS: usize = 4000;
 
 /// What a graph may refer to.
-pub(crate) struct Known<'a> {
-    /// Every role that is defined, well or badly.
+pub(crate) struct DeclaredDefinitions<'a> {
+    /// Every role that is defined, valid or not.
     pub(crate) roles: &'a BTreeSet<RoleName>,
-    /// Every router's settings that are defined, well or badly.
+    /// Every router document that is defined, valid or not.
     pub(crate) routers: &'a BTreeSet<String>,
     /// The roles that have examples.
     pub(crate) with_examples: &'a [RoleName],
     /// Whether every role could be read.
-    pub(crate) complete: bool,
-    /// Whether there is a model that routers can compare texts with.
-    pub(crate) embedding: bool,
-    /// Every graph that is defined, well or badly.
-    pub(crate) declared: &'a BTreeSet<String>,
+    pub(crate) has_all_roles: bool,
+    /// Whether there is an embedding model, which routers need.
+    pub(crate) has_embedding_model: bool,
+    /// Every graph that is defined, valid or not.
+    pub(crate) graph_names: &'a BTreeSet<String>,
     /// The graphs that could be read.
     pub(crate) graphs: &'a BTreeMap<GraphName, Arc<Graph>>,
-    /// Which graphs each graph runs, as written.
-    pub(crate) runs: &'a BTreeMap<String, BTreeSet<String>>,
+    /// The graphs that the nodes of each graph run, as written.
+    pub(crate) inner_graphs: &'a BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A graph and what its nodes say and ask.
-pub(crate) struct Draft {
+/// A graph, with the templates and schemas of its nodes.
+pub(crate) struct GraphDraft {
     pub(crate) graph: Graph,
-    pub(crate) words: BTreeMap<NodeName, Words>,
-    /// What a router that chooses among graphs knows of it.
-    pub(crate) topic: Topic,
+    pub(crate) compiled: BTreeMap<NodeName, CompiledNode>,
+    /// What a router that chooses among graphs compares.
+    pub(crate) profile: CandidateProfile,
 }
 
-/// What a node says in its place, and what it wants to hear.
+/// The compiled parts of a node.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Words {
+pub(crate) struct CompiledNode {
+    /// The node's own message.
     pub(crate) message: Option<Template>,
-    pub(crate) schema: Option<Schema>,
+    /// The shape of the answer to its question.
+    pub(crate) answer: Option<Schema>,
 }
 
 /// A graph that is being read.
-struct Reader<'a, 's, 'r> {
-    known: &'a Known<'a>,
-    report: &'r mut Report<'s>,
+struct GraphDecoder<'a, 's, 'r> {
+    declared: &'a DeclaredDefinitions<'a>,
+    report: &'r mut Diagnostics<'s>,
     graph: &'a GraphName,
     names: BTreeSet<NodeName>,
     values: BTreeMap<ValueName, Reducer>,
-    words: BTreeMap<NodeName, Words>,
-    places: Places,
-    /// Whether something is missing without which the graph as a whole cannot be judged.
-    holes: bool,
+    compiled: BTreeMap<NodeName, CompiledNode>,
+    spans: GraphSpans,
+    /// Whether a part is missing without which the graph as a whole cannot be checked.
+    is_incomplete: bool,
 }
 
 pub(crate) fn decode(
     graph: &GraphName,
-    fields: Fields<'_>,
-    known: &Known<'_>,
-    report: &mut Report<'_>,
-) -> Option<Draft> {
+    fields: MapReader<'_>,
+    declared: &DeclaredDefinitions<'_>,
+    report: &mut Diagnostics<'_>,
+) -> Option<GraphDraft> {
     let mut f = fields;
     let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
     let examples = f.get("examples").map(|n| texts(n, "`examples`", MAX_EXAMPLES, 2000, report)).unwrap_or_default();
@@ -97,22 +100,24 @@ pub(crate) fn decode(
     let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
     let nodes = f.need("nodes", report).and_then(|n| entries(n, report));
     let values = f.get("reduce").map(|n| values(n, report)).unwrap_or_default();
-    let fallback = f.get("fallback").and_then(|n| text(n, "`fallback`", 1..=MAX_FALLBACK, report));
-    let holes = start.is_none() || matches!(result, Some(None)) || nodes.is_none();
+    let fallback = f.get("fallback").and_then(|n| text(n, "`fallback`", 1..=MAX_FALLBACK_CHARS, report));
+    let is_incomplete = start.is_none() || matches!(result, Some(None)) || nodes.is_none();
     let homes = ["steps", "tokens", "time"].map(|key| (key, "limits"));
     f.finish(&homes, report);
 
     let nodes = nodes.unwrap_or_default();
     let names = nodes.iter().filter_map(|e| NodeName::parse(&e.key).ok()).collect();
-    let (places, words) = (Places::default(), BTreeMap::new());
-    let mut reader = Reader { known, report, graph, names, values, words, places, holes };
-    let nodes: BTreeMap<NodeName, Place> = nodes.iter().filter_map(|e| reader.node(e)).collect();
-    reader.check_messages();
-    let Reader { holes: false, report, names, values, words, mut places, .. } = reader else { return None };
+    let (spans, compiled) = (GraphSpans::default(), BTreeMap::new());
+    let mut decoder = GraphDecoder { declared, report, graph, names, values, compiled, spans, is_incomplete };
+    let nodes: BTreeMap<NodeName, Node> = nodes.iter().filter_map(|e| decoder.node(e)).collect();
+    decoder.check_messages();
+    let GraphDecoder { is_incomplete: false, report, names, values, compiled, mut spans, .. } = decoder else {
+        return None;
+    };
     let (start, start_span) = start?;
-    places.start = start_span;
+    spans.start = start_span;
     let result = result.flatten().map(|(node, span)| {
-        places.result = span;
+        spans.result = span;
         node
     });
     let parts = GraphParts {
@@ -125,71 +130,72 @@ pub(crate) fn decode(
         values,
         fallback,
     };
-    let known = Names { nodes: &names, values: parts.values.keys().cloned().collect() };
+    let names = GraphNames { nodes: &names, values: parts.values.keys().cloned().collect() };
     match Graph::new(parts) {
         Ok(graph) => description.map(|description| {
-            let topic = Topic { description, examples, keywords };
-            Draft { graph, words, topic }
+            let profile = CandidateProfile { description, examples, keywords };
+            GraphDraft { graph, compiled, profile }
         }),
         Err(faults) => {
-            faults.iter().for_each(|fault| places.report(fault, &known, report));
+            faults.iter().for_each(|fault| spans.report(fault, &names, report));
             None
         }
     }
 }
 
-/// The definitions that a node names itself; one that takes its role from a router names none.
-pub(crate) fn uses(work: &NodeKind) -> Vec<(Kind, String)> {
-    let role = |role: &RoleName| (Kind::Role, role.to_string());
+/// The definitions that a node names; a node that takes its role from a router names none.
+pub(crate) fn uses(work: &NodeKind) -> Vec<(DefinitionKind, String)> {
+    let role = |role: &RoleName| (DefinitionKind::Role, role.to_string());
     match work {
         NodeKind::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
         NodeKind::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | NodeKind::Ask(_) => Vec::new(),
         NodeKind::Router(router) => {
-            let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT, |name| name.as_str());
+            let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT_ROUTER, |name| name.as_str());
             let roles = router.roles.iter().chain(&router.otherwise).map(role);
-            roles.chain([(Kind::Router, settings.to_owned())]).collect()
+            roles.chain([(DefinitionKind::Router, settings.to_owned())]).collect()
         }
-        NodeKind::Graph { graph, .. } => vec![(Kind::Graph, graph.name().to_string())],
+        NodeKind::Graph { graph, .. } => vec![(DefinitionKind::Graph, graph.name().to_string())],
     }
 }
 
-fn entries<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<&'n [Entry]> {
+fn entries<'n>(node: &'n YamlNode, report: &mut Diagnostics<'_>) -> Option<&'n [YamlEntry]> {
     match &node.value {
-        Value::Map(entries) if entries.is_empty() => report.add(node.span, "a graph has at least one node"),
-        Value::Map(entries) if entries.len() <= MAX_NODES => return Some(entries),
-        Value::Map(entries) => {
-            report.add(node.span, format!("the graph has {} nodes, the limit is {MAX_NODES}", entries.len()));
+        YamlValue::Map(entries) if entries.is_empty() => report.error(node.span, "a graph has at least one node"),
+        YamlValue::Map(entries) if entries.len() <= MAX_NODES => return Some(entries),
+        YamlValue::Map(entries) => {
+            report.error(node.span, format!("the graph has {} nodes, the limit is {MAX_NODES}", entries.len()));
         }
         _ => wrong(node, "`nodes` is a map from names to nodes", report),
     }
     None
 }
 
-/// The values that nodes write together.
-fn values(node: &Node, report: &mut Report<'_>) -> BTreeMap<ValueName, Reducer> {
-    const HOW: [(&str, Reducer); 3] = [("last", Reducer::Last), ("append", Reducer::Append), ("merge", Reducer::Merge)];
-    let Value::Map(entries) = &node.value else {
+/// The values that several nodes write.
+fn values(node: &YamlNode, report: &mut Diagnostics<'_>) -> BTreeMap<ValueName, Reducer> {
+    const REDUCERS: [(&str, Reducer); 3] =
+        [("last", Reducer::Last), ("append", Reducer::Append), ("merge", Reducer::Merge)];
+    let YamlValue::Map(entries) = &node.value else {
         wrong(node, "`reduce` is a map from values to `last`, `append` or `merge`", report);
         return BTreeMap::new();
     };
     if entries.len() > MAX_VALUES {
-        report.add(node.span, format!("the graph has {} values, the limit is {MAX_VALUES}", entries.len()));
+        report.error(node.span, format!("the graph has {} values, the limit is {MAX_VALUES}", entries.len()));
     }
     let mut values = BTreeMap::new();
     for entry in entries.iter().filter(|entry| !entry.refused).take(MAX_VALUES) {
-        let named = Node { span: entry.key_span, value: Value::Str(entry.key.clone(), Style::Flow) };
+        let named = YamlNode { span: entry.key_span, value: YamlValue::Str(entry.key.clone(), TextStyle::Flow) };
         let value = name(&named, "a value", ValueName::parse, report);
-        let how = choice(&entry.value, &format!("how `{}` is made", shown(&entry.key)), &HOW, report);
-        // One that is broken is there all the same.
-        values.extend(value.map(|value| (value, how.unwrap_or(Reducer::Last))));
+        let reducer = choice(&entry.value, &format!("the reducer of `{}`", shown(&entry.key)), &REDUCERS, report);
+        // A value with a bad reducer can still be referred to.
+        values.extend(value.map(|value| (value, reducer.unwrap_or(Reducer::Last))));
     }
     values
 }
 
-fn limits(node: &Node, report: &mut Report<'_>) -> GraphLimits {
+fn limits(node: &YamlNode, report: &mut Diagnostics<'_>) -> GraphLimits {
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
     let base = GraphLimits::default();
-    let Some(mut f) = Fields::open(node, "`limits`", report) else { return base };
+    let Some(mut f) = MapReader::open(node, "`limits`", &keys::GRAPH_LIMITS, report) else { return base };
     let steps = f.get("steps").and_then(|n| integer(n, "`steps`", 1..=100_000, report));
     let tokens = f.get("tokens").and_then(|n| integer(n, "`tokens`", 1..=1_000_000_000, report));
     let time = f.get("time").and_then(|n| duration(n, "`time`", Duration::from_secs(1)..=WEEK, report));
@@ -201,40 +207,41 @@ fn limits(node: &Node, report: &mut Report<'_>) -> GraphLimits {
     }
 }
 
-impl Reader<'_, '_, '_> {
-    /// A node; `None` if it is too broken to stand in a graph.
-    fn node(&mut self, entry: &Entry) -> Option<(NodeName, Place)> {
-        let found = self.place(entry);
-        self.holes |= found.is_none();
-        found
+impl GraphDecoder<'_, '_, '_> {
+    /// A node; `None` if too much of it is invalid for a place in the graph.
+    fn node(&mut self, entry: &YamlEntry) -> Option<(NodeName, Node)> {
+        let node = self.try_node(entry);
+        self.is_incomplete |= node.is_none();
+        node
     }
 
-    fn place(&mut self, entry: &Entry) -> Option<(NodeName, Place)> {
+    fn try_node(&mut self, entry: &YamlEntry) -> Option<(NodeName, Node)> {
         let key = &entry.key;
         if entry.refused {
             return None;
         }
         if key == DONE {
-            self.report.add(entry.key_span, "a node cannot be named `done`: that name ends a branch");
+            self.report.error(entry.key_span, "a node cannot be named `done`: that name ends a branch");
             return None;
         }
-        let named = Node { span: entry.key_span, value: Value::Str(key.clone(), Style::Flow) };
+        let named = YamlNode { span: entry.key_span, value: YamlValue::Str(key.clone(), TextStyle::Flow) };
         let node = name(&named, "a node", NodeName::parse, self.report)?;
-        let mut f = Fields::open(&entry.value, &format!("the node `{key}`"), self.report)?.at(entry.key_span);
-        self.places.nodes.insert(node.clone(), Spot::new(entry.key_span));
+        let mut f =
+            MapReader::open(&entry.value, &format!("the node `{key}`"), &keys::NODE, self.report)?.at(entry.key_span);
+        self.spans.nodes.insert(node.clone(), NodeSpans::new(entry.key_span));
         if let Some(tool) = f.entry("tool") {
-            self.report.add(tool.key_span, "node kind `tool` is not available in this version");
+            self.report.error(tool.key_span, "node kind `tool` is not available in this version");
             return None;
         }
         let each = f.get("for_each").map(|n| self.each(n));
-        let work = self.work(&node, entry, &mut f, each.is_some());
-        let how = self.how(&node, &mut f);
+        let work = self.node_kind(&node, entry, &mut f, each.is_some());
+        let policy = self.execution_policy(&node, &mut f);
         let join = f.get("join").map(|n| self.join(&node, n));
         let next = f.get("next").map(|n| self.edges(&node, n));
         let on_failure = f.get("on_failure").map(|n| self.failure_edge(&node, n));
         let write = f.get("write").map(|n| name(n, "a value", ValueName::parse, self.report));
         if let Some(n) = f.entry("write") {
-            self.places.write(&node, n.value.span);
+            self.spans.write(&node, n.value.span);
         }
         f.finish(
             &[
@@ -243,35 +250,35 @@ impl Reader<'_, '_, '_> {
                 ("at_most", "next"),
                 ("otherwise", "router` or `ask"),
                 ("deadline", "ask"),
-                ("output", "ask` or into the role"),
+                ("output", "ask` or `role"),
                 ("confidence", "router"),
                 ("from", "role"),
                 ("parallel", "for_each"),
             ],
             self.report,
         );
-        let broken =
+        let failed =
             [each == Some(None), join == Some(None), next == Some(None), on_failure == Some(None), write == Some(None)];
-        self.holes |= broken.contains(&true);
+        self.is_incomplete |= failed.contains(&true);
         let (next, on_failure) = (next.flatten().unwrap_or_default(), on_failure.flatten());
         let (each, join, write) = (each.flatten(), join.flatten(), write.flatten());
-        let How { effort, effect, cache } = how;
-        Some((node, Place { kind: work?, for_each: each, join, next, on_failure, policy: effort, replay_safety: effect, cache, write }))
+        let ExecutionPolicy { effort, effect, cache } = policy;
+        Some((node, Node { kind: work?, for_each: each, join, next, on_failure, policy: effort, replay_safety: effect, cache, write }))
     }
 
-    /// Templates forgive what is missing below `nodes`, so a misspelt node would silently be empty.
+    /// A template renders a missing node as nothing, so a misspelt name would silently be empty.
     fn check_messages(&mut self) {
         let nodes: Vec<&str> = self.names.iter().map(NodeName::as_str).collect();
         let values: Vec<&str> = self.values.keys().map(ValueName::as_str).collect();
-        for (node, words) in &self.words {
-            let Some(yaml) = self.places.nodes.get(node).and_then(|spot| spot.message.as_ref()) else { continue };
-            let Some(template) = &words.message else { continue };
+        for (node, compiled) in &self.compiled {
+            let Some(yaml) = self.spans.nodes.get(node).and_then(|spans| spans.message.as_ref()) else { continue };
+            let Some(template) = &compiled.message else { continue };
             for (map, what, names) in [("nodes", "node", &nodes), ("values", "value", &values)] {
                 for (unknown, mut error) in template.unknown_below(map, what, |name| names.contains(&name)) {
-                    let known = || format!("the {map} of this graph are {}", list(names));
+                    let all = || format!("the {map} of this graph are {}", list(names));
                     let none = || "name it in the graph's `reduce`".to_owned();
                     let near = did_you_mean(&unknown, names.iter().copied());
-                    error.hint = near.or_else(|| Some(if names.is_empty() { none() } else { known() }));
+                    error.hint = near.or_else(|| Some(if names.is_empty() { none() } else { all() }));
                     error.report(yaml, self.report);
                 }
             }

@@ -1,24 +1,24 @@
-//! YAML to a catalog of roles, models and graphs that is valid once built.
+//! YAML to a catalog of roles, models, graphs and router settings that is valid once built.
 //!
-//! Sources (the shipped ones, and the files of a directory over them) become located trees, trees become definitions,
-//! and definitions become a [`Catalog`], or else [`Problems`]: everything that is wrong, with file, line, column and
-//! advice. A catalog keeps its sources, so that a task can end under the catalog it began with.
+//! Sources (the shipped files, and the files of a directory over them) become located trees, trees become definitions,
+//! and definitions become a [`Catalog`], or else [`Problems`]: everything that is wrong, with file, line, column and a
+//! hint. A catalog keeps its sources, so that a task can end under the catalog with which it began. The daemon's
+//! [`Settings`] are read in the same way, for the same messages. [`keys`] lists every key that the decoder reads.
 //!
-//! `serde_yaml` is archived upstream; `saphyr-parser` is maintained and gives the place of every node, which reporting
-//! all errors at once needs.
+//! `serde_yaml` is archived upstream; `saphyr-parser` is maintained and gives the span of every node, which is needed to
+//! report all errors at once.
 //!
-//! The daemon's own [`Settings`] are read in the same way, for the same messages.
-//!
-//! This crate knows no model file, no engine and no network. It reads directories; nothing else.
+//! This crate knows no model file, no engine and no network. It reads directories and YAML files; nothing else.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod cases;
 mod catalog;
 mod decode;
-mod file;
+mod gguf_file;
 mod graph;
-pub mod hub;
+pub mod hf_uri;
+mod keys;
+mod labelled_question;
 mod model;
 mod node;
 mod problem;
@@ -31,14 +31,17 @@ pub mod source;
 pub mod template;
 mod yaml;
 
-pub use cases::Case;
-pub use catalog::{Catalog, Definition, Kind, Sources};
-pub use file::File;
-pub use model::{Cache, Model, Pins, Speculation, Split, Use, Weights};
-pub use problem::{MAX_PROBLEMS, Problem, Problems, Snippet, nearest};
+pub use catalog::{Catalog, Definition, DefinitionKind, Sources};
+pub use gguf_file::GgufFile;
+pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
+pub use labelled_question::LabelledQuestion;
+pub use model::{
+    CacheSetting, Model, ModelPurpose, PlacementSetting, SpeculationSetting, SplitSetting, WeightsSetting,
+};
+pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
 pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};
-pub use routing::{Routing, Topic};
+pub use routing::{CandidateProfile, RouterSettings};
 pub use schema::Schema;
-pub use settings::{Engines, Settings};
-pub use source::Source;
+pub use settings::{EngineIsolation, Settings};
+pub use source::YamlSource;
 pub use template::Template;

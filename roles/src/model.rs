@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use artel_task::ModelName;
 
-use crate::File;
-use crate::decode::{Fields, choice, integer, items, text};
-use crate::node::Node;
-use crate::problem::{Report, shown};
+use crate::GgufFile;
+use crate::decode::{MapReader, choice, integer, items, text};
+use crate::node::YamlNode;
+use crate::problem::{Diagnostics, shown};
 
-/// Devices of one model at most: llama.cpp knows 16.
+/// The most devices of one model: llama.cpp's limit.
 const MAX_DEVICES: usize = 16;
 
 /// A GGUF file and how to load it.
@@ -20,59 +20,59 @@ pub struct Model {
     /// What it is, for people.
     pub description: Option<String>,
     /// Its file.
-    pub file: File,
+    pub file: GgufFile,
     /// The absolute directory of the YAML file; none if that is embedded.
     pub dir: Option<PathBuf>,
     /// The file's SHA-256, 64 lowercase hexadecimal digits.
     pub sha256: Option<String>,
-    /// What it is good for.
-    pub use_: Use,
-    /// Cells that one sequence may hold; without it, what the model was trained for, at most 4096.
+    /// Its purpose.
+    pub purpose: ModelPurpose,
+    /// The context of one sequence in tokens; without it, what the model was trained with, at most 4096.
     pub context: Option<u32>,
     /// Sequences decoded at once.
     pub sequences: u32,
-    /// Threads; without it, the machine's share.
+    /// CPU threads; without it, those of the daemon's settings.
     pub threads: Option<u32>,
     /// A Jinja chat template in place of the GGUF's own.
     pub template: Option<String>,
-    /// The form in which keys and values are kept.
-    pub cache: Cache,
-    /// The form in which its weights are computed with.
-    pub weights: Weights,
-    /// Whether tokens are computed because they are likely to come next.
-    pub speculation: Speculation,
-    /// Where it may be.
-    pub pins: Pins,
+    /// The type of the KV cache.
+    pub cache: CacheSetting,
+    /// The type in which its weights are computed with.
+    pub weights: WeightsSetting,
+    /// Whether likely tokens are drafted and verified.
+    pub speculation: SpeculationSetting,
+    /// The devices that it may use.
+    pub placement: PlacementSetting,
 }
 
-/// Where a model may be, and how it is spread over several devices.
+/// The devices that a model may use, and how it is split over several of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Pins {
-    /// The devices that it may use, by name; empty: whatever is best.
+pub struct PlacementSetting {
+    /// The devices that it may use, by name; empty: the placement chooses.
     pub devices: Vec<String>,
-    /// How it may be spread.
-    pub split: Split,
-    /// The share of each device, in their order; empty: as their free memory is.
-    pub shares: Vec<u32>,
+    /// How it may be split.
+    pub split: SplitSetting,
+    /// The share of each device, in their order; empty: in proportion to their free memory.
+    pub tensor_split: Vec<u32>,
 }
 
-/// How a model may be spread over devices.
+/// How a model may be split over devices (llama.cpp's split mode).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Split {
-    /// It is on one of them.
+pub enum SplitSetting {
+    /// It is on one device.
     None,
-    /// Each may have some of the layers.
+    /// Each device may have some of the layers.
     #[default]
     Layer,
-    /// Each has some rows of every matrix; CUDA can do that.
+    /// Each device has some rows of every matrix; CUDA supports it.
     Row,
 }
 
-/// The form in which keys and values are kept: smaller ones let more tokens into the same memory, at some cost in quality.
+/// The type of the KV cache: a smaller one fits more tokens into the same memory, at some cost in quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Cache {
-    /// As weights that are recast are, so that both are read alike, and else `f16`. A catalog has this only of models none of
-    /// whose roles shift.
+pub enum CacheSetting {
+    /// The type of dequantized weights, so that one kernel reads both; otherwise `f16`. In a catalog, no model with this
+    /// value has a role with `overflow: shift`.
     #[default]
     Auto,
     /// 32 bits.
@@ -87,71 +87,77 @@ pub enum Cache {
     Q4_0,
 }
 
-/// The form in which a model's weights are computed with.
+/// The type in which a model's weights are computed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Weights {
-    /// As the file has them; of a small model that only processors compute, in the form that these multiply fastest.
+pub enum WeightsSetting {
+    /// As in the file; a small model on CPUs alone is dequantized to the type that these multiply fastest.
     #[default]
     Auto,
-    /// As the file has them.
+    /// As in the file.
     File,
-    /// Quantized matrices of its layers as F16: faster on processors that read these well, and larger.
+    /// The quantized matrices of its layers dequantized to F16: larger, and faster on CPUs that read F16 well.
     F16,
-    /// The same as BF16, for processors that multiply these.
+    /// The same with BF16, for CPUs that multiply it.
     Bf16,
 }
 
-/// Whether tokens are computed because they are likely to come next. The output is the same either way.
+/// Speculative decoding: likely tokens are drafted and verified in one batch. The output is the same either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Speculation {
-    /// Where it is measured to pay.
+pub enum SpeculationSetting {
+    /// Where it is measured to be faster.
     #[default]
     Auto,
     /// Never.
     Off,
 }
 
-/// What a model is good for.
+/// The purpose of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Use {
-    /// It answers.
+pub enum ModelPurpose {
+    /// It generates answers.
     Chat,
-    /// It turns text into vectors, which routers compare.
+    /// It computes embeddings, which routers compare.
     Embedding,
 }
 
 impl Model {
-    /// Where the file may be, in the order in which to look.
+    /// The paths at which the file may be, in the order of the search.
     pub fn candidates(&self, models_dir: &Path) -> Vec<PathBuf> {
-        crate::file::candidates(&self.file, self.dir.as_deref(), models_dir)
+        crate::gguf_file::candidates(&self.file, self.dir.as_deref(), models_dir)
     }
 
-    pub(crate) fn decode(name: &ModelName, fields: Fields<'_>, report: &mut Report<'_>) -> Option<Self> {
+    pub(crate) fn decode(name: &ModelName, fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> Option<Self> {
         let mut f = fields;
         let description = f.get("description").map(|n| text(n, "`description`", 1..=2000, report));
-        let file = f.need("file", report).and_then(|n| crate::file::decode(n, "`file`", report));
+        let file = f.need("file", report).and_then(|n| crate::gguf_file::decode(n, "`file`", report));
         let sha256 = f.get("sha256").and_then(|n| sha256(n, report));
-        let words = [("chat", Use::Chat), ("embedding", Use::Embedding)];
-        let use_ = f.get("use").map_or(Some(Use::Chat), |n| choice(n, "`use`", &words, report));
+        let purposes = [("chat", ModelPurpose::Chat), ("embedding", ModelPurpose::Embedding)];
+        let purpose = f.get("use").map_or(Some(ModelPurpose::Chat), |n| choice(n, "`use`", &purposes, report));
         let context = f.get("context").and_then(|n| integer(n, "`context`", 64..=1_048_576, report));
         let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
         let template = f.get("template").and_then(|n| template(n, report));
         let caches = [
-            ("auto", Cache::Auto),
-            ("f16", Cache::F16),
-            ("f32", Cache::F32),
-            ("bf16", Cache::Bf16),
-            ("q8_0", Cache::Q8_0),
-            ("q4_0", Cache::Q4_0),
+            ("auto", CacheSetting::Auto),
+            ("f16", CacheSetting::F16),
+            ("f32", CacheSetting::F32),
+            ("bf16", CacheSetting::Bf16),
+            ("q8_0", CacheSetting::Q8_0),
+            ("q4_0", CacheSetting::Q4_0),
         ];
-        let cache = f.get("cache").map_or(Some(Cache::Auto), |n| choice(n, "`cache`", &caches, report));
-        let words = [("auto", Weights::Auto), ("file", Weights::File), ("f16", Weights::F16), ("bf16", Weights::Bf16)];
-        let weights = f.get("weights").map_or(Some(Weights::Auto), |n| choice(n, "`weights`", &words, report));
-        let words = [("auto", Speculation::Auto), ("off", Speculation::Off)];
+        let cache = f.get("cache").map_or(Some(CacheSetting::Auto), |n| choice(n, "`cache`", &caches, report));
+        let words = [
+            ("auto", WeightsSetting::Auto),
+            ("file", WeightsSetting::File),
+            ("f16", WeightsSetting::F16),
+            ("bf16", WeightsSetting::Bf16),
+        ];
+        let weights = f.get("weights").map_or(Some(WeightsSetting::Auto), |n| choice(n, "`weights`", &words, report));
+        let words = [("auto", SpeculationSetting::Auto), ("off", SpeculationSetting::Off)];
         let speculation = f.get("speculation");
-        let speculation = speculation.map_or(Some(Speculation::Auto), |n| choice(n, "`speculation`", &words, report));
-        let pins = pins(&mut f, report);
+        let speculation =
+            speculation.map_or(Some(SpeculationSetting::Auto), |n| choice(n, "`speculation`", &words, report));
+        let placement = placement(&mut f, report);
         f.finish(&[], report);
         Some(Self {
             name: name.clone(),
@@ -159,7 +165,7 @@ impl Model {
             file: file?,
             dir: report.source.dir.clone(),
             sha256,
-            use_: use_?,
+            purpose: purpose?,
             context,
             sequences: sequences?,
             threads,
@@ -167,34 +173,36 @@ impl Model {
             cache: cache?,
             weights: weights?,
             speculation: speculation?,
-            pins,
+            placement,
         })
     }
 }
 
-/// `devices`, `split` and `shares`.
-fn pins(f: &mut Fields<'_>, report: &mut Report<'_>) -> Pins {
+/// `devices`, `split` and `tensor_split`.
+fn placement(f: &mut MapReader<'_>, report: &mut Diagnostics<'_>) -> PlacementSetting {
     let devices = f.get("devices").map(|n| devices(n, report)).unwrap_or_default();
-    let words = [("layer", Split::Layer), ("none", Split::None), ("row", Split::Row)];
-    let split = f.get("split").and_then(|n| choice(n, "`split`", &words, report)).unwrap_or_default();
-    let Some(node) = f.get("shares") else { return Pins { devices, split, shares: Vec::new() } };
-    let shares: Vec<u32> = items(node, "`shares`", MAX_DEVICES, report)
+    let modes = [("layer", SplitSetting::Layer), ("none", SplitSetting::None), ("row", SplitSetting::Row)];
+    let split = f.get("split").and_then(|n| choice(n, "`split`", &modes, report)).unwrap_or_default();
+    let Some(node) = f.get("tensor_split") else {
+        return PlacementSetting { devices, split, tensor_split: Vec::new() };
+    };
+    let shares: Vec<u32> = items(node, "`tensor_split`", MAX_DEVICES, report)
         .unwrap_or_default()
         .iter()
         .filter_map(|n| integer(n, "a share", 0..=1_000_000, report))
         .collect();
     if shares.len() != devices.len() {
-        let message = format!("`shares` has {} numbers and `devices` names {}", shares.len(), devices.len());
-        report.add(node.span, message);
+        let message = format!("`tensor_split` has {} numbers and `devices` has {} names", shares.len(), devices.len());
+        report.error(node.span, message);
     } else if shares.iter().all(|share| *share == 0) {
-        report.add(node.span, "the shares add up to nothing");
+        report.error(node.span, "the shares in `tensor_split` add up to 0");
     }
-    Pins { devices, split, shares }
+    PlacementSetting { devices, split, tensor_split: shares }
 }
 
-/// `auto`, or names; whether there are such devices is for the machine to say.
-pub(crate) fn devices(node: &Node, report: &mut Report<'_>) -> Vec<String> {
-    if matches!(&node.value, crate::node::Value::Str(text, _) if text == "auto") {
+/// `auto`, or names; whether the machine has such devices is checked when the model is placed.
+pub(crate) fn devices(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
+    if matches!(&node.value, crate::node::YamlValue::Str(text, _) if text == "auto") {
         return Vec::new();
     }
     let mut names: Vec<String> = Vec::new();
@@ -202,18 +210,18 @@ pub(crate) fn devices(node: &Node, report: &mut Report<'_>) -> Vec<String> {
     for node in nodes {
         let Some(name) = text(node, "a device", 1..=300, report) else { continue };
         if names.contains(&name) {
-            report.add(node.span, format!("device `{}` is named twice", shown(&name)));
+            report.error(node.span, format!("device `{}` is named twice", shown(&name)));
         } else {
             names.push(name);
         }
     }
     if nodes.is_empty() {
-        report.add(node.span, "`devices` names none; `auto` is whatever is best");
+        report.error(node.span, "`devices` names none; `auto` lets the placement choose");
     }
     names
 }
 
-fn sha256(node: &Node, report: &mut Report<'_>) -> Option<String> {
+fn sha256(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
     let digits = text(node, "`sha256`", 1..=200, report)?;
     if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Some(digits.to_ascii_lowercase());
@@ -223,12 +231,12 @@ fn sha256(node: &Node, report: &mut Report<'_>) -> Option<String> {
     } else {
         format!("{} characters", digits.chars().count())
     };
-    report.add(node.span, format!("`sha256` has 64 hexadecimal digits, and `{}` has {what}", shown(&digits)));
+    report.error(node.span, format!("`sha256` has 64 hexadecimal digits, and `{}` has {what}", shown(&digits)));
     None
 }
 
-/// A chat template is Jinja of another world: only its syntax is checked here.
-fn template(node: &Node, report: &mut Report<'_>) -> Option<String> {
+/// A chat template sees other values than a role's templates: only its syntax is checked here.
+fn template(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
     let source = text(node, "`template`", 1..=262_144, report)?;
     match crate::template::syntax(&source) {
         Ok(()) => Some(source),

@@ -1,8 +1,8 @@
-//! A YAML document as a tree in which every node knows its place.
+//! A YAML document as a tree in which every node has its span.
 
 use serde_json::Value as Json;
 
-/// From one place to another, lines and columns from 1, in characters; the end is exclusive.
+/// A range of the file: lines and columns from 1, in characters; the end is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Span {
     pub(crate) line: u32,
@@ -18,27 +18,27 @@ impl Span {
     }
 }
 
-/// A value and its place.
+/// A value and its span.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
+pub(crate) struct YamlNode {
     pub(crate) span: Span,
-    pub(crate) value: Value,
+    pub(crate) value: YamlValue,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
+pub(crate) enum YamlValue {
     Null,
     Bool(bool),
     Int(i64),
     Float(f64),
-    Str(String, Style),
-    List(Vec<Node>),
-    Map(Vec<Entry>),
+    Str(String, TextStyle),
+    List(Vec<YamlNode>),
+    Map(Vec<YamlEntry>),
 }
 
-/// How a text was written: what is needed to find a place inside it again.
+/// How a text was written, by which a place inside it is found in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
+pub(crate) enum TextStyle {
     /// On its own lines below `|`.
     Literal,
     /// In any other way.
@@ -47,41 +47,41 @@ pub(crate) enum Style {
 
 /// A key with its value.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct YamlEntry {
     pub(crate) key: String,
     pub(crate) key_span: Span,
-    /// Whether the report says already that this is no key.
+    /// Whether it was reported already that this is no key.
     pub(crate) refused: bool,
-    pub(crate) value: Node,
+    pub(crate) value: YamlNode,
 }
 
-impl Node {
-    /// What it is, in words.
+impl YamlNode {
+    /// The kind of the value, in words.
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {
-            Value::Null => "nothing",
-            Value::Bool(_) => "true or false",
-            Value::Int(_) | Value::Float(_) => "a number",
-            Value::Str(..) => "text",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a map",
+            YamlValue::Null => "nothing",
+            YamlValue::Bool(_) => "true or false",
+            YamlValue::Int(_) | YamlValue::Float(_) => "a number",
+            YamlValue::Str(..) => "text",
+            YamlValue::List(_) => "a list",
+            YamlValue::Map(_) => "a map",
         }
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&YamlNode> {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
+            YamlValue::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
             _ => None,
         }
     }
 
-    /// The node that a JSON pointer leads to, or the last one on the way.
-    pub(crate) fn pointer(&self, pointer: &str) -> &Node {
+    /// The node at a JSON pointer, or the last node on its path that exists.
+    pub(crate) fn pointer(&self, pointer: &str) -> &YamlNode {
         let mut at = self;
         for part in pointer.split('/').skip(1) {
             let part = part.replace("~1", "/").replace("~0", "~");
             let next = match &at.value {
-                Value::List(items) => part.parse::<usize>().ok().and_then(|i| items.get(i)),
+                YamlValue::List(items) => part.parse::<usize>().ok().and_then(|i| items.get(i)),
                 _ => at.get(&part),
             };
             match next {
@@ -95,17 +95,17 @@ impl Node {
     /// As JSON; a number that JSON cannot hold becomes null.
     pub(crate) fn json(&self) -> Json {
         match &self.value {
-            Value::Null => Json::Null,
-            Value::Bool(b) => Json::Bool(*b),
-            Value::Int(i) => Json::from(*i),
-            Value::Float(f) => Json::from(*f),
-            Value::Str(text, _) => Json::from(text.as_str()),
-            Value::List(items) => Json::Array(items.iter().map(Node::json).collect()),
-            Value::Map(entries) => Json::Object(entries.iter().map(|e| (e.key.clone(), e.value.json())).collect()),
+            YamlValue::Null => Json::Null,
+            YamlValue::Bool(b) => Json::Bool(*b),
+            YamlValue::Int(i) => Json::from(*i),
+            YamlValue::Float(f) => Json::from(*f),
+            YamlValue::Str(text, _) => Json::from(text.as_str()),
+            YamlValue::List(items) => Json::Array(items.iter().map(YamlNode::json).collect()),
+            YamlValue::Map(entries) => Json::Object(entries.iter().map(|e| (e.key.clone(), e.value.json())).collect()),
         }
     }
 
-    /// The place in the file of a line and column (both from 1, in characters) inside a text node; the node itself
+    /// The span in the file of a line and column (both from 1, in characters) inside a text node; the span of the node
     /// where the file's text and the node's differ, as in folded and escaped texts.
     pub(crate) fn inside(&self, file: &str, line: u32, column: u32, width: u32) -> Span {
         self.locate(file, line, column).map_or(self.span, |(line, column)| Span {
@@ -117,22 +117,22 @@ impl Node {
     }
 
     fn locate(&self, file: &str, line: u32, column: u32) -> Option<(u32, u32)> {
-        let Value::Str(text, style) = &self.value else { return None };
+        let YamlValue::Str(text, style) = &self.value else { return None };
         let wanted = line_of(text, line)?;
         let (file_line, from) = match style {
-            // The parser's place of such a text is its first line that is not blank.
-            Style::Literal => {
+            // The parser's span of such a text begins at its first line that is not blank.
+            TextStyle::Literal => {
                 let blank = text.bytes().take_while(|b| *b == b'\n').count();
                 ((self.span.line + line).checked_sub(1 + u32::try_from(blank).ok()?)?, 0)
             }
-            Style::Flow if self.span.line == self.span.end_line => (self.span.line, self.span.column as usize - 1),
-            Style::Flow => return None,
+            TextStyle::Flow if self.span.line == self.span.end_line => (self.span.line, self.span.column as usize - 1),
+            TextStyle::Flow => return None,
         };
         let raw: Vec<char> = line_of(file, file_line)?.chars().collect();
         let wanted: Vec<char> = wanted.chars().collect();
         let indent = match style {
-            Style::Literal => raw.ends_with(&wanted).then(|| raw.len() - wanted.len())?,
-            Style::Flow => from + raw.get(from..)?.windows(wanted.len().max(1)).position(|w| w == wanted)?,
+            TextStyle::Literal => raw.ends_with(&wanted).then(|| raw.len() - wanted.len())?,
+            TextStyle::Flow => from + raw.get(from..)?.windows(wanted.len().max(1)).position(|w| w == wanted)?,
         };
         Some((file_line, u32::try_from(indent).ok()? + column))
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a catalog, for people: the place, the line and what to do about it.
+//! Diagnostics for people: what is wrong in a YAML file, where, and what to do about it.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,18 +6,30 @@ use std::ops::Deref;
 use serde::Serialize;
 
 use crate::node::{Span, line_of};
-use crate::source::Source;
+use crate::source::YamlSource;
 
-/// How many problems a report lists: nobody mends more in one go, and a broken file can hold a hundred thousand.
+/// How many problems are listed: more are not fixed in one go, and a broken file can hold a hundred thousand.
 pub const MAX_PROBLEMS: usize = 100;
-/// The widest piece of a line that a report shows, in characters: it fits beside the line number in a terminal.
-const MAX_SNIPPET: usize = 100;
-/// The longest name or value that a message repeats, in characters.
-const MAX_SHOWN: usize = 60;
+/// The widest piece of a line that a problem shows: it fits beside the line number in a terminal.
+const MAX_SNIPPET_CHARS: usize = 100;
+/// The longest name or value that a message repeats: a message stays on one line of a terminal.
+const MAX_SHOWN_CHARS: usize = 60;
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// What was read is refused.
+    Error,
+    /// It holds as it was read.
+    Warning,
+}
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The file, as its source names it.
     pub file: String,
     /// The line from 1; 0 if the whole file is meant.
@@ -28,7 +40,7 @@ pub struct Problem {
     pub message: String,
     /// What to do, in one line.
     pub hint: Option<String>,
-    /// The place itself.
+    /// The line itself.
     pub snippet: Option<Snippet>,
 }
 
@@ -37,26 +49,27 @@ pub struct Problem {
 pub struct Snippet {
     /// The piece.
     pub text: String,
-    /// Where in it the trouble begins, from 0, in characters.
+    /// Where in it the problem begins, from 0, in characters.
     pub start: usize,
-    /// How many characters are meant, at least 1.
+    /// How many characters it covers, at least 1.
     pub width: usize,
 }
 
 impl Problem {
-    /// About a file as a whole.
+    /// An error of a file as a whole.
     pub(crate) fn file(file: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: file.into(), line: 0, column: 0, message: message.into(), hint: None, snippet: None }
+        let (file, message, severity) = (file.into(), message.into(), Severity::Error);
+        Self { severity, file, line: 0, column: 0, message, hint: None, snippet: None }
     }
 
-    /// About a place in a source.
-    pub(crate) fn at(source: &Source, span: Span, message: impl Into<String>) -> Self {
+    /// A problem at a place in a source.
+    fn at(source: &YamlSource, span: Span, severity: Severity, message: String, hint: Option<String>) -> Self {
         let snippet = line_of(&source.text, span.line).map(|line| Snippet::of(line, span));
         let (line, column) = (span.line, span.column);
-        Self { file: source.path.clone(), line, column, message: message.into(), hint: None, snippet }
+        Self { severity, file: source.path.clone(), line, column, message, hint, snippet }
     }
 
-    /// With advice.
+    /// With a hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -67,13 +80,16 @@ impl Snippet {
     fn of(line: &str, span: Span) -> Self {
         let column = span.column.saturating_sub(1) as usize;
         let end = if span.end_line == span.line { (span.end_column as usize).saturating_sub(1) } else { usize::MAX };
-        // A long line is cut to a window around the place.
-        let skip =
-            if column > MAX_SNIPPET / 2 && line.chars().count() > MAX_SNIPPET { column - MAX_SNIPPET / 3 } else { 0 };
+        // A long line is cut to a window around the span.
+        let skip = if column > MAX_SNIPPET_CHARS / 2 && line.chars().count() > MAX_SNIPPET_CHARS {
+            column - MAX_SNIPPET_CHARS / 3
+        } else {
+            0
+        };
         let mut text = String::from(if skip > 0 { "…" } else { "" });
         let (mut start, mut width) = (None, 0);
         let mut rest = line.trim_end().chars().enumerate().skip(skip);
-        for (at, c) in rest.by_ref().take(MAX_SNIPPET) {
+        for (at, c) in rest.by_ref().take(MAX_SNIPPET_CHARS) {
             let before = text.chars().count();
             if at == column {
                 start = Some(before);
@@ -101,7 +117,8 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
-        write!(f, ": {}", self.message)?;
+        let label = if self.severity == Severity::Warning { "warning: " } else { "" };
+        write!(f, ": {label}{}", self.message)?;
         if let Some(Snippet { text, start, width }) = &self.snippet {
             let line = self.line.to_string();
             let gap = line.len();
@@ -114,8 +131,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a catalog, by file, line and column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Everything that is wrong with what was read, by file, line and column.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Problems {
     list: Vec<Problem>,
     omitted: usize,
@@ -123,14 +140,32 @@ pub struct Problems {
 
 impl Problems {
     pub(crate) fn new(mut list: Vec<Problem>, omitted: usize) -> Self {
-        list.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        let place = |p: &Problem| (p.file.clone(), p.line, p.column);
+        // Warnings must not displace errors.
+        list.sort_by_cached_key(|p| (p.severity, place(p)));
         list.dedup();
         let omitted = omitted + list.len().saturating_sub(MAX_PROBLEMS);
         list.truncate(MAX_PROBLEMS);
+        list.sort_by_cached_key(place);
         Self { list, omitted }
     }
 
-    /// How many more there are than the report lists.
+    /// The warnings of these sources.
+    ///
+    /// # Errors
+    /// There are errors; the warnings are among them.
+    pub(crate) fn warnings<'s>(sources: impl IntoIterator<Item = Diagnostics<'s>>) -> Result<Self, Self> {
+        let (mut list, mut omitted, mut is_valid) = (Vec::new(), 0, true);
+        for source in sources {
+            is_valid &= source.errors.is_empty();
+            list.extend(source.errors.into_iter().chain(source.warnings));
+            omitted += source.omitted;
+        }
+        let problems = Self::new(list, omitted);
+        if is_valid { Ok(problems) } else { Err(problems) }
+    }
+
+    /// How many more there are than are listed.
     pub fn omitted(&self) -> usize {
         self.omitted
     }
@@ -164,32 +199,47 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The problems of one source while it is read.
-pub(crate) struct Report<'s> {
-    pub(crate) source: &'s Source,
-    pub(crate) problems: Vec<Problem>,
-    pub(crate) omitted: usize,
+pub(crate) struct Diagnostics<'s> {
+    pub(crate) source: &'s YamlSource,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    omitted: usize,
 }
 
-impl<'s> Report<'s> {
-    pub(crate) fn new(source: &'s Source) -> Self {
-        Self { source, problems: Vec::new(), omitted: 0 }
+impl<'s> Diagnostics<'s> {
+    pub(crate) fn new(source: &'s YamlSource) -> Self {
+        Self { source, errors: Vec::new(), warnings: Vec::new(), omitted: 0 }
     }
 
-    pub(crate) fn add(&mut self, span: Span, message: impl Into<String>) {
-        self.push(span, message.into(), None);
+    pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
+        self.push_error(span, message.into(), None);
     }
 
-    pub(crate) fn add_with(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
-        self.push(span, message.into(), Some(hint.into()));
+    pub(crate) fn error_with_hint(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+        self.push_error(span, message.into(), Some(hint.into()));
     }
 
     /// With a hint if there is one.
-    pub(crate) fn push(&mut self, span: Span, message: String, hint: Option<String>) {
-        if self.problems.len() < MAX_PROBLEMS {
-            let problem = Problem::at(self.source, span, message);
-            self.problems.push(Problem { hint, ..problem });
+    pub(crate) fn push_error(&mut self, span: Span, message: String, hint: Option<String>) {
+        let problem = Problem::at(self.source, span, Severity::Error, message, hint);
+        Self::push(&mut self.errors, problem, &mut self.omitted);
+    }
+
+    pub(crate) fn warn(&mut self, span: Span, message: String, hint: String) {
+        let problem = Problem::at(self.source, span, Severity::Warning, message, Some(hint));
+        Self::push(&mut self.warnings, problem, &mut self.omitted);
+    }
+
+    /// The errors so far, those that are not listed included.
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.len() + self.omitted
+    }
+
+    fn push(list: &mut Vec<Problem>, problem: Problem, omitted: &mut usize) {
+        if list.len() < MAX_PROBLEMS {
+            list.push(problem);
         } else {
-            self.omitted += 1;
+            *omitted += 1;
         }
     }
 }
@@ -198,10 +248,10 @@ impl<'s> Report<'s> {
 pub(crate) fn shown(text: &str) -> String {
     let mut out: String = text
         .chars()
-        .take(MAX_SHOWN)
+        .take(MAX_SHOWN_CHARS)
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect();
-    if text.chars().nth(MAX_SHOWN).is_some() {
+    if text.chars().nth(MAX_SHOWN_CHARS).is_some() {
         out.push('…');
     }
     out
@@ -214,7 +264,7 @@ pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item =
 
 /// The candidate that is nearest to what was given, if it is near enough to be a slip.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if given.len() > 2 * MAX_SHOWN {
+    if given.len() > 2 * MAX_SHOWN_CHARS {
         return None;
     }
     let given = given.to_lowercase();

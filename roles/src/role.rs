@@ -1,4 +1,4 @@
-//! Roles: who does one trade, on which model, in which words and limits.
+//! Roles: a prompt, the model that it runs on, its output schema, its sampling and its limits.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,84 +6,85 @@ use std::time::Duration;
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
-use crate::File;
-use crate::decode::{Fields, choice, duration, integer, items, name, number, text};
-use crate::node::{Node, Span, Value};
-use crate::problem::Report;
+use crate::GgufFile;
+use crate::decode::{MapReader, choice, duration, integer, items, name, number, text};
+use crate::keys;
+use crate::node::{Span, YamlNode, YamlValue};
+use crate::problem::Diagnostics;
 use crate::schema::Schema;
 use crate::template::{self, Template};
 
-/// Who does one trade.
+/// An expert in one subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
     /// Its name.
     pub name: RoleName,
-    /// What it does, which routers read.
+    /// What it does; routers compare it with the question.
     pub description: String,
-    /// Requests that belong to it, which routers compare.
+    /// Questions that belong to it; routers compare them with the question.
     pub examples: Vec<String>,
-    /// Words that speak for it, which routers look for.
+    /// Words that routers look for in the question.
     pub keywords: Vec<String>,
-    /// When a router need not think: it sees what the router reads as `task.input`.
+    /// A rule by which a router chooses it: a condition over the router's input, which is `task.input`.
     pub when: Option<Condition>,
-    /// The model that it runs on, which exists and is for chat.
+    /// The model that it runs on; a chat model of the catalog.
     pub model: ModelName,
-    /// The adapter over that model.
+    /// The LoRA adapter on that model.
     pub adapter: Option<Adapter>,
-    /// Devices of its own: the model is loaded there once more for it; empty: where the model is.
+    /// Devices on which the model is loaded once more for it; empty: it shares the model's engine.
     pub devices: Vec<String>,
     /// The system message.
     pub prompt: Template,
-    /// The user message; without it, the text of the node before, or the task's input at the start.
+    /// The user message; without it, the output of the node before, or the task's input at the start.
     pub message: Option<Template>,
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
-    /// How tokens are chosen.
+    /// How tokens are sampled.
     pub sampling: Sampling,
-    /// What a step may take.
+    /// The limits of a step.
     pub limits: RoleLimits,
     /// What happens when the prompt does not fit.
     pub overflow: Overflow,
-    /// How urgent its steps are.
-    pub class: TaskPriority,
+    /// The priority of its steps.
+    pub priority: TaskPriority,
 }
 
 /// A LoRA adapter in GGUF form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     /// Its file.
-    pub file: File,
+    pub file: GgufFile,
     /// The absolute directory of the YAML file; none if that is embedded.
     pub dir: Option<PathBuf>,
-    /// How strongly it is applied.
+    /// The factor by which its weights are multiplied.
     pub scale: f32,
 }
 
 impl Adapter {
-    /// Where the file may be, in the order in which to look.
+    /// The paths at which the file may be, in the order of the search.
     pub fn candidates(&self, models_dir: &Path) -> Vec<PathBuf> {
-        crate::file::candidates(&self.file, self.dir.as_deref(), models_dir)
+        crate::gguf_file::candidates(&self.file, self.dir.as_deref(), models_dir)
     }
 }
 
-/// How tokens are chosen.
+/// How tokens are sampled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// 0 always takes the likeliest token.
+    /// Divides the logits; 0 always takes the most probable token.
     pub temperature: f32,
-    /// Only the likeliest tokens that together have this probability.
+    /// Keeps the most probable tokens that together have this probability.
     pub top_p: f32,
-    /// Only so many of the likeliest tokens; 0 for all.
+    /// Keeps this many of the most probable tokens; 0 keeps all.
     pub top_k: u32,
-    /// Only tokens with this share of the likeliest one's probability.
+    /// Keeps tokens with at least this share of the highest probability.
     pub min_p: f32,
-    /// Divides the weight of tokens that were there; 1 for none.
+    /// Divides the logits of recent tokens; 1 turns it off.
     pub repeat_penalty: f32,
-    /// The seed of the dice; without it, another one each time.
+    /// The seed of the sampler; without it, another one for each step.
     pub seed: Option<u32>,
-    /// The most tokens of one answer.
+    /// The most tokens of one output.
     pub max_tokens: u32,
-    /// Texts that end the answer and are not part of it.
+    /// Texts that end the output and are not part of it.
     pub stop: Vec<String>,
 }
 
@@ -102,12 +103,12 @@ impl Default for Sampling {
     }
 }
 
-/// What a step may take.
+/// The limits of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoleLimits {
-    /// From the step's start to its end, waiting in the queue included.
+    /// The longest time from the step's start to its end, time in the queue included.
     pub timeout: Duration,
-    /// The longest time without a token, once decoding began.
+    /// The longest time without a new token, once decoding began.
     pub idle: Duration,
     /// Further attempts after a failed one.
     pub retries: u32,
@@ -124,30 +125,29 @@ impl Default for RoleLimits {
     }
 }
 
-/// What happens when the prompt does not fit the context.
+/// What happens to a prompt that exceeds the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
     /// The step fails.
     Reject,
-    /// The middle of the user message goes.
+    /// The middle of the user message is cut out.
     Truncate,
-    /// As `Truncate` for a prompt that alone does not fit; an output that outgrows the context forgets what came first.
+    /// As `Truncate` for a prompt that exceeds the context by itself; an output that exceeds it shifts the context: the
+    /// oldest tokens are dropped.
     Shift,
 }
 
-/// A role, and where it names its model.
-pub(crate) struct Draft {
+/// A role, and the span of its model's name.
+pub(crate) struct RoleDraft {
     pub(crate) role: Role,
     pub(crate) model_span: Span,
 }
 
-/// Examples of one role or graph: each is embedded once, and what is learned from them grows with their number.
+/// The most examples of one role or graph: each is embedded once, and the classifiers of routers grow with their number.
 pub(crate) const MAX_EXAMPLES: usize = 1024;
-const SAMPLING: [&str; 8] = ["temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "max_tokens", "stop"];
-const LIMITS: [&str; 5] = ["timeout", "idle", "retries", "concurrency", "queue"];
 
 impl Role {
-    pub(crate) fn decode(role: &RoleName, fields: Fields<'_>, report: &mut Report<'_>) -> Option<Draft> {
+    pub(crate) fn decode(role: &RoleName, fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> Option<RoleDraft> {
         let mut f = fields;
         let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
         let examples =
@@ -164,10 +164,12 @@ impl Role {
         let sampling = f.get("sampling").map(|n| sampling(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
         let overflow = f.get("overflow").map_or(Some(Overflow::Reject), |n| overflow(n, report));
-        let classes = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
-        let class = f.get("class").map_or(Some(TaskPriority::default()), |n| choice(n, "`class`", &classes, report));
-        let homes = SAMPLING.map(|key| (key, "sampling")).into_iter().chain(LIMITS.map(|key| (key, "limits")));
-        f.finish(&homes.collect::<Vec<_>>(), report);
+        let priorities = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
+        let priority =
+            f.get("priority").map_or(Some(TaskPriority::default()), |n| choice(n, "`priority`", &priorities, report));
+        let sampling_keys = keys::SAMPLING.names().map(|key| (key, "sampling"));
+        let limit_keys = keys::ROLE_LIMITS.names().map(|key| (key, "limits"));
+        f.finish(&sampling_keys.chain(limit_keys).collect::<Vec<_>>(), report);
         let (model, model_span) = model?;
         let role = Self {
             name: role.clone(),
@@ -184,35 +186,42 @@ impl Role {
             sampling,
             limits,
             overflow: overflow?,
-            class: class?,
+            priority: priority?,
         };
-        Some(Draft { role, model_span })
+        Some(RoleDraft { role, model_span })
     }
 }
 
-pub(crate) fn texts(node: &Node, what: &str, most: usize, longest: usize, report: &mut Report<'_>) -> Vec<String> {
-    let nodes = items(node, what, most, report).unwrap_or_default();
+/// A list of texts, at most `max` of them, each of at most `max_chars` characters.
+pub(crate) fn texts(
+    node: &YamlNode,
+    what: &str,
+    max: usize,
+    max_chars: usize,
+    report: &mut Diagnostics<'_>,
+) -> Vec<String> {
+    let nodes = items(node, what, max, report).unwrap_or_default();
     let item = format!("an item of {what}");
-    nodes.iter().filter_map(|n| text(n, &item, 1..=longest, report)).collect()
+    nodes.iter().filter_map(|n| text(n, &item, 1..=max_chars, report)).collect()
 }
 
-fn adapter(node: &Node, report: &mut Report<'_>) -> Option<Adapter> {
+fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     let dir = report.source.dir.clone();
-    if !matches!(node.value, Value::Map(_)) {
-        let file = crate::file::decode(node, "`adapter`", report)?;
+    if !matches!(node.value, YamlValue::Map(_)) {
+        let file = crate::gguf_file::decode(node, "`adapter`", report)?;
         return Some(Adapter { file, dir, scale: 1.0 });
     }
-    let mut f = Fields::open(node, "`adapter`", report)?;
-    let file = f.need("file", report).and_then(|n| crate::file::decode(n, "`file`", report));
+    let mut f = MapReader::open(node, "`adapter`", &keys::ADAPTER, report)?;
+    let file = f.need("file", report).and_then(|n| crate::gguf_file::decode(n, "`file`", report));
     let scale = f.get("scale").map_or(Some(1.0), |n| number(n, "`scale`", -10.0..=10.0, report));
     f.finish(&[], report);
     Some(Adapter { file: file?, dir, scale: scale? as f32 })
 }
 
-fn sampling(node: &Node, report: &mut Report<'_>) -> Sampling {
-    let Some(mut f) = Fields::open(node, "`sampling`", report) else { return Sampling::default() };
+fn sampling(node: &YamlNode, report: &mut Diagnostics<'_>) -> Sampling {
+    let Some(mut f) = MapReader::open(node, "`sampling`", &keys::SAMPLING, report) else { return Sampling::default() };
     let base = Sampling::default();
-    let mut float = |key: &'static str, range, base: f32, report: &mut Report<'_>| {
+    let mut float = |key: &'static str, range, base: f32, report: &mut Diagnostics<'_>| {
         let given = f.get(key).and_then(|n| number(n, &format!("`{key}`"), range, report));
         given.map_or(base, |value| value as f32)
     };
@@ -224,7 +233,7 @@ fn sampling(node: &Node, report: &mut Report<'_>) -> Sampling {
     let seed = f.get("seed").and_then(|n| integer(n, "`seed`", 0..=u32::MAX, report));
     let max_tokens = f.get("max_tokens").and_then(|n| integer(n, "`max_tokens`", 1..=1_048_576, report));
     let stop = f.get("stop").map(|n| texts(n, "`stop`", 16, 200, report));
-    f.finish(&LIMITS.map(|key| (key, "limits")), report);
+    f.finish(&keys::ROLE_LIMITS.names().map(|key| (key, "limits")).collect::<Vec<_>>(), report);
     Sampling {
         temperature,
         top_p,
@@ -237,17 +246,17 @@ fn sampling(node: &Node, report: &mut Report<'_>) -> Sampling {
     }
 }
 
-fn limits(node: &Node, report: &mut Report<'_>) -> RoleLimits {
-    const DAY: Duration = Duration::from_secs(86_400);
+fn limits(node: &YamlNode, report: &mut Diagnostics<'_>) -> RoleLimits {
+    const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
     let base = RoleLimits::default();
-    let Some(mut f) = Fields::open(node, "`limits`", report) else { return base };
-    let range = Duration::from_millis(100)..=DAY;
+    let Some(mut f) = MapReader::open(node, "`limits`", &keys::ROLE_LIMITS, report) else { return base };
+    let range = Duration::from_millis(100)..=MAX_TIMEOUT;
     let timeout = f.get("timeout").and_then(|n| duration(n, "`timeout`", range.clone(), report));
     let idle = f.get("idle").and_then(|n| duration(n, "`idle`", range, report));
     let retries = f.get("retries").and_then(|n| integer(n, "`retries`", 0..=10, report));
     let concurrency = f.get("concurrency").and_then(|n| integer(n, "`concurrency`", 1..=256, report));
     let queue = f.get("queue").and_then(|n| integer(n, "`queue`", 0..=100_000, report));
-    f.finish(&SAMPLING.map(|key| (key, "sampling")), report);
+    f.finish(&keys::SAMPLING.names().map(|key| (key, "sampling")).collect::<Vec<_>>(), report);
     RoleLimits {
         timeout: timeout.unwrap_or(base.timeout),
         idle: idle.unwrap_or(base.idle),
@@ -257,7 +266,7 @@ fn limits(node: &Node, report: &mut Report<'_>) -> RoleLimits {
     }
 }
 
-fn overflow(node: &Node, report: &mut Report<'_>) -> Option<Overflow> {
+fn overflow(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Overflow> {
     let words = [("reject", Overflow::Reject), ("truncate", Overflow::Truncate), ("shift", Overflow::Shift)];
     choice(node, "`overflow`", &words, report)
 }

@@ -1,4 +1,4 @@
-//! The shape of a role's output: a JSON schema, compiled on load.
+//! JSON schemas of outputs and answers, compiled on load.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 use crate::decode::list;
-use crate::node::{self, Node};
-use crate::problem::{Report, did_you_mean, shown};
+use crate::node::{self, YamlNode};
+use crate::problem::{Diagnostics, did_you_mean, shown};
 
-/// The longest message about an output that does not fit, in characters: it goes back into a prompt or a log line.
-const MAX_MESSAGE: usize = 300;
+/// The longest message about a mismatch: it becomes part of a prompt or a log line.
+const MAX_MESSAGE_CHARS: usize = 300;
 
 /// A schema of draft 2020-12 that accepts an object or one of an enumeration. Cheap to clone.
 #[derive(Clone)]
@@ -27,31 +27,34 @@ impl Schema {
         &self.json
     }
 
-    /// Whether a value has this shape; if not, where and why, in one line.
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// Where the value does not match, and why, in one line.
     pub fn check(&self, value: &Value) -> Result<(), String> {
         self.validator.validate(value).map_err(|e| {
             let place = e.instance_path().to_string();
             let text = if place.is_empty() { e.to_string() } else { format!("at {place}: {e}") };
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect()
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
         })
     }
 
-    pub(crate) fn decode(node: &Node, report: &mut Report<'_>) -> Option<Self> {
-        let node::Value::Map(_) = node.value else {
+    pub(crate) fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Self> {
+        let node::YamlValue::Map(_) = node.value else {
             crate::decode::wrong(node, "`output` is a JSON schema, which is a map", report);
             return None;
         };
-        let before = report.problems.len() + report.omitted;
+        let before = report.error_count();
         let json = node.json();
         keywords(node, report);
         root(node, report);
         for error in jsonschema::draft202012::meta::validator().iter_errors(&json) {
             refuse(node, &error, report);
         }
-        if report.problems.len() + report.omitted > before {
+        if report.error_count() > before {
             return None;
         }
-        // Linear-time patterns: what they run on was written by a model.
+        // Patterns of linear time: their input is written by a model.
         let options =
             jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(PatternOptions::regex());
         match options.build(&json) {
@@ -76,32 +79,36 @@ impl PartialEq for Schema {
     }
 }
 
-/// Reports what a validator says about a schema, the two commonest mistakes in plainer words.
-fn refuse(node: &Node, error: &ValidationError<'_>, report: &mut Report<'_>) {
+/// Reports a validator's error about a schema, the two most common ones in plainer words.
+fn refuse(node: &YamlNode, error: &ValidationError<'_>, report: &mut Diagnostics<'_>) {
     const TYPES: [&str; 7] = ["array", "boolean", "integer", "null", "number", "object", "string"];
     let place = node.pointer(error.instance_path().as_str());
     match (error.kind(), &place.value) {
-        (ValidationErrorKind::AnyOf { .. }, node::Value::Str(word, _)) if !TYPES.contains(&word.as_str()) => {
+        (ValidationErrorKind::AnyOf { .. }, node::YamlValue::Str(word, _)) if !TYPES.contains(&word.as_str()) => {
             let hint = did_you_mean(word, TYPES).unwrap_or_else(|| format!("the types are {}", list(&TYPES)));
-            report.add_with(place.span, format!("bad schema: there is no type `{}`", shown(word)), hint);
+            report.error_with_hint(place.span, format!("bad schema: there is no type `{}`", shown(word)), hint);
         }
-        (ValidationErrorKind::Format { format }, node::Value::Str(text, _)) if format == "regex" => {
-            let message = format!("bad schema: `{}` is no pattern that this program can search for", shown(text));
-            report.add_with(place.span, message, "look-around and back-references are not available in patterns");
+        (ValidationErrorKind::Format { format }, node::YamlValue::Str(text, _)) if format == "regex" => {
+            let message = format!("bad schema: `{}` is no pattern that this program supports", shown(text));
+            report.error_with_hint(
+                place.span,
+                message,
+                "look-around and back-references are not available in patterns",
+            );
         }
-        _ => report.add(place.span, format!("bad schema: {}", shown_long(&error.to_string()))),
+        _ => report.error(place.span, format!("bad schema: {}", shown_long(&error.to_string()))),
     }
 }
 
 fn shown_long(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
 }
 
-fn root(node: &Node, report: &mut Report<'_>) {
-    let is_object = matches!(node.get("type").map(|t| &t.value), Some(node::Value::Str(t, _)) if t == "object");
+fn root(node: &YamlNode, report: &mut Diagnostics<'_>) {
+    let is_object = matches!(node.get("type").map(|t| &t.value), Some(node::YamlValue::Str(t, _)) if t == "object");
     if !is_object && node.get("enum").is_none() {
         let place = node.get("type").map_or(node.span, |t| t.span);
-        report.add_with(
+        report.error_with_hint(
             place,
             "the schema must describe an object or an enumeration",
             "begin with `type: object`, or list the answers in `enum: [...]`",
@@ -168,8 +175,8 @@ const PLAIN: [&str; 36] = [
 ];
 
 /// JSON schema ignores keywords that it does not know, so a misspelt limit would silently be none.
-fn keywords(node: &Node, report: &mut Report<'_>) {
-    let node::Value::Map(entries) = &node.value else { return };
+fn keywords(node: &YamlNode, report: &mut Diagnostics<'_>) {
+    let node::YamlValue::Map(entries) = &node.value else { return };
     for entry in entries {
         let key = entry.key.as_str();
         if ONE.contains(&key) {
@@ -180,12 +187,16 @@ fn keywords(node: &Node, report: &mut Report<'_>) {
             children(&entry.value).for_each(|child| keywords(child, report));
         } else if !PLAIN.contains(&key) {
             let known = ONE.iter().chain(&MANY).chain(&NAMED).chain(&PLAIN).copied();
-            report.push(entry.key_span, format!("unknown schema keyword `{}`", shown(key)), did_you_mean(key, known));
-        } else if let ("$ref", node::Value::Str(target, _)) = (key, &entry.value.value)
+            report.push_error(
+                entry.key_span,
+                format!("unknown schema keyword `{}`", shown(key)),
+                did_you_mean(key, known),
+            );
+        } else if let ("$ref", node::YamlValue::Str(target, _)) = (key, &entry.value.value)
             && !target.starts_with('#')
         {
             let message = format!("`$ref` leads out of the schema, to `{}`", shown(target));
-            report.add_with(
+            report.error_with_hint(
                 entry.value.span,
                 message,
                 "nothing is fetched; put it under `$defs` and write `#/$defs/name`",
@@ -194,10 +205,10 @@ fn keywords(node: &Node, report: &mut Report<'_>) {
     }
 }
 
-fn children(node: &Node) -> Box<dyn Iterator<Item = &Node> + '_> {
+fn children(node: &YamlNode) -> Box<dyn Iterator<Item = &YamlNode> + '_> {
     match &node.value {
-        node::Value::List(items) => Box::new(items.iter()),
-        node::Value::Map(entries) => Box::new(entries.iter().map(|e| &e.value)),
+        node::YamlValue::List(items) => Box::new(items.iter()),
+        node::YamlValue::Map(entries) => Box::new(entries.iter().map(|e| &e.value)),
         _ => Box::new(std::iter::empty()),
     }
 }

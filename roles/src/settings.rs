@@ -1,4 +1,4 @@
-//! The daemon's own settings: one YAML file, one map.
+//! The daemon's settings: one YAML file, one map.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,66 +7,70 @@ use std::time::Duration;
 
 use artel_task::GraphName;
 
-use crate::decode::{Fields, boolean, choice, duration, integer, items, name, text, wrong};
-use crate::node::Node;
-use crate::problem::{Problem, Problems, Report, shown};
-use crate::source::Source;
+use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, text, wrong};
+use crate::keys;
+use crate::node::YamlNode;
+use crate::problem::{Diagnostics, Problem, Problems, shown};
+use crate::source::YamlSource;
 use crate::yaml;
 
-/// The words of `engines`.
-const ENGINES: [(&str, Engines); 2] = [("processes", Engines::Processes), ("inside", Engines::Inside)];
+/// The values of `engines`.
+const ISOLATIONS: [(&str, EngineIsolation); 2] =
+    [("processes", EngineIsolation::Process), ("inside", EngineIsolation::InProcess)];
 
-/// What a settings file says; what it does not say is for the daemon to choose.
+/// The values of a settings file; the daemon has a default for each that is absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// `listen`: where to listen, such as `127.0.0.1:7430`.
+    /// `listen`: the address and port of the server, such as `127.0.0.1:7430`.
     pub listen: Option<SocketAddr>,
     /// `data`: the directory of the journal.
     pub data: Option<PathBuf>,
     /// `catalog`: the directory of the user's roles, graphs and models.
     pub catalog: Option<PathBuf>,
-    /// `models`: where GGUF files lie that are not beside the YAML that names them.
+    /// `models`: the directory of GGUF files that are not beside the YAML that names them.
     pub models: Option<PathBuf>,
-    /// `graph`: what runs when a client names neither graph nor role.
+    /// `graph`: the graph of a task for which a client names neither graph nor role.
     pub graph: Option<GraphName>,
-    /// `tasks`: how many may be open at once.
+    /// `tasks`: the most tasks that are open at once.
     pub tasks: Option<u32>,
-    /// `threads`: threads of the CPU that engines may use.
+    /// `threads`: CPU threads for all engines together.
     pub threads: Option<u32>,
     /// `engines`: where engines run.
-    pub engines: Option<Engines>,
-    /// `rpc`: addresses, `host:port`, of llama.cpp's RPC servers whose devices may be used.
+    pub engines: Option<EngineIsolation>,
+    /// `rpc`: addresses, `host:port`, of llama.cpp RPC servers whose devices may be used.
     pub rpc: Vec<String>,
-    /// `memory`: MiB that engines may take of a device at most, by its name.
+    /// `memory`: the most memory that engines may take of a device, in MiB, by the name of the device.
     pub memory_mib: BTreeMap<String, u32>,
     /// `watch`: whether the catalog is read again when its directory changes.
     pub watch: Option<bool>,
-    /// `offline`: nothing is fetched.
+    /// `offline`: nothing is downloaded.
     pub offline: bool,
-    /// `gap`: the gap between tokens to aim at while prompts are read beside running answers.
-    pub gap: Option<Duration>,
-    /// `prefixes.memory`: MiB of host memory, for each model, for what roles say before every question.
-    pub prefix_memory_mib: Option<u32>,
-    /// `prefixes.disk`: MiB on disk for the same, for all models together.
-    pub prefix_disk_mib: Option<u32>,
-    /// `grace`: how long running tasks may go on when the daemon is asked to stop.
+    /// `target_itl`: the inter-token latency of running answers to keep while prompts are prefilled.
+    pub target_itl: Option<Duration>,
+    /// `prefix_cache.memory`: host memory of the prefix cache of each model, in MiB.
+    pub prefix_cache_memory_mib: Option<u32>,
+    /// `prefix_cache.disk`: the same on disk, for all models together.
+    pub prefix_cache_disk_mib: Option<u32>,
+    /// `grace`: how long running tasks may go on after the daemon was asked to stop.
     pub grace: Option<Duration>,
-    /// `retention.tasks`: ended tasks to keep at most.
-    pub keep_tasks: Option<u32>,
+    /// `retention.tasks`: the most ended tasks to keep.
+    pub retention_tasks: Option<u32>,
     /// `retention.age`: how long ended tasks are kept.
-    pub keep_age: Option<Duration>,
-    /// `retention.size`: MiB that the journal may have; ended tasks make room.
-    pub keep_mib: Option<u32>,
+    pub retention_age: Option<Duration>,
+    /// `retention.size`: the most that the journal may have, in MiB; ended tasks are removed first.
+    pub retention_mib: Option<u32>,
+    /// What to look at in the file, such as former names of keys.
+    pub warnings: Problems,
 }
 
 /// Where engines run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Engines {
-    /// Each in a process of its own: one that dies takes nobody along.
+pub enum EngineIsolation {
+    /// Each in a process of its own: an engine that crashes takes nothing else down.
     #[default]
-    Processes,
-    /// All inside of the daemon.
-    Inside,
+    Process,
+    /// All in the daemon's own process.
+    InProcess,
 }
 
 impl Settings {
@@ -75,25 +79,27 @@ impl Settings {
         let bytes = std::fs::read(path)
             .map_err(|e| Problem::file(path.to_string_lossy(), format!("the settings cannot be read: {e}")))?;
         let dir = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
-        Self::parse(&Source::of_bytes(path.to_string_lossy(), dir, bytes)?)
+        Self::parse(&YamlSource::of_bytes(path.to_string_lossy(), dir, bytes)?)
     }
 
-    /// Reads settings; an empty file says nothing.
-    pub fn parse(source: &Source) -> Result<Self, Problems> {
-        let mut report = Report::new(source);
+    /// Reads settings; an empty file has none.
+    pub fn parse(source: &YamlSource) -> Result<Self, Problems> {
+        let mut report = Diagnostics::new(source);
         let documents = yaml::parse(&mut report).documents;
         let settings = documents.first().map(|node| Self::decode(node, &mut report)).unwrap_or_default();
         if let Some(second) = documents.get(1) {
-            report.add(second.span, "settings are one document");
+            report.error(second.span, "a settings file is one document");
         }
-        if report.problems.is_empty() { Ok(settings) } else { Err(Problems::new(report.problems, report.omitted)) }
+        Problems::warnings([report]).map(|warnings| Self { warnings, ..settings })
     }
 
-    fn decode(node: &Node, report: &mut Report<'_>) -> Self {
+    fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
-        let Some(mut f) = Fields::open(node, "the settings file", report) else { return Self::default() };
+        let Some(mut f) = MapReader::open(node, "the settings file", &keys::SETTINGS, report) else {
+            return Self::default();
+        };
         let dir = report.source.dir.clone();
-        let mut path = |key: &'static str, report: &mut Report<'_>| {
+        let mut path = |key: &'static str, report: &mut Diagnostics<'_>| {
             let path = f.get(key).and_then(|n| text(n, &format!("`{key}`"), 1..=4096, report));
             path.map(|path| dir.as_deref().unwrap_or(Path::new("")).join(path))
         };
@@ -106,62 +112,67 @@ impl Settings {
             graph: f.get("graph").and_then(|n| name(n, "a graph", GraphName::parse, report)),
             tasks: f.get("tasks").and_then(|n| integer(n, "`tasks`", 1..=1_000_000, report)),
             threads: f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report)),
-            engines: f.get("engines").and_then(|n| choice(n, "`engines`", &ENGINES, report)),
+            engines: f.get("engines").and_then(|n| choice(n, "`engines`", &ISOLATIONS, report)),
             rpc: f.get("rpc").map(|n| servers(n, report)).unwrap_or_default(),
             memory_mib: f.get("memory").map(|n| budgets(n, report)).unwrap_or_default(),
             watch: f.get("watch").and_then(|n| boolean(n, "`watch`", report)),
             offline: f.get("offline").and_then(|n| boolean(n, "`offline`", report)).unwrap_or_default(),
-            gap: f.get("gap").and_then(|n| duration(n, "`gap`", Duration::from_millis(1)..=DAY, report)),
+            target_itl: f
+                .get("target_itl")
+                .and_then(|n| duration(n, "`target_itl`", Duration::from_millis(1)..=DAY, report)),
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
-            prefix_memory_mib: None,
-            prefix_disk_mib: None,
-            keep_tasks: None,
-            keep_age: None,
-            keep_mib: None,
+            prefix_cache_memory_mib: None,
+            prefix_cache_disk_mib: None,
+            retention_tasks: None,
+            retention_age: None,
+            retention_mib: None,
+            warnings: Problems::default(),
         };
-        let settings = match f.get("prefixes").and_then(|n| Fields::open(n, "`prefixes`", report)) {
-            Some(mut f) => {
-                let mut mib = |key: &'static str, report: &mut Report<'_>| {
-                    f.get(key).and_then(|n| integer(n, &format!("`{key}` in MiB"), 0..=1_048_576, report))
-                };
-                let (prefix_memory_mib, prefix_disk_mib) = (mib("memory", report), mib("disk", report));
-                f.finish(&[], report);
-                Self { prefix_memory_mib, prefix_disk_mib, ..settings }
-            }
-            None => settings,
-        };
-        let retention = f.get("retention").and_then(|n| Fields::open(n, "`retention`", report));
+        let settings =
+            match f.get("prefix_cache").and_then(|n| MapReader::open(n, "`prefix_cache`", &keys::PREFIX_CACHE, report))
+            {
+                Some(mut f) => {
+                    let mut mib = |key: &'static str, report: &mut Diagnostics<'_>| {
+                        f.get(key).and_then(|n| integer(n, &format!("`{key}` in MiB"), 0..=1_048_576, report))
+                    };
+                    let (prefix_cache_memory_mib, prefix_cache_disk_mib) = (mib("memory", report), mib("disk", report));
+                    f.finish(&[], report);
+                    Self { prefix_cache_memory_mib, prefix_cache_disk_mib, ..settings }
+                }
+                None => settings,
+            };
+        let retention = f.get("retention").and_then(|n| MapReader::open(n, "`retention`", &keys::RETENTION, report));
         f.finish(&[("age", "retention")], report);
         let Some(mut f) = retention else { return settings };
-        let keep_tasks = f.get("tasks").and_then(|n| integer(n, "`tasks`", 0..=100_000_000, report));
-        let keep_age = f.get("age").and_then(|n| duration(n, "`age`", Duration::ZERO..=DAY * 3650, report));
-        let keep_mib = f.get("size").and_then(|n| integer(n, "`size` in MiB", 1..=1_048_576, report));
+        let retention_tasks = f.get("tasks").and_then(|n| integer(n, "`tasks`", 0..=100_000_000, report));
+        let retention_age = f.get("age").and_then(|n| duration(n, "`age`", Duration::ZERO..=DAY * 3650, report));
+        let retention_mib = f.get("size").and_then(|n| integer(n, "`size` in MiB", 1..=1_048_576, report));
         f.finish(&[], report);
-        Self { keep_tasks, keep_age, keep_mib, ..settings }
+        Self { retention_tasks, retention_age, retention_mib, ..settings }
     }
 }
 
-fn listen(node: &Node, report: &mut Report<'_>) -> Option<SocketAddr> {
+fn listen(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<SocketAddr> {
     let address = text(node, "`listen`", 1..=200, report)?;
     let parsed = address.parse().ok();
     if parsed.is_none() {
         let message = format!("`listen` is an address and a port, not `{}`", shown(&address));
-        report.add_with(node.span, message, "write `127.0.0.1:7430`, or `0.0.0.0:7430` for every network");
+        report.error_with_hint(node.span, message, "write `127.0.0.1:7430`, or `0.0.0.0:7430` for every network");
     }
     parsed
 }
 
-/// Addresses of RPC servers.
-fn servers(node: &Node, report: &mut Report<'_>) -> Vec<String> {
-    // llama.cpp knows 16.
+/// The addresses of RPC servers.
+fn servers(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
+    // The limit of llama.cpp.
     let nodes = items(node, "`rpc`", 16, report).unwrap_or_default();
-    let address = |node: &Node, report: &mut Report<'_>| {
+    let address = |node: &YamlNode, report: &mut Diagnostics<'_>| {
         let address = text(node, "an RPC server", 1..=260, report)?;
         let parts = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         if parts.and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port > 0) {
             return Some(address);
         }
-        report.add_with(
+        report.error_with_hint(
             node.span,
             format!("an RPC server is a host and a port, not `{}`", shown(&address)),
             "write `192.168.1.20:50052`",
@@ -171,13 +182,13 @@ fn servers(node: &Node, report: &mut Report<'_>) -> Vec<String> {
     nodes.iter().filter_map(|node| address(node, report)).collect()
 }
 
-/// MiB by device.
-fn budgets(node: &Node, report: &mut Report<'_>) -> BTreeMap<String, u32> {
-    let crate::node::Value::Map(entries) = &node.value else {
+/// Memory budgets in MiB, by device.
+fn budgets(node: &YamlNode, report: &mut Diagnostics<'_>) -> BTreeMap<String, u32> {
+    let crate::node::YamlValue::Map(entries) = &node.value else {
         wrong(node, "`memory` is a map from devices to MiB", report);
         return BTreeMap::new();
     };
-    let budget = |entry: &crate::node::Entry, report: &mut Report<'_>| {
+    let budget = |entry: &crate::node::YamlEntry, report: &mut Diagnostics<'_>| {
         let mib = integer(&entry.value, "`memory` of a device in MiB", 1..=16_777_216, report)?;
         Some((entry.key.clone(), mib))
     };
@@ -189,28 +200,32 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, String> {
-        let source = Source { path: "artel.yaml".to_owned(), dir: Some("/etc/artel".into()), text: text.to_owned() };
+        let source =
+            YamlSource { path: "artel.yaml".to_owned(), dir: Some("/etc/artel".into()), text: text.to_owned() };
         Settings::parse(&source).map_err(|problems| problems.to_string())
     }
 
     #[test]
-    fn settings_say_what_they_say() {
+    fn settings_are_read_as_written() {
         let settings = parse(
             "listen: 127.0.0.1:7430\ndata: /var/lib/artel\ncatalog: catalog\ngraph: mentor\ntasks: 5\ngrace: 30s\n\
-             retention: {tasks: 10, age: 30d, size: 64}\nprefixes: {memory: 64, disk: 0}\n",
+             retention: {tasks: 10, age: 30d, size: 64}\nprefix_cache: {memory: 64, disk: 0}\n",
         );
         let settings = settings.unwrap();
         assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
         assert_eq!(settings.data.as_deref(), Some(Path::new("/var/lib/artel")));
         assert_eq!((settings.tasks, settings.grace), (Some(5), Some(Duration::from_secs(30))));
-        assert_eq!((settings.keep_tasks, settings.keep_age), (Some(10), Some(Duration::from_secs(30 * 86_400))));
-        assert_eq!(settings.keep_mib, Some(64));
-        assert_eq!((settings.prefix_memory_mib, settings.prefix_disk_mib), (Some(64), Some(0)));
+        assert_eq!(
+            (settings.retention_tasks, settings.retention_age),
+            (Some(10), Some(Duration::from_secs(30 * 86_400)))
+        );
+        assert_eq!(settings.retention_mib, Some(64));
+        assert_eq!((settings.prefix_cache_memory_mib, settings.prefix_cache_disk_mib), (Some(64), Some(0)));
         assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn problems_name_line_and_column() {
         let problems = parse("listen: here\ngrac: 30s\nretention: {tasks: -1}\n").unwrap_err();
         for part in ["artel.yaml:1:9", "artel.yaml:2:1", "grace", "artel.yaml:3:20"] {
             assert!(problems.contains(part), "{part} in {problems}");

@@ -1,13 +1,13 @@
-//! The catalog that ships, embedded in the program.
+//! The shipped catalog, embedded in the program.
 
 use std::sync::{Arc, OnceLock};
 
-use crate::routing::Routing;
-use crate::source::Source;
+use crate::routing::RouterSettings;
+use crate::source::YamlSource;
 
 macro_rules! definitions {
     ($($path:literal),* $(,)?) => {
-        /// Path below `definitions`, and the text.
+        /// The path below `definitions`, and the text.
         const FILES: &[(&str, &str)] = &[$(($path, include_str!(concat!("../definitions/", $path)))),*];
     };
 }
@@ -31,16 +31,19 @@ definitions![
 ];
 
 /// The shipped layer.
-pub fn sources() -> Vec<Source> {
-    let source =
-        |(path, text): &(&str, &str)| Source { path: format!("shipped/{path}"), dir: None, text: (*text).to_owned() };
+pub fn sources() -> Vec<YamlSource> {
+    let source = |(path, text): &(&str, &str)| YamlSource {
+        path: format!("shipped/{path}"),
+        dir: None,
+        text: (*text).to_owned(),
+    };
     FILES.iter().map(source).collect()
 }
 
-/// The shipped settings of routers.
-pub(crate) fn routing() -> Arc<Routing> {
-    static SHIPPED: OnceLock<Arc<Routing>> = OnceLock::new();
-    let read = || crate::Catalog::shipped().routing(None);
+/// The shipped router settings.
+pub(crate) fn router_settings() -> Arc<RouterSettings> {
+    static SHIPPED: OnceLock<Arc<RouterSettings>> = OnceLock::new();
+    let read = || crate::Catalog::shipped().router_settings(None);
     SHIPPED.get_or_init(read).clone()
 }
 
@@ -51,7 +54,7 @@ mod tests {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("definitions");
         let on_disk = crate::source::read_dir(&dir).unwrap();
         let embedded = super::sources();
-        let texts = |sources: &[crate::Source]| sources.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
+        let texts = |sources: &[crate::YamlSource]| sources.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
         assert_eq!(texts(&on_disk), texts(&embedded));
     }
 }

@@ -1,4 +1,4 @@
-//! Where YAML comes from: the files of a directory, within limits.
+//! YAML files: their text, and the files of a directory, within limits.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,44 +9,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::{Problem, Problems};
 
-/// The largest file, in bytes: a role with a long prompt has some kilobytes.
-pub const MAX_FILE: u64 = 1024 * 1024;
-/// The most files of one directory.
+/// The largest file: a role with a long prompt has some kilobytes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The most files of one directory: more than a catalog that people write.
 pub const MAX_FILES: usize = 10_000;
-/// All files of one directory together, in bytes: they are held in memory and kept in the journal.
-pub const MAX_TOTAL: u64 = 64 * 1024 * 1024;
-/// The deepest directory: enough for any order that people keep, and an end for links that lead in circles.
-const MAX_DEPTH: usize = 16;
+/// The largest sum of all files of one directory: they are held in memory and stored in the journal.
+pub const MAX_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
+/// The deepest directory: deeper than a catalog is organized, and an end for links in a circle.
+const MAX_DIR_DEPTH: usize = 16;
 
-/// One YAML file.
+/// A YAML file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct YamlSource {
     /// Its path, as problems show it.
     pub path: String,
-    /// The absolute directory that paths in it are relative to; none for what is embedded in the program.
+    /// The absolute directory that paths in it are relative to; none for a file that is embedded in the program.
     pub dir: Option<PathBuf>,
-    /// What it holds.
+    /// Its content.
     pub text: String,
 }
 
-impl Source {
-    /// A file that came as bytes.
+impl YamlSource {
+    /// A file from its bytes.
     ///
     /// # Errors
-    /// It is too large or no UTF-8 text.
-    pub fn of_bytes(path: impl Into<String>, dir: Option<PathBuf>, bytes: Vec<u8>) -> Result<Self, Problem> {
+    /// It is too large or not UTF-8 text.
+    pub fn of_bytes(path: impl Into<String>, dir: Option<PathBuf>, bytes: Vec<u8>) -> Result<Self, Problems> {
         let path = path.into();
-        let text = if bytes.len() as u64 > MAX_FILE { Err(too_large(bytes.len() as u64)) } else { decode(bytes) };
+        let text =
+            if bytes.len() as u64 > MAX_FILE_BYTES { Err(too_large(bytes.len() as u64).into()) } else { decode(bytes) };
         match text {
             Ok(text) => Ok(Self { path, dir, text }),
-            Err(problem) => Err(Problem { file: path, ..problem }),
+            Err(problem) => Err(Problem { file: path, ..*problem }.into()),
         }
     }
 }
 
 /// Reads the `*.yaml` and `*.yml` files below a directory, sorted by path; names that begin with a dot are skipped.
-pub fn read_dir(dir: &Path) -> Result<Vec<Source>, Problems> {
-    let mut walk = Walk::default();
+pub fn read_dir(dir: &Path) -> Result<Vec<YamlSource>, Problems> {
+    let mut walk = DirectoryWalk::default();
     match (dir.to_str(), std::path::absolute(dir)) {
         (None, _) => walk.refuse(dir, "the directory's path is not UTF-8"),
         (_, Err(e)) => walk.refuse(dir, format!("the directory cannot be found: {e}")),
@@ -57,26 +58,26 @@ pub fn read_dir(dir: &Path) -> Result<Vec<Source>, Problems> {
 }
 
 #[derive(Default)]
-struct Walk {
-    sources: Vec<Source>,
+struct DirectoryWalk {
+    sources: Vec<YamlSource>,
     problems: Vec<Problem>,
     seen: BTreeSet<PathBuf>,
     total: u64,
-    full: bool,
+    is_full: bool,
 }
 
-impl Walk {
+impl DirectoryWalk {
     fn refuse(&mut self, path: &Path, message: impl Into<String>) {
         self.problems.push(Problem::file(path.to_string_lossy(), message));
     }
 
     fn dir(&mut self, shown: &Path, real: &Path, depth: usize) {
-        // A link may lead back to a directory above.
+        // A link may point back to a directory above.
         if !fs::canonicalize(real).is_ok_and(|path| self.seen.insert(path)) {
             return;
         }
-        if depth > MAX_DEPTH {
-            return self.refuse(shown, format!("directories nest deeper than {MAX_DEPTH}"));
+        if depth > MAX_DIR_DEPTH {
+            return self.refuse(shown, format!("directories nest deeper than {MAX_DIR_DEPTH}"));
         }
         let entries = match fs::read_dir(real) {
             Ok(entries) => entries,
@@ -85,7 +86,7 @@ impl Walk {
         let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
         names.sort();
         for name in names {
-            if name.as_encoded_bytes().starts_with(b".") || self.full {
+            if name.as_encoded_bytes().starts_with(b".") || self.is_full {
                 continue;
             }
             let (shown, path) = (shown.join(&name), real.join(&name));
@@ -102,45 +103,48 @@ impl Walk {
 
     fn file(&mut self, shown: &Path, path: &Path, dir: &Path) {
         if self.sources.len() + self.problems.len() >= MAX_FILES {
-            self.full = true;
+            self.is_full = true;
             return self.refuse(shown, format!("there are more than {MAX_FILES} files"));
         }
         match read(path) {
-            Ok(text) if self.total + text.len() as u64 > MAX_TOTAL => {
-                self.full = true;
-                self.refuse(shown, format!("with this file, all files together have more than {MAX_TOTAL} bytes"));
+            Ok(text) if self.total + text.len() as u64 > MAX_TOTAL_BYTES => {
+                self.is_full = true;
+                self.refuse(
+                    shown,
+                    format!("with this file, all files together have more than {MAX_TOTAL_BYTES} bytes"),
+                );
             }
             Ok(text) => {
                 self.total += text.len() as u64;
                 let path = shown.to_string_lossy().into_owned();
-                self.sources.push(Source { path, dir: Some(dir.to_owned()), text });
+                self.sources.push(YamlSource { path, dir: Some(dir.to_owned()), text });
             }
-            Err(problem) => self.problems.push(Problem { file: shown.to_string_lossy().into_owned(), ..problem }),
+            Err(problem) => self.problems.push(Problem { file: shown.to_string_lossy().into_owned(), ..*problem }),
         }
     }
 }
 
-fn read(path: &Path) -> Result<String, Problem> {
-    let fail = |e: std::io::Error| Problem::file("", format!("the file cannot be read: {e}"));
+fn read(path: &Path) -> Result<String, Box<Problem>> {
+    let fail = |e: std::io::Error| Box::new(Problem::file("", format!("the file cannot be read: {e}")));
     let file = fs::File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
     let mut bytes = Vec::new();
     // The file may grow while it is read, so its size alone is no limit.
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
     let size = size.max(bytes.len() as u64);
-    if size > MAX_FILE {
-        return Err(too_large(size));
+    if size > MAX_FILE_BYTES {
+        return Err(too_large(size).into());
     }
     decode(bytes)
 }
 
 fn too_large(size: u64) -> Problem {
-    Problem::file("", format!("the file has {size} bytes, the limit is {MAX_FILE} (1 MiB)"))
+    Problem::file("", format!("the file has {size} bytes, the limit is {MAX_FILE_BYTES} (1 MiB)"))
 }
 
-fn decode(bytes: Vec<u8>) -> Result<String, Problem> {
+fn decode(bytes: Vec<u8>) -> Result<String, Box<Problem>> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Problem::file("", "the file is UTF-16 text").hint("save it as UTF-8"));
+        return Err(Problem::file("", "the file is UTF-16 text").hint("save it as UTF-8").into());
     }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
@@ -149,16 +153,16 @@ fn decode(bytes: Vec<u8>) -> Result<String, Problem> {
         problem.hint("catalogs are written in UTF-8; is this a binary file?")
     })?;
     if let Some(at) = text.bytes().position(|b| b == 0) {
-        return Err(after(&text[..at], format!("the file is binary: byte {at} is zero")));
+        return Err(after(&text[..at], format!("the file is binary: byte {at} is zero")).into());
     }
     // An editor's byte order mark would shift the first line's columns.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// About the character after this beginning of a file.
-fn after(beginning: &str, message: String) -> Problem {
+/// An error at the character after this part of a file.
+fn after(before: &str, message: String) -> Problem {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let line = number(beginning.matches('\n').count() + 1);
-    let column = number(beginning.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    let line = number(before.matches('\n').count() + 1);
+    let column = number(before.chars().rev().take_while(|c| *c != '\n').count() + 1);
     Problem { line, column, ..Problem::file("", message) }
 }

@@ -1,4 +1,4 @@
-//! Jinja templates: what a role says to its model.
+//! Jinja templates of prompts and messages.
 
 mod lenient;
 
@@ -12,48 +12,48 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 use crate::decode::text;
-use crate::node::Node;
-use crate::problem::{Report, did_you_mean, nearest, shown};
-use lenient::Lenient;
+use crate::node::YamlNode;
+use crate::problem::{Diagnostics, did_you_mean, nearest, shown};
+use lenient::LenientValue;
 
-/// The largest text that a template may give, in bytes: more than any context of a model holds.
-pub const MAX_RENDERED: usize = 1024 * 1024;
-/// The longest template, in characters: a long prompt has some thousand.
-const MAX_SOURCE: usize = 262_144;
-/// How many instructions a rendering may take: a loop over a thousand items takes some ten thousand.
-const FUEL: u64 = 1_000_000;
-/// What a template sees.
+/// The largest text that a template may render: more than the context of any model.
+pub const MAX_RENDERED_BYTES: usize = 1024 * 1024;
+/// The longest template: a long prompt has some thousand characters.
+const MAX_SOURCE_CHARS: usize = 262_144;
+/// The most instructions of one rendering: a loop over a thousand items takes some ten thousand.
+const MAX_INSTRUCTIONS: u64 = 1_000_000;
+/// The names that a template may read.
 const NAMES: [&str; 7] = ["task", "nodes", "values", "input", "item", "role", "attempt"];
-/// Methods of maps, which follow `nodes.` without being nodes.
+/// Methods of maps: they may follow `nodes.` and are no nodes.
 const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 
-/// A template that was parsed. Cheap to clone.
+/// A parsed template. Cheap to clone.
 #[derive(Clone)]
 pub struct Template {
     environment: Arc<Environment<'static>>,
     source: Arc<str>,
 }
 
-/// What a template sees.
+/// The values that a template reads.
 #[derive(Debug, Clone, Default)]
-pub struct Context {
+pub struct TemplateContext {
     /// `{id, graph, input}`.
     pub task: Arc<Json>,
-    /// What each node gave at its last finished visit.
+    /// The output of each node at its last finished visit.
     pub nodes: Arc<NodeOutputs>,
-    /// What nodes have written together.
+    /// The values that nodes have written.
     pub values: Arc<GraphValues>,
-    /// What the node before gave, the item, or the request.
+    /// The output of the node before, the item, or the task's input.
     pub input: String,
-    /// The item of a `for_each`; without it, none can be named.
+    /// The item of a `for_each`; reading it without one is an error.
     pub item: Option<Json>,
-    /// `{name, description}` of the role that works; without it, none can be named.
+    /// `{name, description}` of the role of the step; reading it without one is an error.
     pub role: Option<Json>,
     /// The number of the attempt, from 1.
     pub attempt: u32,
 }
 
-/// Why a template is none.
+/// Why a template is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (line {line}, column {column})")]
 pub struct Error {
@@ -65,17 +65,17 @@ pub struct Error {
     pub line: u32,
     /// The column, from 1, in characters.
     pub column: u32,
-    /// How many characters are meant.
+    /// How many characters the fault covers.
     pub width: u32,
 }
 
 impl Template {
-    /// Parses a template. It may name `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and what it sets itself; any other
-    /// name, filter or test is refused as far as it can be seen without running every branch.
+    /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and the names that it
+    /// sets; any other name, filter or test is refused as far as it can be found without running every branch.
     pub fn parse(source: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_fuel(Some(FUEL));
+        environment.set_fuel(Some(MAX_INSTRUCTIONS));
         environment.set_debug(true);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -92,18 +92,18 @@ impl Template {
         &self.source
     }
 
-    /// Renders it. What is missing is an error that names it, except below `nodes`: there it is empty, because a node may
-    /// not have run yet. Errors are one line.
-    pub fn render(&self, context: &Context) -> Result<String, String> {
-        if self.is_plain() {
+    /// Renders it. A missing value is an error that names it, except below `nodes`: there it renders as nothing, because a
+    /// node may not have run yet. Errors are one line.
+    pub fn render(&self, context: &TemplateContext) -> Result<String, String> {
+        if self.is_static() {
             let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
             return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
         }
-        let Context { task, nodes, values, input, item, role, attempt } = context;
+        let TemplateContext { task, nodes, values, input, item, role, attempt } = context;
         let json = |value: &Json| Value::from(Serde(value.clone()));
         let mut seen: HashMap<&str, Value> = HashMap::from([
             ("task", json(task)),
-            ("nodes", Lenient::nodes(nodes.clone())),
+            ("nodes", LenientValue::nodes(nodes.clone())),
             ("input", Value::from(input.as_str())),
             ("attempt", Value::from(*attempt)),
         ]);
@@ -111,7 +111,7 @@ impl Template {
         seen.insert("values", Value::from(values));
         seen.extend(item.as_ref().map(|item| ("item", json(item))));
         seen.extend(role.as_ref().map(|role| ("role", json(role))));
-        let mut out = Bounded(Vec::new());
+        let mut out = BoundedWriter(Vec::new());
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
         template.render_captured_to(Value::from(seen), &mut out).map_err(|e| sentence(&e))?;
         String::from_utf8(out.0).map_err(|_| "the text is not UTF-8".to_owned())
@@ -133,23 +133,23 @@ impl Template {
         names.iter().map(|name| (name.clone(), error(name))).collect()
     }
 
-    /// Says where a name is read that is not to be seen there.
-    pub(crate) fn reads(&self, name: &str) -> Option<Error> {
+    /// The error of a template that reads `item` in a node without a `for_each`.
+    pub(crate) fn reads_item(&self) -> Option<Error> {
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        let reads = template.undeclared_variables(false).contains(name);
-        let message = format!("`{name}` is read here, and this node has no `for_each`");
-        reads.then(|| Error::near(&self.source, name, message))
+        let reads = template.undeclared_variables(false).contains("item");
+        let message = "`item` is read here, and this node has no `for_each`".to_owned();
+        reads.then(|| Error::near(&self.source, "item", message))
     }
 
-    /// Whether it says the same for every task: it reads nothing but the role.
+    /// Whether it renders the same for every task: it reads nothing but the role.
     pub fn is_fixed(&self) -> bool {
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
         !template.undeclared_variables(false).iter().any(|name| name != "role" && NAMES.contains(&name.as_str()))
     }
 
-    /// Whether nothing in it is for Jinja, which then takes away the end of the last line and nothing else.
-    fn is_plain(&self) -> bool {
-        !["{{", "{%", "{#"].iter().any(|mark| self.source.contains(mark)) && self.source.len() <= MAX_RENDERED
+    /// Whether it has no Jinja syntax: then Jinja removes the end of the last line and nothing else.
+    fn is_static(&self) -> bool {
+        !["{{", "{%", "{#"].iter().any(|mark| self.source.contains(mark)) && self.source.len() <= MAX_RENDERED_BYTES
     }
 
     fn names(&self) -> Result<(), Error> {
@@ -166,12 +166,14 @@ impl Template {
         Err(error)
     }
 
-    /// Renders with nothing in every place, to find filters, tests and functions that do not exist: minijinja looks
-    /// them up only when it comes to them.
+    /// Renders with an empty value for every name, to find filters, tests and functions that do not exist: minijinja looks
+    /// them up only when it reaches them.
     fn probe(&self) -> Result<(), Error> {
-        let context: HashMap<&str, Value> = NAMES.iter().map(|name| (*name, Lenient::empty())).collect();
+        let context: HashMap<&str, Value> = NAMES.iter().map(|name| (*name, LenientValue::empty())).collect();
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        let Err(error) = template.render_captured_to(Value::from(context), Bounded(Vec::new())) else { return Ok(()) };
+        let Err(error) = template.render_captured_to(Value::from(context), BoundedWriter(Vec::new())) else {
+            return Ok(());
+        };
         let kinds =
             [ErrorKind::UnknownFilter, ErrorKind::UnknownTest, ErrorKind::UnknownFunction, ErrorKind::TemplateNotFound];
         if !kinds.contains(&error.kind()) {
@@ -211,7 +213,7 @@ impl Error {
     }
 }
 
-/// Line, column and width of the first place where `what` stands as a whole word.
+/// Line, column and width of the first occurrence of `what` as a whole word.
 pub(crate) fn word(source: &str, what: &str) -> (u32, u32, u32) {
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let mut starts = source.match_indices(what).map(|(at, _)| at);
@@ -221,7 +223,7 @@ pub(crate) fn word(source: &str, what: &str) -> (u32, u32, u32) {
     place(source, at, (at + what.len()).min(source.len()))
 }
 
-/// Line, column and width of the first place where a name stands, after a dot or not.
+/// Line, column and width of the first occurrence of a name, after a dot or not.
 pub(crate) fn name_in(source: &str, name: &str) -> (u32, u32, u32) {
     let dotted = format!(".{name}");
     match (word(source, name), source.find(&dotted)) {
@@ -252,7 +254,7 @@ fn advice(error: &minijinja::Error) -> Option<String> {
     }
 }
 
-/// The filters that people use most, for "did you mean".
+/// The most common filters, for "did you mean".
 const FILTERS: [&str; 22] = [
     "abs",
     "batch",
@@ -292,17 +294,17 @@ fn sentence(error: &minijinja::Error) -> String {
         text.push_str(&format!(" (line {line} of the template)"));
     }
     if error.kind() == ErrorKind::WriteFailure {
-        text = format!("the text has more than {MAX_RENDERED} bytes");
+        text = format!("the text has more than {MAX_RENDERED_BYTES} bytes");
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A text that refuses to grow beyond [`MAX_RENDERED`].
-struct Bounded(Vec<u8>);
+/// A writer that refuses to grow beyond [`MAX_RENDERED_BYTES`].
+struct BoundedWriter(Vec<u8>);
 
-impl io::Write for Bounded {
+impl io::Write for BoundedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_RENDERED {
+        if self.0.len() + bytes.len() > MAX_RENDERED_BYTES {
             return Err(io::Error::other("too long"));
         }
         self.0.extend_from_slice(bytes);
@@ -314,26 +316,27 @@ impl io::Write for Bounded {
     }
 }
 
-/// Whether a chat template of a model parses.
+/// Checks the syntax of a model's chat template.
 pub(crate) fn syntax(source: &str) -> Result<(), Error> {
     let mut environment = Environment::new();
     environment.set_debug(true);
     environment.add_template_owned("template", source.to_owned()).map_err(|e| Error::of(&e, source))
 }
 
-/// A template in YAML; what is wrong with it is reported at its place in the file.
-pub(crate) fn decode(node: &Node, what: &str, report: &mut Report<'_>) -> Option<Template> {
-    let source = text(node, what, 1..=MAX_SOURCE, report)?;
+/// A template in YAML; a fault is reported at its place in the file.
+pub(crate) fn decode(node: &YamlNode, what: &str, report: &mut Diagnostics<'_>) -> Option<Template> {
+    let source = text(node, what, 1..=MAX_SOURCE_CHARS, report)?;
     Template::parse(&source).map_err(|e| e.report(node, report)).ok()
 }
 
 impl Error {
-    pub(crate) fn report(self, node: &Node, report: &mut Report<'_>) {
+    pub(crate) fn report(self, node: &YamlNode, report: &mut Diagnostics<'_>) {
         let span = node.inside(&report.source.text, self.line, self.column, self.width);
-        let vague = span == node.span && self.line > 1;
+        // The place in the file is unknown.
+        let is_whole_node = span == node.span && self.line > 1;
         let message =
-            if vague { format!("{} (in line {} of the text)", self.message, self.line) } else { self.message };
-        report.push(span, message, self.hint);
+            if is_whole_node { format!("{} (in line {} of the text)", self.message, self.line) } else { self.message };
+        report.push_error(span, message, self.hint);
     }
 }
 
@@ -342,12 +345,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_nothing_for_jinja_is_given_as_jinja_would() {
-        let render = |source: &str| Template::parse(source).unwrap().render(&Context::default()).unwrap();
+    fn a_template_without_jinja_syntax_renders_as_jinja_would() {
+        let render = |source: &str| Template::parse(source).unwrap().render(&TemplateContext::default()).unwrap();
         for plain in ["W.", "W.\n", "W.\r\n", "W.\n\n", "a\r", "\n a { b } % # }} \n b ", ""] {
-            assert!(Template::parse(plain).unwrap().is_plain(), "{plain:?}");
+            assert!(Template::parse(plain).unwrap().is_static(), "{plain:?}");
             assert_eq!(render(plain), render(&format!("{{# a comment #}}{plain}")), "{plain:?}");
         }
-        assert!(!Template::parse("{{ input }}").unwrap().is_plain());
+        assert!(!Template::parse("{{ input }}").unwrap().is_static());
     }
 }

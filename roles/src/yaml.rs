@@ -7,55 +7,58 @@ use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 
-use crate::node::{Entry, Node, Span, Style, Value};
-use crate::problem::{Report, shown};
+use crate::node::{Span, TextStyle, YamlEntry, YamlNode, YamlValue};
+use crate::problem::{Diagnostics, shown};
 
-/// The deepest nesting: a graph with conditions has six levels, a rich schema twenty.
+/// The deepest nesting: a graph with conditions has six levels, a large schema twenty.
 pub(crate) const MAX_DEPTH: usize = 64;
 /// The most nodes of one file, with aliases expanded.
 pub(crate) const MAX_NODES: usize = 200_000;
 
-/// The documents of a source. What is wrong goes into the report; a syntax error ends the reading, `whole` is then
-/// false.
-pub(crate) fn parse(report: &mut Report<'_>) -> Parsed {
+/// The documents of a source. A syntax error ends the reading; `is_complete` is then false.
+pub(crate) fn parse(report: &mut Diagnostics<'_>) -> ParsedYaml {
     let text = report.source.text.as_str();
-    let mut tree = Tree::default();
+    let mut tree = TreeBuilder::default();
     let mut parser = Parser::new_from_str(text);
-    let whole = loop {
+    let is_complete = loop {
         match step(&mut parser, &mut tree, report) {
             Ok(true) => {}
             Ok(false) => break true,
-            Err(Stop) => break false,
+            Err(ParseAborted) => break false,
         }
     };
-    Parsed { documents: tree.documents, whole }
+    ParsedYaml { documents: tree.documents, is_complete }
 }
 
-/// What a source holds.
-pub(crate) struct Parsed {
+/// The content of a source.
+pub(crate) struct ParsedYaml {
     /// The documents up to the first syntax error.
-    pub(crate) documents: Vec<Node>,
+    pub(crate) documents: Vec<YamlNode>,
     /// Whether the source was read to its end.
-    pub(crate) whole: bool,
+    pub(crate) is_complete: bool,
 }
 
-/// Reading cannot go on; the report says why.
-struct Stop;
+/// Reading cannot go on; the reason is reported.
+struct ParseAborted;
 
-type Input<'a> = Parser<'a, StrInput<'a>>;
+type YamlParser<'a> = Parser<'a, StrInput<'a>>;
 
-fn step(parser: &mut Input<'_>, tree: &mut Tree, report: &mut Report<'_>) -> Result<bool, Stop> {
+fn step(
+    parser: &mut YamlParser<'_>,
+    tree: &mut TreeBuilder,
+    report: &mut Diagnostics<'_>,
+) -> Result<bool, ParseAborted> {
     match parser.next_event() {
         None | Some(Ok((Event::StreamEnd, _))) => Ok(false),
         Some(Err(error)) => {
             syntax(&error, report);
-            Err(Stop)
+            Err(ParseAborted)
         }
-        Some(Ok((event, span))) => tree.event(event, place(span), report).map(|()| true),
+        Some(Ok((event, span))) => tree.event(event, convert(span), report).map(|()| true),
     }
 }
 
-fn place(span: saphyr_parser::Span) -> Span {
+fn convert(span: saphyr_parser::Span) -> Span {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (start, end) = (span.start, span.end);
     Span {
@@ -66,7 +69,7 @@ fn place(span: saphyr_parser::Span) -> Span {
     }
 }
 
-fn syntax(error: &ScanError, report: &mut Report<'_>) {
+fn syntax(error: &ScanError, report: &mut Diagnostics<'_>) {
     let mark = error.marker();
     let span =
         Span::point(u32::try_from(mark.line()).unwrap_or(u32::MAX), u32::try_from(mark.col() + 1).unwrap_or(u32::MAX));
@@ -87,49 +90,49 @@ fn syntax(error: &ScanError, report: &mut Report<'_>) {
     } else {
         None
     };
-    report.push(span, format!("bad YAML: {}", shown(info)), hint.map(str::to_owned));
+    report.push_error(span, format!("bad YAML: {}", shown(info)), hint.map(str::to_owned));
 }
 
 #[derive(Default)]
-struct Tree {
-    documents: Vec<Node>,
-    open: Vec<Frame>,
-    anchors: BTreeMap<usize, Anchor>,
+struct TreeBuilder {
+    documents: Vec<YamlNode>,
+    open: Vec<OpenCollection>,
+    anchors: BTreeMap<usize, AnchoredNode>,
     nodes: usize,
 }
 
-/// A finished node that aliases may repeat.
-struct Anchor {
-    node: Node,
+/// A complete node that aliases may repeat.
+struct AnchoredNode {
+    node: YamlNode,
     size: usize,
     depth: usize,
 }
 
 /// A list or map that is being read.
-struct Frame {
+struct OpenCollection {
     span: Span,
     anchor: usize,
     /// The count of nodes before it.
-    before: usize,
+    nodes_before: usize,
     /// The depth below it so far.
     depth: usize,
-    items: Items,
+    items: Collection,
 }
 
 /// A key whose value is still to come.
-struct Key {
+struct PendingKey {
     text: String,
     span: Span,
     refused: bool,
 }
 
-enum Items {
-    List(Vec<Node>),
-    Map { entries: Vec<Entry>, seen: HashMap<String, u32>, key: Option<Key> },
+enum Collection {
+    List(Vec<YamlNode>),
+    Map { entries: Vec<YamlEntry>, seen: HashMap<String, u32>, key: Option<PendingKey> },
 }
 
-impl Tree {
-    fn event(&mut self, event: Event<'_>, span: Span, report: &mut Report<'_>) -> Result<(), Stop> {
+impl TreeBuilder {
+    fn event(&mut self, event: Event<'_>, span: Span, report: &mut Diagnostics<'_>) -> Result<(), ParseAborted> {
         match event {
             Event::DocumentStart(_) => self.anchors.clear(),
             Event::Scalar(text, style, anchor, tag) => {
@@ -139,15 +142,15 @@ impl Tree {
                     return self.key(text.into_owned(), style, span, report);
                 }
                 let value = scalar(text.into_owned(), style);
-                self.put(Node { span, value }, anchor, 1, 0);
+                self.put(YamlNode { span, value }, anchor, 1, 0);
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_tag(tag.is_some(), span, report);
-                self.begin(span, anchor, Items::List(Vec::new()), report)?;
+                self.begin(span, anchor, Collection::List(Vec::new()), report)?;
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.is_some(), span, report);
-                let items = Items::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
+                let items = Collection::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
                 self.begin(span, anchor, items, report)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span),
@@ -157,95 +160,109 @@ impl Tree {
         Ok(())
     }
 
-    fn refuse_tag(&self, tagged: bool, span: Span, report: &mut Report<'_>) {
+    fn refuse_tag(&self, tagged: bool, span: Span, report: &mut Diagnostics<'_>) {
         if tagged {
-            report.add_with(span, "tags such as `!!str` or `!name` have no meaning here", "remove the tag");
+            report.error_with_hint(span, "tags such as `!!str` or `!name` have no meaning here", "remove the tag");
         }
     }
 
-    fn count(&mut self, nodes: usize, span: Span, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn count(&mut self, nodes: usize, span: Span, report: &mut Diagnostics<'_>) -> Result<(), ParseAborted> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes <= MAX_NODES {
             return Ok(());
         }
-        report
-            .add(span, format!("the file has more than {MAX_NODES} values, aliases counted as often as they are used"));
-        Err(Stop)
+        report.error(
+            span,
+            format!("the file has more than {MAX_NODES} values, aliases counted as often as they are used"),
+        );
+        Err(ParseAborted)
     }
 
     fn wants_key(&self) -> bool {
-        matches!(self.open.last(), Some(Frame { items: Items::Map { key: None, .. }, .. }))
+        matches!(self.open.last(), Some(OpenCollection { items: Collection::Map { key: None, .. }, .. }))
     }
 
-    fn key(&mut self, text: String, style: ScalarStyle, span: Span, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn key(
+        &mut self,
+        text: String,
+        style: ScalarStyle,
+        span: Span,
+        report: &mut Diagnostics<'_>,
+    ) -> Result<(), ParseAborted> {
         let plain = matches!(style, ScalarStyle::Plain);
         let mut refused = plain;
         if plain && text == "<<" {
-            report.add_with(span, "merge keys (`<<`) have no meaning here", "write the keys out");
+            report.error_with_hint(span, "merge keys (`<<`) have no meaning here", "write the keys out");
         } else if plain && text.is_empty() {
-            report.add(span, "a key is missing before the `:`");
-        } else if plain && !matches!(scalar(text.clone(), style), Value::Str(..)) {
+            report.error(span, "a key is missing before the `:`");
+        } else if plain && !matches!(scalar(text.clone(), style), YamlValue::Str(..)) {
             let message = format!("keys are text, and `{}` is not", shown(&text));
-            report.add_with(span, message, format!("put it in quotes: \"{}\"", shown(&text)));
+            report.error_with_hint(span, message, format!("put it in quotes: \"{}\"", shown(&text)));
         } else {
             refused = false;
         }
-        if let Some(Frame { items: Items::Map { seen, key, .. }, .. }) = self.open.last_mut() {
+        if let Some(OpenCollection { items: Collection::Map { seen, key, .. }, .. }) = self.open.last_mut() {
             if let Some(first) = seen.insert(text.clone(), span.line) {
-                report.add(span, format!("the key `{}` was given before, in line {first}", shown(&text)));
+                report.error(span, format!("the key `{}` was given before, in line {first}", shown(&text)));
             }
-            *key = Some(Key { text, span, refused });
+            *key = Some(PendingKey { text, span, refused });
         }
         Ok(())
     }
 
-    fn begin(&mut self, span: Span, anchor: usize, items: Items, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn begin(
+        &mut self,
+        span: Span,
+        anchor: usize,
+        items: Collection,
+        report: &mut Diagnostics<'_>,
+    ) -> Result<(), ParseAborted> {
         if self.wants_key() {
-            report.add_with(
+            report.error_with_hint(
                 span,
                 "a key cannot be a list or a map",
                 "a template that begins with `{{` goes in quotes or on its own lines below `|`",
             );
-            return Err(Stop);
+            return Err(ParseAborted);
         }
         if self.open.len() >= MAX_DEPTH {
-            report.add(span, format!("lists and maps nest deeper than {MAX_DEPTH}"));
-            return Err(Stop);
+            report.error(span, format!("lists and maps nest deeper than {MAX_DEPTH}"));
+            return Err(ParseAborted);
         }
-        let before = self.nodes;
+        let nodes_before = self.nodes;
         self.count(1, span, report)?;
-        self.open.push(Frame { span, anchor, before, depth: 0, items });
+        self.open.push(OpenCollection { span, anchor, nodes_before, depth: 0, items });
         Ok(())
     }
 
     fn end(&mut self, end: Span) {
         let Some(frame) = self.open.pop() else { return };
-        let (start, size) = (frame.span, self.nodes - frame.before);
+        let (start, size) = (frame.span, self.nodes - frame.nodes_before);
         let value = match frame.items {
-            Items::List(items) => Value::List(items),
-            Items::Map { entries, .. } => Value::Map(entries),
+            Collection::List(items) => YamlValue::List(items),
+            Collection::Map { entries, .. } => YamlValue::Map(entries),
         };
         let span = Span { end_line: end.end_line, end_column: end.end_column, ..start };
-        self.put(Node { span, value }, frame.anchor, size, frame.depth + 1);
+        self.put(YamlNode { span, value }, frame.anchor, size, frame.depth + 1);
     }
 
-    fn alias(&mut self, anchor: usize, span: Span, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn alias(&mut self, anchor: usize, span: Span, report: &mut Diagnostics<'_>) -> Result<(), ParseAborted> {
         if self.wants_key() {
-            report.add(span, "a key cannot be an alias");
-            return Err(Stop);
+            report.error(span, "a key cannot be an alias");
+            return Err(ParseAborted);
         }
-        let Some(Anchor { node, size, depth }) = self.anchors.get(&anchor) else {
-            report.add_with(
+        let Some(AnchoredNode { node, size, depth }) = self.anchors.get(&anchor) else {
+            report.error_with_hint(
                 span,
                 "this alias has no anchor before it",
                 "an anchor holds in its own document, after its end",
             );
-            return Err(Stop);
+            return Err(ParseAborted);
         };
         let (size, depth) = (*size, *depth);
         if self.open.len() + depth > MAX_DEPTH {
-            report.add(span, format!("with this alias, lists and maps nest deeper than {MAX_DEPTH}"));
-            return Err(Stop);
+            report.error(span, format!("with this alias, lists and maps nest deeper than {MAX_DEPTH}"));
+            return Err(ParseAborted);
         }
         // Counted before it is copied, so that a bomb of aliases costs nothing.
         let node = if self.nodes + size <= MAX_NODES { Some(node.clone()) } else { None };
@@ -256,21 +273,21 @@ impl Tree {
         Ok(())
     }
 
-    fn put(&mut self, node: Node, anchor: usize, size: usize, depth: usize) {
+    fn put(&mut self, node: YamlNode, anchor: usize, size: usize, depth: usize) {
         if anchor > 0 {
             // The copy counts too: anchors inside anchors would otherwise multiply memory by the depth.
             self.nodes = self.nodes.saturating_add(size);
             if self.nodes <= MAX_NODES {
-                self.anchors.insert(anchor, Anchor { node: node.clone(), size, depth });
+                self.anchors.insert(anchor, AnchoredNode { node: node.clone(), size, depth });
             }
         }
         let Some(frame) = self.open.last_mut() else { return self.documents.push(node) };
         frame.depth = frame.depth.max(depth);
         match &mut frame.items {
-            Items::List(items) => items.push(node),
-            Items::Map { entries, key, .. } => {
-                if let Some(Key { text, span, refused }) = key.take() {
-                    entries.push(Entry { key: text, key_span: span, refused, value: node });
+            Collection::List(items) => items.push(node),
+            Collection::Map { entries, key, .. } => {
+                if let Some(PendingKey { text, span, refused }) = key.take() {
+                    entries.push(YamlEntry { key: text, key_span: span, refused, value: node });
                 }
             }
         }
@@ -278,36 +295,38 @@ impl Tree {
 }
 
 /// The core schema of YAML 1.2: `yes`, `on` and `1:30` are text.
-fn scalar(text: String, style: ScalarStyle) -> Value {
+fn scalar(text: String, style: ScalarStyle) -> YamlValue {
     match style {
         ScalarStyle::Plain => plain(text),
-        ScalarStyle::Literal => Value::Str(text, Style::Literal),
-        ScalarStyle::Folded | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Value::Str(text, Style::Flow),
+        ScalarStyle::Literal => YamlValue::Str(text, TextStyle::Literal),
+        ScalarStyle::Folded | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
+            YamlValue::Str(text, TextStyle::Flow)
+        }
     }
 }
 
-fn plain(text: String) -> Value {
+fn plain(text: String) -> YamlValue {
     match text.as_str() {
-        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" => Value::Bool(true),
-        "false" | "False" | "FALSE" => Value::Bool(false),
-        _ => number(&text).unwrap_or(Value::Str(text, Style::Flow)),
+        "" | "~" | "null" | "Null" | "NULL" => YamlValue::Null,
+        "true" | "True" | "TRUE" => YamlValue::Bool(true),
+        "false" | "False" | "FALSE" => YamlValue::Bool(false),
+        _ => number(&text).unwrap_or(YamlValue::Str(text, TextStyle::Flow)),
     }
 }
 
-fn number(text: &str) -> Option<Value> {
+fn number(text: &str) -> Option<YamlValue> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if let Some(octal) = text.strip_prefix("0o") {
-        return i64::from_str_radix(octal, 8).ok().map(Value::Int);
+        return i64::from_str_radix(octal, 8).ok().map(YamlValue::Int);
     }
     if let Some(hex) = text.strip_prefix("0x") {
-        return i64::from_str_radix(hex, 16).ok().map(Value::Int);
+        return i64::from_str_radix(hex, 16).ok().map(YamlValue::Int);
     }
     if matches!(digits, ".inf" | ".Inf" | ".INF") {
-        return Some(Value::Float(if text.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }));
+        return Some(YamlValue::Float(if text.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }));
     }
     if matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return Some(Value::Float(f64::NAN));
+        return Some(YamlValue::Float(f64::NAN));
     }
     let is_number = digits.bytes().any(|b| b.is_ascii_digit())
         && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
@@ -315,5 +334,5 @@ fn number(text: &str) -> Option<Value> {
     if !is_number {
         return None;
     }
-    text.parse().map(Value::Int).ok().or_else(|| text.parse().map(Value::Float).ok())
+    text.parse().map(YamlValue::Int).ok().or_else(|| text.parse().map(YamlValue::Float).ok())
 }

@@ -1,4 +1,4 @@
-//! What broken catalogs look like to the person who has to mend them.
+//! The messages about invalid catalogs, as a person sees them.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -39,7 +39,7 @@ fn generated(name: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn files_that_are_no_text_are_refused() {
+fn files_that_are_not_text_are_refused() {
     insta::assert_snapshot!("generated_binary", generated("junk.yaml", b"role: x\n\xc3\x28\x00\x01\x02"));
     insta::assert_snapshot!("generated_zero", generated("zero.yml", b"role: x\0\n"));
     insta::assert_snapshot!("generated_utf16", generated("wide.yaml", b"\xff\xfer\0o\0l\0e\0"));

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_roles::template::Context;
-use artel_roles::{Cache, Catalog, Kind, Overflow, Source, Use, shipped};
+use artel_roles::template::TemplateContext;
+use artel_roles::{CacheSetting, Catalog, DefinitionKind, ModelPurpose, Overflow, YamlSource, shipped};
 use artel_task::NodeName;
 use artel_task::condition::NodeOutputs;
 use artel_task::event::TaskPriority;
@@ -15,7 +15,7 @@ use artel_task::graph::{ReplaySafety, RoleRef, NodeKind};
 use serde_json::{Value, json};
 
 fn over_shipped(text: &str) -> Catalog {
-    let source = Source { path: "own.yaml".to_owned(), dir: Some("/etc/crew".into()), text: text.to_owned() };
+    let source = YamlSource { path: "own.yaml".to_owned(), dir: Some("/etc/crew".into()), text: text.to_owned() };
     match Catalog::parse(vec![shipped::sources(), vec![source]]) {
         Ok(catalog) => catalog,
         Err(problems) => panic!("{problems}"),
@@ -33,7 +33,7 @@ fn the_shipped_catalog_is_valid() {
     }
     assert!(catalog.role("critic").unwrap().output.is_some());
     assert!(["mentor", "council", "path"].iter().all(|graph| catalog.graph(graph).is_some()));
-    assert_eq!(catalog.model("minilm").unwrap().use_, Use::Embedding);
+    assert_eq!(catalog.model("minilm").unwrap().purpose, ModelPurpose::Embedding);
     assert!(catalog.definitions().iter().all(|d| d.shipped));
 }
 
@@ -53,7 +53,7 @@ fn a_router_takes_every_role_with_examples_and_no_other() {
 fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
     let catalog = over_shipped(
         "role: writer\ndescription: Writes.\nmodel: smollm2\nadapter: {file: w.gguf, scale: 0.5}\nprompt: You write.\n\
-         sampling: {temperature: 0, stop: [END]}\nlimits: {timeout: 5m}\noverflow: truncate\nclass: batch\n",
+         sampling: {temperature: 0, stop: [END]}\nlimits: {timeout: 5m}\noverflow: truncate\npriority: batch\n",
     );
     let role = catalog.role("writer").unwrap();
     let adapter = role.adapter.as_ref().unwrap();
@@ -63,7 +63,7 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
     assert_eq!((role.sampling.temperature, role.sampling.top_k), (0.0, 40));
     assert_eq!(role.sampling.stop, ["END"]);
     assert_eq!((role.limits.timeout, role.limits.retries), (Duration::from_secs(300), 2));
-    assert_eq!((role.overflow, role.class), (Overflow::Truncate, TaskPriority::Batch));
+    assert_eq!((role.overflow, role.priority), (Overflow::Truncate, TaskPriority::Batch));
     assert!(role.message.is_none() && role.output.is_none() && role.examples.is_empty());
 }
 
@@ -72,7 +72,7 @@ fn a_definition_replaces_the_shipped_one_of_its_name() {
     let yaml = "# Mine.\nrole: critic\ndescription: Mine.\nmodel: smollm2\nprompt: You judge.\n";
     let catalog = over_shipped(&format!("{yaml}---\nmodel: phi\nfile: /gguf/phi.gguf\n"));
     assert_eq!(catalog.role("critic").unwrap().description, "Mine.");
-    let definition = catalog.definition(Kind::Role, "critic").unwrap();
+    let definition = catalog.definition(DefinitionKind::Role, "critic").unwrap();
     assert_eq!((definition.line, definition.shipped, definition.file.as_str()), (2, false, "own.yaml"));
     assert_eq!(definition.text, yaml.strip_prefix("# Mine.\n").unwrap());
     assert_eq!(catalog.model("phi").unwrap().candidates(Path::new("/models")), [PathBuf::from("/gguf/phi.gguf")]);
@@ -84,13 +84,13 @@ fn a_definition_is_data_as_written() {
     let yaml = "role: writer\ndescription: &d Writes.\nexamples: [*d, \"7\"]\nmodel: smollm2\nprompt: |\n  You write.\n\
                 sampling: {top_p: 0.5, max_tokens: 7}\n";
     let catalog = over_shipped(&format!("{yaml}---\nmodel: phi\nfile: phi.gguf\n"));
-    let writer = catalog.definition(Kind::Role, "writer").unwrap();
+    let writer = catalog.definition(DefinitionKind::Role, "writer").unwrap();
     assert_eq!(writer.description.as_deref(), Some("Writes."));
     let written = json!({"role": "writer", "description": "Writes.", "examples": ["Writes.", "7"], "model": "smollm2",
         "prompt": "You write.\n", "sampling": {"top_p": 0.5, "max_tokens": 7}});
     assert_eq!(writer.content, written);
     assert_eq!(writer.content.as_object().unwrap().keys().collect::<Vec<_>>()[..2], ["role", "description"]);
-    assert_eq!(catalog.definition(Kind::Model, "phi").unwrap().description, None);
+    assert_eq!(catalog.definition(DefinitionKind::Model, "phi").unwrap().description, None);
     let json = serde_json::to_value(writer).unwrap();
     assert_eq!((&json["kind"], &json["uses"]), (&json!("role"), &json!([["model", "smollm2"]])));
     assert_eq!((&json["content"], &json["text"]), (&written, &json!(yaml)));
@@ -107,17 +107,17 @@ fn a_definition_knows_what_it_uses() {
          a: {role: {from: p}, next: done}\n",
     );
     let uses = |kind, name| catalog.definition(kind, name).unwrap().uses.clone();
-    let roles = |names: &[&str]| names.iter().map(|n| (Kind::Role, (*n).to_owned())).collect::<Vec<_>>();
-    assert_eq!(uses(Kind::Role, "critic"), [(Kind::Model, "smollm2".to_owned())]);
-    assert_eq!(uses(Kind::Model, "smollm2"), []);
-    let with = |mut uses: Vec<(Kind, String)>, router: &str| {
-        uses.push((Kind::Router, router.to_owned()));
+    let roles = |names: &[&str]| names.iter().map(|n| (DefinitionKind::Role, (*n).to_owned())).collect::<Vec<_>>();
+    assert_eq!(uses(DefinitionKind::Role, "critic"), [(DefinitionKind::Model, "smollm2".to_owned())]);
+    assert_eq!(uses(DefinitionKind::Model, "smollm2"), []);
+    let with = |mut uses: Vec<(DefinitionKind, String)>, router: &str| {
+        uses.push((DefinitionKind::Router, router.to_owned()));
         uses.sort();
         uses
     };
-    assert_eq!(uses(Kind::Graph, "g"), with(roles(&["critic", "lora", "planner", "rag"]), "own"));
+    assert_eq!(uses(DefinitionKind::Graph, "g"), with(roles(&["critic", "lora", "planner", "rag"]), "own"));
     let with_examples = catalog.roles().values().filter(|r| !r.examples.is_empty()).map(|r| r.name.as_str());
-    assert_eq!(uses(Kind::Graph, "every"), with(roles(&with_examples.collect::<Vec<_>>()), "default"));
+    assert_eq!(uses(DefinitionKind::Graph, "every"), with(roles(&with_examples.collect::<Vec<_>>()), "default"));
 }
 
 #[test]
@@ -135,7 +135,10 @@ fn a_cache_whose_cells_a_role_moves_has_a_form_that_can_be_moved() {
     ];
     let catalog = over_shipped(&yaml.concat());
     let cache = |role: &str| catalog.model_of(catalog.role(role).unwrap()).unwrap().cache;
-    assert_eq!([cache("one"), cache("two"), cache("three")], [Cache::Auto, Cache::F16, Cache::F16]);
+    assert_eq!(
+        [cache("one"), cache("two"), cache("three")],
+        [CacheSetting::Auto, CacheSetting::F16, CacheSetting::F16]
+    );
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn routers_compare_with_the_users_own_embedding_model_first() {
     assert_eq!(name(&over_shipped("model: a\nfile: x.gguf\n")), "minilm");
     assert_eq!(name(&over_shipped(&own("zulu"))), "zulu");
     assert_eq!(name(&over_shipped(&format!("{}---\n{}", own("zulu"), own("yankee")))), "yankee");
-    let chat = Source { path: "m.yaml".to_owned(), dir: None, text: "model: m\nfile: m.gguf\n".to_owned() };
+    let chat = YamlSource { path: "m.yaml".to_owned(), dir: None, text: "model: m\nfile: m.gguf\n".to_owned() };
     assert!(Catalog::parse(vec![vec![chat]]).unwrap().embedding_model().is_none());
 }
 
@@ -159,13 +162,13 @@ fn a_node_message_is_compiled_and_forgives_nodes_that_have_not_run() {
         Arc::new(nodes.iter().map(output).collect())
     };
     let task = Arc::new(json!({"id": "1", "input": "Why?", "graph": "mentor"}));
-    let first = Context { task, input: "Why?".to_owned(), ..Context::default() };
+    let first = TemplateContext { task, input: "Why?".to_owned(), ..TemplateContext::default() };
     assert_eq!(message.render(&first).unwrap(), "Why?");
     let nodes = outputs(&[
         ("answer", json!({"text": "So.", "output": null, "role": "gguf"})),
         ("check", json!({"text": "{}", "output": {"verdict": "revise", "reason": "Too short."}, "role": "critic"})),
     ]);
-    let text = message.render(&Context { nodes, ..first }).unwrap();
+    let text = message.render(&TemplateContext { nodes, ..first }).unwrap();
     assert!(text.contains("So.") && text.contains("Too short."), "{text}");
     assert!(catalog.message("mentor", "pick").is_none());
 }
@@ -196,7 +199,7 @@ fn a_graph_takes_edges_in_all_forms() {
 }
 
 #[test]
-fn a_catalog_can_be_kept_and_restored() {
+fn a_catalog_can_be_stored_and_restored() {
     let catalog = over_shipped("role: writer\ndescription: Writes.\nmodel: smollm2\nprompt: You write.\n");
     let restored = Catalog::restore(&catalog.sources().to_json()).unwrap();
     assert_eq!(restored.version(), catalog.version());
@@ -231,11 +234,11 @@ fn directories_are_read_in_order_and_hidden_files_skipped() {
 }
 
 #[test]
-fn a_graph_says_who_is_asked_what_is_mapped_and_how_hard_it_is_tried() {
+fn a_graph_has_questions_lists_retries_and_timeouts() {
     let catalog = over_shipped(
         "graph: outer\ndescription: D.\nstart: a\nreduce: {notes: append}\nfallback: Sorry.\nnodes:\n  \
          a:\n    graph: inner\n    for_each: {list: '[1, 2]', parallel: 3, at_most: 7}\n    message: 'x{{ item }}'\n    \
-         write: notes\n    timeout: 5m\n    retries: {at_most: 4, pause: 1s}\n    on_failure: b\n    next: b\n  \
+         write: notes\n    timeout: 5m\n    retries: {count: 4, delay: 1s}\n    on_failure: b\n    next: b\n  \
          b: {role: gguf, join: any, effect: at_most_once, idle: 5s, next: c}\n  \
          c: {role: lora, cache: true, retries: 0, next: d}\n  \
          d:\n    ask: {message: 'Ok?', output: {enum: ['yes', 'no']}, deadline: 2h, otherwise: 'no'}\n    next: done\n\
@@ -254,16 +257,23 @@ fn a_graph_says_who_is_asked_what_is_mapped_and_how_hard_it_is_tried() {
     assert!(node("c").cache && node("c").policy.retries.is_some_and(|retries| retries.count == 0));
     let NodeKind::Ask(asked) = &node("d").kind else { panic!("{:?}", node("d")) };
     assert_eq!((asked.deadline, asked.otherwise.clone()), (Some(Duration::from_secs(7200)), Some(json!("no"))));
-    assert_eq!(catalog.answer("outer", "d").unwrap().check(&json!("yes")), Ok(()));
-    assert!(catalog.answer("inner", "x").is_none() && catalog.message("inner", "x").is_some());
+    assert_eq!(catalog.answer_schema("outer", "d").unwrap().check(&json!("yes")), Ok(()));
+    assert!(catalog.answer_schema("inner", "x").is_none() && catalog.message("inner", "x").is_some());
     assert_eq!((graph.fallback(), graph.values().len(), graph.depth()), (Some("Sorry."), 1, 1));
-    let uses = catalog.definition(Kind::Graph, "outer").unwrap().uses.clone();
+    let uses = catalog.definition(DefinitionKind::Graph, "outer").unwrap().uses.clone();
     let named = |kind, name: &str| (kind, name.to_owned());
-    assert_eq!(uses, [named(Kind::Role, "gguf"), named(Kind::Role, "lora"), named(Kind::Graph, "inner")]);
+    assert_eq!(
+        uses,
+        [
+            named(DefinitionKind::Role, "gguf"),
+            named(DefinitionKind::Role, "lora"),
+            named(DefinitionKind::Graph, "inner")
+        ]
+    );
 }
 
 #[test]
-fn routers_say_how_many_they_choose_and_by_what() {
+fn a_router_node_has_a_number_of_roles_and_its_signals() {
     let graph = |router: &str, second: &str| {
         format!(
             "graph: two\ndescription: x\nstart: pick\nnodes:\n  pick: {{router: {{roles: [gpu, rag, lora], {router}}}, next: \
@@ -271,7 +281,7 @@ fn routers_say_how_many_they_choose_and_by_what() {
         )
     };
     let parse = |text: String| {
-        let source = Source { path: "g.yaml".to_owned(), dir: None, text };
+        let source = YamlSource { path: "g.yaml".to_owned(), dir: None, text };
         Catalog::parse(vec![shipped::sources(), vec![source]]).map_err(|problems| problems.to_string())
     };
     assert!(parse(graph("best: 2, signals: [keyword, rule], settings: default", "2")).is_ok());
@@ -287,28 +297,28 @@ fn routers_say_how_many_they_choose_and_by_what() {
 }
 
 #[test]
-fn a_rule_that_sees_nothing_is_refused_on_load() {
+fn a_rule_that_reads_an_unknown_name_is_refused_on_load() {
     let role = |when: &str| {
         let text = format!("role: r\ndescription: x\nmodel: smollm2\nprompt: x\nwhen: '{when}'\n");
-        let source = Source { path: "r.yaml".to_owned(), dir: None, text };
+        let source = YamlSource { path: "r.yaml".to_owned(), dir: None, text };
         Catalog::parse(vec![shipped::sources(), vec![source]]).map_err(|problems| problems.to_string())
     };
     let catalog = role("task.input.matches(\"(?i)gpu\")").unwrap();
     let when = catalog.role("r").unwrap().when.clone().unwrap();
-    assert_eq!(artel_roles::routing::holds(&when, "My GPU"), Ok(true));
-    assert_eq!(artel_roles::routing::holds(&when, "My dog"), Ok(false));
+    assert_eq!(artel_roles::routing::rule_matches(&when, "My GPU"), Ok(true));
+    assert_eq!(artel_roles::routing::rule_matches(&when, "My dog"), Ok(false));
     for bad in ["task.inptu == \"x\"", "input == \"x\"", "size(task.input)", "task.input.matches("] {
         assert!(role(bad).is_err(), "{bad}");
     }
 }
 
 #[test]
-fn files_come_from_a_hub_where_they_are_named_so() {
+fn an_hf_uri_names_a_file_on_hugging_face() {
     let yaml = "model: phi\nfile: hf:org/phi@v2/q4/phi.gguf\n---\nrole: writer\ndescription: Writes.\nmodel: phi\n\
                 adapter: hf:org/lora/w.gguf\nprompt: You write.\n";
     let catalog = over_shipped(yaml);
     let model = catalog.model("phi").unwrap();
-    assert_eq!(model.file.address().unwrap().to_string(), "hf:org/phi@v2/q4/phi.gguf");
+    assert_eq!(model.file.uri().unwrap().to_string(), "hf:org/phi@v2/q4/phi.gguf");
     assert_eq!(model.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/phi/v2/q4/phi.gguf")]);
     let adapter = catalog.role("writer").unwrap().adapter.as_ref().unwrap();
     assert_eq!(adapter.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/lora/main/w.gguf")]);

@@ -162,7 +162,7 @@ async fn pins_are_kept_and_splits_have_their_shares() {
         model("here", "devices: [CPU]"),
         model("first", &format!("devices: ['{first}']")),
         model("second", &format!("devices: ['{second}']")),
-        model("both", &format!("devices: ['{first}', '{second}']\nsplit: layer\nshares: [3, 1]")),
+        model("both", &format!("devices: ['{first}', '{second}']\nsplit: layer\ntensor_split: [3, 1]")),
         model("nowhere", "devices: [CUDA7]"),
         // A role may have a model elsewhere than others have it.
         format!(
@@ -401,7 +401,7 @@ async fn what_is_kept_of_prompts_is_in_the_plan() {
     let short = daemon().with_yaml(&format!("{chat}{}", role(7))).start().await;
     let before = planned(&short).await;
     let without =
-        daemon().with_yaml(&format!("{chat}{}", role(280))).with_settings("prefixes: {memory: 0}\n").start().await;
+        daemon().with_yaml(&format!("{chat}{}", role(280))).with_settings("prefix_cache: {memory: 0}\n").start().await;
     assert!(planned(&without).await <= before, "what is not kept takes nothing");
     let long = daemon().with_yaml(&format!("{chat}{}", role(280))).start().await;
     let more = planned(&long).await - before;

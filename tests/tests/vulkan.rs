@@ -85,7 +85,7 @@ async fn pins_are_kept_and_answers_are_those_of_the_cpu() {
         model("here", "devices: [CPU]"),
         model("first", "devices: [Vulkan0]"),
         model("second", "devices: [Vulkan1]"),
-        model("both", "devices: [Vulkan0, Vulkan1]\nsplit: layer\nshares: [3, 1]"),
+        model("both", "devices: [Vulkan0, Vulkan1]\nsplit: layer\ntensor_split: [3, 1]"),
         model("nowhere", "devices: [Vulkan7]"),
     ]
     .concat();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_roles::template::Context;
+use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_task::event::{TaskPriority, FailureCode};
 use artel_task::{RoleName, StepId};
@@ -51,7 +51,7 @@ pub(crate) struct Job {
     /// A message template that replaces the role's own.
     pub(crate) message: Option<Template>,
     /// What templates see; without a template, the role reads its input.
-    pub(crate) context: Context,
+    pub(crate) context: TemplateContext,
     /// From the step's start to its end, but for the time in which its model is not there.
     pub(crate) timeout: Duration,
     /// The longest time without a token.

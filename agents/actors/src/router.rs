@@ -1,7 +1,7 @@
 //! The router: which role, or which graph, a question belongs to.
 //!
 //! Candidates are scored, never generated: whatever a question says, the winner is one of them. Each [`Signal`] gives every
-//! candidate a number, and "none of them" too; [`Routing::chances`] turns the numbers into probabilities, of which the winner's is
+//! candidate a number, and "none of them" too; [`RouterSettings::probabilities`] turns the numbers into probabilities, of which the winner's is
 //! the confidence. Nothing is learned for a single role, so that a new one is routable at once.
 //!
 //! | signal | what it says of a candidate | module |
@@ -23,7 +23,7 @@ mod said;
 use std::sync::Arc;
 use std::time::Instant;
 
-use artel_roles::{Catalog, Model, Role, Routing, Topic, routing};
+use artel_roles::{Catalog, Model, Role, RouterSettings, CandidateProfile, routing};
 use artel_task::RoleName;
 use artel_task::event::{FailureCode, Decision, Failure, NoMatch, CandidateScore, Signal};
 use artel_task::graph::RouterNode as Node;
@@ -80,7 +80,7 @@ pub(crate) struct Question {
     /// How many are chosen; 0 means one, of which no list is made.
     pub(crate) best: u32,
     /// What the signals are worth.
-    pub(crate) routing: Arc<Routing>,
+    pub(crate) routing: Arc<RouterSettings>,
     /// The signals to ask, if not those that `routing` weighs.
     pub(crate) signals: Vec<Signal>,
     /// What compares texts.
@@ -94,7 +94,7 @@ pub(crate) struct Question {
 pub(crate) enum Candidate {
     Role(Arc<Role>),
     /// A graph, by its name, which has the form of a role's.
-    Graph(RoleName, Arc<Topic>),
+    Graph(RoleName, Arc<CandidateProfile>),
 }
 
 impl Candidate {
@@ -133,7 +133,7 @@ impl Candidate {
     fn claims(&self, text: &str) -> bool {
         let Self::Role(role) = self else { return false };
         let Some(when) = &role.when else { return false };
-        routing::holds(when, text).unwrap_or_else(|error| {
+        routing::rule_matches(when, text).unwrap_or_else(|error| {
             tracing::warn!(role = %role.name, %error, "a rule was passed over");
             false
         })
@@ -152,7 +152,7 @@ impl Candidate {
 impl Question {
     /// What a router node asks about a text; `None` if the catalog has no model that compares texts.
     pub(crate) fn of(text: String, candidates: Vec<Candidate>, node: &Node, catalog: &Catalog) -> Option<Self> {
-        let routing = catalog.routing(node.settings.as_ref());
+        let routing = catalog.router_settings(node.settings.as_ref());
         let listens = |signal: &Signal| *signal == Signal::Label;
         let labels = if node.signals.is_empty() {
             routing.signals.keys().any(listens)
@@ -297,7 +297,7 @@ fn needs_vectors(asked: &[Signal]) -> bool {
 }
 
 fn conclude(question: &Question, asked: &[Signal], said: &Said, tokens: u32, began: Instant) -> Decision {
-    let (chances, nobody) = question.routing.chances(asked, &said.candidates, &said.nobody);
+    let (chances, nobody) = question.routing.probabilities(asked, &said.candidates, &said.nobody);
     let name = |at: usize| question.candidates[at].name().clone();
     let mut order: Vec<usize> = (0..chances.len()).collect();
     // Candidates of equal chances keep their order.

@@ -277,7 +277,7 @@ impl State {
     fn release_keepers(&mut self) {
         let (catalog, tasks) = (&self.catalog, &self.tasks);
         self.cast.release_keepers(|model| {
-            catalog.needs(model) || tasks.values().any(|running| running.assignment.catalog.needs(model))
+            catalog.uses_model(model) || tasks.values().any(|running| running.assignment.catalog.uses_model(model))
         });
     }
 

@@ -6,7 +6,7 @@ mod measure;
 mod picture;
 mod table;
 
-use artel_roles::Case;
+use artel_roles::LabelledQuestion;
 
 use super::Session;
 use super::error::{Error, Exit};
@@ -18,7 +18,7 @@ use ask::Asker;
 /// Asks who would get a question, fits the router to cases, or measures it with cases.
 pub(super) async fn run(session: &mut Session, route: Route) -> Result<Exit, Error> {
     if let Some(path) = &route.eval {
-        let cases = Case::load(path)?;
+        let cases = LabelledQuestion::load(path)?;
         let report = measure::measure(&mut Asker::new(session, &route), &cases, route.confidence).await?;
         if let Some(svg) = &route.svg {
             std::fs::write(svg, picture::draw(&report))?;
@@ -38,12 +38,12 @@ pub(super) async fn run(session: &mut Session, route: Route) -> Result<Exit, Err
 
 /// Weights from cases and from feedback: printed, or written to a file.
 async fn fit(session: &mut Session, route: &Route) -> Result<Exit, Error> {
-    let mut cases = route.fit.as_deref().map(Case::load).transpose()?.unwrap_or_default();
+    let mut cases = route.fit.as_deref().map(LabelledQuestion::load).transpose()?.unwrap_or_default();
     let mut asker = Asker::new(session, route);
     if route.feedback {
         cases.extend(asker.feedback().await?);
     }
-    let name = route.settings.clone().unwrap_or_else(|| artel_roles::routing::DEFAULT.to_owned());
+    let name = route.settings.clone().unwrap_or_else(|| artel_roles::routing::DEFAULT_ROUTER.to_owned());
     let fitted = fit::fit(&mut asker, &cases, &name).await?;
     let yaml = fitted.routing.yaml(&name, &format!("Fitted to {} cases.", cases.len()));
     if let Some(path) = &route.write {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use artel_journal::{Figures, Retention};
 use artel_placement::{KvCacheType, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan};
-use artel_roles::hub::Address;
+use artel_roles::hf_uri::HfUri;
 use artel_task::event::Timestamp;
 
 use super::advice::{is_well, json, lines, render};
@@ -105,7 +105,7 @@ fn placed(models: &[(&str, u64)], free: u64) -> PlacementPlan {
 }
 
 fn awaited() -> Fault {
-    let address = Address::parse("hf:org/phi/phi.gguf").unwrap();
+    let address = HfUri::parse("hf:org/phi/phi.gguf").unwrap();
     Fault::Awaited { place: PathBuf::from("/models").join(address.path()), address }
 }
 

@@ -9,7 +9,7 @@ use artel_engine::{DraftMode, EngineHandle, SharedCpu, disk_prefix_cache};
 use artel_llama::gguf::{self, HalfType};
 use artel_llama::{GgmlType, LlamaBackend, LlamaSplitMode};
 use artel_process::DeviceMemory;
-use artel_roles::{Cache, Model, Speculation, Use};
+use artel_roles::{CacheSetting, Model, SpeculationSetting, ModelPurpose};
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
@@ -74,15 +74,15 @@ pub(crate) enum Form {
 
 impl Form {
     /// Of a model that processors compute with weights recast to this, or of another one.
-    pub(crate) fn of(cache: Cache, recast: Option<HalfType>) -> Self {
+    pub(crate) fn of(cache: CacheSetting, recast: Option<HalfType>) -> Self {
         match cache {
-            Cache::Auto if recast == Some(HalfType::Bf16) => Self::Bf16,
-            Cache::Auto => Self::F16,
-            Cache::F32 => Self::F32,
-            Cache::F16 => Self::F16,
-            Cache::Bf16 => Self::Bf16,
-            Cache::Q8_0 => Self::Q8_0,
-            Cache::Q4_0 => Self::Q4_0,
+            CacheSetting::Auto if recast == Some(HalfType::Bf16) => Self::Bf16,
+            CacheSetting::Auto => Self::F16,
+            CacheSetting::F32 => Self::F32,
+            CacheSetting::F16 => Self::F16,
+            CacheSetting::Bf16 => Self::Bf16,
+            CacheSetting::Q8_0 => Self::Q8_0,
+            CacheSetting::Q4_0 => Self::Q4_0,
         }
     }
 
@@ -125,10 +125,10 @@ impl Spec {
             devices: None,
             split: Spread::None,
             shares: Vec::new(),
-            embedding: model.use_ == Use::Embedding,
+            embedding: model.purpose == ModelPurpose::Embedding,
             template: model.template.clone(),
             cache: Form::of(model.cache, None),
-            drafts: model.speculation == Speculation::Auto,
+            drafts: model.speculation == SpeculationSetting::Auto,
             gap: common.gap,
             prefixes: common.prefixes,
             shelf: common.shelf.as_ref().map(|shelf| (shelf.dir.clone(), shelf.max_bytes)),

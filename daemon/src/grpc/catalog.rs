@@ -5,7 +5,7 @@ mod files;
 
 use artel_proto::v1;
 use artel_proto::v1::catalog_server::Catalog;
-use artel_roles::{Definition, Kind, Problem};
+use artel_roles::{Definition, DefinitionKind, Problem, Severity};
 use tonic::{Code, Request, Response, Status};
 
 use super::Served;
@@ -59,7 +59,7 @@ impl Catalog for Served {
         let response = match self.build(request.into_inner().files).await? {
             Ok(catalog) => v1::ValidateResponse {
                 valid: true,
-                problems: Vec::new(),
+                problems: catalog.warnings().iter().map(problem).collect(),
                 catalog_version: catalog.version().as_str().to_owned(),
             },
             Err(problems) => v1::ValidateResponse { valid: false, problems, catalog_version: String::new() },
@@ -119,12 +119,12 @@ impl Served {
     /// Why a definition cannot serve although it is valid.
     fn trouble(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
         let looked = match definition.kind {
-            Kind::Model => gguf::model(catalog.model(&definition.name)?, &self.models),
-            Kind::Role => {
+            DefinitionKind::Model => gguf::model(catalog.model(&definition.name)?, &self.models),
+            DefinitionKind::Role => {
                 let role = catalog.role(&definition.name)?;
                 gguf::adapter(role, role.adapter.as_ref()?, catalog, &self.models)
             }
-            Kind::Graph | Kind::Router => return None,
+            DefinitionKind::Graph | DefinitionKind::Router => return None,
         };
         // What is still to be fetched will be when it is needed.
         looked.err().filter(|fault| !matches!(fault, gguf::Fault::Awaited { .. })).map(|fault| fault.to_string())
@@ -141,9 +141,13 @@ fn trouble(location: v1::Location, message: String) -> v1::Problem {
 }
 
 fn problem(problem: &Problem) -> v1::Problem {
+    let severity = match problem.severity {
+        Severity::Error => v1::Severity::Error,
+        Severity::Warning => v1::Severity::Warning,
+    };
     let location = v1::Location { file: problem.file.clone(), line: problem.line, column: problem.column };
     v1::Problem {
-        severity: v1::Severity::Error.into(),
+        severity: severity.into(),
         location: Some(location),
         message: problem.message.clone(),
         snippet: problem.snippet.as_ref().map(|snippet| snippet.text.clone()).unwrap_or_default(),
@@ -153,13 +157,13 @@ fn problem(problem: &Problem) -> v1::Problem {
 }
 
 /// None for any kind.
-fn kind_filter(number: i32) -> Result<Option<Kind>, Status> {
+fn kind_filter(number: i32) -> Result<Option<DefinitionKind>, Status> {
     match v1::DefinitionKind::try_from(number) {
         Ok(v1::DefinitionKind::Unspecified) => Ok(None),
-        Ok(v1::DefinitionKind::Role) => Ok(Some(Kind::Role)),
-        Ok(v1::DefinitionKind::Graph) => Ok(Some(Kind::Graph)),
-        Ok(v1::DefinitionKind::Model) => Ok(Some(Kind::Model)),
-        Ok(v1::DefinitionKind::Router) => Ok(Some(Kind::Router)),
+        Ok(v1::DefinitionKind::Role) => Ok(Some(DefinitionKind::Role)),
+        Ok(v1::DefinitionKind::Graph) => Ok(Some(DefinitionKind::Graph)),
+        Ok(v1::DefinitionKind::Model) => Ok(Some(DefinitionKind::Model)),
+        Ok(v1::DefinitionKind::Router) => Ok(Some(DefinitionKind::Router)),
         Ok(v1::DefinitionKind::Adapter) => {
             Err(bad("kind", "this version has no adapters with names of their own; a role names its file"))
         }
@@ -167,15 +171,15 @@ fn kind_filter(number: i32) -> Result<Option<Kind>, Status> {
     }
 }
 
-fn kind(kind: Kind) -> v1::DefinitionKind {
+fn kind(kind: DefinitionKind) -> v1::DefinitionKind {
     match kind {
-        Kind::Role => v1::DefinitionKind::Role,
-        Kind::Graph => v1::DefinitionKind::Graph,
-        Kind::Model => v1::DefinitionKind::Model,
-        Kind::Router => v1::DefinitionKind::Router,
+        DefinitionKind::Role => v1::DefinitionKind::Role,
+        DefinitionKind::Graph => v1::DefinitionKind::Graph,
+        DefinitionKind::Model => v1::DefinitionKind::Model,
+        DefinitionKind::Router => v1::DefinitionKind::Router,
     }
 }
 
-fn reference(of: Kind, name: &str) -> v1::DefinitionRef {
+fn reference(of: DefinitionKind, name: &str) -> v1::DefinitionRef {
     v1::DefinitionRef { kind: kind(of).into(), name: name.to_owned() }
 }

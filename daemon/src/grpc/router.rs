@@ -4,7 +4,7 @@ use artel_actors::{Candidates, Listening};
 use artel_journal::feedback::Word;
 use artel_proto::v1;
 use artel_proto::v1::router_server::Router;
-use artel_roles::{Catalog, Kind};
+use artel_roles::{Catalog, DefinitionKind};
 use artel_task::RouterName;
 use artel_task::event::Signal;
 use tonic::{Request, Response, Status};
@@ -101,7 +101,7 @@ fn parse_signals(names: &[String]) -> Result<Vec<Signal>, String> {
 
 /// The name of a router's settings that the catalog has.
 fn router_of(catalog: &Catalog, name: &str) -> Result<RouterName, Status> {
-    let known = || catalog.definitions().iter().filter(|d| d.kind == Kind::Router).map(|d| d.name.as_str());
+    let known = || catalog.definitions().iter().filter(|d| d.kind == DefinitionKind::Router).map(|d| d.name.as_str());
     match RouterName::parse(name) {
         Ok(found) if known().any(|known| known == name) => Ok(found),
         _ => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use artel_placement::format_bytes;
-use artel_roles::hub::Address;
+use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
 use super::Going;
@@ -29,7 +29,7 @@ const CHUNK: usize = 1 << 18;
 /// A file to fetch.
 pub(super) struct Fetch {
     pub(super) source: Arc<Source>,
-    pub(super) address: Address,
+    pub(super) address: HfUri,
     /// Where it belongs.
     pub(super) path: PathBuf,
     /// What the YAML says of it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 use std::{env, io};
 
-use artel_roles::hub::Address;
+use artel_roles::hf_uri::HfUri;
 use ureq::http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, LOCATION, RANGE,
 };
@@ -86,7 +86,7 @@ impl Source {
     }
 
     /// Asks for a file, or for the rest of it.
-    pub(super) fn ask(&self, address: &Address, held: &Part) -> Result<Answer, Fault> {
+    pub(super) fn ask(&self, address: &HfUri, held: &Part) -> Result<Answer, Fault> {
         let mut url = self.url(address)?;
         let (mut linked, mut size) = (None, None);
         for _ in 0..=REDIRECTS {
@@ -106,7 +106,7 @@ impl Source {
         Err(Fault::Lasting(format!("{address}: the hub leads from one server to the next without end")))
     }
 
-    fn url(&self, address: &Address) -> Result<Url, Fault> {
+    fn url(&self, address: &HfUri) -> Result<Url, Fault> {
         let mut url = self.endpoint.clone();
         let wrong = |()| Fault::Lasting("HF_ENDPOINT is no address that has paths".to_owned());
         let names = [address.org(), address.repo(), "resolve", address.revision()];
@@ -155,7 +155,7 @@ impl Source {
     }
 
     /// What an answer without a file means.
-    fn refusal(&self, status: u16, headers: &HeaderMap, address: &Address, url: &Url) -> Fault {
+    fn refusal(&self, status: u16, headers: &HeaderMap, address: &HfUri, url: &Url) -> Fault {
         let server = url.host_str().unwrap_or_default();
         let repository = format!("{}/{}", address.org(), address.repo());
         let code = text(headers, "x-error-code").unwrap_or_default();

@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Beginnings of prompts on disk: some three hundred of a small model.
 const PREFIX_DISK: u64 = 4 << 30;
 
-pub(super) use artel_roles::Engines;
+pub(super) use artel_roles::EngineIsolation;
 
 /// What the daemon runs with.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Config {
     /// Whether the catalog is read again when its directory changes.
     pub(super) watch: bool,
     /// Where engines run.
-    pub(super) engines: Engines,
+    pub(super) engines: EngineIsolation,
     pub(crate) crew: Options,
     pub(crate) journal: artel_journal::Options,
 }
@@ -65,6 +65,9 @@ impl Config {
             }
             None => Settings::default(),
         };
+        for warning in settings.warnings.iter() {
+            tracing::warn!(%warning, "the settings have a warning");
+        }
         let listen = listen.or(settings.listen);
         let listen = listen.map_or_else(|| args::DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
         let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
@@ -75,20 +78,20 @@ impl Config {
         let mib = |mib: u32| u64::from(mib) << 20;
         let retention = Retention::default();
         let retention = Retention {
-            tasks: settings.keep_tasks.map_or(retention.tasks, u64::from),
-            age: settings.keep_age.unwrap_or(retention.age),
-            bytes: settings.keep_mib.map_or(retention.bytes, mib),
+            tasks: settings.retention_tasks.map_or(retention.tasks, u64::from),
+            age: settings.retention_age.unwrap_or(retention.age),
+            bytes: settings.retention_mib.map_or(retention.bytes, mib),
         };
-        let disk = settings.prefix_disk_mib.map_or(PREFIX_DISK, mib);
+        let disk = settings.prefix_cache_disk_mib.map_or(PREFIX_DISK, mib);
         let shelf = (disk > 0).then(|| disk_prefix_cache::Options { dir: data.join("prefixes"), max_bytes: disk });
-        let memory = settings.prefix_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
+        let memory = settings.prefix_cache_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
             shelf,
             prefixes: memory.unwrap_or(artel_engine::Options::default().prefix_cache_bytes),
             listen,
             catalog,
             grace: settings.grace.unwrap_or(GRACE),
-            gap: settings.gap.unwrap_or(artel_engine::Options::default().target_itl),
+            gap: settings.target_itl.unwrap_or(artel_engine::Options::default().target_itl),
             threads: settings.threads.unwrap_or_else(cores),
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),

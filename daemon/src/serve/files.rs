@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use artel_llama::gguf;
-use artel_roles::hub::Address;
-use artel_roles::{Adapter, Catalog, File, Model, Role};
+use artel_roles::hf_uri::HfUri;
+use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
 
 /// Why a file is of no use now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(crate) enum Fault {
     /// It comes from a hub, and has not come yet.
     Awaited {
         /// Where it comes from.
-        address: Address,
+        address: HfUri,
         /// Where it will be.
         place: PathBuf,
     },
@@ -48,9 +48,9 @@ pub(crate) struct Found {
 }
 
 /// The first of these places of a file at which it is.
-pub(crate) fn find(file: &File, candidates: &[PathBuf]) -> Result<PathBuf, Fault> {
+pub(crate) fn find(file: &GgufFile, candidates: &[PathBuf]) -> Result<PathBuf, Fault> {
     let found = candidates.iter().find(|path| path.exists());
-    found.cloned().ok_or_else(|| match (file.address(), candidates.first()) {
+    found.cloned().ok_or_else(|| match (file.uri(), candidates.first()) {
         (Some(address), Some(place)) => Fault::Awaited { address: address.clone(), place: place.clone() },
         _ => Fault::Missing(candidates.to_vec()),
     })

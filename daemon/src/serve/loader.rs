@@ -10,10 +10,10 @@ use artel_engine::{EngineHandle, SharedCpu};
 use artel_llama::gguf::{self, HalfType};
 use artel_placement::{self as placement, DeviceBytes, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram};
-use artel_roles::{Adapter, Cache, File, Model, Split, Use, Weights};
+use artel_roles::{Adapter, CacheSetting, GgufFile, Model, SplitSetting, ModelPurpose, WeightsSetting};
 use async_trait::async_trait;
 
-use super::config::{Config, Engines};
+use super::config::{Config, EngineIsolation};
 use super::files;
 use super::hardware::Hardware;
 use super::measured::Measured;
@@ -59,8 +59,8 @@ impl LlamaLoader {
             recast: config.recast(),
         };
         let place = match config.engines {
-            Engines::Processes => Where::Processes(CpuLeaseBroker::default()),
-            Engines::Inside => Where::Here(SharedCpu::default()),
+            EngineIsolation::Process => Where::Processes(CpuLeaseBroker::default()),
+            EngineIsolation::InProcess => Where::Here(SharedCpu::default()),
         };
         Self {
             models: config.crew.models.clone(),
@@ -80,8 +80,8 @@ impl LlamaLoader {
     /// The file of a model, once it is here.
     async fn file(&self, model: &Model) -> Result<PathBuf, String> {
         match &model.file {
-            File::Hub(address) => self.hub.get(address, model.sha256.as_deref(), |_| ()).await,
-            File::Path(_) => files::of_model(model, &self.models).map_err(|fault| fault.to_string()),
+            GgufFile::Hf(address) => self.hub.get(address, model.sha256.as_deref(), |_| ()).await,
+            GgufFile::Path(_) => files::of_model(model, &self.models).map_err(|fault| fault.to_string()),
         }
     }
 
@@ -108,7 +108,7 @@ impl LlamaLoader {
             window_tokens: None,
         };
         let layers: Vec<LayerFootprint> = anatomy.layers.iter().copied().map(layer).collect();
-        let embeds = model.use_ == Use::Embedding;
+        let embeds = model.purpose == ModelPurpose::Embedding;
         let tokens = model.context.unwrap_or(CONTEXT.min(trained));
         // A text is embedded in one piece, and all of its tokens have outputs.
         let outputs = if embeds { anatomy.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
@@ -126,17 +126,17 @@ impl LlamaLoader {
             contexts: demand.lanes,
             compute_bytes: measured.unwrap_or(COMPUTE),
             process_bytes: PROCESS.saturating_add(outputs).saturating_add(prefixes),
-            devices: match model.pins.devices.is_empty() {
+            devices: match model.placement.devices.is_empty() {
                 true => DeviceChoice::Auto,
-                false => DeviceChoice::Pinned(model.pins.devices.clone()),
+                false => DeviceChoice::Pinned(model.placement.devices.clone()),
             },
-            split: match model.pins.split {
-                Split::None => placement::SplitMode::None,
-                Split::Layer => placement::SplitMode::Layer,
-                Split::Row => placement::SplitMode::Row,
+            split: match model.placement.split {
+                SplitSetting::None => placement::SplitMode::None,
+                SplitSetting::Layer => placement::SplitMode::Layer,
+                SplitSetting::Row => placement::SplitMode::Row,
             },
-            tensor_split: (!model.pins.shares.is_empty())
-                .then(|| model.pins.shares.iter().map(|share| *share as f32).collect()),
+            tensor_split: (!model.placement.tensor_split.is_empty())
+                .then(|| model.placement.tensor_split.iter().map(|share| *share as f32).collect()),
         })
     }
 
@@ -147,16 +147,16 @@ impl LlamaLoader {
             return None;
         }
         let pays = match model.weights {
-            Weights::File => return None,
-            Weights::F16 => return Some(HalfType::F16),
-            Weights::Bf16 => return Some(HalfType::Bf16),
-            Weights::Auto => anatomy.preferred_half_type?,
+            WeightsSetting::File => return None,
+            WeightsSetting::F16 => return Some(HalfType::F16),
+            WeightsSetting::Bf16 => return Some(HalfType::Bf16),
+            WeightsSetting::Auto => anatomy.preferred_half_type?,
         };
-        let on_processors = if model.pins.devices.is_empty() {
+        let on_processors = if model.placement.devices.is_empty() {
             let devices = self.hardware.devices(&DeviceBytes::new()).await;
             !devices.iter().any(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu))
         } else {
-            model.pins.devices.iter().all(|name| counts_as_processor(name))
+            model.placement.devices.iter().all(|name| counts_as_processor(name))
         };
         on_processors.then_some(pays)
     }
@@ -165,7 +165,7 @@ impl LlamaLoader {
         let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
         // Perhaps a GPU that was planned with is not seen just now.
         let on_processors = devices.iter().all(|name| counts_as_processor(name));
-        let recasts = match on_processors || model.weights != Weights::Auto {
+        let recasts = match on_processors || model.weights != WeightsSetting::Auto {
             true => self.recasts(model, &anatomy(path.clone()).await?).await,
             false => None,
         };
@@ -251,13 +251,13 @@ impl Loader for LlamaLoader {
     }
 
     fn coming(&self, model: &Model) -> Option<f32> {
-        self.hub.share(model.file.address()?)
+        self.hub.share(model.file.uri()?)
     }
 
     async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
         match &adapter.file {
-            File::Hub(address) => self.hub.get(address, None, |_| ()).await.map(drop),
-            File::Path(_) => Ok(()),
+            GgufFile::Hf(address) => self.hub.get(address, None, |_| ()).await.map(drop),
+            GgufFile::Path(_) => Ok(()),
         }
     }
 
@@ -277,14 +277,14 @@ async fn anatomy(path: PathBuf) -> Result<gguf::MemoryEstimate, String> {
     anatomy.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
-fn form(cache: Cache) -> placement::KvCacheType {
+fn form(cache: CacheSetting) -> placement::KvCacheType {
     match cache {
-        Cache::F32 => placement::KvCacheType::F32,
+        CacheSetting::F32 => placement::KvCacheType::F32,
         // Those that it may be take the same.
-        Cache::Auto | Cache::F16 => placement::KvCacheType::F16,
-        Cache::Bf16 => placement::KvCacheType::Bf16,
-        Cache::Q8_0 => placement::KvCacheType::Q8_0,
-        Cache::Q4_0 => placement::KvCacheType::Q4_0,
+        CacheSetting::Auto | CacheSetting::F16 => placement::KvCacheType::F16,
+        CacheSetting::Bf16 => placement::KvCacheType::Bf16,
+        CacheSetting::Q8_0 => placement::KvCacheType::Q8_0,
+        CacheSetting::Q4_0 => placement::KvCacheType::Q4_0,
     }
 }
 

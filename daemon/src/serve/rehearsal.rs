@@ -11,7 +11,7 @@ use artel_engine::scripted::ScriptedBackend;
 use artel_engine::{EngineHandle, Options};
 use artel_journal::Death;
 use artel_placement::{DeviceBytes, Device, ModelFootprint, Placement};
-use artel_roles::{Adapter, File, Model};
+use artel_roles::{Adapter, GgufFile, Model};
 use async_trait::async_trait;
 use serde::Deserialize;
 
@@ -110,5 +110,5 @@ impl Loader for ScriptLoader {
 }
 
 fn is_script(model: &Model) -> bool {
-    matches!(&model.file, File::Path(path) if path.extension().is_some_and(|extension| extension == "script"))
+    matches!(&model.file, GgufFile::Path(path) if path.extension().is_some_and(|extension| extension == "script"))
 }

@@ -46,8 +46,16 @@ pub(super) async fn reload(crew: &Crew, dir: Option<&Path>, wrong: &Wrong, cause
     if cause == Cause::Changed && catalog.version() == crew.catalog().version() {
         return;
     }
+    log_warnings(&catalog);
     match crew.serve(catalog, None).await {
         Ok(catalog) => tracing::info!(version = catalog.version().short(), "the catalog was read again"),
         Err(error) => tracing::error!(%error, "the catalog stays as it was"),
+    }
+}
+
+/// Logs what is wrong with a catalog that is valid all the same.
+pub(super) fn log_warnings(catalog: &Catalog) {
+    for warning in catalog.warnings().iter() {
+        tracing::warn!(%warning, "the catalog has a warning");
     }
 }

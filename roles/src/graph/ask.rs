@@ -5,53 +5,54 @@ use std::time::Duration;
 use artel_task::NodeName;
 use artel_task::graph::AskNode;
 
-use super::Reader;
-use crate::decode::{Fields, duration, wrong};
-use crate::node::{Node, Value};
+use super::GraphDecoder;
+use crate::decode::{MapReader, duration, wrong};
+use crate::keys;
+use crate::node::{YamlNode, YamlValue};
 use crate::schema::Schema;
 
-/// The longest deadline: what is asked for longer than a year is not waited for.
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// The longest deadline: a task that waits longer than a year is a mistake.
+const MAX_DEADLINE: Duration = Duration::from_secs(365 * 86_400);
 
-impl Reader<'_, '_, '_> {
-    pub(super) fn ask(&mut self, node: &NodeName, given: &Node, mapped: bool) -> Option<AskNode> {
-        if let Value::Str(..) = given.value {
+impl GraphDecoder<'_, '_, '_> {
+    pub(super) fn ask(&mut self, node: &NodeName, given: &YamlNode, mapped: bool) -> Option<AskNode> {
+        if let YamlValue::Str(..) = given.value {
             let message = self.message(node, given, mapped)?;
             return Some(AskNode { message, schema: None, deadline: None, otherwise: None });
         }
-        let mut f = Fields::open(given, "`ask`", self.report)?.at(given.span);
+        let mut f = MapReader::open(given, "`ask`", &keys::ASK, self.report)?.at(given.span);
         let message = f.need("message", self.report).map(|n| self.message(node, n, mapped));
         let schema = f.get("output").map(|n| Schema::decode(n, self.report));
-        let range = Duration::from_secs(1)..=YEAR;
+        let range = Duration::from_secs(1)..=MAX_DEADLINE;
         let deadline = f.get("deadline").map(|n| duration(n, "`deadline`", range, self.report));
         let otherwise = f.get("otherwise");
         f.finish(&[("next", "the node"), ("join", "the node"), ("for_each", "the node")], self.report);
-        let broken = schema.as_ref().is_some_and(Option::is_none) || deadline == Some(None);
+        let is_invalid = schema.as_ref().is_some_and(Option::is_none) || deadline == Some(None);
         let (schema, deadline) = (schema.flatten(), deadline.flatten());
         if let Some(n) = otherwise {
-            self.otherwise(n, schema.as_ref(), deadline.is_some() || broken);
+            self.otherwise(n, schema.as_ref(), deadline.is_some() || is_invalid);
         }
-        self.words.entry(node.clone()).or_default().schema = schema.clone();
-        let (schema, otherwise) = (schema.map(|schema| schema.json().clone()), otherwise.map(Node::json));
+        self.compiled.entry(node.clone()).or_default().answer = schema.clone();
+        let (schema, otherwise) = (schema.map(|schema| schema.json().clone()), otherwise.map(YamlNode::json));
         Some(AskNode { message: message??, schema, deadline, otherwise })
     }
 
-    /// What holds when nobody answers must be an answer itself.
-    fn otherwise(&mut self, n: &Node, schema: Option<&Schema>, bounded: bool) {
-        if !bounded {
-            self.report.add_with(
+    /// The answer after the deadline must be a valid answer.
+    fn otherwise(&mut self, n: &YamlNode, schema: Option<&Schema>, has_deadline: bool) {
+        if !has_deadline {
+            self.report.error_with_hint(
                 n.span,
-                "`otherwise` never holds without a `deadline`",
+                "`otherwise` has no effect without a `deadline`",
                 "add `deadline: 1h`, or remove it",
             );
         }
         match schema {
             Some(schema) => {
                 if let Err(error) = schema.check(&n.json()) {
-                    self.report.add(n.span, format!("`otherwise` does not satisfy `output`: {error}"));
+                    self.report.error(n.span, format!("`otherwise` does not satisfy `output`: {error}"));
                 }
             }
-            None if matches!(n.value, Value::Str(..)) => {}
+            None if matches!(n.value, YamlValue::Str(..)) => {}
             None => wrong(n, "without an `output`, `otherwise` is text", self.report),
         }
     }

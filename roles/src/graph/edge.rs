@@ -1,51 +1,53 @@
-//! The ways from a node: `next` in all its forms.
+//! The edges from a node: `next` in all its forms.
 
 use artel_task::NodeName;
 use artel_task::condition::{self, Condition};
 use artel_task::graph::Edge;
 
-use super::{DONE, Reader};
-use crate::decode::{Fields, integer, items, name, text, wrong};
-use crate::node::{Node, Value};
-use crate::problem::{Report, did_you_mean, shown};
+use super::{DONE, GraphDecoder};
+use crate::decode::{MapReader, integer, items, name, text, wrong};
+use crate::keys;
+use crate::node::{YamlNode, YamlValue};
+use crate::problem::{Diagnostics, did_you_mean, shown};
 use crate::template;
 
-/// The most edges from one node.
+/// The most edges from one node: more than a graph that a person can draw.
 const MAX_EDGES: usize = 256;
-/// How often an edge may be taken at most: a task has a limit of steps anyway.
-const MAX_TIMES: u32 = 10_000;
+/// The highest `at_most`: a task has a limit of steps anyway.
+const MAX_TRAVERSALS: u32 = 10_000;
 
-impl Reader<'_, '_, '_> {
-    /// All edges of a node, or `None` if one is too broken to judge the graph.
-    pub(super) fn edges(&mut self, node: &NodeName, given: &Node) -> Option<Vec<Edge>> {
+impl GraphDecoder<'_, '_, '_> {
+    /// All edges of a node, or `None` if one is too invalid to check the graph.
+    pub(super) fn edges(&mut self, node: &NodeName, given: &YamlNode) -> Option<Vec<Edge>> {
         let nodes = match &given.value {
-            Value::List(_) => items(given, "`next`", MAX_EDGES, self.report)?,
+            YamlValue::List(_) => items(given, "`next`", MAX_EDGES, self.report)?,
             _ => std::slice::from_ref(given),
         };
         let edges: Vec<Option<Edge>> = nodes.iter().map(|n| self.edge(node, n)).collect();
         let edges: Vec<Edge> = edges.into_iter().collect::<Option<_>>()?;
-        // As written: a condition that is broken is one all the same.
-        let plain: Vec<(&Edge, &Node)> = edges.iter().zip(nodes).filter(|(_, n)| n.get("when").is_none()).collect();
-        for (at, (edge, given)) in plain.iter().enumerate() {
-            if plain[..at].iter().any(|(e, _)| e.to == edge.to) {
+        // As written: an invalid condition is a condition all the same.
+        let unconditional: Vec<(&Edge, &YamlNode)> =
+            edges.iter().zip(nodes).filter(|(_, n)| n.get("when").is_none()).collect();
+        for (at, (edge, given)) in unconditional.iter().enumerate() {
+            if unconditional[..at].iter().any(|(e, _)| e.to == edge.to) {
                 let to = edge.to.as_ref().map_or(DONE, NodeName::as_str);
-                self.report.add(given.span, format!("node `{node}` leads to `{to}` twice without a condition"));
+                self.report.error(given.span, format!("node `{node}` leads to `{to}` twice without a condition"));
             }
         }
         Some(edges)
     }
 
-    fn edge(&mut self, node: &NodeName, given: &Node) -> Option<Edge> {
+    fn edge(&mut self, node: &NodeName, given: &YamlNode) -> Option<Edge> {
         match &given.value {
-            Value::Str(..) => {
+            YamlValue::Str(..) => {
                 let to = self.target(node, given)?;
                 Some(Edge { to, when: None, at_most: None })
             }
-            Value::Map(_) => {
-                let mut f = Fields::open(given, "an edge", self.report)?;
+            YamlValue::Map(_) => {
+                let mut f = MapReader::open(given, "an edge", &keys::EDGE, self.report)?;
                 let to = f.need("to", self.report);
                 let when = f.get("when").and_then(|n| self.condition(n));
-                let at_most = f.get("at_most").map(|n| integer(n, "`at_most`", 1..=MAX_TIMES, self.report));
+                let at_most = f.get("at_most").map(|n| integer(n, "`at_most`", 1..=MAX_TRAVERSALS, self.report));
                 f.finish(&[], self.report);
                 let to = self.target(node, to?)?;
                 match at_most {
@@ -60,38 +62,38 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// Where an edge leads; the outer `None` is a broken name, the inner one `done`.
-    fn target(&mut self, node: &NodeName, given: &Node) -> Option<Option<NodeName>> {
-        self.places.edge(node, given.span);
-        if matches!(&given.value, Value::Str(text, _) if text == DONE) {
+    /// The target of an edge; the outer `None` is an invalid name, the inner one `done`.
+    fn target(&mut self, node: &NodeName, given: &YamlNode) -> Option<Option<NodeName>> {
+        self.spans.edge(node, given.span);
+        if matches!(&given.value, YamlValue::Str(text, _) if text == DONE) {
             return Some(None);
         }
         name(given, "a node", NodeName::parse, self.report).map(Some)
     }
 
-    /// Where a node leads when it has failed for good.
-    pub(super) fn failure_edge(&mut self, node: &NodeName, given: &Node) -> Option<Edge> {
+    /// The edge from a node that has failed for good.
+    pub(super) fn failure_edge(&mut self, node: &NodeName, given: &YamlNode) -> Option<Edge> {
         let edge = self.edge(node, given)?;
         if let Some(when) = given.get("when") {
-            self.report.add(when.span, "the way `on_failure` has no condition");
+            self.report.error(when.span, "the edge `on_failure` takes no condition");
         }
         Some(edge)
     }
 
-    /// A condition; without one that parses, the graph can still be judged as a whole.
-    fn condition(&mut self, given: &Node) -> Option<Condition> {
+    /// A condition; the graph can be checked even if it does not parse.
+    fn condition(&mut self, given: &YamlNode) -> Option<Condition> {
         let condition = expression(given, "a condition", Condition::parse, &Condition::VARIABLES, self.report)?;
         self.check_reads(given, condition.source(), condition.referenced_nodes());
         Some(condition)
     }
 
-    /// Whether the nodes that an expression reads exist.
-    pub(super) fn check_reads(&mut self, given: &Node, source: &str, reads: Vec<&str>) {
+    /// Checks that the nodes that an expression reads exist.
+    pub(super) fn check_reads(&mut self, given: &YamlNode, source: &str, reads: Vec<&str>) {
         for name in reads.into_iter().filter(|name| !self.names.contains(*name)) {
             let (line, column, width) = template::word(source, &format!("nodes.{name}"));
             let span = given.inside(&self.report.source.text, line, column, width);
             let hint = did_you_mean(name, self.names.iter().map(NodeName::as_str));
-            self.report.push(
+            self.report.push_error(
                 span,
                 format!("`nodes.{}` is read here, and this graph has no such node", shown(name)),
                 hint,
@@ -100,13 +102,13 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// An expression in CEL; what is wrong with it is reported at its place.
+/// A CEL expression; a fault is reported at its place in the file.
 pub(super) fn expression<T>(
-    given: &Node,
+    given: &YamlNode,
     what: &str,
     parse: impl Fn(&str) -> Result<T, condition::Error>,
     names: &[&'static str],
-    report: &mut Report<'_>,
+    report: &mut Diagnostics<'_>,
 ) -> Option<T> {
     let source = text(given, what, 1..=condition::MAX_CONDITION, report)?;
     let error = match parse(&source) {
@@ -120,7 +122,7 @@ pub(super) fn expression<T>(
         let Some(name) = error.strip_prefix(prefix).and_then(|rest| rest.split('`').next()) else { continue };
         let (line, column, width) = template::name_in(&source, name);
         let span = given.inside(&report.source.text, line, column, width);
-        report.push(span, format!("{bad}: {error}"), did_you_mean(name, known.iter().copied()));
+        report.push_error(span, format!("{bad}: {error}"), did_you_mean(name, known.iter().copied()));
         return None;
     }
     let (line, column, message) = first_error(&error).unwrap_or((1, 1, &error));
@@ -129,11 +131,11 @@ pub(super) fn expression<T>(
         _ => given.inside(&report.source.text, line, column, 1),
     };
     let (message, hint) = plain(message);
-    report.push(span, format!("{bad}: {message}"), hint.map(str::to_owned));
+    report.push_error(span, format!("{bad}: {message}"), hint.map(str::to_owned));
     None
 }
 
-/// What a parser generator says, in words for people, and how to mend it.
+/// A message of the generated CEL parser in plain words, and a hint.
 fn plain(message: &str) -> (String, Option<&'static str>) {
     const FORMS: [&str; 4] = [
         "mismatched input '",

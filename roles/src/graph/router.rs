@@ -1,20 +1,21 @@
-//! Router nodes: who is chosen from, how many, and by which signals.
+//! Router nodes: the candidates, how many are chosen, and by which signals.
 
 use artel_task::event::Signal;
 use artel_task::graph::RouterNode;
 use artel_task::{RoleName, RouterName};
 
-use super::{MAX_NODES, Reader};
-use crate::decode::{Fields, choice, integer, items, name, number, wrong};
-use crate::node::{Node, Value};
+use super::{GraphDecoder, MAX_NODES};
+use crate::decode::{MapReader, choice, integer, items, name, number, wrong};
+use crate::keys;
+use crate::node::{YamlNode, YamlValue};
 use crate::problem::{did_you_mean, shown};
 
-/// The most roles that a router chooses at once: each is a branch that somebody drew.
+/// The most roles that a router chooses at once: each is a branch of the graph.
 pub(super) const MAX_BEST: u32 = 16;
 
-impl Reader<'_, '_, '_> {
-    pub(super) fn router(&mut self, node: &Node) -> Option<RouterNode> {
-        let mut f = Fields::open(node, "`router`", self.report)?;
+impl GraphDecoder<'_, '_, '_> {
+    pub(super) fn router(&mut self, node: &YamlNode) -> Option<RouterNode> {
+        let mut f = MapReader::open(node, "`router`", &keys::ROUTER_NODE, self.report)?;
         let roles = f.need("roles", self.report).and_then(|n| self.candidates(n));
         let confidence = f.get("confidence").and_then(|n| number(n, "`confidence`", 0.0..=1.0, self.report));
         let otherwise = f.get("otherwise").map(|n| self.role_name(n));
@@ -22,17 +23,17 @@ impl Reader<'_, '_, '_> {
         let settings = f.get("settings").and_then(|n| self.settings(n));
         let signals = f.get("signals").map(|n| self.signals(n)).unwrap_or_default();
         f.finish(&[("next", "the node")], self.report);
-        if !self.known.embedding {
-            self.report.add_with(
+        if !self.declared.has_embedding_model {
+            self.report.error_with_hint(
                 node.span,
-                "a router compares texts, and no model in this catalog has `use: embedding`",
+                "a router needs an embedding model, and no model in this catalog has `use: embedding`",
                 "define a model with `use: embedding`; a definition of the same name replaces a shipped one",
             );
         }
         let roles = roles?;
         let best = best.map(|n| {
-            let most = u32::try_from(roles.len()).unwrap_or(u32::MAX).min(MAX_BEST);
-            integer(n, "`best`", 1..=most, self.report)
+            let max = u32::try_from(roles.len()).unwrap_or(u32::MAX).min(MAX_BEST);
+            integer(n, "`best`", 1..=max, self.report)
         });
         Some(RouterNode {
             roles,
@@ -44,50 +45,50 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    fn settings(&mut self, node: &Node) -> Option<RouterName> {
+    fn settings(&mut self, node: &YamlNode) -> Option<RouterName> {
         let settings = name(node, "a router's settings", RouterName::parse, self.report)?;
-        if !self.known.routers.contains(settings.as_str()) {
-            let hint = did_you_mean(settings.as_str(), self.known.routers.iter().map(String::as_str));
-            self.report.push(node.span, format!("there is no router `{settings}`"), hint);
+        if !self.declared.routers.contains(settings.as_str()) {
+            let hint = did_you_mean(settings.as_str(), self.declared.routers.iter().map(String::as_str));
+            self.report.push_error(node.span, format!("there is no router `{settings}`"), hint);
         }
         Some(settings)
     }
 
-    fn signals(&mut self, node: &Node) -> Vec<Signal> {
+    fn signals(&mut self, node: &YamlNode) -> Vec<Signal> {
         let words = Signal::ALL.map(|signal| (signal.as_str(), signal));
         let nodes = items(node, "`signals`", Signal::ALL.len(), self.report).unwrap_or_default();
         nodes.iter().filter_map(|n| choice(n, "a signal", &words, self.report)).collect()
     }
 
-    fn candidates(&mut self, node: &Node) -> Option<Vec<RoleName>> {
+    fn candidates(&mut self, node: &YamlNode) -> Option<Vec<RoleName>> {
         const FORM: &str = "`roles` is `all` or a list of roles";
-        if let Value::Str(word, _) = &node.value {
+        if let YamlValue::Str(word, _) = &node.value {
             if word != "all" {
                 let hint = format!("write `all`, or `[{}]` for this role alone", shown(word));
-                self.report.add_with(node.span, format!("{FORM}, not `{}`", shown(word)), hint);
+                self.report.error_with_hint(node.span, format!("{FORM}, not `{}`", shown(word)), hint);
                 return None;
             }
-            if self.known.with_examples.is_empty() {
-                if self.known.complete {
-                    self.report.add(node.span, "`all` means every role that has examples, and none has");
+            if self.declared.with_examples.is_empty() {
+                if self.declared.has_all_roles {
+                    self.report.error(node.span, "`all` means every role that has examples, and none has");
                 }
                 return None;
             }
-            return Some(self.known.with_examples.to_vec());
+            return Some(self.declared.with_examples.to_vec());
         }
-        if !matches!(node.value, Value::List(_)) {
+        if !matches!(node.value, YamlValue::List(_)) {
             wrong(node, FORM, self.report);
             return None;
         }
         let nodes = items(node, "`roles`", MAX_NODES, self.report)?;
         if nodes.is_empty() {
-            self.report.add(node.span, "a router chooses from at least one role");
+            self.report.error(node.span, "a router chooses from at least one role");
         }
         let mut roles = Vec::new();
         for n in nodes {
             match self.role_name(n) {
-                Some(role) if roles.contains(&role) => self.report.add(n.span, format!("`{role}` is listed twice")),
-                found => roles.extend(found),
+                Some(role) if roles.contains(&role) => self.report.error(n.span, format!("`{role}` is listed twice")),
+                role => roles.extend(role),
             }
         }
         if roles.is_empty() { None } else { Some(roles) }

@@ -1,4 +1,4 @@
-//! Values below `nodes`: what is missing there is empty rather than an error, however long the chain.
+//! Values below `nodes`: a missing value renders as nothing instead of an error, however long the chain of keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Serde};
 use minijinja::{Environment, Value};
 use serde_json::Value as Json;
 
-/// What nodes gave, a JSON map inside of it, or nothing; what is missing in it is nothing again. A step may see the outputs
-/// of a thousand nodes and lists of ten thousand items, so they are shared and only what is looked at is made ready.
+/// The outputs of nodes, a JSON map inside of one, or nothing; a missing key in it is nothing again. A step may see the
+/// outputs of a thousand nodes and lists of ten thousand items, so they are shared and converted only when they are read.
 #[derive(Debug)]
-pub(super) enum Lenient {
+pub(super) enum LenientValue {
     Nothing,
     Nodes(Arc<NodeOutputs>),
-    /// The map at the end of this way from the root.
-    Map(Arc<Json>, Vec<Step>),
+    /// The map at the end of this path from the root.
+    Map(Arc<Json>, Vec<JsonStep>),
 }
 
 /// A step down into JSON.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum JsonStep {
     Key(String),
     Index(usize),
 }
 
-impl Step {
+impl JsonStep {
     fn down<'j>(&self, json: &'j Json) -> Option<&'j Json> {
         match self {
             Self::Key(key) => json.get(key.as_str()),
@@ -34,8 +34,8 @@ impl Step {
     }
 }
 
-impl Lenient {
-    /// What nodes gave.
+impl LenientValue {
+    /// The outputs of nodes.
     pub(super) fn nodes(outputs: Arc<NodeOutputs>) -> Value {
         Value::from_object(Self::Nodes(outputs))
     }
@@ -44,12 +44,12 @@ impl Lenient {
         Value::from_object(Self::Nothing)
     }
 
-    /// The value at the end of a way.
-    fn at(root: &Arc<Json>, way: Vec<Step>, json: Option<&Json>) -> Value {
-        let below = |index: usize| [way.as_slice(), &[Step::Index(index)]].concat();
+    /// The value at the end of a path.
+    fn at(root: &Arc<Json>, path: Vec<JsonStep>, json: Option<&Json>) -> Value {
+        let below = |index: usize| [path.as_slice(), &[JsonStep::Index(index)]].concat();
         match json {
             None | Some(Json::Null) => Self::empty(),
-            Some(Json::Object(_)) => Value::from_object(Self::Map(root.clone(), way)),
+            Some(Json::Object(_)) => Value::from_object(Self::Map(root.clone(), path)),
             Some(Json::Array(items)) => {
                 items.iter().enumerate().map(|(index, item)| Self::at(root, below(index), Some(item))).collect()
             }
@@ -60,7 +60,7 @@ impl Lenient {
     /// The map itself.
     fn map(&self) -> Option<&serde_json::Map<String, Json>> {
         match self {
-            Self::Map(root, way) => way.iter().try_fold(root.as_ref(), |json, step| step.down(json))?.as_object(),
+            Self::Map(root, path) => path.iter().try_fold(root.as_ref(), |json, step| step.down(json))?.as_object(),
             Self::Nothing | Self::Nodes(_) => None,
         }
     }
@@ -71,8 +71,8 @@ impl Lenient {
             Self::Nodes(outputs) => {
                 outputs.get(key).map_or_else(Self::empty, |node| Self::at(node, Vec::new(), Some(node)))
             }
-            Self::Map(root, way) => {
-                let below = [way.as_slice(), &[Step::Key(key.to_owned())]].concat();
+            Self::Map(root, path) => {
+                let below = [path.as_slice(), &[JsonStep::Key(key.to_owned())]].concat();
                 Self::at(root, below, self.map().and_then(|map| map.get(key)))
             }
         }
@@ -89,7 +89,7 @@ impl Lenient {
     }
 }
 
-impl Object for Lenient {
+impl Object for LenientValue {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         ObjectRepr::Map
     }
@@ -121,10 +121,10 @@ impl Object for Lenient {
 }
 
 fn is_nothing(value: &Value) -> bool {
-    matches!(value.downcast_object_ref(), Some(Lenient::Nothing))
+    matches!(value.downcast_object_ref(), Some(LenientValue::Nothing))
 }
 
-/// Makes `default`, `is defined` and their kin take nothing for undefined.
+/// Makes `default`, `is defined` and the like treat nothing as undefined.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_filter("default", default);
     environment.add_filter("d", default);

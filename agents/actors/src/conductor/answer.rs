@@ -45,7 +45,7 @@ impl Run {
             Some(_) => return Err(Refusal::NotWaiting),
         };
         let graph = self.on.graph.subgraph(&step.visit.parents).map(|graph| graph.name().clone());
-        let schema = graph.and_then(|graph| self.on.catalog.answer(graph.as_str(), step.visit.node.as_str()));
+        let schema = graph.and_then(|graph| self.on.catalog.answer_schema(graph.as_str(), step.visit.node.as_str()));
         let output = understood(answer, schema).map_err(Refusal::Bad)?;
         small_enough(&output).map_err(Refusal::Bad)?;
         self.finish(&step, output, Default::default(), ResultSource::Person);

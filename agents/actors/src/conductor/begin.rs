@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_roles::template::Context;
+use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role, Template};
 use artel_task::event::{TaskPriority, FailureCode, Decision, Failure, Output, Timings, Usage};
 use artel_task::graph::{Node, RoleRef, RouterNode, NodeKind};
@@ -93,7 +93,7 @@ impl Run {
                 matches!(node.kind, NodeKind::Role { .. }) && self.on.catalog.model_of(&role).as_ref() == Some(model);
             same.then(|| Reader {
                 message: self.message_of(&there),
-                context: Context { role: Some(described(&role)), ..self.context_at(visit, 1) },
+                context: TemplateContext { role: Some(described(&role)), ..self.context_at(visit, 1) },
                 node: visit.node.clone(),
                 role,
             })
@@ -107,7 +107,7 @@ impl Run {
         let Some(model) = self.on.catalog.model_of(&role) else {
             return report.send(Err(failure(FailureCode::Internal, format!("role `{}` has no model", role.name))));
         };
-        let batch = role.class == TaskPriority::Batch || self.task.spec.priority == TaskPriority::Batch;
+        let batch = role.priority == TaskPriority::Batch || self.task.spec.priority == TaskPriority::Batch;
         // Nobody waits for what it would save, and others may wait for what it takes.
         let readers = if batch { Vec::new() } else { self.readers(&step.visit, node, &role, &model) };
         let job = expert::Job {

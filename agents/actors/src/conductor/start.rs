@@ -1,6 +1,6 @@
 //! Beginning a step: what runs inside of it, and what a person is asked.
 
-use artel_roles::template::Context;
+use artel_roles::template::TemplateContext;
 use artel_task::condition::ConditionScope;
 use artel_task::event::{FailureCode, Failure, Nested, Timestamp, Trigger};
 use artel_task::graph::{AskNode, ForEach, Node, NodeKind};
@@ -48,7 +48,7 @@ impl Run {
         let input = self.task.input_before_start(&step.visit, trigger);
         let input = match self.message_of(&step.visit) {
             Some(template) => {
-                let context = Context { input, ..self.context(step) };
+                let context = TemplateContext { input, ..self.context(step) };
                 template.render(&context).map_err(|e| self.bad_template(step, &e))?
             }
             None => input,
@@ -88,15 +88,15 @@ impl Run {
     }
 
     /// What templates see at a step.
-    pub(super) fn context(&self, step: &StepId) -> Context {
+    pub(super) fn context(&self, step: &StepId) -> TemplateContext {
         self.context_at(&step.visit, step.attempt)
     }
 
-    pub(super) fn context_at(&self, visit: &Visit, attempt: u32) -> Context {
+    pub(super) fn context_at(&self, visit: &Visit, attempt: u32) -> TemplateContext {
         let Some((scope, graph)) = self.task.scope(&visit.parents).zip(self.on.graph.subgraph(&visit.parents)) else {
-            return Context::default();
+            return TemplateContext::default();
         };
-        Context {
+        TemplateContext {
             task: scope.task.clone(),
             nodes: scope.outputs.clone(),
             values: scope_values(graph, scope),

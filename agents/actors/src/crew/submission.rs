@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use artel_roles::{Catalog, Role, Topic};
+use artel_roles::{Catalog, Role, CandidateProfile};
 use artel_task::event::{TaskSpec, TaskPriority, Decision, Signal, Timestamp};
 use artel_task::graph::{Edge, GraphLimits, Node, GraphParts, RoleRef, RouterNode, NodeKind};
 use artel_task::{
@@ -132,13 +132,13 @@ impl Candidates {
 pub(super) fn graphs(names: &[String], catalog: &Catalog) -> Result<Vec<Candidate>, Error> {
     const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
     let candidate =
-        |name: &str, topic: &Topic| Candidate::Graph(RoleName::parse(name).expect(ONE_FORM), Arc::new(topic.clone()));
+        |name: &str, topic: &CandidateProfile| Candidate::Graph(RoleName::parse(name).expect(ONE_FORM), Arc::new(topic.clone()));
     if names.is_empty() {
-        let topics = catalog.graphs().keys().filter_map(|name| Some((name, catalog.topic(name.as_str())?)));
+        let topics = catalog.graphs().keys().filter_map(|name| Some((name, catalog.profile(name.as_str())?)));
         let known = topics.filter(|(_, topic)| !topic.examples.is_empty());
         return Ok(known.map(|(name, topic)| candidate(name.as_str(), topic)).collect());
     }
-    let found = |name: &String| match catalog.topic(name) {
+    let found = |name: &String| match catalog.profile(name) {
         Some(topic) => Ok(candidate(name, topic)),
         None => Err(Error::NoGraph { name: name.clone() }),
     };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use artel_engine as engine;
-use artel_roles::template::Context;
+use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_task::event::Output;
 use artel_task::{NodeName, output_value};
@@ -25,7 +25,7 @@ pub(crate) struct Reader {
     /// A message template that replaces the role's own.
     pub(crate) message: Option<Template>,
     /// What templates see but for the answer.
-    pub(crate) context: Context,
+    pub(crate) context: TemplateContext,
     /// The node that answers.
     pub(crate) node: NodeName,
 }
@@ -80,7 +80,7 @@ impl Reader {
 
     /// What it would be told if this were the answer.
     fn words(&self, answer: &Output) -> Option<(String, String)> {
-        let mut context = Context { input: answer.text.clone(), ..self.context.clone() };
+        let mut context = TemplateContext { input: answer.text.clone(), ..self.context.clone() };
         Arc::make_mut(&mut context.nodes).insert(self.node.clone(), Arc::new(output_value(answer, &[])));
         let system = self.role.prompt.render(&context).ok()?;
         let user = match self.message.as_ref().or(self.role.message.as_ref()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use artel_engine as engine;
-use artel_roles::template::Context;
+use artel_roles::template::TemplateContext;
 use artel_roles::{Overflow, Role, Template};
 use artel_task::event::{TaskPriority, FailureCode, Failure, Output, ResultSource, Timings, Usage};
 use ractor::{ActorRef, call};
@@ -183,7 +183,7 @@ pub(crate) fn opening(role: &Role, models: &Path) -> Option<engine::Request> {
     if !role.prompt.is_fixed() {
         return None;
     }
-    let system = role.prompt.render(&Context { role: Some(described(role)), ..Context::default() }).ok()?;
+    let system = role.prompt.render(&TemplateContext { role: Some(described(role)), ..TemplateContext::default() }).ok()?;
     request(role, models, engine::Priority::Background, system, String::new()).ok()
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn lane(role: &Role, models: &Path) -> Option<(PathBuf, f32)> {
     let adapter = role.adapter.as_ref()?;
     let candidates = adapter.candidates(models);
     let here = candidates.iter().find(|path| path.exists());
-    let path = here.or_else(|| candidates.first().filter(|_| adapter.file.address().is_some()))?;
+    let path = here.or_else(|| candidates.first().filter(|_| adapter.file.uri().is_some()))?;
     Some((path.clone(), adapter.scale))
 }
 

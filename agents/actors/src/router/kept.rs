@@ -222,7 +222,7 @@ mod tests {
         let kept = Kept::new(dir.path().join("vectors"), dir.path().to_owned());
         let model = |context| {
             let yaml = format!("model: texts\nfile: texts.gguf\nuse: embedding\ncontext: {context}\n");
-            let source = artel_roles::Source { path: "x.yaml".to_owned(), dir: None, text: yaml };
+            let source = artel_roles::YamlSource { path: "x.yaml".to_owned(), dir: None, text: yaml };
             let sources = vec![artel_roles::shipped::sources(), vec![source]];
             let catalog = artel_roles::Catalog::parse(sources).unwrap();
             catalog.model("texts").unwrap().clone()

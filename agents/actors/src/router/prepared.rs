@@ -5,7 +5,7 @@ mod ahead;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use artel_roles::{Model, Routing};
+use artel_roles::{Model, RouterSettings};
 use artel_task::event::{FailureCode, Failure, Signal};
 use tokio::sync::watch;
 
@@ -31,7 +31,7 @@ const SOUND: &str = "nothing panics while it holds the vectors";
 /// A set of candidates.
 pub(super) struct Prepared {
     pub(super) candidates: Vec<Candidate>,
-    routing: Arc<Routing>,
+    routing: Arc<RouterSettings>,
     model: Arc<Model>,
     pub(super) keywords: Keywords,
     /// If they are needed.
@@ -229,7 +229,7 @@ impl Memory {
     }
 }
 
-fn gather(candidates: &[Candidate], routing: &Routing, known: &HashMap<String, Vector>) -> Vectors {
+fn gather(candidates: &[Candidate], routing: &RouterSettings, known: &HashMap<String, Vector>) -> Vectors {
     let of = |text: &String| known.get(text).cloned();
     let background: Vec<Vector> = routing.background.iter().filter_map(of).collect();
     let candidates: Vec<Vec<Vector>> = candidates.iter().map(|c| c.texts().filter_map(of).collect()).collect();

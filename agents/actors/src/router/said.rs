@@ -1,17 +1,17 @@
-//! What signals say, gathered: [`artel_roles::Routing::chances`] weighs it.
+//! What signals say, gathered: [`artel_roles::RouterSettings::probabilities`] weighs it.
 
-use artel_roles::routing::Numbers;
+use artel_roles::routing::SignalValues;
 use artel_task::event::Signal;
 
 /// What signals say of each candidate, and of nobody.
 pub(super) struct Said {
-    pub(super) candidates: Vec<Numbers>,
-    pub(super) nobody: Numbers,
+    pub(super) candidates: Vec<SignalValues>,
+    pub(super) nobody: SignalValues,
 }
 
 impl Said {
     pub(super) fn of(candidates: usize) -> Self {
-        Self { candidates: vec![Numbers::new(); candidates], nobody: Numbers::new() }
+        Self { candidates: vec![SignalValues::new(); candidates], nobody: SignalValues::new() }
     }
 
     pub(super) fn add(&mut self, signal: Signal, candidates: Vec<f64>, nobody: f64) {

@@ -67,8 +67,8 @@ impl State {
 
     /// A name that no other keeper has: the model's own, wherever it is alone with it.
     fn id_of(&self, model: &Arc<Model>) -> fleet::Id {
-        let id = self.catalog.engine_of(model);
-        let alike = |(known, _): &&(Arc<Model>, _)| known.name == model.name && known.pins == model.pins;
+        let id = self.catalog.engine_name(model);
+        let alike = |(known, _): &&(Arc<Model>, _)| known.name == model.name && known.placement == model.placement;
         match self.cast.keepers.iter().filter(alike).count() {
             0 => id.into(),
             _ => format!("{id}#{}", self.cast.count).into(),
@@ -110,7 +110,7 @@ impl State {
     /// Tells all keepers, after a change of the catalog.
     pub(super) fn prime_all(&self) {
         for (model, keeper) in &self.cast.keepers {
-            if self.catalog.needs(model) {
+            if self.catalog.uses_model(model) {
                 self.prime(model, keeper);
             }
         }

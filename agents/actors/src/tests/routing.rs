@@ -252,7 +252,7 @@ async fn roles_are_learned_before_anybody_asks() {
     let catalog = crew.catalog();
     let routed = catalog.roles().values().filter(|role| !role.examples.is_empty());
     let texts = routed.flat_map(|role| std::iter::once(&role.description).chain(&role.examples));
-    let routing = catalog.routing(None);
+    let routing = catalog.router_settings(None);
     let texts: BTreeSet<&String> = texts.chain(&routing.background).collect();
     let kept = async {
         while number_kept(&vectors) != Some(texts.len()) {

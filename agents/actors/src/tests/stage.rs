@@ -10,7 +10,7 @@ use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{EngineHandle, Options as EngineOptions};
 use artel_journal::Journal;
 use artel_placement::Placement;
-use artel_roles::{Catalog, Model, Source, shipped};
+use artel_roles::{Catalog, Model, YamlSource, shipped};
 use artel_task::event::TaskPriority;
 use artel_task::{Event, EventKind, Phase, Seq, TaskId};
 use async_trait::async_trait;
@@ -76,7 +76,7 @@ pub(super) fn catalog() -> Catalog {
 }
 
 pub(crate) fn parse(yaml: &str) -> Catalog {
-    let source = Source { path: "test.yaml".to_owned(), dir: Some("/nowhere".into()), text: yaml.to_owned() };
+    let source = YamlSource { path: "test.yaml".to_owned(), dir: Some("/nowhere".into()), text: yaml.to_owned() };
     match Catalog::parse(vec![shipped::sources(), vec![source]]) {
         Ok(catalog) => catalog,
         Err(problems) => panic!("{problems}"),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use artel_proto::v1::{self, Decision, ListFeedbackRequest, PreviewRequest, PreviewResponse};
-use artel_roles::Case;
-use artel_roles::routing::Numbers;
+use artel_roles::LabelledQuestion;
+use artel_roles::routing::SignalValues;
 use artel_task::RoleName;
 use artel_task::event::Signal;
 
@@ -27,8 +27,8 @@ pub(super) struct Asker<'s> {
 pub(super) struct Heard {
     /// Best first.
     pub(super) names: Vec<String>,
-    pub(super) numbers: Vec<Numbers>,
-    pub(super) nobody: Numbers,
+    pub(super) numbers: Vec<SignalValues>,
+    pub(super) nobody: SignalValues,
     pub(super) confidence: f64,
     pub(super) took: Duration,
     pub(super) tokens: u32,
@@ -63,12 +63,12 @@ impl<'s> Asker<'s> {
     }
 
     /// The text and the role of each word of feedback.
-    pub(super) async fn feedback(&self) -> Result<Vec<Case>, Error> {
+    pub(super) async fn feedback(&self) -> Result<Vec<LabelledQuestion>, Error> {
         let (mut cases, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = ListFeedbackRequest { page_size: PAGE, page_token };
             let page = self.session.daemon.router().list_feedback(prompt(request)).await?.into_inner();
-            let case = |entry: v1::FeedbackEntry| Case {
+            let case = |entry: v1::FeedbackEntry| LabelledQuestion {
                 text: entry.text,
                 role: RoleName::parse(&entry.role).ok(),
                 tags: vec!["feedback".to_owned()],
@@ -92,7 +92,7 @@ impl<'s> Asker<'s> {
 }
 
 fn heard(decision: &Decision) -> Heard {
-    let numbers = |signals: &std::collections::HashMap<String, f64>| -> Numbers {
+    let numbers = |signals: &std::collections::HashMap<String, f64>| -> SignalValues {
         signals.iter().filter_map(|(name, number)| Some((Signal::parse(name)?, *number))).collect()
     };
     let name = |score: &v1::Score| if score.role.is_empty() { score.graph.clone() } else { score.role.clone() };

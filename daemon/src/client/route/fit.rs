@@ -9,8 +9,8 @@ mod logit;
 
 use std::collections::BTreeMap;
 
-use artel_roles::routing::{Routing, Weight};
-use artel_roles::{Case, routing::Numbers};
+use artel_roles::routing::{RouterSettings, SignalWeight};
+use artel_roles::{LabelledQuestion, routing::SignalValues};
 use artel_task::ModelName;
 use artel_task::event::Signal;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ const FEWEST: usize = 20;
 
 /// What was fitted.
 pub(super) struct Fitted {
-    pub(super) routing: Routing,
+    pub(super) routing: RouterSettings,
     /// A threshold for `confidence`.
     threshold: f64,
     cases: usize,
@@ -59,13 +59,13 @@ impl Fitted {
 
 /// A case as signals see it.
 struct Seen {
-    candidates: Vec<Numbers>,
-    nobody: Numbers,
+    candidates: Vec<SignalValues>,
+    nobody: SignalValues,
     /// The right candidate; that after the last one is nobody.
     right: usize,
 }
 
-pub(super) async fn fit(asker: &mut Asker<'_>, cases: &[Case], name: &str) -> Result<Fitted, Error> {
+pub(super) async fn fit(asker: &mut Asker<'_>, cases: &[LabelledQuestion], name: &str) -> Result<Fitted, Error> {
     if cases.len() < FEWEST {
         return Err(Error::Usage(format!("{} cases are too few to fit to; take {FEWEST} or more", cases.len())));
     }
@@ -82,7 +82,7 @@ pub(super) async fn fit(asker: &mut Asker<'_>, cases: &[Case], name: &str) -> Re
     Ok(conclude(&seen, background, label_model))
 }
 
-fn see(case: &Case, heard: Heard) -> Result<Seen, Error> {
+fn see(case: &LabelledQuestion, heard: Heard) -> Result<Seen, Error> {
     let Heard { names, numbers, nobody, .. } = heard;
     let right = match &case.role {
         None => names.len(),
@@ -113,11 +113,11 @@ fn conclude(seen: &[Seen], background: Vec<String>, label_model: Option<ModelNam
     let signals = used.iter().enumerate().map(|(at, signal)| {
         let alone = problem(seen, &scales, &[*signal], |_| true).solve();
         let (mean, deviation) = scales[signal];
-        (*signal, Weight { weight: weights[at], mean, deviation, alone: (alone[0], alone[1]) })
+        (*signal, SignalWeight { weight: weights[at], mean, deviation, alone: (alone[0], alone[1]) })
     });
-    let signals: BTreeMap<Signal, Weight> = signals.collect();
+    let signals: BTreeMap<Signal, SignalWeight> = signals.collect();
     let label_model = label_model.filter(|_| signals.contains_key(&Signal::Label));
-    let routing = Routing { signals, bias: weights[used.len()], temperature, background, label_model };
+    let routing = RouterSettings { signals, bias: weights[used.len()], temperature, background, label_model };
     Fitted { routing, threshold: threshold(confidences), cases: seen.len(), left_out }
 }
 
@@ -145,7 +145,7 @@ fn problem(
 }
 
 fn features(seen: &Seen, scales: &BTreeMap<Signal, (f64, f64)>, used: &[Signal]) -> Features {
-    let row = |numbers: &Numbers, bias: f64| -> Vec<f64> {
+    let row = |numbers: &SignalValues, bias: f64| -> Vec<f64> {
         let z = |signal: &Signal| {
             let (mean, deviation) = scales[signal];
             numbers.get(signal).map_or(0.0, |number| (number - mean) / deviation)
@@ -192,7 +192,7 @@ mod tests {
     fn seen(n: usize) -> Seen {
         let x = 0.1 * (n % 7) as f64;
         let numbers =
-            |keyword: f64, embedding: f64| Numbers::from([(Signal::Keyword, keyword), (Signal::Embedding, embedding)]);
+            |keyword: f64, embedding: f64| SignalValues::from([(Signal::Keyword, keyword), (Signal::Embedding, embedding)]);
         let nobody = numbers(0.0, 0.0);
         match n % 3 {
             0 => Seen { candidates: vec![numbers(2.0 + x, 0.2), numbers(x, 0.3)], nobody, right: 0 },
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(fitted.left_out, [Signal::Embedding]);
         assert_eq!(fitted.routing.signals.keys().copied().collect::<Vec<_>>(), [Signal::Keyword]);
         let right = cases.iter().filter(|case| {
-            let (chances, nobody) = fitted.routing.chances(&[Signal::Keyword], &case.candidates, &case.nobody);
+            let (chances, nobody) = fitted.routing.probabilities(&[Signal::Keyword], &case.candidates, &case.nobody);
             let chances: Vec<f64> = chances.into_iter().chain([nobody]).collect();
             (0..3).max_by(|a, b| chances[*a].total_cmp(&chances[*b])) == Some(case.right)
         });

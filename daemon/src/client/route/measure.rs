@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use artel_roles::Case;
+use artel_roles::LabelledQuestion;
 use artel_task::event::Signal;
 use serde_json::{Value, json};
 
@@ -54,11 +54,11 @@ pub(super) struct Method {
 
 /// A case and what was decided.
 struct Outcome<'c> {
-    case: &'c Case,
+    case: &'c LabelledQuestion,
     heard: Heard,
 }
 
-pub(super) async fn measure(asker: &mut Asker<'_>, cases: &[Case], threshold: f64) -> Result<Report, Error> {
+pub(super) async fn measure(asker: &mut Asker<'_>, cases: &[LabelledQuestion], threshold: f64) -> Result<Report, Error> {
     let first = cases.first().ok_or_else(|| Error::Usage("there are no cases".to_owned()))?;
     // The first question pays for loading models and for learning the roles.
     let known = asker.hear(&first.text, &[]).await?;
@@ -233,10 +233,10 @@ pub(super) mod tests {
             (None, "gpu", 0.2),
             (None, "rag", 0.6),
         ];
-        let cases: Vec<Case> = said
+        let cases: Vec<LabelledQuestion> = said
             .iter()
             .enumerate()
-            .map(|(at, (role, ..))| Case {
+            .map(|(at, (role, ..))| LabelledQuestion {
                 text: "?".to_owned(),
                 role: role.and_then(|role| RoleName::parse(role).ok()),
                 tags: if at == 0 { vec!["ru".to_owned()] } else { Vec::new() },

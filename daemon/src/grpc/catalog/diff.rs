@@ -11,7 +11,7 @@ pub(super) fn response(before: &Catalog, after: &Catalog) -> v1::ApplyResponse {
     let changed = |d: &&Definition| other(before, d).is_some_and(|old| old.text != d.text);
     v1::ApplyResponse {
         applied: true,
-        problems: Vec::new(),
+        problems: after.warnings().iter().map(super::problem).collect(),
         catalog_version: after.version().as_str().to_owned(),
         added: after.definitions().iter().filter(|d| other(before, d).is_none()).map(refer).collect(),
         changed: after.definitions().iter().filter(changed).map(refer).collect(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use artel_proto::v1;
-use artel_roles::{Catalog, Problems, Source, shipped};
+use artel_roles::{Catalog, Problems, YamlSource, shipped};
 
 use crate::grpc::status::Violations;
 
@@ -46,7 +46,7 @@ pub(super) fn build(files: Vec<v1::SourceFile>, place: &Path) -> Result<Catalog,
     for v1::SourceFile { path, content } in files {
         let dir = place.join(Path::new(&path).parent().unwrap_or(Path::new("")));
         let dir = std::path::absolute(&dir).unwrap_or(dir);
-        sources.push(Source::of_bytes(path, Some(dir), content)?);
+        sources.push(YamlSource::of_bytes(path, Some(dir), content)?);
     }
     sources.sort_by(|a, b| a.path.cmp(&b.path));
     Catalog::parse(vec![shipped::sources(), sources])

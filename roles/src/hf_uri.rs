@@ -1,31 +1,32 @@
-//! Addresses of files on a hub of models: `hf:org/repo/file.gguf`, `hf:org/repo@revision/folder/file.gguf`.
+//! URIs of files on Hugging Face: `hf:org/repo/file.gguf`, `hf:org/repo@revision/folder/file.gguf`.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// What stands before an address.
+/// The scheme of such a URI.
 pub(crate) const SCHEME: &str = "hf:";
-/// The revision of those that name none.
-const MAIN: &str = "main";
-/// Bytes of one part of an address: names of files have no more.
-const LONGEST: usize = 255;
+/// The revision of a URI that names none.
+const DEFAULT_REVISION: &str = "main";
+/// The longest part of a URI: file systems take no longer names.
+const MAX_PART_BYTES: usize = 255;
 
-/// Where a file lies on a hub. Every part of it is the name of a file or a directory, and no more than that.
+/// A file on Hugging Face. Every part is a plain name of a file or a directory, so that its path cannot leave the models
+/// directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address {
+pub struct HfUri {
     org: String,
     repo: String,
     revision: Option<String>,
     file: Vec<String>,
 }
 
-impl Address {
-    /// Reads an address.
+impl HfUri {
+    /// Parses a URI.
     ///
     /// # Errors
-    /// What is wrong with it, in words that follow a place in a file.
+    /// What is wrong with it, as the message of a [`Problem`](crate::Problem).
     pub fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "an `hf:` address is written `hf:org/repo/file.gguf` or `hf:org/repo@revision/file.gguf`";
+        const FORM: &str = "an `hf:` URI is written `hf:org/repo/file.gguf` or `hf:org/repo@revision/file.gguf`";
         let rest = text.strip_prefix(SCHEME).ok_or(FORM)?;
         let mut parts = rest.split('/');
         let (Some(org), Some(repo)) = (parts.next(), parts.next()) else { return Err(FORM.to_owned()) };
@@ -36,27 +37,27 @@ impl Address {
         };
         let Some(name) = file.last() else { return Err(FORM.to_owned()) };
         for (part, what) in
-            [(org, "organisation"), (repo, "repository"), (revision.as_deref().unwrap_or(MAIN), "revision")]
+            [(org, "organisation"), (repo, "repository"), (revision.as_deref().unwrap_or(DEFAULT_REVISION), "revision")]
         {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             if !is_name(part) || !part.chars().all(plain) {
-                return Err(format!("the {what} of an `hf:` address has letters, digits, `.`, `_` and `-`; {FORM}"));
+                return Err(format!("the {what} of an `hf:` URI has letters, digits, `.`, `_` and `-`; {FORM}"));
             }
         }
         if !file.iter().all(|part| is_name(part)) {
-            return Err(format!("the path of the file is no path within the repository; {FORM}"));
+            return Err(format!("the file's path is not a path within the repository; {FORM}"));
         }
         let name = name.to_lowercase();
         if !name.ends_with(".gguf") {
-            return Err("an `hf:` address names one file, and its name ends with `.gguf`".to_owned());
+            return Err("an `hf:` URI names one file, and its name ends with `.gguf`".to_owned());
         }
-        if is_piece(&name) {
-            return Err("this is one of several pieces of a model, which cannot be fetched as one".to_owned());
+        if is_shard(&name) {
+            return Err("this is one shard of a split model, which cannot be downloaded as one file".to_owned());
         }
         Ok(Self { org: org.to_owned(), repo: repo.to_owned(), revision, file })
     }
 
-    /// Where it lies in a directory of models: `hf/org/repo/revision/file`.
+    /// Its path in the models directory: `hf/org/repo/revision/file`.
     pub fn path(&self) -> PathBuf {
         ["hf", &self.org, &self.repo, self.revision()].into_iter().chain(self.file.iter().map(String::as_str)).collect()
     }
@@ -71,9 +72,9 @@ impl Address {
         &self.repo
     }
 
-    /// The branch, tag or commit; `main` if the address names none.
+    /// The branch, tag or commit; `main` if the URI names none.
     pub fn revision(&self) -> &str {
-        self.revision.as_deref().unwrap_or(MAIN)
+        self.revision.as_deref().unwrap_or(DEFAULT_REVISION)
     }
 
     /// The file's path in the repository, name by name.
@@ -83,7 +84,7 @@ impl Address {
 }
 
 /// As YAML writes it.
-impl fmt::Display for Address {
+impl fmt::Display for HfUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { org, repo, revision, file } = self;
         write!(f, "{SCHEME}{org}/{repo}")?;
@@ -92,14 +93,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whether it can be the name of a file, and cannot lead out of a directory.
+/// Whether it can be the name of a file, and cannot leave a directory.
 fn is_name(part: &str) -> bool {
-    let known = |c: char| !c.is_control() && c != '\\';
-    !matches!(part, "" | "." | "..") && part.len() <= LONGEST && part.chars().all(known)
+    let is_plain = |c: char| !c.is_control() && c != '\\';
+    !matches!(part, "" | "." | "..") && part.len() <= MAX_PART_BYTES && part.chars().all(is_plain)
 }
 
 /// Whether it is named like `model-00001-of-00003.gguf`.
-fn is_piece(name: &str) -> bool {
+fn is_shard(name: &str) -> bool {
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
     let stem = name.trim_end_matches(".gguf");
     let Some((rest, all)) = stem.rsplit_once("-of-") else { return false };
@@ -112,18 +113,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_a_place_of_its_own() {
-        let address = Address::parse("hf:org/Repo-1.5/a b/m.gguf").unwrap();
-        assert_eq!((address.org(), address.repo(), address.revision()), ("org", "Repo-1.5", "main"));
-        assert_eq!(address.path(), PathBuf::from("hf/org/Repo-1.5/main/a b/m.gguf"));
-        let pinned = Address::parse("hf:org/repo@v2/m.GGUF").unwrap();
+    fn a_uri_has_a_path_of_its_own() {
+        let uri = HfUri::parse("hf:org/Repo-1.5/a b/m.gguf").unwrap();
+        assert_eq!((uri.org(), uri.repo(), uri.revision()), ("org", "Repo-1.5", "main"));
+        assert_eq!(uri.path(), PathBuf::from("hf/org/Repo-1.5/main/a b/m.gguf"));
+        let pinned = HfUri::parse("hf:org/repo@v2/m.GGUF").unwrap();
         assert_eq!(pinned.path(), PathBuf::from("hf/org/repo/v2/m.GGUF"));
         assert_eq!(pinned.to_string(), "hf:org/repo@v2/m.GGUF");
-        assert_eq!(address.file().collect::<Vec<_>>(), ["a b", "m.gguf"]);
+        assert_eq!(uri.file().collect::<Vec<_>>(), ["a b", "m.gguf"]);
     }
 
     #[test]
-    fn nothing_leads_out_of_the_directory() {
+    fn no_uri_leaves_the_models_directory() {
         for text in [
             "hf:org/repo",
             "hf:m.gguf",
@@ -139,8 +140,8 @@ mod tests {
             "hf:org/repo/m.bin",
             "hf:org/repo/m-00001-of-00003.gguf",
         ] {
-            assert!(Address::parse(text).is_err(), "{text}");
+            assert!(HfUri::parse(text).is_err(), "{text}");
         }
-        assert!(Address::parse("hf:org/repo/m-00001-of-00001.gguf").is_ok());
+        assert!(HfUri::parse("hf:org/repo/m-00001-of-00001.gguf").is_ok());
     }
 }

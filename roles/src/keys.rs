@@ -1,0 +1,79 @@
+//! The keys of every kind of map that this crate reads.
+//!
+//! The decoder takes the keys that it knows from this table: [`crate::decode::MapReader`] reads no key that is not in the
+//! set of its map, and `finish` checks that every key of the set was read. Documentation is checked against [`keys`].
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use table::*;
+
+/// The keys of one kind of map.
+#[derive(Debug)]
+pub struct KeySet {
+    /// The map: a kind of document, or the way to a map inside of one, as in `role.sampling`.
+    pub name: &'static str,
+    /// The page of the reference that describes it: `roles`, `models`, `graphs`, `routers` or `settings`.
+    pub page: &'static str,
+    /// Its keys, in the order in which they are documented.
+    pub keys: &'static [DocumentKey],
+}
+
+/// A key of a map.
+#[derive(Debug)]
+pub struct DocumentKey {
+    /// As it is written in YAML.
+    pub name: &'static str,
+    /// What it holds, in one line.
+    pub description: &'static str,
+    /// What holds without it.
+    pub default: KeyDefault,
+    /// The name that it had before: it is read in this version only, with a warning.
+    pub former_name: Option<&'static str>,
+}
+
+/// What holds without a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyDefault {
+    /// Nothing: the key is required.
+    Required,
+    /// This YAML value: writing it changes nothing.
+    Value(&'static str),
+    /// No value that could be written instead, or one that the daemon chooses.
+    Described(&'static str),
+}
+
+impl KeyDefault {
+    /// As text.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Value(text) | Self::Described(text) => text,
+        }
+    }
+}
+
+impl KeySet {
+    /// The names of its keys.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().map(|key| key.name)
+    }
+
+    /// The key of this present or former name.
+    pub(crate) fn find(&self, name: &str) -> Option<&'static DocumentKey> {
+        let former = || self.keys.iter().find(|key| key.former_name == Some(name));
+        self.keys.iter().find(|key| key.name == name).or_else(former)
+    }
+
+    /// The name of the key that is nearest to a misspelt one; a slip in a former name leads to the present one.
+    pub(crate) fn nearest(&self, given: &str) -> Option<&'static str> {
+        let names = self.names().chain(self.keys.iter().filter_map(|key| key.former_name));
+        self.find(crate::nearest(given, names)?).map(|key| key.name)
+    }
+}
+
+/// Every kind of map that this crate reads, with its keys.
+pub fn keys() -> &'static [&'static KeySet] {
+    ALL
+}

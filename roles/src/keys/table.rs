@@ -1,0 +1,405 @@
+//! The table itself.
+
+use super::KeyDefault::{Described, Required, Value};
+use super::{DocumentKey, KeyDefault, KeySet};
+
+const fn key(name: &'static str, default: KeyDefault, description: &'static str) -> DocumentKey {
+    DocumentKey { name, description, default, former_name: None }
+}
+
+impl DocumentKey {
+    const fn formerly(self, name: &'static str) -> Self {
+        Self { former_name: Some(name), ..self }
+    }
+}
+
+/// In the order of the documentation.
+pub(super) const ALL: &[&KeySet] = &[
+    &ROLE,
+    &SAMPLING,
+    &ROLE_LIMITS,
+    &ADAPTER,
+    &MODEL,
+    &GRAPH,
+    &GRAPH_LIMITS,
+    &NODE,
+    &CHOSEN_ROLE,
+    &ROUTER_NODE,
+    &ASK,
+    &FOR_EACH,
+    &JOIN,
+    &RETRIES,
+    &EDGE,
+    &ROUTER,
+    &SIGNALS,
+    &SIGNAL,
+    &LABEL_SIGNAL,
+    &ALONE,
+    &LABELLED_QUESTION,
+    &SETTINGS,
+    &PREFIX_CACHE,
+    &RETENTION,
+];
+
+pub(crate) static ROLE: KeySet = KeySet {
+    name: "role",
+    page: "roles",
+    keys: &[
+        key("role", Required, "The name of the role."),
+        key("description", Required, "What the role does; routers compare it with the question."),
+        key("examples", Value("[]"), "Questions that belong to the role; routers compare them with the question."),
+        key("keywords", Value("[]"), "Words that routers look for in the question."),
+        key(
+            "when",
+            Described("no rule"),
+            "A CEL condition over `task.input`; if it holds, the router chooses this role.",
+        ),
+        key("model", Required, "The name of a chat model."),
+        key("adapter", Described("no adapter"), "A LoRA adapter: a GGUF file, or a map with `file` and `scale`."),
+        key("devices", Value("auto"), "Devices on which the model is loaded once more for this role alone."),
+        key("prompt", Required, "The system message, a Jinja template."),
+        key(
+            "message",
+            Described("the output of the node before, or the task's input at the start"),
+            "The user message, a Jinja template.",
+        ),
+        key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
+        key("sampling", Value("{}"), "How tokens are sampled."),
+        key("limits", Value("{}"), "The limits of one step of this role."),
+        key(
+            "overflow",
+            Value("reject"),
+            "What happens to a prompt that exceeds the context: `reject`, `truncate` or `shift`.",
+        ),
+        key("priority", Value("interactive"), "The priority of its steps: `interactive` or `batch`.").formerly("class"),
+    ],
+};
+
+pub(crate) static SAMPLING: KeySet = KeySet {
+    name: "role.sampling",
+    page: "roles",
+    keys: &[
+        key("temperature", Value("0.7"), "Divides the logits; 0 always takes the most probable token."),
+        key("top_p", Value("0.95"), "Keeps the most probable tokens that together have this probability."),
+        key("min_p", Value("0.05"), "Keeps tokens with at least this share of the highest probability."),
+        key("repeat_penalty", Value("1.0"), "Divides the logits of recent tokens; 1 turns it off."),
+        key("top_k", Value("40"), "Keeps this many of the most probable tokens; 0 keeps all."),
+        key("seed", Described("another seed for each step"), "The seed of the sampler."),
+        key("max_tokens", Value("512"), "The most tokens of one output."),
+        key("stop", Value("[]"), "Texts that end the output and are not part of it."),
+    ],
+};
+
+pub(crate) static ROLE_LIMITS: KeySet = KeySet {
+    name: "role.limits",
+    page: "roles",
+    keys: &[
+        key(
+            "timeout",
+            Value("120s"),
+            "The longest time from the start of a step to its end, time in the queue included.",
+        ),
+        key("idle", Value("60s"), "The longest time without a new token, once decoding began."),
+        key("retries", Value("2"), "Further attempts after a failed one."),
+        key("concurrency", Value("4"), "Steps of this role that run at once."),
+        key("queue", Value("64"), "Steps of this role that wait."),
+    ],
+};
+
+pub(crate) static ADAPTER: KeySet = KeySet {
+    name: "role.adapter",
+    page: "roles",
+    keys: &[
+        key("file", Required, "The GGUF file of the adapter: a path, or an `hf:` URI."),
+        key("scale", Value("1.0"), "The factor by which its weights are multiplied."),
+    ],
+};
+
+pub(crate) static MODEL: KeySet = KeySet {
+    name: "model",
+    page: "models",
+    keys: &[
+        key("model", Required, "The name of the model."),
+        key("description", Described("none"), "What the model is, for people."),
+        key("file", Required, "Its GGUF file: a path, or an `hf:` URI."),
+        key("sha256", Described("the file is not verified"), "The SHA-256 of the file, 64 hexadecimal digits."),
+        key("use", Value("chat"), "The purpose of the model: `chat`, or `embedding` for routers."),
+        key(
+            "context",
+            Described("what the model was trained with, at most 4096"),
+            "The context of each sequence, in tokens.",
+        ),
+        key("sequences", Value("8"), "Sequences decoded at once, each with a KV cache of the whole context."),
+        key("threads", Described("the daemon's `threads`"), "CPU threads, at most those of the daemon's settings."),
+        key("template", Described("the chat template of the GGUF file"), "A Jinja chat template."),
+        key("cache", Value("auto"), "The type of the KV cache: `auto`, `f16`, `f32`, `bf16`, `q8_0` or `q4_0`."),
+        key(
+            "weights",
+            Value("auto"),
+            "The type in which a CPU computes with the weights: `auto`, `file`, `f16` or `bf16`.",
+        ),
+        key("speculation", Value("auto"), "Speculative decoding from n-grams: `auto` or `off`."),
+        key("devices", Value("auto"), "The devices that the model may use: `auto`, or a list of names."),
+        key("split", Value("layer"), "How the model is split over several devices: `layer`, `none` or `row`."),
+        key(
+            "tensor_split",
+            Described("in proportion to the free memory of each device"),
+            "The share of each device, in the order of `devices`.",
+        )
+        .formerly("shares"),
+    ],
+};
+
+pub(crate) static GRAPH: KeySet = KeySet {
+    name: "graph",
+    page: "graphs",
+    keys: &[
+        key("graph", Required, "The name of the graph."),
+        key("description", Required, "What the graph does; a router over graphs compares it with the question."),
+        key("examples", Value("[]"), "Questions that belong to the graph, for a router over graphs."),
+        key("keywords", Value("[]"), "Words that a router over graphs looks for in the question."),
+        key("start", Required, "The node at which the graph starts."),
+        key(
+            "result",
+            Described("the node that reached `done` last"),
+            "The node whose last output is the result of the task.",
+        ),
+        key("limits", Value("{}"), "The limits of one task."),
+        key("nodes", Required, "The nodes by name."),
+        key("reduce", Value("{}"), "Values that several nodes write: `last`, `append` or `merge`, by name."),
+        key("fallback", Described("the task fails"), "The result in place of a failure."),
+    ],
+};
+
+pub(crate) static GRAPH_LIMITS: KeySet = KeySet {
+    name: "graph.limits",
+    page: "graphs",
+    keys: &[
+        key("steps", Value("64"), "The most steps of one task, each attempt counted."),
+        key("tokens", Value("32000"), "The most prompt and output tokens of one task."),
+        key("time", Value("10m"), "The longest time from the acceptance of a task to its end."),
+    ],
+};
+
+/// What holds where a node does not name its kind by this key.
+const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask` and `graph` is required");
+
+pub(crate) static NODE: KeySet = KeySet {
+    name: "node",
+    page: "graphs",
+    keys: &[
+        key("role", ANOTHER_KIND, "The role of the step: a name, or a map with `from` and `rank`."),
+        key("router", ANOTHER_KIND, "A router that chooses a role."),
+        key("ask", ANOTHER_KIND, "A question to a person: the message, or a map."),
+        key("graph", ANOTHER_KIND, "Another graph that runs as part of the same task."),
+        key("message", Described("the `message` of the role"), "The user message, a Jinja template."),
+        key(
+            "for_each",
+            Described("the node runs once"),
+            "A list in CEL; the node runs once for each item. Or a map with `list`, `parallel` and `at_most`.",
+        ),
+        key("timeout", Described("the `limits.timeout` of the role"), "The longest time of one attempt."),
+        key("idle", Described("the `limits.idle` of the role"), "The longest time without a new token."),
+        key(
+            "retries",
+            Described("the `limits.retries` of the role"),
+            "Further attempts: their number, or a map with `count`, `delay` and `max_delay`.",
+        ),
+        key(
+            "effect",
+            Value("pure"),
+            "What a second run would do: nothing (`pure`), the same (`idempotent`), or harm (`at_most_once`).",
+        ),
+        key("cache", Value("false"), "Whether an earlier answer to the same messages is used again."),
+        key(
+            "join",
+            Described("required where several edges lead to the node"),
+            "When the node runs: `all`, `any` or `{quorum: n}`.",
+        ),
+        key(
+            "next",
+            Required,
+            "The edges to the next nodes: a name, an edge, or a list of them; `done` ends the branch.",
+        ),
+        key("on_failure", Described("the graph fails"), "The edge to take when the node has failed for good."),
+        key(
+            "write",
+            Described("no value is written"),
+            "The value of the graph's `reduce` that the output is written to.",
+        ),
+    ],
+};
+
+pub(crate) static CHOSEN_ROLE: KeySet = KeySet {
+    name: "node.role",
+    page: "graphs",
+    keys: &[
+        key("from", Required, "The router node whose choice is the role."),
+        key("rank", Value("1"), "Which of the roles that the router chose, from the best, which is 1."),
+    ],
+};
+
+pub(crate) static ROUTER_NODE: KeySet = KeySet {
+    name: "node.router",
+    page: "graphs",
+    keys: &[
+        key("roles", Required, "The candidates: a list of roles, or `all` for every role that has examples."),
+        key("confidence", Value("0"), "The confidence below which `otherwise` is chosen, from 0 to 1."),
+        key("otherwise", Described("the best candidate"), "The role to choose below the confidence."),
+        key("best", Described("one role, without a list"), "How many roles to choose, for `role: {from, rank}`."),
+        key("settings", Described("default"), "The router document with the weights to use."),
+        key("signals", Value("[]"), "The signals to use; an empty list is those that the router document weighs."),
+    ],
+};
+
+pub(crate) static ASK: KeySet = KeySet {
+    name: "node.ask",
+    page: "graphs",
+    keys: &[
+        key("message", Required, "The question, a Jinja template."),
+        key("output", Described("any text"), "A JSON Schema that the answer must satisfy."),
+        key("deadline", Described("no deadline"), "The longest wait for an answer."),
+        key("otherwise", Described("the step fails"), "The answer after the deadline."),
+    ],
+};
+
+pub(crate) static FOR_EACH: KeySet = KeySet {
+    name: "node.for_each",
+    page: "graphs",
+    keys: &[
+        key("list", Required, "The list, in CEL over `task`, `nodes` and `values`."),
+        key("parallel", Value("8"), "Items that run at once."),
+        key("at_most", Value("1000"), "The most items."),
+    ],
+};
+
+pub(crate) static JOIN: KeySet = KeySet {
+    name: "node.join",
+    page: "graphs",
+    keys: &[key("quorum", Required, "How many sources must have arrived.")],
+};
+
+pub(crate) static RETRIES: KeySet = KeySet {
+    name: "node.retries",
+    page: "graphs",
+    keys: &[
+        key("count", Required, "Further attempts after a failed one.").formerly("at_most"),
+        key("delay", Value("500ms"), "The delay before the second attempt; it doubles with each attempt.")
+            .formerly("pause"),
+        key("max_delay", Described("30s, or `delay` if that is longer"), "The longest delay.").formerly("longest"),
+    ],
+};
+
+pub(crate) static EDGE: KeySet = KeySet {
+    name: "edge",
+    page: "graphs",
+    keys: &[
+        key("to", Required, "The next node, or `done`."),
+        key("when", Described("always"), "A CEL condition over `task`, `nodes`, `values` and `output`."),
+        key("at_most", Described("no bound"), "How often the edge is taken in one task at most."),
+    ],
+};
+
+pub(crate) static ROUTER: KeySet = KeySet {
+    name: "router",
+    page: "routers",
+    keys: &[
+        key("router", Required, "The name of the router document; `default` replaces the one that ships."),
+        key("description", Described("none"), "What the settings are for, for people."),
+        key("bias", Value("0"), "The logit of \"no match\" before its signals."),
+        key("temperature", Value("1"), "Divides all logits: above 1 every decision is less confident."),
+        key("background", Value("[]"), "Questions that belong to no role; \"no match\" is scored with them."),
+        key("signals", Required, "The weights of the signals."),
+    ],
+};
+
+/// What holds where a router document does not weigh a signal.
+const UNUSED: KeyDefault = Described("the signal is not used");
+
+pub(crate) static SIGNALS: KeySet = KeySet {
+    name: "router.signals",
+    page: "routers",
+    keys: &[
+        key("embedding", UNUSED, "The mean cosine similarity of the nearest texts of the candidate."),
+        key("linear", UNUSED, "A ridge regression over the embeddings of all texts."),
+        key("keyword", UNUSED, "BM25 over the texts and keywords of the candidate."),
+        key("label", UNUSED, "The log-probability that a chat model gives to the candidate's name."),
+    ],
+};
+
+const WEIGHT: DocumentKey = key("weight", Value("1"), "Logits per deviation, beside the other signals.");
+const MEAN: DocumentKey = key("mean", Value("0"), "The mean of the signal's scores, which is subtracted.");
+const DEVIATION: DocumentKey = key("deviation", Value("1"), "Their standard deviation, by which the rest is divided.");
+const WEIGHT_ALONE: DocumentKey =
+    key("alone", Described("the same weight, and a bias of 0"), "Weight and bias where this signal is used alone.");
+
+pub(crate) static SIGNAL: KeySet =
+    KeySet { name: "router.signals.*", page: "routers", keys: &[WEIGHT, MEAN, DEVIATION, WEIGHT_ALONE] };
+
+pub(crate) static LABEL_SIGNAL: KeySet = KeySet {
+    name: "router.signals.label",
+    page: "routers",
+    keys: &[key("model", Required, "The chat model that scores the names."), WEIGHT, MEAN, DEVIATION, WEIGHT_ALONE],
+};
+
+pub(crate) static ALONE: KeySet = KeySet {
+    name: "router.signals.*.alone",
+    page: "routers",
+    keys: &[
+        key("weight", Required, "Logits per deviation."),
+        key("bias", Required, "The logit of \"no match\" before the signal."),
+    ],
+};
+
+pub(crate) static LABELLED_QUESTION: KeySet = KeySet {
+    name: "labelled question",
+    page: "routers",
+    keys: &[
+        key("text", Required, "The question."),
+        key("role", Value("none"), "The right role; null or `none` for a question that belongs to no role."),
+        key("tags", Value("[]"), "Tags by which the evaluation is broken down."),
+    ],
+};
+
+pub(crate) static SETTINGS: KeySet = KeySet {
+    name: "settings",
+    page: "settings",
+    keys: &[
+        key("data", Described("~/.local/share/artel"), "The directory of the journal."),
+        key("catalog", Described("~/.config/artel/catalog"), "The directory of the user's roles, models and graphs."),
+        key("models", Described("`models` in the data directory"), "The directory of GGUF files."),
+        key("listen", Described("127.0.0.1:7430"), "The address and port of the server."),
+        key("graph", Described("mentor"), "The graph of a task that names neither graph nor role; `auto` chooses one."),
+        key("tasks", Described("1000"), "The most tasks that are open at once."),
+        key("threads", Described("one for each core"), "CPU threads for all engines together."),
+        key("engines", Described("processes"), "Where engines run: `processes`, or `inside` the daemon's own process."),
+        key("rpc", Value("[]"), "Addresses, `host:port`, of llama.cpp RPC servers."),
+        key("memory", Value("{}"), "The most memory that engines may take of a device, in MiB, by device."),
+        key("watch", Described("true"), "Whether the catalog is read again when its directory changes."),
+        key("offline", Value("false"), "Whether downloads are refused."),
+        key("target_itl", Described("100ms"), "The inter-token latency to keep while prompts are prefilled.")
+            .formerly("gap"),
+        key("grace", Described("30s"), "How long running tasks may go on after the daemon was asked to stop."),
+        key("prefix_cache", Value("{}"), "The size of the prefix cache.").formerly("prefixes"),
+        key("retention", Value("{}"), "How many ended tasks are kept, and how long."),
+    ],
+};
+
+pub(crate) static PREFIX_CACHE: KeySet = KeySet {
+    name: "settings.prefix_cache",
+    page: "settings",
+    keys: &[
+        key("memory", Described("1024"), "Host memory for each model, in MiB."),
+        key("disk", Described("4096"), "Disk for all models together, in MiB; 0 turns it off."),
+    ],
+};
+
+pub(crate) static RETENTION: KeySet = KeySet {
+    name: "settings.retention",
+    page: "settings",
+    keys: &[
+        key("tasks", Described("10000"), "The most ended tasks to keep."),
+        key("age", Described("30d"), "How long ended tasks are kept."),
+        key("size", Described("4096"), "The most that the journal may have, in MiB."),
+    ],
+};
