@@ -35,7 +35,7 @@ fn fetch_all(fetch: &args::Fetch, output: &mut Output) -> Result<bool> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
-    let hub = Hub::new(config.crew.models, config.offline);
+    let hub = Hub::new(config.crew.models_dir, config.offline);
     let mut all = true;
     for (address, sha256) in &wanted {
         let fetched = runtime.block_on(one(&hub, address, sha256.as_deref()));

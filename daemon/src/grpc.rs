@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::serve::loader::LlamaLoader;
 use crate::serve::reload::Wrong;
 use anyhow::{Context as _, Result};
-use artel_actors::Crew;
+use artel_actors::Runtime;
 use artel_journal::Feedback;
 use artel_proto::FILE_DESCRIPTOR_SET;
 use artel_proto::v1::catalog_server::CatalogServer;
@@ -45,7 +45,7 @@ pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 /// What the services serve.
 #[derive(Clone)]
 pub(crate) struct Served {
-    pub(crate) crew: Crew,
+    pub(crate) crew: Runtime,
     /// What loads models, and knows the devices.
     pub(crate) loader: Arc<LlamaLoader>,
     /// What people say about decisions.
@@ -80,9 +80,9 @@ pub(crate) async fn serve(served: Served, listener: TcpListener) -> Result<()> {
         let health = async {
             loop {
                 // It goes on answering what it can, and says that it is not well.
-                crew.broken().await;
+                crew.journal_failed().await;
                 report(&reporter, ServingStatus::NotServing).await;
-                crew.whole().await;
+                crew.journal_writable().await;
                 report(&reporter, ServingStatus::Serving).await;
             }
         };

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use artel_actors::{Crew, Loader};
+use artel_actors::{Runtime, Loader};
 use artel_journal::{Feedback, Journal};
 use artel_roles::Catalog;
 use tokio::net::TcpListener;
@@ -73,10 +73,10 @@ async fn serve(args: &args::Serve, json: bool) -> Result<()> {
     let loader: Arc<dyn Loader> = llama.clone();
     #[cfg(feature = "rehearsal")]
     let loader: Arc<dyn Loader> = Arc::new(rehearsal::ScriptLoader::new(llama.clone()));
-    let crew = Crew::start(config.crew.clone(), catalog, journal, loader).await?;
+    let crew = Runtime::start(config.crew.clone(), catalog, journal, loader).await?;
     let closing = CancellationToken::new();
     let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());
-    let (models, draining) = (config.crew.models.clone(), CancellationToken::new());
+    let (models, draining) = (config.crew.models_dir.clone(), CancellationToken::new());
     let (drain, close, wrong) = (draining.clone(), closing.clone(), Wrong::default());
     let served = Served {
         crew: crew.clone(),
@@ -120,20 +120,20 @@ fn ready(address: std::net::SocketAddr, json: bool) -> Result<()> {
 
 /// Waits for the end: a signal, or the end of the crew, which is a fault. Reloads the catalog on SIGHUP and when its directory
 /// changes.
-async fn watch(signals: &mut Signals, crew: &Crew, config: &Config, wrong: &Wrong) -> Result<()> {
+async fn watch(signals: &mut Signals, crew: &Runtime, config: &Config, wrong: &Wrong) -> Result<()> {
     let (dir, directory) = (config.catalog.as_deref(), watched(config));
     let changed = async || match &directory {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     };
-    let mut recovered = std::pin::pin!(crew.recovered());
+    let mut recovered = std::pin::pin!(crew.journal_recovered());
     let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEPS, SWEEPS);
     loop {
         tokio::select! {
             _ = sweeps.tick() => artel_llama::gguf::remove_stale_files(&config.recast()),
             signal = signals.next() => match signal {
                 Signal::Stop(name) => {
-                    tracing::info!(signal = name, running = crew.running(), grace = ?config.grace, "stopping");
+                    tracing::info!(signal = name, running = crew.running_tasks(), grace = ?config.grace, "stopping");
                     return Ok(());
                 }
                 Signal::Reload => reload::reload(crew, dir, wrong, Cause::Asked).await,
@@ -141,12 +141,12 @@ async fn watch(signals: &mut Signals, crew: &Crew, config: &Config, wrong: &Wron
             () = changed() => reload::reload(crew, dir, wrong, Cause::Changed).await,
             () = &mut recovered => {
                 tracing::info!("the journal takes writes again");
-                if let Err(error) = crew.take_up().await {
+                if let Err(error) = crew.resume_tasks().await {
                     tracing::error!(%error, "tasks that rest go on at the next start");
                 }
-                recovered.set(crew.recovered());
+                recovered.set(crew.journal_recovered());
             }
-            () = crew.ended() => bail!("the supervisor stopped; tasks go on at the next start"),
+            () = crew.stopped() => bail!("the supervisor stopped; tasks go on at the next start"),
         }
     }
 }

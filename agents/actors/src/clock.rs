@@ -1,21 +1,21 @@
-//! What time it is.
+//! The time of day.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use artel_task::event::Timestamp;
 
-/// A clock that shows the time of day; tests bring one that follows tokio's paused time.
+/// The time of day; tests bring a clock that follows tokio's paused time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// A clock that shows what this function says.
+    /// A clock that returns the result of this function.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// What it shows.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         (self.0)()
     }

@@ -1,9 +1,9 @@
-//! The expert: one per role. It admits steps up to its role's limits and runs each in a task of its own.
+//! The expert: the actor of one role. It admits steps up to its role's limits and runs each in a task of its own.
 
-mod allowance;
-mod along;
-mod silence;
-mod work;
+mod idle_timeout;
+mod prefetch;
+mod step_deadline;
+mod step_run;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,93 +19,95 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::Loader;
-use crate::begun::Begun;
-use crate::cache::Earlier;
-use crate::feed::{Feed, Live, Stage};
-use crate::keeper;
-use crate::line::{Line, Place};
-use crate::report::{Report, failure};
+use crate::commit_barrier::CommitBarrier;
+use crate::completion::{Completion, failure};
+use crate::engine_host;
+use crate::events::{StepProgress, StreamItem, TaskChannel};
+use crate::priority_semaphore::{Permit, PrioritySemaphore};
+use crate::response_cache::ScopedResponseCache;
 
-use allowance::{Allowance, Loading};
-pub(crate) use along::Reader;
-pub(crate) use work::{described, lane, opening};
+pub(crate) use prefetch::PrefetchTarget;
+use step_deadline::{ModelWaitCounter, StepDeadline};
+pub(crate) use step_run::{expected_adapter, prefix_request, role_value};
 
 /// Runs the steps of one role.
 ///
-/// It has no states of its own: places are permits, and a step's work owns its permit until it ends, however it ends.
+/// It has no states of its own: a step's tokio task owns its permits and releases them however it ends.
 pub(crate) struct Expert;
 
-/// What an expert is asked.
+/// The requests to an expert.
 pub(crate) enum Message {
-    /// Do this step on the engine of this keeper; the job's report says how it went.
-    Work(Box<Job>, ActorRef<keeper::Message>),
-    /// Panic, as a fault of ours would.
+    /// Runs this step on the engine of this host; the result goes to the job's completion.
+    Run(Box<StepJob>, ActorRef<engine_host::Message>),
+    /// Panics, as a bug would.
     #[cfg(test)]
     Panic,
 }
 
-/// One step to do.
-pub(crate) struct Job {
+/// One attempt at a step, with everything it needs.
+pub(crate) struct StepJob {
     pub(crate) step: StepId,
     pub(crate) role: Arc<Role>,
     /// A message template that replaces the role's own.
     pub(crate) message: Option<Template>,
-    /// What templates see; without a template, the role reads its input.
+    /// The context of templates; without a template, the role reads its input.
     pub(crate) context: TemplateContext,
-    /// From the step's start to its end, but for the time in which its model is not there.
+    /// From the step's start to its end, without the time in which its model is not loaded.
     pub(crate) timeout: Duration,
     /// The longest time without a token.
-    pub(crate) idle: Duration,
-    /// Where earlier answers are, if one of them will do.
-    pub(crate) cache: Option<Earlier>,
-    pub(crate) class: TaskPriority,
-    /// Steps that its task must do after this one.
-    pub(crate) left: u32,
-    /// The roles that may work next: what they begin with is worth keeping.
-    pub(crate) next: Vec<RoleName>,
-    /// Who will read its answer as soon as that is there, on the same model.
-    pub(crate) readers: Vec<Reader>,
-    /// Who fetches adapters.
+    pub(crate) idle_timeout: Duration,
+    /// Set if the node accepts a cached response.
+    pub(crate) cache: Option<ScopedResponseCache>,
+    pub(crate) priority: TaskPriority,
+    /// Steps of its task after this one.
+    pub(crate) remaining_steps: u32,
+    /// The roles that may run next: the engine keeps their prefixes.
+    pub(crate) next_roles: Vec<RoleName>,
+    /// The successors that read its answer as soon as it ends, on the same model.
+    pub(crate) prefetch_targets: Vec<PrefetchTarget>,
+    /// Fetches the role's adapter.
     pub(crate) loader: Arc<dyn Loader>,
-    /// Where adapters are looked for.
-    pub(crate) models: Arc<Path>,
-    pub(crate) feed: Feed,
-    /// Whether others may hear of the step.
-    pub(crate) begun: Begun,
+    /// The folder in which adapters' paths are resolved.
+    pub(crate) models_dir: Arc<Path>,
+    pub(crate) channel: TaskChannel,
+    /// Opens when the step's start is committed; nothing of the step is published before.
+    pub(crate) barrier: CommitBarrier,
     pub(crate) cancel: CancellationToken,
-    pub(crate) report: Report,
+    pub(crate) completion: Completion,
 }
 
-/// The places of a role.
-pub(crate) struct Places {
-    /// Places of steps that run at once.
-    line: Line,
-    /// Steps that run or wait.
+/// The admission queue of a role.
+pub(crate) struct RoleQueue {
+    /// Permits of steps that run at once.
+    running: PrioritySemaphore,
+    /// Permits of steps that run or wait.
     admitted: Arc<Semaphore>,
-    /// Those of the running ones that wait for the model.
-    loading: Loading,
-    limits: (u32, u32),
+    /// Counts the running steps that wait for the model.
+    model_waits: ModelWaitCounter,
+    /// Steps that may wait.
+    capacity: u32,
 }
 
-impl Places {
-    fn of(role: &Role) -> Self {
-        let (concurrency, queue) = (role.limits.concurrency, role.limits.queue);
-        let admitted = Arc::new(Semaphore::new(concurrency as usize + queue as usize));
-        Self { line: Line::new(concurrency), loading: Loading::default(), admitted, limits: (concurrency, queue) }
+impl RoleQueue {
+    fn new(role: &Role) -> Self {
+        let (concurrency, capacity) = (role.limits.concurrency, role.limits.queue);
+        let (running, model_waits) = (PrioritySemaphore::new(concurrency), ModelWaitCounter::default());
+        let admitted = Arc::new(Semaphore::new(concurrency as usize + capacity as usize));
+        Self { running, admitted, model_waits, capacity }
     }
 
-    fn admit(&self, job: Job, keeper: ActorRef<keeper::Message>) {
+    fn admit(&self, job: StepJob, host: ActorRef<engine_host::Message>) {
         match self.admitted.clone().try_acquire_owned() {
             Ok(admitted) => {
-                let (line, loading) = (self.line.clone(), self.loading.clone());
+                let (running, model_waits) = (self.running.clone(), self.model_waits.clone());
                 tokio::spawn(async move {
-                    perform(job, keeper, line, loading).await;
+                    run(job, host, running, model_waits).await;
                     drop(admitted);
                 });
             }
             Err(_) => {
-                let message = format!("role `{}` has {} steps waiting, its limit", job.role.name, self.limits.1);
-                job.report.send(Err(failure(FailureCode::QueueFull, message)));
+                let message = format!("role `{}` has {} steps waiting, its limit", job.role.name, self.capacity);
+                job.completion.send(Err(failure(FailureCode::QueueFull, message)));
             }
         }
     }
@@ -113,7 +115,8 @@ impl Places {
 
 impl Actor for Expert {
     type Msg = Message;
-    type State = HashMap<(u32, u32), Places>;
+    /// A queue for each pair of limits, concurrency and queue.
+    type State = HashMap<(u32, u32), RoleQueue>;
     type Arguments = ();
 
     async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Self::State, ActorProcessingErr> {
@@ -124,13 +127,13 @@ impl Actor for Expert {
         &self,
         _: ActorRef<Message>,
         message: Message,
-        places: &mut Self::State,
+        queues: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Work(job, keeper) => {
-                // Another version of the catalog may have other limits, and places of its own.
+            Message::Run(job, host) => {
+                // Another version of the catalog may have other limits, and then a queue of its own.
                 let limits = (job.role.limits.concurrency, job.role.limits.queue);
-                places.entry(limits).or_insert_with(|| Places::of(&job.role)).admit(*job, keeper);
+                queues.entry(limits).or_insert_with(|| RoleQueue::new(&job.role)).admit(*job, host);
             }
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),
@@ -139,53 +142,58 @@ impl Actor for Expert {
     }
 }
 
-async fn perform(job: Job, keeper: ActorRef<keeper::Message>, line: Line, loading: Loading) {
+async fn run(
+    job: StepJob,
+    host: ActorRef<engine_host::Message>,
+    running: PrioritySemaphore,
+    model_waits: ModelWaitCounter,
+) {
     let (cancel, timeout) = (job.cancel.clone(), job.timeout);
-    let late = || failure(FailureCode::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
+    let timed_out = || failure(FailureCode::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
     let work = async {
-        let words = job.words()?;
-        if let Some(earlier) = job.earlier(&words) {
-            return Ok(earlier);
+        let prompt = job.render_prompt()?;
+        if let Some(cached) = job.cached(&prompt) {
+            return Ok(cached);
         }
-        let mut allowance = Allowance::new(timeout, job.begun.clone());
-        let ready = async { (queue(&job, &line).await, job.engine(&keeper, &loading).await) };
-        let (_place, engine) = allowance.before(&loading, ready).await.ok_or_else(late)?;
-        allowance.during(job.work(engine?, words)).await.ok_or_else(late)?
+        let mut deadline = StepDeadline::new(timeout, job.barrier.clone());
+        let ready = async { (acquire(&job, &running).await, job.engine(&host, &model_waits).await) };
+        let (_permit, engine) = deadline.run_pausing(&model_waits, ready).await.ok_or_else(timed_out)?;
+        deadline.run(job.run(engine?, prompt)).await.ok_or_else(timed_out)?
     };
     let result = tokio::select! {
         () = cancel.cancelled() => None,
         result = work => Some(result),
     };
     match result {
-        // Whoever cancelled has no use for a report.
-        None => job.report.forget(),
-        Some(result) => job.report.send(result),
+        // The task runner that cancelled the step expects no completion.
+        None => job.completion.discard(),
+        Some(result) => job.completion.send(result),
     }
 }
 
-/// Waits for a place, and says where in the line it waits. Whoever waits looks at the line by itself: to wake all of a long
-/// line whenever somebody leaves it would be more work than the steps are.
-async fn queue(job: &Job, line: &Line) -> Place {
-    let (mut waiting, mut shown) = (line.join(job.class, job.left), None::<u32>);
+/// Waits for a permit and publishes the position in the queue. Each step polls its own position: waking all of a long queue
+/// whenever one leaves it would cost more than the steps themselves.
+async fn acquire(job: &StepJob, running: &PrioritySemaphore) -> Permit {
+    let (mut request, mut published) = (running.request(job.priority, job.remaining_steps), None::<u32>);
     loop {
-        if let Ok(place) = tokio::time::timeout(work::PROGRESS_EVERY, waiting.place()).await {
-            return place;
+        if let Ok(permit) = tokio::time::timeout(step_run::PROGRESS_INTERVAL, request.granted()).await {
+            return permit;
         }
-        let position = waiting.position();
-        if shown != Some(position) && job.progress(Stage::Queued { position }) {
-            shown = Some(position);
+        let position = request.position();
+        if published != Some(position) && job.publish_progress(StepProgress::Queued { position }) {
+            published = Some(position);
         }
     }
 }
 
-impl Job {
-    /// Says how far it is. False if nobody may hear of the step yet.
-    fn progress(&self, stage: Stage) -> bool {
-        let is_heard = self.begun.age().is_some();
-        if is_heard {
+impl StepJob {
+    /// Publishes the progress of the step; false if its start is not committed yet.
+    fn publish_progress(&self, progress: StepProgress) -> bool {
+        let is_committed = self.barrier.since_commit().is_some();
+        if is_committed {
             let (step, role): (StepId, RoleName) = (self.step.clone(), self.role.name.clone());
-            self.feed.send(Live::Progress { step, role, stage });
+            self.channel.send(StreamItem::Progress { step, role, progress });
         }
-        is_heard
+        is_committed
     }
 }

@@ -1,62 +1,63 @@
-//! The actors that run a crew, on ractor.
+//! The runtime of tasks: actors, on ractor, that run graphs of roles over engines.
 //!
 //! ```text
-//! supervisor ─┬─ conductor (one per running task): decides, journals, applies, announces
-//!             ├─ expert    (one per role): admits steps, renders prompts, streams from an engine
-//!             ├─ router    : scores candidate roles for a question
-//!             ├─ keeper    (one per model): loads the engine where the fleet says, loads it again when it ends
-//!             └─ fleet     : decides what is loaded where, and who goes to make room
+//! supervisor ─┬─ task runner (one per running task): decides, journals, applies, publishes
+//!             ├─ expert      (one per role): admits steps, renders prompts, streams from an engine
+//!             ├─ router      : scores candidate roles for a question
+//!             ├─ engine host (one per model): loads the engine where the scheduler places it, and again when it ends
+//!             └─ model scheduler: decides which models are loaded on which devices, and which are evicted
 //! ```
 //!
-//! A step that holds others, the items of a list or a sub-graph, is nobody's work: its conductor begins what lies inside of it,
-//! and dropping a step's guard cancels it in the engine, whoever ended it or a step around it. A question to a person is an event;
-//! [`Crew::answer`] brings the answer to the conductor.
+//! Submissions, answers and cancellations come in through a [`Runtime`] handle; [`events`] go out to subscribers. Tokens never
+//! pass a mailbox: an expert runs each step in a tokio task of its own, which sends them straight to the task's channel. No
+//! actor waits inside its mailbox for a model.
 //!
-//! Others hold a [`Crew`]. Tokens never pass a mailbox: an expert's work runs in a task of its own and sends them straight to
-//! the task's [`feed`]. No actor waits inside its mailbox for a model.
+//! A step that holds others, the items of a list or a sub-graph, is not sent to an actor: the task runner starts the steps
+//! inside of it. Dropping a step's guard cancels it in the engine, however it or a step around it ends. A question to a person
+//! is an event; [`Runtime::answer`] passes the answer to the task runner.
 //!
-//! What happens when one panics:
+//! What happens when an actor panics:
 //!
 //! | actor | its steps | afterwards |
 //! |---|---|---|
-//! | conductor | are cancelled in the engine | the supervisor starts it again from the journal, [`MAX_REVIVALS`] times; then the task fails |
-//! | expert | those in its mailbox fail as `interrupted`, which is retried; those that run go on | it is started again with the next step |
-//! | an expert's work on one step | fails as `interrupted`, which is retried | the expert goes on |
-//! | router | decisions in its mailbox fail as `interrupted`, which is retried; others go on | it is started again with the next question, and embeds the roles anew |
-//! | keeper | run on, since they hold the engine; those that wait for it fail as `model_unavailable`, which is retried | it is started again with the next step, and loads the engine again |
-//! | fleet | run on; those that wait for a model wait for the next fleet | it is started again at once, and told how things stand |
-//! | supervisor | are cut off | [`Crew::ended`] resolves, the daemon exits with an error, tasks resume at the next start |
+//! | task runner | are cancelled in the engine | the supervisor restarts it from the journal, [`MAX_TASK_RESTARTS`] times; then the task fails |
+//! | expert | those in its mailbox fail as `interrupted`, which is retried; running ones continue | it is restarted with the next step |
+//! | an expert's work on one step | fails as `interrupted`, which is retried | the expert continues |
+//! | router | decisions in its mailbox fail as `interrupted`, which is retried; others continue | it is restarted with the next question, and embeds the roles again |
+//! | engine host | continue, since they hold the engine; those that wait for it fail as `model_unavailable`, which is retried | it is restarted with the next step, and loads the engine again |
+//! | model scheduler | continue; those that wait for a model wait for the next scheduler | it is restarted at once, and every engine host reports its status to it |
+//! | supervisor | are cut off | [`Runtime::stopped`] resolves, the daemon exits with an error, tasks resume at the next start |
 //!
 //! This crate knows no tonic and no llama.cpp: engines come from a [`Loader`].
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod ahead;
-mod begun;
-mod cache;
 mod clock;
-mod conductor;
-mod crew;
-mod demand;
+mod commit_barrier;
+mod completion;
+mod engine_host;
+pub mod events;
 mod expert;
-pub mod feed;
-mod fleet;
-mod keeper;
-mod line;
 mod loader;
-mod report;
+mod lookahead;
+mod model_scheduler;
+mod model_workload;
+mod priority_semaphore;
+mod response_cache;
 mod retry;
 mod router;
+mod runtime;
 mod supervisor;
+mod task_runner;
 #[cfg(test)]
 mod tests;
 
 pub use clock::Clock;
-pub use conductor::Answer;
-pub use crew::{Candidates, Crew, Error, Fork, Listening, Options, Submission, Target};
-pub use demand::Demand;
-pub use feed::{Live, Stage, Watch};
-pub use fleet::Move;
-pub use keeper::{EngineReport, EngineState};
-pub use loader::{Loader, Progress, nothing};
-pub use supervisor::MAX_REVIVALS;
+pub use engine_host::{EngineReport, EngineState};
+pub use events::{StepProgress, StreamItem, TaskSubscription};
+pub use loader::{LoadProgress, Loader, zero_footprint};
+pub use model_scheduler::ModelMove;
+pub use model_workload::MemoryDemand;
+pub use runtime::{Candidates, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target};
+pub use supervisor::MAX_TASK_RESTARTS;
+pub use task_runner::Answer;

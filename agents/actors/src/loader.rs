@@ -1,4 +1,4 @@
-//! Where engines come from.
+//! The interface that the daemon implements to load models into engines.
 
 use std::sync::Arc;
 
@@ -7,44 +7,44 @@ use artel_placement::{DeviceBytes, KvCacheType, Device, DeviceChoice, DeviceKind
 use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
 
-use crate::demand::Demand;
+use crate::model_workload::MemoryDemand;
 
-/// Takes the share of a model that is loaded, from 0 to 1.
-pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
+/// Receives the fraction of a model that is loaded, from 0 to 1.
+pub type LoadProgress = Arc<dyn Fn(f32) + Send + Sync>;
 
-/// Loads models into engines, and knows what they take and what there is; the daemon does it with llama.cpp, tests with a
-/// script.
+/// Loads models into engines, estimates their memory and lists the devices. The daemon implements it with llama.cpp, tests with
+/// scripted engines.
 #[async_trait]
 pub trait Loader: Send + Sync + 'static {
-    /// Loads the model onto these devices; the error says what is wrong and what to do.
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String>;
+    /// Loads the model onto the devices of this placement. The error says what failed and what to do.
+    async fn load(&self, model: &Model, placement: &Placement, progress: LoadProgress) -> Result<EngineHandle, String>;
 
-    /// What the model takes if this is asked of it. The error says why nobody can know.
-    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
-        Ok(nothing(model, demand.lanes))
+    /// The memory that the model takes under this demand. The error says why it cannot be estimated.
+    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
+        Ok(zero_footprint(model, demand.contexts))
     }
 
-    /// The share of a model's file that is here, from 0 to 1, while it comes from elsewhere.
-    fn coming(&self, model: &Model) -> Option<f32> {
+    /// The downloaded fraction of a model's file, from 0 to 1; `None` if no download is running.
+    fn download_progress(&self, model: &Model) -> Option<f32> {
         let _ = model;
         None
     }
 
-    /// Sees to it that an adapter's file is here. The error says what is wrong and what to do.
-    async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
+    /// Makes an adapter's file available locally. The error says what failed and what to do.
+    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), String> {
         let _ = adapter;
         Ok(())
     }
 
-    /// What there is to put models on; `taken` is what our engines take, which counts as free.
-    async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {
-        let _ = taken;
+    /// The devices that models can be placed on; `in_use` is the memory of our own engines, which counts as free.
+    async fn devices(&self, in_use: &DeviceBytes) -> Vec<Device> {
+        let _ = in_use;
         vec![Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: u64::MAX, free: u64::MAX }]
     }
 }
 
-/// The need of a model that takes no memory, as a scripted one does.
-pub fn nothing(model: &Model, lanes: u32) -> ModelFootprint {
+/// The footprint of a model that takes no memory, such as a scripted one.
+pub fn zero_footprint(model: &Model, contexts: u32) -> ModelFootprint {
     ModelFootprint {
         model: model.name.to_string(),
         layers: Vec::new(),
@@ -54,7 +54,7 @@ pub fn nothing(model: &Model, lanes: u32) -> ModelFootprint {
         kv_type: KvCacheType::F16,
         context_tokens: 1,
         sequences: 1,
-        contexts: lanes,
+        contexts: contexts,
         compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,

@@ -1,4 +1,4 @@
-//! Whether a failed step is tried again, and when.
+//! Whether a failed step is retried, and when.
 
 use std::time::Duration;
 
@@ -6,35 +6,35 @@ use artel_task::event::FailureCode;
 use artel_task::graph::RetryPolicy;
 use rand::RngExt as _;
 
-/// Further attempts of a router's step, unless its node says otherwise.
-pub(crate) const ROUTER: u32 = 2;
-/// Further attempts of a step whose engine or actor stopped in the middle, at least: that was no fault of the step. A step that
-/// itself ends its engine must come to an end too.
-const LOST: u32 = 3;
-/// The pause before the second attempt, unless the node says otherwise.
-const FIRST: Duration = Duration::from_millis(500);
-/// The longest pause before jitter, unless the node says otherwise.
-const LONGEST: Duration = Duration::from_secs(30);
+/// Retries of a router's step, unless its node says otherwise.
+pub(crate) const ROUTER_RETRIES: u32 = 2;
+/// Retries of a step whose engine or actor stopped during the attempt, at least: the step did not cause that. A limit, since a
+/// step that itself ends its engine must come to an end too.
+const MIN_INTERRUPTED_RETRIES: u32 = 3;
+/// The delay before the second attempt, unless the node says otherwise.
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay before jitter, unless the node says otherwise.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// So many further attempts, with the usual pauses.
-pub(crate) fn times(at_most: u32) -> RetryPolicy {
-    RetryPolicy { count: at_most, delay: FIRST, max_delay: LONGEST }
+/// So many retries, with the usual delays.
+pub(crate) fn with_default_delays(count: u32) -> RetryPolicy {
+    RetryPolicy { at_most: count, pause: FIRST_RETRY_DELAY, longest: MAX_RETRY_DELAY }
 }
 
-/// How long to wait before the next attempt; `None` if there is none. Pauses double, and half of each is chance, so that
-/// steps that failed together do not come back together. Without retries, nothing is tried again.
-pub(crate) fn after(code: FailureCode, failures: u32, retries: Option<RetryPolicy>) -> Option<Duration> {
+/// The delay before the next attempt; `None` if there is none. Delays double, and half of each is random, so that steps that
+/// failed together do not retry together. Without a policy, no failure is retried.
+pub(crate) fn delay_after(code: FailureCode, failures: u32, retries: Option<RetryPolicy>) -> Option<Duration> {
     let retries = retries?;
-    let at_most = if code == FailureCode::Interrupted { retries.count.max(LOST) } else { retries.count };
-    (code.is_transient() && failures < at_most).then(|| {
-        let pause = retries.delay.saturating_mul(2u32.saturating_pow(failures)).min(retries.max_delay);
-        // The journal knows milliseconds.
-        Duration::from_millis(pause.mul_f64(rand::rng().random_range(0.5..=1.0)).as_millis() as u64)
+    let count = if code == FailureCode::Interrupted { retries.count.max(MIN_INTERRUPTED_RETRIES) } else { retries.count };
+    (code.is_transient() && failures < count).then(|| {
+        let delay = retries.delay.saturating_mul(2u32.saturating_pow(failures)).min(retries.max_delay);
+        // The journal stores milliseconds.
+        Duration::from_millis(delay.mul_f64(rand::rng().random_range(0.5..=1.0)).as_millis() as u64)
     })
 }
 
-/// How long a step waits outside of a full queue before it asks for room again.
-pub(crate) fn room() -> Duration {
+/// The delay after which a step that found its role's queue full asks again.
+pub(crate) fn queue_full_delay() -> Duration {
     Duration::from_millis(rand::rng().random_range(250..=1000))
 }
 
@@ -43,16 +43,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_end() {
+    fn delays_grow_and_end() {
         for failures in 0..8 {
-            let pause = after(FailureCode::Timeout, failures, Some(times(8))).unwrap();
-            let full = FIRST.saturating_mul(2u32.pow(failures)).min(LONGEST);
-            assert!(pause <= full && pause >= full / 2 - Duration::from_millis(1), "{failures}: {pause:?}");
+            let delay = delay_after(FailureCode::Timeout, failures, Some(with_default_delays(8))).unwrap();
+            let full = FIRST_RETRY_DELAY.saturating_mul(2u32.pow(failures)).min(MAX_RETRY_DELAY);
+            assert!(delay <= full && delay >= full / 2 - Duration::from_millis(1), "{failures}: {delay:?}");
         }
-        assert_eq!(after(FailureCode::Timeout, 8, Some(times(8))), None);
-        assert_eq!(after(FailureCode::ContextOverflow, 0, Some(times(8))), None);
-        assert!(after(FailureCode::Interrupted, LOST - 1, Some(times(0))).is_some());
-        assert_eq!(after(FailureCode::Interrupted, LOST, Some(times(0))), None);
-        assert_eq!(after(FailureCode::Interrupted, 0, None), None);
+        let none = Some(with_default_delays(0));
+        assert_eq!(delay_after(FailureCode::Timeout, 8, Some(with_default_delays(8))), None);
+        assert_eq!(delay_after(FailureCode::ContextOverflow, 0, Some(with_default_delays(8))), None);
+        assert!(delay_after(FailureCode::Interrupted, MIN_INTERRUPTED_RETRIES - 1, none).is_some());
+        assert_eq!(delay_after(FailureCode::Interrupted, MIN_INTERRUPTED_RETRIES, none), None);
+        assert_eq!(delay_after(FailureCode::Interrupted, 0, None), None);
     }
 }

@@ -1,24 +1,24 @@
-//! The router: which role, or which graph, a question belongs to.
+//! The router: decides which role, or which graph, answers a question.
 //!
-//! Candidates are scored, never generated: whatever a question says, the winner is one of them. Each [`Signal`] gives every
-//! candidate a number, and "none of them" too; [`RouterSettings::probabilities`] turns the numbers into probabilities, of which the winner's is
-//! the confidence. Nothing is learned for a single role, so that a new one is routable at once.
+//! Candidates are scored, never generated: whatever the question, the winner is one of them. Each [`Signal`] scores every
+//! candidate and "no match"; [`RouterSettings::probabilities`] turns the scores into probabilities, of which the winner's is the confidence.
+//! Nothing is trained for a single role, so that a new one is routable at once.
 //!
-//! | signal | what it says of a candidate | module |
+//! | signal | score of a candidate | module |
 //! |---|---|---|
-//! | `rule` | whether its `when` holds; those for which it does leave the others no chance | here |
+//! | `rule` | whether its `when` holds; then candidates without such a rule have no chance | here |
 //! | `embedding` | the mean cosine of its three nearest texts | [`nearest`] |
 //! | `linear` | a ridge regression over the embeddings of all texts, solved in closed form | [`linear`] |
 //! | `keyword` | BM25 over its description, examples and keywords | [`keyword`] |
-//! | `label` | the log-probability of its name, without that after a question that says nothing | [`label`] |
+//! | `label` | the log-probability of its name, less that after a content-free question | [`label`] |
 
-mod kept;
+mod candidate_index;
+mod embedding_cache;
 mod keyword;
 mod label;
 mod linear;
 mod nearest;
-mod prepared;
-mod said;
+mod signal_scores;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,65 +31,63 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::keeper;
-use crate::report::failure;
-use prepared::{Memory, Prepared};
+use crate::completion::failure;
+use crate::engine_host;
+use candidate_index::{CandidateIndex, CandidateSet};
 
-pub(crate) use kept::Kept;
-use said::Said;
+pub(crate) use embedding_cache::EmbeddingCache;
+use signal_scores::SignalScores;
 
-/// Characters of a question that are looked at: about what an embedding model's context holds.
-const MAX_QUESTION: usize = 4_000;
+/// Characters of a question that are read: about what the context of an embedding model holds.
+const MAX_QUESTION_CHARS: usize = 4_000;
 
 /// Decides; each decision runs in a task of its own, so that none waits for another.
 pub(crate) struct Router;
 
 pub(crate) struct State {
-    memory: Arc<Memory>,
-    /// What is learned before anybody asks.
-    ahead: Option<AbortOnDropHandle<()>>,
+    index: Arc<CandidateIndex>,
+    warmup: Option<AbortOnDropHandle<()>>,
 }
 
-/// What a router is asked.
+/// The messages to the router.
 pub(crate) enum Message {
-    /// Answers with a decision, made with the engines of these keepers.
-    Decide(Box<Question>, Keepers, RpcReplyPort<Result<Decision, Failure>>),
-    /// Learns the candidates of these questions before anybody asks, in place of those it was told before, while no task is
-    /// busy.
-    Learn(Vec<(Question, Keepers)>, watch::Receiver<usize>),
-    /// Panic, as a fault of ours would.
+    /// Answers with a decision, made with these engines.
+    Decide(Box<RoutingRequest>, RouterEngines, RpcReplyPort<Result<Decision, Failure>>),
+    /// Indexes the candidates of these requests while no task is busy, in place of the previous list.
+    WarmUp(Vec<(RoutingRequest, RouterEngines)>, watch::Receiver<usize>),
+    /// Panics, as a bug would.
     #[cfg(test)]
     Panic,
 }
 
-/// Who keeps the engines that a decision needs.
+/// The hosts of the engines that a decision needs.
 #[derive(Clone)]
-pub(crate) struct Keepers {
-    pub(crate) embedding: ActorRef<keeper::Message>,
-    /// That of the model which [`Question::label`] names.
-    pub(crate) label: Option<ActorRef<keeper::Message>>,
+pub(crate) struct RouterEngines {
+    pub(crate) embedding: ActorRef<engine_host::Message>,
+    /// That of [`RoutingRequest::label_model`].
+    pub(crate) label: Option<ActorRef<engine_host::Message>>,
 }
 
-/// A question and who may take it.
-pub(crate) struct Question {
+/// A question, its candidates and how to choose among them.
+pub(crate) struct RoutingRequest {
     pub(crate) text: String,
     /// At least one.
     pub(crate) candidates: Vec<Candidate>,
-    pub(crate) confidence: f64,
-    pub(crate) otherwise: Option<RoleName>,
-    /// How many are chosen; 0 means one, of which no list is made.
-    pub(crate) best: u32,
-    /// What the signals are worth.
+    pub(crate) min_confidence: f64,
+    /// The role chosen below that confidence.
+    pub(crate) fallback: Option<RoleName>,
+    /// How many candidates are chosen; 0 means one, without a list in the decision.
+    pub(crate) top_k: u32,
+    /// The weights of the signals.
     pub(crate) routing: Arc<RouterSettings>,
-    /// The signals to ask, if not those that `routing` weighs.
+    /// The signals to use, if not those that `routing` weighs.
     pub(crate) signals: Vec<Signal>,
-    /// What compares texts.
-    pub(crate) model: Arc<Model>,
-    /// What scores labels, if that signal is asked.
-    pub(crate) label: Option<Arc<Model>>,
+    pub(crate) embedding_model: Arc<Model>,
+    /// The model that scores labels, if that signal is used.
+    pub(crate) label_model: Option<Arc<Model>>,
 }
 
-/// Who may take a question.
+/// A role or graph that may be chosen.
 #[derive(Debug, Clone)]
 pub(crate) enum Candidate {
     Role(Arc<Role>),
@@ -112,7 +110,7 @@ impl Candidate {
         }
     }
 
-    /// What is compared with questions.
+    /// The texts that are compared with questions.
     fn texts(&self) -> impl Iterator<Item = &String> {
         let examples = match self {
             Self::Role(role) => &role.examples,
@@ -128,65 +126,65 @@ impl Candidate {
         }
     }
 
-    /// Whether its own rule gives it this text. A rule that fails on the text does not hold: nobody waits for a person
-    /// to mend it.
-    fn claims(&self, text: &str) -> bool {
+    /// Whether its own rule matches this text. A rule whose evaluation fails does not match: no task waits until the rule is
+    /// repaired.
+    fn rule_matches(&self, text: &str) -> bool {
         let Self::Role(role) = self else { return false };
         let Some(when) = &role.when else { return false };
         routing::rule_matches(when, text).unwrap_or_else(|error| {
-            tracing::warn!(role = %role.name, %error, "a rule was passed over");
+            tracing::warn!(role = %role.name, %error, "failed to evaluate the rule of a role: it does not match");
             false
         })
     }
 
-    /// Whether both are the same definition of the same catalog, or graphs that say the same.
-    fn is(&self, other: &Self) -> bool {
+    /// Whether both are the same definition of the same catalog, or graphs of equal name and topic.
+    fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Role(one), Self::Role(other)) => Arc::ptr_eq(one, other) || one == other,
-            (Self::Graph(one, about), Self::Graph(other, same)) => one == other && about == same,
+            (Self::Graph(one, topic), Self::Graph(other, other_topic)) => one == other && topic == other_topic,
             _ => false,
         }
     }
 }
 
-impl Question {
-    /// What a router node asks about a text; `None` if the catalog has no model that compares texts.
-    pub(crate) fn of(text: String, candidates: Vec<Candidate>, node: &Node, catalog: &Catalog) -> Option<Self> {
+impl RoutingRequest {
+    /// The request of a router node for a text; `None` if the catalog has no embedding model.
+    pub(crate) fn for_node(text: String, candidates: Vec<Candidate>, node: &Node, catalog: &Catalog) -> Option<Self> {
         let routing = catalog.router_settings(node.settings.as_ref());
-        let listens = |signal: &Signal| *signal == Signal::Label;
-        let labels = if node.signals.is_empty() {
-            routing.signals.keys().any(listens)
+        let is_label = |signal: &Signal| *signal == Signal::Label;
+        let uses_labels = if node.signals.is_empty() {
+            routing.signals.keys().any(is_label)
         } else {
-            node.signals.iter().any(listens)
+            node.signals.iter().any(is_label)
         };
-        let label = routing.label_model.as_ref().filter(|_| labels);
+        let label_model = routing.label_model.as_ref().filter(|_| uses_labels);
         Some(Self {
             text,
             candidates,
-            confidence: node.confidence,
-            otherwise: node.otherwise.clone(),
-            best: node.best,
-            label: label.and_then(|name| catalog.model(name.as_str()).cloned()),
+            min_confidence: node.confidence,
+            fallback: node.otherwise.clone(),
+            top_k: node.best,
+            label_model: label_model.and_then(|name| catalog.model(name.as_str()).cloned()),
             routing,
             signals: node.signals.clone(),
-            model: catalog.embedding_model()?.clone(),
+            embedding_model: catalog.embedding_model()?.clone(),
         })
     }
 
-    /// The signals that are asked, rules aside.
-    fn asked(&self) -> Vec<Signal> {
-        let own = || self.routing.signals.keys().copied().collect();
-        let asked: Vec<Signal> = if self.signals.is_empty() { own() } else { self.signals.clone() };
-        let can = |signal: &Signal| match signal {
+    /// The signals to score, without rules.
+    fn scored_signals(&self) -> Vec<Signal> {
+        let weighed = || self.routing.signals.keys().copied().collect();
+        let signals: Vec<Signal> = if self.signals.is_empty() { weighed() } else { self.signals.clone() };
+        let is_scored = |signal: &Signal| match signal {
             Signal::Rule => false,
-            Signal::Label => self.label.is_some(),
+            Signal::Label => self.label_model.is_some(),
             _ => true,
         };
-        asked.into_iter().filter(can).collect()
+        signals.into_iter().filter(is_scored).collect()
     }
 
-    /// Whether rules are listened to: always, unless signals were named and rules were not.
-    fn has_rules(&self) -> bool {
+    /// Whether rules apply: always, unless signals were named and rules were not.
+    fn uses_rules(&self) -> bool {
         self.signals.is_empty() || self.signals.contains(&Signal::Rule)
     }
 }
@@ -194,10 +192,10 @@ impl Question {
 impl Actor for Router {
     type Msg = Message;
     type State = State;
-    type Arguments = Option<Arc<Kept>>;
+    type Arguments = Option<Arc<EmbeddingCache>>;
 
-    async fn pre_start(&self, _: ActorRef<Message>, kept: Self::Arguments) -> Result<State, ActorProcessingErr> {
-        Ok(State { memory: Arc::new(Memory::new(kept)), ahead: None })
+    async fn pre_start(&self, _: ActorRef<Message>, cache: Self::Arguments) -> Result<State, ActorProcessingErr> {
+        Ok(State { index: Arc::new(CandidateIndex::new(cache)), warmup: None })
     }
 
     async fn handle(
@@ -207,19 +205,19 @@ impl Actor for Router {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Decide(question, keepers, reply) => {
-                let memory = state.memory.clone();
-                let asking = memory.asking();
+            Message::Decide(request, engines, reply) => {
+                let index = state.index.clone();
+                let guard = index.begin_decision();
                 tokio::spawn(async move {
-                    let _asking = asking;
-                    let decision = decide(*question, &keepers, &memory, || !reply.is_closed()).await;
-                    // Whoever asked may have stopped waiting.
+                    let _guard = guard;
+                    let decision = decide(*request, &engines, &index, || !reply.is_closed()).await;
+                    // The caller may have stopped waiting.
                     let _ = reply.send(decision);
                 });
             }
-            Message::Learn(questions, busy) => {
-                let learning = tokio::spawn(state.memory.clone().learn_ahead(questions, busy));
-                state.ahead = Some(AbortOnDropHandle::new(learning));
+            Message::WarmUp(requests, busy) => {
+                let warmup = tokio::spawn(state.index.clone().warm_up(requests, busy));
+                state.warmup = Some(AbortOnDropHandle::new(warmup));
             }
             #[cfg(test)]
             Message::Panic => panic!("as the test asked"),
@@ -229,116 +227,122 @@ impl Actor for Router {
 }
 
 async fn decide(
-    question: Question,
-    keepers: &Keepers,
-    memory: &Memory,
-    wanted: impl Fn() -> bool,
+    request: RoutingRequest,
+    engines: &RouterEngines,
+    index: &CandidateIndex,
+    is_wanted: impl Fn() -> bool,
 ) -> Result<Decision, Failure> {
-    let began = Instant::now();
-    if question.candidates.is_empty() {
-        return Err(failure(FailureCode::Router, "there is no candidate"));
+    let started = Instant::now();
+    if request.candidates.is_empty() {
+        return Err(failure(FailureCode::Router, "the router has no candidates"));
     }
-    let text: String = question.text.chars().take(MAX_QUESTION).collect();
-    let asked = question.asked();
-    let (prepared, learned) = memory.prepare(&question, &asked, keepers, wanted).await?;
-    let mut tokens = learned;
-    let mut said = listen(&prepared, &text, &asked, keepers, &mut tokens).await?;
-    if question.has_rules() {
-        let claims = question.candidates.iter().map(|candidate| candidate.claims(&text)).collect();
-        said.claim(claims);
+    let text: String = request.text.chars().take(MAX_QUESTION_CHARS).collect();
+    let signals = request.scored_signals();
+    let (set, indexing_tokens) = index.prepare(&request, &signals, engines, is_wanted).await?;
+    let mut tokens = indexing_tokens;
+    let mut scores = score_signals(&set, &text, &signals, engines, &mut tokens).await?;
+    if request.uses_rules() {
+        let matches = request.candidates.iter().map(|candidate| candidate.rule_matches(&text)).collect();
+        scores.insert_rules(matches);
     }
-    Ok(Decision { warmup_tokens: learned, ..conclude(&question, &asked, &said, tokens, began) })
+    Ok(Decision { warmup_tokens: indexing_tokens, ..choose(&request, &signals, &scores, tokens, started) })
 }
 
-/// What every signal that is asked says of every candidate.
-async fn listen(
-    prepared: &Prepared,
+/// The score of every signal for every candidate.
+async fn score_signals(
+    set: &CandidateSet,
     text: &str,
-    asked: &[Signal],
-    keepers: &Keepers,
+    signals: &[Signal],
+    engines: &RouterEngines,
     tokens: &mut u32,
-) -> Result<Said, Failure> {
-    let mut said = Said::of(prepared.candidates.len());
-    if asked.contains(&Signal::Keyword) {
-        said.add(Signal::Keyword, prepared.keywords.scores(text), 0.0);
+) -> Result<SignalScores, Failure> {
+    let mut scores = SignalScores::new(set.candidates.len());
+    if signals.contains(&Signal::Keyword) {
+        scores.insert(Signal::Keyword, set.keywords.scores(text), 0.0);
     }
-    if let Some(vectors) = &prepared.vectors
-        && needs_vectors(asked)
+    if let Some(embeddings) = &set.embeddings
+        && needs_embeddings(signals)
     {
-        let embedded = nearest::embed(&keepers.embedding, vec![text.to_owned()]).await?;
+        let embedded = nearest::embed(&engines.embedding, vec![text.to_owned()]).await?;
         *tokens += embedded.tokens;
-        let vector = &embedded.vectors[0];
-        if asked.contains(&Signal::Embedding) {
-            let (candidates, nobody) = vectors.nearest(vector);
-            said.add(Signal::Embedding, candidates, nobody);
+        let question = &embedded.vectors[0];
+        if signals.contains(&Signal::Embedding) {
+            let (candidates, no_match) = embeddings.similarities(question);
+            scores.insert(Signal::Embedding, candidates, no_match);
         }
-        if asked.contains(&Signal::Linear)
-            && let Some(linear) = &vectors.linear
+        if signals.contains(&Signal::Linear)
+            && let Some(linear) = &embeddings.linear
         {
-            let mut scores = linear.scores(vector);
-            let nobody = scores.pop().unwrap_or_default();
-            said.add(Signal::Linear, scores, nobody);
+            let mut candidates = linear.scores(question);
+            let no_match = candidates.pop().unwrap_or_default();
+            scores.insert(Signal::Linear, candidates, no_match);
         }
     }
-    if asked.contains(&Signal::Label)
-        && let Some(keeper) = &keepers.label
+    if signals.contains(&Signal::Label)
+        && let Some(host) = &engines.label
     {
-        let (mut scores, computed) = prepared.labels.scores(keeper, text).await?;
+        let (mut candidates, computed) = set.labels.scores(host, text).await?;
         *tokens += computed;
-        let nobody = scores.pop().unwrap_or_default();
-        said.add(Signal::Label, scores, nobody);
+        let no_match = candidates.pop().unwrap_or_default();
+        scores.insert(Signal::Label, candidates, no_match);
     }
-    Ok(said)
+    Ok(scores)
 }
 
 /// Whether the question must be embedded.
-fn needs_vectors(asked: &[Signal]) -> bool {
-    asked.iter().any(|signal| matches!(signal, Signal::Embedding | Signal::Linear))
+fn needs_embeddings(signals: &[Signal]) -> bool {
+    signals.iter().any(|signal| matches!(signal, Signal::Embedding | Signal::Linear))
 }
 
-fn conclude(question: &Question, asked: &[Signal], said: &Said, tokens: u32, began: Instant) -> Decision {
-    let (chances, nobody) = question.routing.probabilities(asked, &said.candidates, &said.nobody);
-    let name = |at: usize| question.candidates[at].name().clone();
+fn choose(
+    request: &RoutingRequest,
+    signals: &[Signal],
+    scores: &SignalScores,
+    tokens: u32,
+    started: Instant,
+) -> Decision {
+    let (chances, no_match) = request.routing.probabilities(signals, &scores.candidates, &scores.no_match);
+    let name = |at: usize| request.candidates[at].name().clone();
     let mut order: Vec<usize> = (0..chances.len()).collect();
-    // Candidates of equal chances keep their order.
+    // The sort is stable: candidates of equal chances keep their order.
     order.sort_by(|a, b| chances[*b].total_cmp(&chances[*a]));
     let ranked: Vec<RoleName> = order.iter().map(|at| name(*at)).collect();
-    let scores =
-        order.iter().map(|at| CandidateScore { role: name(*at), score: chances[*at], signals: said.candidates[*at].clone() });
-    let best = chances[order[0]];
-    let margin = best - order.get(1).map_or(nobody, |second| chances[*second]);
-    let (role, otherwise) = match &question.otherwise {
-        Some(role) if best < question.confidence => (role.clone(), true),
+    let ranked_scores =
+        order.iter().map(|at| CandidateScore { role: name(*at), score: chances[*at], signals: scores.candidates[*at].clone() });
+    let confidence = chances[order[0]];
+    let margin = confidence - order.get(1).map_or(no_match, |second| chances[*second]);
+    let (role, otherwise) = match &request.fallback {
+        Some(role) if confidence < request.min_confidence => (role.clone(), true),
         _ => (ranked[0].clone(), false),
     };
-    let signal = match (said.claimed(), asked) {
+    let signal = match (scores.matched_rules(), signals) {
         (1, _) => Signal::Rule.to_string(),
         (0, [alone]) => alone.to_string(),
         _ => "combined".to_owned(),
     };
     Decision {
-        roles: several(&role, &ranked, question.best),
+        roles: top_roles(&role, &ranked, request.top_k),
         role,
-        graphs: matches!(question.candidates[0], Candidate::Graph(..)),
-        confidence: best,
+        graphs: matches!(request.candidates[0], Candidate::Graph(..)),
+        confidence,
         margin,
         otherwise,
         signal,
-        scores: scores.collect(),
-        no_match: Some(NoMatch { score: nobody, signals: said.nobody.clone() }),
-        elapsed: began.elapsed(),
+        scores: ranked_scores.collect(),
+        no_match: Some(NoMatch { score: no_match, signals: scores.no_match.clone() }),
+        elapsed: started.elapsed(),
         tokens,
         warmup_tokens: 0,
     }
 }
 
-/// The several best, whoever was chosen first: always as many as were asked for, so that every branch has its role.
-fn several(first: &RoleName, ranked: &[RoleName], best: u32) -> Vec<RoleName> {
-    if best == 0 {
+/// The `top_k` best roles, the chosen one first: always as many as requested, so that every branch has its role.
+fn top_roles(first: &RoleName, ranked: &[RoleName], top_k: u32) -> Vec<RoleName> {
+    if top_k == 0 {
         return Vec::new();
     }
     let others = ranked.iter().filter(|role| *role != first);
-    std::iter::once(first).chain(others).take(best as usize).cloned().collect()
+    std::iter::once(first).chain(others).take(top_k as usize).cloned().collect()
 }
 
 #[cfg(test)]

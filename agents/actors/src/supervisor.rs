@@ -1,6 +1,6 @@
-//! The supervisor: starts everybody else, and starts them again.
+//! The supervisor: starts all other actors, and restarts them.
 
-mod cast;
+mod registry;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,133 +13,136 @@ use artel_task::{Event, Graph, EventKind, RoleName, StepId, TaskId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::ahead::Ahead;
-use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::conductor::{self, Answer, Assignment, Conductor, Refusal};
-use crate::feed::Feeds;
-use crate::report::failure;
-use crate::router::{Kept, Question};
+use crate::completion::failure;
+use crate::events::TaskChannels;
+use crate::lookahead::ModelLookahead;
+use crate::response_cache::ResponseCache;
+use crate::router::{EmbeddingCache, RoutingRequest};
+use crate::task_runner::{self, Answer, AnswerRejection, TaskContext, TaskRunner};
 use crate::{Loader, expert, router};
-use crate::{fleet, keeper};
-use cast::Cast;
+use crate::{engine_host, model_scheduler};
+use registry::ActorRegistry;
 
-/// How often a task's conductor is started again after a panic; then the task fails.
-pub const MAX_REVIVALS: u32 = 3;
+/// How often a task's runner is restarted after a panic; then the task fails.
+pub const MAX_TASK_RESTARTS: u32 = 3;
 
-/// Starts conductors, experts, keepers and the router when they are first needed, and again when they panicked.
+/// Starts task runners, experts, engine hosts and the router when they are first needed, and again after a panic.
 ///
-/// It has one state. It awaits nothing but the start of other actors, which do their work after that.
+/// It has one state. It awaits only the start of other actors, which do their work after that.
 pub(crate) struct Supervisor;
 
-/// What the supervisor is told.
+/// Messages of the supervisor.
 pub(crate) enum Message {
-    /// Starts the conductor of a task that is on disk.
-    Begin(Box<Begin>),
-    /// Hands a step to the expert of its role, with the keeper of this model.
-    Work(Box<expert::Job>, Arc<Model>),
-    /// Answers with the router's decision.
-    Decide(Box<Question>, RpcReplyPort<Result<Decision, Failure>>),
-    /// Has the router learn the candidates of these questions before anybody asks.
-    Learn(Vec<Question>),
-    /// Cancels a task and answers whether that is on disk; at once with false for a task that does not run.
-    Cancel { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
-    /// Cancels one step of a task, as [`conductor::Message::CancelStep`] says; at once with nothing for a task that does not
-    /// run.
+    /// Starts the runner of a task that is on disk.
+    StartTask(Box<TaskStart>),
+    /// Sends a step to the expert of its role, with the engine host of this model.
+    RunStep(Box<expert::StepJob>, Arc<Model>),
+    /// Replies with the router's decision.
+    Route(Box<RoutingRequest>, RpcReplyPort<Result<Decision, Failure>>),
+    /// Has the router embed the candidates of these requests before the first question.
+    WarmUpRouter(Vec<RoutingRequest>),
+    /// Cancels a task and replies whether that is on disk; false at once for a task that does not run.
+    CancelTask { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
+    /// Cancels one step of a task, as [`task_runner::Message::CancelStep`] does; replies `None` at once for a task that does
+    /// not run.
     CancelStep { task: TaskId, step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
-    /// Hands a person's answer to a task; at once refused by one that does not run.
-    Answer { task: TaskId, step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), Refusal>> },
-    /// Whether a task waits for nobody but people: then a daemon that stops need not wait for it.
-    Rests(TaskId, bool),
-    /// New tasks run under this catalog from now on: lets go of who is no longer needed.
-    Serve(Arc<Catalog>),
-    /// Answers with the keeper of a model.
-    Keeper(Arc<Model>, RpcReplyPort<ActorRef<keeper::Message>>),
-    /// Answers with the fleet.
-    Fleet(RpcReplyPort<ActorRef<fleet::Message>>),
-    /// Answers with every keeper there is.
-    Keepers(RpcReplyPort<Vec<ActorRef<keeper::Message>>>),
-    /// Has one of the others panic, or itself.
+    /// Passes a person's answer to a task; rejects it at once if the task does not run.
+    AnswerStep { task: TaskId, step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), AnswerRejection>> },
+    /// Sets whether a task is idle, that is, waits for answers of people only: a daemon that stops need not wait for it.
+    SetIdle(TaskId, bool),
+    /// New tasks run under this catalog from now on: releases actors that are no longer needed.
+    ReplaceCatalog(Arc<Catalog>),
+    /// Replies with the engine host of a model.
+    EngineHost(Arc<Model>, RpcReplyPort<ActorRef<engine_host::Message>>),
+    /// Replies with the model scheduler.
+    ModelScheduler(RpcReplyPort<ActorRef<model_scheduler::Message>>),
+    /// Replies with all engine hosts.
+    EngineHosts(RpcReplyPort<Vec<ActorRef<engine_host::Message>>>),
+    /// Makes one of the children panic, or the supervisor itself.
     #[cfg(test)]
-    Panic(Who),
+    Panic(ChildId),
 }
 
-/// A task to run.
-pub(crate) struct Begin {
+/// A task to start.
+pub(crate) struct TaskStart {
     pub(crate) task: TaskId,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) graph: Arc<Graph>,
     /// The first event of a new task; a task that is resumed is read from the journal.
     pub(crate) first: Option<Arc<Event>>,
-    /// Its share of the tasks that may be open.
+    /// Its share of the limit of open tasks.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// An actor under supervision.
+/// A supervised actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Who {
-    Conductor(TaskId),
+pub(crate) enum ChildId {
+    TaskRunner(TaskId),
     Expert(RoleName),
     Router,
-    Keeper(Arc<Model>),
-    Fleet,
+    EngineHost(Arc<Model>),
+    ModelScheduler,
     #[cfg(test)]
     Supervisor,
 }
 
-/// What everybody shares.
+/// Dependencies that all actors share.
 #[derive(Clone)]
-pub(crate) struct Links {
+pub(crate) struct SharedDeps {
     pub(crate) journal: Journal,
-    pub(crate) feeds: Feeds,
+    pub(crate) channels: TaskChannels,
     pub(crate) loader: Arc<dyn Loader>,
-    pub(crate) models: Arc<Path>,
+    pub(crate) models_dir: Arc<Path>,
     pub(crate) clock: Clock,
-    /// How many tasks run.
-    pub(crate) running: watch::Sender<usize>,
-    /// How many of them wait for something else than people.
-    pub(crate) busy: watch::Sender<usize>,
-    /// Which models tasks will need.
-    pub(crate) ahead: Ahead,
-    /// What nodes that ask for it were answered.
-    pub(crate) cache: Cache,
-    /// Where vectors of texts are kept.
-    pub(crate) vectors: Option<Arc<Kept>>,
+    pub(crate) running_tasks: watch::Sender<usize>,
+    /// Running tasks that are not idle.
+    pub(crate) busy_tasks: watch::Sender<usize>,
+    pub(crate) lookahead: ModelLookahead,
+    pub(crate) response_cache: ResponseCache,
+    pub(crate) embedding_cache: Option<Arc<EmbeddingCache>>,
 }
 
 /// A task that runs.
-struct Running {
-    actor: ActorRef<conductor::Message>,
-    assignment: Assignment,
-    revivals: u32,
-    _permit: Option<OwnedSemaphorePermit>,
+struct SupervisedTask {
+    runner: ActorRef<task_runner::Message>,
+    cx: TaskContext,
+    restarts: u32,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 pub(crate) struct State {
-    links: Links,
-    tasks: HashMap<TaskId, Running>,
-    /// Those of them that wait for nobody but people.
-    resting: HashSet<TaskId>,
-    /// Those of them that are to be begun again if their conductor stops: it may be about to, over a journal that was full.
-    again: HashMap<TaskId, Begin>,
-    cast: Cast,
+    shared: SharedDeps,
+    tasks: HashMap<TaskId, SupervisedTask>,
+    /// Those of them that wait for answers of people only.
+    idle: HashSet<TaskId>,
+    /// Running tasks that are resumed once their runner stops: it may be about to, since the journal was full.
+    resume_after_stop: HashMap<TaskId, TaskStart>,
+    registry: ActorRegistry,
     catalog: Arc<Catalog>,
-    /// Who sits where, to know who was lost.
-    who: HashMap<ActorId, Who>,
+    /// The children by actor, to know which one stopped.
+    children: HashMap<ActorId, ChildId>,
 }
 
 impl Actor for Supervisor {
     type Msg = Message;
     type State = State;
-    type Arguments = (Links, Arc<Catalog>);
+    type Arguments = (SharedDeps, Arc<Catalog>);
 
     async fn pre_start(
         &self,
         _: ActorRef<Message>,
-        (links, catalog): Self::Arguments,
+        (shared, catalog): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let (tasks, resting, again, who) = (HashMap::new(), HashSet::new(), HashMap::new(), HashMap::new());
-        Ok(State { links, tasks, resting, again, cast: Cast::default(), catalog, who })
+        Ok(State {
+            shared,
+            tasks: HashMap::new(),
+            idle: HashSet::new(),
+            resume_after_stop: HashMap::new(),
+            registry: ActorRegistry::default(),
+            catalog,
+            children: HashMap::new(),
+        })
     }
 
     async fn handle(
@@ -149,34 +152,34 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Begin(begin) => state.begin(&me, *begin).await,
-            Message::Work(job, model) => state.work(&me, job, model).await,
-            Message::Decide(question, reply) => state.decide(&me, question, reply).await,
-            Message::Learn(questions) => {
-                if let Err(error) = state.learn(&me, questions).await {
-                    tracing::warn!(%error, "the roles are learned when the first question comes");
+            Message::StartTask(start) => state.start_task(&me, *start).await,
+            Message::RunStep(job, model) => state.run_step(&me, job, model).await,
+            Message::Route(request, reply) => state.route(&me, request, reply).await,
+            Message::WarmUpRouter(requests) => {
+                if let Err(error) = state.warm_up_router(&me, requests).await {
+                    tracing::warn!(%error, "failed to warm up the router: the first question embeds the roles");
                 }
             }
-            Message::Cancel { task, reason, reply } => state.cancel(task, reason, reply),
+            Message::CancelTask { task, reason, reply } => state.cancel_task(task, reason, reply),
             Message::CancelStep { task, step, reason, reply } => match state.tasks.get(&task) {
                 Some(running) => {
-                    drop(running.actor.cast(conductor::Message::CancelStep { step, reason, reply }));
+                    drop(running.runner.cast(task_runner::Message::CancelStep { step, reason, reply }));
                 }
-                None => answer(reply, None),
+                None => send_reply(reply, None),
             },
-            Message::Answer { task, step, answer: given, reply } => match state.tasks.get(&task) {
+            Message::AnswerStep { task, step, answer, reply } => match state.tasks.get(&task) {
                 Some(running) => {
-                    drop(running.actor.cast(conductor::Message::Answer { step, answer: given, reply }));
+                    drop(running.runner.cast(task_runner::Message::Answer { step, answer, reply }));
                 }
-                None => answer(reply, Err(Refusal::NotWaiting)),
+                None => send_reply(reply, Err(AnswerRejection::NotWaiting)),
             },
-            Message::Rests(task, rests) => state.rests(task, rests),
-            Message::Serve(catalog) => state.serve(catalog),
-            Message::Keeper(model, reply) => answer(reply, state.keeper(&me, &model).await?),
-            Message::Fleet(reply) => answer(reply, state.fleet(&me).await?),
-            Message::Keepers(reply) => answer(reply, state.cast.keepers()),
+            Message::SetIdle(task, is_idle) => state.set_idle(task, is_idle),
+            Message::ReplaceCatalog(catalog) => state.replace_catalog(catalog),
+            Message::EngineHost(model, reply) => send_reply(reply, state.engine_host(&me, &model).await?),
+            Message::ModelScheduler(reply) => send_reply(reply, state.model_scheduler(&me).await?),
+            Message::EngineHosts(reply) => send_reply(reply, state.registry.engine_hosts()),
             #[cfg(test)]
-            Message::Panic(who) => state.panic(&who),
+            Message::Panic(child) => state.panic(&child),
         }
         Ok(())
     }
@@ -188,9 +191,9 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorTerminated(cell, ..) => state.left(&me, cell.get_id(), None).await,
+            SupervisionEvent::ActorTerminated(cell, ..) => state.child_stopped(&me, cell.get_id(), None).await,
             SupervisionEvent::ActorFailed(cell, error) => {
-                state.left(&me, cell.get_id(), Some(error.to_string())).await;
+                state.child_stopped(&me, cell.get_id(), Some(error.to_string())).await;
             }
             _ => {}
         }
@@ -199,181 +202,196 @@ impl Actor for Supervisor {
 }
 
 impl State {
-    async fn begin(&mut self, me: &ActorRef<Message>, begin: Begin) {
-        // Of the tasks that are taken up once more, some never rested.
-        if self.tasks.contains_key(&begin.task) {
-            self.again.insert(begin.task, Begin { permit: None, ..begin });
+    async fn start_task(&mut self, me: &ActorRef<Message>, start: TaskStart) {
+        // Of the tasks that are resumed, some were never suspended.
+        if self.tasks.contains_key(&start.task) {
+            self.resume_after_stop.insert(start.task, TaskStart { permit: None, ..start });
             return;
         }
-        let Begin { task, catalog, graph, first, permit } = begin;
-        let Links { journal, feeds, loader, models, clock, ahead, cache, .. } = self.links.clone();
-        let (feed, supervisor) = (feeds.open(task, first.as_ref()), me.clone());
-        let assignment =
-            Assignment { task, catalog, graph, first, journal, feed, supervisor, loader, models, ahead, cache, clock };
-        self.conduct(me, assignment, 0, permit).await;
+        let TaskStart { task, catalog, graph, first, permit } = start;
+        let SharedDeps { journal, channels, loader, models_dir, clock, lookahead, response_cache, .. } =
+            self.shared.clone();
+        let (channel, supervisor) = (channels.open(task, first.as_ref()), me.clone());
+        let cx = TaskContext {
+            task,
+            catalog,
+            graph,
+            first,
+            journal,
+            channel,
+            supervisor,
+            loader,
+            models_dir,
+            lookahead,
+            response_cache,
+            clock,
+        };
+        self.spawn_runner(me, cx, 0, permit).await;
     }
 
-    async fn conduct(
+    async fn spawn_runner(
         &mut self,
         me: &ActorRef<Message>,
-        assignment: Assignment,
-        revivals: u32,
+        cx: TaskContext,
+        restarts: u32,
         permit: Option<OwnedSemaphorePermit>,
     ) {
-        let task = assignment.task;
-        match Conductor::spawn_linked(None, Conductor, assignment.clone(), me.get_cell()).await {
-            Ok((actor, _)) => {
-                self.who.insert(actor.get_id(), Who::Conductor(task));
-                // Whoever takes the task up again reads the journal.
-                let assignment = Assignment { first: None, ..assignment };
-                self.tasks.insert(task, Running { actor, assignment, revivals, _permit: permit });
+        let task = cx.task;
+        match TaskRunner::spawn_linked(None, TaskRunner, cx.clone(), me.get_cell()).await {
+            Ok((runner, _)) => {
+                self.children.insert(runner.get_id(), ChildId::TaskRunner(task));
+                // A restarted runner reads the journal.
+                let cx = TaskContext { first: None, ..cx };
+                self.tasks.insert(task, SupervisedTask { runner, cx, restarts, permit });
             }
-            Err(error) => tracing::error!(%task, %error, "the task rests: failed to start its conductor"),
+            Err(error) => tracing::error!(%task, %error, "failed to start the task's runner: the task is suspended"),
         }
-        self.count();
+        self.publish_counts();
     }
 
-    async fn work(&mut self, me: &ActorRef<Message>, job: Box<expert::Job>, model: Arc<Model>) {
-        match (self.keeper(me, &model).await, self.expert(me, &job.role.name).await) {
-            (Ok(keeper), Ok(expert)) => {
-                // An expert that has just died drops the job, whose report says so.
-                let _ = expert.cast(expert::Message::Work(job, keeper));
+    async fn run_step(&mut self, me: &ActorRef<Message>, job: Box<expert::StepJob>, model: Arc<Model>) {
+        match (self.engine_host(me, &model).await, self.expert(me, &job.role.name).await) {
+            (Ok(host), Ok(expert)) => {
+                // An expert that has just stopped drops the job, whose completion reports the interruption.
+                let _ = expert.cast(expert::Message::Run(job, host));
             }
-            (Err(error), _) | (_, Err(error)) => job.report.send(Err(failure(FailureCode::Internal, error.to_string()))),
+            (Err(error), _) | (_, Err(error)) => job.completion.send(Err(failure(FailureCode::Internal, error.to_string()))),
         }
     }
 
-    async fn decide(
+    async fn route(
         &mut self,
         me: &ActorRef<Message>,
-        question: Box<Question>,
+        request: Box<RoutingRequest>,
         reply: RpcReplyPort<Result<Decision, Failure>>,
     ) {
-        match (self.router_keepers(me, &question).await, self.router(me).await) {
-            (Ok(keepers), Ok(router)) => {
-                // A router that has just died drops the port, which whoever asked notices.
-                let _ = router.cast(router::Message::Decide(question, keepers, reply));
+        match (self.router_engines(me, &request).await, self.router(me).await) {
+            (Ok(engines), Ok(router)) => {
+                // A router that has just stopped drops the port, which the caller notices.
+                let _ = router.cast(router::Message::Decide(request, engines, reply));
             }
-            (Err(error), _) | (_, Err(error)) => answer(reply, Err(failure(FailureCode::Internal, error.to_string()))),
+            (Err(error), _) | (_, Err(error)) => {
+                send_reply(reply, Err(failure(FailureCode::Internal, error.to_string())));
+            }
         }
     }
 
-    fn cancel(&self, task: TaskId, reason: String, reply: RpcReplyPort<bool>) {
+    fn cancel_task(&self, task: TaskId, reason: String, reply: RpcReplyPort<bool>) {
         match self.tasks.get(&task) {
-            // A conductor that has just ended drops the port, which whoever asked notices.
-            Some(running) => drop(running.actor.cast(conductor::Message::Cancel { reason, reply })),
-            None => answer(reply, false),
+            // A task runner that has just stopped drops the port, which the caller notices.
+            Some(running) => drop(running.runner.cast(task_runner::Message::Cancel { reason, reply })),
+            None => send_reply(reply, false),
         }
     }
 
-    fn serve(&mut self, catalog: Arc<Catalog>) {
+    fn replace_catalog(&mut self, catalog: Arc<Catalog>) {
         self.catalog = catalog;
-        self.cast.release_experts(|role| self.catalog.role(role.as_str()).is_some());
-        self.release_keepers();
-        self.prime_all();
+        self.registry.release_experts(|role| self.catalog.role(role.as_str()).is_some());
+        self.release_engine_hosts();
+        self.update_workloads();
     }
 
-    /// Lets go of the engines of models that neither the catalog nor a running task has.
-    fn release_keepers(&mut self) {
+    /// Releases the engines of models that neither the catalog nor a running task has.
+    fn release_engine_hosts(&mut self) {
         let (catalog, tasks) = (&self.catalog, &self.tasks);
-        self.cast.release_keepers(|model| {
-            catalog.uses_model(model) || tasks.values().any(|running| running.assignment.catalog.uses_model(model))
+        self.registry.release_engine_hosts(|model| {
+            catalog.uses_model(model) || tasks.values().any(|running| running.cx.catalog.uses_model(model))
         });
     }
 
-    /// Somebody has ended, by panic if there is an error.
-    async fn left(&mut self, me: &ActorRef<Message>, id: ActorId, error: Option<String>) {
-        let Some(who) = self.who.remove(&id) else { return };
+    /// A child has stopped, by panic if there is an error.
+    async fn child_stopped(&mut self, me: &ActorRef<Message>, id: ActorId, error: Option<String>) {
+        let Some(child) = self.children.remove(&id) else { return };
         if let Some(error) = &error {
-            tracing::error!(?who, error, "an actor failed");
+            tracing::error!(?child, error, "an actor failed");
         }
-        match who {
-            Who::Conductor(task) => match error {
-                None => self.over(me, task).await,
-                Some(error) => self.revive(me, task, error).await,
+        match child {
+            ChildId::TaskRunner(task) => match error {
+                None => self.task_stopped(me, task).await,
+                Some(error) => self.restart_task(me, task, error).await,
             },
-            // They are started when next needed.
-            Who::Expert(role) => self.cast.forget_expert(&role, id),
-            Who::Router => self.cast.forget_router(),
-            Who::Fleet => self.replace_fleet(me).await,
-            Who::Keeper(model) => self.cast.forget_keeper(&model, id),
+            // These are started when next needed.
+            ChildId::Expert(role) => self.registry.remove_expert(&role, id),
+            ChildId::Router => self.registry.remove_router(),
+            ChildId::ModelScheduler => self.replace_model_scheduler(me).await,
+            ChildId::EngineHost(model) => self.registry.remove_engine_host(&model, id),
             #[cfg(test)]
-            Who::Supervisor => {}
+            ChildId::Supervisor => {}
         }
     }
 
-    /// The task has ended, or rests.
-    async fn over(&mut self, me: &ActorRef<Message>, task: TaskId) {
+    /// The task has ended, or is suspended.
+    async fn task_stopped(&mut self, me: &ActorRef<Message>, task: TaskId) {
         let Some(running) = self.tasks.remove(&task) else { return };
-        self.resting.remove(&task);
-        self.links.feeds.close(task);
-        if let Some(begin) = self.again.remove(&task) {
-            // One that has ended is seen to have done so.
-            return self.begin(me, Begin { permit: running._permit, ..begin }).await;
+        self.idle.remove(&task);
+        self.shared.channels.close(task);
+        if let Some(start) = self.resume_after_stop.remove(&task) {
+            // If it has ended, its new runner finds that in the journal.
+            return self.start_task(me, TaskStart { permit: running.permit, ..start }).await;
         }
-        if !Arc::ptr_eq(&running.assignment.catalog, &self.catalog) {
-            self.release_keepers();
+        if !Arc::ptr_eq(&running.cx.catalog, &self.catalog) {
+            self.release_engine_hosts();
         }
-        self.count();
+        self.publish_counts();
     }
 
-    /// Takes a task up again from the journal.
-    async fn revive(&mut self, me: &ActorRef<Message>, task: TaskId, error: String) {
+    /// Restarts a task's runner from the journal.
+    async fn restart_task(&mut self, me: &ActorRef<Message>, task: TaskId, error: String) {
         let Some(running) = self.tasks.remove(&task) else { return };
-        self.resting.remove(&task);
-        self.again.remove(&task);
-        let Running { assignment, revivals, _permit: permit, .. } = running;
-        if revivals < MAX_REVIVALS {
-            return self.conduct(me, assignment, revivals + 1, permit).await;
+        self.idle.remove(&task);
+        self.resume_after_stop.remove(&task);
+        let SupervisedTask { cx, restarts, permit, .. } = running;
+        if restarts < MAX_TASK_RESTARTS {
+            return self.spawn_runner(me, cx, restarts + 1, permit).await;
         }
-        let links = self.links.clone();
+        let shared = self.shared.clone();
         tokio::spawn(async move {
-            let message = format!("the task's conductor stopped {} times, last: {error}", revivals + 1);
-            give_up(&links, task, failure(FailureCode::Internal, message)).await;
-            links.feeds.close(task);
+            let message = format!("the task's runner panicked {} times, last: {error}", restarts + 1);
+            fail_task(&shared, task, failure(FailureCode::Internal, message)).await;
+            shared.channels.close(task);
             drop(permit);
         });
-        self.count();
+        self.publish_counts();
     }
 
-    /// A task that has ended meanwhile needs no telling.
-    fn rests(&mut self, task: TaskId, rests: bool) {
-        let known = rests && self.tasks.contains_key(&task);
-        let _ = if known { self.resting.insert(task) } else { self.resting.remove(&task) };
-        self.count();
+    /// A task that has ended meanwhile is ignored.
+    fn set_idle(&mut self, task: TaskId, is_idle: bool) {
+        let is_idle = is_idle && self.tasks.contains_key(&task);
+        let _ = if is_idle { self.idle.insert(task) } else { self.idle.remove(&task) };
+        self.publish_counts();
     }
 
-    fn count(&self) {
-        self.links.running.send_replace(self.tasks.len());
-        self.links.busy.send_replace(self.tasks.len() - self.resting.len());
+    fn publish_counts(&self) {
+        self.shared.running_tasks.send_replace(self.tasks.len());
+        self.shared.busy_tasks.send_replace(self.tasks.len() - self.idle.len());
     }
 
     #[cfg(test)]
-    fn panic(&self, who: &Who) {
-        match who {
-            Who::Conductor(task) => drop(self.tasks[task].actor.cast(conductor::Message::Panic)),
-            Who::Supervisor => panic!("as the test asked"),
-            other => self.cast.panic(other),
+    fn panic(&self, child: &ChildId) {
+        match child {
+            ChildId::TaskRunner(task) => drop(self.tasks[task].runner.cast(task_runner::Message::Panic)),
+            ChildId::Supervisor => panic!("as the test asked"),
+            other => self.registry.panic(other),
         }
     }
 }
 
-/// Ends a task that cannot be run on.
-pub(crate) async fn give_up(links: &Links, task: TaskId, failure: Failure) {
+/// Ends a task that cannot be continued.
+pub(crate) async fn fail_task(shared: &SharedDeps, task: TaskId, failure: Failure) {
     let ended = async {
-        let last = conductor::history(&links.journal, task).await?.last().map(|event| event.seq).unwrap_or_default();
+        let last = task_runner::history(&shared.journal, task).await?.last().map(|event| event.seq).unwrap_or_default();
         let kind = EventKind::Failed { failure };
-        let event = Event { task, seq: last.next(), at: links.clock.now(), kind };
-        links.journal.append(vec![event.clone()]).await?;
-        links.feeds.open(task, None).announce(Arc::new(event));
+        let event = Event { task, seq: last.next(), at: shared.clock.now(), kind };
+        shared.journal.append(vec![event.clone()]).await?;
+        shared.channels.open(task, None).publish(Arc::new(event));
         Ok::<_, artel_journal::Error>(())
     };
     if let Err(error) = ended.await {
-        tracing::error!(%task, %error, "the task rests: failed to journal its end");
+        tracing::error!(%task, %error, "failed to journal the task's end: the task is suspended");
     }
 }
 
-/// Whoever asked may have stopped waiting.
-fn answer<T: ractor::State>(reply: RpcReplyPort<T>, value: T) {
+/// The caller may have stopped waiting.
+fn send_reply<T: ractor::State>(reply: RpcReplyPort<T>, value: T) {
     let _ = reply.send(value);
 }

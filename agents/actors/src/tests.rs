@@ -1,9 +1,9 @@
-//! A crew with scripted engines and a real journal: tasks run, are cancelled, resumed, and survive panics.
+//! A runtime with scripted engines and a real journal: tasks run, are cancelled and resumed, and survive panics.
 
-mod beginning;
-mod crew;
-mod fleet;
-mod language;
+mod commit_barrier;
+pub(crate) mod fixtures;
+mod graphs;
+mod model_scheduler;
 mod panics;
 mod routing;
-pub(crate) mod stage;
+mod runtime;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use artel_actors::Demand;
+use artel_actors::MemoryDemand;
 use artel_journal::{Figures, Retention};
 use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
 use artel_roles::Catalog;
@@ -94,14 +94,14 @@ impl Findings {
 }
 
 fn models(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), Fault>)> {
-    let look = |model: &_| files::model(model, &config.crew.models);
+    let look = |model: &_| files::model(model, &config.crew.models_dir);
     catalog.models().iter().map(|(name, model)| (name.to_string(), look(model))).collect()
 }
 
 fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), Fault>)> {
     let look = |role: &artel_roles::Role| {
         let adapter = role.adapter.as_ref()?;
-        Some((role.name.to_string(), files::adapter(role, adapter, catalog, &config.crew.models)))
+        Some((role.name.to_string(), files::adapter(role, adapter, catalog, &config.crew.models_dir)))
     };
     catalog.roles().values().filter_map(|role| look(role)).collect()
 }
@@ -111,7 +111,7 @@ async fn placed(catalog: &Catalog, config: &Config) -> PlacementPlan {
     let loader = LlamaLoader::new(config);
     let mut needs = Vec::new();
     for (name, model) in catalog.engines() {
-        let need = loader.reckon(&model, Demand::of(catalog, &model, &config.crew.models)).await;
+        let need = loader.reckon(&model, MemoryDemand::of(catalog, &model, &config.crew.models_dir)).await;
         needs.extend(need.ok().map(|need| ModelFootprint { model: name, ..need }));
     }
     plan(&needs, &loader.hardware().devices(&DeviceBytes::new()).await)

@@ -78,7 +78,7 @@ impl Catalog for Served {
         };
         let expected = (!expected_version.is_empty()).then_some(expected_version.as_str());
         let before = self.crew.catalog();
-        let after = self.crew.serve(catalog, expected).await.map_err(|e| self.refuse(e))?;
+        let after = self.crew.replace_catalog(catalog, expected).await.map_err(|e| self.refuse(e))?;
         tracing::info!(version = after.version().short(), "a client applied a catalog");
         Ok(Response::new(diff::response(&before, &after)))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use artel_actors::Stage;
+use artel_actors::StepProgress;
 use artel_proto::v1;
 use artel_task::event::{TaskPriority, FailureCode, Decision, Failure, NoMatch, Output, CandidateScore, Signal, ResultSource, TakenEdge, Timings, Usage};
 use artel_task::{EventKind, NodeName, RoleName, StepId};
@@ -148,13 +148,13 @@ pub(super) fn step_id(step: &StepId) -> String {
     step.to_string()
 }
 
-pub(super) fn progress(step: &StepId, role: &str, stage: Stage) -> v1::Progress {
+pub(super) fn progress(step: &StepId, role: &str, stage: StepProgress) -> v1::Progress {
     use v1::progress::{Decode, Loading, Prefill, Queued, Stage as S};
     let stage = match stage {
-        Stage::Queued { position } => S::Queued(Queued { position }),
-        Stage::Loading { model, share } => S::Loading(Loading { model: model.to_string(), fraction: f64::from(share) }),
-        Stage::Prefill { done, total } => S::Prefill(Prefill { done_tokens: done, total_tokens: total }),
-        Stage::Decode { tokens, took } => {
+        StepProgress::Queued { position } => S::Queued(Queued { position }),
+        StepProgress::Loading { model, fraction: share } => S::Loading(Loading { model: model.to_string(), fraction: f64::from(share) }),
+        StepProgress::Prefill { done_tokens: done, total_tokens: total } => S::Prefill(Prefill { done_tokens: done, total_tokens: total }),
+        StepProgress::Decode { tokens, elapsed: took } => {
             let seconds = took.as_secs_f64();
             // The first token begins the clock.
             let tokens_per_second = if seconds > 0.0 { f64::from(tokens.saturating_sub(1)) / seconds } else { 0.0 };

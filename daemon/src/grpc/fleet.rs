@@ -76,13 +76,13 @@ impl Fleet for Served {
         let report = reports.iter().find(|report| report.id == model);
         let busy = |message: String| Err(status(Code::FailedPrecondition, v1::ErrorReason::EngineBusy, message));
         let there = report.filter(|report| report.stats.is_some());
-        if report.is_some_and(|report| matches!(report.state, EngineState::Loading(_)) && report.place.is_some()) {
+        if report.is_some_and(|report| matches!(report.state, EngineState::Loading(_)) && report.placement.is_some()) {
             return busy(format!("model `{model}` is being loaded; ask again when it is there"));
         }
-        if let Some(report) = there.filter(|report| !interrupt && report.uses > 0) {
-            return busy(format!("steps run on model `{model}`: {}; `interrupt` ends them", report.uses));
+        if let Some(report) = there.filter(|report| !interrupt && report.active_steps > 0) {
+            return busy(format!("steps run on model `{model}`: {}; `interrupt` ends them", report.active_steps));
         }
-        let freed_bytes = there.map_or(0, |report| report.bytes.values().sum());
+        let freed_bytes = there.map_or(0, |report| report.device_bytes.values().sum());
         self.crew.unload(&model, interrupt).await.map_err(|e| self.refuse(e))?;
         Ok(Response::new(v1::UnloadResponse { freed_bytes }))
     }
@@ -102,7 +102,7 @@ impl Served {
     /// What our engines take of each device.
     async fn taken(&self) -> Result<DeviceBytes, Status> {
         let mut taken = DeviceBytes::new();
-        for (device, bytes) in self.reports().await?.into_iter().flat_map(|report| report.bytes) {
+        for (device, bytes) in self.reports().await?.into_iter().flat_map(|report| report.device_bytes) {
             *taken.entry(device).or_default() += bytes;
         }
         Ok(taken)

@@ -1,6 +1,6 @@
 //! `artel.v1.Router`.
 
-use artel_actors::{Candidates, Listening};
+use artel_actors::{Candidates, PreviewOptions};
 use artel_journal::feedback::Word;
 use artel_proto::v1;
 use artel_proto::v1::router_server::Router;
@@ -53,7 +53,7 @@ impl Router for Served {
             name => Some(router_of(&catalog, name)?),
         };
         let catalog_version = catalog.version().as_str().to_owned();
-        let listening = Listening { signals, settings };
+        let listening = PreviewOptions { signals, settings };
         let decision = self.crew.preview(question, candidates, listening).await.map_err(|e| self.refuse(e))?;
         let decision = Some(convert::decision(&decision));
         Ok(Response::new(v1::PreviewResponse { decision, catalog_version }))

@@ -109,17 +109,17 @@ pub(super) fn of(error: Error, catalog: &artel_roles::Catalog) -> Status {
         Error::NoTask(task) => missing(R::TaskNotFound, "task", &task.to_string(), &message, std::iter::empty()),
         Error::NoStep { step, .. } => missing(R::StepNotFound, "step", &step, &message, std::iter::empty()),
         Error::NotWaiting { .. } => status(Code::FailedPrecondition, R::NotWaiting, message),
-        Error::SeveralWait { .. } => bad("step_id", message),
-        Error::BadAnswer(_) => bad("answer", message),
-        Error::Unsuitable { .. } => status(Code::FailedPrecondition, R::CatalogUnsuitable, message),
+        Error::AmbiguousStep { .. } => bad("step_id", message),
+        Error::InvalidAnswer(_) => bad("answer", message),
+        Error::ForkIncompatible { .. } => status(Code::FailedPrecondition, R::CatalogUnsuitable, message),
         Error::SeqOutOfRange { last, .. } => {
             let last = last.0.to_string();
             with(Code::OutOfRange, R::SeqOutOfRange, message, [("last_seq", &last)], |_| {})
         }
-        Error::Rests(_) => status(Code::FailedPrecondition, R::Journal, message),
+        Error::Suspended(_) => status(Code::FailedPrecondition, R::Journal, message),
         Error::TooManyTasks(_) => with(Code::ResourceExhausted, R::TooManyTasks, message, [], retry),
-        Error::NoRoom(_) => status(Code::ResourceExhausted, R::NoRoom, message),
-        Error::ShuttingDown | Error::Ended => with(Code::Unavailable, R::ShuttingDown, message, [], retry),
+        Error::InsufficientMemory(_) => status(Code::ResourceExhausted, R::NoRoom, message),
+        Error::ShuttingDown | Error::Stopped => with(Code::Unavailable, R::ShuttingDown, message, [], retry),
         Error::Failed(failure) => match failure.code {
             FailureCode::ModelUnavailable | FailureCode::Timeout | FailureCode::Interrupted => {
                 with(Code::Unavailable, R::ModelUnavailable, message, [], retry)

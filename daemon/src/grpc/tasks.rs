@@ -32,7 +32,7 @@ impl Served {
 
     /// A task that was just handed in. It is on disk: whatever fails from here on must not make the client submit it again.
     async fn begun(&self, task: TaskId) -> v1::Task {
-        match self.crew.announced(task).await {
+        match self.crew.published_events(task).await {
             Ok(events) => size::cut(fold::task(&events)),
             Err(_) => v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() },
         }
@@ -45,7 +45,7 @@ impl Served {
         tokens: bool,
         guard: Option<CancelOnDrop>,
     ) -> Result<Events, Status> {
-        let watch = self.crew.watch(task, after, tokens).await.map_err(|e| self.refuse(e))?;
+        let watch = self.crew.subscribe(task, after, tokens).await.map_err(|e| self.refuse(e))?;
         let mut seen = match after {
             Seq(0) => Vec::new(),
             _ => self.crew.history(task).await.map_err(|e| self.refuse(e))?,
@@ -67,7 +67,7 @@ impl Served {
             // If nobody takes the result, the guard in it is dropped, which cancels.
             Ok((task, CancelOnDrop::new(crew, task)))
         });
-        submitted.await.map_err(|_| self.refuse(artel_actors::Error::Ended))?.map_err(|e| self.refuse(e))
+        submitted.await.map_err(|_| self.refuse(artel_actors::Error::Stopped))?.map_err(|e| self.refuse(e))
     }
 }
 

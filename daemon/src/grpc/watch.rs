@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 
-use artel_actors::{Clock, Crew, Live, Watch};
+use artel_actors::{Clock, Runtime, StreamItem, TaskSubscription};
 use artel_proto::v1;
 use artel_proto::v1::event::Kind as K;
 use artel_task::event::ResultSource;
@@ -21,13 +21,13 @@ pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + 
 
 /// Cancels a task whose client went away, unless it has ended.
 pub(super) struct CancelOnDrop {
-    crew: Crew,
+    crew: Runtime,
     task: TaskId,
     armed: bool,
 }
 
 impl CancelOnDrop {
-    pub(super) fn new(crew: Crew, task: TaskId) -> Self {
+    pub(super) fn new(crew: Runtime, task: TaskId) -> Self {
         Self { crew, task, armed: true }
     }
 }
@@ -47,7 +47,7 @@ impl Drop for CancelOnDrop {
 
 /// A watcher's stream and what it needs.
 struct Watching {
-    watch: Watch,
+    watch: TaskSubscription,
     translate: Translate,
     end: Ends,
     guard: Option<CancelOnDrop>,
@@ -64,7 +64,7 @@ pub(super) struct Ends {
 }
 
 /// The stream of a watcher. `seen` are the events before the first one that it will give.
-pub(super) fn stream(task: TaskId, watch: Watch, seen: &[Event], end: Ends, guard: Option<CancelOnDrop>) -> Events {
+pub(super) fn stream(task: TaskId, watch: TaskSubscription, seen: &[Event], end: Ends, guard: Option<CancelOnDrop>) -> Events {
     let mut translate = Translate::new(task);
     seen.iter().for_each(|event| translate.see(event));
     let watching = Watching { watch, translate, end, guard, over: false };
@@ -95,8 +95,8 @@ impl Watching {
         None
     }
 
-    fn give(&mut self, live: Live) -> v1::Event {
-        if let Live::Event(event) = &live
+    fn give(&mut self, live: StreamItem) -> v1::Event {
+        if let StreamItem::Event(event) = &live
             && event.kind.is_last()
         {
             self.end();
@@ -150,14 +150,14 @@ impl Translate {
         self.roles.get(step).cloned().unwrap_or_default()
     }
 
-    fn live(&mut self, live: Live) -> v1::Event {
+    fn live(&mut self, live: StreamItem) -> v1::Event {
         match live {
-            Live::Event(event) => self.event(&event),
-            Live::Token { step, role, text, offset } => {
+            StreamItem::Event(event) => self.event(&event),
+            StreamItem::Token { step, role, text, offset } => {
                 let (node, role, text) = (step.visit.node_path(), role.to_string(), text.to_string());
                 self.passing(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
             }
-            Live::Progress { step, role, stage } => {
+            StreamItem::Progress { step, role, progress: stage } => {
                 self.passing(K::Progress(convert::progress(&step, role.as_str(), stage)))
             }
         }

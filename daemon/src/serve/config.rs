@@ -74,7 +74,7 @@ impl Config {
         let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));
         let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
         let base = Options::default();
-        let tasks = settings.tasks.map_or(base.tasks, |tasks| tasks as usize);
+        let tasks = settings.tasks.map_or(base.max_tasks, |tasks| tasks as usize);
         let mib = |mib: u32| u64::from(mib) << 20;
         let retention = Retention::default();
         let retention = Retention {
@@ -98,7 +98,7 @@ impl Config {
             offline: args.offline || settings.offline,
             watch: settings.watch.unwrap_or(true),
             engines: settings.engines.unwrap_or_default(),
-            crew: Options { tasks, models, graph: settings.graph, vectors: Some(data.join("vectors")), ..base },
+            crew: Options { max_tasks: tasks, models_dir: models, default_graph: settings.graph, embedding_cache_dir: Some(data.join("vectors")), ..base },
             journal: artel_journal::Options {
                 retention,
                 #[cfg(feature = "rehearsal")]

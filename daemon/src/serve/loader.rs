@@ -5,7 +5,7 @@ mod visible;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use artel_actors::{Demand, Loader, Progress};
+use artel_actors::{MemoryDemand, Loader, LoadProgress};
 use artel_engine::{EngineHandle, SharedCpu};
 use artel_llama::gguf::{self, HalfType};
 use artel_placement::{self as placement, DeviceBytes, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement};
@@ -63,12 +63,12 @@ impl LlamaLoader {
             EngineIsolation::InProcess => Where::Here(SharedCpu::default()),
         };
         Self {
-            models: config.crew.models.clone(),
+            models: config.crew.models_dir.clone(),
             common,
             place,
             hardware: Hardware::new(config.rpc.clone(), config.budgets.clone()),
             measured: Measured::open(&config.data),
-            hub: Hub::new(config.crew.models.clone(), config.offline),
+            hub: Hub::new(config.crew.models_dir.clone(), config.offline),
         }
     }
 
@@ -86,7 +86,7 @@ impl LlamaLoader {
     }
 
     /// What the model takes if this is asked of it. Its file is not fetched for that.
-    pub(crate) async fn reckon(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
+    pub(crate) async fn reckon(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
         let anatomy = anatomy(path.clone()).await.map_err(wrap)?;
@@ -99,7 +99,7 @@ impl LlamaLoader {
         };
         let measured = measured("CPU", recasts).max(measured("GPU", recasts)).max(measured("GPU", None));
         // Adapters have as much for each layer as for any other.
-        let adapters = demand.adapters.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
+        let adapters = demand.adapter_bytes.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
         let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
         let layer = |layer: gguf::LayerMemory| LayerFootprint {
             weight_bytes: adapters.saturating_add(if recasts.is_some() { layer.dequantized } else { layer.weights }),
@@ -113,7 +113,7 @@ impl LlamaLoader {
         // A text is embedded in one piece, and all of its tokens have outputs.
         let outputs = if embeds { anatomy.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
         let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(form(model.cache).bytes(layer.cached)));
-        let prefixes = cached.saturating_mul(demand.openings / TOKEN).min(self.common.prefixes as u64);
+        let prefixes = cached.saturating_mul(demand.prefix_bytes / TOKEN).min(self.common.prefixes as u64);
         Ok(ModelFootprint {
             model: model.name.to_string(),
             layers,
@@ -123,7 +123,7 @@ impl LlamaLoader {
             kv_type: form(model.cache),
             context_tokens: tokens,
             sequences: if embeds { 1 } else { model.sequences },
-            contexts: demand.lanes,
+            contexts: demand.contexts,
             compute_bytes: measured.unwrap_or(COMPUTE),
             process_bytes: PROCESS.saturating_add(outputs).saturating_add(prefixes),
             devices: match model.placement.devices.is_empty() {
@@ -201,7 +201,7 @@ impl LlamaLoader {
         ])
     }
 
-    async fn start(&self, mut spec: Spec, progress: Progress) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
+    async fn start(&self, mut spec: Spec, progress: LoadProgress) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
         let counter = match &self.place {
             Where::Here(turn) => return spec.load(Some(turn.clone()), progress).await,
             Where::Processes(counter) => counter,
@@ -222,7 +222,7 @@ impl LlamaLoader {
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: LoadProgress) -> Result<EngineHandle, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, place).await.map_err(wrap)?;
@@ -245,16 +245,16 @@ impl Loader for LlamaLoader {
         }
     }
 
-    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
+    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
         self.file(model).await.map_err(|reason| format!("model `{}`: {reason}", model.name))?;
         self.reckon(model, demand).await
     }
 
-    fn coming(&self, model: &Model) -> Option<f32> {
+    fn download_progress(&self, model: &Model) -> Option<f32> {
         self.hub.share(model.file.uri()?)
     }
 
-    async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
+    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), String> {
         match &adapter.file {
             GgufFile::Hf(address) => self.hub.get(address, None, |_| ()).await.map(drop),
             GgufFile::Path(_) => Ok(()),

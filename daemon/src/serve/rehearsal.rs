@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_actors::{Demand, Loader, Progress};
+use artel_actors::{MemoryDemand, Loader, LoadProgress};
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
 use artel_engine::{EngineHandle, Options};
@@ -70,7 +70,7 @@ impl Script {
 
 #[async_trait]
 impl Loader for ScriptLoader {
-    async fn load(&self, model: &Model, place: &Placement, progress: Progress) -> Result<EngineHandle, String> {
+    async fn load(&self, model: &Model, place: &Placement, progress: LoadProgress) -> Result<EngineHandle, String> {
         if !is_script(model) {
             return self.others.load(model, place, progress).await;
         }
@@ -89,19 +89,19 @@ impl Loader for ScriptLoader {
         handle.map_err(|e| e.to_string())
     }
 
-    async fn need(&self, model: &Model, demand: Demand) -> Result<ModelFootprint, String> {
+    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
         match is_script(model) {
-            true => Ok(artel_actors::nothing(model, demand.lanes)),
-            false => self.others.need(model, demand).await,
+            true => Ok(artel_actors::zero_footprint(model, demand.contexts)),
+            false => self.others.footprint(model, demand).await,
         }
     }
 
-    fn coming(&self, model: &Model) -> Option<f32> {
-        self.others.coming(model)
+    fn download_progress(&self, model: &Model) -> Option<f32> {
+        self.others.download_progress(model)
     }
 
-    async fn fetch(&self, adapter: &Adapter) -> Result<(), String> {
-        self.others.fetch(adapter).await
+    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), String> {
+        self.others.fetch_adapter(adapter).await
     }
 
     async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use artel_actors::Crew;
+use artel_actors::Runtime;
 use artel_roles::{Catalog, Problem};
 
 /// What was wrong with the directory when it was read last. Clones are the same.
@@ -30,7 +30,7 @@ impl Wrong {
 }
 
 /// The new catalog is valid as a whole and serves, or nothing changes but what is wrong.
-pub(super) async fn reload(crew: &Crew, dir: Option<&Path>, wrong: &Wrong, cause: Cause) {
+pub(super) async fn reload(crew: &Runtime, dir: Option<&Path>, wrong: &Wrong, cause: Cause) {
     let catalog = match Catalog::load(dir) {
         Ok(catalog) => catalog,
         Err(problems) => {
@@ -47,7 +47,7 @@ pub(super) async fn reload(crew: &Crew, dir: Option<&Path>, wrong: &Wrong, cause
         return;
     }
     log_warnings(&catalog);
-    match crew.serve(catalog, None).await {
+    match crew.replace_catalog(catalog, None).await {
         Ok(catalog) => tracing::info!(version = catalog.version().short(), "the catalog was read again"),
         Err(error) => tracing::error!(%error, "the catalog stays as it was"),
     }

@@ -1,8 +1,8 @@
-//! How likely a chat model thinks each candidate's name, in one pass over the question: the list of candidates before it is
-//! computed once and shared, and the names are scored side by side, so that nothing is generated.
+//! The label signal: the log-probability that a chat model gives each candidate's name, in one pass over the question. The list
+//! of candidates before it is prefilled once and shared, and the names are scored in parallel, so that nothing is generated.
 //!
-//! Models favour some names whatever is asked. Contextual calibration (Zhao et al., 2021, "Calibrate Before Use") takes away
-//! what they say after a question without content.
+//! Models favour some names regardless of the question. Contextual calibration (Zhao et al., 2021, "Calibrate Before Use")
+//! subtracts the scores after a content-free question.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,78 +14,82 @@ use ractor::{ActorRef, call};
 use tokio::sync::OnceCell;
 
 use super::Candidate;
-use crate::keeper;
-use crate::report::failure;
+use crate::completion::failure;
+use crate::engine_host;
 
-/// A question that says nothing.
-const NOTHING: &str = "N/A";
-/// What stands for nobody among the names.
-const NOBODY: &str = "none";
+/// The content-free question of the calibration.
+const CONTENT_FREE_QUESTION: &str = "N/A";
+/// The name that stands for "no match".
+const NO_MATCH_LABEL: &str = "none";
 /// Characters of the list of candidates, which must fit into a context of 4096 tokens with the question.
-const LIST: usize = 9_000;
+const LIST_CHARS: usize = 9_000;
 /// Characters of one description: its first sentence says the most.
-const DESCRIPTION: usize = 200;
+const DESCRIPTION_CHARS: usize = 200;
 /// Characters of a question: with the list it must fit into the context.
-const QUESTION: usize = 2_000;
+const QUESTION_CHARS: usize = 2_000;
 
-/// The names of a set of candidates.
-pub(super) struct Labels {
+/// The names of a set of candidates, and the prompt that scores them.
+pub(super) struct LabelScorer {
     model: Option<Arc<Model>>,
     list: String,
     names: Vec<String>,
-    /// What each name scores after a question without content.
-    floor: OnceCell<Vec<f64>>,
+    /// The score of each name after a content-free question.
+    baseline: OnceCell<Vec<f64>>,
 }
 
-impl Labels {
-    pub(super) fn of(candidates: &[Candidate], model: Option<Arc<Model>>) -> Self {
-        let most = (LIST / candidates.len().max(1)).min(DESCRIPTION);
+impl LabelScorer {
+    pub(super) fn new(candidates: &[Candidate], model: Option<Arc<Model>>) -> Self {
+        let line_chars = (LIST_CHARS / candidates.len().max(1)).min(DESCRIPTION_CHARS);
         let mut list = "Name the expert who should answer the question.\nExperts:\n".to_owned();
         for candidate in candidates {
-            let about: String = candidate.description().chars().take(most.saturating_sub(8)).collect();
-            let _ = writeln!(list, "{}: {}", candidate.name(), about.trim());
+            let description: String = candidate.description().chars().take(line_chars.saturating_sub(8)).collect();
+            let _ = writeln!(list, "{}: {}", candidate.name(), description.trim());
         }
-        let _ = write!(list, "{NOBODY}: none of these experts");
+        let _ = write!(list, "{NO_MATCH_LABEL}: none of these experts");
         let names = candidates.iter().map(|candidate| candidate.name().to_string());
-        let names = names.chain([NOBODY.to_owned()]).collect();
-        Self { model, list, names, floor: OnceCell::new() }
+        let names = names.chain([NO_MATCH_LABEL.to_owned()]).collect();
+        Self { model, list, names, baseline: OnceCell::new() }
     }
 
     pub(super) fn model(&self) -> Option<&Arc<Model>> {
         self.model.as_ref()
     }
 
-    /// The score of each candidate and, last, of nobody: by how much the question makes its name likelier. And the tokens
-    /// that were computed.
+    /// The score of each candidate and, last, of "no match": by how much the question raises the log-probability of its name.
+    /// Also returns the number of tokens computed.
     pub(super) async fn scores(
         &self,
-        keeper: &ActorRef<keeper::Message>,
+        host: &ActorRef<engine_host::Message>,
         question: &str,
     ) -> Result<(Vec<f64>, u32), Failure> {
         let mut computed = 0;
-        let floor = self.floor.get_or_try_init(|| async {
-            let (scores, tokens) = self.choose(keeper, NOTHING).await?;
+        let baseline = self.baseline.get_or_try_init(|| async {
+            let (scores, tokens) = self.log_probabilities(host, CONTENT_FREE_QUESTION).await?;
             computed += tokens;
             Ok(scores)
         });
-        let floor = floor.await?;
-        let question: String = question.chars().take(QUESTION).collect();
-        let (scores, tokens) = self.choose(keeper, &question).await?;
-        let risen = scores.iter().zip(floor).map(|(score, floor)| score - floor).collect();
-        Ok((risen, computed + tokens))
+        let baseline = baseline.await?;
+        let question: String = question.chars().take(QUESTION_CHARS).collect();
+        let (scores, tokens) = self.log_probabilities(host, &question).await?;
+        let calibrated = scores.iter().zip(baseline).map(|(score, baseline)| score - baseline).collect();
+        Ok((calibrated, computed + tokens))
     }
 
-    /// The one place that asks an engine.
-    async fn choose(&self, keeper: &ActorRef<keeper::Message>, question: &str) -> Result<(Vec<f64>, u32), Failure> {
-        let engine = keeper::unwrap(call!(keeper, keeper::Message::Engine))?;
-        let say = |speaker, text: String| Message { role: speaker, text };
+    /// The log-probability of each name after a question, and the number of tokens computed.
+    async fn log_probabilities(
+        &self,
+        host: &ActorRef<engine_host::Message>,
+        question: &str,
+    ) -> Result<(Vec<f64>, u32), Failure> {
+        let engine = engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))?;
+        let message = |speaker, text: String| Message { role: speaker, text };
         let request = artel_engine::Request {
             flow: "router".into(),
             priority: Priority::Router,
             remaining_steps: 0,
             messages: vec![
-                say(ChatRole::System, self.list.clone()),
-                say(ChatRole::User, format!("Question: {question}\nExpert:")),
+                message(ChatRole::System, self.list.clone()),
+                message(ChatRole::User, format!("Question: {question}\nExpert:")),
             ],
             adapter: None,
             // Nothing is sampled.
@@ -96,7 +100,8 @@ impl Labels {
             overflow: ContextOverflow::Truncate,
         };
         let choice = engine.score_labels(request, self.names.clone()).await;
-        let choice = choice.map_err(|e| failure(FailureCode::ModelUnavailable, format!("scoring labels failed: {e}")))?;
+        let choice =
+            choice.map_err(|e| failure(FailureCode::ModelUnavailable, format!("failed to score the router's labels: {e}")))?;
         Ok((choice.scores, choice.usage.computed))
     }
 }

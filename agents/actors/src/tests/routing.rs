@@ -1,4 +1,4 @@
-//! Who is chosen, and that somebody always is.
+//! Which role is chosen, and that one always is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,10 +8,9 @@ use artel_task::event::{Decision, Signal};
 use artel_task::{Event, GraphName, EventKind, RoleName, StepId};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
-use tokio::runtime::Runtime;
 
-use super::stage::*;
-use crate::{Candidates, Crew, Listening, Options, Target};
+use super::fixtures::*;
+use crate::{Candidates, Options, PreviewOptions, Runtime, Target};
 
 const POTTER: &str = "
 ---
@@ -49,7 +48,7 @@ nodes:
     next: done
 ";
 
-/// The catalog with a potter, to whom questions are routed too.
+/// The catalog with a potter, to which questions are routed too.
 fn with_potter() -> String {
     let routed = CATALOG.replace("roles: [writer, sailor]", "roles: [writer, sailor, potter]");
     let known = "description: Picks one.";
@@ -66,13 +65,15 @@ fn decision(kind: &EventKind) -> Option<&Decision> {
 #[tokio::test]
 async fn a_role_that_is_added_while_tasks_are_routed_wins_its_own_examples() {
     let dir = tempdir().unwrap();
-    let crew = crew(dir.path(), &Script::open()).await;
+    let runtime = runtime(dir.path(), &ScriptedLoader::open()).await;
     let submit = async |_| {
-        let task = crew.submit(ask(graph("routed"), "Where does the river flow?")).await.unwrap();
-        to_the_end(&crew, task).await
+        let task = runtime.submit(submission(graph("routed"), "Where does the river flow?")).await.unwrap();
+        all_events(&runtime, task).await
     };
-    let (runs, served) =
-        tokio::join!(futures::future::join_all((0..8).map(submit)), crew.serve(parse(&with_potter()), None));
+    let (runs, served) = tokio::join!(
+        futures::future::join_all((0..8).map(submit)),
+        runtime.replace_catalog(parse(&with_potter()), None)
+    );
     served.unwrap();
     for events in runs {
         assert_eq!(end(&events).0, "completed");
@@ -80,19 +81,19 @@ async fn a_role_that_is_added_while_tasks_are_routed_wins_its_own_examples() {
         assert_eq!(chosen.role.as_str(), "writer");
     }
     for question in ["Which clay for a jug?", "How hot is the kiln?"] {
-        let task = crew.submit(ask(graph("routed"), question)).await.unwrap();
-        let events = to_the_end(&crew, task).await;
+        let task = runtime.submit(submission(graph("routed"), question)).await.unwrap();
+        let events = all_events(&runtime, task).await;
         let chosen = events.iter().find_map(|event| decision(&event.kind)).unwrap();
         assert_eq!((chosen.role.as_str(), chosen.signal.as_str()), ("potter", "combined"));
     }
 }
 
 #[tokio::test]
-async fn no_task_pays_for_what_a_router_learns() {
+async fn no_task_pays_for_the_warm_up_of_a_router() {
     let dir = tempdir().unwrap();
-    let crew = crew(dir.path(), &Script::open()).await;
-    let task = crew.submit(ask(graph("routed"), "Which sail?")).await.unwrap();
-    let events = to_the_end(&crew, task).await;
+    let runtime = runtime(dir.path(), &ScriptedLoader::open()).await;
+    let task = runtime.submit(submission(graph("routed"), "Which sail?")).await.unwrap();
+    let events = all_events(&runtime, task).await;
     let chosen = events.iter().find_map(|event| decision(&event.kind)).unwrap();
     let alone = "Which sail?".chars().count() as u32;
     assert_eq!((chosen.tokens - chosen.learned, chosen.learned > alone), (alone, true));
@@ -104,11 +105,11 @@ async fn no_task_pays_for_what_a_router_learns() {
 }
 
 #[tokio::test]
-async fn the_several_best_work_side_by_side() {
+async fn the_best_roles_run_in_parallel() {
     let dir = tempdir().unwrap();
-    let crew = crew_with(dir.path(), &Script::open(), Options::default(), parse(&with_potter())).await;
-    let task = crew.submit(ask(graph("pair"), "Which clay for a jug that holds a sail?")).await.unwrap();
-    let events = to_the_end(&crew, task).await;
+    let runtime = runtime_with(dir.path(), &ScriptedLoader::open(), Options::default(), parse(&with_potter())).await;
+    let task = runtime.submit(submission(graph("pair"), "Which clay for a jug that holds a sail?")).await.unwrap();
+    let events = all_events(&runtime, task).await;
     assert_eq!(end(&events), ("completed", "<potter sailor>".to_owned()));
     let workers: BTreeSet<String> = events
         .iter()
@@ -123,9 +124,9 @@ async fn the_several_best_work_side_by_side() {
 #[tokio::test]
 async fn of_each_item_the_second_best_is_its_own() {
     let dir = tempdir().unwrap();
-    let crew = crew_with(dir.path(), &Script::open(), Options::default(), parse(&with_potter())).await;
-    let task = crew.submit(ask(graph("pairs"), "Go.")).await.unwrap();
-    let events = to_the_end(&crew, task).await;
+    let runtime = runtime_with(dir.path(), &ScriptedLoader::open(), Options::default(), parse(&with_potter())).await;
+    let task = runtime.submit(submission(graph("pairs"), "Go.")).await.unwrap();
+    let events = all_events(&runtime, task).await;
     assert_eq!(end(&events).0, "completed");
     let of = |node: &str, found: fn(&EventKind) -> Option<(&StepId, &RoleName)>| -> BTreeMap<u32, String> {
         let found = events.iter().filter_map(|event| found(&event.kind));
@@ -143,11 +144,11 @@ async fn of_each_item_the_second_best_is_its_own() {
     assert_eq!(worked, BTreeMap::from([(0, "sailor".to_owned()), (1, "potter".to_owned())]));
     assert_eq!(seconds, worked);
     let items = ["Which clay for a jug that holds a sail?", "Which sail for a storm, or clay?"];
-    assert_eq!(read(&events), items, "feedback keeps what the router read");
+    assert_eq!(routed_texts(&events), items, "feedback keeps what the router read");
 }
 
-/// What the routers of a task read, in the order of their decisions.
-fn read(events: &[Event]) -> Vec<String> {
+/// The texts that the routers of a task read, sorted.
+fn routed_texts(events: &[Event]) -> Vec<String> {
     let text = |routed: &StepId| {
         let finished = events.iter().find_map(|event| match &event.kind {
             EventKind::StepFinished { step, output, .. } if step == routed => Some(output.text.clone()),
@@ -159,13 +160,13 @@ fn read(events: &[Event]) -> Vec<String> {
         EventKind::Routed { step, .. } => Some(step),
         _ => None,
     });
-    let mut read: Vec<String> = routed.map(text).collect();
-    read.sort();
-    read
+    let mut texts: Vec<String> = routed.map(text).collect();
+    texts.sort();
+    texts
 }
 
 #[tokio::test]
-async fn a_router_of_a_sub_graph_reads_what_its_node_hands_in() {
+async fn a_router_of_a_sub_graph_reads_the_input_of_its_node() {
     let dir = tempdir().unwrap();
     let outer = "
 ---
@@ -176,54 +177,55 @@ nodes:
   first: {role: sailor, next: inner}
   inner: {graph: routed, next: done}
 ";
-    let crew = crew_with(dir.path(), &Script::open(), Options::default(), parse(&(with_potter() + outer))).await;
-    let task = crew.submit(ask(graph("outer"), "Which sail?")).await.unwrap();
-    let events = to_the_end(&crew, task).await;
-    assert_eq!((end(&events).0, read(&events)), ("completed", vec!["<Which sail?>".to_owned()]));
+    let runtime =
+        runtime_with(dir.path(), &ScriptedLoader::open(), Options::default(), parse(&(with_potter() + outer))).await;
+    let task = runtime.submit(submission(graph("outer"), "Which sail?")).await.unwrap();
+    let events = all_events(&runtime, task).await;
+    assert_eq!((end(&events).0, routed_texts(&events)), ("completed", vec!["<Which sail?>".to_owned()]));
 }
 
 #[tokio::test]
 async fn a_task_that_names_no_graph_gets_the_one_that_fits() {
     let dir = tempdir().unwrap();
-    let options = Options { graph: GraphName::parse("auto").ok(), ..Options::default() };
-    let crew = crew_with(dir.path(), &Script::open(), options, parse(&with_potter())).await;
+    let options = Options { default_graph: GraphName::parse("auto").ok(), ..Options::default() };
+    let runtime = runtime_with(dir.path(), &ScriptedLoader::open(), options, parse(&with_potter())).await;
     for (question, graph) in [("Where do rivers flow to?", "routed"), ("Ask two of them about clay jugs.", "pair")] {
-        let task = crew.submit(ask(Target::Default, question)).await.unwrap();
-        let events = to_the_end(&crew, task).await;
+        let task = runtime.submit(submission(Target::Default, question)).await.unwrap();
+        let events = all_events(&runtime, task).await;
         let EventKind::Accepted(accepted) = &events[0].kind else { panic!("no task") };
         let decision = accepted.decision.as_ref().unwrap();
         assert_eq!((accepted.graph.as_str(), decision.role.as_str(), decision.graphs), (graph, graph, true));
     }
-    let nobody = crew.submit(ask(Target::Default, "zzz")).await.unwrap();
-    let EventKind::Accepted(accepted) = &crew.history(nobody).await.unwrap()[0].kind else { panic!("no task") };
-    assert_eq!(accepted.graph.as_str(), "mentor", "nobody was sure enough");
+    let unclear = runtime.submit(submission(Target::Default, "zzz")).await.unwrap();
+    let EventKind::Accepted(accepted) = &runtime.history(unclear).await.unwrap()[0].kind else { panic!("no task") };
+    assert_eq!(accepted.graph.as_str(), "mentor", "no graph was certain enough");
 }
 
 #[tokio::test]
-async fn a_rule_decides_and_a_signal_can_be_heard_alone() {
+async fn a_rule_decides_and_a_signal_can_be_used_alone() {
     let dir = tempdir().unwrap();
-    let crew = crew_with(dir.path(), &Script::open(), Options::default(), parse(&with_potter())).await;
+    let runtime = runtime_with(dir.path(), &ScriptedLoader::open(), Options::default(), parse(&with_potter())).await;
     let roles = || Candidates::Roles(["writer", "sailor", "potter"].map(str::to_owned).to_vec());
     let question = "Potter! Where does the river flow?".to_owned();
-    let ruled = crew.preview(question.clone(), roles(), Listening::default()).await.unwrap();
+    let ruled = runtime.preview(question.clone(), roles(), PreviewOptions::default()).await.unwrap();
     assert_eq!((ruled.role.as_str(), ruled.signal.as_str()), ("potter", "rule"));
     for signal in [Signal::Embedding, Signal::Linear, Signal::Keyword] {
-        let listening = Listening { signals: vec![signal], settings: None };
-        let heard = crew.preview(question.clone(), roles(), listening).await.unwrap();
-        assert_eq!((heard.role.as_str(), heard.signal.as_str()), ("writer", signal.as_str()));
-        assert_eq!(heard.scores[0].signals.keys().copied().collect::<Vec<_>>(), [signal]);
-        assert_eq!(heard.tokens > 0, signal != Signal::Keyword, "words cost no tokens");
+        let options = PreviewOptions { signals: vec![signal], settings: None };
+        let alone = runtime.preview(question.clone(), roles(), options).await.unwrap();
+        assert_eq!((alone.role.as_str(), alone.signal.as_str()), ("writer", signal.as_str()));
+        assert_eq!(alone.scores[0].signals.keys().copied().collect::<Vec<_>>(), [signal]);
+        assert_eq!(alone.tokens > 0, signal != Signal::Keyword, "keywords cost no tokens");
     }
 }
 
-/// Keeps what routers learn, by the content of a model that a script plays.
-fn keeping(dir: &Path) -> Options {
+/// Options with an embedding cache, keyed by the content of a model file whose engine is scripted.
+fn with_embedding_cache(dir: &Path) -> Options {
     std::fs::write(dir.join("all-MiniLM-L6-v2.F16.gguf"), "a model").unwrap();
-    Options { vectors: Some(dir.join("vectors")), models: dir.to_owned(), ..Options::default() }
+    Options { embedding_cache_dir: Some(dir.join("vectors")), models_dir: dir.to_owned(), ..Options::default() }
 }
 
-/// What the header of the one file says.
-fn number_kept(vectors: &Path) -> Option<usize> {
+/// The number of embeddings in the header of the one cache file.
+fn cached_count(vectors: &Path) -> Option<usize> {
     let files = std::fs::read_dir(vectors).ok()?.flatten().map(|file| file.path());
     let file = files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "vectors"))?;
     let bytes = std::fs::read(file).ok()?;
@@ -231,46 +233,49 @@ fn number_kept(vectors: &Path) -> Option<usize> {
 }
 
 #[tokio::test]
-async fn what_a_router_learned_is_known_after_a_restart() {
+async fn a_routers_embeddings_are_known_after_a_restart() {
     let dir = tempdir().unwrap();
-    let options = || keeping(dir.path());
+    let options = || with_embedding_cache(dir.path());
     let roles = || Candidates::Roles(vec!["writer".to_owned(), "sailor".to_owned(), "potter".to_owned()]);
     let question = || "Which clay for a jug?".to_owned();
-    let first = crew_with(dir.path(), &Script::open(), options(), parse(&with_potter())).await;
-    let learned = first.preview(question(), roles(), Listening::default()).await.unwrap();
+    let first = runtime_with(dir.path(), &ScriptedLoader::open(), options(), parse(&with_potter())).await;
+    let learned = first.preview(question(), roles(), PreviewOptions::default()).await.unwrap();
     first.drain(std::time::Duration::ZERO).await;
-    let again = crew_with(dir.path(), &Script::open(), options(), parse(&with_potter())).await;
-    let known = again.preview(question(), roles(), Listening::default()).await.unwrap();
+    let again = runtime_with(dir.path(), &ScriptedLoader::open(), options(), parse(&with_potter())).await;
+    let known = again.preview(question(), roles(), PreviewOptions::default()).await.unwrap();
     assert_eq!((known.learned, &known.scores), (0, &learned.scores));
 }
 
 #[tokio::test]
-async fn roles_are_learned_before_anybody_asks() {
+async fn roles_are_embedded_before_the_first_question() {
     let dir = tempdir().unwrap();
     let vectors = dir.path().join("vectors");
-    let crew = crew_with(dir.path(), &Script::open(), keeping(dir.path()), parse(&with_potter())).await;
-    let catalog = crew.catalog();
+    let runtime =
+        runtime_with(dir.path(), &ScriptedLoader::open(), with_embedding_cache(dir.path()), parse(&with_potter()))
+            .await;
+    let catalog = runtime.catalog();
     let routed = catalog.roles().values().filter(|role| !role.examples.is_empty());
     let texts = routed.flat_map(|role| std::iter::once(&role.description).chain(&role.examples));
     let routing = catalog.router_settings(None);
     let texts: BTreeSet<&String> = texts.chain(&routing.background).collect();
-    let kept = async {
-        while number_kept(&vectors) != Some(texts.len()) {
+    let warmed_up = async {
+        while cached_count(&vectors) != Some(texts.len()) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), kept).await.expect("somebody learns");
+    tokio::time::timeout(std::time::Duration::from_secs(60), warmed_up).await.expect("the router warms up");
     let routed = Candidates::Node { graph: "pair".to_owned(), node: "pick".to_owned(), roles: Vec::new() };
-    let decision = crew.preview("Which sail?".to_owned(), routed, Listening::default()).await.unwrap();
+    let decision = runtime.preview("Which sail?".to_owned(), routed, PreviewOptions::default()).await.unwrap();
     assert_eq!(decision.warmup_tokens, 0);
 }
 
-/// One crew for all questions: what a question says must not change what comes after it either.
-static HOUSE: LazyLock<(Runtime, TempDir, Crew)> = LazyLock::new(|| {
-    let runtime = Runtime::new().unwrap();
+/// One runtime for all questions: the text of a question must not change the decisions after it either.
+static SHARED_RUNTIME: LazyLock<(tokio::runtime::Runtime, TempDir, Runtime)> = LazyLock::new(|| {
+    let tokio_runtime = tokio::runtime::Runtime::new().unwrap();
     let dir = tempdir().unwrap();
-    let crew = runtime.block_on(crew_with(dir.path(), &Script::open(), Options::default(), parse(&with_potter())));
-    (runtime, dir, crew)
+    let (loader, catalog) = (ScriptedLoader::open(), parse(&with_potter()));
+    let runtime = tokio_runtime.block_on(runtime_with(dir.path(), &loader, Options::default(), catalog));
+    (tokio_runtime, dir, runtime)
 });
 
 fn hostile() -> impl Strategy<Value = String> {
@@ -300,11 +305,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_asked_the_winner_is_a_candidate(question in hostile()) {
-        let (runtime, _, crew) = &*HOUSE;
+    fn for_any_question_the_winner_is_a_candidate(question in hostile()) {
+        let (tokio_runtime, _, runtime) = &*SHARED_RUNTIME;
         let names = ["writer", "sailor", "potter"];
         let candidates = Candidates::Roles(names.map(str::to_owned).to_vec());
-        let decision = runtime.block_on(crew.preview(question, candidates, Listening::default())).unwrap();
+        let decision = tokio_runtime.block_on(runtime.preview(question, candidates, PreviewOptions::default())).unwrap();
         prop_assert!(names.contains(&decision.role.as_str()));
         let scored: BTreeSet<&str> = decision.scores.iter().map(|score| score.role.as_str()).collect();
         prop_assert_eq!(scored, names.into());
@@ -314,10 +319,10 @@ proptest! {
 
     #[test]
     fn a_hundred_kilobytes_are_a_question_too(part in "\\PC{1,10}") {
-        let (runtime, _, crew) = &*HOUSE;
+        let (tokio_runtime, _, runtime) = &*SHARED_RUNTIME;
         let question = part.repeat(100_000 / part.len());
         let candidates = Candidates::Roles(vec!["writer".to_owned(), "sailor".to_owned()]);
-        let decision = runtime.block_on(crew.preview(question, candidates, Listening::default())).unwrap();
+        let decision = tokio_runtime.block_on(runtime.preview(question, candidates, PreviewOptions::default())).unwrap();
         prop_assert!(["writer", "sailor"].contains(&decision.role.as_str()));
     }
 }

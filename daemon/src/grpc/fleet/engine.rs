@@ -11,19 +11,19 @@ use crate::grpc::value::{duration, moment};
 /// None for a model that is not loaded.
 pub(super) fn engine(report: EngineReport) -> Option<v1::Engine> {
     let (state, mut problem, retry, loaded) = match report.state {
-        EngineState::Empty if report.waiting == 0 => return None,
-        EngineState::Empty => (v1::EngineState::Loading, String::new(), None, 0.0),
+        EngineState::Unloaded if report.waiting_steps == 0 => return None,
+        EngineState::Unloaded => (v1::EngineState::Loading, String::new(), None, 0.0),
         EngineState::Loading(share) => (v1::EngineState::Loading, String::new(), None, f64::from(share)),
         EngineState::Ready => (v1::EngineState::Ready, String::new(), None, 1.0),
         EngineState::Draining => (v1::EngineState::Draining, String::new(), None, 1.0),
-        EngineState::Broken { reason, retry } => (v1::EngineState::Failed, reason, retry, 0.0),
+        EngineState::Failed { reason, retry_after: retry } => (v1::EngineState::Failed, reason, retry, 0.0),
     };
     if problem.is_empty() {
-        problem = report.problem.unwrap_or_default();
+        problem = report.last_error.unwrap_or_default();
     }
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let (stats, limits) = (report.stats.unwrap_or_default(), report.limits);
-    let (devices, split, shares) = report.place.as_ref().map(spread).unwrap_or_default();
+    let (devices, split, shares) = report.placement.as_ref().map(spread).unwrap_or_default();
     Some(v1::Engine {
         id: report.id,
         model: report.model.name.to_string(),
@@ -34,16 +34,16 @@ pub(super) fn engine(report: EngineReport) -> Option<v1::Engine> {
         loaded_fraction: loaded,
         sequences: limits.map_or(report.model.sequences, |limits| limits.sequences),
         active_sequences: number(stats.running),
-        queued_sequences: number(stats.waiting).saturating_add(report.waiting),
+        queued_sequences: number(stats.waiting).saturating_add(report.waiting_steps),
         context_tokens: limits.map_or(0, |limits| limits.context_tokens),
-        memory: report.place.as_ref().map(|place| memory(place, stats.prefix_cache_bytes)),
-        process_id: report.process.unwrap_or(0),
+        memory: report.placement.as_ref().map(|place| memory(place, stats.prefix_cache_bytes)),
+        process_id: report.process_id.unwrap_or(0),
         restarts: report.restarts,
         problem,
         retry_time: retry.map(|wait| moment(SystemTime::now() + wait)),
         adapters: report.adapters,
-        start_time: report.since.map(moment),
-        last_use_time: report.used.map(moment),
+        start_time: report.ready_since.map(moment),
+        last_use_time: report.last_used.map(moment),
         totals: report.stats.map(|stats| v1::EngineTotals {
             sequences: stats.finished + stats.cancelled + stats.failed,
             computed_tokens: stats.prefill_tokens,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use artel_actors::{Demand, EngineReport, Loader as _, Move};
+use artel_actors::{MemoryDemand, EngineReport, Loader as _, ModelMove};
 use artel_placement::{ModelFootprint, Placement, PlacementError, UnplacedModel, plan};
 use artel_proto::v1;
 use tonic::Status;
@@ -21,7 +21,7 @@ impl Served {
         }
         let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
         for (name, model) in engines.into_iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
-            match self.loader.reckon(&model, Demand::of(&catalog, &model, &self.models)).await {
+            match self.loader.reckon(&model, MemoryDemand::of(&catalog, &model, &self.models)).await {
                 Ok(need) => needs.push(ModelFootprint { model: name, ..need }),
                 Err(reason) => unplaced.push(v1::UnplacedModel { model: name, reason, ..v1::UnplacedModel::default() }),
             }
@@ -34,7 +34,7 @@ impl Served {
         let mut placed: Vec<v1::PlacedModel> = there.values().map(|place| put(place, serves(&place.model))).collect();
         let others = plan.placed.iter().filter(|place| !there.contains_key(&place.model));
         placed.extend(others.map(|place| put(place, serves(&place.model))));
-        let moves = self.crew.moves().await.map_err(|e| self.refuse(e))?;
+        let moves = self.crew.model_moves().await.map_err(|e| self.refuse(e))?;
         Ok(v1::Placement {
             placed,
             unplaced,
@@ -46,7 +46,7 @@ impl Served {
 
 /// Where engines are, by the names of their models.
 fn loaded(reports: &[EngineReport]) -> BTreeMap<String, Placement> {
-    let place = |report: &EngineReport| Some((report.id.clone(), report.place.clone()?));
+    let place = |report: &EngineReport| Some((report.id.clone(), report.placement.clone()?));
     reports.iter().filter_map(place).collect()
 }
 
@@ -73,6 +73,6 @@ fn refused(unplaced: &UnplacedModel) -> v1::UnplacedModel {
     }
 }
 
-fn moved(moved: Move) -> v1::Move {
+fn moved(moved: ModelMove) -> v1::Move {
     v1::Move { time: Some(moment(moved.at)), model: moved.model, loaded: moved.loaded, reason: moved.reason }
 }

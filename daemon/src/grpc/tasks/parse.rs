@@ -53,7 +53,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submi
     };
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
-    Ok(Submission { target, input, request, class, labels })
+    Ok(Submission { target, input, request_id: request, priority: class, labels })
 }
 
 /// What a person answers.
@@ -85,7 +85,7 @@ pub(super) fn fork(request: v1::ForkRequest) -> Result<Fork, Status> {
     let task = self::task_id(&task_id)?;
     violations.finish()?;
     let from = Some(from_step_id).filter(|step| !step.is_empty());
-    Ok(Fork { task, from, current, request: parsed.flatten(), labels })
+    Ok(Fork { task, from_step: from, use_current_catalog: current, request_id: parsed.flatten(), labels })
 }
 
 const REQUEST_ID: &str = "a request id has 1 to 128 printable ASCII characters without spaces";

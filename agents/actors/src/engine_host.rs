@@ -1,0 +1,497 @@
+//! The host of one model's engine.
+
+mod lease;
+mod report;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use artel_engine::EngineHandle;
+use artel_placement::{DeviceBytes, Placement};
+use artel_roles::Model;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::model_scheduler::{self, EngineId, EngineStatus, Residency};
+use crate::model_workload::ModelWorkload;
+use crate::{LoadProgress, Loader};
+
+pub(crate) use lease::{EngineLease, EngineUnavailable, lease_or_failure};
+pub use report::{EngineReport, EngineState};
+
+/// The delay after a first failed load; it doubles with each further failure.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The longest delay: a model whose file was repaired is soon tried again.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// After this many failures in a row, a model is given up until it is loaded by name or the catalog changes.
+const MAX_FAILURES: u32 = 5;
+/// An engine that has served for this long was healthy: if it exits then, that counts as a first failure.
+const HEALTHY_AGE: Duration = Duration::from_secs(60);
+
+/// Loads the engine of a model when it is first needed and the model scheduler has placed it, holds it, and loads it again
+/// after it exited.
+///
+/// States: unloaded -> loading -> ready -> unloading (evicted or on request) -> unloaded; ready -> failed (the engine exited)
+/// -> loading (at once); loading -> failed -> loading (after a delay), or -> given up; unloaded -> failed (no placement) ->
+/// loading. Every change is reported to the scheduler.
+pub(crate) struct EngineHost;
+
+/// The arguments of an engine host.
+pub(crate) struct EngineHostArgs {
+    pub(crate) id: EngineId,
+    pub(crate) model: Arc<Model>,
+    pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) scheduler: ActorRef<model_scheduler::Message>,
+}
+
+/// The messages to an engine host.
+pub(crate) enum Message {
+    /// Answers with a lease once the engine is ready.
+    Acquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
+    /// As `Acquire`, but tries at once even if earlier loads failed.
+    ForceAcquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
+    /// A lease was dropped.
+    LeaseReleased,
+    /// Prefills these prefixes, now and whenever the engine has been loaded, and keeps no other adapters. The catalog may have
+    /// changed.
+    SetWorkload(ModelWorkload),
+    /// Loads the engine at this placement, or fails the waiting steps because there is none.
+    SetPlacement(Result<Box<Placement>, EngineUnavailable>),
+    /// Stops granting leases because another model needs the memory, or grants them again.
+    SetDraining(bool),
+    /// Unloads the engine for another model as soon as it has no leases.
+    Evict,
+    /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.
+    Unload(RpcReplyPort<Option<EngineHandle>>),
+    /// Answers with the engine's state.
+    Report(RpcReplyPort<EngineReport>),
+    /// The scheduler was restarted.
+    SetScheduler(ActorRef<model_scheduler::Message>),
+    /// The load has ended.
+    Loaded(Result<EngineHandle, String>),
+    /// The engine of this generation has exited.
+    EngineExited { generation: u64, reason: String },
+    /// Panics, as a bug would.
+    #[cfg(test)]
+    Panic,
+}
+
+pub(crate) struct State {
+    id: EngineId,
+    model: Arc<Model>,
+    loader: Arc<dyn Loader>,
+    scheduler: ActorRef<model_scheduler::Message>,
+    engine: HostedEngine,
+    generation: u64,
+    /// The pending requests for a lease, and when they arrived.
+    waiters: VecDeque<(RpcReplyPort<Result<EngineLease, EngineUnavailable>>, Instant)>,
+    leases: u32,
+    draining: bool,
+    /// The monotonic time of the last use or load, for eviction.
+    idle_since: Instant,
+    /// The wall-clock time of the last use, for reports.
+    last_used: Option<SystemTime>,
+    load_time: Duration,
+    placement: Option<Box<Placement>>,
+    device_bytes: DeviceBytes,
+    /// Placements received so far, see [`EngineStatus::placement_version`].
+    placement_version: u64,
+    /// If the last status said that the engine is ready and without waiters: whether it had leases.
+    reported_in_use: Option<bool>,
+    failures: u32,
+    restarts: u32,
+    /// The reason of the last unasked exit.
+    last_error: Option<String>,
+    workload: ModelWorkload,
+    /// The prefill in progress; another workload or engine replaces it.
+    prefill: Option<AbortOnDropHandle<()>>,
+}
+
+enum HostedEngine {
+    Unloaded,
+    /// The loaded fraction, as the bits of an `f32`.
+    Loading(Arc<AtomicU32>),
+    Ready {
+        handle: EngineHandle,
+        since: (Instant, SystemTime),
+    },
+    /// Its memory is not free yet.
+    Unloading,
+    /// It exited unasked or could not be loaded.
+    Failed {
+        reason: EngineUnavailable,
+        /// When it may be loaded again; `None` if it was given up.
+        retry_at: Option<Instant>,
+    },
+}
+
+impl Actor for EngineHost {
+    type Msg = Message;
+    type State = State;
+    type Arguments = EngineHostArgs;
+
+    async fn pre_start(&self, me: ActorRef<Message>, arguments: EngineHostArgs) -> Result<State, ActorProcessingErr> {
+        let EngineHostArgs { id, model, loader, scheduler } = arguments;
+        let mut state = State {
+            id,
+            model,
+            loader,
+            scheduler,
+            engine: HostedEngine::Unloaded,
+            generation: 0,
+            waiters: VecDeque::new(),
+            leases: 0,
+            draining: false,
+            idle_since: Instant::now(),
+            last_used: None,
+            load_time: Duration::ZERO,
+            placement: None,
+            device_bytes: DeviceBytes::new(),
+            placement_version: 0,
+            reported_in_use: None,
+            failures: 0,
+            restarts: 0,
+            last_error: None,
+            workload: ModelWorkload::default(),
+            prefill: None,
+        };
+        state.send_status(&me);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Acquire(reply) => state.acquire(&me, reply),
+            Message::ForceAcquire(reply) => {
+                state.clear_failure();
+                state.acquire(&me, reply);
+            }
+            Message::LeaseReleased => state.on_lease_released(&me),
+            Message::SetWorkload(workload) => state.set_workload(&me, workload),
+            Message::SetPlacement(placement) => state.set_placement(&me, placement),
+            Message::SetDraining(draining) => {
+                state.draining = draining;
+                state.grant_leases(&me);
+            }
+            Message::Evict => {
+                state.draining = true;
+                state.unload_if_idle(&me);
+            }
+            Message::Unload(reply) => {
+                let handle = state.unload(&me);
+                if handle.is_some() {
+                    state.send_unloaded("unloaded on request");
+                }
+                send_reply(reply, handle);
+            }
+            Message::Report(reply) => state.report(reply),
+            Message::SetScheduler(scheduler) => {
+                state.scheduler = scheduler;
+                (state.draining, state.reported_in_use) = (false, None);
+                state.grant_leases(&me);
+            }
+            Message::Loaded(result) => state.on_loaded(&me, result),
+            Message::EngineExited { generation, reason } => state.on_engine_exited(&me, generation, reason),
+            #[cfg(test)]
+            Message::Panic => panic!("as the test asked"),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // A scheduler that has stopped does not need the message.
+        let _ = state.scheduler.cast(model_scheduler::Message::HostStopped(state.id.clone(), me.get_id()));
+        Ok(())
+    }
+}
+
+impl State {
+    fn acquire(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<EngineLease, EngineUnavailable>>) {
+        match &self.engine {
+            HostedEngine::Failed { reason, retry_at: None } => {
+                let reason = reason.reason();
+                let reason = format!("{reason}; given up after {MAX_FAILURES} failures: `artel load` tries again");
+                return send_reply(reply, Err(EngineUnavailable::Failed(reason)));
+            }
+            HostedEngine::Failed { reason, retry_at: Some(retry_at) } if Instant::now() < *retry_at => {
+                return send_reply(reply, Err(reason.clone()));
+            }
+            HostedEngine::Failed { .. } => self.engine = HostedEngine::Unloaded,
+            _ => {}
+        }
+        self.waiters.push_back((reply, Instant::now()));
+        self.grant_leases(me);
+    }
+
+    /// Forgets a failure, so that the next request loads at once.
+    fn clear_failure(&mut self) {
+        if matches!(self.engine, HostedEngine::Failed { .. }) {
+            self.engine = HostedEngine::Unloaded;
+        }
+    }
+
+    /// Grants leases to all waiters if the engine is ready and not draining, and sends the scheduler what changed.
+    fn grant_leases(&mut self, me: &ActorRef<Message>) {
+        if let HostedEngine::Ready { handle, .. } = &self.engine
+            && !self.draining
+        {
+            while let Some((reply, _)) = self.waiters.pop_front() {
+                self.leases += 1;
+                self.last_used = Some(SystemTime::now());
+                // If the caller stopped waiting, the lease is dropped here and counted as released.
+                let _ = reply.send(Ok(EngineLease::new(handle.clone(), me)));
+            }
+        }
+        self.send_status_if_changed(me);
+    }
+
+    fn on_lease_released(&mut self, me: &ActorRef<Message>) {
+        self.leases = self.leases.saturating_sub(1);
+        (self.idle_since, self.last_used) = (Instant::now(), Some(SystemTime::now()));
+        if self.draining {
+            self.unload_if_idle(me);
+        }
+        self.send_status_if_changed(me);
+    }
+
+    fn set_placement(&mut self, me: &ActorRef<Message>, placement: Result<Box<Placement>, EngineUnavailable>) {
+        self.placement_version += 1;
+        match placement {
+            Err(reason) => self.fail_placement(me, &reason),
+            // It is loaded or being loaded already.
+            Ok(_) if matches!(self.engine, HostedEngine::Ready { .. } | HostedEngine::Loading(_)) => {
+                self.send_status(me);
+            }
+            Ok(placement) => {
+                self.device_bytes = placement.bytes();
+                self.placement = Some(placement.clone());
+                self.draining = false;
+                self.load(me, placement);
+                self.send_status(me);
+            }
+        }
+    }
+
+    fn load(&mut self, me: &ActorRef<Message>, placement: Box<Placement>) {
+        let fraction = Arc::new(AtomicU32::new(0));
+        self.engine = HostedEngine::Loading(fraction.clone());
+        self.idle_since = Instant::now();
+        let (me, model, loader) = (me.clone(), self.model.clone(), self.loader.clone());
+        tokio::spawn(async move {
+            tracing::info!(model = %model.name, devices = ?placement.devices(), "loading the model");
+            let progress: LoadProgress = Arc::new(move |loaded| fraction.store(loaded.to_bits(), Ordering::Relaxed));
+            let task = tokio::spawn(async move { loader.load(&model, &placement, progress).await });
+            let result = task.await.unwrap_or_else(|e| Err(format!("loading panicked: {e}")));
+            // A host that was restarted meanwhile drops the engine.
+            let _ = me.cast(Message::Loaded(result));
+        });
+    }
+
+    fn on_loaded(&mut self, me: &ActorRef<Message>, result: Result<EngineHandle, String>) {
+        let handle = match result {
+            Ok(handle) => handle,
+            Err(reason) => return self.on_load_failed(me, reason),
+        };
+        self.load_time = self.idle_since.elapsed();
+        tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_time, "the engine is ready");
+        self.generation += 1;
+        self.engine = HostedEngine::Ready { handle: handle.clone(), since: (Instant::now(), SystemTime::now()) };
+        self.watch_exit(me, &handle);
+        self.grant_leases(me);
+        self.start_prefill(handle);
+    }
+
+    /// Sends the host a message when the engine exits.
+    fn watch_exit(&self, me: &ActorRef<Message>, handle: &EngineHandle) {
+        let (me, exited, generation) = (me.clone(), handle.watch_end(), self.generation);
+        tokio::spawn(async move {
+            let reason = exited.await;
+            // If the host has stopped, it has dropped the engine, which is why it exited.
+            let _ = me.cast(Message::EngineExited { generation, reason });
+        });
+    }
+
+    /// Fails the waiters of a load that failed; it may be tried again after a delay.
+    fn on_load_failed(&mut self, me: &ActorRef<Message>, reason: String) {
+        tracing::error!(model = %self.id, reason, "failed to load the model");
+        self.send_unloaded(&format!("failed to load: {reason}"));
+        let delay = (FIRST_RETRY_DELAY * 2u32.saturating_pow(self.failures)).min(MAX_RETRY_DELAY);
+        self.failures += 1;
+        let reason = EngineUnavailable::Failed(reason);
+        self.set_failed(reason.clone(), delay);
+        self.fail_waiters(me, &reason);
+    }
+
+    /// Fails the waiters because the model has no placement. That does not count as a failure of the engine: memory or a device
+    /// may become available at any time.
+    fn fail_placement(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable) {
+        tracing::error!(model = %self.id, reason = reason.reason(), "cannot place the model");
+        self.set_unloaded();
+        let retry_at = Some(Instant::now() + FIRST_RETRY_DELAY);
+        self.engine = HostedEngine::Failed { reason: reason.clone(), retry_at };
+        self.fail_waiters(me, reason);
+    }
+
+    fn fail_waiters(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable) {
+        for (reply, _) in self.waiters.drain(..) {
+            send_reply(reply, Err(reason.clone()));
+        }
+        self.send_status(me);
+    }
+
+    /// Sets the state after one more failure: the engine may be loaded again after the delay, or is given up.
+    fn set_failed(&mut self, reason: EngineUnavailable, delay: Duration) {
+        self.set_unloaded();
+        let retry_at = (self.failures < MAX_FAILURES).then(|| Instant::now() + delay);
+        if retry_at.is_none() {
+            let failures = self.failures;
+            tracing::error!(model = %self.id, failures, "gave up loading the model: `artel load` tries again");
+        }
+        self.engine = HostedEngine::Failed { reason, retry_at };
+    }
+
+    /// Tells the scheduler why the engine, which was loaded or being loaded, is gone.
+    fn send_unloaded(&self, reason: &str) {
+        // A scheduler that was restarted has lost its history anyway.
+        let _ = self.scheduler.cast(model_scheduler::Message::EngineUnloaded(self.id.clone(), reason.to_owned()));
+    }
+
+    /// Sets the state after the engine's memory was freed.
+    fn set_unloaded(&mut self) {
+        self.engine = HostedEngine::Unloaded;
+        (self.prefill, self.placement) = (None, None);
+        self.device_bytes.clear();
+        self.draining = false;
+    }
+
+    fn on_engine_exited(&mut self, me: &ActorRef<Message>, generation: u64, reason: String) {
+        if generation != self.generation {
+            return;
+        }
+        match std::mem::replace(&mut self.engine, HostedEngine::Unloaded) {
+            HostedEngine::Ready { since: (since, _), .. } => {
+                let was_healthy = since.elapsed() >= HEALTHY_AGE;
+                tracing::warn!(model = %self.id, reason, was_healthy, "the engine exited unasked");
+                self.send_unloaded(&format!("the engine exited unasked: {reason}"));
+                self.failures = if was_healthy { 1 } else { self.failures + 1 };
+                self.restarts += 1;
+                self.last_error = Some(reason.clone());
+                // It is loaded again with the next request.
+                self.set_failed(EngineUnavailable::Failed(reason), Duration::ZERO);
+            }
+            HostedEngine::Unloading => self.set_unloaded(),
+            // It was unloaded, and is being loaded again already.
+            other => self.engine = other,
+        }
+        self.send_status(me);
+    }
+
+    fn set_workload(&mut self, me: &ActorRef<Message>, workload: ModelWorkload) {
+        self.workload = workload;
+        // The catalog may have changed.
+        self.failures = 0;
+        self.clear_failure();
+        if let HostedEngine::Ready { handle, .. } = &self.engine {
+            let handle = handle.clone();
+            self.start_prefill(handle);
+        }
+        self.send_status(me);
+    }
+
+    fn start_prefill(&mut self, handle: EngineHandle) {
+        let ModelWorkload { prefixes, adapters } = self.workload.clone();
+        handle.retain_adapters(adapters);
+        let model = self.model.name.clone();
+        let prefill = tokio::spawn(async move {
+            for prefix in prefixes {
+                let role = prefix.flow.clone();
+                if let Err(error) = handle.prefill(prefix).await {
+                    tracing::warn!(%model, %role, %error, "failed to prefill the prompt of a role");
+                }
+            }
+        });
+        self.prefill = Some(AbortOnDropHandle::new(prefill));
+    }
+
+    /// Unloads a ready engine. A load in progress continues, since steps wait for it.
+    fn unload(&mut self, me: &ActorRef<Message>) -> Option<EngineHandle> {
+        match std::mem::replace(&mut self.engine, HostedEngine::Unloaded) {
+            HostedEngine::Ready { handle, since: (since, _) } => {
+                tracing::info!(model = %self.model.name, "unloading the model");
+                if since.elapsed() >= HEALTHY_AGE {
+                    self.failures = 0;
+                }
+                self.engine = HostedEngine::Unloading;
+                self.prefill = None;
+                self.send_status(me);
+                Some(handle)
+            }
+            HostedEngine::Failed { .. } => {
+                self.set_unloaded();
+                None
+            }
+            other => {
+                self.engine = other;
+                None
+            }
+        }
+    }
+
+    fn unload_if_idle(&mut self, me: &ActorRef<Message>) {
+        if self.leases == 0
+            && let Some(handle) = self.unload(me)
+        {
+            // Without leases, closing interrupts only prefills.
+            tokio::spawn(async move { handle.close().await });
+        }
+    }
+
+    /// Whether the engine is in use, if it is ready and grants leases at once.
+    fn in_use(&self) -> Option<bool> {
+        let is_ready = matches!(self.engine, HostedEngine::Ready { .. }) && self.waiters.is_empty() && !self.draining;
+        is_ready.then_some(self.leases > 0)
+    }
+
+    /// Sends the status unless only the number of leases has changed: the scheduler does not need every step.
+    fn send_status_if_changed(&mut self, me: &ActorRef<Message>) {
+        if self.reported_in_use.is_none() || self.reported_in_use != self.in_use() {
+            self.send_status(me);
+        }
+    }
+
+    fn send_status(&mut self, me: &ActorRef<Message>) {
+        self.waiters.retain(|(reply, _)| !reply.is_closed());
+        self.reported_in_use = self.in_use();
+        let residency = match self.engine {
+            HostedEngine::Unloaded | HostedEngine::Failed { .. } => Residency::Unloaded,
+            HostedEngine::Loading(_) | HostedEngine::Unloading => Residency::Changing,
+            HostedEngine::Ready { .. } => Residency::Loaded,
+        };
+        let status = EngineStatus {
+            model: self.model.clone(),
+            demand: self.workload.memory_demand(),
+            residency,
+            leases: self.leases,
+            waiting_steps: self.waiters.len() as u32,
+            waiting_since: self.waiters.front().map(|(_, since)| *since),
+            idle_since: self.idle_since,
+            load_time: self.load_time,
+            device_bytes: self.device_bytes.clone(),
+            placement_version: self.placement_version,
+        };
+        // A scheduler that has stopped is restarted and sent the status then.
+        let _ = self.scheduler.cast(model_scheduler::Message::Status(self.id.clone(), me.clone(), Box::new(status)));
+    }
+}
+
+/// The caller may have stopped waiting.
+fn send_reply<T: ractor::State>(reply: RpcReplyPort<T>, value: T) {
+    let _ = reply.send(value);
+}

@@ -1,0 +1,295 @@
+//! One run of a step: renders the templates into a request, reads the engine's stream and parses the output.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use artel_engine as engine;
+use artel_roles::template::TemplateContext;
+use artel_roles::{Overflow, Role, Template};
+use artel_task::event::{TaskPriority, FailureCode, Failure, Output, ResultSource, Timings, Usage};
+use ractor::{ActorRef, call};
+use serde_json::{Value, json};
+
+use super::StepJob;
+use super::idle_timeout::IdleTimeout;
+use super::prefetch::SuccessorPrefetch;
+use super::step_deadline::ModelWaitCounter;
+use crate::completion::{StepOutcome, failure};
+use crate::engine_host::{self, EngineLease, EngineReport, EngineState};
+use crate::events::{StepProgress, StreamItem};
+
+/// A load that takes longer than this is published: a shorter wait needs no explanation.
+const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
+/// How often the fraction of a load is polled.
+const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest time between two progress items of a step, and before the first: often enough for a display, and nothing is
+/// published of steps that end before anyone could read it.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The rendered texts of a step's prompt.
+pub(super) struct RenderedPrompt {
+    system: String,
+    user: String,
+}
+
+impl StepJob {
+    pub(super) async fn run(&self, engine: EngineLease, prompt: RenderedPrompt) -> Result<StepOutcome, Failure> {
+        let _expected = engine.pin_prefixes(self.next_roles.iter().map(|role| role.as_str().into()).collect());
+        let key = self.cache.as_ref().map(|cache| cache.key(&self.role, &prompt.system, &prompt.user));
+        let stream = engine.generate(self.request(prompt)?).await.map_err(|e| step_failure(&e))?;
+        self.barrier.committed().await;
+        let (text, finish) = self.read_stream(stream, SuccessorPrefetch::new(self, &engine)).await?;
+        let output = self.parse_output(text, finish.reason)?;
+        if let Some((cache, key)) = self.cache.as_ref().zip(key) {
+            cache.put(key, &output);
+        }
+        let (u, t) = (finish.usage, finish.timings);
+        let usage = Usage {
+            prompt: u.prompt,
+            computed: u.computed,
+            output: u.output,
+            forced: u.forced,
+            drafted: u.drafted,
+            accepted: u.accepted,
+        };
+        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, max_itl: t.gap };
+        Ok(StepOutcome::Answer { output, usage, timings, source: ResultSource::Run })
+    }
+
+    /// The cached response of the same role to the same prompt, if the node accepts one.
+    pub(super) fn cached(&self, prompt: &RenderedPrompt) -> Option<StepOutcome> {
+        let cache = self.cache.as_ref()?;
+        let output = cache.get(&cache.key(&self.role, &prompt.system, &prompt.user))?;
+        let (usage, timings) = (Usage::default(), Timings::default());
+        Some(StepOutcome::Answer { output, usage, timings, source: ResultSource::Cache })
+    }
+
+    /// Fetches the adapter and leases the engine, loading it if needed.
+    pub(super) async fn engine(
+        &self,
+        host: &ActorRef<engine_host::Message>,
+        model_waits: &ModelWaitCounter,
+    ) -> Result<EngineLease, Failure> {
+        let lease = async {
+            if let Some(adapter) = &self.role.adapter {
+                let of_role = |reason| failure(FailureCode::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
+                self.loader.fetch_adapter(adapter).await.map_err(of_role)?;
+            }
+            engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))
+        };
+        tokio::pin!(lease);
+        if let Ok(engine) = tokio::time::timeout(LOADING_PUBLISH_DELAY, &mut lease).await {
+            return engine;
+        }
+        let _wait = model_waits.begin();
+        let mut published = None;
+        loop {
+            let fraction = self.loaded_fraction(host).await;
+            let progress = StepProgress::Loading { model: self.role.model.clone(), fraction };
+            if published != Some(fraction) && self.publish_progress(progress) {
+                published = Some(fraction);
+            }
+            if let Ok(engine) = tokio::time::timeout(LOADING_POLL_INTERVAL, &mut lease).await {
+                return engine;
+            }
+        }
+    }
+
+    /// The loaded fraction of the model; 0 if it is not known.
+    async fn loaded_fraction(&self, host: &ActorRef<engine_host::Message>) -> f32 {
+        match call!(host, engine_host::Message::Report) {
+            Ok(EngineReport { state: EngineState::Loading(fraction), .. }) => fraction,
+            _ => 0.0,
+        }
+    }
+
+    pub(super) fn render_prompt(&self) -> Result<RenderedPrompt, Failure> {
+        let role = &self.role;
+        let render = |template: &Template| {
+            let text = template.render(&self.context);
+            text.map_err(|e| failure(FailureCode::Template, format!("role `{}`: {e}", role.name)))
+        };
+        let system = render(&role.prompt)?;
+        let user = match self.message.as_ref().or(role.message.as_ref()) {
+            Some(template) => render(template)?,
+            None => self.context.input.clone(),
+        };
+        Ok(RenderedPrompt { system, user })
+    }
+
+    fn request(&self, prompt: RenderedPrompt) -> Result<engine::Request, Failure> {
+        let priority = match self.priority {
+            TaskPriority::Interactive => engine::Priority::Interactive,
+            TaskPriority::Batch => engine::Priority::Batch,
+        };
+        let request = request(&self.role, &self.models_dir, priority, prompt.system, prompt.user)?;
+        Ok(engine::Request { remaining_steps: self.remaining_steps, ..request })
+    }
+
+    async fn read_stream(
+        &self,
+        mut stream: engine::OutputStream,
+        mut prefetch: SuccessorPrefetch<'_>,
+    ) -> Result<(String, engine::FinishSummary), Failure> {
+        let mut output =
+            StreamedOutput { job: self, text: String::new(), first_token: None, last_progress: Instant::now() };
+        // Until its first batch a sequence may wait for others as long as the step's timeout allows.
+        let mut idle_timeout = IdleTimeout::new(self.timeout);
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = stream.recv() => chunk,
+                limit = idle_timeout.expired() => {
+                    return Err(failure(FailureCode::Idle, format!("no token came for {limit:?}, the step's idle limit")));
+                }
+            };
+            idle_timeout.reset(self.idle_timeout);
+            match chunk {
+                Some(engine::Chunk::Prefill { done, total }) => {
+                    output.publish_progress(|| StepProgress::Prefill { done_tokens: done, total_tokens: total });
+                }
+                Some(engine::Chunk::Text { text, tokens }) => {
+                    output.append(text, tokens);
+                    prefetch.on_text(&output.text, tokens);
+                }
+                // Only a request to score labels yields scores.
+                Some(engine::Chunk::Scores(_)) => {}
+                Some(engine::Chunk::Finished(finish)) => return Ok((output.text, finish)),
+                Some(engine::Chunk::Failed(error)) => return Err(step_failure(&error)),
+                None => {
+                    return Err(failure(FailureCode::ModelUnavailable, "the engine closed the stream before its last item"));
+                }
+            }
+        }
+    }
+
+    fn parse_output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
+        let role = Some(self.role.name.clone());
+        let Some(schema) = &self.role.output else {
+            return Ok(Output { text: text.trim().to_owned(), json: None, role });
+        };
+        let invalid = |error: String| {
+            let hint = match reason {
+                engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
+                _ => "",
+            };
+            failure(FailureCode::OutputInvalid, format!("role `{}` gave no valid output: {error}{hint}", self.role.name))
+        };
+        let json: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        schema.check(&json).map_err(invalid)?;
+        Ok(Output { text, json: Some(json), role })
+    }
+}
+
+/// The value of `role` in templates.
+pub(crate) fn role_value(role: &Role) -> Value {
+    json!({"name": role.name.as_str(), "description": role.description})
+}
+
+/// A request of a role's prefix alone, if its prompt is the same for every task.
+pub(crate) fn prefix_request(role: &Role, models_dir: &Path) -> Option<engine::Request> {
+    if !role.prompt.is_fixed() {
+        return None;
+    }
+    let system = role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
+    request(role, models_dir, engine::Priority::Background, system, String::new()).ok()
+}
+
+pub(super) fn request(
+    role: &Role,
+    models_dir: &Path,
+    priority: engine::Priority,
+    system: String,
+    user: String,
+) -> Result<engine::Request, Failure> {
+    let message = |speaker, text| engine::Message { role: speaker, text };
+    let sampling = &role.sampling;
+    Ok(engine::Request {
+        flow: role.name.as_str().into(),
+        priority,
+        remaining_steps: 0,
+        messages: vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)],
+        adapter: local_adapter(role, models_dir)?,
+        sampling: engine::SamplingParams {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            min_p: sampling.min_p,
+            repeat_penalty: sampling.repeat_penalty,
+            seed: sampling.seed,
+        },
+        max_tokens: sampling.max_tokens,
+        stop: sampling.stop.clone(),
+        schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
+        overflow: match role.overflow {
+            Overflow::Reject => engine::ContextOverflow::Reject,
+            Overflow::Truncate => engine::ContextOverflow::Truncate,
+            Overflow::Shift => engine::ContextOverflow::Shift,
+        },
+    })
+}
+
+/// The path of a role's adapter, which must exist, and its scale.
+fn local_adapter(role: &Role, models_dir: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
+    let Some(adapter) = &role.adapter else { return Ok(None) };
+    let candidates = adapter.candidates(models_dir);
+    let existing = candidates.iter().find(|path| path.exists());
+    let existing = existing.ok_or_else(|| {
+        let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let message = format!("role `{}`: its adapter's file does not exist; tried {}", role.name, tried.join(", "));
+        failure(FailureCode::ModelUnavailable, message)
+    })?;
+    Ok(Some((existing.clone(), adapter.scale)))
+}
+
+/// The path of a role's adapter, which exists or will once it is fetched, and its scale.
+pub(crate) fn expected_adapter(role: &Role, models_dir: &Path) -> Option<(PathBuf, f32)> {
+    let adapter = role.adapter.as_ref()?;
+    let candidates = adapter.candidates(models_dir);
+    let existing = candidates.iter().find(|path| path.exists());
+    let path = existing.or_else(|| candidates.first().filter(|_| adapter.file.uri().is_some()))?;
+    Some((path.clone(), adapter.scale))
+}
+
+/// The text that an attempt has streamed so far, and its publication to the task's subscribers.
+struct StreamedOutput<'a> {
+    job: &'a StepJob,
+    text: String,
+    first_token: Option<Instant>,
+    /// When progress was last published, or the stream began.
+    last_progress: Instant,
+}
+
+impl StreamedOutput<'_> {
+    fn append(&mut self, text: String, tokens: u32) {
+        let first_token = *self.first_token.get_or_insert_with(Instant::now);
+        let offset = self.text.len() as u64;
+        self.text.push_str(&text);
+        if self.job.channel.has_token_subscribers() {
+            let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
+            self.job.channel.send(StreamItem::Token { step, role, text: text.into(), offset });
+        }
+        self.publish_progress(|| StepProgress::Decode { tokens, elapsed: first_token.elapsed() });
+    }
+
+    /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].
+    fn publish_progress(&mut self, progress: impl FnOnce() -> StepProgress) {
+        if self.last_progress.elapsed() >= PROGRESS_INTERVAL {
+            self.last_progress = Instant::now();
+            self.job.publish_progress(progress());
+        }
+    }
+}
+
+fn step_failure(error: &engine::Error) -> Failure {
+    let code = match error {
+        engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
+        engine::Error::QueueFull(_) => FailureCode::QueueFull,
+        engine::Error::InvalidRequest(_) => FailureCode::Template,
+        engine::Error::Model(_) => FailureCode::ModelUnavailable,
+        // The step is not at fault: it is retried.
+        engine::Error::Ended(_) => FailureCode::Interrupted,
+    };
+    failure(code, error.to_string())
+}

@@ -1,0 +1,427 @@
+//! The public handle of the runtime.
+
+mod control;
+mod engines;
+mod fork;
+mod resume;
+mod route;
+mod submission;
+mod subscribe;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use artel_journal::{Acceptance, Filter, Journal, Page, Summary};
+use artel_roles::Catalog;
+use artel_task::event::Failure;
+use artel_task::{CatalogVersion, GraphName, Seq, TaskId};
+use ractor::{Actor, ActorRef, call};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::Loader;
+use crate::clock::Clock;
+use crate::engine_host;
+use crate::events::TaskChannels;
+use crate::lookahead::ModelLookahead;
+use crate::response_cache::ResponseCache;
+use crate::router::EmbeddingCache;
+use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
+
+pub use fork::Fork;
+pub use submission::{Candidates, PreviewOptions, Submission, Target};
+
+/// Time that engines have to end when the daemon stops: a batch of a large model on a slow machine.
+const ENGINE_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings of a runtime.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Tasks that may be open at once; each holds some kilobytes and its outputs.
+    pub max_tasks: usize,
+    /// Directory of model and adapter files, searched beside the directories of the YAML files that name them.
+    pub models_dir: PathBuf,
+    /// The graph of tasks that name neither graph nor role; by default `mentor`. If it is `auto`, and there is no such
+    /// graph, the router chooses among the graphs that have examples.
+    pub default_graph: Option<GraphName>,
+    /// Directory of the router's embeddings for the next start. With it, the router is warmed up at the start and after a
+    /// change of the catalog, while no task is busy; without it, by the first question.
+    pub embedding_cache_dir: Option<PathBuf>,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    /// A thousand tasks: far above what a machine of this kind computes at once.
+    fn default() -> Self {
+        Self {
+            max_tasks: 1000,
+            models_dir: PathBuf::from("models"),
+            default_graph: None,
+            embedding_cache_dir: None,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// Why the runtime cannot do what a caller asks.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No such graph.
+    #[error("there is no graph `{name}`")]
+    NoGraph {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No such role.
+    #[error("there is no role `{name}`")]
+    NoRole {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No such model.
+    #[error("there is no model `{name}`")]
+    NoModel {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No such node, or it is no router.
+    #[error("graph `{graph}` has no router node `{node}`")]
+    NoRouter {
+        /// The graph.
+        graph: String,
+        /// The node that was asked for.
+        node: String,
+    },
+    /// Neither graph nor role is named, and there is no default.
+    #[error("neither a graph nor a role is named, and the catalog has no graph `mentor`")]
+    NoTarget,
+    /// There are no candidates to choose from.
+    #[error("no role has examples, so there are no candidates to choose from")]
+    NoCandidates,
+    /// No such task, or it was pruned.
+    #[error("there is no task {0}, or it is no longer kept")]
+    NoTask(TaskId),
+    /// No such step in this task.
+    #[error("task {task} has no step `{step}`")]
+    NoStep {
+        /// The task.
+        task: TaskId,
+        /// The step that was asked for.
+        step: String,
+    },
+    /// The step does not wait for an answer, or no longer.
+    #[error("{}", not_waiting(.task, .step.as_deref()))]
+    NotWaiting {
+        /// The task.
+        task: TaskId,
+        /// The step, if one was named.
+        step: Option<String>,
+    },
+    /// Several steps wait, and none is named.
+    #[error("several steps of task {task} wait for an answer; name one of {}", .steps.join(", "))]
+    AmbiguousStep {
+        /// The task.
+        task: TaskId,
+        /// The steps that wait.
+        steps: Vec<String>,
+    },
+    /// The answer does not satisfy the step's schema, or is too large.
+    #[error("{0}")]
+    InvalidAnswer(String),
+    /// The catalog cannot continue from the events of the old task.
+    #[error("task {task} cannot be forked: {reason}")]
+    ForkIncompatible {
+        /// The old task.
+        task: TaskId,
+        /// Why.
+        reason: String,
+    },
+    /// The number is beyond the task's last event.
+    #[error("task {task} has {last} events, not {after}", last = .last.0, after = .after.0)]
+    SeqOutOfRange {
+        /// The task.
+        task: TaskId,
+        /// Its last event.
+        last: Seq,
+        /// The number that was asked for.
+        after: Seq,
+    },
+    /// The journal failed while the task ran.
+    #[error("task {0} is suspended, because the daemon's journal failed; it continues after the next start")]
+    Suspended(TaskId),
+    /// Too many tasks are open.
+    #[error("{0} tasks are open, the daemon's limit")]
+    TooManyTasks(usize),
+    /// The daemon is shutting down.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+    /// The router could not decide, or the model could not be loaded.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+    /// The model would not fit even if no other were loaded: the memory it needs on each device, and a remedy.
+    #[error("{0}")]
+    InsufficientMemory(String),
+    /// The catalog is not at the version that the caller expects.
+    #[error("the catalog is at version {}, not {expected}", .found.as_str())]
+    CatalogChanged {
+        /// The version in use.
+        found: CatalogVersion,
+        /// The version that the caller expects.
+        expected: String,
+    },
+    /// The journal refused or failed.
+    #[error("failed to {0}")]
+    Journal(#[from] artel_journal::Error),
+    /// The supervisor has stopped.
+    #[error("the runtime has stopped; restart the daemon")]
+    Stopped,
+}
+
+fn not_waiting(task: &TaskId, step: Option<&str>) -> String {
+    match step {
+        Some(step) => format!("step `{step}` of task {task} does not wait for an answer, or no longer"),
+        None => format!("no step of task {task} waits for an answer"),
+    }
+}
+
+/// A handle to the running actors. Clones are handles to the same runtime.
+#[derive(Clone)]
+pub struct Runtime {
+    supervisor: ActorRef<Message>,
+    shared: SharedDeps,
+    catalog: Arc<RwLock<Arc<Catalog>>>,
+    task_permits: Arc<Semaphore>,
+    is_draining: Arc<AtomicBool>,
+    /// Submissions between the journal and the supervisor.
+    submissions: TaskTracker,
+    catalog_lock: Arc<tokio::sync::Mutex<()>>,
+    has_stopped: watch::Receiver<bool>,
+    options: Arc<Options>,
+}
+
+impl Runtime {
+    /// Starts the actors and resumes the tasks that have no last event in the journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written.
+    pub async fn start(
+        options: Options,
+        catalog: Catalog,
+        journal: Journal,
+        loader: Arc<dyn Loader>,
+    ) -> Result<Self, Error> {
+        journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        let embedding_cache = options.embedding_cache_dir.clone();
+        let embedding_cache = embedding_cache.map(|dir| Arc::new(EmbeddingCache::new(dir, options.models_dir.clone())));
+        let shared = SharedDeps {
+            journal,
+            channels: TaskChannels::default(),
+            loader,
+            models_dir: options.models_dir.clone().into(),
+            clock: options.clock.clone(),
+            running_tasks: watch::Sender::new(0),
+            busy_tasks: watch::Sender::new(0),
+            lookahead: ModelLookahead::default(),
+            response_cache: ResponseCache::default(),
+            embedding_cache,
+        };
+        let catalog = Arc::new(catalog);
+        let spawned = Supervisor::spawn(None, Supervisor, (shared.clone(), catalog.clone())).await;
+        let (supervisor, join) = spawned.map_err(|_| Error::Stopped)?;
+        let (stopped, has_stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            // It has stopped, whether by a panic or in order.
+            let _ = join.await;
+            stopped.send_replace(true);
+        });
+        let runtime = Self {
+            supervisor,
+            shared,
+            catalog: Arc::new(RwLock::new(catalog)),
+            task_permits: Arc::new(Semaphore::new(options.max_tasks)),
+            is_draining: Arc::default(),
+            submissions: TaskTracker::new(),
+            catalog_lock: Arc::default(),
+            has_stopped,
+            options: Arc::new(options),
+        };
+        runtime.resume_tasks().await?;
+        runtime.warm_up_router(&runtime.catalog())?;
+        Ok(runtime)
+    }
+
+    /// Accepts a task. When this returns, the task is on disk and starts. It is accepted even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::ShuttingDown`], none
+    /// of them for a request id that was accepted before,
+    /// and the errors of [`Journal::accept`].
+    pub async fn submit(&self, submission: Submission) -> Result<TaskId, Error> {
+        let this = self.clone();
+        // A task of its own, so that a caller that is dropped between the journal and the supervisor loses nothing; a drain
+        // waits for it.
+        let accepted = self.submissions.spawn(async move { this.accept(submission).await });
+        accepted.await.map_err(|_| Error::Stopped)?
+    }
+
+    async fn accept(&self, submission: Submission) -> Result<TaskId, Error> {
+        if let Some(task) = self.accepted_before(&submission).await? {
+            return Ok(task);
+        }
+        self.check_open()?;
+        let catalog = self.catalog();
+        let (target, decision) = self.choose_graph(&submission, &catalog).await?;
+        let target = target.as_ref().unwrap_or(&submission.target);
+        let (graph, role) = submission::resolve_target(target, &catalog, self.options.default_graph.as_ref())?;
+        let permit = self.task_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        let now = self.shared.clock.now();
+        let event = submission::accepted_event(submission, &graph, role, catalog.version(), decision, now);
+        match self.shared.journal.accept(event.clone()).await? {
+            Acceptance::Known(task) => Ok(task),
+            Acceptance::New => {
+                let task = event.task;
+                let start = TaskStart { task, catalog, graph, first: Some(Arc::new(event)), permit: Some(permit) };
+                if self.start_task(start).is_err() {
+                    tracing::warn!(%task, "task was accepted while the runtime stopped; it starts with the next daemon");
+                }
+                Ok(task)
+            }
+        }
+    }
+
+    /// The task that was accepted under the same request id, regardless of today's catalog and limits.
+    async fn accepted_before(&self, submission: &Submission) -> Result<Option<TaskId>, Error> {
+        let Some(request) = &submission.request_id else { return Ok(None) };
+        let Some((task, accepted)) = self.shared.journal.request(request).await? else { return Ok(None) };
+        let reused = || artel_journal::Error::RequestReused { request: request.clone(), task };
+        if submission.is_same_as(&accepted) { Ok(Some(task)) } else { Err(reused().into()) }
+    }
+
+    /// An error unless new work may start.
+    fn check_open(&self) -> Result<(), Error> {
+        match (self.is_draining.load(Ordering::Acquire), *self.has_stopped.borrow()) {
+            (true, _) => Err(Error::ShuttingDown),
+            (_, true) => Err(Error::Stopped),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the channel first, so that a client can subscribe to the task as soon as it has its id.
+    fn start_task(&self, start: TaskStart) -> Result<(), Error> {
+        self.shared.channels.open(start.task, start.first.as_ref());
+        self.supervisor.cast(Message::StartTask(Box::new(start))).map_err(|_| Error::Stopped)
+    }
+
+    /// One page of tasks, newest first.
+    ///
+    /// # Errors
+    /// The errors of the journal.
+    pub async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Summary>, Error> {
+        Ok(self.shared.journal.list(filter, page).await?)
+    }
+
+    /// The catalog that new tasks run under.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().expect("nothing panics while it holds the catalog").clone()
+    }
+
+    /// Replaces the catalog for new tasks. Running tasks keep theirs.
+    ///
+    /// # Errors
+    /// [`Error::CatalogChanged`] if the one in use is not the expected one; the errors of the journal.
+    pub async fn replace_catalog(&self, catalog: Catalog, expected: Option<&str>) -> Result<Arc<Catalog>, Error> {
+        self.check_open()?;
+        // One replacement at a time, so that the supervisor receives catalogs in the order in which they come into use.
+        let _guard = self.catalog_lock.lock().await;
+        let found = self.catalog().version().clone();
+        if let Some(expected) = expected.filter(|expected| found.as_str() != *expected) {
+            return Err(Error::CatalogChanged { found, expected: expected.to_owned() });
+        }
+        let catalog = Arc::new(catalog);
+        self.shared.journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        *self.catalog.write().expect("nothing panics while it holds the catalog") = catalog.clone();
+        self.supervisor.cast(Message::ReplaceCatalog(catalog.clone())).map_err(|_| Error::Stopped)?;
+        self.warm_up_router(&catalog)?;
+        Ok(catalog)
+    }
+
+    /// Resolves with the failure since which the journal takes no writes: tasks are suspended, and new ones are refused.
+    pub async fn journal_failed(&self) -> Arc<artel_journal::Error> {
+        self.shared.journal.broken().await
+    }
+
+    /// Resolves when the journal has recovered from a failure, which is a full disk: then [`resume_tasks`](Self::resume_tasks).
+    pub async fn journal_recovered(&self) {
+        self.shared.journal.broken().await;
+        self.shared.journal.whole().await;
+    }
+
+    /// Resolves while the journal takes writes.
+    pub async fn journal_writable(&self) {
+        self.shared.journal.whole().await;
+    }
+
+    /// How many tasks run.
+    pub fn running_tasks(&self) -> usize {
+        *self.shared.running_tasks.borrow()
+    }
+
+    /// Resolves when the supervisor has stopped, and with it all actors.
+    pub async fn stopped(&self) {
+        // The sender is dropped only after it sent `true`.
+        let _ = self.has_stopped.clone().wait_for(|has_stopped| *has_stopped).await;
+    }
+
+    /// Accepts no more tasks, gives running ones so much time, leaves the rest for the next start, ends the engines and
+    /// closes the journal. Returns how many tasks were left.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.is_draining.store(true, Ordering::Release);
+        self.submissions.close();
+        self.submissions.wait().await;
+        // A task that waits for a person's answer can wait while the daemon is down.
+        let mut busy = self.shared.busy_tasks.subscribe();
+        // A runtime that stopped by itself has nothing to wait for.
+        let idle = async { busy.wait_for(|busy| *busy == 0).await.map(|_| ()).unwrap_or_default() };
+        tokio::select! {
+            _ = tokio::time::timeout(grace, idle) => {}
+            () = self.stopped() => {}
+        }
+        let left = self.running_tasks();
+        let engines = self.unload_engines().await;
+        // Task runners are children of the supervisor and stop with it; their committed events stay on disk.
+        let _ = self.supervisor.stop_and_wait(None, None).await;
+        self.shared.channels.close_all();
+        let closed = futures::future::join_all(engines.iter().map(artel_engine::EngineHandle::close));
+        if tokio::time::timeout(ENGINE_CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!("an engine did not end within {ENGINE_CLOSE_TIMEOUT:?}");
+        }
+        self.shared.journal.clone().close().await;
+        left
+    }
+
+    async fn unload_engines(&self) -> Vec<artel_engine::EngineHandle> {
+        let Ok(hosts) = call!(self.supervisor, Message::EngineHosts) else { return Vec::new() };
+        let mut handles = Vec::new();
+        for host in hosts {
+            handles.extend(call!(host, engine_host::Message::Unload).ok().flatten());
+        }
+        handles
+    }
+
+    /// Makes an actor panic, as a bug of ours would.
+    #[cfg(test)]
+    pub(crate) fn panic(&self, child: crate::supervisor::ChildId) {
+        self.supervisor.cast(Message::Panic(child)).expect("the supervisor runs");
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("running_tasks", &self.running_tasks()).finish_non_exhaustive()
+    }
+}

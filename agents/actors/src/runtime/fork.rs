@@ -1,0 +1,179 @@
+//! Forking: a new task that copies the events of an old one up to one of its steps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use artel_journal::Acceptance;
+use artel_roles::Catalog;
+use artel_task::event::{TaskSpec, ForkOrigin, Nested, TakenEdge};
+use artel_task::graph::NodeKind;
+use artel_task::{Event, Graph, EventKind, RequestId, Seq, State, StepId, TaskId};
+
+use super::resume::{RestoredCatalogs, graph_of};
+use super::{Error, Runtime, TaskStart};
+
+/// A request to fork a task.
+#[derive(Debug, Clone)]
+pub struct Fork {
+    /// The old task.
+    pub task: TaskId,
+    /// The first step to run again; without it, all are.
+    pub from_step: Option<String>,
+    /// Runs under the current catalog rather than the old task's.
+    pub use_current_catalog: bool,
+    /// The client's idempotency key: the same again gives the same task.
+    pub request_id: Option<RequestId>,
+    /// The client's own labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Runtime {
+    /// Starts a new task with the events of an old one before a step; steps that ran in parallel to it are started again. The
+    /// old task is not changed. When this returns, the new one is on disk and starts.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], [`Error::NoStep`], [`Error::ForkIncompatible`] and those of [`Runtime::submit`].
+    pub async fn fork(&self, fork: Fork) -> Result<TaskId, Error> {
+        let this = self.clone();
+        // As in `submit`: nothing may be lost between the journal and the supervisor.
+        let accepted = self.submissions.spawn(async move { this.accept_fork(fork).await });
+        accepted.await.map_err(|_| Error::Stopped)?
+    }
+
+    async fn accept_fork(&self, fork: Fork) -> Result<TaskId, Error> {
+        let task = fork.task;
+        let no_step = |step: &str| Error::NoStep { task, step: step.to_owned() };
+        let step = match &fork.from_step {
+            Some(text) => Some(StepId::parse(text).ok_or_else(|| no_step(text))?),
+            None => None,
+        };
+        let forked = ForkOrigin { task, step };
+        if let Some(request) = &fork.request_id
+            && let Some((known, accepted)) = self.shared.journal.request(request).await?
+        {
+            let is_same = accepted.forked_from.as_ref() == Some(&forked) && accepted.labels == fork.labels;
+            let reused = || artel_journal::Error::RequestReused { request: request.clone(), task: known };
+            return if is_same { Ok(known) } else { Err(reused().into()) };
+        }
+        self.check_open()?;
+        let mut events = self.history(task).await?;
+        let is_start = |event: &Event| match (&event.kind, &forked.step) {
+            (EventKind::StepStarted { step, .. }, Some(from)) => step == from,
+            _ => false,
+        };
+        let copied = match &forked.step {
+            Some(from) => events.iter().position(is_start).ok_or_else(|| no_step(&from.to_string()))?,
+            None => 1,
+        };
+        events.truncate(copied);
+        let incompatible = |reason| Error::ForkIncompatible { task, reason };
+        let (catalog, graph) = self.fork_base(&events, fork.use_current_catalog).await?.map_err(incompatible)?;
+        let permit = self.task_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        let mut events = self.copy_events(events, &catalog, fork, &forked);
+        check_compatible(&events, &graph).map_err(incompatible)?;
+        let more = events.split_off(1);
+        let event = events.pop().ok_or(Error::NoTask(task))?;
+        // The copied events are read from the journal.
+        let (task, first) = (event.task, more.is_empty().then(|| Arc::new(event.clone())));
+        match self.shared.journal.accept_with(event, more).await? {
+            Acceptance::Known(task) => Ok(task),
+            Acceptance::New => {
+                if self.start_task(TaskStart { task, catalog, graph, first, permit: Some(permit) }).is_err() {
+                    tracing::warn!(%task, "task was forked while the runtime stopped; it starts with the next daemon");
+                }
+                Ok(task)
+            }
+        }
+    }
+
+    /// The catalog and the graph that the new task runs on.
+    async fn fork_base(
+        &self,
+        events: &[Event],
+        use_current_catalog: bool,
+    ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), String>, Error> {
+        let current = self.catalog();
+        match events.first().map(|event| &event.kind) {
+            Some(EventKind::Accepted(accepted)) if use_current_catalog => {
+                Ok(graph_of(accepted, &current).map(|graph| (current.clone(), graph)))
+            }
+            Some(EventKind::Accepted(accepted)) => {
+                let mut catalogs = RestoredCatalogs::from([(current.version().clone(), Ok(current))]);
+                self.restore_accepted(accepted, &mut catalogs).await
+            }
+            _ => Ok(Err("its journal does not begin with `accepted`".to_owned())),
+        }
+    }
+
+    /// The old events as those of a new task.
+    fn copy_events(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: &ForkOrigin) -> Vec<Event> {
+        let at = self.shared.clock.now();
+        let task = TaskId::new(at.0, rand::random());
+        let Fork { request_id, labels, .. } = fork;
+        let accepted = |accepted: TaskSpec| {
+            let (catalog, forked) = (catalog.version().clone(), Some(forked.clone()));
+            EventKind::Accepted(TaskSpec {
+                catalog,
+                request: request_id.clone(),
+                labels: labels.clone(),
+                forked_from: forked,
+                ..accepted
+            })
+        };
+        let copy = |(seq, event): (u64, Event)| {
+            let kind = match event.kind {
+                EventKind::Accepted(old) => accepted(old),
+                other => other,
+            };
+            Event { task, seq: Seq(seq), at, kind }
+        };
+        (1..).zip(events).map(copy).collect()
+    }
+}
+
+/// Whether a graph can continue after these events; otherwise why not.
+fn check_compatible(events: &[Event], graph: &Graph) -> Result<(), String> {
+    let mut first = None;
+    for event in events {
+        let (step, took): (_, &[TakenEdge]) = match &event.kind {
+            EventKind::StepStarted { step, nested: inner, .. } => {
+                first.get_or_insert(&step.visit);
+                check_start(step, inner.as_ref(), graph)?;
+                continue;
+            }
+            EventKind::StepFinished { step, taken: took, .. } | EventKind::StepFailed { step, taken: took, .. } => (step, took),
+            _ => continue,
+        };
+        let inner = graph.subgraph(&step.visit.parents);
+        let removed =
+            took.iter().filter_map(|taken| taken.to.as_ref()).find(|to| inner.is_none_or(|g| g.node(to).is_none()));
+        if let Some(to) = removed {
+            return Err(format!("step `{step}` led to node `{to}`, which the graph no longer has"));
+        }
+    }
+    if let Some(first) = first.filter(|first| first.node != *graph.start()) {
+        return Err(format!(
+            "it started at node `{}`, and graph `{}` starts at `{}`",
+            first.node,
+            graph.name(),
+            graph.start()
+        ));
+    }
+    State::replay(events, graph.start()).map(drop).map_err(|error| format!("its events do not fit the graph: {error}"))
+}
+
+/// Whether a step of the old task could have started in this graph; otherwise why not.
+fn check_start(step: &StepId, inner: Option<&Nested>, graph: &Graph) -> Result<(), String> {
+    let node =
+        graph.node_at(&step.visit).ok_or_else(|| format!("the graph no longer has node `{}`", step.visit.node_path()))?;
+    let fits = match (inner, &node.kind) {
+        (Some(Nested::Items(_)), _) => node.for_each.is_some(),
+        (Some(Nested::Graph { graph: old, start, .. }), NodeKind::Graph { graph: new, .. }) => {
+            old == new.name() && start == new.start()
+        }
+        (Some(Nested::Graph { .. }), _) => false,
+        (None, _) => true,
+    };
+    if fits { Ok(()) } else { Err(format!("node `{}` runs something else now", step.visit.node_path())) }
+}

@@ -1,0 +1,67 @@
+//! The events of a task: past ones, and those to come.
+
+use std::sync::Arc;
+
+use artel_task::{Event, Seq, TaskId};
+
+use super::{Error, Runtime};
+use crate::events::{LiveSubscription, TaskSubscription};
+use crate::task_runner::history;
+
+impl Runtime {
+    /// Subscribes to a task from the event after `after`, and to its tokens from now on if `tokens` is set.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], [`Error::SeqOutOfRange`], and the errors of the journal.
+    pub async fn subscribe(&self, task: TaskId, after: Seq, tokens: bool) -> Result<TaskSubscription, Error> {
+        // To live items before the journal is read, so that no event is missed between the two.
+        let subscribed = self.shared.channels.subscribe(task, tokens);
+        let journal = self.shared.journal.clone();
+        let live = match subscribed {
+            Some(LiveSubscription { live, backlog: Some(events) }) if reaches(&events, after) => {
+                return Ok(TaskSubscription::from_memory(journal, task, after, live, events));
+            }
+            subscribed => subscribed.map(|subscribed| subscribed.live),
+        };
+        let last = journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        if after > last {
+            return Err(Error::SeqOutOfRange { task, last, after });
+        }
+        let subscription = TaskSubscription::from_journal(journal, task, after, live, last);
+        // A client that has the last event and subscribes again learns that the task has ended, not that it is suspended.
+        let is_over = after == last && self.is_last_event(task, last).await?;
+        Ok(if is_over { subscription.at_the_end() } else { subscription })
+    }
+
+    /// All events of a task so far.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], and the errors of the journal.
+    pub async fn history(&self, task: TaskId) -> Result<Vec<Event>, Error> {
+        let events = history(&self.shared.journal, task).await?;
+        if events.is_empty() { Err(Error::NoTask(task)) } else { Ok(events) }
+    }
+
+    /// All published events of a task, which may be some fewer than are on disk; from memory if they are there.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], and the errors of the journal.
+    pub async fn published_events(&self, task: TaskId) -> Result<Vec<Event>, Error> {
+        match self.shared.channels.events(task) {
+            Some(events) => Ok(events.iter().map(|event| Event::clone(event)).collect()),
+            None => self.history(task).await,
+        }
+    }
+
+    /// Whether this event of a task is its last one.
+    pub(super) async fn is_last_event(&self, task: TaskId, seq: Seq) -> Result<bool, Error> {
+        let before = Seq(seq.0.saturating_sub(1));
+        let event = self.shared.journal.events(task, before, 1).await?;
+        Ok(event.first().is_some_and(|event| event.kind.is_last()))
+    }
+}
+
+/// Whether these are all events up to this one. A client may know it from a list before it is published.
+fn reaches(events: &[Arc<Event>], after: Seq) -> bool {
+    events.last().is_some_and(|last| after <= last.seq)
+}

@@ -1,0 +1,208 @@
+//! Dispatching a step: a role's step to its expert, a router's step to the router.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use artel_roles::template::TemplateContext;
+use artel_roles::{Model, Role, Template};
+use artel_task::event::{TaskPriority, FailureCode, Decision, Failure, Output, Timings, Usage};
+use artel_task::graph::{Node, RoleRef, RouterNode, NodeKind};
+use artel_task::{NodeName, RoleName, StepId, Visit, unconditional_edges};
+use ractor::{ActorRef, call_t};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{RunningAttempt, RunningTask};
+use crate::commit_barrier::CommitBarrier;
+use crate::completion::{Completion, StepOutcome, failure};
+use crate::expert::{self, PrefetchTarget, role_value};
+use crate::lookahead::LOOKAHEAD_STEPS;
+use crate::router::{Candidate, RoutingRequest};
+use crate::supervisor;
+
+/// A decision takes milliseconds; the first one may have to wait until its model is loaded.
+const DECISION_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Successors whose prompts are prefilled while one answer is generated.
+const MAX_PREFETCH_TARGETS: usize = 4;
+
+/// The links of an attempt to its task runner.
+struct AttemptContext {
+    barrier: CommitBarrier,
+    cancel: CancellationToken,
+    completion: Completion,
+}
+
+impl RunningTask {
+    pub(super) fn dispatch(&mut self, step: StepId, barrier: CommitBarrier) {
+        let cancel = CancellationToken::new();
+        let upcoming = self.upcoming_roles(&step.visit);
+        let model = |(steps, role): &(u32, Arc<Role>)| Some((*steps, self.cx.catalog.model_of(role)?));
+        let lookahead = self.cx.lookahead.register(upcoming.iter().filter_map(model).collect());
+        self.attempts.insert(step.clone(), RunningAttempt { lookahead, _cancel: cancel.clone().drop_guard() });
+        let attempt = AttemptContext { barrier, cancel, completion: Completion::new(self.me.clone(), step.clone()) };
+        let graph = self.cx.graph.clone();
+        let Some(node) = graph.node_at(&step.visit) else { return };
+        match (&node.kind, self.role_of(&step.visit)) {
+            (NodeKind::Router(router), _) => self.dispatch_to_router(&step, router, node.policy.timeout, attempt),
+            (NodeKind::Role { .. }, Some(role)) => {
+                let next =
+                    upcoming.into_iter().filter(|(steps, _)| *steps == 1).map(|(_, role)| role.name.clone()).collect();
+                self.dispatch_to_expert(step, node, role, next, attempt);
+            }
+            // No actor runs a question to a person or a sub-graph.
+            (NodeKind::Ask(_) | NodeKind::Graph { .. }, _) => attempt.completion.discard(),
+            (NodeKind::Role { role, .. }, None) => attempt.completion.send(Err(no_role(&step.visit, role))),
+        }
+    }
+
+    /// The role of a visit; none for one of a router, a person or a sub-graph.
+    pub(super) fn role_of(&self, visit: &Visit) -> Option<Arc<Role>> {
+        let NodeKind::Role { role, .. } = &self.cx.graph.node_at(visit)?.kind else { return None };
+        let name = match (role, role.router()) {
+            (RoleRef::Named(name), _) => name.clone(),
+            (_, Some((router, rank))) => self.task.routed_role(router, visit, rank)?,
+            _ => return None,
+        };
+        self.cx.catalog.role(name.as_str()).cloned()
+    }
+
+    /// The roles that the task needs from this visit on, and after how many steps. Roles that a router has yet to choose are
+    /// not known.
+    fn upcoming_roles(&self, visit: &Visit) -> Vec<(u32, Arc<Role>)> {
+        let visits = [(0, visit.clone())].into_iter().chain(self.cx.graph.lookahead(visit, LOOKAHEAD_STEPS));
+        visits.filter_map(|(steps, visit)| Some((steps, self.role_of(&visit)?))).collect()
+    }
+
+    /// The node's own message, which replaces its role's. The graph of a single role is no graph of the catalog.
+    pub(super) fn message_of(&self, visit: &Visit) -> Option<Template> {
+        let is_single_role = self.task.spec.role.is_some();
+        let graph = self.cx.graph.subgraph(&visit.parents)?;
+        let message = || self.cx.catalog.message(graph.name().as_str(), visit.node.as_str()).cloned();
+        if is_single_role { None } else { message() }
+    }
+
+    /// The successors that certainly read the output of a visit as soon as it ends, on the same model.
+    fn prefetch_targets(&self, visit: &Visit, node: &Node, role: &Role, model: &Arc<Model>) -> Vec<PrefetchTarget> {
+        let is_plain = visit.item.is_none() && node.write.is_none() && role.output.is_none();
+        let Some(graph) = self.cx.graph.subgraph(&visit.parents).filter(|_| is_plain) else { return Vec::new() };
+        let target = |name: &NodeName| {
+            let node = graph.node(name).filter(|node| node.join.is_none() && node.for_each.is_none())?;
+            let successor = Visit { node: name.clone(), ..visit.clone() };
+            let role = self.role_of(&successor)?;
+            let is_same_model =
+                matches!(node.kind, NodeKind::Role { .. }) && self.cx.catalog.model_of(&role).as_ref() == Some(model);
+            is_same_model.then(|| PrefetchTarget {
+                message: self.message_of(&successor),
+                context: TemplateContext { role: Some(role_value(&role)), ..self.context_at(visit, 1) },
+                node: visit.node.clone(),
+                role,
+            })
+        };
+        let edges = unconditional_edges(&self.cx.graph, &self.task, visit);
+        edges.into_iter().filter_map(|edge| target(edge.to.as_ref()?)).take(MAX_PREFETCH_TARGETS).collect()
+    }
+
+    fn dispatch_to_expert(
+        &self,
+        step: StepId,
+        node: &Node,
+        role: Arc<Role>,
+        next_roles: Vec<RoleName>,
+        attempt: AttemptContext,
+    ) {
+        let AttemptContext { barrier, cancel, completion } = attempt;
+        let Some(model) = self.cx.catalog.model_of(&role) else {
+            return completion.send(Err(failure(FailureCode::Internal, format!("role `{}` has no model", role.name))));
+        };
+        let is_batch = role.priority == TaskPriority::Batch || self.task.spec.priority == TaskPriority::Batch;
+        // Prefetch lowers the latency of a batch task, which does not matter, and delays other requests, which does.
+        let prefetch_targets =
+            if is_batch { Vec::new() } else { self.prefetch_targets(&step.visit, node, &role, &model) };
+        let job = expert::StepJob {
+            message: self.message_of(&step.visit),
+            context: self.context(&step),
+            timeout: node.policy.timeout.unwrap_or(role.limits.timeout),
+            idle_timeout: node.policy.idle_timeout.unwrap_or(role.limits.idle),
+            cache: node.cache.then(|| self.cx.response_cache.scoped(self.cx.catalog.version())),
+            priority: if is_batch { TaskPriority::Batch } else { TaskPriority::Interactive },
+            remaining_steps: self.cx.graph.remaining_steps(&step.visit),
+            next_roles,
+            prefetch_targets,
+            loader: self.cx.loader.clone(),
+            models_dir: self.cx.models_dir.clone(),
+            channel: self.cx.channel.clone(),
+            step,
+            role,
+            barrier,
+            cancel,
+            completion,
+        };
+        // When the supervisor stops, so does this actor.
+        let _ = self.cx.supervisor.cast(supervisor::Message::RunStep(Box::new(job), model));
+    }
+
+    fn dispatch_to_router(&self, step: &StepId, router: &RouterNode, timeout: Option<Duration>, attempt: AttemptContext) {
+        // No barrier: its completion is handled after the start was journalled, and it publishes nothing before.
+        let AttemptContext { cancel, completion, .. } = attempt;
+        let text = self.task.input_of(&step.visit);
+        let catalog = &self.cx.catalog;
+        let roles = router.roles.iter().filter_map(|name| catalog.role(name.as_str()).cloned());
+        let candidates = roles.map(Candidate::Role).collect();
+        let Some(request) = RoutingRequest::for_node(text.clone(), candidates, router, catalog) else {
+            return completion.send(Err(failure(FailureCode::Router, "the catalog has no model with `use: embedding`")));
+        };
+        let (supervisor, timeout) = (self.cx.supervisor.clone(), timeout.unwrap_or(DECISION_TIMEOUT));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => completion.discard(),
+                decision = route_within(&supervisor, request, timeout) => {
+                    completion.send(decision.map(|decision| StepOutcome::Routed { decision, text }));
+                }
+            }
+        });
+    }
+}
+
+fn no_role(visit: &Visit, role: &RoleRef) -> Failure {
+    let message = match (role.router(), visit.item) {
+        (Some((router, _)), Some(item)) => {
+            format!("node `{}` has an item {item}, and router `{router}` made no decision of that number", visit.node)
+        }
+        _ => format!("node `{}` has no role to run", visit.node),
+    };
+    failure(FailureCode::Items, message)
+}
+
+/// Has the router decide.
+pub(crate) async fn route_question(
+    supervisor: &ActorRef<supervisor::Message>,
+    request: RoutingRequest,
+) -> Result<Decision, Failure> {
+    route_within(supervisor, request, DECISION_TIMEOUT).await
+}
+
+async fn route_within(
+    supervisor: &ActorRef<supervisor::Message>,
+    request: RoutingRequest,
+    timeout: Duration,
+) -> Result<Decision, Failure> {
+    let request = Box::new(request);
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    match call_t!(supervisor, supervisor::Message::Route, timeout_ms, request) {
+        Ok(decision) => decision,
+        Err(ractor::RactorErr::Timeout) => Err(failure(FailureCode::Timeout, format!("no decision within {timeout:?}"))),
+        Err(e) => Err(failure(FailureCode::Interrupted, format!("the router stopped during the decision: {e}"))),
+    }
+}
+
+/// The result of a router's step: the text that was routed and the role that was chosen; if several were chosen, their list is
+/// `output.roles`.
+pub(super) fn routing_result(decision: &Decision, text: String) -> (Output, Usage, Timings) {
+    let roles: Vec<&str> = decision.roles.iter().map(RoleName::as_str).collect();
+    let json = (!roles.is_empty()).then(|| json!({"roles": roles}));
+    let output = Output { text, json, role: Some(decision.role.clone()) };
+    let tokens = decision.tokens.saturating_sub(decision.warmup_tokens);
+    let usage = Usage { prompt: tokens, computed: tokens, ..Usage::default() };
+    (output, usage, Timings { prefill: decision.elapsed, ..Timings::default() })
+}
