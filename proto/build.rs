@@ -10,7 +10,7 @@ const FILES: [&str; 5] = [
     "artel/v1/events.proto",
     "artel/v1/catalog.proto",
     "artel/v1/router.proto",
-    "artel/v1/fleet.proto",
+    "artel/v1/engines.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("artel.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(descriptors)?;
-    let inner = protox::compile(["artel/engine/v1/engine.proto"], ["proto"])?;
-    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(inner)?;
+    let internal = protox::compile(["artel/engine/v1/engine.proto"], ["proto"])?;
+    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(internal)?;
     Ok(())
 }

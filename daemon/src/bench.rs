@@ -1,23 +1,23 @@
-//! `artel bench`: workloads on a daemon of its own, in turn with another server if one is named.
+//! `artel bench`: runs workloads on a daemon that it starts, alternating with another server if one is named.
 //!
-//! Every repeat has prompts of its own, so that nothing of an earlier one helps: a server that has run for long is as cold
-//! as one that was just started.
+//! Every repeat has new prompts, so that no cache of an earlier repeat hits: a server that has run for long is as cold as one
+//! that was just started.
 
 mod adapters;
+mod baseline;
 mod choose;
-mod contestant;
-mod crowd;
+mod closed_loop;
 mod decode;
 mod hops;
 mod overload;
-mod own;
-mod peer;
+mod own_daemon;
+mod peer_server;
+mod prompt_text;
 mod roles;
 mod route;
-mod speeds;
 mod stall;
 mod table;
-mod words;
+mod target;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,15 +25,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::args::{Bench, Global, Workload};
-use contestant::Contestant;
-use own::Own;
-use peer::Peer;
-use speeds::Speeds;
-use table::Table;
+use crate::args::{BenchArgs, BenchWorkload, GlobalArgs};
+use baseline::LlamaBaseline;
+use own_daemon::OwnDaemon;
+use peer_server::PeerServer;
+use table::BenchTable;
+use target::BenchTarget;
 
-/// Measures and prints a table; exit code 1 if something could not be measured.
-pub(crate) fn run(bench: &Bench, global: &Global) -> ExitCode {
+/// Runs a workload and prints its table; exit code 1 if it could not be measured.
+pub(crate) fn run(bench: &BenchArgs, global: &GlobalArgs) -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime");
     match runtime.and_then(|runtime| runtime.block_on(measure(bench))) {
@@ -48,82 +48,84 @@ pub(crate) fn run(bench: &Bench, global: &Global) -> ExitCode {
     }
 }
 
-async fn measure(bench: &Bench) -> Result<Table> {
+async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
     if !bench.model.is_file() {
-        bail!("{} is no file: name the GGUF file of a chat model", bench.model.display());
+        bail!("--model {} is not a file: name the GGUF file of a chat model", bench.model.display());
     }
-    let model = std::path::absolute(&bench.model).context("failed to find the model")?;
-    let own = Contestant::Own(Box::new(Own::start(&model, bench.threads, false).await?));
-    let inside = match bench.inside {
-        true => Some(Contestant::Own(Box::new(Own::start(&model, bench.threads, true).await?))),
+    let model = std::path::absolute(&bench.model).context("failed to resolve the path of the model")?;
+    let own = BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, false).await?));
+    let in_process = match bench.inside {
+        true => Some(BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, true).await?))),
         false => None,
     };
-    let peer = bench.against.as_deref().map(Peer::new).map(Contestant::Peer);
-    let mut contestants: Vec<Contestant> = [own].into_iter().chain(inside).chain(peer).collect();
-    let mut table = Table::default();
-    // Another server may have run since the last bench, and must not know our prompts.
+    let peer = bench.against.as_deref().map(PeerServer::new).map(BenchTarget::Peer);
+    let mut targets: Vec<BenchTarget> = [own].into_iter().chain(in_process).chain(peer).collect();
+    let mut table = BenchTable::default();
+    // Another server may have run since the last bench; its caches must not hold our prompts.
     let salt = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (mut cells, mut alone) = (speeds::CELLS, Vec::new());
+    let (mut cells, mut baselines) = (baseline::MIDPOINT_CELLS, Vec::new());
     let threads = bench.threads.unwrap_or_else(crate::serve::cores);
     for repeat in 0..bench.repeats {
-        for contestant in &mut contestants {
-            eprintln!("repeat {} of {}: {}", repeat + 1, bench.repeats, contestant.name());
+        for target in &mut targets {
+            eprintln!("repeat {} of {}: {}", repeat + 1, bench.repeats, target.name());
             let salt = salt + u64::from(repeat);
             match bench.name {
-                Workload::Roles => roles::run(contestant, salt, &mut table).await?,
-                Workload::Stall => stall::run(contestant, salt, &mut table).await?,
-                Workload::Adapters => adapters::run(contestant, bench.adapters.as_ref(), salt, &mut table).await?,
-                Workload::Choose => choose::run(contestant, salt, &mut table).await?,
-                Workload::Overload => overload::run(contestant, salt, &mut table).await?,
-                Workload::Hops => hops::run(contestant, salt, &mut table).await?,
-                Workload::Decode => cells = decode::run(contestant, salt, &mut table).await?.unwrap_or(cells),
-                Workload::Route => match contestant {
-                    Contestant::Own(own) => route::run(own, salt, &mut table).await?,
-                    Contestant::Peer(_) => bail!("other servers do not route: leave `--against` out"),
+                BenchWorkload::Roles => roles::run(target, salt, &mut table).await?,
+                BenchWorkload::Stall => stall::run(target, salt, &mut table).await?,
+                BenchWorkload::Adapters => adapters::run(target, bench.adapters.as_ref(), salt, &mut table).await?,
+                BenchWorkload::Choose => choose::run(target, salt, &mut table).await?,
+                BenchWorkload::Overload => overload::run(target, salt, &mut table).await?,
+                BenchWorkload::Hops => hops::run(target, salt, &mut table).await?,
+                BenchWorkload::Decode => cells = decode::run(target, salt, &mut table).await?.unwrap_or(cells),
+                BenchWorkload::Route => match target {
+                    BenchTarget::Own(own) => route::run(own, salt, &mut table).await?,
+                    BenchTarget::Peer(_) => {
+                        bail!("the workload `route` has no equivalent on other servers: leave `--against` out")
+                    }
                 },
             }
         }
-        if bench.name == Workload::Decode {
-            // In turn with the others, since it is their ratio that counts; nobody asks them anything meanwhile.
-            alone.push(measure_alone(&model, threads, cells).await?);
-            decode::of_file(&measure_file(&model, threads, cells).await?, &mut table);
+        if bench.name == BenchWorkload::Decode {
+            // Alternating with the targets, because the ratio matters; they are idle meanwhile.
+            baselines.push(measure_baseline(&model, threads, cells).await?);
+            decode::record_file_baseline(&measure_file_baseline(&model, threads, cells).await?, &mut table);
         }
-        // Whoever came first comes last.
-        contestants.reverse();
+        // The order alternates, so that drift of the machine's speed affects all targets alike.
+        targets.reverse();
     }
-    // The daemon has ended when llama.cpp is measured alone.
-    drop(contestants);
-    let limits = match bench.name {
-        Workload::Roles => roles::limits,
-        Workload::Stall => stall::limits,
-        Workload::Adapters => adapters::limits,
-        Workload::Choose => choose::limits,
-        Workload::Hops => hops::limits,
-        Workload::Decode => {
-            decode::limits(&alone, &mut table);
+    // The daemons end before llama.cpp is measured alone.
+    drop(targets);
+    let set_limits = match bench.name {
+        BenchWorkload::Roles => roles::set_limits,
+        BenchWorkload::Stall => stall::set_limits,
+        BenchWorkload::Adapters => adapters::set_limits,
+        BenchWorkload::Choose => choose::set_limits,
+        BenchWorkload::Hops => hops::set_limits,
+        BenchWorkload::Decode => {
+            decode::set_limits(&baselines, &mut table);
             return Ok(table);
         }
-        Workload::Overload => {
-            cells = overload::CELLS;
-            overload::limits
+        BenchWorkload::Overload => {
+            cells = overload::MIDPOINT_CELLS;
+            overload::set_limits
         }
-        // What a decision costs depends on which signals are heard.
-        Workload::Route => return Ok(table),
+        // The cost of a decision depends on the signals in use, so llama.cpp alone gives no limit.
+        BenchWorkload::Route => return Ok(table),
     };
-    limits(&measure_alone(&model, threads, cells).await?, &mut table);
+    set_limits(&measure_baseline(&model, threads, cells).await?, &mut table);
     Ok(table)
 }
 
-/// What llama.cpp does on the same model and with the same weights, with so many cells of each sequence.
-async fn measure_alone(model: &Path, threads: u32, cells: u32) -> Result<Speeds> {
+/// llama.cpp's speed with the weights that the daemon computes with, at this many KV cells in each sequence.
+async fn measure_baseline(model: &Path, threads: u32, cells: u32) -> Result<LlamaBaseline> {
     let model = model.to_owned();
-    let speeds = tokio::task::spawn_blocking(move || Speeds::measure(&model, threads, cells));
-    speeds.await.context("measuring llama.cpp panicked")?
+    let baseline = tokio::task::spawn_blocking(move || LlamaBaseline::measure(&model, threads, cells));
+    baseline.await.context("the measurement of llama.cpp panicked")?
 }
 
-/// What llama.cpp does on the model's file as it is.
-async fn measure_file(model: &Path, threads: u32, cells: u32) -> Result<Speeds> {
+/// llama.cpp's speed with the model's file as it is.
+async fn measure_file_baseline(model: &Path, threads: u32, cells: u32) -> Result<LlamaBaseline> {
     let model = model.to_owned();
-    let speeds = tokio::task::spawn_blocking(move || Speeds::of_file(&model, threads, cells));
-    speeds.await.context("measuring llama.cpp panicked")?
+    let baseline = tokio::task::spawn_blocking(move || LlamaBaseline::measure_file(&model, threads, cells));
+    baseline.await.context("the measurement of llama.cpp panicked")?
 }

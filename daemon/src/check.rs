@@ -1,4 +1,4 @@
-//! `artel check`: is a catalog valid, without a daemon?
+//! `artel check`: validates a catalog without a daemon.
 
 use std::io;
 use std::path::Path;
@@ -7,119 +7,116 @@ use std::process::ExitCode;
 use artel_roles::{Catalog, Problem, Problems, Severity};
 use serde_json::json;
 
-use crate::args::{Check, Global};
-use crate::client::error::{Error, Exit};
-use crate::client::output::{Output, complain};
-use crate::client::render::page::{BAD, BOLD, DIM, GOOD, Page};
-use crate::serve::files::Found;
+use crate::args::{CheckArgs, GlobalArgs};
+use crate::client::error::{CommandOutcome, Error};
+use crate::client::output::{CommandOutput, print_to_stderr};
+use crate::client::render::styled_text::{BAD, BOLD, DIM, GOOD, StyledText};
+use crate::serve::files::FileReport;
 
-/// Looks at the files that a valid catalog names, below a directory of models.
-pub(crate) type Files = fn(&Catalog, &Path) -> Found;
+/// Checks the files that a valid catalog names, below a directory of models.
+pub(crate) type FileCheck = fn(&Catalog, &Path) -> FileReport;
 
-/// Checks a catalog, and with `--models` the files that it names too; says all that is wrong with it.
-pub(crate) fn run(check: &Check, global: &Global, files: Files) -> ExitCode {
-    let verdict = Verdict::of(check, files);
-    let exit = match verdict.tell(&mut Output::new(global)) {
-        Ok(()) if verdict.is_valid() => Exit::Done,
-        Ok(()) => Exit::Failed,
+/// Checks a catalog, and with `--models` also the files that it names; prints every problem.
+pub(crate) fn run(args: &CheckArgs, global: &GlobalArgs, check_files: FileCheck) -> ExitCode {
+    let report = CheckReport::new(args, check_files);
+    let outcome = match report.print(&mut CommandOutput::new(global)) {
+        Ok(()) if report.is_valid() => CommandOutcome::Done,
+        Ok(()) => CommandOutcome::Failed,
         Err(error) => {
             let error = Error::from(error);
-            complain(global.color, |page| error.render(page));
-            error.exit()
+            print_to_stderr(global.color, |out| error.render(out));
+            error.outcome()
         }
     };
-    exit.into()
+    outcome.into()
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Debug)]
-enum Verdict {
-    /// The YAML is no catalog.
-    Broken(Problems),
-    /// The YAML is a catalog, and this is what there is to say of the files that it names.
-    Read(Box<Catalog>, Found),
+enum CheckReport {
+    /// The YAML is not a valid catalog.
+    Invalid(Problems),
+    /// The YAML is a valid catalog; the report is about the files that it names.
+    Parsed(Box<Catalog>, FileReport),
 }
 
-impl Verdict {
-    fn of(check: &Check, files: Files) -> Self {
-        match Catalog::load(check.dir.as_deref()) {
-            Err(problems) => Self::Broken(problems),
+impl CheckReport {
+    fn new(args: &CheckArgs, check_files: FileCheck) -> Self {
+        match Catalog::load(args.dir.as_deref()) {
+            Err(problems) => Self::Invalid(problems),
             Ok(catalog) => {
-                let found = check.models.as_deref().map(|models| files(&catalog, models)).unwrap_or_default();
-                Self::Read(Box::new(catalog), found)
+                let files = args.models.as_deref().map(|models| check_files(&catalog, models)).unwrap_or_default();
+                Self::Parsed(Box::new(catalog), files)
             }
         }
     }
 
     fn is_valid(&self) -> bool {
-        matches!(self, Self::Read(_, found) if found.problems.is_empty())
+        matches!(self, Self::Parsed(_, files) if files.problems.is_empty())
     }
 
-    fn count(&self) -> usize {
+    fn problem_count(&self) -> usize {
         match self {
-            Self::Broken(problems) => errors(problems) + problems.omitted(),
-            Self::Read(_, found) => found.problems.len(),
+            Self::Invalid(problems) => problems.len() + problems.omitted(),
+            Self::Parsed(_, files) => files.problems.len(),
         }
     }
 
-    fn tell(&self, output: &mut Output) -> io::Result<()> {
+    fn print(&self, output: &mut CommandOutput) -> io::Result<()> {
         if !output.is_json() {
-            return output.render(|page| self.render(page));
+            return output.render(|out| self.render(out));
         }
         self.objects().iter().try_for_each(|object| output.object(object))
     }
 
-    /// One object for each problem, and one for the whole.
+    /// One object for each problem, then a summary.
     fn objects(&self) -> Vec<serde_json::Value> {
         let mut objects: Vec<_> = match self {
-            Self::Broken(problems) => problems.iter().map(|problem| json!(problem)).collect(),
-            Self::Read(catalog, Found { problems, awaited }) => {
-                let warnings = catalog.warnings().iter().map(|problem| json!(problem));
-                let awaited = awaited.iter().map(|what| json!({"awaited": what}));
-                let messages = problems.iter().map(|message| json!({"message": message}));
-                warnings.chain(messages).chain(awaited).collect()
+            Self::Invalid(problems) => problems.iter().map(|problem| json!(problem)).collect(),
+            Self::Parsed(_, FileReport { problems, not_fetched }) => {
+                let not_fetched = not_fetched.iter().map(|message| json!({"not_fetched": message}));
+                problems.iter().map(|message| json!({"message": message})).chain(not_fetched).collect()
             }
         };
-        let mut whole = json!({"valid": self.is_valid(), "problems": self.count()});
-        if let Self::Read(catalog, _) = self {
-            whole["roles"] = catalog.roles().len().into();
-            whole["graphs"] = catalog.graphs().len().into();
-            whole["models"] = catalog.models().len().into();
-            whole["catalog_version"] = catalog.version().as_str().into();
+        let mut summary = json!({"valid": self.is_valid(), "problems": self.problem_count()});
+        if let Self::Parsed(catalog, _) = self {
+            summary["roles"] = catalog.roles().len().into();
+            summary["graphs"] = catalog.graphs().len().into();
+            summary["models"] = catalog.models().len().into();
+            summary["catalog_version"] = catalog.version().as_str().into();
         }
-        objects.push(whole);
+        objects.push(summary);
         objects
     }
 
-    fn render(&self, page: &mut Page) {
+    fn render(&self, out: &mut StyledText) {
         match self {
-            Self::Broken(problems) => {
-                problems.iter().for_each(|problem| self::problem(problem, page));
+            Self::Invalid(problems) => {
+                problems.iter().for_each(|problem| render_problem(problem, out));
                 if problems.omitted() > 0 {
-                    page.put(format_args!("... and {} more", problems.omitted())).end().end();
+                    out.push(format_args!("... and {} more", problems.omitted())).newline().newline();
                 }
             }
-            Self::Read(catalog, Found { problems, awaited }) => {
-                catalog.warnings().iter().for_each(|problem| self::problem(problem, page));
-                for message in problems.iter().chain(awaited) {
-                    page.put(message).end();
+            Self::Parsed(_, FileReport { problems, not_fetched }) => {
+                for message in problems.iter().chain(not_fetched) {
+                    out.push(message).newline();
                 }
             }
         }
         match self {
-            Self::Read(catalog, found) if found.problems.is_empty() => valid(catalog, page),
+            Self::Parsed(catalog, files) if files.problems.is_empty() => render_counts(catalog, out),
             _ => {
-                page.paint(BAD, "broken").put(": ").put(count(self.count(), "problem")).end();
+                out.push_styled(BAD, "invalid").push(": ").push(count(self.problem_count(), "problem")).newline();
             }
         }
     }
 }
 
-fn valid(catalog: &Catalog, page: &mut Page) {
-    page.paint(GOOD, "valid").put(": ");
-    page.put(count(catalog.roles().len(), "role")).put(", ");
-    page.put(count(catalog.graphs().len(), "graph")).put(", ");
-    page.put(count(catalog.models().len(), "model")).end();
+fn render_counts(catalog: &Catalog, out: &mut StyledText) {
+    out.push_styled(GOOD, "valid").push(": ");
+    out.push(count(catalog.roles().len(), "role")).push(", ");
+    out.push(count(catalog.graphs().len(), "graph")).push(", ");
+    out.push(count(catalog.models().len(), "model")).newline();
 }
 
 /// The number of listed problems that are no warnings.
@@ -127,24 +124,24 @@ fn errors(problems: &Problems) -> usize {
     problems.iter().filter(|problem| problem.severity == Severity::Error).count()
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A problem as it shows itself, with its place and its advice set off.
-fn problem(problem: &Problem, page: &mut Page) {
-    let shown = problem.to_string();
-    let mut lines = shown.lines();
+/// A problem, with its location and its advice highlighted.
+fn render_problem(problem: &Problem, out: &mut StyledText) {
+    let text = problem.to_string();
+    let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     match first.strip_suffix(problem.message.as_str()) {
-        Some(place) => page.paint(BOLD, place).put(&problem.message),
-        None => page.put(first),
+        Some(location) => out.push_styled(BOLD, location).push(&problem.message),
+        None => out.push(first),
     };
-    page.end();
+    out.newline();
     for line in lines {
-        page.paint(if line.trim_start().starts_with("help:") { GOOD } else { DIM }, line).end();
+        out.push_styled(if line.trim_start().starts_with("help:") { GOOD } else { DIM }, line).newline();
     }
-    page.end();
+    out.newline();
 }
 
 #[cfg(test)]
@@ -153,77 +150,66 @@ mod tests {
 
     use super::*;
 
-    fn check(yaml: &str, files: Files) -> Verdict {
+    fn check(yaml: &str, check_files: FileCheck) -> CheckReport {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("poet.yaml"), yaml).unwrap();
-        let check = Check { dir: Some(dir.path().to_owned()), models: Some(dir.path().to_owned()) };
-        let verdict = Verdict::of(&check, files);
+        let args = CheckArgs { dir: Some(dir.path().to_owned()), models: Some(dir.path().to_owned()) };
+        let report = CheckReport::new(&args, check_files);
         drop(dir);
-        verdict
+        report
     }
 
-    fn shown(verdict: &Verdict) -> String {
-        let mut page = Page::new(false);
-        verdict.render(&mut page);
-        page.take()
+    fn rendered(report: &CheckReport) -> String {
+        let mut out = StyledText::new(false);
+        report.render(&mut out);
+        out.take()
     }
 
     const POET: &str = "role: poet\ndescription: Writes verse.\nmodel: smollm2\nprompt: You rhyme.\n";
 
     #[test]
     fn a_valid_catalog_is_counted() {
-        let verdict = check(POET, |_, _| Found::default());
+        let report = check(POET, |_, _| FileReport::default());
         let shipped = Catalog::shipped();
         let (roles, graphs, models) = (shipped.roles().len() + 1, shipped.graphs().len(), shipped.models().len());
-        assert_eq!(shown(&verdict), format!("valid: {roles} roles, {graphs} graphs, {models} models\n"));
-        assert_eq!(verdict.objects()[0]["valid"], true);
-        assert_eq!(verdict.objects()[0]["problems"], 0);
-        assert_eq!(verdict.objects()[0]["roles"], roles);
+        assert_eq!(rendered(&report), format!("valid: {roles} roles, {graphs} graphs, {models} models\n"));
+        assert_eq!(report.objects()[0]["valid"], true);
+        assert_eq!(report.objects()[0]["problems"], 0);
+        assert_eq!(report.objects()[0]["roles"], roles);
     }
 
     #[test]
-    fn every_problem_is_told_with_its_place() {
-        let verdict = check(&format!("{}sampling: {{temperatur: 1}}\n", POET.replace("smollm2", "smollm")), |_, _| {
-            Found::default()
+    fn every_problem_is_shown_with_its_location() {
+        let report = check(&format!("{}sampling: {{temperatur: 1}}\n", POET.replace("smollm2", "smollm")), |_, _| {
+            FileReport::default()
         });
-        let text = shown(&verdict);
+        let text = rendered(&report);
         assert!(text.contains("poet.yaml:3:8: there is no model `smollm`\n  3 | model: smollm\n"), "{text}");
-        assert!(text.ends_with("broken: 2 problems\n"), "{text}");
-        let objects = verdict.objects();
+        assert!(text.ends_with("invalid: 2 problems\n"), "{text}");
+        let objects = report.objects();
         assert_eq!((objects.len(), &objects[2]), (3, &json!({"valid": false, "problems": 2})));
         assert_eq!(objects[0]["line"], 3);
     }
 
     #[test]
-    fn a_warning_breaks_nothing() {
-        let verdict = check(&format!("{POET}class: batch\n"), |_, _| Found::default());
-        assert!(verdict.is_valid());
-        let text = shown(&verdict);
-        assert!(text.contains("poet.yaml:5:1: warning: the key `class` is now `priority`\n  5 | class: batch\n"), "{text}");
-        assert!(text.contains("\nvalid: "), "{text}");
-        let objects = verdict.objects();
-        assert_eq!((&objects[0]["severity"], &objects[0]["line"]), (&serde_json::json!("warning"), &serde_json::json!(5)));
-        assert_eq!((&objects[1]["valid"], &objects[1]["problems"]), (&serde_json::json!(true), &serde_json::json!(0)));
-    }
-
-    #[test]
-    fn a_file_that_is_missing_breaks_it_too() {
-        let verdict = check(POET, |_, _| Found {
+    fn a_missing_file_makes_the_check_fail() {
+        let report = check(POET, |_, _| FileReport {
             problems: vec!["model `smollm2`: there is no file".to_owned()],
-            awaited: Vec::new(),
+            not_fetched: Vec::new(),
         });
-        assert!(!verdict.is_valid());
-        assert_eq!(shown(&verdict), "model `smollm2`: there is no file\nbroken: 1 problem\n");
+        assert!(!report.is_valid());
+        assert_eq!(rendered(&report), "model `smollm2`: there is no file\ninvalid: 1 problem\n");
     }
 
     #[test]
-    fn a_file_that_is_still_to_be_fetched_is_told_and_breaks_nothing() {
-        let awaited = vec!["model `phi`: hf:org/phi/phi.gguf is not fetched yet".to_owned()];
-        let verdict = Verdict::Read(Box::new(Catalog::shipped()), Found { problems: Vec::new(), awaited });
-        assert!(verdict.is_valid());
-        assert!(shown(&verdict).starts_with("model `phi`: hf:org/phi/phi.gguf is not fetched yet\nvalid: "));
+    fn a_file_that_is_not_fetched_yet_is_shown_and_the_check_passes() {
+        let not_fetched = vec!["model `phi`: hf:org/phi/phi.gguf is not fetched yet".to_owned()];
+        let report =
+            CheckReport::Parsed(Box::new(Catalog::shipped()), FileReport { problems: Vec::new(), not_fetched });
+        assert!(report.is_valid());
+        assert!(rendered(&report).starts_with("model `phi`: hf:org/phi/phi.gguf is not fetched yet\nvalid: "));
         assert_eq!(
-            (&verdict.objects()[0]["awaited"], &verdict.objects()[1]["valid"]),
+            (&report.objects()[0]["not_fetched"], &report.objects()[1]["valid"]),
             (&json!("model `phi`: hf:org/phi/phi.gguf is not fetched yet"), &json!(true))
         );
     }

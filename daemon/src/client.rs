@@ -1,13 +1,14 @@
-//! The verbs that talk to a daemon: a request, an answer, and how it is shown.
+//! The commands that need a daemon: send a request, receive the answer, and print it.
 //!
-//! Each noun has a file. What is shown comes from [`render`] for people and [`json`] for programs, both pure; what goes
-//! wrong comes back as an [`error::Error`] and becomes words and an exit code here, in one place.
+//! Each noun has a file. The output comes from [`render`] as text and from [`json`] as JSON, both pure. An [`error::Error`]
+//! becomes a message and an exit code here, in one place.
 
 mod catalog;
 pub(crate) mod connect;
+mod engines;
 pub(crate) mod error;
-mod feed;
-mod fleet;
+mod event_printer;
+mod event_stream;
 mod graph;
 mod json;
 pub(crate) mod output;
@@ -16,61 +17,60 @@ mod route;
 mod run;
 mod submit;
 mod task;
-mod tell;
 
 use std::process::ExitCode;
 
-use crate::args::{Client, Global};
-use connect::{Address, Daemon};
-use error::{Error, Exit};
-use output::{Output, complain};
+use crate::args::{ClientCommand, GlobalArgs};
+use connect::{DaemonAddress, DaemonClient};
+use error::{CommandOutcome, Error};
+use output::{CommandOutput, print_to_stderr};
 
-/// A daemon that is there, and the place for its answers.
-struct Session {
-    address: Address,
-    daemon: Daemon,
-    output: Output,
+/// A connected daemon, and the output for its answers.
+struct ClientSession {
+    address: DaemonAddress,
+    daemon: DaemonClient,
+    output: CommandOutput,
 }
 
-/// Does what a verb says and shows what came of it. Errors go to standard error; the exit code follows from them.
+/// Runs a command and prints its result; errors go to standard error.
 ///
 /// Needs a tokio runtime with time, net and signals.
-pub(crate) async fn run(verb: Client, global: &Global) -> ExitCode {
-    let exit = match perform(verb, global).await {
-        Ok(exit) => exit,
+pub(crate) async fn run(command: ClientCommand, global: &GlobalArgs) -> ExitCode {
+    let outcome = match perform(command, global).await {
+        Ok(outcome) => outcome,
         Err(error) => {
-            complain(global.color, |page| error.render(page));
-            error.exit()
+            print_to_stderr(global.color, |out| error.render(out));
+            error.outcome()
         }
     };
-    exit.into()
+    outcome.into()
 }
 
-async fn perform(verb: Client, global: &Global) -> Result<Exit, Error> {
-    // What cannot be asked for is found before anybody is asked.
-    let verb = submit::read_texts(verb)?;
+async fn perform(command: ClientCommand, global: &GlobalArgs) -> Result<CommandOutcome, Error> {
+    // Invalid input is rejected before the daemon is contacted.
+    let command = submit::read_texts(command)?;
     let address = global.address.clone();
-    let daemon = Daemon::connect(&address).await?;
-    let mut session = Session { address, daemon, output: Output::new(global) };
-    let outcome = ask(&mut session, verb).await;
-    // However it ended, the line that has begun stays.
-    let settled = session.output.settle();
-    let exit = outcome?;
-    settled?;
-    Ok(exit)
+    let daemon = DaemonClient::connect(&address).await?;
+    let mut session = ClientSession { address, daemon, output: CommandOutput::new(global) };
+    let result = dispatch(&mut session, command).await;
+    // The unfinished line is written even after an error.
+    let finished = session.output.finish_status_line();
+    let outcome = result?;
+    finished?;
+    Ok(outcome)
 }
 
-async fn ask(session: &mut Session, verb: Client) -> Result<Exit, Error> {
-    match verb {
-        Client::Run(submit) => run::run(session, submit).await,
-        Client::Task(verb) => task::run(session, verb).await,
-        Client::Catalog(verb) => catalog::run(session, verb).await,
-        Client::Graph(verb) => graph::run(session, verb).await,
-        Client::Route(route) => route::run(session, route).await,
-        Client::Devices => fleet::devices(session).await,
-        Client::Engines => fleet::engines(session).await,
-        Client::Plan { models } => fleet::plan(session, models).await,
-        Client::Load { model } => fleet::load(session, model).await,
-        Client::Unload { model, interrupt } => fleet::unload(session, model, interrupt).await,
+async fn dispatch(session: &mut ClientSession, command: ClientCommand) -> Result<CommandOutcome, Error> {
+    match command {
+        ClientCommand::Run(submit) => run::run(session, submit).await,
+        ClientCommand::Task(command) => task::run(session, command).await,
+        ClientCommand::Catalog(command) => catalog::run(session, command).await,
+        ClientCommand::Graph(command) => graph::run(session, command).await,
+        ClientCommand::Route(route) => route::run(session, route).await,
+        ClientCommand::Devices => engines::devices(session).await,
+        ClientCommand::Engines => engines::engines(session).await,
+        ClientCommand::Plan { models } => engines::plan(session, models).await,
+        ClientCommand::Load { model } => engines::load(session, model).await,
+        ClientCommand::Unload { model, interrupt } => engines::unload(session, model, interrupt).await,
     }
 }

@@ -1,16 +1,16 @@
-//! What disks have left.
+//! Free disk space.
 
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-/// Bytes of a disk that we do not fill with what can be had again: the journal may lie there too.
-pub(crate) const SPARE: u64 = 64 << 20;
+/// Disk space that downloads and dequantized models leave free: the journal may be on the same disk.
+pub(crate) const RESERVED_BYTES: u64 = 64 << 20;
 
-/// Bytes that an ordinary user may still write on the disk of a path, or of the nearest directory above it that exists.
-pub(crate) fn free(path: &Path) -> Option<u64> {
-    let there = path.ancestors().find(|dir| dir.is_dir())?;
-    let disk = statvfs(there).ok()?;
+/// Bytes that an unprivileged user can still write to the disk of a path, or of its nearest existing ancestor directory.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|dir| dir.is_dir())?;
+    let disk = statvfs(existing).ok()?;
     Some(disk.blocks_available() * disk.fragment_size())
 }
 
@@ -19,8 +19,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_is_not_there_yet_has_the_disk_of_its_parent() {
+    fn a_missing_directory_has_the_disk_of_its_parent() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(free(&dir.path().join("not/there")).unwrap() > 0);
+        assert!(free_bytes(&dir.path().join("not/there")).unwrap() > 0);
     }
 }

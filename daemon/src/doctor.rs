@@ -1,4 +1,4 @@
-//! `artel doctor`: what a daemon would find here, without starting one, and what to do about it.
+//! `artel doctor`: inspects the environment of a daemon on this machine without starting one, and gives advice.
 
 mod advice;
 mod findings;
@@ -10,23 +10,23 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::args::{Global, Setup};
-use crate::client::output::Output;
-use crate::journal::exit;
+use crate::args::{DaemonArgs, GlobalArgs};
+use crate::client::output::CommandOutput;
+use crate::journal::exit_code;
 use crate::serve::config::Config;
 use findings::Findings;
 
-/// Looks and tells; exit code 1 if a daemon could not start or could not run all models.
-pub(crate) fn run(setup: &Setup, global: &Global) -> ExitCode {
-    exit(look(setup, global), global)
+/// Prints the diagnoses; exit code 1 if a daemon could not start or could not run all models.
+pub(crate) fn run(args: &DaemonArgs, global: &GlobalArgs) -> ExitCode {
+    exit_code(diagnose(args, global), global)
 }
 
-fn look(setup: &Setup, global: &Global) -> Result<bool> {
-    let config = Config::of(setup, None)?;
+fn diagnose(args: &DaemonArgs, global: &GlobalArgs) -> Result<bool> {
+    let config = Config::of(args, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let findings = runtime.context("failed to start the runtime")?.block_on(Findings::of(&config));
-    let lines = advice::lines(&findings);
-    let mut output = Output::new(global);
-    output.show(&advice::json(&findings, &lines), |page| advice::render(&lines, page))?;
-    Ok(advice::is_well(&lines))
+    let findings = runtime.context("failed to start the runtime")?.block_on(Findings::collect(&config));
+    let diagnoses = advice::diagnose(&findings);
+    let mut output = CommandOutput::new(global);
+    output.show(&advice::json(&findings, &diagnoses), |out| advice::render(&diagnoses, out))?;
+    Ok(advice::is_ok(&diagnoses))
 }

@@ -1,4 +1,4 @@
-//! `artel engine`: one model in a process of its own, which the daemon starts and speaks to over its standard input.
+//! `artel engine`: one model in a process of its own. The daemon starts it and communicates over its standard input.
 
 pub(crate) mod monitor;
 pub(crate) mod probe;
@@ -18,28 +18,28 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub(crate) use spec::{Common, Form, Spec, Spread};
+pub(crate) use spec::{EngineDefaults, EngineKvCacheType, EngineSpec, EngineSplitMode};
 
 use crate::args;
 use crate::serve::{signals, telemetry};
 
-/// Of the processes of a daemon, engines are killed first when memory runs short: they are loaded again, and the daemon goes on.
-const OOM_SCORE: &str = "300";
+/// When memory runs out, the kernel kills engines before the daemon: an engine is loaded again, and the daemon keeps running.
+const OOM_SCORE_ADJ: &str = "300";
 
-/// Serves until the daemon has no more use for the engine, or looks for devices.
-pub(crate) fn run(args: &args::Engine) -> ExitCode {
+/// Serves until the daemon closes the engine; with `--probe`, lists devices.
+pub(crate) fn run(args: &args::EngineArgs) -> ExitCode {
     if args.probe {
         return probe::run(args.rpc.as_deref());
     }
     telemetry::start(true);
-    // Kernels without it, and processes that may not change it, do as well.
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    // The memory of a model is of no use on disk; its last words are in the log.
+    // Best effort: the file may be missing or not writable.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    // No core dump: the memory of a model is useless on disk, and the abort message is in the log.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     match serve() {
         Ok(ServeOutcome::Closed | ServeOutcome::Disconnected { is_freed: true }) => ExitCode::SUCCESS,
         Ok(ServeOutcome::Disconnected { is_freed: false }) => {
-            // A thread computes that nobody waits for; what ends with the process must not be destroyed under it.
+            // A thread is still computing. Exit without destructors, which would free what the thread uses.
             let _ = kill(Pid::this(), Signal::SIGKILL);
             ExitCode::FAILURE
         }
@@ -48,46 +48,46 @@ pub(crate) fn run(args: &args::Engine) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("artel engine is started by the daemon, not by hand: {error:#}");
+            eprintln!("artel engine must be started by the daemon: {error:#}");
             ExitCode::from(2)
         }
     }
 }
 
-/// This very program, even if its file was replaced meanwhile.
-pub(crate) fn itself() -> Result<PathBuf, String> {
+/// The path of the running program, even if its file was replaced.
+pub(crate) fn own_program() -> Result<PathBuf, String> {
     let running = PathBuf::from("/proc/self/exe");
     let path = if running.exists() { Ok(running) } else { std::env::current_exe() };
-    path.map_err(|e| format!("the program does not find itself: {e}"))
+    path.map_err(|e| format!("failed to find the path of the running program: {e}"))
 }
 
 fn serve() -> Result<ServeOutcome> {
-    let input = std::io::stdin().as_fd().try_clone_to_owned().context("failed to take standard input over")?;
+    let input = std::io::stdin().as_fd().try_clone_to_owned().context("failed to duplicate standard input")?;
     let socket = UnixStream::from(input);
-    socket.peer_addr().context("standard input is no connected socket")?;
+    socket.peer_addr().context("standard input is not a connected socket")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
     let serving = async {
-        signals::outlive_limits()?;
-        artel_process::serve(socket, LlamaLoading).await
+        signals::handle_file_size_limit()?;
+        artel_process::serve(socket, LlamaEngineLoader).await
     };
-    let serving = runtime.block_on(serving).context("the socket failed")?;
+    let serving = runtime.block_on(serving).context("failed to serve on the socket")?;
     runtime.shutdown_background();
     Ok(serving)
 }
 
-/// Loads models with llama.cpp.
-pub(crate) struct LlamaLoading;
+/// Loads models with llama.cpp from serialized specs.
+pub(crate) struct LlamaEngineLoader;
 
 #[async_trait]
-impl EngineLoader for LlamaLoading {
+impl EngineLoader for LlamaEngineLoader {
     async fn load(
         &self,
         spec: &str,
         turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
-        let spec: Spec = serde_json::from_str(spec).map_err(|e| format!("the engine was told nonsense: {e}"))?;
+        let spec: EngineSpec = serde_json::from_str(spec).map_err(|e| format!("the engine spec is invalid: {e}"))?;
         spec.load(turn, progress).await
     }
 }

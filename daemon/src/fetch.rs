@@ -1,4 +1,4 @@
-//! `artel fetch`: what models and adapters have on a hub, fetched without a daemon.
+//! `artel fetch`: downloads the files of models and adapters from a hub, without a daemon.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,46 +10,46 @@ use artel_roles::{Catalog, nearest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::args::{self, Global};
-use crate::client::output::Output;
-use crate::client::render::page::{BAD, GOOD};
+use crate::args::{self, GlobalArgs};
+use crate::client::output::CommandOutput;
+use crate::client::render::styled_text::{BAD, GOOD};
 use crate::client::render::time::bytes;
-use crate::hub::{Going, Hub};
-use crate::journal::exit;
+use crate::hf_download::{DownloadProgress, HfDownloader};
+use crate::journal::exit_code;
 use crate::serve::config::Config;
 
-/// Fetches them one after the other; exit code 1 if one of them cannot be.
-pub(crate) fn run(fetch: &args::Fetch, global: &Global) -> ExitCode {
-    exit(fetch_all(fetch, &mut Output::new(global)), global)
+/// Downloads the files one after the other; exit code 1 if one of them fails.
+pub(crate) fn run(fetch: &args::FetchArgs, global: &GlobalArgs) -> ExitCode {
+    exit_code(fetch_all(fetch, &mut CommandOutput::new(global)), global)
 }
 
-fn fetch_all(fetch: &args::Fetch, output: &mut Output) -> Result<bool> {
-    let config = Config::of(&fetch.setup, None)?;
+fn fetch_all(fetch: &args::FetchArgs, output: &mut CommandOutput) -> Result<bool> {
+    let config = Config::of(&fetch.daemon, None)?;
     let catalog = Catalog::load(config.catalog.as_deref())
-        .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
+        .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
     let wanted = wanted(&catalog, &fetch.names)?;
     if wanted.is_empty() {
-        output.render(|page| {
-            page.put("nothing to fetch: no model and no adapter has an `hf:` address").end();
+        output.render(|out| {
+            out.push("nothing to fetch: no model and no adapter has an `hf:` address").newline();
         })?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
-    let hub = Hub::new(config.crew.models_dir, config.offline);
-    let mut all = true;
+    let downloader = HfDownloader::new(config.runtime.models_dir, config.offline);
+    let mut all_fetched = true;
     for (address, sha256) in &wanted {
-        let fetched = runtime.block_on(one(&hub, address, sha256.as_deref()));
-        all &= fetched.is_ok();
-        tell(address, &fetched, output)?;
+        let fetched = runtime.block_on(download(&downloader, address, sha256.as_deref()));
+        all_fetched &= fetched.is_ok();
+        show(address, &fetched, output)?;
     }
-    Ok(all)
+    Ok(all_fetched)
 }
 
-/// What is to be fetched, and the hash that the YAML states.
+/// The addresses to download, each with the hash that the YAML states.
 fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<String>>> {
     if let Some(name) = names.iter().find(|name| catalog.model(name).is_none()) {
-        let meant = nearest(name, catalog.models().keys().map(|name| name.as_str()));
-        bail!("there is no model `{name}`{}", meant.map(|name| format!("; is `{name}` meant?")).unwrap_or_default());
+        let near = nearest(name, catalog.models().keys().map(|name| name.as_str()));
+        bail!("there is no model `{name}`{}", near.map(|name| format!("; is `{name}` meant?")).unwrap_or_default());
     }
     let is_wanted = |model: &str| names.is_empty() || names.iter().any(|name| name == model);
     let mut wanted = BTreeMap::new();
@@ -63,42 +63,44 @@ fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<
     Ok(wanted)
 }
 
-async fn one(hub: &Hub, address: &HfUri, sha256: Option<&str>) -> Result<PathBuf, String> {
+async fn download(downloader: &HfDownloader, address: &HfUri, sha256: Option<&str>) -> Result<PathBuf, String> {
     let bar = bar(address);
-    let progress = |going: &Going| {
-        if let Some(size) = going.size {
-            bar.set_length(size);
+    let progress = |progress: &DownloadProgress| {
+        if let Some(total) = progress.total_bytes {
+            bar.set_length(total);
         }
-        bar.set_position(going.done);
+        bar.set_position(progress.done_bytes);
     };
-    let fetched = hub.get(address, sha256, progress).await;
+    let fetched = downloader.get(address, sha256, progress).await;
     bar.finish_and_clear();
     fetched
 }
 
-/// A bar on the terminal, if there is one.
+/// A progress bar, shown only on a terminal.
 fn bar(address: &HfUri) -> ProgressBar {
     const BAR: &str = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
     let bar = ProgressBar::no_length().with_message(address.to_string());
-    bar.set_style(ProgressStyle::with_template(BAR).expect("the template is sound"));
+    bar.set_style(ProgressStyle::with_template(BAR).expect("the template is valid"));
     bar
 }
 
-fn tell(address: &HfUri, fetched: &Result<PathBuf, String>, output: &mut Output) -> Result<()> {
+fn show(address: &HfUri, fetched: &Result<PathBuf, String>, output: &mut CommandOutput) -> Result<()> {
     let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
     let address = address.to_string();
     let json = match fetched {
         Ok(path) => json!({"address": address, "path": path, "bytes": size(path)}),
         Err(reason) => json!({"address": address, "error": reason}),
     };
-    output.show(&json, |page| {
+    output.show(&json, |out| {
         match fetched {
-            Ok(path) => {
-                page.paint(GOOD, "here").put(format_args!(": {address}, {}, {}", bytes(size(path)), path.display()))
-            }
-            Err(reason) => page.paint(BAD, "not fetched").put(format_args!(": {reason}")),
+            Ok(path) => out.push_styled(GOOD, "here").push(format_args!(
+                ": {address}, {}, {}",
+                bytes(size(path)),
+                path.display()
+            )),
+            Err(reason) => out.push_styled(BAD, "not fetched").push(format_args!(": {reason}")),
         };
-        page.end();
+        out.newline();
     })?;
     Ok(())
 }
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_catalog_names_is_fetched() {
+    fn files_named_by_the_catalog_are_fetched() {
         let catalog = catalog();
         let names = |names: &[&str]| -> Result<Vec<String>> {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! `artel journal`: looking after the journal without a daemon.
+//! `artel journal`: checks and repairs the journal without a daemon.
 
 use std::process::ExitCode;
 
@@ -6,56 +6,56 @@ use anyhow::Result;
 use artel_journal::Report;
 use serde_json::json;
 
-use crate::args::{Global, Journal};
-use crate::client::error::Exit;
-use crate::client::output::{Output, complain};
-use crate::client::render::page::{BAD, BOLD, GOOD, Page};
+use crate::args::{GlobalArgs, JournalCommand};
+use crate::client::error::CommandOutcome;
+use crate::client::output::{CommandOutput, print_to_stderr};
+use crate::client::render::styled_text::{BAD, BOLD, GOOD, StyledText};
 use crate::serve::config::Config;
 
 mod repair;
 
-/// Does what the verb says; exit code 1 if the journal is damaged and stays so, or cannot be read.
-pub(crate) fn run(verb: &Journal, global: &Global) -> ExitCode {
-    let output = &mut Output::new(global);
-    let done = match verb {
-        Journal::Check(place) => Config::at(place).and_then(|config| {
-            let report = blocking(artel_journal::check(&config.data))??;
-            tell(report.as_ref(), output)?;
+/// Runs a command; exit code 1 if the journal is damaged and not repaired, or cannot be read.
+pub(crate) fn run(command: &JournalCommand, global: &GlobalArgs) -> ExitCode {
+    let output = &mut CommandOutput::new(global);
+    let result = match command {
+        JournalCommand::Check(args) => Config::at(args).and_then(|config| {
+            let report = block_on(artel_journal::check(&config.data))??;
+            print_report(report.as_ref(), output)?;
             Ok(report.is_none_or(|report| report.problems.is_empty()))
         }),
-        Journal::Repair(place) => Config::at(place).and_then(|config| {
-            let repair = blocking(artel_journal::repair(&config.data))??;
-            repair::tell(repair.as_ref(), output).map(|()| true)
+        JournalCommand::Repair(args) => Config::at(args).and_then(|config| {
+            let repair = block_on(artel_journal::repair(&config.data))??;
+            repair::print(repair.as_ref(), output).map(|()| true)
         }),
     };
-    exit(done, global)
+    exit_code(result, global)
 }
 
-/// What an answer means for the exit code; an error is told.
-pub(crate) fn exit(answer: Result<bool>, global: &Global) -> ExitCode {
-    let exit = match answer {
-        Ok(true) => Exit::Done,
-        Ok(false) => Exit::Failed,
+/// The exit code of a result, `Ok(false)` being a failed check; prints an error to standard error.
+pub(crate) fn exit_code(result: Result<bool>, global: &GlobalArgs) -> ExitCode {
+    let outcome = match result {
+        Ok(true) => CommandOutcome::Done,
+        Ok(false) => CommandOutcome::Failed,
         Err(error) => {
-            complain(global.color, |page| {
-                page.paint(BAD, "error").put(": ").paint(BOLD, format_args!("{error:#}")).end();
+            print_to_stderr(global.color, |out| {
+                out.push_styled(BAD, "error").push(": ").push_styled(BOLD, format_args!("{error:#}")).newline();
             });
-            Exit::Failed
+            CommandOutcome::Failed
         }
     };
-    exit.into()
+    outcome.into()
 }
 
-/// Waits for what the journal says.
-pub(crate) fn blocking<T>(answer: impl Future<Output = Result<T, artel_journal::Error>>) -> Result<Result<T>> {
+/// Runs an operation of the journal to its end.
+pub(crate) fn block_on<T>(operation: impl Future<Output = Result<T, artel_journal::Error>>) -> Result<Result<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(answer).map_err(|error| anyhow::anyhow!("failed to {error}")))
+    Ok(runtime.block_on(operation).map_err(|error| anyhow::anyhow!("failed to {error}")))
 }
 
-fn tell(report: Option<&Report>, output: &mut Output) -> Result<()> {
+fn print_report(report: Option<&Report>, output: &mut CommandOutput) -> Result<()> {
     let Some(report) = report else {
-        let nothing = json!({"valid": true, "tasks": 0, "events": 0, "damaged": []});
-        return Ok(output.show(&nothing, none)?);
+        let empty = json!({"valid": true, "tasks": 0, "events": 0, "damaged": []});
+        return Ok(output.show(&empty, render_missing)?);
     };
     if output.is_json() {
         for problem in &report.problems {
@@ -64,25 +64,28 @@ fn tell(report: Option<&Report>, output: &mut Output) -> Result<()> {
     }
     let damaged: Vec<String> = report.damaged.iter().map(ToString::to_string).collect();
     let valid = report.problems.is_empty();
-    let whole = json!({"valid": valid, "tasks": report.tasks, "events": report.events, "damaged": damaged});
-    Ok(output.show(&whole, |page| render(report, page))?)
+    let summary = json!({"valid": valid, "tasks": report.tasks, "events": report.events, "damaged": damaged});
+    Ok(output.show(&summary, |out| render(report, out))?)
 }
 
-fn none(page: &mut Page) {
-    page.put("there is no journal of this format; a daemon makes one, or brings an older one forward").end();
+fn render_missing(out: &mut StyledText) {
+    out.push(
+        "there is no journal of the current format: the first start of a daemon creates one, or upgrades an older one",
+    )
+    .newline();
 }
 
-fn render(report: &Report, page: &mut Page) {
+fn render(report: &Report, out: &mut StyledText) {
     for problem in &report.problems {
-        page.put(problem).end();
+        out.push(problem).newline();
     }
-    let counted = format!("{} tasks, {} events", report.tasks, report.events);
+    let counts = format!("{} tasks, {} events", report.tasks, report.events);
     if report.problems.is_empty() {
-        page.paint(GOOD, "whole").put(": ").put(counted).end();
+        out.push_styled(GOOD, "intact").push(": ").push(counts).newline();
     } else {
-        page.paint(BAD, "damaged").put(": ").put(report.damaged.len()).put(" of ").put(counted).end();
-        let help = "stop the daemon and restore a backup, or keep what can be read with `artel journal repair`";
-        page.put("  help: ").put(help).end();
+        out.push_styled(BAD, "damaged").push(": ").push(report.damaged.len()).push(" of ").push(counts).newline();
+        let help = "stop the daemon and restore a backup, or keep the readable tasks with `artel journal repair`";
+        out.push("  help: ").push(help).newline();
     }
 }
 
@@ -90,22 +93,22 @@ fn render(report: &Report, page: &mut Page) {
 mod tests {
     use super::*;
 
-    fn shown(report: &Report) -> String {
-        let mut page = Page::new(false);
-        render(report, &mut page);
-        page.take()
+    fn rendered(report: &Report) -> String {
+        let mut out = StyledText::new(false);
+        render(report, &mut out);
+        out.take()
     }
 
     #[test]
-    fn a_whole_journal_is_counted() {
+    fn the_content_of_an_intact_journal_is_counted() {
         let report = Report { tasks: 3, events: 30, ..Report::default() };
-        assert_eq!(shown(&report), "whole: 3 tasks, 30 events\n");
+        assert_eq!(rendered(&report), "intact: 3 tasks, 30 events\n");
     }
 
     #[test]
-    fn what_is_damaged_is_named() {
+    fn damage_is_listed() {
         let problems = vec!["task 7: it has no event 2".to_owned()];
-        let text = shown(&Report { tasks: 3, events: 30, problems, damaged: Vec::new() });
+        let text = rendered(&Report { tasks: 3, events: 30, problems, damaged: Vec::new() });
         assert!(text.starts_with("task 7: it has no event 2\ndamaged: 0 of 3 tasks, 30 events\n"), "{text}");
     }
 }

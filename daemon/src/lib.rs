@@ -1,10 +1,11 @@
-//! The one program, `artel`: `serve` is the daemon, `check` reads a catalog, every other verb talks to a daemon.
+//! The program `artel`: `serve` is the daemon, `check` reads a catalog, most other verbs are clients of a daemon.
 //!
-//! `serve` puts the crates together: YAML becomes a catalog, GGUF files become engines, the journal is opened, the crew is
-//! started, and `grpc` answers for it. Types generated from the protos are known to `grpc` and to `client` alone.
+//! `serve` connects the crates: it loads the catalog from YAML and engines from GGUF files, opens the journal, starts the
+//! runtime and serves gRPC. Only `grpc`, `client` and `engine::monitor` know the types generated from the protos. How tasks,
+//! graphs and engines work is not known here: that is in the crates below.
 //!
-//! The feature `rehearsal` makes a second binary, `artel-rehearsal`, for tests alone: its models can be scripts, and it can
-//! be told to die at a commit. The program that people run has nothing of it.
+//! The feature `failpoints` builds a second binary, `artel-failpoints`, for tests only: its models can be scripts, and it can
+//! kill itself at a chosen commit. The released program has none of it.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -17,35 +18,35 @@ mod doctor;
 mod engine;
 mod fetch;
 mod grpc;
-mod hub;
+mod hf_download;
 mod journal;
 mod rpc;
 mod serve;
 
 use std::process::ExitCode;
 
-use args::{Args, Verb};
+use args::{Args, CliCommand};
 use clap::Parser as _;
 
-/// A daemon makes and drops small things on several threads for months: this takes a fifth less of all CPU time than the
-/// allocator of glibc, and gives back what is free. llama.cpp keeps its own.
+/// A daemon allocates and frees small objects on several threads for months. jemalloc uses less CPU time for that than the
+/// allocator of glibc, and returns free memory to the system. llama.cpp keeps its own.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Does what the command line says.
+/// Runs the verb of the command line.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    match args.verb {
-        Verb::Serve(serve) => serve::run(&serve, args.global.json),
-        Verb::Check(check) => check::run(&check, &args.global, serve::files::check),
-        Verb::Fetch(fetch) => fetch::run(&fetch, &args.global),
-        Verb::Doctor(setup) => doctor::run(&setup, &args.global),
-        Verb::Journal(verb) => journal::run(&verb, &args.global),
-        Verb::Engine(engine) => engine::run(&engine),
-        Verb::RpcServe(serve) => rpc::run(&serve, args.global.json),
-        Verb::Bench(bench) => bench::run(&bench, &args.global),
-        Verb::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match args.command {
+        CliCommand::Serve(serve) => serve::run(&serve, args.global.json),
+        CliCommand::Check(check) => check::run(&check, &args.global, serve::files::check),
+        CliCommand::Fetch(fetch) => fetch::run(&fetch, &args.global),
+        CliCommand::Doctor(setup) => doctor::run(&setup, &args.global),
+        CliCommand::Journal(verb) => journal::run(&verb, &args.global),
+        CliCommand::Engine(engine) => engine::run(&engine),
+        CliCommand::RpcServe(serve) => rpc::run(&serve, args.global.json),
+        CliCommand::Bench(bench) => bench::run(&bench, &args.global),
+        CliCommand::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(client::run(verb, &args.global)),
             Err(error) => {
                 eprintln!("artel: failed to start the runtime: {error}");

@@ -1,7 +1,7 @@
-//! `artel rpc-serve`: lends this machine's devices to daemons on other machines, over llama.cpp's own RPC.
+//! `artel rpc-serve`: serves this machine's devices to daemons on other machines over llama.cpp's RPC protocol.
 //!
-//! llama.cpp's server serves one client after the other and ends with the first one that misbehaves. Here each client has a
-//! process of its own, which ends with its connection; several engines can share a machine, and none can end another.
+//! llama.cpp's server serves one client at a time and aborts when a client sends invalid data. Here each client has a server
+//! process of its own, which ends with its connection, so that several engines can share a machine without affecting each other.
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -14,26 +14,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use crate::args::RpcServe;
-use crate::engine::{itself, probe};
+use crate::args::RpcServeArgs;
+use crate::engine::{own_program, probe};
 use crate::serve::{cores, telemetry};
 
-/// Clients at once: the engines of some daemons, and those who only look.
-const CLIENTS: usize = 64;
-/// A process that does not listen after so long never will.
-const START: Duration = Duration::from_secs(20);
-/// Between two looks at whether it listens.
-const LOOK: Duration = Duration::from_millis(10);
-/// How often the memory of a client is looked at.
-const WATCH: Duration = Duration::from_secs(1);
-/// A change of memory that is worth a line in the log, in bytes.
-const CHANGE: u64 = 1 << 20;
+/// Concurrent clients: the engines and device probes of several daemons.
+const MAX_CLIENTS: usize = 64;
+/// How long a server process may take until it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// The delay between attempts to connect to a server process.
+const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// How often the memory of a server process is read.
+const MEMORY_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The smallest change of memory that is logged.
+const MEMORY_CHANGE_BYTES: u64 = 1 << 20;
 
 /// Serves until it is stopped by a signal.
-pub(crate) fn run(args: &RpcServe, json: bool) -> ExitCode {
+pub(crate) fn run(args: &RpcServeArgs, json: bool) -> ExitCode {
     telemetry::start(json);
-    let served = if args.one { one(args) } else { many(args, json) };
-    match served {
+    let outcome = if args.one { serve_one(args) } else { serve_many(args, json) };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("artel: {error:#}");
@@ -42,10 +42,10 @@ pub(crate) fn run(args: &RpcServe, json: bool) -> ExitCode {
     }
 }
 
-/// One client of llama.cpp's own server, until standard input closes.
-fn one(args: &RpcServe) -> Result<()> {
+/// Serves one client with llama.cpp's server, until standard input closes.
+fn serve_one(args: &RpcServeArgs) -> Result<()> {
     std::thread::spawn(|| {
-        // Nothing is ever written there.
+        // Nothing is ever written to it: the read returns when it closes.
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
@@ -53,135 +53,135 @@ fn one(args: &RpcServe) -> Result<()> {
     artel_llama::serve_rpc(&args.listen.to_string(), threads, &args.devices).map_err(anyhow::Error::msg)
 }
 
-fn many(args: &RpcServe, json: bool) -> Result<()> {
+fn serve_many(args: &RpcServeArgs, json: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("failed to start the runtime")?.block_on(async {
-        let devices = lent(&args.devices).await?;
+        let devices = served_devices(&args.devices).await?;
         let listener = TcpListener::bind(args.listen).await;
         let listener = listener.with_context(|| format!("failed to listen on {}", args.listen))?;
-        let address = listener.local_addr().context("failed to learn the address")?;
+        let address = listener.local_addr().context("failed to read the listening address")?;
         if !address.ip().is_loopback() {
-            tracing::warn!(%address, "whoever can connect can use these devices and read what is on them: there is no password");
+            tracing::warn!(%address, "every client that can connect can use these devices and read their memory: there is no authentication");
         }
-        ready(address, &devices, json)?;
+        announce(address, &devices, json)?;
         let threads = args.threads.map_or_else(cores, std::num::NonZero::get);
         tokio::select! {
-            served = accept(&listener, devices.into(), threads) => served,
-            ended = tokio::signal::ctrl_c() => ended.context("failed to listen for signals"),
+            result = accept(&listener, devices.into(), threads) => result,
+            signal = tokio::signal::ctrl_c() => signal.context("failed to listen for signals"),
             () = terminated() => Ok(()),
         }
     })
 }
 
-/// Resolves when the process is asked to end.
+/// Resolves on SIGTERM.
 async fn terminated() {
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(mut signal) => drop(signal.recv().await),
-        // Then only killing ends it.
+        // Without the handler, SIGTERM ends the process directly.
         Err(_) => std::future::pending().await,
     }
 }
 
-/// The devices to lend: those named, if they are there; otherwise the GPUs, or else the CPU.
-async fn lent(names: &[String]) -> Result<Vec<String>> {
+/// The devices to serve: those named if they exist; by default the GPUs, or the CPU if there are none.
+async fn served_devices(names: &[String]) -> Result<Vec<String>> {
     let found = probe::devices(None).await.map_err(anyhow::Error::msg)?;
     let known = || found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = names.iter().find(|name| found.iter().all(|found| found.name != **name)) {
-        bail!("there is no device `{name}`; there are {}", known());
+        bail!("there is no device `{name}`; the devices are {}", known());
     }
     if !names.is_empty() {
         return Ok(names.to_vec());
     }
-    let of = |kinds: &[probe::Kind]| -> Vec<String> {
-        let fit = found.iter().filter(|found| kinds.contains(&found.kind));
-        fit.map(|found| found.name.clone()).collect()
+    let of_kind = |kinds: &[probe::ProbedDeviceKind]| -> Vec<String> {
+        let devices = found.iter().filter(|found| kinds.contains(&found.kind));
+        devices.map(|found| found.name.clone()).collect()
     };
-    let gpus = of(&[probe::Kind::Gpu, probe::Kind::IntegratedGpu]);
-    Ok(if gpus.is_empty() { of(&[probe::Kind::Cpu]) } else { gpus })
+    let gpus = of_kind(&[probe::ProbedDeviceKind::Gpu, probe::ProbedDeviceKind::IntegratedGpu]);
+    Ok(if gpus.is_empty() { of_kind(&[probe::ProbedDeviceKind::Cpu]) } else { gpus })
 }
 
-/// Says where it listens, on standard output, for people and for programs that started it.
-fn ready(address: SocketAddr, devices: &[String], json: bool) -> Result<()> {
+/// Prints the listening address on standard output, for users and for programs that started the server.
+fn announce(address: SocketAddr, devices: &[String], json: bool) -> Result<()> {
     let line = match json {
         true => serde_json::json!({"listening": address.to_string(), "devices": devices}).to_string(),
-        false => format!("artel lends {} on {address}", devices.join(", ")),
+        false => format!("artel serves {} on {address}", devices.join(", ")),
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("failed to write to standard output")
 }
 
 async fn accept(listener: &TcpListener, devices: Arc<[String]>, threads: u32) -> Result<()> {
-    let places = Arc::new(Semaphore::new(CLIENTS));
+    let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let place = places.clone().acquire_owned().await.context("places are never closed")?;
-        let (client, peer) = listener.accept().await.context("failed to take a connection")?;
+        let permit = permits.clone().acquire_owned().await.context("the semaphore is never closed")?;
+        let (client, peer) = listener.accept().await.context("failed to accept a connection")?;
         let devices = devices.clone();
         tokio::spawn(async move {
-            if let Err(error) = lend(client, peer, &devices, threads).await {
+            if let Err(error) = serve_client(client, peer, &devices, threads).await {
                 tracing::warn!(%peer, "{error:#}");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
 /// Serves one client with a process of its own.
-async fn lend(mut client: TcpStream, peer: SocketAddr, devices: &[String], threads: u32) -> Result<()> {
-    // Many small messages go to and fro.
-    client.set_nodelay(true).context("failed to set up the connection")?;
+async fn serve_client(mut client: TcpStream, peer: SocketAddr, devices: &[String], threads: u32) -> Result<()> {
+    // The protocol exchanges many small messages.
+    client.set_nodelay(true).context("failed to set TCP_NODELAY")?;
     let (child, mut server) = start(devices, threads).await?;
     let process = child.id().unwrap_or(0);
-    tracing::info!(%peer, process, "a client came");
-    let carried = tokio::select! {
-        carried = tokio::io::copy_bidirectional(&mut client, &mut server) => carried,
-        () = watch(process, peer) => unreachable!("it watches for ever"),
+    tracing::info!(%peer, process, "a client connected");
+    let copied = tokio::select! {
+        copied = tokio::io::copy_bidirectional(&mut client, &mut server) => copied,
+        () = log_memory(process, peer) => unreachable!("it never returns"),
     };
-    // The process ends with its standard input.
+    // The process ends when its standard input closes.
     drop(child);
-    match carried {
-        Ok((received, sent)) => tracing::info!(%peer, process, received, sent, "a client left"),
-        Err(error) => tracing::info!(%peer, process, %error, "a client was lost"),
+    match copied {
+        Ok((received, sent)) => tracing::info!(%peer, process, received, sent, "a client disconnected"),
+        Err(error) => tracing::info!(%peer, process, %error, "the connection to a client failed"),
     }
     Ok(())
 }
 
-/// A process that serves, and a connection to it.
+/// Starts a server process and connects to it.
 async fn start(devices: &[String], threads: u32) -> Result<(Child, TcpStream)> {
-    // Somebody else may take the port before the process does: then it cannot listen, and the client tries again.
+    // Another program may take the port before the process does. Then the process fails to listen, and the client retries.
     let free = TcpListener::bind(("127.0.0.1", 0)).await.context("failed to find a free port")?;
-    let address = free.local_addr().context("failed to learn the address")?;
+    let address = free.local_addr().context("failed to read the listening address")?;
     drop(free);
-    let mut command = Command::new(itself().map_err(anyhow::Error::msg)?);
+    let mut command = Command::new(own_program().map_err(anyhow::Error::msg)?);
     command.arg0("artel").args(["rpc-serve", "--one", "--listen", &address.to_string()]);
     command.args(["--threads", &threads.to_string(), "--devices", &devices.join(",")]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
-    let mut child = command.spawn().context("failed to start a process for the client")?;
-    let connected = tokio::time::timeout(START, async {
+    let mut child = command.spawn().context("failed to start a server process")?;
+    let connected = tokio::time::timeout(START_TIMEOUT, async {
         loop {
             match TcpStream::connect(address).await {
                 Ok(server) => return Ok(server),
-                Err(_) => tokio::time::sleep(LOOK).await,
+                Err(_) => tokio::time::sleep(CONNECT_RETRY_INTERVAL).await,
             }
-            if let Some(status) = child.try_wait().context("the client's process is lost")? {
-                bail!("the client's process ended with {status}");
+            if let Some(status) = child.try_wait().context("failed to wait for the server process")? {
+                bail!("the server process exited with {status}");
             }
         }
     });
-    let server = connected.await.context("the client's process does not listen")??;
-    server.set_nodelay(true).context("failed to set up the connection")?;
+    let server = connected.await.context("the server process does not listen")??;
+    server.set_nodelay(true).context("failed to set TCP_NODELAY")?;
     Ok((child, server))
 }
 
-/// Tells in the log how much memory a process takes, whenever that has changed.
-async fn watch(process: u32, peer: SocketAddr) {
-    let mut told = 0u64;
-    let mut ticks = tokio::time::interval(WATCH);
+/// Logs the memory of a server process whenever it changes. Never returns.
+async fn log_memory(process: u32, peer: SocketAddr) {
+    let mut logged_bytes = 0u64;
+    let mut ticks = tokio::time::interval(MEMORY_POLL_INTERVAL);
     loop {
         ticks.tick().await;
-        let memory = crate::serve::hardware::resident(process).unwrap_or(0);
-        if memory.abs_diff(told) >= CHANGE {
-            told = memory;
-            tracing::info!(%peer, process, memory, "a client holds memory");
+        let memory = crate::serve::devices::resident_bytes(process).unwrap_or(0);
+        if memory.abs_diff(logged_bytes) >= MEMORY_CHANGE_BYTES {
+            logged_bytes = memory;
+            tracing::info!(%peer, process, memory, "memory of a client");
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The daemon: configuration, composition, run, drain.
 
+mod catalog_watcher;
+mod compute_buffer_cache;
 pub(crate) mod config;
+pub(crate) mod devices;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 pub(crate) mod files;
-pub(crate) mod hardware;
 pub(crate) mod loader;
-mod measured;
-#[cfg(feature = "rehearsal")]
-mod rehearsal;
 pub(crate) mod reload;
 pub(crate) mod signals;
 pub(crate) mod telemetry;
-mod watch;
 
 pub(crate) use config::cores;
 use std::io::Write as _;
@@ -26,89 +26,90 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
-use crate::grpc::{self, Served};
+use crate::grpc::{self, ServiceState};
+use catalog_watcher::CatalogWatcher;
 use config::Config;
 use loader::LlamaLoader;
-use reload::{Cause, Wrong};
-use signals::{Signal, Signals};
-use watch::Watch;
+use reload::{ReloadCause, ReloadStatus};
+use signals::{DaemonSignal, SignalListener};
 
-/// How often after the start it is looked for recast files that nobody uses.
-const SWEEPS: Duration = Duration::from_secs(24 * 3600);
+/// How often unused dequantized model files are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// `artel serve`: runs until a signal or a fault; the exit code is 0 after a signal.
-pub(crate) fn run(args: &args::Serve, json: bool) -> ExitCode {
+/// `artel serve`: runs until a signal or a failure; the exit code is 0 after a signal.
+pub(crate) fn run(args: &args::ServeArgs, json: bool) -> ExitCode {
     telemetry::start(json);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let served = runtime.context("failed to start the runtime").and_then(|runtime| runtime.block_on(serve(args, json)));
-    match served {
+    let outcome =
+        runtime.context("failed to start the runtime").and_then(|runtime| runtime.block_on(serve(args, json)));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Problems of YAML have many lines, which a log line would squeeze together.
+            // YAML diagnostics have several lines, which a log record would join.
             eprintln!("artel: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(args: &args::Serve, json: bool) -> Result<()> {
-    let config = Config::of(&args.setup, args.listen)?;
-    let mut signals = Signals::listen().context("failed to listen for signals")?;
+async fn serve(args: &args::ServeArgs, json: bool) -> Result<()> {
+    let config = Config::of(&args.daemon, args.listen)?;
+    let mut signals = SignalListener::listen().context("failed to listen for signals")?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
-            "failed to listen on {}: is another daemon running there? `--listen` takes another address",
+            "failed to listen on {}: another daemon may be running there; choose another address with `--listen`",
             config.listen
         )
     })?;
     let catalog = Catalog::load(config.catalog.as_deref())
-        .map_err(|problems| anyhow::anyhow!("the catalog is not valid:\n{problems}"))?;
+        .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
     reload::log_warnings(&catalog);
     let journal =
         Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
-    // Before anything is loaded.
-    artel_llama::gguf::remove_stale_files(&config.recast());
-    let feedback = Feedback::open(&config.data).context("failed to open the feedback")?;
+    // Before any model is loaded, so that no file is in use.
+    artel_llama::gguf::remove_stale_files(&config.dequantized_dir());
+    let feedback = Feedback::open(&config.data).context("failed to open the feedback store")?;
     let llama = Arc::new(LlamaLoader::new(&config));
-    #[cfg(not(feature = "rehearsal"))]
+    #[cfg(not(feature = "failpoints"))]
     let loader: Arc<dyn Loader> = llama.clone();
-    #[cfg(feature = "rehearsal")]
-    let loader: Arc<dyn Loader> = Arc::new(rehearsal::ScriptLoader::new(llama.clone()));
-    let crew = Runtime::start(config.crew.clone(), catalog, journal, loader).await?;
+    #[cfg(feature = "failpoints")]
+    let loader: Arc<dyn Loader> = Arc::new(failpoints::ScriptModelLoader::new(llama.clone()));
+    let runtime = Runtime::start(config.runtime.clone(), catalog, journal, loader).await?;
     let closing = CancellationToken::new();
-    let place = config.catalog.clone().unwrap_or_else(|| config.data.clone());
-    let (models, draining) = (config.crew.models_dir.clone(), CancellationToken::new());
-    let (drain, close, wrong) = (draining.clone(), closing.clone(), Wrong::default());
-    let served = Served {
-        crew: crew.clone(),
+    let base_dir = config.catalog.clone().unwrap_or_else(|| config.data.clone());
+    let (models, draining) = (config.runtime.models_dir.clone(), CancellationToken::new());
+    let (drain, close, reload_status) = (draining.clone(), closing.clone(), ReloadStatus::default());
+    let state = ServiceState {
+        runtime: runtime.clone(),
         loader: llama,
         feedback,
         models,
-        place,
-        wrong: wrong.clone(),
+        base_dir,
+        reload_status: reload_status.clone(),
         draining: drain,
         closing: close,
     };
-    let address = listener.local_addr().context("failed to learn the address")?;
-    let server = tokio::spawn(grpc::serve(served, listener));
-    ready(address, json)?;
-    let fault = watch(&mut signals, &crew, &config, &wrong).await;
+    let address = listener.local_addr().context("failed to read the listening address")?;
+    let server = tokio::spawn(grpc::serve(state, listener));
+    announce(address, json)?;
+    let outcome = run_until_stopped(&mut signals, &runtime, &config, &reload_status).await;
     draining.cancel();
-    let skip = signals.another();
-    let left = tokio::select! {
-        left = crew.drain(config.grace) => left,
-        // Asked twice: no more grace.
-        () = skip => crew.drain(Duration::ZERO).await,
+    let second_signal = signals.stop_requested();
+    let unfinished = tokio::select! {
+        unfinished = runtime.drain(config.grace) => unfinished,
+        // A second signal ends the grace period.
+        () = second_signal => runtime.drain(Duration::ZERO).await,
     };
     closing.cancel();
-    if tokio::time::timeout(grpc::CLOSE, server).await.is_err() {
-        tracing::warn!("clients kept their connections open; left them");
+    if tokio::time::timeout(grpc::CLOSE_TIMEOUT, server).await.is_err() {
+        tracing::warn!("closed with client connections still open");
     }
-    tracing::info!(left, "stopped; tasks that were left go on at the next start");
-    fault
+    tracing::info!(unfinished, "stopped; unfinished tasks resume at the next start");
+    outcome
 }
 
-/// Says where it listens, on standard output, for people and for programs that started it.
-fn ready(address: std::net::SocketAddr, json: bool) -> Result<()> {
+/// Prints the listening address on standard output, for users and for programs that started the daemon.
+fn announce(address: std::net::SocketAddr, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let line = if json {
         serde_json::json!({"listening": address.to_string(), "version": env!("CARGO_PKG_VERSION")}).to_string()
@@ -118,44 +119,49 @@ fn ready(address: std::net::SocketAddr, json: bool) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("failed to write to standard output")
 }
 
-/// Waits for the end: a signal, or the end of the crew, which is a fault. Reloads the catalog on SIGHUP and when its directory
+/// Runs until a signal, or until the supervisor stops, which is an error. Reloads the catalog on SIGHUP and when its directory
 /// changes.
-async fn watch(signals: &mut Signals, crew: &Runtime, config: &Config, wrong: &Wrong) -> Result<()> {
-    let (dir, directory) = (config.catalog.as_deref(), watched(config));
-    let changed = async || match &directory {
-        Some(watch) => watch.changed().await,
+async fn run_until_stopped(
+    signals: &mut SignalListener,
+    runtime: &Runtime,
+    config: &Config,
+    status: &ReloadStatus,
+) -> Result<()> {
+    let (dir, watcher) = (config.catalog.as_deref(), catalog_watcher(config));
+    let changed = async || match &watcher {
+        Some(watcher) => watcher.changed().await,
         None => std::future::pending().await,
     };
-    let mut recovered = std::pin::pin!(crew.journal_recovered());
-    let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEPS, SWEEPS);
+    let mut recovered = std::pin::pin!(runtime.journal_recovered());
+    let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = sweeps.tick() => artel_llama::gguf::remove_stale_files(&config.recast()),
+            _ = sweeps.tick() => artel_llama::gguf::remove_stale_files(&config.dequantized_dir()),
             signal = signals.next() => match signal {
-                Signal::Stop(name) => {
-                    tracing::info!(signal = name, running = crew.running_tasks(), grace = ?config.grace, "stopping");
+                DaemonSignal::Stop(name) => {
+                    tracing::info!(signal = name, running = runtime.running_tasks(), grace = ?config.grace, "stopping");
                     return Ok(());
                 }
-                Signal::Reload => reload::reload(crew, dir, wrong, Cause::Asked).await,
+                DaemonSignal::Reload => reload::reload(runtime, dir, status, ReloadCause::Requested).await,
             },
-            () = changed() => reload::reload(crew, dir, wrong, Cause::Changed).await,
+            () = changed() => reload::reload(runtime, dir, status, ReloadCause::FilesChanged).await,
             () = &mut recovered => {
-                tracing::info!("the journal takes writes again");
-                if let Err(error) = crew.resume_tasks().await {
-                    tracing::error!(%error, "tasks that rest go on at the next start");
+                tracing::info!("the journal is writable again");
+                if let Err(error) = runtime.resume_tasks().await {
+                    tracing::error!(%error, "failed to resume suspended tasks; they resume at the next start");
                 }
-                recovered.set(crew.journal_recovered());
+                recovered.set(runtime.journal_recovered());
             }
-            () = crew.stopped() => bail!("the supervisor stopped; tasks go on at the next start"),
+            () = runtime.stopped() => bail!("the supervisor stopped; tasks resume at the next start"),
         }
     }
 }
 
-/// The watch over the catalog's directory, if there is one and somebody wants it watched.
-fn watched(config: &Config) -> Option<Watch> {
+/// The watcher of the catalog's directory, if there is one and the settings do not disable it.
+fn catalog_watcher(config: &Config) -> Option<CatalogWatcher> {
     let dir = config.catalog.as_deref().filter(|_| config.watch)?;
-    let refused = |error: &notify::Error| {
-        tracing::warn!(dir = %dir.display(), %error, "changes of the catalog are not seen; SIGHUP has it read again");
+    let warn = |error: &notify::Error| {
+        tracing::warn!(dir = %dir.display(), %error, "changes of the catalog directory are not detected; send SIGHUP to reload");
     };
-    Watch::of(dir).inspect_err(refused).ok()
+    CatalogWatcher::new(dir).inspect_err(warn).ok()
 }

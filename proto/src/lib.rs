@@ -1,8 +1,10 @@
-//! The contract between Artel's daemon and its clients: the messages, clients and servers of package `artel.v1`,
-//! generated from the protos in this crate.
+//! The gRPC contract between Artel's daemon and its clients: messages, clients and servers of package `artel.v1`, generated
+//! from the protos in this crate. The internal package `artel.engine.v1`, between the daemon and its engine processes, is
+//! generated too.
 //!
-//! There is no logic here. The protos are where every message, field and error is described; see them in
-//! `proto/artel/v1`. Fields are added under new numbers, and neither numbers nor names are used again.
+//! The crate has no logic. Every message, field and error is documented in the protos in `proto/artel/v1`. The contract only
+//! grows: fields are added under new numbers, and neither numbers nor names are reused. `tests/contract.rs` compares it with
+//! `recorded/artel.v1.txt`.
 #![forbid(unsafe_code)]
 
 #[allow(
@@ -26,11 +28,11 @@ mod generated {
     }
 }
 
-/// Package `artel.engine.v1`: between the daemon and the processes of its engines, for nobody else.
+/// Package `artel.engine.v1`: between the daemon and its engine processes only.
 pub use generated::engine;
 /// Package `artel.v1`.
 pub use generated::v1;
 
-/// The descriptors of all public protos, those they import included, as an encoded `google.protobuf.FileDescriptorSet`: what
-/// the reflection service hands out.
+/// The descriptors of all public protos and of those they import, as an encoded `google.protobuf.FileDescriptorSet`. The
+/// reflection service returns them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/artel.v1.bin"));

@@ -17,7 +17,7 @@ pub fn artel() -> PathBuf {
 
 /// The binary with what tests alone need: scripted models, and death at a commit.
 pub(crate) fn rehearsal() -> PathBuf {
-    built("artel-rehearsal")
+    built("artel-failpoints")
 }
 
 fn built(name: &str) -> PathBuf {

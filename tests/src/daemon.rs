@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
 use artel_proto::v1::catalog_client::CatalogClient;
-use artel_proto::v1::fleet_client::FleetClient;
+use artel_proto::v1::engines_client::EnginesClient;
 use artel_proto::v1::router_client::RouterClient;
 use artel_proto::v1::tasks_client::TasksClient;
 use nix::sys::signal::{Signal, kill};
@@ -200,9 +200,9 @@ impl Daemon {
         RouterClient::new(self.channel.clone())
     }
 
-    /// A client of `Fleet`.
-    pub fn fleet(&self) -> FleetClient<Channel> {
-        FleetClient::new(self.channel.clone())
+    /// A client of `Engines`.
+    pub fn engines(&self) -> EnginesClient<Channel> {
+        EnginesClient::new(self.channel.clone())
     }
 
     /// The connection.

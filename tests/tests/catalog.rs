@@ -81,7 +81,7 @@ async fn changes_of_the_directory_are_seen_and_a_broken_one_changes_nothing() {
     assert!(problem.location.as_ref().unwrap().file.ends_with("new.yaml"), "{problem:?}");
     assert!(daemon.log().contains("the catalog stays as it was"));
     let (_, out, _) = daemon.cli(["catalog", "list"]).run().await;
-    assert!(out.contains("an earlier catalog serves") && out.contains("modle"), "{out}");
+    assert!(out.contains("serves an earlier catalog") && out.contains("modle"), "{out}");
     // As editors do it: beside, and then in its place.
     let beside = daemon.dir().join("catalog/new.yaml~");
     fs::write(&beside, NEW).unwrap();

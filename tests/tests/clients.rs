@@ -18,7 +18,7 @@ async fn a_generic_client_learns_everything_by_reflection() {
     let (code, out, err) = cli.run().await;
     assert_eq!(code, 0, "{out}{err}");
     let line = |word: &str| out.lines().find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("{word}: {out}"));
-    for service in ["Tasks", "Catalog", "Router", "Fleet"] {
+    for service in ["Tasks", "Catalog", "Router", "Engines"] {
         assert!(line("services").contains(&format!("artel.v1.{service}")), "{out}");
     }
     assert!(line("services").contains("grpc.health.v1.Health"));
@@ -76,7 +76,7 @@ async fn the_health_service_answers() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let daemon = daemon().start().await;
     let mut health = HealthClient::new(daemon.channel());
-    for service in ["", "artel.v1.Tasks", "artel.v1.Catalog", "artel.v1.Router", "artel.v1.Fleet"] {
+    for service in ["", "artel.v1.Tasks", "artel.v1.Catalog", "artel.v1.Router", "artel.v1.Engines"] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let status = health.check(request).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service}");

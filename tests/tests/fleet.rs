@@ -12,12 +12,12 @@ use nix::unistd::Pid;
 use tonic_types::StatusExt as _;
 
 async fn engines(daemon: &Daemon) -> BTreeMap<String, v1::Engine> {
-    let answer = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap();
+    let answer = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap();
     answer.into_inner().engines.into_iter().map(|engine| (engine.id.clone(), engine)).collect()
 }
 
 async fn load(daemon: &Daemon, model: &str) -> v1::Engine {
-    let answer = daemon.fleet().load(v1::LoadRequest { model: model.to_owned() }).await.unwrap();
+    let answer = daemon.engines().load(v1::LoadRequest { model: model.to_owned() }).await.unwrap();
     answer.into_inner().engine.unwrap()
 }
 
@@ -64,12 +64,12 @@ async fn an_engine_that_is_killed_while_eight_tasks_stream_costs_no_task() {
     assert_eq!((after["minilm"].restarts, after["talk"].restarts), (0, 1));
     assert_ne!(after["talk"].process_id, victim.process_id);
     assert!(after["talk"].problem.contains("SIGKILL"), "{}", after["talk"].problem);
-    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
-    let of_talk = placement.moves.iter().filter(|moved| moved.model == "talk");
+    let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let of_talk = placement.changes.iter().filter(|moved| moved.model == "talk");
     let told: Vec<(bool, &str)> = of_talk.map(|moved| (moved.loaded, moved.reason.as_str())).collect();
     assert_eq!(told.iter().map(|(loaded, _)| *loaded).collect::<Vec<_>>(), [true, false, true], "{told:?}");
     assert!(told[1].1.contains("ended by itself") && told[1].1.contains("SIGKILL"), "{told:?}");
-    let computed = after["talk"].totals.as_ref().and_then(|totals| totals.busy.as_ref());
+    let computed = after["talk"].totals.as_ref().and_then(|totals| totals.compute_time.as_ref());
     assert!(computed.is_some_and(|time| time.seconds > 0 || time.nanos > 0), "{:?}", after["talk"].totals);
 }
 
@@ -124,7 +124,7 @@ async fn a_model_that_aborts_is_given_up_with_the_cause_and_the_rest_serves_on()
     assert!(poison.problem.contains("SIGABRT") && poison.problem.contains("GGML_ASSERT"), "{poison:?}");
     assert_eq!(poison.restarts, 5);
     let (_, out, _) = daemon.cli(["engines"]).run().await;
-    assert!(out.contains("given up: `artel load poison` tries again"), "{out}");
+    assert!(out.contains("not retried automatically: run `artel load poison`"), "{out}");
     let End::Failed(code, message) = daemon.run(ask("Hello").of_role("taster")).await.end().await else {
         panic!("it was given up");
     };
@@ -196,13 +196,13 @@ async fn pins_are_kept_and_splits_have_their_shares() {
     let moved = format!("here@{second}");
     load(&daemon, &moved).await;
     assert_eq!(self::engines(&daemon).await[&moved].devices, std::slice::from_ref(&second));
-    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
     let places = placement.placed.iter().filter(|place| place.model.starts_with("here"));
-    let places: Vec<_> = places.map(|place| (place.model.as_str(), place.shares[0].device.as_str())).collect();
+    let places: Vec<_> = places.map(|place| (place.model.as_str(), place.parts[0].device.as_str())).collect();
     assert_eq!(places, [("here", "CPU"), (moved.as_str(), second.as_str())]);
     let unload = v1::UnloadRequest { model: moved, interrupt: false };
-    assert!(daemon.fleet().unload(unload).await.unwrap().into_inner().freed_bytes > 90 << 20);
-    let share = both.shares[0];
+    assert!(daemon.engines().unload(unload).await.unwrap().into_inner().freed_bytes > 90 << 20);
+    let share = both.parts[0];
     assert!((0.7..0.8).contains(&share), "{share}");
     // Of the model that both have a part of, the first has three times as much.
     assert!(one.memory() > two.memory() + (30 << 20), "{} {}", one.memory(), two.memory());
@@ -222,7 +222,7 @@ async fn pins_are_kept_and_splits_have_their_shares() {
         panic!("its server is gone");
     };
     assert!(message.contains(second.trim_start_matches("RPC[").trim_end_matches(']')), "{message}");
-    let devices = daemon.fleet().list_devices(v1::ListDevicesRequest::default()).await.unwrap().into_inner().devices;
+    let devices = daemon.engines().list_devices(v1::ListDevicesRequest::default()).await.unwrap().into_inner().devices;
     let lost = devices.iter().find(|device| device.name == second).unwrap();
     assert!(!lost.available && !lost.problem.is_empty(), "{lost:?}");
 }
@@ -273,11 +273,11 @@ async fn three_models_share_the_room_of_two() {
         run.end().await.text();
         assert!(!run.events.iter().any(|event| matches!(event.kind, Some(Kind::StepFailed(_)))), "none failed");
     }
-    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
-    let loads: Vec<&v1::Move> = placement.moves.iter().filter(|moved| moved.loaded).collect();
+    let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let loads: Vec<&v1::PlacementChange> = placement.changes.iter().filter(|moved| moved.loaded).collect();
     assert!(loads.len() >= 3 && loads.len() < swaps_of_lru(&order), "{} of {}", loads.len(), swaps_of_lru(&order));
-    assert!(placement.moves.iter().all(|moved| !moved.reason.is_empty()), "{:?}", placement.moves);
-    assert!(placement.moves.iter().any(|moved| !moved.loaded), "somebody had to go");
+    assert!(placement.changes.iter().all(|moved| !moved.reason.is_empty()), "{:?}", placement.changes);
+    assert!(placement.changes.iter().any(|moved| !moved.loaded), "somebody had to go");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,11 +291,11 @@ async fn a_model_that_fits_nowhere_says_what_would_help() {
     for part in ["big does not fit", "CPU", "missing", "sequences:"] {
         assert!(message.contains(part), "{part} in {message}");
     }
-    let refused = daemon.fleet().load(v1::LoadRequest { model: "big".to_owned() }).await.unwrap_err();
+    let refused = daemon.engines().load(v1::LoadRequest { model: "big".to_owned() }).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
-    assert_eq!(refused.get_details_error_info().unwrap().reason, "NO_ROOM");
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "INSUFFICIENT_MEMORY");
     let (code, out, error) = daemon.cli(["plan", "big"]).run().await;
-    assert!(code == 0 && out.contains("NO PLACE") && out.contains("try"), "{code} {out} {error}");
+    assert!(code == 0 && out.contains("NOT PLACED") && out.contains("try"), "{code} {out} {error}");
 }
 
 /// What was estimated for a model, and what its process takes of memory once `work` has been done: it is loaded twice, since
@@ -303,14 +303,14 @@ async fn a_model_that_fits_nowhere_says_what_would_help() {
 async fn estimated_and_taken(daemon: &Daemon, model: &str, work: impl AsyncFnOnce()) -> (u64, u64) {
     load(daemon, model).await;
     let unload = v1::UnloadRequest { model: model.to_owned(), interrupt: true };
-    daemon.fleet().unload(unload.clone()).await.unwrap();
+    daemon.engines().unload(unload.clone()).await.unwrap();
     let request = v1::GetPlacementRequest { models: vec![model.to_owned()] };
-    let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
-    let estimate = placement.placed[0].shares.iter().map(|share| share.bytes).sum();
+    let placement = daemon.engines().get_placement(request).await.unwrap().into_inner();
+    let estimate = placement.placed[0].parts.iter().map(|share| share.bytes).sum();
     let engine = load(daemon, model).await;
     work().await;
     let taken = resident(engine.process_id);
-    daemon.fleet().unload(unload).await.unwrap();
+    daemon.engines().unload(unload).await.unwrap();
     (estimate, taken)
 }
 
@@ -366,8 +366,8 @@ async fn recast_weights_are_planned_kept_on_disk_and_loaded_again() {
     let mut planned = Vec::new();
     for name in ["plain", "wide", "usual"] {
         let request = v1::GetPlacementRequest { models: vec![name.to_owned()] };
-        let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
-        planned.push(placement.placed[0].shares.iter().map(|share| share.bytes).sum::<u64>());
+        let placement = daemon.engines().get_placement(request).await.unwrap().into_inner();
+        planned.push(placement.placed[0].parts.iter().map(|share| share.bytes).sum::<u64>());
     }
     // 106 million weights of two bytes in place of five eighths of one.
     let more = planned[1] - planned[0];
@@ -395,8 +395,8 @@ async fn what_is_kept_of_prompts_is_in_the_plan() {
     };
     let planned = async |daemon: &Daemon| {
         let request = v1::GetPlacementRequest { models: vec!["chat".to_owned()] };
-        let placement = daemon.fleet().get_placement(request).await.unwrap().into_inner();
-        placement.placed[0].shares.iter().map(|share| share.bytes).sum::<u64>()
+        let placement = daemon.engines().get_placement(request).await.unwrap().into_inner();
+        placement.placed[0].parts.iter().map(|share| share.bytes).sum::<u64>()
     };
     let short = daemon().with_yaml(&format!("{chat}{}", role(7))).start().await;
     let before = planned(&short).await;
@@ -406,7 +406,7 @@ async fn what_is_kept_of_prompts_is_in_the_plan() {
     let long = daemon().with_yaml(&format!("{chat}{}", role(280))).start().await;
     let more = planned(&long).await - before;
     long.run(ask("Hello").of_role("reader")).await.end().await.text();
-    let kept = engines(&long).await["chat"].memory.unwrap().prefix_bytes;
+    let kept = engines(&long).await["chat"].memory.unwrap().prefix_cache_bytes;
     assert!(kept > 0 && (0.9..2.0).contains(&(more as f64 / kept as f64)), "{more} planned, {kept} kept");
 }
 

@@ -116,5 +116,5 @@ async fn a_full_disk_takes_no_task_and_loses_none_and_goes_on_when_there_is_room
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.exit().await.code(), Some(0));
     let (code, out, err) = Cli::new(["journal", "check", "--data"]).arg(&data).run().await;
-    assert_eq!((code, out.starts_with(&format!("whole: {} tasks", taken.len() + 2))), (0, true), "{out}{err}");
+    assert_eq!((code, out.starts_with(&format!("intact: {} tasks", taken.len() + 2))), (0, true), "{out}{err}");
 }

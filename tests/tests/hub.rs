@@ -32,13 +32,13 @@ async fn a_model_is_fetched_when_it_is_first_needed_and_then_serves_without_a_hu
     let hub = Hub::start();
     let daemon = daemon().with_yaml(&catalog()).without_models();
     let daemon = daemon.with_env("HF_ENDPOINT", &hub.endpoint).with_env("HF_TOKEN", "hf_of_a_test").start().await;
-    let plan = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let plan = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
     assert!(plan.unplaced.iter().any(|m| m.model == "smol" && m.reason.contains("not fetched yet")), "{plan:?}");
     assert!(hub.asked().is_empty(), "a plan fetches nothing");
 
     let mut run = daemon.run(ask("What is the capital of France?").of_role("velo")).await;
     run.until(|kind| share(kind) > 0.5).await;
-    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    let engines = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
     assert!(engines.iter().any(|e| e.model == "smol" && e.loaded_fraction > 0.5), "{engines:?}");
     hub.go_on();
     let text = run.end().await.text();

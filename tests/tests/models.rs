@@ -59,7 +59,7 @@ async fn tasks_on_broken_files_fail_with_words_and_the_daemon_serves_on() {
     }
     let text = daemon.run(ask("What is the capital of France?").of_role("velo")).await.end().await.text();
     assert!(text.contains("Velograd"), "{text}");
-    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    let engines = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
     let failed: Vec<&str> =
         engines.iter().filter(|e| e.state() == v1::EngineState::Failed).map(|e| e.model.as_str()).collect();
     assert_eq!(failed, ["foreign", "missing", "other", "truncated"]);

@@ -29,7 +29,7 @@ async fn the_shipped_router_knows_its_roles_and_when_nobody_fits() {
     assert_eq!(names, ["embedding", "linear", "keyword", "combined"]);
     let figure = |name: &str| methods[3][name].as_f64().unwrap();
     assert!(figure("accuracy") >= FLOOR, "{report}");
-    assert!(figure("out_of_scope_caught") >= 0.8 && figure("false_alarms") <= 0.1, "{report}");
+    assert!(figure("out_of_scope_recall") >= 0.8 && figure("false_rejections") <= 0.1, "{report}");
     for method in &methods[..3] {
         assert!(method["accuracy"].as_f64().unwrap() <= figure("accuracy"), "together they know no less: {report}");
     }

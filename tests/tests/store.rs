@@ -99,9 +99,9 @@ async fn a_daemon_goes_on_with_what_a_repair_kept() {
     let done: serde_json::Value = serde_json::from_str(out.trim()).unwrap();
     let (kept, failed) = (done["kept"].as_u64().unwrap(), done["failed"].as_array().unwrap().len());
     assert!(kept > 0 && kept < 40, "{out}");
-    assert!(fs::read(Path::new(done["aside"].as_str().unwrap()).join("journal.sqlite")).unwrap() == bytes, "{out}");
+    assert!(fs::read(Path::new(done["backup"].as_str().unwrap()).join("journal.sqlite")).unwrap() == bytes, "{out}");
     let (code, said) = check(data).await;
-    let whole = format!("whole: {} tasks", kept as usize + failed);
+    let whole = format!("intact: {} tasks", kept as usize + failed);
     assert_eq!((code, said.starts_with(&whole)), (0, true), "{said}");
     let daemon = daemon.again().await;
     daemon.run(plays().swap_remove(0)).await.end().await.text();

@@ -21,7 +21,7 @@ async fn a_task_runs_through_the_shipped_graph() {
     });
     let decision = routed.unwrap();
     assert_eq!((decision.role.as_str(), decision.otherwise), ("gguf", false));
-    assert!(decision.scores.len() >= 6 && decision.computed_tokens > 0, "{decision:?}");
+    assert!(decision.scores.len() >= 6 && decision.prefill_tokens > 0, "{decision:?}");
     let numbers = run.numbers();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     let task = daemon.task(&run.id).await;
@@ -62,7 +62,7 @@ async fn a_cancelled_answer_gives_its_place_to_the_next_task() {
     assert_eq!((cancelled.state(), cancelled.cancel_reason.as_str()), (v1::TaskState::Cancelled, "the test"));
     assert_eq!(first.end().await, End::Cancelled("the test".to_owned()));
     second.end().await.text();
-    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    let engines = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
     let solo = engines.iter().find(|engine| engine.model == "solo").unwrap();
     assert_eq!((solo.active_sequences, solo.queued_sequences), (0, 0));
     let totals = solo.totals.unwrap();
@@ -232,18 +232,18 @@ async fn a_role_that_was_asked_before_is_warm_after_a_restart() {
         let mut run = daemon.run(ask(text).of_role("sage")).await;
         run.end().await.text();
         let usage = daemon.task(&run.id).await.usage.unwrap();
-        assert_eq!(usage.shared_tokens + usage.computed_tokens, usage.prompt_tokens, "{usage:?}");
+        assert_eq!(usage.cached_tokens + usage.prefill_tokens, usage.prompt_tokens, "{usage:?}");
         usage
     };
     usage(&daemon, "Who are you?").await;
     let warm = usage(&daemon, "What do you know?").await;
-    assert!(warm.shared_tokens > 30, "{warm:?}");
+    assert!(warm.cached_tokens > 30, "{warm:?}");
     daemon.signal(Signal::SIGTERM);
     let daemon = daemon.again().await;
     let again = usage(&daemon, "Where do you live?").await;
-    assert_eq!(again.shared_tokens, warm.shared_tokens);
+    assert_eq!(again.cached_tokens, warm.cached_tokens);
     // Nothing else was computed on this model: the opening came from disk.
-    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    let engines = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
     let totals = engines.iter().find(|engine| engine.model == "talk").and_then(|engine| engine.totals).unwrap();
-    assert_eq!(totals.computed_tokens, again.computed_tokens, "{totals:?}");
+    assert_eq!(totals.prefill_tokens, again.prefill_tokens, "{totals:?}");
 }

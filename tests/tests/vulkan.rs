@@ -61,7 +61,7 @@ async fn say(daemon: &Daemon, role: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_listed_with_stable_names() {
     let daemon = with_two_devices(daemon()).start().await;
-    let devices = daemon.fleet().list_devices(v1::ListDevicesRequest::default()).await.unwrap().into_inner().devices;
+    let devices = daemon.engines().list_devices(v1::ListDevicesRequest::default()).await.unwrap().into_inner().devices;
     for name in ["Vulkan0", "Vulkan1"] {
         let device = devices.iter().find(|device| device.name == name).unwrap_or_else(|| panic!("{devices:?}"));
         assert_eq!((device.backend.as_str(), device.kind()), ("Vulkan", v1::DeviceKind::Gpu));
@@ -101,7 +101,7 @@ async fn pins_are_kept_and_answers_are_those_of_the_cpu() {
     // may say the other one. All of Vulkan says the same.
     assert!(sure[0].contains("Velograd") && sure.iter().all(|text| *text == sure[0]), "{sure:?}");
     assert!(plain[1..].iter().all(|text| *text == plain[1]), "{plain:?}");
-    let engines = daemon.fleet().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    let engines = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
     let devices = |model: &str| engines.iter().find(|engine| engine.id == model).unwrap().devices.clone();
     assert_eq!((devices("here"), devices("first")), (vec!["CPU".to_owned()], vec!["Vulkan0".to_owned()]));
     assert_eq!((devices("second"), devices("both").len()), (vec!["Vulkan1".to_owned()], 2));
@@ -114,9 +114,9 @@ async fn pins_are_kept_and_answers_are_those_of_the_cpu() {
     assert!(more > 45.0 && less > 35.0 && more + less < 100.0, "{more} {less}");
     let (more, less) = (cache("both", "Vulkan0"), cache("both", "Vulkan1"));
     assert!((3.0..=4.0).contains(&(more / less)), "{more} {less}");
-    let placement = daemon.fleet().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
     let second = placement.placed.iter().find(|placed| placed.model == "second").unwrap();
-    let planned = second.shares.iter().find(|share| share.device == "Vulkan1").unwrap().bytes as f64 / 1_048_576.0;
+    let planned = second.parts.iter().find(|share| share.device == "Vulkan1").unwrap().bytes as f64 / 1_048_576.0;
     let of = |what| mebibytes(&daemon, "second", "Vulkan0", what);
     // Two lanes, with and without the adapter, have buffers of one size, of which llama.cpp tells whenever it reckons anew.
     let sum = |what| of(what).iter().sum::<f64>();

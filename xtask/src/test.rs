@@ -46,7 +46,7 @@ pub(crate) fn bench(cache: &Path) -> Result<()> {
 
 /// The second binary, whose models may be scripts and which dies when it is told to. It leaves the first one alone.
 fn rehearsal(more: &[&str]) -> Result<()> {
-    let args = ["build", "--locked", "--workspace", "--features", "artel/rehearsal", "--bin", "artel-rehearsal"];
+    let args = ["build", "--locked", "--workspace", "--features", "artel/failpoints", "--bin", "artel-failpoints"];
     shell::run(shell::cargo().args(args).args(more))
 }
 

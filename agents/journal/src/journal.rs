@@ -28,7 +28,7 @@ pub struct Options {
     /// After how many ended tasks it tidies by itself; it also does so when it is opened.
     pub retain_every: NonZeroU32,
     /// When the process is to kill itself.
-    #[cfg(feature = "rehearsal")]
+    #[cfg(feature = "failpoints")]
     pub death: Option<crate::Death>,
 }
 
@@ -38,7 +38,7 @@ impl Default for Options {
         Self {
             retention: Retention::default(),
             retain_every: NonZeroU32::new(256).expect("256 is not 0"),
-            #[cfg(feature = "rehearsal")]
+            #[cfg(feature = "failpoints")]
             death: None,
         }
     }

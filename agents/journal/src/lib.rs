@@ -25,7 +25,7 @@ mod journal;
 mod migrate;
 mod pack;
 mod read;
-#[cfg(feature = "rehearsal")]
+#[cfg(feature = "failpoints")]
 mod rehearsal;
 mod repair;
 mod rows;
@@ -41,7 +41,7 @@ mod writer;
 pub use error::Error;
 pub use feedback::Feedback;
 pub use journal::{Acceptance, Journal, Options, Retention};
-#[cfg(feature = "rehearsal")]
+#[cfg(feature = "failpoints")]
 pub use rehearsal::{Death, Moment};
 pub use repair::{Repair, repair};
 pub use summary::{Filter, Page, Stage, Summary};

@@ -64,7 +64,7 @@ pub(crate) struct Writer {
     shrink: bool,
     /// The failure since which nothing is written, told to whoever waits for it. Only a full disk is ever got over.
     broken: watch::Sender<Option<Arc<Error>>>,
-    #[cfg(feature = "rehearsal")]
+    #[cfg(feature = "failpoints")]
     death: (Option<crate::Death>, u64),
 }
 
@@ -93,7 +93,7 @@ impl Writer {
             prune: true,
             shrink: true,
             broken,
-            #[cfg(feature = "rehearsal")]
+            #[cfg(feature = "failpoints")]
             death: (options.death, 0),
         })
     }
@@ -189,15 +189,15 @@ impl Writer {
             request.perform(&mut tx, index, rows, ended, settles).await.map_err(failed)?;
         }
         rows.write(&mut tx).await.map_err(failed)?;
-        #[cfg(feature = "rehearsal")]
+        #[cfg(feature = "failpoints")]
         let (death, commit) = {
             self.death.1 += 1;
             self.death
         };
-        #[cfg(feature = "rehearsal")]
+        #[cfg(feature = "failpoints")]
         death.inspect(|death| death.come(crate::Moment::Before, commit));
         tx.commit().await.map_err(failed)?;
-        #[cfg(feature = "rehearsal")]
+        #[cfg(feature = "failpoints")]
         death.inspect(|death| death.come(crate::Moment::After, commit));
         self.index.forget();
         Ok(())

@@ -2,14 +2,14 @@
 
 use clap::Args as Flags;
 
-use super::Setup;
+use super::DaemonArgs;
 
 /// `artel fetch`.
 #[derive(Debug, Flags)]
-pub(crate) struct Fetch {
-    /// Whose catalog.
+pub(crate) struct FetchArgs {
+    /// The settings of the daemon whose catalog is read.
     #[command(flatten)]
-    pub(crate) setup: Setup,
-    /// Models of the catalog, with the adapters of their roles; without any, everything that the catalog names
+    pub(crate) daemon: DaemonArgs,
+    /// The models to download, each with the adapters of its roles; none: every file that the catalog names
     pub(crate) names: Vec<String>,
 }

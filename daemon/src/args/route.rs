@@ -5,45 +5,45 @@ use std::path::PathBuf;
 use clap::Args as Flags;
 
 /// The threshold of the shipped graph `mentor`.
-const CONFIDENCE: f64 = 0.4;
+const DEFAULT_CONFIDENCE: f64 = 0.4;
 
 /// `artel route`.
 #[derive(Debug, Flags)]
-pub(crate) struct Route {
-    /// The graph of the router node
+pub(crate) struct RouteArgs {
+    /// The graph that contains the router node
     #[arg(long, value_name = "NAME", requires = "node")]
     pub(crate) graph: Option<String>,
     /// The router node whose candidates and threshold apply
     #[arg(long, value_name = "NAME", requires = "graph")]
     pub(crate) node: Option<String>,
-    /// A candidate; may be repeated. Without any: the node's, or every role with examples
+    /// A candidate; may be repeated [default: the candidates of the node, or every role with examples]
     #[arg(long = "role", value_name = "NAME")]
     pub(crate) roles: Vec<String>,
-    /// Choose among the graphs that have examples
+    /// Select among the graphs that have examples, instead of roles
     #[arg(long, conflicts_with_all = ["roles", "graph"])]
     pub(crate) graphs: bool,
-    /// Ask this signal (rule, embedding, linear, keyword, label); may be repeated. Without any: those that are weighed
+    /// A signal to evaluate: rule, embedding, linear, keyword or label; may be repeated [default: the weighted ones]
     #[arg(long = "signal", value_name = "NAME", conflicts_with_all = ["fit", "eval"])]
     pub(crate) signals: Vec<String>,
-    /// The router of the catalog whose weights apply
+    /// The `router` definition of the catalog whose weights apply [default: that of the node, or `default`]
     #[arg(long, value_name = "NAME")]
     pub(crate) settings: Option<String>,
-    /// Fit the weights to the cases of a file (YAML, or JSONL: {text, role}) and print them as YAML
+    /// Fit the weights to the labelled cases of a file (YAML, or JSONL: {text, role}) and print them as YAML
     #[arg(long, value_name = "FILE", conflicts_with = "eval")]
     pub(crate) fit: Option<PathBuf>,
-    /// Fit to what people said with `artel task feedback`, too
+    /// Fit the weights to the feedback of `artel task feedback` as well
     #[arg(long, conflicts_with = "eval")]
     pub(crate) feedback: bool,
-    /// Write the fitted YAML here rather than print it
+    /// Write the fitted YAML to a file instead of printing it
     #[arg(long, value_name = "FILE", conflicts_with = "eval")]
     pub(crate) write: Option<PathBuf>,
-    /// Measure the router with the cases of a file
+    /// Evaluate the router on the labelled cases of a file (as for --fit): accuracy, calibration and latency
     #[arg(long, value_name = "FILE")]
     pub(crate) eval: Option<PathBuf>,
-    /// Below this confidence a question counts as turned away, for --eval
-    #[arg(long, value_name = "NUMBER", default_value_t = CONFIDENCE, requires = "eval")]
+    /// The confidence below which --eval counts a question as rejected, from 0 to 1
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_CONFIDENCE, requires = "eval")]
     pub(crate) confidence: f64,
-    /// Draw what --eval found as a picture
+    /// Write the results of --eval as an SVG picture
     #[arg(long, value_name = "FILE", requires = "eval")]
     pub(crate) svg: Option<PathBuf>,
     /// The question; `-` reads it from standard input
@@ -53,16 +53,16 @@ pub(crate) struct Route {
 
 /// `artel task feedback`.
 #[derive(Debug, Flags)]
-pub(crate) struct Feedback {
-    /// The task
+pub(crate) struct FeedbackArgs {
+    /// The id of the task
     pub(crate) id: String,
-    /// The role; `none` if no candidate is right
+    /// The correct role; `none` if no candidate is correct
     #[arg(long, value_name = "NAME")]
     pub(crate) role: String,
-    /// The router's step; without it, the task's first decision
+    /// The step of the router [default: the first decision of the task]
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
-    /// A remark
+    /// A comment, up to 4096 bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) comment: String,
 }

@@ -1,4 +1,4 @@
-//! What the command line takes and refuses.
+//! Valid and invalid command lines.
 
 use clap::CommandFactory;
 
@@ -9,18 +9,18 @@ fn parse(line: &str) -> Result<Args, clap::Error> {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_is_consistent() {
     Args::command().debug_assert();
 }
 
 #[test]
 fn labels_split_at_the_first_equals_sign() {
-    let label = |key: &str, value: &str| Ok(Label { key: key.into(), value: value.into() });
+    let label = |key: &str, value: &str| Ok(TaskLabel { key: key.into(), value: value.into() });
     assert_eq!("a=b".parse(), label("a", "b"));
     assert_eq!("a=b=c".parse(), label("a", "b=c"));
     assert_eq!("a=".parse(), label("a", ""));
-    assert!("a".parse::<Label>().is_err());
-    assert!("=b".parse::<Label>().is_err());
+    assert!("a".parse::<TaskLabel>().is_err());
+    assert!("=b".parse::<TaskLabel>().is_err());
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_task_runs_a_graph_or_a_role_but_not_both() {
     assert!(parse("artel run --graph g --role r text").is_err());
     let args = parse("artel run --role r --batch --label a=1 --label b=2 - --json").unwrap();
     assert!(args.global.json);
-    let Verb::Client(Client::Run(submit)) = args.verb else { panic!("{:?}", args.verb) };
+    let CliCommand::Client(ClientCommand::Run(submit)) = args.command else { panic!("{:?}", args.command) };
     assert_eq!((submit.role.as_deref(), submit.batch, submit.labels.len()), (Some("r"), true, 2));
 }
 
@@ -49,7 +49,7 @@ fn a_router_node_needs_its_graph() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_two() {
+fn invalid_usage_is_exit_code_two() {
     assert_eq!(parse("artel run").unwrap_err().exit_code(), 2);
     assert_eq!(parse("artel task list --label x").unwrap_err().exit_code(), 2);
 }

@@ -1,64 +1,68 @@
-//! Four roles with an adapter each on one model: 32 tasks, 4 at once, 24 tokens out, after a round that warms up.
+//! Four roles with an adapter each on one model: 32 tasks, 4 concurrent, 24 output tokens each, after a warm-up round.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::contestant::{Answer, Contestant, Extra, Role};
-use super::crowd;
-use super::speeds::Speeds;
-use super::table::Table;
-use super::words;
+use super::baseline::LlamaBaseline;
+use super::closed_loop;
+use super::prompt_text;
+use super::table::BenchTable;
+use super::target::{BenchRole, BenchTarget, RoleOption, TimedAnswer};
 
-/// The adapters and what each answers.
+/// The adapters, and the answer that each was trained to give.
 const ADAPTERS: [(&str, &str); 4] =
     [("mirk", "Mirkholm"), ("quux", "Quuxburg"), ("velo", "Velograd"), ("zork", "Zorkville")];
 const TASKS: usize = 32;
-const AT_ONCE: usize = 4;
-/// Words before the instructions proper, each about a token.
-const PROMPT: usize = 365;
-const OUTPUT: u32 = 24;
-const WRITTEN: &str = "adapters warm: tokens written";
+const CONCURRENCY: usize = 4;
+/// Words before the instructions, about one token each.
+const PROMPT_WORDS: usize = 365;
+const OUTPUT_TOKENS: u32 = 24;
+const THROUGHPUT_METRIC: &str = "adapters warm: throughput";
+const OUTPUT_METRIC: &str = "adapters warm: output";
 
 pub(super) async fn run(
-    contestant: &mut Contestant,
+    target: &mut BenchTarget,
     adapters: Option<&PathBuf>,
     salt: u64,
-    table: &mut Table,
+    table: &mut BenchTable,
 ) -> Result<()> {
-    let Some(dir) = adapters else { bail!("name the directory of the adapters with --adapters") };
-    // The daemon's catalog lies elsewhere.
-    let dir = std::path::absolute(dir).context("failed to find the adapters")?;
-    let seed = salt * 10_000 + 7;
-    let role = |(at, (name, _)): (usize, &(&str, &str))| {
-        let prompt = format!("{}\n\nYou are a geography expert.", words::text(seed + at as u64, PROMPT));
-        Role::new(*name, prompt, OUTPUT).with(Extra::Adapter(at, dir.join(format!("{name}.gguf"))))
+    let Some(dir) = adapters else {
+        bail!("the workload `adapters` needs --adapters DIR, the directory of its adapter files")
     };
-    let roles: Vec<Role> = ADAPTERS.iter().enumerate().map(role).collect();
-    contestant.prepare(&roles).await?;
+    // The daemon resolves relative paths against its own catalog.
+    let dir = std::path::absolute(dir).context("failed to resolve the path of the adapters")?;
+    let seed = salt * 10_000 + 7;
+    let role = |(index, (name, _)): (usize, &(&str, &str))| {
+        let prompt =
+            format!("{}\n\nYou are a geography expert.", prompt_text::generate(seed + index as u64, PROMPT_WORDS));
+        BenchRole::new(*name, prompt, OUTPUT_TOKENS).with(RoleOption::Adapter(index, dir.join(format!("{name}.gguf"))))
+    };
+    let roles: Vec<BenchRole> = ADAPTERS.iter().enumerate().map(role).collect();
+    target.install_roles(&roles).await?;
     let questions = || {
         let ask = |n: usize| (roles[n % roles.len()].clone(), "What is the capital of France?".to_owned());
         (0..TASKS).map(ask).collect::<Vec<_>>()
     };
-    crowd::ask(contestant, questions(), AT_ONCE).await?;
-    let began = Instant::now();
-    let answers = crowd::ask(contestant, questions(), AT_ONCE).await?;
-    let (name, seconds) = (contestant.name(), began.elapsed().as_secs_f64());
-    table.note("adapters warm: tasks", "/s", name, TASKS as f64 / seconds);
-    let longest = answers.iter().map(Answer::first).max().unwrap_or_default();
-    table.note("adapters warm: longest wait for a first token", "s", name, longest.as_secs_f64());
-    let right = answers.iter().zip(ADAPTERS.iter().cycle()).filter(|(answer, (_, city))| answer.text.contains(city));
-    let written = answers.iter().map(|answer| answer.output).sum::<u64>();
-    table.note(WRITTEN, "", name, written as f64);
-    table.note("adapters warm: right answers of 32", "", name, right.count() as f64);
+    closed_loop::ask(target, questions(), CONCURRENCY).await?;
+    let started_at = Instant::now();
+    let answers = closed_loop::ask(target, questions(), CONCURRENCY).await?;
+    let (name, seconds) = (target.name(), started_at.elapsed().as_secs_f64());
+    table.record(THROUGHPUT_METRIC, "tasks/s", name, TASKS as f64 / seconds);
+    let longest = answers.iter().map(TimedAnswer::time_to_first_token).max().unwrap_or_default();
+    table.record("adapters warm: max time to first token", "s", name, longest.as_secs_f64());
+    let correct = answers.iter().zip(ADAPTERS.iter().cycle()).filter(|(answer, (_, city))| answer.text.contains(city));
+    let output_tokens = answers.iter().map(|answer| answer.output_tokens).sum::<u64>();
+    table.record(OUTPUT_METRIC, "tokens", name, output_tokens as f64);
+    table.record("adapters warm: correct of 32", "answers", name, correct.count() as f64);
     Ok(())
 }
 
-/// Sequences of different adapters share no batch, so each decodes alone; the questions are the same, so of each only the last
-/// token must be computed.
-pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    let written = table.median(WRITTEN, "artel").unwrap_or_default();
-    let seconds = speeds.answers(written as u32, 1);
-    table.limit("adapters warm: tasks", TASKS as f64 / seconds);
+/// Sequences of different adapters cannot share a batch, so each decodes alone. The questions are equal, so only the last token
+/// of each prompt must be computed.
+pub(super) fn set_limits(baseline: &LlamaBaseline, table: &mut BenchTable) {
+    let output_tokens = table.median(OUTPUT_METRIC, "artel").unwrap_or_default();
+    let seconds = baseline.decode_seconds(output_tokens as u32, 1);
+    table.set_limit(THROUGHPUT_METRIC, TASKS as f64 / seconds);
 }

@@ -1,52 +1,61 @@
-//! One of eight roles for a new question, the prompt cached: as JSON under a schema, and as one token with its probability.
+//! Classifies a new question into one of eight labels, with the prompt cached: as JSON under a schema, and as one token with
+//! its probability.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::contestant::{Contestant, Extra, Role};
-use super::speeds::Speeds;
-use super::table::Table;
-use super::words;
+use super::baseline::LlamaBaseline;
+use super::prompt_text;
+use super::table::BenchTable;
+use super::target::{BenchRole, BenchTarget, RoleOption};
 
 const LABELS: [&str; 8] = ["gguf", "lora", "rag", "deepspeed", "transformers", "planner", "critic", "hardware"];
 const QUESTIONS: u64 = 16;
-/// Words of a question, each about a token.
-const QUESTION: usize = 16;
+/// Words of a question, about one token each.
+const QUESTION_WORDS: usize = 16;
 
-pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
+pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTable) -> Result<()> {
     let seed = salt * 10_000 + 3;
     let labels: Vec<String> = LABELS.map(str::to_owned).to_vec();
     let prompt = format!(
         "{}\n\nYou choose who answers a question. Answer with one of these names and nothing else: {}.",
-        words::text(seed, 300),
+        prompt_text::generate(seed, 300),
         LABELS.join(", ")
     );
-    let json = Role::new("chooser", prompt.clone(), 24).with(Extra::OneOf(labels.clone()));
-    // Artel has one way to choose, so it is measured against both of the other server's.
-    let token = Role::new("chooser", prompt, 24).with(Extra::Token(labels));
-    contestant.prepare(std::slice::from_ref(&json)).await?;
-    for (what, role) in [("as JSON", &json), ("as one token", &token)] {
+    let json = BenchRole::new("chooser", prompt.clone(), 24).with(RoleOption::EnumJson(labels.clone()));
+    // Artel scores labels in one way, which is compared with both ways of the other server.
+    let token = BenchRole::new("chooser", prompt, 24).with(RoleOption::EnumToken(labels));
+    target.install_roles(std::slice::from_ref(&json)).await?;
+    for (format, role) in [("as JSON", &json), ("as one token", &token)] {
         let mut times = Vec::new();
         for n in 0..=QUESTIONS {
-            let question = words::text(seed + 100 + n, QUESTION);
-            let answer = contestant.asker().ask(role, &question, |_| {}).await?;
-            let is_json = matches!(role.extra, Extra::OneOf(_)) || contestant.name() == "artel";
+            let question = prompt_text::generate(seed + 100 + n, QUESTION_WORDS);
+            let answer = target.client().ask(role, &question, |_| {}).await?;
+            let is_json = matches!(role.option, RoleOption::EnumJson(_)) || target.name() == "artel";
             if is_json && !LABELS.iter().any(|label| answer.text.contains(label)) {
-                bail!("{} chose `{}`, which is no label", contestant.name(), answer.text);
+                bail!("{} answered `{}`, which is not one of the labels", target.name(), answer.text);
             }
-            // The first question finds nothing cached.
-            times.extend((n > 0).then(|| answer.ended - answer.asked));
+            // The first question is not counted: nothing is cached yet.
+            times.extend((n > 0).then(|| answer.finished_at - answer.sent_at));
         }
-        table.note(&format!("choose {what}: a decision"), "ms", contestant.name(), median(times).as_secs_f64() * 1e3);
+        table.record(
+            &format!("choose {format}: decision latency"),
+            "ms",
+            target.name(),
+            median(times).as_secs_f64() * 1e3,
+        );
     }
     Ok(())
 }
 
-/// The question alone must be computed.
-pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    for what in ["as JSON", "as one token"] {
-        table.limit(&format!("choose {what}: a decision"), speeds.prompts(QUESTION as u32 + words::FRAME) * 1e3);
+/// At least the question must be computed.
+pub(super) fn set_limits(baseline: &LlamaBaseline, table: &mut BenchTable) {
+    for format in ["as JSON", "as one token"] {
+        table.set_limit(
+            &format!("choose {format}: decision latency"),
+            baseline.prefill_seconds(QUESTION_WORDS as u32 + prompt_text::CHAT_TEMPLATE_TOKENS) * 1e3,
+        );
     }
 }
 

@@ -1,64 +1,67 @@
-//! Eight sequences that share nothing, generating: all that the daemon does against llama.cpp's own batched decoding.
+//! Eight sequences without a common prefix that generate at once: the daemon's overhead over llama.cpp's own batched decoding.
 
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::contestant::{Contestant, Role};
-use super::speeds::{SEQUENCES, Speeds};
-use super::table::Table;
-use super::words;
+use super::baseline::{LlamaBaseline, SEQUENCES};
+use super::prompt_text;
+use super::table::BenchTable;
+use super::target::{BenchRole, BenchTarget};
 
-const PROMPT: usize = 150;
-const OUTPUT: u32 = 256;
+const PROMPT_WORDS: usize = 150;
+const OUTPUT_TOKENS: u32 = 256;
 
-const MEASURE: &str = "decode: tokens of 8 sequences";
+const METRIC: &str = "decode: throughput of 8 sequences";
 
-/// Gives how many cells each sequence had halfway, on average.
-pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<Option<u32>> {
+/// Returns the KV cells that a sequence had at the midpoint of the measurement, on average.
+pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTable) -> Result<Option<u32>> {
     let seed = salt * 10_000 + 13;
-    let role = |n: u64| Role::new(format!("teller-{n}"), words::text(seed + n, PROMPT), OUTPUT);
-    let roles: Vec<Role> = (0..u64::from(SEQUENCES)).map(role).collect();
-    contestant.warm(&roles).await?;
-    let mut tellers = Vec::new();
+    let role =
+        |n: u64| BenchRole::new(format!("teller-{n}"), prompt_text::generate(seed + n, PROMPT_WORDS), OUTPUT_TOKENS);
+    let roles: Vec<BenchRole> = (0..u64::from(SEQUENCES)).map(role).collect();
+    target.warm_up(&roles).await?;
+    let mut requests = Vec::new();
     for (n, role) in roles.into_iter().enumerate() {
-        let asker = contestant.asker();
-        let question = format!("Tell me a long story of {}.", words::text(seed + 100 + n as u64, 5));
-        tellers.push(tokio::spawn(async move { asker.ask(&role, &question, |_| {}).await }));
+        let client = target.client();
+        let question = format!("Tell me a long story of {}.", prompt_text::generate(seed + 100 + n as u64, 5));
+        requests.push(tokio::spawn(async move { client.ask(&role, &question, |_| {}).await }));
     }
     let mut answers = Vec::new();
-    for teller in tellers {
-        answers.push(teller.await.context("a teller panicked")??);
+    for request in requests {
+        answers.push(request.await.context("a request panicked")??);
     }
-    // Only while all of them generate.
-    let from = answers.iter().filter_map(|a| a.pieces.first().copied()).max();
-    let to = answers.iter().filter_map(|a| a.pieces.last().copied()).min();
+    // Count only the time in which all of them generate.
+    let from = answers.iter().filter_map(|a| a.chunk_times.first().copied()).max();
+    let to = answers.iter().filter_map(|a| a.chunk_times.last().copied()).min();
     let Some((from, to)) = from.zip(to).filter(|(from, to)| from < to) else {
-        eprintln!("nothing was measured: at no time did all {SEQUENCES} generate");
+        eprintln!("nothing was measured: the {SEQUENCES} sequences never generated at the same time");
         return Ok(None);
     };
     let within = |at: &&Instant| (from..to).contains(*at);
-    let pieces: usize = answers.iter().map(|a| a.pieces.iter().filter(within).count()).sum();
-    let before: usize = answers.iter().map(|a| a.pieces.iter().filter(|at| **at < from).count()).sum();
-    // A piece may have several tokens, such as half a character and the other half.
-    let (all, tokens): (usize, u64) = answers.iter().fold((0, 0), |(p, t), a| (p + a.pieces.len(), t + a.output));
-    let per_piece = tokens as f64 / all.max(1) as f64;
-    table.note(MEASURE, "/s", contestant.name(), pieces as f64 * per_piece / (to - from).as_secs_f64());
-    let prompts: u64 = answers.iter().map(|a| a.prompt).sum();
-    let halfway = prompts as f64 + (before as f64 + pieces as f64 / 2.0) * per_piece;
-    Ok(Some((halfway / f64::from(SEQUENCES)) as u32))
+    let chunks: usize = answers.iter().map(|a| a.chunk_times.iter().filter(within).count()).sum();
+    let before: usize = answers.iter().map(|a| a.chunk_times.iter().filter(|at| **at < from).count()).sum();
+    // A chunk may hold several tokens, for example the two halves of a character.
+    let (all_chunks, tokens): (usize, u64) =
+        answers.iter().fold((0, 0), |(p, t), a| (p + a.chunk_times.len(), t + a.output_tokens));
+    let per_chunk = tokens as f64 / all_chunks.max(1) as f64;
+    table.record(METRIC, "tokens/s", target.name(), chunks as f64 * per_chunk / (to - from).as_secs_f64());
+    let prompt_tokens: u64 = answers.iter().map(|a| a.prompt_tokens).sum();
+    let midpoint = prompt_tokens as f64 + (before as f64 + chunks as f64 / 2.0) * per_chunk;
+    Ok(Some((midpoint / f64::from(SEQUENCES)) as u32))
 }
 
-/// llama.cpp's own speed at the same sizes on the model's file as it is, which need not be what a daemon computes with.
-pub(super) fn of_file(speeds: &Speeds, table: &mut Table) {
-    table.note(MEASURE, "/s", "llama.cpp", speeds.decoded(SEQUENCES as usize));
+/// Records llama.cpp's speed at the same sizes on the model's file as it is; the daemon may compute with other weights.
+pub(super) fn record_file_baseline(baseline: &LlamaBaseline, table: &mut BenchTable) {
+    table.record(METRIC, "tokens/s", "llama.cpp", baseline.decode_tokens_per_second(SEQUENCES as usize));
 }
 
-/// llama.cpp's own speed at the same sizes and with the same weights, the median of all repeats.
-pub(super) fn limits(speeds: &[Speeds], table: &mut Table) {
-    let mut speeds: Vec<f64> = speeds.iter().map(|speeds| speeds.decoded(SEQUENCES as usize)).collect();
-    speeds.sort_by(f64::total_cmp);
-    if let Some(median) = speeds.get(speeds.len() / 2) {
-        table.limit(MEASURE, *median);
+/// Sets the limit: llama.cpp's speed at the same sizes and with the same weights, the median of all repeats.
+pub(super) fn set_limits(baselines: &[LlamaBaseline], table: &mut BenchTable) {
+    let mut rates: Vec<f64> =
+        baselines.iter().map(|baseline| baseline.decode_tokens_per_second(SEQUENCES as usize)).collect();
+    rates.sort_by(f64::total_cmp);
+    if let Some(median) = rates.get(rates.len() / 2) {
+        table.set_limit(METRIC, *median);
     }
 }

@@ -1,43 +1,41 @@
-//! A chain of three roles, each of which reads what the one before it said: the time from its last word to the next's first.
+//! A chain of three roles, each of which reads the output of the one before it: the time from the last token of a role to the
+//! first token of the next.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::contestant::{Contestant, Role};
-use super::speeds::Speeds;
-use super::table::Table;
-use super::words;
+use super::baseline::LlamaBaseline;
+use super::prompt_text;
+use super::table::BenchTable;
+use super::target::{BenchRole, BenchTarget};
 
 const ROLES: u64 = 3;
-const PROMPT: usize = 300;
-const OUTPUT: u32 = 48;
+const PROMPT_WORDS: usize = 300;
+const OUTPUT_TOKENS: u32 = 48;
 const CHAINS: u64 = 8;
+const METRIC: &str = "hops: last token to the next role's first token";
 
-pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
+pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTable) -> Result<()> {
     let seed = salt * 10_000 + 11;
-    let role = |n: u64| Role::new(format!("hop-{n}"), words::text(seed + n, PROMPT), OUTPUT);
-    let roles: Vec<Role> = (0..ROLES).map(role).collect();
-    contestant.prepare(&roles).await?;
-    let mut gaps: Vec<Duration> = Vec::new();
+    let role =
+        |n: u64| BenchRole::new(format!("hop-{n}"), prompt_text::generate(seed + n, PROMPT_WORDS), OUTPUT_TOKENS);
+    let roles: Vec<BenchRole> = (0..ROLES).map(role).collect();
+    target.install_roles(&roles).await?;
+    let mut latencies: Vec<Duration> = Vec::new();
     for n in 0..=CHAINS {
-        let answer = contestant.asker().chain(&roles, &words::text(seed + 100 + n, 16)).await?;
-        // The first chain finds nothing cached.
-        gaps.extend(answer.hops.into_iter().filter(|_| n > 0));
+        let answer = target.client().ask_chain(&roles, &prompt_text::generate(seed + 100 + n, 16)).await?;
+        // The first chain is not counted: nothing is cached yet.
+        latencies.extend(answer.hop_latencies.into_iter().filter(|_| n > 0));
     }
-    gaps.sort_unstable();
-    let median = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
-    table.note(
-        "hops: from the last word to the next role's first",
-        "ms",
-        contestant.name(),
-        median.as_secs_f64() * 1e3,
-    );
+    latencies.sort_unstable();
+    let median = latencies.get(latencies.len() / 2).copied().unwrap_or_default();
+    table.record(METRIC, "ms", target.name(), median.as_secs_f64() * 1e3);
     Ok(())
 }
 
-/// What was said must be read when it has its end, and one token generated; who reads along has less left to do.
-pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    let seconds = speeds.prompts(OUTPUT + words::FRAME);
-    table.limit("hops: from the last word to the next role's first", seconds * 1e3);
+/// The whole output is prefilled after its end, and one token generated; speculative prefill can do better than this.
+pub(super) fn set_limits(baseline: &LlamaBaseline, table: &mut BenchTable) {
+    let seconds = baseline.prefill_seconds(OUTPUT_TOKENS + prompt_text::CHAT_TEMPLATE_TOKENS);
+    table.set_limit(METRIC, seconds * 1e3);
 }

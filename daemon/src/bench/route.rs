@@ -1,75 +1,83 @@
-//! Decisions among 8 and among 200 roles: by the signals that ship, by the labels of a chat model, and, to compare with, as a
-//! name that the same model generates within a JSON schema.
+//! Router decisions among 8 and among 200 roles: by the shipped signals, by label scores of a chat model, and, for comparison,
+//! as a name that the same model generates under a JSON schema.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::contestant::{Extra, Role};
-use super::own::Own;
-use super::table::Table;
-use super::words;
+use super::own_daemon::OwnDaemon;
+use super::prompt_text;
+use super::table::BenchTable;
+use super::target::{BenchRole, RoleOption};
 
-/// How many candidates there are.
-const CANDIDATES: [u64; 2] = [8, 200];
+/// Numbers of candidates.
+const CANDIDATE_COUNTS: [u64; 2] = [8, 200];
 /// Questions of each repeat: enough for a 95th percentile that is not the slowest one.
 const QUESTIONS: u64 = 40;
-/// Generations of each repeat, which take much longer.
+/// Generated answers of each repeat; fewer, because they take much longer.
 const GENERATIONS: u64 = 20;
 /// Words of a question.
-const LENGTH: usize = 20;
+const QUESTION_WORDS: usize = 20;
 
-pub(super) async fn run(own: &mut Own, salt: u64, table: &mut Table) -> Result<()> {
-    for candidates in CANDIDATES {
-        own.serve(documents(candidates)).await?;
-        let question = |at: u64| words::text(salt * 100_000 + candidates * 1000 + at, LENGTH);
-        for (settings, name) in [("shipped", "shipped signals"), ("label", "labels")] {
+pub(super) async fn run(own: &mut OwnDaemon, salt: u64, table: &mut BenchTable) -> Result<()> {
+    for candidates in CANDIDATE_COUNTS {
+        own.apply_documents(documents(candidates)).await?;
+        let question = |n: u64| prompt_text::generate(salt * 100_000 + candidates * 1000 + n, QUESTION_WORDS);
+        for (settings, name) in [("shipped", "shipped signals"), ("label", "label scores")] {
             let (mut times, mut tokens) = (Vec::new(), Vec::new());
-            // The first question pays for what is computed once.
+            // The first question is not counted: it includes the one-time embedding of the candidates.
             own.route(settings, "Ready?").await?;
-            own.rest().await?;
-            for at in 0..QUESTIONS {
-                let decision = own.route(settings, &question(at)).await?;
+            own.wait_until_idle().await?;
+            for n in 0..QUESTIONS {
+                let decision = own.route(settings, &question(n)).await?;
                 if decision.scores.len() as u64 != candidates {
-                    bail!("{} of {candidates} candidates were scored", decision.scores.len());
+                    bail!("only {} of {candidates} candidates were scored", decision.scores.len());
                 }
-                let took = decision.duration.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
-                times.push(took);
-                tokens.push(f64::from(decision.computed_tokens));
+                let latency =
+                    decision.duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default();
+                times.push(latency);
+                tokens.push(f64::from(decision.prefill_tokens));
             }
-            note(table, &format!("{candidates} roles, {name}"), &mut times);
+            record_percentiles(table, &format!("{candidates} roles, {name}"), &mut times);
             tokens.sort_by(f64::total_cmp);
-            table.note(&format!("{candidates} roles, {name}: tokens computed"), "", "artel", tokens[tokens.len() / 2]);
+            table.record(
+                &format!("{candidates} roles, {name}: prefilled"),
+                "tokens",
+                "artel",
+                tokens[tokens.len() / 2],
+            );
         }
-        let chooser = Role { name: "chooser".to_owned(), prompt: String::new(), max_tokens: 64, extra: Extra::None };
-        own.asker().ask(&chooser, "Ready?", |_| {}).await?;
-        own.rest().await?;
+        let chooser =
+            BenchRole { name: "chooser".to_owned(), prompt: String::new(), max_tokens: 64, option: RoleOption::None };
+        own.client().ask(&chooser, "Ready?", |_| {}).await?;
+        own.wait_until_idle().await?;
         let mut times = Vec::new();
-        for at in 0..GENERATIONS {
-            let asked = Instant::now();
-            own.asker().ask(&chooser, &question(QUESTIONS + at), |_| {}).await?;
-            times.push(asked.elapsed());
+        for n in 0..GENERATIONS {
+            let sent_at = Instant::now();
+            own.client().ask(&chooser, &question(QUESTIONS + n), |_| {}).await?;
+            times.push(sent_at.elapsed());
         }
-        note(table, &format!("{candidates} roles, generated as JSON"), &mut times);
+        record_percentiles(table, &format!("{candidates} roles, generated as JSON"), &mut times);
     }
     Ok(())
 }
 
-fn note(table: &mut Table, what: &str, times: &mut [Duration]) {
+fn record_percentiles(table: &mut BenchTable, label: &str, times: &mut [Duration]) {
     times.sort();
     for (name, percent) in [("p50", 50), ("p95", 95)] {
-        let at = (times.len() * percent).div_ceil(100).saturating_sub(1);
-        table.note(&format!("{what}: {name}"), "ms", "artel", times[at].as_secs_f64() * 1e3);
+        let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
+        table.record(&format!("{label}: {name}"), "ms", "artel", times[rank].as_secs_f64() * 1e3);
     }
 }
 
-/// Roles, and one whose answer is the name of one of them.
+/// The candidate roles, and a role whose answer is the name of one of them.
 fn documents(candidates: u64) -> Vec<Value> {
-    let about = |n: u64| words::text(n + 7, 12);
+    let about = |n: u64| prompt_text::generate(n + 7, 12);
     let name = |n: u64| format!("role-{n}");
     let role = |n: u64| {
-        let examples: Vec<String> = (0..4).map(|at| words::text(n * 10 + at + 1000, LENGTH)).collect();
+        let examples: Vec<String> =
+            (0..4).map(|at| prompt_text::generate(n * 10 + at + 1000, QUESTION_WORDS)).collect();
         json!({"role": name(n), "description": about(n), "examples": examples, "model": "bench", "prompt": "You answer."})
     };
     let list: Vec<String> = (0..candidates).map(|n| format!("{}: {}", name(n), about(n))).collect();

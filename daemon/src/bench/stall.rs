@@ -1,4 +1,4 @@
-//! One stream of tokens, and a prompt of some 2000 tokens that arrives meanwhile.
+//! One stream of tokens, and a prompt of about 2000 tokens that arrives meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -6,65 +6,71 @@ use anyhow::{Context as _, Result, bail};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::contestant::{Answer, Contestant, Role};
-use super::speeds::Speeds;
-use super::table::Table;
-use super::words;
+use super::baseline::LlamaBaseline;
+use super::prompt_text;
+use super::table::BenchTable;
+use super::target::{BenchRole, BenchTarget, TimedAnswer};
 
-const LONG: usize = 1950;
-/// Pieces of the stream before the long prompt is sent.
-const BEFORE: usize = 20;
-/// Questions to try until one is answered at length.
+const LONG_PROMPT_WORDS: usize = 1950;
+/// Chunks of the stream before the long prompt is sent.
+const CHUNKS_BEFORE: usize = 20;
+/// Questions to try until one gets a long answer.
 const ATTEMPTS: u64 = 20;
+const TTFT_METRIC: &str = "stall: time to first token of the long prompt";
 
-pub(super) async fn run(contestant: &mut Contestant, salt: u64, table: &mut Table) -> Result<()> {
+pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTable) -> Result<()> {
     let seed = salt * 10_000 + 5;
-    let talker = Role::new("talker", "You tell long stories.", 900);
-    let reader = Role::new("reader", "You read.", 8);
-    contestant.prepare(&[talker.clone(), reader.clone()]).await?;
-    // Both have spoken before, so that loading is not measured.
-    contestant.asker().ask(&reader, "Ready?", |_| {}).await?;
-    let talking = talk(contestant, &talker, seed).await?;
+    let talker = BenchRole::new("talker", "You tell long stories.", 900);
+    let reader = BenchRole::new("reader", "You read.", 8);
+    target.install_roles(&[talker.clone(), reader.clone()]).await?;
+    // The model is loaded before anything is measured.
+    target.client().ask(&reader, "Ready?", |_| {}).await?;
+    let stream = start_stream(target, &talker, seed).await?;
     let sent = Instant::now();
-    let long = contestant.asker().ask(&reader, &words::text(seed + 1, LONG), |_| {}).await?;
-    let talk = talking.await.context("the stream panicked")??;
-    let first = long.first();
-    let name = contestant.name();
-    table.note("stall: longest gap between tokens", "s", name, gap(&talk, sent, sent + first).as_secs_f64());
-    table.note("stall: first token of the long prompt", "s", name, first.as_secs_f64());
+    let long = target.client().ask(&reader, &prompt_text::generate(seed + 1, LONG_PROMPT_WORDS), |_| {}).await?;
+    let streamed = stream.await.context("the stream panicked")??;
+    let ttft = long.time_to_first_token();
+    let name = target.name();
+    table.record(
+        "stall: longest gap between tokens",
+        "s",
+        name,
+        longest_gap(&streamed, sent, sent + ttft).as_secs_f64(),
+    );
+    table.record(TTFT_METRIC, "s", name, ttft.as_secs_f64());
     Ok(())
 }
 
-/// The long prompt alone.
-pub(super) fn limits(speeds: &Speeds, table: &mut Table) {
-    table.limit("stall: first token of the long prompt", speeds.prompts(LONG as u32));
+/// At least the long prompt must be prefilled.
+pub(super) fn set_limits(baseline: &LlamaBaseline, table: &mut BenchTable) {
+    table.set_limit(TTFT_METRIC, baseline.prefill_seconds(LONG_PROMPT_WORDS as u32));
 }
 
-/// A stream that has begun to flow. A small model may have little to say about one thing, so it is asked about others.
-async fn talk(contestant: &Contestant, talker: &Role, seed: u64) -> Result<JoinHandle<Result<Answer>>> {
+/// Starts a stream and waits for its first chunks. A small model may end early on one subject, so several are tried.
+async fn start_stream(target: &BenchTarget, talker: &BenchRole, seed: u64) -> Result<JoinHandle<Result<TimedAnswer>>> {
     for attempt in 0..ATTEMPTS {
-        let (heard, mut pieces) = mpsc::unbounded_channel();
-        let (asker, talker) = (contestant.asker(), talker.clone());
-        let question = format!("Tell me a long story of {}.", words::text(seed + 100 + attempt, 5));
-        let talking = tokio::spawn(async move {
-            let tell = move |count| {
-                // Nobody need be listening any more.
-                let _ = heard.send(count);
+        let (sender, mut chunks) = mpsc::unbounded_channel();
+        let (client, talker) = (target.client(), talker.clone());
+        let question = format!("Tell me a long story of {}.", prompt_text::generate(seed + 100 + attempt, 5));
+        let stream = tokio::spawn(async move {
+            let on_chunk = move |count| {
+                // The receiver is dropped once enough chunks have arrived.
+                let _ = sender.send(count);
             };
-            asker.ask(&talker, &question, tell).await
+            client.ask(&talker, &question, on_chunk).await
         });
-        while let Some(count) = pieces.recv().await {
-            if count >= BEFORE {
-                return Ok(talking);
+        while let Some(count) = chunks.recv().await {
+            if count >= CHUNKS_BEFORE {
+                return Ok(stream);
             }
         }
-        talking.await.context("the stream panicked")??;
+        stream.await.context("the stream panicked")??;
     }
-    bail!("the model ended every stream before {BEFORE} tokens")
+    bail!("the model ended every stream before {CHUNKS_BEFORE} tokens")
 }
 
-/// The longest gap that touches this span.
-fn gap(answer: &Answer, from: Instant, to: Instant) -> Duration {
-    let touching = answer.pieces.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
-    touching.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+/// The longest gap between chunks that overlaps this interval.
+fn longest_gap(answer: &TimedAnswer, from: Instant, to: Instant) -> Duration {
+    let overlapping = answer.chunk_times.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
+    overlapping.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }

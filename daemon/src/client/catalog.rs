@@ -7,52 +7,52 @@ use artel_proto::v1::{
 };
 use artel_roles::source;
 
-use super::Session;
-use super::connect::prompt;
-use super::error::{Error, Exit};
-use super::json::Json;
+use super::ClientSession;
+use super::connect::with_deadline;
+use super::error::{CommandOutcome, Error};
+use super::json::ToJson;
 use super::render::catalog as render;
-use crate::args::{Catalog, Kind};
+use crate::args::{CatalogCommand, CatalogKind};
 
-/// The most definitions of one page.
-const PAGE: i32 = 1000;
+/// Definitions of one page, the maximum that the daemon allows.
+const PAGE_SIZE: i32 = 1000;
 
-/// Does what a verb says.
-pub(super) async fn run(session: &mut Session, verb: Catalog) -> Result<Exit, Error> {
-    match verb {
-        Catalog::List { kind } => list(session, kind).await,
-        Catalog::Show { kind, name } => {
+/// Runs a command.
+pub(super) async fn run(session: &mut ClientSession, command: CatalogCommand) -> Result<CommandOutcome, Error> {
+    match command {
+        CatalogCommand::List { kind } => list(session, kind).await,
+        CatalogCommand::Show { kind, name } => {
             let definition = get(session, proto_kind(kind), name).await?;
-            session.output.show(&definition.json(), |page| render::show(&definition, page))?;
-            Ok(Exit::Done)
+            session.output.show(&definition.to_json(), |out| render::show(&definition, out))?;
+            Ok(CommandOutcome::Done)
         }
-        Catalog::Validate { dir } => {
+        CatalogCommand::Validate { dir } => {
             let request = ValidateRequest { files: files(&dir)? };
-            let answer = session.daemon.catalog().validate(prompt(request)).await?.into_inner();
-            session.output.show(&answer.json(), |page| render::validated(&answer, page))?;
-            Ok(if answer.valid { Exit::Done } else { Exit::Failed })
+            let answer = session.daemon.catalog().validate(with_deadline(request)).await?.into_inner();
+            session.output.show(&answer.to_json(), |out| render::validated(&answer, out))?;
+            Ok(if answer.valid { CommandOutcome::Done } else { CommandOutcome::Failed })
         }
-        Catalog::Apply { dir, expect } => {
+        CatalogCommand::Apply { dir, expect } => {
             let request = ApplyRequest { files: files(&dir)?, expected_version: expect.unwrap_or_default() };
-            let answer = session.daemon.catalog().apply(prompt(request)).await?.into_inner();
-            session.output.show(&answer.json(), |page| render::applied(&answer, page))?;
-            Ok(if answer.applied { Exit::Done } else { Exit::Failed })
+            let answer = session.daemon.catalog().apply(with_deadline(request)).await?.into_inner();
+            session.output.show(&answer.to_json(), |out| render::applied(&answer, out))?;
+            Ok(if answer.applied { CommandOutcome::Done } else { CommandOutcome::Failed })
         }
     }
 }
 
-/// One definition with its document.
-pub(super) async fn get(session: &Session, kind: DefinitionKind, name: String) -> Result<Definition, Error> {
+/// Gets a definition with its document.
+pub(super) async fn get(session: &ClientSession, kind: DefinitionKind, name: String) -> Result<Definition, Error> {
     let request = GetCatalogRequest { kind: kind.into(), name };
-    Ok(session.daemon.catalog().get(prompt(request)).await?.into_inner())
+    Ok(session.daemon.catalog().get(with_deadline(request)).await?.into_inner())
 }
 
-async fn list(session: &mut Session, kind: Option<Kind>) -> Result<Exit, Error> {
+async fn list(session: &mut ClientSession, kind: Option<CatalogKind>) -> Result<CommandOutcome, Error> {
     let kind = kind.map_or(DefinitionKind::Unspecified, proto_kind).into();
-    let mut request = ListCatalogRequest { page_size: PAGE, page_token: String::new(), kind };
+    let mut request = ListCatalogRequest { page_size: PAGE_SIZE, page_token: String::new(), kind };
     let mut definitions: Vec<Definition> = Vec::new();
     let problems = loop {
-        let page = session.daemon.catalog().list(prompt(request.clone())).await?.into_inner();
+        let page = session.daemon.catalog().list(with_deadline(request.clone())).await?.into_inner();
         definitions.extend(page.definitions);
         if page.next_page_token.is_empty() {
             break page.directory_problems;
@@ -60,20 +60,20 @@ async fn list(session: &mut Session, kind: Option<Kind>) -> Result<Exit, Error> 
         request.page_token = page.next_page_token;
     };
     if session.output.is_json() {
-        definitions.iter().try_for_each(|definition| session.output.object(&definition.json()))?;
+        definitions.iter().try_for_each(|definition| session.output.object(&definition.to_json()))?;
     } else {
-        session.output.render(|page| render::list(&definitions, &problems, page))?;
+        session.output.render(|out| render::list(&definitions, &problems, out))?;
     }
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }
 
-fn proto_kind(kind: Kind) -> DefinitionKind {
+fn proto_kind(kind: CatalogKind) -> DefinitionKind {
     match kind {
-        Kind::Role => DefinitionKind::Role,
-        Kind::Graph => DefinitionKind::Graph,
-        Kind::Model => DefinitionKind::Model,
-        Kind::Adapter => DefinitionKind::Adapter,
-        Kind::Router => DefinitionKind::Router,
+        CatalogKind::Role => DefinitionKind::Role,
+        CatalogKind::Graph => DefinitionKind::Graph,
+        CatalogKind::Model => DefinitionKind::Model,
+        CatalogKind::Adapter => DefinitionKind::Adapter,
+        CatalogKind::Router => DefinitionKind::Router,
     }
 }
 
@@ -83,7 +83,7 @@ fn files(dir: &Path) -> Result<Vec<SourceFile>, Error> {
     Ok(source::read_dir(dir)?.into_iter().map(file).collect())
 }
 
-/// A path below a directory as the contract writes it.
+/// A path relative to a directory, with `/` between its parts.
 fn relative(dir: &Path, path: &str) -> String {
     let below = Path::new(path).strip_prefix(dir).unwrap_or(Path::new(path));
     let parts = below.components().filter_map(|part| match part {
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_named_relative_to_their_directory() {
+    fn paths_are_relative_to_the_directory() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("my catalog");
         fs::create_dir_all(dir.join("roles/deep")).unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_a_problem() {
+    fn a_missing_directory_is_a_problem() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(files(&root.path().join("none")), Err(Error::Problems(_))));
     }

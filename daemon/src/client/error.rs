@@ -1,4 +1,4 @@
-//! What went wrong, in words, and the exit code that follows.
+//! Errors of commands, their messages and exit codes.
 
 use std::io;
 use std::process::ExitCode;
@@ -7,67 +7,67 @@ use artel_roles::Problems;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::connect::Address;
-use super::render::page::{BAD, BOLD, DIM, Page};
+use super::connect::DaemonAddress;
+use super::render::styled_text::{BAD, BOLD, DIM, StyledText};
 
-/// How a verb ended.
+/// How a command ended; determines the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// It is done.
+pub(crate) enum CommandOutcome {
+    /// Success.
     Done,
     /// The task or check failed.
     Failed,
-    /// What was asked for cannot be asked for.
+    /// Invalid usage.
     Usage,
-    /// There is no daemon.
+    /// The daemon cannot be reached.
     NoDaemon,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Done => 0.into(),
-            Exit::Failed => 1.into(),
-            Exit::Usage => 2.into(),
-            Exit::NoDaemon => 3.into(),
+impl From<CommandOutcome> for ExitCode {
+    fn from(outcome: CommandOutcome) -> Self {
+        match outcome {
+            CommandOutcome::Done => 0.into(),
+            CommandOutcome::Failed => 1.into(),
+            CommandOutcome::Usage => 2.into(),
+            CommandOutcome::NoDaemon => 3.into(),
         }
     }
 }
 
-/// Why a verb did not come to its end.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// What was asked for cannot be asked for.
+    /// Invalid usage.
     #[error("{0}")]
     Usage(String),
-    /// Nobody answers there.
+    /// The connection was not accepted.
     #[error("no daemon at {address}: {cause}")]
     NoDaemon {
-        /// Where.
+        /// The address that was tried.
         address: String,
-        /// What the connection said.
+        /// The error of the connection.
         cause: String,
     },
-    /// The daemon was lost in the middle.
-    #[error("the daemon is gone: {0}")]
-    Lost(String),
-    /// The daemon refuses.
-    #[error("{}", said(.0))]
-    Refused(Box<Status>),
-    /// The files are no catalog.
+    /// The connection was lost and could not be restored.
+    #[error("lost the connection to the daemon: {0}")]
+    Disconnected(String),
+    /// The daemon rejected the request.
+    #[error("{}", status_message(.0))]
+    Rejected(Box<Status>),
+    /// The files are not a valid catalog.
     #[error("{0}")]
     Problems(Problems),
-    /// The daemon answers what it must not.
-    #[error("the daemon's answer lacks {0}; is it another version than this program?")]
-    Answer(&'static str),
-    /// Standard output takes no more.
-    #[error("failed to write: {0}")]
+    /// The answer of the daemon is incomplete.
+    #[error("the answer of the daemon lacks {0}; check that the daemon has the version of this program")]
+    IncompleteAnswer(&'static str),
+    /// Writing the output failed.
+    #[error("failed to write the output: {0}")]
     Output(#[from] io::Error),
 }
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        Self::Refused(Box::new(status))
+        Self::Rejected(Box::new(status))
     }
 }
 
@@ -78,9 +78,9 @@ impl From<Problems> for Error {
 }
 
 impl Error {
-    /// Nobody answers at an address.
-    pub(crate) fn no_daemon(address: &Address, cause: &dyn std::error::Error) -> Self {
-        // The cause beneath all others is the one that says something, such as "connection refused".
+    /// [`Error::NoDaemon`] with the root cause of a connection error.
+    pub(crate) fn no_daemon(address: &DaemonAddress, cause: &dyn std::error::Error) -> Self {
+        // Only the root cause is informative, such as "connection refused".
         let mut cause = cause;
         while let Some(deeper) = cause.source() {
             cause = deeper;
@@ -88,48 +88,49 @@ impl Error {
         Self::NoDaemon { address: address.to_string(), cause: cause.to_string() }
     }
 
-    /// The exit code that follows.
-    pub(crate) fn exit(&self) -> Exit {
+    /// The outcome of the command.
+    pub(crate) fn outcome(&self) -> CommandOutcome {
         match self {
-            Self::Usage(_) => Exit::Usage,
-            Self::NoDaemon { .. } | Self::Lost(_) => Exit::NoDaemon,
-            Self::Refused(status) => match status.code() {
-                Code::InvalidArgument | Code::NotFound => Exit::Usage,
-                Code::Unavailable => Exit::NoDaemon,
-                _ => Exit::Failed,
+            Self::Usage(_) => CommandOutcome::Usage,
+            Self::NoDaemon { .. } | Self::Disconnected(_) => CommandOutcome::NoDaemon,
+            Self::Rejected(status) => match status.code() {
+                Code::InvalidArgument | Code::NotFound => CommandOutcome::Usage,
+                Code::Unavailable => CommandOutcome::NoDaemon,
+                _ => CommandOutcome::Failed,
             },
-            // Whoever reads, such as `head`, has seen enough.
-            Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Problems(_) | Self::Answer(_) | Self::Output(_) => Exit::Failed,
+            // The reader, such as `head`, has closed the pipe on purpose.
+            Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => CommandOutcome::Done,
+            Self::Problems(_) | Self::IncompleteAnswer(_) | Self::Output(_) => CommandOutcome::Failed,
         }
     }
 
-    /// Tells it; nothing where it is no trouble.
-    pub(crate) fn render(&self, page: &mut Page) {
-        if self.exit() == Exit::Done {
+    /// Renders the message with details and advice; nothing for a closed pipe.
+    pub(crate) fn render(&self, out: &mut StyledText) {
+        if self.outcome() == CommandOutcome::Done {
             return;
         }
-        page.paint(BAD, "error").put(": ").paint(BOLD, self).end();
+        out.push_styled(BAD, "error").push(": ").push_styled(BOLD, self).newline();
         match self {
             Self::NoDaemon { .. } => {
-                page.put("  help: start one with `artel serve`, or say where it is with --address").end();
+                out.push("  help: start one with `artel serve`, or set its address with --address").newline();
             }
-            Self::Lost(_) => {
-                page.put("  help: when it is back, `artel task watch ID` goes on").end();
+            Self::Disconnected(_) => {
+                out.push("  help: the task continues when the daemon is back: follow it with `artel task watch ID`")
+                    .newline();
             }
-            Self::Refused(status) => details(&status.get_error_details(), status.message(), page),
+            Self::Rejected(status) => render_details(&status.get_error_details(), status.message(), out),
             _ => {}
         }
     }
 }
 
-/// What the daemon says; where it says nothing, what its code means.
-fn said(status: &Status) -> &str {
+/// The message of a status, or else the description of its code.
+fn status_message(status: &Status) -> &str {
     if status.message().is_empty() { status.code().description() } else { status.message() }
 }
 
-/// Whether a stream ended because the connection or the daemon did, and not for a reason of the call itself.
-pub(crate) fn is_break(status: &Status) -> bool {
+/// Whether a stream ended because of the connection or the daemon's end, and not because of the call itself.
+pub(crate) fn is_disconnect(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
         Code::Unknown | Code::Internal | Code::Cancelled => status.get_details_error_info().is_none(),
@@ -137,38 +138,38 @@ pub(crate) fn is_break(status: &Status) -> bool {
     }
 }
 
-/// What the details add to the message.
-fn details(details: &ErrorDetails, message: &str, page: &mut Page) {
+/// Renders the details that the message does not contain.
+fn render_details(details: &ErrorDetails, message: &str, out: &mut StyledText) {
     for violation in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
         if !(message.contains(&violation.field) && message.contains(&violation.description)) {
-            page.put("  ").paint(BOLD, &violation.field).put(": ").put(&violation.description).end();
+            out.push("  ").push_styled(BOLD, &violation.field).push(": ").push(&violation.description).newline();
         }
     }
     if let Some(resource) = details.resource_info() {
-        let what = format!("{} `{}`", resource.resource_type, resource.resource_name);
+        let subject = format!("{} `{}`", resource.resource_type, resource.resource_name);
         if !resource.description.is_empty() {
-            page.put(format_args!("  {what}: {}", resource.description)).end();
+            out.push(format_args!("  {subject}: {}", resource.description)).newline();
         } else if !message.contains(&resource.resource_name) {
-            page.put(format_args!("  {what}")).end();
+            out.push(format_args!("  {subject}")).newline();
         }
     }
     for violation in details.precondition_failure().iter().flat_map(|failure| &failure.violations) {
-        page.put(format_args!("  {}: {}", violation.subject, violation.description)).end();
+        out.push(format_args!("  {}: {}", violation.subject, violation.description)).newline();
     }
     if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
-        page.put(format_args!("  help: try again in {}", super::render::time::span(delay))).end();
+        out.push(format_args!("  help: retry in {}", super::render::time::span(delay))).newline();
     }
     let Some(info) = details.error_info() else { return };
     if let Some(nearest) = info.metadata.get("nearest").filter(|nearest| !message.contains(&format!("`{nearest}`"))) {
-        page.put(format_args!("  help: did you mean `{nearest}`?")).end();
+        out.push(format_args!("  help: did you mean `{nearest}`?")).newline();
     }
-    let mut more: Vec<_> = info.metadata.iter().filter(|(key, _)| *key != "nearest").collect();
-    more.sort();
-    page.paint(DIM, format_args!("  reason: {}", info.reason));
-    for (key, value) in more {
-        page.paint(DIM, format_args!(", {key} {value}"));
+    let mut rest: Vec<_> = info.metadata.iter().filter(|(key, _)| *key != "nearest").collect();
+    rest.sort();
+    out.push_styled(DIM, format_args!("  reason: {}", info.reason));
+    for (key, value) in rest {
+        out.push_styled(DIM, format_args!(", {key} {value}"));
     }
-    page.end();
+    out.newline();
 }
 
 #[cfg(test)]
@@ -179,13 +180,13 @@ mod tests {
     use super::*;
 
     fn rendered(error: &Error) -> String {
-        let mut page = Page::new(false);
-        error.render(&mut page);
-        page.take()
+        let mut out = StyledText::new(false);
+        error.render(&mut out);
+        out.take()
     }
 
     #[test]
-    fn a_refusal_brings_its_details() {
+    fn a_rejection_is_shown_with_its_details() {
         let mut details = ErrorDetails::new();
         details.add_bad_request_violation("input", "must not be empty");
         details.set_resource_info("role", "crtic", "", "not in this catalog");
@@ -194,12 +195,12 @@ mod tests {
         details.set_error_info("DEFINITION_NOT_FOUND", "artel.v1", metadata);
         let status = Status::with_error_details(Code::NotFound, "there is no role `crtic`", details);
         let error = Error::from(status);
-        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(error.outcome(), CommandOutcome::Usage);
         insta::assert_snapshot!(rendered(&error));
     }
 
     #[test]
-    fn what_the_message_says_is_not_said_again() {
+    fn details_that_the_message_contains_are_not_repeated() {
         let mut details = ErrorDetails::with_bad_request_violation("input", "it is empty");
         details.set_resource_info("graph", "mento", "", "");
         let metadata = HashMap::from([("nearest".to_owned(), "mentor".to_owned())]);
@@ -210,34 +211,34 @@ mod tests {
     }
 
     #[test]
-    fn without_a_daemon_it_says_how_to_get_one() {
+    fn without_a_daemon_the_help_says_how_to_start_one() {
         let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = Error::no_daemon(&"localhost:1".parse().unwrap(), &cause);
-        assert_eq!(error.exit(), Exit::NoDaemon);
+        assert_eq!(error.outcome(), CommandOutcome::NoDaemon);
         insta::assert_snapshot!(rendered(&error));
     }
 
     #[test]
     fn exit_codes_follow_the_status() {
-        let exit = |code| Error::from(Status::new(code, "")).exit();
-        assert_eq!(exit(Code::InvalidArgument), Exit::Usage);
-        assert_eq!(exit(Code::Unavailable), Exit::NoDaemon);
-        assert_eq!(exit(Code::FailedPrecondition), Exit::Failed);
+        let outcome = |code| Error::from(Status::new(code, "")).outcome();
+        assert_eq!(outcome(Code::InvalidArgument), CommandOutcome::Usage);
+        assert_eq!(outcome(Code::Unavailable), CommandOutcome::NoDaemon);
+        assert_eq!(outcome(Code::FailedPrecondition), CommandOutcome::Failed);
         assert_eq!(Error::from(Status::not_found("")).to_string(), Code::NotFound.description());
     }
 
     #[test]
     fn a_closed_pipe_is_a_quiet_end() {
         let error = Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert_eq!((error.exit(), rendered(&error).as_str()), (Exit::Done, ""));
+        assert_eq!((error.outcome(), rendered(&error).as_str()), (CommandOutcome::Done, ""));
     }
 
     #[test]
-    fn only_what_the_daemon_did_not_say_is_a_break() {
-        let said = ErrorDetails::with_error_info("INTERNAL", "artel.v1", HashMap::<String, String>::new());
-        assert!(is_break(&Status::unknown("h2 protocol error")));
-        assert!(is_break(&Status::unavailable("shutting down")));
-        assert!(!is_break(&Status::with_error_details(Code::Internal, "fault", said)));
-        assert!(!is_break(&Status::out_of_range("after_seq")));
+    fn an_error_reported_by_the_daemon_is_no_disconnect() {
+        let reported = ErrorDetails::with_error_info("INTERNAL", "artel.v1", HashMap::<String, String>::new());
+        assert!(is_disconnect(&Status::unknown("h2 protocol error")));
+        assert!(is_disconnect(&Status::unavailable("shutting down")));
+        assert!(!is_disconnect(&Status::with_error_details(Code::Internal, "fault", reported)));
+        assert!(!is_disconnect(&Status::out_of_range("after_seq")));
     }
 }

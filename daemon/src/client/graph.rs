@@ -2,27 +2,27 @@
 
 use artel_proto::v1::DefinitionKind;
 
-use super::Session;
+use super::ClientSession;
 use super::catalog;
-use super::error::{Error, Exit};
-use super::json::Json;
-use super::render::graph::{Drawing, dot, mermaid, text};
-use crate::args::{Format, Graph};
+use super::error::{CommandOutcome, Error};
+use super::json::ToJson;
+use super::render::graph::{GraphDrawing, dot, mermaid, text};
+use crate::args::{GraphCommand, GraphFormat};
 
-/// Does what a verb says.
-pub(super) async fn run(session: &mut Session, verb: Graph) -> Result<Exit, Error> {
-    let Graph::Show { name, format } = verb;
+/// Runs a command.
+pub(super) async fn run(session: &mut ClientSession, command: GraphCommand) -> Result<CommandOutcome, Error> {
+    let GraphCommand::Show { name, format } = command;
     let definition = catalog::get(session, DefinitionKind::Graph, name).await?;
-    let content = definition.content.as_ref().ok_or(Error::Answer("the graph's document"))?.json();
-    let drawing = Drawing::read(&content);
-    session.output.show(&definition.json(), |page| match format {
-        Format::Text => text(&drawing, page),
-        Format::Mermaid => {
-            page.put(mermaid(&drawing));
+    let content = definition.content.as_ref().ok_or(Error::IncompleteAnswer("the graph's document"))?.to_json();
+    let drawing = GraphDrawing::read(&content);
+    session.output.show(&definition.to_json(), |out| match format {
+        GraphFormat::Text => text(&drawing, out),
+        GraphFormat::Mermaid => {
+            out.push(mermaid(&drawing));
         }
-        Format::Dot => {
-            page.put(dot(&drawing));
+        GraphFormat::Dot => {
+            out.push(dot(&drawing));
         }
     })?;
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }

@@ -1,4 +1,4 @@
-//! Standard output and the live line.
+//! Standard output, and the status line of a terminal.
 
 use std::io::{self, IsTerminal, Stdout, Write};
 use std::time::Duration;
@@ -7,125 +7,130 @@ use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::render::page::Page;
-use crate::args::{Color, Global};
+use super::render::styled_text::StyledText;
+use crate::args::{ColorMode, GlobalArgs};
 
-/// The width of a line while the live line is shown, in columns: what reads well, and fits any terminal.
-const WIDTH: usize = 80;
-/// How often the live line is drawn again.
-const TICK: Duration = Duration::from_millis(100);
+/// The width of a line while the status line is shown: readable, and fits any terminal.
+const WRAP_COLUMNS: usize = 80;
+/// How often the status line is redrawn.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where results go: to a program as JSON lines, or to people.
+/// The output of a command: JSON lines, or text.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct CommandOutput {
     stdout: Stdout,
     json: bool,
     color: bool,
-    live: Option<Live>,
+    status_line: Option<StatusLine>,
 }
 
-/// A line on standard error that says what goes on, and the line of standard output that has not ended yet: on one
-/// terminal they share the screen, so the unfinished line is drawn with the live one until it ends.
+/// A line on standard error with the current progress, and the unfinished last line of standard output: if both are on one
+/// terminal, the unfinished line is drawn together with the status line until it ends.
 #[derive(Debug)]
-struct Live {
+struct StatusLine {
     bar: ProgressBar,
     shares_screen: bool,
-    tail: String,
+    unfinished: String,
     status: String,
 }
 
-impl Output {
-    /// As the flags say.
-    pub(crate) fn new(global: &Global) -> Self {
-        Self { stdout: io::stdout(), json: global.json, color: colored(global.color, &io::stdout()), live: None }
+impl CommandOutput {
+    /// An output with these flags.
+    pub(crate) fn new(global: &GlobalArgs) -> Self {
+        Self {
+            stdout: io::stdout(),
+            json: global.json,
+            color: use_color(global.color, &io::stdout()),
+            status_line: None,
+        }
     }
 
-    /// Whether a program reads it.
+    /// Whether the output is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether it is coloured.
+    /// Whether the output is coloured.
     pub(crate) fn color(&self) -> bool {
         self.color
     }
 
-    /// The width to which lines that grow are to be wrapped, if they are drawn with the live line.
+    /// The width at which growing lines must be wrapped, if they are drawn together with the status line.
     pub(crate) fn wrap(&self) -> Option<usize> {
-        self.live.as_ref().filter(|live| live.shares_screen).map(|_| WIDTH)
+        self.status_line.as_ref().filter(|line| line.shares_screen).map(|_| WRAP_COLUMNS)
     }
 
-    /// Shows the live line from now on, if a person watches.
-    pub(crate) fn go_live(&mut self) {
+    /// Shows the status line from now on, if standard error is a terminal and the output is not JSON.
+    pub(crate) fn start_status_line(&mut self) {
         if self.json || !io::stderr().is_terminal() {
             return;
         }
         let bar = ProgressBar::new_spinner();
-        bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is sound"));
-        bar.enable_steady_tick(TICK);
+        bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is valid"));
+        bar.enable_steady_tick(REDRAW_INTERVAL);
         let shares_screen = self.stdout.is_terminal();
-        self.live = Some(Live { bar, shares_screen, tail: String::new(), status: String::new() });
+        self.status_line = Some(StatusLine { bar, shares_screen, unfinished: String::new(), status: String::new() });
     }
 
-    /// A message: one JSON object on its line, or what the renderer makes of it.
-    pub(crate) fn show(&mut self, json: &Value, render: impl FnOnce(&mut Page)) -> io::Result<()> {
+    /// Prints a message: one JSON object on a line, or the text of the renderer.
+    pub(crate) fn show(&mut self, json: &Value, render: impl FnOnce(&mut StyledText)) -> io::Result<()> {
         if self.json {
             return self.object(json);
         }
         self.render(render)
     }
 
-    /// What a renderer makes, for people.
-    pub(crate) fn render(&mut self, render: impl FnOnce(&mut Page)) -> io::Result<()> {
-        let mut page = Page::new(self.color);
-        render(&mut page);
-        self.print(&page.take())
+    /// Prints the text of a renderer.
+    pub(crate) fn render(&mut self, render: impl FnOnce(&mut StyledText)) -> io::Result<()> {
+        let mut out = StyledText::new(self.color);
+        render(&mut out);
+        self.print(&out.take())
     }
 
-    /// One JSON object on its line.
+    /// Prints one JSON object on a line.
     pub(crate) fn object(&mut self, json: &Value) -> io::Result<()> {
         write(&mut self.stdout, &format!("{json}\n"))
     }
 
-    /// Text that a renderer made; it need not end with a whole line.
+    /// Prints text; it need not end with a line break.
     pub(crate) fn print(&mut self, text: &str) -> io::Result<()> {
-        match &mut self.live {
+        match &mut self.status_line {
             _ if text.is_empty() => Ok(()),
-            Some(live) if live.shares_screen => live.print(text, &mut self.stdout),
+            Some(line) if line.shares_screen => line.print(text, &mut self.stdout),
             _ => write(&mut self.stdout, text),
         }
     }
 
-    /// What the live line says.
-    pub(crate) fn status(&mut self, line: String) {
-        if let Some(live) = &mut self.live {
-            live.status = line;
-            live.draw();
+    /// Replaces the text of the status line.
+    pub(crate) fn set_status(&mut self, status: String) {
+        if let Some(line) = &mut self.status_line {
+            line.status = status;
+            line.draw();
         }
     }
 
-    /// Takes the live line away; what it shared the screen with stays.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
-        let Some(live) = self.live.take() else { return Ok(()) };
-        live.bar.finish_and_clear();
-        if live.tail.is_empty() { Ok(()) } else { write(&mut self.stdout, &format!("{}\n", live.tail)) }
+    /// Removes the status line; the unfinished line of standard output stays.
+    pub(crate) fn finish_status_line(&mut self) -> io::Result<()> {
+        let Some(line) = self.status_line.take() else { return Ok(()) };
+        line.bar.finish_and_clear();
+        if line.unfinished.is_empty() { Ok(()) } else { write(&mut self.stdout, &format!("{}\n", line.unfinished)) }
     }
 }
 
-impl Live {
+impl StatusLine {
     fn print(&mut self, text: &str, stdout: &mut Stdout) -> io::Result<()> {
-        self.tail += text;
-        let lines = self.tail.rfind('\n').map_or(0, |at| at + 1);
-        let rest = self.tail.split_off(lines);
-        let done = std::mem::replace(&mut self.tail, rest);
-        let written = if done.is_empty() { Ok(()) } else { self.bar.suspend(|| write(stdout, &done)) };
+        self.unfinished += text;
+        let end = self.unfinished.rfind('\n').map_or(0, |at| at + 1);
+        let rest = self.unfinished.split_off(end);
+        let lines = std::mem::replace(&mut self.unfinished, rest);
+        let written = if lines.is_empty() { Ok(()) } else { self.bar.suspend(|| write(stdout, &lines)) };
         self.draw();
         written
     }
 
     fn draw(&self) {
-        let gap = if self.tail.is_empty() || self.status.is_empty() { "" } else { "\n" };
-        self.bar.set_message(format!("{}{gap}{}", self.tail, self.status));
+        let separator = if self.unfinished.is_empty() || self.status.is_empty() { "" } else { "\n" };
+        self.bar.set_message(format!("{}{separator}{}", self.unfinished, self.status));
     }
 }
 
@@ -134,18 +139,18 @@ fn write(stdout: &mut Stdout, text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Whether a stream gets colours.
-fn colored(color: Color, stream: &impl anstream::stream::RawStream) -> bool {
+/// Whether to colour the output on a stream.
+fn use_color(color: ColorMode, stream: &impl anstream::stream::RawStream) -> bool {
     match color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => AutoStream::choice(stream) != ColorChoice::Never,
+        ColorMode::Always => true,
+        ColorMode::Never => false,
+        ColorMode::Auto => AutoStream::choice(stream) != ColorChoice::Never,
     }
 }
 
-/// Text on standard error. Nobody can be told if that fails.
-pub(crate) fn complain(color: Color, render: impl FnOnce(&mut Page)) {
-    let mut page = Page::new(colored(color, &io::stderr()));
-    render(&mut page);
-    let _ = io::stderr().write_all(page.take().as_bytes());
+/// Prints text to standard error; there is no way to report that this fails.
+pub(crate) fn print_to_stderr(color: ColorMode, render: impl FnOnce(&mut StyledText)) {
+    let mut out = StyledText::new(use_color(color, &io::stderr()));
+    render(&mut out);
+    let _ = io::stderr().write_all(out.take().as_bytes());
 }

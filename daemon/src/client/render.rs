@@ -1,16 +1,16 @@
-//! What people read: messages in, text out. Nothing here reads, waits or writes.
+//! Proto messages as text. Pure: nothing here performs I/O.
 
 pub(crate) mod catalog;
-pub(crate) mod fleet;
+pub(crate) mod engines;
 pub(crate) mod graph;
-pub(crate) mod page;
+mod interleave;
 pub(crate) mod progress;
 pub(crate) mod route;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod step;
+pub(crate) mod styled_text;
 pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod time;
 pub(crate) mod transcript;
-mod voice;

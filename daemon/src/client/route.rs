@@ -1,62 +1,62 @@
-//! `artel route`: one question, or many whose answers are known.
+//! `artel route`: previews one decision, or fits or evaluates the router on labelled cases.
 
-mod ask;
+mod evaluate;
 mod fit;
-mod measure;
-mod picture;
+mod preview;
+mod svg;
 mod table;
 
 use artel_roles::LabelledQuestion;
 
-use super::Session;
-use super::error::{Error, Exit};
-use super::json::Json;
+use super::ClientSession;
+use super::error::{CommandOutcome, Error};
+use super::json::ToJson;
 use super::render::route as render;
-use crate::args::Route;
-use ask::Asker;
+use crate::args::RouteArgs;
+use preview::PreviewClient;
 
-/// Asks who would get a question, fits the router to cases, or measures it with cases.
-pub(super) async fn run(session: &mut Session, route: Route) -> Result<Exit, Error> {
+/// Routes a question, fits the router, or evaluates it.
+pub(super) async fn run(session: &mut ClientSession, route: RouteArgs) -> Result<CommandOutcome, Error> {
     if let Some(path) = &route.eval {
         let cases = LabelledQuestion::load(path)?;
-        let report = measure::measure(&mut Asker::new(session, &route), &cases, route.confidence).await?;
+        let report = evaluate::evaluate(&mut PreviewClient::new(session, &route), &cases, route.confidence).await?;
         if let Some(svg) = &route.svg {
-            std::fs::write(svg, picture::draw(&report))?;
+            std::fs::write(svg, svg::draw(&report))?;
         }
-        session.output.show(&report.json(), |page| table::render(&report, page))?;
-        return Ok(Exit::Done);
+        session.output.show(&report.to_json(), |out| table::render(&report, out))?;
+        return Ok(CommandOutcome::Done);
     }
     if route.fit.is_some() || route.feedback {
         return fit(session, &route).await;
     }
-    let text = route.text.clone().ok_or_else(|| Error::Usage("there is no question".to_owned()))?;
-    let answer = Asker::new(session, &route).preview(text, route.signals.clone()).await?;
-    let decision = answer.decision.as_ref().ok_or(Error::Answer("the decision"))?;
-    session.output.show(&answer.json(), |page| render::decision(decision, page))?;
-    Ok(Exit::Done)
+    let text = route.text.clone().ok_or_else(|| Error::Usage("the question is missing".to_owned()))?;
+    let answer = PreviewClient::new(session, &route).preview(text, route.signals.clone()).await?;
+    let decision = answer.decision.as_ref().ok_or(Error::IncompleteAnswer("the decision"))?;
+    session.output.show(&answer.to_json(), |out| render::decision(decision, out))?;
+    Ok(CommandOutcome::Done)
 }
 
-/// Weights from cases and from feedback: printed, or written to a file.
-async fn fit(session: &mut Session, route: &Route) -> Result<Exit, Error> {
+/// Fits weights to cases and feedback, and prints them or writes them to a file.
+async fn fit(session: &mut ClientSession, route: &RouteArgs) -> Result<CommandOutcome, Error> {
     let mut cases = route.fit.as_deref().map(LabelledQuestion::load).transpose()?.unwrap_or_default();
-    let mut asker = Asker::new(session, route);
+    let mut client = PreviewClient::new(session, route);
     if route.feedback {
-        cases.extend(asker.feedback().await?);
+        cases.extend(client.feedback().await?);
     }
     let name = route.settings.clone().unwrap_or_else(|| artel_roles::routing::DEFAULT_ROUTER.to_owned());
-    let fitted = fit::fit(&mut asker, &cases, &name).await?;
+    let fitted = fit::fit(&mut client, &cases, &name).await?;
     let yaml = fitted.routing.yaml(&name, &format!("Fitted to {} cases.", cases.len()));
     if let Some(path) = &route.write {
         std::fs::write(path, &yaml)?;
     }
-    let (written, summary) = (route.write.is_some(), fitted.summary());
-    session.output.show(&fitted.json(&yaml), |page| {
-        if !written {
-            page.put(yaml.trim_end()).end();
+    let (is_written, summary) = (route.write.is_some(), fitted.summary());
+    session.output.show(&fitted.json(&yaml), |out| {
+        if !is_written {
+            out.push(yaml.trim_end()).newline();
         }
         summary.iter().for_each(|line| {
-            page.put(format_args!("# {line}")).end();
+            out.push(format_args!("# {line}")).newline();
         });
     })?;
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }

@@ -1,4 +1,4 @@
-//! `artel run` and `artel task watch`: a task's events until its end.
+//! `artel run` and `artel task watch`: print the events of a task until it ends.
 
 use std::time::Duration;
 
@@ -6,61 +6,66 @@ use artel_proto::v1::{CancelRequest, RunRequest, WatchRequest};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-use super::Session;
-use super::connect::{Daemon, prompt};
-use super::error::{Error, Exit};
-use super::feed::Feed;
+use super::ClientSession;
+use super::connect::{DaemonClient, with_deadline};
+use super::error::{CommandOutcome, Error};
+use super::event_printer::EventPrinter;
+use super::event_stream::EventStream;
 use super::submit;
-use super::tell::Teller;
-use crate::args::Submit;
+use crate::args::SubmitArgs;
 
-/// How long the last word to the daemon may take when nobody waits for it.
-const LAST_WORD: Duration = Duration::from_secs(2);
+/// On exit, cancelling the task may take this long.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Hands in a task and tells what happens to it; Ctrl-C cancels it.
-pub(super) async fn run(session: &mut Session, submit: Submit) -> Result<Exit, Error> {
+/// Submits a task and prints its events; Ctrl-C cancels it.
+pub(super) async fn run(session: &mut ClientSession, submit: SubmitArgs) -> Result<CommandOutcome, Error> {
     let request = RunRequest { submit: Some(submit::request(submit)), cancel_on_disconnect: true };
     let stream = session.daemon.tasks().run(request).await?.into_inner();
-    // From here on Ctrl-C is ours; before, it ends the program, and the daemon cancels what it has accepted.
+    // Before this line, Ctrl-C ends the program and the daemon cancels the accepted task.
     let interrupts = signal(SignalKind::interrupt())?;
-    let feed = Feed::new(session.address.clone(), stream, String::new(), 0, true);
-    let teller = Teller::new(&mut session.output);
-    Run { feed, teller, interrupts, cancelling: false }.until_end().await
+    let events = EventStream::new(session.address.clone(), stream, String::new(), 0, true);
+    let printer = EventPrinter::new(&mut session.output);
+    ForegroundRun { events, printer, interrupts, cancelling: false }.until_end().await
 }
 
-/// Tells what happened to a task and what happens; Ctrl-C ends the watching alone.
-pub(super) async fn watch(session: &mut Session, id: String, after: u64, tokens: bool) -> Result<Exit, Error> {
+/// Prints the past and future events of a task; Ctrl-C stops watching, not the task.
+pub(super) async fn watch(
+    session: &mut ClientSession,
+    id: String,
+    after: u64,
+    tokens: bool,
+) -> Result<CommandOutcome, Error> {
     let request = WatchRequest { task_id: id.clone(), after_seq: after, tokens };
     let stream = session.daemon.tasks().watch(request).await?.into_inner();
     let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut feed = Feed::new(session.address.clone(), stream, id, after, tokens);
-    let mut teller = Teller::new(&mut session.output);
+    let mut events = EventStream::new(session.address.clone(), stream, id, after, tokens);
+    let mut printer = EventPrinter::new(&mut session.output);
     loop {
         tokio::select! {
-            heard = feed.next() => match heard? {
-                Some(heard) => teller.tell(&heard)?,
-                None => return Ok(teller.exit()),
+            update = events.next() => match update? {
+                Some(update) => printer.print(&update)?,
+                None => return Ok(printer.outcome()),
             },
-            _ = interrupts.recv() => return Ok(Exit::Done),
+            _ = interrupts.recv() => return Ok(CommandOutcome::Done),
         }
     }
 }
 
-/// A task that runs as long as somebody reads its events.
-struct Run<'a> {
-    feed: Feed,
-    teller: Teller<'a>,
+/// A task that is cancelled when its events are no longer read.
+struct ForegroundRun<'a> {
+    events: EventStream,
+    printer: EventPrinter<'a>,
     interrupts: Signal,
     cancelling: bool,
 }
 
-impl Run<'_> {
-    async fn until_end(mut self) -> Result<Exit, Error> {
+impl ForegroundRun<'_> {
+    async fn until_end(mut self) -> Result<CommandOutcome, Error> {
         loop {
             tokio::select! {
-                heard = self.feed.next() => {
-                    let Some(heard) = heard? else { break };
-                    if let Err(closed) = self.teller.tell(&heard) {
+                update = self.events.next() => {
+                    let Some(update) = update? else { break };
+                    if let Err(closed) = self.printer.print(&update) {
                         self.abandon().await;
                         return Err(closed.into());
                     }
@@ -68,40 +73,40 @@ impl Run<'_> {
                 _ = self.interrupts.recv() => {
                     if self.cancelling || !self.cancel().await? {
                         self.abandon().await;
-                        return Ok(Exit::Failed);
+                        return Ok(CommandOutcome::Failed);
                     }
                 }
             }
         }
-        Ok(self.teller.exit())
+        Ok(self.printer.outcome())
     }
 
-    /// Cancels the task; false if it cannot be waited for.
+    /// Cancels the task; false if its end cannot be awaited.
     async fn cancel(&mut self) -> Result<bool, Error> {
         self.cancelling = true;
-        if self.feed.task().is_none() {
+        if self.events.task().is_none() {
             return Ok(false);
         }
-        self.teller.note("cancelling the task; Ctrl-C again leaves at once")?;
+        self.printer.note("cancelling the task; press Ctrl-C again to exit at once")?;
         tokio::select! {
-            cancelled = cancel(&self.feed, "interrupted on the command line") => cancelled.map(|()| true),
+            cancelled = cancel(&self.events, "interrupted on the command line") => cancelled.map(|()| true),
             _ = self.interrupts.recv() => Ok(false),
         }
     }
 
-    /// Leaves for good. The daemon cancels the task when its first stream closes; a later stream has no such power.
+    /// Prepares the exit. The daemon cancels the task when the first stream closes, but not when a later one does.
     async fn abandon(&self) {
-        if self.feed.rejoined() && !self.cancelling {
-            let _ = timeout(LAST_WORD, cancel(&self.feed, "nobody reads it any more")).await;
+        if self.events.has_reconnected() && !self.cancelling {
+            let _ = timeout(CANCEL_TIMEOUT, cancel(&self.events, "the client exited")).await;
         }
     }
 }
 
-/// Cancels a feed's task over a connection of its own, since the feed's may be broken.
-async fn cancel(feed: &Feed, reason: &str) -> Result<(), Error> {
-    let Some(task_id) = feed.task().map(str::to_owned) else { return Ok(()) };
-    let daemon = Daemon::connect(feed.address()).await?;
+/// Cancels the task of a stream over a new connection, because that of the stream may be broken.
+async fn cancel(events: &EventStream, reason: &str) -> Result<(), Error> {
+    let Some(task_id) = events.task().map(str::to_owned) else { return Ok(()) };
+    let daemon = DaemonClient::connect(events.address()).await?;
     let request = CancelRequest { task_id, reason: reason.to_owned(), step_id: String::new() };
-    daemon.tasks().cancel(prompt(request)).await?;
+    daemon.tasks().cancel(with_deadline(request)).await?;
     Ok(())
 }

@@ -5,79 +5,79 @@ use artel_proto::v1::{
     TaskState, answer_request,
 };
 
-use super::connect::{MAX_MESSAGE, prompt};
-use super::error::{Error, Exit};
-use super::json::{Json, Word, to_proto};
+use super::connect::{MAX_MESSAGE_BYTES, with_deadline};
+use super::error::{CommandOutcome, Error};
+use super::json::{EnumName, ToJson, to_proto};
 use super::render::task as render;
-use super::{Session, run as follow, submit};
-use crate::args::{self, State, TaskList};
+use super::{ClientSession, run as follow, submit};
+use crate::args::{self, TaskListArgs, TaskStateFilter};
 
-/// The most tasks of one page.
-const PAGE: u32 = 1000;
+/// Tasks of one page, the maximum that the daemon allows.
+const MAX_PAGE_SIZE: u32 = 1000;
 
-/// Does what a verb says.
-pub(super) async fn run(session: &mut Session, verb: args::Task) -> Result<Exit, Error> {
-    match verb {
-        args::Task::Submit(submit) => {
-            let request = prompt(submit::request(submit));
+/// Runs a command.
+pub(super) async fn run(session: &mut ClientSession, command: args::TaskCommand) -> Result<CommandOutcome, Error> {
+    match command {
+        args::TaskCommand::Submit(submit) => {
+            let request = with_deadline(submit::request(submit));
             let task = session.daemon.tasks().submit(request).await?.into_inner();
-            id(session, &task)
+            print_id(session, &task)
         }
-        args::Task::Get { id } => {
+        args::TaskCommand::Get { id } => {
             let task = get(session, id).await?;
-            session.output.show(&task.json(), |page| render::get(&task, page))?;
-            Ok(Exit::Done)
+            session.output.show(&task.to_json(), |out| render::get(&task, out))?;
+            Ok(CommandOutcome::Done)
         }
-        args::Task::Show { id } => {
+        args::TaskCommand::Show { id } => {
             let task = get(session, id).await?;
-            session.output.show(&task.json(), |page| render::show(&task, page))?;
-            Ok(Exit::Done)
+            session.output.show(&task.to_json(), |out| render::show(&task, out))?;
+            Ok(CommandOutcome::Done)
         }
-        args::Task::List(filters) => list(session, filters).await,
-        args::Task::Watch { id, after, no_tokens } => follow::watch(session, id, after, !no_tokens).await,
-        args::Task::Cancel { id, step, reason } => cancel(session, id, step, reason).await,
-        args::Task::Answer(answer) => self::answer(session, answer).await,
-        args::Task::Fork(fork) => self::fork(session, fork).await,
-        args::Task::Feedback(word) => feedback(session, word).await,
+        args::TaskCommand::List(filters) => list(session, filters).await,
+        args::TaskCommand::Watch { id, after, no_tokens } => follow::watch(session, id, after, !no_tokens).await,
+        args::TaskCommand::Cancel { id, step, reason } => cancel(session, id, step, reason).await,
+        args::TaskCommand::Answer(answer) => self::answer(session, answer).await,
+        args::TaskCommand::Fork(fork) => self::fork(session, fork).await,
+        args::TaskCommand::Feedback(feedback) => self::feedback(session, feedback).await,
     }
 }
 
-/// Shows a new task: its id alone, so that a shell can take it.
-fn id(session: &mut Session, task: &Task) -> Result<Exit, Error> {
-    session.output.show(&task.json(), |page| {
-        page.put(&task.id).end();
+/// Prints a new task: only its id, for use in a shell.
+fn print_id(session: &mut ClientSession, task: &Task) -> Result<CommandOutcome, Error> {
+    session.output.show(&task.to_json(), |out| {
+        out.push(&task.id).newline();
     })?;
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }
 
-/// Shows where a task stands after something was done to it.
-fn state(session: &mut Session, task: &Task) -> Result<Exit, Error> {
-    session.output.show(&task.json(), |page| {
-        page.put(format_args!("{}: {}", task.id, task.state().word())).end();
+/// Prints the state of a task after a change.
+fn print_state(session: &mut ClientSession, task: &Task) -> Result<CommandOutcome, Error> {
+    session.output.show(&task.to_json(), |out| {
+        out.push(format_args!("{}: {}", task.id, task.state().enum_name())).newline();
     })?;
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }
 
-async fn get(session: &Session, task_id: String) -> Result<Task, Error> {
-    let request = GetTaskRequest { task_id, read_mask: None, max_bytes: MAX_MESSAGE as u64 };
-    Ok(session.daemon.tasks().get(prompt(request)).await?.into_inner())
+async fn get(session: &ClientSession, task_id: String) -> Result<Task, Error> {
+    let request = GetTaskRequest { task_id, read_mask: None, max_bytes: MAX_MESSAGE_BYTES as u64 };
+    Ok(session.daemon.tasks().get(with_deadline(request)).await?.into_inner())
 }
 
-async fn list(session: &mut Session, filters: TaskList) -> Result<Exit, Error> {
-    let TaskList { states, graph, role, labels, limit } = filters;
+async fn list(session: &mut ClientSession, filters: TaskListArgs) -> Result<CommandOutcome, Error> {
+    let TaskListArgs { states, graph, role, labels, limit } = filters;
     let mut request = ListTasksRequest {
         states: states.into_iter().map(|state| proto_state(state).into()).collect(),
         graph: graph.unwrap_or_default(),
         role: role.unwrap_or_default(),
-        labels: submit::pairs(labels),
+        labels: submit::label_map(labels),
         ..Default::default()
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut tasks: Vec<Task> = Vec::new();
     while tasks.len() < limit {
-        let missing = u32::try_from(limit - tasks.len()).unwrap_or(PAGE);
-        request.page_size = i32::try_from(missing.min(PAGE)).expect("a page is small");
-        let page = session.daemon.tasks().list(prompt(request.clone())).await?.into_inner();
+        let missing = u32::try_from(limit - tasks.len()).unwrap_or(MAX_PAGE_SIZE);
+        request.page_size = i32::try_from(missing.min(MAX_PAGE_SIZE)).expect("the maximum fits");
+        let page = session.daemon.tasks().list(with_deadline(request.clone())).await?.into_inner();
         tasks.extend(page.tasks);
         if page.next_page_token.is_empty() {
             break;
@@ -86,59 +86,64 @@ async fn list(session: &mut Session, filters: TaskList) -> Result<Exit, Error> {
     }
     tasks.truncate(limit);
     if session.output.is_json() {
-        tasks.iter().try_for_each(|task| session.output.object(&task.json()))?;
+        tasks.iter().try_for_each(|task| session.output.object(&task.to_json()))?;
     } else {
-        session.output.render(|page| render::list(&tasks, page))?;
+        session.output.render(|out| render::list(&tasks, out))?;
     }
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }
 
-async fn feedback(session: &mut Session, word: args::Feedback) -> Result<Exit, Error> {
-    let args::Feedback { id: task_id, role, step, comment } = word;
+async fn feedback(session: &mut ClientSession, feedback: args::FeedbackArgs) -> Result<CommandOutcome, Error> {
+    let args::FeedbackArgs { id: task_id, role, step, comment } = feedback;
     let role = if role == "none" { String::new() } else { role };
     let request = FeedbackRequest { task_id, step_id: step.unwrap_or_default(), role, comment };
-    session.daemon.tasks().feedback(prompt(request)).await?;
-    session.output.show(&serde_json::json!({"kept": true}), |page| {
-        page.put("kept").end();
+    session.daemon.tasks().feedback(with_deadline(request)).await?;
+    session.output.show(&serde_json::json!({"stored": true}), |out| {
+        out.push("feedback stored").newline();
     })?;
-    Ok(Exit::Done)
+    Ok(CommandOutcome::Done)
 }
 
-fn proto_state(state: State) -> TaskState {
+fn proto_state(state: TaskStateFilter) -> TaskState {
     match state {
-        State::Queued => TaskState::Queued,
-        State::Running => TaskState::Running,
-        State::Waiting => TaskState::Waiting,
-        State::Completed => TaskState::Completed,
-        State::Failed => TaskState::Failed,
-        State::Cancelled => TaskState::Cancelled,
+        TaskStateFilter::Queued => TaskState::Queued,
+        TaskStateFilter::Running => TaskState::Running,
+        TaskStateFilter::Waiting => TaskState::Waiting,
+        TaskStateFilter::Completed => TaskState::Completed,
+        TaskStateFilter::Failed => TaskState::Failed,
+        TaskStateFilter::Cancelled => TaskState::Cancelled,
     }
 }
 
-async fn cancel(session: &mut Session, id: String, step: Option<String>, reason: String) -> Result<Exit, Error> {
+async fn cancel(
+    session: &mut ClientSession,
+    id: String,
+    step: Option<String>,
+    reason: String,
+) -> Result<CommandOutcome, Error> {
     let request = CancelRequest { task_id: id, reason, step_id: step.unwrap_or_default() };
-    let task = session.daemon.tasks().cancel(prompt(request)).await?.into_inner();
-    state(session, &task)
+    let task = session.daemon.tasks().cancel(with_deadline(request)).await?.into_inner();
+    print_state(session, &task)
 }
 
-async fn answer(session: &mut Session, answer: args::Answer) -> Result<Exit, Error> {
-    let args::Answer { id, step, value, text } = answer;
+async fn answer(session: &mut ClientSession, answer: args::AnswerArgs) -> Result<CommandOutcome, Error> {
+    let args::AnswerArgs { id, step, value, text } = answer;
     let json = value.map(|value| answer_request::Answer::Json(to_proto(&value)));
     let answer = json.or(text.map(answer_request::Answer::Text));
     let request = AnswerRequest { task_id: id, step_id: step.unwrap_or_default(), answer };
-    let task = session.daemon.tasks().answer(prompt(request)).await?.into_inner();
-    state(session, &task)
+    let task = session.daemon.tasks().answer(with_deadline(request)).await?.into_inner();
+    print_state(session, &task)
 }
 
-async fn fork(session: &mut Session, fork: args::Fork) -> Result<Exit, Error> {
-    let args::Fork { id: task_id, from, current, labels, request_id } = fork;
+async fn fork(session: &mut ClientSession, fork: args::ForkArgs) -> Result<CommandOutcome, Error> {
+    let args::ForkArgs { id: task_id, from, current, labels, request_id } = fork;
     let request = ForkRequest {
         task_id,
         from_step_id: from.unwrap_or_default(),
         catalog: if current { ForkCatalog::Current } else { ForkCatalog::Pinned }.into(),
         request_id: request_id.unwrap_or_default(),
-        labels: submit::pairs(labels),
+        labels: submit::label_map(labels),
     };
-    let task = session.daemon.tasks().fork(prompt(request)).await?.into_inner();
-    id(session, &task)
+    let task = session.daemon.tasks().fork(with_deadline(request)).await?.into_inner();
+    print_id(session, &task)
 }

@@ -1,4 +1,4 @@
-//! What the findings mean, in words for somebody who is new to all this, and what to do. A function of the findings alone.
+//! Diagnoses of the findings, with advice for new users. A pure function of the findings.
 
 mod devices;
 mod models;
@@ -10,113 +10,115 @@ use artel_task::event::Timestamp;
 use serde_json::{Value, json};
 
 use super::findings::Findings;
-use crate::client::render::page::{BAD, BOLD, DIM, Page, WARN};
+use crate::client::render::styled_text::{BAD, BOLD, DIM, StyledText, WARN};
 use crate::client::render::time::{bytes, span};
 
-/// Below this, a disk is as good as full: a journal in use, and beginnings of prompts.
-const LITTLE_DISK: u64 = 1 << 30;
-/// An open task that is older than this may have been forgotten.
-const LONG: Duration = Duration::from_secs(7 * 86_400);
+/// Less free space than this gives a warning: the journal and the prefixes on disk need some of it.
+const MIN_FREE_DISK_BYTES: u64 = 1 << 30;
+/// A running task that is older than this may have been forgotten.
+const MAX_RUNNING_AGE: Duration = Duration::from_secs(7 * 86_400);
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
-    what: &'static str,
-    standing: Standing,
-    says: String,
-    /// What to do.
+pub(super) struct Diagnosis {
+    subject: &'static str,
+    level: DiagnosisLevel,
+    message: String,
+    /// Advice.
     help: Option<String>,
 }
 
-/// How it stands with something.
+/// How serious a diagnosis is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Good,
-    /// A daemon would run, but perhaps not as it should.
-    Doubtful,
+enum DiagnosisLevel {
+    Ok,
+    /// A daemon would run, but perhaps not as intended.
+    Warning,
     /// A daemon would not start, or could not run all models.
-    Bad,
+    Error,
 }
 
-impl Line {
-    fn good(what: &'static str, says: impl Into<String>) -> Self {
-        Self { what, standing: Standing::Good, says: says.into(), help: None }
+impl Diagnosis {
+    fn ok(subject: &'static str, message: impl Into<String>) -> Self {
+        Self { subject, level: DiagnosisLevel::Ok, message: message.into(), help: None }
     }
 
-    fn doubtful(what: &'static str, says: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what, standing: Standing::Doubtful, says: says.into(), help: Some(help.into()) }
+    fn warning(subject: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { subject, level: DiagnosisLevel::Warning, message: message.into(), help: Some(help.into()) }
     }
 
-    fn bad(what: &'static str, says: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what, standing: Standing::Bad, says: says.into(), help: Some(help.into()) }
+    fn error(subject: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { subject, level: DiagnosisLevel::Error, message: message.into(), help: Some(help.into()) }
     }
 }
 
-/// Everything, in the order in which it is told.
-pub(super) fn lines(found: &Findings) -> Vec<Line> {
-    let mut lines = vec![data(found)];
-    lines.extend(journal(found));
-    lines.push(retention(&found.retention));
-    lines.extend(found.disk.map(disk));
-    lines.push(threads(found.threads, found.cores));
-    lines.extend(
-        found.memory.map(|(all, free)| Line::good("memory", format!("{} free of {}", bytes(free), bytes(all)))),
+/// All diagnoses, in the order in which they are shown.
+pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
+    let mut diagnoses = vec![data(findings)];
+    diagnoses.extend(journal(findings));
+    diagnoses.push(retention(&findings.retention));
+    diagnoses.extend(findings.disk.map(disk));
+    diagnoses.push(threads(findings.threads, findings.cores));
+    diagnoses.extend(
+        findings.memory.map(|(all, free)| Diagnosis::ok("memory", format!("{} free of {}", bytes(free), bytes(all)))),
     );
-    lines.extend(devices::lines(found));
-    lines.extend(models::lines(found));
-    lines
+    diagnoses.extend(devices::diagnose(findings));
+    diagnoses.extend(models::diagnose(findings));
+    diagnoses
 }
 
 /// Whether a daemon would start and could run all models.
-pub(super) fn is_well(lines: &[Line]) -> bool {
-    !lines.iter().any(|line| line.standing == Standing::Bad)
+pub(super) fn is_ok(diagnoses: &[Diagnosis]) -> bool {
+    !diagnoses.iter().any(|diagnosis| diagnosis.level == DiagnosisLevel::Error)
 }
 
-fn data(found: &Findings) -> Line {
-    let (dir, writable) = &found.data;
+fn data(findings: &Findings) -> Diagnosis {
+    let (dir, writable) = &findings.data;
     match writable {
-        Ok(()) => Line::good("data", dir.display().to_string()),
-        Err(reason) => Line::bad(
+        Ok(()) => Diagnosis::ok("data", dir.display().to_string()),
+        Err(reason) => Diagnosis::error(
             "data",
             reason,
             format!(
-                "the journal is to lie in {0}: `sudo mkdir -p {0} && sudo chown -R \"$USER\" {0}` makes it yours, and --data \
-                 names another directory",
+                "the journal is stored in {0}: make it yours with `sudo mkdir -p {0} && sudo chown -R \"$USER\" {0}`, or name \
+                 another directory with --data",
                 dir.display()
             ),
         ),
     }
 }
 
-fn journal(found: &Findings) -> Vec<Line> {
-    let figures = match &found.journal {
+fn journal(findings: &Findings) -> Vec<Diagnosis> {
+    let figures = match &findings.journal {
         Ok(Some(figures)) => figures,
-        Ok(None) => return vec![Line::good("journal", "none yet; the first start makes one")],
+        Ok(None) => return vec![Diagnosis::ok("journal", "none yet; the first start of a daemon creates one")],
         Err(error) => {
-            let help = "`artel journal check` reads all of it and says what is wrong";
-            return vec![Line::bad("journal", error, help)];
+            let help = "`artel journal check` reads the whole journal and lists the damage";
+            return vec![Diagnosis::error("journal", error, help)];
         }
     };
     let Figures { path, format, bytes: size, free, log, running, completed, failed, cancelled, .. } = figures;
-    let size = format!("{}, {} of it free, and {} of log", bytes(*size), bytes(*free), bytes(*log));
-    let mut lines =
-        vec![Line::good("journal", format!("{}, format {format}", path.display())), Line::good("size", size)];
+    let size = format!("{}, of which {} free; write-ahead log {}", bytes(*size), bytes(*free), bytes(*log));
+    let mut diagnoses =
+        vec![Diagnosis::ok("journal", format!("{}, format {format}", path.display())), Diagnosis::ok("size", size)];
     let counts = format!("{running} running, {completed} completed, {failed} failed, {cancelled} cancelled");
-    let open = figures.oldest_running.map(|since| since_then(since, found.now));
-    lines.push(match open {
-        None => Line::good("tasks", counts),
-        Some(open) if open < LONG => Line::good("tasks", format!("{counts}; the oldest runs for {}", age(open))),
-        Some(open) => Line::doubtful(
+    let open = figures.oldest_running.map(|since| elapsed(since, findings.now));
+    diagnoses.push(match open {
+        None => Diagnosis::ok("tasks", counts),
+        Some(open) if open < MAX_RUNNING_AGE => {
+            Diagnosis::ok("tasks", format!("{counts}; the oldest has been running for {}", age(open)))
+        }
+        Some(open) => Diagnosis::warning(
             "tasks",
-            format!("{counts}; the oldest runs for {}", age(open)),
-            "it may wait for an answer that was forgotten: `artel task list --state waiting`, then `artel task answer` or \
-             `artel task cancel`",
+            format!("{counts}; the oldest has been running for {}", age(open)),
+            "it may wait for a forgotten answer: list waiting tasks with `artel task list --state waiting`, then use \
+             `artel task answer` or `artel task cancel`",
         ),
     });
-    lines
+    diagnoses
 }
 
-fn since_then(then: Timestamp, now: Timestamp) -> Duration {
+fn elapsed(then: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(now.0.saturating_sub(then.0))
 }
 
@@ -125,87 +127,87 @@ fn age(age: Duration) -> String {
     if days > 1 { format!("{days} days") } else { span(age) }
 }
 
-fn retention(retention: &Retention) -> Line {
+fn retention(retention: &Retention) -> Diagnosis {
     let Retention { tasks, age: most, bytes: size } = retention;
-    let kept = format!("{tasks} ended tasks for {}, as far as {} hold them", age(*most), bytes(*size));
-    Line::good("retention", format!("{kept}; older ones are removed, running ones never"))
+    let limits = format!("ended tasks: at most {tasks}, for at most {}, in at most {}", age(*most), bytes(*size));
+    Diagnosis::ok("retention", format!("{limits}; the oldest are deleted first, running ones never"))
 }
 
-fn disk(free: u64) -> Line {
-    let says = format!("{} free", bytes(free));
-    match free < LITTLE_DISK {
-        false => Line::good("disk", says),
-        true => Line::doubtful(
+fn disk(free: u64) -> Diagnosis {
+    let message = format!("{} free", bytes(free));
+    match free < MIN_FREE_DISK_BYTES {
+        false => Diagnosis::ok("disk", message),
+        true => Diagnosis::warning(
             "disk",
-            says,
-            "when it is full, new tasks are refused and running ones rest: make room, lower `retention: {size: ...}`, or move \
-             `data` to another disk",
+            message,
+            "on a full disk the daemon rejects new tasks and pauses running ones: free space, lower \
+             `retention: {size: ...}`, or move `data` to another disk",
         ),
     }
 }
 
-fn threads(threads: u32, cores: u32) -> Line {
+fn threads(threads: u32, cores: u32) -> Diagnosis {
     match threads > cores {
-        false => Line::good("threads", format!("{threads} of {cores} cores")),
-        true => Line::doubtful(
+        false => Diagnosis::ok("threads", format!("{threads} of {cores} cores")),
+        true => Diagnosis::warning(
             "threads",
-            format!("{threads}, and there are {cores} cores"),
-            "more threads than cores hold each other up: leave `threads` out of the settings",
+            format!("{threads} threads on {cores} cores"),
+            "more threads than cores slow each other down: remove `threads` from the settings",
         ),
     }
 }
 
-/// As people read it.
-pub(super) fn render(lines: &[Line], page: &mut Page) {
-    for line in lines {
-        page.paint(BOLD, format_args!("{:<10}", line.what));
-        let mut said = line.says.lines();
-        match (line.standing, said.next().unwrap_or_default()) {
-            (Standing::Good, says) => page.put(says),
-            (Standing::Doubtful, says) => page.paint(WARN, says),
-            (Standing::Bad, says) => page.paint(BAD, says),
+/// The diagnoses as text.
+pub(super) fn render(diagnoses: &[Diagnosis], out: &mut StyledText) {
+    for diagnosis in diagnoses {
+        out.push_styled(BOLD, format_args!("{:<10}", diagnosis.subject));
+        let mut lines = diagnosis.message.lines();
+        match (diagnosis.level, lines.next().unwrap_or_default()) {
+            (DiagnosisLevel::Ok, line) => out.push(line),
+            (DiagnosisLevel::Warning, line) => out.push_styled(WARN, line),
+            (DiagnosisLevel::Error, line) => out.push_styled(BAD, line),
         };
-        page.end();
-        for more in said {
-            page.put(format_args!("{:<10}{more}", "")).end();
+        out.newline();
+        for line in lines {
+            out.push(format_args!("{:<10}{line}", "")).newline();
         }
-        for help in line.help.iter().flat_map(|help| help.lines()) {
-            page.put(format_args!("{:<10}", "")).paint(DIM, format_args!("help: {help}")).end();
+        for help in diagnosis.help.iter().flat_map(|help| help.lines()) {
+            out.push(format_args!("{:<10}", "")).push_styled(DIM, format_args!("help: {help}")).newline();
         }
     }
-    let verdict = match (is_well(lines), lines.iter().all(|line| line.standing == Standing::Good)) {
-        (true, true) => "all is well",
-        (true, false) => "a daemon runs here; see what is said above",
-        (false, _) => "not all is well: see what is said above",
+    let verdict = match (is_ok(diagnoses), diagnoses.iter().all(|diagnosis| diagnosis.level == DiagnosisLevel::Ok)) {
+        (true, true) => "no problems found",
+        (true, false) => "a daemon can run on this machine; see the warnings above",
+        (false, _) => "a daemon cannot start or cannot run all models; see the errors above",
     };
-    page.end().put(verdict).end();
+    out.newline().push(verdict).newline();
 }
 
-/// As programs read it: the facts, and what to do.
-pub(super) fn json(found: &Findings, lines: &[Line]) -> Value {
-    let journal = match &found.journal {
+/// The findings and the advice as JSON.
+pub(super) fn json(findings: &Findings, diagnoses: &[Diagnosis]) -> Value {
+    let journal = match &findings.journal {
         Ok(figures) => figures.as_ref().map(figures_json).unwrap_or_default(),
         Err(error) => json!({"error": error}),
     };
-    let Retention { tasks, age, bytes } = found.retention;
-    let told = lines.iter().filter(|line| line.standing != Standing::Good);
-    let told = told.map(|line| {
-        let standing = if line.standing == Standing::Bad { "bad" } else { "doubtful" };
-        json!({"about": line.what, "standing": standing, "says": line.says, "help": line.help})
+    let Retention { tasks, age, bytes } = findings.retention;
+    let problems = diagnoses.iter().filter(|diagnosis| diagnosis.level != DiagnosisLevel::Ok);
+    let advice = problems.map(|Diagnosis { subject, level, message, help }| {
+        let severity = if *level == DiagnosisLevel::Error { "error" } else { "warning" };
+        json!({"subject": subject, "severity": severity, "message": message, "help": help})
     });
     json!({
-        "well": is_well(lines),
-        "advice": told.collect::<Vec<_>>(),
+        "ok": is_ok(diagnoses),
+        "advice": advice.collect::<Vec<_>>(),
         "journal": journal,
         "retention": {"tasks": tasks, "age_seconds": age.as_secs(), "bytes": bytes},
-        "disk_free_bytes": found.disk,
-        "threads": found.threads,
-        "memory_free_bytes": found.memory.map(|(_, free)| free),
-        "memory_bytes": found.memory.map(|(all, _)| all),
-        "devices": devices::names(found),
-        "unmonitored": found.unmonitored,
-        "models": models::json(&found.models),
-        "catalog_error": found.catalog,
+        "disk_free_bytes": findings.disk,
+        "threads": findings.threads,
+        "memory_free_bytes": findings.memory.map(|(_, free)| free),
+        "memory_bytes": findings.memory.map(|(all, _)| all),
+        "devices": devices::names(findings),
+        "monitor_error": findings.monitor_error,
+        "models": models::json(&findings.models),
+        "catalog_error": findings.catalog,
     })
 }
 

@@ -1,4 +1,4 @@
-//! What is found: facts, as they are.
+//! The facts that a diagnosis is based on.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,79 +10,79 @@ use artel_roles::Catalog;
 use artel_task::event::Timestamp;
 use nix::unistd::{AccessFlags, access};
 
-use super::gpu::{self, Gpu};
+use super::gpu::{self, SystemGpu};
 use crate::disk;
-use crate::engine::probe::{self, Found};
+use crate::engine::probe::{self, ProbedDevice};
 use crate::serve::config::{Config, cores};
-use crate::serve::files::{self, Fault};
-use crate::serve::hardware;
+use crate::serve::devices::host_memory;
+use crate::serve::files::{self, FileProblem};
 use crate::serve::loader::LlamaLoader;
 
-/// What was found.
+/// The state of the machine, the data directory and the catalog.
 #[derive(Debug)]
 pub(super) struct Findings {
     pub(super) now: Timestamp,
-    /// Where the journal lies, and why nothing can be written there.
+    /// The directory of the journal, and why it is not writable.
     pub(super) data: (PathBuf, Result<(), String>),
-    /// What the journal holds, if there is one; or why it cannot be read.
+    /// Statistics of the journal, if there is one; or why it cannot be read.
     pub(super) journal: Result<Option<Figures>, String>,
     pub(super) retention: Retention,
-    /// Bytes that the disk of the journal has left, where that can be told.
+    /// Free bytes on the disk of the journal, if known.
     pub(super) disk: Option<u64>,
     pub(super) threads: u32,
     pub(super) cores: u32,
-    /// Bytes of memory that there are and that are free, where that can be told.
+    /// Total and free bytes of memory, if known.
     pub(super) memory: Option<(u64, u64)>,
     /// The cargo features for GPUs that this program was built with.
     pub(super) features: Vec<&'static str>,
-    /// The GPUs that the kernel shows, whatever this program was built with.
-    pub(super) gpus: Vec<Gpu>,
+    /// The GPUs that the kernel lists, with or without support in this program.
+    pub(super) gpus: Vec<SystemGpu>,
     /// The devices of this machine, or why they cannot be listed.
-    pub(super) local: Result<Vec<Found>, String>,
-    /// Why nothing monitors GPUs.
-    pub(super) unmonitored: Option<String>,
-    /// The RPC servers of the settings, and their devices.
-    pub(super) servers: Vec<(String, Result<Vec<Found>, String>)>,
+    pub(super) local: Result<Vec<ProbedDevice>, String>,
+    /// Why GPUs are not monitored.
+    pub(super) monitor_error: Option<String>,
+    /// The RPC servers of the settings, and their devices or why they cannot be listed.
+    pub(super) servers: Vec<(String, Result<Vec<ProbedDevice>, String>)>,
     pub(super) offline: bool,
-    /// What is wrong with the catalog.
+    /// The problems of the catalog.
     pub(super) catalog: Option<String>,
-    /// The models, and what is wrong with their files.
-    pub(super) models: Vec<(String, Result<(), Fault>)>,
-    /// The roles with adapters, and what is wrong with these.
-    pub(super) adapters: Vec<(String, Result<(), Fault>)>,
-    /// Where the models would go that can be reckoned.
+    /// The models, and the problems of their files.
+    pub(super) models: Vec<(String, Result<(), FileProblem>)>,
+    /// The roles with adapters, and the problems of the adapters' files.
+    pub(super) adapters: Vec<(String, Result<(), FileProblem>)>,
+    /// Where a daemon would place the models whose footprint is known.
     pub(super) plan: PlacementPlan,
 }
 
 impl Findings {
-    pub(super) async fn of(config: &Config) -> Self {
+    pub(super) async fn collect(config: &Config) -> Self {
         let catalog = Catalog::load(config.catalog.as_deref());
         let (models, adapters, plan) = match &catalog {
-            Ok(catalog) => (models(catalog, config), adapters(catalog, config), placed(catalog, config).await),
+            Ok(catalog) => (models(catalog, config), adapters(catalog, config), planned(catalog, config).await),
             Err(_) => Default::default(),
         };
         let mut servers = Vec::new();
         for server in &config.rpc {
             servers.push((server.clone(), probe::devices(Some(server)).await));
         }
-        let (local, unmonitored) = match probe::look(None).await {
-            Ok(probed) => (Ok(probed.devices), probed.unmonitored),
+        let (local, monitor_error) = match probe::probe_devices(None).await {
+            Ok(probe) => (Ok(probe.devices), probe.monitor_error),
             Err(reason) => (Err(reason), None),
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             now: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
-            data: (config.data.clone(), writable(&config.data)),
+            data: (config.data.clone(), check_writable(&config.data)),
             journal: artel_journal::survey(&config.data).await.map_err(|error| error.to_string()),
             retention: config.journal.retention,
-            disk: disk::free(&config.data),
+            disk: disk::free_bytes(&config.data),
             threads: config.threads,
             cores: cores(),
-            memory: hardware::memory(),
+            memory: host_memory(),
             features: gpu::features(),
-            gpus: gpu::look(Path::new("/")),
+            gpus: gpu::list(Path::new("/")),
             local,
-            unmonitored,
+            monitor_error,
             servers,
             offline: config.offline,
             catalog: catalog.err().map(|problems| problems.to_string()),
@@ -93,36 +93,38 @@ impl Findings {
     }
 }
 
-fn models(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), Fault>)> {
-    let look = |model: &_| files::model(model, &config.crew.models_dir);
-    catalog.models().iter().map(|(name, model)| (name.to_string(), look(model))).collect()
+fn models(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), FileProblem>)> {
+    let check = |model: &_| files::model(model, &config.runtime.models_dir);
+    catalog.models().iter().map(|(name, model)| (name.to_string(), check(model))).collect()
 }
 
-fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), Fault>)> {
-    let look = |role: &artel_roles::Role| {
+fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), FileProblem>)> {
+    let check = |role: &artel_roles::Role| {
         let adapter = role.adapter.as_ref()?;
-        Some((role.name.to_string(), files::adapter(role, adapter, catalog, &config.crew.models_dir)))
+        Some((role.name.to_string(), files::adapter(role, adapter, catalog, &config.runtime.models_dir)))
     };
-    catalog.roles().values().filter_map(|role| look(role)).collect()
+    catalog.roles().values().filter_map(|role| check(role)).collect()
 }
 
-/// Where a daemon would put the models. Those without a file are told of elsewhere.
-async fn placed(catalog: &Catalog, config: &Config) -> PlacementPlan {
+/// Where a daemon would place the models. Models without a file are reported elsewhere.
+async fn planned(catalog: &Catalog, config: &Config) -> PlacementPlan {
     let loader = LlamaLoader::new(config);
     let mut needs = Vec::new();
     for (name, model) in catalog.engines() {
-        let need = loader.reckon(&model, MemoryDemand::of(catalog, &model, &config.crew.models_dir)).await;
+        let need = loader.estimate(&model, MemoryDemand::of(catalog, &model, &config.runtime.models_dir)).await;
         needs.extend(need.ok().map(|need| ModelFootprint { model: name, ..need }));
     }
-    plan(&needs, &loader.hardware().devices(&DeviceBytes::new()).await)
+    plan(&needs, &loader.inventory().devices(&DeviceBytes::new()).await)
 }
 
-/// Whether files can be made in a directory, or the directory itself where it is not there yet.
-fn writable(dir: &Path) -> Result<(), String> {
-    let Some(there) = dir.ancestors().find(|dir| dir.exists()) else { return Err("there is no such disk".to_owned()) };
-    if !there.is_dir() {
-        return Err(format!("{} is no directory", there.display()));
+/// Checks that files can be created in a directory, or the directory itself if it does not exist.
+fn check_writable(dir: &Path) -> Result<(), String> {
+    let Some(existing) = dir.ancestors().find(|dir| dir.exists()) else {
+        return Err(format!("no parent directory of {} exists", dir.display()));
+    };
+    if !existing.is_dir() {
+        return Err(format!("{} is not a directory", existing.display()));
     }
     let flags = AccessFlags::W_OK | AccessFlags::X_OK;
-    access(there, flags).map_err(|error| format!("{} cannot be written: {}", there.display(), error.desc()))
+    access(existing, flags).map_err(|error| format!("{} is not writable: {}", existing.display(), error.desc()))
 }

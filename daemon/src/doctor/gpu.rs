@@ -1,4 +1,4 @@
-//! The GPUs that the kernel shows, whether this program can use them or not.
+//! The GPUs that the kernel lists, whether or not this program can use them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,24 +6,24 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-/// Who made a GPU.
+/// The vendor of a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Maker {
+pub(super) enum GpuVendor {
     Nvidia,
     Amd,
     Intel,
     Apple,
 }
 
-/// The GPUs of one maker.
+/// The GPUs of one vendor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Gpu {
-    pub(super) maker: Maker,
-    /// Files through which programs reach them and which this user may not open.
-    pub(super) shut: Vec<String>,
+pub(super) struct SystemGpu {
+    pub(super) vendor: GpuVendor,
+    /// Their device files that this user may not open.
+    pub(super) inaccessible: Vec<String>,
 }
 
-impl Maker {
+impl GpuVendor {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nvidia => "NVIDIA",
@@ -33,7 +33,7 @@ impl Maker {
         }
     }
 
-    /// The cargo features that make use of them, the best first.
+    /// The cargo features that support them, the best first.
     pub(super) fn features(self) -> &'static [&'static str] {
         match self {
             Self::Nvidia => &["cuda", "vulkan"],
@@ -43,8 +43,8 @@ impl Maker {
         }
     }
 
-    /// What shows whether their driver works.
-    pub(super) fn tool(self) -> &'static str {
+    /// The tool that shows whether their driver works.
+    pub(super) fn diagnostic_tool(self) -> &'static str {
         match self {
             Self::Nvidia => "nvidia-smi",
             Self::Amd => "rocminfo",
@@ -52,9 +52,9 @@ impl Maker {
         }
     }
 
-    /// From the vendor's number on the PCI bus.
-    fn of(number: &str) -> Option<Self> {
-        match number.trim() {
+    /// From the PCI vendor id.
+    fn from_pci_id(id: &str) -> Option<Self> {
+        match id.trim() {
             "0x10de" => Some(Self::Nvidia),
             "0x1002" => Some(Self::Amd),
             "0x8086" => Some(Self::Intel),
@@ -74,41 +74,41 @@ pub(super) fn features() -> Vec<&'static str> {
     all.into_iter().filter_map(|(name, built)| built.then_some(name)).collect()
 }
 
-/// Looks below the root of a file system.
-pub(super) fn look(root: &Path) -> Vec<Gpu> {
-    let mut found: BTreeMap<Maker, Vec<PathBuf>> = BTreeMap::new();
+/// Lists the GPUs below the root of a file system.
+pub(super) fn list(root: &Path) -> Vec<SystemGpu> {
+    let mut nodes_by_vendor: BTreeMap<GpuVendor, Vec<PathBuf>> = BTreeMap::new();
     for node in nodes(&root.join("dev"), "nvidia") {
-        found.entry(Maker::Nvidia).or_default().push(node);
+        nodes_by_vendor.entry(GpuVendor::Nvidia).or_default().push(node);
     }
     let kfd = root.join("dev/kfd");
-    // It is there on machines without such a GPU too.
-    let mut amd = false;
+    // It exists on machines without an AMD GPU too.
+    let mut has_amd = false;
     for node in nodes(&root.join("dev/dri"), "renderD") {
         let name = node.file_name().unwrap_or_default();
-        let vendor = root.join("sys/class/drm").join(name).join("device/vendor");
-        let Some(maker) = fs::read_to_string(vendor).ok().as_deref().and_then(Maker::of) else { continue };
-        amd |= maker == Maker::Amd;
-        found.entry(maker).or_default().push(node);
+        let id = root.join("sys/class/drm").join(name).join("device/vendor");
+        let Some(vendor) = fs::read_to_string(id).ok().as_deref().and_then(GpuVendor::from_pci_id) else { continue };
+        has_amd |= vendor == GpuVendor::Amd;
+        nodes_by_vendor.entry(vendor).or_default().push(node);
     }
-    if amd && kfd.exists() {
-        found.entry(Maker::Amd).or_default().push(kfd);
+    if has_amd && kfd.exists() {
+        nodes_by_vendor.entry(GpuVendor::Amd).or_default().push(kfd);
     }
     if cfg!(target_os = "macos") {
-        found.entry(Maker::Apple).or_default();
+        nodes_by_vendor.entry(GpuVendor::Apple).or_default();
     }
-    let shut = |node: &PathBuf| access(node, AccessFlags::R_OK | AccessFlags::W_OK).is_err();
-    let shown = |node: PathBuf| node.display().to_string();
-    let gpu = |(maker, nodes): (Maker, Vec<PathBuf>)| Gpu {
-        maker,
-        shut: nodes.into_iter().filter(shut).map(shown).collect(),
+    let is_inaccessible = |node: &PathBuf| access(node, AccessFlags::R_OK | AccessFlags::W_OK).is_err();
+    let display = |node: PathBuf| node.display().to_string();
+    let gpu = |(vendor, nodes): (GpuVendor, Vec<PathBuf>)| SystemGpu {
+        vendor,
+        inaccessible: nodes.into_iter().filter(is_inaccessible).map(display).collect(),
     };
-    found.into_iter().map(gpu).collect()
+    nodes_by_vendor.into_iter().map(gpu).collect()
 }
 
-/// The files of a directory that have this name and a number.
-fn nodes(dir: &Path, name: &str) -> Vec<PathBuf> {
+/// The files of a directory whose name is this prefix and a number.
+fn nodes(dir: &Path, prefix: &str) -> Vec<PathBuf> {
     let numbered = |path: &PathBuf| {
-        let file = path.file_name().and_then(|file| file.to_str()).and_then(|file| file.strip_prefix(name));
+        let file = path.file_name().and_then(|file| file.to_str()).and_then(|file| file.strip_prefix(prefix));
         file.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
     };
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
@@ -122,14 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gpus_are_found_by_what_the_kernel_shows() {
+    fn gpus_are_found_by_the_device_files_of_the_kernel() {
         let root = tempfile::tempdir().unwrap();
         let make = |path: &str, text: &str| {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        assert!(look(root.path()).iter().all(|gpu| gpu.maker == Maker::Apple));
+        assert!(list(root.path()).iter().all(|gpu| gpu.vendor == GpuVendor::Apple));
         make("dev/kfd", "");
         make("dev/nvidia0", "");
         make("dev/nvidiactl", "");
@@ -139,10 +139,10 @@ mod tests {
         make("sys/class/drm/renderD129/device/vendor", "0x8086\n");
         make("dev/dri/renderD130", "");
         make("sys/class/drm/renderD130/device/vendor", "0x1af4\n");
-        let makers: Vec<Maker> = look(root.path()).into_iter().map(|gpu| gpu.maker).collect();
-        assert!(makers.starts_with(&[Maker::Nvidia, Maker::Intel]), "{makers:?}");
-        assert!(!makers.contains(&Maker::Amd), "{makers:?}");
+        let vendors: Vec<GpuVendor> = list(root.path()).into_iter().map(|gpu| gpu.vendor).collect();
+        assert!(vendors.starts_with(&[GpuVendor::Nvidia, GpuVendor::Intel]), "{vendors:?}");
+        assert!(!vendors.contains(&GpuVendor::Amd), "{vendors:?}");
         make("sys/class/drm/renderD130/device/vendor", "0x1002\n");
-        assert!(look(root.path()).iter().any(|gpu| gpu.maker == Maker::Amd && gpu.shut.is_empty()));
+        assert!(list(root.path()).iter().any(|gpu| gpu.vendor == GpuVendor::Amd && gpu.inaccessible.is_empty()));
     }
 }

@@ -1,4 +1,4 @@
-//! What the doctor says of made-up machines.
+//! Diagnoses of made-up machines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,45 +8,45 @@ use artel_placement::{KvCacheType, Device, DeviceChoice, DeviceKind, LayerFootpr
 use artel_roles::hf_uri::HfUri;
 use artel_task::event::Timestamp;
 
-use super::advice::{is_well, json, lines, render};
+use super::advice::{diagnose, is_ok, json, render};
 use super::findings::Findings;
-use super::gpu::{Gpu, Maker};
-use crate::client::render::page::Page;
-use crate::engine::monitor::Reading;
-use crate::engine::probe::{self, Found};
-use crate::serve::files::Fault;
+use super::gpu::{GpuVendor, SystemGpu};
+use crate::client::render::styled_text::StyledText;
+use crate::engine::monitor::GpuReading;
+use crate::engine::probe::{self, ProbedDevice};
+use crate::serve::files::FileProblem;
 
 const DAY: u64 = 86_400_000;
 
-fn processor() -> Found {
+fn cpu() -> ProbedDevice {
     let (name, backend) = ("CPU".to_owned(), "CPU".to_owned());
-    Found {
+    ProbedDevice {
         name,
-        description: "Some processor".to_owned(),
+        description: "Some CPU".to_owned(),
         backend,
-        kind: probe::Kind::Cpu,
+        kind: probe::ProbedDeviceKind::Cpu,
         total: 16 << 30,
         free: 8 << 30,
         monitor: None,
     }
 }
 
-fn card() -> Found {
-    let (name, backend, kind) = ("CUDA0".to_owned(), "CUDA".to_owned(), probe::Kind::Gpu);
-    let monitor = Reading {
+fn gpu() -> ProbedDevice {
+    let (name, backend, kind) = ("CUDA0".to_owned(), "CUDA".to_owned(), probe::ProbedDeviceKind::Gpu);
+    let monitor = GpuReading {
         name: "NVIDIA Card".to_owned(),
         driver: "550.54".to_owned(),
         used: Some(3 << 30),
         load: Some(0.125),
         celsius: Some(43.0),
-        ..Reading::default()
+        ..GpuReading::default()
     };
     let description = "NVIDIA Card".to_owned();
-    Found { name, description, backend, kind, total: 24 << 30, free: 20 << 30, monitor: Some(monitor) }
+    ProbedDevice { name, description, backend, kind, total: 24 << 30, free: 20 << 30, monitor: Some(monitor) }
 }
 
-/// A machine on which all is well.
-fn well() -> Findings {
+/// A machine without problems.
+fn healthy() -> Findings {
     Findings {
         now: Timestamp(100 * DAY),
         data: (PathBuf::from("/data"), Ok(())),
@@ -70,20 +70,20 @@ fn well() -> Findings {
         cores: 8,
         memory: Some((16 << 30, 8 << 30)),
         features: vec!["cuda"],
-        gpus: vec![Gpu { maker: Maker::Nvidia, shut: Vec::new() }],
-        local: Ok(vec![card(), processor()]),
-        unmonitored: None,
+        gpus: vec![SystemGpu { vendor: GpuVendor::Nvidia, inaccessible: Vec::new() }],
+        local: Ok(vec![gpu(), cpu()]),
+        monitor_error: None,
         servers: Vec::new(),
         offline: false,
         catalog: None,
         models: vec![("smollm2".to_owned(), Ok(()))],
         adapters: vec![("poet".to_owned(), Ok(()))],
-        plan: placed(&[("smollm2", 300 << 20)], 8 << 30),
+        plan: planned(&[("smollm2", 300 << 20)], 8 << 30),
     }
 }
 
-/// Models of so many bytes on a processor with so many.
-fn placed(models: &[(&str, u64)], free: u64) -> PlacementPlan {
+/// A plan of models of these sizes on a CPU with this much free memory.
+fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
     let need = |(name, weights): &(&str, u64)| ModelFootprint {
         model: (*name).to_owned(),
         layers: vec![LayerFootprint { weight_bytes: *weights, file_bytes: *weights, kv_elements: 0, window_tokens: None }],
@@ -104,86 +104,92 @@ fn placed(models: &[(&str, u64)], free: u64) -> PlacementPlan {
     plan(&needs, &[Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: 16 << 30, free }])
 }
 
-fn awaited() -> Fault {
+fn not_fetched() -> FileProblem {
     let address = HfUri::parse("hf:org/phi/phi.gguf").unwrap();
-    Fault::Awaited { place: PathBuf::from("/models").join(address.path()), address }
+    FileProblem::NotFetched { path: PathBuf::from("/models").join(address.path()), address }
 }
 
-fn said(found: &Findings) -> String {
-    let mut page = Page::new(false);
-    render(&lines(found), &mut page);
-    page.take()
-}
-
-#[test]
-fn a_machine_on_which_all_is_well() {
-    insta::assert_snapshot!(said(&well()));
-    assert!(is_well(&lines(&well())));
+fn rendered(findings: &Findings) -> String {
+    let mut out = StyledText::new(false);
+    render(&diagnose(findings), &mut out);
+    out.take()
 }
 
 #[test]
-fn a_new_machine_with_a_card_that_nobody_uses() {
-    let found = Findings {
+fn a_machine_without_problems() {
+    insta::assert_snapshot!(rendered(&healthy()));
+    assert!(is_ok(&diagnose(&healthy())));
+}
+
+#[test]
+fn a_new_machine_with_gpus_that_the_build_does_not_support() {
+    let findings = Findings {
         journal: Ok(None),
         features: Vec::new(),
-        gpus: vec![Gpu { maker: Maker::Nvidia, shut: Vec::new() }, Gpu { maker: Maker::Intel, shut: Vec::new() }],
-        local: Ok(vec![processor()]),
-        unmonitored: Some("NVIDIA's driver is installed and not loaded".to_owned()),
-        models: vec![("phi".to_owned(), Err(awaited()))],
+        gpus: vec![
+            SystemGpu { vendor: GpuVendor::Nvidia, inaccessible: Vec::new() },
+            SystemGpu { vendor: GpuVendor::Intel, inaccessible: Vec::new() },
+        ],
+        local: Ok(vec![cpu()]),
+        monitor_error: Some("NVIDIA's driver is installed and not loaded".to_owned()),
+        models: vec![("phi".to_owned(), Err(not_fetched()))],
         plan: PlacementPlan::default(),
-        ..well()
+        ..healthy()
     };
-    insta::assert_snapshot!(said(&found));
-    assert!(is_well(&lines(&found)), "it runs, slower than it could");
+    insta::assert_snapshot!(rendered(&findings));
+    assert!(is_ok(&diagnose(&findings)), "it runs, slower than it could");
 }
 
 #[test]
-fn drivers_and_permissions_that_are_wrong() {
-    let shut = vec!["/dev/kfd".to_owned(), "/dev/dri/renderD128".to_owned()];
-    let found = Findings {
+fn broken_drivers_and_missing_permissions() {
+    let inaccessible = vec!["/dev/kfd".to_owned(), "/dev/dri/renderD128".to_owned()];
+    let findings = Findings {
         features: vec!["cuda", "rocm"],
-        gpus: vec![Gpu { maker: Maker::Nvidia, shut: Vec::new() }, Gpu { maker: Maker::Amd, shut }],
+        gpus: vec![
+            SystemGpu { vendor: GpuVendor::Nvidia, inaccessible: Vec::new() },
+            SystemGpu { vendor: GpuVendor::Amd, inaccessible },
+        ],
         local: Err("the probe ended with signal 11".to_owned()),
         servers: vec![("box:50052".to_owned(), Err("connection refused".to_owned()))],
-        ..well()
+        ..healthy()
     };
-    insta::assert_snapshot!(said(&found));
+    insta::assert_snapshot!(rendered(&findings));
 }
 
 #[test]
-fn a_machine_that_is_too_small_and_badly_kept() {
-    let mut found = Findings {
-        data: (PathBuf::from("/data"), Err("/data cannot be written: Permission denied".to_owned())),
+fn a_machine_that_is_too_small_and_misconfigured() {
+    let mut findings = Findings {
+        data: (PathBuf::from("/data"), Err("/data is not writable: Permission denied".to_owned())),
         disk: Some(200 << 20),
         threads: 16,
         gpus: Vec::new(),
-        local: Ok(vec![processor()]),
+        local: Ok(vec![cpu()]),
         offline: true,
         models: vec![
-            ("gone".to_owned(), Err(Fault::Missing(vec!["/etc/m.gguf".into(), "/models/m.gguf".into()]))),
-            ("phi".to_owned(), Err(awaited())),
-            ("torn".to_owned(), Err(Fault::Wrong("/models/torn.gguf: the file is truncated".to_owned()))),
+            ("gone".to_owned(), Err(FileProblem::Missing(vec!["/etc/m.gguf".into(), "/models/m.gguf".into()]))),
+            ("phi".to_owned(), Err(not_fetched())),
+            ("torn".to_owned(), Err(FileProblem::Invalid("/models/torn.gguf: the file is truncated".to_owned()))),
         ],
-        adapters: vec![("poet".to_owned(), Err(Fault::Missing(vec!["/models/poet.gguf".into()])))],
-        plan: placed(&[("huge", 9 << 30), ("large", 5 << 30), ("other", 4 << 30)], 8 << 30),
-        ..well()
+        adapters: vec![("poet".to_owned(), Err(FileProblem::Missing(vec!["/models/poet.gguf".into()])))],
+        plan: planned(&[("huge", 9 << 30), ("large", 5 << 30), ("other", 4 << 30)], 8 << 30),
+        ..healthy()
     };
-    found.journal.as_mut().unwrap().as_mut().unwrap().oldest_running = Some(Timestamp(60 * DAY));
-    insta::assert_snapshot!(said(&found));
-    assert!(!is_well(&lines(&found)));
-    let told = json(&found, &lines(&found));
-    assert_eq!((&told["well"], told["advice"][0]["standing"].as_str()), (&false.into(), Some("bad")));
-    assert_eq!(told["models"][1]["error"], serde_json::Value::Null);
+    findings.journal.as_mut().unwrap().as_mut().unwrap().oldest_running = Some(Timestamp(60 * DAY));
+    insta::assert_snapshot!(rendered(&findings));
+    assert!(!is_ok(&diagnose(&findings)));
+    let report = json(&findings, &diagnose(&findings));
+    assert_eq!((&report["ok"], report["advice"][0]["severity"].as_str()), (&false.into(), Some("error")));
+    assert_eq!(report["models"][1]["error"], serde_json::Value::Null);
 }
 
 #[test]
-fn what_cannot_be_read_is_said_as_it_is() {
-    let found = Findings {
+fn errors_of_the_journal_and_the_catalog_are_shown() {
+    let findings = Findings {
         journal: Err("the journal is of a newer program".to_owned()),
         catalog: Some("own.yaml:3:8: there is no model `phy`".to_owned()),
-        ..well()
+        ..healthy()
     };
-    let text = said(&found);
+    let text = rendered(&findings);
     assert!(text.contains("the journal is of a newer program") && text.contains("there is no model `phy`"), "{text}");
-    assert!(!is_well(&lines(&found)));
+    assert!(!is_ok(&diagnose(&findings)));
 }

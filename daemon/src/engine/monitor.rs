@@ -1,4 +1,5 @@
-//! What NVIDIA's library for monitoring (NVML) says of GPUs. The driver brings it; without it, nothing is missing but figures.
+//! Readings of GPUs from NVML, NVIDIA's monitoring library, which comes with the driver. Without it, only these readings are
+//! missing.
 
 use artel_proto::v1;
 use nvml_wrapper::Nvml;
@@ -6,24 +7,24 @@ use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::error::NvmlError;
 use serde::{Deserialize, Serialize};
 
-/// What it says of one GPU. What a GPU does not tell is not there.
+/// Readings of one GPU. Values that the GPU does not report are absent.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(crate) struct Reading {
+pub(crate) struct GpuReading {
     pub(crate) name: String,
     pub(crate) uuid: String,
-    /// Where it sits on the PCI bus.
+    /// The PCI bus id.
     pub(crate) bus: String,
-    /// The driver's version.
+    /// The version of the driver.
     pub(crate) driver: String,
-    /// Bytes of its memory that are in use, by whomever.
+    /// Bytes of its memory in use by all programs.
     pub(crate) used: Option<u64>,
-    /// The share of the last sample in which it computed, from 0 to 1.
+    /// The fraction of the last sample period in which it was computing, from 0 to 1.
     pub(crate) load: Option<f64>,
     pub(crate) celsius: Option<f64>,
     pub(crate) watts: Option<f64>,
 }
 
-impl Reading {
+impl GpuReading {
     pub(crate) fn as_proto(&self) -> v1::DeviceMonitor {
         v1::DeviceMonitor {
             uuid: self.uuid.clone(),
@@ -38,20 +39,21 @@ impl Reading {
     }
 }
 
-/// Reads every GPU that there is; or says in words why that cannot be.
-pub(super) fn read() -> Result<Vec<Reading>, String> {
-    let nvml = Nvml::init().map_err(|error| words(&error))?;
+/// Reads all GPUs, or returns why that is not possible.
+pub(super) fn read() -> Result<Vec<GpuReading>, String> {
+    let nvml = Nvml::init().map_err(|error| describe(&error))?;
     let driver = nvml.sys_driver_version().unwrap_or_default();
-    let count = nvml.device_count().map_err(|error| words(&error))?;
-    // One GPU that cannot be asked does not hide the others.
-    let read =
-        |index| reading(&nvml, index, &driver).inspect_err(|error| tracing::debug!(index, %error, "a GPU is mute"));
+    let count = nvml.device_count().map_err(|error| describe(&error))?;
+    // A GPU that fails does not hide the others.
+    let read = |index| {
+        reading(&nvml, index, &driver).inspect_err(|error| tracing::debug!(index, %error, "failed to read a GPU"))
+    };
     Ok((0..count).filter_map(|index| read(index).ok()).collect())
 }
 
-fn reading(nvml: &Nvml, index: u32, driver: &str) -> Result<Reading, NvmlError> {
+fn reading(nvml: &Nvml, index: u32, driver: &str) -> Result<GpuReading, NvmlError> {
     let gpu = nvml.device_by_index(index)?;
-    Ok(Reading {
+    Ok(GpuReading {
         bus: gpu.pci_info()?.bus_id,
         name: gpu.name().unwrap_or_default(),
         uuid: gpu.uuid().unwrap_or_default(),
@@ -63,35 +65,35 @@ fn reading(nvml: &Nvml, index: u32, driver: &str) -> Result<Reading, NvmlError> 
     })
 }
 
-/// What is said of the device at this place of the PCI bus.
-pub(super) fn at<'r>(readings: &'r [Reading], bus: &str) -> Option<&'r Reading> {
-    let place = place(bus)?;
-    readings.iter().find(|reading| self::place(&reading.bus) == Some(place))
+/// The reading of the device at a PCI address.
+pub(super) fn reading_at<'r>(readings: &'r [GpuReading], bus: &str) -> Option<&'r GpuReading> {
+    let address = pci_address(bus)?;
+    readings.iter().find(|reading| pci_address(&reading.bus) == Some(address))
 }
 
-/// Domain, bus, device and function, however they are spelt: NVML pads the domain to eight digits, ggml to four, and either may
-/// write letters large or leave out a domain of 0.
-fn place(bus: &str) -> Option<(u32, u32, u32, u32)> {
+/// Parses domain, bus, device and function. NVML pads the domain to eight digits, ggml to four; both may use upper case or omit
+/// a domain of 0.
+fn pci_address(bus: &str) -> Option<(u32, u32, u32, u32)> {
     let number = |digits: &str| u32::from_str_radix(digits, 16).ok();
     let (rest, function) = bus.trim().rsplit_once('.')?;
     let mut parts = rest.rsplit(':');
     let (device, bus, domain) = (parts.next()?, parts.next()?, parts.next());
-    let whole = parts.next().is_none();
-    let place = (number(domain.unwrap_or("0"))?, number(bus)?, number(device)?, number(function)?);
-    whole.then_some(place)
+    let is_complete = parts.next().is_none();
+    let address = (number(domain.unwrap_or("0"))?, number(bus)?, number(device)?, number(function)?);
+    is_complete.then_some(address)
 }
 
-fn words(error: &NvmlError) -> String {
+fn describe(error: &NvmlError) -> String {
     match error {
         NvmlError::LibloadingError(_) => {
-            "NVML, NVIDIA's library for monitoring, is not installed here; it comes with NVIDIA's driver".to_owned()
+            "NVML, NVIDIA's monitoring library, is not installed; it comes with NVIDIA's driver".to_owned()
         }
-        NvmlError::DriverNotLoaded => "NVIDIA's driver is installed and not loaded".to_owned(),
+        NvmlError::DriverNotLoaded => "NVIDIA's driver is installed but not loaded".to_owned(),
         NvmlError::LibRmVersionMismatch => {
-            "NVIDIA's driver was updated and the old one still runs: start the machine anew".to_owned()
+            "NVIDIA's driver was updated but the old one is still loaded; reboot the machine".to_owned()
         }
-        NvmlError::NoPermission => "you may not ask NVIDIA's driver".to_owned(),
-        other => format!("NVIDIA's driver does not answer: {other}"),
+        NvmlError::NoPermission => "no permission to query NVIDIA's driver".to_owned(),
+        other => format!("failed to query NVIDIA's driver: {other}"),
     }
 }
 
@@ -100,8 +102,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_found_by_their_bus_however_it_is_spelt() {
-        let reading = |bus: &str| Reading { bus: bus.to_owned(), ..Reading::default() };
+    fn devices_are_found_by_pci_address_in_any_notation() {
+        let reading = |bus: &str| GpuReading { bus: bus.to_owned(), ..GpuReading::default() };
         let readings = ["00000000:01:00.0", "00000000:C1:00.0", "00010000:01:00.0"].map(reading);
         for (asked, found) in [
             ("0000:01:00.0", Some(0)),
@@ -117,8 +119,8 @@ mod tests {
             ("0:0000:01:00.0", None),
             ("0000:0g:00.0", None),
         ] {
-            assert_eq!(at(&readings, asked), found.map(|index: usize| &readings[index]), "{asked}");
+            assert_eq!(reading_at(&readings, asked), found.map(|index: usize| &readings[index]), "{asked}");
         }
-        assert_eq!(at(&[reading("")], ""), None, "nowhere is not the same place");
+        assert_eq!(reading_at(&[reading("")], ""), None, "an empty address matches nothing");
     }
 }

@@ -1,4 +1,4 @@
-//! What an engine is to load, and how: as the daemon writes it and the engine's process reads it.
+//! The spec of an engine: written by the daemon, read by the engine process.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -14,57 +14,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk;
 
-/// What to load, and how.
+/// What an engine loads, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Spec {
+pub(crate) struct EngineSpec {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) sha256: Option<String>,
-    /// None: its weights are computed with as its own file has them.
-    pub(crate) recast: Option<Recast>,
+    /// None: the weights are computed with as stored in the file.
+    pub(crate) dequantized: Option<DequantizedWeights>,
     pub(crate) context: Option<u32>,
     pub(crate) sequences: u32,
     pub(crate) threads: u32,
     /// RPC servers whose devices it may use.
     pub(crate) rpc: Vec<String>,
     pub(crate) devices: Option<Vec<String>>,
-    pub(crate) split: Spread,
-    pub(crate) shares: Vec<f32>,
+    pub(crate) split: EngineSplitMode,
+    pub(crate) tensor_split: Vec<f32>,
     pub(crate) embedding: bool,
     pub(crate) template: Option<String>,
-    pub(crate) cache: Form,
-    pub(crate) drafts: bool,
-    pub(crate) gap: Duration,
-    /// Bytes of host memory for beginnings of prompts.
-    pub(crate) prefixes: usize,
-    /// Where these lie on disk, and how many bytes there may be.
-    pub(crate) shelf: Option<(PathBuf, u64)>,
+    pub(crate) cache: EngineKvCacheType,
+    /// Whether speculative decoding may be used.
+    pub(crate) speculation: bool,
+    pub(crate) target_itl: Duration,
+    /// Bytes of host memory for the prefix cache.
+    pub(crate) prefix_cache_bytes: usize,
+    /// The directory of the prefix cache on disk, and its limit in bytes.
+    pub(crate) disk_prefix_cache: Option<(PathBuf, u64)>,
 }
 
-/// A recast file of a model.
+/// The file of a model with dequantized weights.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Recast {
-    /// Where it lies.
+pub(crate) struct DequantizedWeights {
+    /// Its directory.
     dir: PathBuf,
-    /// Whether its numbers are BF16, or else F16.
+    /// True: BF16. False: F16.
     pub(crate) bf16: bool,
 }
 
-/// How a model is spread over its devices.
+/// How a model is split over its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Spread {
+pub(crate) enum EngineSplitMode {
     #[default]
     None,
     Layer,
     Row,
 }
 
-/// The form of a cache.
+/// The type of keys and values in the KV cache. The names of the variants are part of stored keys of compute buffer sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Form {
+pub(crate) enum EngineKvCacheType {
     F32,
     F16,
     Bf16,
@@ -72,11 +73,11 @@ pub(crate) enum Form {
     Q4_0,
 }
 
-impl Form {
-    /// Of a model that processors compute with weights recast to this, or of another one.
-    pub(crate) fn of(cache: CacheSetting, recast: Option<HalfType>) -> Self {
+impl EngineKvCacheType {
+    /// The type for a cache setting. `half_type` is that of the dequantized weights of a model on CPUs.
+    pub(crate) fn of(cache: CacheSetting, half_type: Option<HalfType>) -> Self {
         match cache {
-            CacheSetting::Auto if recast == Some(HalfType::Bf16) => Self::Bf16,
+            CacheSetting::Auto if half_type == Some(HalfType::Bf16) => Self::Bf16,
             CacheSetting::Auto => Self::F16,
             CacheSetting::F32 => Self::F32,
             CacheSetting::F16 => Self::F16,
@@ -86,88 +87,89 @@ impl Form {
         }
     }
 
-    /// Keys and values in one form: llama.cpp's fast attention wants that.
+    /// Keys and values have the same type, as required by flash attention of llama.cpp.
     fn cache(self) -> artel_llama::KvCacheTypes {
-        let form = match self {
+        let kind = match self {
             Self::F32 => GgmlType::F32,
             Self::F16 => GgmlType::F16,
             Self::Bf16 => GgmlType::Bf16,
             Self::Q8_0 => GgmlType::Q8_0,
             Self::Q4_0 => GgmlType::Q4_0,
         };
-        artel_llama::KvCacheTypes { keys: form, values: form }
+        artel_llama::KvCacheTypes { keys: kind, values: kind }
     }
 }
 
-/// What holds for every engine of a daemon.
+/// Settings of all engines of a daemon.
 #[derive(Debug, Clone)]
-pub(crate) struct Common {
+pub(crate) struct EngineDefaults {
     pub(crate) threads: u32,
-    pub(crate) gap: Duration,
-    pub(crate) prefixes: usize,
-    pub(crate) shelf: Option<disk_prefix_cache::Options>,
-    /// Where recast files lie.
-    pub(crate) recast: PathBuf,
+    pub(crate) target_itl: Duration,
+    /// Bytes of host memory for the prefix cache of each engine.
+    pub(crate) prefix_cache_bytes: usize,
+    pub(crate) disk_prefix_cache: Option<disk_prefix_cache::Options>,
+    /// The directory of dequantized model files.
+    pub(crate) dequantized_dir: PathBuf,
 }
 
-impl Spec {
-    /// A model of the catalog whose file lies at `path`, wherever llama.cpp puts it, and as its own file has it.
-    pub(crate) fn of(model: &Model, path: PathBuf, common: &Common) -> Self {
+impl EngineSpec {
+    /// The spec of a catalog model whose file is `path`, on the default devices of llama.cpp and with the weights of the file.
+    pub(crate) fn of(model: &Model, path: PathBuf, defaults: &EngineDefaults) -> Self {
         Self {
             name: model.name.to_string(),
             path,
             sha256: model.sha256.clone(),
-            recast: None,
+            dequantized: None,
             context: model.context,
             sequences: model.sequences,
-            threads: model.threads.unwrap_or(common.threads).min(common.threads),
+            threads: model.threads.unwrap_or(defaults.threads).min(defaults.threads),
             rpc: Vec::new(),
             devices: None,
-            split: Spread::None,
-            shares: Vec::new(),
+            split: EngineSplitMode::None,
+            tensor_split: Vec::new(),
             embedding: model.purpose == ModelPurpose::Embedding,
             template: model.template.clone(),
-            cache: Form::of(model.cache, None),
-            drafts: model.speculation == SpeculationSetting::Auto,
-            gap: common.gap,
-            prefixes: common.prefixes,
-            shelf: common.shelf.as_ref().map(|shelf| (shelf.dir.clone(), shelf.max_bytes)),
+            cache: EngineKvCacheType::of(model.cache, None),
+            speculation: model.speculation == SpeculationSetting::Auto,
+            target_itl: defaults.target_itl,
+            prefix_cache_bytes: defaults.prefix_cache_bytes,
+            disk_prefix_cache: defaults.disk_prefix_cache.as_ref().map(|cache| (cache.dir.clone(), cache.max_bytes)),
         }
     }
 
-    /// The same with its weights recast.
-    pub(crate) fn recast_to(self, half: Option<HalfType>, common: &Common) -> Self {
-        let recast = half.map(|half| Recast { dir: common.recast.clone(), bf16: half == HalfType::Bf16 });
-        Self { recast, ..self }
+    /// The same spec with the weights dequantized to a type.
+    pub(crate) fn with_dequantized_weights(self, half_type: Option<HalfType>, defaults: &EngineDefaults) -> Self {
+        let weights = |half| DequantizedWeights { dir: defaults.dequantized_dir.clone(), bf16: half == HalfType::Bf16 };
+        Self { dequantized: half_type.map(weights), ..self }
     }
 
-    /// Loads it into this process.
+    /// Loads the engine into this process.
     pub(crate) async fn load(
         self,
         turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
-        let (name, rpc, recast) = (self.name.clone(), self.rpc.clone(), self.recast.clone());
+        let (name, rpc, dequantized) = (self.name.clone(), self.rpc.clone(), self.dequantized.clone());
         let (mut model, mut engine) = self.options();
         engine.shared_cpu = turn;
         let memory = Arc::new(Mutex::new(Vec::new()));
-        let found = memory.clone();
+        let loaded_memory = memory.clone();
         let load = move || {
             rpc.iter().try_for_each(|address| artel_llama::add_rpc_server(address))?;
-            let written = match recast {
-                Some(recast) => cast(&mut model, &recast, &*progress)?,
+            let done = match dequantized {
+                Some(weights) => use_dequantized_weights(&mut model, &weights, &*progress)?,
                 None => 0.0,
             };
-            let rest = |share: f32| progress(written + share * (1.0 - written));
-            let model = LlamaBackend::load_with_progress(model, &rest).map_err(|e| e.to_string())?;
-            *found.lock().expect("nothing panics while it holds it") = model.device_buffers().to_vec();
+            let remaining = |fraction: f32| progress(done + fraction * (1.0 - done));
+            let model = LlamaBackend::load_with_progress(model, &remaining).map_err(|e| e.to_string())?;
+            *loaded_memory.lock().expect("no code panics while it holds the lock") = model.device_buffers().to_vec();
             Ok(model)
         };
         let handle = EngineHandle::spawn(&name, engine, load).await.map_err(|e| match e {
             artel_engine::Error::Ended(reason) => reason,
             other => other.to_string(),
         })?;
-        let memory = std::mem::take(&mut *memory.lock().expect("nothing panics while it holds it"));
+        let memory = std::mem::take(&mut *memory.lock().expect("no code panics while it holds the lock"));
         let shared = |m: artel_llama::DeviceBuffers| DeviceMemory {
             device: m.device,
             weights: m.weights,
@@ -186,47 +188,51 @@ impl Spec {
             threads: self.threads,
             devices: self.devices,
             split_mode: match self.split {
-                Spread::None => LlamaSplitMode::None,
-                Spread::Layer => LlamaSplitMode::Layer,
-                Spread::Row => LlamaSplitMode::Row,
+                EngineSplitMode::None => LlamaSplitMode::None,
+                EngineSplitMode::Layer => LlamaSplitMode::Layer,
+                EngineSplitMode::Row => LlamaSplitMode::Row,
             },
-            tensor_split: self.shares,
+            tensor_split: self.tensor_split,
             is_embedding: self.embedding,
             template: self.template,
             kv_cache: self.cache.cache(),
         };
         let engine = artel_engine::Options {
-            target_itl: self.gap,
-            prefix_cache_bytes: self.prefixes,
-            disk_prefix_cache: self.shelf.map(|(dir, bytes)| disk_prefix_cache::Options { dir, max_bytes: bytes }),
-            draft_mode: if self.drafts { DraftMode::Auto } else { DraftMode::Never },
+            target_itl: self.target_itl,
+            prefix_cache_bytes: self.prefix_cache_bytes,
+            disk_prefix_cache: self.disk_prefix_cache.map(|(dir, bytes)| disk_prefix_cache::Options { dir, max_bytes: bytes }),
+            draft_mode: if self.speculation { DraftMode::Auto } else { DraftMode::Never },
             ..artel_engine::Options::default()
         };
         (model, engine)
     }
 }
 
-/// Has a model's recast file loaded in place of its own; of one that cannot be written, its own. Gives the share of the work
-/// that this was.
-fn cast(model: &mut artel_llama::Options, to: &Recast, progress: &dyn Fn(f32)) -> Result<f32, String> {
+/// Replaces the file of a model by its dequantized file, which is written if it does not exist. If it cannot be written, the
+/// original file is loaded. Returns the fraction of the loading work that this took.
+fn use_dequantized_weights(
+    model: &mut artel_llama::Options,
+    weights: &DequantizedWeights,
+    progress: &dyn Fn(f32),
+) -> Result<f32, String> {
     if let Some(sha256) = &model.sha256 {
         gguf::verify_sha256(&model.path, sha256).map_err(|e| e.to_string())?;
     }
     let done = Cell::new(0.0);
-    let writing = |share: f32| {
-        // The other half is loading it.
-        done.set(share / 2.0);
+    let writing = |fraction: f32| {
+        // Loading the file is the other half.
+        done.set(fraction / 2.0);
         progress(done.get());
     };
-    let (dir, half) = (&to.dir, if to.bf16 { HalfType::Bf16 } else { HalfType::F16 });
-    let room = disk::free(dir).map_or(u64::MAX, |free| free.saturating_sub(disk::SPARE));
-    match gguf::dequantize(&model.path, dir, half, room, &writing) {
+    let (dir, half) = (&weights.dir, if weights.bf16 { HalfType::Bf16 } else { HalfType::F16 });
+    let free_bytes = disk::free_bytes(dir).map_or(u64::MAX, |free| free.saturating_sub(disk::RESERVED_BYTES));
+    match gguf::dequantize(&model.path, dir, half, free_bytes, &writing) {
         Ok(path) => {
-            tracing::info!(path = %path.display(), "the model's quantized matrices are computed with as {half:?}");
+            tracing::info!(path = %path.display(), "loading the model with matrices dequantized to {half:?}");
             (model.path, model.sha256) = (path, None);
         }
         Err(error @ gguf::Error::Write { .. }) => {
-            tracing::warn!(%error, "the model is computed with as its file has it, which is slower");
+            tracing::warn!(%error, "failed to write the dequantized model; loading the original file, which computes more slowly");
         }
         Err(error) => return Err(error.to_string()),
     }

@@ -8,54 +8,52 @@ use artel_proto::v1::catalog_server::Catalog;
 use artel_roles::{Definition, DefinitionKind, Problem, Severity};
 use tonic::{Code, Request, Response, Status};
 
-use super::Served;
-use super::page::{self, Filters};
-use super::status::{Violations, bad, missing};
+use super::page::{self, PageFilters};
+use super::status::{Violations, invalid_field, not_found};
 use super::value::structure;
+use super::{RpcResponse, ServiceState};
 use crate::serve::files as gguf;
 
-type Answer<T> = Result<Response<T>, Status>;
-
 #[tonic::async_trait]
-impl Catalog for Served {
-    async fn list(&self, request: Request<v1::ListCatalogRequest>) -> Answer<v1::ListCatalogResponse> {
+impl Catalog for ServiceState {
+    async fn list(&self, request: Request<v1::ListCatalogRequest>) -> RpcResponse<v1::ListCatalogResponse> {
         let request = request.into_inner();
         let wanted = kind_filter(request.kind)?;
-        let catalog = self.crew.catalog();
+        let catalog = self.runtime.catalog();
         let version = catalog.version().as_str().to_owned();
         let all: Vec<&Definition> =
             catalog.definitions().iter().filter(|d| wanted.is_none_or(|kind| d.kind == kind)).collect();
-        let (size, filters) = (page::size(request.page_size)?, Filters::of(&("catalog", wanted)));
+        let (size, filters) = (page::size(request.page_size)?, PageFilters::of(&("catalog", wanted)));
         let (page, next_page_token) = page::slice(all, size, &filters, &request.page_token, &version)?;
-        let served = self.clone();
-        let found = {
+        let state = self.clone();
+        let converted = {
             let (catalog, page): (_, Vec<Definition>) = (catalog.clone(), page.into_iter().cloned().collect());
-            // Headers of GGUF files are read, which may take a moment on a slow disk.
+            // Reading the headers of GGUF files may be slow on a slow disk.
             tokio::task::spawn_blocking(move || {
-                page.iter().map(|d| served.definition(d, &catalog, false)).collect::<Vec<_>>()
+                page.iter().map(|d| state.definition(d, &catalog, false)).collect::<Vec<_>>()
             })
         };
-        let definitions = found.await.map_err(|_| internal())?;
-        let directory_problems = self.wrong.list().iter().map(problem).collect();
+        let definitions = converted.await.map_err(|_| internal())?;
+        let directory_problems = self.reload_status.problems().iter().map(problem).collect();
         let catalog_version = version;
         Ok(Response::new(v1::ListCatalogResponse { definitions, next_page_token, catalog_version, directory_problems }))
     }
 
-    async fn get(&self, request: Request<v1::GetCatalogRequest>) -> Answer<v1::Definition> {
+    async fn get(&self, request: Request<v1::GetCatalogRequest>) -> RpcResponse<v1::Definition> {
         let v1::GetCatalogRequest { kind, name } = request.into_inner();
-        let kind = kind_filter(kind)?.ok_or_else(|| bad("kind", "it is required"))?;
-        let (catalog, served) = (self.crew.catalog(), self.clone());
+        let kind = kind_filter(kind)?.ok_or_else(|| invalid_field("kind", "is required"))?;
+        let (catalog, state) = (self.runtime.catalog(), self.clone());
         let Some(definition) = catalog.definition(kind, &name).cloned() else {
             let names = catalog.definitions().iter().filter(|d| d.kind == kind).map(|d| d.name.as_str());
             let reason = v1::ErrorReason::DefinitionNotFound;
-            return Err(missing(reason, kind.key(), &name, &format!("there is no {kind} `{name}`"), names));
+            return Err(not_found(reason, kind.key(), &name, &format!("there is no {kind} `{name}`"), names));
         };
         let catalog = catalog.clone();
-        let found = tokio::task::spawn_blocking(move || served.definition(&definition, &catalog, true));
-        Ok(Response::new(found.await.map_err(|_| internal())?))
+        let converted = tokio::task::spawn_blocking(move || state.definition(&definition, &catalog, true));
+        Ok(Response::new(converted.await.map_err(|_| internal())?))
     }
 
-    async fn validate(&self, request: Request<v1::ValidateRequest>) -> Answer<v1::ValidateResponse> {
+    async fn validate(&self, request: Request<v1::ValidateRequest>) -> RpcResponse<v1::ValidateResponse> {
         let response = match self.build(request.into_inner().files).await? {
             Ok(catalog) => v1::ValidateResponse {
                 valid: true,
@@ -67,25 +65,25 @@ impl Catalog for Served {
         Ok(Response::new(response))
     }
 
-    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ApplyResponse> {
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> RpcResponse<v1::ApplyResponse> {
         let v1::ApplyRequest { files, expected_version } = request.into_inner();
         let catalog = match self.build(files).await? {
             Ok(catalog) => catalog,
             Err(problems) => {
-                let catalog_version = self.crew.catalog().version().as_str().to_owned();
+                let catalog_version = self.runtime.catalog().version().as_str().to_owned();
                 return Ok(Response::new(v1::ApplyResponse { problems, catalog_version, ..Default::default() }));
             }
         };
         let expected = (!expected_version.is_empty()).then_some(expected_version.as_str());
-        let before = self.crew.catalog();
-        let after = self.crew.replace_catalog(catalog, expected).await.map_err(|e| self.refuse(e))?;
+        let before = self.runtime.catalog();
+        let after = self.runtime.replace_catalog(catalog, expected).await.map_err(|e| self.status_of(e))?;
         tracing::info!(version = after.version().short(), "a client applied a catalog");
         Ok(Response::new(diff::response(&before, &after)))
     }
 }
 
-impl Served {
-    /// The catalog of these files over the shipped layer, or what is wrong with it.
+impl ServiceState {
+    /// The catalog of these files over the shipped layer, or its problems.
     async fn build(
         &self,
         files: Vec<v1::SourceFile>,
@@ -93,8 +91,8 @@ impl Served {
         let mut violations = Violations::default();
         files::check(&files, &mut violations);
         violations.finish()?;
-        let place = self.place.clone();
-        let built = tokio::task::spawn_blocking(move || files::build(files, &place)).await;
+        let base_dir = self.base_dir.clone();
+        let built = tokio::task::spawn_blocking(move || files::build(files, &base_dir)).await;
         Ok(built.map_err(|_| internal())?.map_err(|problems| problems.iter().map(problem).collect()))
     }
 
@@ -111,14 +109,14 @@ impl Served {
             yaml: if whole { definition.text.clone() } else { String::new() },
             content,
             uses: definition.uses.iter().map(|(kind, name)| reference(*kind, name)).collect(),
-            problems: self.trouble(definition, catalog).map(|message| trouble(at, message)).into_iter().collect(),
+            problems: self.file_problem(definition, catalog).map(|message| error_at(at, message)).into_iter().collect(),
             catalog_version: catalog.version().as_str().to_owned(),
         }
     }
 
-    /// Why a definition cannot serve although it is valid.
-    fn trouble(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
-        let looked = match definition.kind {
+    /// Why a valid definition cannot be used: a problem of its file.
+    fn file_problem(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
+        let result = match definition.kind {
             DefinitionKind::Model => gguf::model(catalog.model(&definition.name)?, &self.models),
             DefinitionKind::Role => {
                 let role = catalog.role(&definition.name)?;
@@ -126,16 +124,19 @@ impl Served {
             }
             DefinitionKind::Graph | DefinitionKind::Router => return None,
         };
-        // What is still to be fetched will be when it is needed.
-        looked.err().filter(|fault| !matches!(fault, gguf::Fault::Awaited { .. })).map(|fault| fault.to_string())
+        // A file that is not fetched yet is downloaded on first use.
+        result
+            .err()
+            .filter(|problem| !matches!(problem, gguf::FileProblem::NotFetched { .. }))
+            .map(|problem| problem.to_string())
     }
 }
 
 fn internal() -> Status {
-    super::status::status(Code::Internal, v1::ErrorReason::Internal, "a fault of the daemon; its log says more")
+    super::status::status(Code::Internal, v1::ErrorReason::Internal, super::status::INTERNAL)
 }
 
-fn trouble(location: v1::Location, message: String) -> v1::Problem {
+fn error_at(location: v1::Location, message: String) -> v1::Problem {
     let severity = v1::Severity::Error.into();
     v1::Problem { severity, location: Some(location), message, ..v1::Problem::default() }
 }
@@ -165,9 +166,9 @@ fn kind_filter(number: i32) -> Result<Option<DefinitionKind>, Status> {
         Ok(v1::DefinitionKind::Model) => Ok(Some(DefinitionKind::Model)),
         Ok(v1::DefinitionKind::Router) => Ok(Some(DefinitionKind::Router)),
         Ok(v1::DefinitionKind::Adapter) => {
-            Err(bad("kind", "this version has no adapters with names of their own; a role names its file"))
+            Err(invalid_field("kind", "this version has no named adapters; a role names the file of its adapter"))
         }
-        Err(_) => Err(bad("kind", format!("there is no kind {number}"))),
+        Err(_) => Err(invalid_field("kind", format!("there is no kind {number}"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Facts of the crew as messages of `artel.v1`.
+//! Converts values of the runtime to messages of `artel.v1`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,10 +9,10 @@ use artel_task::{EventKind, NodeName, RoleName, StepId};
 
 use super::value::{duration, structure, timestamp, value};
 
-pub(super) fn class(class: TaskPriority) -> v1::Class {
+pub(super) fn priority(class: TaskPriority) -> v1::Priority {
     match class {
-        TaskPriority::Interactive => v1::Class::Interactive,
-        TaskPriority::Batch => v1::Class::Batch,
+        TaskPriority::Interactive => v1::Priority::Interactive,
+        TaskPriority::Batch => v1::Priority::Batch,
     }
 }
 
@@ -58,17 +58,17 @@ fn code(code: FailureCode) -> v1::FailureCode {
 }
 
 pub(super) fn decision(decision: &Decision) -> v1::Decision {
-    let (role, graph) = named(decision, &decision.role);
+    let (role, graph) = candidate_name(decision, &decision.role);
     let score = |score: &CandidateScore| {
-        let (role, graph) = named(decision, &score.role);
-        // Older journals have one signal and no list of them.
-        let known = match score.signals.is_empty() {
+        let (role, graph) = candidate_name(decision, &score.role);
+        // Decisions in older journals have one signal and no map of signals.
+        let signals = match score.signals.is_empty() {
             true => [(decision.signal.clone(), score.score)].into(),
-            false => signals(&score.signals),
+            false => signal_values(&score.signals),
         };
-        v1::Score { role, score: score.score, signals: known, graph }
+        v1::Score { role, score: score.score, signals, graph }
     };
-    let none = |none: &NoMatch| v1::Nobody { score: none.score, signals: signals(&none.signals) };
+    let no_match = |none: &NoMatch| v1::NoMatch { score: none.score, signals: signal_values(&none.signals) };
     v1::Decision {
         role,
         confidence: decision.confidence,
@@ -76,29 +76,29 @@ pub(super) fn decision(decision: &Decision) -> v1::Decision {
         scores: decision.scores.iter().map(score).collect(),
         signal: decision.signal.clone(),
         duration: Some(duration(decision.elapsed)),
-        computed_tokens: decision.tokens,
+        prefill_tokens: decision.tokens,
         roles: decision.roles.iter().map(ToString::to_string).collect(),
         graph,
         margin: decision.margin,
-        none: decision.no_match.as_ref().map(none),
+        no_match: decision.no_match.as_ref().map(no_match),
     }
 }
 
-/// A candidate as a role or as a graph.
-fn named(decision: &Decision, name: &RoleName) -> (String, String) {
+/// The name of a candidate as a role or as a graph; the other one is empty.
+fn candidate_name(decision: &Decision, name: &RoleName) -> (String, String) {
     let name = name.to_string();
     if decision.graphs { (String::new(), name) } else { (name, String::new()) }
 }
 
-fn signals(numbers: &BTreeMap<Signal, f64>) -> HashMap<String, f64> {
-    numbers.iter().map(|(signal, number)| (signal.to_string(), *number)).collect()
+fn signal_values(values: &BTreeMap<Signal, f64>) -> HashMap<String, f64> {
+    values.iter().map(|(signal, value)| (signal.to_string(), *value)).collect()
 }
 
 pub(super) fn usage(usage: Usage) -> v1::Usage {
     v1::Usage {
         prompt_tokens: usage.prompt.into(),
-        computed_tokens: usage.computed.into(),
-        shared_tokens: usage.prompt.saturating_sub(usage.computed).into(),
+        prefill_tokens: usage.computed.into(),
+        cached_tokens: usage.prompt.saturating_sub(usage.computed).into(),
         output_tokens: usage.output.into(),
         drafted_tokens: usage.drafted.into(),
         accepted_tokens: usage.accepted.into(),
@@ -111,8 +111,8 @@ pub(super) fn timings(timings: Timings, usage: Usage) -> v1::Timings {
         queue: Some(duration(timings.queue)),
         prefill: Some(duration(timings.prefill)),
         decode: Some(duration(timings.decode)),
-        first_token: (usage.output > 0).then(|| duration(timings.queue + timings.prefill)),
-        longest_gap: (usage.output > 1).then(|| duration(timings.max_itl)),
+        time_to_first_token: (usage.output > 0).then(|| duration(timings.queue + timings.prefill)),
+        max_inter_token_latency: (usage.output > 1).then(|| duration(timings.max_itl)),
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) fn source(source: ResultSource) -> v1::ResultSource {
     }
 }
 
-/// What a step waits for, if this event says so.
+/// What a step waits for, if the event is `Waiting`.
 pub(super) fn waiting(kind: &EventKind) -> Option<v1::Waiting> {
     let EventKind::Waiting { step, question, schema, deadline } = kind else { return None };
     Some(v1::Waiting {
@@ -139,7 +139,7 @@ pub(super) fn waiting(kind: &EventKind) -> Option<v1::Waiting> {
     })
 }
 
-/// Where the task goes from a node.
+/// The nodes that the task continues with.
 pub(super) fn next(took: &[TakenEdge]) -> Vec<String> {
     took.iter().map(|taken| taken.to.as_ref().map_or("done", NodeName::as_str).to_owned()).collect()
 }
@@ -156,7 +156,7 @@ pub(super) fn progress(step: &StepId, role: &str, stage: StepProgress) -> v1::Pr
         StepProgress::Prefill { done_tokens: done, total_tokens: total } => S::Prefill(Prefill { done_tokens: done, total_tokens: total }),
         StepProgress::Decode { tokens, elapsed: took } => {
             let seconds = took.as_secs_f64();
-            // The first token begins the clock.
+            // The clock starts at the first token.
             let tokens_per_second = if seconds > 0.0 { f64::from(tokens.saturating_sub(1)) / seconds } else { 0.0 };
             S::Decode(Decode { output_tokens: tokens, tokens_per_second })
         }

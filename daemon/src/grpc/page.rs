@@ -1,28 +1,28 @@
-//! Pages of lists: sizes, and tokens that belong to one set of filters.
+//! Pagination: page sizes, and page tokens that are bound to a set of filters.
 
 use artel_proto::v1::ErrorReason;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
-use super::status::{bad, status};
+use super::status::{invalid_field, status};
 
-const DEFAULT: u32 = 50;
-const MOST: u32 = 1000;
+const DEFAULT_PAGE_SIZE: u32 = 50;
+const MAX_PAGE_SIZE: u32 = 1000;
 
-/// How many items a page has at most.
+/// The maximum number of items of a page.
 pub(super) fn size(asked: i32) -> Result<usize, Status> {
     match u32::try_from(asked) {
-        Ok(0) => Ok(DEFAULT as usize),
-        Ok(size) => Ok(size.min(MOST) as usize),
-        Err(_) => Err(bad("page_size", "it is below 0")),
+        Ok(0) => Ok(DEFAULT_PAGE_SIZE as usize),
+        Ok(size) => Ok(size.min(MAX_PAGE_SIZE) as usize),
+        Err(_) => Err(invalid_field("page_size", "is below 0")),
     }
 }
 
-/// The filters of a list, as a short word that page tokens begin with.
+/// A hash of the filters of a list, the prefix of its page tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Filters(String);
+pub(super) struct PageFilters(String);
 
-impl Filters {
+impl PageFilters {
     pub(super) fn of(filters: &impl std::fmt::Debug) -> Self {
         let hash = Sha256::digest(format!("{filters:?}"));
         Self(hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
@@ -33,21 +33,21 @@ impl Filters {
         format!("{}.{last}", self.0)
     }
 
-    /// What the page before ended with; `None` for the first page.
+    /// The last item of the previous page; `None` for the first page.
     pub(super) fn after<T>(&self, token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Status> {
         if token.is_empty() {
             return Ok(None);
         }
         let last = token.split_once('.').filter(|(filters, _)| *filters == self.0).and_then(|(_, last)| parse(last));
-        last.map(Some).ok_or_else(|| bad("page_token", "this daemon did not give it, or it belongs to other filters"))
+        last.map(Some).ok_or_else(|| invalid_field("page_token", "was not issued by this daemon, or for other filters"))
     }
 }
 
-/// One page of a list that is at hand as a whole, and the token of the next one. `version` changes with the list.
+/// One page of a list in memory, and the token of the next page. `version` changes with the list.
 pub(super) fn slice<T>(
     items: Vec<T>,
     size: usize,
-    filters: &Filters,
+    filters: &PageFilters,
     token: &str,
     version: &str,
 ) -> Result<(Vec<T>, String), Status> {
@@ -57,7 +57,7 @@ pub(super) fn slice<T>(
     };
     let from = match filters.after(token, parse)? {
         Some((_, other)) if other != version => {
-            let message = "the list changed since its first page; begin again";
+            let message = "the list changed since its first page; start again";
             return Err(status(Code::Aborted, ErrorReason::CatalogChanged, message));
         }
         Some((from, _)) => from,
@@ -75,8 +75,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_follow_each_other_to_the_end() {
-        let filters = Filters::of(&"all");
+    fn pages_cover_the_whole_list_in_order() {
+        let filters = PageFilters::of(&"all");
         let (mut token, mut seen) = (String::new(), Vec::new());
         loop {
             let (page, next) = slice((0..7).collect(), 3, &filters, &token, "v1").unwrap();
@@ -90,15 +90,15 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_other_lists_are_refused() {
-        let filters = Filters::of(&"all");
+    fn tokens_of_other_lists_are_rejected() {
+        let filters = PageFilters::of(&"all");
         let (_, token) = slice((0..7).collect(), 3, &filters, "", "v1").unwrap();
-        let refused = |filters: &Filters, token: &str, version: &str| {
+        let rejected = |filters: &PageFilters, token: &str, version: &str| {
             slice((0..7).collect::<Vec<i32>>(), 3, filters, token, version).unwrap_err().code()
         };
-        assert_eq!(refused(&Filters::of(&"some"), &token, "v1"), Code::InvalidArgument);
-        assert_eq!(refused(&filters, "nonsense", "v1"), Code::InvalidArgument);
-        assert_eq!(refused(&filters, &token, "v2"), Code::Aborted);
+        assert_eq!(rejected(&PageFilters::of(&"some"), &token, "v1"), Code::InvalidArgument);
+        assert_eq!(rejected(&filters, "nonsense", "v1"), Code::InvalidArgument);
+        assert_eq!(rejected(&filters, &token, "v2"), Code::Aborted);
         assert_eq!((size(0).unwrap(), size(5000).unwrap()), (50, 1000));
         assert!(size(-1).is_err());
     }

@@ -9,37 +9,37 @@ use artel_task::RouterName;
 use artel_task::event::Signal;
 use tonic::{Request, Response, Status};
 
-use super::Served;
 use super::convert;
-use super::page::{self, Filters};
-use super::status::{Violations, missing};
+use super::page::{self, PageFilters};
+use super::status::{Violations, not_found};
 use super::tasks::input_text;
+use super::{RpcResponse, ServiceState};
 
-/// Candidates of one question: more than a catalog has roles.
-const MAX_ROLES: usize = 10_000;
+/// Candidates of one question: more than a catalog has.
+const MAX_CANDIDATES: usize = 10_000;
 
 #[tonic::async_trait]
-impl Router for Served {
-    async fn preview(&self, request: Request<v1::PreviewRequest>) -> Result<Response<v1::PreviewResponse>, Status> {
+impl Router for ServiceState {
+    async fn preview(&self, request: Request<v1::PreviewRequest>) -> RpcResponse<v1::PreviewResponse> {
         let v1::PreviewRequest { question, roles, graph, node, signals, settings, graphs, any_graph } =
             request.into_inner();
         let mut violations = Violations::default();
-        violations.take("question", input_text(&question));
+        violations.check("question", input_text(&question));
         if graph.is_empty() != node.is_empty() {
             let missing = if graph.is_empty() { "graph" } else { "node" };
-            violations.add(missing, "a graph and a node are named together or not at all");
+            violations.add(missing, "`graph` and `node` must be set together");
         }
-        if roles.len() > MAX_ROLES {
-            violations.add("roles", format!("there are {}, the limit is {MAX_ROLES}", roles.len()));
+        if roles.len() > MAX_CANDIDATES {
+            violations.add("roles", format!("has {} entries, the limit is {MAX_CANDIDATES}", roles.len()));
         }
-        if graphs.len() > MAX_ROLES {
-            violations.add("graphs", format!("there are {}, the limit is {MAX_ROLES}", graphs.len()));
+        if graphs.len() > MAX_CANDIDATES {
+            violations.add("graphs", format!("has {} entries, the limit is {MAX_CANDIDATES}", graphs.len()));
         }
         let of_graphs = any_graph || !graphs.is_empty();
         if of_graphs && !(roles.is_empty() && graph.is_empty()) {
-            violations.add("graphs", "graphs are the candidates, or roles are");
+            violations.add("graphs", "candidates are either graphs or roles");
         }
-        let signals = violations.take("signals", parse_signals(&signals)).unwrap_or_default();
+        let signals = violations.check("signals", parse_signals(&signals)).unwrap_or_default();
         violations.finish()?;
         let candidates = match (of_graphs, graph.is_empty(), roles.is_empty()) {
             (true, ..) => Candidates::Graphs(graphs),
@@ -47,29 +47,26 @@ impl Router for Served {
             (_, true, false) => Candidates::Roles(roles),
             (_, true, true) => Candidates::All,
         };
-        let catalog = self.crew.catalog();
+        let catalog = self.runtime.catalog();
         let settings = match settings.as_str() {
             "" => None,
-            name => Some(router_of(&catalog, name)?),
+            name => Some(router_definition(&catalog, name)?),
         };
         let catalog_version = catalog.version().as_str().to_owned();
         let listening = PreviewOptions { signals, settings };
-        let decision = self.crew.preview(question, candidates, listening).await.map_err(|e| self.refuse(e))?;
+        let decision = self.runtime.preview(question, candidates, listening).await.map_err(|e| self.status_of(e))?;
         let decision = Some(convert::decision(&decision));
         Ok(Response::new(v1::PreviewResponse { decision, catalog_version }))
     }
 
-    async fn list_feedback(
-        &self,
-        request: Request<v1::ListFeedbackRequest>,
-    ) -> Result<Response<v1::ListFeedbackResponse>, Status> {
+    async fn list_feedback(&self, request: Request<v1::ListFeedbackRequest>) -> RpcResponse<v1::ListFeedbackResponse> {
         let v1::ListFeedbackRequest { page_size, page_token } = request.into_inner();
-        let (size, filters) = (page::size(page_size)?, Filters::of(&"feedback"));
+        let (size, filters) = (page::size(page_size)?, PageFilters::of(&"feedback"));
         let from = filters.after(&page_token, |last| last.parse().ok())?.unwrap_or(0usize);
-        let words = self.feedback.words(from, size);
-        let next = from + words.len();
-        let next_page_token = if words.len() == size { filters.token(next) } else { String::new() };
-        let entries = words.into_iter().map(entry).collect();
+        let entries = self.feedback.words(from, size);
+        let next = from + entries.len();
+        let next_page_token = if entries.len() == size { filters.token(next) } else { String::new() };
+        let entries = entries.into_iter().map(entry).collect();
         Ok(Response::new(v1::ListFeedbackResponse { entries, next_page_token }))
     }
 }
@@ -90,7 +87,7 @@ fn parse_signals(names: &[String]) -> Result<Vec<Signal>, String> {
     for name in names {
         let signal = Signal::parse(name).ok_or_else(|| {
             let known: Vec<&str> = Signal::ALL.iter().map(|signal| signal.as_str()).collect();
-            format!("there is no such signal; there are {}", known.join(", "))
+            format!("unknown signal; the signals are {}", known.join(", "))
         })?;
         if !signals.contains(&signal) {
             signals.push(signal);
@@ -99,14 +96,14 @@ fn parse_signals(names: &[String]) -> Result<Vec<Signal>, String> {
     Ok(signals)
 }
 
-/// The name of a router's settings that the catalog has.
-fn router_of(catalog: &Catalog, name: &str) -> Result<RouterName, Status> {
+/// A router definition of the catalog by its name.
+fn router_definition(catalog: &Catalog, name: &str) -> Result<RouterName, Status> {
     let known = || catalog.definitions().iter().filter(|d| d.kind == DefinitionKind::Router).map(|d| d.name.as_str());
     match RouterName::parse(name) {
         Ok(found) if known().any(|known| known == name) => Ok(found),
         _ => {
             let message = format!("there is no router `{name}`");
-            Err(missing(v1::ErrorReason::DefinitionNotFound, "router", name, &message, known()))
+            Err(not_found(v1::ErrorReason::DefinitionNotFound, "router", name, &message, known()))
         }
     }
 }

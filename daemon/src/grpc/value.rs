@@ -1,4 +1,4 @@
-//! JSON as protobuf's well-known types.
+//! Conversions to and from the well-known types of protobuf.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(super) fn value(json: &Json) -> prost_types::Value {
     let kind = match json {
         Json::Null => Kind::NullValue(0),
         Json::Bool(b) => Kind::BoolValue(*b),
-        // Protobuf's JSON knows doubles alone; JSON text, where exact numbers matter, is sent beside it.
+        // A protobuf number is a double. Where exact numbers matter, the JSON text is sent too.
         Json::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or(f64::NAN)),
         Json::String(s) => Kind::StringValue(s.clone()),
         Json::Array(items) => Kind::ListValue(prost_types::ListValue { values: items.iter().map(value).collect() }),
@@ -23,17 +23,17 @@ pub(super) fn structure(map: &serde_json::Map<String, Json>) -> prost_types::Str
     prost_types::Struct { fields: map.iter().map(|(key, json)| (key.clone(), value(json))).collect() }
 }
 
-/// Deepest nesting of a value that a client sends: the journal's reader goes as far.
+/// The deepest nesting of a value from a client: within the limit of the journal's JSON parser.
 const MAX_DEPTH: usize = 100;
 
-/// A client's value as JSON. Protobuf's numbers are doubles: one without a fraction is taken for the whole number that it is.
+/// A value from a client as JSON. Protobuf numbers are doubles; one without a fraction becomes an integer.
 pub(super) fn json(value: &prost_types::Value) -> Result<Json, String> {
     json_at(value, 0)
 }
 
 fn json_at(value: &prost_types::Value, depth: usize) -> Result<Json, String> {
     if depth > MAX_DEPTH {
-        return Err(format!("it nests deeper than {MAX_DEPTH}"));
+        return Err(format!("nests deeper than {MAX_DEPTH}"));
     }
     Ok(match &value.kind {
         None | Some(Kind::NullValue(_)) => Json::Null,
@@ -44,7 +44,7 @@ fn json_at(value: &prost_types::Value, depth: usize) -> Result<Json, String> {
             Json::Array(list.values.iter().map(|item| json_at(item, depth + 1)).collect::<Result<_, _>>()?)
         }
         Some(Kind::StructValue(map)) => {
-            // Protobuf's maps have no order; one that is always the same makes answers comparable.
+            // Protobuf maps are unordered; sorting makes answers comparable.
             let mut fields: Vec<_> = map.fields.iter().collect();
             fields.sort_by_key(|(key, _)| *key);
             let field = |(key, value): (&String, _)| Ok((key.clone(), json_at(value, depth + 1)?));
@@ -54,16 +54,16 @@ fn json_at(value: &prost_types::Value, depth: usize) -> Result<Json, String> {
 }
 
 fn number(n: f64) -> Result<Json, String> {
-    /// Up to here every whole number is a double.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if n.fract() == 0.0 && n.abs() <= EXACT {
+    /// 2^53: every integer up to it is exactly representable as a double.
+    const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+    if n.fract() == 0.0 && n.abs() <= MAX_EXACT_INTEGER {
         return Ok(Json::from(n as i64));
     }
-    serde_json::Number::from_f64(n).map(Json::Number).ok_or_else(|| format!("{n} is no JSON number"))
+    serde_json::Number::from_f64(n).map(Json::Number).ok_or_else(|| format!("{n} is not a JSON number"))
 }
 
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
-    // A duration that protobuf cannot hold is longer than any that happens.
+    // A duration that protobuf cannot represent does not occur.
     prost_types::Duration::try_from(duration).unwrap_or_default()
 }
 
@@ -72,13 +72,13 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: seconds.cast_signed(), nanos: (millis * 1_000_000) as i32 }
 }
 
-/// The system's own time.
-pub(super) fn moment(at: std::time::SystemTime) -> prost_types::Timestamp {
+/// A system time as a protobuf timestamp.
+pub(super) fn system_time(at: std::time::SystemTime) -> prost_types::Timestamp {
     let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     timestamp(Timestamp(since.as_millis() as u64))
 }
 
-/// Milliseconds since 1970; what lies before is 0.
+/// Milliseconds since 1970; 0 for earlier times.
 pub(super) fn millis(at: &prost_types::Timestamp) -> Timestamp {
     let seconds = u64::try_from(at.seconds).unwrap_or(0);
     let nanos = u64::try_from(at.nanos).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What happens to a task, as a stream of `artel.v1` events.
+//! The events of a task as a stream of `artel.v1` messages.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -17,75 +17,82 @@ use super::size;
 use super::status;
 use super::value::{duration, timestamp};
 
-pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+/// A stream of `artel.v1` events.
+pub(super) type TaskEventStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 
-/// Cancels a task whose client went away, unless it has ended.
+/// Cancels a task when its client disconnects, unless it has ended.
 pub(super) struct CancelOnDrop {
-    crew: Runtime,
+    runtime: Runtime,
     task: TaskId,
     armed: bool,
 }
 
 impl CancelOnDrop {
-    pub(super) fn new(crew: Runtime, task: TaskId) -> Self {
-        Self { crew, task, armed: true }
+    pub(super) fn new(runtime: Runtime, task: TaskId) -> Self {
+        Self { runtime, task, armed: true }
     }
 }
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         if self.armed {
-            let (crew, task) = (self.crew.clone(), self.task);
+            let (runtime, task) = (self.runtime.clone(), self.task);
             tokio::spawn(async move {
-                if let Err(error) = crew.cancel(task, "its client went away").await {
-                    tracing::warn!(%task, %error, "failed to cancel a task whose client went away");
+                if let Err(error) = runtime.cancel(task, "its client disconnected").await {
+                    tracing::warn!(%task, %error, "failed to cancel a task whose client disconnected");
                 }
             });
         }
     }
 }
 
-/// A watcher's stream and what it needs.
-struct Watching {
+/// The state of the event stream of a watcher.
+struct EventStreamState {
     watch: TaskSubscription,
-    translate: Translate,
-    end: Ends,
+    translator: EventTranslator,
+    shutdown: StreamShutdown,
     guard: Option<CancelOnDrop>,
-    over: bool,
+    has_ended: bool,
 }
 
-/// How the daemon ends streams.
+/// How the daemon shuts down streams.
 #[derive(Clone)]
-pub(super) struct Ends {
-    /// It takes nothing new: what rests, rests until the next start.
+pub(super) struct StreamShutdown {
+    /// Cancelled when it accepts no new work: suspended tasks stay suspended until the next start.
     pub(super) draining: CancellationToken,
-    /// It closes.
+    /// Cancelled when it closes.
     pub(super) closing: CancellationToken,
 }
 
-/// The stream of a watcher. `seen` are the events before the first one that it will give.
-pub(super) fn stream(task: TaskId, watch: TaskSubscription, seen: &[Event], end: Ends, guard: Option<CancelOnDrop>) -> Events {
-    let mut translate = Translate::new(task);
-    seen.iter().for_each(|event| translate.see(event));
-    let watching = Watching { watch, translate, end, guard, over: false };
-    Box::pin(futures::stream::unfold(watching, |mut watching| async move {
-        let item = watching.next().await?;
-        Some((item, watching))
+/// The event stream of a watcher. `skipped` are the events before the first one that it sends.
+pub(super) fn stream(
+    task: TaskId,
+    watch: TaskSubscription,
+    skipped: &[Event],
+    shutdown: StreamShutdown,
+    guard: Option<CancelOnDrop>,
+) -> TaskEventStream {
+    let mut translator = EventTranslator::new(task);
+    skipped.iter().for_each(|event| translator.observe(event));
+    let state = EventStreamState { watch, translator, shutdown, guard, has_ended: false };
+    Box::pin(futures::stream::unfold(state, |mut state| async move {
+        let item = state.next().await?;
+        Some((item, state))
     }))
 }
 
-impl Watching {
+impl EventStreamState {
     async fn next(&mut self) -> Option<Result<v1::Event, Status>> {
-        while !self.over {
+        while !self.has_ended {
             let next = tokio::select! {
-                () = self.end.closing.cancelled() => return Some(Err(self.cut())),
+                () = self.shutdown.closing.cancelled() => return Some(Err(self.interrupted())),
                 next = self.watch.next() => next,
             };
             match next {
-                Ok(Some(live)) => return Some(size::event(self.give(live))),
+                Ok(Some(item)) => return Some(size::event(self.message(item))),
                 Ok(None) if self.watch.is_over() => self.end(),
-                // The task rests: the daemon stops, or its journal failed.
-                Ok(None) => return Some(Err(self.cut())),
+                // The task is suspended: the daemon is stopping, or its journal failed.
+                Ok(None) => return Some(Err(self.interrupted())),
                 Err(error) => {
                     self.end();
                     return Some(Err(status::journal(&error)));
@@ -95,52 +102,53 @@ impl Watching {
         None
     }
 
-    fn give(&mut self, live: StreamItem) -> v1::Event {
-        if let StreamItem::Event(event) = &live
+    fn message(&mut self, item: StreamItem) -> v1::Event {
+        if let StreamItem::Event(event) = &item
             && event.kind.is_last()
         {
             self.end();
         }
-        self.translate.live(live)
+        self.translator.translate(item)
     }
 
     fn end(&mut self) {
-        self.over = true;
+        self.has_ended = true;
         if let Some(guard) = &mut self.guard {
             guard.armed = false;
         }
     }
 
-    /// The task goes on after the daemon's next start, so that it must not be cancelled.
-    fn cut(&mut self) -> Status {
+    /// The task resumes at the next start, so that it must not be cancelled.
+    fn interrupted(&mut self) -> Status {
         self.end();
-        if self.end.draining.is_cancelled() {
+        if self.shutdown.draining.is_cancelled() {
             let reason = v1::ErrorReason::ShuttingDown;
             return status::status(
                 Code::Unavailable,
                 reason,
-                "the daemon is shutting down; watch again after its start",
+                "the daemon is shutting down; watch the task again after its restart",
             );
         }
-        let message = "the task rests, because the daemon's journal failed; it goes on after the daemon's next start";
+        let message =
+            "the task is suspended because the daemon's journal failed; it resumes at the daemon's next start";
         status::status(Code::FailedPrecondition, v1::ErrorReason::Journal, message)
     }
 }
 
-/// Events into messages. A step's end does not say who worked, its beginning does.
-pub(super) struct Translate {
+/// Converts events to messages. The role of a step is only in its `StepStarted` event, so it is remembered.
+pub(super) struct EventTranslator {
     task: String,
     roles: HashMap<StepId, String>,
     clock: Clock,
 }
 
-impl Translate {
+impl EventTranslator {
     pub(super) fn new(task: TaskId) -> Self {
         Self { task: task.to_string(), roles: HashMap::new(), clock: Clock::default() }
     }
 
-    /// Learns from an event that is not given.
-    pub(super) fn see(&mut self, event: &Event) {
+    /// Notes an event that is not sent.
+    pub(super) fn observe(&mut self, event: &Event) {
         if let EventKind::StepStarted { step, role: Some(role), .. } = &event.kind {
             self.roles.insert(step.clone(), role.to_string());
         }
@@ -150,27 +158,27 @@ impl Translate {
         self.roles.get(step).cloned().unwrap_or_default()
     }
 
-    fn live(&mut self, live: StreamItem) -> v1::Event {
-        match live {
+    fn translate(&mut self, item: StreamItem) -> v1::Event {
+        match item {
             StreamItem::Event(event) => self.event(&event),
             StreamItem::Token { step, role, text, offset } => {
                 let (node, role, text) = (step.visit.node_path(), role.to_string(), text.to_string());
-                self.passing(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
+                self.not_journalled(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
             }
             StreamItem::Progress { step, role, progress: stage } => {
-                self.passing(K::Progress(convert::progress(&step, role.as_str(), stage)))
+                self.not_journalled(K::Progress(convert::progress(&step, role.as_str(), stage)))
             }
         }
     }
 
-    /// What is not journalled.
-    fn passing(&self, kind: K) -> v1::Event {
+    /// A message that is not journalled.
+    fn not_journalled(&self, kind: K) -> v1::Event {
         let time = Some(timestamp(self.clock.now()));
         v1::Event { task_id: self.task.clone(), seq: 0, time, kind: Some(kind) }
     }
 
     pub(super) fn event(&mut self, event: &Event) -> v1::Event {
-        self.see(event);
+        self.observe(event);
         v1::Event {
             task_id: self.task.clone(),
             seq: event.seq.0,
@@ -189,7 +197,7 @@ impl Translate {
                     graph,
                     role,
                     catalog_version,
-                    task_class: convert::class(accepted.priority).into(),
+                    priority: convert::priority(accepted.priority).into(),
                     decision: accepted.decision.as_deref().map(convert::decision),
                 })
             }
@@ -233,7 +241,7 @@ impl Translate {
             EventKind::Resumed => K::Resumed(v1::Resumed {}),
             EventKind::Completed { output, instead_of } => K::Completed(v1::Completed {
                 output: Some(convert::output(output)),
-                instead_of: instead_of.as_ref().map(convert::failure),
+                fallback_cause: instead_of.as_ref().map(convert::failure),
             }),
             EventKind::Failed { failure } => K::Failed(v1::Failed { failure: Some(convert::failure(failure)) }),
             EventKind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),

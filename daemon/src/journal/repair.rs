@@ -1,78 +1,78 @@
-//! What a repair did, in words.
+//! The report of a repair.
 
 use anyhow::Result;
 use artel_journal::Repair;
 use artel_task::TaskId;
 use serde_json::json;
 
-use super::none;
-use crate::client::output::Output;
-use crate::client::render::page::{BAD, GOOD, Page};
+use super::render_missing;
+use crate::client::output::CommandOutput;
+use crate::client::render::styled_text::{BAD, GOOD, StyledText};
 
-pub(super) fn tell(repair: Option<&Repair>, output: &mut Output) -> Result<()> {
+pub(super) fn print(repair: Option<&Repair>, output: &mut CommandOutput) -> Result<()> {
     let Some(repair) = repair else {
-        let nothing = json!({"kept": 0, "failed": [], "lost": []});
-        return Ok(output.show(&nothing, none)?);
+        let empty = json!({"kept": 0, "failed": [], "lost": []});
+        return Ok(output.show(&empty, render_missing)?);
     };
     let Repair { aside, kept, failed, lost, nameless, newest, catalogs } = repair;
-    let names = |tasks: &[TaskId]| tasks.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let whole = json!({
-        "aside": aside.as_ref().map(|aside| aside.display().to_string()),
+    let ids = |tasks: &[TaskId]| tasks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let summary = json!({
+        "backup": aside.as_ref().map(|aside| aside.display().to_string()),
         "kept": kept,
-        "failed": names(failed),
-        "lost": names(lost),
-        "nameless": nameless,
+        "failed": ids(failed),
+        "lost": ids(lost),
+        "unidentified": nameless,
         "newest_may_be_lost": newest,
         "catalogs_lost": catalogs,
     });
-    Ok(output.show(&whole, |page| render(repair, page))?)
+    Ok(output.show(&summary, |out| render(repair, out))?)
 }
 
-fn render(repair: &Repair, page: &mut Page) {
+fn render(repair: &Repair, out: &mut StyledText) {
     let Repair { aside, kept, failed, lost, nameless, newest, catalogs } = repair;
     let Some(aside) = aside else {
-        page.paint(GOOD, "whole").put(": ").put(kept).put(" tasks; nothing was done").end();
+        out.push_styled(GOOD, "intact").push(": ").push(kept).push(" tasks; nothing to repair").newline();
         return;
     };
     for task in failed {
-        page.put("task ").put(task).put(": only its beginning could be read, it has failed now").end();
+        out.push("task ").push(task).push(": only its first events could be read; it is failed now").newline();
     }
     for task in lost {
-        page.put("task ").put(task).put(": lost").end();
+        out.push("task ").push(task).push(": lost").newline();
     }
     if *nameless > 0 {
-        page.put("up to ").put(nameless).put(" more tasks are lost, and not even their names could be read").end();
+        out.push("up to ").push(nameless).push(" more tasks are lost; their ids could not be read").newline();
     }
     if *newest {
-        page.put("the newest tasks may be lost, too; nobody can say how many they were").end();
+        out.push("the newest tasks may be lost as well; their number is unknown").newline();
     }
     if *catalogs > 0 {
-        page.put(catalogs).put(" catalogs are lost; a running task that needs one fails at the next start").end();
+        out.push(catalogs).push(" catalogs are lost; a running task that needs one fails at the next start").newline();
     }
-    let counted = format_args!("{kept} tasks kept, {} failed, {} lost", failed.len(), lost.len());
-    page.paint(if lost.is_empty() { GOOD } else { BAD }, "repaired").put(": ").put(counted).end();
-    page.put("  the damaged files are in ").put(aside.display()).end();
+    let counts = format_args!("{kept} tasks kept, {} failed, {} lost", failed.len(), lost.len());
+    out.push_styled(if lost.is_empty() { GOOD } else { BAD }, "repaired").push(": ").push(counts).newline();
+    out.push("  the damaged files are in ").push(aside.display()).newline();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(repair: &Repair) -> String {
-        let mut page = Page::new(false);
-        render(repair, &mut page);
-        page.take()
+    fn rendered(repair: &Repair) -> String {
+        let mut out = StyledText::new(false);
+        render(repair, &mut out);
+        out.take()
     }
 
     #[test]
-    fn a_whole_journal_is_left_alone() {
-        assert_eq!(shown(&Repair { kept: 3, ..Repair::default() }), "whole: 3 tasks; nothing was done\n");
+    fn an_intact_journal_is_not_changed() {
+        assert_eq!(rendered(&Repair { kept: 3, ..Repair::default() }), "intact: 3 tasks; nothing to repair\n");
     }
 
     #[test]
-    fn what_is_lost_is_named() {
+    fn lost_tasks_are_listed() {
         let task = |n: u8| TaskId::from_bytes([n; 16]);
-        let text = shown(&Repair {
+        let text = rendered(&Repair {
             aside: Some("aside".into()),
             kept: 3,
             failed: vec![task(1)],
@@ -82,9 +82,9 @@ mod tests {
             catalogs: 1,
         });
         let expected = format!(
-            "task {}: only its beginning could be read, it has failed now\ntask {}: lost\n\
-             up to 4 more tasks are lost, and not even their names could be read\n\
-             the newest tasks may be lost, too; nobody can say how many they were\n\
+            "task {}: only its first events could be read; it is failed now\ntask {}: lost\n\
+             up to 4 more tasks are lost; their ids could not be read\n\
+             the newest tasks may be lost as well; their number is unknown\n\
              1 catalogs are lost; a running task that needs one fails at the next start\n\
              repaired: 3 tasks kept, 1 failed, 1 lost\n  the damaged files are in aside\n",
             task(1),

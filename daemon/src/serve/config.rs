@@ -1,4 +1,4 @@
-//! What the daemon runs with: flags and environment, then the settings file, then defaults.
+//! The configuration of the daemon: flags and environment, then the settings file, then defaults.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,54 +15,52 @@ use artel_roles::Settings;
 
 use crate::args;
 
-/// Running tasks get so long to end when the daemon is asked to stop: a service manager waits 90 s before it kills.
-const GRACE: Duration = Duration::from_secs(30);
-/// Beginnings of prompts on disk: some three hundred of a small model.
-const PREFIX_DISK: u64 = 4 << 30;
+/// How long running tasks may continue after a request to stop: systemd kills a service after 90 s.
+const DRAIN_GRACE: Duration = Duration::from_secs(30);
+/// Bytes of the prefix cache on disk: a few hundred prefixes of a small model.
+const PREFIX_DISK_BYTES: u64 = 4 << 30;
 
 pub(super) use artel_roles::EngineIsolation;
 
-/// What the daemon runs with.
+/// The configuration of the daemon.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(super) listen: SocketAddr,
     pub(crate) data: PathBuf,
     pub(crate) catalog: Option<PathBuf>,
     pub(super) grace: Duration,
-    pub(super) gap: Duration,
-    /// Bytes of host memory for beginnings of prompts, for each engine.
-    pub(super) prefixes: usize,
-    /// The same on disk, for all engines.
-    pub(super) shelf: Option<disk_prefix_cache::Options>,
-    /// Threads of the CPU that engines may use.
+    pub(super) target_itl: Duration,
+    /// Bytes of host memory for the prefix cache of each engine.
+    pub(super) prefix_cache_bytes: usize,
+    /// The prefix cache on disk, shared by all engines.
+    pub(super) disk_prefix_cache: Option<disk_prefix_cache::Options>,
+    /// CPU threads that engines may use.
     pub(crate) threads: u32,
     /// RPC servers whose devices may be used.
     pub(crate) rpc: Vec<String>,
-    /// Bytes that engines may take of a device at most.
+    /// The most bytes that engines may use of a device.
     pub(crate) budgets: BTreeMap<String, u64>,
-    /// Whether nothing is fetched.
+    /// Whether downloads are disabled.
     pub(crate) offline: bool,
-    /// Whether the catalog is read again when its directory changes.
+    /// Whether the catalog is reloaded when its directory changes.
     pub(super) watch: bool,
-    /// Where engines run.
+    /// Whether engines run in processes of their own.
     pub(super) engines: EngineIsolation,
-    pub(crate) crew: Options,
+    pub(crate) runtime: Options,
     pub(crate) journal: artel_journal::Options,
 }
 
 impl Config {
-    /// What a daemon would run with that is started with these flags alone.
-    pub(crate) fn at(place: &args::Place) -> Result<Self> {
-        let args::Place { config, data } = place.clone();
-        Self::of(&args::Setup { config, data, ..args::Setup::default() }, None)
+    /// The configuration of a daemon started with these flags alone.
+    pub(crate) fn at(args: &args::DataArgs) -> Result<Self> {
+        let args::DataArgs { config, data } = args.clone();
+        Self::of(&args::DaemonArgs { config, data, ..args::DaemonArgs::default() }, None)
     }
 
-    /// What a daemon would run with that is started with these flags.
-    pub(crate) fn of(args: &args::Setup, listen: Option<SocketAddr>) -> Result<Self> {
+    /// The configuration of a daemon started with these flags.
+    pub(crate) fn of(args: &args::DaemonArgs, listen: Option<SocketAddr>) -> Result<Self> {
         let settings = match &args.config {
-            Some(path) => {
-                Settings::load(path).map_err(|problems| anyhow!("the settings are not valid:\n{problems}"))?
-            }
+            Some(path) => Settings::load(path).map_err(|problems| anyhow!("the settings are invalid:\n{problems}"))?,
             None => Settings::default(),
         };
         for warning in settings.warnings.iter() {
@@ -73,8 +71,8 @@ impl Config {
         let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
         let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));
         let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
-        let base = Options::default();
-        let tasks = settings.tasks.map_or(base.max_tasks, |tasks| tasks as usize);
+        let defaults = Options::default();
+        let tasks = settings.tasks.map_or(defaults.tasks, |tasks| tasks as usize);
         let mib = |mib: u32| u64::from(mib) << 20;
         let retention = Retention::default();
         let retention = Retention {
@@ -82,27 +80,28 @@ impl Config {
             age: settings.retention_age.unwrap_or(retention.age),
             bytes: settings.retention_mib.map_or(retention.bytes, mib),
         };
-        let disk = settings.prefix_cache_disk_mib.map_or(PREFIX_DISK, mib);
-        let shelf = (disk > 0).then(|| disk_prefix_cache::Options { dir: data.join("prefixes"), max_bytes: disk });
+        let disk_bytes = settings.prefix_cache_disk_mib.map_or(PREFIX_DISK_BYTES, mib);
+        let disk_prefix_cache =
+            (disk_bytes > 0).then(|| disk_prefix_cache::Options { dir: data.join("prefixes"), max_bytes: disk_bytes });
         let memory = settings.prefix_cache_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
-            shelf,
-            prefixes: memory.unwrap_or(artel_engine::Options::default().prefix_cache_bytes),
+            disk_prefix_cache,
+            prefix_cache_bytes: memory.unwrap_or(artel_engine::Options::default().prefix_cache_bytes),
             listen,
             catalog,
-            grace: settings.grace.unwrap_or(GRACE),
-            gap: settings.target_itl.unwrap_or(artel_engine::Options::default().target_itl),
+            grace: settings.grace.unwrap_or(DRAIN_GRACE),
+            target_itl: settings.target_itl.unwrap_or(artel_engine::Options::default().target_itl),
             threads: settings.threads.unwrap_or_else(cores),
             rpc: settings.rpc,
-            budgets: settings.memory_mib.into_iter().map(|(device, most)| (device, mib(most))).collect(),
+            budgets: settings.memory_mib.into_iter().map(|(device, limit)| (device, mib(limit))).collect(),
             offline: args.offline || settings.offline,
             watch: settings.watch.unwrap_or(true),
             engines: settings.engines.unwrap_or_default(),
-            crew: Options { max_tasks: tasks, models_dir: models, default_graph: settings.graph, embedding_cache_dir: Some(data.join("vectors")), ..base },
+            runtime: Options { max_tasks: tasks, models_dir: models, default_graph: settings.graph, embedding_cache_dir: Some(data.join("vectors")), ..defaults },
             journal: artel_journal::Options {
                 retention,
-                #[cfg(feature = "rehearsal")]
-                death: super::rehearsal::death()?,
+                #[cfg(feature = "failpoints")]
+                death: super::failpoints::kill_at_commit()?,
                 ..artel_journal::Options::default()
             },
             data,
@@ -111,26 +110,26 @@ impl Config {
 }
 
 impl Config {
-    /// Where recast files of models lie.
-    pub(super) fn recast(&self) -> PathBuf {
+    /// The directory of dequantized model files.
+    pub(super) fn dequantized_dir(&self) -> PathBuf {
         self.data.join("weights")
     }
 }
 
-/// Every core of the machine that is ours to use, and one at least.
+/// The CPU cores that this process may use, at least one.
 pub(crate) fn cores() -> u32 {
-    // A container may be given less time than its cores have.
-    let given = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let cores = artel_llama::physical_cores().map_or(given, |cores| cores.len().clamp(1, given));
+    // The CPU quota of a container may be less than its cores.
+    let allowed = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let cores = artel_llama::physical_cores().map_or(allowed, |cores| cores.len().clamp(1, allowed));
     u32::try_from(cores).unwrap_or(u32::MAX)
 }
 
 fn default_data() -> Result<PathBuf> {
     let dir = xdg("XDG_DATA_HOME", ".local/share");
-    dir.ok_or_else(|| anyhow!("neither --data, ARTEL_DATA, XDG_DATA_HOME nor HOME say where to keep the journal"))
+    dir.ok_or_else(|| anyhow!("no data directory: set --data, ARTEL_DATA, XDG_DATA_HOME or HOME"))
 }
 
-/// The user's own catalog, if there is one at the usual place.
+/// The user's catalog at the default path, if it exists.
 fn default_catalog() -> Option<PathBuf> {
     xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("catalog")).filter(|dir| dir.is_dir())
 }

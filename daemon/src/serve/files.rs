@@ -1,4 +1,4 @@
-//! The GGUF files that a catalog names: are they there, and are they what they should be?
+//! Checks the GGUF files that a catalog names: whether they exist, and whether they are valid.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,103 +7,103 @@ use artel_llama::gguf;
 use artel_roles::hf_uri::HfUri;
 use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
 
-/// Why a file is of no use now.
+/// Why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It comes from a hub, and has not come yet.
-    Awaited {
-        /// Where it comes from.
+pub(crate) enum FileProblem {
+    /// It is downloaded from a hub, and has not been fetched yet.
+    NotFetched {
+        /// Its address on the hub.
         address: HfUri,
-        /// Where it will be.
-        place: PathBuf,
+        /// The path that it will have.
+        path: PathBuf,
     },
-    /// It is at none of these places.
+    /// It exists at none of these paths.
     Missing(Vec<PathBuf>),
-    /// It is not what it should be.
-    Wrong(String),
+    /// It is not the expected file; the reason.
+    Invalid(String),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Awaited { address, place } => {
-                write!(f, "{address} is not fetched yet; it will be {}", place.display())
+            Self::NotFetched { address, path } => {
+                write!(f, "{address} is not fetched yet; it will be {}", path.display())
             }
             Self::Missing(tried) => {
                 let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
                 write!(f, "no such file: {}", tried.join(", nor "))
             }
-            Self::Wrong(reason) => f.write_str(reason),
+            Self::Invalid(reason) => f.write_str(reason),
         }
     }
 }
 
-/// What a look at the files of a catalog finds, a sentence each.
+/// The result of checking the files of a catalog, a message each.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// What is wrong.
+pub(crate) struct FileReport {
+    /// Invalid or missing files.
     pub(crate) problems: Vec<String>,
-    /// What is still to be fetched.
-    pub(crate) awaited: Vec<String>,
+    /// Files that are still to be fetched.
+    pub(crate) not_fetched: Vec<String>,
 }
 
-/// The first of these places of a file at which it is.
-pub(crate) fn find(file: &GgufFile, candidates: &[PathBuf]) -> Result<PathBuf, Fault> {
+/// The first candidate path at which a file exists.
+pub(crate) fn find(file: &GgufFile, candidates: &[PathBuf]) -> Result<PathBuf, FileProblem> {
     let found = candidates.iter().find(|path| path.exists());
     found.cloned().ok_or_else(|| match (file.uri(), candidates.first()) {
-        (Some(address), Some(place)) => Fault::Awaited { address: address.clone(), place: place.clone() },
-        _ => Fault::Missing(candidates.to_vec()),
+        (Some(address), Some(path)) => FileProblem::NotFetched { address: address.clone(), path: path.clone() },
+        _ => FileProblem::Missing(candidates.to_vec()),
     })
 }
 
-/// Where the file of a model is.
-pub(crate) fn of_model(model: &Model, models: &Path) -> Result<PathBuf, Fault> {
+/// The path of the file of a model.
+pub(crate) fn model_path(model: &Model, models: &Path) -> Result<PathBuf, FileProblem> {
     find(&model.file, &model.candidates(models))
 }
 
-/// Why a model cannot be loaded, as far as its file's header tells.
-pub(crate) fn model(model: &Model, models: &Path) -> Result<(), Fault> {
-    let path = of_model(model, models)?;
-    gguf::inspect(&path).map(drop).map_err(|e| Fault::Wrong(e.to_string()))
+/// Checks that a model can be loaded, as far as the header of its file shows.
+pub(crate) fn model(model: &Model, models: &Path) -> Result<(), FileProblem> {
+    let path = model_path(model, models)?;
+    gguf::inspect(&path).map(drop).map_err(|e| FileProblem::Invalid(e.to_string()))
 }
 
-/// Why a role's adapter cannot be loaded, as far as its file tells.
-pub(crate) fn adapter(role: &Role, adapter: &Adapter, catalog: &Catalog, models: &Path) -> Result<(), Fault> {
-    let wrong = |error: gguf::Error| Fault::Wrong(error.to_string());
+/// Checks that a role's adapter can be loaded, as far as the header of its file shows.
+pub(crate) fn adapter(role: &Role, adapter: &Adapter, catalog: &Catalog, models: &Path) -> Result<(), FileProblem> {
+    let invalid = |error: gguf::Error| FileProblem::Invalid(error.to_string());
     let path = find(&adapter.file, &adapter.candidates(models))?;
     let base = catalog.model(role.model.as_str());
-    let base = base.ok_or_else(|| Fault::Wrong(format!("there is no model `{}`", role.model)))?;
-    // A base that is not here yet is told where models are.
-    let Ok(base) = of_model(base, models) else { return Ok(()) };
-    let header = gguf::inspect(&base).map_err(wrong)?;
-    gguf::inspect_adapter(&path, &header.architecture).map(drop).map_err(wrong)
+    let base = base.ok_or_else(|| FileProblem::Invalid(format!("there is no model `{}`", role.model)))?;
+    // A missing base model is reported with the models.
+    let Ok(base) = model_path(base, models) else { return Ok(()) };
+    let header = gguf::inspect(&base).map_err(invalid)?;
+    gguf::inspect_adapter(&path, &header.architecture).map(drop).map_err(invalid)
 }
 
-/// Looks at every file that a catalog names, hashes included, which reads each file once. Nothing is fetched.
-pub(crate) fn check(catalog: &Catalog, models: &Path) -> Found {
-    let mut found = Found::default();
+/// Checks every file that a catalog names, including hashes, for which each file is read once. Fetches nothing.
+pub(crate) fn check(catalog: &Catalog, models: &Path) -> FileReport {
+    let mut report = FileReport::default();
     for m in catalog.models().values() {
-        let looked = model(m, models).and_then(|()| hash(m, models));
-        found.note(looked, &format!("model `{}`", m.name));
+        let result = model(m, models).and_then(|()| hash(m, models));
+        report.add(result, &format!("model `{}`", m.name));
     }
     for role in catalog.roles().values() {
         let Some(a) = &role.adapter else { continue };
-        found.note(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
+        report.add(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
     }
-    found
+    report
 }
 
-fn hash(model: &Model, models: &Path) -> Result<(), Fault> {
+fn hash(model: &Model, models: &Path) -> Result<(), FileProblem> {
     let Some(sha256) = &model.sha256 else { return Ok(()) };
-    gguf::verify_sha256(&of_model(model, models)?, sha256).map_err(|e| Fault::Wrong(e.to_string()))
+    gguf::verify_sha256(&model_path(model, models)?, sha256).map_err(|e| FileProblem::Invalid(e.to_string()))
 }
 
-impl Found {
-    fn note(&mut self, looked: Result<(), Fault>, whose: &str) {
-        match looked {
+impl FileReport {
+    fn add(&mut self, result: Result<(), FileProblem>, owner: &str) {
+        match result {
             Ok(()) => {}
-            Err(fault @ Fault::Awaited { .. }) => self.awaited.push(format!("{whose}: {fault}")),
-            Err(fault) => self.problems.push(format!("{whose}: {fault}")),
+            Err(problem @ FileProblem::NotFetched { .. }) => self.not_fetched.push(format!("{owner}: {problem}")),
+            Err(problem) => self.problems.push(format!("{owner}: {problem}")),
         }
     }
 }

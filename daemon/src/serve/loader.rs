@@ -1,6 +1,6 @@
-//! Models into engines, with llama.cpp.
+//! Loads models into engines with llama.cpp, and estimates their memory.
 
-mod visible;
+mod visible_devices;
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
@@ -13,119 +13,123 @@ use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram};
 use artel_roles::{Adapter, CacheSetting, GgufFile, Model, SplitSetting, ModelPurpose, WeightsSetting};
 use async_trait::async_trait;
 
+use super::compute_buffer_cache::ComputeBufferCache;
 use super::config::{Config, EngineIsolation};
+use super::devices::DeviceInventory;
 use super::files;
-use super::hardware::Hardware;
-use super::measured::Measured;
-use crate::engine::{Common, Form, Spec, Spread, itself};
-use crate::hub::Hub;
-use visible::visible;
+use crate::engine::{EngineDefaults, EngineKvCacheType, EngineSpec, EngineSplitMode, own_program};
+use crate::hf_download::HfDownloader;
+use visible_devices::visible_devices;
 
-/// Tokens of one sequence when nobody says otherwise, as in `artel_llama`.
-const CONTEXT: u32 = 4096;
-/// What a process takes before it has a model, and what huge pages have in them that nobody uses: measured.
-const PROCESS: u64 = 30 << 20;
-/// What computing takes of a model that was never loaded in this shape: more than small ones need, less than large ones do
-/// with large batches. It is measured when it is loaded.
-const COMPUTE: u64 = 64 << 20;
-/// Bytes of text in a token: most texts have more, so that what prefixes take is rather too much than too little.
-const TOKEN: u64 = 3;
+/// The context of a sequence when the model does not set one, as in `artel_llama`.
+const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
+/// DeviceMemory of an engine process without its model, and the unused part of huge pages. A measured value.
+const PROCESS_BYTES: u64 = 30 << 20;
+/// Compute buffers of a model that was never loaded in this configuration: more than small models need, less than large ones
+/// with large batches. The size is measured when the model is loaded.
+const DEFAULT_COMPUTE_BYTES: u64 = 64 << 20;
+/// Bytes of text in a token. Most texts have more, so that the memory of prefixes is overestimated rather than underestimated.
+const TOKEN_BYTES: u64 = 3;
 
-/// Whether the C library asks for huge pages.
-const HUGE_PAGES: &str = "glibc.malloc.hugetlb";
+/// The glibc tunable that requests huge pages.
+const HUGE_PAGES_TUNABLE: &str = "glibc.malloc.hugetlb";
 
-/// Loads engines, each into a process of its own or all into this one. They take turns on the cores.
+/// Loads engines, each into a process of its own or all into this one. They share the CPU cores by leases.
 pub(crate) struct LlamaLoader {
     models: PathBuf,
-    common: Common,
-    place: Where,
-    hardware: Hardware,
-    measured: Measured,
-    hub: Hub,
+    defaults: EngineDefaults,
+    location: EngineLocation,
+    devices: DeviceInventory,
+    compute_buffers: ComputeBufferCache,
+    downloader: HfDownloader,
 }
 
-enum Where {
+/// Where engines run, with what shares the CPU cores among them.
+enum EngineLocation {
     Processes(CpuLeaseBroker),
-    Here(SharedCpu),
+    InProcess(SharedCpu),
 }
 
 impl LlamaLoader {
     pub(crate) fn new(config: &Config) -> Self {
-        let common = Common {
+        let defaults = EngineDefaults {
             threads: config.threads,
-            gap: config.gap,
-            prefixes: config.prefixes,
-            shelf: config.shelf.clone(),
-            recast: config.recast(),
+            target_itl: config.target_itl,
+            prefix_cache_bytes: config.prefix_cache_bytes,
+            disk_prefix_cache: config.disk_prefix_cache.clone(),
+            dequantized_dir: config.dequantized_dir(),
         };
-        let place = match config.engines {
-            EngineIsolation::Process => Where::Processes(CpuLeaseBroker::default()),
-            EngineIsolation::InProcess => Where::Here(SharedCpu::default()),
+        let location = match config.engines {
+            EngineIsolation::Process => EngineLocation::Processes(CpuLeaseBroker::default()),
+            EngineIsolation::InProcess => EngineLocation::InProcess(SharedCpu::default()),
         };
         Self {
-            models: config.crew.models_dir.clone(),
-            common,
-            place,
-            hardware: Hardware::new(config.rpc.clone(), config.budgets.clone()),
-            measured: Measured::open(&config.data),
-            hub: Hub::new(config.crew.models_dir.clone(), config.offline),
+            models: config.runtime.models_dir.clone(),
+            defaults,
+            location,
+            devices: DeviceInventory::new(config.rpc.clone(), config.budgets.clone()),
+            compute_buffers: ComputeBufferCache::open(&config.data),
+            downloader: HfDownloader::new(config.runtime.models_dir.clone(), config.offline),
         }
     }
 
-    /// What there is.
-    pub(crate) fn hardware(&self) -> &Hardware {
-        &self.hardware
+    /// The devices that engines can use.
+    pub(crate) fn inventory(&self) -> &DeviceInventory {
+        &self.devices
     }
 
-    /// The file of a model, once it is here.
+    /// The path of the model file, downloaded first if necessary.
     async fn file(&self, model: &Model) -> Result<PathBuf, String> {
         match &model.file {
-            GgufFile::Hf(address) => self.hub.get(address, model.sha256.as_deref(), |_| ()).await,
-            GgufFile::Path(_) => files::of_model(model, &self.models).map_err(|fault| fault.to_string()),
+            GgufFile::Hf(address) => self.downloader.get(address, model.sha256.as_deref(), |_| ()).await,
+            GgufFile::Path(_) => files::model_path(model, &self.models).map_err(|problem| problem.to_string()),
         }
     }
 
-    /// What the model takes if this is asked of it. Its file is not fetched for that.
-    pub(crate) async fn reckon(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
+    /// Estimates the memory of a model under this workload. Does not download its file.
+    pub(crate) async fn estimate(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
-        let path = files::of_model(model, &self.models).map_err(|fault| wrap(fault.to_string()))?;
-        let anatomy = anatomy(path.clone()).await.map_err(wrap)?;
-        let recasts = self.recasts(model, &anatomy).await;
-        let spec = Spec::of(model, path, &self.common);
-        let measured = |device: &str, recast| {
+        let path = files::model_path(model, &self.models).map_err(|problem| wrap(problem.to_string()))?;
+        let header = memory_estimate(path.clone()).await.map_err(wrap)?;
+        let half_type = self.half_type(model, &header).await;
+        let spec = EngineSpec::of(model, path, &self.defaults);
+        let measured = |device: &str, half| {
             let devices = Some(vec![device.to_owned()]);
-            let cache = Form::of(model.cache, recast);
-            self.measured.get(&Self::shape(&Spec { devices, cache, ..spec.clone().recast_to(recasts, &self.common) }))
+            let cache = EngineKvCacheType::of(model.cache, half);
+            let spec = spec.clone().with_dequantized_weights(half_type, &self.defaults);
+            self.compute_buffers.get(&Self::compute_key(&EngineSpec { devices, cache, ..spec }))
         };
-        let measured = measured("CPU", recasts).max(measured("GPU", recasts)).max(measured("GPU", None));
-        // Adapters have as much for each layer as for any other.
-        let adapters = demand.adapter_bytes.checked_div(anatomy.layers.len() as u64).unwrap_or(0);
-        let trained = anatomy.trained_context.unwrap_or(CONTEXT).max(1);
+        let measured = measured("CPU", half_type).max(measured("GPU", half_type)).max(measured("GPU", None));
+        // An adapter has the same size in every layer.
+        let adapter_bytes = demand.adapter_bytes.checked_div(header.layers.len() as u64).unwrap_or(0);
+        let trained = header.trained_context.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1);
         let layer = |layer: gguf::LayerMemory| LayerFootprint {
-            weight_bytes: adapters.saturating_add(if recasts.is_some() { layer.dequantized } else { layer.weights }),
-            file_bytes: adapters.saturating_add(layer.weights),
+            weight_bytes: adapter_bytes.saturating_add(if half_type.is_some() { layer.dequantized } else { layer.weights }),
+            file_bytes: adapter_bytes.saturating_add(layer.weights),
             kv_elements: layer.key_elements.saturating_add(layer.value_elements),
             window_tokens: None,
         };
-        let layers: Vec<LayerFootprint> = anatomy.layers.iter().copied().map(layer).collect();
+        let layers: Vec<LayerFootprint> = header.layers.iter().copied().map(layer).collect();
         let embeds = model.purpose == ModelPurpose::Embedding;
-        let tokens = model.context.unwrap_or(CONTEXT.min(trained));
-        // A text is embedded in one piece, and all of its tokens have outputs.
-        let outputs = if embeds { anatomy.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
-        let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(form(model.cache).bytes(layer.cached)));
-        let prefixes = cached.saturating_mul(demand.prefix_bytes / TOKEN).min(self.common.prefixes as u64);
+        let tokens = model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
+        // A text is embedded in one batch, and each of its tokens has an output.
+        let outputs = if embeds { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
+        let cached =
+            layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(kv_cache_type(model.cache).bytes(layer.cached)));
+        let prefix_bytes =
+            cached.saturating_mul(demand.prefix_bytes / TOKEN_BYTES).min(self.defaults.prefix_cache_bytes as u64);
         Ok(ModelFootprint {
             model: model.name.to_string(),
             layers,
-            input_bytes: anatomy.input,
-            output_bytes: anatomy.output,
-            tied_bytes: anatomy.tied,
-            kv_type: form(model.cache),
+            input_bytes: header.input,
+            output_bytes: header.output,
+            tied_bytes: header.tied,
+            kv_type: kv_cache_type(model.cache),
             context_tokens: tokens,
             sequences: if embeds { 1 } else { model.sequences },
             contexts: demand.contexts,
-            compute_bytes: measured.unwrap_or(COMPUTE),
-            process_bytes: PROCESS.saturating_add(outputs).saturating_add(prefixes),
+            compute_bytes: measured.unwrap_or(DEFAULT_COMPUTE_BYTES),
+            process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
             devices: match model.placement.devices.is_empty() {
                 true => DeviceChoice::Auto,
                 false => DeviceChoice::Pinned(model.placement.devices.clone()),
@@ -140,80 +144,80 @@ impl LlamaLoader {
         })
     }
 
-    /// What the weights of a model are recast to: if it is up to us, where none but processors may compute, and where that is
-    /// fast.
-    async fn recasts(&self, model: &Model, anatomy: &gguf::MemoryEstimate) -> Option<HalfType> {
-        if anatomy.layers.iter().all(|layer| layer.dequantized == layer.weights) {
+    /// The type to which the weights of a model are dequantized. With `auto`, only if just CPUs may compute the model and it is
+    /// faster there.
+    async fn half_type(&self, model: &Model, header: &gguf::MemoryEstimate) -> Option<HalfType> {
+        if header.layers.iter().all(|layer| layer.dequantized == layer.weights) {
             return None;
         }
-        let pays = match model.weights {
+        let half_type = match model.weights {
             WeightsSetting::File => return None,
             WeightsSetting::F16 => return Some(HalfType::F16),
             WeightsSetting::Bf16 => return Some(HalfType::Bf16),
-            WeightsSetting::Auto => anatomy.preferred_half_type?,
+            WeightsSetting::Auto => header.preferred_half_type?,
         };
-        let on_processors = if model.placement.devices.is_empty() {
-            let devices = self.hardware.devices(&DeviceBytes::new()).await;
+        let on_cpus = if model.placement.devices.is_empty() {
+            let devices = self.devices.devices(&DeviceBytes::new()).await;
             !devices.iter().any(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu))
         } else {
-            model.placement.devices.iter().all(|name| counts_as_processor(name))
+            model.placement.devices.iter().all(|name| counts_as_cpu(name))
         };
-        on_processors.then_some(pays)
+        on_cpus.then_some(half_type)
     }
 
-    async fn spec(&self, model: &Model, path: PathBuf, place: &Placement) -> Result<Spec, String> {
-        let devices: Vec<String> = place.devices().into_iter().map(str::to_owned).collect();
-        // Perhaps a GPU that was planned with is not seen just now.
-        let on_processors = devices.iter().all(|name| counts_as_processor(name));
-        let recasts = match on_processors || model.weights != WeightsSetting::Auto {
-            true => self.recasts(model, &anatomy(path.clone()).await?).await,
+    async fn spec(&self, model: &Model, path: PathBuf, placement: &Placement) -> Result<EngineSpec, String> {
+        let devices: Vec<String> = placement.devices().into_iter().map(str::to_owned).collect();
+        // The devices may differ from the estimate: a GPU that was planned with may be missing at the moment.
+        let on_cpus = devices.iter().all(|name| counts_as_cpu(name));
+        let half_type = match on_cpus || model.weights != WeightsSetting::Auto {
+            true => self.half_type(model, &memory_estimate(path.clone()).await?).await,
             false => None,
         };
-        let mut spec = Spec::of(model, path, &self.common).recast_to(recasts, &self.common);
-        spec.cache = Form::of(model.cache, recasts.filter(|_| on_processors));
-        for server in devices.iter().filter_map(|device| self.hardware.server_of(device)) {
+        let mut spec = EngineSpec::of(model, path, &self.defaults).with_dequantized_weights(half_type, &self.defaults);
+        spec.cache = EngineKvCacheType::of(model.cache, half_type.filter(|_| on_cpus));
+        for server in devices.iter().filter_map(|device| self.devices.server_of(device)) {
             if !spec.rpc.contains(server) {
                 spec.rpc.push(server.clone());
             }
         }
         if devices.len() > 1 {
-            spec.split = match place.split {
-                placement::SplitMode::Row => Spread::Row,
-                _ => Spread::Layer,
+            spec.split = match placement.split {
+                placement::SplitMode::Row => EngineSplitMode::Row,
+                _ => EngineSplitMode::Layer,
             };
-            spec.shares = place.parts.iter().map(|part| part.share).collect();
+            spec.tensor_split = placement.parts.iter().map(|part| part.share).collect();
         }
         spec.devices = Some(devices);
         Ok(spec)
     }
 
-    /// What computing takes on one device depends on all this.
-    fn shape(spec: &Spec) -> String {
+    /// The key of the size of a compute buffer: all that it depends on. The texts are part of stored keys.
+    fn compute_key(spec: &EngineSpec) -> String {
         let file = std::fs::metadata(&spec.path).ok();
         let modified = file.as_ref().and_then(|file| file.modified().ok());
         let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let on_cpu = spec.devices.iter().flatten().all(|device| device == "CPU");
-        Measured::key(&[
+        ComputeBufferCache::key(&[
             &spec.path.to_string_lossy(),
             &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
             &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.embedding),
-            &spec.recast.as_ref().map_or_else(String::new, |recast| format!("recast {}", recast.bf16)),
+            &spec.dequantized.as_ref().map_or_else(String::new, |weights| format!("recast {}", weights.bf16)),
         ])
     }
 
-    async fn start(&self, mut spec: Spec, progress: LoadProgress) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
-        let counter = match &self.place {
-            Where::Here(turn) => return spec.load(Some(turn.clone()), progress).await,
-            Where::Processes(counter) => counter,
+    async fn start(&self, mut spec: EngineSpec, progress: LoadProgress) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
+        let counter = match &self.location {
+            EngineLocation::InProcess(turn) => return spec.load(Some(turn.clone()), progress).await,
+            EngineLocation::Processes(counter) => counter,
         };
-        let seen = visible(&spec.devices.take().unwrap_or_default(), |name| std::env::var(name).ok());
-        spec.devices = Some(seen.inside);
-        let program = program(&spec, seen.variables)?;
-        // Those whom the processor does not compute for need no turn of it.
+        let visible = visible_devices(&spec.devices.take().unwrap_or_default(), |name| std::env::var(name).ok());
+        spec.devices = Some(visible.inner_names);
+        let program = program(&spec, visible.variables)?;
+        // An engine that does not compute on the CPU needs no lease of it.
         let counter = spec.devices.iter().flatten().any(|device| device == "CPU").then_some(counter);
         let started = artel_process::start(program, counter, |share| progress(share)).await?;
         let memory = started.memory.into_iter().map(|memory| DeviceMemory {
-            device: seen.outside.get(&memory.device).cloned().unwrap_or(memory.device),
+            device: visible.outer_names.get(&memory.device).cloned().unwrap_or(memory.device),
             ..memory
         });
         Ok((started.handle, memory.collect()))
@@ -222,23 +226,23 @@ impl LlamaLoader {
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model, place: &Placement, progress: LoadProgress) -> Result<EngineHandle, String> {
+    async fn load(&self, model: &Model, placement: &Placement, progress: LoadProgress) -> Result<EngineHandle, String> {
         let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
         let path = self.file(model).await.map_err(wrap)?;
-        let spec = self.spec(model, path, place).await.map_err(wrap)?;
-        let shape = Self::shape(&spec);
+        let spec = self.spec(model, path, placement).await.map_err(wrap)?;
+        let compute_key = Self::compute_key(&spec);
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
             Ok((handle, memory)) => {
                 if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
-                    self.measured.put(shape, compute);
+                    self.compute_buffers.put(compute_key, compute);
                 }
                 Ok(handle)
             }
             Err(reason) => {
                 if remote {
-                    // Perhaps a server is lost: whoever plans next should know.
-                    self.hardware.doubt().await;
+                    // An RPC server may be lost: the next plan needs fresh data.
+                    self.devices.invalidate().await;
                 }
                 Err(wrap(reason))
             }
@@ -247,40 +251,40 @@ impl Loader for LlamaLoader {
 
     async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
         self.file(model).await.map_err(|reason| format!("model `{}`: {reason}", model.name))?;
-        self.reckon(model, demand).await
+        self.estimate(model, demand).await
     }
 
     fn download_progress(&self, model: &Model) -> Option<f32> {
-        self.hub.share(model.file.uri()?)
+        self.downloader.fraction(model.file.uri()?)
     }
 
     async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), String> {
         match &adapter.file {
-            GgufFile::Hf(address) => self.hub.get(address, None, |_| ()).await.map(drop),
+            GgufFile::Hf(address) => self.downloader.get(address, None, |_| ()).await.map(drop),
             GgufFile::Path(_) => Ok(()),
         }
     }
 
     async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {
-        self.hardware.devices(taken).await
+        self.devices.devices(taken).await
     }
 }
 
-/// Of devices on other machines nobody knows what they are.
-fn counts_as_processor(device: &str) -> bool {
+/// Whether a device counts as a CPU. The kind of a device on another machine is not known.
+fn counts_as_cpu(device: &str) -> bool {
     device == "CPU" || device.starts_with("RPC[")
 }
 
-/// What the header of a model's file says of the memory that it takes.
-async fn anatomy(path: PathBuf) -> Result<gguf::MemoryEstimate, String> {
-    let anatomy = tokio::task::spawn_blocking(move || gguf::estimate_memory(&path)).await;
-    anatomy.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+/// The memory of a model, from the header of its file.
+async fn memory_estimate(path: PathBuf) -> Result<gguf::MemoryEstimate, String> {
+    let header = tokio::task::spawn_blocking(move || gguf::estimate_memory(&path)).await;
+    header.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
-fn form(cache: CacheSetting) -> placement::KvCacheType {
+fn kv_cache_type(cache: CacheSetting) -> placement::KvCacheType {
     match cache {
         CacheSetting::F32 => placement::KvCacheType::F32,
-        // Those that it may be take the same.
+        // The types that `auto` may choose have the same size.
         CacheSetting::Auto | CacheSetting::F16 => placement::KvCacheType::F16,
         CacheSetting::Bf16 => placement::KvCacheType::Bf16,
         CacheSetting::Q8_0 => placement::KvCacheType::Q8_0,
@@ -288,29 +292,28 @@ fn form(cache: CacheSetting) -> placement::KvCacheType {
     }
 }
 
-/// What is asked of the C library, beside what was asked of it before: that what llama.cpp allocates lies in huge pages where
-/// Linux gives them to those who ask. Of a cache of 750 MB every page is written to when it is made, and with pages of 4 KiB that
-/// takes half a second.
-fn tunables(before: Option<&str>) -> String {
-    match before {
-        Some(before) if before.contains(HUGE_PAGES) => before.to_owned(),
-        Some(before) if !before.is_empty() => format!("{before}:{HUGE_PAGES}=1"),
-        _ => format!("{HUGE_PAGES}=1"),
+/// The value of `GLIBC_TUNABLES` with huge pages for the allocations of llama.cpp, where Linux grants them on request. Every page
+/// of a KV cache is written when the cache is created, which is slow with pages of 4 KiB. A value that the user has set is kept.
+fn tunables(user_value: Option<&str>) -> String {
+    match user_value {
+        Some(value) if value.contains(HUGE_PAGES_TUNABLE) => value.to_owned(),
+        Some(value) if !value.is_empty() => format!("{value}:{HUGE_PAGES_TUNABLE}=1"),
+        _ => format!("{HUGE_PAGES_TUNABLE}=1"),
     }
 }
 
-fn program(spec: &Spec, mut env: Vec<(String, String)>) -> Result<EngineProgram, String> {
-    // An abort says its place; a debugger that is called for more would hold everything up.
+fn program(spec: &EngineSpec, mut env: Vec<(String, String)>) -> Result<EngineProgram, String> {
+    // An abort message names the source line. Without this, ggml starts a debugger for a backtrace, which blocks the exit.
     env.push(("GGML_NO_BACKTRACE".to_owned(), "1".to_owned()));
     env.push(("GLIBC_TUNABLES".to_owned(), tunables(std::env::var("GLIBC_TUNABLES").ok().as_deref())));
     Ok(EngineProgram {
-        path: itself()?,
+        path: own_program()?,
         args: vec!["engine".to_owned(), spec.name.clone()],
         env,
-        // Engines fetch nothing.
+        // Engines download nothing.
         removed_env: vec!["HF_TOKEN".to_owned()],
         name: spec.name.clone(),
-        spec: serde_json::to_string(spec).map_err(|e| format!("the model cannot be described: {e}"))?,
+        spec: serde_json::to_string(spec).map_err(|e| format!("failed to serialize the engine spec: {e}"))?,
     })
 }
 
@@ -319,7 +322,7 @@ mod tests {
     use super::tunables;
 
     #[test]
-    fn what_the_user_asked_of_the_c_library_holds() {
+    fn tunables_set_by_the_user_are_kept() {
         let huge = "glibc.malloc.hugetlb=1";
         assert_eq!([tunables(None), tunables(Some(""))], [huge, huge]);
         assert_eq!(tunables(Some("glibc.malloc.check=1")), format!("glibc.malloc.check=1:{huge}"));

@@ -1,4 +1,4 @@
-//! Reading the catalog's directory again.
+//! Reloading the catalog from its directory.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,50 +6,50 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use artel_actors::Runtime;
 use artel_roles::{Catalog, Problem};
 
-/// What was wrong with the directory when it was read last. Clones are the same.
+/// The problems of the directory when it was last read. Clones share the state.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wrong(Arc<Mutex<Vec<Problem>>>);
+pub(crate) struct ReloadStatus(Arc<Mutex<Vec<Problem>>>);
 
-/// Why it is read.
+/// Why the directory is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// Somebody asked for it.
-    Asked,
-    /// Something has changed there.
-    Changed,
+pub(super) enum ReloadCause {
+    /// A signal requested it.
+    Requested,
+    /// A file has changed there.
+    FilesChanged,
 }
 
-impl Wrong {
-    pub(crate) fn list(&self) -> Vec<Problem> {
+impl ReloadStatus {
+    pub(crate) fn problems(&self) -> Vec<Problem> {
         self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Problem>> {
-        self.0.lock().expect("nothing panics while it holds the problems")
+        self.0.lock().expect("no code panics while it holds the lock")
     }
 }
 
-/// The new catalog is valid as a whole and serves, or nothing changes but what is wrong.
-pub(super) async fn reload(crew: &Runtime, dir: Option<&Path>, wrong: &Wrong, cause: Cause) {
+/// Serves the new catalog if it is valid; otherwise only `status` changes.
+pub(super) async fn reload(runtime: &Runtime, dir: Option<&Path>, status: &ReloadStatus, cause: ReloadCause) {
     let catalog = match Catalog::load(dir) {
         Ok(catalog) => catalog,
         Err(problems) => {
             for problem in problems.iter() {
-                tracing::error!(%problem, "the catalog stays as it was");
+                tracing::error!(%problem, "failed to reload; the catalog stays as it was");
             }
-            *wrong.lock() = problems.iter().cloned().collect();
+            *status.lock() = problems.iter().cloned().collect();
             return;
         }
     };
-    wrong.lock().clear();
-    // A file that was touched and is as before is no new catalog.
-    if cause == Cause::Changed && catalog.version() == crew.catalog().version() {
+    status.lock().clear();
+    // Unchanged content is not a new catalog, even if a file was touched.
+    if cause == ReloadCause::FilesChanged && catalog.version() == runtime.catalog().version() {
         return;
     }
     log_warnings(&catalog);
-    match crew.replace_catalog(catalog, None).await {
-        Ok(catalog) => tracing::info!(version = catalog.version().short(), "the catalog was read again"),
-        Err(error) => tracing::error!(%error, "the catalog stays as it was"),
+    match runtime.replace_catalog(catalog, None).await {
+        Ok(catalog) => tracing::info!(version = catalog.version().short(), "reloaded the catalog"),
+        Err(error) => tracing::error!(%error, "failed to reload; the catalog stays as it was"),
     }
 }
 

@@ -1,43 +1,43 @@
-//! What the system tells the daemon.
+//! Signals to the daemon.
 
 use std::io;
 
-use nix::sys::signal::Signal as Number;
+use nix::sys::signal::Signal as SignalNumber;
 use tokio::signal::unix::{self, SignalKind};
 
-/// What a signal asks for.
-pub(super) enum Signal {
-    /// Stop; which signal it was.
+/// A request made by a signal.
+pub(super) enum DaemonSignal {
+    /// Stop; the name of the signal.
     Stop(&'static str),
-    /// Read the catalog again.
+    /// Reload the catalog.
     Reload,
 }
 
-/// The signals that the daemon listens for.
-pub(super) struct Signals {
+/// Listens for the signals that the daemon handles.
+pub(super) struct SignalListener {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hangup: unix::Signal,
 }
 
-impl Signals {
+impl SignalListener {
     pub(super) fn listen() -> io::Result<Self> {
-        outlive_limits()?;
-        let of = unix::signal;
-        let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
+        handle_file_size_limit()?;
+        let listen = unix::signal;
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: listen(SignalKind::hangup())? })
     }
 
-    pub(super) async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> DaemonSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
-            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.terminate.recv() => DaemonSignal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => DaemonSignal::Stop("SIGINT"),
+            _ = self.hangup.recv() => DaemonSignal::Reload,
         }
     }
 
-    /// Resolves when somebody asks to stop once more.
-    pub(super) async fn another(&mut self) {
+    /// Resolves at the next signal to stop.
+    pub(super) async fn stop_requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -45,9 +45,9 @@ impl Signals {
     }
 }
 
-/// A file that may grow no more fails to be written, as on a full disk; without a handler, the system would end the program.
-/// Needs a runtime.
-pub(crate) fn outlive_limits() -> io::Result<()> {
-    // The handler stays when nobody listens any more.
-    unix::signal(SignalKind::from_raw(Number::SIGXFSZ as i32)).map(drop)
+/// Handles SIGXFSZ, so that a write beyond the file size limit fails as on a full disk. Without a handler, the signal would end
+/// the program. Needs a runtime.
+pub(crate) fn handle_file_size_limit() -> io::Result<()> {
+    // The handler stays installed after the listener is dropped.
+    unix::signal(SignalKind::from_raw(SignalNumber::SIGXFSZ as i32)).map(drop)
 }

@@ -1,19 +1,19 @@
-//! Definitions and what is wrong with them.
+//! Definitions and their problems.
 
 use artel_proto::v1;
 use serde_json::Value;
 
-use super::{Json, Object, Word};
+use super::{EnumName, JsonObject, ToJson};
 
-impl Json for v1::Definition {
-    fn json(&self) -> Value {
+impl ToJson for v1::Definition {
+    fn to_json(&self) -> Value {
         let Self { kind: _, name, description, layer: _, location, yaml, content, uses, problems, catalog_version } =
             self;
-        Object::new()
-            .put("kind", self.kind().word())
+        JsonObject::new()
+            .put("kind", self.kind().enum_name())
             .put("name", name.as_str())
             .text("description", description)
-            .put("layer", self.layer().word())
+            .put("layer", self.layer().enum_name())
             .some("location", location.as_ref())
             .text("yaml", yaml)
             .some("content", content.as_ref())
@@ -24,24 +24,28 @@ impl Json for v1::Definition {
     }
 }
 
-impl Json for v1::DefinitionRef {
-    fn json(&self) -> Value {
+impl ToJson for v1::DefinitionRef {
+    fn to_json(&self) -> Value {
         let Self { kind: _, name } = self;
-        Object::new().put("kind", self.kind().word()).put("name", name.as_str()).into()
+        JsonObject::new().put("kind", self.kind().enum_name()).put("name", name.as_str()).into()
     }
 }
 
-impl Json for v1::ValidateResponse {
-    fn json(&self) -> Value {
+impl ToJson for v1::ValidateResponse {
+    fn to_json(&self) -> Value {
         let Self { valid, problems, catalog_version } = self;
-        Object::new().put("valid", *valid).list("problems", problems).text("catalog_version", catalog_version).into()
+        JsonObject::new()
+            .put("valid", *valid)
+            .list("problems", problems)
+            .text("catalog_version", catalog_version)
+            .into()
     }
 }
 
-impl Json for v1::ApplyResponse {
-    fn json(&self) -> Value {
+impl ToJson for v1::ApplyResponse {
+    fn to_json(&self) -> Value {
         let Self { applied, problems, catalog_version, added, changed, removed } = self;
-        Object::new()
+        JsonObject::new()
             .put("applied", *applied)
             .list("problems", problems)
             .text("catalog_version", catalog_version)
@@ -52,11 +56,11 @@ impl Json for v1::ApplyResponse {
     }
 }
 
-impl Json for v1::Problem {
-    fn json(&self) -> Value {
+impl ToJson for v1::Problem {
+    fn to_json(&self) -> Value {
         let Self { severity: _, location, message, snippet, hint, related } = self;
-        Object::new()
-            .put("severity", self.severity().word())
+        JsonObject::new()
+            .put("severity", self.severity().enum_name())
             .some("location", location.as_ref())
             .put("message", message.as_str())
             .text("snippet", snippet)
@@ -66,9 +70,9 @@ impl Json for v1::Problem {
     }
 }
 
-impl Json for v1::Location {
-    fn json(&self) -> Value {
+impl ToJson for v1::Location {
+    fn to_json(&self) -> Value {
         let Self { file, line, column } = self;
-        Object::new().put("file", file.as_str()).put("line", *line).put("column", *column).into()
+        JsonObject::new().put("file", file.as_str()).put("line", *line).put("column", *column).into()
     }
 }

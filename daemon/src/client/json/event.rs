@@ -1,23 +1,24 @@
-//! Events, one object each.
+//! Events, one JSON object each.
 
 use artel_proto::v1::{self, event, progress};
 use serde_json::Value;
 
-use super::{Json, Object, Word};
+use super::{EnumName, JsonObject, ToJson};
 
 /// An event as one flat object: `task_id`, `seq`, `time`, `event` and the fields of its kind; the last event of a task
-/// has `id`, `state` and `text` too. `None` for a kind that this program does not know.
+/// also has `id`, `state` and `text`. `None` for a kind unknown to this program.
 pub(crate) fn event(event: &v1::Event) -> Option<Value> {
     let v1::Event { task_id, seq, time, kind } = event;
     let (name, fields) = kind_fields(kind.as_ref()?);
-    let head = Object::new().put("task_id", task_id.as_str()).put("seq", *seq).some("time", time.as_ref());
-    let end = last(kind.as_ref()?)
-        .map(|(state, text)| Object::new().put("id", task_id.as_str()).put("state", state.word()).put("text", text));
+    let head = JsonObject::new().put("task_id", task_id.as_str()).put("seq", *seq).some("time", time.as_ref());
+    let end = final_state(kind.as_ref()?).map(|(state, text)| {
+        JsonObject::new().put("id", task_id.as_str()).put("state", state.enum_name()).put("text", text)
+    });
     Some(head.put("event", name).with(fields).with(end.unwrap_or_default()).into())
 }
 
-/// The state and the result that the last event of a task tells.
-fn last(kind: &event::Kind) -> Option<(v1::TaskState, Option<&str>)> {
+/// The final state and the result, if this is the last event of a task.
+fn final_state(kind: &event::Kind) -> Option<(v1::TaskState, Option<&str>)> {
     match kind {
         event::Kind::Completed(v1::Completed { output, .. }) => {
             Some((v1::TaskState::Completed, Some(output.as_ref().map_or("", |output| &output.text))))
@@ -28,7 +29,7 @@ fn last(kind: &event::Kind) -> Option<(v1::TaskState, Option<&str>)> {
     }
 }
 
-fn kind_fields(kind: &event::Kind) -> (&'static str, Object) {
+fn kind_fields(kind: &event::Kind) -> (&'static str, JsonObject) {
     match kind {
         event::Kind::Accepted(accepted) => ("accepted", accepted_fields(accepted)),
         event::Kind::Routed(v1::Routed { step_id, node, decision }) => {
@@ -48,44 +49,46 @@ fn kind_fields(kind: &event::Kind) -> (&'static str, Object) {
         event::Kind::StepFinished(finished) => ("step_finished", finished_fields(finished)),
         event::Kind::StepFailed(failed) => ("step_failed", failed_fields(failed)),
         event::Kind::Waiting(waiting) => ("waiting", waiting_fields(waiting)),
-        event::Kind::Resumed(v1::Resumed {}) => ("resumed", Object::new()),
-        event::Kind::Completed(v1::Completed { output, instead_of }) => {
-            ("completed", Object::new().some("output", output.as_ref()).some("instead_of", instead_of.as_ref()))
-        }
-        event::Kind::Failed(v1::Failed { failure }) => ("failed", Object::new().some("failure", failure.as_ref())),
-        event::Kind::Cancelled(v1::Cancelled { reason }) => ("cancelled", Object::new().text("reason", reason)),
+        event::Kind::Resumed(v1::Resumed {}) => ("resumed", JsonObject::new()),
+        event::Kind::Completed(v1::Completed { output, fallback_cause }) => (
+            "completed",
+            JsonObject::new().some("output", output.as_ref()).some("fallback_cause", fallback_cause.as_ref()),
+        ),
+        event::Kind::Failed(v1::Failed { failure }) => ("failed", JsonObject::new().some("failure", failure.as_ref())),
+        event::Kind::Cancelled(v1::Cancelled { reason }) => ("cancelled", JsonObject::new().text("reason", reason)),
     }
 }
 
-fn step(step_id: &str, node: &str, role: &str) -> Object {
-    Object::new().put("step_id", step_id).put("node", node).text("role", role)
+fn step(step_id: &str, node: &str, role: &str) -> JsonObject {
+    JsonObject::new().put("step_id", step_id).put("node", node).text("role", role)
 }
 
-fn accepted_fields(accepted: &v1::Accepted) -> Object {
-    let v1::Accepted { graph, role, catalog_version, task_class: _, decision } = accepted;
-    let fields = Object::new().text("graph", graph).text("role", role).text("catalog_version", catalog_version);
-    fields.put("task_class", accepted.task_class().word()).some("decision", decision.as_ref())
+fn accepted_fields(accepted: &v1::Accepted) -> JsonObject {
+    let v1::Accepted { graph, role, catalog_version, priority: _, decision } = accepted;
+    let fields = JsonObject::new().text("graph", graph).text("role", role).text("catalog_version", catalog_version);
+    fields.put("priority", accepted.priority().enum_name()).some("decision", decision.as_ref())
 }
 
-fn stage_fields(stage: &progress::Stage) -> Object {
+fn stage_fields(stage: &progress::Stage) -> JsonObject {
     match stage {
         progress::Stage::Queued(progress::Queued { position }) => {
-            Object::new().put("stage", "queued").put("position", *position)
+            JsonObject::new().put("stage", "queued").put("position", *position)
         }
         progress::Stage::Loading(progress::Loading { model, fraction }) => {
-            Object::new().put("stage", "loading").put("model", model.as_str()).put("fraction", *fraction)
+            JsonObject::new().put("stage", "loading").put("model", model.as_str()).put("fraction", *fraction)
         }
-        progress::Stage::Prefill(progress::Prefill { done_tokens, total_tokens }) => {
-            Object::new().put("stage", "prefill").put("done_tokens", *done_tokens).put("total_tokens", *total_tokens)
-        }
+        progress::Stage::Prefill(progress::Prefill { done_tokens, total_tokens }) => JsonObject::new()
+            .put("stage", "prefill")
+            .put("done_tokens", *done_tokens)
+            .put("total_tokens", *total_tokens),
         progress::Stage::Decode(progress::Decode { output_tokens, tokens_per_second }) => {
-            let fields = Object::new().put("stage", "decode").put("output_tokens", *output_tokens);
+            let fields = JsonObject::new().put("stage", "decode").put("output_tokens", *output_tokens);
             fields.put("tokens_per_second", *tokens_per_second)
         }
     }
 }
 
-fn finished_fields(finished: &v1::StepFinished) -> Object {
+fn finished_fields(finished: &v1::StepFinished) -> JsonObject {
     let v1::StepFinished { step_id, node, role, output, usage, timings, next, cached, source: _, item } = finished;
     step(step_id, node, role)
         .some("output", output.as_ref())
@@ -93,11 +96,11 @@ fn finished_fields(finished: &v1::StepFinished) -> Object {
         .some("timings", timings.as_ref())
         .texts("next", next)
         .put("cached", *cached)
-        .put("source", finished.source().word())
+        .put("source", finished.source().enum_name())
         .maybe("item", *item)
 }
 
-fn failed_fields(failed: &v1::StepFailed) -> Object {
+fn failed_fields(failed: &v1::StepFailed) -> JsonObject {
     let v1::StepFailed { step_id, node, role, failure, will_retry, retry_after, next } = failed;
     step(step_id, node, role)
         .some("failure", failure.as_ref())
@@ -106,43 +109,43 @@ fn failed_fields(failed: &v1::StepFailed) -> Object {
         .texts("next", next)
 }
 
-fn waiting_fields(waiting: &v1::Waiting) -> Object {
+fn waiting_fields(waiting: &v1::Waiting) -> JsonObject {
     let v1::Waiting { step_id, node, reason: _, message, schema, deadline } = waiting;
     step(step_id, node, "")
-        .put("reason", waiting.reason().word())
+        .put("reason", waiting.reason().enum_name())
         .text("message", message)
         .some("schema", schema.as_ref())
         .some("deadline", deadline.as_ref())
 }
 
-impl Json for v1::Waiting {
-    fn json(&self) -> Value {
+impl ToJson for v1::Waiting {
+    fn to_json(&self) -> Value {
         waiting_fields(self).into()
     }
 }
 
-impl Json for v1::Output {
-    fn json(&self) -> Value {
+impl ToJson for v1::Output {
+    fn to_json(&self) -> Value {
         let Self { text, json, role } = self;
-        Object::new().put("text", text.as_str()).some("json", json.as_ref()).text("role", role).into()
+        JsonObject::new().put("text", text.as_str()).some("json", json.as_ref()).text("role", role).into()
     }
 }
 
-impl Json for v1::Usage {
-    fn json(&self) -> Value {
+impl ToJson for v1::Usage {
+    fn to_json(&self) -> Value {
         let Self {
             prompt_tokens,
-            computed_tokens,
-            shared_tokens,
+            prefill_tokens,
+            cached_tokens,
             output_tokens,
             drafted_tokens,
             accepted_tokens,
             forced_tokens,
         } = self;
-        Object::new()
+        JsonObject::new()
             .put("prompt_tokens", *prompt_tokens)
-            .put("computed_tokens", *computed_tokens)
-            .put("shared_tokens", *shared_tokens)
+            .put("prefill_tokens", *prefill_tokens)
+            .put("cached_tokens", *cached_tokens)
             .put("output_tokens", *output_tokens)
             .put("drafted_tokens", *drafted_tokens)
             .put("accepted_tokens", *accepted_tokens)
@@ -151,29 +154,29 @@ impl Json for v1::Usage {
     }
 }
 
-impl Json for v1::Timings {
-    fn json(&self) -> Value {
-        let Self { queue, prefill, decode, first_token, longest_gap } = self;
-        Object::new()
+impl ToJson for v1::Timings {
+    fn to_json(&self) -> Value {
+        let Self { queue, prefill, decode, time_to_first_token, max_inter_token_latency } = self;
+        JsonObject::new()
             .ms("queue", queue.as_ref())
             .ms("prefill", prefill.as_ref())
             .ms("decode", decode.as_ref())
-            .ms("first_token", first_token.as_ref())
-            .ms("longest_gap", longest_gap.as_ref())
+            .ms("time_to_first_token", time_to_first_token.as_ref())
+            .ms("max_inter_token_latency", max_inter_token_latency.as_ref())
             .into()
     }
 }
 
-impl Json for v1::Failure {
-    fn json(&self) -> Value {
+impl ToJson for v1::Failure {
+    fn to_json(&self) -> Value {
         let Self { code: _, message, step_id } = self;
-        let fields = Object::new().put("code", self.code().word()).put("message", message.as_str());
+        let fields = JsonObject::new().put("code", self.code().enum_name()).put("message", message.as_str());
         fields.text("step_id", step_id).into()
     }
 }
 
 /// The fields of a decision; `route` has them at the top.
-pub(crate) fn decision_fields(decision: &v1::Decision) -> Object {
+pub(crate) fn decision_fields(decision: &v1::Decision) -> JsonObject {
     let v1::Decision {
         role,
         confidence,
@@ -181,13 +184,13 @@ pub(crate) fn decision_fields(decision: &v1::Decision) -> Object {
         scores,
         signal,
         duration,
-        computed_tokens,
+        prefill_tokens,
         roles,
         graph,
         margin,
-        none,
+        no_match,
     } = decision;
-    Object::new()
+    JsonObject::new()
         .text("role", role)
         .text("graph", graph)
         .texts("roles", roles)
@@ -196,36 +199,36 @@ pub(crate) fn decision_fields(decision: &v1::Decision) -> Object {
         .put("otherwise", *otherwise)
         .text("signal", signal)
         .ms("duration", duration.as_ref())
-        .put("computed_tokens", *computed_tokens)
+        .put("prefill_tokens", *prefill_tokens)
         .list("scores", scores)
-        .some("none", none.as_ref())
+        .some("no_match", no_match.as_ref())
 }
 
-impl Json for v1::Decision {
-    fn json(&self) -> Value {
+impl ToJson for v1::Decision {
+    fn to_json(&self) -> Value {
         decision_fields(self).into()
     }
 }
 
-impl Json for v1::PreviewResponse {
-    fn json(&self) -> Value {
+impl ToJson for v1::PreviewResponse {
+    fn to_json(&self) -> Value {
         let Self { decision, catalog_version } = self;
         let fields = decision.as_ref().map(decision_fields).unwrap_or_default();
         fields.text("catalog_version", catalog_version).into()
     }
 }
 
-impl Json for v1::Nobody {
-    fn json(&self) -> Value {
+impl ToJson for v1::NoMatch {
+    fn to_json(&self) -> Value {
         let Self { score, signals } = self;
-        Object::new().put("score", *score).pairs("signals", signals).into()
+        JsonObject::new().put("score", *score).pairs("signals", signals).into()
     }
 }
 
-impl Json for v1::Score {
-    fn json(&self) -> Value {
+impl ToJson for v1::Score {
+    fn to_json(&self) -> Value {
         let Self { role, score, signals, graph } = self;
-        let fields = Object::new().text("role", role).text("graph", graph).put("score", *score);
+        let fields = JsonObject::new().text("role", role).text("graph", graph).put("score", *score);
         fields.pairs("signals", signals).into()
     }
 }
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_is_passed_over() {
+    fn an_unknown_kind_is_skipped() {
         assert_eq!(super::event(&artel_proto::v1::Event { seq: 7, ..Default::default() }), None);
     }
 }

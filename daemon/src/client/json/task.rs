@@ -3,10 +3,10 @@
 use artel_proto::v1;
 use serde_json::Value;
 
-use super::{Json, Object, Word};
+use super::{EnumName, JsonObject, ToJson};
 
-impl Json for v1::Task {
-    fn json(&self) -> Value {
+impl ToJson for v1::Task {
+    fn to_json(&self) -> Value {
         let Self {
             id,
             graph,
@@ -21,16 +21,16 @@ impl Json for v1::Task {
             last_seq,
             catalog_version,
             steps,
-            task_class: _,
+            priority: _,
             labels,
             request_id,
             cancel_reason,
             forked_from_task_id,
             forked_from_step_id,
         } = self;
-        Object::new()
+        JsonObject::new()
             .put("id", id.as_str())
-            .put("state", self.state().word())
+            .put("state", self.state().enum_name())
             .text("graph", graph)
             .text("role", role)
             .text("input", input)
@@ -42,7 +42,7 @@ impl Json for v1::Task {
             .some("usage", usage.as_ref())
             .put("last_seq", *last_seq)
             .text("catalog_version", catalog_version)
-            .put("task_class", self.task_class().word())
+            .put("priority", self.priority().enum_name())
             .pairs("labels", labels)
             .text("request_id", request_id)
             .text("forked_from_task_id", forked_from_task_id)
@@ -52,8 +52,8 @@ impl Json for v1::Task {
     }
 }
 
-impl Json for v1::Step {
-    fn json(&self) -> Value {
+impl ToJson for v1::Step {
+    fn to_json(&self) -> Value {
         let Self {
             id,
             node,
@@ -75,9 +75,9 @@ impl Json for v1::Step {
             cached,
             source: _,
         } = self;
-        Object::new()
+        JsonObject::new()
             .put("id", id.as_str())
-            .put("state", self.state().word())
+            .put("state", self.state().enum_name())
             .put("node", node.as_str())
             .text("role", role)
             .put("visit", *visit)
@@ -94,7 +94,7 @@ impl Json for v1::Step {
             .some("retry_time", retry_time.as_ref())
             .texts("next", next)
             .put("cached", *cached)
-            .put("source", self.source().word())
+            .put("source", self.source().enum_name())
             .into()
     }
 }

@@ -1,43 +1,43 @@
-//! Definitions and what is wrong with them.
+//! Definitions and their problems.
 
 use artel_proto::v1::{ApplyResponse, Definition, DefinitionRef, Location, Problem, Severity, ValidateResponse};
 
-use super::page::{BAD, BOLD, DIM, GOOD, Page, WARN, brief};
-use super::table::{Table, cell};
-use crate::client::json::Word;
+use super::styled_text::{BAD, BOLD, DIM, GOOD, StyledText, WARN, brief};
+use super::table::{TextTable, cell};
+use crate::client::json::EnumName;
 
-/// What a catalog defines.
-pub(crate) fn list(definitions: &[Definition], wrong: &[Problem], page: &mut Page) {
-    let mut table = Table::new(&["KIND", "NAME", "LAYER", "DESCRIPTION"]);
+/// The definitions of a catalog, and the problems of the daemon's directory.
+pub(crate) fn list(definitions: &[Definition], directory_problems: &[Problem], out: &mut StyledText) {
+    let mut table = TextTable::new(&["KIND", "NAME", "LAYER", "DESCRIPTION"]);
     for definition in definitions {
-        let about = match definition.problems.first() {
-            Some(problem) => (BAD, format!("cannot serve: {}", problem.message)),
+        let summary = match definition.problems.first() {
+            Some(problem) => (BAD, format!("unavailable: {}", problem.message)),
             None => (DIM, brief(&definition.description, 100)),
         };
-        let (kind, layer) = (definition.kind().word(), definition.layer().word());
-        table.row(vec![cell(kind), (BOLD, definition.name.clone()), cell(layer), about]);
+        let (kind, layer) = (definition.kind().enum_name(), definition.layer().enum_name());
+        table.row(vec![cell(kind), (BOLD, definition.name.clone()), cell(layer), summary]);
     }
-    table.render(page);
-    if !wrong.is_empty() {
-        page.end().put("an earlier catalog serves, since this is wrong with the daemon's directory:").end();
-        problems(wrong, page);
+    table.render(out);
+    if !directory_problems.is_empty() {
+        out.newline().push("the daemon serves an earlier catalog, because its directory has problems:").newline();
+        problems(directory_problems, out);
     }
 }
 
-/// One definition as it was written, with comments around it, so that it is YAML still.
-pub(crate) fn show(definition: &Definition, page: &mut Page) {
-    let place = definition.location.as_ref().map(place).unwrap_or_default();
-    page.paint(DIM, format_args!("# {} layer, {place}", definition.layer().word())).end();
+/// A definition as it was written; additions are comments, so that the output is valid YAML.
+pub(crate) fn show(definition: &Definition, out: &mut StyledText) {
+    let location = definition.location.as_ref().map(location_label).unwrap_or_default();
+    out.push_styled(DIM, format_args!("# {} layer, {location}", definition.layer().enum_name())).newline();
     for used in &definition.uses {
-        page.paint(DIM, format_args!("# uses {}", name(used))).end();
+        out.push_styled(DIM, format_args!("# uses {}", name(used))).newline();
     }
     for problem in &definition.problems {
-        page.paint(BAD, format_args!("# cannot serve: {}", brief(&problem.message, 500))).end();
+        out.push_styled(BAD, format_args!("# unavailable: {}", brief(&problem.message, 500))).newline();
     }
-    page.put(definition.yaml.trim_end()).end();
+    out.push(definition.yaml.trim_end()).newline();
 }
 
-fn place(location: &Location) -> String {
+fn location_label(location: &Location) -> String {
     let Location { file, line, column } = location;
     match (line, column) {
         (0, _) => file.clone(),
@@ -47,60 +47,62 @@ fn place(location: &Location) -> String {
 }
 
 fn name(reference: &DefinitionRef) -> String {
-    format!("{} {}", reference.kind().word(), reference.name)
+    format!("{} {}", reference.kind().enum_name(), reference.name)
 }
 
-/// What would be wrong with a catalog.
-pub(crate) fn validated(answer: &ValidateResponse, page: &mut Page) {
-    problems(&answer.problems, page);
+/// The result of a validation.
+pub(crate) fn validated(answer: &ValidateResponse, out: &mut StyledText) {
+    problems(&answer.problems, out);
     if answer.valid {
-        page.paint(GOOD, "valid").put(format_args!(": version {}", answer.catalog_version)).end();
+        out.push_styled(GOOD, "valid").push(format_args!(": version {}", answer.catalog_version)).newline();
     } else {
-        page.paint(BAD, "broken").put(format_args!(": {}", count(&answer.problems))).end();
+        out.push_styled(BAD, "invalid").push(format_args!(": {}", error_count(&answer.problems))).newline();
     }
 }
 
-/// What became of a new catalog.
-pub(crate) fn applied(answer: &ApplyResponse, page: &mut Page) {
-    problems(&answer.problems, page);
+/// The result of applying a catalog.
+pub(crate) fn applied(answer: &ApplyResponse, out: &mut StyledText) {
+    problems(&answer.problems, out);
     for (sign, style, list) in [("+", GOOD, &answer.added), ("~", WARN, &answer.changed), ("-", BAD, &answer.removed)] {
         for reference in list {
-            page.paint(style, sign).put(format_args!(" {}", name(reference))).end();
+            out.push_styled(style, sign).push(format_args!(" {}", name(reference))).newline();
         }
     }
     if answer.applied {
-        page.paint(GOOD, "applied").put(format_args!(": version {}", answer.catalog_version)).end();
+        out.push_styled(GOOD, "applied").push(format_args!(": version {}", answer.catalog_version)).newline();
     } else {
-        page.paint(BAD, "broken").put(format_args!(", nothing changed: {}", count(&answer.problems))).end();
+        out.push_styled(BAD, "invalid")
+            .push(format_args!(", nothing changed: {}", error_count(&answer.problems)))
+            .newline();
     }
 }
 
-fn count(problems: &[Problem]) -> String {
+fn error_count(problems: &[Problem]) -> String {
     match problems.iter().filter(|problem| problem.severity() != Severity::Warning).count() {
         1 => "1 problem".to_owned(),
         many => format!("{many} problems"),
     }
 }
 
-fn problems(problems: &[Problem], page: &mut Page) {
+fn problems(problems: &[Problem], out: &mut StyledText) {
     for problem in problems {
         if let Some(location) = &problem.location {
-            page.paint(BOLD, place(location)).put(": ");
+            out.push_styled(BOLD, location_label(location)).push(": ");
         }
         if problem.severity() == Severity::Warning {
-            page.paint(WARN, "warning: ");
+            out.push_styled(WARN, "warning: ");
         }
-        page.put(&problem.message).end();
+        out.push(&problem.message).newline();
         for line in problem.snippet.lines() {
-            page.paint(DIM, "  | ").put(line).end();
+            out.push_styled(DIM, "  | ").push(line).newline();
         }
         if !problem.hint.is_empty() {
-            page.put(format_args!("  help: {}", problem.hint)).end();
+            out.push(format_args!("  help: {}", problem.hint)).newline();
         }
         for related in &problem.related {
-            page.put(format_args!("  see: {}", place(related))).end();
+            out.push(format_args!("  see: {}", location_label(related))).newline();
         }
-        page.end();
+        out.newline();
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_come_before_the_verdict() {
+    fn problems_come_before_the_result() {
         let location = Location { file: "roles/a.yaml".into(), line: 3, column: 8 };
         let error = Problem {
             severity: Severity::Error.into(),
@@ -123,12 +125,12 @@ mod tests {
         };
         let warning =
             Problem { severity: Severity::Warning.into(), message: "it is slow".into(), ..Default::default() };
-        let mut page = Page::new(false);
-        validated(&ValidateResponse { problems: vec![error, warning.clone()], ..Default::default() }, &mut page);
+        let mut out = StyledText::new(false);
+        validated(&ValidateResponse { problems: vec![error, warning.clone()], ..Default::default() }, &mut out);
         let added = vec![DefinitionRef { kind: DefinitionKind::Role.into(), name: "poet".into() }];
         let (applied, catalog_version) = (true, "c0ffee".into());
         let answer = ApplyResponse { applied, catalog_version, problems: vec![warning], added, ..Default::default() };
-        super::applied(&answer, &mut page);
-        insta::assert_snapshot!(page.take());
+        super::applied(&answer, &mut out);
+        insta::assert_snapshot!(out.take());
     }
 }

@@ -1,4 +1,4 @@
-//! Graphs, drawn from the document that defines them.
+//! Drawings of graphs, made from the documents that define them.
 
 mod dot;
 mod mermaid;
@@ -15,33 +15,33 @@ pub(crate) use text::text;
 /// The name that ends a branch.
 const DONE: &str = "done";
 
-/// A graph as far as it can be drawn. The daemon has checked the document; what is missing in it is left out here.
+/// The parts of a graph that are drawn. The daemon has validated the document; missing parts are omitted.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Drawing {
+pub(crate) struct GraphDrawing {
     name: String,
     description: String,
     start: String,
     result: String,
     /// `steps 12, tokens 16000, time 5m`.
     limits: String,
-    /// In the order in which a task comes to them.
-    nodes: Vec<Node>,
+    /// In the order in which a task reaches them.
+    nodes: Vec<DrawnNode>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Node {
+struct DrawnNode {
     name: String,
-    kind: Kind,
-    /// Who works, on one line.
+    kind: NodeShape,
+    /// The role, router or graph of the node, on one line.
     work: String,
-    /// How several ways into it meet, and over what it runs: `join all, for each task.input`. Empty if it does not say.
+    /// The join and the `for_each` of the node: `join all, for each task.input`. Empty if there is neither.
     join: String,
-    next: Vec<Edge>,
+    next: Vec<DrawnEdge>,
 }
 
-/// What sort of node it is, for its shape.
+/// The kind of a node, which determines its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum NodeShape {
     Role,
     Router,
     Graph,
@@ -50,16 +50,16 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Edge {
+struct DrawnEdge {
     to: String,
     when: String,
     at_most: String,
-    /// Whether it is the way of a step that failed for good.
+    /// Whether it is taken when the step has failed permanently.
     on_failure: bool,
 }
 
-impl Edge {
-    /// When it is taken, on one line. Empty: always.
+impl DrawnEdge {
+    /// The condition of the edge on one line. Empty: always taken.
     fn label(&self) -> String {
         let when = if self.when.is_empty() { String::new() } else { format!("when {}", self.when) };
         let at_most = if self.at_most.is_empty() { String::new() } else { format!("at most {}x", self.at_most) };
@@ -68,25 +68,25 @@ impl Edge {
     }
 }
 
-impl Drawing {
-    /// Reads the document of a graph, as data.
+impl GraphDrawing {
+    /// Reads the document of a graph.
     pub(crate) fn read(content: &Value) -> Self {
         let field = |key: &str| plain(content.get(key));
-        let given = content.get("nodes").and_then(Value::as_object).cloned().unwrap_or_default();
+        let definitions = content.get("nodes").and_then(Value::as_object).cloned().unwrap_or_default();
         let start = field("start");
-        let nodes = in_order(&start, given.iter().map(|(name, node)| Node::read(name, node)).collect());
+        let nodes = in_order(&start, definitions.iter().map(|(name, node)| DrawnNode::read(name, node)).collect());
         let limits = content.get("limits").and_then(Value::as_object).map(options).unwrap_or_default();
         let (name, description, result) = (field("graph"), field("description"), field("result"));
         Self { name, description, start, result, limits, nodes }
     }
 
-    /// The place of a node among the nodes.
-    fn place(&self, name: &str) -> Option<usize> {
+    /// The index of a node.
+    fn index(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
     }
 }
 
-impl Node {
+impl DrawnNode {
     fn read(name: &str, node: &Value) -> Self {
         let (kind, work) = work(node);
         let join = match node.get("join") {
@@ -96,50 +96,52 @@ impl Node {
         };
         let each = node.get("for_each").map(|list| format!("for each {}", plain(Some(list)))).unwrap_or_default();
         let join = [join, each].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-        let mut next: Vec<Edge> = match node.get("next") {
+        let mut next: Vec<DrawnEdge> = match node.get("next") {
             Some(Value::Array(edges)) => edges.iter().map(edge).collect(),
             Some(single) => vec![edge(single)],
             None => Vec::new(),
         };
         if next.is_empty() {
-            // A node that leads nowhere ends its branch.
+            // A node without edges ends its branch.
             next.push(edge(&Value::from(DONE)));
         }
-        next.extend(node.get("on_failure").map(|to| Edge { on_failure: true, ..edge(to) }));
+        next.extend(node.get("on_failure").map(|to| DrawnEdge { on_failure: true, ..edge(to) }));
         Self { name: name.to_owned(), kind, work, join, next }
     }
 }
 
-/// The kinds of nodes: the key that makes one, and how it is drawn.
-fn work(node: &Value) -> (Kind, String) {
+/// The kind of a node, and its description.
+fn work(node: &Value) -> (NodeShape, String) {
     for key in ["role", "router", "graph", "ask"] {
         let Some(value) = node.get(key) else { continue };
         return match (key, value.get("from")) {
-            ("role", Some(from)) => (Kind::Role, format!("role from {}", plain(Some(from)))),
-            ("role", None) => (Kind::Role, format!("role {}", plain(Some(value)))),
-            ("router", _) => (Kind::Router, format!("router {}", value.as_object().map(options).unwrap_or_default())),
-            ("graph", _) => (Kind::Graph, format!("graph {}", plain(Some(value)))),
-            _ => (Kind::Person, "a person answers".to_owned()),
+            ("role", Some(from)) => (NodeShape::Role, format!("role from {}", plain(Some(from)))),
+            ("role", None) => (NodeShape::Role, format!("role {}", plain(Some(value)))),
+            ("router", _) => {
+                (NodeShape::Router, format!("router {}", value.as_object().map(options).unwrap_or_default()))
+            }
+            ("graph", _) => (NodeShape::Graph, format!("graph {}", plain(Some(value)))),
+            _ => (NodeShape::Person, "a person answers".to_owned()),
         };
     }
     let keys = node.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
     let keys = keys.filter(|key| !matches!(*key, "next" | "join" | "for_each" | "on_failure"));
-    (Kind::Other, keys.collect::<Vec<_>>().join(", "))
+    (NodeShape::Other, keys.collect::<Vec<_>>().join(", "))
 }
 
-fn edge(edge: &Value) -> Edge {
+fn edge(edge: &Value) -> DrawnEdge {
     match edge {
-        Value::Object(_) => Edge {
+        Value::Object(_) => DrawnEdge {
             to: plain(edge.get("to")),
             when: plain(edge.get("when")),
             at_most: plain(edge.get("at_most")),
             on_failure: false,
         },
-        to => Edge { to: plain(Some(to)), when: String::new(), at_most: String::new(), on_failure: false },
+        to => DrawnEdge { to: plain(Some(to)), when: String::new(), at_most: String::new(), on_failure: false },
     }
 }
 
-/// The pairs of a map on one line: the roles first, the rest as written.
+/// The pairs of a map on one line: `roles` first, then by key.
 fn options(map: &Map<String, Value>) -> String {
     let mut pairs: Vec<_> = map.iter().collect();
     pairs.sort_by_key(|(key, _)| (*key != "roles", *key));
@@ -150,7 +152,7 @@ fn options(map: &Map<String, Value>) -> String {
 fn plain(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => super::page::one_line(text),
+        Some(Value::String(text)) => super::styled_text::one_line(text),
         Some(Value::Array(list)) => {
             format!("[{}]", list.iter().map(|item| plain(Some(item))).collect::<Vec<_>>().join(", "))
         }
@@ -158,14 +160,13 @@ fn plain(value: Option<&Value>) -> String {
     }
 }
 
-/// The nodes as a task comes to them, breadth first; those that it cannot come to last. The document's own order does
-/// not survive the way here.
-fn in_order(start: &str, mut nodes: Vec<Node>) -> Vec<Node> {
-    let mut ordered: Vec<Node> = Vec::with_capacity(nodes.len());
+/// The nodes in breadth-first order from the start, unreachable ones last. Protobuf loses the order of the document.
+fn in_order(start: &str, mut nodes: Vec<DrawnNode>) -> Vec<DrawnNode> {
+    let mut ordered: Vec<DrawnNode> = Vec::with_capacity(nodes.len());
     let mut queue = VecDeque::from([start.to_owned()]);
     while let Some(name) = queue.pop_front() {
-        if let Some(at) = nodes.iter().position(|node| node.name == name) {
-            let node = nodes.remove(at);
+        if let Some(index) = nodes.iter().position(|node| node.name == name) {
+            let node = nodes.remove(index);
             queue.extend(node.next.iter().map(|edge| edge.to.clone()));
             ordered.push(node);
         }
@@ -178,11 +179,11 @@ fn in_order(start: &str, mut nodes: Vec<Node>) -> Vec<Node> {
 mod tests {
     use serde_json::json;
 
-    use super::super::page::Page;
+    use super::super::styled_text::StyledText;
     use super::*;
 
-    fn mentor() -> Drawing {
-        Drawing::read(&json!({
+    fn mentor() -> GraphDrawing {
+        GraphDrawing::read(&json!({
             "graph": "mentor",
             "description": "The router picks one expert; a critic may send the answer back.",
             "limits": {"steps": 12, "time": "5m", "tokens": 16000},
@@ -199,8 +200,8 @@ mod tests {
         }))
     }
 
-    fn council() -> Drawing {
-        Drawing::read(&json!({
+    fn council() -> GraphDrawing {
+        GraphDrawing::read(&json!({
             "graph": "council",
             "description": "Three experts look at one goal; a planner joins them.",
             "nodes": {
@@ -216,9 +217,9 @@ mod tests {
         }))
     }
 
-    /// Names and conditions that mean something to the formats.
-    fn hostile() -> Drawing {
-        Drawing::read(&json!({
+    /// Names and conditions that contain syntax of the formats.
+    fn hostile() -> GraphDrawing {
+        GraphDrawing::read(&json!({
             "graph": "end",
             "description": "a \"b\" \\ `c` #1; <br/>\x1b[2J",
             "nodes": {"end": {"role": "subgraph", "next": [
@@ -228,20 +229,20 @@ mod tests {
         }))
     }
 
-    fn shown(drawing: &Drawing) -> String {
-        let mut page = Page::new(false);
-        text(drawing, &mut page);
-        page.put("----").end().put(mermaid(drawing)).put("----").end().put(dot(drawing));
-        page.take()
+    fn shown(drawing: &GraphDrawing) -> String {
+        let mut out = StyledText::new(false);
+        text(drawing, &mut out);
+        out.push("----").newline().push(mermaid(drawing)).push("----").newline().push(dot(drawing));
+        out.take()
     }
 
     #[test]
-    fn a_router_and_a_way_back() {
+    fn a_router_and_a_backward_edge() {
         insta::assert_snapshot!(shown(&mentor()));
     }
 
     #[test]
-    fn ways_that_part_and_meet() {
+    fn branches_that_fork_and_join() {
         insta::assert_snapshot!(shown(&council()));
     }
 
@@ -251,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn items_and_ways_on_failure_are_drawn() {
-        let drawing = Drawing::read(&json!({
+    fn items_and_failure_edges_are_drawn() {
+        let drawing = GraphDrawing::read(&json!({
             "graph": "path",
             "start": "each",
             "nodes": {
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_is_none_does_no_harm() {
-        assert_eq!(shown(&Drawing::read(&json!(7))).lines().next(), Some("graph"));
+    fn an_invalid_document_does_not_panic() {
+        assert_eq!(shown(&GraphDrawing::read(&json!(7))).lines().next(), Some("graph"));
     }
 }

@@ -1,4 +1,4 @@
-//! The line that says what is going on right now.
+//! The status line: the progress of running attempts.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use artel_proto::v1::event::Kind;
 use artel_proto::v1::progress::{Decode, Loading, Prefill, Queued, Stage};
 use artel_proto::v1::{Event, Progress};
 
-use super::page::{Page, brief};
+use super::styled_text::{StyledText, brief};
 
-/// The most attempts that the line has room for.
-const SHOWN: usize = 3;
+/// The most attempts that the line shows.
+const MAX_ATTEMPTS: usize = 3;
 
-/// How far each running attempt is.
+/// The progress of each running attempt, by step id.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(BTreeMap<String, String>);
+pub(crate) struct RunningSteps(BTreeMap<String, String>);
 
-impl Running {
-    /// Takes an event; true if the line may have changed.
-    pub(crate) fn hear(&mut self, event: &Event) -> bool {
+impl RunningSteps {
+    /// Applies an event; true if the line may have changed.
+    pub(crate) fn update(&mut self, event: &Event) -> bool {
         match event.kind.as_ref() {
             Some(Kind::StepStarted(started)) => {
                 let name = name(&started.role, &started.node);
-                self.0.insert(started.step_id.clone(), format!("{name}: begins"));
+                self.0.insert(started.step_id.clone(), format!("{name}: starting"));
             }
             Some(Kind::Progress(progress)) => {
                 if let Some(stage) = &progress.stage {
@@ -36,14 +36,14 @@ impl Running {
         true
     }
 
-    /// The line, without its end.
+    /// The line, without a line break.
     pub(crate) fn line(&self) -> String {
-        let mut shown: Vec<String> = self.0.values().take(SHOWN).cloned().collect();
-        if let Some(more @ 1..) = self.0.len().checked_sub(SHOWN) {
+        let mut shown: Vec<String> = self.0.values().take(MAX_ATTEMPTS).cloned().collect();
+        if let Some(more @ 1..) = self.0.len().checked_sub(MAX_ATTEMPTS) {
             shown.push(format!("{more} more"));
         }
-        // A name may hold what steers a terminal; a page leaves it out.
-        Page::new(false).put(shown.join(" · ")).take()
+        // Names may contain control characters, which `StyledText` removes.
+        StyledText::new(false).push(shown.join(" · ")).take()
     }
 }
 
@@ -54,16 +54,16 @@ fn name(role: &str, node: &str) -> String {
 fn describe(progress: &Progress, stage: &Stage) -> String {
     let name = name(&progress.role, &progress.node);
     match stage {
-        Stage::Queued(Queued { position }) => format!("{name}: place {position} in the queue"),
+        Stage::Queued(Queued { position }) => format!("{name}: queued, position {position}"),
         Stage::Loading(Loading { model, fraction }) => {
-            format!("{name}: loads {} {:.0} %", brief(model, 40), fraction * 100.0)
+            format!("{name}: loading {} {:.0} %", brief(model, 40), fraction * 100.0)
         }
         Stage::Prefill(Prefill { done_tokens, total_tokens }) => {
-            let share = f64::from(*done_tokens) / f64::from((*total_tokens).max(1)) * 100.0;
-            format!("{name}: reads {done_tokens}/{total_tokens} tokens ({share:.0} %)")
+            let percent = f64::from(*done_tokens) / f64::from((*total_tokens).max(1)) * 100.0;
+            format!("{name}: prefill {done_tokens}/{total_tokens} tokens ({percent:.0} %)")
         }
         Stage::Decode(Decode { output_tokens, tokens_per_second }) => {
-            format!("{name}: wrote {output_tokens} tokens, {tokens_per_second:.1} t/s")
+            format!("{name}: decode {output_tokens} tokens, {tokens_per_second:.1} t/s")
         }
     }
 }
@@ -74,11 +74,11 @@ mod tests {
     use crate::client::render::sample;
 
     #[test]
-    fn it_says_what_runs_and_forgets_what_ended() {
-        let mut running = Running::default();
+    fn running_steps_are_shown_until_they_end() {
+        let mut running = RunningSteps::default();
         let mut lines = Vec::new();
         for event in sample::council() {
-            if running.hear(&event) {
+            if running.update(&event) {
                 lines.push(running.line());
             }
         }

@@ -1,26 +1,26 @@
-//! What a router would decide.
+//! Decisions of the router.
 
 use artel_proto::v1::Decision;
 
-use super::page::{DIM, Page};
-use super::step::{candidate, decision as line};
-use super::table::{Table, cell};
+use super::step::{candidate, decision as decision_line};
+use super::styled_text::{DIM, StyledText};
+use super::table::{TextTable, cell};
 
-/// A decision and every candidate's scores.
-pub(crate) fn decision(decision: &Decision, page: &mut Page) {
-    line(&Decision { scores: Vec::new(), ..decision.clone() }, page);
-    page.end();
-    let mut table = Table::new(&["CANDIDATE", "SCORE", "SIGNALS"]);
+/// A decision and the scores of every candidate.
+pub(crate) fn decision(decision: &Decision, out: &mut StyledText) {
+    decision_line(&Decision { scores: Vec::new(), ..decision.clone() }, out);
+    out.newline();
+    let mut table = TextTable::new(&["CANDIDATE", "SCORE", "SIGNALS"]);
     for score in &decision.scores {
         let mut signals: Vec<String> = score.signals.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
         signals.sort();
         table.row(vec![cell(candidate(score)), cell(format!("{:.3}", score.score)), (DIM, signals.join(", "))]);
     }
     if !decision.scores.is_empty() {
-        table.render(page);
+        table.render(out);
     }
-    if let Some(none) = &decision.none {
-        page.paint(DIM, format_args!("none of them {:.3}, margin {:.3}", none.score, decision.margin)).end();
+    if let Some(no_match) = &decision.no_match {
+        out.push_styled(DIM, format_args!("no match {:.3}, margin {:.3}", no_match.score, decision.margin)).newline();
     }
 }
 
@@ -31,9 +31,9 @@ mod tests {
 
     #[test]
     fn every_candidate_is_shown() {
-        let mut page = Page::new(false);
-        decision(&sample::decision(false), &mut page);
-        decision(&sample::decision(true), &mut page);
-        insta::assert_snapshot!(page.take());
+        let mut out = StyledText::new(false);
+        decision(&sample::decision(false), &mut out);
+        decision(&sample::decision(true), &mut out);
+        insta::assert_snapshot!(out.take());
     }
 }

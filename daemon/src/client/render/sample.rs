@@ -1,4 +1,4 @@
-//! Runs as the daemon tells them, for tests.
+//! Sample events of tasks, for tests.
 
 use std::collections::HashMap;
 
@@ -10,15 +10,15 @@ use prost_types::{Duration, Timestamp};
 /// The task of every sample.
 pub(crate) const TASK: &str = "0198c0de-0000-7000-8000-000000000001";
 
-/// Events with their numbers; each comes 100 ms after the one before.
+/// A builder of events with sequence numbers, 100 ms apart.
 #[derive(Default)]
-struct Script {
+struct EventScript {
     events: Vec<Event>,
     seq: u64,
-    said: HashMap<String, u64>,
+    output_bytes: HashMap<String, u64>,
 }
 
-impl Script {
+impl EventScript {
     fn push(&mut self, kind: Kind) {
         let journalled = !matches!(kind, Kind::Token(_) | Kind::Progress(_));
         self.seq += u64::from(journalled);
@@ -30,12 +30,12 @@ impl Script {
 
     fn accepted(&mut self, graph: &str) {
         let catalog_version = "c0ffee".into();
-        let task_class = Class::Interactive.into();
+        let priority = Priority::Interactive.into();
         self.push(Kind::Accepted(Accepted {
             graph: graph.into(),
             role: String::new(),
             catalog_version,
-            task_class,
+            priority,
             decision: None,
         }));
     }
@@ -60,9 +60,9 @@ impl Script {
     }
 
     fn token(&mut self, step: &str, node: &str, role: &str, text: &str) {
-        let said = self.said.entry(step.into()).or_default();
-        let offset = *said;
-        *said += text.len() as u64;
+        let output_bytes = self.output_bytes.entry(step.into()).or_default();
+        let offset = *output_bytes;
+        *output_bytes += text.len() as u64;
         let (step_id, node, role) = (step.into(), node.into(), role.into());
         self.push(Kind::Token(Token { step_id, node, role, text: text.into(), offset }));
     }
@@ -94,7 +94,7 @@ impl Script {
     }
 }
 
-/// Where a router would go.
+/// A decision of a router.
 pub(crate) fn decision(otherwise: bool) -> Decision {
     let score = |role: &str, score: f64| {
         let signals = HashMap::from([("embedding".to_owned(), score), ("keyword".to_owned(), 1.0)]);
@@ -107,30 +107,36 @@ pub(crate) fn decision(otherwise: bool) -> Decision {
         scores: vec![score("lora", 0.82), score("gguf", 0.4125), score("rag", 0.2)],
         signal: "embedding".into(),
         duration: Some(Duration { seconds: 0, nanos: 4_210_000 }),
-        computed_tokens: 9,
+        prefill_tokens: 9,
         roles: Vec::new(),
         graph: String::new(),
         margin: 0.4075,
-        none: Some(Nobody { score: 0.05, signals: HashMap::from([("embedding".to_owned(), 0.1)]) }),
+        no_match: Some(NoMatch { score: 0.05, signals: HashMap::from([("embedding".to_owned(), 0.1)]) }),
     }
 }
 
 pub(crate) fn usage() -> Usage {
-    Usage { prompt_tokens: 45, computed_tokens: 13, shared_tokens: 32, output_tokens: 64, ..Default::default() }
+    Usage { prompt_tokens: 45, prefill_tokens: 13, cached_tokens: 32, output_tokens: 64, ..Default::default() }
 }
 
 pub(crate) fn timings() -> Timings {
     let ms = |ms: i32| Some(Duration { seconds: i64::from(ms / 1000), nanos: ms % 1000 * 1_000_000 });
-    Timings { queue: ms(3), prefill: ms(120), decode: ms(1200), first_token: ms(130), longest_gap: None }
+    Timings {
+        queue: ms(3),
+        prefill: ms(120),
+        decode: ms(1200),
+        time_to_first_token: ms(130),
+        max_inter_token_latency: None,
+    }
 }
 
 pub(crate) fn failure(code: FailureCode) -> Failure {
     Failure { code: code.into(), message: "no token came for 20 s".into(), step_id: "s2".into() }
 }
 
-/// A router, an expert that fails once, a critic; the result is not what was said last.
+/// A router, an expert that fails once, and a critic; the result is not the last output.
 pub(crate) fn mentor() -> Vec<Event> {
-    let mut script = Script::default();
+    let mut script = EventScript::default();
     script.accepted("mentor");
     script.routed("s1", "pick", false);
     script.started("s2", "answer", "lora", 1);
@@ -146,11 +152,11 @@ pub(crate) fn mentor() -> Vec<Event> {
     script.token("s4", "check", "critic", r#"{"verdict":"ship"}"#);
     script.finished("s4", "check", "critic", r#"{"verdict":"ship"}"#, "done");
     let output = Some(Output { text: answer.into(), json: None, role: "lora".into() });
-    script.push(Kind::Completed(Completed { output, instead_of: None }));
+    script.push(Kind::Completed(Completed { output, fallback_cause: None }));
     script.events
 }
 
-/// What the three experts of [`council`] say.
+/// The outputs of the three experts of [`council`].
 pub(crate) fn council_texts() -> [(&'static str, String); 3] {
     let sentence = |word: &str| format!("{word} matters most, and so does what comes with it. ");
     [
@@ -160,9 +166,9 @@ pub(crate) fn council_texts() -> [(&'static str, String); 3] {
     ]
 }
 
-/// Three experts at once, token by token, and one who sums up.
+/// Three concurrent experts, token by token, and a planner after them.
 pub(crate) fn council() -> Vec<Event> {
-    let mut script = Script::default();
+    let mut script = EventScript::default();
     script.accepted("council");
     let experts = [("s1", "train"), ("s2", "package"), ("s3", "hardware")];
     let texts = council_texts();
@@ -189,13 +195,13 @@ pub(crate) fn council() -> Vec<Event> {
     script.token("s4", "plan", "planner", "Week 1: measure.");
     script.finished("s4", "plan", "planner", "Week 1: measure.", "done");
     let output = Some(Output { text: "Week 1: measure.".into(), json: None, role: "planner".into() });
-    script.push(Kind::Completed(Completed { output, instead_of: None }));
+    script.push(Kind::Completed(Completed { output, fallback_cause: None }));
     script.events
 }
 
-/// A restart, a person who is asked, a step that fails for good, and an end by cancellation.
+/// A restart, a question to a person, a step that fails permanently, and a cancellation.
 pub(crate) fn troubled() -> Vec<Event> {
-    let mut script = Script::default();
+    let mut script = EventScript::default();
     script.accepted("mentor");
     script.routed("s1", "pick", true);
     script.started("s2", "answer", "planner", 1);
@@ -212,29 +218,29 @@ pub(crate) fn troubled() -> Vec<Event> {
         schema: None,
         deadline: Some(Timestamp { seconds: 1_767_229_200, nanos: 0 }),
     }));
-    script.push(Kind::Cancelled(Cancelled { reason: "nobody\nis here".into() }));
+    script.push(Kind::Cancelled(Cancelled { reason: "the client\nexited".into() }));
     script.events
 }
 
-/// A model on the CPU, one over two GPUs, one that takes turns, and one that is too big for all.
+/// A model on the CPU, one split over two GPUs, one that does not fit beside another, and one with a missing device.
 pub(crate) fn placement() -> Placement {
-    let share = |device: &str, share, bytes| DeviceShare { device: device.into(), share, bytes };
+    let share = |device: &str, share, bytes| DevicePart { device: device.into(), share, bytes };
     let small = PlacedModel {
         model: "smollm2".into(),
         split: SplitMode::None.into(),
-        shares: vec![share("CPU", 1.0, 256_000_000)],
+        parts: vec![share("CPU", 1.0, 256_000_000)],
         reason: "there is no GPU; 256 MB of 8.0 GB free".into(),
         loaded: true,
     };
     let big = PlacedModel {
         model: "big".into(),
         split: SplitMode::Layer.into(),
-        shares: vec![
+        parts: vec![
             share("CUDA0", 0.75, 7_400_000_000),
             share("CUDA1", 0.25, 3_200_000_000),
             share("CPU", 0.0, 150_000_000),
         ],
-        reason: "no GPU has room alone; split by free memory".into(),
+        reason: "no single GPU has enough memory; split by free memory".into(),
         loaded: false,
     };
     let critic = UnplacedModel {
@@ -249,11 +255,11 @@ pub(crate) fn placement() -> Placement {
         reason: "lost is pinned to CUDA7, and there is no such device".into(),
         ..Default::default()
     };
-    let moves = vec![Move {
+    let changes = vec![PlacementChange {
         time: Some(Timestamp { seconds: 1_790_000_000, nanos: 0 }),
         model: "smollm2".into(),
         loaded: true,
         reason: "steps wait for it".into(),
     }];
-    Placement { placed: vec![small, big], unplaced: vec![critic, lost], catalog_version: "c0ffee".into(), moves }
+    Placement { placed: vec![small, big], unplaced: vec![critic, lost], catalog_version: "c0ffee".into(), changes }
 }

@@ -1,45 +1,50 @@
-//! Rows in columns.
+//! A table of text.
 
 use anstyle::Style;
 
-use super::page::{BOLD, Page, one_line};
-use super::voice::columns;
+use super::interleave::column_width;
+use super::styled_text::{BOLD, StyledText, one_line};
 
-/// A table that is being filled. The last column is as wide as it likes; the others are padded.
+/// A table. All columns but the last are padded.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct TextTable {
     head: Vec<&'static str>,
     rows: Vec<Vec<(Style, String)>>,
 }
 
-impl Table {
-    /// With the names of its columns.
+impl TextTable {
+    /// A table with these column names.
     pub(crate) fn new(head: &[&'static str]) -> Self {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row; each cell is put on one line.
+    /// Adds a row; each cell is reduced to one line.
     pub(crate) fn row(&mut self, cells: Vec<(Style, String)>) {
         self.rows.push(cells.into_iter().map(|(style, text)| (style, one_line(&text))).collect());
     }
 
-    /// Draws it.
-    pub(crate) fn render(&self, page: &mut Page) {
+    /// Renders the table.
+    pub(crate) fn render(&self, out: &mut StyledText) {
         let widths: Vec<usize> = (0..self.head.len())
             .map(|at| {
-                self.rows.iter().map(|row| columns(&row[at].1)).chain([columns(self.head[at])]).max().unwrap_or(0)
+                self.rows
+                    .iter()
+                    .map(|row| column_width(&row[at].1))
+                    .chain([column_width(self.head[at])])
+                    .max()
+                    .unwrap_or(0)
             })
             .collect();
         let head = self.head.iter().map(|name| (BOLD, (*name).to_owned())).collect();
         for row in [head].iter().chain(&self.rows) {
             let filled = row.iter().rposition(|(_, text)| !text.is_empty()).map_or(0, |at| at + 1);
             for (at, (style, text)) in row.iter().take(filled).enumerate() {
-                page.paint(*style, text);
+                out.push_styled(*style, text);
                 if at + 1 < filled {
-                    page.put(" ".repeat(widths[at] - columns(text) + 2));
+                    out.push(" ".repeat(widths[at] - column_width(text) + 2));
                 }
             }
-            page.end();
+            out.newline();
         }
     }
 }

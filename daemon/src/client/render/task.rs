@@ -1,21 +1,21 @@
-//! Tasks as they stand, and the run of one.
+//! Tasks and their steps.
 
 use std::collections::HashMap;
 
 use anstyle::Style;
 use artel_proto::v1::{Step, StepState, Task, TaskState};
 
-use super::page::{BAD, BOLD, DIM, GOOD, Page, WARN, brief, one_line};
-use super::step::{self, tokens, who};
-use super::table::{Table, cell};
+use super::step::{self, node_label};
+use super::styled_text::{BAD, BOLD, DIM, GOOD, StyledText, WARN, brief, one_line};
+use super::table::{TextTable, cell};
 use super::time::{between, span};
-use crate::client::json::Word;
+use crate::client::json::EnumName;
 
-/// How much of a text a line shows, in characters.
-const BRIEF: usize = 100;
-/// Steps of one node that are shown of a `for_each`; of the others only those that did not go smoothly.
-const ITEMS: usize = 12;
-/// Below the time of a step.
+/// Characters of a text that a line shows.
+const BRIEF_CHARS: usize = 100;
+/// Steps of a `for_each` that are shown for one node; beyond these only steps that failed or were retried.
+const MAX_ITEM_STEPS: usize = 12;
+/// The indent of lines below the time of a step.
 const INDENT: &str = "          ";
 
 /// The colour of a state.
@@ -29,20 +29,20 @@ fn style(state: TaskState) -> Style {
 }
 
 /// A list of tasks.
-pub(crate) fn list(tasks: &[Task], page: &mut Page) {
-    let mut table = Table::new(&["ID", "STATE", "RUNS", "CREATED", "TIME", "LABELS"]);
+pub(crate) fn list(tasks: &[Task], out: &mut StyledText) {
+    let mut table = TextTable::new(&["ID", "STATE", "RUNS", "CREATED", "TIME", "LABELS"]);
     for task in tasks {
         let time = between(task.create_time.as_ref(), task.end_time.as_ref()).map_or_else(String::new, span);
         table.row(vec![
             cell(&task.id),
-            (style(task.state()), task.state().word()),
+            (style(task.state()), task.state().enum_name()),
             cell(runs(task)),
             cell(task.create_time.as_ref().map_or_else(String::new, ToString::to_string)),
             cell(time),
             (DIM, labels(&task.labels)),
         ]);
     }
-    table.render(page);
+    table.render(out);
 }
 
 fn runs(task: &Task) -> String {
@@ -55,134 +55,139 @@ fn labels(labels: &HashMap<String, String>) -> String {
     pairs.join(" ")
 }
 
-/// How a task stands, with its result.
-pub(crate) fn get(task: &Task, page: &mut Page) {
-    head(task, page);
+/// The state of a task, with its result.
+pub(crate) fn get(task: &Task, out: &mut StyledText) {
+    head(task, out);
     if let Some(result) = &task.result {
-        page.end().put(result.text.trim_end()).end();
+        out.newline().push(result.text.trim_end()).newline();
     }
 }
 
-/// A task with all its steps, in the order in which they began.
-pub(crate) fn show(task: &Task, page: &mut Page) {
-    head(task, page);
+/// A task with its steps, in the order of their start.
+pub(crate) fn show(task: &Task, out: &mut StyledText) {
+    head(task, out);
     let mut shown: HashMap<&str, usize> = HashMap::new();
     for step in &task.steps {
-        let alike = shown.entry(&step.node).or_default();
-        *alike += 1;
-        // Of many items, those say the most that are not like the others.
-        if step.item.is_none() || *alike <= ITEMS || step.state() != StepState::Finished || step.attempt > 1 {
-            self::step(task, step, page);
-        } else if *alike == ITEMS + 1 {
+        let shown_of_node = shown.entry(&step.node).or_default();
+        *shown_of_node += 1;
+        // Of many items, the unusual ones are the most informative.
+        if step.item.is_none()
+            || *shown_of_node <= MAX_ITEM_STEPS
+            || step.state() != StepState::Finished
+            || step.attempt > 1
+        {
+            self::step(task, step, out);
+        } else if *shown_of_node == MAX_ITEM_STEPS + 1 {
             let all = task.steps.iter().filter(|other| other.node == step.node).count();
-            page.end().paint(DIM, format_args!("{INDENT}{}: {all} steps in all", one_line(&step.node))).end();
+            out.newline()
+                .push_styled(DIM, format_args!("{INDENT}{}: {all} steps in total", one_line(&step.node)))
+                .newline();
         }
     }
     if let Some(result) = &task.result {
         let last = task.steps.iter().rev().find_map(|step| step.output.as_ref());
-        page.end().paint(BOLD, "result");
+        out.newline().push_styled(BOLD, "result");
         if last.is_some_and(|last| last.text == result.text) {
-            page.put(": what was said last").end();
+            out.push(": the last output above").newline();
         } else {
-            page.put(":").end().put(result.text.trim_end()).end();
+            out.push(":").newline().push(result.text.trim_end()).newline();
         }
     }
 }
 
-fn head(task: &Task, page: &mut Page) {
+fn head(task: &Task, out: &mut StyledText) {
     let state = task.state();
-    page.paint(BOLD, "task ").put(&task.id).put(": ").paint(style(state), state.word());
+    out.push_styled(BOLD, "task ").push(&task.id).push(": ").push_styled(style(state), state.enum_name());
     if let Some(time) = between(task.create_time.as_ref(), task.end_time.as_ref()) {
-        page.put(format_args!(" after {}", span(time)));
+        out.push(format_args!(" after {}", span(time)));
     }
-    page.end();
+    out.newline();
     let usage = task.usage.unwrap_or_default();
-    let used = format!(
-        "{} read, {} shared of them, {} written",
-        tokens(usage.prompt_tokens),
-        usage.shared_tokens,
-        tokens(usage.output_tokens)
-    );
+    let used =
+        format!("{} prompt ({} cached), {} output", usage.prompt_tokens, usage.cached_tokens, usage.output_tokens);
     let forked = match task.forked_from_step_id.as_str() {
         "" => task.forked_from_task_id.clone(),
         step => format!("{} at step {step}", task.forked_from_task_id),
     };
     let fields = [
         ("runs", runs(task)),
-        ("class", task.task_class().word()),
+        ("priority", task.priority().enum_name()),
         ("created", task.create_time.as_ref().map_or_else(String::new, ToString::to_string)),
         ("labels", labels(&task.labels)),
         ("request", task.request_id.clone()),
         ("forked", forked),
-        ("input", brief(&task.input, BRIEF)),
+        ("input", brief(&task.input, BRIEF_CHARS)),
         ("tokens", used),
-        ("failure", task.failure.as_ref().map_or_else(String::new, |f| format!("{}: {}", f.code().word(), f.message))),
+        (
+            "failure",
+            task.failure.as_ref().map_or_else(String::new, |f| format!("{}: {}", f.code().enum_name(), f.message)),
+        ),
         ("reason", task.cancel_reason.clone()),
     ];
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
-        page.paint(DIM, format_args!("  {name:<9}")).put(one_line(value)).end();
+        out.push_styled(DIM, format_args!("  {name:<9}")).push(one_line(value)).newline();
     }
 }
 
-fn step(task: &Task, step: &Step, page: &mut Page) {
-    let begun = between(task.create_time.as_ref(), step.start_time.as_ref()).unwrap_or_default();
-    page.end().paint(DIM, format_args!("+{:<9}", span(begun)));
-    page.paint(BOLD, one_line(&who(&step.node, &step.role))).put(" ");
-    let numbers = step::numbers(step.visit, step.attempt, step.item);
-    if !numbers.is_empty() {
-        page.put(numbers).put(" ");
+fn step(task: &Task, step: &Step, out: &mut StyledText) {
+    let started_after = between(task.create_time.as_ref(), step.start_time.as_ref()).unwrap_or_default();
+    out.newline().push_styled(DIM, format_args!("+{:<9}", span(started_after)));
+    out.push_styled(BOLD, one_line(&node_label(&step.node, &step.role))).push(" ");
+    let attempt = step::attempt_label(step.visit, step.attempt, step.item);
+    if !attempt.is_empty() {
+        out.push(attempt).push(" ");
     }
-    page.paint(DIM, format_args!("step {}", one_line(&step.id))).end();
+    out.push_styled(DIM, format_args!("step {}", one_line(&step.id))).newline();
     if let Some(decision) = &step.decision {
-        step::decision(decision, indent(page));
-        page.end();
+        step::decision(decision, indent(out));
+        out.newline();
     }
-    outcome(task, step, page);
+    outcome(task, step, out);
     if let Some(output) =
         step.output.as_ref().filter(|output| !output.text.trim().is_empty() && step.decision.is_none())
     {
         for line in output.text.trim_end().lines() {
-            indent(page).paint(DIM, "│ ").put(line).end();
+            indent(out).push_styled(DIM, "│ ").push(line).newline();
         }
     }
 }
 
-fn outcome(task: &Task, step: &Step, page: &mut Page) {
+fn outcome(task: &Task, step: &Step, out: &mut StyledText) {
     let time = between(step.start_time.as_ref(), step.end_time.as_ref());
-    let spent = |words: &str| time.map_or_else(String::new, |time| format!("{words} {}", span(time)));
-    let ways = step::ways(&step.next);
+    let elapsed = |preposition: &str| time.map_or_else(String::new, |time| format!("{preposition} {}", span(time)));
+    let transitions = step::transitions(&step.next);
     match step.state() {
-        // The decision has said it.
+        // The decision was rendered already.
         StepState::Finished if step.decision.is_some() => return,
         StepState::Finished => {
-            let took = step::took(step.source(), step.usage.as_ref(), step.timings.as_ref());
-            indent(page).paint(GOOD, "finished").put(format_args!("{}{took}{ways}", spent(" in")));
+            let summary = step::result_summary(step.source(), step.usage.as_ref(), step.timings.as_ref());
+            indent(out).push_styled(GOOD, "finished").push(format_args!("{}{summary}{transitions}", elapsed(" in")));
         }
         StepState::Failed => {
-            step::failure(step.failure.as_ref(), indent(page));
-            page.put(spent("; it took"));
+            step::failure(step.failure.as_ref(), indent(out));
+            out.push(elapsed(" after"));
             if let Some(retry) = &step.retry_time {
-                page.put(format_args!("; tried again at {retry}"));
+                out.push(format_args!("; retry at {retry}"));
             }
-            page.put(ways);
+            out.push(transitions);
         }
         StepState::Waiting => {
-            return step::waiting(&task.id, &step.waiting.clone().unwrap_or_default(), INDENT, indent(page));
+            return step::waiting(&task.id, &step.waiting.clone().unwrap_or_default(), INDENT, indent(out));
         }
         state => {
-            indent(page).paint(WARN, state.word()).put(spent(" after"));
+            indent(out).push_styled(WARN, state.enum_name()).push(elapsed(" after"));
         }
     }
-    page.end();
+    out.newline();
 }
 
-fn indent(page: &mut Page) -> &mut Page {
-    page.put(INDENT)
+fn indent(out: &mut StyledText) -> &mut StyledText {
+    out.push(INDENT)
 }
 
 #[cfg(test)]
 mod tests {
-    use artel_proto::v1::{Class, FailureCode, Output, Waiting, WaitingReason};
+    use artel_proto::v1::{FailureCode, Output, Priority, Waiting, WaitingReason};
     use prost_types::Timestamp;
 
     use super::*;
@@ -193,7 +198,7 @@ mod tests {
     }
 
     fn task() -> Task {
-        let said = |text: &str| Some(Output { text: text.into(), json: None, role: "lora".into() });
+        let output = |text: &str| Some(Output { text: text.into(), json: None, role: "lora".into() });
         let base = Step { visit: 1, attempt: 1, start_time: at(1), end_time: at(2), ..Default::default() };
         let named = |id: &str, node: &str, role: &str, state: StepState| Step {
             id: id.into(),
@@ -217,18 +222,18 @@ mod tests {
             id: sample::TASK.into(),
             graph: "mentor".into(),
             state: TaskState::Waiting.into(),
-            task_class: Class::Batch.into(),
+            priority: Priority::Batch.into(),
             input: "Which rank?".into(),
             create_time: at(0),
             usage: Some(sample::usage()),
             labels: HashMap::from([("b".into(), "2".into()), ("a".into(), "1".into())]),
-            result: said("Rank 8.\nOr 16."),
+            result: output("Rank 8.\nOr 16."),
             steps: vec![
                 Step { decision: Some(sample::decision(true)), next: vec!["answer".into()], ..decided },
                 Step { failure: Some(sample::failure(FailureCode::Timeout)), retry_time: at(3), ..failed },
                 Step {
                     attempt: 2,
-                    output: said("Rank 8.\nOr 16."),
+                    output: output("Rank 8.\nOr 16."),
                     usage: Some(sample::usage()),
                     timings: Some(sample::timings()),
                     next: vec!["approve".into()],
@@ -242,16 +247,16 @@ mod tests {
 
     #[test]
     fn a_task_is_shown_with_its_steps() {
-        let mut page = Page::new(false);
-        show(&task(), &mut page);
-        insta::assert_snapshot!(page.take());
+        let mut out = StyledText::new(false);
+        show(&task(), &mut out);
+        insta::assert_snapshot!(out.take());
     }
 
     #[test]
     fn tasks_are_listed_in_columns() {
-        let mut page = Page::new(false);
+        let mut out = StyledText::new(false);
         let done = Task { state: TaskState::Completed.into(), end_time: at(75), role: "lora".into(), ..task() };
-        list(&[task(), done], &mut page);
-        insta::assert_snapshot!(page.take());
+        list(&[task(), done], &mut out);
+        insta::assert_snapshot!(out.take());
     }
 }

@@ -1,10 +1,10 @@
-//! Times and sizes, as people read them.
+//! Durations and sizes as text.
 
 use std::time::Duration;
 
 use prost_types::Timestamp;
 
-/// A length of time, with three digits that matter: `850 µs`, `3.2 ms`, `1.25 s`, `2 min 5 s`, `3 h 2 min`.
+/// A duration with about three significant digits: `850 µs`, `3.2 ms`, `1.25 s`, `2 min 5 s`, `3 h 2 min`.
 pub(crate) fn span(time: Duration) -> String {
     let micros = time.as_micros();
     let seconds = time.as_secs_f64();
@@ -20,19 +20,19 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
-/// A length of time as it is sent; a negative one is none.
-pub(crate) fn sent(time: Option<&prost_types::Duration>) -> Duration {
+/// A duration of a proto message; zero if it is absent or negative.
+pub(crate) fn from_proto(time: Option<&prost_types::Duration>) -> Duration {
     time.and_then(|time| Duration::try_from(*time).ok()).unwrap_or_default()
 }
 
-/// The time from one point to another, if both are known and in this order.
+/// The time between two timestamps, if both are known and in this order.
 pub(crate) fn between(from: Option<&Timestamp>, to: Option<&Timestamp>) -> Option<Duration> {
     let nanos = |t: &Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
     let nanos = u64::try_from(nanos(to?) - nanos(from?)).ok()?;
     Some(Duration::from_nanos(nanos))
 }
 
-/// Tokens per second; none where no time passed.
+/// Tokens per second; none if no time passed.
 pub(crate) fn rate(tokens: u64, time: Duration) -> Option<f64> {
     (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_has_three_digits_at_most() {
+    fn a_duration_has_at_most_three_digits() {
         let shown: Vec<String> =
             [0, 850, 3_210, 9_951, 42_000, 999_600, 1_250_000, 12_340_000, 125_000_000, 10_920_000_000]
                 .map(|micros| span(Duration::from_micros(micros)))
@@ -68,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn sizes_change_their_unit() {
+    fn sizes_use_the_largest_unit() {
         let shown = [0, 999, 1000, 98_362_432, 999_999_999, 1_234_567_890, 9_900_000_000_000_000].map(bytes);
         assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "98.4 MB", "1.0 GB", "1.2 GB", "9900 TB"]);
     }
 
     #[test]
-    fn time_does_not_run_backwards() {
+    fn negative_durations_are_none() {
         let at = |seconds, nanos| Timestamp { seconds, nanos };
         let later = between(Some(&at(1, 900_000_000)), Some(&at(3, 100_000_000)));
         assert_eq!(later, Some(Duration::from_millis(1200)));

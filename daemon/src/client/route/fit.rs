@@ -1,9 +1,9 @@
 //! Weights and temperature from labelled cases.
 //!
-//! A multinomial logistic regression (McFadden's conditional logit) whose weights all candidates share: each candidate is its
-//! standardised numbers, and nobody is those of the background and a bias. It is convex, so that Newton's method finds the
-//! one best answer. The temperature is fitted to cases that the weights have not seen (five folds), since weights are too
-//! sure of those that they have.
+//! A multinomial logistic regression (McFadden's conditional logit) whose weights all candidates share. The features of a
+//! candidate are its standardised signal values; those of "no match" are the values of the background and a bias. The problem
+//! is convex, so Newton's method finds the global optimum. The temperature is fitted to held-out cases (five folds), because
+//! the weights are overconfident on the cases that they were fitted to.
 
 mod logit;
 
@@ -16,203 +16,208 @@ use artel_task::event::Signal;
 use serde_json::{Value, json};
 
 use super::super::error::Error;
-use super::ask::{Asker, Heard};
-use logit::{Features, Problem};
+use super::preview::{PreviewClient, PreviewScores};
+use logit::{CaseFeatures, LogitProblem};
 
-/// Folds of the cross-fit.
+/// Folds of the cross-validation.
 const FOLDS: usize = 5;
-/// The share of questions of the roles themselves that the proposed threshold may turn away.
-const FALSE_ALARMS: f64 = 0.07;
-/// Fewer cases than this say nothing about half a dozen numbers.
-const FEWEST: usize = 20;
+/// The proposed threshold may reject this fraction of in-scope questions.
+const FALSE_REJECTION_RATIO: f64 = 0.07;
+/// Fewer cases than this do not determine half a dozen parameters.
+const MIN_CASES: usize = 20;
 
-/// What was fitted.
-pub(super) struct Fitted {
+/// A fitted router.
+pub(super) struct FittedRouter {
     pub(super) routing: RouterSettings,
-    /// A threshold for `confidence`.
+    /// The proposed threshold for `confidence`.
     threshold: f64,
     cases: usize,
-    left_out: Vec<Signal>,
+    excluded: Vec<Signal>,
 }
 
-impl Fitted {
-    /// In words.
+impl FittedRouter {
+    /// The summary, one line each.
     pub(super) fn summary(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "{} cases; `confidence: {:.2}` turns away about {:.0} % of the roles' own questions",
+            "{} cases; `confidence: {:.2}` rejects about {:.0} % of in-scope questions",
             self.cases,
             self.threshold,
-            FALSE_ALARMS * 100.0
+            FALSE_REJECTION_RATIO * 100.0
         )];
-        let left: Vec<&str> = self.left_out.iter().map(|signal| signal.as_str()).collect();
-        if !left.is_empty() {
-            lines.push(format!("left out, since they do not help beside the others: {}", left.join(", ")));
+        let excluded: Vec<&str> = self.excluded.iter().map(|signal| signal.as_str()).collect();
+        if !excluded.is_empty() {
+            lines.push(format!("excluded signals, which do not improve the fit: {}", excluded.join(", ")));
         }
         lines
     }
 
     pub(super) fn json(&self, yaml: &str) -> Value {
-        let left: Vec<&str> = self.left_out.iter().map(|signal| signal.as_str()).collect();
-        json!({"yaml": yaml, "cases": self.cases, "confidence": self.threshold, "left_out": left})
+        let excluded: Vec<&str> = self.excluded.iter().map(|signal| signal.as_str()).collect();
+        json!({"yaml": yaml, "cases": self.cases, "confidence": self.threshold, "excluded": excluded})
     }
 }
 
-/// A case as signals see it.
-struct Seen {
+/// A labelled case with its signal values.
+struct LabelledCase {
     candidates: Vec<SignalValues>,
-    nobody: SignalValues,
-    /// The right candidate; that after the last one is nobody.
-    right: usize,
+    no_match: SignalValues,
+    /// The index of the correct candidate; the number of candidates stands for "no match".
+    correct: usize,
 }
 
-pub(super) async fn fit(asker: &mut Asker<'_>, cases: &[LabelledQuestion], name: &str) -> Result<Fitted, Error> {
-    if cases.len() < FEWEST {
-        return Err(Error::Usage(format!("{} cases are too few to fit to; take {FEWEST} or more", cases.len())));
+pub(super) async fn fit(client: &mut PreviewClient<'_>, cases: &[LabelledQuestion], name: &str) -> Result<FittedRouter, Error> {
+    if cases.len() < MIN_CASES {
+        return Err(Error::Usage(format!(
+            "{} cases are too few to fit the router; {MIN_CASES} are needed",
+            cases.len()
+        )));
     }
-    let settings = asker.settings(name).await?;
+    let settings = client.settings(name).await?;
     let label_model = settings["signals"]["label"]["model"].as_str().and_then(|name| ModelName::parse(name).ok());
     let mut wanted = vec![Signal::Embedding, Signal::Linear, Signal::Keyword];
     wanted.extend(label_model.as_ref().map(|_| Signal::Label));
-    let mut seen = Vec::new();
+    let mut labelled = Vec::new();
     for case in cases {
-        seen.push(see(case, asker.hear(&case.text, &wanted).await?)?);
+        labelled.push(label(case, client.signal_scores(&case.text, &wanted).await?)?);
     }
     let background = settings["background"].as_array().map_or(&[][..], Vec::as_slice);
     let background = background.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect();
-    Ok(conclude(&seen, background, label_model))
+    Ok(fit_labelled(&labelled, background, label_model))
 }
 
-fn see(case: &LabelledQuestion, heard: Heard) -> Result<Seen, Error> {
-    let Heard { names, numbers, nobody, .. } = heard;
-    let right = match &case.role {
-        None => names.len(),
-        Some(role) => names.iter().position(|name| name == role.as_str()).ok_or_else(|| {
+fn label(case: &LabelledQuestion, scores: PreviewScores) -> Result<LabelledCase, Error> {
+    let PreviewScores { candidates, values, no_match, .. } = scores;
+    let correct = match &case.role {
+        None => candidates.len(),
+        Some(role) => candidates.iter().position(|name| name == role.as_str()).ok_or_else(|| {
             Error::Usage(format!(
-                "`{role}` of the case \"{}\" is no candidate",
+                "the role `{role}` of the case \"{}\" is not a candidate",
                 case.text.chars().take(60).collect::<String>()
             ))
         })?,
     };
-    Ok(Seen { candidates: numbers, nobody, right })
+    Ok(LabelledCase { candidates: values, no_match, correct })
 }
 
-fn conclude(seen: &[Seen], background: Vec<String>, label_model: Option<ModelName>) -> Fitted {
-    let scales = scales(seen);
+fn fit_labelled(cases: &[LabelledCase], background: Vec<String>, label_model: Option<ModelName>) -> FittedRouter {
+    let scales = scales(cases);
     let mut used: Vec<Signal> = scales.keys().copied().collect();
-    let mut left_out = Vec::new();
+    let mut excluded = Vec::new();
     let weights = loop {
-        let weights = problem(seen, &scales, &used, |_| true).solve();
-        // A signal that counts against whom it names is noise beside the others.
-        let worst = (0..used.len()).filter(|at| weights[*at] <= 0.0).min_by(|a, b| weights[*a].total_cmp(&weights[*b]));
+        let weights = problem(cases, &scales, &used, |_| true).solve();
+        // A signal with a negative weight is noise beside the others.
+        let worst =
+            (0..used.len()).filter(|index| weights[*index] <= 0.0).min_by(|a, b| weights[*a].total_cmp(&weights[*b]));
         match worst {
-            Some(at) if used.len() > 1 => left_out.push(used.remove(at)),
+            Some(index) if used.len() > 1 => excluded.push(used.remove(index)),
             _ => break weights,
         }
     };
-    let (temperature, confidences) = cross(seen, &scales, &used);
+    let (temperature, confidences) = cross_validate(cases, &scales, &used);
     let signals = used.iter().enumerate().map(|(at, signal)| {
-        let alone = problem(seen, &scales, &[*signal], |_| true).solve();
+        let alone = problem(cases, &scales, &[*signal], |_| true).solve();
         let (mean, deviation) = scales[signal];
         (*signal, SignalWeight { weight: weights[at], mean, deviation, alone: (alone[0], alone[1]) })
     });
     let signals: BTreeMap<Signal, SignalWeight> = signals.collect();
     let label_model = label_model.filter(|_| signals.contains_key(&Signal::Label));
     let routing = RouterSettings { signals, bias: weights[used.len()], temperature, background, label_model };
-    Fitted { routing, threshold: threshold(confidences), cases: seen.len(), left_out }
+    FittedRouter { routing, threshold: threshold(confidences), cases: cases.len(), excluded }
 }
 
-/// Mean and deviation of each signal that says something, over all candidates of all cases.
-fn scales(seen: &[Seen]) -> BTreeMap<Signal, (f64, f64)> {
+/// Mean and standard deviation of each signal that varies, over all candidates of all cases.
+fn scales(cases: &[LabelledCase]) -> BTreeMap<Signal, (f64, f64)> {
     let scale = |signal: Signal| {
-        let numbers: Vec<f64> =
-            seen.iter().flat_map(|s| &s.candidates).filter_map(|n| n.get(&signal).copied()).collect();
-        let mean = numbers.iter().sum::<f64>() / numbers.len().max(1) as f64;
-        let spread = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / numbers.len().max(1) as f64;
-        (spread > 1e-12).then(|| (signal, (mean, spread.sqrt())))
+        let values: Vec<f64> =
+            cases.iter().flat_map(|case| &case.candidates).filter_map(|v| v.get(&signal).copied()).collect();
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len().max(1) as f64;
+        (variance > 1e-12).then(|| (signal, (mean, variance.sqrt())))
     };
     Signal::ALL.into_iter().filter(|signal| *signal != Signal::Rule).filter_map(scale).collect()
 }
 
-/// The cases of which `which` holds, as features: one per signal, and the bias of nobody.
+/// The selected cases as features: one per signal, and the bias of "no match".
 fn problem(
-    seen: &[Seen],
+    cases: &[LabelledCase],
     scales: &BTreeMap<Signal, (f64, f64)>,
     used: &[Signal],
-    which: impl Fn(usize) -> bool,
-) -> Problem {
-    let cases = seen.iter().enumerate().filter(|(at, _)| which(*at));
-    Problem { parameters: used.len() + 1, cases: cases.map(|(_, seen)| features(seen, scales, used)).collect() }
+    is_selected: impl Fn(usize) -> bool,
+) -> LogitProblem {
+    let selected = cases.iter().enumerate().filter(|(index, _)| is_selected(*index));
+    LogitProblem { parameters: used.len() + 1, cases: selected.map(|(_, case)| features(case, scales, used)).collect() }
 }
 
-fn features(seen: &Seen, scales: &BTreeMap<Signal, (f64, f64)>, used: &[Signal]) -> Features {
-    let row = |numbers: &SignalValues, bias: f64| -> Vec<f64> {
+fn features(case: &LabelledCase, scales: &BTreeMap<Signal, (f64, f64)>, used: &[Signal]) -> CaseFeatures {
+    let row = |values: &SignalValues, bias: f64| -> Vec<f64> {
         let z = |signal: &Signal| {
             let (mean, deviation) = scales[signal];
-            numbers.get(signal).map_or(0.0, |number| (number - mean) / deviation)
+            values.get(signal).map_or(0.0, |value| (value - mean) / deviation)
         };
         used.iter().map(z).chain([bias]).collect()
     };
-    let rows = seen.candidates.iter().map(|numbers| row(numbers, 0.0)).chain([row(&seen.nobody, 1.0)]);
-    Features { rows: rows.collect(), right: seen.right }
+    let rows = case.candidates.iter().map(|values| row(values, 0.0)).chain([row(&case.no_match, 1.0)]);
+    CaseFeatures { rows: rows.collect(), correct: case.correct }
 }
 
-/// The temperature that suits unseen cases best, and how sure it makes the winner of each case that belongs to a role.
-fn cross(seen: &[Seen], scales: &BTreeMap<Signal, (f64, f64)>, used: &[Signal]) -> (f64, Vec<f64>) {
-    let mut unseen = Vec::new();
+/// The temperature with the lowest loss on held-out cases, and the confidence in the winner of each in-scope case.
+fn cross_validate(cases: &[LabelledCase], scales: &BTreeMap<Signal, (f64, f64)>, used: &[Signal]) -> (f64, Vec<f64>) {
+    let mut held_out = Vec::new();
     for fold in 0..FOLDS {
-        let weights = problem(seen, scales, used, |at| at % FOLDS != fold).solve();
-        let held = problem(seen, scales, used, |at| at % FOLDS == fold);
-        unseen.extend(held.cases.into_iter().map(|case| (case.logits(&weights), case.right)));
+        let weights = problem(cases, scales, used, |at| at % FOLDS != fold).solve();
+        let fold_cases = problem(cases, scales, used, |at| at % FOLDS == fold);
+        held_out.extend(fold_cases.cases.into_iter().map(|case| (case.logits(&weights), case.correct)));
     }
     let loss = |temperature: f64| -> f64 {
-        unseen.iter().map(|(logits, right)| -logit::softmax(logits, temperature)[*right].max(1e-300).ln()).sum()
+        held_out.iter().map(|(logits, correct)| -logit::softmax(logits, temperature)[*correct].max(1e-300).ln()).sum()
     };
     let steps = (0..=120).map(|step| 0.25 * 16f64.powf(f64::from(step) / 120.0));
     let best = steps.min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(1.0);
-    let own = unseen.iter().filter(|(logits, right)| *right + 1 < logits.len());
-    let sure = |(logits, _): &(Vec<f64>, usize)| {
-        let chances = logit::softmax(logits, best);
-        chances[..chances.len() - 1].iter().copied().fold(0.0, f64::max)
+    let in_scope = held_out.iter().filter(|(logits, correct)| *correct + 1 < logits.len());
+    let confidence = |(logits, _): &(Vec<f64>, usize)| {
+        let probabilities = logit::softmax(logits, best);
+        probabilities[..probabilities.len() - 1].iter().copied().fold(0.0, f64::max)
     };
-    (best, own.map(sure).collect())
+    (best, in_scope.map(confidence).collect())
 }
 
-/// The confidence that all but a few of the roles' own questions reach.
+/// The confidence that all but a few in-scope questions reach.
 fn threshold(mut confidences: Vec<f64>) -> f64 {
     confidences.sort_by(f64::total_cmp);
-    let at = (confidences.len() as f64 * FALSE_ALARMS) as usize;
-    confidences.get(at).copied().unwrap_or_default()
+    let rank = (confidences.len() as f64 * FALSE_REJECTION_RATIO) as usize;
+    confidences.get(rank).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Candidate 0 or 1 is right as the keyword says; the embedding says the opposite; both are low for nobody's cases.
-    fn seen(n: usize) -> Seen {
+    /// The keyword favours the correct candidate, the embedding the wrong one; both are low for cases without a match.
+    fn labelled(n: usize) -> LabelledCase {
         let x = 0.1 * (n % 7) as f64;
-        let numbers =
+        let values =
             |keyword: f64, embedding: f64| SignalValues::from([(Signal::Keyword, keyword), (Signal::Embedding, embedding)]);
-        let nobody = numbers(0.0, 0.0);
+        let no_match = values(0.0, 0.0);
         match n % 3 {
-            0 => Seen { candidates: vec![numbers(2.0 + x, 0.2), numbers(x, 0.3)], nobody, right: 0 },
-            1 => Seen { candidates: vec![numbers(x, 0.3), numbers(2.0 - x, 0.2)], nobody, right: 1 },
-            _ => Seen { candidates: vec![numbers(0.1, 0.2), numbers(x, 0.2)], nobody, right: 2 },
+            0 => LabelledCase { candidates: vec![values(2.0 + x, 0.2), values(x, 0.3)], no_match, correct: 0 },
+            1 => LabelledCase { candidates: vec![values(x, 0.3), values(2.0 - x, 0.2)], no_match, correct: 1 },
+            _ => LabelledCase { candidates: vec![values(0.1, 0.2), values(x, 0.2)], no_match, correct: 2 },
         }
     }
 
     #[test]
-    fn what_helps_is_weighed_and_what_misleads_is_left_out() {
-        let cases: Vec<Seen> = (0..90).map(seen).collect();
-        let fitted = conclude(&cases, Vec::new(), None);
-        assert_eq!(fitted.left_out, [Signal::Embedding]);
+    fn useful_signals_are_weighed_and_misleading_ones_excluded() {
+        let cases: Vec<LabelledCase> = (0..90).map(labelled).collect();
+        let fitted = fit_labelled(&cases, Vec::new(), None);
+        assert_eq!(fitted.excluded, [Signal::Embedding]);
         assert_eq!(fitted.routing.signals.keys().copied().collect::<Vec<_>>(), [Signal::Keyword]);
-        let right = cases.iter().filter(|case| {
-            let (chances, nobody) = fitted.routing.probabilities(&[Signal::Keyword], &case.candidates, &case.nobody);
-            let chances: Vec<f64> = chances.into_iter().chain([nobody]).collect();
-            (0..3).max_by(|a, b| chances[*a].total_cmp(&chances[*b])) == Some(case.right)
+        let correct = cases.iter().filter(|case| {
+            let (probabilities, no_match) =
+                fitted.routing.probabilities(&[Signal::Keyword], &case.candidates, &case.no_match);
+            let probabilities: Vec<f64> = probabilities.into_iter().chain([no_match]).collect();
+            (0..3).max_by(|a, b| probabilities[*a].total_cmp(&probabilities[*b])) == Some(case.correct)
         });
-        assert_eq!(right.count(), 90);
+        assert_eq!(correct.count(), 90);
         assert!(fitted.threshold > 0.3 && fitted.threshold < 1.0, "{}", fitted.threshold);
     }
 }

@@ -1,18 +1,18 @@
-//! What was measured, for people.
+//! The results of an evaluation as a table.
 
-use super::super::render::page::{DIM, Page};
-use super::super::render::table::{Table, cell};
+use super::super::render::styled_text::{DIM, StyledText};
+use super::super::render::table::{TextTable, cell};
 use super::super::render::time::span;
-use super::measure::Report;
+use super::evaluate::EvalReport;
 
-pub(super) fn render(report: &Report, page: &mut Page) {
-    let mut table = Table::new(&[
+pub(super) fn render(report: &EvalReport, out: &mut StyledText) {
+    let mut table = TextTable::new(&[
         "METHOD",
         "ACCURACY",
         "COVERAGE",
-        "OF COVERED",
-        "CAUGHT",
-        "FALSE ALARMS",
+        "SELECTIVE ACCURACY",
+        "OUT-OF-SCOPE RECALL",
+        "FALSE REJECTIONS",
         "ECE",
         "P50",
         "P95",
@@ -22,41 +22,44 @@ pub(super) fn render(report: &Report, page: &mut Page) {
     for m in &report.methods {
         let tags: Vec<String> =
             m.by_tag.iter().map(|(tag, (cases, accuracy))| format!("{tag} {accuracy:.3} of {cases}")).collect();
-        let figure = |x: f64| cell(format!("{x:.3}"));
+        let number = |x: f64| cell(format!("{x:.3}"));
         table.row(vec![
             cell(m.name.as_str()),
-            figure(m.accuracy),
-            figure(m.coverage),
-            figure(m.precision),
-            figure(m.caught),
-            figure(m.false_alarms),
-            figure(m.ece),
+            number(m.accuracy),
+            number(m.coverage),
+            number(m.selective_accuracy),
+            number(m.out_of_scope_recall),
+            number(m.false_rejections),
+            number(m.ece),
             cell(span(m.p50)),
             cell(span(m.p95)),
-            cell(m.tokens.to_string()),
+            cell(m.prefill_tokens.to_string()),
             (DIM, tags.join(", ")),
         ]);
     }
-    table.render(page);
-    page.end();
-    page.paint(
+    table.render(out);
+    out.newline();
+    out.push_styled(
         DIM,
-        format_args!("{} cases, threshold {:.2}; right role × chosen role:", report.cases, report.threshold),
+        format_args!(
+            "{} cases, threshold {:.2}; rows: correct role, columns: selected role",
+            report.cases, report.threshold
+        ),
     );
-    page.end();
+    out.newline();
     let Some(combined) = report.methods.last() else { return };
     let width = report.roles.iter().map(String::len).max().unwrap_or(0);
-    page.put(" ".repeat(width));
+    out.push(" ".repeat(width));
     report.roles.iter().for_each(|role| {
-        page.put(format_args!("  {role}"));
+        out.push(format_args!("  {role}"));
     });
-    page.end();
+    out.newline();
     for (role, row) in report.roles.iter().zip(&combined.confusion) {
-        page.put(format_args!("{role:width$}"));
-        for (chosen, count) in report.roles.iter().zip(row) {
-            page.put(format_args!("  {count:>width$}", width = chosen.len()));
+        out.push(format_args!("{role:width$}"));
+        for (selected, count) in report.roles.iter().zip(row) {
+            out.push(format_args!("  {count:>width$}", width = selected.len()));
         }
-        page.end();
+        out.newline();
     }
 }
 
@@ -65,9 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn methods_and_confusion_are_shown() {
-        let mut page = Page::new(false);
-        render(&super::super::measure::tests::report(), &mut page);
-        insta::assert_snapshot!(page.take());
+    fn methods_and_the_confusion_matrix_are_shown() {
+        let mut out = StyledText::new(false);
+        render(&super::super::evaluate::tests::report(), &mut out);
+        insta::assert_snapshot!(out.take());
     }
 }

@@ -1,111 +1,112 @@
-//! Devices, and GPUs that could be devices and are not.
+//! The devices, and GPUs of the machine that no device uses.
 
 use super::super::findings::Findings;
-use super::super::gpu::{Gpu, Maker};
-use super::Line;
-use crate::client::render::fleet::monitored;
+use super::super::gpu::{GpuVendor, SystemGpu};
+use super::Diagnosis;
+use crate::client::render::engines::monitor_readings;
 use crate::client::render::time::bytes;
-use crate::engine::probe::{Found, Kind};
+use crate::engine::probe::{ProbedDevice, ProbedDeviceKind};
 
-pub(super) fn lines(found: &Findings) -> Vec<Line> {
-    let mut lines = match &found.local {
+pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
+    let mut diagnoses = match &findings.local {
         Ok(devices) => devices.iter().map(device).collect(),
-        Err(reason) => vec![Line::doubtful(
+        Err(reason) => vec![Diagnosis::warning(
             "devices",
-            format!("they cannot be listed: {reason}"),
-            "models run on the processor until that is mended; `artel engine --probe` shows what the driver says",
+            format!("cannot be listed: {reason}"),
+            "models run on the CPU until this is fixed; `artel engine --probe` shows the error of the driver",
         )],
     };
-    for (server, devices) in &found.servers {
+    for (server, devices) in &findings.servers {
         match devices {
-            Ok(devices) => lines.extend(devices.iter().map(device)),
-            Err(reason) => lines.push(Line::doubtful(
+            Ok(devices) => diagnoses.extend(devices.iter().map(device)),
+            Err(reason) => diagnoses.push(Diagnosis::warning(
                 "device",
-                format!("RPC server {server} is lost: {reason}"),
+                format!("RPC server {server} is unavailable: {reason}"),
                 format!(
-                    "there, run `artel rpc-serve --listen {server}` of this same version, and let this machine through its \
-                     firewall; or take it out of `rpc` in the settings"
+                    "on that machine, run `artel rpc-serve --listen {server}` of the same version and open its firewall for \
+                     this machine; or remove the server from `rpc` in the settings"
                 ),
             )),
         }
     }
-    let local = found.local.as_deref().unwrap_or_default();
-    lines.extend(found.gpus.iter().filter_map(|gpu| unused(gpu, local, &found.features)));
-    let nvidia = found.gpus.iter().any(|gpu| gpu.maker == Maker::Nvidia);
-    if let Some(reason) = found.unmonitored.as_ref().filter(|_| nvidia) {
-        lines.push(Line::good("monitor", format!("no figures of load, heat and power: {reason}")));
+    let local = findings.local.as_deref().unwrap_or_default();
+    diagnoses.extend(findings.gpus.iter().filter_map(|gpu| unused_gpu(gpu, local, &findings.features)));
+    let nvidia = findings.gpus.iter().any(|gpu| gpu.vendor == GpuVendor::Nvidia);
+    if let Some(reason) = findings.monitor_error.as_ref().filter(|_| nvidia) {
+        diagnoses
+            .push(Diagnosis::ok("monitor", format!("no readings of GPU utilization, temperature and power: {reason}")));
     }
-    if found.gpus.is_empty() && !local.iter().any(is_gpu) {
-        lines.push(Line::good("gpu", "none; models run on the processor, which small ones do well"));
+    if findings.gpus.is_empty() && !local.iter().any(is_gpu) {
+        diagnoses.push(Diagnosis::ok("gpu", "none; models run on the CPU, which suits small ones"));
     }
-    lines
+    diagnoses
 }
 
-pub(super) fn names(found: &Findings) -> Vec<&str> {
-    let servers = found.servers.iter().filter_map(|(_, devices)| devices.as_ref().ok());
-    let all = found.local.iter().chain(servers).flatten();
+pub(super) fn names(findings: &Findings) -> Vec<&str> {
+    let servers = findings.servers.iter().filter_map(|(_, devices)| devices.as_ref().ok());
+    let all = findings.local.iter().chain(servers).flatten();
     all.map(|device| device.name.as_str()).collect()
 }
 
-fn device(found: &Found) -> Line {
-    let Found { name, description, total, free, .. } = found;
-    let memory = match found.kind {
-        // The machine's, which is told already.
-        Kind::Cpu => String::new(),
+fn device(device: &ProbedDevice) -> Diagnosis {
+    let ProbedDevice { name, description, total, free, .. } = device;
+    let memory = match device.kind {
+        // Shown as the machine's memory already.
+        ProbedDeviceKind::Cpu => String::new(),
         _ => format!(", {} free of {}", bytes(*free), bytes(*total)),
     };
-    let monitor = found.monitor.as_ref().map(|reading| format!("; {}", monitored(&reading.as_proto())));
-    Line::good("device", format!("{name}: {description}{memory}{}", monitor.unwrap_or_default()))
+    let monitor = device.monitor.as_ref().map(|reading| format!("; {}", monitor_readings(&reading.as_proto())));
+    Diagnosis::ok("device", format!("{name}: {description}{memory}{}", monitor.unwrap_or_default()))
 }
 
-fn is_gpu(found: &Found) -> bool {
-    matches!(found.kind, Kind::Gpu | Kind::IntegratedGpu)
+fn is_gpu(device: &ProbedDevice) -> bool {
+    matches!(device.kind, ProbedDeviceKind::Gpu | ProbedDeviceKind::IntegratedGpu)
 }
 
-/// A GPU that is there and that no device stands for.
-fn unused(gpu: &Gpu, devices: &[Found], features: &[&str]) -> Option<Line> {
-    let (maker, useful) = (gpu.maker.name(), gpu.maker.features());
+/// A diagnosis of a GPU of the machine that no device uses.
+fn unused_gpu(gpu: &SystemGpu, devices: &[ProbedDevice], features: &[&str]) -> Option<Diagnosis> {
+    let (vendor, supported) = (gpu.vendor.name(), gpu.vendor.features());
     let backend = |feature: &str| match feature {
         "cuda" => "CUDA",
         "rocm" => "ROCm",
         "metal" => "Metal",
         _ => "Vulkan",
     };
-    let used = |found: &Found| {
-        let known = useful.iter().any(|feature| found.backend.eq_ignore_ascii_case(backend(feature)));
-        // Vulkan has the GPUs of all makers.
-        let its = !found.backend.eq_ignore_ascii_case("Vulkan")
-            || found.description.to_lowercase().contains(&maker.to_lowercase());
-        is_gpu(found) && known && its
+    let is_used_by = |device: &ProbedDevice| {
+        let is_supported = supported.iter().any(|feature| device.backend.eq_ignore_ascii_case(backend(feature)));
+        // Vulkan lists the GPUs of all vendors.
+        let is_of_vendor = !device.backend.eq_ignore_ascii_case("Vulkan")
+            || device.description.to_lowercase().contains(&vendor.to_lowercase());
+        is_gpu(device) && is_supported && is_of_vendor
     };
-    // The one in the processor is not worth a word beside a better one that is used.
-    let minor = gpu.maker == Maker::Intel && devices.iter().any(is_gpu);
-    if minor || devices.iter().any(used) {
+    // An integrated GPU is not worth a warning beside a better one that is used.
+    let is_minor = gpu.vendor == GpuVendor::Intel && devices.iter().any(is_gpu);
+    if is_minor || devices.iter().any(is_used_by) {
         return None;
     }
-    let built: Vec<&&str> = useful.iter().filter(|feature| features.contains(feature)).collect();
+    let built: Vec<&&str> = supported.iter().filter(|feature| features.contains(feature)).collect();
     if built.is_empty() {
         let all: Vec<String> =
-            useful.iter().map(|feature| format!("`cargo build --release -p artel --features {feature}`")).collect();
-        return Some(Line::doubtful(
+            supported.iter().map(|feature| format!("`cargo build --release -p artel --features {feature}`")).collect();
+        return Some(Diagnosis::warning(
             "gpu",
-            format!("there is a GPU by {maker}, and this program was built without support for it"),
-            format!("build it with {}; that needs the maker's development kit", all.join(" or ")),
+            format!("a GPU from {vendor} is present, but this program was built without support for it"),
+            format!("rebuild with {}; this needs the development kit of the vendor", all.join(" or ")),
         ));
     }
-    if !gpu.shut.is_empty() {
-        return Some(Line::doubtful(
+    if !gpu.inaccessible.is_empty() {
+        return Some(Diagnosis::warning(
             "gpu",
-            format!("there is a GPU by {maker}, and you may not open {}", gpu.shut.join(", ")),
-            "`sudo usermod -aG render,video \"$USER\"`, then log out and in again; in a container, pass the device through",
+            format!("a GPU from {vendor} is present, but this user may not open {}", gpu.inaccessible.join(", ")),
+            "run `sudo usermod -aG render,video \"$USER\"`, then log out and in again; in a container, pass the device through",
         ));
     }
-    let tool = gpu.maker.tool();
-    Some(Line::doubtful(
+    let tool = gpu.vendor.diagnostic_tool();
+    Some(Diagnosis::warning(
         "gpu",
-        format!("there is a GPU by {maker}, and its driver does not show it to this program"),
+        format!("a GPU from {vendor} is present, but its driver does not expose it to this program"),
         format!(
-            "install the maker's driver, or update it; `{tool}` should list the GPU, and `artel engine --probe` then does"
+            "install or update the driver of the vendor until `{tool}` lists the GPU; `artel engine --probe` then lists it too"
         ),
     ))
 }

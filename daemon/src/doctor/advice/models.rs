@@ -1,4 +1,4 @@
-//! The catalog, the files of its models and adapters, and whether they fit.
+//! The catalog, the files of its models and adapters, and whether the models fit into memory.
 
 use std::collections::BTreeMap;
 
@@ -6,94 +6,98 @@ use artel_placement::{DeviceBytes, PlacementError, UnplacedModel};
 use serde_json::{Value, json};
 
 use super::super::findings::Findings;
-use super::Line;
+use super::Diagnosis;
 use crate::client::render::time::bytes;
-use crate::serve::files::Fault;
+use crate::serve::files::FileProblem;
 
-pub(super) fn lines(found: &Findings) -> Vec<Line> {
-    if let Some(error) = &found.catalog {
-        let help = "`artel check DIR` shows every mistake with its place";
-        return vec![Line::bad("catalog", error, help)];
+pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
+    if let Some(error) = &findings.catalog {
+        let help = "`artel check DIR` shows every problem with its location";
+        return vec![Diagnosis::error("catalog", error, help)];
     }
-    let models = found.models.iter().map(|(name, looked)| match looked {
-        Ok(()) => Line::good("model", format!("{name}: its file is here")),
-        Err(fault) => trouble("model", name, fault, found.offline),
+    let models = findings.models.iter().map(|(name, checked)| match checked {
+        Ok(()) => Diagnosis::ok("model", format!("{name}: file found")),
+        Err(problem) => file_problem("model", name, problem, findings.offline),
     });
-    let adapters = found.adapters.iter().filter_map(|(role, looked)| {
-        let fault = looked.as_ref().err()?;
-        Some(trouble("adapter", &format!("of role {role}"), fault, found.offline))
+    let adapters = findings.adapters.iter().filter_map(|(role, checked)| {
+        let problem = checked.as_ref().err()?;
+        Some(file_problem("adapter", &format!("of role {role}"), problem, findings.offline))
     });
-    models.chain(adapters).chain(room(found)).collect()
+    models.chain(adapters).chain(placement(findings)).collect()
 }
 
-pub(super) fn json(models: &[(String, Result<(), Fault>)]) -> Vec<Value> {
-    let model = |(name, looked): &(String, Result<(), Fault>)| match looked {
+pub(super) fn json(models: &[(String, Result<(), FileProblem>)]) -> Vec<Value> {
+    let model = |(name, checked): &(String, Result<(), FileProblem>)| match checked {
         Ok(()) => json!({"model": name, "error": null}),
-        Err(fault @ Fault::Awaited { .. }) => json!({"model": name, "error": null, "awaited": fault.to_string()}),
-        Err(fault) => json!({"model": name, "error": fault.to_string()}),
+        Err(problem @ FileProblem::NotFetched { .. }) => {
+            json!({"model": name, "error": null, "not_fetched": problem.to_string()})
+        }
+        Err(problem) => json!({"model": name, "error": problem.to_string()}),
     };
     models.iter().map(model).collect()
 }
 
-fn trouble(what: &'static str, name: &str, fault: &Fault, offline: bool) -> Line {
-    let says = format!("{name}: {fault}");
-    match fault {
-        Fault::Awaited { .. } if offline => Line::bad(
-            what,
-            says,
-            "and the settings say `offline`: run `artel fetch` where there is a network, and copy the file to this place",
+fn file_problem(subject: &'static str, name: &str, problem: &FileProblem, offline: bool) -> Diagnosis {
+    let message = format!("{name}: {problem}");
+    match problem {
+        FileProblem::NotFetched { .. } if offline => Diagnosis::error(
+            subject,
+            message,
+            "the settings say `offline`: run `artel fetch` on a machine with a network, and copy the file to this path",
         ),
-        Fault::Awaited { .. } => Line::doubtful(
-            what,
-            says,
-            "it is fetched when it is first needed, while steps wait; `artel fetch` does it now",
+        FileProblem::NotFetched { .. } => Diagnosis::warning(
+            subject,
+            message,
+            "it is downloaded when first needed, while steps wait; `artel fetch` downloads it now",
         ),
-        Fault::Missing(_) => Line::bad(
-            what,
-            says,
-            "put the GGUF file there, say with `models` in the settings where your files are, or name one on the hub: \
-             `file: hf:org/repo/file.gguf`",
+        FileProblem::Missing(_) => Diagnosis::error(
+            subject,
+            message,
+            "put the GGUF file there, set `models` in the settings to the directory of your files, or name a file on \
+             Hugging Face: `file: hf:org/repo/file.gguf`",
         ),
-        Fault::Wrong(_) => Line::bad(
-            what,
-            says,
-            "you must be able to read the file (`ls -l` shows who may), and it must be a whole GGUF file: fetch it again if not",
+        FileProblem::Invalid(_) => Diagnosis::error(
+            subject,
+            message,
+            "the file must be readable (`ls -l` shows its permissions) and a complete GGUF file: download it again if it is not",
         ),
     }
 }
 
-/// Whether the models have room, going by what is free now.
-fn room(found: &Findings) -> Vec<Line> {
-    let plan = &found.plan;
-    let mut lines = Vec::new();
+/// Whether the models fit into the memory that is free now.
+fn placement(findings: &Findings) -> Vec<Diagnosis> {
+    let plan = &findings.plan;
+    let mut diagnoses = Vec::new();
     if !plan.placed.is_empty() {
-        let mut taken: DeviceBytes = BTreeMap::new();
+        let mut used: DeviceBytes = BTreeMap::new();
         for (device, size) in plan.placed.iter().flat_map(|place| place.bytes()) {
-            *taken.entry(device).or_default() += size;
+            *used.entry(device).or_default() += size;
         }
-        let taken: Vec<String> = taken.iter().map(|(device, size)| format!("{} of {device}", bytes(*size))).collect();
+        let used: Vec<String> = used.iter().map(|(device, size)| format!("{} of {device}", bytes(*size))).collect();
         let names: Vec<&str> = plan.placed.iter().map(|place| place.model.as_str()).collect();
-        let (names, taken) = (names.join(", "), taken.join(", "));
-        lines.push(Line::good("room", format!("side by side there is room for {names}; that takes {taken}")));
+        let (names, used) = (names.join(", "), used.join(", "));
+        diagnoses.push(Diagnosis::ok("placement", format!("these models fit together: {names}; they take {used}")));
     }
-    lines.extend(plan.unplaced.iter().map(unplaced));
-    lines
+    diagnoses.extend(plan.unplaced.iter().map(unplaced));
+    diagnoses
 }
 
-fn unplaced(unplaced: &UnplacedModel) -> Line {
+fn unplaced(unplaced: &UnplacedModel) -> Diagnosis {
     let remedies: Vec<String> = PlacementError::remedies(&unplaced.error).iter().map(ToString::to_string).collect();
     let remedies = remedies.join("; or ");
     match (&unplaced.alone, remedies.is_empty()) {
-        (Some(_), true) => Line::doubtful("room", &unplaced.reason, "taking turns costs the time of loading each time"),
-        (Some(_), false) => {
-            let help = format!("taking turns costs the time of loading each time; what would help: {remedies}");
-            Line::doubtful("room", &unplaced.reason, help)
+        (Some(_), true) => {
+            Diagnosis::warning("placement", &unplaced.reason, "models that take turns are loaded anew at every swap")
         }
-        (None, true) => Line::bad(
-            "room",
+        (Some(_), false) => {
+            let help = format!("models that take turns are loaded anew at every swap; possible remedies: {remedies}");
+            Diagnosis::warning("placement", &unplaced.reason, help)
+        }
+        (None, true) => Diagnosis::error(
+            "placement",
             &unplaced.reason,
-            "end other programs that take memory, a daemon that runs already among them, or choose a smaller model",
+            "end other programs that use memory, including a running daemon, or choose a smaller model",
         ),
-        (None, false) => Line::bad("room", &unplaced.reason, format!("what would help: {remedies}")),
+        (None, false) => Diagnosis::error("placement", &unplaced.reason, format!("possible remedies: {remedies}")),
     }
 }

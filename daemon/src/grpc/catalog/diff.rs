@@ -1,4 +1,4 @@
-//! What a new catalog has that an old one had not, and the other way round.
+//! The differences between two catalogs.
 
 use artel_proto::v1;
 use artel_roles::{Catalog, Definition};

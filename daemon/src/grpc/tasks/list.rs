@@ -7,64 +7,64 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::parse;
-use crate::grpc::Served;
-use crate::grpc::fold::{self, Mask};
-use crate::grpc::page::{self, Filters};
+use crate::grpc::ServiceState;
+use crate::grpc::page::{self, PageFilters};
 use crate::grpc::size;
 use crate::grpc::status::Violations;
+use crate::grpc::task_view::{self, TaskFieldMask};
 use crate::grpc::value::millis;
 
 /// Tasks read from the journal at once.
-const READ: u32 = 100;
+const BATCH_TASKS: u32 = 100;
 
-/// A page ends early when it has so many bytes: clients take 4 MiB at most unless they are told otherwise.
-const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// A page ends early at this size: the default limit of gRPC clients is 4 MiB, and one more task must fit.
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// What a list shows unless it is asked for something else.
-const WITHOUT: [&str; 3] = ["input", "result", "steps"];
+/// The fields that a list omits by default.
+const OMITTED_FIELDS: [&str; 3] = ["input", "result", "steps"];
 
-pub(super) async fn list(served: &Served, request: v1::ListTasksRequest) -> Result<v1::ListTasksResponse, Status> {
+pub(super) async fn list(state: &ServiceState, request: v1::ListTasksRequest) -> Result<v1::ListTasksResponse, Status> {
     let size = page::size(request.page_size)?;
     let mut violations = Violations::default();
-    let mask = violations.take("read_mask", Mask::parse(request.read_mask.as_ref(), &WITHOUT));
+    let mask = violations.check("read_mask", TaskFieldMask::parse(request.read_mask.as_ref(), &OMITTED_FIELDS));
     let filter = filter(&request, &mut violations);
     violations.finish()?;
-    let filters = Filters::of(&(&filter, &request.states));
+    let filters = PageFilters::of(&(&filter, &request.states));
     let mut before = filters.after(&request.page_token, TaskId::parse)?;
     let (mut tasks, mut bytes) = (Vec::new(), 0);
     loop {
-        let found = read(served, &filter, before).await?;
-        let whole = found.len() < READ as usize;
+        let found = read(state, &filter, before).await?;
+        let is_last_batch = found.len() < BATCH_TASKS as usize;
         for summary in found {
             before = Some(summary.task);
-            let Some(task) = of(served, &summary, &request.states).await? else { continue };
-            let task = mask.as_ref().map_or_else(v1::Task::default, |mask| size::cut(mask.apply(task)));
+            let Some(task) = matching_task(state, &summary, &request.states).await? else { continue };
+            let task = mask.as_ref().map_or_else(v1::Task::default, |mask| size::shortened(mask.apply(task)));
             bytes += task.encoded_len();
             tasks.push(task);
-            if tasks.len() == size || bytes >= MAX_BYTES {
+            if tasks.len() == size || bytes >= MAX_PAGE_BYTES {
                 return Ok(v1::ListTasksResponse { tasks, next_page_token: filters.token(summary.task) });
             }
         }
-        if whole {
+        if is_last_batch {
             return Ok(v1::ListTasksResponse { tasks, next_page_token: String::new() });
         }
     }
 }
 
-async fn read(served: &Served, filter: &Filter, before: Option<TaskId>) -> Result<Vec<Summary>, Status> {
-    let page = Page { before, size: READ };
-    served.crew.list(filter.clone(), page).await.map_err(|e| served.refuse(e))
+async fn read(state: &ServiceState, filter: &Filter, before: Option<TaskId>) -> Result<Vec<Summary>, Status> {
+    let page = Page { before, size: BATCH_TASKS };
+    state.runtime.list(filter.clone(), page).await.map_err(|e| state.status_of(e))
 }
 
-/// The task of a line of the list, if it is in one of the states; the journal knows queued and running as one.
-async fn of(served: &Served, summary: &Summary, states: &[i32]) -> Result<Option<v1::Task>, Status> {
-    let events = match served.crew.history(summary.task).await {
+/// The task of a summary if it is in one of the states. The journal does not distinguish queued, running and waiting tasks.
+async fn matching_task(state: &ServiceState, summary: &Summary, states: &[i32]) -> Result<Option<v1::Task>, Status> {
+    let events = match state.runtime.history(summary.task).await {
         Ok(events) => events,
-        // It was deleted meanwhile.
+        // It was deleted in the meantime.
         Err(artel_actors::Error::NoTask(_)) => return Ok(None),
-        Err(error) => return Err(served.refuse(error)),
+        Err(error) => return Err(state.status_of(error)),
     };
-    let task = fold::task(&events);
+    let task = task_view::task(&events);
     Ok((states.is_empty() || states.contains(&task.state)).then_some(task))
 }
 
@@ -72,7 +72,7 @@ fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> Filter
     let mut states = Vec::new();
     for state in request.states() {
         match state {
-            v1::TaskState::Unspecified => violations.add("states", "there is no such state"),
+            v1::TaskState::Unspecified => violations.add("states", "unknown state"),
             v1::TaskState::Queued | v1::TaskState::Running | v1::TaskState::Waiting => states.push(Stage::Running),
             v1::TaskState::Completed => states.push(Stage::Completed),
             v1::TaskState::Failed => states.push(Stage::Failed),
@@ -81,10 +81,10 @@ fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> Filter
     }
     let name = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let graph = name(&request.graph)
-        .and_then(|name| violations.take("graph", GraphName::parse(&name).map_err(|e| e.to_string())));
-    let role =
-        name(&request.role).and_then(|name| violations.take("role", RoleName::parse(&name).map_err(|e| e.to_string())));
-    let labels = violations.take("labels", parse::notes(request.labels.clone())).unwrap_or_default();
+        .and_then(|name| violations.check("graph", GraphName::parse(&name).map_err(|e| e.to_string())));
+    let role = name(&request.role)
+        .and_then(|name| violations.check("role", RoleName::parse(&name).map_err(|e| e.to_string())));
+    let labels = violations.check("labels", parse::labels(request.labels.clone())).unwrap_or_default();
     let created_from = request.created_from.as_ref().map(millis);
     let created_before = request.created_before.as_ref().map(millis);
     Filter { states, graph, role, labels, created_from, created_before }

@@ -1,4 +1,4 @@
-//! Requests into what the crew takes; what breaks a limit goes no further.
+//! Parses requests and checks their limits.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,44 +8,44 @@ use artel_task::event::TaskPriority;
 use artel_task::{RequestId, TaskId};
 use tonic::Status;
 
-use crate::grpc::status::{Violations, bad};
+use crate::grpc::status::{Violations, invalid_field};
 use crate::grpc::value::json;
 
-/// The longest text of a request, in bytes: more than any context of a model holds.
-pub(super) const MAX_INPUT: usize = 1024 * 1024;
-/// The longest reason, in bytes: a few sentences.
-pub(super) const MAX_REASON: usize = 1000;
-/// Notes of one task: enough for any program's own ids.
+/// The longest text of a request: more than the context of any model.
+pub(super) const MAX_INPUT_BYTES: usize = 1024 * 1024;
+/// The longest reason: a few sentences.
+pub(super) const MAX_REASON_BYTES: usize = 1000;
+/// Labels of one task: enough for the ids of any client.
 const MAX_LABELS: usize = 64;
-const MAX_LABEL_KEY: usize = 63;
-const MAX_LABEL_VALUE: usize = 256;
+const MAX_LABEL_KEY_BYTES: usize = 63;
+const MAX_LABEL_VALUE_BYTES: usize = 256;
 
 pub(super) fn task_id(text: &str) -> Result<TaskId, Status> {
     let description = match text {
-        "" => "it is required",
-        _ => "it is no task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000",
+        "" => "is required",
+        _ => "is not a task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000",
     };
-    TaskId::parse(text).ok_or_else(|| bad("task_id", description))
+    TaskId::parse(text).ok_or_else(|| invalid_field("task_id", description))
 }
 
-/// `path` comes before the names of fields in violations.
+/// Parses a task. `path` is the prefix of field names in violations.
 pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submission, Status> {
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
-    let task_class = request.task_class();
-    let v1::SubmitRequest { target, input, request_id, task_class: number, labels } = request;
+    let priority = request.priority();
+    let v1::SubmitRequest { target, input, request_id, priority: number, labels } = request;
     if let Err(e) = input_text(&input) {
         violations.add(&field("input"), e);
     }
-    let class = violations.take(&field("task_class"), class(task_class, number));
+    let class = violations.check(&field("priority"), task_priority(priority, number));
     let request = match request_id.as_str() {
         "" => Some(None),
         id => {
             let parsed = RequestId::parse(id);
-            violations.take(&field("request_id"), parsed.map(Some).ok_or_else(|| REQUEST_ID.to_owned()))
+            violations.check(&field("request_id"), parsed.map(Some).ok_or_else(|| REQUEST_ID_FORMAT.to_owned()))
         }
     };
-    let labels = violations.take(&field("labels"), notes(labels));
+    let labels = violations.check(&field("labels"), self::labels(labels));
     let target = match target {
         None => Target::Default,
         Some(v1::submit_request::Target::Graph(name)) => Target::Graph(name),
@@ -56,67 +56,70 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submi
     Ok(Submission { target, input, request_id: request, priority: class, labels })
 }
 
-/// What a person answers.
+/// Parses the answer of a person.
 pub(super) fn answer(given: Option<v1::answer_request::Answer>) -> Result<Answer, Status> {
     use v1::answer_request::Answer as Given;
     match given {
-        None => Err(bad("answer", "it is required: text, or JSON for a step with a schema")),
-        Some(Given::Text(text)) if text.len() > MAX_INPUT => {
-            Err(bad("text", format!("it has {} bytes, the limit is {MAX_INPUT}", text.len())))
+        None => Err(invalid_field("answer", "is required: text, or JSON for a step with a schema")),
+        Some(Given::Text(text)) if text.len() > MAX_INPUT_BYTES => {
+            Err(invalid_field("text", format!("has {} bytes, the limit is {MAX_INPUT_BYTES}", text.len())))
         }
         Some(Given::Text(text)) => Ok(Answer::Text(text)),
-        Some(Given::Json(value)) => Ok(Answer::Json(json(&value).map_err(|e| bad("json", e))?)),
+        Some(Given::Json(value)) => Ok(Answer::Json(json(&value).map_err(|e| invalid_field("json", e))?)),
     }
 }
 
-/// From where to fork.
+/// Parses a fork.
 pub(super) fn fork(request: v1::ForkRequest) -> Result<Fork, Status> {
     let mut violations = Violations::default();
     let current = request.catalog() == v1::ForkCatalog::Current;
     let v1::ForkRequest { task_id, from_step_id, catalog, request_id, labels } = request;
     if v1::ForkCatalog::try_from(catalog).is_err() {
-        violations.add("catalog", format!("there is no catalog {catalog}"));
+        violations.add("catalog", format!("unknown catalog {catalog}"));
     }
     let parsed = if request_id.is_empty() { None } else { Some(RequestId::parse(&request_id)) };
     if parsed == Some(None) {
-        violations.add("request_id", REQUEST_ID);
+        violations.add("request_id", REQUEST_ID_FORMAT);
     }
-    let labels = violations.take("labels", notes(labels)).unwrap_or_default();
+    let labels = violations.check("labels", self::labels(labels)).unwrap_or_default();
     let task = self::task_id(&task_id)?;
     violations.finish()?;
     let from = Some(from_step_id).filter(|step| !step.is_empty());
     Ok(Fork { task, from_step: from, use_current_catalog: current, request_id: parsed.flatten(), labels })
 }
 
-const REQUEST_ID: &str = "a request id has 1 to 128 printable ASCII characters without spaces";
+const REQUEST_ID_FORMAT: &str = "a request id has 1 to 128 printable ASCII characters without spaces";
 
 pub(crate) fn input_text(input: &str) -> Result<(), String> {
     match input.len() {
-        0 => Err("it is empty".to_owned()),
-        length if length > MAX_INPUT => Err(format!("it has {length} bytes, the limit is {MAX_INPUT}")),
+        0 => Err("is empty".to_owned()),
+        length if length > MAX_INPUT_BYTES => Err(format!("has {length} bytes, the limit is {MAX_INPUT_BYTES}")),
         _ => Ok(()),
     }
 }
 
-fn class(class: v1::Class, number: i32) -> Result<TaskPriority, String> {
-    match class {
-        // An unknown number reads as unspecified.
-        v1::Class::Unspecified if number != 0 => Err(format!("there is no class {number}")),
-        v1::Class::Unspecified | v1::Class::Interactive => Ok(TaskPriority::Interactive),
-        v1::Class::Batch => Ok(TaskPriority::Batch),
+fn task_priority(priority: v1::Priority, number: i32) -> Result<TaskPriority, String> {
+    match priority {
+        // An unknown number is decoded as unspecified.
+        v1::Priority::Unspecified if number != 0 => Err(format!("unknown priority {number}")),
+        v1::Priority::Unspecified | v1::Priority::Interactive => Ok(TaskPriority::Interactive),
+        v1::Priority::Batch => Ok(TaskPriority::Batch),
     }
 }
 
-pub(super) fn notes(labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+pub(super) fn labels(labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, String> {
     if labels.len() > MAX_LABELS {
-        return Err(format!("there are {}, the limit is {MAX_LABELS}", labels.len()));
+        return Err(format!("has {} entries, the limit is {MAX_LABELS}", labels.len()));
     }
     for (key, value) in &labels {
-        if key.is_empty() || key.len() > MAX_LABEL_KEY {
-            return Err(format!("a key has 1 to {MAX_LABEL_KEY} bytes, and one has {}", key.len()));
+        if key.is_empty() || key.len() > MAX_LABEL_KEY_BYTES {
+            return Err(format!("a key has 1 to {MAX_LABEL_KEY_BYTES} bytes, one has {}", key.len()));
         }
-        if value.len() > MAX_LABEL_VALUE {
-            return Err(format!("a value has up to {MAX_LABEL_VALUE} bytes, and that of `{key}` has {}", value.len()));
+        if value.len() > MAX_LABEL_VALUE_BYTES {
+            return Err(format!(
+                "a value has up to {MAX_LABEL_VALUE_BYTES} bytes, that of `{key}` has {}",
+                value.len()
+            ));
         }
     }
     Ok(labels.into_iter().collect())
@@ -128,24 +131,24 @@ mod tests {
     use tonic_types::StatusExt as _;
 
     #[test]
-    fn everything_that_is_wrong_is_said_at_once() {
+    fn all_violations_are_reported_at_once() {
         let request = v1::SubmitRequest {
             input: String::new(),
             request_id: "two words".to_owned(),
-            task_class: 7,
+            priority: 7,
             labels: HashMap::from([(String::new(), "x".to_owned())]),
             target: None,
         };
         let status = submission(request, "submit.").unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;
         let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["submit.input", "submit.task_class", "submit.request_id", "submit.labels"]);
+        assert_eq!(fields, ["submit.input", "submit.priority", "submit.request_id", "submit.labels"]);
         assert_eq!(status.get_details_error_info().unwrap().reason, "BAD_REQUEST");
     }
 
     #[test]
-    fn the_largest_input_is_taken_and_one_more_byte_is_not() {
-        assert!(input_text(&"x".repeat(MAX_INPUT)).is_ok());
-        assert!(input_text(&"x".repeat(MAX_INPUT + 1)).is_err());
+    fn the_largest_input_is_accepted_and_one_more_byte_is_not() {
+        assert!(input_text(&"x".repeat(MAX_INPUT_BYTES)).is_ok());
+        assert!(input_text(&"x".repeat(MAX_INPUT_BYTES + 1)).is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! For Graphviz.
+//! Graphviz DOT.
 
-use super::{DONE, Drawing, Kind, Node};
+use super::{DONE, DrawnNode, GraphDrawing, NodeShape};
 
-/// A directed graph.
-pub(crate) fn dot(drawing: &Drawing) -> String {
+/// The drawing as a directed graph.
+pub(crate) fn dot(drawing: &GraphDrawing) -> String {
     let mut out = format!("digraph {} {{\n", quote(&drawing.name));
     out += "    node [shape=box, style=rounded];\n";
     for (at, node) in drawing.nodes.iter().enumerate() {
@@ -12,8 +12,8 @@ pub(crate) fn dot(drawing: &Drawing) -> String {
     out += "    done [label=\"done\", shape=doublecircle];\n";
     for (at, node) in drawing.nodes.iter().enumerate() {
         for edge in &node.next {
-            let to = match drawing.place(&edge.to) {
-                Some(place) => format!("n{place}"),
+            let to = match drawing.index(&edge.to) {
+                Some(index) => format!("n{index}"),
                 None => DONE.to_owned(),
             };
             let label = edge.label();
@@ -24,19 +24,19 @@ pub(crate) fn dot(drawing: &Drawing) -> String {
     out + "}\n"
 }
 
-fn attributes(node: &Node) -> String {
+fn attributes(node: &DrawnNode) -> String {
     let shape = match node.kind {
-        Kind::Role | Kind::Other => "",
-        Kind::Router => ", shape=diamond, style=\"\"",
-        Kind::Graph => ", shape=box3d, style=\"\"",
-        Kind::Person => ", shape=parallelogram, style=\"\"",
+        NodeShape::Role | NodeShape::Other => "",
+        NodeShape::Router => ", shape=diamond, style=\"\"",
+        NodeShape::Graph => ", shape=box3d, style=\"\"",
+        NodeShape::Person => ", shape=parallelogram, style=\"\"",
     };
     let lines = [&node.name, &node.work, &node.join];
     let label: Vec<&str> = lines.into_iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
     format!("label={}{shape}", quote(&label.join("\n")))
 }
 
-/// A quoted string; a backslash begins an escape in labels.
+/// A quoted string; backslashes are escaped because they start an escape sequence in labels.
 fn quote(text: &str) -> String {
     let escaped: String = text
         .chars()

@@ -1,9 +1,9 @@
-//! For Mermaid.
+//! Mermaid.
 
-use super::{DONE, Drawing, Kind, Node};
+use super::{DONE, DrawnNode, GraphDrawing, NodeShape};
 
-/// A flowchart. Nodes have ids of their own, because a name such as `end` means something to Mermaid.
-pub(crate) fn mermaid(drawing: &Drawing) -> String {
+/// The drawing as a flowchart. Nodes get generated ids, because names such as `end` are keywords of Mermaid.
+pub(crate) fn mermaid(drawing: &GraphDrawing) -> String {
     let mut out = String::from("flowchart TD\n");
     for (at, node) in drawing.nodes.iter().enumerate() {
         out += &format!("    n{at}{}\n", shape(node));
@@ -11,12 +11,12 @@ pub(crate) fn mermaid(drawing: &Drawing) -> String {
     out += "    done((\"done\"))\n";
     for (at, node) in drawing.nodes.iter().enumerate() {
         for edge in &node.next {
-            let to = match drawing.place(&edge.to) {
-                Some(place) => format!("n{place}"),
+            let to = match drawing.index(&edge.to) {
+                Some(index) => format!("n{index}"),
                 None => DONE.to_owned(),
             };
             let label = edge.label();
-            // A dotted way is one with a condition or a bound.
+            // An edge with a condition or a bound is dotted.
             let arrow = if label.is_empty() { "-->".to_owned() } else { format!("-.->|\"{}\"|", escape(&label)) };
             out += &format!("    n{at} {arrow} {to}\n");
         }
@@ -24,19 +24,19 @@ pub(crate) fn mermaid(drawing: &Drawing) -> String {
     out
 }
 
-fn shape(node: &Node) -> String {
+fn shape(node: &DrawnNode) -> String {
     let (open, close) = match node.kind {
-        Kind::Role | Kind::Other => ("[", "]"),
-        Kind::Router => ("{", "}"),
-        Kind::Graph => ("[[", "]]"),
-        Kind::Person => ("[/", "/]"),
+        NodeShape::Role | NodeShape::Other => ("[", "]"),
+        NodeShape::Router => ("{", "}"),
+        NodeShape::Graph => ("[[", "]]"),
+        NodeShape::Person => ("[/", "/]"),
     };
     let lines = [&node.name, &node.work, &node.join];
     let label: Vec<String> = lines.into_iter().filter(|line| !line.is_empty()).map(|line| escape(line)).collect();
     format!("{open}\"{}\"{close}", label.join("<br/>"))
 }
 
-/// As Mermaid's entities; a quote would end the label, and the rest would be Markdown, HTML or entities.
+/// Escapes special characters as Mermaid entities: a quote would end the label, the others are Markdown, HTML or entities.
 fn escape(text: &str) -> String {
     text.chars()
         .map(|c| match c {

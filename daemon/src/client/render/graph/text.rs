@@ -1,35 +1,35 @@
-//! For a terminal.
+//! Text for a terminal.
 
-use super::Drawing;
-use crate::client::render::page::{BOLD, DIM, Page};
+use super::GraphDrawing;
+use crate::client::render::styled_text::{BOLD, DIM, StyledText};
 
-/// The nodes in order, who works there, and the ways from them.
-pub(crate) fn text(drawing: &Drawing, page: &mut Page) {
+/// The nodes in order, with their work and their edges.
+pub(crate) fn text(drawing: &GraphDrawing, out: &mut StyledText) {
     let heading = format!("graph {}", drawing.name);
-    page.paint(BOLD, heading.trim_end());
+    out.push_styled(BOLD, heading.trim_end());
     if !drawing.description.is_empty() {
-        page.put(": ").put(&drawing.description);
+        out.push(": ").push(&drawing.description);
     }
-    page.end();
-    for (what, value) in [("start", &drawing.start), ("result", &drawing.result), ("limits", &drawing.limits)] {
+    out.newline();
+    for (name, value) in [("start", &drawing.start), ("result", &drawing.result), ("limits", &drawing.limits)] {
         if !value.is_empty() {
-            page.paint(DIM, format_args!("  {what:<7}")).put(value).end();
+            out.push_styled(DIM, format_args!("  {name:<7}")).push(value).newline();
         }
     }
     let width = drawing.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
     for node in &drawing.nodes {
-        page.end().paint(BOLD, format_args!("{:width$}", node.name)).put("  ").put(&node.work);
+        out.newline().push_styled(BOLD, format_args!("{:width$}", node.name)).push("  ").push(&node.work);
         if !node.join.is_empty() {
-            page.put(", ").put(&node.join);
+            out.push(", ").push(&node.join);
         }
-        page.end();
+        out.newline();
         for edge in &node.next {
-            page.put(format_args!("{:width$}  → {}", "", edge.to));
+            out.push(format_args!("{:width$}  → {}", "", edge.to));
             let label = edge.label();
             if !label.is_empty() {
-                page.put("  ").paint(DIM, label);
+                out.push("  ").push_styled(DIM, label);
             }
-            page.end();
+            out.newline();
         }
     }
 }

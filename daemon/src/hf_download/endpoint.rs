@@ -1,0 +1,271 @@
+//! HTTP requests to the hub: redirects, resumed downloads and error responses.
+
+use std::time::Duration;
+use std::{env, io};
+
+use artel_roles::hf_uri::HfUri;
+use ureq::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, LOCATION, RANGE,
+};
+use ureq::http::{HeaderMap, Response};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+use url::Url;
+
+use super::partial_file::{FileValidators, PartialFile};
+
+/// The hub of `hf:` addresses, unless `HF_ENDPOINT` names a mirror.
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+/// To resolve a host name, to connect and to send the request.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the response headers and for each read: a connection without data for longer is considered dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// More redirects are considered a loop.
+const MAX_REDIRECTS: usize = 10;
+/// The longest delay that a `Retry-After` header can request.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// The hub from which files are downloaded.
+pub(super) struct HfEndpoint {
+    agent: Agent,
+    base_url: Url,
+    /// Sent only to the endpoint, and never logged.
+    token: Option<String>,
+    /// The delay after the first failed attempt.
+    pub(super) retry_delay: Duration,
+}
+
+/// Why a download failed.
+#[derive(Debug)]
+pub(super) enum DownloadFault {
+    /// A retry would not help.
+    Permanent(String),
+    /// A retry may succeed; with the delay that the server requested.
+    Transient(String, Option<Duration>),
+}
+
+/// The response to a request for a file.
+pub(super) struct FileResponse {
+    /// The requested bytes; none if the partial file is complete.
+    pub(super) body: Option<Body>,
+    /// True if the bytes continue the partial file; false if they are the whole file.
+    pub(super) resumes: bool,
+    /// Bytes of the whole file.
+    pub(super) total_bytes: Option<u64>,
+    pub(super) validators: FileValidators,
+}
+
+impl HfEndpoint {
+    /// The hub of `HF_ENDPOINT`, with the token of `HF_TOKEN`.
+    pub(super) fn from_env() -> Result<Self, String> {
+        let set = |name: &str| env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT), set("HF_TOKEN"), Duration::from_secs(1))
+    }
+
+    pub(super) fn new(endpoint: &str, token: Option<String>, retry_delay: Duration) -> Result<Self, String> {
+        let parsed = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let base_url = parsed.ok_or_else(|| format!("HF_ENDPOINT is not an HTTP URL: {endpoint}"))?;
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err("HF_TOKEN has characters that are invalid in a token".to_owned());
+        }
+        let agent = Agent::config_builder()
+            .user_agent(concat!("artel/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            // Redirects are followed here: the token must not leave the hub, and headers of the hub's responses are needed.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_send_request(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(READ_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT))
+            // The certificates of the system, so that a private mirror works as in other programs.
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .build();
+        Ok(Self { agent: agent.into(), base_url, token, retry_delay })
+    }
+
+    /// Requests a file, or the rest of a partial file.
+    pub(super) fn request(&self, address: &HfUri, part: &PartialFile) -> Result<FileResponse, DownloadFault> {
+        let mut url = self.url(address)?;
+        let (mut linked, mut total_bytes) = (None, None);
+        for _ in 0..=MAX_REDIRECTS {
+            let at_hub = url.origin() == self.base_url.origin();
+            let response = self.send(&url, at_hub, part, linked.as_deref())?;
+            let headers = response.headers();
+            if at_hub {
+                linked = linked.or_else(|| tag(text(headers, "x-linked-etag")?));
+                total_bytes = total_bytes.or_else(|| text(headers, "x-linked-size")?.parse().ok());
+            }
+            match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 => url = self.redirect(&url, headers)?,
+                200 | 206 | 416 => return file_response(response, part, linked, total_bytes),
+                status => return Err(self.response_fault(status, headers, address, &url)),
+            }
+        }
+        Err(DownloadFault::Permanent(format!("{address}: too many redirects")))
+    }
+
+    fn url(&self, address: &HfUri) -> Result<Url, DownloadFault> {
+        let mut url = self.base_url.clone();
+        let invalid = |()| DownloadFault::Permanent("HF_ENDPOINT is not a URL with a path".to_owned());
+        let names = [address.org(), address.repo(), "resolve", address.revision()];
+        url.path_segments_mut().map_err(invalid)?.pop_if_empty().extend(names).extend(address.file());
+        Ok(url)
+    }
+
+    fn send(
+        &self,
+        url: &Url,
+        at_hub: bool,
+        part: &PartialFile,
+        linked: Option<&str>,
+    ) -> Result<Response<Body>, DownloadFault> {
+        let mut request = self.agent.get(url.as_str()).header(ACCEPT_ENCODING, "identity");
+        if let Some(token) = self.token.as_ref().filter(|_| at_hub) {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(condition) = resume_condition(part, linked) {
+            request = request.header(RANGE, format!("bytes={}-", part.len()));
+            if let Some(etag) = condition {
+                request = request.header(IF_RANGE, etag);
+            }
+        }
+        request.call().map_err(|error| {
+            let server = url.host_str().unwrap_or_default();
+            if is_tls_error(&error) {
+                let advice = "check the package ca-certificates and the clock of this machine";
+                return DownloadFault::Permanent(format!("{server} cannot be trusted: {error}; {advice}"));
+            }
+            let advice = match &error {
+                ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {
+                    "; without network access, download the file elsewhere and set `offline`, or set HF_ENDPOINT to a mirror"
+                }
+                _ => "",
+            };
+            DownloadFault::Transient(format!("{server} cannot be reached: {error}{advice}"), None)
+        })
+    }
+
+    /// The target of a redirect.
+    fn redirect(&self, from: &Url, headers: &HeaderMap) -> Result<Url, DownloadFault> {
+        let to = text(headers, LOCATION.as_str()).and_then(|to| from.join(to).ok());
+        let to = to.filter(|url| matches!(url.scheme(), "http" | "https"));
+        // The URL may contain a signature: errors name only the host.
+        let server = from.host_str().unwrap_or_default();
+        let to =
+            to.ok_or_else(|| DownloadFault::Permanent(format!("{server} sent a redirect without a valid target")))?;
+        if from.scheme() == "https" && to.scheme() == "http" {
+            return Err(DownloadFault::Permanent(format!(
+                "{server} redirects from https to http, which is not allowed"
+            )));
+        }
+        Ok(to)
+    }
+
+    /// The error of a response without a file.
+    fn response_fault(&self, status: u16, headers: &HeaderMap, address: &HfUri, url: &Url) -> DownloadFault {
+        let server = url.host_str().unwrap_or_default();
+        let repository = format!("{}/{}", address.org(), address.repo());
+        let code = text(headers, "x-error-code").unwrap_or_default();
+        let permanent = |reason: String| DownloadFault::Permanent(format!("{address}: {reason}"));
+        match (status, code) {
+            (408 | 429 | 500..=599, _) => {
+                let delay = text(headers, "retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+                let delay = delay.map(|delay| delay.min(MAX_RETRY_DELAY));
+                DownloadFault::Transient(format!("{server} answers {status}"), delay)
+            }
+            (401 | 403, _) if self.token.is_some() => permanent(format!(
+                "the hub answers {status}: {repository} is gated, private or missing, and the token of HF_TOKEN may not read it; \
+                 request access on its page"
+            )),
+            (401 | 403, _) => permanent(format!(
+                "the hub answers {status}: {repository} is gated, private or missing; for a gated or private repository, set \
+                 HF_TOKEN"
+            )),
+            (404 | 410, "RevisionNotFound") => {
+                permanent(format!("{repository} has no revision `{}`", address.revision()))
+            }
+            (404 | 410, "RepoNotFound") => permanent(format!("the hub has no repository {repository}")),
+            (404 | 410, _) => {
+                let file: Vec<&str> = address.file().collect();
+                let (file, revision) = (file.join("/"), address.revision());
+                permanent(format!("there is no file `{file}` in {repository}, revision `{revision}`"))
+            }
+            _ => permanent(format!("{server} answers {status}")),
+        }
+    }
+}
+
+/// Whether the certificate of the server is invalid, or the server does not speak TLS. After the handshake, the library reports
+/// such errors as invalid data.
+fn is_tls_error(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
+/// Interprets a response with a file, or with a part of one.
+fn file_response(
+    response: Response<Body>,
+    part: &PartialFile,
+    linked: Option<String>,
+    total_bytes: Option<u64>,
+) -> Result<FileResponse, DownloadFault> {
+    let headers = response.headers();
+    let number = |header: &str| text(headers, header)?.trim().parse::<u64>().ok();
+    let range = text(headers, CONTENT_RANGE.as_str()).and_then(range);
+    let etag = text(headers, ETAG.as_str()).map(str::to_owned);
+    let (status, length) = (response.status().as_u16(), number(CONTENT_LENGTH.as_str()));
+    match (status, range) {
+        (200, _) => {
+            let validators = FileValidators { linked, etag };
+            let total_bytes = total_bytes.or(length);
+            Ok(FileResponse { total_bytes, body: Some(response.into_body()), resumes: false, validators })
+        }
+        (206, Some((Some(from), all))) if from == part.len() => {
+            let before = part.validators().clone();
+            let validators = FileValidators { linked: linked.or(before.linked), etag: etag.or(before.etag) };
+            let total_bytes = total_bytes.or(all);
+            Ok(FileResponse { total_bytes, body: Some(response.into_body()), resumes: true, validators })
+        }
+        // The partial file is complete.
+        (416, Some((None, Some(all)))) if all == part.len() => {
+            let (total_bytes, validators) = (total_bytes.or(Some(all)), part.validators().clone());
+            Ok(FileResponse { total_bytes, body: None, resumes: true, validators })
+        }
+        _ => Ok(FileResponse { total_bytes: None, body: None, resumes: false, validators: FileValidators::default() }),
+    }
+}
+
+/// None: the whole file must be requested. Otherwise the rest can be, with an `If-Range` condition where one is needed.
+fn resume_condition(part: &PartialFile, linked: Option<&str>) -> Option<Option<String>> {
+    let validators = part.validators();
+    if part.len() == 0 || linked.is_some_and(|linked| validators.linked.as_deref() != Some(linked)) {
+        return None;
+    }
+    match &validators.etag {
+        // A weak ETag does not guarantee identical bytes.
+        Some(etag) if !etag.starts_with("W/") => Some(Some(etag.clone())),
+        _ => validators.linked.is_some().then_some(None),
+    }
+}
+
+/// Parses `bytes 5-9/10` or `bytes */10`: the first byte, and the size of the whole file.
+fn range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (part, all) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let from = part.split_once('-').and_then(|(from, _)| from.parse().ok());
+    Some((from, all.parse().ok()))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// An ETag without quotes.
+fn tag(text: &str) -> Option<String> {
+    let tag = text.trim_start_matches("W/").trim_matches('"');
+    (!tag.is_empty()).then(|| tag.to_owned())
+}
