@@ -57,7 +57,7 @@ impl CheckReport {
 
     fn problem_count(&self) -> usize {
         match self {
-            Self::Invalid(problems) => problems.len() + problems.omitted(),
+            Self::Invalid(problems) => errors(problems) + problems.omitted(),
             Self::Parsed(_, files) => files.problems.len(),
         }
     }
@@ -73,9 +73,11 @@ impl CheckReport {
     fn objects(&self) -> Vec<serde_json::Value> {
         let mut objects: Vec<_> = match self {
             Self::Invalid(problems) => problems.iter().map(|problem| json!(problem)).collect(),
-            Self::Parsed(_, FileReport { problems, not_fetched }) => {
+            Self::Parsed(catalog, FileReport { problems, not_fetched }) => {
+                let warnings = catalog.warnings().iter().map(|problem| json!(problem));
+                let messages = problems.iter().map(|message| json!({"message": message}));
                 let not_fetched = not_fetched.iter().map(|message| json!({"not_fetched": message}));
-                problems.iter().map(|message| json!({"message": message})).chain(not_fetched).collect()
+                warnings.chain(messages).chain(not_fetched).collect()
             }
         };
         let mut summary = json!({"valid": self.is_valid(), "problems": self.problem_count()});
@@ -97,7 +99,8 @@ impl CheckReport {
                     out.push(format_args!("... and {} more", problems.omitted())).newline().newline();
                 }
             }
-            Self::Parsed(_, FileReport { problems, not_fetched }) => {
+            Self::Parsed(catalog, FileReport { problems, not_fetched }) => {
+                catalog.warnings().iter().for_each(|problem| render_problem(problem, out));
                 for message in problems.iter().chain(not_fetched) {
                     out.push(message).newline();
                 }
@@ -189,6 +192,21 @@ mod tests {
         let objects = report.objects();
         assert_eq!((objects.len(), &objects[2]), (3, &json!({"valid": false, "problems": 2})));
         assert_eq!(objects[0]["line"], 3);
+    }
+
+    #[test]
+    fn a_warning_is_shown_and_the_check_passes() {
+        let report = check(&format!("{POET}class: batch\n"), |_, _| FileReport::default());
+        assert!(report.is_valid());
+        let text = rendered(&report);
+        assert!(
+            text.contains("poet.yaml:5:1: warning: the key `class` is now `priority`\n  5 | class: batch\n"),
+            "{text}"
+        );
+        assert!(text.contains("\nvalid: "), "{text}");
+        let objects = report.objects();
+        assert_eq!((&objects[0]["severity"], &objects[0]["line"]), (&json!("warning"), &json!(5)));
+        assert_eq!((&objects[1]["valid"], &objects[1]["problems"]), (&json!(true), &json!(0)));
     }
 
     #[test]

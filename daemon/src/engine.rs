@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use artel_engine::{EngineHandle, SharedCpu};
-use artel_process::{EngineLoader, DeviceMemory, ServeOutcome};
+use artel_process::{DeviceMemory, EngineLoader, ServeOutcome};
 use async_trait::async_trait;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};

@@ -20,7 +20,7 @@ use crate::serve::loader::LlamaLoader;
 use crate::serve::reload::ReloadStatus;
 use anyhow::{Context as _, Result};
 use artel_actors::Runtime;
-use artel_journal::Feedback;
+use artel_journal::FeedbackStore;
 use artel_proto::FILE_DESCRIPTOR_SET;
 use artel_proto::v1::catalog_server::CatalogServer;
 use artel_proto::v1::engines_server::EnginesServer;
@@ -53,7 +53,7 @@ pub(crate) struct ServiceState {
     /// Loads models and knows the devices.
     pub(crate) loader: Arc<LlamaLoader>,
     /// The store of feedback on decisions.
-    pub(crate) feedback: Feedback,
+    pub(crate) feedback: FeedbackStore,
     /// The directory of GGUF files.
     pub(crate) models: PathBuf,
     /// The directory against which relative paths in an applied catalog are resolved.

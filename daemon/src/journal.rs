@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use artel_journal::Report;
+use artel_journal::IntegrityReport;
 use serde_json::json;
 
 use crate::args::{GlobalArgs, JournalCommand};
@@ -49,10 +49,10 @@ pub(crate) fn exit_code(result: Result<bool>, global: &GlobalArgs) -> ExitCode {
 /// Runs an operation of the journal to its end.
 pub(crate) fn block_on<T>(operation: impl Future<Output = Result<T, artel_journal::Error>>) -> Result<Result<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(operation).map_err(|error| anyhow::anyhow!("failed to {error}")))
+    Ok(runtime.block_on(operation).map_err(|error| anyhow::anyhow!("{error}")))
 }
 
-fn print_report(report: Option<&Report>, output: &mut CommandOutput) -> Result<()> {
+fn print_report(report: Option<&IntegrityReport>, output: &mut CommandOutput) -> Result<()> {
     let Some(report) = report else {
         let empty = json!({"valid": true, "tasks": 0, "events": 0, "damaged": []});
         return Ok(output.show(&empty, render_missing)?);
@@ -75,7 +75,7 @@ fn render_missing(out: &mut StyledText) {
     .newline();
 }
 
-fn render(report: &Report, out: &mut StyledText) {
+fn render(report: &IntegrityReport, out: &mut StyledText) {
     for problem in &report.problems {
         out.push(problem).newline();
     }
@@ -93,7 +93,7 @@ fn render(report: &Report, out: &mut StyledText) {
 mod tests {
     use super::*;
 
-    fn rendered(report: &Report) -> String {
+    fn rendered(report: &IntegrityReport) -> String {
         let mut out = StyledText::new(false);
         render(report, &mut out);
         out.take()
@@ -101,14 +101,14 @@ mod tests {
 
     #[test]
     fn the_content_of_an_intact_journal_is_counted() {
-        let report = Report { tasks: 3, events: 30, ..Report::default() };
+        let report = IntegrityReport { tasks: 3, events: 30, ..IntegrityReport::default() };
         assert_eq!(rendered(&report), "intact: 3 tasks, 30 events\n");
     }
 
     #[test]
     fn damage_is_listed() {
         let problems = vec!["task 7: it has no event 2".to_owned()];
-        let text = rendered(&Report { tasks: 3, events: 30, problems, damaged: Vec::new() });
+        let text = rendered(&IntegrityReport { tasks: 3, events: 30, problems, damaged: Vec::new() });
         assert!(text.starts_with("task 7: it has no event 2\ndamaged: 0 of 3 tasks, 30 events\n"), "{text}");
     }
 }

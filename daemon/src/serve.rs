@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use artel_actors::{Runtime, Loader};
-use artel_journal::{Feedback, Journal};
+use artel_actors::{Loader, Runtime};
+use artel_journal::{FeedbackStore, Journal};
 use artel_roles::Catalog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -65,10 +65,10 @@ async fn serve(args: &args::ServeArgs, json: bool) -> Result<()> {
         .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
     reload::log_warnings(&catalog);
     let journal =
-        Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("failed to {e}"))?;
+        Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("{e}"))?;
     // Before any model is loaded, so that no file is in use.
     artel_llama::gguf::remove_stale_files(&config.dequantized_dir());
-    let feedback = Feedback::open(&config.data).context("failed to open the feedback store")?;
+    let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;
     let llama = Arc::new(LlamaLoader::new(&config));
     #[cfg(not(feature = "failpoints"))]
     let loader: Arc<dyn Loader> = llama.clone();

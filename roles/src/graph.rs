@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::graph::{Graph, GraphLimits, Node, GraphParts, Reducer, RoleRef, NodeKind};
+use artel_task::graph::{Graph, GraphLimits, GraphParts, Node, NodeKind, Reducer, RoleRef};
 use artel_task::{GraphName, NodeName, RoleName, ValueName};
 
 use crate::catalog::DefinitionKind;
@@ -263,7 +263,20 @@ impl GraphDecoder<'_, '_, '_> {
         let (next, on_failure) = (next.flatten().unwrap_or_default(), on_failure.flatten());
         let (each, join, write) = (each.flatten(), join.flatten(), write.flatten());
         let ExecutionPolicy { effort, effect, cache } = policy;
-        Some((node, Node { kind: work?, for_each: each, join, next, on_failure, policy: effort, replay_safety: effect, cache, write }))
+        Some((
+            node,
+            Node {
+                kind: work?,
+                for_each: each,
+                join,
+                next,
+                on_failure,
+                policy: effort,
+                replay_safety: effect,
+                cache,
+                write,
+            },
+        ))
     }
 
     /// A template renders a missing node as nothing, so a misspelt name would silently be empty.

@@ -9,7 +9,7 @@ mod probabilities;
 
 use std::collections::BTreeMap;
 
-use artel_task::condition::{NodeOutputs, ConditionScope, GraphValues};
+use artel_task::condition::{ConditionScope, GraphValues, NodeOutputs};
 use artel_task::event::Signal;
 use artel_task::{Condition, ModelName};
 use serde_json::json;

@@ -1,16 +1,16 @@
 //! `cargo xtask bench`: eight tasks over three roles of one model, one by one and all at once, on the real daemon.
 //!
-//! Prints tokens per second of both and their ratio, for five repeats in turn.
+//! Prints the tokens per second of both and their ratio, for five repeats in turn.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Instant;
 
-use artel_tests::{Daemon, ask, daemon};
+use artel_tests::{Daemon, daemon, task_request};
 
-const REPEATS: usize = 5;
-const TASKS: usize = 8;
+const MEASURED_REPEATS: usize = 5;
+const ROUND_TASKS: usize = 8;
 
-const CREW: &str = "
+const CATALOG: &str = "
 model: talk
 file: SmolLM2-135M-Instruct.Q4_1.gguf
 context: 1024
@@ -38,26 +38,26 @@ sampling: {temperature: 0, max_tokens: 64}
 limits: {concurrency: 8}
 ";
 
-/// Output tokens of a round and the seconds that it took.
-async fn round(daemon: &Daemon, at_once: bool) -> f64 {
-    let began = Instant::now();
+/// Output tokens per second of a round.
+async fn round(daemon: &Daemon, is_concurrent: bool) -> f64 {
+    let start = Instant::now();
     let mut runs = Vec::new();
-    for n in 0..TASKS {
+    for n in 0..ROUND_TASKS {
         let role = ["baker", "sailor", "smith"][n % 3];
-        let mut run = daemon.run(ask("Explain what matters most in your trade.").of_role(role)).await;
-        if !at_once {
+        let mut run = daemon.run(task_request("Explain what matters most in your trade.").with_role(role)).await;
+        if !is_concurrent {
             run.end().await.text();
         }
         runs.push(run);
     }
     let mut tokens = 0;
     for run in &mut runs {
-        if at_once {
+        if is_concurrent {
             run.end().await.text();
         }
         tokens += daemon.task(&run.id).await.usage.unwrap().output_tokens;
     }
-    tokens as f64 / began.elapsed().as_secs_f64()
+    tokens as f64 / start.elapsed().as_secs_f64()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -67,10 +67,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let daemon = daemon().with_yaml(CREW).start().await;
+    let daemon = daemon().with_yaml(CATALOG).start().await;
     round(&daemon, true).await;
     let (mut single, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..REPEATS {
+    for _ in 0..MEASURED_REPEATS {
         let (one, all) = (round(&daemon, false).await, round(&daemon, true).await);
         println!("one by one {one:6.1} tokens/s   at once {all:6.1} tokens/s   ratio {:.2}", all / one);
         single.push(one);

@@ -19,7 +19,7 @@ NODES = ["a", "b", "c", "d"]
 
 
 class State(TypedDict, total=False):
-    """What was asked, and the text of each node: what Artel keeps of a task too."""
+    """The input and the text of each node, which Artel keeps for a task too."""
 
     input: str
     a_text: str
@@ -44,17 +44,17 @@ def main():
     saver.setup()
     connection.execute("PRAGMA synchronous = FULL")
     graph = build(saver, answer)
-    began, before = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     for n in range(tasks):
         config = {"configurable": {"thread_id": f"task-{n}"}}
         state = graph.invoke({"input": "What is to be done?"}, config, durability="sync")
         assert state["d_text"] == answer
-    took, cpu = time.perf_counter() - began, time.process_time() - before
+    elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     print(json.dumps({
-        "tasks_per_second": tasks / took,
-        "steps_per_second": tasks * len(NODES) / took,
+        "tasks_per_second": tasks / elapsed,
+        "steps_per_second": tasks * len(NODES) / elapsed,
         "cpu_ms": cpu * 1000 / tasks,
         "bytes_per_task": os.path.getsize(path) / tasks,
         "resident_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

@@ -13,8 +13,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::cli::artel;
-use crate::daemon::models;
+use crate::prerequisites::{artel, models};
 
 /// Why a block is not run, by the word in its tag.
 pub const REASONS: [(&str, &str); 5] = [
@@ -109,8 +108,12 @@ fn script(page: &Path) -> String {
     for block in blocks(page) {
         if let Some(file) = block.file() {
             let file = file.strip_prefix("~/").map_or_else(|| file.to_owned(), |rest| format!("$HOME/{rest}"));
-            write!(script, "mkdir -p \"$(dirname \"{file}\")\"\ncat > \"{file}\" <<'END_OF_FILE'\n{}END_OF_FILE\n", block.text)
-                .unwrap();
+            write!(
+                script,
+                "mkdir -p \"$(dirname \"{file}\")\"\ncat > \"{file}\" <<'END_OF_FILE'\n{}END_OF_FILE\n",
+                block.text
+            )
+            .unwrap();
         } else if block.runs() {
             writeln!(script, "{}", block.text).unwrap();
         }
@@ -133,7 +136,9 @@ pub fn run(page: &Path) -> Option<Output> {
         fs::write(&file, script(page)).unwrap();
         let mut command = Command::new("bash");
         command.arg(&file).current_dir(home.path()).env("HOME", home.path()).env("PATH", path);
-        for name in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ARTEL_ADDRESS", "ARTEL_DATA", "ARTEL_CONFIG"] {
+        for name in
+            ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ARTEL_ADDRESS", "ARTEL_DATA", "ARTEL_CONFIG"]
+        {
             command.env_remove(name);
         }
         command.output().unwrap()

@@ -1,39 +1,13 @@
-//! Programs that the tests run: `artel` and Python.
+//! Calls of the command line.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use tokio::process::Command;
 
-/// The repository's root.
-pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
-}
+use crate::prerequisites::artel;
 
-/// The binary, which `cargo xtask test` builds: beside the directory of test binaries.
-pub fn artel() -> PathBuf {
-    built("artel")
-}
-
-/// The binary with what tests alone need: scripted models, and death at a commit.
-pub(crate) fn rehearsal() -> PathBuf {
-    built("artel-failpoints")
-}
-
-fn built(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join(name);
-    assert!(path.exists(), "{} is missing: run these tests with `cargo xtask test`", path.display());
-    path
-}
-
-/// The Python that `cargo xtask setup` prepared.
-pub fn python() -> PathBuf {
-    let path = std::env::var_os("ARTEL_TEST_PYTHON").map(PathBuf::from);
-    path.expect("ARTEL_TEST_PYTHON is not set: run these tests with `cargo xtask test`")
-}
-
-/// What steers the program, and is not the caller's to give.
+/// Variables that configure the program, which the environment of the tests must not set.
 const VARIABLES: [&str; 9] = [
     "ARTEL_ADDRESS",
     "ARTEL_CONFIG",
@@ -50,7 +24,7 @@ const VARIABLES: [&str; 9] = [
 pub struct Cli(Command);
 
 impl Cli {
-    /// `artel` with these arguments, without the caller's settings.
+    /// `artel` with these arguments, without the settings of the environment.
     pub fn new<const N: usize>(args: [&str; N]) -> Self {
         Self::program(&artel(), args)
     }
@@ -72,7 +46,7 @@ impl Cli {
         self
     }
 
-    /// With a variable of the environment.
+    /// With an environment variable.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.0.env(key, value);

@@ -16,42 +16,40 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tonic::transport::Channel;
 
-use crate::cli::{Cli, artel, rehearsal};
+use crate::Cli;
+use crate::prerequisites::{artel, artel_failpoints, models};
 
-/// The directory of the demo models; `cargo xtask test` sets it.
-pub fn models() -> PathBuf {
-    let dir = std::env::var_os("ARTEL_TEST_MODELS").map(PathBuf::from);
-    dir.expect("ARTEL_TEST_MODELS is not set: run these tests with `cargo xtask test`")
-}
+/// Lines of the log that are printed with a failed test.
+const LOG_TAIL_LINES: usize = 60;
 
 /// A daemon that is not started yet.
-pub fn daemon() -> Builder {
+pub fn daemon() -> DaemonBuilder {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("catalog")).unwrap();
     let settings = "grace: 60s\n".to_owned();
-    Builder {
+    DaemonBuilder {
         dir: Arc::new(dir),
         settings,
         program: artel,
-        death: None,
+        failpoint: None,
         models: models(),
         env: Vec::new(),
-        largest_file: None,
+        file_size_limit_bytes: None,
     }
 }
 
-/// What a daemon is started with.
-pub struct Builder {
+/// The options of a daemon.
+pub struct DaemonBuilder {
     dir: Arc<TempDir>,
     settings: String,
     program: fn() -> PathBuf,
-    death: Option<String>,
+    failpoint: Option<String>,
     models: PathBuf,
     env: Vec<(String, String)>,
-    largest_file: Option<u64>,
+    file_size_limit_bytes: Option<u64>,
 }
 
-impl Builder {
+impl DaemonBuilder {
     /// With these documents over the shipped catalog.
     #[must_use]
     pub fn with_yaml(self, yaml: &str) -> Self {
@@ -66,7 +64,7 @@ impl Builder {
         self
     }
 
-    /// With a file in its data directory, such as an older version's journal.
+    /// With a file in its data directory, such as the journal of an older version.
     #[must_use]
     pub fn with_data(self, name: &str, bytes: &[u8]) -> Self {
         fs::create_dir_all(self.dir.path().join("data")).unwrap();
@@ -74,52 +72,52 @@ impl Builder {
         self
     }
 
-    /// With these settings instead of a grace of 60 s.
+    /// With these settings instead of a grace period of 60 s.
     #[must_use]
     pub fn with_settings(mut self, settings: &str) -> Self {
         self.settings = settings.to_owned();
         self
     }
 
-    /// The binary whose models may be scripts, such as this one of the catalog's model `talk.script`.
+    /// The binary with failpoints and scripted models; this is the script of the catalog's `talk.script`.
     #[must_use]
-    pub fn in_rehearsal(mut self, script: &serde_json::Value) -> Self {
-        self.program = rehearsal;
+    pub fn with_failpoints(mut self, script: &serde_json::Value) -> Self {
+        self.program = artel_failpoints;
         self.with_file("talk.script", script.to_string().as_bytes())
     }
 
-    /// Kills itself at a commit: `before:N` or `after:N`. Only in rehearsal.
+    /// It kills itself at a commit: `before:N` or `after:N`. Needs [`DaemonBuilder::with_failpoints`].
     #[must_use]
-    pub fn that_dies(mut self, death: &str) -> Self {
-        self.death = Some(death.to_owned());
+    pub fn killed_at(mut self, failpoint: &str) -> Self {
+        self.failpoint = Some(failpoint.to_owned());
         self
     }
 
-    /// With a directory of models of its own, `models` in its directory, in which there are none yet.
+    /// With an empty directory of models of its own, `models` in its directory.
     #[must_use]
     pub fn without_models(mut self) -> Self {
         self.models = self.dir.path().join("models");
         self
     }
 
-    /// With a variable of the environment.
+    /// With an environment variable.
     #[must_use]
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With a limit of its files, in bytes: a disk that is full for each of them, until [`Daemon::make_room`].
+    /// With a limit of the size of each file: the disk is full for it until [`Daemon::lift_file_size_limit`].
     #[must_use]
-    pub fn with_files_of(mut self, bytes: u64) -> Self {
-        self.largest_file = Some(bytes);
+    pub fn with_file_size_limit(mut self, bytes: u64) -> Self {
+        self.file_size_limit_bytes = Some(bytes);
         self
     }
 
-    /// The program under its limits.
+    /// The program, under its limit of file sizes.
     fn command(&self) -> Command {
         let program = (self.program)();
-        let Some(bytes) = self.largest_file else { return Command::new(program) };
+        let Some(bytes) = self.file_size_limit_bytes else { return Command::new(program) };
         let mut command = Command::new("prlimit");
         command.arg(format!("--fsize={bytes}:")).arg("--").arg(program);
         command
@@ -134,7 +132,7 @@ impl Builder {
         }
     }
 
-    /// Starts it and waits until it listens, or gives what to start anew if it ended before.
+    /// Starts it and waits until it listens; if it exits before, returns the builder for another start.
     pub async fn try_start(self) -> Result<Daemon, Self> {
         let settings = self.dir.path().join("settings.yaml");
         fs::write(&settings, &self.settings).unwrap();
@@ -144,7 +142,7 @@ impl Builder {
         command
             .env_remove("ARTEL_REHEARSAL_DEATH")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .envs(self.death.as_ref().map(|death| ("ARTEL_REHEARSAL_DEATH", death)));
+            .envs(self.failpoint.as_ref().map(|failpoint| ("ARTEL_REHEARSAL_DEATH", failpoint)));
         let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0"])
             .arg("--config")
@@ -164,7 +162,7 @@ impl Builder {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = lines.next_line().await.unwrap() else {
             child.wait().await.unwrap();
-            return Err(Self { death: None, ..self });
+            return Err(Self { failpoint: None, ..self });
         };
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         let address = format!("http://{}", ready["listening"].as_str().unwrap());
@@ -173,7 +171,7 @@ impl Builder {
     }
 }
 
-/// A daemon that runs. Dropping it kills it.
+/// A running daemon. Dropping it kills it.
 pub struct Daemon {
     child: Child,
     dir: Arc<TempDir>,
@@ -215,47 +213,55 @@ impl Daemon {
         self.dir.path()
     }
 
-    /// The command line, aimed at this daemon.
+    /// The command line with the address of this daemon.
     pub fn cli<const N: usize>(&self, args: [&str; N]) -> Cli {
         Cli::new(args).env("ARTEL_ADDRESS", &self.address)
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(self.process_id().cast_signed()), signal).unwrap();
     }
 
-    /// Ends the limit of its files.
-    pub async fn make_room(&self) {
-        let pid = self.id().to_string();
+    /// Lifts the limit of its file sizes.
+    pub async fn lift_file_size_limit(&self) {
+        let pid = self.process_id().to_string();
         let status = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().await.unwrap();
         assert!(status.success(), "{status}");
     }
 
-    /// Waits until its process has ended.
-    pub async fn exit(&mut self) -> ExitStatus {
+    /// Waits until its process has exited.
+    pub async fn wait(&mut self) -> ExitStatus {
         self.child.wait().await.unwrap()
     }
 
-    /// Starts it again on the same directory, after it has ended.
-    pub async fn again(self) -> Self {
-        self.after_its_end().await.start().await
+    /// Starts it again on the same directory, after it has exited.
+    pub async fn restart(self) -> Self {
+        self.after_exit().await.start().await
     }
 
-    /// What to start anew on the same directory, once it has ended.
-    pub async fn after_its_end(mut self) -> Builder {
-        self.exit().await;
+    /// A builder with the same directory, once it has exited.
+    pub async fn after_exit(mut self) -> DaemonBuilder {
+        self.wait().await;
         let (dir, settings, program) = (self.dir.clone(), self.settings.clone(), self.program);
-        Builder { dir, settings, program, death: None, models: models(), env: Vec::new(), largest_file: None }
+        DaemonBuilder {
+            dir,
+            settings,
+            program,
+            failpoint: None,
+            models: models(),
+            env: Vec::new(),
+            file_size_limit_bytes: None,
+        }
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub fn process_id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 }
@@ -264,8 +270,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("--- the daemon's log, its last lines ---");
+            let tail: Vec<&str> = log.lines().rev().take(LOG_TAIL_LINES).collect();
+            eprintln!("--- the last lines of the daemon's log ---");
             tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }

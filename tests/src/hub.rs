@@ -1,4 +1,4 @@
-//! A hub of models on the loopback, with a second server that has its large files, as real ones do.
+//! A model hub on the loopback. Like the Hugging Face hub it redirects downloads of large files to a second server.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -8,80 +8,81 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-use crate::{models, repository};
+use crate::prerequisites::{models, repository};
 
-/// The demo model, as the hub names it.
-pub const MODEL: &str = "hf:org/smol/q4/smol.gguf";
-/// The adapter of Velograd, in a revision of its repository.
-pub const ADAPTER: &str = "hf:org/lora@v1/velo.gguf";
+/// The URI of the demo model.
+pub const MODEL_URI: &str = "hf:org/smol/q4/smol.gguf";
+/// The URI of the adapter `velo`, in a revision of its repository.
+pub const ADAPTER_URI: &str = "hf:org/lora@v1/velo.gguf";
 
 /// The hash of the demo model.
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
-/// A hub that runs. Dropping it ends it.
-pub struct Hub {
-    /// Where it is, as `HF_ENDPOINT` says it.
+/// A running hub. Dropping it stops it.
+pub struct HubServer {
+    /// Its URL, the value of `HF_ENDPOINT`.
     pub endpoint: String,
-    hub: Server,
-    files: Server,
-    gate: Arc<Gate>,
+    hub: HttpServer,
+    files: HttpServer,
+    rest_of_model: Arc<Latch>,
 }
 
-/// A request: its path, and its other lines.
+/// A request: its path and its headers.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct HttpRequest {
     /// The path.
     pub path: String,
     /// The headers, in lower case.
     pub headers: Vec<String>,
 }
 
-impl Asked {
-    /// Whether it has a header that begins like this.
-    pub fn says(&self, beginning: &str) -> bool {
-        self.headers.iter().any(|header| header.starts_with(beginning))
+impl HttpRequest {
+    /// Whether it has a header with this prefix, in lower case.
+    pub fn has_header(&self, prefix: &str) -> bool {
+        self.headers.iter().any(|header| header.starts_with(prefix))
     }
 }
 
-/// Opens once.
+/// Blocks until it is opened, once and for all.
 #[derive(Default)]
-struct Gate(Mutex<bool>, Condvar);
+struct Latch(Mutex<bool>, Condvar);
 
-impl Gate {
+impl Latch {
     fn open(&self) {
         *self.0.lock().unwrap() = true;
         self.1.notify_all();
     }
 
-    fn pass(&self) {
+    fn wait(&self) {
         drop(self.1.wait_while(self.0.lock().unwrap(), |open| !*open).unwrap());
     }
 }
 
-impl Hub {
-    /// Starts one. The first answer with the model breaks off after a third; the next one stops after two thirds until
-    /// [`Hub::go_on`].
+impl HubServer {
+    /// Starts one. The first response with the model breaks off after a third; the next one stops after two thirds until
+    /// [`HubServer::resume`].
     pub fn start() -> Self {
-        let gate = Arc::new(Gate::default());
-        let (held, broke) = (gate.clone(), AtomicBool::new(false));
-        let files = Server::start(move |asked, stream| {
+        let rest_of_model = Arc::new(Latch::default());
+        let (latch, has_broken_off) = (rest_of_model.clone(), AtomicBool::new(false));
+        let files = HttpServer::start(move |request, stream| {
             let bytes = fs::read(models().join("SmolLM2-135M-Instruct.Q4_1.gguf"))?;
-            let from = asked.headers.iter().find_map(|header| header.strip_prefix("range: bytes=")?.strip_suffix('-'));
+            let from =
+                request.headers.iter().find_map(|header| header.strip_prefix("range: bytes=")?.strip_suffix('-'));
             let from: usize = from.map_or(0, |from| from.parse().unwrap());
             let all = bytes.len();
             let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
             let range = format!("Content-Range: bytes {from}-{}/{all}\r\nETag: \"blob\"\r\n", all - 1);
             head(stream, status, all - from, &range)?;
-            if !broke.swap(true, Ordering::SeqCst) {
+            if !has_broken_off.swap(true, Ordering::SeqCst) {
                 return stream.write_all(&bytes[from..all / 3]);
             }
             let middle = from.max(all / 3 * 2);
             stream.write_all(&bytes[from..middle])?;
-            held.pass();
+            latch.wait();
             stream.write_all(&bytes[middle..])
         });
         let blob = files.endpoint();
-        let hub = Server::start(move |asked, stream| match asked.path.as_str() {
+        let hub = HttpServer::start(move |request, stream| match request.path.as_str() {
             "/org/smol/resolve/main/q4/smol.gguf" => {
                 let size = fs::metadata(models().join("SmolLM2-135M-Instruct.Q4_1.gguf"))?.len();
                 let headers = format!(
@@ -96,66 +97,66 @@ impl Hub {
             }
             _ => head(stream, "404 Not Found", 0, "X-Error-Code: EntryNotFound\r\n"),
         });
-        Self { endpoint: hub.endpoint(), hub, files, gate }
+        Self { endpoint: hub.endpoint(), hub, files, rest_of_model }
     }
 
-    /// Where the hub itself listens.
+    /// The socket address of the hub itself.
     pub fn address(&self) -> SocketAddr {
         self.hub.address
     }
 
-    /// Lets the rest of the model pass.
-    pub fn go_on(&self) {
-        self.gate.open();
+    /// Lets the rest of the model be sent.
+    pub fn resume(&self) {
+        self.rest_of_model.open();
     }
 
-    /// What the hub was asked.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.hub.asked.lock().unwrap().clone()
+    /// The requests that the hub received.
+    pub fn requests(&self) -> Vec<HttpRequest> {
+        self.hub.requests.lock().unwrap().clone()
     }
 
-    /// What the server of files was asked.
-    pub fn asked_for_bytes(&self) -> Vec<Asked> {
-        self.files.asked.lock().unwrap().clone()
+    /// The requests that the server of large files received.
+    pub fn file_requests(&self) -> Vec<HttpRequest> {
+        self.files.requests.lock().unwrap().clone()
     }
 
-    /// Where the model will be in a directory of models.
-    pub fn place() -> PathBuf {
+    /// The path of the fetched model below a directory of models.
+    pub fn model_path() -> PathBuf {
         PathBuf::from("hf/org/smol/main/q4/smol.gguf")
     }
 }
 
-impl Drop for Hub {
+impl Drop for HubServer {
     fn drop(&mut self) {
-        self.gate.open();
+        self.rest_of_model.open();
     }
 }
 
-struct Server {
+struct HttpServer {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    over: Arc<AtomicBool>,
+    requests: Arc<Mutex<Vec<HttpRequest>>>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    fn start(answer: impl Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + 'static) -> Self {
+impl HttpServer {
+    fn start(respond: impl Fn(&HttpRequest, &mut TcpStream) -> std::io::Result<()> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (notes, ends) = (asked.clone(), over.clone());
+        let (requests, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (received, is_stopped) = (requests.clone(), stopped.clone());
         let thread = thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                if ends.load(Ordering::SeqCst) {
+                if is_stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                let Some(asked) = read(&stream) else { continue };
-                notes.lock().unwrap().push(asked.clone());
-                // Whoever asked may have gone.
-                let _ = answer(&asked, &mut stream);
+                let Some(request) = read(&stream) else { continue };
+                received.lock().unwrap().push(request.clone());
+                // The client may have closed the connection.
+                let _ = respond(&request, &mut stream);
             }
         });
-        Self { address, asked, over, thread: Some(thread) }
+        Self { address, requests, stopped, thread: Some(thread) }
     }
 
     fn endpoint(&self) -> String {
@@ -163,19 +164,19 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for HttpServer {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::SeqCst);
+        self.stopped.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Asked> {
+fn read(stream: &TcpStream) -> Option<HttpRequest> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
     let headers = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
-    Some(Asked { path, headers })
+    Some(HttpRequest { path, headers })
 }
 
 fn head(stream: &mut TcpStream, status: &str, length: usize, headers: &str) -> std::io::Result<()> {

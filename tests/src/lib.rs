@@ -1,21 +1,24 @@
 //! The daemon from outside: the real binary, started on a free port of the loopback, with a journal of its own.
 //!
-//! Tests read as sentences: `daemon().with_yaml(ROLES).start().await.ask(...)`. Nothing here waits for time to pass: what
-//! must happen first is awaited on the stream of events.
+//! Tests read as sentences: `daemon().with_yaml(ROLES).start().await.run(task_request("Hello")).await`. Nothing here waits
+//! for time to pass: a test awaits the event that must come first on the stream of a task.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
-mod ask;
+pub mod book;
 mod cli;
-mod crew;
 mod daemon;
 pub mod hub;
-mod lender;
-pub mod rehearsal;
-pub mod tls;
+mod prerequisites;
+mod rpc_server;
+pub mod scripted;
+mod task;
+mod test_catalog;
+pub mod tls_proxy;
 
-pub use ask::{Ask, End, Run, ask};
-pub use cli::{Cli, artel, python, repository};
-pub use crew::crew;
-pub use daemon::{Builder, Daemon, daemon, models};
-pub use lender::Lender;
+pub use cli::Cli;
+pub use daemon::{Daemon, DaemonBuilder, daemon};
+pub use prerequisites::{artel, models, python, repository};
+pub use rpc_server::RpcServer;
+pub use task::{TaskOutcome, TaskRequest, TaskStream, task_request};
+pub use test_catalog::test_catalog;

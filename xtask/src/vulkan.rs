@@ -30,7 +30,7 @@ pub(crate) fn run(cache: &Path) -> Result<()> {
         cargo
     };
     shell::run(cargo("build").args(["--bin", "artel"]))?;
-    shell::run(cargo("test").args(["--test", "vulkan"]).env("ARTEL_TEST_MODELS", models::dir(cache)))
+    shell::run(cargo("test").args(["--test", "all", "vulkan::"]).env("ARTEL_TEST_MODELS", models::dir(cache)))
 }
 
 fn has(dir: &str, name: &str) -> bool {

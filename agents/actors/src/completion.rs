@@ -1,7 +1,7 @@
 //! How the result of a step comes back to its task runner: exactly once, even if the step's work panics.
 
 use artel_task::StepId;
-use artel_task::event::{FailureCode, Decision, Failure, Output, ResultSource, Timings, Usage};
+use artel_task::event::{Decision, Failure, FailureCode, Output, ResultSource, Timings, Usage};
 use ractor::ActorRef;
 
 use crate::task_runner::Message;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
-use artel_task::event::{TaskPriority, FailureCode};
+use artel_task::event::{FailureCode, TaskPriority};
 use artel_task::{RoleName, StepId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::Semaphore;

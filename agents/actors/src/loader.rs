@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use artel_engine::EngineHandle;
-use artel_placement::{DeviceBytes, KvCacheType, Device, DeviceChoice, DeviceKind, ModelFootprint, Placement, SplitMode};
+use artel_placement::{
+    Device, DeviceBytes, DeviceChoice, DeviceKind, KvCacheType, ModelFootprint, Placement, SplitMode,
+};
 use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
 
@@ -54,7 +56,7 @@ pub fn zero_footprint(model: &Model, contexts: u32) -> ModelFootprint {
         kv_type: KvCacheType::F16,
         context_tokens: 1,
         sequences: 1,
-        contexts: contexts,
+        contexts,
         compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use artel_placement::{self as placement, DeviceBytes, EvictionPlan, Device, ModelFootprint, Placement, ModelQueue, PlacementError, SwapDecision};
+use artel_placement::{
+    self as placement, Device, DeviceBytes, EvictionPlan, ModelFootprint, ModelQueue, Placement, PlacementError,
+    SwapDecision,
+};
 use artel_roles::Model;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::task::AbortOnDropHandle;
@@ -243,7 +246,8 @@ impl State {
                 let footprint = tokio::spawn(async move { loader.footprint(&definition, demand).await }).await;
                 let footprint =
                     footprint.unwrap_or_else(|e| Err(format!("estimating the model's memory panicked: {e}")));
-                let footprint = Box::new(footprint.map(|footprint| ModelFootprint { model: id.to_string(), ..footprint }));
+                let footprint =
+                    Box::new(footprint.map(|footprint| ModelFootprint { model: id.to_string(), ..footprint }));
                 // A scheduler that was restarted meanwhile asks again.
                 let _ = me.cast(Message::Footprint { id, demand, footprint });
             });
@@ -289,7 +293,8 @@ impl State {
         let queues: Vec<ModelQueue<'_>> = self.models.values().filter_map(ScheduledModel::queue).collect();
         let next_due = queues.iter().map(|queue| queue.max_wait().saturating_sub(queue.oldest_wait)).min();
         let decision = placement::decide_swap(&queues, devices, &loaded);
-        self.swap_timer = next_due.filter(|_| decision == SwapDecision::Keep).map(|delay| self.start_swap_timer(me, delay));
+        self.swap_timer =
+            next_due.filter(|_| decision == SwapDecision::Keep).map(|delay| self.start_swap_timer(me, delay));
         match decision {
             SwapDecision::Keep => self.undrain_except(&[]),
             SwapDecision::Swap { model, victims, placement: place, reason } => {
@@ -309,11 +314,12 @@ impl State {
     /// The wanted models that would not fit even if nothing else were loaded.
     fn refused(&self, devices: &[Device], loaded: &[placement::ResidentModel]) -> Vec<(EngineId, PlacementError)> {
         let wanted = self.models.iter().filter(|(_, model)| model.is_wanted());
-        let refused =
-            wanted.filter_map(|(id, model)| match placement::plan_eviction(&model.footprint.as_ref()?.1, devices, loaded) {
+        let refused = wanted.filter_map(|(id, model)| {
+            match placement::plan_eviction(&model.footprint.as_ref()?.1, devices, loaded) {
                 EvictionPlan::Impossible(refusal) => Some((id.clone(), refusal)),
                 _ => None,
-            });
+            }
+        });
         refused.collect()
     }
 

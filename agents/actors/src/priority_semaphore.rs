@@ -160,8 +160,10 @@ mod tests {
     #[test]
     fn a_dropped_request_gives_up_its_position_or_its_permit() {
         let semaphore = PrioritySemaphore::new(2);
-        let (mut one, two) = (semaphore.request(TaskPriority::Interactive, 0), semaphore.request(TaskPriority::Interactive, 0));
-        let (three, mut four) = (semaphore.request(TaskPriority::Interactive, 0), semaphore.request(TaskPriority::Interactive, 0));
+        let (mut one, two) =
+            (semaphore.request(TaskPriority::Interactive, 0), semaphore.request(TaskPriority::Interactive, 0));
+        let (three, mut four) =
+            (semaphore.request(TaskPriority::Interactive, 0), semaphore.request(TaskPriority::Interactive, 0));
         assert_eq!([three.position(), four.position()], [1, 2]);
         drop(three);
         assert_eq!(four.position(), 1);

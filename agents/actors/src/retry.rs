@@ -18,14 +18,15 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// So many retries, with the usual delays.
 pub(crate) fn with_default_delays(count: u32) -> RetryPolicy {
-    RetryPolicy { at_most: count, pause: FIRST_RETRY_DELAY, longest: MAX_RETRY_DELAY }
+    RetryPolicy { count, delay: FIRST_RETRY_DELAY, max_delay: MAX_RETRY_DELAY }
 }
 
 /// The delay before the next attempt; `None` if there is none. Delays double, and half of each is random, so that steps that
 /// failed together do not retry together. Without a policy, no failure is retried.
 pub(crate) fn delay_after(code: FailureCode, failures: u32, retries: Option<RetryPolicy>) -> Option<Duration> {
     let retries = retries?;
-    let count = if code == FailureCode::Interrupted { retries.count.max(MIN_INTERRUPTED_RETRIES) } else { retries.count };
+    let count =
+        if code == FailureCode::Interrupted { retries.count.max(MIN_INTERRUPTED_RETRIES) } else { retries.count };
     (code.is_transient() && failures < count).then(|| {
         let delay = retries.delay.saturating_mul(2u32.saturating_pow(failures)).min(retries.max_delay);
         // The journal stores milliseconds.

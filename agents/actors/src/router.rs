@@ -23,9 +23,9 @@ mod signal_scores;
 use std::sync::Arc;
 use std::time::Instant;
 
-use artel_roles::{Catalog, Model, Role, RouterSettings, CandidateProfile, routing};
+use artel_roles::{CandidateProfile, Catalog, Model, Role, RouterSettings, routing};
 use artel_task::RoleName;
-use artel_task::event::{FailureCode, Decision, Failure, NoMatch, CandidateScore, Signal};
+use artel_task::event::{CandidateScore, Decision, Failure, FailureCode, NoMatch, Signal};
 use artel_task::graph::RouterNode as Node;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
@@ -307,8 +307,11 @@ fn choose(
     // The sort is stable: candidates of equal chances keep their order.
     order.sort_by(|a, b| chances[*b].total_cmp(&chances[*a]));
     let ranked: Vec<RoleName> = order.iter().map(|at| name(*at)).collect();
-    let ranked_scores =
-        order.iter().map(|at| CandidateScore { role: name(*at), score: chances[*at], signals: scores.candidates[*at].clone() });
+    let ranked_scores = order.iter().map(|at| CandidateScore {
+        role: name(*at),
+        score: chances[*at],
+        signals: scores.candidates[*at].clone(),
+    });
     let confidence = chances[order[0]];
     let margin = confidence - order.get(1).map_or(no_match, |second| chances[*second]);
     let (role, otherwise) = match &request.fallback {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use artel_journal::{Acceptance, Filter, Journal, Page, Summary};
+use artel_journal::{Acceptance, Journal, TaskFilter, TaskPage, TaskSummary};
 use artel_roles::Catalog;
 use artel_task::event::Failure;
 use artel_task::{CatalogVersion, GraphName, Seq, TaskId};
@@ -174,7 +174,7 @@ pub enum Error {
         expected: String,
     },
     /// The journal refused or failed.
-    #[error("failed to {0}")]
+    #[error("{0}")]
     Journal(#[from] artel_journal::Error),
     /// The supervisor has stopped.
     #[error("the runtime has stopped; restart the daemon")]
@@ -214,7 +214,7 @@ impl Runtime {
         journal: Journal,
         loader: Arc<dyn Loader>,
     ) -> Result<Self, Error> {
-        journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        journal.store_catalog(catalog.version(), catalog.sources().to_json()).await?;
         let embedding_cache = options.embedding_cache_dir.clone();
         let embedding_cache = embedding_cache.map(|dir| Arc::new(EmbeddingCache::new(dir, options.models_dir.clone())));
         let shared = SharedDeps {
@@ -282,7 +282,7 @@ impl Runtime {
         let now = self.shared.clock.now();
         let event = submission::accepted_event(submission, &graph, role, catalog.version(), decision, now);
         match self.shared.journal.accept(event.clone()).await? {
-            Acceptance::Known(task) => Ok(task),
+            Acceptance::Existing(task) => Ok(task),
             Acceptance::New => {
                 let task = event.task;
                 let start = TaskStart { task, catalog, graph, first: Some(Arc::new(event)), permit: Some(permit) };
@@ -297,7 +297,7 @@ impl Runtime {
     /// The task that was accepted under the same request id, regardless of today's catalog and limits.
     async fn accepted_before(&self, submission: &Submission) -> Result<Option<TaskId>, Error> {
         let Some(request) = &submission.request_id else { return Ok(None) };
-        let Some((task, accepted)) = self.shared.journal.request(request).await? else { return Ok(None) };
+        let Some((task, accepted)) = self.shared.journal.find_request(request).await? else { return Ok(None) };
         let reused = || artel_journal::Error::RequestReused { request: request.clone(), task };
         if submission.is_same_as(&accepted) { Ok(Some(task)) } else { Err(reused().into()) }
     }
@@ -321,7 +321,7 @@ impl Runtime {
     ///
     /// # Errors
     /// The errors of the journal.
-    pub async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Summary>, Error> {
+    pub async fn list(&self, filter: TaskFilter, page: TaskPage) -> Result<Vec<TaskSummary>, Error> {
         Ok(self.shared.journal.list(filter, page).await?)
     }
 
@@ -343,7 +343,7 @@ impl Runtime {
             return Err(Error::CatalogChanged { found, expected: expected.to_owned() });
         }
         let catalog = Arc::new(catalog);
-        self.shared.journal.keep_catalog(catalog.version(), catalog.sources().to_json()).await?;
+        self.shared.journal.store_catalog(catalog.version(), catalog.sources().to_json()).await?;
         *self.catalog.write().expect("nothing panics while it holds the catalog") = catalog.clone();
         self.supervisor.cast(Message::ReplaceCatalog(catalog.clone())).map_err(|_| Error::Stopped)?;
         self.warm_up_router(&catalog)?;
@@ -352,18 +352,18 @@ impl Runtime {
 
     /// Resolves with the failure since which the journal takes no writes: tasks are suspended, and new ones are refused.
     pub async fn journal_failed(&self) -> Arc<artel_journal::Error> {
-        self.shared.journal.broken().await
+        self.shared.journal.failed().await
     }
 
     /// Resolves when the journal has recovered from a failure, which is a full disk: then [`resume_tasks`](Self::resume_tasks).
     pub async fn journal_recovered(&self) {
-        self.shared.journal.broken().await;
-        self.shared.journal.whole().await;
+        self.shared.journal.failed().await;
+        self.shared.journal.writable().await;
     }
 
     /// Resolves while the journal takes writes.
     pub async fn journal_writable(&self) {
-        self.shared.journal.whole().await;
+        self.shared.journal.writable().await;
     }
 
     /// How many tasks run.

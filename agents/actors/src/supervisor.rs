@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use artel_journal::Journal;
 use artel_roles::{Catalog, Model};
-use artel_task::event::{FailureCode, Decision, Failure};
-use artel_task::{Event, Graph, EventKind, RoleName, StepId, TaskId};
+use artel_task::event::{Decision, Failure, FailureCode};
+use artel_task::{Event, EventKind, Graph, RoleName, StepId, TaskId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -255,7 +255,9 @@ impl State {
                 // An expert that has just stopped drops the job, whose completion reports the interruption.
                 let _ = expert.cast(expert::Message::Run(job, host));
             }
-            (Err(error), _) | (_, Err(error)) => job.completion.send(Err(failure(FailureCode::Internal, error.to_string()))),
+            (Err(error), _) | (_, Err(error)) => {
+                job.completion.send(Err(failure(FailureCode::Internal, error.to_string())));
+            }
         }
     }
 

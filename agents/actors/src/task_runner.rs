@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_roles::Catalog;
-use artel_task::event::{FailureCode, Failure, MAX_OUTPUT_BYTES, Output, ResultSource, Timings, Usage};
+use artel_task::event::{Failure, FailureCode, MAX_OUTPUT_BYTES, Output, ResultSource, Timings, Usage};
 use artel_task::graph::ReplaySafety;
-use artel_task::graph::{RetryPolicy, NodeKind};
-use artel_task::{Event, Graph, EventKind, NextAction, Phase, Seq, StepId, TaskId, Transition, decide, transition, failure_edges};
+use artel_task::graph::{NodeKind, RetryPolicy};
+use artel_task::{
+    Event, EventKind, Graph, NextAction, Phase, Seq, StepId, TaskId, Transition, decide, failure_edges, transition,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
@@ -231,8 +233,15 @@ impl RunningTask {
         let is_mapped = self.task.active_visit(&step.visit).is_some_and(|live| live.items().is_some());
         let output = if is_mapped { Output::text("") } else { output };
         let Transition { edges: took, write: wrote } = way;
-        let event =
-            self.next_event(EventKind::StepFinished { step: step.clone(), output, usage, timings, taken: took, source, write: wrote });
+        let event = self.next_event(EventKind::StepFinished {
+            step: step.clone(),
+            output,
+            usage,
+            timings,
+            taken: took,
+            source,
+            write: wrote,
+        });
         match check_event(&event) {
             Ok(()) => self.record(event.kind),
             // Another attempt would hardly give anything else.
@@ -312,8 +321,9 @@ impl RunningTask {
         let dropped = self.attempts.extract_if(|step, _| !is_live(step));
         self.ended_lookahead.extend(dropped.map(|(_, attempt)| attempt.lookahead));
         let started = started.into_iter().filter(|step| self.task.phase == Phase::Running && is_live(step));
-        let at_most_once =
-            |step: &StepId| self.cx.graph.node_at(&step.visit).is_none_or(|node| node.replay_safety == ReplaySafety::AtMostOnce);
+        let at_most_once = |step: &StepId| {
+            self.cx.graph.node_at(&step.visit).is_none_or(|node| node.replay_safety == ReplaySafety::AtMostOnce)
+        };
         let (at_most_once, repeatable): (Vec<StepId>, Vec<StepId>) = started.partition(at_most_once);
         // A step that may start again after a restart need not wait for the disk; nothing of it is published before.
         let (notifier, barrier) = CommitNotifier::new();
@@ -347,7 +357,9 @@ impl RunningTask {
             for next in decide(&self.cx.graph, &self.task, self.cx.clock.now()) {
                 match next {
                     NextAction::StartStep { step, trigger } => started.extend(self.start(step, trigger)),
-                    NextAction::FinishStep { step, output, source } => self.finish(&step, output, Default::default(), source),
+                    NextAction::FinishStep { step, output, source } => {
+                        self.finish(&step, output, Default::default(), source);
+                    }
                     NextAction::FailStep { step, failure } => self.step_failed(&step, failure),
                     NextAction::ExpireQuestion(step) => self.deadline_passed(&step),
                     NextAction::Wait(time) => wait = Some(wait.map_or(time, |wait| wait.min(time))),
@@ -430,7 +442,7 @@ fn check_event(event: &Event) -> Result<(), String> {
     if let EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } = &event.kind {
         check_output_size(output)?;
     }
-    Journal::check(event).map_err(|error| format!("failed to {error}"))
+    Journal::check_storable(event).map_err(|error| error.to_string())
 }
 
 /// Whether an output fits into a message to a client; otherwise why not.

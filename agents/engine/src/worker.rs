@@ -152,7 +152,7 @@ impl<B: Backend> EngineWorker<B> {
             EngineCommand::RetainAdapters(keys) => self.contexts.retain(keys),
             // The caller is gone.
             EngineCommand::Embed(_, reply) if reply.is_closed() => {
-                drop(self.counters.embed_calls.fetch_sub(1, Relaxed));
+                self.counters.embed_calls.fetch_sub(1, Relaxed);
             }
             EngineCommand::Embed(texts, reply) => {
                 let embedded = {

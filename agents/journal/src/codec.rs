@@ -1,6 +1,10 @@
-//! Events and ids as the database has them.
+//! The stored form of events and ids.
 //!
-//! What one request appends is one row: a checksum, and then for each event its time and its kind, packed together.
+//! The events of one request are one row: a checksum, and then for each event its time and its kind, encoded together by
+//! [`value`].
+
+mod dictionary;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,88 +13,91 @@ use artel_task::event::Timestamp;
 use artel_task::{Event, EventKind, Seq, TaskId};
 
 use crate::Error;
-use crate::pack::{Garbled, Packer, Unpacker};
+use value::{CorruptValue, ValueDecoder, ValueEncoder};
 
-/// Bytes of the checksum before each row's events.
-const SUM: usize = 4;
+/// The checksum before the events of a row.
+const CHECKSUM_BYTES: usize = 4;
 
-/// Events of one task that follow each other, as the column `body` has them.
+/// Encodes successive events of one task for the column `body`.
 ///
-/// Refuses what could not be read back: an event that is on disk and unreadable would make its task unreadable.
+/// Refuses events that could not be decoded: such an event on disk would make its task unreadable.
 pub(crate) fn encode(events: &[Event]) -> Result<Vec<u8>, Error> {
-    let mut packer = Packer::default();
+    let mut encoder = ValueEncoder::default();
     for event in events {
-        let unstorable = |why: String| Error::Unstorable { task: event.task, seq: event.seq, why };
-        let at = i64::try_from(event.at.0).map_err(|_| unstorable(format!("no clock shows {} ms", event.at.0)))?;
-        packer.number(zigzag(at.wrapping_sub(birth(event.task))));
-        if !may_read_differently(&event.kind) {
-            packer.fact(&event.kind).map_err(|e| unstorable(e.to_string()))?;
+        let unstorable = |reason: String| Error::Unstorable { task: event.task, seq: event.seq, reason };
+        let at = i64::try_from(event.at.0)
+            .map_err(|_| unstorable(format!("its time of {} ms is out of range", event.at.0)))?;
+        encoder.varint(zigzag(at.wrapping_sub(created_ms(event.task))));
+        if !needs_read_back(&event.kind) {
+            encoder.serialize(&event.kind).map_err(|e| unstorable(e.to_string()))?;
             continue;
         }
         let value = serde_json::to_value(&event.kind).map_err(|e| unstorable(e.to_string()))?;
-        packer.value(&value).map_err(|_| unstorable("it nests too deep".to_owned()))?;
-        let read: EventKind = serde_json::from_value(value).map_err(|e| unstorable(format!("not readable again: {e}")))?;
+        encoder.value(&value).map_err(|_| unstorable("it is nested too deeply".to_owned()))?;
+        let read: EventKind =
+            serde_json::from_value(value).map_err(|e| unstorable(format!("it cannot be read back: {e}")))?;
         if read != event.kind {
-            return Err(unstorable("it would read differently".to_owned()));
+            return Err(unstorable("it would be read back differently".to_owned()));
         }
     }
-    let packed = packer.bytes();
+    let encoded = encoder.into_bytes();
     let Some(last) = events.last() else { return Ok(Vec::new()) };
-    let mut body = Vec::with_capacity(SUM + packed.len());
-    body.extend(sum(last.task, last.seq.0, &packed).to_le_bytes());
-    body.extend(packed);
+    let mut body = Vec::with_capacity(CHECKSUM_BYTES + encoded.len());
+    body.extend(checksum(last.task, last.seq.0, &encoded).to_le_bytes());
+    body.extend(encoded);
     Ok(body)
 }
 
-/// Whether an event can be stored in its place. What a row holds is known to be storable one by one.
-pub(crate) fn check(event: &Event) -> Result<(), Error> {
-    if may_read_differently(&event.kind) { encode(std::slice::from_ref(event)).map(drop) } else { Ok(()) }
+/// Checks whether an event can be stored. A row of storable events is storable.
+pub(crate) fn check_storable(event: &Event) -> Result<(), Error> {
+    if needs_read_back(&event.kind) { encode(std::slice::from_ref(event)).map(drop) } else { Ok(()) }
 }
 
-/// JSON has no NaN, no infinity and no nothing beside null; events without free values have none of them either.
-fn may_read_differently(kind: &EventKind) -> bool {
+/// Whether an event may be read back differently: JSON has no NaN, no infinity and no absent value beside null. Events
+/// without free values have none of them.
+fn needs_read_back(kind: &EventKind) -> bool {
     match kind {
         EventKind::Accepted(_) | EventKind::StepFailed { .. } | EventKind::Resumed => false,
-        EventKind::StepStarted { nested: inner, .. } => inner.is_some(),
+        EventKind::StepStarted { nested, .. } => nested.is_some(),
         EventKind::Waiting { schema, .. } => schema.is_some(),
         EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } => output.json.is_some(),
         _ => true,
     }
 }
 
-/// The events of a row, of which the last has this number.
+/// Decodes the events of a row; `last` is the sequence number of the last one.
 pub(crate) fn decode(path: &Path, task: TaskId, last: i64, body: &[u8]) -> Result<Vec<Event>, Error> {
-    let corrupt = |what: String| corrupt(path, format!("the events of task {task} up to {last}: {what}"));
-    let garbled = |_: Garbled| corrupt("they are garbled".to_owned());
+    let corrupt = |detail: String| corrupt(path, format!("events of task {task} up to {last}: {detail}"));
+    let corrupt_value = |_: CorruptValue| corrupt("invalid encoding".to_owned());
     let last = u64::try_from(last).map_err(|e| corrupt(e.to_string()))?;
-    let (expected, packed) = body.split_at_checked(SUM).ok_or_else(|| corrupt("they are cut off".to_owned()))?;
-    if expected != sum(task, last, packed).to_le_bytes() {
-        return Err(corrupt("their checksum is wrong".to_owned()));
+    let (expected, encoded) = body.split_at_checked(CHECKSUM_BYTES).ok_or_else(|| corrupt("truncated".to_owned()))?;
+    if expected != checksum(task, last, encoded).to_le_bytes() {
+        return Err(corrupt("wrong checksum".to_owned()));
     }
-    let mut unpacker = Unpacker::new(packed);
-    let mut facts = Vec::new();
-    while !unpacker.is_empty() {
-        let at = birth(task).wrapping_add(unzigzag(unpacker.number().map_err(garbled)?));
+    let mut decoder = ValueDecoder::new(encoded);
+    let mut kinds = Vec::new();
+    while !decoder.is_empty() {
+        let at = created_ms(task).wrapping_add(unzigzag(decoder.varint().map_err(corrupt_value)?));
         let at = u64::try_from(at).map_err(|e| corrupt(e.to_string()))?;
-        let value = unpacker.value().map_err(garbled)?;
-        facts.push((at, serde_json::from_value::<EventKind>(value).map_err(|e| corrupt(e.to_string()))?));
+        let value = decoder.value().map_err(corrupt_value)?;
+        kinds.push((at, serde_json::from_value::<EventKind>(value).map_err(|e| corrupt(e.to_string()))?));
     }
-    let before = last.checked_sub(facts.len() as u64).ok_or_else(|| corrupt("they are too many".to_owned()))?;
+    let before = last.checked_sub(kinds.len() as u64).ok_or_else(|| corrupt("too many events".to_owned()))?;
     let event = |((at, kind), seq)| Event { task, seq: Seq(seq), at: Timestamp(at), kind };
-    Ok(facts.into_iter().zip(before + 1..).map(event).collect())
+    Ok(kinds.into_iter().zip(before + 1..).map(event).collect())
 }
 
-/// A row in another place is as wrong as one with other bytes.
-fn sum(task: TaskId, last: u64, packed: &[u8]) -> u32 {
+/// Covers the position too: a row in another place is as wrong as one with other bytes.
+fn checksum(task: TaskId, last: u64, encoded: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(task.as_bytes());
     hasher.update(&last.to_le_bytes());
-    hasher.update(packed);
+    hasher.update(encoded);
     hasher.finalize()
 }
 
-/// The time in a task's id, in milliseconds since 1970: the times of its events lie close to it.
-fn birth(task: TaskId) -> i64 {
+/// The time in a task's id, in milliseconds since 1970. The times of its events are stored relative to it, as small numbers.
+fn created_ms(task: TaskId) -> i64 {
     task.as_bytes()[..6].iter().fold(0, |time, byte| time << 8 | i64::from(*byte))
 }
 
@@ -102,16 +109,16 @@ fn unzigzag(n: u64) -> i64 {
     (n >> 1).cast_signed() ^ -(n & 1).cast_signed()
 }
 
-/// Labels as the database has them, both where they are kept and where they are looked for.
+/// Labels in their stored form, for inserts and for filters.
 pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
-    serde_json::to_string(labels).expect("a map of texts is always JSON")
+    serde_json::to_string(labels).expect("a map of strings is always valid JSON")
 }
 
 pub(crate) fn task_id(path: &Path, bytes: &[u8]) -> Result<TaskId, Error> {
-    let bytes = bytes.try_into().map_err(|_| corrupt(path, format!("a task id of {} bytes", bytes.len())))?;
+    let bytes = bytes.try_into().map_err(|_| corrupt(path, format!("a task id has {} bytes", bytes.len())))?;
     Ok(TaskId::from_bytes(bytes))
 }
 
-pub(crate) fn corrupt(path: &Path, what: String) -> Error {
-    Error::Corrupt { path: path.to_owned(), what }
+pub(crate) fn corrupt(path: &Path, detail: String) -> Error {
+    Error::Corrupt { path: path.to_owned(), detail }
 }

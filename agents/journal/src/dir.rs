@@ -1,4 +1,4 @@
-//! The journal's directory: made private, locked against a second daemon.
+//! The directory of the journal: private to its user, locked against a second daemon.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::Error;
 
-/// Makes the directory (0700) where it is missing and takes its lock, which lasts as long as the file stays open.
+/// Creates the directory (0700) if it is missing and takes its lock, which is held as long as the file stays open.
 pub(crate) fn open(dir: &Path) -> Result<File, Error> {
     create(dir).map_err(|source| Error::Directory { path: dir.to_owned(), source: source.into() })?;
     let path = dir.join("journal.lock");
@@ -19,39 +19,40 @@ pub(crate) fn open(dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// What must fit beside a journal whose disk was full before it writes again: many transactions.
-const ROOM: usize = 1 << 20;
+/// Free space that is needed before writes continue after a full disk: enough for many transactions.
+const PROBE_BYTES: usize = 1 << 20;
 
-/// Whether the disk of the journal has room for more than a few writes.
-pub(crate) fn has_room(journal: &Path) -> bool {
-    fill(journal).is_ok()
+/// Whether the disk of the journal has space for more than a few writes.
+pub(crate) fn has_free_space(journal: &Path) -> bool {
+    probe_write(journal).is_ok()
 }
 
-/// Whether what keeps the journal from being written is that no more may be: the disk is full, or a quota or a limit of
-/// files is reached, of which SQLite says no more than that a write failed.
-pub(crate) fn is_full(journal: &Path) -> bool {
+/// Whether the journal cannot be written because the disk is full, or a quota or a file size limit is reached. SQLite
+/// reports all of these as a failed write only.
+pub(crate) fn is_disk_full(journal: &Path) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    fill(journal).is_err_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    probe_write(journal).is_err_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
 }
 
-fn fill(journal: &Path) -> io::Result<()> {
+fn probe_write(journal: &Path) -> io::Result<()> {
     let path = journal.with_extension("room");
-    let filled = std::fs::write(&path, vec![0; ROOM]).and_then(|()| File::open(&path)?.sync_all());
-    // It is as good gone as it is there: the next look writes it anew.
-    filled.and(std::fs::remove_file(&path))
+    let written = std::fs::write(&path, vec![0; PROBE_BYTES]).and_then(|()| File::open(&path)?.sync_all());
+    // A leftover file does no harm: the next probe overwrites it.
+    written.and(std::fs::remove_file(&path))
 }
 
-/// A new directory can vanish in a power cut until its parent is synced, and the acknowledged tasks with it.
+/// Creates the directory and syncs its parents: without that, a power cut can remove a new directory and the acknowledged
+/// tasks in it.
 pub(crate) fn create(dir: &Path) -> io::Result<()> {
     let missing: Vec<_> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
-    private().create(dir)?;
-    for made in missing {
-        sync(made.parent().unwrap_or(Path::new("")))?;
+    private_builder().create(dir)?;
+    for created in missing {
+        sync(created.parent().unwrap_or(Path::new("")))?;
     }
     Ok(())
 }
 
-fn private() -> DirBuilder {
+fn private_builder() -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

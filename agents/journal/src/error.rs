@@ -1,4 +1,4 @@
-//! Why the journal could not do what it was asked.
+//! The errors of the journal.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,157 +6,159 @@ use std::sync::Arc;
 
 use artel_task::{RequestId, Seq, TaskId};
 
-/// Why the journal could not do what it was asked. Cheap to clone, since one failed commit answers many callers.
+/// Why an operation of the journal failed. Cheap to clone, since one failed commit answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The directory cannot be made or written.
-    #[error("open the journal's directory {}: {source}; check that it exists, belongs to this user and is writable", .path.display())]
+    /// The directory cannot be created or written.
+    #[error("cannot use the journal directory {}: {source}; check that it exists, belongs to this user and is writable", .path.display())]
     Directory {
         /// The directory or the file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: Arc<io::Error>,
     },
     /// Another journal has this directory open.
-    #[error("lock {}: another daemon uses this directory; stop it or choose another directory", .path.display())]
+    #[error("cannot lock {}: another daemon uses this directory; stop it or choose another directory", .path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
     },
     /// A newer program wrote this journal.
-    #[error("read the journal {}: its format is {found} and this program knows up to {known}; use the newer program", .path.display())]
-    Newer {
+    #[error("cannot read the journal {}: its format is {found} and this program knows up to {known}; use the newer program", .path.display())]
+    NewerFormat {
         /// The database.
         path: PathBuf,
-        /// The version on disk.
+        /// The format version on disk.
         found: i64,
-        /// The newest version that this program reads.
+        /// The newest format version that this program reads.
         known: i64,
     },
-    /// The file is a database, but no journal.
-    #[error("read the journal {}: it is another program's database; choose another directory", .path.display())]
-    Foreign {
+    /// The file is a database, but not a journal.
+    #[error("cannot read the journal {}: it is the database of another program; choose another directory", .path.display())]
+    NotAJournal {
         /// The database.
         path: PathBuf,
     },
-    /// The file system cannot do what the write-ahead log needs.
-    #[error("open the journal {}: its file system gives the journal mode `{mode}` instead of `wal`; use a local disk", .path.display())]
+    /// The file system does not support the write-ahead log.
+    #[error("cannot open the journal {}: its file system gives the journal mode `{mode}` instead of `wal`; use a local disk", .path.display())]
     NoWal {
         /// The database.
         path: PathBuf,
-        /// The mode that SQLite fell back to.
+        /// The journal mode that SQLite fell back to.
         mode: String,
     },
     /// The disk is full.
-    #[error("write the journal {}: the disk is full; free some space, and it goes on by itself", .path.display())]
+    #[error("cannot write the journal {}: the disk is full; free some space, then writes continue automatically", .path.display())]
     Full {
         /// The database.
         path: PathBuf,
     },
     /// The database cannot be written or opened for lack of permission.
-    #[error("write the journal {}: it is read-only ({source}); check the owner and the mount of its directory", .path.display())]
+    #[error("cannot write the journal {}: it is read-only ({source}); check the owner and the mount of its directory", .path.display())]
     ReadOnly {
         /// The database.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         source: Arc<sqlx::Error>,
     },
     /// The database is damaged.
-    #[error("read the journal {}: it is corrupted ({what}); stop the daemon and restore a copy, or keep what can be read with `artel journal repair`", .path.display())]
+    #[error("cannot read the journal {}: it is corrupt ({detail}); stop the daemon and restore a copy, or keep the readable tasks with `artel journal repair`", .path.display())]
     Corrupt {
         /// The database.
         path: PathBuf,
-        /// What is wrong, and where.
-        what: String,
+        /// The damage and where it is.
+        detail: String,
     },
-    /// Another program held the database for too long, or every reader is taken; nothing was written.
-    #[error("reach the journal {}: it is busy ({source}); end other programs that have it open and try again", .path.display())]
+    /// Another program held the database for too long, or all read connections are in use; nothing was written.
+    #[error("cannot access the journal {}: it is busy ({source}); end other programs that have it open and try again", .path.display())]
     Busy {
         /// The database.
         path: PathBuf,
-        /// What SQLite or the pool said.
+        /// The error of SQLite or of the connection pool.
         source: Arc<sqlx::Error>,
     },
     /// Any other failure of SQLite or the disk.
-    #[error("use the journal {}: {source}; check the disk and the system's log", .path.display())]
+    #[error("cannot access the journal {}: {source}; check the disk and the system's log", .path.display())]
     Database {
         /// The database.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         source: Arc<sqlx::Error>,
     },
     /// An earlier write failed, so nothing more is written until the journal is opened again.
-    #[error("write the journal {}: it takes no more writes since it failed to {cause}; remedy that and restart the daemon", .path.display())]
-    Broken {
+    #[error("the journal {} takes no more writes since an earlier failure: {cause}; fix the cause and restart the daemon", .path.display())]
+    Failed {
         /// The database.
         path: PathBuf,
-        /// The failure that came first.
+        /// The first failure.
         cause: Arc<Error>,
     },
     /// The journal is closed.
-    #[error("use the journal {}: it is closed", .path.display())]
+    #[error("the journal {} is closed", .path.display())]
     Closed {
         /// The database.
         path: PathBuf,
     },
     /// The task is not in the journal.
-    #[error("find task {task}: the journal has no such task; it may be too old to be kept")]
+    #[error("the journal has no task {task}; it may have been deleted by retention")]
     NoTask {
-        /// Which task.
+        /// The requested task.
         task: TaskId,
     },
     /// The event is not the next one of its task; another writer of the same task was faster.
-    #[error("append to task {task}: event {found:?} came where {expected:?} was due; read its events again")]
-    Gap {
-        /// Which task.
+    #[error("cannot append event {} to task {task}: event {} is next; read its events again", .found.0, .expected.0)]
+    UnexpectedSeq {
+        /// The task of the event.
         task: TaskId,
-        /// The number that was due.
+        /// The next sequence number of the task.
         expected: Seq,
-        /// The number that came.
+        /// The sequence number of the event.
         found: Seq,
     },
     /// The task has its last event.
-    #[error("append to task {task}: it has ended; submit a new task")]
+    #[error("cannot append to task {task}: it has ended; submit a new task")]
     Ended {
-        /// Which task.
+        /// The task that has ended.
         task: TaskId,
     },
-    /// The request id belongs to a task that asked for something else.
-    #[error("accept request `{}`: task {task} has this request id with another input, graph, role, class or labels; choose a fresh id", .request.as_str())]
+    /// The request id belongs to a task with another request.
+    #[error("request id `{}` belongs to task {task}, which has another input, graph, role, priority or other labels; choose a new id", .request.as_str())]
     RequestReused {
-        /// The client's key.
+        /// The request id of the client.
         request: RequestId,
         /// The task that has it.
         task: TaskId,
     },
-    /// The event cannot be stored, or not in this place. A fault of the caller.
-    #[error("store event {} of task {task}: {why}", .seq.0)]
+    /// The event cannot be stored, or not at this position. A fault of the caller.
+    #[error("cannot store event {} of task {task}: {reason}", .seq.0)]
     Unstorable {
-        /// Which task.
+        /// The task of the event.
         task: TaskId,
-        /// Which event.
+        /// The sequence number of the event.
         seq: Seq,
-        /// Why.
-        why: String,
+        /// Why it cannot be stored.
+        reason: String,
     },
 }
 
 impl Error {
-    /// Whether SQLite says no more than that a write failed, and not why.
+    /// Whether SQLite reports a failed write without its cause.
     pub(crate) fn is_failed_write(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if code(source) == Some(IOERR_WRITE))
+        matches!(self, Self::Database { source, .. } if result_code(source) == Some(IOERR_WRITE_CODE))
     }
 
-    /// Sorts what SQLite said by what a person can do about it.
+    /// Classifies an error of SQLite by its remedy.
     pub(crate) fn database(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();
-        // The low byte of an extended code is the primary one.
-        match code(&source).map(|code| code & 0xff) {
-            Some(FULL) => Self::Full { path },
-            Some(PERM | READONLY | CANTOPEN | AUTH) => Self::ReadOnly { path, source: source.into() },
-            Some(CORRUPT | NOTADB) => Self::Corrupt { path, what: source.to_string() },
-            Some(BUSY | LOCKED) => Self::Busy { path, source: source.into() },
+        // The low byte of an extended code is the primary code.
+        match result_code(&source).map(|code| code & 0xff) {
+            Some(FULL_CODE) => Self::Full { path },
+            Some(PERM_CODE | READONLY_CODE | CANTOPEN_CODE | AUTH_CODE) => {
+                Self::ReadOnly { path, source: source.into() }
+            }
+            Some(CORRUPT_CODE | NOTADB_CODE) => Self::Corrupt { path, detail: source.to_string() },
+            Some(BUSY_CODE | LOCKED_CODE) => Self::Busy { path, source: source.into() },
             _ => match source {
                 sqlx::Error::PoolTimedOut => Self::Busy { path, source: source.into() },
                 sqlx::Error::PoolClosed => Self::Closed { path },
@@ -167,19 +169,19 @@ impl Error {
 }
 
 // The primary result codes of SQLite, https://sqlite.org/rescode.html
-const PERM: u32 = 3;
-const BUSY: u32 = 5;
-const LOCKED: u32 = 6;
-const READONLY: u32 = 8;
-const CORRUPT: u32 = 11;
-const FULL: u32 = 13;
-const CANTOPEN: u32 = 14;
-const AUTH: u32 = 23;
-const NOTADB: u32 = 26;
-/// An extended one.
-const IOERR_WRITE: u32 = 778;
+const PERM_CODE: u32 = 3;
+const BUSY_CODE: u32 = 5;
+const LOCKED_CODE: u32 = 6;
+const READONLY_CODE: u32 = 8;
+const CORRUPT_CODE: u32 = 11;
+const FULL_CODE: u32 = 13;
+const CANTOPEN_CODE: u32 = 14;
+const AUTH_CODE: u32 = 23;
+const NOTADB_CODE: u32 = 26;
+/// An extended result code.
+const IOERR_WRITE_CODE: u32 = 778;
 
-/// The extended code, which sqlx gives as text.
-fn code(error: &sqlx::Error) -> Option<u32> {
+/// The extended result code, which sqlx gives as text.
+fn result_code(error: &sqlx::Error) -> Option<u32> {
     error.as_database_error()?.code()?.parse().ok()
 }

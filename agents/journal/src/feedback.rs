@@ -1,6 +1,7 @@
-//! What people say about decisions of routers: a file of lines beside the journal, each on disk before it is acknowledged.
+//! Feedback of users on routing decisions: a file of JSON lines beside the journal. A record is on disk before it is
+//! acknowledged.
 //!
-//! It is no part of the journal's database, since it outlives the tasks that it is about: an owner fits routers to it.
+//! It is not part of the database, since it outlives the tasks that it refers to: routers are fitted to it.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -11,77 +12,77 @@ use std::sync::{Arc, Mutex};
 use artel_task::{RoleName, TaskId};
 use serde::{Deserialize, Serialize};
 
-/// Words that are kept: far more than a router is fitted to.
-const MAX_ENTRIES: usize = 100_000;
-/// Bytes of a text that are kept: about what a router looks at.
-const MAX_TEXT: usize = 16 << 10;
-/// Bytes of the file: older words about the same decisions are left out when it is next opened.
-const MAX_BYTES: u64 = 1 << 30;
+/// The maximum number of records: far more than a router is fitted to.
+const MAX_RECORDS: usize = 100_000;
+/// The maximum length of a stored text: about as much as a router reads.
+const MAX_TEXT_BYTES: usize = 16 << 10;
+/// The maximum size of the file. Replaced records are removed when it is next opened.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// What somebody said about a decision.
+/// Feedback on a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Word {
-    /// The task.
+pub struct FeedbackRecord {
+    /// The task of the decision.
     pub task: TaskId,
-    /// The router's step, as it is written in events.
+    /// The router's step, as events write it.
     pub step: String,
-    /// What the router read, cut to some kilobytes.
+    /// The text that was routed, cut to some kilobytes.
     pub text: String,
-    /// What it chose.
+    /// The role that the router chose.
     pub chosen: RoleName,
     /// The role that would have been right; `None`: none of the candidates.
     pub role: Option<RoleName>,
-    /// A remark for people.
+    /// A comment in free text.
     pub comment: String,
 }
 
-/// Why a word was not kept.
+/// Why the feedback store could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file could not be read or written.
-    #[error("failed to keep feedback in {path}")]
+    /// The file cannot be read or written.
+    #[error("cannot access the feedback file {}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A line is none of ours.
-    #[error("{path} has a line that is no feedback: {line}")]
+    /// A line is not a feedback record.
+    #[error("line {line} of the feedback file {} is not a feedback record; correct or remove it", .path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line's number, from 1.
         line: usize,
     },
-    /// Too much is kept.
-    #[error("{path} is full; move it away to begin anew")]
+    /// The limit of records or bytes is reached.
+    #[error("the feedback file {} is full; move it away to start a new one", .path.display())]
     Full {
         /// The file.
         path: PathBuf,
     },
 }
 
-/// The words that are kept. Clones are the same.
+/// The stored feedback. All clones share one file.
 #[derive(Debug, Clone)]
-pub struct Feedback {
-    inner: Arc<Mutex<Inner>>,
+pub struct FeedbackStore {
+    file: Arc<Mutex<FeedbackFile>>,
     path: Arc<Path>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct FeedbackFile {
     file: File,
     bytes: u64,
-    words: Vec<Word>,
-    /// Where the word about each decision is.
-    places: HashMap<(TaskId, String), usize>,
+    records: Vec<FeedbackRecord>,
+    /// The index of the record of each decision.
+    indices: HashMap<(TaskId, String), usize>,
 }
 
-impl Feedback {
-    /// Opens `dir/feedback.jsonl`, making it where it is missing. The journal of the same directory must be open, so that
-    /// nobody else writes. Blocks on the disk.
+impl FeedbackStore {
+    /// Opens `dir/feedback.jsonl`, creating it if it is missing. The journal of the same directory must be open: its lock keeps
+    /// other writers out. Blocks on the disk.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Line`]. A last line that was cut off by a crash was never acknowledged and is dropped.
@@ -94,70 +95,71 @@ impl Feedback {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let (mut words, mut places) = (Vec::new(), HashMap::new());
-        for (at, line) in text[..whole].lines().enumerate() {
-            let bad = |_| Error::Line { path: path.to_path_buf(), line: at + 1 };
-            put(&mut words, &mut places, serde_json::from_str(line).map_err(bad)?);
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
+        let (mut records, mut indices) = (Vec::new(), HashMap::new());
+        for (index, line) in text[..complete].lines().enumerate() {
+            let invalid = |_| Error::Line { path: path.to_path_buf(), line: index + 1 };
+            upsert(&mut records, &mut indices, serde_json::from_str(line).map_err(invalid)?);
         }
-        let replaced = text[..whole].lines().count() > words.len();
-        let file = if replaced { rewrite(&path, &words) } else { append(&path, whole as u64) }.map_err(failed)?;
-        // The file's name must outlive a crash too.
+        let replaced = text[..complete].lines().count() > records.len();
+        let file =
+            if replaced { rewrite(&path, &records) } else { open_append(&path, complete as u64) }.map_err(failed)?;
+        // The directory entry must survive a crash too.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
-        let inner = Inner { file, bytes, words, places };
-        Ok(Self { inner: Arc::new(Mutex::new(inner)), path })
+        let file = FeedbackFile { file, bytes, records, indices };
+        Ok(Self { file: Arc::new(Mutex::new(file)), path })
     }
 
-    /// Keeps a word; it is on disk when this returns. A later word about the same decision replaces the earlier one. Blocks
+    /// Stores a record; it is on disk when this returns. A later record of the same decision replaces the earlier one. Blocks
     /// on the disk.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::File`].
-    pub fn keep(&self, mut word: Word) -> Result<(), Error> {
+    pub fn append(&self, mut record: FeedbackRecord) -> Result<(), Error> {
         let failed = |source| Error::File { path: self.path.to_path_buf(), source };
-        word.text.truncate(word.text.floor_char_boundary(MAX_TEXT));
-        let mut line = serde_json::to_string(&word).map_err(|e| failed(e.into()))?;
+        record.text.truncate(record.text.floor_char_boundary(MAX_TEXT_BYTES));
+        let mut line = serde_json::to_string(&record).map_err(|e| failed(e.into()))?;
         line.push('\n');
-        let mut inner = self.inner.lock().expect("nothing panics while it holds the words");
-        let is_new = !inner.places.contains_key(&(word.task, word.step.clone()));
-        if (is_new && inner.words.len() >= MAX_ENTRIES) || inner.bytes + line.len() as u64 > MAX_BYTES {
+        let mut state = self.file.lock().expect("nothing panics while it holds the lock");
+        let is_new = !state.indices.contains_key(&(record.task, record.step.clone()));
+        if (is_new && state.records.len() >= MAX_RECORDS) || state.bytes + line.len() as u64 > MAX_FILE_BYTES {
             return Err(Error::Full { path: self.path.to_path_buf() });
         }
-        let before = inner.bytes;
-        let written = inner.file.write_all(line.as_bytes()).and_then(|()| inner.file.sync_data());
+        let before = state.bytes;
+        let written = state.file.write_all(line.as_bytes()).and_then(|()| state.file.sync_data());
         if let Err(error) = written {
-            // Half a line would join the next one.
-            let _ = inner.file.set_len(before);
+            // An incomplete line would be joined with the next one.
+            let _ = state.file.set_len(before);
             return Err(failed(error));
         }
-        inner.bytes += line.len() as u64;
-        let Inner { words, places, .. } = &mut *inner;
-        put(words, places, word);
+        state.bytes += line.len() as u64;
+        let FeedbackFile { records, indices, .. } = &mut *state;
+        upsert(records, indices, record);
         Ok(())
     }
 
-    /// Up to `limit` words from this place on, the latest about each decision, in the order in which decisions were first
-    /// spoken of.
-    pub fn words(&self, from: usize, limit: usize) -> Vec<Word> {
-        let inner = self.inner.lock().expect("nothing panics while it holds the words");
-        inner.words.iter().skip(from).take(limit).cloned().collect()
+    /// Up to `limit` records from this index on, the latest of each decision, in the order in which decisions first got
+    /// feedback.
+    pub fn records(&self, from: usize, limit: usize) -> Vec<FeedbackRecord> {
+        let state = self.file.lock().expect("nothing panics while it holds the lock");
+        state.records.iter().skip(from).take(limit).cloned().collect()
     }
 }
 
-fn append(path: &Path, whole: u64) -> std::io::Result<File> {
+fn open_append(path: &Path, complete_bytes: u64) -> std::io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
-    file.set_len(whole)?;
+    file.set_len(complete_bytes)?;
     file.sync_all()?;
     Ok(file)
 }
 
-/// The file without words that were replaced: either the old one or the new one is there, whatever happens.
-fn rewrite(path: &Path, words: &[Word]) -> std::io::Result<File> {
+/// Writes the file without replaced records. After a crash at any time, either the old file or the new one exists.
+fn rewrite(path: &Path, records: &[FeedbackRecord]) -> std::io::Result<File> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
-    for word in words {
-        serde_json::to_writer(&mut file, word)?;
+    for record in records {
+        serde_json::to_writer(&mut file, record)?;
         file.write_all(b"\n")?;
     }
     file.sync_all()?;
@@ -165,12 +167,12 @@ fn rewrite(path: &Path, words: &[Word]) -> std::io::Result<File> {
     OpenOptions::new().append(true).open(path)
 }
 
-fn put(words: &mut Vec<Word>, places: &mut HashMap<(TaskId, String), usize>, word: Word) {
-    match places.get(&(word.task, word.step.clone())) {
-        Some(at) => words[*at] = word,
+fn upsert(records: &mut Vec<FeedbackRecord>, indices: &mut HashMap<(TaskId, String), usize>, record: FeedbackRecord) {
+    match indices.get(&(record.task, record.step.clone())) {
+        Some(index) => records[*index] = record,
         None => {
-            places.insert((word.task, word.step.clone()), words.len());
-            words.push(word);
+            indices.insert((record.task, record.step.clone()), records.len());
+            records.push(record);
         }
     }
 }
@@ -179,9 +181,9 @@ fn put(words: &mut Vec<Word>, places: &mut HashMap<(TaskId, String), usize>, wor
 mod tests {
     use super::*;
 
-    fn word(step: &str, role: &str) -> Word {
+    fn record(step: &str, role: &str) -> FeedbackRecord {
         let name = |name| RoleName::parse(name).unwrap();
-        Word {
+        FeedbackRecord {
             task: TaskId::new(1, [0; 10]),
             step: step.to_owned(),
             text: "Где?\nHere".to_owned(),
@@ -192,33 +194,33 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_word_is_kept_over_a_restart() {
+    fn the_latest_record_of_a_decision_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let feedback = Feedback::open(dir.path()).unwrap();
+        let feedback = FeedbackStore::open(dir.path()).unwrap();
         for (step, role) in [("a", "rag"), ("b", ""), ("a", "lora")] {
-            feedback.keep(word(step, role)).unwrap();
+            feedback.append(record(step, role)).unwrap();
         }
-        let kept = [word("a", "lora"), word("b", "")];
-        assert_eq!(feedback.words(0, 10), kept);
+        let expected = [record("a", "lora"), record("b", "")];
+        assert_eq!(feedback.records(0, 10), expected);
         drop(feedback);
-        let again = Feedback::open(dir.path()).unwrap();
-        assert_eq!(again.words(0, 10), kept);
-        assert_eq!(again.words(1, 10), kept[1..]);
+        let again = FeedbackStore::open(dir.path()).unwrap();
+        assert_eq!(again.records(0, 10), expected);
+        assert_eq!(again.records(1, 10), expected[1..]);
     }
 
     #[test]
-    fn a_line_that_was_cut_off_is_dropped_and_a_foreign_one_is_told() {
+    fn a_truncated_line_is_dropped_and_an_invalid_one_is_reported() {
         let dir = tempfile::tempdir().unwrap();
-        let feedback = Feedback::open(dir.path()).unwrap();
-        feedback.keep(word("a", "rag")).unwrap();
+        let feedback = FeedbackStore::open(dir.path()).unwrap();
+        feedback.append(record("a", "rag")).unwrap();
         let path = dir.path().join("feedback.jsonl");
         let append =
             |text: &str| OpenOptions::new().append(true).open(&path).unwrap().write_all(text.as_bytes()).unwrap();
         append("{\"task\":\"0");
-        let again = Feedback::open(dir.path()).unwrap();
-        again.keep(word("b", "rag")).unwrap();
-        assert_eq!(Feedback::open(dir.path()).unwrap().words(0, 10), [word("a", "rag"), word("b", "rag")]);
+        let again = FeedbackStore::open(dir.path()).unwrap();
+        again.append(record("b", "rag")).unwrap();
+        assert_eq!(FeedbackStore::open(dir.path()).unwrap().records(0, 10), [record("a", "rag"), record("b", "rag")]);
         append("nonsense\n");
-        assert!(matches!(Feedback::open(dir.path()), Err(Error::Line { line: 3, .. })));
+        assert!(matches!(FeedbackStore::open(dir.path()), Err(Error::Line { line: 3, .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! The handle that everybody else holds.
+//! The handle of a journal, with its options.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -10,168 +10,168 @@ use artel_task::{CatalogVersion, Event, RequestId, Seq, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::write::PRUNE;
-use crate::writer::{QUEUE, Reply, Request, Writer};
-use crate::{Error, Filter, Page, Summary, codec, dir, read, schema};
+use crate::write::PRUNE_TASKS;
+use crate::writer::{JournalWriter, MAX_QUEUED_REQUESTS, ReplySender, WriteRequest};
+use crate::{Error, TaskFilter, TaskPage, TaskSummary, codec, dir, read, schema};
 
-/// Reads are short and SQLite runs each on a thread of its own; more would only fight for cores.
-const READERS: u32 = 4;
+/// Reads are short, and SQLite runs each connection on its own thread: more of them would only compete for cores.
+const MAX_READ_CONNECTIONS: u32 = 4;
 
-/// A read that waits longer than this for a connection is refused.
-const READER_WAIT: Duration = Duration::from_secs(10);
+/// A read that waits longer than this for a connection fails: it then waits behind a stuck disk, not behind other reads.
+const READ_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a journal behaves.
+/// The options of a journal.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What it keeps of tasks that have ended.
+    /// The limits of ended tasks.
     pub retention: Retention,
-    /// After how many ended tasks it tidies by itself; it also does so when it is opened.
-    pub retain_every: NonZeroU32,
-    /// When the process is to kill itself.
+    /// Retention runs after this many ended tasks; it also runs when the journal is opened.
+    pub prune_interval_tasks: NonZeroU32,
+    /// The commit at which the process kills itself.
     #[cfg(feature = "failpoints")]
-    pub death: Option<crate::Death>,
+    pub failpoint: Option<crate::Failpoint>,
 }
 
 impl Default for Options {
-    /// Tidies every 256 ended tasks: often enough that the file stays flat, rarely enough to cost nothing.
+    /// Retention after every 256 ended tasks: often enough to keep the file size flat, rarely enough to cost nothing.
     fn default() -> Self {
         Self {
             retention: Retention::default(),
-            retain_every: NonZeroU32::new(256).expect("256 is not 0"),
+            prune_interval_tasks: NonZeroU32::new(256).expect("256 is not 0"),
             #[cfg(feature = "failpoints")]
-            death: None,
+            failpoint: None,
         }
     }
 }
 
-/// What is kept of tasks that have ended. Running tasks are always kept.
+/// The limits of ended tasks. Running tasks are always kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// At most this many.
+    /// The maximum number of ended tasks.
     pub tasks: u64,
-    /// None that ended longer ago than this.
+    /// The maximum time since a task ended.
     pub age: Duration,
-    /// As many as fit into so many bytes, tasks that run included.
+    /// The maximum size of the database in bytes, running tasks included.
     pub bytes: u64,
 }
 
 impl Default for Retention {
-    /// 10,000 tasks, 30 days, 4 GiB: what somebody may still look for, on any disk that holds models.
+    /// 10,000 tasks, 30 days, 4 GiB: what a user may still look up, on any disk that holds models.
     fn default() -> Self {
         Self { tasks: 10_000, age: Duration::from_secs(30 * 24 * 3600), bytes: 4 << 30 }
     }
 }
 
-/// What became of a task that somebody submitted.
+/// The result of submitting a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is on disk.
+    /// The task is new and on disk.
     New,
-    /// The same request had been accepted before, as this task; nothing was written.
-    Known(TaskId),
+    /// The request was accepted before, as this task; nothing was written.
+    Existing(TaskId),
 }
 
-/// Events on disk. Cheap to clone; every clone is the same journal.
+/// The durable event log. Cheap to clone; all clones share one journal.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<WriteRequest>,
     readers: SqlitePool,
     path: Arc<Path>,
-    broken: watch::Receiver<Option<Arc<Error>>>,
+    failure: watch::Receiver<Option<Arc<Error>>>,
 }
 
 impl Journal {
-    /// Opens `dir/journal.sqlite`, making both where they are missing, and spawns the writer on the current runtime.
+    /// Opens `dir/journal.sqlite`, creating both if they are missing, and spawns the writer on the current runtime.
     ///
     /// # Errors
-    /// When the directory cannot be used or another daemon uses it, or the database is damaged, newer or none of ours.
+    /// If the directory cannot be used or another daemon uses it, or the database is damaged, newer or not a journal.
     pub async fn open(dir: &Path, options: Options) -> Result<Self, Error> {
-        Self::open_tuned(dir, &options, |connect| connect).await
+        Self::open_with(dir, &options, |connect| connect).await
     }
 
-    /// Like [`open`](Self::open), with the writer's connection changed: so tests make disks full.
-    pub(crate) async fn open_tuned(
+    /// Like [`open`](Self::open), with other options of the writer's connection: tests simulate a full disk with it.
+    pub(crate) async fn open_with(
         dir: &Path,
         options: &Options,
         tune: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
     ) -> Result<Self, Error> {
         let lock = dir::open(dir)?;
         let path: Arc<Path> = dir.join("journal.sqlite").into();
-        let (told, broken) = watch::channel(None);
+        let (failure_tx, failure) = watch::channel(None);
         let connect = tune(schema::connect_options(&path));
-        let writer = Writer::open(&path, connect, lock, options, told).await?;
+        let writer = JournalWriter::open(&path, connect, lock, options, failure_tx).await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(READER_WAIT)
+            .max_connections(MAX_READ_CONNECTIONS)
+            .acquire_timeout(READ_CONNECTION_TIMEOUT)
             .connect_lazy_with(schema::connect_options(&path).read_only(true));
-        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (requests, inbox) = mpsc::channel(MAX_QUEUED_REQUESTS);
         tokio::spawn(writer.run(inbox));
-        Ok(Self { requests, readers, path, broken })
+        Ok(Self { requests, readers, path, failure })
     }
 
-    /// Resolves when the journal takes no more writes, with the failure since which that is so; never, if it is closed
-    /// without one.
-    pub async fn broken(&self) -> Arc<Error> {
-        let mut broken = self.broken.clone();
-        match broken.wait_for(Option::is_some).await.ok().and_then(|error| error.clone()) {
+    /// Resolves when the journal takes no more writes, with the failure that caused it. Never resolves if the journal is
+    /// closed without a failure.
+    pub async fn failed(&self) -> Arc<Error> {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await.ok().and_then(|error| error.clone()) {
             Some(error) => error,
             None => std::future::pending().await,
         }
     }
 
-    /// Resolves when the journal takes writes; after a failure other than a full disk, never.
-    pub async fn whole(&self) {
-        if self.broken.clone().wait_for(Option::is_none).await.is_err() {
+    /// Resolves when the journal takes writes. Never resolves after a failure other than a full disk.
+    pub async fn writable(&self) {
+        if self.failure.clone().wait_for(Option::is_none).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Whether an event could be stored in its place.
+    /// Checks whether an event can be stored at its position.
     ///
     /// # Errors
     /// [`Error::Unstorable`].
-    pub fn check(event: &Event) -> Result<(), Error> {
-        codec::check(event)
+    pub fn check_storable(event: &Event) -> Result<(), Error> {
+        codec::check_storable(event)
     }
 
-    /// The task that a request id belongs to, and what was asked then; `None` for one that is not known.
+    /// The task of a request id and its submission; `None` for an unknown id.
     ///
     /// # Errors
     /// Any fault.
-    pub async fn request(&self, request: &RequestId) -> Result<Option<(TaskId, TaskSpec)>, Error> {
-        read::request(&self.readers, &self.path, request).await
+    pub async fn find_request(&self, request: &RequestId) -> Result<Option<(TaskId, TaskSpec)>, Error> {
+        read::find_request(&self.readers, &self.path, request).await
     }
 
-    /// Begins a task with its event number 1, which is on disk when this returns.
+    /// Starts a task with its event number 1, which is on disk when this returns.
     ///
-    /// A request id that a kept task has gives that task, if input, graph, role, class and labels are the same.
+    /// A request id of a retained task returns that task, if input, graph, role, priority and labels are the same.
     ///
     /// # Errors
-    /// [`Error::RequestReused`] if they are not; [`Error::Gap`] if the task exists; [`Error::Unstorable`] for another
-    /// kind of event; any fault, after which the task may or may not be found when the journal is opened again.
+    /// [`Error::RequestReused`] if they are not; [`Error::UnexpectedSeq`] if the task exists; [`Error::Unstorable`] for another
+    /// kind of event; any fault, after which the task may or may not exist when the journal is opened again.
     pub async fn accept(&self, event: Event) -> Result<Acceptance, Error> {
         self.accept_with(event, Vec::new()).await
     }
 
-    /// Begins a task with its event number 1 and those that follow it, with all or none.
+    /// Starts a task with its event number 1 and the events that follow it: all of them or none.
     ///
     /// # Errors
     /// Those of [`accept`](Self::accept) and of [`append`](Self::append).
     pub async fn accept_with(&self, first: Event, more: Vec<Event>) -> Result<Acceptance, Error> {
-        self.ask(|reply| Request::Accept(Box::new(first), more, reply)).await
+        self.send(|reply| WriteRequest::Accept(Box::new(first), more, reply)).await
     }
 
-    /// Continues a task, with all of the events or none; they are on disk when this returns. The write happens even if
-    /// the caller goes away meanwhile.
+    /// Appends events to a task: all of them or none. They are on disk when this returns. The write happens even if the caller
+    /// drops the future meanwhile.
     ///
     /// # Errors
-    /// [`Error::Gap`] if the first is not the one after the newest or they have gaps, [`Error::Ended`],
-    /// [`Error::NoTask`], [`Error::Unstorable`] for events of several tasks or values that JSON lacks; any fault.
+    /// [`Error::UnexpectedSeq`] if the events do not follow the last one without gaps, [`Error::Ended`], [`Error::NoTask`],
+    /// [`Error::Unstorable`] for events of several tasks or values that JSON cannot represent; any fault.
     pub async fn append(&self, events: Vec<Event>) -> Result<(), Error> {
-        self.ask(|reply| Request::Append(events, reply)).await
+        self.send(|reply| WriteRequest::Append(events, reply)).await
     }
 
-    /// Up to `limit` events of a task after the number `after`, in order. None for a task that does not exist.
+    /// Up to `limit` events of a task after the sequence number `after`, in order. Empty for a task that does not exist.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where an event is missing or unreadable; any fault.
@@ -179,15 +179,15 @@ impl Journal {
         read::events(&self.readers, &self.path, task, after, limit).await
     }
 
-    /// The number of a task's newest event; `None` if there is no such task.
+    /// The sequence number of a task's last event; `None` if there is no such task.
     ///
     /// # Errors
     /// Any fault.
-    pub async fn last(&self, task: TaskId) -> Result<Option<Seq>, Error> {
-        read::last(&self.readers, &self.path, task).await
+    pub async fn last_seq(&self, task: TaskId) -> Result<Option<Seq>, Error> {
+        read::last_seq(&self.readers, &self.path, task).await
     }
 
-    /// The tasks to resume, oldest first.
+    /// The tasks without a last event, oldest first.
     ///
     /// # Errors
     /// Any fault.
@@ -199,17 +199,17 @@ impl Journal {
     ///
     /// # Errors
     /// Any fault.
-    pub async fn list(&self, filter: Filter, page: Page) -> Result<Vec<Summary>, Error> {
+    pub async fn list(&self, filter: TaskFilter, page: TaskPage) -> Result<Vec<TaskSummary>, Error> {
         read::list(&self.readers, &self.path, &filter, page).await
     }
 
-    /// Stores the sources of a catalog, to resume tasks with; call it again when an old catalog is in use anew. It is
-    /// kept while a task names it, while it is the newest, and for an hour after this call.
+    /// Stores the sources of a catalog, so that tasks can resume with it. Call it again when an old catalog is used again. A
+    /// catalog is kept while a task refers to it, while it is the newest, and for an hour after this call.
     ///
     /// # Errors
     /// Any fault.
-    pub async fn keep_catalog(&self, version: &CatalogVersion, sources: String) -> Result<(), Error> {
-        self.ask(|reply| Request::Keep(version.clone(), sources, reply)).await
+    pub async fn store_catalog(&self, version: &CatalogVersion, sources: String) -> Result<(), Error> {
+        self.send(|reply| WriteRequest::StoreCatalog(version.clone(), sources, reply)).await
     }
 
     /// The sources of a catalog.
@@ -220,34 +220,34 @@ impl Journal {
         read::catalog(&self.readers, &self.path, version).await
     }
 
-    /// Deletes the ended tasks beyond these limits, those first that ended first, and gives their number; others write
-    /// meanwhile. The journal does this by itself with the limits it was opened with.
+    /// Deletes the ended tasks beyond these limits, the ones that ended first, and returns their number. Other writes are
+    /// interleaved. The journal also does this itself, with the limits of its options.
     ///
     /// # Errors
     /// Any fault.
-    pub async fn retain(&self, limits: Retention) -> Result<u64, Error> {
+    pub async fn prune(&self, limits: Retention) -> Result<u64, Error> {
         let mut total = 0;
         loop {
-            let deleted = self.ask(|reply| Request::Prune(limits, reply)).await?;
+            let deleted = self.send(|reply| WriteRequest::Prune(limits, reply)).await?;
             total += deleted;
-            if deleted < PRUNE {
+            if deleted < PRUNE_TASKS {
                 return Ok(total);
             }
         }
     }
 
-    /// Writes what waits, closes the database and gives up the directory. Other clones are refused from here on.
+    /// Writes the waiting requests, closes the database and unlocks the directory. Other clones then get [`Error::Closed`].
     pub async fn close(self) {
-        // The writer goes last: only it may fold the log into the database.
+        // The writer is closed last: only it may checkpoint the write-ahead log into the database.
         self.readers.close().await;
         let (reply, closed) = oneshot::channel();
-        if self.requests.send(Request::Close(reply)).await.is_ok() {
-            // An error means that another clone closed it.
+        if self.requests.send(WriteRequest::Close(reply)).await.is_ok() {
+            // An error means that another clone closed the journal.
             closed.await.ok();
         }
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+    async fn send<T>(&self, request: impl FnOnce(ReplySender<T>) -> WriteRequest) -> Result<T, Error> {
         let closed = || Error::Closed { path: self.path.to_path_buf() };
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| closed())?;

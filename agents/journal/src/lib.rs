@@ -1,48 +1,46 @@
-//! Events on disk: what was acknowledged is never lost.
+//! The durable event log: an acknowledged event is never lost.
 //!
-//! A [`Journal`] is one directory with one SQLite database. Everybody writes through one task, which puts whatever
-//! waits into one transaction and answers after the commit (group commit, WAL, `synchronous = FULL`); reads have
-//! connections of their own and wait for no writer. The events of a task are numbered 1, 2, 3 and so on, and the
-//! journal refuses whatever would leave a gap.
+//! A [`Journal`] is one directory with one SQLite database. Tasks send their events to a single writer, which commits all
+//! waiting requests in one transaction and answers them after the commit (group commit, WAL, `synchronous = FULL`). Reads
+//! have their own connections and never wait for the writer. The events of a task are numbered 1, 2, 3 and so on; an append
+//! that would leave a gap is refused.
 //!
-//! After a failed write the journal refuses every further one until it is opened again: nobody can say what a disk
-//! holds that failed once, and a refusal is better than a promise that may not hold. Where the disk was only full, the
-//! journal opens itself again when there is room. Reading goes on.
+//! After a failed write the journal refuses all further writes until it is opened again: the state of a disk after a failed
+//! write is unknown, and a refusal is better than a promise that may not hold. If the disk was only full, the journal opens
+//! itself again when space is free. Reads continue.
 //!
-//! What the writer needs to know of running tasks it keeps in memory, so that a transaction is few statements: events are
-//! packed, and those of one request are one row.
+//! The writer keeps an index of the running tasks in memory, so that a transaction needs few statements. Events are encoded
+//! compactly, and the events of one request are one row.
 //!
-//! This crate knows no graph, no state machine and no gRPC: it stores events and the few columns that lists need.
+//! This crate knows no graph, no state machine and no gRPC. It stores events and the few columns that lists of tasks need.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod codec;
 mod dir;
 mod error;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 pub mod feedback;
 mod index;
+mod inspect;
 mod journal;
 mod migrate;
-mod pack;
 mod read;
-#[cfg(feature = "failpoints")]
-mod rehearsal;
 mod repair;
 mod rows;
 mod schema;
 mod summary;
-mod survey;
 #[cfg(test)]
 mod tests;
-mod words;
 mod write;
 mod writer;
 
 pub use error::Error;
-pub use feedback::Feedback;
-pub use journal::{Acceptance, Journal, Options, Retention};
 #[cfg(feature = "failpoints")]
-pub use rehearsal::{Death, Moment};
-pub use repair::{Repair, repair};
-pub use summary::{Filter, Page, Stage, Summary};
-pub use survey::{Figures, Report, check, survey};
+pub use failpoints::{CommitSide, Failpoint};
+pub use feedback::FeedbackStore;
+pub use inspect::{IntegrityReport, JournalStats, check, stats};
+pub use journal::{Acceptance, Journal, Options, Retention};
+pub use repair::{RepairReport, repair};
+pub use summary::{TaskFilter, TaskPage, TaskStatus, TaskSummary};

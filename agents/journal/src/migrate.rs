@@ -1,4 +1,4 @@
-//! Older formats brought forward.
+//! Migration of older formats.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use sqlx::sqlite::SqliteConnection;
 use crate::codec::{corrupt, encode, task_id};
 use crate::{Error, schema};
 
-/// The tables of version 1 out of the way; their indexes would have the names of the new ones.
-const ASIDE: &str = "
+/// Renames the tables of version 1. Their indexes are dropped, since the new ones have the same names.
+const RENAME_OLD_TABLES: &str = "
     DROP INDEX tasks_request;
     DROP INDEX tasks_running;
     DROP INDEX tasks_ended;
@@ -20,8 +20,8 @@ const ASIDE: &str = "
     ALTER TABLE catalogs RENAME TO catalogs_1;
 ";
 
-/// Everything but the events. Inputs are no longer kept twice if they are short.
-const COPY: &str = "
+/// Copies everything but the events. The heads of short inputs are no longer stored.
+const COPY_ROWS: &str = "
     INSERT INTO catalogs (version, sources, kept) SELECT version, sources, kept FROM catalogs_1 ORDER BY kept;
     INSERT OR IGNORE INTO catalogs (version, kept) SELECT DISTINCT catalog, 0 FROM tasks_1;
     INSERT INTO tasks (id, graph, role, stage, created, ended, head, catalog, request, labels)
@@ -30,12 +30,12 @@ const COPY: &str = "
         FROM tasks_1 t ORDER BY id;
 ";
 
-/// From version 1, which had a row of JSON for each event, and no incremental vacuum. All or nothing.
+/// Migrates version 1, which had a row of JSON for each event and no incremental vacuum, in one transaction.
 pub(crate) async fn from_1(path: &Path, conn: &mut SqliteConnection) -> Result<(), Error> {
-    tracing::info!(path = %path.display(), "bringing the journal forward from format 1");
+    tracing::info!(path = %path.display(), "migrating the journal from format 1");
     let failed = |e| Error::database(path, e);
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    for sql in [ASIDE, schema::CREATE, COPY] {
+    for sql in [RENAME_OLD_TABLES, schema::CREATE, COPY_ROWS] {
         sqlx::raw_sql(sql).execute(&mut *tx).await.map_err(failed)?;
     }
     let tasks: Vec<(i64, Vec<u8>)> =
@@ -45,17 +45,17 @@ pub(crate) async fn from_1(path: &Path, conn: &mut SqliteConnection) -> Result<(
     }
     let drop = "DROP TABLE tasks_1; DROP TABLE events_1; DROP TABLE catalogs_1;";
     sqlx::raw_sql(drop).execute(&mut *tx).await.map_err(failed)?;
-    schema::mark(&mut tx).await.map_err(failed)?;
+    schema::write_version(&mut tx).await.map_err(failed)?;
     tx.commit().await.map_err(failed)?;
-    // The connection asks for incremental vacuum, which an old file gets by being written anew.
+    // An existing file switches to incremental vacuum only by a full vacuum.
     sqlx::raw_sql("PRAGMA auto_vacuum = INCREMENTAL; VACUUM").execute(conn).await.map_err(failed)?;
     Ok(())
 }
 
-/// Events of one row, so that whoever reads from the middle of a long task reads little more.
-const RUN: usize = 64;
+/// Events in one row: few enough that a read from the middle of a long task decodes little more than it needs.
+const MAX_ROW_EVENTS: usize = 64;
 
-/// The first event alone, and then the others in runs.
+/// Copies the first event into a row of its own, and then the others in chunks.
 async fn copy_events(path: &Path, conn: &mut SqliteConnection, number: i64, task: TaskId) -> Result<(), Error> {
     let failed = |e| Error::database(path, e);
     let rows: Vec<(i64, i64, String)> =
@@ -64,9 +64,9 @@ async fn copy_events(path: &Path, conn: &mut SqliteConnection, number: i64, task
             .fetch_all(&mut *conn)
             .await
             .map_err(failed)?;
-    let event = |((seq, at, body), due): ((i64, i64, String), i64)| {
-        if seq != due {
-            return Err(corrupt(path, format!("task {task} has no event {due}")));
+    let event = |((seq, at, body), expected): ((i64, i64, String), i64)| {
+        if seq != expected {
+            return Err(corrupt(path, format!("task {task} has no event {expected}")));
         }
         let kind = serde_json::from_str(&body);
         let kind = kind.map_err(|e| corrupt(path, format!("event {seq} of task {task}: {e}")))?;
@@ -74,12 +74,12 @@ async fn copy_events(path: &Path, conn: &mut SqliteConnection, number: i64, task
     };
     let events = rows.into_iter().zip(1..).map(event).collect::<Result<Vec<_>, Error>>()?;
     let (first, others) = events.split_at(events.len().min(1));
-    for run in first.chunks(1).chain(others.chunks(RUN)) {
-        let last = run.last().expect("chunks are not empty");
+    for chunk in first.chunks(1).chain(others.chunks(MAX_ROW_EVENTS)) {
+        let last = chunk.last().expect("chunks are not empty");
         sqlx::query("INSERT INTO events (task, last, body) VALUES (?, ?, ?)")
             .bind(number)
             .bind(i64::try_from(last.seq.0).unwrap_or(i64::MAX))
-            .bind(encode(run)?)
+            .bind(encode(chunk)?)
             .execute(&mut *conn)
             .await
             .map_err(failed)?;

@@ -1,15 +1,15 @@
-//! What readers ask, each question answered from one snapshot.
+//! The queries of readers, each answered from one snapshot.
 
 use std::path::Path;
 
 use artel_task::event::{TaskSpec, Timestamp};
-use artel_task::{CatalogVersion, Event, GraphName, EventKind, RequestId, RoleName, Seq, TaskId};
+use artel_task::{CatalogVersion, Event, EventKind, GraphName, RequestId, RoleName, Seq, TaskId};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor, sqlite::Sqlite};
 
 use crate::codec::{corrupt, decode, labels, task_id};
-use crate::index::head;
-use crate::{Error, Filter, Page, Stage, Summary};
+use crate::index::input_head;
+use crate::{Error, TaskFilter, TaskPage, TaskStatus, TaskSummary};
 
 pub(crate) async fn events(
     pool: &SqlitePool,
@@ -19,7 +19,7 @@ pub(crate) async fn events(
     limit: u32,
 ) -> Result<Vec<Event>, Error> {
     let after_column = i64::try_from(after.0).unwrap_or(i64::MAX);
-    // Each row has an event at least.
+    // Each row has at least one event, so that `limit` rows are enough.
     let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
         "SELECT e.last, e.body FROM tasks t JOIN events e ON e.task = t.number
          WHERE t.id = ? AND e.last > ? ORDER BY e.last LIMIT ?",
@@ -31,30 +31,30 @@ pub(crate) async fn events(
     .await
     .map_err(|e| Error::database(path, e))?;
     let mut events = Vec::new();
-    let mut due = None;
+    let mut expected = None;
     for (last, body) in rows {
         if events.len() >= limit as usize {
             break;
         }
         let row = decode(path, task, last, &body)?;
         let first = row.first().map_or(0, |event| event.seq.0);
-        // The first row may begin with what was read before.
-        let missing = due.unwrap_or_else(|| first.min(after.0.saturating_add(1)));
-        if first != missing {
-            return Err(corrupt(path, format!("task {task} has no event {missing}")));
+        // The first row may start with events up to `after`.
+        let next = expected.unwrap_or_else(|| first.min(after.0.saturating_add(1)));
+        if first != next {
+            return Err(corrupt(path, format!("task {task} has no event {next}")));
         }
-        due = row.last().map(|event| event.seq.0 + 1);
+        expected = row.last().map(|event| event.seq.0 + 1);
         events.extend(row.into_iter().filter(|event| event.seq > after));
     }
     events.truncate(limit as usize);
     Ok(events)
 }
 
-/// Id, number of the last event in the row and body of the first event of a task.
+/// The id of a task, and the row of its first event: the number of its last event and its body.
 pub(crate) type FirstRow = (Vec<u8>, i64, Vec<u8>);
 
 /// The first events of the tasks with these request ids, for readers and for the writer.
-pub(crate) async fn request_rows(
+pub(crate) async fn first_event_rows(
     executor: impl SqliteExecutor<'_>,
     requests: &[&str],
 ) -> sqlx::Result<Vec<(String, FirstRow)>> {
@@ -62,30 +62,30 @@ pub(crate) async fn request_rows(
         "SELECT t.request, t.id, e.last, e.body FROM tasks t JOIN events e ON e.task = t.number AND e.last = 1
          WHERE t.request IN (SELECT value FROM json_each(?))",
     )
-    .bind(serde_json::to_string(requests).expect("texts are always JSON"))
+    .bind(serde_json::to_string(requests).expect("strings are always valid JSON"))
     .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(|(request, id, last, body)| (request, (id, last, body))).collect())
 }
 
-pub(crate) fn request_of(path: &Path, (id, last, body): FirstRow) -> Result<(TaskId, TaskSpec), Error> {
+pub(crate) fn task_spec(path: &Path, (id, last, body): FirstRow) -> Result<(TaskId, TaskSpec), Error> {
     let task = task_id(path, &id)?;
     match decode(path, task, last, &body)?.into_iter().next().map(|event| event.kind) {
-        Some(EventKind::Accepted(accepted)) => Ok((task, accepted)),
-        _ => Err(corrupt(path, format!("task {task} does not begin with `accepted`"))),
+        Some(EventKind::Accepted(spec)) => Ok((task, spec)),
+        _ => Err(corrupt(path, format!("task {task} does not start with `accepted`"))),
     }
 }
 
-pub(crate) async fn request(
+pub(crate) async fn find_request(
     pool: &SqlitePool,
     path: &Path,
     request: &RequestId,
 ) -> Result<Option<(TaskId, TaskSpec)>, Error> {
-    let rows = request_rows(pool, &[request.as_str()]).await.map_err(|e| Error::database(path, e))?;
-    rows.into_iter().next().map(|(_, row)| request_of(path, row)).transpose()
+    let rows = first_event_rows(pool, &[request.as_str()]).await.map_err(|e| Error::database(path, e))?;
+    rows.into_iter().next().map(|(_, row)| task_spec(path, row)).transpose()
 }
 
-pub(crate) async fn last(pool: &SqlitePool, path: &Path, task: TaskId) -> Result<Option<Seq>, Error> {
+pub(crate) async fn last_seq(pool: &SqlitePool, path: &Path, task: TaskId) -> Result<Option<Seq>, Error> {
     let last: Option<i64> =
         sqlx::query_scalar("SELECT max(last) FROM events WHERE task = (SELECT number FROM tasks WHERE id = ?)")
             .bind(task.as_bytes().as_slice())
@@ -103,10 +103,15 @@ pub(crate) async fn unfinished(pool: &SqlitePool, path: &Path) -> Result<Vec<Tas
     ids.iter().map(|id| task_id(path, id)).collect()
 }
 
-pub(crate) async fn list(pool: &SqlitePool, path: &Path, filter: &Filter, page: Page) -> Result<Vec<Summary>, Error> {
-    // No task has the greatest id, since its version is not 7.
+pub(crate) async fn list(
+    pool: &SqlitePool,
+    path: &Path,
+    filter: &TaskFilter,
+    page: TaskPage,
+) -> Result<Vec<TaskSummary>, Error> {
+    // No task has the greatest id: it is not a UUID of version 7.
     let before = page.before.unwrap_or(TaskId::from_bytes([0xff; 16]));
-    // Every task is before a moment that the database cannot hold.
+    // Every task is before a time that does not fit into the column.
     let created_before = filter.created_before.and_then(|at| i64::try_from(at.0).ok());
     let rows = sqlx::query(
         "SELECT id, graph, role, (SELECT version FROM catalogs WHERE number = t.catalog) AS catalog, request, labels,
@@ -120,7 +125,7 @@ pub(crate) async fn list(pool: &SqlitePool, path: &Path, filter: &Filter, page: 
          ORDER BY id DESC LIMIT ?8",
     )
     .bind(before.as_bytes().as_slice())
-    .bind(filter.stage_bits())
+    .bind(filter.status_bits())
     .bind(filter.graph.as_ref().map(GraphName::as_str))
     .bind(filter.role.as_ref().map(RoleName::as_str))
     .bind(filter.created_from.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX)))
@@ -133,39 +138,39 @@ pub(crate) async fn list(pool: &SqlitePool, path: &Path, filter: &Filter, page: 
     rows.iter().map(|row| summary(path, row)).collect()
 }
 
-fn summary(path: &Path, row: &SqliteRow) -> Result<Summary, Error> {
+fn summary(path: &Path, row: &SqliteRow) -> Result<TaskSummary, Error> {
     let failed = |e| Error::database(path, e);
     let task = task_id(path, row.try_get("id").map_err(failed)?)?;
-    let bad = |what: &str| corrupt(path, format!("task {task} has a bad {what}"));
-    let number = |column| u64::try_from(row.try_get::<i64, _>(column).map_err(failed)?).map_err(|_| bad(column));
+    let invalid = |column: &str| corrupt(path, format!("task {task} has an invalid {column}"));
+    let number = |column| u64::try_from(row.try_get::<i64, _>(column).map_err(failed)?).map_err(|_| invalid(column));
     let ended: Option<i64> = row.try_get("ended").map_err(failed)?;
     let role: Option<&str> = row.try_get("role").map_err(failed)?;
     let request: Option<&str> = row.try_get("request").map_err(failed)?;
-    Ok(Summary {
+    Ok(TaskSummary {
         task,
-        graph: GraphName::parse(row.try_get("graph").map_err(failed)?).map_err(|_| bad("graph"))?,
-        role: role.map(RoleName::parse).transpose().map_err(|_| bad("role"))?,
+        graph: GraphName::parse(row.try_get("graph").map_err(failed)?).map_err(|_| invalid("graph"))?,
+        role: role.map(RoleName::parse).transpose().map_err(|_| invalid("role"))?,
         catalog: CatalogVersion::new(row.try_get::<&str, _>("catalog").map_err(failed)?),
-        request: request.map(|key| RequestId::parse(key).ok_or_else(|| bad("request"))).transpose()?,
-        labels: serde_json::from_str(row.try_get("labels").map_err(failed)?).map_err(|_| bad("labels"))?,
-        stage: Stage::from_code(row.try_get("stage").map_err(failed)?).ok_or_else(|| bad("stage"))?,
+        request: request.map(|key| RequestId::parse(key).ok_or_else(|| invalid("request"))).transpose()?,
+        labels: serde_json::from_str(row.try_get("labels").map_err(failed)?).map_err(|_| invalid("labels"))?,
+        status: TaskStatus::from_code(row.try_get("stage").map_err(failed)?).ok_or_else(|| invalid("stage"))?,
         created: Timestamp(number("created")?),
-        ended: ended.map(u64::try_from).transpose().map_err(|_| bad("ended"))?.map(Timestamp),
-        head: head_of(path, row, task)?,
-        last: Seq(number("last")?),
+        ended: ended.map(u64::try_from).transpose().map_err(|_| invalid("ended"))?.map(Timestamp),
+        input_head: stored_head(path, row, task)?,
+        last_seq: Seq(number("last")?),
     })
 }
 
-/// The beginning of a task's input: as it is kept, or where that is all of it, from the first event.
-fn head_of(path: &Path, row: &SqliteRow, task: TaskId) -> Result<String, Error> {
+/// The head of a task's input: from its column, or for a short input from the first event.
+fn stored_head(path: &Path, row: &SqliteRow, task: TaskId) -> Result<String, Error> {
     let failed = |e| Error::database(path, e);
     if let Some(head) = row.try_get("head").map_err(failed)? {
         return Ok(head);
     }
     let first: Option<Vec<u8>> = row.try_get("first").map_err(failed)?;
     let first = first.ok_or_else(|| corrupt(path, format!("task {task} has no event 1")))?;
-    let (_, accepted) = request_of(path, (task.as_bytes().to_vec(), 1, first))?;
-    Ok(head(&accepted.input))
+    let (_, spec) = task_spec(path, (task.as_bytes().to_vec(), 1, first))?;
+    Ok(input_head(&spec.input))
 }
 
 pub(crate) async fn catalog(pool: &SqlitePool, path: &Path, version: &CatalogVersion) -> Result<Option<String>, Error> {

@@ -1,7 +1,7 @@
-//! A whole journal made of what can be read of a damaged one.
+//! Repair: builds a new journal from the readable tasks of a damaged one.
 //!
-//! The damaged files are set aside as they were, and only the copy is read. What was read is written into a new journal beside
-//! the old one, which takes its place at the end; until then nothing that a daemon would open has changed.
+//! The damaged files are copied to a backup directory, and only the backup is read. The tasks are written into a new journal
+//! beside the old one, which it replaces at the end; until then nothing that a daemon would open has changed.
 
 mod salvage;
 
@@ -10,79 +10,79 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artel_task::event::{FailureCode, Failure, Timestamp};
+use artel_task::event::{Failure, FailureCode, Timestamp};
 use artel_task::{CatalogVersion, Event, EventKind, TaskId};
 use tokio::task::JoinSet;
 
-use crate::survey::check;
+use crate::inspect::check;
 use crate::{Error, Journal, Options, Retention, dir};
-use salvage::{Found, Salvage};
+use salvage::{Salvage, SalvagedTask};
 
-/// The database and its log, in which the newest commits may be.
-const FILES: [&str; 2] = ["journal.sqlite", "journal.sqlite-wal"];
+/// The database and its write-ahead log, which may hold the newest commits.
+const DATA_FILES: [&str; 2] = ["journal.sqlite", "journal.sqlite-wal"];
 
-/// The log's index, made anew whenever a database is opened.
+/// The index of the log, which SQLite creates again when a database is opened.
 const LOG_INDEX: &str = "journal.sqlite-shm";
 
-/// Tasks that are written at once, so that they share commits.
-const AT_ONCE: usize = 256;
+/// The tasks that are written concurrently, so that they share commits.
+const BATCH_TASKS: usize = 256;
 
-/// Events of one row, as many as fit well.
-const ROW: usize = 256;
+/// The events of one row: enough that long tasks need few rows.
+const ROW_EVENTS: usize = 256;
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repair {
-    /// Where the damaged files are; none if there was no damage, and nothing was done.
-    pub aside: Option<PathBuf>,
-    /// Tasks that are as they were.
+pub struct RepairReport {
+    /// The directory of the damaged files; `None` if there was no damage and nothing was changed.
+    pub backup: Option<PathBuf>,
+    /// The number of completely recovered tasks.
     pub kept: u64,
-    /// Tasks of which only the beginning could be read: they have failed now.
+    /// Tasks of which only the first events could be read: they are failed now.
     pub failed: Vec<TaskId>,
-    /// Tasks of which nothing could be read but their names.
+    /// Tasks of which only the id could be read.
     pub lost: Vec<TaskId>,
-    /// At most so many more tasks lay where not even names could be read.
-    pub nameless: u64,
-    /// Whether the newest tasks may be lost, too, so that nobody can say how many they were.
-    pub newest: bool,
-    /// Catalogs that could not be read: tasks that ran under one of them fail at the next start, and say so.
-    pub catalogs: u64,
+    /// An upper bound of the further tasks whose ids could not be read.
+    pub unidentified: u64,
+    /// Whether the newest tasks may be lost too, in an unknown number.
+    pub newest_may_be_lost: bool,
+    /// The number of catalogs that could not be read: running tasks that need one of them fail at the next start.
+    pub lost_catalogs: u64,
 }
 
-/// Makes the journal of a directory whole, keeping what can be read; `None` if there is none, or if it has an older format.
-/// No daemon may run there.
+/// Repairs the journal in a directory, keeping the readable tasks; `None` if there is none, or if it has an older format.
+/// No daemon may use it.
 ///
 /// # Errors
-/// [`Error::Locked`] beside a daemon, [`Error::Corrupt`] for a file of which nothing can be read; any fault. The journal is then
-/// as it was.
-pub async fn repair(dir: &Path) -> Result<Option<Repair>, Error> {
-    if !dir.join(FILES[0]).exists() {
+/// [`Error::Locked`] if a daemon uses it, [`Error::Corrupt`] for a file of which nothing can be read; any fault. The journal
+/// is then unchanged.
+pub async fn repair(dir: &Path) -> Result<Option<RepairReport>, Error> {
+    if !dir.join(DATA_FILES[0]).exists() {
         return Ok(None);
     }
     let _lock = dir::open(dir)?;
     match check(dir).await {
         Ok(None) => return Ok(None),
         Ok(Some(report)) if report.problems.is_empty() => {
-            return Ok(Some(Repair { kept: report.tasks, ..Repair::default() }));
+            return Ok(Some(RepairReport { kept: report.tasks, ..RepairReport::default() }));
         }
-        // A file that was cut is refused as a whole by whoever does not ask for what is left.
+        // The check refuses a truncated file as a whole, but a repair can still read a part of it.
         Ok(Some(_)) | Err(Error::Corrupt { .. }) => {}
         Err(error) => return Err(error),
     }
-    let (aside, new) = (dir.join(format!("damaged-{}", now())), dir.join("repairing"));
+    let (backup, new) = (dir.join(format!("damaged-{}", now())), dir.join("repairing"));
     let repaired = async {
-        put_aside(dir, &aside).map_err(|e| failed(&aside, e))?;
-        let mut repair = Repair { aside: Some(aside.clone()), ..Repair::default() };
-        rebuild(&aside, &new, &mut repair).await?;
+        back_up(dir, &backup).map_err(|e| failed(&backup, e))?;
+        let mut report = RepairReport { backup: Some(backup.clone()), ..RepairReport::default() };
+        rebuild(&backup, &new, &mut report).await?;
         replace(dir, &new).map_err(|e| failed(dir, e))?;
-        Ok(repair)
+        Ok(report)
     };
     match repaired.await {
-        Ok(repair) => Ok(Some(repair)),
+        Ok(report) => Ok(Some(report)),
         Err(error) => {
-            // The journal is still there, and the disk may be full.
-            for left in [&aside, &new] {
-                drop(fs::remove_dir_all(left));
+            // The journal is unchanged, and the disk may be full.
+            for leftover in [&backup, &new] {
+                drop(fs::remove_dir_all(leftover));
             }
             Err(error)
         }
@@ -93,68 +93,69 @@ fn failed(path: &Path, source: io::Error) -> Error {
     Error::Directory { path: path.to_owned(), source: source.into() }
 }
 
-/// Copies the files as they are.
-fn put_aside(dir: &Path, aside: &Path) -> io::Result<()> {
-    dir::create(aside)?;
-    for file in FILES.iter().filter(|file| dir.join(file).exists()) {
-        fs::copy(dir.join(file), aside.join(file))?;
-        File::open(aside.join(file))?.sync_all()?;
+/// Copies the damaged files unchanged.
+fn back_up(dir: &Path, backup: &Path) -> io::Result<()> {
+    dir::create(backup)?;
+    for file in DATA_FILES.iter().filter(|file| dir.join(file).exists()) {
+        fs::copy(dir.join(file), backup.join(file))?;
+        File::open(backup.join(file))?.sync_all()?;
     }
-    dir::sync(aside)
+    dir::sync(backup)
 }
 
-/// Puts the new journal in the place of the old one. The old log goes first: it would be taken for the new one's.
+/// Replaces the old journal by the new one. The old log is removed first: SQLite would take it for the new one's.
 fn replace(dir: &Path, new: &Path) -> io::Result<()> {
-    for file in [FILES[1], LOG_INDEX].iter().filter(|file| dir.join(file).exists()) {
+    for file in [DATA_FILES[1], LOG_INDEX].iter().filter(|file| dir.join(file).exists()) {
         fs::remove_file(dir.join(file))?;
     }
     dir::sync(dir)?;
-    fs::rename(new.join(FILES[0]), dir.join(FILES[0]))?;
+    fs::rename(new.join(DATA_FILES[0]), dir.join(DATA_FILES[0]))?;
     dir::sync(dir)?;
     fs::remove_dir_all(new)
 }
 
-/// Writes all that can be read of the one into the other.
-async fn rebuild(aside: &Path, new: &Path, repair: &mut Repair) -> Result<(), Error> {
+/// Writes all readable tasks and catalogs of the backup into a new journal.
+async fn rebuild(backup: &Path, new: &Path, report: &mut RepairReport) -> Result<(), Error> {
     if new.exists() {
-        // An earlier repair was cut off.
+        // An earlier repair was interrupted.
         fs::remove_dir_all(new).map_err(|e| failed(new, e))?;
     }
     let retention = Retention { tasks: u64::MAX, age: Duration::MAX, bytes: u64::MAX };
     let journal = Journal::open(new, Options { retention, ..Options::default() }).await?;
-    let mut salvage = Salvage::open(aside).await?;
+    let mut salvage = Salvage::open(backup).await?;
     let (catalogs, lost) = salvage.catalogs().await;
-    repair.catalogs = lost;
+    report.lost_catalogs = lost;
     for (version, sources) in catalogs {
-        journal.keep_catalog(&CatalogVersion::new(version), sources).await?;
+        journal.store_catalog(&CatalogVersion::new(version), sources).await?;
     }
-    let mut batch = Vec::with_capacity(AT_ONCE);
+    let mut batch = Vec::with_capacity(BATCH_TASKS);
     let mut number = 0;
-    while let Some(next) = salvage.after(number).await {
+    while let Some(next) = salvage.next_number(number).await {
         number = next;
         match salvage.task(number).await {
-            Found::Nothing => {}
-            Found::Nameless => repair.nameless += 1,
-            Found::Lost(task) => repair.lost.push(task),
-            Found::Whole(events) => batch.push((events, false)),
-            Found::Beginning(events) => batch.push((end(events), true)),
+            SalvagedTask::Absent => {}
+            SalvagedTask::Unidentified => report.unidentified += 1,
+            SalvagedTask::Lost(task) => report.lost.push(task),
+            SalvagedTask::Complete(events) => batch.push((events, false)),
+            SalvagedTask::Truncated(events) => batch.push((with_failure(events), true)),
         }
-        if batch.len() == AT_ONCE {
-            write(&journal, std::mem::take(&mut batch), repair).await?;
+        if batch.len() == BATCH_TASKS {
+            write(&journal, std::mem::take(&mut batch), report).await?;
         }
     }
-    write(&journal, batch, repair).await?;
-    let (newest, tried) = salvage.beyond();
-    (repair.newest, repair.nameless) = (newest, repair.nameless.saturating_sub(tried));
+    write(&journal, batch, report).await?;
+    let (newest_may_be_lost, tail_probes) = salvage.tail();
+    report.newest_may_be_lost = newest_may_be_lost;
+    report.unidentified = report.unidentified.saturating_sub(tail_probes);
     salvage.close().await;
     journal.close().await;
     Ok(())
 }
 
-/// A task of which the rest is lost has failed: nobody can say which of its steps were done.
-fn end(mut events: Vec<Event>) -> Vec<Event> {
+/// Ends a task whose last events are lost with a failure: it is unknown which of its steps were done.
+fn with_failure(mut events: Vec<Event>) -> Vec<Event> {
     let Some(last) = events.last() else { return events };
-    let message = "the journal was damaged: what came after is lost".to_owned();
+    let message = "the journal was damaged, and the later events of the task are lost".to_owned();
     let failure = Failure { code: FailureCode::Internal, message, step: None };
     let (at, kind) = (last.at.max(Timestamp(now())), EventKind::Failed { failure });
     let event = Event { task: last.task, seq: last.seq.next(), at, kind };
@@ -163,7 +164,7 @@ fn end(mut events: Vec<Event>) -> Vec<Event> {
 }
 
 /// Writes tasks in their order.
-async fn write(journal: &Journal, batch: Vec<(Vec<Event>, bool)>, repair: &mut Repair) -> Result<(), Error> {
+async fn write(journal: &Journal, batch: Vec<(Vec<Event>, bool)>, report: &mut RepairReport) -> Result<(), Error> {
     let mut writing = JoinSet::new();
     for (events, failed) in batch {
         let (journal, Some(task)) = (journal.clone(), events.first().map(|event| event.task)) else { continue };
@@ -171,17 +172,22 @@ async fn write(journal: &Journal, batch: Vec<(Vec<Event>, bool)>, repair: &mut R
     }
     for (task, failed, stored) in writing.join_all().await {
         match stored {
-            Ok(()) if failed => repair.failed.push(task),
-            Ok(()) => repair.kept += 1,
-            // What passed for readable has no sense.
-            Err(Error::Unstorable { .. } | Error::Gap { .. } | Error::Ended { .. } | Error::RequestReused { .. }) => {
-                repair.lost.push(task);
+            Ok(()) if failed => report.failed.push(task),
+            Ok(()) => report.kept += 1,
+            // The events were readable but are invalid.
+            Err(
+                Error::Unstorable { .. }
+                | Error::UnexpectedSeq { .. }
+                | Error::Ended { .. }
+                | Error::RequestReused { .. },
+            ) => {
+                report.lost.push(task);
             }
             Err(error) => return Err(error),
         }
     }
-    repair.failed.sort();
-    repair.lost.sort();
+    report.failed.sort();
+    report.lost.sort();
     Ok(())
 }
 
@@ -190,7 +196,7 @@ async fn store(journal: &Journal, events: Vec<Event>) -> Result<(), Error> {
     let Some(first) = events.next() else { return Ok(()) };
     journal.accept(first).await?;
     loop {
-        let row: Vec<Event> = events.by_ref().take(ROW).collect();
+        let row: Vec<Event> = events.by_ref().take(ROW_EVENTS).collect();
         if row.is_empty() {
             return Ok(());
         }

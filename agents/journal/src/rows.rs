@@ -1,21 +1,23 @@
-//! The rows of a batch, written with as few statements as there are kinds of rows: each statement is a way to another thread
-//! and back.
+//! The rows of a batch, written with as few statements as possible: each statement is a round trip to the thread of the
+//! connection.
 
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteConnection;
 
-use crate::Stage;
+use crate::TaskStatus;
 
-/// Rows of one statement at most, the fewest first. Few sizes, so that each statement is prepared once; what a batch leaves
-/// empty is not bound, which SQLite takes for null, and skipped.
-const SIZES: [usize; 4] = [4, 16, 64, 256];
+/// The numbers of rows of the prepared statements, in ascending order. There are few of them, so that each is prepared once.
+/// Unused rows of a statement are not bound, which SQLite treats as null, and are skipped.
+const STATEMENT_ROWS: [usize; 4] = [4, 16, 64, 256];
 
-const TASK: &str = "INSERT INTO tasks (number, id, graph, role, stage, created, head, catalog, request, labels)";
-const EVENT: &str = "INSERT INTO events (task, last, body)";
+const INSERT_TASK: &str = "INSERT INTO tasks (number, id, graph, role, stage, created, head, catalog, request, labels)";
+const INSERT_EVENT: &str = "INSERT INTO events (task, last, body)";
 
-static TASKS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| SIZES.map(|size| statement(TASK, 10, size)));
-static EVENTS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| SIZES.map(|size| statement(EVENT, 3, size)));
+static INSERT_TASKS: LazyLock<[String; STATEMENT_ROWS.len()]> =
+    LazyLock::new(|| STATEMENT_ROWS.map(|size| statement(INSERT_TASK, 10, size)));
+static INSERT_EVENTS: LazyLock<[String; STATEMENT_ROWS.len()]> =
+    LazyLock::new(|| STATEMENT_ROWS.map(|size| statement(INSERT_EVENT, 3, size)));
 
 fn statement(insert: &str, columns: usize, rows: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(", "));
@@ -23,7 +25,7 @@ fn statement(insert: &str, columns: usize, rows: usize) -> String {
     format!("{insert} SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL")
 }
 
-/// A task that begins.
+/// The row of a new task.
 #[derive(Debug)]
 pub(crate) struct TaskRow {
     pub(crate) number: i64,
@@ -37,36 +39,36 @@ pub(crate) struct TaskRow {
     pub(crate) labels: String,
 }
 
-/// A task that has ended.
+/// The update of a task that has ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedRow {
     pub(crate) number: i64,
-    pub(crate) stage: i64,
+    pub(crate) status: i64,
     pub(crate) at: i64,
 }
 
-/// What a batch leaves to write.
+/// The rows that a batch adds.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct RowBatch {
     pub(crate) tasks: Vec<TaskRow>,
-    /// Task, number of the last event, body.
+    /// The task number, the number of the last event, and the body.
     pub(crate) events: Vec<(i64, i64, Vec<u8>)>,
-    pub(crate) ended: Vec<Ended>,
+    pub(crate) ended: Vec<EndedRow>,
 }
 
-impl Rows {
-    /// Writes all; nothing is left afterwards.
+impl RowBatch {
+    /// Writes all rows and removes them from the batch.
     pub(crate) async fn write(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
         let mut tasks = std::mem::take(&mut self.tasks).into_iter();
-        while let Some(at) = fitting(tasks.len()) {
-            let mut query = sqlx::query(&*TASKS[at]);
-            for row in tasks.by_ref().take(SIZES[at]) {
+        while let Some(index) = statement_for(tasks.len()) {
+            let mut query = sqlx::query(&*INSERT_TASKS[index]);
+            for row in tasks.by_ref().take(STATEMENT_ROWS[index]) {
                 query = query
                     .bind(row.number)
                     .bind(row.id.to_vec())
                     .bind(row.graph)
                     .bind(row.role)
-                    .bind(Stage::Running.code())
+                    .bind(TaskStatus::Running.code())
                     .bind(row.created)
                     .bind(row.head)
                     .bind(row.catalog)
@@ -76,34 +78,34 @@ impl Rows {
             query.execute(&mut *conn).await?;
         }
         let mut events = std::mem::take(&mut self.events).into_iter();
-        while let Some(at) = fitting(events.len()) {
-            let mut query = sqlx::query(&*EVENTS[at]);
-            for (task, last, body) in events.by_ref().take(SIZES[at]) {
+        while let Some(index) = statement_for(events.len()) {
+            let mut query = sqlx::query(&*INSERT_EVENTS[index]);
+            for (task, last, body) in events.by_ref().take(STATEMENT_ROWS[index]) {
                 query = query.bind(task).bind(last).bind(body);
             }
             query.execute(&mut *conn).await?;
         }
-        self.end(conn).await
+        self.write_ended(conn).await
     }
 
-    async fn end(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    async fn write_ended(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
         if self.ended.is_empty() {
             return Ok(());
         }
-        let ended: Vec<[i64; 3]> = self.ended.drain(..).map(|ended| [ended.number, ended.stage, ended.at]).collect();
+        let ended: Vec<[i64; 3]> = self.ended.drain(..).map(|ended| [ended.number, ended.status, ended.at]).collect();
         sqlx::query(
             "UPDATE tasks SET stage = e.value ->> 1, ended = e.value ->> 2
              FROM json_each(?) e WHERE tasks.number = e.value ->> 0",
         )
-        .bind(serde_json::to_string(&ended).expect("numbers are always JSON"))
+        .bind(serde_json::to_string(&ended).expect("numbers are always valid JSON"))
         .execute(conn)
         .await?;
         Ok(())
     }
 }
 
-/// The smallest statement that so many rows fit into, or the largest, which takes the first of them.
-fn fitting(rows: usize) -> Option<usize> {
-    let fits = SIZES.iter().position(|size| *size >= rows);
-    (rows > 0).then(|| fits.unwrap_or(SIZES.len() - 1))
+/// The smallest statement for this number of rows, or the largest one, which takes the first of them.
+fn statement_for(rows: usize) -> Option<usize> {
+    let smallest = STATEMENT_ROWS.iter().position(|size| *size >= rows);
+    (rows > 0).then(|| smallest.unwrap_or(STATEMENT_ROWS.len() - 1))
 }

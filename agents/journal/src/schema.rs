@@ -7,25 +7,25 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::{Error, migrate};
 
-/// The version that this program writes. A change of the format adds one, and a step in [`migrate`].
-pub(crate) const VERSION: i64 = 2;
+/// The format version that this program writes. A change of the format adds one, and a step in [`migrate`].
+pub(crate) const FORMAT_VERSION: i64 = 2;
 
-/// `ARTL`, which tells a journal from any other SQLite database.
-const APPLICATION: i64 = 0x4152_544c;
+/// `ARTL`, which distinguishes a journal from any other SQLite database.
+const APPLICATION_ID: i64 = 0x4152_544c;
 
-/// The log is cut back to this after a burst, so that it does not keep the size of the worst minute.
+/// The write-ahead log is truncated to this size after a burst, so that it does not keep its largest size.
 const WAL_BYTES: &str = "16777216";
 
-/// Pages in the log before they are copied into the database, which takes two more syncs: as many as it may keep anyway.
+/// Pages in the log before a checkpoint, which takes two more syncs: as many as the log may keep anyway.
 const WAL_PAGES: &str = "4000";
 
-/// A task has a number inside of the database, which is shorter than its id. `head` is absent where the whole input is no
-/// longer, as the first event has it. `labels` is a JSON object of texts.
+/// A task has a number in the database, which is shorter than its id. `head` is absent if the whole input is short: it is
+/// then read from the first event. `labels` is a JSON object of strings.
 ///
-/// A row of `events` holds what one request appended, under the number of its last event; the first event is always alone.
-/// A step in the middle of a task writes one row and no second page.
+/// A row of `events` holds the events of one request, under the number of the last one; the first event is always alone.
+/// A step in the middle of a task writes one row and touches no second page.
 ///
-/// `sources` is absent for a catalog that a task named and nobody has stored. `kept` is when it was last named as one in use.
+/// `sources` is absent for a catalog that a task refers to but that was not stored. `kept` is the time of its last use.
 pub(crate) const CREATE: &str = "
     CREATE TABLE tasks (
         number INTEGER PRIMARY KEY,
@@ -58,24 +58,24 @@ pub(crate) const CREATE: &str = "
     ) STRICT;
 ";
 
-/// What writer and readers have in common. The journal mode is set by [`open`], once the file is known to be ours.
+/// The connection options of writer and readers. [`open`] sets the journal mode, once the file is known to be a journal.
 pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .synchronous(SqliteSynchronous::Full)
-        // Callers tell what failed; nobody reads each statement.
+        // Callers log failures; a log of each statement has no use.
         .disable_statement_logging()
         .pragma("journal_size_limit", WAL_BYTES)
         .pragma("wal_autocheckpoint", WAL_PAGES)
 }
 
-/// Opens the writer's connection, making the database where it is missing and bringing an older one forward.
+/// Opens the writer's connection, creating the database if it is missing and migrating an older one.
 pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, Error> {
     let failed = |e| Error::database(path, e);
     let mut conn = options.create_if_missing(true).connect().await.map_err(failed)?;
     let version = check(path, &mut conn).await?;
     if version == 0 {
-        // Before the first page is written, and to no file that may be somebody else's: the pragma writes.
+        // Before the first page is written, and never to the database of another program: the pragma writes.
         sqlx::raw_sql("PRAGMA auto_vacuum = INCREMENTAL").execute(&mut conn).await.map_err(failed)?;
     }
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut conn).await.map_err(failed)?;
@@ -90,14 +90,14 @@ pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<S
     Ok(conn)
 }
 
-/// The version on disk, 0 for a database that is empty.
+/// The format version on disk, 0 for an empty database.
 pub(crate) async fn check(path: &Path, conn: &mut SqliteConnection) -> Result<i64, Error> {
     let (version, application, tables) = header(conn).await.map_err(|e| Error::database(path, e))?;
     let path = path.to_owned();
     match version {
         0 if tables == 0 && application == 0 => Ok(0),
-        _ if application != APPLICATION => Err(Error::Foreign { path }),
-        found if found > VERSION => Err(Error::Newer { path, found, known: VERSION }),
+        _ if application != APPLICATION_ID => Err(Error::NotAJournal { path }),
+        found if found > FORMAT_VERSION => Err(Error::NewerFormat { path, found, known: FORMAT_VERSION }),
         known => Ok(known),
     }
 }
@@ -111,17 +111,17 @@ async fn header(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64, i64)> {
     .await
 }
 
-/// All or nothing, the version included.
+/// Creates the tables and writes the version in one transaction.
 async fn create(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::raw_sql(CREATE).execute(&mut *tx).await?;
-    mark(&mut tx).await?;
+    write_version(&mut tx).await?;
     tx.commit().await
 }
 
-/// Says that this is a journal of this version.
-pub(crate) async fn mark(conn: &mut SqliteConnection) -> sqlx::Result<()> {
-    let mark = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(conn).await?;
+/// Marks the database as a journal of this format version.
+pub(crate) async fn write_version(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let pragmas = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(pragmas)).execute(conn).await?;
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! What a list of tasks shows.
+//! Lists of tasks: filters, pages and entries.
 
 use std::collections::BTreeMap;
 
 use artel_task::event::Timestamp;
-use artel_task::{CatalogVersion, GraphName, EventKind, RequestId, RoleName, Seq, TaskId};
+use artel_task::{CatalogVersion, EventKind, GraphName, RequestId, RoleName, Seq, TaskId};
 
-/// How far a task is.
+/// The status of a task, as its events define it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// It has no last event yet.
+pub enum TaskStatus {
+    /// It has no last event.
     Running,
-    /// It gave a result.
+    /// It has a result.
     Completed,
     /// It failed.
     Failed,
@@ -18,8 +18,8 @@ pub enum Stage {
     Cancelled,
 }
 
-impl Stage {
-    /// The stage of a task whose newest event is this one.
+impl TaskStatus {
+    /// The status of a task after this event.
     pub fn after(kind: &EventKind) -> Self {
         match kind {
             EventKind::Completed { .. } => Self::Completed,
@@ -29,7 +29,7 @@ impl Stage {
         }
     }
 
-    /// As the database has it; the numbers are part of the format.
+    /// The number in the database; part of the format.
     pub(crate) fn code(self) -> i64 {
         match self {
             Self::Running => 0,
@@ -40,20 +40,20 @@ impl Stage {
     }
 
     pub(crate) fn from_code(code: i64) -> Option<Self> {
-        [Self::Running, Self::Completed, Self::Failed, Self::Cancelled].into_iter().find(|stage| stage.code() == code)
+        [Self::Running, Self::Completed, Self::Failed, Self::Cancelled].into_iter().find(|status| status.code() == code)
     }
 }
 
-/// Which tasks to list; the default is all.
+/// The tasks to list; the default is all.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only tasks in one of these stages; empty means any.
-    pub states: Vec<Stage>,
+pub struct TaskFilter {
+    /// Only tasks with one of these statuses; empty means any.
+    pub statuses: Vec<TaskStatus>,
     /// Only tasks of this graph.
     pub graph: Option<GraphName>,
-    /// Only tasks whose client asked for this role alone.
+    /// Only tasks that were submitted to this role instead of a graph.
     pub role: Option<RoleName>,
-    /// Only tasks that carry all of these labels; others may be there too.
+    /// Only tasks with all of these labels; they may have others too.
     pub labels: BTreeMap<String, String>,
     /// Only tasks that were accepted at this time or later.
     pub created_from: Option<Timestamp>,
@@ -61,50 +61,54 @@ pub struct Filter {
     pub created_before: Option<Timestamp>,
 }
 
-impl Filter {
-    /// One bit for each wanted stage; any means any, so that a stage that is none is found and reported.
-    pub(crate) fn stage_bits(&self) -> i64 {
-        if self.states.is_empty() { -1 } else { self.states.iter().fold(0, |bits, stage| bits | 1 << stage.code()) }
+impl TaskFilter {
+    /// One bit for each status. "Any" sets all bits, so that an invalid status in the database is found and reported.
+    pub(crate) fn status_bits(&self) -> i64 {
+        if self.statuses.is_empty() {
+            -1
+        } else {
+            self.statuses.iter().fold(0, |bits, status| bits | 1 << status.code())
+        }
     }
 }
 
-/// Which part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// Only tasks older than this one: the last of the page before.
+pub struct TaskPage {
+    /// Only tasks older than this one: the last task of the previous page.
     pub before: Option<TaskId>,
-    /// At most this many.
+    /// The maximum number of tasks.
     pub size: u32,
 }
 
-/// One line of a list.
+/// An entry of a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
-    /// Which task.
+pub struct TaskSummary {
+    /// The id of the task.
     pub task: TaskId,
     /// Its graph.
     pub graph: GraphName,
-    /// Its role, if the client asked for one role alone.
+    /// Its role, if it was submitted to a role instead of a graph.
     pub role: Option<RoleName>,
-    /// The catalog that it keeps to its end.
+    /// The catalog that it runs under, to its end.
     pub catalog: CatalogVersion,
-    /// The client's own key, if it gave one.
+    /// The request id, if the client gave one.
     pub request: Option<RequestId>,
-    /// The client's own notes.
+    /// The labels that the client gave.
     pub labels: BTreeMap<String, String>,
-    /// How far it is.
-    pub stage: Stage,
+    /// Its status.
+    pub status: TaskStatus,
     /// When it was accepted.
     pub created: Timestamp,
-    /// When its last event was written down.
+    /// When it ended.
     pub ended: Option<Timestamp>,
     /// The first [`HEAD_CHARS`](Self::HEAD_CHARS) characters of its input.
-    pub head: String,
-    /// The number of its newest event.
-    pub last: Seq,
+    pub input_head: String,
+    /// The sequence number of its last event.
+    pub last_seq: Seq,
 }
 
-impl Summary {
-    /// Enough to recognise a request by, in two lines of a terminal.
+impl TaskSummary {
+    /// Enough to recognise a request in two lines of a terminal.
     pub const HEAD_CHARS: usize = 200;
 }

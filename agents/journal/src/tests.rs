@@ -1,55 +1,55 @@
-//! The journal on real files. Most tests run on one thread, where requests that are sent together share a transaction.
+//! Tests of the journal on real files. Most run on one thread, where requests that are sent together share a transaction.
 
 mod accept;
 mod append;
 mod close;
 mod damage;
 mod full;
+mod inspect;
 mod list;
 mod migrate;
 mod open;
 mod random;
 mod repair;
-mod retain;
-mod survey;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artel_task::event::{TaskSpec, TaskPriority, Output, Timestamp};
-use artel_task::{CatalogVersion, Event, GraphName, EventKind, RequestId, RoleName, Seq, StepId, TaskId};
+use artel_task::event::{Output, TaskPriority, TaskSpec, Timestamp};
+use artel_task::{CatalogVersion, Event, EventKind, GraphName, RequestId, RoleName, Seq, StepId, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
-use crate::{Acceptance, Error, Filter, Journal, Options, Page, Retention, Stage, Summary};
+use crate::{Acceptance, Error, Journal, Options, Retention, TaskFilter, TaskPage, TaskStatus, TaskSummary};
 
-/// Keeps everything.
-const KEEP: Retention = Retention { tasks: u64::MAX, age: Duration::MAX, bytes: u64::MAX };
+/// Deletes nothing.
+const KEEP_ALL: Retention = Retention { tasks: u64::MAX, age: Duration::MAX, bytes: u64::MAX };
 
-const ALL: Page = Page { before: None, size: 100_000 };
+const ALL_TASKS: TaskPage = TaskPage { before: None, size: 100_000 };
 
-fn temp() -> TempDir {
+fn temp_dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// A journal that deletes nothing by itself.
+/// Opens a journal without retention.
 async fn open(dir: &Path) -> Journal {
-    Journal::open(dir, endless()).await.unwrap()
+    Journal::open(dir, without_retention()).await.unwrap()
 }
 
-fn endless() -> Options {
-    let retention = KEEP;
+fn without_retention() -> Options {
+    let retention = KEEP_ALL;
     Options { retention, ..Options::default() }
 }
 
-/// Ids in the order of their numbers.
+/// Ids are ordered like their numbers.
 fn id(number: u64) -> TaskId {
     TaskId::new(1_700_000_000_000 + number, [7; 10])
 }
 
-fn request(input: &str) -> TaskSpec {
+fn spec(input: &str) -> TaskSpec {
     TaskSpec {
         graph: GraphName::parse("mentor").unwrap(),
         role: None,
@@ -63,16 +63,16 @@ fn request(input: &str) -> TaskSpec {
     }
 }
 
-fn keyed(key: &str, input: &str) -> TaskSpec {
-    TaskSpec { request: RequestId::parse(key), ..request(input) }
+fn spec_with_id(request_id: &str, input: &str) -> TaskSpec {
+    TaskSpec { request: RequestId::parse(request_id), ..spec(input) }
 }
 
 fn event(task: TaskId, seq: u64, kind: EventKind) -> Event {
     Event { task, seq: Seq(seq), at: Timestamp(seq.saturating_add(1000)), kind }
 }
 
-fn first(task: TaskId, accepted: TaskSpec) -> Event {
-    event(task, 1, EventKind::Accepted(accepted))
+fn first(task: TaskId, spec: TaskSpec) -> Event {
+    event(task, 1, EventKind::Accepted(spec))
 }
 
 fn started(task: TaskId, seq: u64) -> Event {
@@ -88,9 +88,9 @@ fn ended_at(task: TaskId, seq: u64, at: u64) -> Event {
     Event { at: Timestamp(at), ..completed(task, seq) }
 }
 
-/// Accepts a task and ends it at this time.
+/// Accepts a task and completes it at this time.
 async fn finish(journal: &Journal, task: TaskId, at: u64) {
-    assert_eq!(journal.accept(first(task, request("?"))).await.unwrap(), Acceptance::New);
+    assert_eq!(journal.accept(first(task, spec("?"))).await.unwrap(), Acceptance::New);
     journal.append(vec![ended_at(task, 2, at)]).await.unwrap();
 }
 
@@ -99,7 +99,7 @@ async fn replay(journal: &Journal, task: TaskId) -> Vec<Event> {
 }
 
 async fn tasks(journal: &Journal) -> Vec<TaskId> {
-    let list = journal.list(Filter::default(), ALL).await.unwrap();
+    let list = journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap();
     list.iter().map(|summary| summary.task).rev().collect()
 }
 
@@ -107,14 +107,14 @@ fn unix_millis() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-/// A connection that knows nothing of journals.
-async fn raw(dir: &Path) -> SqliteConnection {
+/// A plain SQLite connection.
+async fn raw_connection(dir: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(dir.join("journal.sqlite")).create_if_missing(true);
     options.connect().await.unwrap()
 }
 
 async fn tamper(dir: &Path, sql: &'static str) {
-    let mut conn = raw(dir).await;
+    let mut conn = raw_connection(dir).await;
     sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
     conn.close().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What is written besides tasks and events: catalogs, and what retention deletes.
+//! Writes of catalogs, and the deletions of retention.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,19 +7,19 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::Retention;
 
-/// How many tasks one transaction deletes at most, so that retention never holds up the others for long.
-pub(crate) const PRUNE: u64 = 128;
+/// The tasks that one transaction deletes at most, so that retention delays other requests only briefly.
+pub(crate) const PRUNE_TASKS: u64 = 128;
 
-/// A catalog that no task names is kept for this long after it was last in use: somebody may be about to submit.
+/// A catalog that no task refers to is kept for this long after its last use: a task may be about to be submitted.
 const CATALOG_GRACE: Duration = Duration::from_secs(3600);
 
-/// Pages that one transaction gives back to the file system at most.
-const SHRINK: i64 = 512;
+/// The pages that one transaction returns to the file system at most.
+const MAX_VACUUM_PAGES: i64 = 512;
 
-/// Free pages that the file may keep, besides a quarter of all: tasks to come will fill them.
-const SLACK: i64 = 256;
+/// The free pages that the file keeps, or a quarter of all pages if that is more: future tasks will fill them.
+const KEPT_FREE_PAGES: i64 = 256;
 
-pub(crate) async fn keep_catalog(
+pub(crate) async fn store_catalog(
     conn: &mut SqliteConnection,
     version: &CatalogVersion,
     sources: &str,
@@ -36,31 +36,31 @@ pub(crate) async fn keep_catalog(
     Ok(())
 }
 
-/// Deletes up to [`PRUNE`] ended tasks that are too many, too old or too large, and gives their number; fewer means that
-/// was all.
+/// Deletes up to [`PRUNE_TASKS`] ended tasks that are too many, too old or too large, and returns their number. A smaller
+/// number means that none are left to delete.
 pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> sqlx::Result<u64> {
     let cutoff = now().saturating_sub(millis(limits.age));
-    let (ended, aged): (i64, i64) = sqlx::query_as(
+    let (ended, expired): (i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM tasks WHERE ended IS NOT NULL), (SELECT count(*) FROM tasks WHERE ended < ?)",
     )
     .bind(cutoff)
     .fetch_one(&mut *conn)
     .await?;
-    let (ended, aged) = (ended.unsigned_abs(), aged.unsigned_abs());
+    let (ended, expired) = (ended.unsigned_abs(), expired.unsigned_abs());
     let excess = ended.saturating_sub(limits.tasks);
-    let large = too_large(conn, limits.bytes).await?.min(ended);
-    let delete = excess.max(aged).max(large).min(PRUNE);
+    let oversize = excess_by_size(conn, limits.bytes).await?.min(ended);
+    let delete = excess.max(expired).max(oversize).min(PRUNE_TASKS);
     if delete > 0 {
         delete_oldest(conn, delete).await?;
     }
-    if delete < PRUNE {
+    if delete < PRUNE_TASKS {
         delete_catalogs(conn).await?;
     }
     Ok(delete)
 }
 
-/// How many tasks of the usual size are more than so many bytes hold.
-async fn too_large(conn: &mut SqliteConnection, bytes: u64) -> sqlx::Result<u64> {
+/// How many tasks of average size exceed this number of bytes.
+async fn excess_by_size(conn: &mut SqliteConnection, bytes: u64) -> sqlx::Result<u64> {
     let (used, tasks): (i64, i64) = sqlx::query_as(
         "SELECT (p.page_count - f.freelist_count) * s.page_size, (SELECT count(*) FROM tasks)
          FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s",
@@ -68,11 +68,11 @@ async fn too_large(conn: &mut SqliteConnection, bytes: u64) -> sqlx::Result<u64>
     .fetch_one(conn)
     .await?;
     let (used, tasks) = (used.unsigned_abs(), tasks.unsigned_abs());
-    let each = (used / tasks.max(1)).max(1);
-    Ok(used.saturating_sub(bytes).div_ceil(each))
+    let average = (used / tasks.max(1)).max(1);
+    Ok(used.saturating_sub(bytes).div_ceil(average))
 }
 
-/// Both statements choose the same tasks, since the first one leaves `tasks` alone.
+/// Deletes the tasks that ended first. Both statements select the same tasks, since the first one does not change `tasks`.
 async fn delete_oldest(conn: &mut SqliteConnection, count: u64) -> sqlx::Result<()> {
     for sql in [
         "DELETE FROM events WHERE task IN
@@ -85,7 +85,7 @@ async fn delete_oldest(conn: &mut SqliteConnection, count: u64) -> sqlx::Result<
     Ok(())
 }
 
-/// Deletes the catalogs that no task names, but for the newest one and those that were in use a moment ago.
+/// Deletes the catalogs that no task refers to, except for the newest one and recently used ones.
 async fn delete_catalogs(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM catalogs WHERE kept < ? AND kept < (SELECT max(kept) FROM catalogs)
@@ -97,19 +97,19 @@ async fn delete_catalogs(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Gives pages back to the file system that tasks to come will hardly need. True if there are more.
-pub(crate) async fn shrink(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+/// Returns pages that are unlikely to be needed to the file system. True if more are left.
+pub(crate) async fn vacuum(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let (pages, free): (i64, i64) =
         sqlx::query_as("SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
             .fetch_one(&mut *conn)
             .await?;
-    let spare = free - SLACK.max(pages / 4);
+    let spare = free - KEPT_FREE_PAGES.max(pages / 4);
     if spare <= 0 {
         return Ok(false);
     }
-    let sql = format!("PRAGMA incremental_vacuum({})", spare.min(SHRINK));
+    let sql = format!("PRAGMA incremental_vacuum({})", spare.min(MAX_VACUUM_PAGES));
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await?;
-    Ok(spare > SHRINK)
+    Ok(spare > MAX_VACUUM_PAGES)
 }
 
 fn now() -> i64 {

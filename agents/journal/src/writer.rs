@@ -1,4 +1,4 @@
-//! The one task that writes: whatever waits goes into one transaction, and everybody is answered after the commit.
+//! The single writer: it commits all waiting requests in one transaction and answers them after the commit.
 
 use std::fs::File;
 use std::num::NonZeroU32;
@@ -11,136 +11,137 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::index::Index;
-use crate::rows::Rows;
-use crate::write::{self, PRUNE};
+use crate::index::TaskIndex;
+use crate::rows::RowBatch;
+use crate::write::{self, PRUNE_TASKS};
 use crate::{Acceptance, Error, Options, Retention, dir, schema};
 
-/// How many requests may wait; the next caller waits with its events in hand, which bounds memory.
-pub(crate) const QUEUE: usize = 1024;
+/// The maximum number of waiting requests. Further callers wait with their events, which bounds memory.
+pub(crate) const MAX_QUEUED_REQUESTS: usize = 1024;
 
-/// How many requests share a commit at most, so that the first of them does not wait for a whole queue.
-const BATCH: usize = 256;
+/// The maximum number of requests in a commit, so that the first of them does not wait for a whole queue.
+const MAX_BATCH_REQUESTS: usize = 256;
 
-/// How often a journal that nobody writes to looks for tasks that have become too old.
-const AGE_CHECK: Duration = Duration::from_secs(3600);
+/// How often an idle journal looks for tasks beyond the maximum age.
+const AGE_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// How often a journal whose disk was full looks whether there is room again.
-const ROOM_CHECK: Duration = Duration::from_secs(5);
+/// How often the free space is checked after the disk was full.
+const FREE_SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub(crate) type ReplySender<T> = oneshot::Sender<Result<T, Error>>;
 
-pub(crate) enum Request {
-    /// Begins a task, with events that follow the first.
-    Accept(Box<Event>, Vec<Event>, Reply<Acceptance>),
-    /// Continues a task.
-    Append(Vec<Event>, Reply<()>),
+pub(crate) enum WriteRequest {
+    /// Starts a task with its first event and the events that follow it.
+    Accept(Box<Event>, Vec<Event>, ReplySender<Acceptance>),
+    /// Appends events to a task.
+    Append(Vec<Event>, ReplySender<()>),
     /// Stores a catalog's sources.
-    Keep(CatalogVersion, String, Reply<()>),
-    /// Deletes up to [`PRUNE`] tasks.
-    Prune(Retention, Reply<u64>),
-    /// Writes what waits, closes the database and gives up the lock.
+    StoreCatalog(CatalogVersion, String, ReplySender<()>),
+    /// Deletes up to [`PRUNE_TASKS`] tasks.
+    Prune(Retention, ReplySender<u64>),
+    /// Writes the waiting requests, closes the database and releases the lock.
     Close(oneshot::Sender<()>),
 }
 
-/// Tells a caller its result once the commit is known.
-type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
+/// Sends a caller its result once the outcome of the commit is known.
+type CommitCallback = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-pub(crate) struct Writer {
+pub(crate) struct JournalWriter {
     conn: SqliteConnection,
-    index: Index,
-    rows: Rows,
+    index: TaskIndex,
+    rows: RowBatch,
     path: PathBuf,
-    /// How to connect again, after the disk was full.
+    /// The options to connect again after the disk was full.
     connect: SqliteConnectOptions,
     lock: File,
     retention: Retention,
-    retain_every: NonZeroU32,
-    /// Tasks that ended since retention last began.
-    ended: u32,
-    /// Whether retention has work left, or is due.
-    prune: bool,
-    /// Whether the file may have more room than it needs.
-    shrink: bool,
-    /// The failure since which nothing is written, told to whoever waits for it. Only a full disk is ever got over.
-    broken: watch::Sender<Option<Arc<Error>>>,
+    prune_interval_tasks: NonZeroU32,
+    /// The tasks that ended since retention last started.
+    ended_tasks: u32,
+    /// Whether retention is due or has work left.
+    is_prune_due: bool,
+    /// Whether the file may have more free pages than it needs.
+    is_vacuum_due: bool,
+    /// The failure that stopped writes, sent to the waiting handles. Only a full disk is recovered from.
+    failure: watch::Sender<Option<Arc<Error>>>,
+    /// The failpoint, and the number of commits so far.
     #[cfg(feature = "failpoints")]
-    death: (Option<crate::Death>, u64),
+    failpoint: (Option<crate::Failpoint>, u64),
 }
 
-impl Writer {
+impl JournalWriter {
     /// Opens the database for writing.
     pub(crate) async fn open(
         path: &Path,
         connect: SqliteConnectOptions,
         lock: File,
         options: &Options,
-        broken: watch::Sender<Option<Arc<Error>>>,
+        failure: watch::Sender<Option<Arc<Error>>>,
     ) -> Result<Self, Error> {
         let mut conn = schema::open(path, connect.clone()).await?;
-        let index = Index::open(&mut conn).await.map_err(|e| Error::database(path, e))?;
-        let Options { retention, retain_every, .. } = *options;
+        let index = TaskIndex::open(&mut conn).await.map_err(|e| Error::database(path, e))?;
+        let Options { retention, prune_interval_tasks, .. } = *options;
         Ok(Self {
             conn,
             index,
-            rows: Rows::default(),
+            rows: RowBatch::default(),
             path: path.to_owned(),
             connect,
             lock,
             retention,
-            retain_every,
-            ended: 0,
-            prune: true,
-            shrink: true,
-            broken,
+            prune_interval_tasks,
+            ended_tasks: 0,
+            is_prune_due: true,
+            is_vacuum_due: true,
+            failure,
             #[cfg(feature = "failpoints")]
-            death: (options.death, 0),
+            failpoint: (options.failpoint, 0),
         })
     }
 
-    fn is_broken(&self) -> bool {
-        self.broken.borrow().is_some()
+    fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
     }
 
-    fn is_full(&self) -> bool {
-        self.broken.borrow().as_deref().is_some_and(|error| matches!(error, Error::Full { .. }))
+    fn is_disk_full(&self) -> bool {
+        self.failure.borrow().as_deref().is_some_and(|error| matches!(error, Error::Full { .. }))
     }
 
-    /// Ends when it is told to, or when every handle is gone.
-    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut closers = Vec::new();
-        while self.next(&mut requests, &mut batch).await {
-            for close in batch.extract_if(.., |request| matches!(request, Request::Close(_))) {
+    /// Runs until [`WriteRequest::Close`], or until all handles are dropped.
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<WriteRequest>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH_REQUESTS);
+        let mut close_requests = Vec::new();
+        while self.receive(&mut requests, &mut batch).await {
+            for close in batch.extract_if(.., |request| matches!(request, WriteRequest::Close(_))) {
                 requests.close();
-                closers.push(close);
+                close_requests.push(close);
             }
-            if self.is_full() {
-                self.recover().await;
+            if self.is_disk_full() {
+                self.try_recover().await;
             }
             self.commit(std::mem::take(&mut batch)).await;
-            self.tidy().await;
+            self.run_retention().await;
         }
         if let Err(error) = self.conn.close().await {
-            tracing::warn!(path = %self.path.display(), %error, "the journal's last checkpoint failed; opening it again repeats it");
+            tracing::warn!(path = %self.path.display(), %error, "the last checkpoint of the journal failed; it is repeated when the journal is opened again");
         }
         drop(self.lock);
-        for close in closers {
+        for close in close_requests {
             close.refuse(&Error::Closed { path: self.path.clone() });
         }
     }
 
-    /// Waits for requests, unless there is tidying to do meanwhile. False at the end.
-    async fn next(&mut self, requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> bool {
-        let tidying = self.prune || self.shrink;
-        if !tidying || self.is_broken() || requests.is_closed() {
-            let patience = if self.is_full() { ROOM_CHECK } else { AGE_CHECK };
-            let waited = tokio::time::timeout(patience, requests.recv_many(batch, BATCH)).await;
-            // Nothing came for long: tasks may have become too old meanwhile.
-            self.prune |= waited.is_err();
-            return waited.is_err() || !batch.is_empty();
+    /// Waits for requests, or only takes those that are there if retention has work to do. False at the end.
+    async fn receive(&mut self, requests: &mut mpsc::Receiver<WriteRequest>, batch: &mut Vec<WriteRequest>) -> bool {
+        let has_retention_work = self.is_prune_due || self.is_vacuum_due;
+        if !has_retention_work || self.has_failed() || requests.is_closed() {
+            let timeout = if self.is_disk_full() { FREE_SPACE_CHECK_INTERVAL } else { AGE_CHECK_INTERVAL };
+            let received = tokio::time::timeout(timeout, requests.recv_many(batch, MAX_BATCH_REQUESTS)).await;
+            // After a long idle time, tasks may have reached the maximum age.
+            self.is_prune_due |= received.is_err();
+            return received.is_err() || !batch.is_empty();
         }
-        while batch.len() < BATCH
+        while batch.len() < MAX_BATCH_REQUESTS
             && let Ok(request) = requests.try_recv()
         {
             batch.push(request);
@@ -148,192 +149,198 @@ impl Writer {
         true
     }
 
-    async fn commit(&mut self, requests: Vec<Request>) {
+    async fn commit(&mut self, requests: Vec<WriteRequest>) {
         if requests.is_empty() {
             return;
         }
-        let broken = self.broken.borrow().clone();
-        if let Some(cause) = broken {
+        let failure = self.failure.borrow().clone();
+        if let Some(cause) = failure {
             let error = match &*cause {
                 Error::Full { .. } => Error::clone(&cause),
-                _ => Error::Broken { path: self.path.clone(), cause },
+                _ => Error::Failed { path: self.path.clone(), cause },
             };
             return requests.into_iter().for_each(|request| request.refuse(&error));
         }
-        let mut settles = Vec::with_capacity(requests.len());
+        let mut callbacks = Vec::with_capacity(requests.len());
         let mut requests = requests;
-        let outcome = self.transact(&mut requests, &mut settles).await.map_err(|error| self.known(error));
+        let outcome = self.transact(&mut requests, &mut callbacks).await.map_err(|error| self.classify(error));
         if let Err(error) = &outcome {
             requests.into_iter().for_each(|request| request.refuse(error));
-            self.break_off(error).await;
+            self.stop_writes(error).await;
         }
-        settles.into_iter().for_each(|settle| settle(outcome.clone()));
+        callbacks.into_iter().for_each(|callback| callback(outcome.clone()));
     }
 
-    /// Not every limit of a disk is told as one.
-    fn known(&self, error: Error) -> Error {
-        if error.is_failed_write() && dir::is_full(&self.path) {
+    /// Recognises a full disk behind a failed write: SQLite does not report all limits of a disk as such.
+    fn classify(&self, error: Error) -> Error {
+        if error.is_failed_write() && dir::is_disk_full(&self.path) {
             Error::Full { path: self.path.clone() }
         } else {
             error
         }
     }
 
-    /// Takes requests up to the first that fails; a refused one counts as done.
-    async fn transact(&mut self, requests: &mut Vec<Request>, settles: &mut Vec<Settle>) -> Result<(), Error> {
-        let Self { conn, index, rows, path, ended, .. } = self;
+    /// Performs requests up to the first that fails; a refused one counts as performed.
+    async fn transact(
+        &mut self,
+        requests: &mut Vec<WriteRequest>,
+        callbacks: &mut Vec<CommitCallback>,
+    ) -> Result<(), Error> {
+        let Self { conn, index, rows, path, ended_tasks, .. } = self;
         let failed = |error| Error::database(path, error);
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        index.learn(&mut tx, path, requests).await.map_err(failed)??;
+        index.load(&mut tx, path, requests).await.map_err(failed)??;
         for request in requests.drain(..) {
-            request.perform(&mut tx, index, rows, ended, settles).await.map_err(failed)?;
+            request.perform(&mut tx, index, rows, ended_tasks, callbacks).await.map_err(failed)?;
         }
         rows.write(&mut tx).await.map_err(failed)?;
         #[cfg(feature = "failpoints")]
-        let (death, commit) = {
-            self.death.1 += 1;
-            self.death
+        let (failpoint, commit) = {
+            self.failpoint.1 += 1;
+            self.failpoint
         };
         #[cfg(feature = "failpoints")]
-        death.inspect(|death| death.come(crate::Moment::Before, commit));
+        failpoint.inspect(|failpoint| failpoint.kill_at(crate::CommitSide::Before, commit));
         tx.commit().await.map_err(failed)?;
         #[cfg(feature = "failpoints")]
-        death.inspect(|death| death.come(crate::Moment::After, commit));
-        self.index.forget();
+        failpoint.inspect(|failpoint| failpoint.kill_at(crate::CommitSide::After, commit));
+        self.index.end_batch();
         Ok(())
     }
 
-    /// A commit that failed may be on disk or not, and a page that failed to be written may be lost in silence the next
-    /// time. A database that was busy has begun nothing.
-    async fn break_off(&mut self, error: &Error) {
-        // What was decided in memory was not written.
-        self.rows = Rows::default();
+    /// Stops writes after a failed transaction: its commit may be on disk or not, and a page whose write failed may be lost
+    /// without an error the next time. After a busy database writes continue, since the transaction has not started.
+    async fn stop_writes(&mut self, error: &Error) {
+        // The index was changed for rows that were not written.
+        self.rows = RowBatch::default();
         if matches!(error, Error::Busy { .. }) {
-            let index = Index::open(&mut self.conn).await;
+            let index = TaskIndex::open(&mut self.conn).await;
             self.index = index.unwrap_or_default();
             return;
         }
         if matches!(error, Error::Full { .. }) {
-            tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes until there is room");
+            tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes until disk space is free");
         } else {
             tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes");
         }
-        self.broken.send_replace(Some(Arc::new(error.clone())));
+        self.failure.send_replace(Some(Arc::new(error.clone())));
     }
 
-    /// Where a full disk has room again, what it holds is read anew, and writing goes on: what SQLite could not write for
-    /// lack of room was part of no commit.
-    async fn recover(&mut self) {
-        if !dir::has_room(&self.path) {
+    /// Opens the database again and continues writing, if a full disk has free space again. This is safe: what SQLite could
+    /// not write for lack of space was part of no commit.
+    async fn try_recover(&mut self) {
+        if !dir::has_free_space(&self.path) {
             return;
         }
         let reopened = async {
             let mut conn = schema::open(&self.path, self.connect.clone()).await?;
-            let index = Index::open(&mut conn).await.map_err(|e| Error::database(&self.path, e))?;
+            let index = TaskIndex::open(&mut conn).await.map_err(|e| Error::database(&self.path, e))?;
             Ok::<_, Error>((conn, index))
         };
         match reopened.await {
             Ok((conn, index)) => {
-                // Closing the old connection may fail for what it could not write; the new one has read what counts.
+                // Closing the old connection may fail because of its unwritten pages; the new one has read all that is committed.
                 drop(std::mem::replace(&mut self.conn, conn).close().await);
                 self.index = index;
-                tracing::info!(path = %self.path.display(), "there is room again: the journal takes writes");
-                self.broken.send_replace(None);
+                tracing::info!(path = %self.path.display(), "disk space is free again; the journal takes writes");
+                self.failure.send_replace(None);
             }
-            Err(error) => tracing::warn!(path = %self.path.display(), %error, "there is room, but the journal"),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "disk space is free again, but the journal could not be opened")
+            }
         }
     }
 
-    /// One piece of retention, if it is due.
-    async fn tidy(&mut self) {
-        if self.ended >= self.retain_every.get() {
-            self.ended = 0;
-            self.prune = true;
+    /// Performs one step of retention, if it is due.
+    async fn run_retention(&mut self) {
+        if self.ended_tasks >= self.prune_interval_tasks.get() {
+            self.ended_tasks = 0;
+            self.is_prune_due = true;
         }
-        if self.is_broken() {
+        if self.has_failed() {
             return;
         }
-        if self.prune {
+        if self.is_prune_due {
             let (reply, deleted) = oneshot::channel();
-            self.commit(vec![Request::Prune(self.retention, reply)]).await;
+            self.commit(vec![WriteRequest::Prune(self.retention, reply)]).await;
             let deleted = deleted.await;
-            self.prune = matches!(deleted, Ok(Ok(PRUNE)));
-            self.shrink |= matches!(deleted, Ok(Ok(1..)));
-        } else if self.shrink {
-            match write::shrink(&mut self.conn).await {
-                Ok(more) => self.shrink = more,
+            self.is_prune_due = matches!(deleted, Ok(Ok(PRUNE_TASKS)));
+            self.is_vacuum_due |= matches!(deleted, Ok(Ok(1..)));
+        } else if self.is_vacuum_due {
+            match write::vacuum(&mut self.conn).await {
+                Ok(more) => self.is_vacuum_due = more,
                 Err(error) => {
-                    self.shrink = false;
+                    self.is_vacuum_due = false;
                     let error = Error::database(&self.path, error);
-                    self.break_off(&error).await;
+                    self.stop_writes(&error).await;
                 }
             }
         }
     }
 }
 
-impl Request {
-    /// Gives the error that loses the transaction; the caller hears of that, too, through its [`Settle`].
+impl WriteRequest {
+    /// Returns an error that aborts the transaction; the caller gets it too, through its [`CommitCallback`].
     async fn perform(
         self,
         conn: &mut SqliteConnection,
-        index: &mut Index,
-        rows: &mut Rows,
-        ended: &mut u32,
-        settles: &mut Vec<Settle>,
+        index: &mut TaskIndex,
+        rows: &mut RowBatch,
+        ended_tasks: &mut u32,
+        callbacks: &mut Vec<CommitCallback>,
     ) -> sqlx::Result<()> {
         match self {
-            Self::Accept(first, more, reply) => hold(settles, reply, Ok(index.accept(&first, &more, rows))),
+            Self::Accept(first, more, reply) => defer_reply(callbacks, reply, Ok(index.accept(&first, &more, rows))),
             Self::Append(events, reply) => {
-                let over = index.append(&events, rows);
-                *ended += u32::from(matches!(over, Ok(true)));
-                hold(settles, reply, Ok(over.map(|_| ())))
+                let has_ended = index.append(&events, rows);
+                *ended_tasks += u32::from(matches!(has_ended, Ok(true)));
+                defer_reply(callbacks, reply, Ok(has_ended.map(|_| ())))
             }
-            Self::Keep(version, sources, reply) => {
-                hold(settles, reply, write::keep_catalog(conn, &version, &sources).await.map(Ok))
+            Self::StoreCatalog(version, sources, reply) => {
+                defer_reply(callbacks, reply, write::store_catalog(conn, &version, &sources).await.map(Ok))
             }
             Self::Prune(limits, reply) => {
-                // What came before may be what is to be deleted.
+                // The pending rows may belong to tasks that retention deletes.
                 let written = rows.write(conn).await;
-                index.forget_catalogs();
+                index.clear_catalogs();
                 let deleted = match written {
                     Ok(()) => write::prune(conn, limits).await,
                     Err(error) => Err(error),
                 };
-                hold(settles, reply, deleted.map(Ok))
+                defer_reply(callbacks, reply, deleted.map(Ok))
             }
             Self::Close(_) => Ok(()),
         }
     }
 
-    /// Whoever asked may be gone, which is no concern of the journal.
+    /// Answers with an error. The caller may have dropped its future, which does not matter.
     fn refuse(self, error: &Error) {
         match self {
             Self::Accept(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Self::Append(_, reply) | Self::Keep(_, _, reply) => drop(reply.send(Err(error.clone()))),
+            Self::Append(_, reply) | Self::StoreCatalog(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Self::Prune(_, reply) => drop(reply.send(Err(error.clone()))),
             Self::Close(reply) => drop(reply.send(())),
         }
     }
 }
 
-/// Keeps a result back until the commit.
-fn hold<T: Send + 'static>(
-    settles: &mut Vec<Settle>,
-    reply: Reply<T>,
+/// Holds a result back until the commit.
+fn defer_reply<T: Send + 'static>(
+    callbacks: &mut Vec<CommitCallback>,
+    reply: ReplySender<T>,
     result: sqlx::Result<Result<T, Error>>,
 ) -> sqlx::Result<()> {
-    let (result, lost) = match result {
+    let (result, aborted) = match result {
         Ok(result) => (Some(result), Ok(())),
         Err(error) => (None, Err(error)),
     };
-    settles.push(Box::new(move |commit| {
+    callbacks.push(Box::new(move |commit| {
         let answer = match (commit, result) {
             (Err(error), _) => Err(error),
             (Ok(()), Some(result)) => result,
-            (Ok(()), None) => unreachable!("a transaction that lost a request is not committed"),
+            (Ok(()), None) => unreachable!("a transaction with a failed request is not committed"),
         };
         drop(reply.send(answer));
     }));
-    lost
+    aborted
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artel_engine::backend::{BatchToken, DecodeError, ForcedTokens, EngineLimits, Sampled, Slot};
-use artel_engine::{Backend, Embeddings, AdapterContext, SamplingParams, Tokenizer, Token};
+use artel_engine::backend::{BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot};
+use artel_engine::{AdapterContext, Backend, Embeddings, SamplingParams, Token, Tokenizer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -495,7 +495,9 @@ impl Backend for LlamaBackend {
         let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.needs_logits));
         match context.decode(entries) {
             Ok(()) => Ok(()),
-            Err(code @ -1) => Err(DecodeError::Batch(format!("an entry is out of range (llama_decode returned {code})"))),
+            Err(code @ -1) => {
+                Err(DecodeError::Batch(format!("an entry is out of range (llama_decode returned {code})")))
+            }
             Err(1) => Err(DecodeError::Batch("the KV cache is full (llama_decode returned 1)".to_owned())),
             Err(code) => Err(DecodeError::Fatal(format!("llama_decode failed with code {code}"))),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_engine::{Message, TokenizedPrompt, ChatRole, Tokenizer, Token};
+use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer};
 use minijinja::{Environment, ErrorKind, context};
 
 use crate::raw::LlamaModel;

@@ -5,7 +5,7 @@
 //! [`artel_engine::EngineHandle`] like any other. In that program, [`serve`] serves its own engine on the other end. The protocol is
 //! gRPC, package `artel.engine.v1`; no other process can reach the sockets, because they have no name. The process ends when
 //! its socket closes, so none outlives the daemon. Its standard error goes into the daemon's log, and
-//! [`Handle::ended`](artel_engine::EngineHandle::ended) gives the reason of its exit.
+//! [`EngineHandle::ended`](artel_engine::EngineHandle::ended) gives the reason of its exit.
 //!
 //! Engines that compute on the same cores exclude each other through a [`CpuLeaseBroker`].
 //!

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
-use artel_engine::{LabelScores, Chunk, Embeddings, Engine, Error, PrefixPin, Request, EngineStats, OutputStream};
+use artel_engine::{Chunk, Embeddings, Engine, EngineStats, Error, LabelScores, OutputStream, PrefixPin, Request};
 use artel_proto::engine::v1;
 use artel_proto::engine::v1::engine_client::EngineClient;
 use async_trait::async_trait;

@@ -26,39 +26,37 @@ macro_rules! mirrored {
     };
 }
 
-mirrored!(usage, usage_of, engine::RequestUsage, v1::RequestUsage { prompt, computed, output, forced, drafted, accepted });
+mirrored!(
+    usage,
+    usage_of,
+    engine::RequestUsage,
+    v1::RequestUsage { prompt, computed, output, forced, drafted, accepted }
+);
 mirrored!(memory, memory_of, crate::DeviceMemory, v1::DeviceMemory { device, weights, kv_cache, compute });
 mirrored!(
     limits,
     limits_of,
     EngineLimits,
-    v1::EngineLimits {
-        context as context_tokens,
-        sequences as sequences,
-        batch as batch_tokens,
-        grain as prefill_multiple,
-        rewinds as can_truncate_kv,
-        shifts as can_shift
-    }
+    v1::EngineLimits { context_tokens, sequences, batch_tokens, prefill_multiple, can_truncate_kv, can_shift }
 );
 mirrored!(
     stats,
     stats_of,
     engine::EngineStats,
     v1::EngineStats {
-        busy as running,
-        queued as waiting,
-        steps as batches,
-        prompt as prefill_tokens,
-        shared as cached_tokens,
-        prefix_bytes as prefix_cache_bytes,
-        output as output_tokens,
-        drafted as drafted_tokens,
-        accepted as accepted_tokens,
-        finished as finished,
-        cancelled as cancelled,
-        failed as failed,
-        computing as compute_ns
+        running,
+        waiting,
+        batches,
+        prefill_tokens,
+        cached_tokens,
+        prefix_cache_bytes,
+        output_tokens,
+        drafted_tokens,
+        accepted_tokens,
+        finished,
+        cancelled,
+        failed,
+        compute_ns
     }
 );
 mirrored!(
@@ -71,8 +69,8 @@ mirrored!(
 pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
     v1::GenerateRequest {
         flow: request.flow.to_string(),
-        priority: priority(request.class).into(),
-        remaining_steps: request.left,
+        priority: priority(request.priority).into(),
+        remaining_steps: request.remaining_steps,
         messages: request.messages.into_iter().map(message).collect(),
         adapter: request.adapter.as_ref().map(|(path, scale)| adapter(path, *scale)),
         sampling: Some(sampling(request.sampling)),
@@ -210,7 +208,12 @@ pub(crate) fn timings(t: engine::RequestTimings) -> v1::RequestTimings {
 pub(crate) fn timings_of(wire: Option<v1::RequestTimings>) -> engine::RequestTimings {
     let t = wire.unwrap_or_default();
     let time = Duration::from_nanos;
-    engine::RequestTimings { queue: time(t.queue), prefill: time(t.prefill), decode: time(t.decode), max_itl: time(t.max_itl) }
+    engine::RequestTimings {
+        queue: time(t.queue),
+        prefill: time(t.prefill),
+        decode: time(t.decode),
+        max_itl: time(t.max_itl),
+    }
 }
 
 pub(crate) fn error(error: engine::Error) -> v1::Error {
@@ -232,7 +235,9 @@ pub(crate) fn error_of(wire: v1::Error) -> engine::Error {
             engine::Error::Overflow { prompt: o.prompt, output: o.output, context: o.context }
         }
         Some(v1::error::Error::InvalidRequest(reason)) => engine::Error::InvalidRequest(reason),
-        Some(v1::error::Error::QueueFull(queue)) => engine::Error::QueueFull(usize::try_from(queue).unwrap_or(usize::MAX)),
+        Some(v1::error::Error::QueueFull(queue)) => {
+            engine::Error::QueueFull(usize::try_from(queue).unwrap_or(usize::MAX))
+        }
         Some(v1::error::Error::Model(reason)) => engine::Error::Model(reason),
         Some(v1::error::Error::Ended(reason)) => engine::Error::Ended(reason),
         None => engine::Error::Model("its process sent an empty error".to_owned()),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use artel_engine::backend::{Backend as _, BatchToken, Slot};
 use artel_engine::{AdapterContext, Token};
-use artel_llama::{KvCacheTypes, GgmlType, BackendDeviceKind, LlamaBackend, gguf};
+use artel_llama::{BackendDeviceKind, GgmlType, KvCacheTypes, LlamaBackend, gguf};
 use tempfile::TempDir;
 
 use super::own_daemon::CONTEXT_TOKENS;
@@ -32,7 +32,9 @@ pub(super) struct LlamaBaseline {
 impl LlamaBaseline {
     /// As [`Self::measure_file`], with the weights and the KV cache types that a daemon would compute with.
     pub(super) fn measure(model: &Path, threads: u32, cells: u32) -> Result<Self> {
-        let gpus = artel_llama::devices().iter().any(|device| matches!(device.kind, BackendDeviceKind::Gpu | BackendDeviceKind::IntegratedGpu));
+        let gpus = artel_llama::devices()
+            .iter()
+            .any(|device| matches!(device.kind, BackendDeviceKind::Gpu | BackendDeviceKind::IntegratedGpu));
         let Some(half) = gguf::estimate_memory(model)?.preferred_half_type.filter(|_| !gpus) else {
             return Self::measure_file(model, threads, cells);
         };
@@ -90,7 +92,7 @@ impl LlamaBaseline {
 /// Fills the KV cells of all sequences; returns the tokens per second of the second one, when caches are warm. The others get
 /// copies of the cells.
 fn fill(model: &mut LlamaBackend, filled: u32) -> Result<f64> {
-    let batch = model.limits().grain.max(16) * 2;
+    let batch = model.limits().prefill_multiple.max(16) * 2;
     let mut speed = 0.0;
     for slot in [0, 1] {
         let started_at = Instant::now();

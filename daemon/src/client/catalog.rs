@@ -79,7 +79,8 @@ fn proto_kind(kind: CatalogKind) -> DefinitionKind {
 
 /// The YAML files below a directory, with paths relative to it.
 fn files(dir: &Path) -> Result<Vec<SourceFile>, Error> {
-    let file = |source: source::YamlSource| SourceFile { path: relative(dir, &source.path), content: source.text.into() };
+    let file =
+        |source: source::YamlSource| SourceFile { path: relative(dir, &source.path), content: source.text.into() };
     Ok(source::read_dir(dir)?.into_iter().map(file).collect())
 }
 

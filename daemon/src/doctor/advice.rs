@@ -5,7 +5,7 @@ mod models;
 
 use std::time::Duration;
 
-use artel_journal::{Figures, Retention};
+use artel_journal::{JournalStats, Retention};
 use artel_task::event::Timestamp;
 use serde_json::{Value, json};
 
@@ -89,20 +89,31 @@ fn data(findings: &Findings) -> Diagnosis {
 }
 
 fn journal(findings: &Findings) -> Vec<Diagnosis> {
-    let figures = match &findings.journal {
-        Ok(Some(figures)) => figures,
+    let stats = match &findings.journal {
+        Ok(Some(stats)) => stats,
         Ok(None) => return vec![Diagnosis::ok("journal", "none yet; the first start of a daemon creates one")],
         Err(error) => {
             let help = "`artel journal check` reads the whole journal and lists the damage";
             return vec![Diagnosis::error("journal", error, help)];
         }
     };
-    let Figures { path, format, bytes: size, free, log, running, completed, failed, cancelled, .. } = figures;
+    let JournalStats {
+        path,
+        format,
+        database_bytes: size,
+        free_bytes: free,
+        log_bytes: log,
+        running,
+        completed,
+        failed,
+        cancelled,
+        ..
+    } = stats;
     let size = format!("{}, of which {} free; write-ahead log {}", bytes(*size), bytes(*free), bytes(*log));
     let mut diagnoses =
         vec![Diagnosis::ok("journal", format!("{}, format {format}", path.display())), Diagnosis::ok("size", size)];
     let counts = format!("{running} running, {completed} completed, {failed} failed, {cancelled} cancelled");
-    let open = figures.oldest_running.map(|since| elapsed(since, findings.now));
+    let open = stats.oldest_running.map(|since| elapsed(since, findings.now));
     diagnoses.push(match open {
         None => Diagnosis::ok("tasks", counts),
         Some(open) if open < MAX_RUNNING_AGE => {
@@ -186,7 +197,7 @@ pub(super) fn render(diagnoses: &[Diagnosis], out: &mut StyledText) {
 /// The findings and the advice as JSON.
 pub(super) fn json(findings: &Findings, diagnoses: &[Diagnosis]) -> Value {
     let journal = match &findings.journal {
-        Ok(figures) => figures.as_ref().map(figures_json).unwrap_or_default(),
+        Ok(stats) => stats.as_ref().map(stats_json).unwrap_or_default(),
         Err(error) => json!({"error": error}),
     };
     let Retention { tasks, age, bytes } = findings.retention;
@@ -211,19 +222,19 @@ pub(super) fn json(findings: &Findings, diagnoses: &[Diagnosis]) -> Value {
     })
 }
 
-fn figures_json(figures: &Figures) -> Value {
+fn stats_json(stats: &JournalStats) -> Value {
     json!({
-        "path": figures.path,
-        "format": figures.format,
-        "bytes": figures.bytes,
-        "free_bytes": figures.free,
-        "log_bytes": figures.log,
-        "running": figures.running,
-        "completed": figures.completed,
-        "failed": figures.failed,
-        "cancelled": figures.cancelled,
-        "oldest_unix_millis": figures.oldest.map(|at| at.0),
-        "newest_unix_millis": figures.newest.map(|at| at.0),
-        "oldest_running_unix_millis": figures.oldest_running.map(|at| at.0),
+        "path": stats.path,
+        "format": stats.format,
+        "bytes": stats.database_bytes,
+        "free_bytes": stats.free_bytes,
+        "log_bytes": stats.log_bytes,
+        "running": stats.running,
+        "completed": stats.completed,
+        "failed": stats.failed,
+        "cancelled": stats.cancelled,
+        "oldest_unix_millis": stats.oldest.map(|at| at.0),
+        "newest_unix_millis": stats.newest.map(|at| at.0),
+        "oldest_running_unix_millis": stats.oldest_running.map(|at| at.0),
     })
 }

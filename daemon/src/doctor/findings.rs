@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use artel_actors::MemoryDemand;
-use artel_journal::{Figures, Retention};
+use artel_journal::{JournalStats, Retention};
 use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
 use artel_roles::Catalog;
 use artel_task::event::Timestamp;
@@ -25,7 +25,7 @@ pub(super) struct Findings {
     /// The directory of the journal, and why it is not writable.
     pub(super) data: (PathBuf, Result<(), String>),
     /// Statistics of the journal, if there is one; or why it cannot be read.
-    pub(super) journal: Result<Option<Figures>, String>,
+    pub(super) journal: Result<Option<JournalStats>, String>,
     pub(super) retention: Retention,
     /// Free bytes on the disk of the journal, if known.
     pub(super) disk: Option<u64>,
@@ -73,7 +73,7 @@ impl Findings {
         Self {
             now: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
             data: (config.data.clone(), check_writable(&config.data)),
-            journal: artel_journal::survey(&config.data).await.map_err(|error| error.to_string()),
+            journal: artel_journal::stats(&config.data).await.map_err(|error| error.to_string()),
             retention: config.journal.retention,
             disk: disk::free_bytes(&config.data),
             threads: config.threads,

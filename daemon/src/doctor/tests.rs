@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use artel_journal::{Figures, Retention};
-use artel_placement::{KvCacheType, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan};
+use artel_journal::{JournalStats, Retention};
+use artel_placement::{
+    Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan,
+};
 use artel_roles::hf_uri::HfUri;
 use artel_task::event::Timestamp;
 
@@ -50,12 +52,12 @@ fn healthy() -> Findings {
     Findings {
         now: Timestamp(100 * DAY),
         data: (PathBuf::from("/data"), Ok(())),
-        journal: Ok(Some(Figures {
+        journal: Ok(Some(JournalStats {
             path: PathBuf::from("/data/journal.sqlite"),
             format: 4,
-            bytes: 4_100_000,
-            free: 12_000,
-            log: 320_000,
+            database_bytes: 4_100_000,
+            free_bytes: 12_000,
+            log_bytes: 320_000,
             running: 2,
             completed: 40,
             failed: 1,
@@ -86,7 +88,12 @@ fn healthy() -> Findings {
 fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
     let need = |(name, weights): &(&str, u64)| ModelFootprint {
         model: (*name).to_owned(),
-        layers: vec![LayerFootprint { weight_bytes: *weights, file_bytes: *weights, kv_elements: 0, window_tokens: None }],
+        layers: vec![LayerFootprint {
+            weight_bytes: *weights,
+            file_bytes: *weights,
+            kv_elements: 0,
+            window_tokens: None,
+        }],
         input_bytes: 0,
         output_bytes: 0,
         tied_bytes: 0,

@@ -66,7 +66,8 @@ fn run_probe(rpc: Option<&str>) -> Result<ProbeResult, String> {
     if let Some(address) = rpc {
         artel_llama::add_rpc_server(address)?;
     }
-    let wanted = |device: &artel_llama::BackendDevice| (device.kind == artel_llama::BackendDeviceKind::Rpc) == rpc.is_some();
+    let wanted =
+        |device: &artel_llama::BackendDevice| (device.kind == artel_llama::BackendDeviceKind::Rpc) == rpc.is_some();
     let (readings, monitor_error) = match monitor::read() {
         Ok(readings) => (readings, None),
         Err(reason) => (Vec::new(), Some(reason)),

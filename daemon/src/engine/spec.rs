@@ -9,7 +9,7 @@ use artel_engine::{DraftMode, EngineHandle, SharedCpu, disk_prefix_cache};
 use artel_llama::gguf::{self, HalfType};
 use artel_llama::{GgmlType, LlamaBackend, LlamaSplitMode};
 use artel_process::DeviceMemory;
-use artel_roles::{CacheSetting, Model, SpeculationSetting, ModelPurpose};
+use artel_roles::{CacheSetting, Model, ModelPurpose, SpeculationSetting};
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
@@ -200,7 +200,9 @@ impl EngineSpec {
         let engine = artel_engine::Options {
             target_itl: self.target_itl,
             prefix_cache_bytes: self.prefix_cache_bytes,
-            disk_prefix_cache: self.disk_prefix_cache.map(|(dir, bytes)| disk_prefix_cache::Options { dir, max_bytes: bytes }),
+            disk_prefix_cache: self
+                .disk_prefix_cache
+                .map(|(dir, bytes)| disk_prefix_cache::Options { dir, max_bytes: bytes }),
             draft_mode: if self.speculation { DraftMode::Auto } else { DraftMode::Never },
             ..artel_engine::Options::default()
         };

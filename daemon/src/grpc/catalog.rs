@@ -133,7 +133,7 @@ impl ServiceState {
 }
 
 fn internal() -> Status {
-    super::status::status(Code::Internal, v1::ErrorReason::Internal, super::status::INTERNAL)
+    super::status::status(Code::Internal, v1::ErrorReason::Internal, super::status::INTERNAL_MESSAGE)
 }
 
 fn error_at(location: v1::Location, message: String) -> v1::Problem {

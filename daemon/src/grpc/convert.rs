@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use artel_actors::StepProgress;
 use artel_proto::v1;
-use artel_task::event::{TaskPriority, FailureCode, Decision, Failure, NoMatch, Output, CandidateScore, Signal, ResultSource, TakenEdge, Timings, Usage};
+use artel_task::event::{
+    CandidateScore, Decision, Failure, FailureCode, NoMatch, Output, ResultSource, Signal, TakenEdge, TaskPriority,
+    Timings, Usage,
+};
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 
 use super::value::{duration, structure, timestamp, value};
@@ -152,8 +155,12 @@ pub(super) fn progress(step: &StepId, role: &str, stage: StepProgress) -> v1::Pr
     use v1::progress::{Decode, Loading, Prefill, Queued, Stage as S};
     let stage = match stage {
         StepProgress::Queued { position } => S::Queued(Queued { position }),
-        StepProgress::Loading { model, fraction: share } => S::Loading(Loading { model: model.to_string(), fraction: f64::from(share) }),
-        StepProgress::Prefill { done_tokens: done, total_tokens: total } => S::Prefill(Prefill { done_tokens: done, total_tokens: total }),
+        StepProgress::Loading { model, fraction: share } => {
+            S::Loading(Loading { model: model.to_string(), fraction: f64::from(share) })
+        }
+        StepProgress::Prefill { done_tokens: done, total_tokens: total } => {
+            S::Prefill(Prefill { done_tokens: done, total_tokens: total })
+        }
         StepProgress::Decode { tokens, elapsed: took } => {
             let seconds = took.as_secs_f64();
             // The clock starts at the first token.

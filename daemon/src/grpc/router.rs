@@ -1,7 +1,7 @@
 //! `artel.v1.Router`.
 
 use artel_actors::{Candidates, PreviewOptions};
-use artel_journal::feedback::Word;
+use artel_journal::feedback::FeedbackRecord;
 use artel_proto::v1;
 use artel_proto::v1::router_server::Router;
 use artel_roles::{Catalog, DefinitionKind};
@@ -63,7 +63,7 @@ impl Router for ServiceState {
         let v1::ListFeedbackRequest { page_size, page_token } = request.into_inner();
         let (size, filters) = (page::size(page_size)?, PageFilters::of(&"feedback"));
         let from = filters.after(&page_token, |last| last.parse().ok())?.unwrap_or(0usize);
-        let entries = self.feedback.words(from, size);
+        let entries = self.feedback.records(from, size);
         let next = from + entries.len();
         let next_page_token = if entries.len() == size { filters.token(next) } else { String::new() };
         let entries = entries.into_iter().map(entry).collect();
@@ -71,14 +71,14 @@ impl Router for ServiceState {
     }
 }
 
-fn entry(word: Word) -> v1::FeedbackEntry {
+fn entry(record: FeedbackRecord) -> v1::FeedbackEntry {
     v1::FeedbackEntry {
-        task_id: word.task.to_string(),
-        step_id: word.step,
-        text: word.text,
-        chosen: word.chosen.to_string(),
-        role: word.role.map(|role| role.to_string()).unwrap_or_default(),
-        comment: word.comment,
+        task_id: record.task.to_string(),
+        step_id: record.step,
+        text: record.text,
+        chosen: record.chosen.to_string(),
+        role: record.role.map(|role| role.to_string()).unwrap_or_default(),
+        comment: record.comment,
     }
 }
 

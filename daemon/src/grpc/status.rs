@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 /// The message of an internal error.
-pub(super) const INTERNAL: &str = "internal error of the daemon; see its log";
-const DOMAIN: &str = "artel.v1";
+pub(super) const INTERNAL_MESSAGE: &str = "internal error of the daemon; see its log";
+const ERROR_DOMAIN: &str = "artel.v1";
 /// The delay in `RetryInfo` when a queue is full.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
@@ -30,7 +30,7 @@ pub(super) fn status_with_details<const N: usize>(
 ) -> Status {
     let metadata: HashMap<String, String> = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let reason = reason.as_str_name().trim_start_matches("ERROR_REASON_");
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
     more(&mut details);
     Status::with_error_details(code, message, details)
 }
@@ -141,7 +141,7 @@ pub(super) fn from_error(error: Error, catalog: &artel_roles::Catalog) -> Status
         Error::Journal(error) => journal(&error),
         other => {
             tracing::error!(error = %other, "unexpected error in a call");
-            status(Code::Internal, R::Internal, INTERNAL)
+            status(Code::Internal, R::Internal, INTERNAL_MESSAGE)
         }
     }
 }
@@ -170,7 +170,7 @@ pub(super) fn journal(error: &artel_journal::Error) -> Status {
             tracing::error!(error = %fault, "the journal failed");
             let message = match fault {
                 E::Full { .. } => "the daemon's disk is full; it accepts no new tasks until space is freed",
-                E::Broken { .. } => "the daemon's journal is read-only until the daemon is restarted",
+                E::Failed { .. } => "the daemon's journal is read-only until the daemon is restarted",
                 _ => "the daemon's journal failed; see its log",
             };
             status(Code::Unavailable, ErrorReason::Journal, message)

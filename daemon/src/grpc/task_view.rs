@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use artel_proto::v1;
-use artel_task::event::{TaskSpec, ResultSource, Timestamp};
+use artel_task::event::{ResultSource, TaskSpec, Timestamp};
 use artel_task::{Event, EventKind, StepId, Visit};
 
 use super::convert::{self, step_id};
@@ -130,7 +130,11 @@ impl TaskView {
             priority: convert::priority(accepted.priority).into(),
             labels: accepted.labels.clone().into_iter().collect(),
             request_id: accepted.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
-            forked_from_task_id: accepted.forked_from.as_ref().map(|forked| forked.task.to_string()).unwrap_or_default(),
+            forked_from_task_id: accepted
+                .forked_from
+                .as_ref()
+                .map(|forked| forked.task.to_string())
+                .unwrap_or_default(),
             forked_from_step_id: forked_step.map(step_id).unwrap_or_default(),
             ..v1::Task::default()
         };
@@ -199,7 +203,7 @@ fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
 pub(super) struct TaskFieldMask(Option<Vec<String>>);
 
 /// All fields of `Task`, by the names in its proto.
-const FIELDS: [&str; 19] = [
+const TASK_FIELDS: [&str; 19] = [
     "id",
     "graph",
     "role",
@@ -225,10 +229,10 @@ impl TaskFieldMask {
     /// Parses a mask. One without paths keeps all fields except `without`.
     pub(super) fn parse(mask: Option<&prost_types::FieldMask>, without: &[&str]) -> Result<Self, String> {
         let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
-        if let Some(unknown) = paths.iter().find(|path| !FIELDS.contains(&path.as_str())) {
+        if let Some(unknown) = paths.iter().find(|path| !TASK_FIELDS.contains(&path.as_str())) {
             return Err(format!("`{unknown}` is not a top-level field of Task"));
         }
-        let kept = FIELDS.iter().filter(|field| !without.contains(field)).map(|field| (*field).to_owned());
+        let kept = TASK_FIELDS.iter().filter(|field| !without.contains(field)).map(|field| (*field).to_owned());
         Ok(Self(match (paths, without) {
             ([], []) => None,
             ([], _) => Some(kept.collect()),

@@ -120,7 +120,8 @@ impl Download {
         if total_bytes <= limit_bytes {
             return Ok(total_bytes);
         }
-        let (missing, free, path) = (format_bytes(total_bytes.saturating_sub(part.len())), format_bytes(free), self.path.display());
+        let (missing, free, path) =
+            (format_bytes(total_bytes.saturating_sub(part.len())), format_bytes(free), self.path.display());
         Err(DownloadFault::Permanent(format!(
             "{}: {missing} are missing, and the disk of {path} has {free} free",
             self.address

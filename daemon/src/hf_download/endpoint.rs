@@ -23,7 +23,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// More redirects are considered a loop.
 const MAX_REDIRECTS: usize = 10;
 /// The longest delay that a `Retry-After` header can request.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+const MAX_SERVER_DELAY: Duration = Duration::from_secs(60);
 
 /// The hub from which files are downloaded.
 pub(super) struct HfEndpoint {
@@ -172,7 +172,7 @@ impl HfEndpoint {
         match (status, code) {
             (408 | 429 | 500..=599, _) => {
                 let delay = text(headers, "retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-                let delay = delay.map(|delay| delay.min(MAX_RETRY_DELAY));
+                let delay = delay.map(|delay| delay.min(MAX_SERVER_DELAY));
                 DownloadFault::Transient(format!("{server} answers {status}"), delay)
             }
             (401 | 403, _) if self.token.is_some() => permanent(format!(

@@ -36,7 +36,7 @@ fn fixture_in(dir: tempfile::TempDir, url: &str, token: Option<&str>) -> Downloa
 
 impl DownloadFixture {
     async fn get(&self, sha256: Option<&str>) -> Result<PathBuf, String> {
-        self.downloader.get(&Address::parse(FILE).unwrap(), sha256, |_| ()).await
+        self.downloader.get(&HfUri::parse(FILE).unwrap(), sha256, |_| ()).await
     }
 
     async fn fails(&self) -> String {
@@ -85,7 +85,7 @@ async fn a_file_is_downloaded_over_a_redirect_and_the_token_is_sent_only_to_the_
     let hub = TestServer::start(redirect(&files));
     let fixture = fixture(&hub, Some("hf_token"));
     let fractions = Mutex::new(Vec::new());
-    let address = Address::parse(FILE).unwrap();
+    let address = HfUri::parse(FILE).unwrap();
     let path = fixture
         .downloader
         .get(&address, None, |progress| fractions.lock().unwrap().push(progress.fraction()))
@@ -220,7 +220,7 @@ async fn offline_no_request_is_sent_and_the_path_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let downloader =
         HfDownloader { endpoint: Err("unused".to_owned()), ..HfDownloader::new(dir.path().to_owned(), true) };
-    let address = Address::parse(FILE).unwrap();
+    let address = HfUri::parse(FILE).unwrap();
     let error = downloader.get(&address, None, |_| ()).await.unwrap_err();
     let path = dir.path().join("hf/org/repo/v1/q4/m.gguf");
     assert!(error.contains("offline") && error.contains(&*path.to_string_lossy()), "{error}");
@@ -239,7 +239,7 @@ async fn requests_for_the_same_file_share_one_download() {
         endpoint: first.downloader.endpoint.clone(),
         ..HfDownloader::new(first.dir.path().to_owned(), false)
     };
-    let address = Address::parse(FILE).unwrap();
+    let address = HfUri::parse(FILE).unwrap();
     let (a, b, c) = tokio::join!(first.get(None), first.get(None), second.get(&address, None, |_| ()));
     assert_eq!((a.unwrap(), fs::read(b.unwrap()).unwrap(), fs::read(c.unwrap()).unwrap()).1, file());
     assert_eq!((hub.requests().len(), files.requests().len()), (1, 1));

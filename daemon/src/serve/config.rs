@@ -72,7 +72,7 @@ impl Config {
         let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));
         let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
         let defaults = Options::default();
-        let tasks = settings.tasks.map_or(defaults.tasks, |tasks| tasks as usize);
+        let tasks = settings.tasks.map_or(defaults.max_tasks, |tasks| tasks as usize);
         let mib = |mib: u32| u64::from(mib) << 20;
         let retention = Retention::default();
         let retention = Retention {
@@ -97,11 +97,17 @@ impl Config {
             offline: args.offline || settings.offline,
             watch: settings.watch.unwrap_or(true),
             engines: settings.engines.unwrap_or_default(),
-            runtime: Options { max_tasks: tasks, models_dir: models, default_graph: settings.graph, embedding_cache_dir: Some(data.join("vectors")), ..defaults },
+            runtime: Options {
+                max_tasks: tasks,
+                models_dir: models,
+                default_graph: settings.graph,
+                embedding_cache_dir: Some(data.join("vectors")),
+                ..defaults
+            },
             journal: artel_journal::Options {
                 retention,
                 #[cfg(feature = "failpoints")]
-                death: super::failpoints::kill_at_commit()?,
+                failpoint: super::failpoints::kill_at_commit()?,
                 ..artel_journal::Options::default()
             },
             data,

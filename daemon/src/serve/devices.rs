@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use artel_placement::{DeviceBytes, Device, DeviceKind};
+use artel_placement::{Device, DeviceBytes, DeviceKind};
 use tokio::sync::Mutex;
 
 use crate::engine::probe::{self, ProbedDevice};

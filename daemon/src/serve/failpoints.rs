@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_actors::{MemoryDemand, Loader, LoadProgress};
+use artel_actors::{LoadProgress, Loader, MemoryDemand};
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
 use artel_engine::{EngineHandle, Options};
-use artel_journal::Death;
-use artel_placement::{DeviceBytes, Device, ModelFootprint, Placement};
+use artel_journal::Failpoint;
+use artel_placement::{Device, DeviceBytes, ModelFootprint, Placement};
 use artel_roles::{Adapter, GgufFile, Model};
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use super::loader::LlamaLoader;
 /// `before:N` or `after:N`: the process kills itself before or after its N-th commit. The name is older than the feature name.
 const KILL_VARIABLE: &str = "ARTEL_REHEARSAL_DEATH";
 
-pub(super) fn kill_at_commit() -> Result<Option<Death>> {
+pub(super) fn kill_at_commit() -> Result<Option<Failpoint>> {
     let Ok(text) = env::var(KILL_VARIABLE) else { return Ok(None) };
     text.parse().map(Some).map_err(|e: String| anyhow!("{KILL_VARIABLE}: {e}"))
 }

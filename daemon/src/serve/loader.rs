@@ -5,12 +5,14 @@ mod visible_devices;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use artel_actors::{MemoryDemand, Loader, LoadProgress};
+use artel_actors::{LoadProgress, Loader, MemoryDemand};
 use artel_engine::{EngineHandle, SharedCpu};
 use artel_llama::gguf::{self, HalfType};
-use artel_placement::{self as placement, DeviceBytes, Device, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement};
+use artel_placement::{
+    self as placement, Device, DeviceBytes, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement,
+};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram};
-use artel_roles::{Adapter, CacheSetting, GgufFile, Model, SplitSetting, ModelPurpose, WeightsSetting};
+use artel_roles::{Adapter, CacheSetting, GgufFile, Model, ModelPurpose, SplitSetting, WeightsSetting};
 use async_trait::async_trait;
 
 use super::compute_buffer_cache::ComputeBufferCache;
@@ -104,7 +106,11 @@ impl LlamaLoader {
         let adapter_bytes = demand.adapter_bytes.checked_div(header.layers.len() as u64).unwrap_or(0);
         let trained = header.trained_context.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1);
         let layer = |layer: gguf::LayerMemory| LayerFootprint {
-            weight_bytes: adapter_bytes.saturating_add(if half_type.is_some() { layer.dequantized } else { layer.weights }),
+            weight_bytes: adapter_bytes.saturating_add(if half_type.is_some() {
+                layer.dequantized
+            } else {
+                layer.weights
+            }),
             file_bytes: adapter_bytes.saturating_add(layer.weights),
             kv_elements: layer.key_elements.saturating_add(layer.value_elements),
             window_tokens: None,
@@ -113,9 +119,11 @@ impl LlamaLoader {
         let embeds = model.purpose == ModelPurpose::Embedding;
         let tokens = model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
         // A text is embedded in one batch, and each of its tokens has an output.
-        let outputs = if embeds { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
-        let cached =
-            layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(kv_cache_type(model.cache).bytes(layer.cached)));
+        let outputs =
+            if embeds { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
+        let cached = layers
+            .iter()
+            .fold(0, |sum: u64, layer| sum.saturating_add(kv_cache_type(model.cache).bytes(layer.kv_elements)));
         let prefix_bytes =
             cached.saturating_mul(demand.prefix_bytes / TOKEN_BYTES).min(self.defaults.prefix_cache_bytes as u64);
         Ok(ModelFootprint {
@@ -205,7 +213,11 @@ impl LlamaLoader {
         ])
     }
 
-    async fn start(&self, mut spec: EngineSpec, progress: LoadProgress) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
+    async fn start(
+        &self,
+        mut spec: EngineSpec,
+        progress: LoadProgress,
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
         let counter = match &self.location {
             EngineLocation::InProcess(turn) => return spec.load(Some(turn.clone()), progress).await,
             EngineLocation::Processes(counter) => counter,

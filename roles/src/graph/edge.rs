@@ -110,7 +110,7 @@ pub(super) fn expression<T>(
     names: &[&'static str],
     report: &mut Diagnostics<'_>,
 ) -> Option<T> {
-    let source = text(given, what, 1..=condition::MAX_CONDITION, report)?;
+    let source = text(given, what, 1..=condition::MAX_CONDITION_BYTES, report)?;
     let error = match parse(&source) {
         Ok(parsed) => return Some(parsed),
         Err(condition::Error::Parse(message)) => message,

@@ -102,7 +102,9 @@ impl GraphSpans {
             GraphFault::NoPathToDone(_) => Some("add an edge to `done` here or at a node after it".to_owned()),
             GraphFault::InvalidQuorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
             GraphFault::BeforeRouter { from, .. } => Some(format!("let every path to this node pass through `{from}`")),
-            GraphFault::RankTooHigh { from, rank, .. } => Some(format!("write `best: {rank}` in the router of `{from}`")),
+            GraphFault::RankTooHigh { from, rank, .. } => {
+                Some(format!("write `best: {rank}` in the router of `{from}`"))
+            }
             GraphFault::UnknownValue { value, .. } => {
                 let near = did_you_mean(value.as_str(), names.values.iter().map(ValueName::as_str));
                 near.or_else(|| Some(format!("add `reduce: {{{value}: append}}` to the graph")))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use artel_task::graph::{RoleRef, NodeKind};
+use artel_task::graph::{NodeKind, RoleRef};
 use artel_task::{GraphName, NodeName, RoleName};
 
 use super::{GraphDecoder, router};
@@ -72,7 +72,13 @@ impl GraphDecoder<'_, '_, '_> {
         Some(source)
     }
 
-    fn graph(&mut self, node: &NodeName, given: &YamlNode, message: Option<&YamlNode>, mapped: bool) -> Option<NodeKind> {
+    fn graph(
+        &mut self,
+        node: &NodeName,
+        given: &YamlNode,
+        message: Option<&YamlNode>,
+        mapped: bool,
+    ) -> Option<NodeKind> {
         let message = message.and_then(|n| self.message(node, n, mapped));
         self.spans.from(node, given.span);
         let graph = name(given, "a graph", GraphName::parse, self.report)?;
@@ -108,7 +114,13 @@ impl GraphDecoder<'_, '_, '_> {
         None
     }
 
-    fn role(&mut self, node: &NodeName, given: &YamlNode, message: Option<&YamlNode>, mapped: bool) -> Option<NodeKind> {
+    fn role(
+        &mut self,
+        node: &NodeName,
+        given: &YamlNode,
+        message: Option<&YamlNode>,
+        mapped: bool,
+    ) -> Option<NodeKind> {
         let message = message.and_then(|n| self.message(node, n, mapped));
         let role = if let YamlValue::Map(_) = given.value {
             let mut f = MapReader::open(given, "`role`", &keys::CHOSEN_ROLE, self.report)?.at(given.span);

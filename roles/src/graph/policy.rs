@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use artel_task::NodeName;
 use artel_task::condition::ListExpression;
-use artel_task::graph::{ForEach, ReplaySafety, StepPolicy, Join, MAX_ITEMS, RetryPolicy};
+use artel_task::graph::{ForEach, Join, MAX_ITEMS, ReplaySafety, RetryPolicy, StepPolicy};
 
 use super::GraphDecoder;
 use super::edge::expression;
@@ -62,8 +62,11 @@ impl GraphDecoder<'_, '_, '_> {
         let idle = f.get("idle").and_then(|n| duration(n, "`idle`", range, self.report));
         let retries = f.get("retries");
         let (span, retries) = (retries.map(|n| n.span), retries.and_then(|n| self.retries(n)));
-        let effects =
-            [("pure", ReplaySafety::Pure), ("idempotent", ReplaySafety::Idempotent), ("at_most_once", ReplaySafety::AtMostOnce)];
+        let effects = [
+            ("pure", ReplaySafety::Pure),
+            ("idempotent", ReplaySafety::Idempotent),
+            ("at_most_once", ReplaySafety::AtMostOnce),
+        ];
         let effect = f.get("effect").and_then(|n| choice(n, "`effect`", &effects, self.report)).unwrap_or_default();
         if let (ReplaySafety::AtMostOnce, Some(span), Some(RetryPolicy { count: 1.., .. })) = (effect, span, retries) {
             self.report.error(span, "a node with `effect: at_most_once` is never retried; remove `retries`");
@@ -78,7 +81,8 @@ impl GraphDecoder<'_, '_, '_> {
 
     fn retries(&mut self, n: &YamlNode) -> Option<RetryPolicy> {
         const COUNT: std::ops::RangeInclusive<u32> = 0..=10;
-        let with_default_delays = |at_most| RetryPolicy { count: at_most, delay: RETRY_DELAY, max_delay: MAX_RETRY_DELAY };
+        let with_default_delays =
+            |at_most| RetryPolicy { count: at_most, delay: RETRY_DELAY, max_delay: MAX_RETRY_DELAY };
         if !matches!(n.value, YamlValue::Map(_)) {
             return integer(n, "`retries`", COUNT, self.report).map(with_default_delays);
         }
@@ -93,7 +97,7 @@ impl GraphDecoder<'_, '_, '_> {
         if max_delay < delay {
             self.report.error(n.span, "`max_delay` is shorter than `delay`");
         }
-        Some(RetryPolicy { at_most: count?, pause: delay, longest: max_delay })
+        Some(RetryPolicy { count: count?, delay, max_delay })
     }
 
     pub(super) fn each(&mut self, given: &YamlNode) -> Option<ForEach> {
@@ -106,8 +110,8 @@ impl GraphDecoder<'_, '_, '_> {
         let parallel = f.get("parallel").and_then(|n| integer(n, "`parallel`", 1..=MAX_PARALLEL, self.report));
         let at_most = f.get("at_most").and_then(|n| integer(n, "`at_most`", 1..=MAX_ITEMS, self.report));
         f.finish(&[], self.report);
-        let (parallel, at_most) = (parallel.unwrap_or(DEFAULT_PARALLEL), at_most.unwrap_or(DEFAULT_MAX_ITEMS));
-        Some(ForEach { list: list??, parallel, at_most })
+        let (parallel, max_items) = (parallel.unwrap_or(DEFAULT_PARALLEL), at_most.unwrap_or(DEFAULT_MAX_ITEMS));
+        Some(ForEach { list: list??, parallel, max_items })
     }
 
     fn list(&mut self, n: &YamlNode) -> Option<ListExpression> {

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use artel_engine::EngineHandle;
-use artel_task::event::{FailureCode, Failure};
+use artel_task::event::{Failure, FailureCode};
 use ractor::ActorRef;
 
 use super::Message;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use artel_engine as engine;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Overflow, Role, Template};
-use artel_task::event::{TaskPriority, FailureCode, Failure, Output, ResultSource, Timings, Usage};
+use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
 use ractor::{ActorRef, call};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ impl StepJob {
             drafted: u.drafted,
             accepted: u.accepted,
         };
-        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, max_itl: t.gap };
+        let timings = Timings { queue: t.queue, prefill: t.prefill, decode: t.decode, max_itl: t.max_itl };
         Ok(StepOutcome::Answer { output, usage, timings, source: ResultSource::Run })
     }
 
@@ -73,7 +73,8 @@ impl StepJob {
     ) -> Result<EngineLease, Failure> {
         let lease = async {
             if let Some(adapter) = &self.role.adapter {
-                let of_role = |reason| failure(FailureCode::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
+                let of_role =
+                    |reason| failure(FailureCode::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
                 self.loader.fetch_adapter(adapter).await.map_err(of_role)?;
             }
             engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))
@@ -158,7 +159,10 @@ impl StepJob {
                 Some(engine::Chunk::Finished(finish)) => return Ok((output.text, finish)),
                 Some(engine::Chunk::Failed(error)) => return Err(step_failure(&error)),
                 None => {
-                    return Err(failure(FailureCode::ModelUnavailable, "the engine closed the stream before its last item"));
+                    return Err(failure(
+                        FailureCode::ModelUnavailable,
+                        "the engine closed the stream before its last item",
+                    ));
                 }
             }
         }
@@ -174,7 +178,10 @@ impl StepJob {
                 engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
                 _ => "",
             };
-            failure(FailureCode::OutputInvalid, format!("role `{}` gave no valid output: {error}{hint}", self.role.name))
+            failure(
+                FailureCode::OutputInvalid,
+                format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
+            )
         };
         let json: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(invalid)?;
@@ -192,7 +199,8 @@ pub(crate) fn prefix_request(role: &Role, models_dir: &Path) -> Option<engine::R
     if !role.prompt.is_fixed() {
         return None;
     }
-    let system = role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
+    let system =
+        role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
     request(role, models_dir, engine::Priority::Background, system, String::new()).ok()
 }
 

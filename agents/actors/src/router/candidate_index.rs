@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use artel_roles::{Model, RouterSettings};
-use artel_task::event::{FailureCode, Failure, Signal};
+use artel_task::event::{Failure, FailureCode, Signal};
 use tokio::sync::watch;
 
 use super::embedding_cache::{self, EmbeddingCache, ModelFingerprint, TextHash};
@@ -110,8 +110,9 @@ impl CandidateIndex {
             let (keywords, labels) = (KeywordIndex::new(&candidates), LabelScorer::new(&candidates, label_model));
             Arc::new(CandidateSet { candidates, routing, embedding_model, keywords, embeddings, labels })
         });
-        let set =
-            set.await.map_err(|e| failure(FailureCode::Internal, format!("failed to index the router's candidates: {e}")))?;
+        let set = set
+            .await
+            .map_err(|e| failure(FailureCode::Internal, format!("failed to index the router's candidates: {e}")))?;
         let mut sets = self.sets();
         if sets.len() >= MAX_SETS {
             sets.remove(0);
@@ -144,7 +145,10 @@ impl CandidateIndex {
         let missing: Vec<&String> = texts.into_iter().filter(|text| !known.contains_key(*text)).collect();
         for texts in missing.chunks(CHUNK_TEXTS) {
             if !is_wanted() {
-                return Err(failure(FailureCode::Timeout, "the decision was abandoned: its step no longer waits for it"));
+                return Err(failure(
+                    FailureCode::Timeout,
+                    "the decision was abandoned: its step no longer waits for it",
+                ));
             }
             let (embeddings, computed) = self.embed(texts, engines).await?;
             *tokens += computed;
@@ -190,8 +194,9 @@ impl CandidateIndex {
             let fingerprint = cache.as_ref()?.fingerprint(&of)?;
             Some((fingerprint, cache?.load(&fingerprint)))
         });
-        let read =
-            read.await.map_err(|e| failure(FailureCode::Internal, format!("failed to read the embedding cache: {e}")))?;
+        let read = read
+            .await
+            .map_err(|e| failure(FailureCode::Internal, format!("failed to read the embedding cache: {e}")))?;
         let mut table = self.embeddings();
         let has_overflowed = table.model.as_ref() == Some(model);
         let (fingerprint, embeddings) =
@@ -235,7 +240,11 @@ impl CandidateIndex {
 }
 
 /// Groups embeddings by candidate and fits the classifier.
-fn group(candidates: &[Candidate], routing: &RouterSettings, embeddings: &HashMap<String, Embedding>) -> CandidateEmbeddings {
+fn group(
+    candidates: &[Candidate],
+    routing: &RouterSettings,
+    embeddings: &HashMap<String, Embedding>,
+) -> CandidateEmbeddings {
     let of = |text: &String| embeddings.get(text).cloned();
     let background: Vec<Embedding> = routing.background.iter().filter_map(of).collect();
     let candidates: Vec<Vec<Embedding>> = candidates.iter().map(|c| c.texts().filter_map(of).collect()).collect();

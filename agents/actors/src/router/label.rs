@@ -7,9 +7,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use artel_engine::request::{Priority, Message, ContextOverflow, SamplingParams, ChatRole};
+use artel_engine::request::{ChatRole, ContextOverflow, Message, Priority, SamplingParams};
 use artel_roles::Model;
-use artel_task::event::{FailureCode, Failure};
+use artel_task::event::{Failure, FailureCode};
 use ractor::{ActorRef, call};
 use tokio::sync::OnceCell;
 
@@ -93,15 +93,22 @@ impl LabelScorer {
             ],
             adapter: None,
             // Nothing is sampled.
-            sampling: SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None },
+            sampling: SamplingParams {
+                temperature: 0.0,
+                top_p: 1.0,
+                top_k: 0,
+                min_p: 0.0,
+                repeat_penalty: 1.0,
+                seed: None,
+            },
             max_tokens: 1,
             stop: Vec::new(),
             schema: None,
             overflow: ContextOverflow::Truncate,
         };
         let choice = engine.score_labels(request, self.names.clone()).await;
-        let choice =
-            choice.map_err(|e| failure(FailureCode::ModelUnavailable, format!("failed to score the router's labels: {e}")))?;
+        let choice = choice
+            .map_err(|e| failure(FailureCode::ModelUnavailable, format!("failed to score the router's labels: {e}")))?;
         Ok((choice.scores, choice.usage.computed))
     }
 }

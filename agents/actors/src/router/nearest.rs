@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use artel_engine::Embeddings;
-use artel_task::event::{FailureCode, Failure};
+use artel_task::event::{Failure, FailureCode};
 use ractor::{ActorRef, call};
 
 use super::linear::LinearClassifier;

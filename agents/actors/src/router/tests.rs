@@ -7,7 +7,7 @@ use super::*;
 /// A candidate with this description and these examples.
 pub(super) fn candidate(name: &str, description: &str, examples: &[&str]) -> Candidate {
     let examples = examples.iter().map(|text| (*text).to_owned()).collect();
-    let topic = Topic { description: description.to_owned(), examples, keywords: Vec::new() };
+    let topic = CandidateProfile { description: description.to_owned(), examples, keywords: Vec::new() };
     Candidate::Graph(RoleName::parse(name).unwrap(), Arc::new(topic))
 }
 

@@ -15,7 +15,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::NoTask`]; [`Error::Suspended`] if the journal does not take the cancellation, [`Error::ShuttingDown`].
     pub async fn cancel(&self, task: TaskId, reason: &str) -> Result<(), Error> {
-        self.shared.journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        self.shared.journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         let message = |reply| Message::CancelTask { task, reason: reason.to_owned(), reply };
         let cancelled = call!(self.supervisor, message);
         // It may have ended by itself, before or meanwhile.
@@ -32,7 +32,7 @@ impl Runtime {
     /// Those of [`Runtime::cancel`], [`Error::NoStep`].
     pub async fn cancel_step(&self, task: TaskId, step: &str, reason: &str) -> Result<(), Error> {
         let no_step = || Error::NoStep { task, step: step.to_owned() };
-        self.shared.journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        self.shared.journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         let id = StepId::parse(step).ok_or_else(no_step)?;
         let (step_id, reason) = (id.clone(), reason.to_owned());
         let message = |reply| Message::CancelStep { task, step: step_id, reason, reply };
@@ -56,7 +56,7 @@ impl Runtime {
     /// those of [`Runtime::cancel`].
     pub async fn answer(&self, task: TaskId, step: Option<&str>, answer: Answer) -> Result<(), Error> {
         let no_step = |step: &str| Error::NoStep { task, step: step.to_owned() };
-        self.shared.journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        self.shared.journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         let id = step.map(|step| StepId::parse(step).ok_or_else(|| no_step(step))).transpose()?;
         let step_id = id.clone();
         let message = |reply| Message::AnswerStep { task, step: step_id, answer, reply };
@@ -85,7 +85,7 @@ impl Runtime {
 
     /// Whether a task has its last event.
     async fn has_ended(&self, task: TaskId) -> Result<bool, Error> {
-        let Some(last) = self.shared.journal.last(task).await? else { return Ok(true) };
+        let Some(last) = self.shared.journal.last_seq(task).await? else { return Ok(true) };
         self.is_last_event(task, last).await
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use artel_journal::Acceptance;
 use artel_roles::Catalog;
-use artel_task::event::{TaskSpec, ForkOrigin, Nested, TakenEdge};
+use artel_task::event::{ForkOrigin, Nested, TakenEdge, TaskSpec};
 use artel_task::graph::NodeKind;
-use artel_task::{Event, Graph, EventKind, RequestId, Seq, State, StepId, TaskId};
+use artel_task::{Event, EventKind, Graph, RequestId, Seq, State, StepId, TaskId};
 
 use super::resume::{RestoredCatalogs, graph_of};
 use super::{Error, Runtime, TaskStart};
@@ -49,7 +49,7 @@ impl Runtime {
         };
         let forked = ForkOrigin { task, step };
         if let Some(request) = &fork.request_id
-            && let Some((known, accepted)) = self.shared.journal.request(request).await?
+            && let Some((known, accepted)) = self.shared.journal.find_request(request).await?
         {
             let is_same = accepted.forked_from.as_ref() == Some(&forked) && accepted.labels == fork.labels;
             let reused = || artel_journal::Error::RequestReused { request: request.clone(), task: known };
@@ -77,7 +77,7 @@ impl Runtime {
         // The copied events are read from the journal.
         let (task, first) = (event.task, more.is_empty().then(|| Arc::new(event.clone())));
         match self.shared.journal.accept_with(event, more).await? {
-            Acceptance::Known(task) => Ok(task),
+            Acceptance::Existing(task) => Ok(task),
             Acceptance::New => {
                 if self.start_task(TaskStart { task, catalog, graph, first, permit: Some(permit) }).is_err() {
                     tracing::warn!(%task, "task was forked while the runtime stopped; it starts with the next daemon");
@@ -142,7 +142,9 @@ fn check_compatible(events: &[Event], graph: &Graph) -> Result<(), String> {
                 check_start(step, inner.as_ref(), graph)?;
                 continue;
             }
-            EventKind::StepFinished { step, taken: took, .. } | EventKind::StepFailed { step, taken: took, .. } => (step, took),
+            EventKind::StepFinished { step, taken: took, .. } | EventKind::StepFailed { step, taken: took, .. } => {
+                (step, took)
+            }
             _ => continue,
         };
         let inner = graph.subgraph(&step.visit.parents);
@@ -165,8 +167,9 @@ fn check_compatible(events: &[Event], graph: &Graph) -> Result<(), String> {
 
 /// Whether a step of the old task could have started in this graph; otherwise why not.
 fn check_start(step: &StepId, inner: Option<&Nested>, graph: &Graph) -> Result<(), String> {
-    let node =
-        graph.node_at(&step.visit).ok_or_else(|| format!("the graph no longer has node `{}`", step.visit.node_path()))?;
+    let node = graph
+        .node_at(&step.visit)
+        .ok_or_else(|| format!("the graph no longer has node `{}`", step.visit.node_path()))?;
     let fits = match (inner, &node.kind) {
         (Some(Nested::Items(_)), _) => node.for_each.is_some(),
         (Some(Nested::Graph { graph: old, start, .. }), NodeKind::Graph { graph: new, .. }) => {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use artel_roles::Catalog;
-use artel_task::event::{TaskSpec, FailureCode};
-use artel_task::{CatalogVersion, Graph, EventKind, Seq, TaskId};
+use artel_task::event::{FailureCode, TaskSpec};
+use artel_task::{CatalogVersion, EventKind, Graph, Seq, TaskId};
 
 use super::{Error, Runtime, TaskStart, submission};
 use crate::completion::failure;

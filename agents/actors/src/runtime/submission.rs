@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use artel_roles::{Catalog, Role, CandidateProfile};
-use artel_task::event::{TaskSpec, TaskPriority, Decision, Signal, Timestamp};
-use artel_task::graph::{Edge, GraphLimits, Node, GraphParts, RoleRef, RouterNode, NodeKind};
+use artel_roles::{CandidateProfile, Catalog, Role};
+use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
+use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
-    CatalogVersion, Event, Graph, GraphName, EventKind, NodeName, RequestId, RoleName, RouterName, Seq, TaskId,
+    CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq, TaskId,
 };
 
 use super::Error;
@@ -131,8 +131,9 @@ impl Candidates {
 /// Graphs as candidates; all that have examples if none is named.
 pub(super) fn graph_candidates(names: &[String], catalog: &Catalog) -> Result<Vec<Candidate>, Error> {
     const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
-    let candidate =
-        |name: &str, topic: &CandidateProfile| Candidate::Graph(RoleName::parse(name).expect(ONE_FORM), Arc::new(topic.clone()));
+    let candidate = |name: &str, topic: &CandidateProfile| {
+        Candidate::Graph(RoleName::parse(name).expect(ONE_FORM), Arc::new(topic.clone()))
+    };
     if names.is_empty() {
         let topics = catalog.graphs().keys().filter_map(|name| Some((name, catalog.profile(name.as_str())?)));
         let with_examples = topics.filter(|(_, topic)| !topic.examples.is_empty());
@@ -204,7 +205,7 @@ pub(super) fn accepted_event(
         input,
         catalog,
         request: request_id,
-        priority: priority,
+        priority,
         labels,
         forked_from: None,
         decision,

@@ -23,7 +23,7 @@ impl Runtime {
             }
             subscribed => subscribed.map(|subscribed| subscribed.live),
         };
-        let last = journal.last(task).await?.ok_or(Error::NoTask(task))?;
+        let last = journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         if after > last {
             return Err(Error::SeqOutOfRange { task, last, after });
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role, Template};
-use artel_task::event::{TaskPriority, FailureCode, Decision, Failure, Output, Timings, Usage};
-use artel_task::graph::{Node, RoleRef, RouterNode, NodeKind};
+use artel_task::event::{Decision, Failure, FailureCode, Output, TaskPriority, Timings, Usage};
+use artel_task::graph::{Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{NodeName, RoleName, StepId, Visit, unconditional_edges};
 use ractor::{ActorRef, call_t};
 use serde_json::json;
@@ -142,7 +142,13 @@ impl RunningTask {
         let _ = self.cx.supervisor.cast(supervisor::Message::RunStep(Box::new(job), model));
     }
 
-    fn dispatch_to_router(&self, step: &StepId, router: &RouterNode, timeout: Option<Duration>, attempt: AttemptContext) {
+    fn dispatch_to_router(
+        &self,
+        step: &StepId,
+        router: &RouterNode,
+        timeout: Option<Duration>,
+        attempt: AttemptContext,
+    ) {
         // No barrier: its completion is handled after the start was journalled, and it publishes nothing before.
         let AttemptContext { cancel, completion, .. } = attempt;
         let text = self.task.input_of(&step.visit);
@@ -150,7 +156,8 @@ impl RunningTask {
         let roles = router.roles.iter().filter_map(|name| catalog.role(name.as_str()).cloned());
         let candidates = roles.map(Candidate::Role).collect();
         let Some(request) = RoutingRequest::for_node(text.clone(), candidates, router, catalog) else {
-            return completion.send(Err(failure(FailureCode::Router, "the catalog has no model with `use: embedding`")));
+            return completion
+                .send(Err(failure(FailureCode::Router, "the catalog has no model with `use: embedding`")));
         };
         let (supervisor, timeout) = (self.cx.supervisor.clone(), timeout.unwrap_or(DECISION_TIMEOUT));
         tokio::spawn(async move {
@@ -191,7 +198,9 @@ async fn route_within(
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     match call_t!(supervisor, supervisor::Message::Route, timeout_ms, request) {
         Ok(decision) => decision,
-        Err(ractor::RactorErr::Timeout) => Err(failure(FailureCode::Timeout, format!("no decision within {timeout:?}"))),
+        Err(ractor::RactorErr::Timeout) => {
+            Err(failure(FailureCode::Timeout, format!("no decision within {timeout:?}")))
+        }
         Err(e) => Err(failure(FailureCode::Interrupted, format!("the router stopped during the decision: {e}"))),
     }
 }

@@ -2,7 +2,7 @@
 
 use artel_roles::template::TemplateContext;
 use artel_task::condition::ConditionScope;
-use artel_task::event::{FailureCode, Failure, Nested, Timestamp, Trigger};
+use artel_task::event::{Failure, FailureCode, Nested, Timestamp, Trigger};
 use artel_task::graph::{AskNode, ForEach, Node, NodeKind};
 use artel_task::{EventKind, StepId, Visit, scope_values};
 use serde_json::Value;
@@ -58,9 +58,11 @@ impl RunningTask {
 
     fn items(&self, each: &ForEach, visit: &Visit) -> Result<Vec<Value>, Failure> {
         let scope = self.task.scope(&visit.parents).zip(self.cx.graph.subgraph(&visit.parents));
-        let (scope, graph) = scope.ok_or_else(|| failure(FailureCode::Internal, "the step is in no scope of the task"))?;
+        let (scope, graph) =
+            scope.ok_or_else(|| failure(FailureCode::Internal, "the step is in no scope of the task"))?;
         let values = scope_values(graph, scope);
-        let visible = ConditionScope { task: &scope.task, nodes: &scope.outputs, values: &values, output: &Value::Null };
+        let visible =
+            ConditionScope { task: &scope.task, nodes: &scope.outputs, values: &values, output: &Value::Null };
         let invalid = |message: String| failure(FailureCode::Items, format!("node `{}`: {message}", visit.node));
         let items = each.list.items(visible).map_err(|e| invalid(format!("`for_each`: {e}")))?;
         match items.len() {

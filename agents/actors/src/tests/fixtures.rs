@@ -136,7 +136,14 @@ impl Loader for ScriptedLoader {
         let is_chat = model.name.as_str() == "talk";
         let (gate, fault_hook) = (self.gate.clone(), self.fault_hook.clone());
         let load = move || {
-            let limits = EngineLimits { context_tokens: 65_536, sequences: 4, batch_tokens: 256, prefill_multiple: 1, can_truncate_kv: true, can_shift: true };
+            let limits = EngineLimits {
+                context_tokens: 65_536,
+                sequences: 4,
+                batch_tokens: 256,
+                prefill_multiple: 1,
+                can_truncate_kv: true,
+                can_shift: true,
+            };
             let mut scripted = ScriptedBackend::new(limits, reply);
             if is_chat {
                 scripted = scripted.with_gate(&gate);
@@ -194,7 +201,12 @@ pub(super) async fn all_events(runtime: &Runtime, task: TaskId) -> Vec<Event> {
 }
 
 /// Waits until a subscriber has received so many events of this kind.
-pub(super) async fn wait_for_events(runtime: &Runtime, task: TaskId, count: usize, wanted: impl Fn(&EventKind) -> bool) {
+pub(super) async fn wait_for_events(
+    runtime: &Runtime,
+    task: TaskId,
+    count: usize,
+    wanted: impl Fn(&EventKind) -> bool,
+) {
     let mut subscription = runtime.subscribe(task, Seq(0), true).await.unwrap();
     let mut missing = count;
     while missing > 0 {

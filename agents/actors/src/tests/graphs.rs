@@ -194,7 +194,10 @@ async fn an_answer_after_the_deadline_is_refused() {
     let (word, text) = end(&all_events(&runtime, strict).await);
     assert_eq!((word, text.starts_with("NoAnswer")), ("failed", true), "{text}");
     let events = all_events(&runtime, lenient).await;
-    assert_eq!((end(&events), sources(&events)), (("completed", "never mind".to_owned()), vec![ResultSource::Otherwise]));
+    assert_eq!(
+        (end(&events), sources(&events)),
+        (("completed", "never mind".to_owned()), vec![ResultSource::Otherwise])
+    );
 }
 
 #[tokio::test]
@@ -229,7 +232,8 @@ async fn a_failure_takes_its_edge_or_falls_back() {
     let runtime = start(dir.path(), &ScriptedLoader::open()).await;
     assert_eq!(end(&run(&runtime, "rescued", "x").await), ("completed", "<template>".to_owned()));
     let events = run(&runtime, "unrescued", "x").await;
-    let Some(EventKind::Completed { output, instead_of: Some(failure) }) = events.last().map(|event| &event.kind) else {
+    let Some(EventKind::Completed { output, instead_of: Some(failure) }) = events.last().map(|event| &event.kind)
+    else {
         panic!("{events:?}")
     };
     assert_eq!((output.text.as_str(), failure.code), ("nothing helped", FailureCode::Template));
@@ -327,7 +331,10 @@ async fn a_fork_copies_the_finished_steps_and_continues_from_there() {
     let EventKind::Accepted(accepted) = &events[0].kind else { panic!() };
     assert_eq!(accepted.forked_from.as_ref().map(|forked| forked.task), Some(old));
     let started = |events: &[Event], step: &str| {
-        events.iter().filter(|e| matches!(&e.kind, EventKind::StepStarted { step: s, .. } if s.to_string() == step)).count()
+        events
+            .iter()
+            .filter(|e| matches!(&e.kind, EventKind::StepStarted { step: s, .. } if s.to_string() == step))
+            .count()
     };
     assert_eq!((started(&events, "write"), started(&events, "write#1.2")), (1, 0), "a finished step is not run again");
     let other = |from, current| Fork { request_id: None, ..fork(from, current) };

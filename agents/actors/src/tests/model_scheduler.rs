@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use artel_engine::EngineHandle;
 use artel_journal::Journal;
-use artel_placement::{DeviceBytes, Device, DeviceKind, ModelFootprint, Placement};
+use artel_placement::{Device, DeviceBytes, DeviceKind, ModelFootprint, Placement};
 use artel_roles::Model;
 use async_trait::async_trait;
 use tempfile::tempdir;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use artel_task::event::{Decision, Signal};
-use artel_task::{Event, GraphName, EventKind, RoleName, StepId};
+use artel_task::{Event, EventKind, GraphName, RoleName, StepId};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 
@@ -96,7 +96,7 @@ async fn no_task_pays_for_the_warm_up_of_a_router() {
     let events = all_events(&runtime, task).await;
     let chosen = events.iter().find_map(|event| decision(&event.kind)).unwrap();
     let alone = "Which sail?".chars().count() as u32;
-    assert_eq!((chosen.tokens - chosen.learned, chosen.learned > alone), (alone, true));
+    assert_eq!((chosen.tokens - chosen.warmup_tokens, chosen.warmup_tokens > alone), (alone, true));
     let paid = events.iter().find_map(|event| match &event.kind {
         EventKind::StepFinished { step, usage, .. } if step.visit.node.as_str() == "pick" => Some(usage.total()),
         _ => None,
@@ -239,11 +239,11 @@ async fn a_routers_embeddings_are_known_after_a_restart() {
     let roles = || Candidates::Roles(vec!["writer".to_owned(), "sailor".to_owned(), "potter".to_owned()]);
     let question = || "Which clay for a jug?".to_owned();
     let first = runtime_with(dir.path(), &ScriptedLoader::open(), options(), parse(&with_potter())).await;
-    let learned = first.preview(question(), roles(), PreviewOptions::default()).await.unwrap();
+    let indexed = first.preview(question(), roles(), PreviewOptions::default()).await.unwrap();
     first.drain(std::time::Duration::ZERO).await;
     let again = runtime_with(dir.path(), &ScriptedLoader::open(), options(), parse(&with_potter())).await;
     let known = again.preview(question(), roles(), PreviewOptions::default()).await.unwrap();
-    assert_eq!((known.learned, &known.scores), (0, &learned.scores));
+    assert_eq!((known.warmup_tokens, &known.scores), (0, &indexed.scores));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Reading what can be read. A page that is damaged spoils the questions that lead through it, and no others: so many small
-//! questions are asked, each by key.
+//! Reads the intact parts of a damaged journal. A damaged page only spoils the queries that read it, so there are many small
+//! queries, each by key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,104 +9,105 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::codec::{corrupt, decode, task_id};
-use crate::{Error, Stage, schema};
+use crate::{Error, TaskStatus, schema};
 
-/// Numbers that are tried one by one where it is not known which there are: a minute's worth.
-const PROBES: u64 = 1 << 20;
+/// The numbers that are probed one by one where the existing ones are unknown: about a minute of work.
+const MAX_PROBES: u64 = 1 << 20;
 
-/// Numbers that are tried one after the other where it is not known whether any follow: more than some pages hold.
-const BEYOND: u64 = 1 << 12;
+/// The successive numbers that are probed past the last known one: more than a few damaged pages hold.
+const MAX_TAIL_PROBES: u64 = 1 << 12;
 
-/// A damaged journal.
+/// A damaged journal, open for reading.
 pub(super) struct Salvage {
     path: PathBuf,
     conn: SqliteConnection,
-    /// What the index of ids knows: a task may be named there whose row is lost.
+    /// The tasks in the index of ids: it may list a task whose row is lost.
     ids: BTreeMap<i64, TaskId>,
-    /// The greatest number that is known, and whether there is no greater one.
+    /// The greatest known number, and whether it is certainly the last one.
     last: (i64, bool),
+    /// The probes that are left.
     probes: u64,
-    /// Of the probes, those since the last number that was known.
-    beyond: u64,
+    /// The probes past the last known number.
+    tail_probes: u64,
 }
 
-/// What is left of a task.
-pub(super) enum Found {
+/// The readable part of a task.
+pub(super) enum SalvagedTask {
     /// There is no such task.
-    Nothing,
-    /// It is not known whether there was one.
-    Nameless,
-    /// Its name alone.
+    Absent,
+    /// It is unknown whether there was one.
+    Unidentified,
+    /// Only its id.
     Lost(TaskId),
     /// All of its events.
-    Whole(Vec<Event>),
-    /// Its first events, and others are lost.
-    Beginning(Vec<Event>),
+    Complete(Vec<Event>),
+    /// Its first events; later ones are lost.
+    Truncated(Vec<Event>),
 }
 
-/// The row of a task, if it has one that can be read.
-enum Row {
-    None,
+/// The row of a task.
+enum SalvagedRow {
+    Missing,
     Unreadable,
-    Read(TaskId, Option<Stage>),
+    Read(TaskId, Option<TaskStatus>),
 }
 
 impl Salvage {
     pub(super) async fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("journal.sqlite");
-        // SQLite reads a file that is shorter than its first page says only if it is told so before anything else.
+        // SQLite only reads a file that is shorter than its header says if this pragma is set before anything else.
         let connect = SqliteConnectOptions::new().filename(&path).read_only(true).pragma("writable_schema", "ON");
         let mut conn = connect.connect().await.map_err(|e| Error::database(&path, e))?;
-        if schema::check(&path, &mut conn).await? != schema::VERSION {
-            return Err(corrupt(&path, "it is empty, or of an older format".to_owned()));
+        if schema::check(&path, &mut conn).await? != schema::FORMAT_VERSION {
+            return Err(corrupt(&path, "it is empty or of an older format".to_owned()));
         }
         let ids = ids(&path, &mut conn).await;
-        let newest: sqlx::Result<Option<i64>> =
+        let max_number: sqlx::Result<Option<i64>> =
             sqlx::query_scalar("SELECT max(number) FROM tasks").fetch_one(&mut conn).await;
-        let named = ids.last_key_value().map(|(number, _)| *number);
-        let sure = newest.is_ok();
-        let last = newest.ok().flatten().max(named).unwrap_or(0);
-        Ok(Self { path, conn, ids, last: (last, sure), probes: PROBES, beyond: 0 })
+        let indexed = ids.last_key_value().map(|(number, _)| *number);
+        let is_last = max_number.is_ok();
+        let last = max_number.ok().flatten().max(indexed).unwrap_or(0);
+        Ok(Self { path, conn, ids, last: (last, is_last), probes: MAX_PROBES, tail_probes: 0 })
     }
 
-    /// The number of the next task that may be there.
-    pub(super) async fn after(&mut self, number: i64) -> Option<i64> {
+    /// The number of the next task that may exist.
+    pub(super) async fn next_number(&mut self, number: i64) -> Option<i64> {
         let next: sqlx::Result<Option<i64>> =
             sqlx::query_scalar("SELECT number FROM tasks WHERE number > ? ORDER BY number LIMIT 1")
                 .bind(number)
                 .fetch_optional(&mut self.conn)
                 .await;
-        let named = self.ids.range(number + 1..).next().map(|(number, _)| *number);
-        let (last, sure) = self.last;
+        let indexed = self.ids.range(number + 1..).next().map(|(number, _)| *number);
+        let (last, is_last) = self.last;
         match next {
             Ok(next) => {
-                self.beyond = 0;
-                next.into_iter().chain(named).min()
+                self.tail_probes = 0;
+                next.into_iter().chain(indexed).min()
             }
-            Err(_) if self.probes > 0 && (number < last || !sure && self.beyond < BEYOND) => {
+            Err(_) if self.probes > 0 && (number < last || !is_last && self.tail_probes < MAX_TAIL_PROBES) => {
                 self.probes -= 1;
-                self.beyond += u64::from(number >= last);
+                self.tail_probes += u64::from(number >= last);
                 Some(number + 1)
             }
-            Err(_) => named,
+            Err(_) => indexed,
         }
     }
 
-    /// Whether there may be tasks behind the last one that was found; and how many numbers behind it were tried in vain.
-    pub(super) fn beyond(&self) -> (bool, u64) {
-        (!self.last.1 || self.probes == 0, self.beyond)
+    /// Whether there may be tasks past the last one that was found, and how many numbers past it were probed in vain.
+    pub(super) fn tail(&self) -> (bool, u64) {
+        (!self.last.1 || self.probes == 0, self.tail_probes)
     }
 
     pub(super) async fn close(self) {
-        // A connection that only read loses nothing.
+        // An error loses nothing: the connection only read.
         drop(self.conn.close().await);
     }
 
-    /// The versions and sources of catalogs, the oldest first; and how many could not be read.
+    /// The versions and sources of catalogs, the oldest first, and the number of unreadable ones.
     pub(super) async fn catalogs(&mut self) -> (Vec<(String, String)>, u64) {
         let numbers: sqlx::Result<Vec<i64>> =
             sqlx::query_scalar("SELECT number FROM catalogs ORDER BY kept").fetch_all(&mut self.conn).await;
-        // The index of versions knows the numbers, too.
+        // The index of versions contains the numbers too.
         let numbers = match numbers {
             Ok(numbers) => numbers,
             Err(_) => sqlx::query_scalar(
@@ -132,42 +133,42 @@ impl Salvage {
         (catalogs, lost)
     }
 
-    /// What is left of the task of this number.
-    pub(super) async fn task(&mut self, number: i64) -> Found {
-        let named = self.ids.get(&number).copied();
-        let (task, stage) = match (self.row(number).await, named) {
-            // An index that another one contradicts is as good as lost.
-            (Row::Read(task, stage), _) => (task, stage),
-            (Row::Unreadable | Row::None, Some(task)) => (task, None),
-            (Row::Unreadable, None) => return Found::Nameless,
-            (Row::None, None) => return Found::Nothing,
+    /// The readable part of the task of this number.
+    pub(super) async fn task(&mut self, number: i64) -> SalvagedTask {
+        let indexed = self.ids.get(&number).copied();
+        let (task, status) = match (self.row(number).await, indexed) {
+            // A row takes precedence over an index that contradicts it.
+            (SalvagedRow::Read(task, status), _) => (task, status),
+            (SalvagedRow::Unreadable | SalvagedRow::Missing, Some(task)) => (task, None),
+            (SalvagedRow::Unreadable, None) => return SalvagedTask::Unidentified,
+            (SalvagedRow::Missing, None) => return SalvagedTask::Absent,
         };
         let (events, more) = self.events(number, task).await;
         if !events.first().is_some_and(|event| matches!(event.kind, EventKind::Accepted(_))) {
-            return Found::Lost(task);
+            return SalvagedTask::Lost(task);
         }
-        let over = events.last().is_some_and(|event| event.kind.is_last());
-        // A row that knows of an end which is not there knows of more.
-        let more = more || stage.is_some_and(|stage| stage != Stage::Running);
-        if over || !more { Found::Whole(events) } else { Found::Beginning(events) }
+        let has_ended = events.last().is_some_and(|event| event.kind.is_last());
+        // A row with an ended status means that the last event existed.
+        let more = more || status.is_some_and(|status| status != TaskStatus::Running);
+        if has_ended || !more { SalvagedTask::Complete(events) } else { SalvagedTask::Truncated(events) }
     }
 
-    async fn row(&mut self, number: i64) -> Row {
+    async fn row(&mut self, number: i64) -> SalvagedRow {
         let row: sqlx::Result<Option<(Vec<u8>, i64)>> = sqlx::query_as("SELECT id, stage FROM tasks WHERE number = ?")
             .bind(number)
             .fetch_optional(&mut self.conn)
             .await;
         match row {
-            Ok(None) => Row::None,
-            Ok(Some((id, stage))) => match task_id(&self.path, &id) {
-                Ok(task) => Row::Read(task, Stage::from_code(stage)),
-                Err(_) => Row::Unreadable,
+            Ok(None) => SalvagedRow::Missing,
+            Ok(Some((id, status))) => match task_id(&self.path, &id) {
+                Ok(task) => SalvagedRow::Read(task, TaskStatus::from_code(status)),
+                Err(_) => SalvagedRow::Unreadable,
             },
-            Err(_) => Row::Unreadable,
+            Err(_) => SalvagedRow::Unreadable,
         }
     }
 
-    /// The events of a task up to the first that is damaged or missing; and whether there are, or were, more.
+    /// The events of a task up to the first damaged or missing one, and whether there are or were more.
     async fn events(&mut self, number: i64, task: TaskId) -> (Vec<Event>, bool) {
         let mut events: Vec<Event> = Vec::new();
         let mut after = 0;
@@ -184,8 +185,8 @@ impl Salvage {
                 Err(_) => return (events, true),
             };
             let Ok(read) = decode(&self.path, task, last, &body) else { return (events, true) };
-            let due = events.len() as u64 + 1;
-            if read.first().is_none_or(|event| event.seq.0 != due) {
+            let expected = events.len() as u64 + 1;
+            if read.first().is_none_or(|event| event.seq.0 != expected) {
                 return (events, true);
             }
             events.extend(read);
@@ -194,7 +195,7 @@ impl Salvage {
     }
 }
 
-/// The tasks that the index of ids names, from both ends up to where it is damaged.
+/// The tasks in the index of ids, read from both ends up to where it is damaged.
 async fn ids(path: &Path, conn: &mut SqliteConnection) -> BTreeMap<i64, TaskId> {
     let mut ids = BTreeMap::new();
     for (sql, mut at) in [
@@ -205,9 +206,9 @@ async fn ids(path: &Path, conn: &mut SqliteConnection) -> BTreeMap<i64, TaskId> 
             let next: sqlx::Result<Option<(i64, Vec<u8>)>> =
                 sqlx::query_as(sql).bind(at.as_slice()).fetch_optional(&mut *conn).await;
             let Ok(Some((number, id))) = next else { break };
-            let known = task_id(path, &id).ok().and_then(|task| ids.insert(number, task)).is_some();
-            if known {
-                // What comes now was read from the other end.
+            let is_known = task_id(path, &id).ok().and_then(|task| ids.insert(number, task)).is_some();
+            if is_known {
+                // The rest was read from the other end.
                 break;
             }
             at = id;

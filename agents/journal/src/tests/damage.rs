@@ -1,4 +1,4 @@
-//! Damaged files: they are named as such, and nothing wrong is ever read from them.
+//! Damaged files are reported as such, and no wrong event is ever read from them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,29 +11,29 @@ fn database(dir: &Path) -> PathBuf {
 
 /// Two hundred tasks of three events, on a hundred pages or so, closed.
 async fn filled() -> TempDir {
-    let dir = temp();
+    let dir = temp_dir();
     let journal = open(dir.path()).await;
     for number in 0..200 {
-        journal.accept(first(id(number), request(&"long ".repeat(100)))).await.unwrap();
+        journal.accept(first(id(number), spec(&"long ".repeat(100)))).await.unwrap();
         journal.append(vec![started(id(number), 2), completed(id(number), 3)]).await.unwrap();
     }
     journal.close().await;
     dir
 }
 
-/// Opens and reads everything: what is read is right, and the rest is said to be damaged. Gives how much was.
+/// Opens a journal and reads all tasks: a task is read correctly or reported as corrupt. Returns the number of corrupt ones.
 async fn damaged_reads(dir: &Path) -> usize {
-    let journal = match Journal::open(dir, endless()).await {
+    let journal = match Journal::open(dir, without_retention()).await {
         Ok(journal) => journal,
         Err(Error::Corrupt { .. }) => return usize::MAX,
         Err(other) => panic!("{other:?}"),
     };
     let mut damaged = 0;
     for number in 0..200 {
-        let whole =
-            [first(id(number), request(&"long ".repeat(100))), started(id(number), 2), completed(id(number), 3)];
+        let expected =
+            [first(id(number), spec(&"long ".repeat(100))), started(id(number), 2), completed(id(number), 3)];
         match journal.events(id(number), Seq(0), 10).await {
-            Ok(events) => assert_eq!(events, whole),
+            Ok(events) => assert_eq!(events, expected),
             Err(Error::Corrupt { .. }) => damaged += 1,
             Err(other) => panic!("{other:?}"),
         }
@@ -42,21 +42,21 @@ async fn damaged_reads(dir: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn a_whole_file_has_no_damage() {
+async fn an_intact_file_has_no_damage() {
     assert_eq!(damaged_reads(filled().await.path()).await, 0);
 }
 
 #[tokio::test]
-async fn junk_is_no_journal() {
-    let dir = temp();
+async fn a_text_file_is_not_a_journal() {
+    let dir = temp_dir();
     fs::write(database(dir.path()), "All work and no play. ".repeat(1000)).unwrap();
-    let error = Journal::open(dir.path(), endless()).await.unwrap_err();
+    let error = Journal::open(dir.path(), without_retention()).await.unwrap_err();
     assert!(matches!(&error, Error::Corrupt { path, .. } if *path == database(dir.path())), "{error:?}");
     assert!(error.to_string().contains("restore a copy"), "{error}");
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_is_damaged() {
+async fn a_truncated_file_is_damaged() {
     let dir = filled().await;
     let file = fs::OpenOptions::new().write(true).open(database(dir.path())).unwrap();
     let size = file.metadata().unwrap().len();
@@ -77,28 +77,28 @@ async fn overwritten_pages_are_damaged() {
 
 #[tokio::test]
 async fn a_missing_or_unreadable_event_is_damage() {
-    for (sql, what) in [
+    for (sql, expected) in [
         ("DELETE FROM events WHERE last = 2", "has no event 2"),
         ("DELETE FROM events WHERE last = 1", "has no event 1"),
-        ("UPDATE events SET body = x'00' WHERE last = 3", "up to 3: they are cut off"),
-        ("UPDATE events SET body = CAST(body || x'00' AS BLOB) WHERE last = 2", "up to 2: their checksum is wrong"),
-        ("UPDATE events SET last = 4 WHERE last = 3", "up to 4: their checksum is wrong"),
+        ("UPDATE events SET body = x'00' WHERE last = 3", "up to 3: truncated"),
+        ("UPDATE events SET body = CAST(body || x'00' AS BLOB) WHERE last = 2", "up to 2: wrong checksum"),
+        ("UPDATE events SET last = 4 WHERE last = 3", "up to 4: wrong checksum"),
     ] {
-        let dir = temp();
+        let dir = temp_dir();
         let journal = open(dir.path()).await;
-        journal.accept(first(id(1), request("?"))).await.unwrap();
+        journal.accept(first(id(1), spec("?"))).await.unwrap();
         journal.append(vec![started(id(1), 2)]).await.unwrap();
         journal.append(vec![started(id(1), 3)]).await.unwrap();
         journal.close().await;
         tamper(dir.path(), sql).await;
         let journal = open(dir.path()).await;
         let error = journal.events(id(1), Seq(0), 10).await.unwrap_err();
-        assert!(matches!(&error, Error::Corrupt { what: said, .. } if said.contains(what)), "{sql}: {error:?}");
+        assert!(matches!(&error, Error::Corrupt { detail, .. } if detail.contains(expected)), "{sql}: {error:?}");
     }
 }
 
 #[tokio::test]
-async fn bad_columns_are_damage() {
+async fn invalid_columns_are_damage() {
     for sql in [
         "UPDATE tasks SET labels = '[1]'",
         "UPDATE tasks SET stage = 9",
@@ -107,34 +107,34 @@ async fn bad_columns_are_damage() {
         "UPDATE tasks SET id = x'00'",
         "UPDATE tasks SET created = -1",
     ] {
-        let dir = temp();
+        let dir = temp_dir();
         let journal = open(dir.path()).await;
-        journal.accept(first(id(1), request("?"))).await.unwrap();
+        journal.accept(first(id(1), spec("?"))).await.unwrap();
         journal.close().await;
         tamper(dir.path(), sql).await;
-        let listed = open(dir.path()).await.list(Filter::default(), ALL).await;
+        let listed = open(dir.path()).await.list(TaskFilter::default(), ALL_TASKS).await;
         assert!(matches!(listed, Err(Error::Corrupt { .. })), "{sql}: {listed:?}");
     }
 }
 
-/// Nobody can say what a database holds that failed once.
+/// The state of a database after a failed write is unknown.
 #[tokio::test]
 async fn after_a_failure_nothing_more_is_written() {
-    let dir = temp();
+    let dir = temp_dir();
     let journal = open(dir.path()).await;
-    journal.accept(first(id(1), request("?"))).await.unwrap();
+    journal.accept(first(id(1), spec("?"))).await.unwrap();
     tamper(dir.path(), "DROP TABLE events").await;
-    let error = journal.accept(first(id(2), request("?"))).await.unwrap_err();
+    let error = journal.accept(first(id(2), spec("?"))).await.unwrap_err();
     assert!(matches!(error, Error::Database { .. }), "{error:?}");
     let later = [
-        journal.accept(first(id(3), request("?"))).await.map(|_| ()),
+        journal.accept(first(id(3), spec("?"))).await.map(|_| ()),
         journal.append(vec![completed(id(1), 2)]).await,
-        journal.keep_catalog(&CatalogVersion::new("c"), String::new()).await,
-        journal.retain(Retention { tasks: 0, age: Duration::ZERO, ..KEEP }).await.map(|_| ()),
+        journal.store_catalog(&CatalogVersion::new("c"), String::new()).await,
+        journal.prune(Retention { tasks: 0, age: Duration::ZERO, ..KEEP_ALL }).await.map(|_| ()),
     ];
     for error in later {
-        let Err(Error::Broken { cause, .. }) = &error else { panic!("{error:?}") };
+        let Err(Error::Failed { cause, .. }) = &error else { panic!("{error:?}") };
         assert!(matches!(**cause, Error::Database { .. }), "{cause:?}");
     }
-    assert!(matches!(&*journal.broken().await, Error::Database { .. }));
+    assert!(matches!(&*journal.failed().await, Error::Database { .. }));
 }

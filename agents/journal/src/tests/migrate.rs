@@ -1,4 +1,4 @@
-//! A journal of format 1, as an older program left it.
+//! The migration of a journal of format 1.
 
 use super::*;
 
@@ -19,28 +19,28 @@ const FORMAT_1: &str = "
     PRAGMA journal_mode = WAL;
 ";
 
-/// Two tasks: one has ended after many events, one has just begun and has a long input.
-fn tasks_of_old() -> [Vec<Event>; 2] {
-    let mut long = vec![first(id(1), keyed("k", "Why?"))];
+/// Two tasks: an ended one with many events, and a running one with a long input.
+fn old_tasks() -> [Vec<Event>; 2] {
+    let mut long = vec![first(id(1), spec_with_id("k", "Why?"))];
     long.extend((2..=150).map(|seq| started(id(1), seq)));
     long.push(completed(id(1), 151));
-    [long, vec![first(id(2), request(&"long ".repeat(100)))]]
+    [long, vec![first(id(2), spec(&"long ".repeat(100)))]]
 }
 
-async fn old(dir: &Path) {
-    let mut conn = raw(dir).await;
+async fn create_old(dir: &Path) {
+    let mut conn = raw_connection(dir).await;
     sqlx::raw_sql(FORMAT_1).execute(&mut conn).await.unwrap();
     sqlx::raw_sql("INSERT INTO catalogs VALUES ('c1', 'sources', 7)").execute(&mut conn).await.unwrap();
-    for events in tasks_of_old() {
-        let EventKind::Accepted(accepted) = &events[0].kind else { panic!("it begins with accepted") };
+    for events in old_tasks() {
+        let EventKind::Accepted(spec) = &events[0].kind else { panic!("the first event is `accepted`") };
         let ended = events.last().filter(|event| event.kind.is_last());
         sqlx::query("INSERT INTO tasks VALUES (?, 'mentor', NULL, ?, ?, ?, ?, 'c1', ?, '{}')")
             .bind(events[0].task.as_bytes().as_slice())
-            .bind(ended.map_or(0, |event| Stage::after(&event.kind).code()))
+            .bind(ended.map_or(0, |event| TaskStatus::after(&event.kind).code()))
             .bind(events[0].at.0.cast_signed())
             .bind(ended.map(|event| event.at.0.cast_signed()))
-            .bind(accepted.input.chars().take(Summary::HEAD_CHARS).collect::<String>())
-            .bind(accepted.request.as_ref().map(RequestId::as_str))
+            .bind(spec.input.chars().take(TaskSummary::HEAD_CHARS).collect::<String>())
+            .bind(spec.request.as_ref().map(RequestId::as_str))
             .execute(&mut conn)
             .await
             .unwrap();
@@ -59,37 +59,40 @@ async fn old(dir: &Path) {
 }
 
 #[tokio::test]
-async fn an_old_journal_is_brought_forward() {
-    let dir = temp();
-    old(dir.path()).await;
+async fn an_old_journal_is_migrated() {
+    let dir = temp_dir();
+    create_old(dir.path()).await;
     let journal = open(dir.path()).await;
-    let [long, short] = tasks_of_old();
+    let [long, short] = old_tasks();
     assert_eq!(replay(&journal, id(1)).await, long);
     assert_eq!(journal.events(id(1), Seq(99), 10).await.unwrap(), long[99..109]);
     assert_eq!(replay(&journal, id(2)).await, short);
     assert_eq!(journal.unfinished().await.unwrap(), [id(2)]);
     assert_eq!(journal.catalog(&CatalogVersion::new("c1")).await.unwrap().as_deref(), Some("sources"));
-    let list = journal.list(Filter::default(), ALL).await.unwrap();
-    let heads: Vec<(usize, Seq)> = list.iter().map(|task| (task.head.len(), task.last)).collect();
+    let list = journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap();
+    let heads: Vec<(usize, Seq)> = list.iter().map(|task| (task.input_head.len(), task.last_seq)).collect();
     assert_eq!(heads, [(200, Seq(1)), (4, Seq(151))]);
-    assert_eq!(journal.accept(first(id(3), keyed("k", "Why?"))).await.unwrap(), Acceptance::Known(id(1)));
+    assert_eq!(journal.accept(first(id(3), spec_with_id("k", "Why?"))).await.unwrap(), Acceptance::Existing(id(1)));
     journal.append(vec![completed(id(2), 2)]).await.unwrap();
     journal.close().await;
 
-    let mut conn = raw(dir.path()).await;
+    let mut conn = raw_connection(dir.path()).await;
     let vacuum: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut conn).await.unwrap();
-    assert_eq!(vacuum, 2, "a file that was brought forward can shrink, too");
+    assert_eq!(vacuum, 2, "a migrated file can shrink too");
     assert_eq!(tasks(&open(dir.path()).await).await, [id(1), id(2)]);
 }
 
 #[tokio::test]
-async fn a_damaged_one_is_left_as_it_was() {
-    let dir = temp();
-    old(dir.path()).await;
+async fn a_damaged_old_journal_is_not_changed() {
+    let dir = temp_dir();
+    create_old(dir.path()).await;
     tamper(dir.path(), "DELETE FROM events WHERE seq = 70").await;
-    let refused = Journal::open(dir.path(), endless()).await;
-    assert!(matches!(&refused, Err(Error::Corrupt { what, .. }) if what.contains("has no event 70")), "{refused:?}");
-    let mut conn = raw(dir.path()).await;
+    let refused = Journal::open(dir.path(), without_retention()).await;
+    assert!(
+        matches!(&refused, Err(Error::Corrupt { detail, .. }) if detail.contains("has no event 70")),
+        "{refused:?}"
+    );
+    let mut conn = raw_connection(dir.path()).await;
     let kept: (i64, i64) =
         sqlx::query_as("SELECT (SELECT count(*) FROM events), (SELECT user_version FROM pragma_user_version)")
             .fetch_one(&mut conn)

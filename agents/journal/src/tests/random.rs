@@ -1,7 +1,8 @@
-//! Any run of events: what was accepted is read back as it was, and what cannot be is refused.
+//! Random sequences of events: accepted events are read back identical, and unstorable ones are refused.
 
 use artel_task::event::{
-    FailureCode, Decision, Failure, Nested, NoMatch, CandidateScore, Signal, ResultSource, TakenEdge, Timestamp, Timings, Trigger, Usage,
+    CandidateScore, Decision, Failure, FailureCode, Nested, NoMatch, ResultSource, Signal, TakenEdge, Timestamp,
+    Timings, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
 use proptest::prelude::*;
@@ -17,7 +18,7 @@ fn role() -> impl Strategy<Value = RoleName> {
     name().prop_map(|name| RoleName::parse(&name).unwrap())
 }
 
-/// Any characters, the zero byte and those beyond the basic plane too.
+/// Any characters, including the zero byte and those outside the basic plane.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![4 => ".{0,40}", 1 => "(?s)[\\x00-\\x20\"\\\\\u{2028}\u{10ffff}]{0,20}"]
 }
@@ -63,34 +64,42 @@ fn output() -> impl Strategy<Value = Output> {
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {
     let signals = prop::collection::btree_map(prop::sample::select(Signal::ALL.to_vec()), score.clone(), 0..4);
     let one = (role(), score.clone(), signals.clone());
-    let scores = prop::collection::vec(one.prop_map(|(role, score, signals)| CandidateScore { role, score, signals }), 0..4);
-    let none = (score.clone(), signals).prop_map(|(score, signals)| NoMatch { score, signals });
+    let scores =
+        prop::collection::vec(one.prop_map(|(role, score, signals)| CandidateScore { role, score, signals }), 0..4);
+    let no_match = (score.clone(), signals).prop_map(|(score, signals)| NoMatch { score, signals });
     let chosen = (role(), prop::collection::vec(role(), 0..3), any::<bool>(), any::<bool>());
-    let sure = (score.clone(), score);
-    (chosen, sure, text(), scores, prop::option::of(none), duration(), any::<u32>()).prop_map(
-        |((role, roles, graphs, otherwise), (confidence, margin), signal, scores, none, took, tokens)| Decision {
-            role,
-            roles,
-            graphs,
-            confidence,
-            margin,
-            otherwise,
-            signal,
-            scores,
-            no_match: none,
-            elapsed: took,
-            tokens,
-            warmup_tokens: tokens / 2,
+    let certainty = (score.clone(), score);
+    (chosen, certainty, text(), scores, prop::option::of(no_match), duration(), any::<u32>()).prop_map(
+        |((role, roles, graphs, otherwise), (confidence, margin), signal, scores, no_match, elapsed, tokens)| {
+            Decision {
+                role,
+                roles,
+                graphs,
+                confidence,
+                margin,
+                otherwise,
+                signal,
+                scores,
+                no_match,
+                elapsed,
+                tokens,
+                warmup_tokens: tokens / 2,
+            }
         },
     )
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    let code = prop::sample::select(vec![FailureCode::Timeout, FailureCode::ContextOverflow, FailureCode::LimitTokens, FailureCode::Internal]);
+    let code = prop::sample::select(vec![
+        FailureCode::Timeout,
+        FailureCode::ContextOverflow,
+        FailureCode::LimitTokens,
+        FailureCode::Internal,
+    ]);
     (code, text(), prop::option::of(step())).prop_map(|(code, message, step)| Failure { code, message, step })
 }
 
-fn finished() -> impl Strategy<Value = Kind> {
+fn finished() -> impl Strategy<Value = EventKind> {
     let usage = (any::<u32>(), any::<u32>(), any::<u32>());
     let timings = (duration(), duration(), duration());
     let taken = (any::<u32>(), prop::option::of(name()), any::<bool>()).prop_map(|(edge, to, direct)| {
@@ -98,19 +107,19 @@ fn finished() -> impl Strategy<Value = Kind> {
         TakenEdge { edge, to, direct }
     });
     (step(), output(), usage, timings, prop::collection::vec(taken, 0..3)).prop_map(
-        |(step, output, (prompt, computed, out), (queue, prefill, decode), took)| EventKind::StepFinished {
+        |(step, output, (prompt, computed, out), (queue, prefill, decode), taken)| EventKind::StepFinished {
             step,
             output,
             usage: Usage { prompt, computed, output: out, ..Usage::default() },
             timings: Timings { queue, prefill, decode, ..Timings::default() },
-            taken: took,
+            taken,
             source: ResultSource::Run,
             write: None,
         },
     )
 }
 
-fn inner() -> impl Strategy<Value = Nested> {
+fn nested() -> impl Strategy<Value = Nested> {
     let names = (name(), name()).prop_map(|(g, n)| (GraphName::parse(&g).unwrap(), NodeName::parse(&n).unwrap()));
     prop_oneof![
         prop::collection::vec(json(), 0..4).prop_map(|items| Nested::Items(items.into())),
@@ -118,13 +127,13 @@ fn inner() -> impl Strategy<Value = Nested> {
     ]
 }
 
-/// Events in the middle of a task.
-fn middle() -> impl Strategy<Value = Kind> {
+/// Events between the first and the last one of a task.
+fn middle() -> impl Strategy<Value = EventKind> {
     let trigger = prop::option::of(prop::sample::select(vec![Trigger::Direct, Trigger::Round]));
     prop_oneof![
         (step(), decision(finite())).prop_map(|(step, decision)| EventKind::Routed { step, decision }),
-        (step(), trigger, prop::option::of(role()), prop::option::of(inner()))
-            .prop_map(|(step, trigger, role, inner)| EventKind::StepStarted { step, trigger, role, nested: inner }),
+        (step(), trigger, prop::option::of(role()), prop::option::of(nested()))
+            .prop_map(|(step, trigger, role, nested)| EventKind::StepStarted { step, trigger, role, nested }),
         (step(), text(), prop::option::of(json()), prop::option::of(any::<u64>().prop_map(Timestamp))).prop_map(
             |(step, question, schema, deadline)| EventKind::Waiting {
                 step,
@@ -134,17 +143,14 @@ fn middle() -> impl Strategy<Value = Kind> {
             }
         ),
         finished(),
-        (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| EventKind::StepFailed {
-            step,
-            failure,
-            retry_after,
-            taken: Vec::new()
+        (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| {
+            EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() }
         }),
         Just(EventKind::Resumed),
     ]
 }
 
-fn last() -> impl Strategy<Value = Kind> {
+fn last() -> impl Strategy<Value = EventKind> {
     prop_oneof![
         output().prop_map(|output| EventKind::Completed { output, instead_of: None }),
         failure().prop_map(|failure| EventKind::Failed { failure }),
@@ -152,8 +158,8 @@ fn last() -> impl Strategy<Value = Kind> {
     ]
 }
 
-/// Events that JSON would change or could not give back.
-fn unstorable() -> impl Strategy<Value = Kind> {
+/// Events that JSON would change or could not represent.
+fn unstorable() -> impl Strategy<Value = EventKind> {
     let odd = prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
     let deep = (130..200usize).prop_map(|depth| (0..depth).fold(Value::Null, |inner, _| Value::from(vec![inner])));
     prop_oneof![
@@ -162,64 +168,64 @@ fn unstorable() -> impl Strategy<Value = Kind> {
     ]
 }
 
-fn begin() -> impl Strategy<Value = Accepted> {
+fn task_spec() -> impl Strategy<Value = TaskSpec> {
     let labels = prop::collection::btree_map(text(), text(), 0..4);
     let key = prop::option::of("[!-~]{1,128}");
-    let class = prop::sample::select(vec![Class::Interactive, Class::Batch]);
-    (name(), prop::option::of(role()), text(), "[0-9a-f]{64}", key, class, labels).prop_map(
-        |(graph, role, input, catalog, key, class, labels)| Accepted {
+    let priority = prop::sample::select(vec![TaskPriority::Interactive, TaskPriority::Batch]);
+    (name(), prop::option::of(role()), text(), "[0-9a-f]{64}", key, priority, labels).prop_map(
+        |(graph, role, input, catalog, key, priority, labels)| TaskSpec {
             graph: GraphName::parse(&graph).unwrap(),
             role,
             input,
             catalog: CatalogVersion::new(catalog),
             request: key.and_then(|key| RequestId::parse(&key)),
-            class,
+            priority,
             labels,
-            forked: None,
+            forked_from: None,
             decision: None,
         },
     )
 }
 
-/// One task: how it begins, its events in the pieces in which they are appended, and perhaps its end.
+/// A task: its specification, its events grouped by append with perhaps a last one, and an unstorable event.
 #[derive(Debug, Clone)]
-struct Run {
-    begin: Accepted,
-    pieces: Vec<Vec<Kind>>,
-    odd: Kind,
+struct RandomTask {
+    spec: TaskSpec,
+    appends: Vec<Vec<EventKind>>,
+    unstorable: EventKind,
     at: Vec<u64>,
     page: u32,
 }
 
-fn run() -> impl Strategy<Value = Run> {
-    let pieces = prop::collection::vec(prop::collection::vec(middle(), 1..4), 0..5);
+fn random_task() -> impl Strategy<Value = RandomTask> {
+    let appends = prop::collection::vec(prop::collection::vec(middle(), 1..4), 0..5);
     let times = prop::collection::vec(0..=i64::MAX.unsigned_abs(), 20);
-    (begin(), pieces, prop::option::of(last()), unstorable(), times, 1..6u32).prop_map(
-        |(begin, mut pieces, last, odd, at, page)| {
-            pieces.extend(last.map(|last| vec![last]));
-            Run { begin, pieces, odd, at, page }
+    (task_spec(), appends, prop::option::of(last()), unstorable(), times, 1..6u32).prop_map(
+        |(spec, mut appends, last, unstorable, at, page)| {
+            appends.extend(last.map(|last| vec![last]));
+            RandomTask { spec, appends, unstorable, at, page }
         },
     )
 }
 
-impl Run {
-    fn event(&self, task: TaskId, seq: usize, kind: Kind) -> Event {
+impl RandomTask {
+    fn event(&self, task: TaskId, seq: usize, kind: EventKind) -> Event {
         Event { at: Timestamp(self.at[seq]), ..event(task, seq as u64, kind) }
     }
 
-    /// Writes the task; gives the events that were acknowledged.
+    /// Writes the task; returns the acknowledged events.
     async fn write(&self, journal: &Journal, task: TaskId) -> Vec<Event> {
-        let mut written = vec![self.event(task, 1, EventKind::Accepted(self.begin.clone()))];
+        let mut written = vec![self.event(task, 1, EventKind::Accepted(self.spec.clone()))];
         assert_eq!(journal.accept(written[0].clone()).await.unwrap(), Acceptance::New);
-        for piece in &self.pieces {
+        for append in &self.appends {
             let next = written.len() + 1;
             let events: Vec<Event> =
-                piece.iter().zip(next..).map(|(kind, seq)| self.event(task, seq, kind.clone())).collect();
-            // What cannot be stored takes the events before it along.
-            let mut spoilt = events.clone();
-            spoilt.pop();
-            spoilt.push(self.event(task, next + spoilt.len(), self.odd.clone()));
-            let refused = journal.append(spoilt).await;
+                append.iter().zip(next..).map(|(kind, seq)| self.event(task, seq, kind.clone())).collect();
+            // An unstorable event makes the events before it fail too.
+            let mut invalid = events.clone();
+            invalid.pop();
+            invalid.push(self.event(task, next + invalid.len(), self.unstorable.clone()));
+            let refused = journal.append(invalid).await;
             assert!(matches!(refused, Err(Error::Unstorable { .. })), "{refused:?}");
             journal.append(events.clone()).await.unwrap();
             written.extend(events);
@@ -239,33 +245,34 @@ impl Run {
     }
 }
 
-/// Two tasks at once, each read back piece by piece, before and after the journal is opened again.
-async fn check(runs: [Run; 2]) {
-    let dir = temp();
+/// Writes two tasks concurrently and reads each back in pages, before and after the journal is opened again.
+async fn check(tasks: [RandomTask; 2]) {
+    let dir = temp_dir();
     let journal = open(dir.path()).await;
-    let [one, two] = &runs;
+    let [one, two] = &tasks;
     let (first, second) = tokio::join!(one.write(&journal, id(1)), two.write(&journal, id(2)));
     assert_eq!((one.read(&journal, id(1)).await, two.read(&journal, id(2)).await), (first.clone(), second.clone()));
     journal.close().await;
 
     let journal = open(dir.path()).await;
     assert_eq!((one.read(&journal, id(1)).await, two.read(&journal, id(2)).await), (first.clone(), second.clone()));
-    let list = journal.list(Filter { labels: one.begin.labels.clone(), ..Filter::default() }, ALL).await.unwrap();
+    let list =
+        journal.list(TaskFilter { labels: one.spec.labels.clone(), ..TaskFilter::default() }, ALL_TASKS).await.unwrap();
     let summary = list.iter().find(|summary| summary.task == id(1)).expect("a task carries its own labels");
     let shown = (&summary.graph, &summary.role, &summary.catalog, &summary.request, &summary.labels);
-    let Accepted { graph, role, catalog, request, labels, .. } = &one.begin;
+    let TaskSpec { graph, role, catalog, request, labels, .. } = &one.spec;
     assert_eq!(shown, (graph, role, catalog, request, labels));
-    assert_eq!(summary.last, first.last().unwrap().seq);
-    assert_eq!(summary.stage, Stage::after(&first.last().unwrap().kind));
+    assert_eq!(summary.last_seq, first.last().unwrap().seq);
+    assert_eq!(summary.status, TaskStatus::after(&first.last().unwrap().kind));
 }
 
 proptest! {
-    // Each case syncs a disk some twenty times.
+    // Each case syncs the disk some twenty times.
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_accepted_is_read_back_identical(one in run(), two in run()) {
-        prop_assume!(one.begin.request.is_none() || one.begin.request != two.begin.request);
+    fn accepted_events_are_read_back_identical(one in random_task(), two in random_task()) {
+        prop_assume!(one.spec.request.is_none() || one.spec.request != two.spec.request);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check([one, two]));
     }

@@ -1,19 +1,19 @@
-//! Repair: what can be read of a damaged journal is kept, what cannot is named, and the result is whole.
+//! Repair: readable tasks are kept, unreadable ones are reported, and the result passes the check.
 
 use std::fs;
 
 use artel_task::event::FailureCode;
 
 use super::*;
-use crate::{Repair, check, repair};
+use crate::{RepairReport, check, repair};
 
 const TASKS: u64 = 300;
-const PAGE: usize = 4096;
+const PAGE_BYTES: usize = 4096;
 
-/// The events of a task: every third one still runs.
+/// The events of a task; every third task is running.
 fn events(number: u64) -> Vec<Event> {
     let task = id(number);
-    let mut events = vec![first(task, keyed(&format!("key-{number}"), &"long ".repeat(60))), started(task, 2)];
+    let mut events = vec![first(task, spec_with_id(&format!("key-{number}"), &"long ".repeat(60))), started(task, 2)];
     if !number.is_multiple_of(3) {
         events.push(completed(task, 3));
     }
@@ -21,9 +21,9 @@ fn events(number: u64) -> Vec<Event> {
 }
 
 async fn filled() -> TempDir {
-    let dir = temp();
+    let dir = temp_dir();
     let journal = open(dir.path()).await;
-    journal.keep_catalog(&CatalogVersion::new("c1"), "{}".to_owned()).await.unwrap();
+    journal.store_catalog(&CatalogVersion::new("c1"), "{}".to_owned()).await.unwrap();
     for number in 0..TASKS {
         let mut events = events(number);
         let rest = events.split_off(1);
@@ -34,13 +34,13 @@ async fn filled() -> TempDir {
     dir
 }
 
-/// Repairs, and checks what must hold whatever was damaged: the result is whole, nothing in it is invented, every task is kept,
-/// failed, named as lost or counted, and the damaged file is still there.
-async fn repaired(dir: &Path) -> Repair {
+/// Repairs a journal and checks the invariants of every repair: the result passes the check, no task is invented, every task
+/// is kept, failed, listed as lost or counted, and the damaged file is in the backup.
+async fn repaired(dir: &Path) -> RepairReport {
     let damaged = fs::read(dir.join("journal.sqlite")).unwrap();
     let done = repair(dir).await.unwrap().unwrap();
-    let aside = done.aside.clone().expect("there was damage");
-    assert!(fs::read(aside.join("journal.sqlite")).unwrap() == damaged);
+    let backup = done.backup.clone().expect("there was damage");
+    assert!(fs::read(backup.join("journal.sqlite")).unwrap() == damaged);
     let report = check(dir).await.unwrap().unwrap();
     assert_eq!(report.problems, Vec::<String>::new());
     let journal = open(dir).await;
@@ -48,23 +48,26 @@ async fn repaired(dir: &Path) -> Repair {
     assert_eq!(found.len() as u64, done.kept + done.failed.len() as u64);
     for task in &found {
         let number = (0..TASKS).find(|number| id(*number) == *task).expect("no task is invented");
-        let (read, whole) = (replay(&journal, *task).await, events(number));
+        let (read, expected) = (replay(&journal, *task).await, events(number));
         if done.failed.contains(task) {
             let (end, before) = read.split_last().unwrap();
-            assert!(whole.starts_with(before) && before.len() < whole.len(), "{read:?}");
-            assert!(matches!(&end.kind, EventKind::Failed { failure } if failure.code == FailureCode::Internal), "{end:?}");
+            assert!(expected.starts_with(before) && before.len() < expected.len(), "{read:?}");
+            assert!(
+                matches!(&end.kind, EventKind::Failed { failure } if failure.code == FailureCode::Internal),
+                "{end:?}"
+            );
         } else {
-            assert_eq!(read, whole);
+            assert_eq!(read, expected);
         }
     }
     for number in 0..TASKS {
-        let named = found.contains(&id(number)) || done.lost.contains(&id(number));
-        assert!(named || done.nameless > 0 || done.newest, "task {number} is passed over in silence");
+        let is_reported = found.contains(&id(number)) || done.lost.contains(&id(number));
+        assert!(is_reported || done.unidentified > 0 || done.newest_may_be_lost, "task {number} is not reported");
     }
-    // Whoever hands the same in again gets the same task, and a daemon can go on with what runs.
+    // The same request again gets the same task, and a daemon can continue the running tasks.
     if let Some(number) = (0..TASKS).find(|number| found.contains(&id(*number)) && number.is_multiple_of(3)) {
-        let again = first(TaskId::new(1, [1; 10]), keyed(&format!("key-{number}"), &"long ".repeat(60)));
-        assert_eq!(journal.accept(again).await.unwrap(), Acceptance::Known(id(number)));
+        let again = first(TaskId::new(1, [1; 10]), spec_with_id(&format!("key-{number}"), &"long ".repeat(60)));
+        assert_eq!(journal.accept(again).await.unwrap(), Acceptance::Existing(id(number)));
         if !done.failed.contains(&id(number)) {
             journal.append(vec![completed(id(number), 3)]).await.unwrap();
         }
@@ -73,9 +76,9 @@ async fn repaired(dir: &Path) -> Repair {
     done
 }
 
-/// The pages that hold a table or an index, by SQLite's own account.
+/// The leaf pages of a table or an index, according to SQLite.
 async fn pages(dir: &Path, name: &'static str) -> Vec<usize> {
-    let mut conn = raw(dir).await;
+    let mut conn = raw_connection(dir).await;
     let root: i64 = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = ?")
         .bind(name)
         .fetch_one(&mut conn)
@@ -88,7 +91,7 @@ async fn pages(dir: &Path, name: &'static str) -> Vec<usize> {
 
 /// The leaves below a page of a b-tree, https://sqlite.org/fileformat.html#b_tree_pages
 fn leaves(bytes: &[u8], page: usize) -> Vec<usize> {
-    let at = (page - 1) * PAGE;
+    let at = (page - 1) * PAGE_BYTES;
     let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     if bytes[at] > 5 {
         return vec![page];
@@ -102,22 +105,22 @@ fn leaves(bytes: &[u8], page: usize) -> Vec<usize> {
 fn overwrite(dir: &Path, page: usize) {
     let path = dir.join("journal.sqlite");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[(page - 1) * PAGE..page * PAGE].fill(0xa5);
+    bytes[(page - 1) * PAGE_BYTES..page * PAGE_BYTES].fill(0xa5);
     fs::write(path, bytes).unwrap();
 }
 
 #[tokio::test]
-async fn a_whole_journal_is_left_alone() {
+async fn an_intact_journal_is_not_changed() {
     let dir = filled().await;
     let before = fs::read(dir.path().join("journal.sqlite")).unwrap();
     let done = repair(dir.path()).await.unwrap().unwrap();
-    assert_eq!(done, Repair { kept: TASKS, ..Repair::default() });
+    assert_eq!(done, RepairReport { kept: TASKS, ..RepairReport::default() });
     assert!(fs::read(dir.path().join("journal.sqlite")).unwrap() == before);
-    assert_eq!(repair(temp().path()).await.unwrap(), None);
+    assert_eq!(repair(temp_dir().path()).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn beside_a_daemon_nothing_is_repaired() {
+async fn a_journal_in_use_is_not_repaired() {
     let dir = filled().await;
     let journal = open(dir.path()).await;
     assert!(matches!(repair(dir.path()).await, Err(Error::Locked { .. })));
@@ -125,48 +128,51 @@ async fn beside_a_daemon_nothing_is_repaired() {
 }
 
 #[tokio::test]
-async fn a_page_of_events_costs_its_tasks_alone() {
+async fn a_damaged_page_of_events_affects_only_its_tasks() {
     let dir = filled().await;
     let leaves = pages(dir.path(), "events").await;
     overwrite(dir.path(), leaves[leaves.len() / 2]);
     let done = repaired(dir.path()).await;
-    assert!(!done.lost.is_empty() && done.lost.len() < 40 && done.nameless == 0 && !done.newest, "{done:?}");
+    assert!(
+        !done.lost.is_empty() && done.lost.len() < 40 && done.unidentified == 0 && !done.newest_may_be_lost,
+        "{done:?}"
+    );
     assert!(done.kept > TASKS - 40, "{done:?}");
 }
 
 #[tokio::test]
-async fn a_page_of_tasks_is_written_anew_from_their_events() {
+async fn a_damaged_page_of_tasks_is_rebuilt_from_their_events() {
     let dir = filled().await;
     let leaves = pages(dir.path(), "tasks").await;
     overwrite(dir.path(), leaves[leaves.len() / 2]);
     let done = repaired(dir.path()).await;
-    assert_eq!((done.kept, done.nameless, done.newest), (TASKS, 0, false), "{done:?}");
+    assert_eq!((done.kept, done.unidentified, done.newest_may_be_lost), (TASKS, 0, false), "{done:?}");
 }
 
 #[tokio::test]
-async fn where_row_and_index_are_damaged_it_is_said_how_many_may_be_lost() {
+async fn tasks_without_row_and_index_are_counted_as_unidentified() {
     let dir = filled().await;
     let rows = pages(dir.path(), "tasks").await;
     let index = pages(dir.path(), "tasks_id").await;
     rows[1..rows.len() - 1].iter().chain(&index).for_each(|leaf| overwrite(dir.path(), *leaf));
     let done = repaired(dir.path()).await;
-    assert!(done.nameless > 0 && !done.newest && done.kept > 0, "{done:?}");
+    assert!(done.unidentified > 0 && !done.newest_may_be_lost && done.kept > 0, "{done:?}");
 }
 
 #[tokio::test]
-async fn every_page_in_turn() {
-    let whole = filled().await;
-    let size = fs::metadata(whole.path().join("journal.sqlite")).unwrap().len() as usize / PAGE;
+async fn each_single_damaged_page_is_survived() {
+    let intact = filled().await;
+    let size = fs::metadata(intact.path().join("journal.sqlite")).unwrap().len() as usize / PAGE_BYTES;
     let mut refused = 0;
     for page in (1..=size).step_by(size.div_ceil(24)) {
-        let dir = temp();
-        fs::copy(whole.path().join("journal.sqlite"), dir.path().join("journal.sqlite")).unwrap();
+        let dir = temp_dir();
+        fs::copy(intact.path().join("journal.sqlite"), dir.path().join("journal.sqlite")).unwrap();
         overwrite(dir.path(), page);
         match repair(dir.path()).await {
-            // The first page is the file's own table of contents.
+            // The first page has the schema.
             Err(Error::Corrupt { .. }) => {
                 refused += 1;
-                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the journal and its lock are as they were");
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the journal and its lock are unchanged");
             }
             Ok(Some(done)) => {
                 assert!(done.kept + done.failed.len() as u64 >= TASKS - 60, "page {page}: {done:?}");
@@ -179,17 +185,17 @@ async fn every_page_in_turn() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_keeps_its_beginning() {
+async fn a_truncated_file_keeps_its_first_tasks() {
     let dir = filled().await;
     let file = fs::OpenOptions::new().write(true).open(dir.path().join("journal.sqlite")).unwrap();
     let size = file.metadata().unwrap().len();
-    file.set_len(size / 2 / PAGE as u64 * PAGE as u64).unwrap();
+    file.set_len(size / 2 / PAGE_BYTES as u64 * PAGE_BYTES as u64).unwrap();
     let done = repaired(dir.path()).await;
-    assert!(done.kept > 0 && done.kept < TASKS && done.newest, "{done:?}");
+    assert!(done.kept > 0 && done.kept < TASKS && done.newest_may_be_lost, "{done:?}");
 }
 
 #[tokio::test]
-async fn a_task_of_which_the_beginning_is_left_has_failed() {
+async fn a_task_with_only_its_first_events_has_failed() {
     for sql in
         ["UPDATE events SET body = x'00' WHERE last = 3 AND task = 2", "DELETE FROM events WHERE last = 3 AND task = 2"]
     {
@@ -201,7 +207,7 @@ async fn a_task_of_which_the_beginning_is_left_has_failed() {
 }
 
 #[tokio::test]
-async fn a_row_that_says_another_state_is_put_right() {
+async fn a_row_with_another_state_than_its_events_is_corrected() {
     let dir = filled().await;
     tamper(dir.path(), "UPDATE tasks SET stage = 0, ended = NULL WHERE number = 2").await;
     let done = repaired(dir.path()).await;
@@ -209,8 +215,8 @@ async fn a_row_that_says_another_state_is_put_right() {
 }
 
 #[tokio::test]
-async fn what_is_still_in_the_log_counts() {
-    let (dir, copy) = (filled().await, temp());
+async fn events_in_the_log_are_recovered() {
+    let (dir, copy) = (filled().await, temp_dir());
     let journal = open(dir.path()).await;
     journal.append(vec![completed(id(3), 3)]).await.unwrap();
     for file in ["journal.sqlite", "journal.sqlite-wal"] {
@@ -220,7 +226,7 @@ async fn what_is_still_in_the_log_counts() {
     let leaves = pages(dir.path(), "events").await;
     overwrite(copy.path(), leaves[leaves.len() - 2]);
     let done = repair(copy.path()).await.unwrap().unwrap();
-    assert!(done.aside.is_some() && !done.failed.contains(&id(3)) && !done.lost.contains(&id(3)), "{done:?}");
+    assert!(done.backup.is_some() && !done.failed.contains(&id(3)) && !done.lost.contains(&id(3)), "{done:?}");
     let journal = open(copy.path()).await;
     assert_eq!(replay(&journal, id(3)).await.last(), Some(&completed(id(3), 3)));
 }

@@ -2,7 +2,9 @@
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
-use artel_engine::{Chunk, Priority, Error, Message, Options, ContextOverflow, Request, SamplingParams, ChatRole, SharedCpu};
+use artel_engine::{
+    ChatRole, Chunk, ContextOverflow, Error, Message, Options, Priority, Request, SamplingParams, SharedCpu,
+};
 use async_trait::async_trait;
 
 use super::*;
@@ -17,20 +19,28 @@ impl EngineLoader for ScriptedEngineLoader {
         spec: &str,
         shared_cpu: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(Handle, Vec<DeviceMemory>), String> {
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
         if spec == "broken" {
             return Err("the file is broken".to_owned());
         }
         progress(0.5);
         let (limits, options) = (self.0, Options { shared_cpu, ..Options::default() });
-        let load = move || Ok(ScriptedBackend::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
-        let handle = Handle::spawn("script", options, load).await.map_err(|e| e.to_string())?;
+        let load =
+            move || Ok(ScriptedBackend::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
+        let handle = EngineHandle::spawn("script", options, load).await.map_err(|e| e.to_string())?;
         Ok((handle, vec![DeviceMemory { device: "CPU".to_owned(), weights: 3, kv_cache: 2, compute: 1 }]))
     }
 }
 
 fn limits() -> EngineLimits {
-    EngineLimits { context_tokens: 256, sequences: 2, batch_tokens: 64, prefill_multiple: 1, can_truncate_kv: true, can_shift: true }
+    EngineLimits {
+        context_tokens: 256,
+        sequences: 2,
+        batch_tokens: 64,
+        prefill_multiple: 1,
+        can_truncate_kv: true,
+        can_shift: true,
+    }
 }
 
 /// A stand-in for a process: a thread with its own runtime, which can be killed.
@@ -60,7 +70,8 @@ async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedE
 }
 
 fn request(text: &str) -> Request {
-    let sampling = SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
+    let sampling =
+        SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
     Request {
         flow: "sailor".into(),
         priority: Priority::Interactive,
@@ -75,7 +86,7 @@ fn request(text: &str) -> Request {
     }
 }
 
-async fn answer(handle: &Handle, text: &str) -> Result<String, Error> {
+async fn answer(handle: &EngineHandle, text: &str) -> Result<String, Error> {
     let (mut stream, mut output) = (handle.generate(request(text)).await?, String::new());
     loop {
         match stream.recv().await {

@@ -165,7 +165,7 @@ fn outcome(task: &Task, step: &Step, out: &mut StyledText) {
         }
         StepState::Failed => {
             step::failure(step.failure.as_ref(), indent(out));
-            out.push(elapsed(" after"));
+            out.push(elapsed("; ran for"));
             if let Some(retry) = &step.retry_time {
                 out.push(format_args!("; retry at {retry}"));
             }

@@ -65,7 +65,11 @@ struct LabelledCase {
     correct: usize,
 }
 
-pub(super) async fn fit(client: &mut PreviewClient<'_>, cases: &[LabelledQuestion], name: &str) -> Result<FittedRouter, Error> {
+pub(super) async fn fit(
+    client: &mut PreviewClient<'_>,
+    cases: &[LabelledQuestion],
+    name: &str,
+) -> Result<FittedRouter, Error> {
     if cases.len() < MIN_CASES {
         return Err(Error::Usage(format!(
             "{} cases are too few to fit the router; {MIN_CASES} are needed",
@@ -195,8 +199,9 @@ mod tests {
     /// The keyword favours the correct candidate, the embedding the wrong one; both are low for cases without a match.
     fn labelled(n: usize) -> LabelledCase {
         let x = 0.1 * (n % 7) as f64;
-        let values =
-            |keyword: f64, embedding: f64| SignalValues::from([(Signal::Keyword, keyword), (Signal::Embedding, embedding)]);
+        let values = |keyword: f64, embedding: f64| {
+            SignalValues::from([(Signal::Keyword, keyword), (Signal::Embedding, embedding)])
+        };
         let no_match = values(0.0, 0.0);
         match n % 3 {
             0 => LabelledCase { candidates: vec![values(2.0 + x, 0.2), values(x, 0.3)], no_match, correct: 0 },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use artel_actors::{MemoryDemand, EngineReport, Loader as _, ModelMove};
+use artel_actors::{EngineReport, Loader as _, MemoryDemand, ModelMove};
 use artel_placement::{ModelFootprint, Placement, PlacementError, UnplacedModel, plan};
 use artel_proto::v1;
 use tonic::Status;
@@ -80,7 +80,7 @@ fn unplaced_model(unplaced: &UnplacedModel) -> v1::UnplacedModel {
     }
 }
 
-fn change(change: Move) -> v1::PlacementChange {
+fn change(change: ModelMove) -> v1::PlacementChange {
     v1::PlacementChange {
         time: Some(system_time(change.at)),
         model: change.model,

@@ -1,13 +1,13 @@
 //! Feedback on the decisions of routers.
 
-use artel_journal::feedback::{self, Word};
+use artel_journal::feedback::{self, FeedbackRecord};
 use artel_proto::v1::{self, ErrorReason};
 use artel_task::event::Decision;
 use artel_task::{Event, EventKind, RoleName, StepId};
 use tonic::{Code, Status};
 
 use super::super::ServiceState;
-use super::super::status::{INTERNAL, invalid_field, not_found, status};
+use super::super::status::{INTERNAL_MESSAGE, invalid_field, not_found, status};
 use super::parse;
 
 /// The longest comment.
@@ -26,7 +26,7 @@ pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) ->
     };
     let events = state.runtime.history(task).await.map_err(|e| state.status_of(e))?;
     let (step, decision) = decision(&events, &step_id)?;
-    let word = Word {
+    let record = FeedbackRecord {
         task,
         step: step.to_string(),
         text: routed_text(&events, step),
@@ -35,7 +35,7 @@ pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) ->
         comment,
     };
     let feedback = state.feedback.clone();
-    let stored = tokio::task::spawn_blocking(move || feedback.keep(word)).await;
+    let stored = tokio::task::spawn_blocking(move || feedback.append(record)).await;
     match stored {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error @ feedback::Error::Full { .. })) => {
@@ -46,7 +46,7 @@ pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) ->
             tracing::error!(%error, cause = ?std::error::Error::source(&error), "failed to store feedback");
             Err(status(Code::Unavailable, ErrorReason::Journal, "failed to write the feedback; see the daemon's log"))
         }
-        Err(_) => Err(status(Code::Internal, ErrorReason::Internal, INTERNAL)),
+        Err(_) => Err(status(Code::Internal, ErrorReason::Internal, INTERNAL_MESSAGE)),
     }
 }
 
@@ -67,7 +67,8 @@ fn decision<'e>(events: &'e [Event], wanted: &str) -> Result<(&'e StepId, &'e De
     if let Some(found) = decisions.find(|(step, _)| wanted.is_empty() || step.to_string() == wanted) {
         return Ok(found);
     }
-    let is_start = |event: &Event| matches!(&event.kind, EventKind::StepStarted { step, .. } if step.to_string() == wanted);
+    let is_start =
+        |event: &Event| matches!(&event.kind, EventKind::StepStarted { step, .. } if step.to_string() == wanted);
     if wanted.is_empty() || events.iter().any(is_start) {
         let message = "the task has no such routing decision";
         return Err(status(Code::FailedPrecondition, ErrorReason::NotADecision, message));

@@ -1,6 +1,6 @@
 //! `Tasks.List`.
 
-use artel_journal::{Filter, Page, Stage, Summary};
+use artel_journal::{TaskFilter, TaskPage, TaskStatus, TaskSummary};
 use artel_proto::v1;
 use artel_task::{GraphName, RoleName, TaskId};
 use prost::Message as _;
@@ -51,13 +51,17 @@ pub(super) async fn list(state: &ServiceState, request: v1::ListTasksRequest) ->
     }
 }
 
-async fn read(state: &ServiceState, filter: &Filter, before: Option<TaskId>) -> Result<Vec<Summary>, Status> {
-    let page = Page { before, size: BATCH_TASKS };
+async fn read(state: &ServiceState, filter: &TaskFilter, before: Option<TaskId>) -> Result<Vec<TaskSummary>, Status> {
+    let page = TaskPage { before, size: BATCH_TASKS };
     state.runtime.list(filter.clone(), page).await.map_err(|e| state.status_of(e))
 }
 
 /// The task of a summary if it is in one of the states. The journal does not distinguish queued, running and waiting tasks.
-async fn matching_task(state: &ServiceState, summary: &Summary, states: &[i32]) -> Result<Option<v1::Task>, Status> {
+async fn matching_task(
+    state: &ServiceState,
+    summary: &TaskSummary,
+    states: &[i32],
+) -> Result<Option<v1::Task>, Status> {
     let events = match state.runtime.history(summary.task).await {
         Ok(events) => events,
         // It was deleted in the meantime.
@@ -68,15 +72,17 @@ async fn matching_task(state: &ServiceState, summary: &Summary, states: &[i32]) 
     Ok((states.is_empty() || states.contains(&task.state)).then_some(task))
 }
 
-fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> Filter {
-    let mut states = Vec::new();
+fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> TaskFilter {
+    let mut statuses = Vec::new();
     for state in request.states() {
         match state {
             v1::TaskState::Unspecified => violations.add("states", "unknown state"),
-            v1::TaskState::Queued | v1::TaskState::Running | v1::TaskState::Waiting => states.push(Stage::Running),
-            v1::TaskState::Completed => states.push(Stage::Completed),
-            v1::TaskState::Failed => states.push(Stage::Failed),
-            v1::TaskState::Cancelled => states.push(Stage::Cancelled),
+            v1::TaskState::Queued | v1::TaskState::Running | v1::TaskState::Waiting => {
+                statuses.push(TaskStatus::Running)
+            }
+            v1::TaskState::Completed => statuses.push(TaskStatus::Completed),
+            v1::TaskState::Failed => statuses.push(TaskStatus::Failed),
+            v1::TaskState::Cancelled => statuses.push(TaskStatus::Cancelled),
         }
     }
     let name = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -87,5 +93,5 @@ fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> Filter
     let labels = violations.check("labels", parse::labels(request.labels.clone())).unwrap_or_default();
     let created_from = request.created_from.as_ref().map(millis);
     let created_before = request.created_before.as_ref().map(millis);
-    Filter { states, graph, role, labels, created_from, created_before }
+    TaskFilter { statuses, graph, role, labels, created_from, created_before }
 }

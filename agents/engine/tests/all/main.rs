@@ -1,0 +1,6 @@
+//! The tests of the engine on the scripted model, in one binary.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod decoding;
+mod engine;
+mod prefix_cache;

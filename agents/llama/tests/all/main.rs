@@ -1,0 +1,8 @@
+//! The tests of the engine on real models, in one binary.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod demo_models;
+mod memory_estimate;
+#[cfg(target_os = "linux")]
+mod memory_leak;
+mod model;

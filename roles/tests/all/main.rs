@@ -1,0 +1,8 @@
+//! The tests of the catalog, in one binary.
+#![allow(clippy::unwrap_used)]
+
+mod broken;
+mod catalog;
+mod former_keys;
+mod random;
+mod readme;

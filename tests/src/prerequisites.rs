@@ -1,0 +1,69 @@
+//! Files that `cargo xtask setup` fetches and programs that `cargo xtask test` builds.
+//!
+//! If one is missing, one line says how to get it and the process ends: hundreds of panics would hide the cause.
+
+use std::env;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+const MODEL_FILES: [&str; 2] = ["SmolLM2-135M-Instruct.Q4_1.gguf", "all-MiniLM-L6-v2.F16.gguf"];
+
+/// The repository's root.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
+}
+
+/// The directory of the demo models: `ARTEL_TEST_MODELS`, or where `cargo xtask setup` puts them.
+pub fn models() -> PathBuf {
+    let dir = variable("ARTEL_TEST_MODELS").unwrap_or_else(|| cache().join("models"));
+    if !MODEL_FILES.iter().all(|file| dir.join(file).is_file()) {
+        end(&format!("the demo models are missing in {}: `cargo xtask setup` fetches them", dir.display()));
+    }
+    dir
+}
+
+/// Python with the packages of the tests: `ARTEL_TEST_PYTHON`, or the one that `cargo xtask setup` prepares.
+pub fn python() -> PathBuf {
+    let path = variable("ARTEL_TEST_PYTHON").unwrap_or_else(|| cache().join("python/bin/python"));
+    if !path.is_file() {
+        end(&format!("{} is missing: `cargo xtask setup` prepares it", path.display()));
+    }
+    path
+}
+
+/// The daemon and command line.
+pub fn artel() -> PathBuf {
+    built("artel")
+}
+
+/// The same program with failpoints and scripted models.
+pub(crate) fn artel_failpoints() -> PathBuf {
+    built("artel-failpoints")
+}
+
+/// A program beside the directory of test binaries.
+fn built(name: &str) -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    if !path.is_file() {
+        end(&format!("{} is not built: `cargo xtask test` builds it", path.display()));
+    }
+    path
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).map(PathBuf::from)
+}
+
+/// The cache of xtask.
+fn cache() -> PathBuf {
+    let home = || variable("HOME").map(|home| home.join(".cache"));
+    let user_cache = || variable("XDG_CACHE_HOME").or_else(home).expect("HOME is set");
+    variable("ARTEL_CACHE").unwrap_or_else(|| user_cache().join("artel"))
+}
+
+fn end(message: &str) -> ! {
+    // libtest shows what is printed with `eprintln!` only with a failed test, and none fails here.
+    let _ = writeln!(std::io::stderr(), "{message}");
+    std::process::exit(1)
+}
