@@ -64,8 +64,7 @@ async fn serve(args: &args::ServeArgs, json: bool) -> Result<()> {
     let catalog = Catalog::load(config.catalog.as_deref())
         .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
     reload::log_warnings(&catalog);
-    let journal =
-        Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("{e}"))?;
+    let journal = Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("{e}"))?;
     // Before any model is loaded, so that no file is in use.
     artel_llama::gguf::remove_stale_files(&config.dequantized_dir());
     let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;

@@ -246,7 +246,7 @@ impl JournalWriter {
                 self.failure.send_replace(None);
             }
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "disk space is free again, but the journal could not be opened")
+                tracing::warn!(path = %self.path.display(), %error, "disk space is free again, but the journal could not be opened");
             }
         }
     }

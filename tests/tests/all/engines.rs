@@ -207,14 +207,14 @@ async fn pins_are_kept_and_splits_follow_tensor_split() {
     load(&daemon, &moved).await;
     assert_eq!(self::engines(&daemon).await[&moved].devices, std::slice::from_ref(&second));
     let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
-    let places = placement.placed.iter().filter(|place| place.model.starts_with("here"));
-    let places: Vec<_> = places.map(|place| (place.model.as_str(), place.parts[0].device.as_str())).collect();
-    assert_eq!(places, [("here", "CPU"), (moved.as_str(), second.as_str())]);
+    let placed = placement.placed.iter().filter(|placed| placed.model.starts_with("here"));
+    let devices: Vec<_> = placed.map(|placed| (placed.model.as_str(), placed.parts[0].device.as_str())).collect();
+    assert_eq!(devices, [("here", "CPU"), (moved.as_str(), second.as_str())]);
     let unload = v1::UnloadRequest { model: moved, interrupt: false };
     assert!(daemon.engines().unload(unload).await.unwrap().into_inner().freed_bytes > 90 << 20);
     let share = both.tensor_split[0];
     assert!((0.7..0.8).contains(&share), "{share}");
-    // Of the model that both have a part of, the first has three times as much.
+    // The first server has three times as many layers of the model `both` as the second.
     assert!(
         one.client_memory_bytes() > two.client_memory_bytes() + (30 << 20),
         "{} {}",
@@ -228,7 +228,7 @@ async fn pins_are_kept_and_splits_follow_tensor_split() {
     for part in ["CUDA7", "CPU", &first, &second] {
         assert!(message.contains(part), "{part} in {message}");
     }
-    // A server that is lost is named, and its engine with it; the other one serves on.
+    // A lost server is reported with its engine; the other server serves on.
     drop(two);
     let text =
         daemon.run(task_request("What is the capital of France?").with_role("of-first")).await.end().await.text();

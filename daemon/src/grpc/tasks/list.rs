@@ -78,7 +78,7 @@ fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> TaskFi
         match state {
             v1::TaskState::Unspecified => violations.add("states", "unknown state"),
             v1::TaskState::Queued | v1::TaskState::Running | v1::TaskState::Waiting => {
-                statuses.push(TaskStatus::Running)
+                statuses.push(TaskStatus::Running);
             }
             v1::TaskState::Completed => statuses.push(TaskStatus::Completed),
             v1::TaskState::Failed => statuses.push(TaskStatus::Failed),
