@@ -5,6 +5,8 @@
 mod bench;
 mod daemon;
 mod fetch;
+#[cfg(test)]
+mod reference;
 mod route;
 mod task;
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub use probabilities::SignalValues;
 /// The router document of routers that name none.
 pub const DEFAULT_ROUTER: &str = "default";
 /// The most background texts: each is embedded once.
-const MAX_BACKGROUND: usize = 1000;
+const MAX_BACKGROUND_TEXTS: usize = 1000;
 
 /// The texts by which a router knows a candidate.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,7 +77,7 @@ impl RouterSettings {
         f.get("description").map(|n| text(n, "`description`", 1..=2000, report));
         let bias = f.get("bias").map_or(Some(0.0), |n| number(n, "`bias`", -100.0..=100.0, report));
         let temperature = f.get("temperature").map_or(Some(1.0), |n| number(n, "`temperature`", 0.01..=100.0, report));
-        let background = f.get("background").map(|n| texts(n, "`background`", MAX_BACKGROUND, 2000, report));
+        let background = f.get("background").map(|n| texts(n, "`background`", MAX_BACKGROUND_TEXTS, 2000, report));
         let signals = f.need("signals", report).and_then(|n| MapReader::open(n, "`signals`", &keys::SIGNALS, report));
         f.finish(&[], report);
         let mut f = signals?;

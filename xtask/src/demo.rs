@@ -14,7 +14,7 @@ const MESSAGE: &str = "My lamp from order #55128 came with a cracked shade and I
 pub(crate) fn run(cache: &Path, message: Option<&str>) -> Result<()> {
     let artel = build()?;
     let data = cache.join("demo");
-    let mut daemon = Daemon::start(&artel, cache, &data)?;
+    let mut daemon = DemoDaemon::start(&artel, cache, &data)?;
     let message = message.unwrap_or(MESSAGE);
     eprintln!("xtask: artel run --graph helpdesk {message:?}\n");
     let args = ["run", "--graph", "helpdesk", "--", message];
@@ -59,13 +59,13 @@ pub(crate) fn build() -> Result<PathBuf> {
     found.context("cargo built no binary `artel`")
 }
 
-struct Daemon {
+struct DemoDaemon {
     child: Child,
     address: String,
     log: PathBuf,
 }
 
-impl Daemon {
+impl DemoDaemon {
     fn start(artel: &Path, cache: &Path, data: &Path) -> Result<Self> {
         std::fs::create_dir_all(data).with_context(|| format!("failed to create {}", data.display()))?;
         let log = data.join("log");
@@ -102,7 +102,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for DemoDaemon {
     fn drop(&mut self) {
         // A daemon that was stopped is gone already.
         let _ = self.child.kill();

@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(about = "Sets up and tests Artel", disable_help_subcommand = true)]
-struct Args {
+struct XtaskArgs {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -51,7 +51,7 @@ enum Verb {
 
 fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
-    match Args::parse().verb {
+    match XtaskArgs::parse().verb {
         Verb::Setup => setup::run(&cache),
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),

@@ -15,9 +15,9 @@ const MAX_PRONOUNS: usize = 30;
 /// The last word of a constant that is a number: its unit, or what it counts or identifies.
 const UNITS: &str = include_str!("../units.txt");
 /// The last word of a constant that is a `Duration`, which carries its own unit.
-const SPANS: [&str; 12] = [
+const SPANS: [&str; 16] = [
     "TIMEOUT", "INTERVAL", "DELAY", "DEADLINE", "PERIOD", "GRACE", "AGE", "WINDOW", "BACKOFF", "LIFETIME", "DURATION",
-    "ITL",
+    "ITL", "LATENCY", "SECOND", "DAY", "WEEK",
 ];
 
 /// A source file: its path and text.

@@ -11,7 +11,7 @@ use crate::{demo, models, setup, shell, tools};
 pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     // The black-box tests start these binaries.
     demo::build()?;
-    rehearsal(&[])?;
+    failpoints(&[])?;
     let mut command = runner(cache)?;
     command.args(["--locked", "--workspace"]).args(args);
     // Several checkouts may share a target directory. A test compiled in another one would look for its snapshots there.
@@ -38,14 +38,14 @@ fn runner(cache: &Path) -> Result<Command> {
 /// Of what people run: the release build.
 pub(crate) fn bench(cache: &Path) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--locked", "--release", "--workspace"]))?;
-    rehearsal(&["--release"])?;
+    failpoints(&["--release"])?;
     let mut command = shell::cargo();
     command.args(["bench", "--locked", "--profile", "release", "--package", "artel-tests"]);
     shell::run(with_models(&mut command, cache))
 }
 
 /// The second binary, whose models may be scripts and which dies when it is told to. It leaves the first one alone.
-fn rehearsal(more: &[&str]) -> Result<()> {
+fn failpoints(more: &[&str]) -> Result<()> {
     let args = ["build", "--locked", "--workspace", "--features", "artel/failpoints", "--bin", "artel-failpoints"];
     shell::run(shell::cargo().args(args).args(more))
 }

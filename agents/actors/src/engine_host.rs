@@ -102,7 +102,7 @@ pub(crate) struct State {
     reported_in_use: Option<bool>,
     failures: u32,
     restarts: u32,
-    /// The reason of the last unasked exit.
+    /// The reason of the last unexpected exit.
     last_error: Option<String>,
     workload: ModelWorkload,
     /// The prefill in progress; another workload or engine replaces it.
@@ -119,7 +119,7 @@ enum HostedEngine {
     },
     /// Its memory is not free yet.
     Unloading,
-    /// It exited unasked or could not be loaded.
+    /// It exited unexpectedly or could not be loaded.
     Failed {
         reason: EngineUnavailable,
         /// When it may be loaded again; `None` if it was given up.
@@ -378,8 +378,8 @@ impl State {
         match std::mem::replace(&mut self.engine, HostedEngine::Unloaded) {
             HostedEngine::Ready { since: (since, _), .. } => {
                 let was_healthy = since.elapsed() >= HEALTHY_AGE;
-                tracing::warn!(model = %self.id, reason, was_healthy, "the engine exited unasked");
-                self.send_unloaded(&format!("the engine exited unasked: {reason}"));
+                tracing::warn!(model = %self.id, reason, was_healthy, "the engine exited unexpectedly");
+                self.send_unloaded(&format!("the engine exited unexpectedly: {reason}"));
                 self.failures = if was_healthy { 1 } else { self.failures + 1 };
                 self.restarts += 1;
                 self.last_error = Some(reason.clone());

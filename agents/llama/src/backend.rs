@@ -36,7 +36,7 @@ const MAX_MATMUL_CONTEXT_TOKENS: u32 = 8192;
 /// Tokens of a batch on a GPU, which needs larger batches to be efficient.
 const GPU_BATCH_TOKENS: u32 = 512;
 /// Texts that are embedded in one batch if their tokens fit.
-const MAX_TEXTS_PER_BATCH: u32 = 16;
+const MAX_BATCH_TEXTS: u32 = 16;
 /// The default context: enough for the prompt of a role, a question and an answer.
 const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
 
@@ -306,7 +306,7 @@ impl LlamaBackend {
         let is_like_cpu = computes_as_on_cpu(options.devices.as_deref());
         let chat_batch = if is_on_cpu { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let (sequences, batch_tokens) =
-            if options.is_embedding { (MAX_TEXTS_PER_BATCH, context) } else { (options.sequences, chat_batch) };
+            if options.is_embedding { (MAX_BATCH_TEXTS, context) } else { (options.sequences, chat_batch) };
         let Options { threads, is_embedding, kv_cache, .. } = options;
         let flash_attention = flash_attention(is_like_cpu && !is_embedding, context, kv_cache);
         let params = ContextParams {
@@ -586,7 +586,7 @@ impl Backend for LlamaBackend {
         let mut rest = texts.as_slice();
         while !rest.is_empty() {
             let (mut count, mut tokens) = (0, 0);
-            while count < rest.len().min(MAX_TEXTS_PER_BATCH as usize)
+            while count < rest.len().min(MAX_BATCH_TEXTS as usize)
                 && tokens + rest[count].len() <= self.params.batch_tokens as usize
             {
                 tokens += rest[count].len();

@@ -1,7 +1,7 @@
 //! The memory that one model takes.
 
 /// llama.cpp rounds the KV cells of a sequence up to a multiple of this (its padding of a context's `n_ctx`).
-const KV_CELL_MULTIPLE: u64 = 256;
+const KV_PADDING_CELLS: u64 = 256;
 
 /// The memory that one model takes, and where it may be placed.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +115,7 @@ impl ModelFootprint {
     /// Bytes of the KV cache of one layer, over all sequences and contexts.
     pub(crate) fn kv_bytes(&self, layer: &LayerFootprint) -> u64 {
         let kept = layer.window_tokens.map_or(self.context_tokens, |window| window.min(self.context_tokens));
-        let cells = u64::from(kept).next_multiple_of(KV_CELL_MULTIPLE);
+        let cells = u64::from(kept).next_multiple_of(KV_PADDING_CELLS);
         let caches = u64::from(self.sequences).saturating_mul(u64::from(self.contexts));
         self.kv_type.bytes(layer.kv_elements).saturating_mul(cells).saturating_mul(caches)
     }

@@ -15,7 +15,7 @@ use super::target::{BenchRole, BenchTarget, RoleOption, TimedAnswer};
 const ADAPTERS: [(&str, &str); 4] =
     [("mirk", "Mirkholm"), ("quux", "Quuxburg"), ("velo", "Velograd"), ("zork", "Zorkville")];
 const TASKS: usize = 32;
-const CONCURRENCY: usize = 4;
+const CONCURRENT_TASKS: usize = 4;
 /// Words before the instructions, about one token each.
 const PROMPT_WORDS: usize = 365;
 const OUTPUT_TOKENS: u32 = 24;
@@ -45,9 +45,9 @@ pub(super) async fn run(
         let ask = |n: usize| (roles[n % roles.len()].clone(), "What is the capital of France?".to_owned());
         (0..TASKS).map(ask).collect::<Vec<_>>()
     };
-    closed_loop::ask(target, questions(), CONCURRENCY).await?;
+    closed_loop::ask(target, questions(), CONCURRENT_TASKS).await?;
     let started_at = Instant::now();
-    let answers = closed_loop::ask(target, questions(), CONCURRENCY).await?;
+    let answers = closed_loop::ask(target, questions(), CONCURRENT_TASKS).await?;
     let (name, seconds) = (target.name(), started_at.elapsed().as_secs_f64());
     table.record(THROUGHPUT_METRIC, "tasks/s", name, TASKS as f64 / seconds);
     let longest = answers.iter().map(TimedAnswer::time_to_first_token).max().unwrap_or_default();

@@ -20,11 +20,11 @@ const TTFT_METRIC: &str = "overload: p95 time to first token, interactive";
 const LOAD_METRIC: &str = "overload: offered load";
 /// Tasks that measure the server's capacity, and how many of them run at once.
 const TRIAL_TASKS: u64 = 24;
-const CONCURRENCY: usize = 8;
+const CONCURRENT_TASKS: usize = 8;
 /// Tasks that are sent at twice that rate.
 const TASKS: u64 = 72;
 /// Every n-th task is interactive.
-const INTERACTIVE_EVERY: u64 = 4;
+const INTERACTIVE_PERIOD_TASKS: u64 = 4;
 
 pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTable) -> Result<()> {
     let seed = salt * 10_000 + 9;
@@ -32,15 +32,15 @@ pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTa
     let batch =
         BenchRole::new("slow", prompt_text::generate(seed + 1, PROMPT_WORDS), OUTPUT_TOKENS).with(RoleOption::Batch);
     target.install_roles(&[interactive.clone(), batch.clone()]).await?;
-    let role = |n: u64| if n.is_multiple_of(INTERACTIVE_EVERY) { interactive.clone() } else { batch.clone() };
+    let role = |n: u64| if n.is_multiple_of(INTERACTIVE_PERIOD_TASKS) { interactive.clone() } else { batch.clone() };
     let task = |n: u64| (role(n), prompt_text::generate(seed + 100 + n, QUESTION_WORDS));
     closed_loop::ask(target, (0..2).map(task).collect(), 1).await?;
     let started_at = Instant::now();
-    closed_loop::ask(target, (0..TRIAL_TASKS).map(|n| task(1000 + n)).collect(), CONCURRENCY).await?;
+    closed_loop::ask(target, (0..TRIAL_TASKS).map(|n| task(1000 + n)).collect(), CONCURRENT_TASKS).await?;
     let interval = started_at.elapsed().div_f64(2.0 * TRIAL_TASKS as f64);
     let answers = send_open_loop(target, (0..TASKS).map(|n| task(2000 + n)).collect(), interval).await;
     let name = target.name();
-    let interactive = answers.iter().step_by(INTERACTIVE_EVERY as usize).flatten();
+    let interactive = answers.iter().step_by(INTERACTIVE_PERIOD_TASKS as usize).flatten();
     table.record(TTFT_METRIC, "s", name, p95_time_to_first_token(interactive).as_secs_f64());
     table.record("overload: lost or failed", "tasks", name, answers.iter().filter(|a| a.is_none()).count() as f64);
     table.record(LOAD_METRIC, "tasks/s", name, 1.0 / interval.as_secs_f64());
@@ -52,7 +52,7 @@ pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTa
 pub(super) fn set_limits(baseline: &LlamaBaseline, table: &mut BenchTable) {
     let question = baseline.prefill_seconds(QUESTION_WORDS as u32 + prompt_text::CHAT_TEMPLATE_TOKENS);
     table.set_limit(TTFT_METRIC, question);
-    table.set_limit(LOAD_METRIC, 2.0 / (question + baseline.decode_seconds(OUTPUT_TOKENS, CONCURRENCY)));
+    table.set_limit(LOAD_METRIC, 2.0 / (question + baseline.decode_seconds(OUTPUT_TOKENS, CONCURRENT_TASKS)));
 }
 
 /// Sends tasks at a fixed rate (open loop); `None` for a task that failed.

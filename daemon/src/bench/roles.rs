@@ -12,7 +12,7 @@ use super::target::{BenchRole, BenchTarget, TimedAnswer};
 
 const ROLES: u64 = 8;
 const TASKS: u64 = 32;
-const CONCURRENCY: usize = 8;
+const CONCURRENT_TASKS: usize = 8;
 /// Words, about one token each.
 const PROMPT_WORDS: usize = 625;
 const QUESTION_WORDS: usize = 16;
@@ -25,14 +25,14 @@ pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTa
     let roles: Vec<BenchRole> = (0..ROLES).map(role).collect();
     let started_at = Instant::now();
     target.install_roles(&roles).await?;
-    let cold = closed_loop::ask(target, questions(&roles, seed + 1000), CONCURRENCY).await?;
+    let cold = closed_loop::ask(target, questions(&roles, seed + 1000), CONCURRENT_TASKS).await?;
     record(table, target, "cold", started_at, &cold);
     let started_at = Instant::now();
-    let warm = closed_loop::ask(target, questions(&roles, seed + 2000), CONCURRENCY).await?;
+    let warm = closed_loop::ask(target, questions(&roles, seed + 2000), CONCURRENT_TASKS).await?;
     record(table, target, "warm", started_at, &warm);
     if target.restart().await? {
         let started_at = Instant::now();
-        let restarted = closed_loop::ask(target, questions(&roles, seed + 3000), CONCURRENCY).await?;
+        let restarted = closed_loop::ask(target, questions(&roles, seed + 3000), CONCURRENT_TASKS).await?;
         record(table, target, "restart", started_at, &restarted);
     }
     Ok(())
@@ -43,7 +43,7 @@ pub(super) async fn run(target: &mut BenchTarget, salt: u64, table: &mut BenchTa
 pub(super) fn set_limits(baseline: &LlamaBaseline, table: &mut BenchTable) {
     let questions =
         baseline.prefill_seconds(TASKS as u32 * (QUESTION_WORDS as u32 + prompt_text::CHAT_TEMPLATE_TOKENS));
-    let answers = baseline.decode_seconds(TASKS as u32 * OUTPUT_TOKENS, CONCURRENCY);
+    let answers = baseline.decode_seconds(TASKS as u32 * OUTPUT_TOKENS, CONCURRENT_TASKS);
     let prompts = baseline.prefill_seconds(ROLES as u32 * PROMPT_WORDS as u32);
     let tasks = TASKS as f64;
     table.set_limit("roles cold: throughput", tasks / (prompts + questions + answers));

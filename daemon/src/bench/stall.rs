@@ -13,7 +13,7 @@ use super::target::{BenchRole, BenchTarget, TimedAnswer};
 
 const LONG_PROMPT_WORDS: usize = 1950;
 /// Chunks of the stream before the long prompt is sent.
-const CHUNKS_BEFORE: usize = 20;
+const WARMUP_CHUNKS: usize = 20;
 /// Questions to try until one gets a long answer.
 const ATTEMPTS: u64 = 20;
 const TTFT_METRIC: &str = "stall: time to first token of the long prompt";
@@ -60,13 +60,13 @@ async fn start_stream(target: &BenchTarget, talker: &BenchRole, seed: u64) -> Re
             client.ask(&talker, &question, on_chunk).await
         });
         while let Some(count) = chunks.recv().await {
-            if count >= CHUNKS_BEFORE {
+            if count >= WARMUP_CHUNKS {
                 return Ok(stream);
             }
         }
         stream.await.context("the stream panicked")??;
     }
-    bail!("the model ended every stream before {CHUNKS_BEFORE} tokens")
+    bail!("the model ended every stream before {WARMUP_CHUNKS} tokens")
 }
 
 /// The longest gap between chunks that overlaps this interval.

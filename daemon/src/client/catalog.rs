@@ -15,7 +15,7 @@ use super::render::catalog as render;
 use crate::args::{CatalogCommand, CatalogKind};
 
 /// Definitions of one page, the maximum that the daemon allows.
-const PAGE_SIZE: i32 = 1000;
+const PAGE_ITEMS: i32 = 1000;
 
 /// Runs a command.
 pub(super) async fn run(session: &mut ClientSession, command: CatalogCommand) -> Result<CommandOutcome, Error> {
@@ -49,7 +49,7 @@ pub(super) async fn get(session: &ClientSession, kind: DefinitionKind, name: Str
 
 async fn list(session: &mut ClientSession, kind: Option<CatalogKind>) -> Result<CommandOutcome, Error> {
     let kind = kind.map_or(DefinitionKind::Unspecified, proto_kind).into();
-    let mut request = ListCatalogRequest { page_size: PAGE_SIZE, page_token: String::new(), kind };
+    let mut request = ListCatalogRequest { page_size: PAGE_ITEMS, page_token: String::new(), kind };
     let mut definitions: Vec<Definition> = Vec::new();
     let problems = loop {
         let page = session.daemon.catalog().list(with_deadline(request.clone())).await?.into_inner();

@@ -16,11 +16,11 @@ use super::render::time::bytes;
 /// How often the progress of a loading model is queried.
 const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
 /// Entries of one page, the maximum that the daemon allows.
-const PAGE_SIZE: i32 = 1000;
+const PAGE_ITEMS: i32 = 1000;
 
 /// Lists the devices.
 pub(super) async fn devices(session: &mut ClientSession) -> Result<CommandOutcome, Error> {
-    let mut request = ListDevicesRequest { page_size: PAGE_SIZE, page_token: String::new() };
+    let mut request = ListDevicesRequest { page_size: PAGE_ITEMS, page_token: String::new() };
     let mut devices: Vec<Device> = Vec::new();
     loop {
         let page = session.daemon.engines().list_devices(with_deadline(request.clone())).await?.into_inner();
@@ -40,7 +40,7 @@ pub(super) async fn devices(session: &mut ClientSession) -> Result<CommandOutcom
 
 /// Lists the engines.
 pub(super) async fn engines(session: &mut ClientSession) -> Result<CommandOutcome, Error> {
-    let mut request = ListEnginesRequest { page_size: PAGE_SIZE, ..Default::default() };
+    let mut request = ListEnginesRequest { page_size: PAGE_ITEMS, ..Default::default() };
     let mut engines: Vec<Engine> = Vec::new();
     loop {
         let page = session.daemon.engines().list_engines(with_deadline(request.clone())).await?.into_inner();

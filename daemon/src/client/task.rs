@@ -13,7 +13,7 @@ use super::{ClientSession, run as follow, submit};
 use crate::args::{self, TaskListArgs, TaskStateFilter};
 
 /// Tasks of one page, the maximum that the daemon allows.
-const MAX_PAGE_SIZE: u32 = 1000;
+const MAX_PAGE_ITEMS: u32 = 1000;
 
 /// Runs a command.
 pub(super) async fn run(session: &mut ClientSession, command: args::TaskCommand) -> Result<CommandOutcome, Error> {
@@ -75,8 +75,8 @@ async fn list(session: &mut ClientSession, filters: TaskListArgs) -> Result<Comm
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut tasks: Vec<Task> = Vec::new();
     while tasks.len() < limit {
-        let missing = u32::try_from(limit - tasks.len()).unwrap_or(MAX_PAGE_SIZE);
-        request.page_size = i32::try_from(missing.min(MAX_PAGE_SIZE)).expect("the maximum fits");
+        let missing = u32::try_from(limit - tasks.len()).unwrap_or(MAX_PAGE_ITEMS);
+        request.page_size = i32::try_from(missing.min(MAX_PAGE_ITEMS)).expect("the maximum fits");
         let page = session.daemon.tasks().list(with_deadline(request.clone())).await?.into_inner();
         tasks.extend(page.tasks);
         if page.next_page_token.is_empty() {

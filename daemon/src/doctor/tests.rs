@@ -18,7 +18,7 @@ use crate::engine::monitor::GpuReading;
 use crate::engine::probe::{self, ProbedDevice};
 use crate::serve::files::FileProblem;
 
-const DAY: u64 = 86_400_000;
+const DAY_MS: u64 = 86_400_000;
 
 fn cpu() -> ProbedDevice {
     let (name, backend) = ("CPU".to_owned(), "CPU".to_owned());
@@ -50,7 +50,7 @@ fn gpu() -> ProbedDevice {
 /// A machine without problems.
 fn healthy() -> Findings {
     Findings {
-        now: Timestamp(100 * DAY),
+        now: Timestamp(100 * DAY_MS),
         data: (PathBuf::from("/data"), Ok(())),
         journal: Ok(Some(JournalStats {
             path: PathBuf::from("/data/journal.sqlite"),
@@ -62,9 +62,9 @@ fn healthy() -> Findings {
             completed: 40,
             failed: 1,
             cancelled: 0,
-            oldest: Some(Timestamp(DAY)),
-            newest: Some(Timestamp(99 * DAY)),
-            oldest_running: Some(Timestamp(97 * DAY)),
+            oldest: Some(Timestamp(DAY_MS)),
+            newest: Some(Timestamp(99 * DAY_MS)),
+            oldest_running: Some(Timestamp(97 * DAY_MS)),
         })),
         retention: Retention { tasks: 10_000, age: Duration::from_secs(30 * 86_400), bytes: 4 << 30 },
         disk: Some(80_000_000_000),
@@ -181,7 +181,7 @@ fn a_machine_that_is_too_small_and_misconfigured() {
         plan: planned(&[("huge", 9 << 30), ("large", 5 << 30), ("other", 4 << 30)], 8 << 30),
         ..healthy()
     };
-    findings.journal.as_mut().unwrap().as_mut().unwrap().oldest_running = Some(Timestamp(60 * DAY));
+    findings.journal.as_mut().unwrap().as_mut().unwrap().oldest_running = Some(Timestamp(60 * DAY_MS));
     insta::assert_snapshot!(rendered(&findings));
     assert!(!is_ok(&diagnose(&findings)));
     let report = json(&findings, &diagnose(&findings));

@@ -6,14 +6,14 @@ use tonic::{Code, Status};
 
 use super::status::{invalid_field, status};
 
-const DEFAULT_PAGE_SIZE: u32 = 50;
-const MAX_PAGE_SIZE: u32 = 1000;
+const DEFAULT_PAGE_ITEMS: u32 = 50;
+const MAX_PAGE_ITEMS: u32 = 1000;
 
 /// The maximum number of items of a page.
 pub(super) fn size(asked: i32) -> Result<usize, Status> {
     match u32::try_from(asked) {
-        Ok(0) => Ok(DEFAULT_PAGE_SIZE as usize),
-        Ok(size) => Ok(size.min(MAX_PAGE_SIZE) as usize),
+        Ok(0) => Ok(DEFAULT_PAGE_ITEMS as usize),
+        Ok(size) => Ok(size.min(MAX_PAGE_ITEMS) as usize),
         Err(_) => Err(invalid_field("page_size", "is below 0")),
     }
 }

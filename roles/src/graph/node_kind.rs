@@ -125,7 +125,7 @@ impl GraphDecoder<'_, '_, '_> {
         let role = if let YamlValue::Map(_) = given.value {
             let mut f = MapReader::open(given, "`role`", &keys::CHOSEN_ROLE, self.report)?.at(given.span);
             let from = f.need("from", self.report);
-            let rank = f.get("rank").map(|n| integer(n, "`rank`", 1..=router::MAX_BEST, self.report));
+            let rank = f.get("rank").map(|n| integer(n, "`rank`", 1..=router::MAX_BEST_ROLES, self.report));
             f.finish(&[], self.report);
             let from = from?;
             self.spans.from(node, from.span);

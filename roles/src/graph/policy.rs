@@ -14,9 +14,9 @@ use crate::node::{YamlNode, YamlValue};
 use crate::problem::shown;
 
 /// The default of `parallel`: enough to fill a batch of the engine.
-const DEFAULT_PARALLEL: u32 = 8;
+const DEFAULT_PARALLEL_ITEMS: u32 = 8;
 /// The most items that run at once: the limit of a model's `sequences`.
-const MAX_PARALLEL: u32 = 256;
+const MAX_PARALLEL_ITEMS: u32 = 256;
 /// The default of `at_most` of a `for_each`.
 const DEFAULT_MAX_ITEMS: u32 = 1000;
 /// The longest `timeout` and `idle`.
@@ -103,14 +103,14 @@ impl GraphDecoder<'_, '_, '_> {
     pub(super) fn each(&mut self, given: &YamlNode) -> Option<ForEach> {
         if !matches!(given.value, YamlValue::Map(_)) {
             let list = self.list(given)?;
-            return Some(ForEach { list, parallel: DEFAULT_PARALLEL, max_items: DEFAULT_MAX_ITEMS });
+            return Some(ForEach { list, parallel: DEFAULT_PARALLEL_ITEMS, max_items: DEFAULT_MAX_ITEMS });
         }
         let mut f = MapReader::open(given, "`for_each`", &keys::FOR_EACH, self.report)?.at(given.span);
         let list = f.need("list", self.report).map(|n| self.list(n));
-        let parallel = f.get("parallel").and_then(|n| integer(n, "`parallel`", 1..=MAX_PARALLEL, self.report));
+        let parallel = f.get("parallel").and_then(|n| integer(n, "`parallel`", 1..=MAX_PARALLEL_ITEMS, self.report));
         let at_most = f.get("at_most").and_then(|n| integer(n, "`at_most`", 1..=MAX_ITEMS, self.report));
         f.finish(&[], self.report);
-        let (parallel, max_items) = (parallel.unwrap_or(DEFAULT_PARALLEL), at_most.unwrap_or(DEFAULT_MAX_ITEMS));
+        let (parallel, max_items) = (parallel.unwrap_or(DEFAULT_PARALLEL_ITEMS), at_most.unwrap_or(DEFAULT_MAX_ITEMS));
         Some(ForEach { list: list??, parallel, max_items })
     }
 

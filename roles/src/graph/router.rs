@@ -11,7 +11,7 @@ use crate::node::{YamlNode, YamlValue};
 use crate::problem::{did_you_mean, shown};
 
 /// The most roles that a router chooses at once: each is a branch of the graph.
-pub(super) const MAX_BEST: u32 = 16;
+pub(super) const MAX_BEST_ROLES: u32 = 16;
 
 impl GraphDecoder<'_, '_, '_> {
     pub(super) fn router(&mut self, node: &YamlNode) -> Option<RouterNode> {
@@ -32,7 +32,7 @@ impl GraphDecoder<'_, '_, '_> {
         }
         let roles = roles?;
         let best = best.map(|n| {
-            let max = u32::try_from(roles.len()).unwrap_or(u32::MAX).min(MAX_BEST);
+            let max = u32::try_from(roles.len()).unwrap_or(u32::MAX).min(MAX_BEST_ROLES);
             integer(n, "`best`", 1..=max, self.report)
         });
         Some(RouterNode {

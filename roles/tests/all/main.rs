@@ -5,4 +5,3 @@ mod broken;
 mod catalog;
 mod former_keys;
 mod random;
-mod readme;

@@ -35,9 +35,9 @@ fn described(task: &v1::Task) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_of_version_0_1_is_read_and_its_waiting_task_is_answered() {
-    // The journal is as old as this test; by default ended tasks go after 30 days.
+    // The journal was written in 2026; by default ended tasks are deleted after 30 days.
     let daemon = daemon()
-        .with_settings("grace: 60s\nretention: {age: 36500d}\n")
+        .with_settings("grace: 60s\nretention: {age: 3650d}\n")
         .with_data("journal.sqlite", JOURNAL)
         .with_data("feedback.jsonl", FEEDBACK)
         .start()

@@ -82,7 +82,7 @@ async fn a_task_is_cancelled_with_its_client_if_the_client_asked_for_that() {
     let mut watch = daemon.watch(&id, 0).await;
     watch.until_token().await;
     drop(stream);
-    assert_eq!(watch.end().await, TaskOutcome::Cancelled("its client went away".to_owned()));
+    assert_eq!(watch.end().await, TaskOutcome::Cancelled("its client disconnected".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,9 +33,9 @@ pub struct EngineReport {
     pub adapters: Vec<String>,
     /// Its process id, if it has a process of its own.
     pub process_id: Option<u32>,
-    /// How often it has exited unasked.
+    /// How often it has exited unexpectedly.
     pub restarts: u32,
-    /// The reason of its last unasked exit.
+    /// The reason of its last unexpected exit.
     pub last_error: Option<String>,
     /// When it became ready.
     pub ready_since: Option<SystemTime>,
@@ -60,7 +60,7 @@ pub enum EngineState {
     Ready,
     /// Finishing its requests, to be unloaded then.
     Draining,
-    /// It exited unasked, or the last load failed.
+    /// It exited unexpectedly, or the last load failed.
     Failed {
         /// Why.
         reason: String,

@@ -16,7 +16,7 @@ const CHAT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Set in the process that measures its own memory.
 const CHILD_VARIABLE: &str = "ARTEL_TEST_MEMORY_LEAK";
 const SEQUENCES: u32 = 2000;
-const MAX_CONCURRENT: u32 = 8;
+const MAX_CONCURRENT_SEQUENCES: u32 = 8;
 /// Sequences before the first measurement, after which every buffer has been used and every thread has started.
 const WARMUP_SEQUENCES: u32 = 200;
 
@@ -25,7 +25,7 @@ async fn small() -> EngineHandle {
         path: demo_models::path(CHAT_MODEL),
         sha256: None,
         context: Some(128),
-        sequences: MAX_CONCURRENT,
+        sequences: MAX_CONCURRENT_SEQUENCES,
         threads: 2,
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: artel_llama::LlamaSplitMode::None,
@@ -77,7 +77,7 @@ fn pseudorandom(number: u32) -> u32 {
 /// Runs the sequences up to this number, some concurrently. About a fifth is dropped by its reader after at most two chunks.
 async fn run(engine: &EngineHandle, next: &Arc<AtomicU32>, last: u32) {
     let mut readers = tokio::task::JoinSet::new();
-    for _ in 0..MAX_CONCURRENT {
+    for _ in 0..MAX_CONCURRENT_SEQUENCES {
         let (engine, next) = (engine.clone(), next.clone());
         readers.spawn(async move {
             loop {

@@ -180,7 +180,7 @@ async fn sentences_of_similar_meaning_have_similar_embeddings() {
 fn files_that_are_not_models_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let load = |path: PathBuf, sha256: Option<&str>| {
-        let loaded = LlamaBackend::load(Options { path, sha256: sha256.map(str::to_owned), ..options("") });
+        let loaded = LlamaBackend::load(Options { path, sha256: sha256.map(str::to_owned), ..options_of_chat() });
         loaded.err().expect("the file is refused").to_string()
     };
     assert!(load(dir.path().join("no.gguf"), None).contains("no such file"));
@@ -448,7 +448,7 @@ async fn a_process_may_exit_while_its_engine_computes() {
     for max_chunks in 1..=12 {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child
-            .args(["--exact", "a_process_may_exit_while_its_engine_computes"])
+            .args(["--exact", "model::a_process_may_exit_while_its_engine_computes"])
             .env(EXIT_AFTER_VARIABLE, max_chunks.to_string());
         let output = child.output().unwrap();
         assert_eq!(output.status.code(), Some(7), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));

@@ -15,7 +15,7 @@ use super::super::render::time::from_proto;
 use crate::args::RouteArgs;
 
 /// Entries of one page, the maximum that the daemon allows.
-const PAGE_SIZE: i32 = 1000;
+const PAGE_ITEMS: i32 = 1000;
 
 /// A client of previews with the same flags.
 pub(super) struct PreviewClient<'s> {
@@ -53,7 +53,8 @@ impl<'s> PreviewClient<'s> {
 
     pub(super) async fn preview(&self, question: String, signals: Vec<String>) -> Result<PreviewResponse, Error> {
         let request = PreviewRequest { question, signals, ..self.template.clone() };
-        Ok(self.session.daemon.router().preview(with_deadline(request)).await?.into_inner())
+        // The first decision waits for the embedding model, and until the texts of all candidates are embedded.
+        Ok(self.session.daemon.router().preview(request).await?.into_inner())
     }
 
     /// The scores of a question by these signals; empty: by those that the settings weigh.
@@ -68,7 +69,7 @@ impl<'s> PreviewClient<'s> {
     pub(super) async fn feedback(&self) -> Result<Vec<LabelledQuestion>, Error> {
         let (mut cases, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = ListFeedbackRequest { page_size: PAGE_SIZE, page_token };
+            let request = ListFeedbackRequest { page_size: PAGE_ITEMS, page_token };
             let page = self.session.daemon.router().list_feedback(with_deadline(request)).await?.into_inner();
             let case = |entry: v1::FeedbackEntry| LabelledQuestion {
                 text: entry.text,
