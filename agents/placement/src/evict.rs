@@ -67,7 +67,7 @@ pub enum EvictionPlan {
 /// Victims are never busy. They are a smallest set that frees enough memory, taken from engines for which no step waits if
 /// these suffice. Among sets of one size, it is the one whose most needed engine is needed latest (Belady's rule, applied to the
 /// known waits), then has been idle longest, then is cheapest to load again. If the model fits on the CPU only, engines that no
-/// task has needed for [`UPGRADE_IDLE_AGE`] are evicted if that gives it a better device. An engine of the same model counts as
+/// task has needed for `UPGRADE_IDLE_AGE` are evicted if that gives it a better device. An engine of the same model counts as
 /// evicted.
 pub fn plan_eviction(footprint: &ModelFootprint, devices: &[Device], resident: &[ResidentModel]) -> EvictionPlan {
     let others: Vec<&ResidentModel> = resident.iter().filter(|engine| engine.model != footprint.model).collect();
