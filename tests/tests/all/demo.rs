@@ -16,22 +16,57 @@ const SEEDED: [(&str, &str); 2] = [
         "Hi, order #88304 should have been here on Friday and the tracking page is silent. I paid $120 for it!",
     ),
 ];
-/// Of twenty. The model copies about 97 of 100 records right, and processors add in different orders.
-const MIN_SENSIBLE_RUNS: usize = 18;
+/// Of twenty: records without a person's help. The small model copies most at the first or a later attempt, and
+/// processors add in different orders.
+const MIN_SENSIBLE_RECORDS: usize = 15;
 
-/// Whether the task went to the desk and both values of its record stand in the message as they are.
-async fn is_sensible(daemon: &Daemon, desk: &str, message: &str) -> bool {
+/// What the graph made of a message.
+#[derive(Debug, PartialEq)]
+enum RecordOutcome {
+    /// The right desk, and both values stand in the message.
+    Sensible,
+    /// Its own check failed three times: it asks a person, and gives no record.
+    AsksAPerson,
+    /// Another desk, or a record with an invented value.
+    Wrong,
+}
+
+/// Runs the graph on a message and prints what came of it.
+async fn outcome(daemon: &Daemon, desk: &str, message: &str) -> RecordOutcome {
     let mut run = daemon.run(task_request(message).with_graph("helpdesk")).await;
-    let text = run.end().await.text();
+    let last = run.until(|kind| matches!(kind, Kind::Waiting(_) | Kind::Completed(_) | Kind::Failed(_))).await;
     let chosen = run.events.iter().find_map(|event| match &event.kind {
         Some(Kind::Routed(routed)) => routed.decision.as_ref().map(|decision| decision.role.clone()),
         _ => None,
     });
-    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let copied = ["order", "amount"].iter().all(|key| stands_in(message, record[key].as_str().unwrap()));
-    let sensible = copied && chosen.as_deref() == Some(desk);
-    println!("{} {desk}, {chosen:?}: {message} -> {text}", if sensible { "sensible" } else { "NOT SENSIBLE" });
-    sensible
+    let is_right_desk = chosen.as_deref() == Some(desk);
+    let (outcome, text) = match last {
+        Kind::Completed(completed) => {
+            let text = completed.output.unwrap().text;
+            let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let copied = ["order", "amount"].iter().all(|key| stands_in(message, record[key].as_str().unwrap()));
+            (if copied && is_right_desk { RecordOutcome::Sensible } else { RecordOutcome::Wrong }, text)
+        }
+        Kind::Waiting(waiting) => {
+            daemon.cancel(&run.id).await;
+            (if is_right_desk { RecordOutcome::AsksAPerson } else { RecordOutcome::Wrong }, waiting.message)
+        }
+        other => panic!("{other:?}"),
+    };
+    println!("{outcome:?} {desk}, {chosen:?}: {message} -> {text}");
+    outcome
+}
+
+/// Counts outcomes, and asserts that records are sensible.
+fn assert_sensible(outcomes: &[RecordOutcome], max_wrong: usize) {
+    let count = |wanted: RecordOutcome| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    let (sensible, wrong) = (count(RecordOutcome::Sensible), count(RecordOutcome::Wrong));
+    println!(
+        "{sensible} of {} sensible, {} handed to a person, {wrong} wrong",
+        outcomes.len(),
+        count(RecordOutcome::AsksAPerson)
+    );
+    assert!(sensible >= MIN_SENSIBLE_RECORDS && wrong <= max_wrong, "{outcomes:?}");
 }
 
 /// Whether a value stands in a message, and not only as the beginning of a longer number.
@@ -46,7 +81,7 @@ fn stands_in(message: &str, value: &str) -> bool {
 async fn twenty_seeds_give_sensible_records() {
     assert!(CATALOG.contains(SAMPLING), "the example's sampling is what this test varies");
     let daemon = daemon().with_yaml(CATALOG).start().await;
-    let mut sensible = 0;
+    let mut outcomes = Vec::new();
     for seed in 0..20 {
         let seeded = SAMPLING.replace('}', &format!(", seed: {seed}}}"));
         let content = CATALOG.replace(SAMPLING, &seeded).into_bytes();
@@ -54,9 +89,9 @@ async fn twenty_seeds_give_sensible_records() {
         let request = v1::ApplyRequest { files, expected_version: String::new() };
         assert!(daemon.catalog().apply(request).await.unwrap().into_inner().applied);
         let (desk, message) = SEEDED[seed % SEEDED.len()];
-        sensible += usize::from(is_sensible(&daemon, desk, message).await);
+        outcomes.push(outcome(&daemon, desk, message).await);
     }
-    assert!(sensible >= MIN_SENSIBLE_RUNS, "{sensible} of 20 are sensible");
+    assert_sensible(&outcomes, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,9 +99,10 @@ async fn twenty_messages_that_the_design_did_not_see_give_sensible_records() {
     let daemon = daemon().with_yaml(CATALOG).start().await;
     let cases: Vec<(&str, &str)> = HELD_OUT.lines().map(|line| line.split_once('\t').unwrap()).collect();
     assert_eq!(cases.len(), 20);
-    let mut sensible = 0;
+    let mut outcomes = Vec::new();
     for (desk, message) in cases {
-        sensible += usize::from(is_sensible(&daemon, desk, message).await);
+        outcomes.push(outcome(&daemon, desk, message).await);
     }
-    assert!(sensible >= MIN_SENSIBLE_RUNS, "{sensible} of 20 are sensible");
+    // The router may take one message for another desk's.
+    assert_sensible(&outcomes, 1);
 }
