@@ -37,7 +37,7 @@ pub(crate) fn run(cache: &Path, message: Option<&str>) -> Result<()> {
 
 /// The catalog of the demo.
 fn example() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/helpdesk")
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("examples/helpdesk")
 }
 
 /// The binary, built.
