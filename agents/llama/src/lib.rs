@@ -11,9 +11,11 @@ mod chat_tokenizer;
 mod constraint;
 mod cores;
 pub mod gguf;
+mod kv_cache;
 #[allow(unsafe_code)]
 mod raw;
 
-pub use backend::{DeviceBuffers, Error, GgmlType, KvCacheTypes, LlamaBackend, LlamaSplitMode, Options};
+pub use backend::{DeviceBuffers, Error, LlamaBackend, LlamaSplitMode, Options};
 pub use cores::physical_cores;
+pub use kv_cache::{GgmlType, KvCacheTypes};
 pub use raw::device::{BackendDevice, BackendDeviceKind, add_rpc_server, devices, serve_rpc};
