@@ -18,8 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("artel.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(descriptors)?;
-    let internal = protox::compile(["artel/engine/v1/engine.proto"], ["proto"])?;
-    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds(internal)?;
+    let mut config = tonic_prost_build::Config::new();
+    // Programs find the descriptor of a message by its name.
+    config.enable_type_names();
+    tonic_prost_build::configure().emit_rerun_if_changed(false).compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -1,131 +1,32 @@
-//! `artel bench`: runs workloads on a daemon that it starts, alternating with another server if one is named.
-//!
-//! Every repeat has new prompts, so that no cache of an earlier repeat hits: a server that has run for long is as cold as one
-//! that was just started.
+//! `artel bench`: becomes the program `artel-bench`, which lies beside this one. It measures llama.cpp alone as well, so that
+//! it is no part of the daemon.
 
-mod adapters;
-mod baseline;
-mod choose;
-mod closed_loop;
-mod decode;
-mod hops;
-mod overload;
-mod own_daemon;
-mod peer_server;
-mod prompt_text;
-mod roles;
-mod route;
-mod stall;
-mod table;
-mod target;
-
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::{Command, ExitCode};
+use std::{env, io};
 
-use anyhow::{Context as _, Result, bail};
+/// The file's name.
+const PROGRAM: &str = "artel-bench";
 
-use crate::args::{BenchArgs, BenchWorkload, GlobalArgs};
-use baseline::LlamaBaseline;
-use own_daemon::OwnDaemon;
-use peer_server::PeerServer;
-use table::BenchTable;
-use target::BenchTarget;
-
-/// Runs a workload and prints its table; exit code 1 if it could not be measured.
-pub(crate) fn run(bench: &BenchArgs, global: &GlobalArgs) -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime");
-    match runtime.and_then(|runtime| runtime.block_on(measure(bench))) {
-        Ok(table) => {
-            table.print(global.json);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("artel: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
-    if !bench.model.is_file() {
-        bail!("--model {} is not a file: name the GGUF file of a chat model", bench.model.display());
-    }
-    let model = std::path::absolute(&bench.model).context("failed to resolve the path of the model")?;
-    let own = BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, false).await?));
-    let in_process = match bench.inside {
-        true => Some(BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, true).await?))),
-        false => None,
+/// Returns only if that program cannot be started. The arguments are parsed already, so that their errors and their help are
+/// those of `artel`, and are passed on as they are.
+pub(crate) fn run() -> ExitCode {
+    let error = match env::current_exe() {
+        Ok(own) => exec(&own.with_file_name(PROGRAM)),
+        Err(error) => format!("failed to find the path of this program: {error}"),
     };
-    let peer = bench.against.as_deref().map(PeerServer::new).map(BenchTarget::Peer);
-    let mut targets: Vec<BenchTarget> = [own].into_iter().chain(in_process).chain(peer).collect();
-    let mut table = BenchTable::default();
-    // Another server may have run since the last bench; its caches must not hold our prompts.
-    let salt = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (mut cells, mut baselines) = (baseline::MIDPOINT_CELLS, Vec::new());
-    let threads = bench.threads.unwrap_or_else(crate::serve::cores);
-    for repeat in 0..bench.repeats {
-        for target in &mut targets {
-            eprintln!("repeat {} of {}: {}", repeat + 1, bench.repeats, target.name());
-            let salt = salt + u64::from(repeat);
-            match bench.name {
-                BenchWorkload::Roles => roles::run(target, salt, &mut table).await?,
-                BenchWorkload::Stall => stall::run(target, salt, &mut table).await?,
-                BenchWorkload::Adapters => adapters::run(target, bench.adapters.as_ref(), salt, &mut table).await?,
-                BenchWorkload::Choose => choose::run(target, salt, &mut table).await?,
-                BenchWorkload::Overload => overload::run(target, salt, &mut table).await?,
-                BenchWorkload::Hops => hops::run(target, salt, &mut table).await?,
-                BenchWorkload::Decode => cells = decode::run(target, salt, &mut table).await?.unwrap_or(cells),
-                BenchWorkload::Route => match target {
-                    BenchTarget::Own(own) => route::run(own, salt, &mut table).await?,
-                    BenchTarget::Peer(_) => {
-                        bail!("the workload `route` has no equivalent on other servers: leave `--against` out")
-                    }
-                },
-            }
-        }
-        if bench.name == BenchWorkload::Decode {
-            // Alternating with the targets, because the ratio matters; they are idle meanwhile.
-            baselines.push(measure_baseline(&model, threads, cells).await?);
-            decode::record_file_baseline(&measure_file_baseline(&model, threads, cells).await?, &mut table);
-        }
-        // The order alternates, so that drift of the machine's speed affects all targets alike.
-        targets.reverse();
+    eprintln!("artel: {error}");
+    ExitCode::FAILURE
+}
+
+/// Why this process did not become the program.
+fn exec(program: &Path) -> String {
+    let (error, path) = (Command::new(program).args(env::args_os().skip(1)).exec(), program.display());
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "there is no {path}: a release archive contains it beside `artel`, and `cargo build --workspace` builds it"
+        ),
+        _ => format!("failed to start {path}: {error}"),
     }
-    // The daemons end before llama.cpp is measured alone.
-    drop(targets);
-    let set_limits = match bench.name {
-        BenchWorkload::Roles => roles::set_limits,
-        BenchWorkload::Stall => stall::set_limits,
-        BenchWorkload::Adapters => adapters::set_limits,
-        BenchWorkload::Choose => choose::set_limits,
-        BenchWorkload::Hops => hops::set_limits,
-        BenchWorkload::Decode => {
-            decode::set_limits(&baselines, &mut table);
-            return Ok(table);
-        }
-        BenchWorkload::Overload => {
-            cells = overload::MIDPOINT_CELLS;
-            overload::set_limits
-        }
-        // The cost of a decision depends on the signals in use, so llama.cpp alone gives no limit.
-        BenchWorkload::Route => return Ok(table),
-    };
-    set_limits(&measure_baseline(&model, threads, cells).await?, &mut table);
-    Ok(table)
-}
-
-/// llama.cpp's speed with the weights that the daemon computes with, at this many KV cells in each sequence.
-async fn measure_baseline(model: &Path, threads: u32, cells: u32) -> Result<LlamaBaseline> {
-    let model = model.to_owned();
-    let baseline = tokio::task::spawn_blocking(move || LlamaBaseline::measure(&model, threads, cells));
-    baseline.await.context("the measurement of llama.cpp panicked")?
-}
-
-/// llama.cpp's speed with the model's file as it is.
-async fn measure_file_baseline(model: &Path, threads: u32, cells: u32) -> Result<LlamaBaseline> {
-    let model = model.to_owned();
-    let baseline = tokio::task::spawn_blocking(move || LlamaBaseline::measure_file(&model, threads, cells));
-    baseline.await.context("the measurement of llama.cpp panicked")?
 }

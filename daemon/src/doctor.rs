@@ -1,6 +1,7 @@
 //! `artel doctor`: inspects the environment of a daemon on this machine without starting one, and gives advice.
 
 mod advice;
+mod diagnosis;
 mod findings;
 mod gpu;
 #[cfg(test)]
@@ -9,9 +10,9 @@ mod tests;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use artel_args::{DaemonArgs, GlobalArgs};
+use artel_terminal::CommandOutput;
 
-use crate::args::{DaemonArgs, GlobalArgs};
-use crate::client::output::CommandOutput;
 use crate::journal::exit_code;
 use crate::serve::config::Config;
 use findings::Findings;
@@ -28,5 +29,5 @@ fn diagnose(args: &DaemonArgs, global: &GlobalArgs) -> Result<bool> {
     let diagnoses = advice::diagnose(&findings);
     let mut output = CommandOutput::new(global);
     output.show(&advice::json(&findings, &diagnoses), |out| advice::render(&diagnoses, out))?;
-    Ok(advice::is_ok(&diagnoses))
+    Ok(diagnosis::is_ok(&diagnoses))
 }

@@ -1,33 +1,32 @@
 //! `artel engine`: one model in a process of its own. The daemon starts it and communicates over its standard input.
 
-pub(crate) mod monitor;
+mod monitor;
 pub(crate) mod probe;
 mod spec;
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use artel_engine::{EngineHandle, SharedCpu};
+use artel_args::EngineArgs;
+use artel_engine::{EngineHandle, LoadError, SharedCpu};
 use artel_process::{DeviceMemory, EngineLoader, ServeOutcome};
 use async_trait::async_trait;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub(crate) use spec::{EngineDefaults, EngineKvCacheType, EngineSpec, EngineSplitMode};
+pub(crate) use spec::{EngineDefaults, EngineSpec, kv_cache_type};
 
-use crate::args;
-use crate::serve::{signals, telemetry};
+use crate::{signals, telemetry};
 
 /// When memory runs out, the kernel kills engines before the daemon: an engine is loaded again, and the daemon keeps running.
 const OOM_SCORE_ADJ: &str = "300";
 
 /// Serves until the daemon closes the engine; with `--probe`, lists devices.
-pub(crate) fn run(args: &args::EngineArgs) -> ExitCode {
+pub(crate) fn run(args: &EngineArgs) -> ExitCode {
     if args.probe {
         return probe::run(args.rpc.as_deref());
     }
@@ -52,13 +51,6 @@ pub(crate) fn run(args: &args::EngineArgs) -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// The path of the running program, even if its file was replaced.
-pub(crate) fn own_program() -> Result<PathBuf, String> {
-    let running = PathBuf::from("/proc/self/exe");
-    let path = if running.exists() { Ok(running) } else { std::env::current_exe() };
-    path.map_err(|e| format!("failed to find the path of the running program: {e}"))
 }
 
 fn serve() -> Result<ServeOutcome> {
@@ -86,8 +78,10 @@ impl EngineLoader for LlamaEngineLoader {
         spec: &str,
         turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
-        let spec: EngineSpec = serde_json::from_str(spec).map_err(|e| format!("the engine spec is invalid: {e}"))?;
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError> {
+        // Another version of the program wrote it.
+        let invalid = |e: serde_json::Error| LoadError::permanent(format!("the engine spec is invalid: {e}"));
+        let spec: EngineSpec = serde_json::from_str(spec).map_err(invalid)?;
         spec.load(turn, progress).await
     }
 }

@@ -5,25 +5,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use artel_args::{FetchArgs, GlobalArgs};
+use artel_hub::{DownloadProgress, HfDownloader};
 use artel_roles::hf_uri::HfUri;
 use artel_roles::{Catalog, nearest};
+use artel_terminal::{BAD, CommandOutput, GOOD, bytes};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::args::{self, GlobalArgs};
-use crate::client::output::CommandOutput;
-use crate::client::render::styled_text::{BAD, GOOD};
-use crate::client::render::time::bytes;
-use crate::hf_download::{DownloadProgress, HfDownloader};
 use crate::journal::exit_code;
 use crate::serve::config::Config;
 
 /// Downloads the files one after the other; exit code 1 if one of them fails.
-pub(crate) fn run(fetch: &args::FetchArgs, global: &GlobalArgs) -> ExitCode {
+pub(crate) fn run(fetch: &FetchArgs, global: &GlobalArgs) -> ExitCode {
     exit_code(fetch_all(fetch, &mut CommandOutput::new(global)), global)
 }
 
-fn fetch_all(fetch: &args::FetchArgs, output: &mut CommandOutput) -> Result<bool> {
+fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
     let config = Config::of(&fetch.daemon, None)?;
     let catalog = Catalog::load(config.catalog.as_deref())
         .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
@@ -63,7 +61,11 @@ fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<
     Ok(wanted)
 }
 
-async fn download(downloader: &HfDownloader, address: &HfUri, sha256: Option<&str>) -> Result<PathBuf, String> {
+async fn download(
+    downloader: &HfDownloader,
+    address: &HfUri,
+    sha256: Option<&str>,
+) -> Result<PathBuf, artel_hub::Error> {
     let bar = bar(address);
     let progress = |progress: &DownloadProgress| {
         if let Some(total) = progress.total_bytes {
@@ -84,12 +86,12 @@ fn bar(address: &HfUri) -> ProgressBar {
     bar
 }
 
-fn show(address: &HfUri, fetched: &Result<PathBuf, String>, output: &mut CommandOutput) -> Result<()> {
+fn show(address: &HfUri, fetched: &Result<PathBuf, artel_hub::Error>, output: &mut CommandOutput) -> Result<()> {
     let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
     let address = address.to_string();
     let json = match fetched {
         Ok(path) => json!({"address": address, "path": path, "bytes": size(path)}),
-        Err(reason) => json!({"address": address, "error": reason}),
+        Err(error) => json!({"address": address, "error": error.to_string()}),
     };
     output.show(&json, |out| {
         match fetched {
@@ -98,7 +100,7 @@ fn show(address: &HfUri, fetched: &Result<PathBuf, String>, output: &mut Command
                 bytes(size(path)),
                 path.display()
             )),
-            Err(reason) => out.push_styled(BAD, "not fetched").push(format_args!(": {reason}")),
+            Err(error) => out.push_styled(BAD, "not fetched").push(format_args!(": {error}")),
         };
         out.newline();
     })?;

@@ -1,32 +1,32 @@
-//! The program `artel`: `serve` is the daemon, `check` reads a catalog, most other verbs are clients of a daemon.
+//! The program `artel`: `serve` is the daemon, and most other verbs are clients of one.
 //!
 //! `serve` connects the crates: it loads the catalog from YAML and engines from GGUF files, opens the journal, starts the
-//! runtime and serves gRPC. Only `grpc`, `client` and `engine::monitor` know the types generated from the protos. How tasks,
-//! graphs and engines work is not known here: that is in the crates below.
+//! runtime and serves gRPC. `engine` is a model in a process of its own, which the daemon starts, and `rpc-serve` lends this
+//! machine's devices to other daemons. `doctor`, `fetch` and `journal` act on a daemon's settings and files without one.
+//! Everything else is in a crate of its own: `artel-client` has the verbs of a client, `artel-check` has `check`, and `bench`
+//! starts the program `artel-bench`.
 //!
-//! The feature `failpoints` builds a second binary, `artel-failpoints`, for tests only: its models can be scripts, and it can
-//! kill itself at a chosen commit. The released program has none of it.
+//! How tasks, graphs and engines work is not known here, nor the types generated from the protos: that is in the crates below.
+//! The only public items are [`main`] and, for programs that test the daemon, [`main_with`].
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod args;
 mod bench;
-mod check;
-mod client;
-mod disk;
 mod doctor;
 mod engine;
 mod fetch;
-mod grpc;
-mod hf_download;
+mod host;
 mod journal;
 mod rpc;
 mod serve;
+mod signals;
+mod telemetry;
 
 use std::process::ExitCode;
 
-use args::{Args, CliCommand};
-use clap::Parser as _;
+use artel_args::{Args, CliCommand, ClientCommand, GlobalArgs, Parser as _};
+
+pub use serve::{LoaderWrapper, ServeHooks};
 
 /// A daemon allocates and frees small objects on several threads for months. jemalloc uses less CPU time for that than the
 /// allocator of glibc, and returns free memory to the system. llama.cpp keeps its own.
@@ -36,22 +36,31 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Runs the verb of the command line.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    match args.command {
-        CliCommand::Serve(serve) => serve::run(&serve, args.global.json),
-        CliCommand::Check(check) => check::run(&check, &args.global, serve::files::check),
-        CliCommand::Fetch(fetch) => fetch::run(&fetch, &args.global),
-        CliCommand::Doctor(setup) => doctor::run(&setup, &args.global),
-        CliCommand::Journal(verb) => journal::run(&verb, &args.global),
+    main_with(ServeHooks::default())
+}
+
+/// Runs the verb of the command line, with these hooks if it is `serve`.
+pub fn main_with(hooks: ServeHooks) -> ExitCode {
+    let Args { global, command } = Args::parse();
+    match command {
+        CliCommand::Serve(serve) => serve::run(&serve, global.json, hooks),
+        CliCommand::Check(check) => artel_check::run(&check, &global),
+        CliCommand::Fetch(fetch) => fetch::run(&fetch, &global),
+        CliCommand::Doctor(setup) => doctor::run(&setup, &global),
+        CliCommand::Journal(verb) => journal::run(&verb, &global),
         CliCommand::Engine(engine) => engine::run(&engine),
-        CliCommand::RpcServe(serve) => rpc::run(&serve, args.global.json),
-        CliCommand::Bench(bench) => bench::run(&bench, &args.global),
-        CliCommand::Client(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(client::run(verb, &args.global)),
-            Err(error) => {
-                eprintln!("artel: failed to start the runtime: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        CliCommand::RpcServe(serve) => rpc::run(&serve, global.json),
+        CliCommand::Bench(_) => bench::run(),
+        CliCommand::Client(verb) => client(verb, &global),
+    }
+}
+
+fn client(verb: ClientCommand, global: &GlobalArgs) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(artel_client::run(verb, global)),
+        Err(error) => {
+            eprintln!("artel: failed to start the runtime: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use artel_args::RpcServeArgs;
+use artel_model::DeviceKind;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use crate::args::RpcServeArgs;
-use crate::engine::{own_program, probe};
-use crate::serve::{cores, telemetry};
+use crate::engine::probe;
+use crate::host::{own_program, resident_bytes};
+use crate::telemetry;
 
 /// Concurrent clients: the engines and device probes of several daemons.
 const MAX_CLIENTS: usize = 64;
@@ -49,8 +51,8 @@ fn serve_one(args: &RpcServeArgs) -> Result<()> {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    let threads = args.threads.map_or_else(cores, std::num::NonZero::get);
-    artel_llama::serve_rpc(&args.listen.to_string(), threads, &args.devices).map_err(anyhow::Error::msg)
+    let threads = args.threads.map_or_else(artel_llama::usable_cores, std::num::NonZero::get);
+    Ok(artel_llama::serve_rpc(&args.listen.to_string(), threads, &args.devices)?)
 }
 
 fn serve_many(args: &RpcServeArgs, json: bool) -> Result<()> {
@@ -64,7 +66,7 @@ fn serve_many(args: &RpcServeArgs, json: bool) -> Result<()> {
             tracing::warn!(%address, "every client that can connect can use these devices and read their memory: there is no authentication");
         }
         announce(address, &devices, json)?;
-        let threads = args.threads.map_or_else(cores, std::num::NonZero::get);
+        let threads = args.threads.map_or_else(artel_llama::usable_cores, std::num::NonZero::get);
         tokio::select! {
             result = accept(&listener, devices.into(), threads) => result,
             signal = tokio::signal::ctrl_c() => signal.context("failed to listen for signals"),
@@ -84,7 +86,7 @@ async fn terminated() {
 
 /// The devices to serve: those named if they exist; by default the GPUs, or the CPU if there are none.
 async fn served_devices(names: &[String]) -> Result<Vec<String>> {
-    let found = probe::devices(None).await.map_err(anyhow::Error::msg)?;
+    let found = probe::devices(None).await?;
     let known = || found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = names.iter().find(|name| found.iter().all(|found| found.name != **name)) {
         bail!("there is no device `{name}`; the devices are {}", known());
@@ -92,12 +94,12 @@ async fn served_devices(names: &[String]) -> Result<Vec<String>> {
     if !names.is_empty() {
         return Ok(names.to_vec());
     }
-    let of_kind = |kinds: &[probe::ProbedDeviceKind]| -> Vec<String> {
+    let of_kind = |kinds: &[DeviceKind]| -> Vec<String> {
         let devices = found.iter().filter(|found| kinds.contains(&found.kind));
         devices.map(|found| found.name.clone()).collect()
     };
-    let gpus = of_kind(&[probe::ProbedDeviceKind::Gpu, probe::ProbedDeviceKind::IntegratedGpu]);
-    Ok(if gpus.is_empty() { of_kind(&[probe::ProbedDeviceKind::Cpu]) } else { gpus })
+    let gpus = of_kind(&[DeviceKind::Gpu, DeviceKind::IntegratedGpu]);
+    Ok(if gpus.is_empty() { of_kind(&[DeviceKind::Cpu]) } else { gpus })
 }
 
 /// Prints the listening address on standard output, for users and for programs that started the server.
@@ -151,7 +153,7 @@ async fn start(devices: &[String], threads: u32) -> Result<(Child, TcpStream)> {
     let free = TcpListener::bind(("127.0.0.1", 0)).await.context("failed to find a free port")?;
     let address = free.local_addr().context("failed to read the listening address")?;
     drop(free);
-    let mut command = Command::new(own_program().map_err(anyhow::Error::msg)?);
+    let mut command = Command::new(own_program().context("failed to find the path of the running program")?);
     command.arg0("artel").args(["rpc-serve", "--one", "--listen", &address.to_string()]);
     command.args(["--threads", &threads.to_string(), "--devices", &devices.join(",")]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
@@ -178,7 +180,7 @@ async fn log_memory(process: u32, peer: SocketAddr) {
     let mut ticks = tokio::time::interval(MEMORY_POLL_INTERVAL);
     loop {
         ticks.tick().await;
-        let memory = crate::serve::devices::resident_bytes(process).unwrap_or(0);
+        let memory = resident_bytes(process).unwrap_or(0);
         if memory.abs_diff(logged_bytes) >= MEMORY_CHANGE_BYTES {
             logged_bytes = memory;
             tracing::info!(%peer, process, memory, "memory of a client");

@@ -3,16 +3,10 @@
 mod catalog_watcher;
 mod compute_buffer_cache;
 pub(crate) mod config;
-pub(crate) mod devices;
-#[cfg(feature = "failpoints")]
-mod failpoints;
-pub(crate) mod files;
+mod devices;
 pub(crate) mod loader;
-pub(crate) mod reload;
-pub(crate) mod signals;
-pub(crate) mod telemetry;
+mod reload;
 
-pub(crate) use config::cores;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,28 +14,41 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use artel_actors::{Loader, Runtime};
-use artel_journal::{FeedbackStore, Journal};
+use artel_args::ServeArgs;
+use artel_grpc::{ReloadStatus, ServerPaths, ServiceState};
+use artel_journal::{CommitHook, FeedbackStore, Journal};
 use artel_roles::Catalog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::args;
-use crate::grpc::{self, ServiceState};
+use crate::signals::{DaemonSignal, SignalListener};
+use crate::telemetry;
 use catalog_watcher::CatalogWatcher;
 use config::Config;
 use loader::LlamaLoader;
-use reload::{ReloadCause, ReloadStatus};
-use signals::{DaemonSignal, SignalListener};
+use reload::ReloadCause;
 
 /// How often unused dequantized model files are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
+/// Makes a loader of engines from the daemon's own, such as one that loads some models in another way.
+pub type LoaderWrapper = Box<dyn FnOnce(Arc<dyn Loader>) -> Arc<dyn Loader> + Send>;
+
+/// What a program puts around the parts of a daemon. By default nothing, as in the released program.
+#[derive(Default)]
+pub struct ServeHooks {
+    /// Replaces the loader of engines.
+    pub wrap_loader: Option<LoaderWrapper>,
+    /// Is called around every commit of the journal.
+    pub journal_hook: Option<Arc<dyn CommitHook>>,
+}
+
 /// `artel serve`: runs until a signal or a failure; the exit code is 0 after a signal.
-pub(crate) fn run(args: &args::ServeArgs, json: bool) -> ExitCode {
+pub(crate) fn run(args: &ServeArgs, json: bool, hooks: ServeHooks) -> ExitCode {
     telemetry::start(json);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome =
-        runtime.context("failed to start the runtime").and_then(|runtime| runtime.block_on(serve(args, json)));
+        runtime.context("failed to start the runtime").and_then(|runtime| runtime.block_on(serve(args, json, hooks)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,7 +59,7 @@ pub(crate) fn run(args: &args::ServeArgs, json: bool) -> ExitCode {
     }
 }
 
-async fn serve(args: &args::ServeArgs, json: bool) -> Result<()> {
+async fn serve(args: &ServeArgs, json: bool, hooks: ServeHooks) -> Result<()> {
     let config = Config::of(&args.daemon, args.listen)?;
     let mut signals = SignalListener::listen().context("failed to listen for signals")?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
@@ -64,32 +71,36 @@ async fn serve(args: &args::ServeArgs, json: bool) -> Result<()> {
     let catalog = Catalog::load(config.catalog.as_deref())
         .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
     reload::log_warnings(&catalog);
-    let journal = Journal::open(&config.data, config.journal.clone()).await.map_err(|e| anyhow::anyhow!("{e}"))?;
+    let journal = artel_journal::Options { hook: hooks.journal_hook, ..config.journal.clone() };
+    let journal = Journal::open(&config.data, journal).await.map_err(|e| anyhow::anyhow!("{e}"))?;
     // Before any model is loaded, so that no file is in use.
-    artel_llama::gguf::remove_stale_files(&config.dequantized_dir());
+    artel_gguf::remove_stale_files(&config.dequantized_dir());
     let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;
     let llama = Arc::new(LlamaLoader::new(&config));
-    #[cfg(not(feature = "failpoints"))]
     let loader: Arc<dyn Loader> = llama.clone();
-    #[cfg(feature = "failpoints")]
-    let loader: Arc<dyn Loader> = Arc::new(failpoints::ScriptModelLoader::new(llama.clone()));
+    let loader = match hooks.wrap_loader {
+        Some(wrap) => wrap(loader),
+        None => loader,
+    };
     let runtime = Runtime::start(config.runtime.clone(), catalog, journal, loader).await?;
     let closing = CancellationToken::new();
     let base_dir = config.catalog.clone().unwrap_or_else(|| config.data.clone());
     let (models, draining) = (config.runtime.models_dir.clone(), CancellationToken::new());
+    let paths = ServerPaths::new(&models, config.catalog.as_deref(), &config.data);
     let (drain, close, reload_status) = (draining.clone(), closing.clone(), ReloadStatus::default());
     let state = ServiceState {
         runtime: runtime.clone(),
-        loader: llama,
+        machine: llama,
         feedback,
         models,
         base_dir,
+        paths,
         reload_status: reload_status.clone(),
         draining: drain,
         closing: close,
     };
     let address = listener.local_addr().context("failed to read the listening address")?;
-    let server = tokio::spawn(grpc::serve(state, listener));
+    let server = tokio::spawn(artel_grpc::serve(state, listener));
     announce(address, json)?;
     let outcome = run_until_stopped(&mut signals, &runtime, &config, &reload_status).await;
     draining.cancel();
@@ -100,8 +111,11 @@ async fn serve(args: &args::ServeArgs, json: bool) -> Result<()> {
         () = second_signal => runtime.drain(Duration::ZERO).await,
     };
     closing.cancel();
-    if tokio::time::timeout(grpc::CLOSE_TIMEOUT, server).await.is_err() {
-        tracing::warn!("closed with client connections still open");
+    match tokio::time::timeout(artel_grpc::CLOSE_TIMEOUT, server).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "the server failed"),
+        Ok(Err(error)) => tracing::error!(%error, "the server panicked"),
+        Err(_) => tracing::warn!("closed with client connections still open"),
     }
     tracing::info!(unfinished, "stopped; unfinished tasks resume at the next start");
     outcome
@@ -135,7 +149,7 @@ async fn run_until_stopped(
     let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = sweeps.tick() => artel_llama::gguf::remove_stale_files(&config.dequantized_dir()),
+            _ = sweeps.tick() => artel_gguf::remove_stale_files(&config.dequantized_dir()),
             signal = signals.next() => match signal {
                 DaemonSignal::Stop(name) => {
                     tracing::info!(signal = name, running = runtime.running_tasks(), grace = ?config.grace, "stopping");

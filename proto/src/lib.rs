@@ -1,6 +1,5 @@
 //! The gRPC contract between Artel's daemon and its clients: messages, clients and servers of package `artel.v1`, generated
-//! from the protos in this crate. The internal package `artel.engine.v1`, between the daemon and its engine processes, is
-//! generated too.
+//! from the protos in this crate.
 //!
 //! The crate has no logic. Every message, field and error is documented in the protos in `proto/artel/v1`. The contract only
 //! grows: fields are added under new numbers, and neither numbers nor names are reused. `tests/contract.rs` compares it with
@@ -21,18 +20,11 @@ mod generated {
     pub mod v1 {
         tonic::include_proto!("artel.v1");
     }
-    pub mod engine {
-        pub mod v1 {
-            tonic::include_proto!("artel.engine.v1");
-        }
-    }
 }
 
-/// Package `artel.engine.v1`: between the daemon and its engine processes only.
-pub use generated::engine;
 /// Package `artel.v1`.
 pub use generated::v1;
 
-/// The descriptors of all public protos and of those they import, as an encoded `google.protobuf.FileDescriptorSet`. The
+/// The descriptors of all protos and of those they import, as an encoded `google.protobuf.FileDescriptorSet`. The
 /// reflection service returns them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/artel.v1.bin"));

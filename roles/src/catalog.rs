@@ -4,26 +4,25 @@ mod document;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use artel_model::{ContextOverflow, KvCacheType};
+use artel_router::{CandidateProfile, RouterSettings};
 use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::decode::MapReader;
+use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
 use crate::model::{CacheSetting, Model, ModelPurpose, PlacementSetting};
 use crate::node::{YamlNode, YamlValue};
 use crate::problem::{Diagnostics, Problem, Problems, did_you_mean};
-use crate::role::{Overflow, Role, RoleDraft};
-use crate::routing::{CandidateProfile, RouterSettings};
+use crate::role::{Role, RoleDraft};
 use crate::schema::Schema;
-use crate::source::{self, YamlSource};
 use crate::template::Template;
+use crate::yaml_source::{Sources, YamlSource};
+use crate::{routing, shipped, source};
 use document::{Document, Documents};
-
-pub use document::{Definition, DefinitionKind};
 
 /// Roles, models and graphs that fit together. It never changes: a reload builds another one.
 #[derive(Debug, Clone)]
@@ -40,51 +39,15 @@ pub struct Catalog {
     sources: Sources,
 }
 
-/// The files that a catalog was built from, layer over layer; they can be stored, and the catalog built again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sources {
-    /// The lowest layer first.
-    pub layers: Vec<Vec<YamlSource>>,
-}
-
-impl Sources {
-    /// In the form that [`Catalog::restore`] reads.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("paths that are not UTF-8 were refused when they were read")
-    }
-
-    /// The content hash: the directories, names and contents of the files. Line ends don't count.
-    fn version(&self) -> CatalogVersion {
-        let mut hash = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        for layer in &self.layers {
-            field(&(layer.len() as u64).to_le_bytes());
-            for source in layer {
-                // The form of the path (relative or not) does not matter; the directory for relative files does.
-                let dir = source.dir.as_deref().map(Path::as_os_str).unwrap_or_default();
-                let file = Path::new(&source.path).file_name().unwrap_or_default();
-                field(dir.as_encoded_bytes());
-                field(file.as_encoded_bytes());
-                field(source.text.replace("\r\n", "\n").as_bytes());
-            }
-        }
-        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        CatalogVersion::new(hex)
-    }
-}
-
 impl Catalog {
     /// The catalog that ships, alone.
     pub fn shipped() -> Self {
-        Self::parse(vec![crate::shipped::sources()]).expect("the shipped catalog is tested to be valid")
+        Self::parse(vec![shipped::sources()]).expect("the shipped catalog is tested to be valid")
     }
 
     /// A directory laid over the shipped catalog; without one, the shipped catalog alone. Reads files.
     pub fn load(dir: Option<&Path>) -> Result<Self, Problems> {
-        let mut layers = vec![crate::shipped::sources()];
+        let mut layers = vec![shipped::sources()];
         if let Some(dir) = dir {
             layers.push(source::read_dir(dir)?);
         }
@@ -214,8 +177,8 @@ impl Catalog {
 
     /// The settings of a router; the shipped ones for a catalog that was stored before there were any.
     pub fn router_settings(&self, name: Option<&RouterName>) -> Arc<RouterSettings> {
-        let settings = self.routers.get(name.map_or(crate::routing::DEFAULT_ROUTER, RouterName::as_str));
-        settings.cloned().unwrap_or_else(crate::shipped::router_settings)
+        let settings = self.routers.get(name.map_or(routing::DEFAULT_ROUTER, RouterName::as_str));
+        settings.cloned().unwrap_or_else(shipped_router_settings)
     }
 
     /// Every definition with its YAML, by kind and name.
@@ -227,6 +190,12 @@ impl Catalog {
     pub fn definition(&self, kind: DefinitionKind, name: &str) -> Option<&Definition> {
         self.definitions.iter().find(|d| d.kind == kind && d.name == name)
     }
+}
+
+/// The settings of the shipped router.
+fn shipped_router_settings() -> Arc<RouterSettings> {
+    static SHIPPED: OnceLock<Arc<RouterSettings>> = OnceLock::new();
+    SHIPPED.get_or_init(|| Catalog::shipped().router_settings(None)).clone()
 }
 
 struct CatalogParts {
@@ -291,7 +260,7 @@ impl<'s> CatalogBuilder<'s> {
                 Some(model) => Some(model.purpose == ModelPurpose::Chat),
                 None => declared.contains(model).then_some(true),
             };
-            if let Some(settings) = RouterSettings::decode(fields, is_chat_model, report) {
+            if let Some(settings) = routing::decode(fields, is_chat_model, report) {
                 self.routers.insert(name, Arc::new(settings));
             }
         }
@@ -309,15 +278,18 @@ impl<'s> CatalogBuilder<'s> {
                     let message = format!("model `{}` is for embedding, and a role needs one for chat", role.model);
                     report.error(model_span, message);
                 }
-                Some(model) if model.cache == CacheSetting::Bf16 && role.overflow == Overflow::Shift => {
+                Some(model)
+                    if model.cache == CacheSetting::Fixed(KvCacheType::Bf16)
+                        && role.overflow == ContextOverflow::Shift =>
+                {
                     let model = &role.model;
                     let message = format!(
                         "`overflow: shift` moves the cells of a KV cache, and those of `cache: bf16` in model `{model}` cannot be moved: take `f16`, or `overflow: truncate`"
                     );
                     report.error(model_span, message);
                 }
-                Some(model) if model.cache == CacheSetting::Auto && role.overflow == Overflow::Shift => {
-                    Arc::make_mut(model).cache = CacheSetting::F16;
+                Some(model) if model.cache == CacheSetting::Auto && role.overflow == ContextOverflow::Shift => {
+                    Arc::make_mut(model).cache = CacheSetting::Fixed(KvCacheType::F16);
                 }
                 None if !declared.contains(role.model.as_str()) => {
                     let hint = did_you_mean(role.model.as_str(), declared.iter().map(String::as_str));

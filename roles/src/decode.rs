@@ -290,6 +290,19 @@ fn spell(duration: Duration) -> String {
     fitting.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
+/// A list of texts, at most `max` of them, each of at most `max_chars` characters.
+pub(crate) fn texts(
+    node: &YamlNode,
+    what: &str,
+    max: usize,
+    max_chars: usize,
+    report: &mut Diagnostics<'_>,
+) -> Vec<String> {
+    let nodes = items(node, what, max, report).unwrap_or_default();
+    let item = format!("an item of {what}");
+    nodes.iter().filter_map(|n| text(n, &item, 1..=max_chars, report)).collect()
+}
+
 /// A name of some kind, such as a role's.
 pub(crate) fn name<T>(
     node: &YamlNode,

@@ -47,7 +47,7 @@ pub(crate) fn decode(node: &YamlNode, what: &str, report: &mut Diagnostics<'_>) 
     } else if path.starts_with(SCHEME) {
         match HfUri::parse(&path) {
             Ok(uri) => return Some(GgufFile::Hf(uri)),
-            Err(message) => (message, None),
+            Err(error) => (error.to_string(), None),
         }
     } else if path.starts_with("~/") {
         ("`~` is not expanded here".to_owned(), Some("write the whole path, or one relative to this file"))

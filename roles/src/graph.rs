@@ -1,59 +1,40 @@
 //! Graphs: from YAML to the parts of an [`artel_task::Graph`], and from its faults back to lines of the file.
 
 mod ask;
+mod decoder;
 mod edge;
 mod fault;
 mod node_kind;
 mod policy;
 mod router;
+mod spans;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use artel_router::CandidateProfile;
 use artel_task::graph::{Graph, GraphLimits, GraphParts, Node, NodeKind, Reducer, RoleRef};
 use artel_task::{GraphName, NodeName, RoleName, ValueName};
 
-use crate::catalog::DefinitionKind;
-use crate::decode::{MapReader, choice, duration, integer, list, name, text, wrong};
+use crate::decode::{MapReader, choice, duration, integer, list, name, text, texts, wrong};
+use crate::definition::DefinitionKind;
 use crate::keys;
 use crate::node::{TextStyle, YamlEntry, YamlNode, YamlValue};
 use crate::problem::{Diagnostics, did_you_mean, shown};
-use crate::role::{MAX_EXAMPLES, texts};
-use crate::routing::CandidateProfile;
-use crate::schema::Schema;
-use crate::template::Template;
-use fault::{GraphNames, GraphSpans, NodeSpans};
+use crate::role::MAX_EXAMPLES;
+use decoder::{DONE, GraphDecoder};
+use fault::GraphNames;
 use policy::ExecutionPolicy;
+use spans::{GraphSpans, NodeSpans};
+
+pub(crate) use decoder::{CompiledNode, DeclaredDefinitions};
 
 /// The most nodes of one graph: a graph that a person can still draw has some tens.
 const MAX_NODES: usize = 1000;
-/// The name that ends a branch.
-pub(crate) const DONE: &str = "done";
 /// The most values of one graph: each is written by at least one node.
 const MAX_VALUES: usize = 256;
 /// The longest fallback: a page.
 const MAX_FALLBACK_CHARS: usize = 4000;
-
-/// What a graph may refer to.
-pub(crate) struct DeclaredDefinitions<'a> {
-    /// Every role that is defined, valid or not.
-    pub(crate) roles: &'a BTreeSet<RoleName>,
-    /// Every router document that is defined, valid or not.
-    pub(crate) routers: &'a BTreeSet<String>,
-    /// The roles that have examples.
-    pub(crate) with_examples: &'a [RoleName],
-    /// Whether every role could be read.
-    pub(crate) has_all_roles: bool,
-    /// Whether there is an embedding model, which routers need.
-    pub(crate) has_embedding_model: bool,
-    /// Every graph that is defined, valid or not.
-    pub(crate) graph_names: &'a BTreeSet<String>,
-    /// The graphs that could be read.
-    pub(crate) graphs: &'a BTreeMap<GraphName, Arc<Graph>>,
-    /// The graphs that the nodes of each graph run, as written.
-    pub(crate) inner_graphs: &'a BTreeMap<String, BTreeSet<String>>,
-}
 
 /// A graph, with the templates and schemas of its nodes.
 pub(crate) struct GraphDraft {
@@ -61,28 +42,6 @@ pub(crate) struct GraphDraft {
     pub(crate) compiled: BTreeMap<NodeName, CompiledNode>,
     /// What a router that chooses among graphs compares.
     pub(crate) profile: CandidateProfile,
-}
-
-/// The compiled parts of a node.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CompiledNode {
-    /// The node's own message.
-    pub(crate) message: Option<Template>,
-    /// The shape of the answer to its question.
-    pub(crate) answer: Option<Schema>,
-}
-
-/// A graph that is being read.
-struct GraphDecoder<'a, 's, 'r> {
-    declared: &'a DeclaredDefinitions<'a>,
-    report: &'r mut Diagnostics<'s>,
-    graph: &'a GraphName,
-    names: BTreeSet<NodeName>,
-    values: BTreeMap<ValueName, Reducer>,
-    compiled: BTreeMap<NodeName, CompiledNode>,
-    spans: GraphSpans,
-    /// Whether a part is missing without which the graph as a whole cannot be checked.
-    is_incomplete: bool,
 }
 
 pub(crate) fn decode(

@@ -10,6 +10,32 @@ const DEFAULT_REVISION: &str = "main";
 /// The longest part of a URI: file systems take no longer names.
 const MAX_PART_BYTES: usize = 255;
 
+const FORM: &str = "an `hf:` URI is written `hf:org/repo/file.gguf` or `hf:org/repo@revision/file.gguf`";
+
+/// Why a text is no such URI. Its message is that of a [`Problem`](crate::Problem).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidHfUri {
+    /// It has another form.
+    #[error("{FORM}")]
+    Form,
+    /// Organisation, repository or revision is no plain name.
+    #[error("the {part} of an `hf:` URI has letters, digits, `.`, `_` and `-`; {FORM}")]
+    Part {
+        /// Which of them.
+        part: &'static str,
+    },
+    /// The file's path leads out of the repository.
+    #[error("the file's path is not a path within the repository; {FORM}")]
+    Path,
+    /// It names no GGUF file.
+    #[error("an `hf:` URI names one file, and its name ends with `.gguf`")]
+    NotGguf,
+    /// It names a part of a model.
+    #[error("this is one shard of a split model, which cannot be downloaded as one file")]
+    Shard,
+}
+
 /// A file on Hugging Face. Every part is a plain name of a file or a directory, so that its path cannot leave the models
 /// directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,35 +50,34 @@ impl HfUri {
     /// Parses a URI.
     ///
     /// # Errors
-    /// What is wrong with it, as the message of a [`Problem`](crate::Problem).
-    pub fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "an `hf:` URI is written `hf:org/repo/file.gguf` or `hf:org/repo@revision/file.gguf`";
-        let rest = text.strip_prefix(SCHEME).ok_or(FORM)?;
+    /// It is not one.
+    pub fn parse(text: &str) -> Result<Self, InvalidHfUri> {
+        let rest = text.strip_prefix(SCHEME).ok_or(InvalidHfUri::Form)?;
         let mut parts = rest.split('/');
-        let (Some(org), Some(repo)) = (parts.next(), parts.next()) else { return Err(FORM.to_owned()) };
+        let (Some(org), Some(repo)) = (parts.next(), parts.next()) else { return Err(InvalidHfUri::Form) };
         let file: Vec<String> = parts.map(str::to_owned).collect();
         let (repo, revision) = match repo.split_once('@') {
             Some((repo, revision)) => (repo, Some(revision.to_owned())),
             None => (repo, None),
         };
-        let Some(name) = file.last() else { return Err(FORM.to_owned()) };
-        for (part, what) in
+        let Some(name) = file.last() else { return Err(InvalidHfUri::Form) };
+        for (name, part) in
             [(org, "organisation"), (repo, "repository"), (revision.as_deref().unwrap_or(DEFAULT_REVISION), "revision")]
         {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if !is_name(part) || !part.chars().all(plain) {
-                return Err(format!("the {what} of an `hf:` URI has letters, digits, `.`, `_` and `-`; {FORM}"));
+            if !is_name(name) || !name.chars().all(plain) {
+                return Err(InvalidHfUri::Part { part });
             }
         }
         if !file.iter().all(|part| is_name(part)) {
-            return Err(format!("the file's path is not a path within the repository; {FORM}"));
+            return Err(InvalidHfUri::Path);
         }
         let name = name.to_lowercase();
         if !name.ends_with(".gguf") {
-            return Err("an `hf:` URI names one file, and its name ends with `.gguf`".to_owned());
+            return Err(InvalidHfUri::NotGguf);
         }
         if is_shard(&name) {
-            return Err("this is one shard of a split model, which cannot be downloaded as one file".to_owned());
+            return Err(InvalidHfUri::Shard);
         }
         Ok(Self { org: org.to_owned(), repo: repo.to_owned(), revision, file })
     }

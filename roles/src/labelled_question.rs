@@ -4,13 +4,12 @@ use std::path::Path;
 
 use artel_task::RoleName;
 
-use crate::decode::{MapReader, items, name, text};
+use crate::decode::{MapReader, items, name, text, texts};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};
 use crate::problem::{Diagnostics, Problem, Problems};
-use crate::role::texts;
-use crate::source::YamlSource;
 use crate::yaml;
+use crate::yaml_source::YamlSource;
 
 /// The most questions of one file: more than a person labels, and few enough to fit into memory several times.
 const MAX_QUESTIONS: usize = 100_000;

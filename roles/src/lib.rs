@@ -14,6 +14,7 @@
 
 mod catalog;
 mod decode;
+mod definition;
 mod gguf_file;
 mod graph;
 pub mod hf_uri;
@@ -30,18 +31,17 @@ pub mod shipped;
 pub mod source;
 pub mod template;
 mod yaml;
+mod yaml_source;
 
-pub use catalog::{Catalog, Definition, DefinitionKind, Sources};
+pub use catalog::Catalog;
+pub use definition::{Definition, DefinitionKind};
 pub use gguf_file::GgufFile;
 pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
 pub use labelled_question::LabelledQuestion;
-pub use model::{
-    CacheSetting, Model, ModelPurpose, PlacementSetting, SpeculationSetting, SplitSetting, WeightsSetting,
-};
+pub use model::{CacheSetting, Model, ModelPurpose, PlacementSetting, SpeculationSetting, WeightsSetting};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
-pub use role::{Adapter, Overflow, Role, RoleLimits, Sampling};
-pub use routing::{CandidateProfile, RouterSettings};
-pub use schema::Schema;
+pub use role::{Adapter, Role, RoleLimits};
+pub use schema::{Schema, SchemaMismatch};
 pub use settings::{EngineIsolation, Settings};
-pub use source::YamlSource;
 pub use template::Template;
+pub use yaml_source::{Sources, YamlSource};

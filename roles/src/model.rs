@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use artel_model::{KvCacheType, SplitMode};
 use artel_task::ModelName;
 
 use crate::GgufFile;
@@ -51,40 +52,30 @@ pub struct PlacementSetting {
     /// The devices that it may use, by name; empty: the placement chooses.
     pub devices: Vec<String>,
     /// How it may be split.
-    pub split: SplitSetting,
+    pub split: SplitMode,
     /// The share of each device, in their order; empty: in proportion to their free memory.
     pub tensor_split: Vec<u32>,
 }
 
-/// How a model may be split over devices (llama.cpp's split mode).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum SplitSetting {
-    /// It is on one device.
-    None,
-    /// Each device may have some of the layers.
-    #[default]
-    Layer,
-    /// Each device has some rows of every matrix; CUDA supports it.
-    Row,
-}
-
-/// The type of the KV cache: a smaller one fits more tokens into the same memory, at some cost in quality.
+/// The type of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CacheSetting {
     /// The type of dequantized weights, so that one kernel reads both; otherwise `f16`. In a catalog, no model with this
     /// value has a role with `overflow: shift`.
     #[default]
     Auto,
-    /// 32 bits.
-    F32,
-    /// 16 bits, as precise as most models are.
-    F16,
-    /// 16 bits with a wide range.
-    Bf16,
-    /// 8.5 bits.
-    Q8_0,
-    /// 4.5 bits.
-    Q4_0,
+    /// This type.
+    Fixed(KvCacheType),
+}
+
+impl CacheSetting {
+    /// The type, where `auto` stands for this one.
+    pub fn or(self, auto: KvCacheType) -> KvCacheType {
+        match self {
+            Self::Auto => auto,
+            Self::Fixed(kind) => kind,
+        }
+    }
 }
 
 /// The type in which a model's weights are computed with.
@@ -137,14 +128,8 @@ impl Model {
         let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
         let template = f.get("template").and_then(|n| template(n, report));
-        let caches = [
-            ("auto", CacheSetting::Auto),
-            ("f16", CacheSetting::F16),
-            ("f32", CacheSetting::F32),
-            ("bf16", CacheSetting::Bf16),
-            ("q8_0", CacheSetting::Q8_0),
-            ("q4_0", CacheSetting::Q4_0),
-        ];
+        let types = KvCacheType::ALL.map(|kind| (kind.as_str(), CacheSetting::Fixed(kind)));
+        let caches: Vec<_> = [("auto", CacheSetting::Auto)].into_iter().chain(types).collect();
         let cache = f.get("cache").map_or(Some(CacheSetting::Auto), |n| choice(n, "`cache`", &caches, report));
         let words = [
             ("auto", WeightsSetting::Auto),
@@ -181,7 +166,7 @@ impl Model {
 /// `devices`, `split` and `tensor_split`.
 fn placement(f: &mut MapReader<'_>, report: &mut Diagnostics<'_>) -> PlacementSetting {
     let devices = f.get("devices").map(|n| devices(n, report)).unwrap_or_default();
-    let modes = [("layer", SplitSetting::Layer), ("none", SplitSetting::None), ("row", SplitSetting::Row)];
+    let modes = SplitMode::ALL.map(|mode| (mode.as_str(), mode));
     let split = f.get("split").and_then(|n| choice(n, "`split`", &modes, report)).unwrap_or_default();
     let Some(node) = f.get("tensor_split") else {
         return PlacementSetting { devices, split, tensor_split: Vec::new() };

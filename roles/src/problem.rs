@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde::Serialize;
 
 use crate::node::{Span, line_of};
-use crate::source::YamlSource;
+use crate::yaml_source::YamlSource;
 
 /// How many problems are listed: more are not fixed in one go, and a broken file can hold a hundred thousand.
 pub const MAX_PROBLEMS: usize = 100;

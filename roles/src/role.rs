@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use artel_model::{ContextOverflow, SamplingParams};
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, duration, integer, items, name, number, text};
+use crate::decode::{MapReader, choice, duration, integer, name, number, text, texts};
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
 use crate::schema::Schema;
 use crate::template::{self, Template};
+
+/// The most tokens of one output of a role that names no limit: an answer of a page.
+const DEFAULT_MAX_TOKENS: u32 = 512;
 
 /// An expert in one subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,11 +44,15 @@ pub struct Role {
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
     /// How tokens are sampled.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
+    /// The most tokens of one output.
+    pub max_tokens: u32,
+    /// Texts that end the output and are not part of it.
+    pub stop: Vec<String>,
     /// The limits of a step.
     pub limits: RoleLimits,
     /// What happens when the prompt does not fit.
-    pub overflow: Overflow,
+    pub overflow: ContextOverflow,
     /// The priority of its steps.
     pub priority: TaskPriority,
 }
@@ -64,42 +72,6 @@ impl Adapter {
     /// The paths at which the file may be, in the order of the search.
     pub fn candidates(&self, models_dir: &Path) -> Vec<PathBuf> {
         crate::gguf_file::candidates(&self.file, self.dir.as_deref(), models_dir)
-    }
-}
-
-/// How tokens are sampled.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 always takes the most probable token.
-    pub temperature: f32,
-    /// Keeps the most probable tokens that together have this probability.
-    pub top_p: f32,
-    /// Keeps this many of the most probable tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keeps tokens with at least this share of the highest probability.
-    pub min_p: f32,
-    /// Divides the logits of recent tokens; 1 turns it off.
-    pub repeat_penalty: f32,
-    /// The seed of the sampler; without it, another one for each step.
-    pub seed: Option<u32>,
-    /// The most tokens of one output.
-    pub max_tokens: u32,
-    /// Texts that end the output and are not part of it.
-    pub stop: Vec<String>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 0.7,
-            top_p: 0.95,
-            top_k: 40,
-            min_p: 0.05,
-            repeat_penalty: 1.0,
-            seed: None,
-            max_tokens: 512,
-            stop: Vec::new(),
-        }
     }
 }
 
@@ -123,18 +95,6 @@ impl Default for RoleLimits {
         let (timeout, idle) = (Duration::from_secs(120), Duration::from_secs(60));
         Self { timeout, idle, retries: 2, concurrency: 4, queue: 64 }
     }
-}
-
-/// What happens to a prompt that exceeds the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// The step fails.
-    Reject,
-    /// The middle of the user message is cut out.
-    Truncate,
-    /// As `Truncate` for a prompt that exceeds the context by itself; an output that exceeds it shifts the context: the
-    /// oldest tokens are dropped.
-    Shift,
 }
 
 /// A role, and the span of its model's name.
@@ -161,9 +121,9 @@ impl Role {
         let prompt = f.need("prompt", report).and_then(|n| template::decode(n, "`prompt`", report));
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let output = f.get("output").map(|n| Schema::decode(n, report));
-        let sampling = f.get("sampling").map(|n| sampling(n, report)).unwrap_or_default();
+        let decoding = f.get("sampling").map(|n| decoding(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
-        let overflow = f.get("overflow").map_or(Some(Overflow::Reject), |n| overflow(n, report));
+        let overflow = f.get("overflow").map_or(Some(ContextOverflow::Reject), |n| overflow(n, report));
         let priorities = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
         let priority =
             f.get("priority").map_or(Some(TaskPriority::default()), |n| choice(n, "`priority`", &priorities, report));
@@ -171,6 +131,7 @@ impl Role {
         let limit_keys = keys::ROLE_LIMITS.names().map(|key| (key, "limits"));
         f.finish(&sampling_keys.chain(limit_keys).collect::<Vec<_>>(), report);
         let (model, model_span) = model?;
+        let Decoding { sampling, max_tokens, stop } = decoding;
         let role = Self {
             name: role.clone(),
             description: description?,
@@ -184,25 +145,14 @@ impl Role {
             message: message.flatten(),
             output: output.flatten(),
             sampling,
+            max_tokens,
+            stop,
             limits,
             overflow: overflow?,
             priority: priority?,
         };
         Some(RoleDraft { role, model_span })
     }
-}
-
-/// A list of texts, at most `max` of them, each of at most `max_chars` characters.
-pub(crate) fn texts(
-    node: &YamlNode,
-    what: &str,
-    max: usize,
-    max_chars: usize,
-    report: &mut Diagnostics<'_>,
-) -> Vec<String> {
-    let nodes = items(node, what, max, report).unwrap_or_default();
-    let item = format!("an item of {what}");
-    nodes.iter().filter_map(|n| text(n, &item, 1..=max_chars, report)).collect()
 }
 
 fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
@@ -218,9 +168,22 @@ fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     Some(Adapter { file: file?, dir, scale: scale? as f32 })
 }
 
-fn sampling(node: &YamlNode, report: &mut Diagnostics<'_>) -> Sampling {
-    let Some(mut f) = MapReader::open(node, "`sampling`", &keys::SAMPLING, report) else { return Sampling::default() };
-    let base = Sampling::default();
+/// What `sampling` says.
+struct Decoding {
+    sampling: SamplingParams,
+    max_tokens: u32,
+    stop: Vec<String>,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        Self { sampling: SamplingParams::default(), max_tokens: DEFAULT_MAX_TOKENS, stop: Vec::new() }
+    }
+}
+
+fn decoding(node: &YamlNode, report: &mut Diagnostics<'_>) -> Decoding {
+    let Some(mut f) = MapReader::open(node, "`sampling`", &keys::SAMPLING, report) else { return Decoding::default() };
+    let base = SamplingParams::default();
     let mut float = |key: &'static str, range, base: f32, report: &mut Diagnostics<'_>| {
         let given = f.get(key).and_then(|n| number(n, &format!("`{key}`"), range, report));
         given.map_or(base, |value| value as f32)
@@ -229,19 +192,14 @@ fn sampling(node: &YamlNode, report: &mut Diagnostics<'_>) -> Sampling {
     let top_p = float("top_p", 0.01..=1.0, base.top_p, report);
     let min_p = float("min_p", 0.0..=1.0, base.min_p, report);
     let repeat_penalty = float("repeat_penalty", 0.5..=2.0, base.repeat_penalty, report);
-    let top_k = f.get("top_k").and_then(|n| integer(n, "`top_k`", 0..=1000, report));
+    let top_k = f.get("top_k").and_then(|n| integer(n, "`top_k`", 0..=1000, report)).unwrap_or(base.top_k);
     let seed = f.get("seed").and_then(|n| integer(n, "`seed`", 0..=u32::MAX, report));
     let max_tokens = f.get("max_tokens").and_then(|n| integer(n, "`max_tokens`", 1..=1_048_576, report));
     let stop = f.get("stop").map(|n| texts(n, "`stop`", 16, 200, report));
     f.finish(&keys::ROLE_LIMITS.names().map(|key| (key, "limits")).collect::<Vec<_>>(), report);
-    Sampling {
-        temperature,
-        top_p,
-        top_k: top_k.unwrap_or(base.top_k),
-        min_p,
-        repeat_penalty,
-        seed,
-        max_tokens: max_tokens.unwrap_or(base.max_tokens),
+    Decoding {
+        sampling: SamplingParams { temperature, top_p, top_k, min_p, repeat_penalty, seed },
+        max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         stop: stop.unwrap_or_default(),
     }
 }
@@ -266,7 +224,7 @@ fn limits(node: &YamlNode, report: &mut Diagnostics<'_>) -> RoleLimits {
     }
 }
 
-fn overflow(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Overflow> {
-    let words = [("reject", Overflow::Reject), ("truncate", Overflow::Truncate), ("shift", Overflow::Shift)];
+fn overflow(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<ContextOverflow> {
+    let words = ContextOverflow::ALL.map(|overflow| (overflow.as_str(), overflow));
     choice(node, "`overflow`", &words, report)
 }

@@ -21,6 +21,25 @@ pub struct Schema {
     validator: Arc<Validator>,
 }
 
+/// Where a value does not match a schema, and why. Its message is one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaMismatch {
+    /// The place in the value, as a JSON pointer; empty for the value itself.
+    pub place: String,
+    /// Why it does not match.
+    pub reason: String,
+}
+
+impl fmt::Display for SchemaMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, reason } = self;
+        let text = if place.is_empty() { reason.clone() } else { format!("at {place}: {reason}") };
+        f.write_str(&one_line(&text))
+    }
+}
+
+impl std::error::Error for SchemaMismatch {}
+
 impl Schema {
     /// The schema as JSON, its keys in the order of the YAML.
     pub fn json(&self) -> &Value {
@@ -30,13 +49,11 @@ impl Schema {
     /// Checks a value.
     ///
     /// # Errors
-    /// Where the value does not match, and why, in one line.
-    pub fn check(&self, value: &Value) -> Result<(), String> {
-        self.validator.validate(value).map_err(|e| {
-            let place = e.instance_path().to_string();
-            let text = if place.is_empty() { e.to_string() } else { format!("at {place}: {e}") };
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
-        })
+    /// The value does not match.
+    pub fn check(&self, value: &Value) -> Result<(), SchemaMismatch> {
+        let mismatch =
+            |e: ValidationError<'_>| SchemaMismatch { place: e.instance_path().to_string(), reason: e.to_string() };
+        self.validator.validate(value).map_err(mismatch)
     }
 
     pub(crate) fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Self> {
@@ -96,11 +113,12 @@ fn refuse(node: &YamlNode, error: &ValidationError<'_>, report: &mut Diagnostics
                 "look-around and back-references are not available in patterns",
             );
         }
-        _ => report.error(place.span, format!("bad schema: {}", shown_long(&error.to_string()))),
+        _ => report.error(place.span, format!("bad schema: {}", one_line(&error.to_string()))),
     }
 }
 
-fn shown_long(text: &str) -> String {
+/// A validator's message, cut and on one line.
+fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
 }
 

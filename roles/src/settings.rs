@@ -11,8 +11,8 @@ use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, 
 use crate::keys;
 use crate::node::YamlNode;
 use crate::problem::{Diagnostics, Problem, Problems, shown};
-use crate::source::YamlSource;
 use crate::yaml;
+use crate::yaml_source::YamlSource;
 
 /// The values of `engines`.
 const ISOLATIONS: [(&str, EngineIsolation); 2] =
@@ -199,10 +199,10 @@ fn budgets(node: &YamlNode, report: &mut Diagnostics<'_>) -> BTreeMap<String, u3
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Settings, String> {
+    fn parse(text: &str) -> Result<Settings, Problems> {
         let source =
             YamlSource { path: "artel.yaml".to_owned(), dir: Some("/etc/artel".into()), text: text.to_owned() };
-        Settings::parse(&source).map_err(|problems| problems.to_string())
+        Settings::parse(&source)
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn problems_name_line_and_column() {
-        let problems = parse("listen: here\ngrac: 30s\nretention: {tasks: -1}\n").unwrap_err();
+        let problems = parse("listen: here\ngrac: 30s\nretention: {tasks: -1}\n").unwrap_err().to_string();
         for part in ["artel.yaml:1:9", "artel.yaml:2:1", "grace", "artel.yaml:3:20"] {
             assert!(problems.contains(part), "{part} in {problems}");
         }

@@ -1,9 +1,6 @@
 //! The shipped catalog, embedded in the program.
 
-use std::sync::{Arc, OnceLock};
-
-use crate::routing::RouterSettings;
-use crate::source::YamlSource;
+use crate::yaml_source::YamlSource;
 
 macro_rules! definitions {
     ($($path:literal),* $(,)?) => {
@@ -38,13 +35,6 @@ pub fn sources() -> Vec<YamlSource> {
         text: (*text).to_owned(),
     };
     FILES.iter().map(source).collect()
-}
-
-/// The shipped router settings.
-pub(crate) fn router_settings() -> Arc<RouterSettings> {
-    static SHIPPED: OnceLock<Arc<RouterSettings>> = OnceLock::new();
-    let read = || crate::Catalog::shipped().router_settings(None);
-    SHIPPED.get_or_init(read).clone()
 }
 
 #[cfg(test)]

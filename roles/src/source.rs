@@ -1,13 +1,12 @@
-//! YAML files: their text, and the files of a directory, within limits.
+//! Reading YAML files: the text of one, and the files of a directory, within limits.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::problem::{Problem, Problems};
+use crate::yaml_source::YamlSource;
 
 /// The largest file: a role with a long prompt has some kilobytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -17,17 +16,6 @@ pub const MAX_FILES: usize = 10_000;
 pub const MAX_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
 /// The deepest directory: deeper than a catalog is organized, and an end for links in a circle.
 const MAX_DIR_DEPTH: usize = 16;
-
-/// A YAML file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct YamlSource {
-    /// Its path, as problems show it.
-    pub path: String,
-    /// The absolute directory that paths in it are relative to; none for a file that is embedded in the program.
-    pub dir: Option<PathBuf>,
-    /// Its content.
-    pub text: String,
-}
 
 impl YamlSource {
     /// A file from its bytes.

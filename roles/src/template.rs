@@ -69,6 +69,21 @@ pub struct Error {
     pub width: u32,
 }
 
+/// Why a template could not be rendered. Its message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenderError {
+    /// It reads a missing value, or applies something to a value of a wrong type.
+    #[error("{}", sentence(.0))]
+    Template(minijinja::Error),
+    /// The text is too long.
+    #[error("the text has more than {MAX_RENDERED_BYTES} bytes")]
+    TooLong,
+    /// The text is not UTF-8.
+    #[error("the text is not UTF-8")]
+    NotUtf8,
+}
+
 impl Template {
     /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and the names that it
     /// sets; any other name, filter or test is refused as far as it can be found without running every branch.
@@ -93,8 +108,8 @@ impl Template {
     }
 
     /// Renders it. A missing value is an error that names it, except below `nodes`: there it renders as nothing, because a
-    /// node may not have run yet. Errors are one line.
-    pub fn render(&self, context: &TemplateContext) -> Result<String, String> {
+    /// node may not have run yet.
+    pub fn render(&self, context: &TemplateContext) -> Result<String, RenderError> {
         if self.is_static() {
             let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
             return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
@@ -113,8 +128,11 @@ impl Template {
         seen.extend(role.as_ref().map(|role| ("role", json(role))));
         let mut out = BoundedWriter(Vec::new());
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        template.render_captured_to(Value::from(seen), &mut out).map_err(|e| sentence(&e))?;
-        String::from_utf8(out.0).map_err(|_| "the text is not UTF-8".to_owned())
+        template.render_captured_to(Value::from(seen), &mut out).map_err(|e| match e.kind() {
+            ErrorKind::WriteFailure => RenderError::TooLong,
+            _ => RenderError::Template(e),
+        })?;
+        String::from_utf8(out.0).map_err(|_| RenderError::NotUtf8)
     }
 
     /// The names below a map that are read directly, as in `nodes.critic.text`, but do not exist.
@@ -292,9 +310,6 @@ fn sentence(error: &minijinja::Error) -> String {
     };
     if let Some(line) = error.line() {
         text.push_str(&format!(" (line {line} of the template)"));
-    }
-    if error.kind() == ErrorKind::WriteFailure {
-        text = format!("the text has more than {MAX_RENDERED_BYTES} bytes");
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

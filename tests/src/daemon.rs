@@ -43,7 +43,8 @@ pub struct DaemonBuilder {
     dir: Arc<TempDir>,
     settings: String,
     program: fn() -> PathBuf,
-    failpoint: Option<String>,
+    /// A variable of `artel-failpoints`, and its value.
+    failpoint: Option<(&'static str, String)>,
     models: PathBuf,
     env: Vec<(String, String)>,
     file_size_limit_bytes: Option<u64>,
@@ -89,7 +90,15 @@ impl DaemonBuilder {
     /// It kills itself at a commit: `before:N` or `after:N`. Needs [`DaemonBuilder::with_failpoints`].
     #[must_use]
     pub fn killed_at(mut self, failpoint: &str) -> Self {
-        self.failpoint = Some(failpoint.to_owned());
+        self.failpoint = Some(("ARTEL_REHEARSAL_DEATH", failpoint.to_owned()));
+        self
+    }
+
+    /// A fault at a commit, once and not after a restart: `before:N=FAULT` or `after:N=FAULT`, where FAULT is `kill`, `hang`,
+    /// `full`, `ioerr` or `panic`. Needs [`DaemonBuilder::with_failpoints`].
+    #[must_use]
+    pub fn with_fault_at(mut self, failpoint: &str) -> Self {
+        self.failpoint = Some(("ARTEL_FAILPOINT", failpoint.to_owned()));
         self
     }
 
@@ -141,8 +150,9 @@ impl DaemonBuilder {
         let mut command = self.command();
         command
             .env_remove("ARTEL_REHEARSAL_DEATH")
+            .env_remove("ARTEL_FAILPOINT")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .envs(self.failpoint.as_ref().map(|failpoint| ("ARTEL_REHEARSAL_DEATH", failpoint)));
+            .envs(self.failpoint.as_ref().map(|(variable, failpoint)| (*variable, failpoint)));
         let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0"])
             .arg("--config")

@@ -36,7 +36,7 @@ pub fn artel() -> PathBuf {
     built("artel")
 }
 
-/// The same program with failpoints and scripted models.
+/// The same program with faults at chosen commits and scripted models.
 pub(crate) fn artel_failpoints() -> PathBuf {
     built("artel-failpoints")
 }

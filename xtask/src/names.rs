@@ -1,10 +1,10 @@
 //! `cargo xtask names`: the rules of the glossary that a program can check.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+
+use crate::sources::{self, SourceFile};
 
 /// Type names that several modules may share: the path says whose they are.
 const SHARED: [&str; 4] = ["Error", "Message", "Options", "State"];
@@ -20,15 +20,9 @@ const SPANS: [&str; 16] = [
     "ITL", "LATENCY", "SECOND", "DAY", "WEEK",
 ];
 
-/// A source file: its path and text.
-struct File {
-    path: String,
-    text: String,
-}
-
-/// Checks every Rust file that git tracks; prints the three figures.
+/// Checks every Rust file; prints the three figures.
 pub(crate) fn run() -> Result<()> {
-    let files = tracked()?;
+    let files = sources::read()?;
     let shared = shared_types(&files);
     let bare = constants_without_unit(&files);
     let pronouns: usize = files.iter().map(|file| pronouns(&file.text)).sum();
@@ -51,22 +45,8 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn tracked() -> Result<Vec<File>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root).output()?;
-    if !output.status.success() {
-        bail!("git ls-files ended with {}", output.status);
-    }
-    let paths = String::from_utf8(output.stdout)?;
-    let read = |path: &str| -> Result<File> {
-        let text = std::fs::read_to_string(root.join(path)).with_context(|| format!("failed to read {path}"))?;
-        Ok(File { path: path.to_owned(), text })
-    };
-    paths.lines().filter(|path| root.join(path).exists()).map(read).collect()
-}
-
 /// The type names that are declared more than once, with their files.
-fn shared_types(files: &[File]) -> BTreeMap<String, Vec<String>> {
+fn shared_types(files: &[SourceFile]) -> BTreeMap<String, Vec<String>> {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in files {
         for name in file.text.lines().filter_map(declared_type) {
@@ -90,8 +70,8 @@ fn declared_type(line: &str) -> Option<&str> {
 }
 
 /// The constants whose names do not end in a unit, as `path: NAME`.
-fn constants_without_unit(files: &[File]) -> Vec<String> {
-    let bare = |file: &File| -> Vec<String> {
+fn constants_without_unit(files: &[SourceFile]) -> Vec<String> {
+    let bare = |file: &SourceFile| -> Vec<String> {
         let lines = file.text.lines().filter_map(item);
         let constants = lines.filter_map(|item| item.strip_prefix("const ").or_else(|| item.strip_prefix("static ")));
         let typed = constants.filter_map(|item| item.split_once(": "));
@@ -139,8 +119,8 @@ fn pronouns(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn file(text: &str) -> File {
-        File { path: "a.rs".to_owned(), text: text.to_owned() }
+    fn file(text: &str) -> SourceFile {
+        SourceFile { path: "a.rs".to_owned(), text: text.to_owned() }
     }
 
     #[test]

@@ -34,11 +34,6 @@ pub(crate) fn run(cache: &Path) -> Result<()> {
     models::fetch(cache)
 }
 
-/// The Python of our own virtual environment.
-pub(crate) fn python(cache: &Path) -> PathBuf {
-    cache.join("python/bin/python")
-}
-
 fn system() -> Result<()> {
     let mut missing: Vec<&str> =
         NEEDED.iter().filter(|(tool, _)| !shell::has(tool)).map(|(_, package)| *package).collect();
@@ -102,7 +97,7 @@ pub(crate) fn python_packages(cache: &Path) -> Result<()> {
     eprintln!("xtask: preparing Python packages");
     shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache.join("python")))?;
     shell::run(
-        Command::new(python(cache))
+        Command::new(shell::python(cache))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
             .args(PYTHON),
     )?;

@@ -38,3 +38,8 @@ pub(crate) fn cargo() -> Command {
     command.env("CMAKE_C_COMPILER_LAUNCHER", "ccache").env("CMAKE_CXX_COMPILER_LAUNCHER", "ccache");
     command
 }
+
+/// The Python of our own virtual environment.
+pub(crate) fn python(cache: &Path) -> PathBuf {
+    cache.join("python/bin/python")
+}

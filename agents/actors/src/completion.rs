@@ -1,10 +1,6 @@
 //! How the result of a step comes back to its task runner: exactly once, even if the step's work panics.
 
-use artel_task::StepId;
 use artel_task::event::{Decision, Failure, FailureCode, Output, ResultSource, Timings, Usage};
-use ractor::ActorRef;
-
-use crate::task_runner::Message;
 
 /// The result of a step.
 pub(crate) enum StepOutcome {
@@ -14,12 +10,15 @@ pub(crate) enum StepOutcome {
     Routed { decision: Decision, text: String },
 }
 
+/// Takes a step's result to its task runner.
+type SendResult = Box<dyn FnOnce(Result<StepOutcome, Failure>) + Send + Sync>;
+
 /// Sends a step's result to its task runner. Dropped without a result, it reports that the step was interrupted.
-pub(crate) struct Completion(Option<(ActorRef<Message>, StepId)>);
+pub(crate) struct Completion(Option<SendResult>);
 
 impl Completion {
-    pub(crate) fn new(runner: ActorRef<Message>, step: StepId) -> Self {
-        Self(Some((runner, step)))
+    pub(crate) fn new(send: impl FnOnce(Result<StepOutcome, Failure>) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(send)))
     }
 
     pub(crate) fn send(mut self, result: Result<StepOutcome, Failure>) {
@@ -32,9 +31,8 @@ impl Completion {
     }
 
     fn complete(&mut self, result: Result<StepOutcome, Failure>) {
-        if let Some((runner, step)) = self.0.take() {
-            // A task runner that has stopped has no use for it.
-            let _ = runner.cast(Message::StepEnded { step, result: Box::new(result) });
+        if let Some(send) = self.0.take() {
+            send(result);
         }
     }
 }
@@ -47,4 +45,34 @@ impl Drop for Completion {
 
 pub(crate) fn failure(code: FailureCode, message: impl Into<String>) -> Failure {
     Failure { code, message: message.into(), step: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A completion, and the codes of the failures that it has sent.
+    fn completion() -> (Completion, Arc<Mutex<Vec<FailureCode>>>) {
+        let codes = Arc::new(Mutex::new(Vec::new()));
+        let sent = codes.clone();
+        let send = move |result: Result<StepOutcome, Failure>| {
+            sent.lock().unwrap().extend(result.err().map(|failure| failure.code));
+        };
+        (Completion::new(send), codes)
+    }
+
+    #[test]
+    fn a_result_is_sent_once_and_its_absence_is_an_interruption() {
+        let (one, codes) = completion();
+        one.send(Err(failure(FailureCode::Idle, "slow")));
+        assert_eq!(*codes.lock().unwrap(), [FailureCode::Idle]);
+        let (dropped, codes) = completion();
+        drop(dropped);
+        assert_eq!(*codes.lock().unwrap(), [FailureCode::Interrupted]);
+        let (discarded, codes) = completion();
+        discarded.discard();
+        assert!(codes.lock().unwrap().is_empty());
+    }
 }

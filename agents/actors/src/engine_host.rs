@@ -1,32 +1,40 @@
 //! The host of one model's engine.
 
+mod hosted_engine;
 mod lease;
+mod load_failures;
+mod message;
+mod placement_command;
 mod report;
+mod unavailable;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use artel_engine::EngineHandle;
+use artel_engine::{EngineHandle, LoadError};
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::model_scheduler::{self, EngineId, EngineStatus, Residency};
+use crate::clock::Clock;
+use crate::model_scheduler::{self, EngineId, EngineStatus};
 use crate::model_workload::ModelWorkload;
 use crate::{LoadProgress, Loader};
 
-pub(crate) use lease::{EngineLease, EngineUnavailable, lease_or_failure};
-pub use report::{EngineReport, EngineState};
+use hosted_engine::HostedEngine;
+use load_failures::LoadFailures;
 
-/// The delay after a first failed load; it doubles with each further failure.
-const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The longest delay: a model whose file was repaired is soon tried again.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// After this many failures in a row, a model is given up until it is loaded by name or the catalog changes.
-const MAX_FAILURES: u32 = 5;
+pub(crate) use lease::{EngineLease, lease_or_failure};
+pub(crate) use message::Message;
+pub(crate) use placement_command::PlacementCommand;
+pub use report::{EngineReport, EngineState};
+pub(crate) use unavailable::EngineUnavailable;
+
 /// An engine that has served for this long was healthy: if it exits then, that counts as a first failure.
 const HEALTHY_AGE: Duration = Duration::from_secs(60);
 
@@ -34,8 +42,8 @@ const HEALTHY_AGE: Duration = Duration::from_secs(60);
 /// after it exited.
 ///
 /// States: unloaded -> loading -> ready -> unloading (evicted or on request) -> unloaded; ready -> failed (the engine exited)
-/// -> loading (at once); loading -> failed -> loading (after a delay), or -> given up; unloaded -> failed (no placement) ->
-/// loading. Every change is reported to the scheduler.
+/// -> loading (at once); loading -> failed -> loading (after a pause), or -> given up; unloaded -> failed (no placement) ->
+/// loading (after a pause). Every change is reported to the scheduler.
 pub(crate) struct EngineHost;
 
 /// The arguments of an engine host.
@@ -44,38 +52,7 @@ pub(crate) struct EngineHostArgs {
     pub(crate) model: Arc<Model>,
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) scheduler: ActorRef<model_scheduler::Message>,
-}
-
-/// The messages to an engine host.
-pub(crate) enum Message {
-    /// Answers with a lease once the engine is ready.
-    Acquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
-    /// As `Acquire`, but tries at once even if earlier loads failed.
-    ForceAcquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
-    /// A lease was dropped.
-    LeaseReleased,
-    /// Prefills these prefixes, now and whenever the engine has been loaded, and keeps no other adapters. The catalog may have
-    /// changed.
-    SetWorkload(ModelWorkload),
-    /// Loads the engine at this placement, or fails the waiting steps because there is none.
-    SetPlacement(Result<Box<Placement>, EngineUnavailable>),
-    /// Stops granting leases because another model needs the memory, or grants them again.
-    SetDraining(bool),
-    /// Unloads the engine for another model as soon as it has no leases.
-    Evict,
-    /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.
-    Unload(RpcReplyPort<Option<EngineHandle>>),
-    /// Answers with the engine's state.
-    Report(RpcReplyPort<EngineReport>),
-    /// The scheduler was restarted.
-    SetScheduler(ActorRef<model_scheduler::Message>),
-    /// The load has ended.
-    Loaded(Result<EngineHandle, String>),
-    /// The engine of this generation has exited.
-    EngineExited { generation: u64, reason: String },
-    /// Panics, as a bug would.
-    #[cfg(test)]
-    Panic,
+    pub(crate) clock: Clock,
 }
 
 pub(crate) struct State {
@@ -83,15 +60,16 @@ pub(crate) struct State {
     model: Arc<Model>,
     loader: Arc<dyn Loader>,
     scheduler: ActorRef<model_scheduler::Message>,
+    clock: Clock,
     engine: HostedEngine,
     generation: u64,
     /// The pending requests for a lease, and when they arrived.
     waiters: VecDeque<(RpcReplyPort<Result<EngineLease, EngineUnavailable>>, Instant)>,
     leases: u32,
     draining: bool,
-    /// The monotonic time of the last use or load, for eviction.
+    /// When it was last used or loaded, for eviction.
     idle_since: Instant,
-    /// The wall-clock time of the last use, for reports.
+    /// The wall time of the last use, for reports.
     last_used: Option<SystemTime>,
     load_time: Duration,
     placement: Option<Box<Placement>>,
@@ -100,7 +78,7 @@ pub(crate) struct State {
     placement_version: u64,
     /// If the last status said that the engine is ready and without waiters: whether it had leases.
     reported_in_use: Option<bool>,
-    failures: u32,
+    failures: LoadFailures,
     restarts: u32,
     /// The reason of the last unexpected exit.
     last_error: Option<String>,
@@ -109,49 +87,32 @@ pub(crate) struct State {
     prefill: Option<AbortOnDropHandle<()>>,
 }
 
-enum HostedEngine {
-    Unloaded,
-    /// The loaded fraction, as the bits of an `f32`.
-    Loading(Arc<AtomicU32>),
-    Ready {
-        handle: EngineHandle,
-        since: (Instant, SystemTime),
-    },
-    /// Its memory is not free yet.
-    Unloading,
-    /// It exited unexpectedly or could not be loaded.
-    Failed {
-        reason: EngineUnavailable,
-        /// When it may be loaded again; `None` if it was given up.
-        retry_at: Option<Instant>,
-    },
-}
-
 impl Actor for EngineHost {
     type Msg = Message;
     type State = State;
     type Arguments = EngineHostArgs;
 
     async fn pre_start(&self, me: ActorRef<Message>, arguments: EngineHostArgs) -> Result<State, ActorProcessingErr> {
-        let EngineHostArgs { id, model, loader, scheduler } = arguments;
+        let EngineHostArgs { id, model, loader, scheduler, clock } = arguments;
         let mut state = State {
             id,
             model,
             loader,
             scheduler,
+            clock,
             engine: HostedEngine::Unloaded,
             generation: 0,
             waiters: VecDeque::new(),
             leases: 0,
             draining: false,
-            idle_since: Instant::now(),
+            idle_since: Clock::monotonic(),
             last_used: None,
             load_time: Duration::ZERO,
             placement: None,
             device_bytes: DeviceBytes::new(),
             placement_version: 0,
             reported_in_use: None,
-            failures: 0,
+            failures: LoadFailures::default(),
             restarts: 0,
             last_error: None,
             workload: ModelWorkload::default(),
@@ -170,17 +131,18 @@ impl Actor for EngineHost {
         match message {
             Message::Acquire(reply) => state.acquire(&me, reply),
             Message::ForceAcquire(reply) => {
+                state.failures.on_forced();
                 state.clear_failure();
                 state.acquire(&me, reply);
             }
             Message::LeaseReleased => state.on_lease_released(&me),
             Message::SetWorkload(workload) => state.set_workload(&me, workload),
-            Message::SetPlacement(placement) => state.set_placement(&me, placement),
-            Message::SetDraining(draining) => {
+            Message::Placement(PlacementCommand::Place(placement)) => state.set_placement(&me, placement),
+            Message::Placement(PlacementCommand::SetDraining(draining)) => {
                 state.draining = draining;
                 state.grant_leases(&me);
             }
-            Message::Evict => {
+            Message::Placement(PlacementCommand::Evict) => {
                 state.draining = true;
                 state.unload_if_idle(&me);
             }
@@ -214,20 +176,36 @@ impl Actor for EngineHost {
 
 impl State {
     fn acquire(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<EngineLease, EngineUnavailable>>) {
-        match &self.engine {
-            HostedEngine::Failed { reason, retry_at: None } => {
-                let reason = reason.reason();
-                let reason = format!("{reason}; given up after {MAX_FAILURES} failures: `artel load` tries again");
-                return send_reply(reply, Err(EngineUnavailable::Failed(reason)));
-            }
-            HostedEngine::Failed { reason, retry_at: Some(retry_at) } if Instant::now() < *retry_at => {
-                return send_reply(reply, Err(reason.clone()));
-            }
-            HostedEngine::Failed { .. } => self.engine = HostedEngine::Unloaded,
-            _ => {}
+        if let Some(refusal) = self.refusal() {
+            return send_reply(reply, Err(refusal));
         }
-        self.waiters.push_back((reply, Instant::now()));
+        self.clear_failure();
+        self.waiters.push_back((reply, Clock::monotonic()));
         self.grant_leases(me);
+    }
+
+    /// Why the engine is not loaded for a new request: it was given up, or its pause is not over.
+    fn refusal(&self) -> Option<EngineUnavailable> {
+        let HostedEngine::Failed { reason, retry_at } = &self.engine else { return None };
+        match retry_at {
+            None => {
+                let (reason, failures) = (Box::new(reason.clone()), self.failures.count());
+                Some(EngineUnavailable::GivenUp { reason, failures })
+            }
+            Some(retry_at) => {
+                let pause = retry_at.saturating_duration_since(Clock::monotonic());
+                (!pause.is_zero()).then(|| self.during_pause(reason, pause))
+            }
+        }
+    }
+
+    /// What a request is told that fails for this reason, with so much of the pause left.
+    fn during_pause(&self, reason: &EngineUnavailable, pause: Duration) -> EngineUnavailable {
+        if reason.is_transient() {
+            return reason.clone();
+        }
+        let (reason, model) = (Box::new(reason.clone()), self.id.to_string());
+        EngineUnavailable::Paused { reason, model, retry_after: pause }
     }
 
     /// Forgets a failure, so that the next request loads at once.
@@ -244,9 +222,14 @@ impl State {
         {
             while let Some((reply, _)) = self.waiters.pop_front() {
                 self.leases += 1;
-                self.last_used = Some(SystemTime::now());
+                self.last_used = Some(self.clock.system_time());
+                let host = me.clone();
+                let release = move || {
+                    // A host that was restarted counts its leases anew.
+                    let _ = host.cast(Message::LeaseReleased);
+                };
                 // If the caller stopped waiting, the lease is dropped here and counted as released.
-                let _ = reply.send(Ok(EngineLease::new(handle.clone(), me)));
+                let _ = reply.send(Ok(EngineLease::new(handle.clone(), release)));
             }
         }
         self.send_status_if_changed(me);
@@ -254,7 +237,7 @@ impl State {
 
     fn on_lease_released(&mut self, me: &ActorRef<Message>) {
         self.leases = self.leases.saturating_sub(1);
-        (self.idle_since, self.last_used) = (Instant::now(), Some(SystemTime::now()));
+        (self.idle_since, self.last_used) = (Clock::monotonic(), Some(self.clock.system_time()));
         if self.draining {
             self.unload_if_idle(me);
         }
@@ -264,7 +247,7 @@ impl State {
     fn set_placement(&mut self, me: &ActorRef<Message>, placement: Result<Box<Placement>, EngineUnavailable>) {
         self.placement_version += 1;
         match placement {
-            Err(reason) => self.fail_placement(me, &reason),
+            Err(reason) => self.on_placement_failed(me, &reason),
             // It is loaded or being loaded already.
             Ok(_) if matches!(self.engine, HostedEngine::Ready { .. } | HostedEngine::Loading(_)) => {
                 self.send_status(me);
@@ -282,27 +265,29 @@ impl State {
     fn load(&mut self, me: &ActorRef<Message>, placement: Box<Placement>) {
         let fraction = Arc::new(AtomicU32::new(0));
         self.engine = HostedEngine::Loading(fraction.clone());
-        self.idle_since = Instant::now();
+        self.idle_since = Clock::monotonic();
         let (me, model, loader) = (me.clone(), self.model.clone(), self.loader.clone());
         tokio::spawn(async move {
             tracing::info!(model = %model.name, devices = ?placement.devices(), "loading the model");
             let progress: LoadProgress = Arc::new(move |loaded| fraction.store(loaded.to_bits(), Ordering::Relaxed));
             let task = tokio::spawn(async move { loader.load(&model, &placement, progress).await });
-            let result = task.await.unwrap_or_else(|e| Err(format!("loading panicked: {e}")));
+            let result = task.await.unwrap_or_else(|e| Err(LoadError::transient(format!("loading panicked: {e}"))));
             // A host that was restarted meanwhile drops the engine.
             let _ = me.cast(Message::Loaded(result));
         });
     }
 
-    fn on_loaded(&mut self, me: &ActorRef<Message>, result: Result<EngineHandle, String>) {
+    fn on_loaded(&mut self, me: &ActorRef<Message>, result: Result<EngineHandle, LoadError>) {
         let handle = match result {
             Ok(handle) => handle,
-            Err(reason) => return self.on_load_failed(me, reason),
+            Err(error) => return self.on_load_failed(me, error),
         };
+        self.failures.on_loaded();
         self.load_time = self.idle_since.elapsed();
         tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_time, "the engine is ready");
         self.generation += 1;
-        self.engine = HostedEngine::Ready { handle: handle.clone(), since: (Instant::now(), SystemTime::now()) };
+        let (since, ready_since) = (Clock::monotonic(), self.clock.system_time());
+        self.engine = HostedEngine::Ready { handle: handle.clone(), since, ready_since };
         self.watch_exit(me, &handle);
         self.grant_leases(me);
         self.start_prefill(handle);
@@ -318,43 +303,41 @@ impl State {
         });
     }
 
-    /// Fails the waiters of a load that failed; it may be tried again after a delay.
-    fn on_load_failed(&mut self, me: &ActorRef<Message>, reason: String) {
-        tracing::error!(model = %self.id, reason, "failed to load the model");
-        self.send_unloaded(&format!("failed to load: {reason}"));
-        let delay = (FIRST_RETRY_DELAY * 2u32.saturating_pow(self.failures)).min(MAX_RETRY_DELAY);
-        self.failures += 1;
-        let reason = EngineUnavailable::Failed(reason);
-        self.set_failed(reason.clone(), delay);
-        self.fail_waiters(me, &reason);
+    /// Fails the waiters of a load that failed; it may be tried again after a pause.
+    fn on_load_failed(&mut self, me: &ActorRef<Message>, error: LoadError) {
+        tracing::error!(model = %self.id, %error, "failed to load the model");
+        self.send_unloaded(&format!("failed to load: {error}"));
+        let reason = EngineUnavailable::Load(error);
+        let pause = self.failures.on_load_failed(&reason);
+        self.set_failed(&reason, pause);
+        self.fail_waiters(me, &reason, pause);
     }
 
-    /// Fails the waiters because the model has no placement. That does not count as a failure of the engine: memory or a device
-    /// may become available at any time.
-    fn fail_placement(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable) {
-        tracing::error!(model = %self.id, reason = reason.reason(), "cannot place the model");
-        self.set_unloaded();
-        let retry_at = Some(Instant::now() + FIRST_RETRY_DELAY);
-        self.engine = HostedEngine::Failed { reason: reason.clone(), retry_at };
-        self.fail_waiters(me, reason);
+    /// Fails the waiters because the model has no placement, or because it is not known which one it needs.
+    fn on_placement_failed(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable) {
+        tracing::error!(model = %self.id, %reason, "cannot place the model");
+        let pause = Some(self.failures.on_placement_failed(reason));
+        self.set_failed(reason, pause);
+        self.fail_waiters(me, reason, pause);
     }
 
-    fn fail_waiters(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable) {
+    fn fail_waiters(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable, pause: Option<Duration>) {
+        let told = pause.map_or_else(|| reason.clone(), |pause| self.during_pause(reason, pause));
         for (reply, _) in self.waiters.drain(..) {
-            send_reply(reply, Err(reason.clone()));
+            send_reply(reply, Err(told.clone()));
         }
         self.send_status(me);
     }
 
-    /// Sets the state after one more failure: the engine may be loaded again after the delay, or is given up.
-    fn set_failed(&mut self, reason: EngineUnavailable, delay: Duration) {
+    /// Sets the state after a failure: the engine may be loaded again after the pause; without one, it is given up.
+    fn set_failed(&mut self, reason: &EngineUnavailable, pause: Option<Duration>) {
         self.set_unloaded();
-        let retry_at = (self.failures < MAX_FAILURES).then(|| Instant::now() + delay);
+        let retry_at = pause.map(|pause| Clock::monotonic() + pause);
         if retry_at.is_none() {
-            let failures = self.failures;
+            let failures = self.failures.count();
             tracing::error!(model = %self.id, failures, "gave up loading the model: `artel load` tries again");
         }
-        self.engine = HostedEngine::Failed { reason, retry_at };
+        self.engine = HostedEngine::Failed { reason: reason.clone(), retry_at };
     }
 
     /// Tells the scheduler why the engine, which was loaded or being loaded, is gone.
@@ -376,15 +359,14 @@ impl State {
             return;
         }
         match std::mem::replace(&mut self.engine, HostedEngine::Unloaded) {
-            HostedEngine::Ready { since: (since, _), .. } => {
+            HostedEngine::Ready { since, .. } => {
                 let was_healthy = since.elapsed() >= HEALTHY_AGE;
                 tracing::warn!(model = %self.id, reason, was_healthy, "the engine exited unexpectedly");
                 self.send_unloaded(&format!("the engine exited unexpectedly: {reason}"));
-                self.failures = if was_healthy { 1 } else { self.failures + 1 };
+                let pause = self.failures.on_exited(was_healthy);
                 self.restarts += 1;
                 self.last_error = Some(reason.clone());
-                // It is loaded again with the next request.
-                self.set_failed(EngineUnavailable::Failed(reason), Duration::ZERO);
+                self.set_failed(&EngineUnavailable::Exited(reason), pause);
             }
             HostedEngine::Unloading => self.set_unloaded(),
             // It was unloaded, and is being loaded again already.
@@ -396,7 +378,7 @@ impl State {
     fn set_workload(&mut self, me: &ActorRef<Message>, workload: ModelWorkload) {
         self.workload = workload;
         // The catalog may have changed.
-        self.failures = 0;
+        self.failures.reset();
         self.clear_failure();
         if let HostedEngine::Ready { handle, .. } = &self.engine {
             let handle = handle.clone();
@@ -423,10 +405,10 @@ impl State {
     /// Unloads a ready engine. A load in progress continues, since steps wait for it.
     fn unload(&mut self, me: &ActorRef<Message>) -> Option<EngineHandle> {
         match std::mem::replace(&mut self.engine, HostedEngine::Unloaded) {
-            HostedEngine::Ready { handle, since: (since, _) } => {
+            HostedEngine::Ready { handle, since, .. } => {
                 tracing::info!(model = %self.model.name, "unloading the model");
                 if since.elapsed() >= HEALTHY_AGE {
-                    self.failures = 0;
+                    self.failures.reset();
                 }
                 self.engine = HostedEngine::Unloading;
                 self.prefill = None;
@@ -469,15 +451,10 @@ impl State {
     fn send_status(&mut self, me: &ActorRef<Message>) {
         self.waiters.retain(|(reply, _)| !reply.is_closed());
         self.reported_in_use = self.in_use();
-        let residency = match self.engine {
-            HostedEngine::Unloaded | HostedEngine::Failed { .. } => Residency::Unloaded,
-            HostedEngine::Loading(_) | HostedEngine::Unloading => Residency::Changing,
-            HostedEngine::Ready { .. } => Residency::Loaded,
-        };
         let status = EngineStatus {
             model: self.model.clone(),
             demand: self.workload.memory_demand(),
-            residency,
+            residency: self.engine.residency(),
             leases: self.leases,
             waiting_steps: self.waiters.len() as u32,
             waiting_since: self.waiters.front().map(|(_, since)| *since),
@@ -486,8 +463,43 @@ impl State {
             device_bytes: self.device_bytes.clone(),
             placement_version: self.placement_version,
         };
+        let message = model_scheduler::Message::Status(self.id.clone(), me.get_derived(), Box::new(status));
         // A scheduler that has stopped is restarted and sent the status then.
-        let _ = self.scheduler.cast(model_scheduler::Message::Status(self.id.clone(), me.clone(), Box::new(status)));
+        let _ = self.scheduler.cast(message);
+    }
+
+    fn report(&self, reply: RpcReplyPort<EngineReport>) {
+        let handle = self.engine.handle().cloned();
+        let adapter = |(path, scale): &(PathBuf, f32)| {
+            if *scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
+        };
+        let report = EngineReport {
+            id: self.id.to_string(),
+            model: self.model.clone(),
+            state: self.engine.state(self.draining, || self.loader.download_progress(&self.model)),
+            stats: None,
+            limits: handle.as_ref().map(EngineHandle::limits),
+            placement: self.placement.as_deref().cloned(),
+            device_bytes: self.device_bytes.clone(),
+            adapters: self.workload.adapters.iter().map(adapter).collect(),
+            process_id: handle.as_ref().and_then(EngineHandle::process_id),
+            restarts: self.restarts,
+            last_error: self.last_error.clone(),
+            ready_since: self.engine.ready_since(),
+            last_used: self.last_used,
+            active_steps: self.leases,
+            load_time: self.load_time,
+            waiting_steps: self.waiters.len() as u32,
+        };
+        // The stats of an engine in a process of its own come over IPC, for which an actor must not wait.
+        tokio::spawn(async move {
+            let stats = match &handle {
+                Some(handle) => Some(handle.fetch_stats().await),
+                None => None,
+            };
+            // The caller may have stopped waiting.
+            let _ = reply.send(EngineReport { stats, ..report });
+        });
     }
 }
 

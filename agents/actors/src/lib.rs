@@ -8,9 +8,11 @@
 //!             └─ model scheduler: decides which models are loaded on which devices, and which are evicted
 //! ```
 //!
-//! Submissions, answers and cancellations come in through a [`Runtime`] handle; [`events`] go out to subscribers. Tokens never
+//! Submissions, answers and cancellations come in through a [`Runtime`] handle; [events](artel_stream) go out to subscribers. Tokens never
 //! pass a mailbox: an expert runs each step in a tokio task of its own, which sends them straight to the task's channel. No
-//! actor waits inside its mailbox for a model.
+//! actor waits inside its mailbox for a model. A role's steps wait in one queue, with the limits of the newest catalog.
+//!
+//! Limits, pauses and ages are measured with a monotonic clock; what people read is wall time ([`Clock`]).
 //!
 //! A step that holds others, the items of a list or a sub-graph, is not sent to an actor: the task runner starts the steps
 //! inside of it. Dropping a step's guard cancels it in the engine, however it or a step around it ends. A question to a person
@@ -32,32 +34,38 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
 mod clock;
 mod commit_barrier;
 mod completion;
 mod engine_host;
-pub mod events;
 mod expert;
 mod loader;
 mod lookahead;
 mod model_scheduler;
 mod model_workload;
 mod priority_semaphore;
+mod prompt;
 mod response_cache;
 mod retry;
 mod router;
 mod runtime;
 mod supervisor;
+mod task_history;
 mod task_runner;
 #[cfg(test)]
 mod tests;
 
+// The fixtures of the tests name this crate as the tests outside of it do.
+#[cfg(test)]
+extern crate self as artel_actors;
+
+pub use answer::Answer;
+pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
 pub use clock::Clock;
 pub use engine_host::{EngineReport, EngineState};
-pub use events::{StepProgress, StreamItem, TaskSubscription};
 pub use loader::{LoadProgress, Loader, zero_footprint};
 pub use model_scheduler::ModelMove;
 pub use model_workload::MemoryDemand;
 pub use runtime::{Candidates, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target};
 pub use supervisor::MAX_TASK_RESTARTS;
-pub use task_runner::Answer;

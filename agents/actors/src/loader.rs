@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_engine::EngineHandle;
+use artel_engine::{EngineHandle, LoadError};
 use artel_placement::{
     Device, DeviceBytes, DeviceChoice, DeviceKind, KvCacheType, ModelFootprint, Placement, SplitMode,
 };
@@ -18,11 +18,18 @@ pub type LoadProgress = Arc<dyn Fn(f32) + Send + Sync>;
 /// scripted engines.
 #[async_trait]
 pub trait Loader: Send + Sync + 'static {
-    /// Loads the model onto the devices of this placement. The error says what failed and what to do.
-    async fn load(&self, model: &Model, placement: &Placement, progress: LoadProgress) -> Result<EngineHandle, String>;
+    /// Loads the model onto the devices of this placement. The error says what failed and what to do; after a permanent one,
+    /// the model is asked for again in pauses that grow.
+    async fn load(
+        &self,
+        model: &Model,
+        placement: &Placement,
+        progress: LoadProgress,
+    ) -> Result<EngineHandle, LoadError>;
 
-    /// The memory that the model takes under this demand. The error says why it cannot be estimated.
-    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
+    /// The memory that the model takes under this demand. The error says why it cannot be estimated; a permanent one is treated
+    /// as that of [`load`](Self::load).
+    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
         Ok(zero_footprint(model, demand.contexts))
     }
 
@@ -33,7 +40,7 @@ pub trait Loader: Send + Sync + 'static {
     }
 
     /// Makes an adapter's file available locally. The error says what failed and what to do.
-    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), String> {
+    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), LoadError> {
         let _ = adapter;
         Ok(())
     }

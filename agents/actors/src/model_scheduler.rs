@@ -1,21 +1,30 @@
 //! The model scheduler: which models are loaded, where, and which are evicted for others.
 
+mod message;
+mod scheduled_model;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use artel_engine::LoadError;
 use artel_placement::{
     self as placement, Device, DeviceBytes, EvictionPlan, ModelFootprint, ModelQueue, Placement, PlacementError,
     SwapDecision,
 };
-use artel_roles::Model;
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Loader;
-use crate::engine_host::{self, EngineUnavailable};
+use crate::clock::Clock;
+use crate::engine_host::{EngineUnavailable, PlacementCommand};
 use crate::lookahead::ModelLookahead;
 use crate::model_workload::MemoryDemand;
+
+use scheduled_model::ScheduledModel;
+
+pub use message::ModelMove;
+pub(crate) use message::{EngineId, EngineStatus, Message, Residency};
 
 /// Loads and unloads that are kept: about a day of a busy machine.
 const MAX_MOVES: usize = 256;
@@ -27,87 +36,6 @@ const MAX_MOVES: usize = 256;
 /// every change of status, and it schedules anew whenever requests wait for a model that is not loaded.
 pub(crate) struct ModelScheduler;
 
-/// The messages to the model scheduler.
-pub(crate) enum Message {
-    /// The status of this host's engine.
-    Status(EngineId, ActorRef<engine_host::Message>, Box<EngineStatus>),
-    /// A host has stopped, and its engine with it.
-    HostStopped(EngineId, ActorId),
-    /// An engine exited, failed to load or was unloaded on request, for this reason. Evictions are not reported.
-    EngineUnloaded(EngineId, String),
-    /// The estimated footprint of a model under this demand.
-    Footprint { id: EngineId, demand: MemoryDemand, footprint: Box<Result<ModelFootprint, String>> },
-    /// The current devices.
-    Devices(Vec<Device>),
-    /// A model has waited for as long as it may before another is swapped out.
-    SwapDue,
-    /// Answers with the loads and unloads and their reasons, the oldest first.
-    Moves(RpcReplyPort<Vec<ModelMove>>),
-    /// Panics, as a bug would.
-    #[cfg(test)]
-    Panic,
-}
-
-/// The id of an engine: the name of its model, with a number if another version of the catalog has a model of that name.
-pub(crate) type EngineId = Arc<str>;
-
-/// The status of an engine and its queue, as its host reports it.
-#[derive(Debug, Clone)]
-pub(crate) struct EngineStatus {
-    pub(crate) model: Arc<Model>,
-    /// The memory that its roles need beside the model.
-    pub(crate) demand: MemoryDemand,
-    pub(crate) residency: Residency,
-    /// Steps that use it now.
-    pub(crate) leases: u32,
-    pub(crate) waiting_steps: u32,
-    /// Since when the first of them has waited.
-    pub(crate) waiting_since: Option<Instant>,
-    pub(crate) idle_since: Instant,
-    /// How long the last load took.
-    pub(crate) load_time: Duration,
-    /// The memory it takes, by device.
-    pub(crate) device_bytes: DeviceBytes,
-    /// The number of placements its host has received: a status sent before the latest one is stale.
-    pub(crate) placement_version: u64,
-}
-
-/// Whether a model is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Residency {
-    /// It takes no memory.
-    Unloaded,
-    /// It is being loaded or unloaded.
-    Changing,
-    /// It serves requests.
-    Loaded,
-}
-
-/// A load or an unload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelMove {
-    /// When it was decided.
-    pub at: SystemTime,
-    /// The model.
-    pub model: String,
-    /// Whether it was loaded; otherwise it was unloaded.
-    pub loaded: bool,
-    /// Why it was loaded or unloaded; for a load, also why on these devices.
-    pub reason: String,
-}
-
-struct ScheduledModel {
-    host: ActorRef<engine_host::Message>,
-    status: EngineStatus,
-    /// The footprint and the demand that it was estimated for.
-    footprint: Option<(MemoryDemand, ModelFootprint)>,
-    /// The demand of the estimate in progress.
-    estimating: Option<MemoryDemand>,
-    draining: bool,
-    /// Placements sent to the host.
-    placement_version: u64,
-}
-
 /// A model to be loaded once its victims are unloaded.
 struct PendingSwap {
     model: EngineId,
@@ -115,9 +43,15 @@ struct PendingSwap {
     victims: BTreeSet<EngineId>,
 }
 
+/// The arguments of the model scheduler.
+pub(crate) struct ModelSchedulerArgs {
+    pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) lookahead: ModelLookahead,
+    pub(crate) clock: Clock,
+}
+
 pub(crate) struct State {
-    loader: Arc<dyn Loader>,
-    lookahead: ModelLookahead,
+    args: ModelSchedulerArgs,
     models: BTreeMap<EngineId, ScheduledModel>,
     swap: Option<PendingSwap>,
     /// Whether a query of the devices is in progress.
@@ -129,15 +63,11 @@ pub(crate) struct State {
 impl Actor for ModelScheduler {
     type Msg = Message;
     type State = State;
-    type Arguments = (Arc<dyn Loader>, ModelLookahead);
+    type Arguments = ModelSchedulerArgs;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Message>,
-        (loader, lookahead): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<Message>, args: ModelSchedulerArgs) -> Result<State, ActorProcessingErr> {
         let (models, moves) = (BTreeMap::new(), VecDeque::new());
-        Ok(State { loader, lookahead, models, swap: None, querying: false, swap_timer: None, moves })
+        Ok(State { args, models, swap: None, querying: false, swap_timer: None, moves })
     }
 
     async fn handle(
@@ -169,11 +99,11 @@ impl State {
         &mut self,
         me: &ActorRef<Message>,
         id: &EngineId,
-        host: ActorRef<engine_host::Message>,
+        host: DerivedActorRef<PlacementCommand>,
         status: EngineStatus,
     ) {
         let model = self.models.entry(id.clone()).or_insert_with(|| ScheduledModel::new(host.clone(), status.clone()));
-        if model.host.get_id() != host.get_id() {
+        if !model.is_hosted_by(host.get_id()) {
             *model = ScheduledModel::new(host, status);
         } else {
             model.update(status);
@@ -187,7 +117,7 @@ impl State {
 
     fn on_host_stopped(&mut self, me: &ActorRef<Message>, id: &EngineId, host: ActorId) {
         // Another host may have taken over its id.
-        if self.models.get(id).is_none_or(|model| model.host.get_id() != host) {
+        if self.models.get(id).is_none_or(|model| !model.is_hosted_by(host)) {
             return;
         }
         self.models.remove(id);
@@ -227,7 +157,7 @@ impl State {
         for (device, bytes) in self.models.values().flat_map(|model| &model.status.device_bytes) {
             *in_use.entry(device.clone()).or_default() += bytes;
         }
-        let (me, loader) = (me.clone(), self.loader.clone());
+        let (me, loader) = (me.clone(), self.args.loader.clone());
         tokio::spawn(async move {
             // A scheduler that was restarted meanwhile queries the devices itself.
             let _ = me.cast(Message::Devices(loader.devices(&in_use).await));
@@ -241,11 +171,12 @@ impl State {
             if model.estimating.replace(demand) == Some(demand) {
                 continue;
             }
-            let (me, loader, id) = (me.clone(), self.loader.clone(), id.clone());
+            let (me, loader, id) = (me.clone(), self.args.loader.clone(), id.clone());
             tokio::spawn(async move {
                 let footprint = tokio::spawn(async move { loader.footprint(&definition, demand).await }).await;
-                let footprint =
-                    footprint.unwrap_or_else(|e| Err(format!("estimating the model's memory panicked: {e}")));
+                let footprint = footprint.unwrap_or_else(|e| {
+                    Err(LoadError::transient(format!("estimating the model's memory panicked: {e}")))
+                });
                 let footprint =
                     Box::new(footprint.map(|footprint| ModelFootprint { model: id.to_string(), ..footprint }));
                 // A scheduler that was restarted meanwhile asks again.
@@ -259,12 +190,12 @@ impl State {
         me: &ActorRef<Message>,
         id: &EngineId,
         demand: MemoryDemand,
-        footprint: Result<ModelFootprint, String>,
+        footprint: Result<ModelFootprint, LoadError>,
     ) {
         let Some(model) = self.models.get_mut(id) else { return };
         model.estimating = None;
         match footprint {
-            Err(reason) => model.set_placement(Err(EngineUnavailable::Failed(reason))),
+            Err(error) => model.set_placement(Err(EngineUnavailable::Load(error))),
             Ok(footprint) => model.footprint = Some((demand, footprint)),
         }
         self.reschedule(me);
@@ -278,16 +209,11 @@ impl State {
             return;
         }
         let loaded: Vec<placement::ResidentModel> =
-            self.models.iter().filter_map(|(id, model)| model.loaded(id, &self.lookahead)).collect();
+            self.models.iter().filter_map(|(id, model)| model.loaded(id, &self.args.lookahead)).collect();
         let refused: Vec<(EngineId, PlacementError)> = self.refused(devices, &loaded);
         for (id, refusal) in refused {
             if let Some(model) = self.models.get_mut(&id) {
-                // A device that is missing is no shortage of memory.
-                let unavailable = match refusal.shortage() {
-                    Some(_) => EngineUnavailable::InsufficientMemory,
-                    None => EngineUnavailable::Failed,
-                };
-                model.set_placement(Err(unavailable(describe_refusal(&refusal))));
+                model.set_placement(Err(EngineUnavailable::Unplaceable(refusal)));
             }
         }
         let queues: Vec<ModelQueue<'_>> = self.models.values().filter_map(ScheduledModel::queue).collect();
@@ -341,7 +267,7 @@ impl State {
         for victim in victims {
             self.record_move(victim, false, &format!("evicted to free memory for {model}"));
             if let Some(victim) = self.models.get(victim.as_str()) {
-                victim.send(engine_host::Message::Evict);
+                victim.send(PlacementCommand::Evict);
             }
         }
         let victims = victims.iter().map(|victim| victim.as_str().into()).collect();
@@ -354,7 +280,7 @@ impl State {
             self.moves.pop_front();
         }
         self.moves.push_back(ModelMove {
-            at: SystemTime::now(),
+            at: self.args.clock.system_time(),
             model: model.to_owned(),
             loaded,
             reason: reason.to_owned(),
@@ -370,7 +296,7 @@ impl State {
     fn drain(&mut self, victims: &[String]) {
         for (_, model) in self.models.iter_mut().filter(|(id, model)| is_in(id, victims) && !model.draining) {
             model.draining = true;
-            model.send(engine_host::Message::SetDraining(true));
+            model.send(PlacementCommand::SetDraining(true));
         }
     }
 
@@ -378,82 +304,11 @@ impl State {
     fn undrain_except(&mut self, victims: &[String]) {
         for (_, model) in self.models.iter_mut().filter(|(id, model)| model.draining && !is_in(id, victims)) {
             model.draining = false;
-            model.send(engine_host::Message::SetDraining(false));
+            model.send(PlacementCommand::SetDraining(false));
         }
     }
 }
 
 fn is_in(id: &EngineId, names: &[String]) -> bool {
     names.iter().any(|name| **name == **id)
-}
-
-impl ScheduledModel {
-    fn new(host: ActorRef<engine_host::Message>, status: EngineStatus) -> Self {
-        let placement_version = status.placement_version;
-        Self { host, status, footprint: None, estimating: None, draining: false, placement_version }
-    }
-
-    /// Takes over a status. One sent before the host received its latest placement is stale in what depends on that.
-    fn update(&mut self, status: EngineStatus) {
-        if status.placement_version < self.placement_version {
-            let (residency, device_bytes) = (self.status.residency, std::mem::take(&mut self.status.device_bytes));
-            self.status = EngineStatus { residency, device_bytes, ..status };
-        } else {
-            // A load may have measured what the footprint is estimated from.
-            if status.residency == Residency::Loaded && self.status.residency != Residency::Loaded {
-                self.footprint = None;
-            }
-            self.status = status;
-        }
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.status.residency == Residency::Unloaded && self.status.waiting_steps > 0
-    }
-
-    fn is_estimated(&self) -> bool {
-        self.footprint.as_ref().is_some_and(|(demand, _)| *demand == self.status.demand)
-    }
-
-    /// Has the host load its model, or fail its waiting steps. Until the host answers, the model counts as loaded.
-    fn set_placement(&mut self, placement: Result<Placement, EngineUnavailable>) {
-        self.placement_version += 1;
-        self.status.residency = Residency::Changing;
-        self.status.device_bytes = placement.as_ref().map(Placement::bytes).unwrap_or_default();
-        self.send(engine_host::Message::SetPlacement(placement.map(Box::new)));
-    }
-
-    fn queue(&self) -> Option<ModelQueue<'_>> {
-        let need = &self.footprint.as_ref().filter(|_| self.is_wanted() && self.is_estimated())?.1;
-        let oldest = self.status.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
-        Some(ModelQueue { footprint: need, oldest_wait: oldest, load_time: self.status.load_time })
-    }
-
-    fn loaded(&self, id: &EngineId, lookahead: &ModelLookahead) -> Option<placement::ResidentModel> {
-        let status = &self.status;
-        (status.residency != Residency::Unloaded).then(|| placement::ResidentModel {
-            model: id.to_string(),
-            bytes: status.device_bytes.clone(),
-            is_busy: status.leases > 0 || status.residency == Residency::Changing,
-            is_draining: self.draining,
-            waiting_steps: status.waiting_steps,
-            steps_until_use: lookahead.steps_until(&status.model),
-            idle: status.idle_since.elapsed(),
-            load_time: status.load_time,
-        })
-    }
-
-    fn send(&self, message: engine_host::Message) {
-        // A host that has just stopped reports that itself.
-        let _ = self.host.cast(message);
-    }
-}
-
-/// The text of a refusal with its remedies.
-fn describe_refusal(refusal: &PlacementError) -> String {
-    let remedies: Vec<String> = refusal.remedies().iter().map(ToString::to_string).collect();
-    match remedies.is_empty() {
-        true => refusal.to_string(),
-        false => format!("{refusal}; what would help: {}", remedies.join("; or ")),
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use artel_engine::Request;
 use artel_roles::{Catalog, Model, Role};
 
-use crate::expert;
+use crate::prompt::{expected_adapter, prefix_request};
 
 /// The memory that the roles of a model need from its engine, beside the model's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +40,9 @@ impl ModelWorkload {
         let on_model = |role: &&Arc<Role>| role.model == model.name && catalog.model_of(role).as_ref() == Some(model);
         let mut workload = Self::default();
         for role in catalog.roles().values().filter(on_model) {
-            workload.prefixes.extend(expert::prefix_request(role, models_dir));
+            workload.prefixes.extend(prefix_request(role, models_dir));
             // Several roles may share one adapter.
-            let adapter = expert::expected_adapter(role, models_dir);
+            let adapter = expected_adapter(role, models_dir);
             workload.adapters.extend(adapter.filter(|adapter| !workload.adapters.contains(adapter)));
         }
         workload

@@ -1,19 +1,24 @@
 //! The concurrency permits of a role and the queue of requests for one. The order is priority, then the fewest remaining steps
-//! of the task, then arrival. Each request can ask for its position.
+//! of the task, then arrival. Each request can ask for its position. The number of permits can be changed at any time.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use artel_engine::schedule::AGING_PERIOD;
 use artel_task::event::TaskPriority;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
 
 /// Permits and the requests that wait for one. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct PrioritySemaphore(Arc<Mutex<State>>);
 
 struct State {
-    available: u32,
+    /// Permits that may be out at once.
+    permits: u32,
+    /// Permits that are out: more than `permits` for a while after that was lowered.
+    taken: u32,
     last_ticket: u64,
     waiters: Vec<Waiter>,
 }
@@ -38,7 +43,13 @@ pub(crate) struct PermitRequest {
 
 impl PrioritySemaphore {
     pub(crate) fn new(permits: u32) -> Self {
-        Self(Arc::new(Mutex::new(State { available: permits, last_ticket: 0, waiters: Vec::new() })))
+        Self(Arc::new(Mutex::new(State { permits, taken: 0, last_ticket: 0, waiters: Vec::new() })))
+    }
+
+    /// Changes the number of permits. More are granted at once; with fewer, none is granted until enough have come back.
+    pub(crate) fn resize(&self, permits: u32) {
+        self.with(|state| state.permits = permits);
+        self.grant_available();
     }
 
     /// Queues a request; `remaining_steps`: steps of the task after this one. An available permit is granted at once.
@@ -47,7 +58,7 @@ impl PrioritySemaphore {
         let ticket = self.with(|state| {
             state.last_ticket += 1;
             let ticket = state.last_ticket;
-            state.waiters.push(Waiter { ticket, priority, remaining_steps, since: Instant::now(), grant });
+            state.waiters.push(Waiter { ticket, priority, remaining_steps, since: Clock::monotonic(), grant });
             ticket
         });
         let request = PermitRequest { semaphore: self.clone(), ticket, granted };
@@ -70,12 +81,12 @@ impl PrioritySemaphore {
 impl State {
     /// Takes an available permit for the first waiter.
     fn take_next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        if self.available == 0 {
+        if self.taken >= self.permits {
             return None;
         }
-        let now = Instant::now();
+        let now = Clock::monotonic();
         let first = (0..self.waiters.len()).min_by_key(|at| self.waiters[*at].rank(now))?;
-        self.available -= 1;
+        self.taken += 1;
         Some(self.waiters.swap_remove(first).grant)
     }
 }
@@ -95,7 +106,7 @@ impl PermitRequest {
     pub(crate) fn position(&self) -> u32 {
         self.semaphore.with(|state| {
             let Some(own) = state.waiters.iter().find(|waiter| waiter.ticket == self.ticket) else { return 0 };
-            let now = Instant::now();
+            let now = Clock::monotonic();
             let rank = own.rank(now);
             let before = state.waiters.iter().filter(|waiter| waiter.rank(now) < rank).count();
             u32::try_from(before + 1).unwrap_or(u32::MAX)
@@ -117,7 +128,7 @@ impl Drop for PermitRequest {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.with(|state| state.available += 1);
+        self.0.with(|state| state.taken -= 1);
         self.0.grant_available();
     }
 }
@@ -171,5 +182,50 @@ mod tests {
         // Its permit was granted and never taken.
         drop(two);
         assert!(granted(&mut four).is_some() && granted(&mut one).is_some());
+    }
+
+    #[test]
+    fn more_permits_are_granted_at_once_and_fewer_once_enough_have_come_back() {
+        let semaphore = PrioritySemaphore::new(1);
+        let mut requests: Vec<_> = (0..6).map(|_| semaphore.request(TaskPriority::Interactive, 0)).collect();
+        let mut grant_all = || -> Vec<Permit> { requests.iter_mut().filter_map(granted_unless_taken).collect() };
+        let mut permits = grant_all();
+        assert_eq!(permits.len(), 1);
+        semaphore.resize(4);
+        permits.extend(grant_all());
+        assert_eq!(permits.len(), 4, "raised under load: waiting requests are granted");
+        semaphore.resize(2);
+        for left in [3, 2] {
+            permits.pop();
+            assert_eq!((permits.len(), grant_all().len()), (left, 0), "lowered under load: two are out still");
+        }
+        permits.pop();
+        permits.extend(grant_all());
+        assert_eq!(permits.len(), 2, "one came back, one is granted");
+        // Raised again to what it was, with one waiting.
+        semaphore.resize(4);
+        assert_eq!(grant_all().len(), 1);
+    }
+
+    /// The permit of a request, unless it was taken before.
+    fn granted_unless_taken(request: &mut PermitRequest) -> Option<Permit> {
+        if request.granted.is_terminated() { None } else { granted(request) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_waits_long_is_passed_by_no_newer_one() {
+        let semaphore = PrioritySemaphore::new(1);
+        let mut running = semaphore.request(TaskPriority::Interactive, 0);
+        let permit = granted(&mut running);
+        let mut old = semaphore.request(TaskPriority::Batch, 9);
+        tokio::time::advance(AGING_PERIOD).await;
+        let early = semaphore.request(TaskPriority::Interactive, 0);
+        assert_eq!([old.position(), early.position()], [2, 1], "one period lifts it to the class of the other");
+        drop(early);
+        tokio::time::advance(AGING_PERIOD).await;
+        let late = semaphore.request(TaskPriority::Interactive, 0);
+        assert_eq!([old.position(), late.position()], [1, 2]);
+        drop(permit);
+        assert!(granted(&mut old).is_some());
     }
 }

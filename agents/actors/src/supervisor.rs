@@ -1,28 +1,29 @@
 //! The supervisor: starts all other actors, and restarts them.
 
+mod message;
 mod registry;
+mod shared_deps;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
-use artel_journal::Journal;
 use artel_roles::{Catalog, Model};
+use artel_task::TaskId;
 use artel_task::event::{Decision, Failure, FailureCode};
-use artel_task::{Event, EventKind, Graph, RoleName, StepId, TaskId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::clock::Clock;
+use crate::answer::AnswerRejection;
 use crate::completion::failure;
-use crate::events::TaskChannels;
-use crate::lookahead::ModelLookahead;
-use crate::response_cache::ResponseCache;
-use crate::router::{EmbeddingCache, RoutingRequest};
-use crate::task_runner::{self, Answer, AnswerRejection, TaskContext, TaskRunner};
-use crate::{Loader, expert, router};
-use crate::{engine_host, model_scheduler};
+use crate::expert::{self, StepJob};
+use crate::router::{self, RoutingRequest};
+use crate::task_history::fail_task;
+use crate::task_runner::{self, TaskContext, TaskRunner};
+
 use registry::ActorRegistry;
+
+pub(crate) use message::{ChildId, Message, TaskStart};
+pub(crate) use shared_deps::SharedDeps;
 
 /// How often a task's runner is restarted after a panic; then the task fails.
 pub const MAX_TASK_RESTARTS: u32 = 3;
@@ -31,77 +32,6 @@ pub const MAX_TASK_RESTARTS: u32 = 3;
 ///
 /// It has one state. It awaits only the start of other actors, which do their work after that.
 pub(crate) struct Supervisor;
-
-/// Messages of the supervisor.
-pub(crate) enum Message {
-    /// Starts the runner of a task that is on disk.
-    StartTask(Box<TaskStart>),
-    /// Sends a step to the expert of its role, with the engine host of this model.
-    RunStep(Box<expert::StepJob>, Arc<Model>),
-    /// Replies with the router's decision.
-    Route(Box<RoutingRequest>, RpcReplyPort<Result<Decision, Failure>>),
-    /// Has the router embed the candidates of these requests before the first question.
-    WarmUpRouter(Vec<RoutingRequest>),
-    /// Cancels a task and replies whether that is on disk; false at once for a task that does not run.
-    CancelTask { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
-    /// Cancels one step of a task, as [`task_runner::Message::CancelStep`] does; replies `None` at once for a task that does
-    /// not run.
-    CancelStep { task: TaskId, step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
-    /// Passes a person's answer to a task; rejects it at once if the task does not run.
-    AnswerStep { task: TaskId, step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), AnswerRejection>> },
-    /// Sets whether a task is idle, that is, waits for answers of people only: a daemon that stops need not wait for it.
-    SetIdle(TaskId, bool),
-    /// New tasks run under this catalog from now on: releases actors that are no longer needed.
-    ReplaceCatalog(Arc<Catalog>),
-    /// Replies with the engine host of a model.
-    EngineHost(Arc<Model>, RpcReplyPort<ActorRef<engine_host::Message>>),
-    /// Replies with the model scheduler.
-    ModelScheduler(RpcReplyPort<ActorRef<model_scheduler::Message>>),
-    /// Replies with all engine hosts.
-    EngineHosts(RpcReplyPort<Vec<ActorRef<engine_host::Message>>>),
-    /// Makes one of the children panic, or the supervisor itself.
-    #[cfg(test)]
-    Panic(ChildId),
-}
-
-/// A task to start.
-pub(crate) struct TaskStart {
-    pub(crate) task: TaskId,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) graph: Arc<Graph>,
-    /// The first event of a new task; a task that is resumed is read from the journal.
-    pub(crate) first: Option<Arc<Event>>,
-    /// Its share of the limit of open tasks.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
-}
-
-/// A supervised actor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ChildId {
-    TaskRunner(TaskId),
-    Expert(RoleName),
-    Router,
-    EngineHost(Arc<Model>),
-    ModelScheduler,
-    #[cfg(test)]
-    Supervisor,
-}
-
-/// Dependencies that all actors share.
-#[derive(Clone)]
-pub(crate) struct SharedDeps {
-    pub(crate) journal: Journal,
-    pub(crate) channels: TaskChannels,
-    pub(crate) loader: Arc<dyn Loader>,
-    pub(crate) models_dir: Arc<Path>,
-    pub(crate) clock: Clock,
-    pub(crate) running_tasks: watch::Sender<usize>,
-    /// Running tasks that are not idle.
-    pub(crate) busy_tasks: watch::Sender<usize>,
-    pub(crate) lookahead: ModelLookahead,
-    pub(crate) response_cache: ResponseCache,
-    pub(crate) embedding_cache: Option<Arc<EmbeddingCache>>,
-}
 
 /// A task that runs.
 struct SupervisedTask {
@@ -119,9 +49,6 @@ pub(crate) struct State {
     /// Running tasks that are resumed once their runner stops: it may be about to, since the journal was full.
     resume_after_stop: HashMap<TaskId, TaskStart>,
     registry: ActorRegistry,
-    catalog: Arc<Catalog>,
-    /// The children by actor, to know which one stopped.
-    children: HashMap<ActorId, ChildId>,
 }
 
 impl Actor for Supervisor {
@@ -131,18 +58,12 @@ impl Actor for Supervisor {
 
     async fn pre_start(
         &self,
-        _: ActorRef<Message>,
+        me: ActorRef<Message>,
         (shared, catalog): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State {
-            shared,
-            tasks: HashMap::new(),
-            idle: HashSet::new(),
-            resume_after_stop: HashMap::new(),
-            registry: ActorRegistry::default(),
-            catalog,
-            children: HashMap::new(),
-        })
+        let registry = ActorRegistry::new(me, shared.clone(), catalog);
+        let (tasks, idle, resume_after_stop) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Ok(State { shared, tasks, idle, resume_after_stop, registry })
     }
 
     async fn handle(
@@ -153,10 +74,10 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::StartTask(start) => state.start_task(&me, *start).await,
-            Message::RunStep(job, model) => state.run_step(&me, job, model).await,
-            Message::Route(request, reply) => state.route(&me, request, reply).await,
+            Message::RunStep(job, model) => state.run_step(job, &model).await,
+            Message::Route(request, reply) => state.route(request, reply).await,
             Message::WarmUpRouter(requests) => {
-                if let Err(error) = state.warm_up_router(&me, requests).await {
+                if let Err(error) = state.registry.warm_up_router(requests).await {
                     tracing::warn!(%error, "failed to warm up the router: the first question embeds the roles");
                 }
             }
@@ -175,8 +96,8 @@ impl Actor for Supervisor {
             },
             Message::SetIdle(task, is_idle) => state.set_idle(task, is_idle),
             Message::ReplaceCatalog(catalog) => state.replace_catalog(catalog),
-            Message::EngineHost(model, reply) => send_reply(reply, state.engine_host(&me, &model).await?),
-            Message::ModelScheduler(reply) => send_reply(reply, state.model_scheduler(&me).await?),
+            Message::EngineHost(model, reply) => send_reply(reply, state.registry.engine_host(&model).await?),
+            Message::ModelScheduler(reply) => send_reply(reply, state.registry.model_scheduler().await?),
             Message::EngineHosts(reply) => send_reply(reply, state.registry.engine_hosts()),
             #[cfg(test)]
             Message::Panic(child) => state.panic(&child),
@@ -239,7 +160,7 @@ impl State {
         let task = cx.task;
         match TaskRunner::spawn_linked(None, TaskRunner, cx.clone(), me.get_cell()).await {
             Ok((runner, _)) => {
-                self.children.insert(runner.get_id(), ChildId::TaskRunner(task));
+                self.registry.add_child(runner.get_id(), ChildId::TaskRunner(task));
                 // A restarted runner reads the journal.
                 let cx = TaskContext { first: None, ..cx };
                 self.tasks.insert(task, SupervisedTask { runner, cx, restarts, permit });
@@ -249,8 +170,8 @@ impl State {
         self.publish_counts();
     }
 
-    async fn run_step(&mut self, me: &ActorRef<Message>, job: Box<expert::StepJob>, model: Arc<Model>) {
-        match (self.engine_host(me, &model).await, self.expert(me, &job.role.name).await) {
+    async fn run_step(&mut self, job: Box<StepJob>, model: &Arc<Model>) {
+        match (self.registry.engine_host(model).await, self.registry.expert(&job.role).await) {
             (Ok(host), Ok(expert)) => {
                 // An expert that has just stopped drops the job, whose completion reports the interruption.
                 let _ = expert.cast(expert::Message::Run(job, host));
@@ -261,13 +182,8 @@ impl State {
         }
     }
 
-    async fn route(
-        &mut self,
-        me: &ActorRef<Message>,
-        request: Box<RoutingRequest>,
-        reply: RpcReplyPort<Result<Decision, Failure>>,
-    ) {
-        match (self.router_engines(me, &request).await, self.router(me).await) {
+    async fn route(&mut self, request: Box<RoutingRequest>, reply: RpcReplyPort<Result<Decision, Failure>>) {
+        match (self.registry.router_engines(&request).await, self.registry.router().await) {
             (Ok(engines), Ok(router)) => {
                 // A router that has just stopped drops the port, which the caller notices.
                 let _ = router.cast(router::Message::Decide(request, engines, reply));
@@ -287,23 +203,19 @@ impl State {
     }
 
     fn replace_catalog(&mut self, catalog: Arc<Catalog>) {
-        self.catalog = catalog;
-        self.registry.release_experts(|role| self.catalog.role(role.as_str()).is_some());
+        self.registry.replace_catalog(catalog);
         self.release_engine_hosts();
-        self.update_workloads();
+        self.registry.update_workloads();
     }
 
-    /// Releases the engines of models that neither the catalog nor a running task has.
     fn release_engine_hosts(&mut self) {
-        let (catalog, tasks) = (&self.catalog, &self.tasks);
-        self.registry.release_engine_hosts(|model| {
-            catalog.uses_model(model) || tasks.values().any(|running| running.cx.catalog.uses_model(model))
-        });
+        let tasks = &self.tasks;
+        self.registry.release_engine_hosts(|model| tasks.values().any(|running| running.cx.catalog.uses_model(model)));
     }
 
     /// A child has stopped, by panic if there is an error.
     async fn child_stopped(&mut self, me: &ActorRef<Message>, id: ActorId, error: Option<String>) {
-        let Some(child) = self.children.remove(&id) else { return };
+        let Some(child) = self.registry.take_child(id) else { return };
         if let Some(error) = &error {
             tracing::error!(?child, error, "an actor failed");
         }
@@ -315,7 +227,7 @@ impl State {
             // These are started when next needed.
             ChildId::Expert(role) => self.registry.remove_expert(&role, id),
             ChildId::Router => self.registry.remove_router(),
-            ChildId::ModelScheduler => self.replace_model_scheduler(me).await,
+            ChildId::ModelScheduler => self.registry.replace_model_scheduler().await,
             ChildId::EngineHost(model) => self.registry.remove_engine_host(&model, id),
             #[cfg(test)]
             ChildId::Supervisor => {}
@@ -331,7 +243,7 @@ impl State {
             // If it has ended, its new runner finds that in the journal.
             return self.start_task(me, TaskStart { permit: running.permit, ..start }).await;
         }
-        if !Arc::ptr_eq(&running.cx.catalog, &self.catalog) {
+        if !Arc::ptr_eq(&running.cx.catalog, self.registry.catalog()) {
             self.release_engine_hosts();
         }
         self.publish_counts();
@@ -346,11 +258,10 @@ impl State {
         if restarts < MAX_TASK_RESTARTS {
             return self.spawn_runner(me, cx, restarts + 1, permit).await;
         }
-        let shared = self.shared.clone();
+        let SharedDeps { journal, channels, clock, .. } = self.shared.clone();
         tokio::spawn(async move {
             let message = format!("the task's runner panicked {} times, last: {error}", restarts + 1);
-            fail_task(&shared, task, failure(FailureCode::Internal, message)).await;
-            shared.channels.close(task);
+            fail_task(&journal, &channels, &clock, task, failure(FailureCode::Internal, message)).await;
             drop(permit);
         });
         self.publish_counts();
@@ -375,21 +286,6 @@ impl State {
             ChildId::Supervisor => panic!("as the test asked"),
             other => self.registry.panic(other),
         }
-    }
-}
-
-/// Ends a task that cannot be continued.
-pub(crate) async fn fail_task(shared: &SharedDeps, task: TaskId, failure: Failure) {
-    let ended = async {
-        let last = task_runner::history(&shared.journal, task).await?.last().map(|event| event.seq).unwrap_or_default();
-        let kind = EventKind::Failed { failure };
-        let event = Event { task, seq: last.next(), at: shared.clock.now(), kind };
-        shared.journal.append(vec![event.clone()]).await?;
-        shared.channels.open(task, None).publish(Arc::new(event));
-        Ok::<_, artel_journal::Error>(())
-    };
-    if let Err(error) = ended.await {
-        tracing::error!(%task, %error, "failed to journal the task's end: the task is suspended");
     }
 }
 

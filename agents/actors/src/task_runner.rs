@@ -1,47 +1,23 @@
 //! The task runner: one per running task. It decides, journals, applies and publishes.
 
-mod answer;
 mod dispatch;
+mod message;
+mod questions;
+mod routing;
+mod run_clock;
+mod running_task;
 mod start;
+mod storable;
 mod timer;
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::{Instrument as _, Span};
 
-use artel_journal::Journal;
-use artel_roles::Catalog;
-use artel_task::event::{Failure, FailureCode, MAX_OUTPUT_BYTES, Output, ResultSource, Timings, Usage};
-use artel_task::graph::ReplaySafety;
-use artel_task::graph::{NodeKind, RetryPolicy};
-use artel_task::{
-    Event, EventKind, Graph, NextAction, Phase, Seq, StepId, TaskId, Transition, decide, failure_edges, transition,
-};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::time::Instant;
-use tokio_util::sync::DropGuard;
+use running_task::RunningTask;
 
-use crate::clock::Clock;
-use crate::commit_barrier::{CommitBarrier, CommitNotifier};
-use crate::completion::{StepOutcome, failure};
-use crate::events::TaskChannel;
-use crate::lookahead::{LookaheadGuard, ModelLookahead};
-use crate::response_cache::ResponseCache;
-use crate::{Loader, retry, supervisor};
-
-use timer::WakeTimer;
-
-pub use answer::Answer;
-pub(crate) use answer::AnswerRejection;
-pub(crate) use dispatch::route_question;
-
-/// Events read from the journal at once.
-const PAGE_EVENTS: u32 = 1024;
-/// The limit of a failure's message: more than a person reads.
-const MAX_MESSAGE_BYTES: usize = 8192;
-/// How long to wait while another program holds the journal.
-const JOURNAL_BUSY_DELAY: Duration = Duration::from_secs(1);
+pub(crate) use message::Message;
+pub(crate) use routing::route_question;
+pub(crate) use running_task::TaskContext;
 
 /// Runs one task.
 ///
@@ -52,67 +28,11 @@ const JOURNAL_BUSY_DELAY: Duration = Duration::from_secs(1);
 /// the commit. Neither is published, and if the commit fails both are dropped with the runner.
 pub(crate) struct TaskRunner;
 
-/// Messages of a task runner.
-pub(crate) enum Message {
-    /// A step ended: journals that and starts the next steps.
-    StepEnded { step: StepId, result: Box<Result<StepOutcome, Failure>> },
-    /// Ends the task; replies whether that is on disk.
-    Cancel { reason: String, reply: RpcReplyPort<bool> },
-    /// Ends one step and all steps inside of it; replies whether that is on disk, and `None` at once if it does not run.
-    CancelStep { step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
-    /// Ends a step that waits for a person with this answer; replies once that is on disk.
-    Answer { step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), AnswerRejection>> },
-    /// Sends a step that found its role's queue full to the expert again.
-    Redispatch(StepId),
-    /// A retry or the graph's time limit may be due.
-    Wake,
-    /// Panics, as a bug of ours would.
-    #[cfg(test)]
-    Panic,
-}
-
-/// The task to run, with its dependencies.
-#[derive(Clone)]
-pub(crate) struct TaskContext {
-    pub(crate) task: TaskId,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) graph: Arc<Graph>,
-    /// The first event of a new task; a task that is resumed is read from the journal.
-    pub(crate) first: Option<Arc<Event>>,
-    pub(crate) journal: Journal,
-    pub(crate) channel: TaskChannel,
-    pub(crate) supervisor: ActorRef<supervisor::Message>,
-    pub(crate) loader: Arc<dyn Loader>,
-    pub(crate) models_dir: Arc<Path>,
-    pub(crate) lookahead: ModelLookahead,
-    pub(crate) response_cache: ResponseCache,
-    pub(crate) clock: Clock,
-}
-
 pub(crate) struct State {
     cx: TaskContext,
+    /// The span of the log lines about the task.
+    span: Span,
     running: Option<RunningTask>,
-}
-
-/// An attempt that runs; dropping it cancels it.
-struct RunningAttempt {
-    lookahead: LookaheadGuard,
-    _cancel: DropGuard,
-}
-
-/// A task that runs.
-struct RunningTask {
-    cx: TaskContext,
-    me: ActorRef<Message>,
-    task: artel_task::State,
-    attempts: HashMap<StepId, RunningAttempt>,
-    /// The lookahead of attempts that have ended, kept until the next ones have started.
-    ended_lookahead: Vec<LookaheadGuard>,
-    /// Events that are applied and not yet on disk.
-    uncommitted: Vec<Event>,
-    timer: Option<WakeTimer>,
-    /// Whether the supervisor knows that only answers of people are awaited.
-    is_idle: bool,
 }
 
 impl Actor for TaskRunner {
@@ -121,16 +41,15 @@ impl Actor for TaskRunner {
     type Arguments = TaskContext;
 
     async fn pre_start(&self, _: ActorRef<Message>, cx: TaskContext) -> Result<State, ActorProcessingErr> {
-        Ok(State { cx, running: None })
+        // A root: the supervisor may have been told in the span of another task.
+        let span = tracing::info_span!(parent: None, "task", task = %cx.task);
+        Ok(State { cx, span, running: None })
     }
 
     /// Not in `pre_start`, which the supervisor awaits, since this may read a long journal.
     async fn post_start(&self, me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        let first = state.cx.first.take();
-        let mut running = RunningTask::open(state.cx.clone(), first, me).await?;
-        running.advance().await;
-        state.running = Some(running);
-        Ok(())
+        let span = state.span.clone();
+        state.open(me).instrument(span).await
     }
 
     async fn handle(
@@ -139,332 +58,42 @@ impl Actor for TaskRunner {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(running) = &mut state.running else { return Ok(()) };
-        match message {
-            Message::StepEnded { step, result } => running.step_ended(&step, *result).await,
-            Message::Cancel { reason, reply } => {
-                let cancelled = running.cancel(reason).await;
-                // The caller may have stopped waiting.
-                let _ = reply.send(cancelled);
-            }
-            Message::CancelStep { step, reason, reply } => {
-                let cancelled = running.cancel_step(&step, reason).await;
-                let _ = reply.send(cancelled);
-            }
-            Message::Answer { step, answer, reply } => {
-                let answered = running.answer(step, answer).await;
-                let _ = reply.send(answered);
-            }
-            Message::Redispatch(step) => running.redispatch(step),
-            Message::Wake => {
-                running.timer = None;
-                running.advance().await;
-            }
-            #[cfg(test)]
-            Message::Panic => panic!("as the test asked"),
+        if let Some(running) = &mut state.running {
+            handle(running, message).instrument(state.span.clone()).await;
         }
         Ok(())
     }
 }
 
-impl RunningTask {
-    async fn open(
-        cx: TaskContext,
-        first: Option<Arc<Event>>,
-        me: ActorRef<Message>,
-    ) -> Result<Self, ActorProcessingErr> {
-        let (task, is_resumed) = match &first {
-            Some(first) => (artel_task::State::begin(first, cx.graph.start())?, false),
-            None => (artel_task::State::replay(&history(&cx.journal, cx.task).await?, cx.graph.start())?, true),
-        };
-        let mut running = Self {
-            cx,
-            me,
-            task,
-            attempts: HashMap::new(),
-            ended_lookahead: Vec::new(),
-            uncommitted: Vec::new(),
-            timer: None,
-            is_idle: false,
-        };
-        match running.task.phase {
-            Phase::Running if is_resumed => running.record(EventKind::Resumed),
-            Phase::Running => {}
-            _ => running.stop(),
-        }
-        Ok(running)
-    }
-
-    async fn step_ended(&mut self, step: &StepId, result: Result<StepOutcome, Failure>) {
-        // The completion of an attempt that is no longer awaited changes nothing.
-        if !self.attempts.contains_key(step) {
-            return;
-        }
-        if matches!(&result, Err(failure) if failure.code == FailureCode::QueueFull) {
-            return self.redispatch_later(step);
-        }
-        self.ended_lookahead.extend(self.attempts.remove(step).map(|attempt| attempt.lookahead));
-        match result {
-            Ok(outcome) => self.step_succeeded(step, outcome),
-            Err(failure) => self.step_failed(step, failure),
-        }
-        self.advance().await;
-    }
-
-    fn step_succeeded(&mut self, step: &StepId, outcome: StepOutcome) {
-        let (output, usage, timings, source) = match outcome {
-            StepOutcome::Answer { output, usage, timings, source } => (output, usage, timings, source),
-            StepOutcome::Routed { decision, text } => {
-                let (output, usage, timings) = dispatch::routing_result(&decision, text);
-                self.record(EventKind::Routed { step: step.clone(), decision });
-                (output, usage, timings, ResultSource::Run)
-            }
-        };
-        self.finish(step, output, (usage, timings), source);
-    }
-
-    /// Records a step's end, unless no edge leads on from it, or the journal cannot store its output.
-    fn finish(&mut self, step: &StepId, output: Output, (usage, timings): (Usage, Timings), source: ResultSource) {
-        let way = match transition(&self.cx.graph, &self.task, step, &output) {
-            Ok(way) => way,
-            Err(way) => return self.step_failed(step, failure(way.code(), way.to_string())),
-        };
-        // The outputs of the items are on disk already.
-        let is_mapped = self.task.active_visit(&step.visit).is_some_and(|live| live.items().is_some());
-        let output = if is_mapped { Output::text("") } else { output };
-        let Transition { edges: took, write: wrote } = way;
-        let event = self.next_event(EventKind::StepFinished {
-            step: step.clone(),
-            output,
-            usage,
-            timings,
-            taken: took,
-            source,
-            write: wrote,
-        });
-        match check_event(&event) {
-            Ok(()) => self.record(event.kind),
-            // Another attempt would hardly give anything else.
-            Err(reason) => self.fail_attempt(step, failure(FailureCode::OutputInvalid, reason), None),
-        }
-    }
-
-    /// The role's queue is full, which is no failure: the step waits outside of it, until the graph's time is over.
-    fn redispatch_later(&self, step: &StepId) {
-        let step = step.clone();
-        // The handle is not needed: a step that is cancelled meanwhile is ignored when the message arrives.
-        drop(self.me.send_after(retry::queue_full_delay(), move || Message::Redispatch(step)));
-    }
-
-    fn redispatch(&mut self, step: StepId) {
-        if self.attempts.contains_key(&step) {
-            self.dispatch(step, CommitBarrier::already_committed());
-        }
-    }
-
-    fn step_failed(&mut self, step: &StepId, failure: Failure) {
-        let failures = self.task.active_visit(&step.visit).map_or(0, |live| live.failures);
-        let retry_after = retry::delay_after(failure.code, failures, self.retries(step));
-        self.fail_attempt(step, failure, retry_after);
-    }
-
-    fn fail_attempt(&mut self, step: &StepId, failure: Failure, retry_after: Option<Duration>) {
-        let mut failure = Failure { step: failure.step.or_else(|| Some(step.clone())), ..failure };
-        failure.message.truncate(failure.message.floor_char_boundary(MAX_MESSAGE_BYTES));
-        tracing::warn!(task = %self.cx.task, %step, code = ?failure.code, message = failure.message, ?retry_after, "step failed");
-        // A step that a client cancelled ends its branch.
-        let takes_no_edge = retry_after.is_some() || failure.code == FailureCode::Cancelled;
-        let took = if takes_no_edge { Vec::new() } else { failure_edges(&self.cx.graph, &self.task, &step.visit) };
-        self.record(EventKind::StepFailed { step: step.clone(), failure, retry_after, taken: took });
-    }
-
-    /// The retries of a step; none if it must never be retried.
-    fn retries(&self, step: &StepId) -> Option<RetryPolicy> {
-        let node = self.cx.graph.node_at(&step.visit)?;
-        // Of a node with items, each item is retried by itself.
-        let is_mapped = node.for_each.is_some() && step.visit.item.is_none();
-        if is_mapped || node.replay_safety == ReplaySafety::AtMostOnce {
-            return None;
-        }
-        Some(node.policy.retries.unwrap_or_else(|| {
-            retry::with_default_delays(match &node.kind {
-                NodeKind::Role { .. } => self.role_of(&step.visit).map_or(0, |role| role.limits.retries),
-                NodeKind::Router(_) => retry::ROUTER_RETRIES,
-                NodeKind::Ask(_) | NodeKind::Graph { .. } => 0,
-            })
-        }))
-    }
-
-    /// Whether the task's end is on disk.
-    async fn cancel(&mut self, reason: String) -> bool {
-        if self.task.phase == Phase::Running {
-            self.record(EventKind::Cancelled { reason });
-        }
-        self.commit().await
-    }
-
-    /// Whether the step's end is on disk; `None` if it does not run.
-    async fn cancel_step(&mut self, step: &StepId, reason: String) -> Option<bool> {
-        let live = self.task.active_visit(&step.visit).filter(|live| live.attempt == step.attempt);
-        live.filter(|_| self.task.phase == Phase::Running)?;
-        self.fail_attempt(step, failure(FailureCode::Cancelled, reason), None);
-        Some(self.advance().await)
-    }
-
-    /// Starts all steps that can start now: dispatches them, journals their start in one transaction, and publishes it.
-    /// False if the journal did not take it.
-    async fn advance(&mut self) -> bool {
-        let (started, wait) = self.decide();
-        // An attempt inside of a step that has ended is over, too.
-        let task = &self.task;
-        let is_live = |step: &StepId| task.active_visit(&step.visit).is_some_and(|live| live.attempt == step.attempt);
-        let dropped = self.attempts.extract_if(|step, _| !is_live(step));
-        self.ended_lookahead.extend(dropped.map(|(_, attempt)| attempt.lookahead));
-        let started = started.into_iter().filter(|step| self.task.phase == Phase::Running && is_live(step));
-        let at_most_once = |step: &StepId| {
-            self.cx.graph.node_at(&step.visit).is_none_or(|node| node.replay_safety == ReplaySafety::AtMostOnce)
-        };
-        let (at_most_once, repeatable): (Vec<StepId>, Vec<StepId>) = started.partition(at_most_once);
-        // A step that may start again after a restart need not wait for the disk; nothing of it is published before.
-        let (notifier, barrier) = CommitNotifier::new();
-        repeatable.into_iter().for_each(|step| self.dispatch(step, barrier.clone()));
-        let is_committed = self.commit().await;
-        if is_committed && self.task.phase == Phase::Running {
-            notifier.notify();
-            at_most_once.into_iter().for_each(|step| self.dispatch(step, barrier.clone()));
-            self.set_timer(wait);
-            self.report_idle();
-        }
-        self.ended_lookahead.clear();
-        is_committed
-    }
-
-    /// Tells the supervisor when only answers of people are awaited, and when that is over.
-    fn report_idle(&mut self) {
-        let is_idle = self.task.is_paused();
-        if self.is_idle != is_idle {
-            self.is_idle = is_idle;
-            // When the supervisor stops, so does this actor.
-            let _ = self.cx.supervisor.cast(supervisor::Message::SetIdle(self.cx.task, is_idle));
-        }
-    }
-
-    /// Records the next events until there are no more: returns the attempts that start, and when to decide again.
-    fn decide(&mut self) -> (Vec<StepId>, Option<Duration>) {
-        let mut started = Vec::new();
-        loop {
-            let (before, mut wait) = (self.task.last_seq, None::<Duration>);
-            for next in decide(&self.cx.graph, &self.task, self.cx.clock.now()) {
-                match next {
-                    NextAction::StartStep { step, trigger } => started.extend(self.start(step, trigger)),
-                    NextAction::FinishStep { step, output, source } => {
-                        self.finish(&step, output, Default::default(), source);
-                    }
-                    NextAction::FailStep { step, failure } => self.step_failed(&step, failure),
-                    NextAction::ExpireQuestion(step) => self.deadline_passed(&step),
-                    NextAction::Wait(time) => wait = Some(wait.map_or(time, |wait| wait.min(time))),
-                    NextAction::CompleteTask { output, instead_of } => self.complete(output, instead_of),
-                    NextAction::FailTask(failure) => self.record(EventKind::Failed { failure }),
-                }
-            }
-            if self.task.last_seq == before || self.task.phase != Phase::Running {
-                return (started, wait);
-            }
-        }
-    }
-
-    /// A list of outputs nests deeper than each of them, so the journal may be unable to store it.
-    fn complete(&mut self, output: Output, instead_of: Option<Failure>) {
-        let event = self.next_event(EventKind::Completed { output, instead_of });
-        match check_event(&event) {
-            Ok(()) => self.record(event.kind),
-            Err(reason) => self.record(EventKind::Failed { failure: failure(FailureCode::OutputInvalid, reason) }),
-        }
-    }
-
-    fn next_event(&self, kind: EventKind) -> Event {
-        Event { task: self.cx.task, seq: self.task.last_seq.next(), at: self.cx.clock.now(), kind }
-    }
-
-    /// Applies an event; it is on disk and published after the next commit.
-    fn record(&mut self, kind: EventKind) {
-        let event = self.next_event(kind);
-        self.task.apply(&event).expect("events follow from the state that they are applied to");
-        self.uncommitted.push(event);
-    }
-
-    /// Journals the recorded events and publishes them. False if that failed: then the task is suspended.
-    async fn commit(&mut self) -> bool {
-        let events = std::mem::take(&mut self.uncommitted);
-        if events.is_empty() {
-            return true;
-        }
-        while let Err(error) = self.cx.journal.append(events.clone()).await {
-            if !matches!(error, artel_journal::Error::Busy { .. }) {
-                tracing::error!(task = %self.cx.task, %error, "failed to journal: the task is suspended");
-                self.stop();
-                return false;
-            }
-            // Another program holds the database; nothing was written, and nothing is lost by waiting.
-            tracing::warn!(task = %self.cx.task, %error, "the journal is busy; trying again");
-            tokio::time::sleep(JOURNAL_BUSY_DELAY).await;
-        }
-        events.into_iter().for_each(|event| self.cx.channel.publish(Arc::new(event)));
-        if self.task.phase != Phase::Running {
-            self.stop();
-        }
-        true
-    }
-
-    /// Cancels all attempts and stops the actor.
-    fn stop(&mut self) {
-        self.attempts.clear();
-        self.set_timer(None);
-        self.me.stop(None);
-    }
-
-    /// Wakes the runner after this time, and when the graph's time limit is reached.
-    fn set_timer(&mut self, wait: Option<Duration>) {
-        let remaining = self.cx.graph.limits().time.saturating_sub(self.task.age(self.cx.clock.now()));
-        // The task's clock stands still while only answers of people are awaited.
-        let remaining = if self.task.is_paused() { None } else { Some(remaining) };
-        let next = if self.task.phase == Phase::Running { wait.into_iter().chain(remaining).min() } else { None };
-        let due = next.map(|next| Instant::now() + next);
-        // Most steps leave the graph's limit as it is.
-        if !self.timer.as_ref().zip(due).is_some_and(|(timer, due)| timer.covers(due)) {
-            self.timer = next.zip(due).map(|(next, due)| WakeTimer::new(&self.me, next, due));
-        }
+impl State {
+    async fn open(&mut self, me: ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        let first = self.cx.first.take();
+        let mut running = RunningTask::open(self.cx.clone(), first, me).await?;
+        running.advance().await;
+        self.running = Some(running);
+        Ok(())
     }
 }
 
-/// Whether an event with a step's or the task's output can be stored and sent; otherwise why not.
-fn check_event(event: &Event) -> Result<(), String> {
-    if let EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } = &event.kind {
-        check_output_size(output)?;
-    }
-    Journal::check_storable(event).map_err(|error| error.to_string())
-}
-
-/// Whether an output fits into a message to a client; otherwise why not.
-fn check_output_size(output: &Output) -> Result<(), String> {
-    match output.max_encoded_len() {
-        bytes if bytes > MAX_OUTPUT_BYTES => Err(format!(
-            "the output takes {bytes} bytes, the limit is {MAX_OUTPUT_BYTES}: have the roles write less, or, where a node has many \
-             items, let a node after it sum them up and be the graph's `result`"
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// All events of a task.
-pub(crate) async fn history(journal: &Journal, task: TaskId) -> Result<Vec<Event>, artel_journal::Error> {
-    let mut events: Vec<Event> = Vec::new();
-    loop {
-        let page = journal.events(task, events.last().map_or(Seq(0), |event| event.seq), PAGE_EVENTS).await?;
-        let is_full = page.len() == PAGE_EVENTS as usize;
-        events.extend(page);
-        if !is_full {
-            return Ok(events);
+async fn handle(running: &mut RunningTask, message: Message) {
+    match message {
+        Message::StepEnded { step, result } => running.step_ended(&step, *result).await,
+        Message::Cancel { reason, reply } => {
+            let cancelled = running.cancel(reason).await;
+            // The caller may have stopped waiting.
+            let _ = reply.send(cancelled);
         }
+        Message::CancelStep { step, reason, reply } => {
+            let cancelled = running.cancel_step(&step, reason).await;
+            let _ = reply.send(cancelled);
+        }
+        Message::Answer { step, answer, reply } => {
+            let answered = running.answer(step, answer).await;
+            let _ = reply.send(answered);
+        }
+        Message::Redispatch(step) => running.redispatch(step),
+        Message::Wake => running.wake().await,
+        #[cfg(test)]
+        Message::Panic => panic!("as the test asked"),
     }
 }

@@ -1,9 +1,6 @@
-//! A runtime with scripted engines and a real journal: tasks run, are cancelled and resumed, and survive panics.
+//! Tests that reach into the runtime: its actors panic, or are asked directly. Those from outside are in `tests/all`.
 
-mod commit_barrier;
+#[path = "../tests/all/fixtures.rs"]
 pub(crate) mod fixtures;
-mod graphs;
-mod model_scheduler;
+mod load_failures;
 mod panics;
-mod routing;
-mod runtime;

@@ -1,9 +1,13 @@
 //! The interface between the engine and a model. llama.cpp implements it in production, [`crate::scripted`] in tests.
 
+mod error;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+
+pub use error::{DecodeError, Error};
 
 use crate::request::{Message, SamplingParams};
 
@@ -82,17 +86,6 @@ pub struct Embeddings {
     pub tokens: u32,
 }
 
-/// The model could not compute.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The batch was refused and nothing was computed; its sequences cannot continue.
-    #[error("the model refused the batch: {0}")]
-    Batch(String),
-    /// The backend as a whole is unusable.
-    #[error("the model is unusable: {0}")]
-    Fatal(String),
-}
-
 /// A conversation as tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenizedPrompt {
@@ -105,11 +98,11 @@ pub struct TokenizedPrompt {
 /// Conversion of text to tokens and back. Any thread may call it at any time.
 pub trait Tokenizer: Send + Sync + 'static {
     /// Renders a conversation with the model's own chat template, including the generation prompt, and tokenizes it.
-    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, String>;
+    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>);
     /// The tokens of a text that stands at the start of an output.
-    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, String>;
+    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error>;
     /// The token that ends an output.
     fn end_of_turn(&self) -> Token;
 }
@@ -124,7 +117,7 @@ pub trait Backend: 'static {
     /// The part that all threads share.
     fn tokenizer(&self) -> Arc<dyn Tokenizer>;
     /// The context of an adapter at a scale, loaded if need be.
-    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, String>;
+    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, Error>;
     /// Frees a context and its adapter. No sequence is in it; the number may be given to another adapter later.
     fn unload_adapter(&mut self, context: AdapterContext);
     /// Creates a sampling state; `schema` is a JSON schema that the output must satisfy; `prompt` feeds the penalties.
@@ -133,16 +126,15 @@ pub trait Backend: 'static {
         sampling: &SamplingParams,
         schema: Option<&Value>,
         prompt: &[Token],
-    ) -> Result<Self::Sampler, String>;
+    ) -> Result<Self::Sampler, Error>;
     /// Computes a batch of at most [`EngineLimits::batch_tokens`] tokens, all of one context.
     fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError>;
     /// Samples from the logits at `index` of the last batch.
-    fn sample(&mut self, context: AdapterContext, index: usize, sampler: &mut Self::Sampler)
-    -> Result<Sampled, String>;
+    fn sample(&mut self, context: AdapterContext, index: usize, sampler: &mut Self::Sampler) -> Result<Sampled, Error>;
     /// The tokens that the schema of this sampling state forces next.
-    fn forced_tokens(&mut self, sampler: &mut Self::Sampler) -> Result<ForcedTokens, String>;
+    fn forced_tokens(&mut self, sampler: &mut Self::Sampler) -> Result<ForcedTokens, Error>;
     /// The logits of these tokens at `index` of the last batch.
-    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, String>;
+    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, Error>;
     /// Context shift: frees `discard` cells of a sequence after the first `keep` and moves the cells behind them into the gap.
     /// False if the model cannot do that; nothing has changed then.
     fn shift_kv(&mut self, context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool;
@@ -152,9 +144,9 @@ pub trait Backend: 'static {
     /// the KV cache.
     fn fingerprint(&self, context: AdapterContext) -> [u8; 32];
     /// The cells of a sequence as bytes, which [`Self::restore_state`] loads into any slot of the same context.
-    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, String>;
+    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, Error>;
     /// Fills the cells of an empty slot.
-    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), String>;
+    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), Error>;
     /// Embeds texts. Chat models refuse.
-    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, String>;
+    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, Error>;
 }

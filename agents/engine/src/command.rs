@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::adapter_contexts::AdapterKey;
-use crate::backend::Embeddings;
+use crate::backend::{self, Embeddings};
 use crate::sequence::Job;
 
 /// A command to the engine's thread.
@@ -11,7 +11,7 @@ pub(crate) enum EngineCommand {
     Submit(Box<Job>),
     /// Only these adapters stay loaded.
     RetainAdapters(Vec<AdapterKey>),
-    Embed(Vec<String>, oneshot::Sender<Result<Embeddings, String>>),
+    Embed(Vec<String>, oneshot::Sender<Result<Embeddings, backend::Error>>),
     /// A stream was drained or dropped: check again.
     Wake,
     /// End; all sequences fail.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Embeddings, EngineLimits};
 use crate::counters::EngineStats;
 use crate::engine::Engine;
+use crate::load_error::LoadError;
 use crate::local::LocalEngine;
 use crate::options::Options;
 use crate::request::{Error, LabelScores, Request};
@@ -25,8 +26,8 @@ impl EngineHandle {
     pub async fn spawn<B: Backend>(
         name: &str,
         options: Options,
-        load: impl FnOnce() -> Result<B, String> + Send + 'static,
-    ) -> Result<Self, Error> {
+        load: impl FnOnce() -> Result<B, LoadError> + Send + 'static,
+    ) -> Result<Self, LoadError> {
         LocalEngine::spawn(name, options, load).await.map(Self::new)
     }
 

@@ -13,6 +13,7 @@ mod adapter_contexts;
 pub mod backend;
 mod batch_cost;
 mod command;
+mod compaction;
 mod counters;
 mod cpu_lease;
 pub mod disk_prefix_cache;
@@ -20,11 +21,13 @@ mod draft;
 mod engine;
 mod handle;
 mod label_score;
+mod load_error;
 mod local;
 mod options;
 mod prefix_cache;
 mod prefix_pins;
 pub mod request;
+mod request_origin;
 pub mod schedule;
 pub mod scripted;
 mod sequence;
@@ -39,9 +42,11 @@ pub use cpu_lease::{CpuArbiter, SharedCpu};
 pub use draft::DraftMode;
 pub use engine::Engine;
 pub use handle::EngineHandle;
+pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{
     ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
     RequestTimings, RequestUsage, SamplingParams,
 };
+pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

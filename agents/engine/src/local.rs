@@ -9,11 +9,12 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
-use crate::backend::{Backend, Embeddings, EngineLimits, Token, TokenizedPrompt, Tokenizer};
+use crate::backend::{self, Backend, Embeddings, EngineLimits, Token, TokenizedPrompt, Tokenizer};
 use crate::command::EngineCommand;
 use crate::counters::{Counters, EngineStats};
 use crate::engine::Engine;
 use crate::label_score::LabelScoring;
+use crate::load_error::LoadError;
 use crate::options::Options;
 use crate::prefix_cache::MIN_PREFIX_TOKENS;
 use crate::prefix_pins::PrefixPins;
@@ -37,6 +38,8 @@ const TRUNCATION_MARK: &str = "\n[...]\n";
 /// The side of an engine's thread that handles hold; the thread ends when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct LocalEngine {
+    /// The model's name, for the log.
+    name: Arc<str>,
     commands: mpsc::Sender<EngineCommand>,
     tokenizer: Arc<dyn Tokenizer>,
     limits: EngineLimits,
@@ -50,8 +53,8 @@ impl LocalEngine {
     pub(crate) async fn spawn<B: Backend>(
         name: &str,
         options: Options,
-        load: impl FnOnce() -> Result<B, String> + Send + 'static,
-    ) -> Result<Self, Error> {
+        load: impl FnOnce() -> Result<B, LoadError> + Send + 'static,
+    ) -> Result<Self, LoadError> {
         let (commands, inbox) = mpsc::channel();
         let (loaded, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
@@ -62,9 +65,10 @@ impl LocalEngine {
             move || {
                 let backend = match load() {
                     Ok(backend) => backend,
-                    Err(reason) => {
+                    Err(error) => {
+                        let reason = error.to_string();
                         // The caller may have stopped waiting.
-                        let _ = loaded.send(Err(reason.clone()));
+                        let _ = loaded.send(Err(error));
                         return reason;
                     }
                 };
@@ -82,12 +86,10 @@ impl LocalEngine {
             };
             end_sender.send_replace(Some(reason));
         });
-        spawned.map_err(|e| Error::Ended(format!("failed to start its thread: {e}")))?;
-        match ready.await {
-            Ok(Ok((tokenizer, limits))) => Ok(Self { commands, tokenizer, limits, max_waiting, counters, pins, end }),
-            Ok(Err(reason)) => Err(Error::Ended(reason)),
-            Err(_) => Err(Error::Ended("its thread panicked while loading".to_owned())),
-        }
+        spawned.map_err(|e| LoadError::transient(format!("failed to start the engine's thread: {e}")))?;
+        let loaded = ready.await.map_err(|_| LoadError::transient("the engine's thread panicked while loading"))?;
+        let (tokenizer, limits) = loaded?;
+        Ok(Self { name: name.into(), commands, tokenizer, limits, max_waiting, counters, pins, end })
     }
 
     /// A prompt and the scoring of labels behind it; none if there is nothing to score.
@@ -101,7 +103,7 @@ impl LocalEngine {
             return Err(Error::InvalidRequest(reason));
         }
         let tokenize = |text: &String| {
-            let mut tokens = self.tokenizer.tokenize_output(text).map_err(Error::InvalidRequest)?;
+            let mut tokens = self.tokenizer.tokenize_output(text).map_err(backend::Error::into_refusal)?;
             tokens.push(self.tokenizer.end_of_turn());
             Ok(tokens)
         };
@@ -129,6 +131,7 @@ impl LocalEngine {
         let (sender, chunks) = channel::channel(MAX_BUFFERED_CHUNKS);
         let (is_dropped, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let job = Job {
+            span: request.origin.span(&self.name),
             flow: request.flow,
             priority: request.priority,
             remaining_steps: request.remaining_steps,
@@ -157,7 +160,7 @@ impl LocalEngine {
             if let Some(last) = messages.last_mut() {
                 last.text.push_str(continuation);
             }
-            let other = self.tokenizer.apply_chat_template(&messages).map_err(Error::InvalidRequest)?.tokens;
+            let other = self.tokenizer.apply_chat_template(&messages).map_err(backend::Error::into_refusal)?.tokens;
             least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
         }
         Ok(least)
@@ -174,7 +177,7 @@ impl LocalEngine {
     /// that a part of the output fits that is worth starting, and the rest after old tokens are discarded.
     fn fit(&self, mut request: Request) -> Result<(TokenizedPrompt, Request), Error> {
         let tokenize =
-            |messages: &[Message]| self.tokenizer.apply_chat_template(messages).map_err(Error::InvalidRequest);
+            |messages: &[Message]| self.tokenizer.apply_chat_template(messages).map_err(backend::Error::into_refusal);
         let context = self.limits.context_tokens;
         let can_shift = request.overflow == ContextOverflow::Shift && self.limits.can_shift;
         let can_truncate = request.overflow != ContextOverflow::Reject;
@@ -262,7 +265,8 @@ impl Engine for LocalEngine {
             return Ok(());
         }
         let rendered = tokio::task::spawn_blocking(move || {
-            let mut prompt = this.tokenizer.apply_chat_template(&request.messages).map_err(Error::InvalidRequest)?;
+            let rendered = this.tokenizer.apply_chat_template(&request.messages);
+            let mut prompt = rendered.map_err(backend::Error::into_refusal)?;
             match request.priority {
                 Priority::Prefetch => prompt.tokens.truncate(this.stable_prefix_len(&request, &prompt.tokens)?),
                 _ => prompt.tokens.truncate(prompt.prefix_len),
@@ -302,7 +306,7 @@ impl Engine for LocalEngine {
         let (reply, vectors) = oneshot::channel();
         self.send(EngineCommand::Embed(texts, reply))?;
         match vectors.await {
-            Ok(vectors) => vectors.map_err(Error::Model),
+            Ok(vectors) => vectors.map_err(backend::Error::into_failure),
             Err(_) => Err(Error::Ended(wait_for_end(&mut self.end_reason()).await)),
         }
     }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::request_origin::RequestOrigin;
+
+pub use artel_model::{ContextOverflow, SamplingParams};
+
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChatRole {
@@ -24,23 +28,6 @@ pub struct Message {
     pub role: ChatRole,
     /// Its text.
     pub text: String,
-}
-
-/// How tokens are sampled.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SamplingParams {
-    /// 0 always takes the likeliest token.
-    pub temperature: f32,
-    /// Keep the likeliest tokens that make up this share; 1 keeps all.
-    pub top_p: f32,
-    /// Keep so many of the likeliest tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keep tokens with at least this share of the likeliest one's probability; 0 keeps all.
-    pub min_p: f32,
-    /// Divides the logits of tokens seen lately; 1 does nothing.
-    pub repeat_penalty: f32,
-    /// Makes the random numbers repeatable.
-    pub seed: Option<u32>,
 }
 
 /// The priority of a sequence, the highest first.
@@ -66,21 +53,11 @@ impl Priority {
     }
 }
 
-/// The handling of a prompt or an output that does not fit into the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContextOverflow {
-    /// The request is refused.
-    Reject,
-    /// The middle of the last user message is left out.
-    Truncate,
-    /// Context shift: a prompt is cut as by `Truncate` if it alone does not fit, and the output may outgrow the context; the
-    /// oldest tokens behind the prefix are discarded then. Models that cannot shift refuse as by `Reject`.
-    Shift,
-}
-
 /// A request to generate.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// What it belongs to, for the log.
+    pub origin: RequestOrigin,
     /// The key of fairness between sequences; a role's name.
     pub flow: Arc<str>,
     /// Its priority.

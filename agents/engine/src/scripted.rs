@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use serde_json::Value;
 
 use crate::backend::{
-    AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, ForcedTokens, Sampled, Slot, Token,
-    TokenizedPrompt, Tokenizer,
+    AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, Sampled, Slot,
+    Token, TokenizedPrompt, Tokenizer,
 };
 use crate::request::{Message, SamplingParams};
 
@@ -142,7 +142,7 @@ impl ScriptedBackend {
 struct CharTokenizer;
 
 impl Tokenizer for CharTokenizer {
-    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, String> {
+    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error> {
         let tokens = |messages: &[Message]| {
             let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
             lines.map(|c| Token(c as i32)).collect::<Vec<_>>()
@@ -158,7 +158,7 @@ impl Tokenizer for CharTokenizer {
         }
     }
 
-    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, String> {
+    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error> {
         Ok(text.chars().map(|c| Token(c as i32)).collect())
     }
 
@@ -195,10 +195,10 @@ impl Backend for ScriptedBackend {
         Arc::new(CharTokenizer)
     }
 
-    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, String> {
+    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, Error> {
         let name = format!("{}@{scale}", adapter.display());
         if name.contains("missing") {
-            return Err(format!("{name}: no such adapter"));
+            return Err(Error::Adapter(format!("{name}: no such adapter")));
         }
         if let Some(at) = self.adapters.iter().position(|loaded| loaded.as_ref() == Some(&name)) {
             return Ok(AdapterContext(at as u32 + 1));
@@ -223,7 +223,7 @@ impl Backend for ScriptedBackend {
         _: &SamplingParams,
         schema: Option<&Value>,
         tokens: &[Token],
-    ) -> Result<ScriptedSampler, String> {
+    ) -> Result<ScriptedSampler, Error> {
         let prompt: String = tokens.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
         let reply = (self.reply)(&prompt);
         let token =
@@ -263,7 +263,7 @@ impl Backend for ScriptedBackend {
         context: AdapterContext,
         index: usize,
         sampler: &mut ScriptedSampler,
-    ) -> Result<Sampled, String> {
+    ) -> Result<Sampled, Error> {
         let (slot, count) = self.last_batch[index];
         let cells = &self.cells[&(context, slot)][..count];
         sampler.is_shifted |= self.shifted.contains(&(context, slot));
@@ -273,7 +273,7 @@ impl Backend for ScriptedBackend {
         Ok(next.map_or(Sampled::End, Sampled::Token))
     }
 
-    fn forced_tokens(&mut self, sampler: &mut ScriptedSampler) -> Result<ForcedTokens, String> {
+    fn forced_tokens(&mut self, sampler: &mut ScriptedSampler) -> Result<ForcedTokens, Error> {
         let (mark, mut forced) = (Token(FORCED_MARK as i32), ForcedTokens::default());
         while sampler.has_schema && sampler.tokens.as_slice().first() == Some(&mark) {
             let rest = &sampler.tokens.as_slice()[1..];
@@ -287,7 +287,7 @@ impl Backend for ScriptedBackend {
     }
 
     /// The token that continues the reply is `e` to the fifth times as likely as each other one.
-    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
+    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, Error> {
         let (slot, count) = self.last_batch[index];
         let cells = self.cells[&(context, slot)][..count].iter();
         let text: String = cells.filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
@@ -324,13 +324,14 @@ impl Backend for ScriptedBackend {
         [context.0 as u8; 32]
     }
 
-    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, String> {
-        let cells = self.cells.get(&(context, slot)).ok_or("the slot is empty")?;
+    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, Error> {
+        let empty = || Error::State("the slot is empty".to_owned());
+        let cells = self.cells.get(&(context, slot)).ok_or_else(empty)?;
         let numbers = std::iter::once(context.0.cast_signed()).chain(cells.iter().map(|token| token.0));
         Ok(numbers.flat_map(i32::to_le_bytes).collect())
     }
 
-    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), String> {
+    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), Error> {
         let mut numbers = state.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         assert_eq!(numbers.next(), Some(context.0.cast_signed()), "cells stay in their context");
         assert!(!self.cells.contains_key(&(context, slot)), "only empty slots are filled");
@@ -340,7 +341,7 @@ impl Backend for ScriptedBackend {
     }
 
     /// Unit vectors over words, so that texts with common words are close.
-    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, String> {
+    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, Error> {
         let tokens = texts.iter().map(|text| text.chars().count() as u32).sum();
         Ok(Embeddings { vectors: texts.iter().map(|text| word_vector(text)).collect(), tokens })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tracing::Span;
 
 use crate::backend::{ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
@@ -16,6 +17,8 @@ use crate::request::{
 
 /// A tokenized request, as an [`crate::EngineHandle`] hands it to the worker.
 pub(crate) struct Job {
+    /// The span of the log lines about it.
+    pub(crate) span: Span,
     pub(crate) flow: Arc<str>,
     pub(crate) priority: Priority,
     /// Steps that remain of its task after this one.
@@ -359,11 +362,13 @@ impl<S> Sequence<S> {
         let computed = prefilled.saturating_sub(self.num_forced_prompt_tokens) + self.usage.computed;
         let prompt = self.job.prompt.len() as u32 - self.num_forced_prompt_tokens;
         let usage = RequestUsage { prompt, computed, ..self.usage };
-        self.job.output.send(Chunk::Finished(FinishSummary { reason, usage, timings: self.timings() }));
+        let summary = FinishSummary { reason, usage, timings: self.timings() };
+        self.job.log_finished(&summary);
+        self.job.output.send(Chunk::Finished(summary));
     }
 
     pub(crate) fn fail(self, error: Error) {
-        self.job.output.send(Chunk::Failed(error));
+        self.job.fail(error);
     }
 
     fn timings(&self) -> RequestTimings {
@@ -397,7 +402,33 @@ impl<S> Sequence<S> {
 
 impl Job {
     pub(crate) fn fail(self, error: Error) {
+        self.span.in_scope(|| match &error {
+            Error::Model(_) => tracing::warn!(%error, "the request failed"),
+            // A request that cannot be served is its caller's matter, and the end of an engine has a line of its own.
+            _ => tracing::debug!(%error, "the request failed"),
+        });
         self.output.send(Chunk::Failed(error));
+    }
+
+    /// Logs that its stream was dropped.
+    pub(crate) fn log_dropped(&self) {
+        self.span.in_scope(|| tracing::debug!("the request was dropped by its caller"));
+    }
+
+    fn log_finished(&self, summary: &FinishSummary) {
+        let FinishSummary { reason, usage, timings } = summary;
+        self.span.in_scope(|| {
+            tracing::debug!(
+                ?reason,
+                prompt_tokens = usage.prompt,
+                computed_tokens = usage.computed,
+                output_tokens = usage.output,
+                queue = ?timings.queue,
+                prefill = ?timings.prefill,
+                decode = ?timings.decode,
+                "the request is finished"
+            );
+        });
     }
 }
 

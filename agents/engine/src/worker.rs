@@ -7,9 +7,10 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::adapter_contexts::{AdapterContexts, MAX_ADAPTERS};
-use crate::backend::{AdapterContext, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
+use crate::backend::{self, AdapterContext, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
 use crate::batch_cost::BatchCost;
 use crate::command::EngineCommand;
+use crate::compaction::CompactionPolicy;
 use crate::counters::Counters;
 use crate::cpu_lease::SharedCpu;
 use crate::disk_prefix_cache::DiskPrefixCache;
@@ -46,9 +47,7 @@ pub(crate) struct EngineWorker<B: Backend> {
     /// The cost of prompts; turns the target inter-token latency into a chunk.
     batch_cost: BatchCost,
     draft_policy: DraftPolicy,
-    fragmentation: HashMap<AdapterContext, compact::Fragmentation>,
-    /// Seconds per cell of the last move.
-    move_seconds_per_cell: Option<f64>,
+    compaction: CompactionPolicy,
 }
 
 /// Why the loop ended.
@@ -86,8 +85,7 @@ impl<B: Backend> EngineWorker<B> {
             arrivals: 0,
             batch_cost: BatchCost::default(),
             draft_policy: DraftPolicy::default(),
-            fragmentation: HashMap::new(),
-            move_seconds_per_cell: None,
+            compaction: CompactionPolicy::default(),
         }
     }
 
@@ -119,8 +117,8 @@ impl<B: Backend> EngineWorker<B> {
             self.admit();
             self.drop_unadmitted_prefetch();
             self.update_counters();
-            if let Err(reason) = self.step() {
-                return WorkerExit::Fatal(reason);
+            if let Err(exit) = self.step() {
+                return exit;
             }
         }
     }
@@ -177,16 +175,16 @@ impl<B: Backend> EngineWorker<B> {
         if job.priority == Priority::Prefetch && !self.is_context_loaded(&job) {
             return finish_unneeded(*job);
         }
-        match self.context_of(&job) {
+        match job.span.in_scope(|| self.context_of(&job)) {
             Ok(context) => {
                 self.arrivals += 1;
                 let (arrival, state) = (self.arrivals, QueuedState::New(job));
                 self.waiting.push(QueuedSequence { context, arrival, state });
                 self.enforce_queue_limit();
             }
-            Err(reason) => {
+            Err(error) => {
                 self.counters.failed.fetch_add(1, Relaxed);
-                job.fail(Error::InvalidRequest(reason));
+                job.fail(error.into_refusal());
             }
         }
     }
@@ -197,7 +195,7 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// The context of a job, loaded if need be, for which the least recently used idle one may be unloaded.
-    fn context_of(&mut self, job: &Job) -> Result<AdapterContext, String> {
+    fn context_of(&mut self, job: &Job) -> Result<AdapterContext, backend::Error> {
         let Some((path, scale)) = &job.adapter else { return Ok(AdapterContext::BASE) };
         let key = (path.clone(), scale.to_bits());
         if let Some(context) = self.contexts.find(&key) {
@@ -206,7 +204,8 @@ impl<B: Backend> EngineWorker<B> {
         if self.contexts.len() >= MAX_ADAPTERS {
             let is_idle = |context| is_idle(&self.slots, &self.waiting, context);
             let oldest = self.contexts.take_least_recent(is_idle);
-            self.unload(oldest.ok_or("too many adapters are in use at once")?);
+            let full = || backend::Error::Exhausted("too many adapters are in use at once".to_owned());
+            self.unload(oldest.ok_or_else(full)?);
         }
         let context = self.backend.load_adapter(path, *scale)?;
         self.contexts.add(key, context);
@@ -251,6 +250,7 @@ impl<B: Backend> EngineWorker<B> {
     /// Ends the sequences whose streams were dropped and frees their cells, before anything else is computed.
     fn cancel_dropped(&mut self) {
         let dropped = self.waiting.extract_if(.., |queued| queued.job().output.is_closed());
+        let dropped = dropped.inspect(|queued| queued.job().log_dropped());
         let cancelled = dropped.filter(|queued| queued.job().priority.is_requested()).count();
         self.counters.cancelled.fetch_add(cancelled as u64, Relaxed);
         let dropped = self.slots.running().iter().filter(|(_, s)| s.job.output.is_closed()).map(|(at, _)| *at);
@@ -258,9 +258,10 @@ impl<B: Backend> EngineWorker<B> {
             // Tokens that were prefilled for later requests stay useful to them.
             let prefill = self.slots.get_mut(at).filter(|sequence| matches!(sequence.kind, SequenceKind::Prefill));
             let resident = prefill.map(|sequence| sequence.resident_tokens()).unwrap_or_default();
-            let released = self.release(at, resident);
-            let is_cancelled = released.is_some_and(|sequence| sequence.job.priority.is_requested());
-            self.counters.cancelled.fetch_add(u64::from(is_cancelled), Relaxed);
+            if let Some(sequence) = self.release(at, resident) {
+                self.counters.cancelled.fetch_add(u64::from(sequence.job.priority.is_requested()), Relaxed);
+                sequence.job.log_dropped();
+            }
         }
     }
 
@@ -354,11 +355,11 @@ impl<B: Backend> EngineWorker<B> {
         let slot = self.best_match(context, &[], 0).slot;
         self.backend.truncate_kv(context, slot, 0);
         if sequence.position() > 0
-            && let Err(reason) = self.backend.restore_state(context, slot, state)
+            && let Err(error) = self.backend.restore_state(context, slot, state)
         {
             self.backend.truncate_kv(context, slot, 0);
             self.counters.failed.fetch_add(1, Relaxed);
-            return sequence.fail(Error::Model(reason));
+            return sequence.fail(error.into_failure());
         }
         self.slots.assign((context, slot), sequence);
     }
@@ -381,6 +382,8 @@ impl<B: Backend> EngineWorker<B> {
 
     /// Starts a new sequence in a free slot.
     fn start(&mut self, mut job: Job, context: AdapterContext, arrival: u64) {
+        let span = job.span.clone();
+        let _in_request = span.enter();
         let prefix = job.prompt[..job.prefix_len].to_vec();
         if let Some(disk_cache) = &mut self.disk_cache {
             disk_cache.index_context(context, self.backend.fingerprint(context));
@@ -407,17 +410,18 @@ impl<B: Backend> EngineWorker<B> {
                 let (tokenizer, context_tokens) = (&*self.tokenizer, self.limits.context_tokens);
                 let forced = sequence.append_forced_start(forced_start, tokenizer, context_tokens);
                 self.counters.output_tokens.fetch_add(u64::from(forced), Relaxed);
+                tracing::debug!(context = context.0, slot = slot.0, cached, "the request is admitted to a slot");
                 self.slots.assign((context, slot), sequence);
             }
-            Err(reason) => {
+            Err(error) => {
                 self.counters.failed.fetch_add(1, Relaxed);
-                job.fail(Error::InvalidRequest(reason));
+                job.fail(error.into_refusal());
             }
         }
     }
 
     /// The kind of a job's sequence, and the tokens that its output must begin with.
-    fn kind_of(&mut self, job: &mut Job) -> Result<(SequenceKind<B::Sampler>, ForcedTokens), String> {
+    fn kind_of(&mut self, job: &mut Job) -> Result<(SequenceKind<B::Sampler>, ForcedTokens), backend::Error> {
         if !job.priority.is_requested() {
             return Ok((SequenceKind::Prefill, ForcedTokens::default()));
         }
@@ -453,8 +457,8 @@ impl<B: Backend> EngineWorker<B> {
         if let Some((length, state)) = cached.filter(|(length, _)| *length > matched_tokens) {
             self.backend.truncate_kv(context, slot, 0);
             let restored = self.backend.restore_state(context, slot, &state);
-            if let Err(reason) = &restored {
-                tracing::warn!(reason, "cannot restore a prefix from the prefix cache; it is computed");
+            if let Err(error) = &restored {
+                tracing::warn!(%error, "cannot restore a prefix from the prefix cache; it is computed");
                 self.backend.truncate_kv(context, slot, 0);
             }
             return Some((slot, if restored.is_ok() { length } else { 0 }));
@@ -483,7 +487,10 @@ impl<B: Backend> EngineWorker<B> {
                     disk_cache.insert(at.0, prefix, &state, seconds);
                 }
             }
-            Err(reason) => tracing::warn!(reason, flow = %job.flow, "cannot save a prefix for the prefix cache"),
+            Err(error) => {
+                let warn = || tracing::warn!(%error, flow = %job.flow, "cannot save a prefix for the prefix cache");
+                job.span.in_scope(warn);
+            }
         }
         self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
     }

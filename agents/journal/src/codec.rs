@@ -8,11 +8,12 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use artel_task::event::Timestamp;
 use artel_task::{Event, EventKind, Seq, TaskId};
 
-use crate::Error;
+use crate::{Damage, Error, RowDamage, UnstorableReason};
 use value::{CorruptValue, ValueDecoder, ValueEncoder};
 
 /// The checksum before the events of a row.
@@ -24,20 +25,20 @@ const CHECKSUM_BYTES: usize = 4;
 pub(crate) fn encode(events: &[Event]) -> Result<Vec<u8>, Error> {
     let mut encoder = ValueEncoder::default();
     for event in events {
-        let unstorable = |reason: String| Error::Unstorable { task: event.task, seq: event.seq, reason };
-        let at = i64::try_from(event.at.0)
-            .map_err(|_| unstorable(format!("its time of {} ms is out of range", event.at.0)))?;
+        let unstorable = |reason| Error::Unstorable { task: event.task, seq: event.seq, reason };
+        let at = i64::try_from(event.at.0).map_err(|_| unstorable(UnstorableReason::Time(event.at.0)))?;
         encoder.varint(zigzag(at.wrapping_sub(created_ms(event.task))));
         if !needs_read_back(&event.kind) {
-            encoder.serialize(&event.kind).map_err(|e| unstorable(e.to_string()))?;
+            encoder.serialize(&event.kind).map_err(|e| unstorable(UnstorableReason::Encoding(Arc::new(e))))?;
             continue;
         }
-        let value = serde_json::to_value(&event.kind).map_err(|e| unstorable(e.to_string()))?;
-        encoder.value(&value).map_err(|_| unstorable("it is nested too deeply".to_owned()))?;
+        let value = serde_json::to_value(&event.kind);
+        let value = value.map_err(|e| unstorable(UnstorableReason::Encoding(Arc::new(e))))?;
+        encoder.value(&value).map_err(|_| unstorable(UnstorableReason::Nesting))?;
         let read: EventKind =
-            serde_json::from_value(value).map_err(|e| unstorable(format!("it cannot be read back: {e}")))?;
+            serde_json::from_value(value).map_err(|e| unstorable(UnstorableReason::Unreadable(e.into())))?;
         if read != event.kind {
-            return Err(unstorable("it would be read back differently".to_owned()));
+            return Err(unstorable(UnstorableReason::Altered));
         }
     }
     let encoded = encoder.into_bytes();
@@ -67,22 +68,22 @@ fn needs_read_back(kind: &EventKind) -> bool {
 
 /// Decodes the events of a row; `last` is the sequence number of the last one.
 pub(crate) fn decode(path: &Path, task: TaskId, last: i64, body: &[u8]) -> Result<Vec<Event>, Error> {
-    let corrupt = |detail: String| corrupt(path, format!("events of task {task} up to {last}: {detail}"));
-    let corrupt_value = |_: CorruptValue| corrupt("invalid encoding".to_owned());
-    let last = u64::try_from(last).map_err(|e| corrupt(e.to_string()))?;
-    let (expected, encoded) = body.split_at_checked(CHECKSUM_BYTES).ok_or_else(|| corrupt("truncated".to_owned()))?;
+    let corrupt = |damage| corrupt(path, Damage::Events { task, last, damage });
+    let corrupt_value = |_: CorruptValue| corrupt(RowDamage::Encoding);
+    let last = u64::try_from(last).map_err(|_| corrupt(RowDamage::Number))?;
+    let (expected, encoded) = body.split_at_checked(CHECKSUM_BYTES).ok_or_else(|| corrupt(RowDamage::Truncated))?;
     if expected != checksum(task, last, encoded).to_le_bytes() {
-        return Err(corrupt("wrong checksum".to_owned()));
+        return Err(corrupt(RowDamage::Checksum));
     }
     let mut decoder = ValueDecoder::new(encoded);
     let mut kinds = Vec::new();
     while !decoder.is_empty() {
         let at = created_ms(task).wrapping_add(unzigzag(decoder.varint().map_err(corrupt_value)?));
-        let at = u64::try_from(at).map_err(|e| corrupt(e.to_string()))?;
+        let at = u64::try_from(at).map_err(|_| corrupt(RowDamage::Time))?;
         let value = decoder.value().map_err(corrupt_value)?;
-        kinds.push((at, serde_json::from_value::<EventKind>(value).map_err(|e| corrupt(e.to_string()))?));
+        kinds.push((at, serde_json::from_value::<EventKind>(value).map_err(|e| corrupt(RowDamage::Event(e.into())))?));
     }
-    let before = last.checked_sub(kinds.len() as u64).ok_or_else(|| corrupt("too many events".to_owned()))?;
+    let before = last.checked_sub(kinds.len() as u64).ok_or_else(|| corrupt(RowDamage::Count))?;
     let event = |((at, kind), seq)| Event { task, seq: Seq(seq), at: Timestamp(at), kind };
     Ok(kinds.into_iter().zip(before + 1..).map(event).collect())
 }
@@ -115,10 +116,10 @@ pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
 }
 
 pub(crate) fn task_id(path: &Path, bytes: &[u8]) -> Result<TaskId, Error> {
-    let bytes = bytes.try_into().map_err(|_| corrupt(path, format!("a task id has {} bytes", bytes.len())))?;
+    let bytes = bytes.try_into().map_err(|_| corrupt(path, Damage::IdLength(bytes.len())))?;
     Ok(TaskId::from_bytes(bytes))
 }
 
-pub(crate) fn corrupt(path: &Path, detail: String) -> Error {
+pub(crate) fn corrupt(path: &Path, detail: Damage) -> Error {
     Error::Corrupt { path: path.to_owned(), detail }
 }

@@ -1,10 +1,13 @@
 //! The errors of the journal.
 
+use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_task::{RequestId, Seq, TaskId};
+
+use crate::Damage;
 
 /// Why an operation of the journal failed. Cheap to clone, since one failed commit answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -68,7 +71,7 @@ pub enum Error {
         /// The database.
         path: PathBuf,
         /// The damage and where it is.
-        detail: String,
+        detail: Damage,
     },
     /// Another program held the database for too long, or all read connections are in use; nothing was written.
     #[error("cannot access the journal {}: it is busy ({source}); end other programs that have it open and try again", .path.display())]
@@ -93,6 +96,14 @@ pub enum Error {
         path: PathBuf,
         /// The first failure.
         cause: Arc<Error>,
+    },
+    /// The writer panicked: a bug. Nothing more is written until the journal is opened again.
+    #[error("the writer of the journal {} panicked: {message}", .path.display())]
+    Panicked {
+        /// The database.
+        path: PathBuf,
+        /// The message of the panic.
+        message: String,
     },
     /// The journal is closed.
     #[error("the journal {} is closed", .path.display())]
@@ -138,8 +149,41 @@ pub enum Error {
         /// The sequence number of the event.
         seq: Seq,
         /// Why it cannot be stored.
-        reason: String,
+        reason: UnstorableReason,
     },
+}
+
+/// Why an event cannot be stored, or not at this position.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnstorableReason {
+    /// Its time in milliseconds since 1970 does not fit into the database.
+    #[error("its time of {0} ms is out of range")]
+    Time(u64),
+    /// It has no encoding.
+    #[error("{0}")]
+    Encoding(Arc<dyn StdError + Send + Sync>),
+    /// Its values are nested too deeply.
+    #[error("it is nested too deeply")]
+    Nesting,
+    /// What would be stored is not an event.
+    #[error("it cannot be read back: {0}")]
+    Unreadable(Arc<serde_json::Error>),
+    /// What would be stored is another event: it has a value that JSON lacks.
+    #[error("it would be read back differently")]
+    Altered,
+    /// It is the first event and of another kind than `accepted`.
+    #[error("the first event of a task must be `accepted`")]
+    NotAccepted,
+    /// It is `accepted`, and not the first event.
+    #[error("`accepted` can only be the first event of a task")]
+    AcceptedAgain,
+    /// It is submitted with a new task, and belongs to another one or ends this one.
+    #[error("a task starts with its own events, and not with its last one")]
+    Start,
+    /// It is appended together with an event of another task.
+    #[error("one append has events of several tasks")]
+    SeveralTasks,
 }
 
 impl Error {
@@ -157,7 +201,7 @@ impl Error {
             Some(PERM_CODE | READONLY_CODE | CANTOPEN_CODE | AUTH_CODE) => {
                 Self::ReadOnly { path, source: source.into() }
             }
-            Some(CORRUPT_CODE | NOTADB_CODE) => Self::Corrupt { path, detail: source.to_string() },
+            Some(CORRUPT_CODE | NOTADB_CODE) => Self::Corrupt { path, detail: Damage::Database(source.into()) },
             Some(BUSY_CODE | LOCKED_CODE) => Self::Busy { path, source: source.into() },
             _ => match source {
                 sqlx::Error::PoolTimedOut => Self::Busy { path, source: source.into() },

@@ -12,9 +12,9 @@ use artel_task::{CatalogVersion, Event, EventKind, RequestId, Seq, TaskId};
 use sqlx::sqlite::SqliteConnection;
 
 use crate::codec::{corrupt, encode, labels, task_id};
+use crate::request::WriteRequest;
 use crate::rows::{EndedRow, RowBatch, TaskRow};
-use crate::writer::WriteRequest;
-use crate::{Acceptance, Error, TaskStatus, TaskSummary, read};
+use crate::{Acceptance, Damage, Error, TaskStatus, TaskSummary, UnstorableReason, read};
 
 /// The last known position of a task.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +115,7 @@ impl TaskIndex {
         .fetch_all(conn)
         .await?;
         for (id, number, status, last) in rows {
-            let invalid = || corrupt(path, format!("task number {number} has an invalid status"));
+            let invalid = || corrupt(path, Damage::Status(number));
             let (task, status) = match (task_id(path, &id), TaskStatus::from_code(status).ok_or_else(invalid)) {
                 (Ok(task), Ok(status)) => (task, status),
                 (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
@@ -144,7 +144,7 @@ impl TaskIndex {
     /// Starts a task with its first event and perhaps more, but not with its last one.
     pub(crate) fn accept(&mut self, event: &Event, more: &[Event], rows: &mut RowBatch) -> Result<Acceptance, Error> {
         let EventKind::Accepted(spec) = &event.kind else {
-            return Err(misplaced(event, "the first event of a task must be `accepted`"));
+            return Err(misplaced(event, UnstorableReason::NotAccepted));
         };
         if let Some(known) = spec.request.as_ref().and_then(|request| self.requests.get(request)) {
             return existing_task(known.as_ref(), spec).map(Acceptance::Existing);
@@ -152,7 +152,7 @@ impl TaskIndex {
         check_seq(event, self.heads.get(&event.task).map_or(0, |head| head.last))?;
         let catalog = *self.catalogs.get(&spec.catalog).expect("the catalogs of the batch are loaded");
         if let Some(invalid) = more.iter().find(|next| next.task != event.task || next.kind.is_last()) {
-            return Err(misplaced(invalid, "a task starts with its own events, and not with its last one"));
+            return Err(misplaced(invalid, UnstorableReason::Start));
         }
         check_sequence(more, 1)?;
         let (body, rest) = (encode(std::slice::from_ref(event))?, encode(more)?);
@@ -202,16 +202,11 @@ fn task_row(event: &Event, spec: &TaskSpec, number: i64, catalog: i64) -> TaskRo
         graph: spec.graph.as_str().to_owned(),
         role: spec.role.as_ref().map(|role| role.as_str().to_owned()),
         created: i64::try_from(event.at.0).unwrap_or(i64::MAX),
-        head: is_long.then(|| input_head(&spec.input)),
+        head: is_long.then(|| TaskSummary::head(&spec.input)),
         catalog,
         request: spec.request.as_ref().map(|request| request.as_str().to_owned()),
         labels: labels(&spec.labels),
     }
-}
-
-/// The start of an input, which lists show.
-pub(crate) fn input_head(input: &str) -> String {
-    input.chars().take(TaskSummary::HEAD_CHARS).collect()
 }
 
 /// The task with this request id, which must have the same request.
@@ -236,10 +231,10 @@ fn check_sequence(events: &[Event], last: i64) -> Result<(), Error> {
     let mut ended = false;
     for (event, last) in events.iter().zip(last..) {
         if event.task != events[0].task {
-            return Err(misplaced(event, "one append has events of several tasks"));
+            return Err(misplaced(event, UnstorableReason::SeveralTasks));
         }
         if matches!(event.kind, EventKind::Accepted(_)) {
-            return Err(misplaced(event, "`accepted` can only be the first event of a task"));
+            return Err(misplaced(event, UnstorableReason::AcceptedAgain));
         }
         if ended {
             return Err(Error::Ended { task: event.task });
@@ -250,8 +245,8 @@ fn check_sequence(events: &[Event], last: i64) -> Result<(), Error> {
     Ok(())
 }
 
-fn misplaced(event: &Event, reason: &str) -> Error {
-    Error::Unstorable { task: event.task, seq: event.seq, reason: reason.to_owned() }
+fn misplaced(event: &Event, reason: UnstorableReason) -> Error {
+    Error::Unstorable { task: event.task, seq: event.seq, reason }
 }
 
 fn check_seq(event: &Event, last: i64) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Connection};
 
 use crate::codec::{decode, task_id};
-use crate::{Error, TaskStatus, schema};
+use crate::{Error, TaskStatus, connection, schema};
 
 /// The problems that a check lists; more of them add no information.
 const MAX_PROBLEMS: usize = 100;
@@ -130,7 +130,7 @@ async fn open(dir: &Path) -> Result<Option<(PathBuf, SqliteConnection)>, Error> 
     if !path.exists() {
         return Ok(None);
     }
-    let conn = schema::connect_options(&path).read_only(true).connect().await;
+    let conn = connection::connect_options(&path).read_only(true).connect().await;
     let conn = conn.map_err(|e| Error::database(&path, e))?;
     Ok(Some((path, conn)))
 }

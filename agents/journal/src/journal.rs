@@ -1,6 +1,5 @@
-//! The handle of a journal, with its options.
+//! The handle of a journal.
 
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +9,13 @@ use artel_task::{CatalogVersion, Event, RequestId, Seq, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::request::{ReplySender, WriteRequest};
 use crate::write::PRUNE_TASKS;
-use crate::writer::{JournalWriter, MAX_QUEUED_REQUESTS, ReplySender, WriteRequest};
-use crate::{Error, TaskFilter, TaskPage, TaskSummary, codec, dir, read, schema};
+use crate::writer::JournalWriter;
+use crate::{Acceptance, Error, Options, Retention, TaskFilter, TaskPage, TaskSummary, codec, connection, dir, read};
+
+/// The maximum number of waiting requests. Further callers wait with their events, which bounds memory.
+const MAX_QUEUED_REQUESTS: usize = 1024;
 
 /// Reads are short, and SQLite runs each connection on its own thread: more of them would only compete for cores.
 const MAX_READ_CONNECTIONS: u32 = 4;
@@ -20,56 +23,9 @@ const MAX_READ_CONNECTIONS: u32 = 4;
 /// A read that waits longer than this for a connection fails: it then waits behind a stuck disk, not behind other reads.
 const READ_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The options of a journal.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The limits of ended tasks.
-    pub retention: Retention,
-    /// Retention runs after this many ended tasks; it also runs when the journal is opened.
-    pub prune_interval_tasks: NonZeroU32,
-    /// The commit at which the process kills itself.
-    #[cfg(feature = "failpoints")]
-    pub failpoint: Option<crate::Failpoint>,
-}
-
-impl Default for Options {
-    /// Retention after every 256 ended tasks: often enough to keep the file size flat, rarely enough to cost nothing.
-    fn default() -> Self {
-        Self {
-            retention: Retention::default(),
-            prune_interval_tasks: NonZeroU32::new(256).expect("256 is not 0"),
-            #[cfg(feature = "failpoints")]
-            failpoint: None,
-        }
-    }
-}
-
-/// The limits of ended tasks. Running tasks are always kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// The maximum number of ended tasks.
-    pub tasks: u64,
-    /// The maximum time since a task ended.
-    pub age: Duration,
-    /// The maximum size of the database in bytes, running tasks included.
-    pub bytes: u64,
-}
-
-impl Default for Retention {
-    /// 10,000 tasks, 30 days, 4 GiB: what a user may still look up, on any disk that holds models.
-    fn default() -> Self {
-        Self { tasks: 10_000, age: Duration::from_secs(30 * 24 * 3600), bytes: 4 << 30 }
-    }
-}
-
-/// The result of submitting a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceptance {
-    /// The task is new and on disk.
-    New,
-    /// The request was accepted before, as this task; nothing was written.
-    Existing(TaskId),
-}
+/// How long closing waits for the disk. A queue of requests and a checkpoint take a second on a slow one; a disk that takes
+/// longer hangs.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The durable event log. Cheap to clone; all clones share one journal.
 #[derive(Debug, Clone)]
@@ -98,12 +54,12 @@ impl Journal {
         let lock = dir::open(dir)?;
         let path: Arc<Path> = dir.join("journal.sqlite").into();
         let (failure_tx, failure) = watch::channel(None);
-        let connect = tune(schema::connect_options(&path));
+        let connect = tune(connection::connect_options(&path));
         let writer = JournalWriter::open(&path, connect, lock, options, failure_tx).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(MAX_READ_CONNECTIONS)
             .acquire_timeout(READ_CONNECTION_TIMEOUT)
-            .connect_lazy_with(schema::connect_options(&path).read_only(true));
+            .connect_lazy_with(connection::connect_options(&path).read_only(true));
         let (requests, inbox) = mpsc::channel(MAX_QUEUED_REQUESTS);
         tokio::spawn(writer.run(inbox));
         Ok(Self { requests, readers, path, failure })
@@ -237,20 +193,43 @@ impl Journal {
     }
 
     /// Writes the waiting requests, closes the database and unlocks the directory. Other clones then get [`Error::Closed`].
+    ///
+    /// If the disk hangs, this gives up after half a minute: what was not acknowledged is then lost or not, as after a crash,
+    /// and the directory stays locked until the process ends.
     pub async fn close(self) {
-        // The writer is closed last: only it may checkpoint the write-ahead log into the database.
-        self.readers.close().await;
-        let (reply, closed) = oneshot::channel();
-        if self.requests.send(WriteRequest::Close(reply)).await.is_ok() {
-            // An error means that another clone closed the journal.
-            closed.await.ok();
+        let closed = async {
+            // The writer is closed last: only it may checkpoint the write-ahead log into the database.
+            self.readers.close().await;
+            let (reply, closed) = oneshot::channel();
+            if self.requests.send(WriteRequest::Close(reply)).await.is_ok() {
+                // An error means that another clone closed the journal.
+                closed.await.ok();
+            }
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::error!(path = %self.path.display(), "the journal could not be closed within {CLOSE_TIMEOUT:?}, since its disk hangs");
         }
     }
 
     async fn send<T>(&self, request: impl FnOnce(ReplySender<T>) -> WriteRequest) -> Result<T, Error> {
-        let closed = || Error::Closed { path: self.path.to_path_buf() };
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        self.requests.send(request(reply)).await.map_err(|_| self.closed())?;
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.dropped().await),
+        }
+    }
+
+    /// The error of a request whose answer the writer dropped: it panicked, and will say so, or its runtime has ended.
+    async fn dropped(&self) -> Error {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await.ok().and_then(|error| error.clone()) {
+            Some(cause) => Error::Failed { path: self.path.to_path_buf(), cause },
+            None => self.closed(),
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::Closed { path: self.path.to_path_buf() }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! After a failed write the journal refuses all further writes until it is opened again: the state of a disk after a failed
 //! write is unknown, and a refusal is better than a promise that may not hold. If the disk was only full, the journal opens
-//! itself again when space is free. Reads continue.
+//! itself again when space is free. Reads continue. A panic of the writer is such a failure too.
 //!
 //! The writer keeps an index of the running tasks in memory, so that a transaction needs few statements. Events are encoded
 //! compactly, and the events of one request are one row.
@@ -17,17 +17,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod codec;
+mod connection;
+mod damage;
 mod dir;
 mod error;
-#[cfg(feature = "failpoints")]
-mod failpoints;
 pub mod feedback;
+mod hook;
 mod index;
 mod inspect;
 mod journal;
 mod migrate;
+mod options;
+mod panic;
 mod read;
 mod repair;
+mod request;
 mod rows;
 mod schema;
 mod summary;
@@ -36,11 +40,13 @@ mod tests;
 mod write;
 mod writer;
 
-pub use error::Error;
-#[cfg(feature = "failpoints")]
-pub use failpoints::{CommitSide, Failpoint};
+pub use damage::{Damage, RowDamage};
+pub use error::{Error, UnstorableReason};
 pub use feedback::FeedbackStore;
+pub use hook::{CommitHook, InjectedFault};
 pub use inspect::{IntegrityReport, JournalStats, check, stats};
-pub use journal::{Acceptance, Journal, Options, Retention};
+pub use journal::Journal;
+pub use options::{Options, Retention};
 pub use repair::{RepairReport, repair};
+pub use request::Acceptance;
 pub use summary::{TaskFilter, TaskPage, TaskStatus, TaskSummary};

@@ -1,6 +1,7 @@
 //! Migration of older formats.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use artel_task::event::Timestamp;
 use artel_task::{Event, Seq, TaskId};
@@ -8,7 +9,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::codec::{corrupt, encode, task_id};
-use crate::{Error, schema};
+use crate::{Damage, Error, schema};
 
 /// Renames the tables of version 1. Their indexes are dropped, since the new ones have the same names.
 const RENAME_OLD_TABLES: &str = "
@@ -66,10 +67,10 @@ async fn copy_events(path: &Path, conn: &mut SqliteConnection, number: i64, task
             .map_err(failed)?;
     let event = |((seq, at, body), expected): ((i64, i64, String), i64)| {
         if seq != expected {
-            return Err(corrupt(path, format!("task {task} has no event {expected}")));
+            return Err(corrupt(path, Damage::MissingEvent { task, seq: expected.unsigned_abs() }));
         }
         let kind = serde_json::from_str(&body);
-        let kind = kind.map_err(|e| corrupt(path, format!("event {seq} of task {task}: {e}")))?;
+        let kind = kind.map_err(|e| corrupt(path, Damage::OldEvent { task, seq, source: Arc::new(e) }))?;
         Ok(Event { task, seq: Seq(seq.unsigned_abs()), at: Timestamp(at.unsigned_abs()), kind })
     };
     let events = rows.into_iter().zip(1..).map(event).collect::<Result<Vec<_>, Error>>()?;

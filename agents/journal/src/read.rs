@@ -8,8 +8,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor, sqlite::Sqlite};
 
 use crate::codec::{corrupt, decode, labels, task_id};
-use crate::index::input_head;
-use crate::{Error, TaskFilter, TaskPage, TaskStatus, TaskSummary};
+use crate::{Damage, Error, TaskFilter, TaskPage, TaskStatus, TaskSummary};
 
 pub(crate) async fn events(
     pool: &SqlitePool,
@@ -41,7 +40,7 @@ pub(crate) async fn events(
         // The first row may start with events up to `after`.
         let next = expected.unwrap_or_else(|| first.min(after.0.saturating_add(1)));
         if first != next {
-            return Err(corrupt(path, format!("task {task} has no event {next}")));
+            return Err(corrupt(path, Damage::MissingEvent { task, seq: next }));
         }
         expected = row.last().map(|event| event.seq.0 + 1);
         events.extend(row.into_iter().filter(|event| event.seq > after));
@@ -72,7 +71,7 @@ pub(crate) fn task_spec(path: &Path, (id, last, body): FirstRow) -> Result<(Task
     let task = task_id(path, &id)?;
     match decode(path, task, last, &body)?.into_iter().next().map(|event| event.kind) {
         Some(EventKind::Accepted(spec)) => Ok((task, spec)),
-        _ => Err(corrupt(path, format!("task {task} does not start with `accepted`"))),
+        _ => Err(corrupt(path, Damage::FirstEvent(task))),
     }
 }
 
@@ -141,8 +140,10 @@ pub(crate) async fn list(
 fn summary(path: &Path, row: &SqliteRow) -> Result<TaskSummary, Error> {
     let failed = |e| Error::database(path, e);
     let task = task_id(path, row.try_get("id").map_err(failed)?)?;
-    let invalid = |column: &str| corrupt(path, format!("task {task} has an invalid {column}"));
-    let number = |column| u64::try_from(row.try_get::<i64, _>(column).map_err(failed)?).map_err(|_| invalid(column));
+    let invalid = |column: &'static str| corrupt(path, Damage::Column { task, column });
+    let number = |column: &'static str| {
+        u64::try_from(row.try_get::<i64, _>(column).map_err(failed)?).map_err(|_| invalid(column))
+    };
     let ended: Option<i64> = row.try_get("ended").map_err(failed)?;
     let role: Option<&str> = row.try_get("role").map_err(failed)?;
     let request: Option<&str> = row.try_get("request").map_err(failed)?;
@@ -168,9 +169,9 @@ fn stored_head(path: &Path, row: &SqliteRow, task: TaskId) -> Result<String, Err
         return Ok(head);
     }
     let first: Option<Vec<u8>> = row.try_get("first").map_err(failed)?;
-    let first = first.ok_or_else(|| corrupt(path, format!("task {task} has no event 1")))?;
+    let first = first.ok_or_else(|| corrupt(path, Damage::MissingEvent { task, seq: 1 }))?;
     let (_, spec) = task_spec(path, (task.as_bytes().to_vec(), 1, first))?;
-    Ok(input_head(&spec.input))
+    Ok(TaskSummary::head(&spec.input))
 }
 
 pub(crate) async fn catalog(pool: &SqlitePool, path: &Path, version: &CatalogVersion) -> Result<Option<String>, Error> {

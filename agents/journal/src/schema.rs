@@ -2,22 +2,16 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
 
-use crate::{Error, migrate};
+use crate::Error;
 
-/// The format version that this program writes. A change of the format adds one, and a step in [`migrate`].
+/// The format version that this program writes. A change of the format adds one, and a step in [`migrate`](crate::migrate).
 pub(crate) const FORMAT_VERSION: i64 = 2;
 
 /// `ARTL`, which distinguishes a journal from any other SQLite database.
 const APPLICATION_ID: i64 = 0x4152_544c;
-
-/// The write-ahead log is truncated to this size after a burst, so that it does not keep its largest size.
-const WAL_BYTES: &str = "16777216";
-
-/// Pages in the log before a checkpoint, which takes two more syncs: as many as the log may keep anyway.
-const WAL_PAGES: &str = "4000";
 
 /// A task has a number in the database, which is shorter than its id. `head` is absent if the whole input is short: it is
 /// then read from the first event. `labels` is a JSON object of strings.
@@ -58,38 +52,6 @@ pub(crate) const CREATE: &str = "
     ) STRICT;
 ";
 
-/// The connection options of writer and readers. [`open`] sets the journal mode, once the file is known to be a journal.
-pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .synchronous(SqliteSynchronous::Full)
-        // Callers log failures; a log of each statement has no use.
-        .disable_statement_logging()
-        .pragma("journal_size_limit", WAL_BYTES)
-        .pragma("wal_autocheckpoint", WAL_PAGES)
-}
-
-/// Opens the writer's connection, creating the database if it is missing and migrating an older one.
-pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, Error> {
-    let failed = |e| Error::database(path, e);
-    let mut conn = options.create_if_missing(true).connect().await.map_err(failed)?;
-    let version = check(path, &mut conn).await?;
-    if version == 0 {
-        // Before the first page is written, and never to the database of another program: the pragma writes.
-        sqlx::raw_sql("PRAGMA auto_vacuum = INCREMENTAL").execute(&mut conn).await.map_err(failed)?;
-    }
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut conn).await.map_err(failed)?;
-    if mode != "wal" {
-        return Err(Error::NoWal { path: path.to_owned(), mode });
-    }
-    match version {
-        0 => create(&mut conn).await.map_err(failed)?,
-        1 => migrate::from_1(path, &mut conn).await?,
-        _ => {}
-    }
-    Ok(conn)
-}
-
 /// The format version on disk, 0 for an empty database.
 pub(crate) async fn check(path: &Path, conn: &mut SqliteConnection) -> Result<i64, Error> {
     let (version, application, tables) = header(conn).await.map_err(|e| Error::database(path, e))?;
@@ -112,7 +74,7 @@ async fn header(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64, i64)> {
 }
 
 /// Creates the tables and writes the version in one transaction.
-async fn create(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+pub(crate) async fn create(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::raw_sql(CREATE).execute(&mut *tx).await?;
     write_version(&mut tx).await?;

@@ -111,4 +111,9 @@ pub struct TaskSummary {
 impl TaskSummary {
     /// Enough to recognise a request in two lines of a terminal.
     pub const HEAD_CHARS: usize = 200;
+
+    /// The start of an input.
+    pub(crate) fn head(input: &str) -> String {
+        input.chars().take(Self::HEAD_CHARS).collect()
+    }
 }

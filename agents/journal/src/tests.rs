@@ -4,6 +4,7 @@ mod accept;
 mod append;
 mod close;
 mod damage;
+mod faults;
 mod full;
 mod inspect;
 mod list;

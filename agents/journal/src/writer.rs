@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::{CatalogVersion, Event};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::hook::CommitCounter;
 use crate::index::TaskIndex;
+use crate::request::{ReplySender, WriteRequest};
 use crate::rows::RowBatch;
 use crate::write::{self, PRUNE_TASKS};
-use crate::{Acceptance, Error, Options, Retention, dir, schema};
-
-/// The maximum number of waiting requests. Further callers wait with their events, which bounds memory.
-pub(crate) const MAX_QUEUED_REQUESTS: usize = 1024;
+use crate::{Error, Options, Retention, connection, dir, panic};
 
 /// The maximum number of requests in a commit, so that the first of them does not wait for a whole queue.
 const MAX_BATCH_REQUESTS: usize = 256;
@@ -27,21 +25,6 @@ const AGE_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How often the free space is checked after the disk was full.
 const FREE_SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-pub(crate) type ReplySender<T> = oneshot::Sender<Result<T, Error>>;
-
-pub(crate) enum WriteRequest {
-    /// Starts a task with its first event and the events that follow it.
-    Accept(Box<Event>, Vec<Event>, ReplySender<Acceptance>),
-    /// Appends events to a task.
-    Append(Vec<Event>, ReplySender<()>),
-    /// Stores a catalog's sources.
-    StoreCatalog(CatalogVersion, String, ReplySender<()>),
-    /// Deletes up to [`PRUNE_TASKS`] tasks.
-    Prune(Retention, ReplySender<u64>),
-    /// Writes the waiting requests, closes the database and releases the lock.
-    Close(oneshot::Sender<()>),
-}
 
 /// Sends a caller its result once the outcome of the commit is known.
 type CommitCallback = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -64,9 +47,7 @@ pub(crate) struct JournalWriter {
     is_vacuum_due: bool,
     /// The failure that stopped writes, sent to the waiting handles. Only a full disk is recovered from.
     failure: watch::Sender<Option<Arc<Error>>>,
-    /// The failpoint, and the number of commits so far.
-    #[cfg(feature = "failpoints")]
-    failpoint: (Option<crate::Failpoint>, u64),
+    commits: CommitCounter,
 }
 
 impl JournalWriter {
@@ -78,7 +59,7 @@ impl JournalWriter {
         options: &Options,
         failure: watch::Sender<Option<Arc<Error>>>,
     ) -> Result<Self, Error> {
-        let mut conn = schema::open(path, connect.clone()).await?;
+        let mut conn = connection::open(path, connect.clone()).await?;
         let index = TaskIndex::open(&mut conn).await.map_err(|e| Error::database(path, e))?;
         let Options { retention, prune_interval_tasks, .. } = *options;
         Ok(Self {
@@ -94,8 +75,7 @@ impl JournalWriter {
             is_prune_due: true,
             is_vacuum_due: true,
             failure,
-            #[cfg(feature = "failpoints")]
-            failpoint: (options.failpoint, 0),
+            commits: CommitCounter::new(options.hook.clone()),
         })
     }
 
@@ -109,9 +89,25 @@ impl JournalWriter {
 
     /// Runs until [`WriteRequest::Close`], or until all handles are dropped.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<WriteRequest>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH_REQUESTS);
         let mut close_requests = Vec::new();
-        while self.receive(&mut requests, &mut batch).await {
+        while let Err(payload) = panic::catch(self.serve(&mut requests, &mut close_requests)).await {
+            // Some of the writer's state may be half changed. With a failure set, it only refuses what is asked of it.
+            let message = panic::message(&*payload).to_owned();
+            self.stop_writes(&Error::Panicked { path: self.path.clone(), message }).await;
+        }
+        if let Err(error) = self.conn.close().await {
+            tracing::warn!(path = %self.path.display(), %error, "the last checkpoint of the journal failed; it is repeated when the journal is opened again");
+        }
+        drop(self.lock);
+        for close in close_requests {
+            close.refuse(&Error::Closed { path: self.path.clone() });
+        }
+    }
+
+    /// Takes and commits requests. Those that ask to close are answered later, by the caller.
+    async fn serve(&mut self, requests: &mut mpsc::Receiver<WriteRequest>, close_requests: &mut Vec<WriteRequest>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH_REQUESTS);
+        while self.receive(requests, &mut batch).await {
             for close in batch.extract_if(.., |request| matches!(request, WriteRequest::Close(_))) {
                 requests.close();
                 close_requests.push(close);
@@ -121,13 +117,6 @@ impl JournalWriter {
             }
             self.commit(std::mem::take(&mut batch)).await;
             self.run_retention().await;
-        }
-        if let Err(error) = self.conn.close().await {
-            tracing::warn!(path = %self.path.display(), %error, "the last checkpoint of the journal failed; it is repeated when the journal is opened again");
-        }
-        drop(self.lock);
-        for close in close_requests {
-            close.refuse(&Error::Closed { path: self.path.clone() });
         }
     }
 
@@ -186,7 +175,7 @@ impl JournalWriter {
         requests: &mut Vec<WriteRequest>,
         callbacks: &mut Vec<CommitCallback>,
     ) -> Result<(), Error> {
-        let Self { conn, index, rows, path, ended_tasks, .. } = self;
+        let Self { conn, index, rows, path, ended_tasks, commits, .. } = self;
         let failed = |error| Error::database(path, error);
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         index.load(&mut tx, path, requests).await.map_err(failed)??;
@@ -194,17 +183,10 @@ impl JournalWriter {
             request.perform(&mut tx, index, rows, ended_tasks, callbacks).await.map_err(failed)?;
         }
         rows.write(&mut tx).await.map_err(failed)?;
-        #[cfg(feature = "failpoints")]
-        let (failpoint, commit) = {
-            self.failpoint.1 += 1;
-            self.failpoint
-        };
-        #[cfg(feature = "failpoints")]
-        failpoint.inspect(|failpoint| failpoint.kill_at(crate::CommitSide::Before, commit));
+        commits.before().await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        #[cfg(feature = "failpoints")]
-        failpoint.inspect(|failpoint| failpoint.kill_at(crate::CommitSide::After, commit));
-        self.index.end_batch();
+        commits.after().await.map_err(failed)?;
+        index.end_batch();
         Ok(())
     }
 
@@ -233,7 +215,7 @@ impl JournalWriter {
             return;
         }
         let reopened = async {
-            let mut conn = schema::open(&self.path, self.connect.clone()).await?;
+            let mut conn = connection::open(&self.path, self.connect.clone()).await?;
             let index = TaskIndex::open(&mut conn).await.map_err(|e| Error::database(&self.path, e))?;
             Ok::<_, Error>((conn, index))
         };
@@ -310,16 +292,6 @@ impl WriteRequest {
                 defer_reply(callbacks, reply, deleted.map(Ok))
             }
             Self::Close(_) => Ok(()),
-        }
-    }
-
-    /// Answers with an error. The caller may have dropped its future, which does not matter.
-    fn refuse(self, error: &Error) {
-        match self {
-            Self::Accept(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Self::Append(_, reply) | Self::StoreCatalog(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Self::Prune(_, reply) => drop(reply.send(Err(error.clone()))),
-            Self::Close(reply) => drop(reply.send(())),
         }
     }
 }

@@ -1,211 +1,27 @@
 //! The backend: one model with a context per adapter.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use artel_engine::backend::{BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot};
+use artel_engine::backend::{
+    self as engine_backend, BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot,
+};
 use artel_engine::{AdapterContext, Backend, Embeddings, SamplingParams, Token, Tokenizer};
+use artel_model::DeviceMemory;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use crate::BackendDeviceKind;
 use crate::chat_tokenizer::ChatTokenizer;
 use crate::constraint::{Constraint, ConstraintFactory};
-use crate::cores::physical_cores;
-use crate::gguf;
-use crate::kv_cache::{GgmlType, KvCacheTypes};
-use crate::raw::log::{self, BufferPurpose, LoggedBuffer};
-use crate::raw::{
-    ComputeThreadPool, ContextParams, FlashAttention, LlamaContext, LlamaModel, LoadParams, LoraHandle, SamplerChain,
-    device, exit,
-};
-
-/// Tokens of a batch on the CPU: as fast per token as larger batches, and short enough that new requests are noticed soon. Two
-/// tiles of flash attention fit, and the tokens of decoding sequences.
-const CPU_BATCH_TOKENS: u32 = 2 * FLASH_TILE_TOKENS + 16;
-/// The prefill multiple of flash attention on the CPU: ggml processes the queries of a sequence in tiles of 64, and smaller
-/// chunks of a prompt cost considerably more.
-const FLASH_TILE_TOKENS: u32 = 64;
-/// The prefill multiple of attention by matrix products, whose cost per query hardly depends on their number and is close to
-/// that of flash attention with full tiles. Multiples of the tiles of ggml's kernels waste nothing, and a small one lets the
-/// scheduler approach the target inter-token latency closely.
-const MATMUL_TILE_TOKENS: u32 = 8;
-/// The largest context with attention by matrix products on the CPU; for larger ones the memory of the products outweighs their
-/// speed.
-const MAX_MATMUL_CONTEXT_TOKENS: u32 = 8192;
-/// Tokens of a batch on a GPU, which needs larger batches to be efficient.
-const GPU_BATCH_TOKENS: u32 = 512;
-/// Texts that are embedded in one batch if their tokens fit.
-const MAX_BATCH_TEXTS: u32 = 16;
-/// The default context: enough for the prompt of a role, a question and an answer.
-const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
-
-/// The model to load and its parameters.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The GGUF file.
-    pub path: PathBuf,
-    /// The expected SHA-256 in hexadecimal; `None`: not verified.
-    pub sha256: Option<String>,
-    /// Tokens of one sequence; by default 4096 or the context length in training, whichever is less.
-    pub context: Option<u32>,
-    /// Concurrent sequences per adapter.
-    pub sequences: u32,
-    /// Compute threads.
-    pub threads: u32,
-    /// The devices to use, by name; only `CPU` disables offloading. `None`: llama.cpp uses all GPUs, or the CPU if there are
-    /// none.
-    pub devices: Option<Vec<String>>,
-    /// How the model is split over several devices.
-    pub split_mode: LlamaSplitMode,
-    /// The proportion of each device, in the order of `devices`; empty: proportional to free memory.
-    pub tensor_split: Vec<f32>,
-    /// Whether the model is an embedding model instead of a chat model.
-    pub is_embedding: bool,
-    /// A chat template that replaces that of the GGUF.
-    pub template: Option<String>,
-    /// The types of the KV cache.
-    pub kv_cache: KvCacheTypes,
-}
-
-/// How a model is split over its devices; llama.cpp's `llama_split_mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LlamaSplitMode {
-    /// The whole model is on one device.
-    #[default]
-    None,
-    /// Each device holds some of the layers.
-    Layer,
-    /// Each device holds some rows of every matrix.
-    Row,
-}
-
-/// The buffers of a model on one device, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DeviceBuffers {
-    /// The device's name.
-    pub device: String,
-    /// The weights.
-    pub weights: u64,
-    /// The KV cache of one context.
-    pub kv_cache: u64,
-    /// The compute buffers of one context.
-    pub compute: u64,
-}
-
-/// The reason why a model cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file is missing, damaged or of the wrong kind.
-    #[error(transparent)]
-    File(#[from] gguf::Error),
-    /// A device does not exist.
-    #[error("{0}")]
-    Device(String),
-    /// llama.cpp refused the file.
-    #[error("{path}: llama.cpp cannot load this model: {reason}")]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// llama.cpp's error messages.
-        reason: String,
-    },
-    /// The system refused to create the threads.
-    #[error("failed to create {0} compute threads: lower `threads`, or raise the limit of processes")]
-    Threads(u32),
-    /// Not enough memory for the context, or invalid parameters.
-    #[error(
-        "{path}: failed to create a context of {sequences} sequences of {context} tokens; lower `context` or `sequences`"
-    )]
-    Context {
-        /// The file.
-        path: PathBuf,
-        /// Tokens per sequence.
-        context: u32,
-        /// Sequences.
-        sequences: u32,
-    },
-}
-
-/// The format in which llama.cpp serializes the cells of a sequence, identified by its version.
-const STATE_FORMAT_VERSION: &str = "llama-cpp-sys-2 0.1.161";
-
-/// Describes the cells of a context. Part of the fingerprint that names prefix files on disk, so its words must not change.
-fn state_format(kv_cache: KvCacheTypes, flash_attention: FlashAttention) -> String {
-    let KvCacheTypes { keys, values } = kv_cache;
-    let attention = match flash_attention {
-        FlashAttention::Auto => "Fused",
-        FlashAttention::Disabled => "Matrices",
-    };
-    format!("{STATE_FORMAT_VERSION}, Cache {{ keys: {keys:?}, values: {values:?} }}, {attention}")
-}
-
-fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
-}
-
-/// Whether the CPU computes with these devices.
-fn computes_on_cpu(devices: Option<&[String]>) -> bool {
-    match devices {
-        Some(names) => names.iter().all(|name| name == "CPU"),
-        None => crate::devices()
-            .iter()
-            .all(|device| matches!(device.kind, BackendDeviceKind::Cpu | BackendDeviceKind::Accelerator)),
-    }
-}
-
-/// Whether only the CPU or devices of RPC servers compute. The hardware behind an RPC server is unknown, and on a remote CPU a
-/// model should give the same output as on the local one.
-fn computes_as_on_cpu(devices: Option<&[String]>) -> bool {
-    let is_remote = |name: &String| name.starts_with("RPC[");
-    computes_on_cpu(devices) || devices.is_some_and(|names| names.iter().all(|name| name == "CPU" || is_remote(name)))
-}
-
-/// The attention kernel of a chat model: on CPUs matrix products, which are fast for small chunks of a prompt too, unless the
-/// values are quantized, which they cannot read.
-fn flash_attention(is_on_cpu: bool, context: u32, kv_cache: KvCacheTypes) -> FlashAttention {
-    let is_unquantized = matches!(kv_cache.values, GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16);
-    if is_on_cpu && is_unquantized && context <= MAX_MATMUL_CONTEXT_TOKENS {
-        FlashAttention::Disabled
-    } else {
-        FlashAttention::Auto
-    }
-}
-
-/// Sums the buffers that llama.cpp logged, by device. A compute buffer is logged again when it grows, so its last size counts.
-fn buffers_by_device(buffers: Vec<LoggedBuffer>) -> Vec<DeviceBuffers> {
-    let mut by_type: BTreeMap<(String, u8), u64> = BTreeMap::new();
-    for LoggedBuffer { buffer_type, purpose, bytes } in buffers {
-        match purpose {
-            // A model may have several buffers of one type.
-            BufferPurpose::Weights | BufferPurpose::KvCache => {
-                *by_type.entry((buffer_type, purpose as u8)).or_default() += bytes;
-            }
-            BufferPurpose::Compute => drop(by_type.insert((buffer_type, purpose as u8), bytes)),
-        }
-    }
-    let mut devices: Vec<DeviceBuffers> = Vec::new();
-    for ((buffer_type, purpose), bytes) in by_type {
-        let name = device::device_of(&buffer_type);
-        let at = devices.iter().position(|buffers| buffers.device == name).unwrap_or_else(|| {
-            devices.push(DeviceBuffers { device: name, ..DeviceBuffers::default() });
-            devices.len() - 1
-        });
-        let buffers = &mut devices[at];
-        match purpose {
-            0 => buffers.weights += bytes,
-            1 => buffers.kv_cache += bytes,
-            _ => buffers.compute += bytes,
-        }
-    }
-    devices
-}
+use crate::context_params::{ContextParams, computes_on_cpu, pinned_cores};
+use crate::device_buffers::buffers_by_device;
+use crate::error::{Error, is_lack_of_memory};
+use crate::options::Options;
+use crate::raw::context::LlamaContext;
+use crate::raw::model::{LlamaModel, LoadParams, LoraHandle};
+use crate::raw::sampler_chain::{PENALTY_TOKENS, SamplerChain};
+use crate::raw::thread_pool::ComputeThreadPool;
+use crate::raw::{log, process};
+use crate::{embedding, fingerprint};
 
 /// A loaded model.
 pub struct LlamaBackend {
@@ -217,7 +33,7 @@ pub struct LlamaBackend {
     threads: Arc<ComputeThreadPool>,
     params: ContextParams,
     architecture: String,
-    device_buffers: Vec<DeviceBuffers>,
+    device_buffers: Vec<DeviceMemory>,
     is_on_cpu: bool,
     seed: u32,
 }
@@ -234,13 +50,6 @@ pub struct SequenceSampler {
     constraint: Option<Constraint>,
 }
 
-/// The cores to which threads are pinned: all, if there are as many threads. The system migrates threads too late for ones that
-/// synchronize a thousand times per batch; but with more cores than threads, it knows better which cores are free.
-fn pinned_cores(threads: u32, is_on_cpu: bool) -> Vec<usize> {
-    let all = physical_cores().filter(|_| is_on_cpu).unwrap_or_default();
-    if all.len() == threads as usize { all } else { Vec::new() }
-}
-
 impl LlamaBackend {
     /// Checks and loads the file, and creates the context without an adapter. Blocks until done.
     pub fn load(options: Options) -> Result<Self, Error> {
@@ -249,11 +58,10 @@ impl LlamaBackend {
 
     /// As [`Self::load`]; `progress` takes the fraction loaded, from 0 to 1.
     pub fn load_with_progress(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
-        let header = gguf::inspect(&options.path)?;
+        let header = artel_gguf::inspect(&options.path)?;
         if let Some(sha256) = &options.sha256 {
-            gguf::verify_sha256(&options.path, sha256)?;
+            artel_gguf::verify_sha256(&options.path, sha256)?;
         }
-        let load = || Error::Load { path: options.path.clone(), reason: log::take_errors() };
         drop((log::take_buffers(), log::take_errors()));
         let load_params = LoadParams {
             devices: options.devices.as_deref(),
@@ -261,64 +69,42 @@ impl LlamaBackend {
             tensor_split: &options.tensor_split,
             progress: Some(progress),
         };
-        let model = LlamaModel::load(&options.path, &load_params).map_err(Error::Device)?.ok_or_else(load)?;
-        let trained = model.trained_context().max(1);
-        let context = options.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
-        // An embedding model computes a text in one batch, so its batch is as large as its context.
-        let context = if options.is_embedding { context.min(trained) } else { context };
+        let model = LlamaModel::load(&options.path, &load_params)?
+            .ok_or_else(|| Error::of_load(&options.path, log::take_errors()))?;
+        let params = ContextParams::of(&options, model.trained_context().max(1));
         let is_on_cpu = computes_on_cpu(options.devices.as_deref());
-        let is_like_cpu = computes_as_on_cpu(options.devices.as_deref());
-        let chat_batch = if is_on_cpu { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-        let (sequences, batch_tokens) =
-            if options.is_embedding { (MAX_BATCH_TEXTS, context) } else { (options.sequences, chat_batch) };
-        let Options { threads, is_embedding, kv_cache, .. } = options;
-        let flash_attention = flash_attention(is_like_cpu && !is_embedding, context, kv_cache);
-        let params = ContextParams {
-            context_tokens: context,
-            sequences,
-            batch_tokens,
-            threads,
-            is_embedding,
-            kv_cache,
-            flash_attention,
-        };
-        let no_context = || Error::Context { path: options.path.clone(), context, sequences };
-        let threads = ComputeThreadPool::new(threads, &pinned_cores(threads, is_on_cpu))
+        let threads = ComputeThreadPool::new(params.threads, &pinned_cores(params.threads, is_on_cpu))
             .map(Arc::new)
-            .ok_or(Error::Threads(threads))?;
+            .ok_or(Error::Threads(params.threads))?;
+        let no_context = || {
+            let ContextParams { context_tokens: context, sequences, .. } = params;
+            Error::Context { path: options.path.clone(), context, sequences }
+        };
         let base = LlamaContext::new(&model, &threads, params, None).ok_or_else(no_context)?;
-        let text = Arc::new(ChatTokenizer::new(model.clone(), options.template));
-        // llama.cpp creates the tables of tokenization and detokenization at their first use.
-        let mut bytes = Vec::new();
-        model
-            .tokenize("a\n", false, false)
-            .into_iter()
-            .flatten()
-            .for_each(|id| model.append_piece(id, false, &mut bytes));
-        exit::skip_static_destructors();
         let content = match &options.sha256 {
             Some(sha256) => sha256.as_bytes().to_vec(),
-            None => gguf::sampled_hash(&options.path)?.to_vec(),
+            None => artel_gguf::sampled_hash(&options.path)?.to_vec(),
         };
-        let fingerprint = fingerprint(&[state_format(kv_cache, flash_attention).as_bytes(), &content]);
-        let (contexts, seed) = (vec![Some(LoadedContext { context: base, fingerprint })], std::process::id());
-        let (architecture, device_buffers) = (header.architecture, buffers_by_device(log::take_buffers()));
+        let text = Arc::new(ChatTokenizer::new(model.clone(), options.template));
+        model.create_text_tables();
+        process::skip_static_destructors();
+        let fingerprint = fingerprint::of_model(&params, &content);
         Ok(Self {
-            contexts,
+            contexts: vec![Some(LoadedContext { context: base, fingerprint })],
             constraints: None,
             text,
             model,
             threads,
             params,
-            architecture,
-            device_buffers,
+            architecture: header.architecture,
+            device_buffers: buffers_by_device(log::take_buffers()),
             is_on_cpu,
-            seed,
+            seed: std::process::id(),
         })
     }
 
     /// The buffers on each of its devices, as logged by llama.cpp.
-    pub fn device_buffers(&self) -> &[DeviceBuffers] {
+    pub fn device_buffers(&self) -> &[DeviceMemory] {
         &self.device_buffers
     }
 
@@ -331,49 +117,16 @@ impl LlamaBackend {
         self.contexts.get_mut(adapter_context.0 as usize)?.as_mut().map(|loaded| &mut loaded.context)
     }
 
+    /// As [`Self::context`], with an error for a context that does not exist.
+    fn existing_context(
+        &mut self,
+        adapter_context: AdapterContext,
+    ) -> Result<&mut LlamaContext, engine_backend::Error> {
+        self.context(adapter_context).ok_or_else(|| compute_error("this adapter context does not exist"))
+    }
+
     fn base(&self) -> &LoadedContext {
         self.contexts[0].as_ref().expect("the context without an adapter is never unloaded")
-    }
-
-    /// The tokens of a text to embed, truncated to the batch.
-    fn tokens_to_embed(&self, text: &str) -> Result<Vec<i32>, String> {
-        let mut tokens = self.model.tokenize(text, true, false).ok_or("the text cannot be tokenized")?;
-        let max = self.params.context_tokens as usize;
-        if tokens.len() > max {
-            // The last token is the separator that BERT was trained with.
-            let last = tokens[tokens.len() - 1];
-            tokens.truncate(max - 1);
-            tokens.push(last);
-        }
-        Ok(tokens)
-    }
-
-    /// Embeds texts that fit into one batch; returns unit vectors.
-    fn embed_batch(&mut self, texts: &[Vec<i32>]) -> Result<Vec<Vec<f32>>, String> {
-        let width = self.model.embedding_size();
-        let context = self.context(AdapterContext::BASE).ok_or("the context without an adapter is missing")?;
-        let sequences = || (0u32..).zip(texts).filter(|(_, tokens)| !tokens.is_empty());
-        for (sequence, _) in sequences() {
-            // A sequence as a whole can always be freed.
-            context.truncate(sequence, 0);
-        }
-        let mut entries = Vec::new();
-        for (sequence, tokens) in sequences() {
-            entries.extend((0u32..).zip(tokens).map(|(at, token)| (*token, at, sequence, true)));
-        }
-        if !entries.is_empty() {
-            context.decode(entries.into_iter()).map_err(|code| format!("llama_decode failed with code {code}"))?;
-        }
-        let mut vectors = vec![vec![0.0; width]; texts.len()];
-        for (sequence, _) in sequences() {
-            let mut vector = context.embedding(sequence).ok_or("the model has no pooled embedding")?;
-            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-            if length > 0.0 {
-                vector.iter_mut().for_each(|x| *x /= length);
-            }
-            vectors[sequence as usize] = vector;
-        }
-        Ok(vectors)
     }
 }
 
@@ -386,11 +139,7 @@ impl Backend for LlamaBackend {
             context_tokens: context.max_sequence_tokens(),
             sequences: self.params.sequences,
             batch_tokens: self.params.batch_tokens,
-            prefill_multiple: match (self.is_on_cpu, self.params.flash_attention) {
-                (false, _) => 1,
-                (true, FlashAttention::Auto) => FLASH_TILE_TOKENS,
-                (true, FlashAttention::Disabled) => MATMUL_TILE_TOKENS,
-            },
+            prefill_multiple: self.params.prefill_multiple(self.is_on_cpu),
             can_truncate_kv: !self.model.is_recurrent(),
             can_shift: !self.model.is_recurrent() && context.can_shift(),
         }
@@ -400,15 +149,15 @@ impl Backend for LlamaBackend {
         self.text.clone()
     }
 
-    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterContext, String> {
-        gguf::inspect_adapter(path, &self.architecture).map_err(|e| e.to_string())?;
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterContext, engine_backend::Error> {
+        artel_gguf::inspect_adapter(path, &self.architecture).map_err(|e| adapter_error(&e))?;
         drop(log::take_errors());
-        let adapter = LoraHandle::load(&self.model, path)
-            .ok_or_else(|| format!("{}: llama.cpp cannot load this adapter: {}", path.display(), log::take_errors()))?;
+        let adapter = LoraHandle::load(&self.model, path).ok_or_else(|| refused_adapter(path, &log::take_errors()))?;
+        let no_memory = || format!("{}: not enough memory for the context of this adapter", path.display());
         let context = LlamaContext::new(&self.model, &self.threads, self.params, Some((adapter, scale)))
-            .ok_or_else(|| format!("{}: not enough memory for the context of this adapter", path.display()))?;
-        let content = gguf::sampled_hash(path).map_err(|e| e.to_string())?;
-        let fingerprint = fingerprint(&[&self.base().fingerprint, &content, &scale.to_le_bytes()]);
+            .ok_or_else(|| engine_backend::Error::Exhausted(no_memory()))?;
+        let content = artel_gguf::sampled_hash(path).map_err(|e| adapter_error(&e))?;
+        let fingerprint = fingerprint::of_adapter(&self.base().fingerprint, &content, scale);
         let loaded = Some(LoadedContext { context, fingerprint });
         let free = self.contexts.iter().position(Option::is_none);
         let at = free.unwrap_or(self.contexts.len());
@@ -432,10 +181,10 @@ impl Backend for LlamaBackend {
         sampling: &SamplingParams,
         schema: Option<&Value>,
         prompt: &[Token],
-    ) -> Result<SequenceSampler, String> {
+    ) -> Result<SequenceSampler, engine_backend::Error> {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let chain = SamplerChain::new(sampling, self.model.vocabulary_size(), self.seed);
-        let mut chain = chain.ok_or("llama.cpp failed to create a sampler chain")?;
+        let mut chain = chain.ok_or_else(|| compute_error("llama.cpp failed to create a sampler chain"))?;
         let constraint = match schema {
             None => None,
             Some(schema) => {
@@ -446,7 +195,7 @@ impl Backend for LlamaBackend {
             }
         };
         if sampling.repeat_penalty != 1.0 {
-            let from = prompt.len().saturating_sub(64);
+            let from = prompt.len().saturating_sub(PENALTY_TOKENS.into());
             prompt[from..].iter().for_each(|token| chain.accept(token.0));
         }
         Ok(SequenceSampler { chain, constraint })
@@ -472,7 +221,7 @@ impl Backend for LlamaBackend {
         adapter_context: AdapterContext,
         entry: usize,
         sampler: &mut SequenceSampler,
-    ) -> Result<Sampled, String> {
+    ) -> Result<Sampled, engine_backend::Error> {
         let mask = match &mut sampler.constraint {
             None => None,
             Some(constraint) => match constraint.mask()? {
@@ -480,13 +229,13 @@ impl Backend for LlamaBackend {
                 mask => mask,
             },
         };
-        let context = self.context(adapter_context).ok_or("this adapter context does not exist")?;
-        let logits = context.logits(entry).ok_or("this entry has no logits")?;
+        let context = self.existing_context(adapter_context)?;
+        let logits = context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))?;
         let token = match &mask {
             None => sampler.chain.sample(logits, |_| true),
             Some(mask) => sampler.chain.sample(logits, |id| mask.is_allowed(id)),
         };
-        let token = token.ok_or("no token is allowed at this position")?;
+        let token = token.ok_or_else(|| compute_error("no token is allowed at this position"))?;
         if self.model.is_end_of_generation(token) {
             return Ok(Sampled::End);
         }
@@ -497,22 +246,27 @@ impl Backend for LlamaBackend {
         Ok(Sampled::Token(Token(token)))
     }
 
-    fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, String> {
+    fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {
         let Some(constraint) = &mut sampler.constraint else { return Ok(ForcedTokens::default()) };
         let forced = constraint.take_forced();
         forced.tokens.iter().for_each(|token| sampler.chain.accept(token.0));
         Ok(forced)
     }
 
-    fn logits(&mut self, adapter_context: AdapterContext, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, String> {
-        let context = self.context(adapter_context).ok_or("this adapter context does not exist")?;
-        let logits = context.logits(entry).ok_or("this entry has no logits")?;
+    fn logits(
+        &mut self,
+        adapter_context: AdapterContext,
+        entry: usize,
+        tokens: &[Token],
+    ) -> Result<Vec<f32>, engine_backend::Error> {
+        let context = self.existing_context(adapter_context)?;
+        let logits = context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))?;
         let logit = |token: &Token| logits.get(usize::try_from(token.0).ok()?).copied();
         tokens
             .iter()
             .map(logit)
             .collect::<Option<_>>()
-            .ok_or_else(|| "a label has a token outside of the vocabulary".to_owned())
+            .ok_or_else(|| compute_error("a label has a token outside of the vocabulary"))
     }
 
     fn shift_kv(&mut self, adapter_context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool {
@@ -530,38 +284,54 @@ impl Backend for LlamaBackend {
         loaded.map(|loaded| loaded.fingerprint).unwrap_or_default()
     }
 
-    fn save_state(&mut self, adapter_context: AdapterContext, slot: Slot) -> Result<Vec<u8>, String> {
-        let context = self.context(adapter_context).ok_or("this adapter context does not exist")?;
-        context.save(slot.0).ok_or_else(|| "llama.cpp cannot serialize the KV cache of this model".to_owned())
+    fn save_state(&mut self, adapter_context: AdapterContext, slot: Slot) -> Result<Vec<u8>, engine_backend::Error> {
+        let saved = self.existing_context(adapter_context)?.save(slot.0);
+        saved.ok_or_else(|| state_error("llama.cpp cannot serialize the KV cache of this model"))
     }
 
-    fn restore_state(&mut self, adapter_context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), String> {
-        let context = self.context(adapter_context).ok_or("this adapter context does not exist")?;
-        let is_restored = context.restore(slot.0, state);
-        is_restored.then_some(()).ok_or_else(|| "llama.cpp rejected the serialized KV cache".to_owned())
+    fn restore_state(
+        &mut self,
+        adapter_context: AdapterContext,
+        slot: Slot,
+        state: &[u8],
+    ) -> Result<(), engine_backend::Error> {
+        let is_restored = self.existing_context(adapter_context)?.restore(slot.0, state);
+        is_restored.then_some(()).ok_or_else(|| state_error("llama.cpp rejected the serialized KV cache"))
     }
 
-    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, String> {
+    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, engine_backend::Error> {
         if !self.params.is_embedding {
-            return Err("this model is a chat model, not an embedding model".to_owned());
+            let reason = "this model is a chat model, not an embedding model".to_owned();
+            return Err(engine_backend::Error::Unsupported(reason));
         }
-        let mut embedded = Embeddings::default();
-        let texts = texts.iter().map(|text| self.tokens_to_embed(text)).collect::<Result<Vec<_>, _>>()?;
-        let mut rest = texts.as_slice();
-        while !rest.is_empty() {
-            let (mut count, mut tokens) = (0, 0);
-            while count < rest.len().min(MAX_BATCH_TEXTS as usize)
-                && tokens + rest[count].len() <= self.params.batch_tokens as usize
-            {
-                tokens += rest[count].len();
-                count += 1;
-            }
-            // Each text alone fits into a batch.
-            let (batch, remaining) = rest.split_at(count.max(1));
-            embedded.vectors.extend(self.embed_batch(batch)?);
-            embedded.tokens += tokens as u32;
-            rest = remaining;
-        }
-        Ok(embedded)
+        let (model, params) = (self.model.clone(), self.params);
+        embedding::embed(&model, self.existing_context(AdapterContext::BASE)?, &params, texts)
     }
+}
+
+/// The error for a file of an adapter that was not accepted. Errors that may pass are not the adapter's.
+fn adapter_error(error: &artel_gguf::Error) -> engine_backend::Error {
+    if error.is_transient() {
+        engine_backend::Error::Exhausted(error.to_string())
+    } else {
+        engine_backend::Error::Adapter(error.to_string())
+    }
+}
+
+/// The error for an adapter that llama.cpp did not load, with its error messages.
+fn refused_adapter(path: &Path, reason: &str) -> engine_backend::Error {
+    let message = format!("{}: llama.cpp cannot load this adapter: {reason}", path.display());
+    if is_lack_of_memory(reason) {
+        engine_backend::Error::Exhausted(message)
+    } else {
+        engine_backend::Error::Adapter(message)
+    }
+}
+
+fn compute_error(reason: &str) -> engine_backend::Error {
+    engine_backend::Error::Compute(reason.to_owned())
+}
+
+fn state_error(reason: &str) -> engine_backend::Error {
+    engine_backend::Error::State(reason.to_owned())
 }

@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
+use artel_engine::backend::Error;
 use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer};
 use minijinja::{Environment, ErrorKind, context};
 
-use crate::raw::LlamaModel;
+use crate::raw::model::LlamaModel;
 
 /// minijinja's instruction budget for one rendering; a template that exceeds it does not terminate.
 const MAX_TEMPLATE_FUEL: u64 = 1_000_000;
 
 pub(crate) struct ChatTokenizer {
     model: Arc<LlamaModel>,
-    environment: Result<Environment<'static>, String>,
+    environment: Result<Environment<'static>, Error>,
 }
 
 impl ChatTokenizer {
     /// `template` replaces that of the GGUF. With an invalid or missing template the model loads, but chats are refused.
     pub(crate) fn new(model: Arc<LlamaModel>, template: Option<String>) -> Self {
         let missing = "the GGUF has no chat template: set `template` of the model in its YAML";
-        let template = template.or_else(|| model.chat_template()).ok_or_else(|| missing.to_owned());
+        let template = template.or_else(|| model.chat_template()).ok_or_else(|| Error::Tokenize(missing.to_owned()));
         let environment = template.and_then(environment);
         Self { model, environment }
     }
@@ -30,7 +31,7 @@ impl ChatTokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn render(&self, messages: &[Message], placeholders: &[String]) -> Result<String, String> {
+    fn render(&self, messages: &[Message], placeholders: &[String]) -> Result<String, Error> {
         let environment = self.environment.as_ref().map_err(Clone::clone)?;
         let template = environment.get_template("chat").expect("`environment` added it");
         let chat_messages: Vec<_> = messages
@@ -40,19 +41,20 @@ impl ChatTokenizer {
             .collect();
         let (bos_token, eos_token) = (self.token_text(self.model.bos()), self.token_text(self.model.eos()));
         let values = context! { messages => chat_messages, add_generation_prompt => true, bos_token, eos_token };
-        template.render(values).map_err(|e| format!("the model's chat template failed: {e:#}"))
+        template.render(values).map_err(|e| Error::Tokenize(format!("the model's chat template failed: {e:#}")))
     }
 }
 
 impl Tokenizer for ChatTokenizer {
     /// The template is rendered with placeholders instead of the messages; the messages are tokenized as plain text, so that no
     /// message can forge a control token such as the end of a turn.
-    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, String> {
+    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error> {
         let placeholders: Vec<String> = (0..messages.len()).map(|at| format!("\u{E000}{at}\u{E001}")).collect();
         let rendered = self.render(messages, &placeholders)?;
         let (mut tokens, mut prefix_len, mut rest) = (Vec::new(), 0, rendered.as_str());
         let tokenize = |text: &str, parse_special: bool| {
-            self.model.tokenize(text, false, parse_special).ok_or_else(|| "the prompt cannot be tokenized".to_owned())
+            let tokens = self.model.tokenize(text, false, parse_special);
+            tokens.ok_or_else(|| Error::Tokenize("the prompt cannot be tokenized".to_owned()))
         };
         if self.model.adds_bos() && !rendered.starts_with(&self.token_text(self.model.bos())) {
             tokens.push(self.model.bos());
@@ -71,8 +73,9 @@ impl Tokenizer for ChatTokenizer {
         self.model.append_piece(token.0, false, out);
     }
 
-    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, String> {
-        let tokens = self.model.tokenize(text, false, false).ok_or("the text cannot be tokenized")?;
+    fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error> {
+        let tokens = self.model.tokenize(text, false, false);
+        let tokens = tokens.ok_or_else(|| Error::Tokenize("the text cannot be tokenized".to_owned()))?;
         Ok(tokens.into_iter().map(Token).collect())
     }
 
@@ -96,18 +99,17 @@ fn role_name(role: ChatRole) -> &'static str {
     }
 }
 
-fn environment(template: String) -> Result<Environment<'static>, String> {
+fn environment(template: String) -> Result<Environment<'static>, Error> {
+    let invalid = |e: minijinja::Error| Error::Tokenize(format!("the model's chat template does not parse: {e}"));
     let mut environment = Environment::new();
     environment.set_fuel(Some(MAX_TEMPLATE_FUEL));
     // Chat templates assume both options, because transformers sets them.
     let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|e| e.to_string())?);
+    environment.set_syntax(syntax.map_err(invalid)?);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
-    environment
-        .add_template_owned("chat", template)
-        .map_err(|e| format!("the model's chat template does not parse: {e}"))?;
+    environment.add_template_owned("chat", template).map_err(invalid)?;
     Ok(environment)
 }

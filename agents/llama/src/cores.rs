@@ -1,6 +1,15 @@
 //! The CPU cores that this process may use.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+/// The number of cores that this process may use, at least one.
+pub fn usable_cores() -> u32 {
+    // The CPU quota of a container may be less than its cores.
+    let allowed = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let cores = physical_cores().map_or(allowed, |cores| cores.len().clamp(1, allowed));
+    u32::try_from(cores).unwrap_or(u32::MAX)
+}
 
 /// One logical processor of each core that this process may run on, by the system's numbers; `None` if the system does not
 /// report them. Two logical processors of one core compute hardly more than one, and wait for each other.

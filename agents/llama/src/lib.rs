@@ -1,21 +1,34 @@
-//! The llama.cpp backend: a GGUF file goes in, an [`artel_engine::Backend`] comes out. No other crate depends on llama.cpp.
+//! llama.cpp as a backend of the engine: a GGUF file goes in, an [`artel_engine::Backend`] comes out. No other crate depends on
+//! llama.cpp.
 //!
-//! [`gguf`] reads the header of a file in plain Rust before llama.cpp does, so that a damaged file gives a descriptive error
-//! instead of an abort. [`LlamaBackend`] owns one model and a llama.cpp context per adapter; the module `raw` contains all
-//! pointers and all `unsafe` code. This crate knows nothing of roles, tasks or clients.
+//! [`LlamaBackend`] owns one model and a llama.cpp context per adapter. `artel-gguf` checks every file first, because llama.cpp
+//! aborts the process on some damaged ones; [`dequantize_blocks`] converts the numbers of its dequantized copies, and tests here
+//! compare what it states about ggml's types with ggml. [`devices`] gives devices stable names, also those of RPC servers.
+//!
+//! The module `raw` contains all pointers and all `unsafe` code, in owned values with safe functions. What goes wrong is an
+//! [`Error`] while a model is loaded, which becomes an [`artel_engine::LoadError`], and an [`artel_engine::backend::Error`]
+//! later. This crate knows nothing of roles, tasks or clients.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backend;
 mod chat_tokenizer;
 mod constraint;
+mod context_params;
 mod cores;
-pub mod gguf;
+mod device_buffers;
+mod embedding;
+mod error;
+mod fingerprint;
 mod kv_cache;
+mod options;
 #[allow(unsafe_code)]
 mod raw;
 
-pub use backend::{DeviceBuffers, Error, LlamaBackend, LlamaSplitMode, Options};
-pub use cores::physical_cores;
-pub use kv_cache::{GgmlType, KvCacheTypes};
-pub use raw::device::{BackendDevice, BackendDeviceKind, add_rpc_server, devices, serve_rpc};
+pub use backend::LlamaBackend;
+pub use cores::{physical_cores, usable_cores};
+pub use error::{DeviceError, Error};
+pub use kv_cache::KvCacheTypes;
+pub use options::Options;
+pub use raw::device::{BackendDevice, add_rpc_server, devices, serve_rpc};
+pub use raw::half_float::{dequantize_blocks, fast_half_type};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use artel_model::DeviceKind;
+
 /// Bytes by device name.
 pub type DeviceBytes = BTreeMap<String, u64>;
 
@@ -10,27 +12,12 @@ pub type DeviceBytes = BTreeMap<String, u64>;
 pub struct Device {
     /// Its name, as in a model's `devices`: `CUDA0`, `RPC[host:port]`, `CPU`.
     pub name: String,
-    /// Its kind.
+    /// Its kind. An accelerator is used only if a model is pinned to it.
     pub kind: DeviceKind,
     /// Bytes of its memory; for the CPU, of the machine's.
     pub total: u64,
     /// Bytes that would be free if none of our engines ran there.
     pub free: u64,
-}
-
-/// The kind of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeviceKind {
-    /// The CPU and the machine's memory.
-    Cpu,
-    /// A GPU with its own memory.
-    Gpu,
-    /// A GPU that shares the machine's memory: its allocations are subtracted from the CPU's memory too.
-    IntegratedGpu,
-    /// Another accelerator; used only if a model is pinned to it.
-    Accelerator,
-    /// A device of another machine, over llama.cpp's RPC backend.
-    Rpc,
 }
 
 /// The device whose memory is the machine's.

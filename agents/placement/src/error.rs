@@ -1,10 +1,12 @@
-//! Reasons why a model cannot be placed.
+//! Reasons why a model cannot be placed, and changes that would help.
 
 use std::fmt;
 
+use artel_model::{KvCacheType, format_bytes};
+
 use crate::device::Device;
-use crate::remedy::Remedy;
-use crate::size::{format_bytes, list};
+use crate::footprint::ModelFootprint;
+use crate::placement::Placement;
 
 /// The Jaro-Winkler similarity from which a device is suggested for an unknown name.
 const MIN_SIMILARITY_RATIO: f64 = 0.7;
@@ -61,6 +63,73 @@ impl MemoryShortage {
     /// Bytes that are missing.
     pub fn missing(&self) -> u64 {
         self.needed.saturating_sub(self.free)
+    }
+}
+
+/// Changes of settings, and their result. Each remedy has been tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remedy {
+    /// The changes; all are required.
+    pub changes: Vec<SettingChange>,
+    /// The footprint after them.
+    pub footprint: ModelFootprint,
+    /// The placement after them.
+    pub placement: Placement,
+}
+
+/// A change to a model's definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingChange {
+    /// Weights in the data type of the model's file, not dequantized.
+    Weights,
+    /// A smaller data type of the KV cache.
+    Cache {
+        /// The present value.
+        from: KvCacheType,
+        /// The new value.
+        to: KvCacheType,
+    },
+    /// Fewer concurrent sequences.
+    Sequences {
+        /// The present value.
+        from: u32,
+        /// The new value.
+        to: u32,
+    },
+    /// A shorter context.
+    Context {
+        /// The present value.
+        from: u32,
+        /// The new value.
+        to: u32,
+    },
+    /// A split by layers over these devices.
+    Split {
+        /// Their names.
+        devices: Vec<String>,
+    },
+    /// No pinned devices.
+    Unpin,
+}
+
+/// In YAML syntax, with the resulting memory.
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changes: Vec<String> = self.changes.iter().map(SettingChange::to_string).collect();
+        write!(f, "{}: then it takes {}", changes.join(" and "), self.placement.summary())
+    }
+}
+
+impl fmt::Display for SettingChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights => f.write_str("`weights: file`"),
+            Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.as_str(), from.as_str()),
+            Self::Sequences { from, to } => write!(f, "`sequences: {to}` instead of {from}"),
+            Self::Context { from, to } => write!(f, "`context: {to}` instead of {from}"),
+            Self::Split { devices } => write!(f, "`devices: [{}]` with `split: layer`", devices.join(", ")),
+            Self::Unpin => f.write_str("`devices: auto`"),
+        }
     }
 }
 
@@ -125,3 +194,13 @@ impl fmt::Display for PlacementError {
 }
 
 impl std::error::Error for PlacementError {}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}

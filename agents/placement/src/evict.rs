@@ -3,11 +3,14 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use artel_model::format_bytes;
+
 use crate::device::{Device, DeviceBytes, allocated};
-use crate::error::PlacementError;
+use crate::error::{PlacementError, list};
+use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
-use crate::placement::{Placement, fit, place};
-use crate::size::{format_bytes, list};
+use crate::placement::Placement;
+use crate::plan::place;
 
 /// Sets of engines that are tried in the search for a smallest one, before a merely minimal one is accepted: with ten engines,
 /// every set.

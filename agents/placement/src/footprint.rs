@@ -1,5 +1,7 @@
 //! The memory that one model takes.
 
+use artel_model::{KvCacheType, SplitMode};
+
 /// llama.cpp rounds the KV cells of a sequence up to a multiple of this (its padding of a context's `n_ctx`).
 const KV_PADDING_CELLS: u64 = 256;
 
@@ -49,46 +51,6 @@ pub struct LayerFootprint {
     pub window_tokens: Option<u32>,
 }
 
-/// The data type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum KvCacheType {
-    /// 4 bytes per element.
-    F32,
-    /// 2 bytes.
-    #[default]
-    F16,
-    /// 2 bytes.
-    Bf16,
-    /// 34 bytes per 32 elements.
-    Q8_0,
-    /// 18 bytes per 32 elements.
-    Q4_0,
-}
-
-impl KvCacheType {
-    /// Bytes of this many elements.
-    pub fn bytes(self, elements: u64) -> u64 {
-        let blocks = |bytes: u64| elements.div_ceil(32).saturating_mul(bytes);
-        match self {
-            Self::F32 => elements.saturating_mul(4),
-            Self::F16 | Self::Bf16 => elements.saturating_mul(2),
-            Self::Q8_0 => blocks(34),
-            Self::Q4_0 => blocks(18),
-        }
-    }
-
-    /// Its name in YAML.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Q8_0 => "q8_0",
-            Self::Q4_0 => "q4_0",
-        }
-    }
-}
-
 /// The devices on which a model may be placed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
@@ -97,18 +59,6 @@ pub enum DeviceChoice {
     Auto,
     /// These and no others. With [`SplitMode::None`], one of them.
     Pinned(Vec<String>),
-}
-
-/// How a model may be split over devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum SplitMode {
-    /// Not at all: it is on one device.
-    None,
-    /// By layers.
-    #[default]
-    Layer,
-    /// By rows of every matrix. Only some backends support it, among them CUDA.
-    Row,
 }
 
 impl ModelFootprint {

@@ -3,8 +3,10 @@
 //! Source: `llama_model_base::load_tensors` in llama.cpp. Shares are accumulated and divided by their sum in single precision;
 //! layer `i` of `n` is placed on the first device whose bound is above `i / (n + 1)`, the output as if it were layer `n`.
 
-use crate::device::{Device, DeviceKind};
-use crate::footprint::{ModelFootprint, SplitMode};
+use artel_model::{DeviceKind, SplitMode};
+
+use crate::device::Device;
+use crate::footprint::ModelFootprint;
 use crate::placement::{Placement, PlacementPart};
 
 /// Devices with a share each.

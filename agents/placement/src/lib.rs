@@ -13,22 +13,21 @@
 mod device;
 mod error;
 mod evict;
+mod fit;
 mod footprint;
 mod layout;
 mod placement;
 mod plan;
 mod remedy;
-mod size;
 mod swap;
 
-pub use device::{Device, DeviceBytes, DeviceKind};
-pub use error::{MemoryShortage, PlacementError};
+pub use artel_model::{DeviceKind, KvCacheType, SplitMode};
+pub use device::{Device, DeviceBytes};
+pub use error::{MemoryShortage, PlacementError, Remedy, SettingChange};
 pub use evict::{EvictionPlan, ResidentModel, plan_eviction};
-pub use footprint::{DeviceChoice, KvCacheType, LayerFootprint, ModelFootprint, SplitMode};
-pub use placement::{Placement, PlacementPart, place};
-pub use plan::{PlacementPlan, UnplacedModel, plan};
-pub use remedy::{Remedy, SettingChange};
-pub use size::format_bytes;
+pub use footprint::{DeviceChoice, LayerFootprint, ModelFootprint};
+pub use placement::{Placement, PlacementPart};
+pub use plan::{PlacementPlan, UnplacedModel, place, plan};
 pub use swap::{ModelQueue, SwapDecision, decide_swap};
 
 #[cfg(test)]

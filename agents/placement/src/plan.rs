@@ -1,12 +1,13 @@
-//! Placements for all models of a catalog.
+//! Placements for one model and for all models of a catalog.
 
 use std::cmp::Reverse;
 
 use crate::device::{Device, allocated};
-use crate::error::PlacementError;
+use crate::error::{PlacementError, list};
+use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
-use crate::placement::{Placement, fit, place};
-use crate::size::list;
+use crate::placement::Placement;
+use crate::remedy;
 
 /// The placements of all models that fit side by side, and the reasons why the others do not.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,6 +29,20 @@ pub struct UnplacedModel {
     pub error: PlacementError,
     /// Its placement without the others: then it can be swapped with them. None if it fits nowhere.
     pub alone: Option<Placement>,
+}
+
+/// Finds the placement of a model on devices without other models of ours.
+///
+/// Pins are obeyed. Without one, the first of these that fits: one GPU, the one with the least memory left over; the fewest
+/// GPUs that fit together, split by layers; an integrated GPU; the CPU; devices of other machines, alone and then together, if
+/// necessary with the GPUs of this machine. The network comes last.
+pub fn place(footprint: &ModelFootprint, devices: &[Device]) -> Result<Placement, PlacementError> {
+    fit(footprint, devices).map_err(|error| match error {
+        PlacementError::InsufficientMemory { model, shortage, .. } => {
+            PlacementError::InsufficientMemory { remedies: remedy::remedies(footprint, devices), model, shortage }
+        }
+        other => other,
+    })
 }
 
 /// Places all models side by side on empty devices: pinned ones first, since they have no choice, and the biggest first within

@@ -1,82 +1,16 @@
 //! Changes that would make a model fit.
 
-use std::fmt;
+use artel_model::{DeviceKind, KvCacheType, SplitMode};
 
-use crate::device::{Device, DeviceKind};
-use crate::footprint::{DeviceChoice, KvCacheType, ModelFootprint, SplitMode};
-use crate::placement::{Placement, fit};
+use crate::device::Device;
+use crate::error::{Remedy, SettingChange};
+use crate::fit::fit;
+use crate::footprint::{DeviceChoice, ModelFootprint};
 
 /// The smallest context offered: enough for a role's prompt and an answer.
 const MIN_CONTEXT_TOKENS: u32 = 512;
 /// Context lengths are offered in multiples of this many tokens, as llama.cpp allocates them.
 const CONTEXT_MULTIPLE_TOKENS: u32 = 256;
-
-/// Changes of settings, and their result. Each remedy has been tried.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Remedy {
-    /// The changes; all are required.
-    pub changes: Vec<SettingChange>,
-    /// The footprint after them.
-    pub footprint: ModelFootprint,
-    /// The placement after them.
-    pub placement: Placement,
-}
-
-/// A change to a model's definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SettingChange {
-    /// Weights in the data type of the model's file, not dequantized.
-    Weights,
-    /// A smaller data type of the KV cache.
-    Cache {
-        /// The present value.
-        from: KvCacheType,
-        /// The new value.
-        to: KvCacheType,
-    },
-    /// Fewer concurrent sequences.
-    Sequences {
-        /// The present value.
-        from: u32,
-        /// The new value.
-        to: u32,
-    },
-    /// A shorter context.
-    Context {
-        /// The present value.
-        from: u32,
-        /// The new value.
-        to: u32,
-    },
-    /// A split by layers over these devices.
-    Split {
-        /// Their names.
-        devices: Vec<String>,
-    },
-    /// No pinned devices.
-    Unpin,
-}
-
-/// In YAML syntax, with the resulting memory.
-impl fmt::Display for Remedy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes: Vec<String> = self.changes.iter().map(SettingChange::to_string).collect();
-        write!(f, "{}: then it takes {}", changes.join(" and "), self.placement.summary())
-    }
-}
-
-impl fmt::Display for SettingChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Weights => f.write_str("`weights: file`"),
-            Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.as_str(), from.as_str()),
-            Self::Sequences { from, to } => write!(f, "`sequences: {to}` instead of {from}"),
-            Self::Context { from, to } => write!(f, "`context: {to}` instead of {from}"),
-            Self::Split { devices } => write!(f, "`devices: [{}]` with `split: layer`", devices.join(", ")),
-            Self::Unpin => f.write_str("`devices: auto`"),
-        }
-    }
-}
 
 /// Changes that would make it fit, the least costly first: single changes that cost precision, speed or context, then these
 /// combined, then changes of devices.

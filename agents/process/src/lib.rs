@@ -3,9 +3,10 @@
 //!
 //! [`start`] runs a program whose standard input is one end of a socket pair, makes it load a model, and returns an
 //! [`artel_engine::EngineHandle`] like any other. In that program, [`serve`] serves its own engine on the other end. The protocol is
-//! gRPC, package `artel.engine.v1`; no other process can reach the sockets, because they have no name. The process ends when
-//! its socket closes, so none outlives the daemon. Its standard error goes into the daemon's log, and
-//! [`EngineHandle::ended`](artel_engine::EngineHandle::ended) gives the reason of its exit.
+//! gRPC, package `artel.engine.v1`. Both ends are the same binary, so its proto is private to this crate; no other process can
+//! reach the sockets, because they have no name. The process ends when its socket closes, so none outlives the daemon. Its
+//! standard error goes into the daemon's log, and [`EngineHandle::ended`](artel_engine::EngineHandle::ended) gives the reason
+//! of its exit.
 //!
 //! Engines that compute on the same cores exclude each other through a [`CpuLeaseBroker`].
 //!
@@ -19,25 +20,14 @@ mod remote_engine;
 mod server;
 mod start;
 mod stderr_log;
+mod supervision;
 mod wire;
 
+pub use artel_model::DeviceMemory;
 pub use cpu_lease::CpuLeaseBroker;
 pub use server::{EngineLoader, ServeOutcome, serve};
 pub use start::{EngineProgram, StartedEngine, start};
 pub use stderr_log::LOG_TARGET;
-
-/// The memory of a model on one device, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DeviceMemory {
-    /// The device's name.
-    pub device: String,
-    /// The weights.
-    pub weights: u64,
-    /// The KV cache.
-    pub kv_cache: u64,
-    /// The compute buffers.
-    pub compute: u64,
-}
 
 /// The largest message: a few thousand embeddings, or the largest prompt that the daemon accepts.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;

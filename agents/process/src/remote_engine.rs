@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::{Chunk, Embeddings, Engine, EngineStats, Error, LabelScores, OutputStream, PrefixPin, Request};
-use artel_proto::engine::v1;
-use artel_proto::engine::v1::engine_client::EngineClient;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +14,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use crate::start::call_failure;
-use crate::wire;
+use crate::supervision::call_failure;
+use crate::wire::v1::engine_client::EngineClient;
+use crate::wire::{self, v1};
 
 /// The time for an engine to return its statistics; after it, the previous ones are used.
 const STATS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
-use artel_engine::{self as engine, EngineHandle, SharedCpu};
-use artel_proto::engine::v1;
-use artel_proto::engine::v1::engine_server::EngineServer;
+use artel_engine::{self as engine, EngineHandle, LoadError, SharedCpu};
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::sync::{SetOnce, mpsc};
@@ -19,7 +17,9 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cpu_lease::CpuLeaseClient;
-use crate::{DeviceMemory, MAX_MESSAGE_BYTES, wire};
+use crate::wire::v1::engine_server::EngineServer;
+use crate::wire::{self, v1};
+use crate::{DeviceMemory, MAX_MESSAGE_BYTES};
 
 /// Concurrent calls: more than the daemon has tasks. The same limit applies to cancelled calls, since the client is trusted.
 const MAX_CONCURRENT_CALLS: u32 = 1 << 20;
@@ -36,7 +36,7 @@ pub trait EngineLoader: Send + Sync + 'static {
         spec: &str,
         shared_cpu: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String>;
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError>;
 }
 
 /// The reason why [`serve`] returned.
@@ -184,7 +184,7 @@ impl EngineService {
                 });
                 Event::Loaded(loaded(limits, memory))
             }
-            Err(reason) => Event::Failed(reason),
+            Err(error) => Event::Failed(wire::load_error(&error)),
         };
         // The daemon may have cancelled the call.
         let _ = events.send(message(event)).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tracing::Span;
 
 /// The tracing target of forwarded records, which the engine process has filtered already.
 pub const LOG_TARGET: &str = "engine";
@@ -70,8 +71,9 @@ fn without_directory(line: &str) -> &str {
     location.and_then(|location| location.rfind('/')).map_or(line, |at| &line[at + 1..])
 }
 
-/// Forwards a log record of the engine process, and returns its text.
+/// Forwards a log record of the engine process, in a span like that of the request it is about, and returns its text.
 fn forward(model: &str, record: &Value) -> String {
+    let _in_request = request_span(record).map(Span::entered);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let fields = record.get("fields").and_then(Value::as_object);
     let message = fields.and_then(|fields| fields.get("message")).map(text).unwrap_or_default();
@@ -90,6 +92,14 @@ fn forward(model: &str, record: &Value) -> String {
         _ => tracing::trace!(target: LOG_TARGET, model, "{line}"),
     }
     line
+}
+
+/// The span of the request that a record is about, as the engine opened it. The model is a field of every record.
+fn request_span(record: &Value) -> Option<Span> {
+    let fields = record.get("span").filter(|span| span.get("name").and_then(Value::as_str) == Some("request"))?;
+    let text = |field: &str| fields.get(field).and_then(Value::as_str);
+    let (task, step, role) = (text("task"), text("step"), text("role"));
+    Some(tracing::info_span!(target: LOG_TARGET, "request", task, step, role))
 }
 
 #[cfg(test)]
@@ -117,5 +127,38 @@ mod tests {
         assert_eq!(log.tail(), ["CUDA error: out of memory", "ggml-cuda.cu:98: CUDA error"]);
         log.clone().read("m".to_owned(), record("ERROR", "of no moment").as_bytes()).await;
         assert!(log.tail().is_empty(), "an error record alone is not kept");
+    }
+
+    #[derive(Clone, Default)]
+    struct ForwardedLog(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for ForwardedLog {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_record_about_a_request_is_forwarded_in_its_span() {
+        let output = ForwardedLog::default();
+        let writer = output.clone();
+        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let span = r#"{"model":"m","name":"request","step":"draft-1","task":"t"}"#;
+            let log = StderrLog::default();
+            log.line("m", &format!(r#"{{"level":"INFO","fields":{{"message":"admitted","slot":1}},"span":{span}}}"#));
+            log.line("m", r#"{"level":"INFO","fields":{"message":"loading"}}"#);
+        });
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [admitted, loading] = &records[..] else { panic!("{text}") };
+        assert_eq!(admitted["fields"], serde_json::json!({"message": "admitted slot=1", "model": "m"}));
+        assert_eq!(admitted["span"], serde_json::json!({"name": "request", "task": "t", "step": "draft-1"}));
+        assert_eq!((&loading["fields"]["message"], loading.get("span")), (&"loading".into(), None));
     }
 }

@@ -1,4 +1,4 @@
-//! Conversions between the engine's types and the protocol's messages.
+//! The protocol's messages, and conversions between them and the engine's types.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +8,22 @@ use std::time::Duration;
 
 use artel_engine as engine;
 use artel_engine::backend::EngineLimits;
-use artel_proto::engine::v1;
+
+/// The messages, the client and the server that are generated from the proto. Both ends are the same binary.
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::needless_pass_by_value,
+    clippy::semicolon_if_nothing_returned,
+    clippy::uninlined_format_args,
+    rustdoc::all
+)]
+pub(crate) mod v1 {
+    tonic::include_proto!("artel.engine.v1");
+}
 
 /// Converts values field by field; `ours as wire` where the names differ.
 macro_rules! mirrored {
@@ -83,6 +98,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
             engine::ContextOverflow::Shift => v1::ContextOverflow::Shift,
         }
         .into(),
+        origin: Some(origin(request.origin)),
     }
 }
 
@@ -111,7 +127,18 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         stop: wire.stop,
         schema: schema.map_err(|e| engine::Error::InvalidRequest(format!("the schema is not valid JSON: {e}")))?,
         overflow,
+        origin: wire.origin.map(origin_of).unwrap_or_default(),
     })
+}
+
+fn origin(origin: engine::RequestOrigin) -> v1::RequestOrigin {
+    let text = |value: Option<Arc<str>>| value.as_deref().map(str::to_owned);
+    v1::RequestOrigin { task: text(origin.task), step: text(origin.step), role: text(origin.role) }
+}
+
+fn origin_of(wire: v1::RequestOrigin) -> engine::RequestOrigin {
+    let v1::RequestOrigin { task, step, role } = wire;
+    engine::RequestOrigin { task: task.map(Into::into), step: step.map(Into::into), role: role.map(Into::into) }
 }
 
 fn priority(priority: engine::Priority) -> v1::Priority {
@@ -241,5 +268,23 @@ pub(crate) fn error_of(wire: v1::Error) -> engine::Error {
         Some(v1::error::Error::Model(reason)) => engine::Error::Model(reason),
         Some(v1::error::Error::Ended(reason)) => engine::Error::Ended(reason),
         None => engine::Error::Model("its process sent an empty error".to_owned()),
+    }
+}
+
+pub(crate) fn load_error(error: &engine::LoadError) -> v1::LoadError {
+    v1::LoadError {
+        message: error.message().to_owned(),
+        advice: error.advice().map(str::to_owned),
+        is_transient: error.is_transient(),
+    }
+}
+
+pub(crate) fn load_error_of(wire: v1::LoadError) -> engine::LoadError {
+    let v1::LoadError { message, advice, is_transient } = wire;
+    let error =
+        if is_transient { engine::LoadError::transient(message) } else { engine::LoadError::permanent(message) };
+    match advice {
+        Some(advice) => error.with_advice(advice),
+        None => error,
     }
 }

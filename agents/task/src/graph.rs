@@ -3,69 +3,17 @@
 mod check;
 mod lookahead;
 mod node;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::id::{GraphName, NodeName, PathSegment, ValueName, Visit};
 
 pub use check::GraphFault;
 pub use node::{
-    AskNode, Edge, ForEach, Join, MAX_ITEMS, Node, NodeKind, Reducer, ReplaySafety, RetryPolicy, RoleRef, RouterNode,
-    StepPolicy,
+    AskNode, Edge, ForEach, Join, MAX_ITEMS, Reducer, ReplaySafety, RetryPolicy, RoleRef, RouterNode, StepPolicy,
 };
-
-/// The parts of a graph, unchecked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GraphParts {
-    /// Its name.
-    pub name: GraphName,
-    /// Its purpose, for the router and for humans.
-    pub description: String,
-    /// The node that runs first.
-    pub start: NodeName,
-    /// The node whose last output is the task's result; without it, the last node that went to `done`.
-    pub result: Option<NodeName>,
-    /// Its nodes.
-    pub nodes: BTreeMap<NodeName, Node>,
-    /// Its limits.
-    pub limits: GraphLimits,
-    /// The values that its nodes share, each with the reducer that combines writes to it.
-    pub values: BTreeMap<ValueName, Reducer>,
-    /// The result that replaces a failure.
-    pub fallback: Option<String>,
-}
-
-/// The limits of one run of a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GraphLimits {
-    /// Attempts at nodes.
-    pub steps: u32,
-    /// Prompt and output tokens of all steps.
-    pub tokens: u64,
-    /// From the start of the run to its end, pauses for human answers excluded.
-    pub time: Duration,
-}
-
-impl Default for GraphLimits {
-    /// Generous for a conversation of several roles, and small enough to end a loop within minutes.
-    fn default() -> Self {
-        Self { steps: 64, tokens: 32_000, time: Duration::from_secs(600) }
-    }
-}
-
-/// A graph that is known to terminate: every node is reachable, every cycle is bounded, every join can be satisfied by its
-/// sources. It contains its sub-graphs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Graph {
-    parts: GraphParts,
-    /// The nesting depth of its sub-graphs; 0 without any.
-    depth: usize,
-    /// Per node, the distinct sources of its unbounded incoming edges, which its join counts.
-    sources: BTreeMap<NodeName, BTreeSet<NodeName>>,
-    /// Per node, the fewest steps that follow it.
-    steps_to_done: BTreeMap<NodeName, u32>,
-}
+pub use parts::{Graph, GraphLimits, GraphParts, Node, NodeKind};
 
 impl Graph {
     /// Checks the parts; the error lists all faults.

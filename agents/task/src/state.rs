@@ -1,6 +1,7 @@
 //! The state of a task: the fold of its events.
 
 mod active;
+mod run;
 mod scope;
 
 use std::time::Duration;
@@ -10,8 +11,8 @@ use serde_json::Value;
 use crate::event::{Event, EventKind, Failure, Output, TaskSpec, Timestamp, Trigger, as_text};
 use crate::id::{NodeName, PathSegment, RoleName, Seq, StepId, TaskId, Visit};
 
-pub use active::{ActiveVisit, MapRun, NestedRun, VisitStatus};
-pub use scope::{NodeState, ResourceUsage, Scope, output_value};
+pub use run::{ActiveVisit, MapRun, NestedRun, NodeState, ResourceUsage, Scope, VisitStatus};
+pub use scope::output_value;
 
 /// The phase of a task.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,50 +7,16 @@ use std::time::Duration;
 
 use artel_journal::{JournalStats, Retention};
 use artel_task::event::Timestamp;
+use artel_terminal::{BAD, BOLD, DIM, StyledText, WARN, bytes, span};
 use serde_json::{Value, json};
 
+use super::diagnosis::{Diagnosis, DiagnosisLevel, is_ok};
 use super::findings::Findings;
-use crate::client::render::styled_text::{BAD, BOLD, DIM, StyledText, WARN};
-use crate::client::render::time::{bytes, span};
 
 /// Less free space than this gives a warning: the journal and the prefixes on disk need some of it.
 const MIN_FREE_DISK_BYTES: u64 = 1 << 30;
 /// A running task that is older than this may have been forgotten.
 const MAX_RUNNING_AGE: Duration = Duration::from_secs(7 * 86_400);
-
-/// The result of one check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Diagnosis {
-    subject: &'static str,
-    level: DiagnosisLevel,
-    message: String,
-    /// Advice.
-    help: Option<String>,
-}
-
-/// How serious a diagnosis is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DiagnosisLevel {
-    Ok,
-    /// A daemon would run, but perhaps not as intended.
-    Warning,
-    /// A daemon would not start, or could not run all models.
-    Error,
-}
-
-impl Diagnosis {
-    fn ok(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { subject, level: DiagnosisLevel::Ok, message: message.into(), help: None }
-    }
-
-    fn warning(subject: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { subject, level: DiagnosisLevel::Warning, message: message.into(), help: Some(help.into()) }
-    }
-
-    fn error(subject: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { subject, level: DiagnosisLevel::Error, message: message.into(), help: Some(help.into()) }
-    }
-}
 
 /// All diagnoses, in the order in which they are shown.
 pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
@@ -67,18 +33,13 @@ pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
     diagnoses
 }
 
-/// Whether a daemon would start and could run all models.
-pub(super) fn is_ok(diagnoses: &[Diagnosis]) -> bool {
-    !diagnoses.iter().any(|diagnosis| diagnosis.level == DiagnosisLevel::Error)
-}
-
 fn data(findings: &Findings) -> Diagnosis {
     let (dir, writable) = &findings.data;
     match writable {
         Ok(()) => Diagnosis::ok("data", dir.display().to_string()),
         Err(reason) => Diagnosis::error(
             "data",
-            reason,
+            reason.to_string(),
             format!(
                 "the journal is stored in {0}: make it yours with `sudo mkdir -p {0} && sudo chown -R \"$USER\" {0}`, or name \
                  another directory with --data",
@@ -94,7 +55,7 @@ fn journal(findings: &Findings) -> Vec<Diagnosis> {
         Ok(None) => return vec![Diagnosis::ok("journal", "none yet; the first start of a daemon creates one")],
         Err(error) => {
             let help = "`artel journal check` reads the whole journal and lists the damage";
-            return vec![Diagnosis::error("journal", error, help)];
+            return vec![Diagnosis::error("journal", error.to_string(), help)];
         }
     };
     let JournalStats {
@@ -198,7 +159,7 @@ pub(super) fn render(diagnoses: &[Diagnosis], out: &mut StyledText) {
 pub(super) fn json(findings: &Findings, diagnoses: &[Diagnosis]) -> Value {
     let journal = match &findings.journal {
         Ok(stats) => stats.as_ref().map(stats_json).unwrap_or_default(),
-        Err(error) => json!({"error": error}),
+        Err(error) => json!({"error": error.to_string()}),
     };
     let Retention { tasks, age, bytes } = findings.retention;
     let problems = diagnoses.iter().filter(|diagnosis| diagnosis.level != DiagnosisLevel::Ok);

@@ -4,28 +4,40 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use artel_actors::MemoryDemand;
+use artel_check::files::{self, FileProblem};
+use artel_hub::disk;
 use artel_journal::{JournalStats, Retention};
 use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
 use artel_roles::Catalog;
 use artel_task::event::Timestamp;
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::gpu::{self, SystemGpu};
-use crate::disk;
 use crate::engine::probe::{self, ProbedDevice};
-use crate::serve::config::{Config, cores};
-use crate::serve::devices::host_memory;
-use crate::serve::files::{self, FileProblem};
+use crate::host;
+use crate::serve::config::Config;
 use crate::serve::loader::LlamaLoader;
+
+/// Why the directory of the journal cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DataDirError {
+    #[error("no parent directory of {0} exists")]
+    NoParent(PathBuf),
+    #[error("{0} is not a directory")]
+    NotADirectory(PathBuf),
+    #[error("{dir} is not writable: {}", .cause.desc())]
+    NotWritable { dir: PathBuf, cause: Errno },
+}
 
 /// The state of the machine, the data directory and the catalog.
 #[derive(Debug)]
 pub(super) struct Findings {
     pub(super) now: Timestamp,
     /// The directory of the journal, and why it is not writable.
-    pub(super) data: (PathBuf, Result<(), String>),
+    pub(super) data: (PathBuf, Result<(), DataDirError>),
     /// Statistics of the journal, if there is one; or why it cannot be read.
-    pub(super) journal: Result<Option<JournalStats>, String>,
+    pub(super) journal: Result<Option<JournalStats>, artel_journal::Error>,
     pub(super) retention: Retention,
     /// Free bytes on the disk of the journal, if known.
     pub(super) disk: Option<u64>,
@@ -38,11 +50,11 @@ pub(super) struct Findings {
     /// The GPUs that the kernel lists, with or without support in this program.
     pub(super) gpus: Vec<SystemGpu>,
     /// The devices of this machine, or why they cannot be listed.
-    pub(super) local: Result<Vec<ProbedDevice>, String>,
+    pub(super) local: Result<Vec<ProbedDevice>, probe::Error>,
     /// Why GPUs are not monitored.
     pub(super) monitor_error: Option<String>,
     /// The RPC servers of the settings, and their devices or why they cannot be listed.
-    pub(super) servers: Vec<(String, Result<Vec<ProbedDevice>, String>)>,
+    pub(super) servers: Vec<(String, Result<Vec<ProbedDevice>, probe::Error>)>,
     pub(super) offline: bool,
     /// The problems of the catalog.
     pub(super) catalog: Option<String>,
@@ -73,12 +85,12 @@ impl Findings {
         Self {
             now: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
             data: (config.data.clone(), check_writable(&config.data)),
-            journal: artel_journal::stats(&config.data).await.map_err(|error| error.to_string()),
+            journal: artel_journal::stats(&config.data).await,
             retention: config.journal.retention,
             disk: disk::free_bytes(&config.data),
             threads: config.threads,
-            cores: cores(),
-            memory: host_memory(),
+            cores: artel_llama::usable_cores(),
+            memory: host::memory(),
             features: gpu::features(),
             gpus: gpu::list(Path::new("/")),
             local,
@@ -118,13 +130,12 @@ async fn planned(catalog: &Catalog, config: &Config) -> PlacementPlan {
 }
 
 /// Checks that files can be created in a directory, or the directory itself if it does not exist.
-fn check_writable(dir: &Path) -> Result<(), String> {
-    let Some(existing) = dir.ancestors().find(|dir| dir.exists()) else {
-        return Err(format!("no parent directory of {} exists", dir.display()));
-    };
+fn check_writable(dir: &Path) -> Result<(), DataDirError> {
+    let existing = dir.ancestors().find(|dir| dir.exists());
+    let existing = existing.ok_or_else(|| DataDirError::NoParent(dir.to_owned()))?;
     if !existing.is_dir() {
-        return Err(format!("{} is not a directory", existing.display()));
+        return Err(DataDirError::NotADirectory(existing.to_owned()));
     }
-    let flags = AccessFlags::W_OK | AccessFlags::X_OK;
-    access(existing, flags).map_err(|error| format!("{} is not writable: {}", existing.display(), error.desc()))
+    let not_writable = |cause| DataDirError::NotWritable { dir: existing.to_owned(), cause };
+    access(existing, AccessFlags::W_OK | AccessFlags::X_OK).map_err(not_writable)
 }

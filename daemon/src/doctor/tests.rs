@@ -3,20 +3,22 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use artel_check::files::FileProblem;
+use artel_grpc::GpuReading;
 use artel_journal::{JournalStats, Retention};
 use artel_placement::{
     Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan,
 };
 use artel_roles::hf_uri::HfUri;
 use artel_task::event::Timestamp;
+use artel_terminal::StyledText;
+use nix::errno::Errno;
 
-use super::advice::{diagnose, is_ok, json, render};
-use super::findings::Findings;
+use super::advice::{diagnose, json, render};
+use super::diagnosis::is_ok;
+use super::findings::{DataDirError, Findings};
 use super::gpu::{GpuVendor, SystemGpu};
-use crate::client::render::styled_text::StyledText;
-use crate::engine::monitor::GpuReading;
 use crate::engine::probe::{self, ProbedDevice};
-use crate::serve::files::FileProblem;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -26,7 +28,7 @@ fn cpu() -> ProbedDevice {
         name,
         description: "Some CPU".to_owned(),
         backend,
-        kind: probe::ProbedDeviceKind::Cpu,
+        kind: DeviceKind::Cpu,
         total: 16 << 30,
         free: 8 << 30,
         monitor: None,
@@ -34,7 +36,7 @@ fn cpu() -> ProbedDevice {
 }
 
 fn gpu() -> ProbedDevice {
-    let (name, backend, kind) = ("CUDA0".to_owned(), "CUDA".to_owned(), probe::ProbedDeviceKind::Gpu);
+    let (name, backend, kind) = ("CUDA0".to_owned(), "CUDA".to_owned(), DeviceKind::Gpu);
     let monitor = GpuReading {
         name: "NVIDIA Card".to_owned(),
         driver: "550.54".to_owned(),
@@ -156,8 +158,8 @@ fn broken_drivers_and_missing_permissions() {
             SystemGpu { vendor: GpuVendor::Nvidia, inaccessible: Vec::new() },
             SystemGpu { vendor: GpuVendor::Amd, inaccessible },
         ],
-        local: Err("the probe ended with signal 11".to_owned()),
-        servers: vec![("box:50052".to_owned(), Err("connection refused".to_owned()))],
+        local: Err(probe::Error::Failed("the probe ended with signal 11".to_owned())),
+        servers: vec![("box:50052".to_owned(), Err(probe::Error::Failed("connection refused".to_owned())))],
         ..healthy()
     };
     insta::assert_snapshot!(rendered(&findings));
@@ -166,7 +168,10 @@ fn broken_drivers_and_missing_permissions() {
 #[test]
 fn a_machine_that_is_too_small_and_misconfigured() {
     let mut findings = Findings {
-        data: (PathBuf::from("/data"), Err("/data is not writable: Permission denied".to_owned())),
+        data: (
+            PathBuf::from("/data"),
+            Err(DataDirError::NotWritable { dir: PathBuf::from("/data"), cause: Errno::EACCES }),
+        ),
         disk: Some(200 << 20),
         threads: 16,
         gpus: Vec::new(),
@@ -192,11 +197,15 @@ fn a_machine_that_is_too_small_and_misconfigured() {
 #[test]
 fn errors_of_the_journal_and_the_catalog_are_shown() {
     let findings = Findings {
-        journal: Err("the journal is of a newer program".to_owned()),
+        journal: Err(artel_journal::Error::NewerFormat {
+            path: PathBuf::from("/data/journal.sqlite"),
+            found: 9,
+            known: 4,
+        }),
         catalog: Some("own.yaml:3:8: there is no model `phy`".to_owned()),
         ..healthy()
     };
     let text = rendered(&findings);
-    assert!(text.contains("the journal is of a newer program") && text.contains("there is no model `phy`"), "{text}");
+    assert!(text.contains("its format is 9") && text.contains("there is no model `phy`"), "{text}");
     assert!(!is_ok(&diagnose(&findings)));
 }

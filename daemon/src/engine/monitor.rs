@@ -1,49 +1,24 @@
 //! Readings of GPUs from NVML, NVIDIA's monitoring library, which comes with the driver. Without it, only these readings are
 //! missing.
 
-use artel_proto::v1;
+use artel_grpc::GpuReading;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::error::NvmlError;
-use serde::{Deserialize, Serialize};
 
-/// Readings of one GPU. Values that the GPU does not report are absent.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(crate) struct GpuReading {
-    pub(crate) name: String,
-    pub(crate) uuid: String,
-    /// The PCI bus id.
-    pub(crate) bus: String,
-    /// The version of the driver.
-    pub(crate) driver: String,
-    /// Bytes of its memory in use by all programs.
-    pub(crate) used: Option<u64>,
-    /// The fraction of the last sample period in which it was computing, from 0 to 1.
-    pub(crate) load: Option<f64>,
-    pub(crate) celsius: Option<f64>,
-    pub(crate) watts: Option<f64>,
-}
+/// Why no GPU can be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", describe(.0))]
+pub(super) struct MonitorError(#[from] NvmlError);
 
-impl GpuReading {
-    pub(crate) fn as_proto(&self) -> v1::DeviceMonitor {
-        v1::DeviceMonitor {
-            uuid: self.uuid.clone(),
-            bus_id: self.bus.clone(),
-            driver_version: self.driver.clone(),
-            utilization: self.load,
-            temperature_celsius: self.celsius,
-            power_watts: self.watts,
-            name: self.name.clone(),
-            used_bytes: self.used,
-        }
-    }
-}
-
-/// Reads all GPUs, or returns why that is not possible.
-pub(super) fn read() -> Result<Vec<GpuReading>, String> {
-    let nvml = Nvml::init().map_err(|error| describe(&error))?;
+/// Reads all GPUs.
+///
+/// # Errors
+/// NVML or the driver is missing or does not answer.
+pub(super) fn read() -> Result<Vec<GpuReading>, MonitorError> {
+    let nvml = Nvml::init()?;
     let driver = nvml.sys_driver_version().unwrap_or_default();
-    let count = nvml.device_count().map_err(|error| describe(&error))?;
+    let count = nvml.device_count()?;
     // A GPU that fails does not hide the others.
     let read = |index| {
         reading(&nvml, index, &driver).inspect_err(|error| tracing::debug!(index, %error, "failed to read a GPU"))

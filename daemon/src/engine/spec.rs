@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use artel_engine::{DraftMode, EngineHandle, SharedCpu, disk_prefix_cache};
-use artel_llama::gguf::{self, HalfType};
-use artel_llama::{GgmlType, LlamaBackend, LlamaSplitMode};
-use artel_process::DeviceMemory;
+use artel_engine::{DraftMode, EngineHandle, LoadError, SharedCpu, disk_prefix_cache};
+use artel_gguf::{self as gguf, HalfType};
+use artel_hub::disk;
+use artel_llama::{KvCacheTypes, LlamaBackend};
+use artel_model::{DeviceMemory, KvCacheType, SplitMode};
 use artel_roles::{CacheSetting, Model, ModelPurpose, SpeculationSetting};
 use serde::{Deserialize, Serialize};
-
-use crate::disk;
 
 /// What an engine loads, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,11 +28,12 @@ pub(crate) struct EngineSpec {
     /// RPC servers whose devices it may use.
     pub(crate) rpc: Vec<String>,
     pub(crate) devices: Option<Vec<String>>,
-    pub(crate) split: EngineSplitMode,
+    pub(crate) split: SplitMode,
     pub(crate) tensor_split: Vec<f32>,
     pub(crate) embedding: bool,
     pub(crate) template: Option<String>,
-    pub(crate) cache: EngineKvCacheType,
+    /// The names of its variants are part of stored keys of compute buffer sizes.
+    pub(crate) cache: KvCacheType,
     /// Whether speculative decoding may be used.
     pub(crate) speculation: bool,
     pub(crate) target_itl: Duration,
@@ -52,52 +52,9 @@ pub(crate) struct DequantizedWeights {
     pub(crate) bf16: bool,
 }
 
-/// How a model is split over its devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum EngineSplitMode {
-    #[default]
-    None,
-    Layer,
-    Row,
-}
-
-/// The type of keys and values in the KV cache. The names of the variants are part of stored keys of compute buffer sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum EngineKvCacheType {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
-    Q4_0,
-}
-
-impl EngineKvCacheType {
-    /// The type for a cache setting. `half_type` is that of the dequantized weights of a model on CPUs.
-    pub(crate) fn of(cache: CacheSetting, half_type: Option<HalfType>) -> Self {
-        match cache {
-            CacheSetting::Auto if half_type == Some(HalfType::Bf16) => Self::Bf16,
-            CacheSetting::Auto => Self::F16,
-            CacheSetting::F32 => Self::F32,
-            CacheSetting::F16 => Self::F16,
-            CacheSetting::Bf16 => Self::Bf16,
-            CacheSetting::Q8_0 => Self::Q8_0,
-            CacheSetting::Q4_0 => Self::Q4_0,
-        }
-    }
-
-    /// Keys and values have the same type, as required by flash attention of llama.cpp.
-    fn cache(self) -> artel_llama::KvCacheTypes {
-        let kind = match self {
-            Self::F32 => GgmlType::F32,
-            Self::F16 => GgmlType::F16,
-            Self::Bf16 => GgmlType::Bf16,
-            Self::Q8_0 => GgmlType::Q8_0,
-            Self::Q4_0 => GgmlType::Q4_0,
-        };
-        artel_llama::KvCacheTypes { keys: kind, values: kind }
-    }
+/// The type of a KV cache by a model's setting. `half_type` is that of the dequantized weights of a model on CPUs.
+pub(crate) fn kv_cache_type(cache: CacheSetting, half_type: Option<HalfType>) -> KvCacheType {
+    cache.or(if half_type == Some(HalfType::Bf16) { KvCacheType::Bf16 } else { KvCacheType::F16 })
 }
 
 /// Settings of all engines of a daemon.
@@ -125,11 +82,11 @@ impl EngineSpec {
             threads: model.threads.unwrap_or(defaults.threads).min(defaults.threads),
             rpc: Vec::new(),
             devices: None,
-            split: EngineSplitMode::None,
+            split: SplitMode::None,
             tensor_split: Vec::new(),
             embedding: model.purpose == ModelPurpose::Embedding,
             template: model.template.clone(),
-            cache: EngineKvCacheType::of(model.cache, None),
+            cache: kv_cache_type(model.cache, None),
             speculation: model.speculation == SpeculationSetting::Auto,
             target_itl: defaults.target_itl,
             prefix_cache_bytes: defaults.prefix_cache_bytes,
@@ -148,35 +105,26 @@ impl EngineSpec {
         self,
         turn: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError> {
         let (name, rpc, dequantized) = (self.name.clone(), self.rpc.clone(), self.dequantized.clone());
         let (mut model, mut engine) = self.options();
         engine.shared_cpu = turn;
         let memory = Arc::new(Mutex::new(Vec::new()));
         let loaded_memory = memory.clone();
-        let load = move || {
+        let load = move || -> Result<LlamaBackend, LoadError> {
             rpc.iter().try_for_each(|address| artel_llama::add_rpc_server(address))?;
             let done = match dequantized {
                 Some(weights) => use_dequantized_weights(&mut model, &weights, &*progress)?,
                 None => 0.0,
             };
             let remaining = |fraction: f32| progress(done + fraction * (1.0 - done));
-            let model = LlamaBackend::load_with_progress(model, &remaining).map_err(|e| e.to_string())?;
+            let model = LlamaBackend::load_with_progress(model, &remaining)?;
             *loaded_memory.lock().expect("no code panics while it holds the lock") = model.device_buffers().to_vec();
             Ok(model)
         };
-        let handle = EngineHandle::spawn(&name, engine, load).await.map_err(|e| match e {
-            artel_engine::Error::Ended(reason) => reason,
-            other => other.to_string(),
-        })?;
+        let handle = EngineHandle::spawn(&name, engine, load).await?;
         let memory = std::mem::take(&mut *memory.lock().expect("no code panics while it holds the lock"));
-        let shared = |m: artel_llama::DeviceBuffers| DeviceMemory {
-            device: m.device,
-            weights: m.weights,
-            kv_cache: m.kv_cache,
-            compute: m.compute,
-        };
-        Ok((handle, memory.into_iter().map(shared).collect()))
+        Ok((handle, memory))
     }
 
     fn options(self) -> (artel_llama::Options, artel_engine::Options) {
@@ -187,15 +135,12 @@ impl EngineSpec {
             sequences: self.sequences,
             threads: self.threads,
             devices: self.devices,
-            split_mode: match self.split {
-                EngineSplitMode::None => LlamaSplitMode::None,
-                EngineSplitMode::Layer => LlamaSplitMode::Layer,
-                EngineSplitMode::Row => LlamaSplitMode::Row,
-            },
+            split_mode: self.split,
             tensor_split: self.tensor_split,
             is_embedding: self.embedding,
             template: self.template,
-            kv_cache: self.cache.cache(),
+            // llama.cpp's flash attention requires the same type of both.
+            kv_cache: KvCacheTypes { keys: self.cache, values: self.cache },
         };
         let engine = artel_engine::Options {
             target_itl: self.target_itl,
@@ -216,9 +161,9 @@ fn use_dequantized_weights(
     model: &mut artel_llama::Options,
     weights: &DequantizedWeights,
     progress: &dyn Fn(f32),
-) -> Result<f32, String> {
+) -> Result<f32, artel_llama::Error> {
     if let Some(sha256) = &model.sha256 {
-        gguf::verify_sha256(&model.path, sha256).map_err(|e| e.to_string())?;
+        gguf::verify_sha256(&model.path, sha256)?;
     }
     let done = Cell::new(0.0);
     let writing = |fraction: f32| {
@@ -228,7 +173,7 @@ fn use_dequantized_weights(
     };
     let (dir, half) = (&weights.dir, if weights.bf16 { HalfType::Bf16 } else { HalfType::F16 });
     let free_bytes = disk::free_bytes(dir).map_or(u64::MAX, |free| free.saturating_sub(disk::RESERVED_BYTES));
-    match gguf::dequantize(&model.path, dir, half, free_bytes, &writing) {
+    match gguf::dequantize(&model.path, dir, half, free_bytes, &artel_llama::dequantize_blocks, &writing) {
         Ok(path) => {
             tracing::info!(path = %path.display(), "loading the model with matrices dequantized to {half:?}");
             (model.path, model.sha256) = (path, None);
@@ -236,7 +181,7 @@ fn use_dequantized_weights(
         Err(error @ gguf::Error::Write { .. }) => {
             tracing::warn!(%error, "failed to write the dequantized model; loading the original file, which computes more slowly");
         }
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error.into()),
     }
     Ok(done.get())
 }

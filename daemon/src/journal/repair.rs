@@ -3,11 +3,10 @@
 use anyhow::Result;
 use artel_journal::RepairReport;
 use artel_task::TaskId;
+use artel_terminal::{BAD, CommandOutput, GOOD, StyledText};
 use serde_json::json;
 
-use super::render_missing;
-use crate::client::output::CommandOutput;
-use crate::client::render::styled_text::{BAD, GOOD, StyledText};
+use super::integrity::render_missing;
 
 pub(super) fn print(repair: Option<&RepairReport>, output: &mut CommandOutput) -> Result<()> {
     let Some(repair) = repair else {

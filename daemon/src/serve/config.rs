@@ -3,24 +3,20 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use artel_actors::Options;
+use artel_args::{DEFAULT_LISTEN, DaemonArgs, DataArgs};
 use artel_engine::disk_prefix_cache;
 use artel_journal::Retention;
-use artel_roles::Settings;
-
-use crate::args;
+use artel_roles::{EngineIsolation, Settings};
 
 /// How long running tasks may continue after a request to stop: systemd kills a service after 90 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(30);
 /// Bytes of the prefix cache on disk: a few hundred prefixes of a small model.
 const PREFIX_DISK_BYTES: u64 = 4 << 30;
-
-pub(super) use artel_roles::EngineIsolation;
 
 /// The configuration of the daemon.
 #[derive(Debug)]
@@ -52,13 +48,13 @@ pub(crate) struct Config {
 
 impl Config {
     /// The configuration of a daemon started with these flags alone.
-    pub(crate) fn at(args: &args::DataArgs) -> Result<Self> {
-        let args::DataArgs { config, data } = args.clone();
-        Self::of(&args::DaemonArgs { config, data, ..args::DaemonArgs::default() }, None)
+    pub(crate) fn at(args: &DataArgs) -> Result<Self> {
+        let DataArgs { config, data } = args.clone();
+        Self::of(&DaemonArgs { config, data, ..DaemonArgs::default() }, None)
     }
 
     /// The configuration of a daemon started with these flags.
-    pub(crate) fn of(args: &args::DaemonArgs, listen: Option<SocketAddr>) -> Result<Self> {
+    pub(crate) fn of(args: &DaemonArgs, listen: Option<SocketAddr>) -> Result<Self> {
         let settings = match &args.config {
             Some(path) => Settings::load(path).map_err(|problems| anyhow!("the settings are invalid:\n{problems}"))?,
             None => Settings::default(),
@@ -67,7 +63,7 @@ impl Config {
             tracing::warn!(%warning, "the settings have a warning");
         }
         let listen = listen.or(settings.listen);
-        let listen = listen.map_or_else(|| args::DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
+        let listen = listen.map_or_else(|| DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
         let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
         let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));
         let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
@@ -91,7 +87,7 @@ impl Config {
             catalog,
             grace: settings.grace.unwrap_or(DRAIN_GRACE),
             target_itl: settings.target_itl.unwrap_or(artel_engine::Options::default().target_itl),
-            threads: settings.threads.unwrap_or_else(cores),
+            threads: settings.threads.unwrap_or_else(artel_llama::usable_cores),
             rpc: settings.rpc,
             budgets: settings.memory_mib.into_iter().map(|(device, limit)| (device, mib(limit))).collect(),
             offline: args.offline || settings.offline,
@@ -104,12 +100,7 @@ impl Config {
                 embedding_cache_dir: Some(data.join("vectors")),
                 ..defaults
             },
-            journal: artel_journal::Options {
-                retention,
-                #[cfg(feature = "failpoints")]
-                failpoint: super::failpoints::kill_at_commit()?,
-                ..artel_journal::Options::default()
-            },
+            journal: artel_journal::Options { retention, ..artel_journal::Options::default() },
             data,
         })
     }
@@ -120,14 +111,6 @@ impl Config {
     pub(super) fn dequantized_dir(&self) -> PathBuf {
         self.data.join("weights")
     }
-}
-
-/// The CPU cores that this process may use, at least one.
-pub(crate) fn cores() -> u32 {
-    // The CPU quota of a container may be less than its cores.
-    let allowed = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let cores = artel_llama::physical_cores().map_or(allowed, |cores| cores.len().clamp(1, allowed));
-    u32::try_from(cores).unwrap_or(u32::MAX)
 }
 
 fn default_data() -> Result<PathBuf> {

@@ -6,26 +6,27 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use artel_actors::{LoadProgress, Loader, MemoryDemand};
-use artel_engine::{EngineHandle, SharedCpu};
-use artel_llama::gguf::{self, HalfType};
-use artel_placement::{
-    self as placement, Device, DeviceBytes, DeviceChoice, DeviceKind, LayerFootprint, ModelFootprint, Placement,
-};
+use artel_check::files;
+use artel_engine::{EngineHandle, LoadError, SharedCpu};
+use artel_gguf::{self as gguf, HalfType};
+use artel_grpc::{DeviceStatus, Machine};
+use artel_hub::HfDownloader;
+use artel_model::{DeviceKind, KvCacheType, SplitMode};
+use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram};
-use artel_roles::{Adapter, CacheSetting, GgufFile, Model, ModelPurpose, SplitSetting, WeightsSetting};
+use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, ModelPurpose, WeightsSetting};
 use async_trait::async_trait;
 
 use super::compute_buffer_cache::ComputeBufferCache;
-use super::config::{Config, EngineIsolation};
+use super::config::Config;
 use super::devices::DeviceInventory;
-use super::files;
-use crate::engine::{EngineDefaults, EngineKvCacheType, EngineSpec, EngineSplitMode, own_program};
-use crate::hf_download::HfDownloader;
+use crate::engine::{EngineDefaults, EngineSpec, kv_cache_type};
+use crate::host::own_program;
 use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
 const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
-/// DeviceMemory of an engine process without its model, and the unused part of huge pages. A measured value.
+/// Memory of an engine process without its model, and the unused part of huge pages. A measured value.
 const PROCESS_BYTES: u64 = 30 << 20;
 /// Compute buffers of a model that was never loaded in this configuration: more than small models need, less than large ones
 /// with large batches. The size is measured when the model is loaded.
@@ -81,23 +82,31 @@ impl LlamaLoader {
     }
 
     /// The path of the model file, downloaded first if necessary.
-    async fn file(&self, model: &Model) -> Result<PathBuf, String> {
+    async fn file(&self, model: &Model) -> Result<PathBuf, LoadError> {
         match &model.file {
-            GgufFile::Hf(address) => self.downloader.get(address, model.sha256.as_deref(), |_| ()).await,
-            GgufFile::Path(_) => files::model_path(model, &self.models).map_err(|problem| problem.to_string()),
+            GgufFile::Hf(address) => {
+                let downloaded = self.downloader.get(address, model.sha256.as_deref(), |_| ()).await;
+                downloaded.map_err(|e| download_error(&e))
+            }
+            GgufFile::Path(_) => self.existing_file(model),
         }
     }
 
+    /// The path of the model file, if it is here.
+    fn existing_file(&self, model: &Model) -> Result<PathBuf, LoadError> {
+        files::model_path(model, &self.models).map_err(|problem| LoadError::permanent(problem.to_string()))
+    }
+
     /// Estimates the memory of a model under this workload. Does not download its file.
-    pub(crate) async fn estimate(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
-        let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
-        let path = files::model_path(model, &self.models).map_err(|problem| wrap(problem.to_string()))?;
+    pub(crate) async fn estimate(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
+        let wrap = |error: LoadError| error.in_context(of_model(model));
+        let path = self.existing_file(model).map_err(wrap)?;
         let header = memory_estimate(path.clone()).await.map_err(wrap)?;
         let half_type = self.half_type(model, &header).await;
         let spec = EngineSpec::of(model, path, &self.defaults);
         let measured = |device: &str, half| {
             let devices = Some(vec![device.to_owned()]);
-            let cache = EngineKvCacheType::of(model.cache, half);
+            let cache = kv_cache_type(model.cache, half);
             let spec = spec.clone().with_dequantized_weights(half_type, &self.defaults);
             self.compute_buffers.get(&Self::compute_key(&EngineSpec { devices, cache, ..spec }))
         };
@@ -121,9 +130,9 @@ impl LlamaLoader {
         // A text is embedded in one batch, and each of its tokens has an output.
         let outputs =
             if embeds { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
-        let cached = layers
-            .iter()
-            .fold(0, |sum: u64, layer| sum.saturating_add(kv_cache_type(model.cache).bytes(layer.kv_elements)));
+        // The types that `auto` may choose have the same size.
+        let kv_type = model.cache.or(KvCacheType::F16);
+        let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(kv_type.bytes(layer.kv_elements)));
         let prefix_bytes =
             cached.saturating_mul(demand.prefix_bytes / TOKEN_BYTES).min(self.defaults.prefix_cache_bytes as u64);
         Ok(ModelFootprint {
@@ -132,7 +141,7 @@ impl LlamaLoader {
             input_bytes: header.input,
             output_bytes: header.output,
             tied_bytes: header.tied,
-            kv_type: kv_cache_type(model.cache),
+            kv_type,
             context_tokens: tokens,
             sequences: if embeds { 1 } else { model.sequences },
             contexts: demand.contexts,
@@ -142,11 +151,7 @@ impl LlamaLoader {
                 true => DeviceChoice::Auto,
                 false => DeviceChoice::Pinned(model.placement.devices.clone()),
             },
-            split: match model.placement.split {
-                SplitSetting::None => placement::SplitMode::None,
-                SplitSetting::Layer => placement::SplitMode::Layer,
-                SplitSetting::Row => placement::SplitMode::Row,
-            },
+            split: model.placement.split,
             tensor_split: (!model.placement.tensor_split.is_empty())
                 .then(|| model.placement.tensor_split.iter().map(|share| *share as f32).collect()),
         })
@@ -162,7 +167,7 @@ impl LlamaLoader {
             WeightsSetting::File => return None,
             WeightsSetting::F16 => return Some(HalfType::F16),
             WeightsSetting::Bf16 => return Some(HalfType::Bf16),
-            WeightsSetting::Auto => header.preferred_half_type?,
+            WeightsSetting::Auto => artel_llama::fast_half_type().filter(|_| header.is_faster_dequantized)?,
         };
         let on_cpus = if model.placement.devices.is_empty() {
             let devices = self.devices.devices(&DeviceBytes::new()).await;
@@ -173,7 +178,7 @@ impl LlamaLoader {
         on_cpus.then_some(half_type)
     }
 
-    async fn spec(&self, model: &Model, path: PathBuf, placement: &Placement) -> Result<EngineSpec, String> {
+    async fn spec(&self, model: &Model, path: PathBuf, placement: &Placement) -> Result<EngineSpec, LoadError> {
         let devices: Vec<String> = placement.devices().into_iter().map(str::to_owned).collect();
         // The devices may differ from the estimate: a GPU that was planned with may be missing at the moment.
         let on_cpus = devices.iter().all(|name| counts_as_cpu(name));
@@ -182,17 +187,14 @@ impl LlamaLoader {
             false => None,
         };
         let mut spec = EngineSpec::of(model, path, &self.defaults).with_dequantized_weights(half_type, &self.defaults);
-        spec.cache = EngineKvCacheType::of(model.cache, half_type.filter(|_| on_cpus));
+        spec.cache = kv_cache_type(model.cache, half_type.filter(|_| on_cpus));
         for server in devices.iter().filter_map(|device| self.devices.server_of(device)) {
             if !spec.rpc.contains(server) {
                 spec.rpc.push(server.clone());
             }
         }
         if devices.len() > 1 {
-            spec.split = match placement.split {
-                placement::SplitMode::Row => EngineSplitMode::Row,
-                _ => EngineSplitMode::Layer,
-            };
+            spec.split = if placement.split == SplitMode::Row { SplitMode::Row } else { SplitMode::Layer };
             spec.tensor_split = placement.parts.iter().map(|part| part.share).collect();
         }
         spec.devices = Some(devices);
@@ -217,7 +219,7 @@ impl LlamaLoader {
         &self,
         mut spec: EngineSpec,
         progress: LoadProgress,
-    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError> {
         let counter = match &self.location {
             EngineLocation::InProcess(turn) => return spec.load(Some(turn.clone()), progress).await,
             EngineLocation::Processes(counter) => counter,
@@ -238,8 +240,13 @@ impl LlamaLoader {
 
 #[async_trait]
 impl Loader for LlamaLoader {
-    async fn load(&self, model: &Model, placement: &Placement, progress: LoadProgress) -> Result<EngineHandle, String> {
-        let wrap = |reason: String| format!("model `{}`: {reason}", model.name);
+    async fn load(
+        &self,
+        model: &Model,
+        placement: &Placement,
+        progress: LoadProgress,
+    ) -> Result<EngineHandle, LoadError> {
+        let wrap = |error: LoadError| error.in_context(of_model(model));
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, placement).await.map_err(wrap)?;
         let compute_key = Self::compute_key(&spec);
@@ -251,18 +258,18 @@ impl Loader for LlamaLoader {
                 }
                 Ok(handle)
             }
-            Err(reason) => {
+            Err(error) => {
                 if remote {
                     // An RPC server may be lost: the next plan needs fresh data.
                     self.devices.invalidate().await;
                 }
-                Err(wrap(reason))
+                Err(wrap(error))
             }
         }
     }
 
-    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, String> {
-        self.file(model).await.map_err(|reason| format!("model `{}`: {reason}", model.name))?;
+    async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
+        self.file(model).await.map_err(|error| error.in_context(of_model(model)))?;
         self.estimate(model, demand).await
     }
 
@@ -270,9 +277,11 @@ impl Loader for LlamaLoader {
         self.downloader.fraction(model.file.uri()?)
     }
 
-    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), String> {
+    async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), LoadError> {
         match &adapter.file {
-            GgufFile::Hf(address) => self.downloader.get(address, None, |_| ()).await.map(drop),
+            GgufFile::Hf(address) => {
+                self.downloader.get(address, None, |_| ()).await.map(drop).map_err(|e| download_error(&e))
+            }
             GgufFile::Path(_) => Ok(()),
         }
     }
@@ -282,26 +291,37 @@ impl Loader for LlamaLoader {
     }
 }
 
+#[async_trait]
+impl Machine for LlamaLoader {
+    async fn device_statuses(&self, taken: &DeviceBytes) -> Vec<DeviceStatus> {
+        self.devices.statuses(taken).await
+    }
+
+    async fn estimate_footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
+        self.estimate(model, demand).await
+    }
+}
+
+/// The context of an error in loading a model.
+fn of_model(model: &Model) -> String {
+    format!("model `{}`", model.name)
+}
+
+fn download_error(error: &artel_hub::Error) -> LoadError {
+    let message = error.to_string();
+    if error.is_transient() { LoadError::transient(message) } else { LoadError::permanent(message) }
+}
+
 /// Whether a device counts as a CPU. The kind of a device on another machine is not known.
 fn counts_as_cpu(device: &str) -> bool {
     device == "CPU" || device.starts_with("RPC[")
 }
 
 /// The memory of a model, from the header of its file.
-async fn memory_estimate(path: PathBuf) -> Result<gguf::MemoryEstimate, String> {
+async fn memory_estimate(path: PathBuf) -> Result<gguf::MemoryEstimate, LoadError> {
     let header = tokio::task::spawn_blocking(move || gguf::estimate_memory(&path)).await;
-    header.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-}
-
-fn kv_cache_type(cache: CacheSetting) -> placement::KvCacheType {
-    match cache {
-        CacheSetting::F32 => placement::KvCacheType::F32,
-        // The types that `auto` may choose have the same size.
-        CacheSetting::Auto | CacheSetting::F16 => placement::KvCacheType::F16,
-        CacheSetting::Bf16 => placement::KvCacheType::Bf16,
-        CacheSetting::Q8_0 => placement::KvCacheType::Q8_0,
-        CacheSetting::Q4_0 => placement::KvCacheType::Q4_0,
-    }
+    let header = header.map_err(|e| LoadError::transient(format!("reading the header of the file panicked: {e}")))?;
+    header.map_err(|error| artel_llama::Error::from(error).into())
 }
 
 /// The value of `GLIBC_TUNABLES` with huge pages for the allocations of llama.cpp, where Linux grants them on request. Every page
@@ -314,18 +334,20 @@ fn tunables(user_value: Option<&str>) -> String {
     }
 }
 
-fn program(spec: &EngineSpec, mut env: Vec<(String, String)>) -> Result<EngineProgram, String> {
+fn program(spec: &EngineSpec, mut env: Vec<(String, String)>) -> Result<EngineProgram, LoadError> {
     // An abort message names the source line. Without this, ggml starts a debugger for a backtrace, which blocks the exit.
     env.push(("GGML_NO_BACKTRACE".to_owned(), "1".to_owned()));
     env.push(("GLIBC_TUNABLES".to_owned(), tunables(std::env::var("GLIBC_TUNABLES").ok().as_deref())));
     Ok(EngineProgram {
-        path: own_program()?,
+        path: own_program()
+            .map_err(|e| LoadError::transient(format!("failed to find the path of the running program: {e}")))?,
         args: vec!["engine".to_owned(), spec.name.clone()],
         env,
         // Engines download nothing.
         removed_env: vec!["HF_TOKEN".to_owned()],
         name: spec.name.clone(),
-        spec: serde_json::to_string(spec).map_err(|e| format!("failed to serialize the engine spec: {e}"))?,
+        spec: serde_json::to_string(spec)
+            .map_err(|e| LoadError::permanent(format!("failed to serialize the engine spec: {e}")))?,
     })
 }
 

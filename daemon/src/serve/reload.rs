@@ -1,14 +1,10 @@
 //! Reloading the catalog from its directory.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use artel_actors::Runtime;
-use artel_roles::{Catalog, Problem};
-
-/// The problems of the directory when it was last read. Clones share the state.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ReloadStatus(Arc<Mutex<Vec<Problem>>>);
+use artel_grpc::ReloadStatus;
+use artel_roles::Catalog;
 
 /// Why the directory is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,16 +15,6 @@ pub(super) enum ReloadCause {
     FilesChanged,
 }
 
-impl ReloadStatus {
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Problem>> {
-        self.0.lock().expect("no code panics while it holds the lock")
-    }
-}
-
 /// Serves the new catalog if it is valid; otherwise only `status` changes.
 pub(super) async fn reload(runtime: &Runtime, dir: Option<&Path>, status: &ReloadStatus, cause: ReloadCause) {
     let catalog = match Catalog::load(dir) {
@@ -37,11 +23,11 @@ pub(super) async fn reload(runtime: &Runtime, dir: Option<&Path>, status: &Reloa
             for problem in problems.iter() {
                 tracing::error!(%problem, "failed to reload; the catalog stays as it was");
             }
-            *status.lock() = problems.iter().cloned().collect();
+            status.set(problems.iter().cloned().collect());
             return;
         }
     };
-    status.lock().clear();
+    status.set(Vec::new());
     // Unchanged content is not a new catalog, even if a file was touched.
     if cause == ReloadCause::FilesChanged && catalog.version() == runtime.catalog().version() {
         return;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use artel_task::NodeName;
 use artel_task::graph::AskNode;
 
-use super::GraphDecoder;
+use super::decoder::GraphDecoder;
 use crate::decode::{MapReader, duration, wrong};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};

@@ -4,7 +4,7 @@ use artel_task::NodeName;
 use artel_task::condition::{self, Condition};
 use artel_task::graph::Edge;
 
-use super::{DONE, GraphDecoder};
+use super::decoder::{DONE, GraphDecoder};
 use crate::decode::{MapReader, integer, items, name, text, wrong};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};

@@ -1,12 +1,13 @@
 //! The lines of the file at which a graph's faults are reported.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use artel_task::graph::GraphFault;
 use artel_task::{NodeName, ValueName};
 
-use super::DONE;
-use crate::node::{Span, YamlNode};
+use super::decoder::DONE;
+use super::spans::GraphSpans;
+use crate::node::Span;
 use crate::problem::{Diagnostics, did_you_mean};
 
 /// The names that a graph has.
@@ -15,56 +16,7 @@ pub(super) struct GraphNames<'a> {
     pub(super) values: Vec<ValueName>,
 }
 
-/// The spans of the parts of a graph.
-#[derive(Default)]
-pub(super) struct GraphSpans {
-    pub(super) start: Span,
-    pub(super) result: Span,
-    pub(super) nodes: BTreeMap<NodeName, NodeSpans>,
-}
-
-/// The spans of the parts of a node.
-pub(super) struct NodeSpans {
-    key: Span,
-    from: Option<Span>,
-    join: Option<Span>,
-    write: Option<Span>,
-    /// The targets, in the order of the edges.
-    targets: Vec<Span>,
-    pub(super) message: Option<YamlNode>,
-}
-
-impl NodeSpans {
-    pub(super) fn new(key: Span) -> Self {
-        Self { key, from: None, join: None, write: None, targets: Vec::new(), message: None }
-    }
-}
-
 impl GraphSpans {
-    fn node(&mut self, node: &NodeName) -> &mut NodeSpans {
-        self.nodes.entry(node.clone()).or_insert_with(|| NodeSpans::new(Span::default()))
-    }
-
-    pub(super) fn from(&mut self, node: &NodeName, span: Span) {
-        self.node(node).from = Some(span);
-    }
-
-    pub(super) fn join(&mut self, node: &NodeName, span: Span) {
-        self.node(node).join = Some(span);
-    }
-
-    pub(super) fn write(&mut self, node: &NodeName, span: Span) {
-        self.node(node).write = Some(span);
-    }
-
-    pub(super) fn edge(&mut self, node: &NodeName, span: Span) {
-        self.node(node).targets.push(span);
-    }
-
-    pub(super) fn message(&mut self, node: &NodeName, message: &YamlNode) {
-        self.node(node).message = Some(message.clone());
-    }
-
     /// Reports a fault at its span, with the nearest valid name or a fix as the hint.
     pub(super) fn report(&self, fault: &GraphFault, names: &GraphNames<'_>, report: &mut Diagnostics<'_>) {
         report.push_error(self.span(fault), fault.to_string(), self.hint(fault, names));

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use artel_task::graph::{NodeKind, RoleRef};
 use artel_task::{GraphName, NodeName, RoleName};
 
-use super::{GraphDecoder, router};
+use super::decoder::GraphDecoder;
+use super::router;
 use crate::decode::{MapReader, integer, list, name};
 use crate::keys;
 use crate::node::{YamlEntry, YamlNode, YamlValue};

@@ -6,7 +6,7 @@ use artel_task::NodeName;
 use artel_task::condition::ListExpression;
 use artel_task::graph::{ForEach, Join, MAX_ITEMS, ReplaySafety, RetryPolicy, StepPolicy};
 
-use super::GraphDecoder;
+use super::decoder::GraphDecoder;
 use super::edge::expression;
 use crate::decode::{MapReader, boolean, choice, duration, integer, wrong};
 use crate::keys;

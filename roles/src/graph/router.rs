@@ -4,7 +4,8 @@ use artel_task::event::Signal;
 use artel_task::graph::RouterNode;
 use artel_task::{RoleName, RouterName};
 
-use super::{GraphDecoder, MAX_NODES};
+use super::MAX_NODES;
+use super::decoder::GraphDecoder;
 use crate::decode::{MapReader, choice, integer, items, name, number, wrong};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};

@@ -6,7 +6,7 @@ use artel_task::RouterName;
 use artel_task::event::Signal;
 
 use super::{KeyDefault, KeySet, SIGNALS, keys};
-use crate::{Catalog, LabelledQuestion, Settings, YamlSource};
+use crate::{Catalog, LabelledQuestion, Problems, Settings, YamlSource};
 
 const BASE: &str = "{model: m, file: m.gguf}\n---\n{model: e, file: e.gguf, use: embedding}\n---\n\
                     {role: r, description: D., model: m, prompt: P.}\n---\n";
@@ -74,10 +74,10 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
 }
 
 /// What is read of a document.
-fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, String> {
+fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, Problems> {
     let text = document(set, entries);
     let source = |text: String| YamlSource { path: "x.yaml".to_owned(), dir: None, text };
-    let found = match set.page {
+    match set.page {
         "settings" => Settings::parse(&source(text)).map(|settings| format!("{settings:?}")),
         _ if set.name == "labelled question" => {
             LabelledQuestion::parse(&source(text)).map(|questions| format!("{questions:?}"))
@@ -86,8 +86,7 @@ fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, String> {
             let router = RouterName::parse("x").map(|name| catalog.router_settings(Some(&name))).ok();
             format!("{:?} {:?} {:?} {router:?}", catalog.roles(), catalog.models(), catalog.graphs())
         }),
-    };
-    found.map_err(|problems| problems.to_string())
+    }
 }
 
 #[test]

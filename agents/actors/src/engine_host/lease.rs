@@ -1,45 +1,25 @@
 //! Leases of an engine: an engine with a lease is not evicted.
 
+use std::fmt;
 use std::ops::Deref;
 
 use artel_engine::EngineHandle;
 use artel_task::event::{Failure, FailureCode};
-use ractor::ActorRef;
 
-use super::Message;
+use super::unavailable::EngineUnavailable;
 use crate::completion::failure;
 
 /// An engine that may be used until this is dropped.
-#[derive(Debug)]
 pub(crate) struct EngineLease {
     handle: EngineHandle,
-    _guard: LeaseGuard,
+    /// Tells the host that the lease has ended.
+    release: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
-
-/// Why an engine could not be leased.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum EngineUnavailable {
-    /// The model would not fit even if nothing else were loaded.
-    InsufficientMemory(String),
-    /// Any other reason.
-    Failed(String),
-}
-
-impl EngineUnavailable {
-    pub(crate) fn reason(&self) -> &str {
-        match self {
-            Self::InsufficientMemory(reason) | Self::Failed(reason) => reason,
-        }
-    }
-}
-
-/// Tells the host on drop that a lease has ended.
-#[derive(Debug)]
-pub(crate) struct LeaseGuard(ActorRef<Message>);
 
 impl EngineLease {
-    pub(super) fn new(handle: EngineHandle, host: &ActorRef<Message>) -> Self {
-        Self { handle, _guard: LeaseGuard(host.clone()) }
+    /// A lease that calls `release` when it is dropped.
+    pub(super) fn new(handle: EngineHandle, release: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { handle, release: Some(Box::new(release)) }
     }
 }
 
@@ -51,20 +31,27 @@ impl Deref for EngineLease {
     }
 }
 
-impl Drop for LeaseGuard {
+impl Drop for EngineLease {
     fn drop(&mut self) {
-        // A host that was restarted counts its leases anew.
-        let _ = self.0.cast(Message::LeaseReleased);
+        if let Some(release) = self.release.take() {
+            release();
+        }
+    }
+}
+
+impl fmt::Debug for EngineLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineLease").field("handle", &self.handle).finish_non_exhaustive()
     }
 }
 
 /// The lease that a host answered with, or the failure of the step that asked for it.
-pub(crate) fn lease_or_failure<E: std::fmt::Display>(
+pub(crate) fn lease_or_failure<E: fmt::Display>(
     answer: Result<Result<EngineLease, EngineUnavailable>, E>,
 ) -> Result<EngineLease, Failure> {
     match answer {
         Ok(Ok(lease)) => Ok(lease),
-        Ok(Err(unavailable)) => Err(failure(FailureCode::ModelUnavailable, unavailable.reason())),
+        Ok(Err(unavailable)) => Err(failure(FailureCode::ModelUnavailable, unavailable.to_string())),
         Err(e) => Err(failure(FailureCode::ModelUnavailable, format!("the engine's host has stopped: {e}"))),
     }
 }

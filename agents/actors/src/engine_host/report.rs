@@ -1,16 +1,12 @@
 //! The public report of an engine.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use artel_engine::EngineStats;
 use artel_engine::backend::EngineLimits;
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
-use ractor::RpcReplyPort;
-
-use super::{HostedEngine, State};
 
 /// The state of a model's engine, its placement and its counters.
 #[derive(Debug, Clone)]
@@ -67,58 +63,4 @@ pub enum EngineState {
         /// In how long it may be loaded again, if it is needed; `None` if it was given up.
         retry_after: Option<Duration>,
     },
-}
-
-impl State {
-    pub(super) fn report(&self, reply: RpcReplyPort<EngineReport>) {
-        let (state, handle, ready_since) = match &self.engine {
-            HostedEngine::Unloaded => {
-                let progress = self.loader.download_progress(&self.model);
-                (progress.map_or(EngineState::Unloaded, EngineState::Loading), None, None)
-            }
-            HostedEngine::Loading(fraction) => {
-                (EngineState::Loading(f32::from_bits(fraction.load(Ordering::Relaxed))), None, None)
-            }
-            HostedEngine::Ready { handle, since } if self.draining => {
-                (EngineState::Draining, Some(handle), Some(since.1))
-            }
-            HostedEngine::Ready { handle, since } => (EngineState::Ready, Some(handle), Some(since.1)),
-            HostedEngine::Unloading => (EngineState::Draining, None, None),
-            HostedEngine::Failed { reason, retry_at } => {
-                let retry_after = retry_at.map(|retry_at| retry_at.saturating_duration_since(Instant::now()));
-                (EngineState::Failed { reason: reason.reason().to_owned(), retry_after }, None, None)
-            }
-        };
-        let adapter = |(path, scale): &(std::path::PathBuf, f32)| {
-            if *scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
-        };
-        let report = EngineReport {
-            id: self.id.to_string(),
-            model: self.model.clone(),
-            state,
-            stats: None,
-            limits: handle.map(artel_engine::EngineHandle::limits),
-            placement: self.placement.as_deref().cloned(),
-            device_bytes: self.device_bytes.clone(),
-            adapters: self.workload.adapters.iter().map(adapter).collect(),
-            process_id: handle.and_then(artel_engine::EngineHandle::process_id),
-            restarts: self.restarts,
-            last_error: self.last_error.clone(),
-            ready_since,
-            last_used: self.last_used,
-            active_steps: self.leases,
-            load_time: self.load_time,
-            waiting_steps: self.waiters.len() as u32,
-        };
-        let handle = handle.cloned();
-        // The stats of an engine in a process of its own come over IPC, for which an actor must not wait.
-        tokio::spawn(async move {
-            let stats = match &handle {
-                Some(handle) => Some(handle.fetch_stats().await),
-                None => None,
-            };
-            // The caller may have stopped waiting.
-            let _ = reply.send(EngineReport { stats, ..report });
-        });
-    }
 }

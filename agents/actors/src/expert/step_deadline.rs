@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use crate::clock::Clock;
 use crate::commit_barrier::CommitBarrier;
 
 /// The rest of a step's timeout. It covers the step's own work and its wait in the role's queue. The clock pauses until the
@@ -57,7 +58,7 @@ impl StepDeadline {
                 value = &mut ready => return Some(value),
                 () = until(&mut count, |count| count == 0) => {}
             }
-            let since = Instant::now();
+            let since = Clock::monotonic();
             let value = tokio::select! {
                 biased;
                 value = &mut ready => Some(value),
@@ -95,6 +96,8 @@ async fn until(count: &mut watch::Receiver<u32>, holds: impl Fn(u32) -> bool) {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+
+    use tokio::time::Instant;
 
     use super::*;
 

@@ -1,31 +1,28 @@
 //! One run of a step: renders the templates into a request, reads the engine's stream and parses the output.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use artel_engine as engine;
-use artel_roles::template::TemplateContext;
-use artel_roles::{Overflow, Role, Template};
+use artel_roles::Template;
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
 use ractor::{ActorRef, call};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::time::Instant;
 
-use super::StepJob;
 use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
 use super::step_deadline::ModelWaitCounter;
+use super::step_job::{PROGRESS_INTERVAL, StepJob};
+use crate::clock::Clock;
 use crate::completion::{StepOutcome, failure};
 use crate::engine_host::{self, EngineLease, EngineReport, EngineState};
-use crate::events::{StepProgress, StreamItem};
+use crate::prompt;
+use artel_stream::{StepProgress, StreamItem};
 
 /// A load that takes longer than this is published: a shorter wait needs no explanation.
 const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
 /// How often the fraction of a load is polled.
 const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The shortest time between two progress items of a step, and before the first: often enough for a display, and nothing is
-/// published of steps that end before anyone could read it.
-pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The rendered texts of a step's prompt.
 pub(super) struct RenderedPrompt {
@@ -73,9 +70,11 @@ impl StepJob {
     ) -> Result<EngineLease, Failure> {
         let lease = async {
             if let Some(adapter) = &self.role.adapter {
-                let of_role =
-                    |reason| failure(FailureCode::ModelUnavailable, format!("role `{}`: {reason}", self.role.name));
-                self.loader.fetch_adapter(adapter).await.map_err(of_role)?;
+                let fetched = self.loader.fetch_adapter(adapter).await;
+                fetched.map_err(|error| {
+                    let error = error.in_context(format_args!("role `{}`", self.role.name));
+                    failure(FailureCode::ModelUnavailable, error.to_string())
+                })?;
             }
             engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))
         };
@@ -119,13 +118,13 @@ impl StepJob {
         Ok(RenderedPrompt { system, user })
     }
 
-    fn request(&self, prompt: RenderedPrompt) -> Result<engine::Request, Failure> {
+    fn request(&self, rendered: RenderedPrompt) -> Result<engine::Request, Failure> {
         let priority = match self.priority {
             TaskPriority::Interactive => engine::Priority::Interactive,
             TaskPriority::Batch => engine::Priority::Batch,
         };
-        let request = request(&self.role, &self.models_dir, priority, prompt.system, prompt.user)?;
-        Ok(engine::Request { remaining_steps: self.remaining_steps, ..request })
+        let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
+        Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, ..request })
     }
 
     async fn read_stream(
@@ -134,7 +133,7 @@ impl StepJob {
         mut prefetch: SuccessorPrefetch<'_>,
     ) -> Result<(String, engine::FinishSummary), Failure> {
         let mut output =
-            StreamedOutput { job: self, text: String::new(), first_token: None, last_progress: Instant::now() };
+            StreamedOutput { job: self, text: String::new(), first_token: None, last_progress: Clock::monotonic() };
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
         let mut idle_timeout = IdleTimeout::new(self.timeout);
         loop {
@@ -184,80 +183,9 @@ impl StepJob {
             )
         };
         let json: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
-        schema.check(&json).map_err(invalid)?;
+        schema.check(&json).map_err(|e| invalid(e.to_string()))?;
         Ok(Output { text, json: Some(json), role })
     }
-}
-
-/// The value of `role` in templates.
-pub(crate) fn role_value(role: &Role) -> Value {
-    json!({"name": role.name.as_str(), "description": role.description})
-}
-
-/// A request of a role's prefix alone, if its prompt is the same for every task.
-pub(crate) fn prefix_request(role: &Role, models_dir: &Path) -> Option<engine::Request> {
-    if !role.prompt.is_fixed() {
-        return None;
-    }
-    let system =
-        role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
-    request(role, models_dir, engine::Priority::Background, system, String::new()).ok()
-}
-
-pub(super) fn request(
-    role: &Role,
-    models_dir: &Path,
-    priority: engine::Priority,
-    system: String,
-    user: String,
-) -> Result<engine::Request, Failure> {
-    let message = |speaker, text| engine::Message { role: speaker, text };
-    let sampling = &role.sampling;
-    Ok(engine::Request {
-        flow: role.name.as_str().into(),
-        priority,
-        remaining_steps: 0,
-        messages: vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)],
-        adapter: local_adapter(role, models_dir)?,
-        sampling: engine::SamplingParams {
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            top_k: sampling.top_k,
-            min_p: sampling.min_p,
-            repeat_penalty: sampling.repeat_penalty,
-            seed: sampling.seed,
-        },
-        max_tokens: sampling.max_tokens,
-        stop: sampling.stop.clone(),
-        schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
-        overflow: match role.overflow {
-            Overflow::Reject => engine::ContextOverflow::Reject,
-            Overflow::Truncate => engine::ContextOverflow::Truncate,
-            Overflow::Shift => engine::ContextOverflow::Shift,
-        },
-    })
-}
-
-/// The path of a role's adapter, which must exist, and its scale.
-fn local_adapter(role: &Role, models_dir: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
-    let Some(adapter) = &role.adapter else { return Ok(None) };
-    let candidates = adapter.candidates(models_dir);
-    let existing = candidates.iter().find(|path| path.exists());
-    let existing = existing.ok_or_else(|| {
-        let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-        let message = format!("role `{}`: its adapter's file does not exist; tried {}", role.name, tried.join(", "));
-        failure(FailureCode::ModelUnavailable, message)
-    })?;
-    Ok(Some((existing.clone(), adapter.scale)))
-}
-
-/// The path of a role's adapter, which exists or will once it is fetched, and its scale.
-pub(crate) fn expected_adapter(role: &Role, models_dir: &Path) -> Option<(PathBuf, f32)> {
-    let adapter = role.adapter.as_ref()?;
-    let candidates = adapter.candidates(models_dir);
-    let existing = candidates.iter().find(|path| path.exists());
-    let path = existing.or_else(|| candidates.first().filter(|_| adapter.file.uri().is_some()))?;
-    Some((path.clone(), adapter.scale))
 }
 
 /// The text that an attempt has streamed so far, and its publication to the task's subscribers.
@@ -271,7 +199,7 @@ struct StreamedOutput<'a> {
 
 impl StreamedOutput<'_> {
     fn append(&mut self, text: String, tokens: u32) {
-        let first_token = *self.first_token.get_or_insert_with(Instant::now);
+        let first_token = *self.first_token.get_or_insert_with(Clock::monotonic);
         let offset = self.text.len() as u64;
         self.text.push_str(&text);
         if self.job.channel.has_token_subscribers() {
@@ -284,7 +212,7 @@ impl StreamedOutput<'_> {
     /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].
     fn publish_progress(&mut self, progress: impl FnOnce() -> StepProgress) {
         if self.last_progress.elapsed() >= PROGRESS_INTERVAL {
-            self.last_progress = Instant::now();
+            self.last_progress = Clock::monotonic();
             self.job.publish_progress(progress());
         }
     }

@@ -5,16 +5,15 @@ mod warmup;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use artel_roles::{Model, RouterSettings};
+use artel_roles::Model;
+use artel_router::{CandidateDocument, Embedding, RouterSettings, RoutingIndex, needs_embeddings};
 use artel_task::event::{Failure, FailureCode, Signal};
 use tokio::sync::watch;
 
+use super::candidate::Candidate;
 use super::embedding_cache::{self, EmbeddingCache, ModelFingerprint, TextHash};
-use super::keyword::KeywordIndex;
-use super::label::LabelScorer;
-use super::linear::LinearClassifier;
-use super::nearest::{CandidateEmbeddings, Embedding, embed};
-use super::{Candidate, RouterEngines, RoutingRequest, needs_embeddings};
+use super::engine_evidence::{LabelBaseline, embed};
+use super::request::{RouterEngines, RoutingRequest};
 use crate::completion::failure;
 
 /// Embeddings held in memory: all examples of some hundred roles.
@@ -30,23 +29,24 @@ const NO_PANIC: &str = "no code panics while it holds the lock of the embeddings
 
 /// The index of one set of candidates.
 pub(super) struct CandidateSet {
-    pub(super) candidates: Vec<Candidate>,
-    routing: Arc<RouterSettings>,
+    candidates: Vec<Candidate>,
+    settings: Arc<RouterSettings>,
     embedding_model: Arc<Model>,
-    pub(super) keywords: KeywordIndex,
-    /// Computed if a signal needs them.
-    pub(super) embeddings: Option<CandidateEmbeddings>,
-    pub(super) labels: LabelScorer,
+    label_model: Option<Arc<Model>>,
+    /// It has embeddings if a signal needed them.
+    pub(super) index: RoutingIndex,
+    pub(super) label_baseline: LabelBaseline,
 }
 
 impl CandidateSet {
     fn serves(&self, request: &RoutingRequest, with_embeddings: bool) -> bool {
         let same = |(one, other): (&Candidate, &Candidate)| one.is_same(other);
+        let settings = &request.policy.settings;
         self.candidates.len() == request.candidates.len()
-            && (self.embeddings.is_some() || !with_embeddings)
+            && (self.index.has_embeddings() || !with_embeddings)
             && self.embedding_model == request.embedding_model
-            && self.labels.model() == request.label_model.as_ref()
-            && (Arc::ptr_eq(&self.routing, &request.routing) || self.routing.background == request.routing.background)
+            && self.label_model == request.label_model
+            && (Arc::ptr_eq(&self.settings, settings) || self.settings.background == settings.background)
             && self.candidates.iter().zip(&request.candidates).all(same)
     }
 }
@@ -102,13 +102,14 @@ impl CandidateIndex {
             true => Some(self.embed_all(request, engines, is_wanted, &mut tokens).await?),
             false => None,
         };
-        let (candidates, routing) = (request.candidates.clone(), request.routing.clone());
+        let (candidates, settings) = (request.candidates.clone(), request.policy.settings.clone());
         let (embedding_model, label_model) = (request.embedding_model.clone(), request.label_model.clone());
         // Fitting the classifier is long enough to hold up other tasks on this thread.
         let set = tokio::task::spawn_blocking(move || {
-            let embeddings = embeddings.map(|embeddings| group(&candidates, &routing, &embeddings));
-            let (keywords, labels) = (KeywordIndex::new(&candidates), LabelScorer::new(&candidates, label_model));
-            Arc::new(CandidateSet { candidates, routing, embedding_model, keywords, embeddings, labels })
+            let documents: Vec<CandidateDocument<'_>> = candidates.iter().map(Candidate::document).collect();
+            let index = RoutingIndex::new(&documents, &settings.background, embeddings.as_ref());
+            let label_baseline = LabelBaseline::default();
+            Arc::new(CandidateSet { candidates, settings, embedding_model, label_model, index, label_baseline })
         });
         let set = set
             .await
@@ -138,11 +139,10 @@ impl CandidateIndex {
         is_wanted: impl Fn() -> bool,
         tokens: &mut u32,
     ) -> Result<HashMap<String, Embedding>, Failure> {
-        let texts = request.candidates.iter().flat_map(Candidate::texts).chain(&request.routing.background);
-        let texts: BTreeSet<&String> = texts.collect();
+        let texts = request.texts();
         self.use_model(&request.embedding_model).await?;
         let mut known = self.known(&texts);
-        let missing: Vec<&String> = texts.into_iter().filter(|text| !known.contains_key(*text)).collect();
+        let missing: Vec<&str> = texts.into_iter().filter(|text| !known.contains_key(*text)).collect();
         for texts in missing.chunks(CHUNK_TEXTS) {
             if !is_wanted() {
                 return Err(failure(
@@ -152,23 +152,23 @@ impl CandidateIndex {
             }
             let (embeddings, computed) = self.embed(texts, engines).await?;
             *tokens += computed;
-            known.extend(texts.iter().zip(embeddings).map(|(text, embedding)| ((*text).clone(), embedding)));
+            known.extend(texts.iter().zip(embeddings).map(|(text, embedding)| ((*text).to_owned(), embedding)));
         }
         self.save(1).await;
         Ok(known)
     }
 
     /// The known embeddings of these texts.
-    fn known(&self, texts: &BTreeSet<&String>) -> HashMap<String, Embedding> {
+    fn known(&self, texts: &BTreeSet<&str>) -> HashMap<String, Embedding> {
         let table = self.embeddings();
         let known =
-            |text: &&String| Some(((*text).clone(), table.embeddings.get(&embedding_cache::hash_text(text))?.clone()));
+            |text: &&str| Some(((*text).to_owned(), table.embeddings.get(&embedding_cache::hash_text(text))?.clone()));
         texts.iter().filter_map(known).collect()
     }
 
     /// Computes and remembers the embeddings of texts; also returns the number of tokens computed.
-    async fn embed(&self, texts: &[&String], engines: &RouterEngines) -> Result<(Vec<Embedding>, u32), Failure> {
-        let embedded = embed(&engines.embedding, texts.iter().map(|text| (*text).clone()).collect()).await?;
+    async fn embed(&self, texts: &[&str], engines: &RouterEngines) -> Result<(Vec<Embedding>, u32), Failure> {
+        let embedded = embed(&engines.embedding, texts.iter().map(|text| (*text).to_owned()).collect()).await?;
         let embeddings: Vec<Embedding> = embedded.vectors.into_iter().map(Into::into).collect();
         {
             let mut table = self.embeddings();
@@ -237,18 +237,4 @@ impl CandidateIndex {
     fn embeddings(&self) -> MutexGuard<'_, EmbeddingTable> {
         self.embeddings.lock().expect(NO_PANIC)
     }
-}
-
-/// Groups embeddings by candidate and fits the classifier.
-fn group(
-    candidates: &[Candidate],
-    routing: &RouterSettings,
-    embeddings: &HashMap<String, Embedding>,
-) -> CandidateEmbeddings {
-    let of = |text: &String| embeddings.get(text).cloned();
-    let background: Vec<Embedding> = routing.background.iter().filter_map(of).collect();
-    let candidates: Vec<Vec<Embedding>> = candidates.iter().map(|c| c.texts().filter_map(of).collect()).collect();
-    let classes: Vec<&[Embedding]> = candidates.iter().chain([&background]).map(Vec::as_slice).collect();
-    let linear = LinearClassifier::fit(&classes);
-    CandidateEmbeddings { candidates, background, linear }
 }

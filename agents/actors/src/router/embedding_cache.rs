@@ -16,9 +16,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use artel_roles::Model;
+use artel_router::Embedding;
 use sha2::{Digest as _, Sha256};
-
-use super::nearest::Embedding;
 
 const MAGIC: &[u8; 8] = b"ARTELVX1";
 const HEADER_BYTES: usize = MAGIC.len() + size_of::<ModelFingerprint>() + 8;

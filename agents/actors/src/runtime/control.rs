@@ -6,8 +6,8 @@ use artel_task::{Event, EventKind, StepId, TaskId};
 use ractor::call;
 
 use super::{Error, Runtime};
+use crate::answer::{Answer, AnswerRejection};
 use crate::supervisor::Message;
-use crate::task_runner::{Answer, AnswerRejection};
 
 impl Runtime {
     /// Cancels a task; when this returns, that is on disk. A task that has ended is left as it is.
@@ -62,7 +62,7 @@ impl Runtime {
         let message = |reply| Message::AnswerStep { task, step: step_id, answer, reply };
         match call!(self.supervisor, message) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(AnswerRejection::Invalid(reason))) => Err(Error::InvalidAnswer(reason)),
+            Ok(Err(AnswerRejection::Invalid(error))) => Err(Error::InvalidAnswer(error.to_string())),
             Ok(Err(AnswerRejection::AmbiguousStep(steps))) => {
                 Err(Error::AmbiguousStep { task, steps: steps.iter().map(ToString::to_string).collect() })
             }

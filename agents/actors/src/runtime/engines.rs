@@ -6,7 +6,7 @@ use artel_roles::Model;
 use ractor::{ActorRef, call};
 
 use super::{Error, Message, Runtime};
-use crate::engine_host::{self, EngineReport, EngineUnavailable};
+use crate::engine_host::{self, EngineReport};
 use crate::model_scheduler::{self, ModelMove};
 
 impl Runtime {
@@ -36,7 +36,9 @@ impl Runtime {
         self.check_open()?;
         let host = self.engine_host(&self.model(model)?).await?;
         match call!(host, engine_host::Message::ForceAcquire) {
-            Ok(Err(EngineUnavailable::InsufficientMemory(reason))) => return Err(Error::InsufficientMemory(reason)),
+            Ok(Err(refusal)) if refusal.is_memory_shortage() => {
+                return Err(Error::InsufficientMemory(refusal.to_string()));
+            }
             answer => drop(engine_host::lease_or_failure(answer).map_err(Error::Failed)?),
         }
         call!(host, engine_host::Message::Report).map_err(|_| Error::Stopped)

@@ -7,9 +7,10 @@ use artel_journal::Acceptance;
 use artel_roles::Catalog;
 use artel_task::event::{ForkOrigin, Nested, TakenEdge, TaskSpec};
 use artel_task::graph::NodeKind;
-use artel_task::{Event, EventKind, Graph, RequestId, Seq, State, StepId, TaskId};
+use artel_task::state::ReplayError;
+use artel_task::{Event, EventKind, Graph, GraphName, NodeName, RequestId, Seq, State, StepId, TaskId};
 
-use super::resume::{RestoredCatalogs, graph_of};
+use super::resume::{RestoreError, RestoredCatalogs, graph_of};
 use super::{Error, Runtime, TaskStart};
 
 /// A request to fork a task.
@@ -25,6 +26,29 @@ pub struct Fork {
     pub request_id: Option<RequestId>,
     /// The client's own labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Why a graph cannot continue after the events of an old task.
+#[derive(Debug, thiserror::Error)]
+enum ForkMismatch {
+    /// There is no catalog or no graph to continue with.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The graph starts elsewhere.
+    #[error("it started at node `{first}`, and graph `{graph}` starts at `{start}`")]
+    OtherStart { first: NodeName, graph: GraphName, start: NodeName },
+    /// A step led to a node that was removed.
+    #[error("step `{step}` led to node `{node}`, which the graph no longer has")]
+    NoTarget { step: StepId, node: NodeName },
+    /// The node of a step was removed.
+    #[error("the graph no longer has node `{0}`")]
+    NoNode(String),
+    /// The node of a step has other nested work.
+    #[error("node `{0}` runs something else now")]
+    OtherWork(String),
+    /// The events do not follow from each other in this graph.
+    #[error("its events do not fit the graph: {0}")]
+    Replay(ReplayError),
 }
 
 impl Runtime {
@@ -66,8 +90,9 @@ impl Runtime {
             None => 1,
         };
         events.truncate(copied);
-        let incompatible = |reason| Error::ForkIncompatible { task, reason };
-        let (catalog, graph) = self.fork_base(&events, fork.use_current_catalog).await?.map_err(incompatible)?;
+        let incompatible = |reason: ForkMismatch| Error::ForkIncompatible { task, reason: reason.to_string() };
+        let base = self.fork_base(&events, fork.use_current_catalog).await?;
+        let (catalog, graph) = base.map_err(|reason| incompatible(reason.into()))?;
         let permit = self.task_permits.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
         let mut events = self.copy_events(events, &catalog, fork, &forked);
@@ -92,7 +117,7 @@ impl Runtime {
         &self,
         events: &[Event],
         use_current_catalog: bool,
-    ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), String>, Error> {
+    ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), RestoreError>, Error> {
         let current = self.catalog();
         match events.first().map(|event| &event.kind) {
             Some(EventKind::Accepted(accepted)) if use_current_catalog => {
@@ -102,7 +127,7 @@ impl Runtime {
                 let mut catalogs = RestoredCatalogs::from([(current.version().clone(), Ok(current))]);
                 self.restore_accepted(accepted, &mut catalogs).await
             }
-            _ => Ok(Err("its journal does not begin with `accepted`".to_owned())),
+            _ => Ok(Err(RestoreError::NotAccepted)),
         }
     }
 
@@ -132,8 +157,8 @@ impl Runtime {
     }
 }
 
-/// Whether a graph can continue after these events; otherwise why not.
-fn check_compatible(events: &[Event], graph: &Graph) -> Result<(), String> {
+/// An error unless a graph can continue after these events.
+fn check_compatible(events: &[Event], graph: &Graph) -> Result<(), ForkMismatch> {
     let mut first = None;
     for event in events {
         let (step, took): (_, &[TakenEdge]) = match &event.kind {
@@ -150,26 +175,21 @@ fn check_compatible(events: &[Event], graph: &Graph) -> Result<(), String> {
         let inner = graph.subgraph(&step.visit.parents);
         let removed =
             took.iter().filter_map(|taken| taken.to.as_ref()).find(|to| inner.is_none_or(|g| g.node(to).is_none()));
-        if let Some(to) = removed {
-            return Err(format!("step `{step}` led to node `{to}`, which the graph no longer has"));
+        if let Some(node) = removed {
+            return Err(ForkMismatch::NoTarget { step: step.clone(), node: node.clone() });
         }
     }
     if let Some(first) = first.filter(|first| first.node != *graph.start()) {
-        return Err(format!(
-            "it started at node `{}`, and graph `{}` starts at `{}`",
-            first.node,
-            graph.name(),
-            graph.start()
-        ));
+        let (first, graph, start) = (first.node.clone(), graph.name().clone(), graph.start().clone());
+        return Err(ForkMismatch::OtherStart { first, graph, start });
     }
-    State::replay(events, graph.start()).map(drop).map_err(|error| format!("its events do not fit the graph: {error}"))
+    State::replay(events, graph.start()).map(drop).map_err(ForkMismatch::Replay)
 }
 
-/// Whether a step of the old task could have started in this graph; otherwise why not.
-fn check_start(step: &StepId, inner: Option<&Nested>, graph: &Graph) -> Result<(), String> {
-    let node = graph
-        .node_at(&step.visit)
-        .ok_or_else(|| format!("the graph no longer has node `{}`", step.visit.node_path()))?;
+/// An error unless a step of the old task could have started in this graph.
+fn check_start(step: &StepId, inner: Option<&Nested>, graph: &Graph) -> Result<(), ForkMismatch> {
+    let path = || step.visit.node_path();
+    let node = graph.node_at(&step.visit).ok_or_else(|| ForkMismatch::NoNode(path()))?;
     let fits = match (inner, &node.kind) {
         (Some(Nested::Items(_)), _) => node.for_each.is_some(),
         (Some(Nested::Graph { graph: old, start, .. }), NodeKind::Graph { graph: new, .. }) => {
@@ -178,5 +198,5 @@ fn check_start(step: &StepId, inner: Option<&Nested>, graph: &Graph) -> Result<(
         (Some(Nested::Graph { .. }), _) => false,
         (None, _) => true,
     };
-    if fits { Ok(()) } else { Err(format!("node `{}` runs something else now", step.visit.node_path())) }
+    if fits { Ok(()) } else { Err(ForkMismatch::OtherWork(path())) }
 }

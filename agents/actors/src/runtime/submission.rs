@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use artel_roles::{CandidateProfile, Catalog, Role};
+use artel_roles::{Catalog, Role};
+use artel_router::CandidateProfile;
 use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{

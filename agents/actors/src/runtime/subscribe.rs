@@ -5,8 +5,8 @@ use std::sync::Arc;
 use artel_task::{Event, Seq, TaskId};
 
 use super::{Error, Runtime};
-use crate::events::{LiveSubscription, TaskSubscription};
-use crate::task_runner::history;
+use crate::task_history::history;
+use artel_stream::{LiveSubscription, TaskSubscription};
 
 impl Runtime {
     /// Subscribes to a task from the event after `after`, and to its tokens from now on if `tokens` is set.
@@ -17,17 +17,19 @@ impl Runtime {
         // To live items before the journal is read, so that no event is missed between the two.
         let subscribed = self.shared.channels.subscribe(task, tokens);
         let journal = self.shared.journal.clone();
-        let live = match subscribed {
-            Some(LiveSubscription { live, backlog: Some(events) }) if reaches(&events, after) => {
-                return Ok(TaskSubscription::from_memory(journal, task, after, live, events));
+        let (live, progress) = match subscribed {
+            Some(LiveSubscription { live, backlog: Some(events), progress }) if reaches(&events, after) => {
+                let subscription = TaskSubscription::from_memory(journal, task, after, live, events);
+                return Ok(subscription.with_progress(progress));
             }
-            subscribed => subscribed.map(|subscribed| subscribed.live),
+            Some(subscribed) => (Some(subscribed.live), subscribed.progress),
+            None => (None, Vec::new()),
         };
         let last = journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         if after > last {
             return Err(Error::SeqOutOfRange { task, last, after });
         }
-        let subscription = TaskSubscription::from_journal(journal, task, after, live, last);
+        let subscription = TaskSubscription::from_journal(journal, task, after, live, last).with_progress(progress);
         // A client that has the last event and subscribes again learns that the task has ended, not that it is suspended.
         let is_over = after == last && self.is_last_event(task, last).await?;
         Ok(if is_over { subscription.at_the_end() } else { subscription })

@@ -5,23 +5,21 @@ use std::time::Duration;
 
 use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role, Template};
-use artel_task::event::{Decision, Failure, FailureCode, Output, TaskPriority, Timings, Usage};
+use artel_task::event::{Failure, FailureCode, TaskPriority};
 use artel_task::graph::{Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{NodeName, RoleName, StepId, Visit, unconditional_edges};
-use ractor::{ActorRef, call_t};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{RunningAttempt, RunningTask};
+use super::message::Message;
+use super::routing::{DECISION_TIMEOUT, route_within};
+use super::running_task::{RunningAttempt, RunningTask};
 use crate::commit_barrier::CommitBarrier;
 use crate::completion::{Completion, StepOutcome, failure};
-use crate::expert::{self, PrefetchTarget, role_value};
+use crate::expert::{PrefetchTarget, StepJob};
 use crate::lookahead::LOOKAHEAD_STEPS;
+use crate::prompt::role_value;
 use crate::router::{Candidate, RoutingRequest};
 use crate::supervisor;
-
-/// A decision takes milliseconds; the first one may have to wait until its model is loaded.
-const DECISION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Successors whose prompts are prefilled while one answer is generated.
 const MAX_PREFETCH_TARGETS: usize = 4;
@@ -39,8 +37,13 @@ impl RunningTask {
         let upcoming = self.upcoming_roles(&step.visit);
         let model = |(steps, role): &(u32, Arc<Role>)| Some((*steps, self.cx.catalog.model_of(role)?));
         let lookahead = self.cx.lookahead.register(upcoming.iter().filter_map(model).collect());
-        self.attempts.insert(step.clone(), RunningAttempt { lookahead, _cancel: cancel.clone().drop_guard() });
-        let attempt = AttemptContext { barrier, cancel, completion: Completion::new(self.me.clone(), step.clone()) };
+        self.attempts.insert(step.clone(), RunningAttempt::new(lookahead, &cancel));
+        let (me, ended) = (self.me.clone(), step.clone());
+        let completion = Completion::new(move |result| {
+            // A task runner that has stopped has no use for it.
+            let _ = me.cast(Message::StepEnded { step: ended, result: Box::new(result) });
+        });
+        let attempt = AttemptContext { barrier, cancel, completion };
         let graph = self.cx.graph.clone();
         let Some(node) = graph.node_at(&step.visit) else { return };
         match (&node.kind, self.role_of(&step.visit)) {
@@ -119,7 +122,8 @@ impl RunningTask {
         // Prefetch lowers the latency of a batch task, which does not matter, and delays other requests, which does.
         let prefetch_targets =
             if is_batch { Vec::new() } else { self.prefetch_targets(&step.visit, node, &role, &model) };
-        let job = expert::StepJob {
+        let job = StepJob {
+            task: self.cx.task,
             message: self.message_of(&step.visit),
             context: self.context(&step),
             timeout: node.policy.timeout.unwrap_or(role.limits.timeout),
@@ -179,39 +183,4 @@ fn no_role(visit: &Visit, role: &RoleRef) -> Failure {
         _ => format!("node `{}` has no role to run", visit.node),
     };
     failure(FailureCode::Items, message)
-}
-
-/// Has the router decide.
-pub(crate) async fn route_question(
-    supervisor: &ActorRef<supervisor::Message>,
-    request: RoutingRequest,
-) -> Result<Decision, Failure> {
-    route_within(supervisor, request, DECISION_TIMEOUT).await
-}
-
-async fn route_within(
-    supervisor: &ActorRef<supervisor::Message>,
-    request: RoutingRequest,
-    timeout: Duration,
-) -> Result<Decision, Failure> {
-    let request = Box::new(request);
-    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    match call_t!(supervisor, supervisor::Message::Route, timeout_ms, request) {
-        Ok(decision) => decision,
-        Err(ractor::RactorErr::Timeout) => {
-            Err(failure(FailureCode::Timeout, format!("no decision within {timeout:?}")))
-        }
-        Err(e) => Err(failure(FailureCode::Interrupted, format!("the router stopped during the decision: {e}"))),
-    }
-}
-
-/// The result of a router's step: the text that was routed and the role that was chosen; if several were chosen, their list is
-/// `output.roles`.
-pub(super) fn routing_result(decision: &Decision, text: String) -> (Output, Usage, Timings) {
-    let roles: Vec<&str> = decision.roles.iter().map(RoleName::as_str).collect();
-    let json = (!roles.is_empty()).then(|| json!({"roles": roles}));
-    let output = Output { text, json, role: Some(decision.role.clone()) };
-    let tokens = decision.tokens.saturating_sub(decision.warmup_tokens);
-    let usage = Usage { prompt: tokens, computed: tokens, ..Usage::default() };
-    (output, usage, Timings { prefill: decision.elapsed, ..Timings::default() })
 }

@@ -1,15 +1,17 @@
-//! Starting a step: the items or the sub-graph inside of it, and the question to a person.
+//! Starting a step: the items or the sub-graph inside of it, and the context of its templates.
+
+use std::fmt::Display;
 
 use artel_roles::template::TemplateContext;
 use artel_task::condition::ConditionScope;
-use artel_task::event::{Failure, FailureCode, Nested, Timestamp, Trigger};
-use artel_task::graph::{AskNode, ForEach, Node, NodeKind};
+use artel_task::event::{Failure, FailureCode, Nested, Trigger};
+use artel_task::graph::{ForEach, Node, NodeKind};
 use artel_task::{EventKind, StepId, Visit, scope_values};
 use serde_json::Value;
 
-use super::RunningTask;
+use super::running_task::RunningTask;
 use crate::completion::failure;
-use crate::expert::role_value;
+use crate::prompt::role_value;
 
 impl RunningTask {
     /// Records that an attempt starts; returns it if it must be dispatched to an actor.
@@ -49,7 +51,7 @@ impl RunningTask {
         let input = match self.message_of(&step.visit) {
             Some(template) => {
                 let context = TemplateContext { input, ..self.context(step) };
-                template.render(&context).map_err(|e| self.bad_template(step, &e))?
+                template.render(&context).map_err(|e| Self::bad_template(step, &e))?
             }
             None => input,
         };
@@ -73,19 +75,8 @@ impl RunningTask {
         }
     }
 
-    fn ask_person(&mut self, step: &StepId, ask: &AskNode) {
-        let question = match self.message_of(&step.visit).map(|template| template.render(&self.context(step))) {
-            Some(Ok(question)) => question,
-            Some(Err(e)) => return self.step_failed(step, self.bad_template(step, &e)),
-            None => return self.step_failed(step, failure(FailureCode::Internal, "the question is missing")),
-        };
-        let now = self.cx.clock.now().0;
-        let until = |time: std::time::Duration| Timestamp(now.saturating_add(time.as_millis() as u64));
-        let (schema, deadline) = (ask.schema.clone(), ask.deadline.map(until));
-        self.record(EventKind::Waiting { step: step.clone(), question, schema, deadline });
-    }
-
-    fn bad_template(&self, step: &StepId, error: &str) -> Failure {
+    /// The failure of a step whose template cannot be rendered.
+    pub(super) fn bad_template(step: &StepId, error: &impl Display) -> Failure {
         failure(FailureCode::Template, format!("node `{}`: {error}", step.visit.node))
     }
 

@@ -6,9 +6,9 @@ use ractor::ActorRef;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Message;
+use super::message::Message;
 
-/// The times of day from which limits are computed are whole milliseconds.
+/// The times of events, from which limits are computed, are whole milliseconds.
 const CLOCK_TICK_PERIOD: Duration = Duration::from_millis(1);
 
 /// Wakes the task runner once. Dropping it cancels that.

@@ -109,7 +109,7 @@ async fn a_loader_that_panics_is_an_unavailable_model() {
             _: &artel_roles::Model,
             _: &artel_placement::Placement,
             _: crate::LoadProgress,
-        ) -> Result<artel_engine::EngineHandle, String> {
+        ) -> Result<artel_engine::EngineHandle, artel_engine::LoadError> {
             panic!("as the test asked")
         }
     }
@@ -157,4 +157,32 @@ async fn the_end_of_the_supervisor_is_the_end_of_the_runtime_and_of_no_task() {
     drop(runtime);
     let again = super::fixtures::runtime(dir.path(), &ScriptedLoader::open()).await;
     assert_eq!(end(&all_events(&again, task).await), ("completed", "<Where?>".to_owned()));
+}
+
+#[tokio::test]
+async fn a_model_scheduler_that_panics_is_replaced_and_gets_the_status_of_every_engine() {
+    let dir = tempdir().unwrap();
+    let runtime = small_runtime(dir.path()).await;
+    let first = runtime.submit(submission(role("of-one"), "a")).await.unwrap();
+    assert_eq!(end(&all_events(&runtime, first).await), ("completed", "<a>".to_owned()));
+    runtime.panic(ChildId::ModelScheduler);
+    for (name, word) in [("of-two", "b"), ("of-three", "c"), ("of-one", "d")] {
+        let task = runtime.submit(submission(role(name), word)).await.unwrap();
+        assert_eq!(end(&all_events(&runtime, task).await), ("completed", format!("<{word}>")));
+    }
+}
+
+#[tokio::test]
+async fn an_engine_host_that_panics_frees_its_memory() {
+    let dir = tempdir().unwrap();
+    let runtime = small_runtime(dir.path()).await;
+    for name in ["one", "two"] {
+        let task = runtime.submit(submission(role(&format!("of-{name}")), name)).await.unwrap();
+        assert_eq!(end(&all_events(&runtime, task).await), ("completed", format!("<{name}>")));
+    }
+    for name in ["one", "two"] {
+        runtime.panic(ChildId::EngineHost(runtime.catalog().model(name).unwrap().clone()));
+    }
+    let task = runtime.submit(submission(role("of-three"), "three")).await.unwrap();
+    assert_eq!(end(&all_events(&runtime, task).await), ("completed", "<three>".to_owned()));
 }

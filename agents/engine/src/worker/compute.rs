@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::EngineWorker;
-use crate::backend::{AdapterContext, Backend, BatchToken, DecodeError, Sampled, Slot};
+use super::{EngineWorker, WorkerExit};
+use crate::backend::{self, AdapterContext, Backend, BatchToken, DecodeError, Sampled, Slot};
 use crate::cpu_lease::SharedCpu;
 use crate::draft::{DraftCandidates, DraftMode, MAX_DRAFT_TOKENS};
 use crate::label_score::ScoringStep;
@@ -45,8 +45,8 @@ impl<B: Backend> EngineWorker<B> {
         priorities
     }
 
-    /// Computes the next batch of one context. An error means that the model is unusable.
-    pub(super) fn step(&mut self) -> Result<(), String> {
+    /// Computes the next batch of one context. Fails if the model is unusable.
+    pub(super) fn step(&mut self) -> Result<(), WorkerExit> {
         self.shift_contexts();
         self.propose_drafts();
         let inherited = self.inherited_priorities();
@@ -137,7 +137,7 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// Computes these shares and returns how long the model took, without the wait for the shared CPU.
-    fn compute(&mut self, context: AdapterContext, shares: &[BatchShare]) -> Result<Duration, String> {
+    fn compute(&mut self, context: AdapterContext, shares: &[BatchShare]) -> Result<Duration, WorkerExit> {
         let (batch, planned) = self.plan_batch(context, shares);
         let (computed, took) = {
             let _lease = self.options.shared_cpu.as_ref().map(SharedCpu::acquire);
@@ -162,7 +162,7 @@ impl<B: Backend> EngineWorker<B> {
                 self.apply(context, &planned, took);
                 Ok(took)
             }
-            Err(DecodeError::Fatal(reason)) => Err(reason),
+            Err(DecodeError::Fatal(reason)) => Err(WorkerExit::Fatal(reason)),
             // Only the sequence at fault fails: all of them are computed again, each alone.
             Err(DecodeError::Batch(_)) if shares.len() > 1 => {
                 let mut alone = |share| self.compute(context, std::slice::from_ref(share));
@@ -245,7 +245,7 @@ impl<B: Backend> EngineWorker<B> {
         match outcome {
             Ok(SampleOutcome::Continue) => {}
             Ok(SampleOutcome::Finished(reason)) => self.finish(at, reason),
-            Err(reason) => self.fail(at, Error::Model(reason)),
+            Err(error) => self.fail(at, error.into_failure()),
         }
     }
 
@@ -254,7 +254,7 @@ impl<B: Backend> EngineWorker<B> {
         at: (AdapterContext, Slot),
         index: usize,
         draft_tokens: u32,
-    ) -> Result<SampleOutcome, String> {
+    ) -> Result<SampleOutcome, backend::Error> {
         let mut accepted = 0;
         let outcome = loop {
             let outcome = self.sample(at, index + accepted as usize)?;
@@ -270,7 +270,8 @@ impl<B: Backend> EngineWorker<B> {
             self.counters.drafted_tokens.fetch_add(u64::from(draft_tokens), Relaxed);
             self.counters.accepted_tokens.fetch_add(u64::from(accepted), Relaxed);
             if accepted < draft_tokens && !self.backend.truncate_kv(at.0, at.1, position) {
-                return Err("the model cannot free the cells of rejected draft tokens".to_owned());
+                let reason = "the model cannot free the cells of rejected draft tokens";
+                return Err(backend::Error::State(reason.to_owned()));
             }
         }
         if outcome == SampleOutcome::Continue {
@@ -280,7 +281,7 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// Appends the next token and the tokens that the schema forces before and after it.
-    fn sample(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, String> {
+    fn sample(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, backend::Error> {
         let sequence = self.slots.get_mut(at).expect("sampled sequences are running");
         let SequenceKind::Generate(sampler) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
         let before = match sequence.forced_start.take() {
@@ -306,7 +307,7 @@ impl<B: Backend> EngineWorker<B> {
         }
     }
 
-    fn score(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, String> {
+    fn score(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, backend::Error> {
         let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
         let SequenceKind::Score(scoring) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
         let logits = self.backend.logits(at.0, index, &scoring.candidate_tokens())?;
@@ -318,8 +319,8 @@ impl<B: Backend> EngineWorker<B> {
             ScoringStep::Decode(path) => {
                 let from = sequence.turn_to(path);
                 let freed = self.backend.truncate_kv(at.0, at.1, from);
-                let error = || "the model cannot free the cells of a scored label".to_owned();
-                freed.then_some(SampleOutcome::Continue).ok_or_else(error)
+                let reason = "the model cannot free the cells of a scored label";
+                freed.then_some(SampleOutcome::Continue).ok_or_else(|| backend::Error::State(reason.to_owned()))
             }
         }
     }

@@ -6,7 +6,7 @@ use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
     ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, FinishSummary, Message, Options,
-    OutputStream, Priority, Request, SamplingParams,
+    OutputStream, Priority, Request, RequestOrigin, SamplingParams,
 };
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ const LIMITS: EngineLimits = EngineLimits {
 
 fn ask(text: &str) -> Request {
     Request {
+        origin: RequestOrigin::default(),
         flow: Arc::from("role"),
         priority: Priority::Interactive,
         remaining_steps: 0,

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use artel_engine::backend::{DecodeError, EngineLimits};
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
-    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishReason, FinishSummary, Message, Options, OutputStream,
-    Priority, Request, SamplingParams,
+    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishReason, FinishSummary, LoadError, Message, Options,
+    OutputStream, Priority, Request, RequestOrigin, SamplingParams,
 };
 
 const LIMITS: EngineLimits = EngineLimits {
@@ -29,6 +29,7 @@ async fn engine(model: ScriptedBackend) -> EngineHandle {
 
 fn ask(text: &str) -> Request {
     Request {
+        origin: RequestOrigin::default(),
         flow: Arc::from("role"),
         priority: Priority::Interactive,
         remaining_steps: 0,
@@ -262,9 +263,12 @@ async fn an_engine_that_fails_tells_every_caller_the_reason() {
 
 #[tokio::test]
 async fn a_model_that_does_not_load_gives_the_reason() {
-    let load = || Err::<ScriptedBackend, _>("no such file".to_owned());
+    let missing = || LoadError::permanent("no such file").with_advice("fetch it");
+    let load = move || Err::<ScriptedBackend, _>(missing());
+    assert_eq!(EngineHandle::spawn("test", Options::default(), load).await.unwrap_err(), missing());
+    let load = || -> Result<ScriptedBackend, LoadError> { panic!("a bug") };
     let error = EngineHandle::spawn("test", Options::default(), load).await.unwrap_err();
-    assert_eq!(error, Error::Ended("no such file".to_owned()));
+    assert!(error.is_transient(), "{error}");
 }
 
 #[tokio::test]

@@ -3,4 +3,5 @@
 
 mod decoding;
 mod engine;
+mod log_lines;
 mod prefix_cache;

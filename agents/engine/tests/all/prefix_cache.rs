@@ -7,7 +7,7 @@ use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
     ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishSummary, Message, Options, OutputStream, Priority,
-    Request, SamplingParams, disk_prefix_cache,
+    Request, RequestOrigin, SamplingParams, disk_prefix_cache,
 };
 use proptest::prelude::*;
 
@@ -28,6 +28,7 @@ fn instructions(role: &str) -> String {
 fn ask(role: &str, text: &str) -> Request {
     let message = |chat_role, text: &str| Message { role: chat_role, text: text.to_owned() };
     Request {
+        origin: RequestOrigin::default(),
         flow: Arc::from(role),
         priority: Priority::Interactive,
         remaining_steps: 0,

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::codec::{corrupt, decode, task_id};
-use crate::{Error, TaskStatus, schema};
+use crate::{Damage, Error, TaskStatus, schema};
 
 /// The numbers that are probed one by one where the existing ones are unknown: about a minute of work.
 const MAX_PROBES: u64 = 1 << 20;
@@ -59,7 +59,7 @@ impl Salvage {
         let connect = SqliteConnectOptions::new().filename(&path).read_only(true).pragma("writable_schema", "ON");
         let mut conn = connect.connect().await.map_err(|e| Error::database(&path, e))?;
         if schema::check(&path, &mut conn).await? != schema::FORMAT_VERSION {
-            return Err(corrupt(&path, "it is empty or of an older format".to_owned()));
+            return Err(corrupt(&path, Damage::Format));
         }
         let ids = ids(&path, &mut conn).await;
         let max_number: sqlx::Result<Option<i64>> =

@@ -93,7 +93,10 @@ async fn a_missing_or_unreadable_event_is_damage() {
         tamper(dir.path(), sql).await;
         let journal = open(dir.path()).await;
         let error = journal.events(id(1), Seq(0), 10).await.unwrap_err();
-        assert!(matches!(&error, Error::Corrupt { detail, .. } if detail.contains(expected)), "{sql}: {error:?}");
+        assert!(
+            matches!(&error, Error::Corrupt { detail, .. } if detail.to_string().contains(expected)),
+            "{sql}: {error:?}"
+        );
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
 
-use super::init;
+use super::process::init;
+use crate::error::DeviceError;
+use artel_model::DeviceKind;
 
 /// A server that does not accept a connection within this time counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,28 +24,13 @@ pub struct BackendDevice {
     /// ggml's backend, such as `CPU` or `CUDA`.
     pub backend: String,
     /// The kind of device.
-    pub kind: BackendDeviceKind,
+    pub kind: DeviceKind,
     /// The PCI bus id, such as `0000:01:00.0`, if the backend reports it.
     pub pci_bus_id: Option<String>,
     /// Its total memory in bytes.
     pub total_memory: u64,
     /// Its free memory in bytes.
     pub free_memory: u64,
-}
-
-/// The kind of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendDeviceKind {
-    /// The CPU.
-    Cpu,
-    /// A GPU with its own memory.
-    Gpu,
-    /// A GPU that shares host memory.
-    IntegratedGpu,
-    /// An accelerator that is used together with the CPU, such as a BLAS library.
-    Accelerator,
-    /// A device behind an RPC server.
-    Rpc,
 }
 
 /// The devices that ggml sees in this process.
@@ -55,37 +42,37 @@ pub fn devices() -> Vec<BackendDevice> {
 ///
 /// # Errors
 /// If the address is unreachable or has no RPC server. A server that fails later ends this process, because llama.cpp aborts.
-pub fn add_rpc_server(address: &str) -> Result<(), String> {
+pub fn add_rpc_server(address: &str) -> Result<(), DeviceError> {
     init();
-    let resolved = address.to_socket_addrs().map_err(|e| format!("failed to resolve RPC server {address}: {e}"))?;
-    let mut failure = format!("RPC server {address} has no network address");
+    let named = || address.to_owned();
+    let resolved = address.to_socket_addrs().map_err(|source| DeviceError::Resolve { address: named(), source })?;
+    let mut failure = DeviceError::NoAddress { address: named() };
     let is_reachable = resolved.into_iter().any(|at| match TcpStream::connect_timeout(&at, CONNECT_TIMEOUT) {
         Ok(_) => true,
-        Err(e) => {
-            failure = format!("failed to connect to RPC server {address}: {e}");
+        Err(source) => {
+            failure = DeviceError::Connect { address: named(), source };
             false
         }
     });
     if !is_reachable {
         return Err(failure);
     }
-    let no_rpc = || "llama.cpp was built without RPC".to_owned();
-    let endpoint = CString::new(address).map_err(|_| format!("`{}` is not an address", address.escape_debug()))?;
+    let endpoint = endpoint(address)?;
     // SAFETY: names are C strings; the function has the type declared in ggml-rpc.h; null is checked. Registering a server twice
     // returns the same registry.
     unsafe {
         let rpc = sys::ggml_backend_reg_by_name(c"RPC".as_ptr());
         if rpc.is_null() {
-            return Err(no_rpc());
+            return Err(DeviceError::NoRpc);
         }
         let add = sys::ggml_backend_reg_get_proc_address(rpc, c"ggml_backend_rpc_add_server".as_ptr());
         if add.is_null() {
-            return Err(no_rpc());
+            return Err(DeviceError::NoRpc);
         }
         type AddServerFn = unsafe extern "C" fn(*const c_char) -> sys::ggml_backend_reg_t;
         let server = std::mem::transmute::<*mut std::ffi::c_void, AddServerFn>(add)(endpoint.as_ptr());
         if server.is_null() {
-            return Err(format!("RPC server {address} has no devices"));
+            return Err(DeviceError::NoDevices { address: named() });
         }
         sys::ggml_backend_register(server);
     }
@@ -93,10 +80,10 @@ pub fn add_rpc_server(address: &str) -> Result<(), String> {
 }
 
 /// Serves devices of this process, by name, on `address`, to one client at a time. Returns only if it cannot listen.
-pub fn serve_rpc(address: &str, threads: u32, names: &[String]) -> Result<(), String> {
+pub fn serve_rpc(address: &str, threads: u32, names: &[String]) -> Result<(), DeviceError> {
     init();
     let mut devices = find_by_name(names)?;
-    let endpoint = CString::new(address).map_err(|_| format!("`{}` is not an address", address.escape_debug()))?;
+    let endpoint = endpoint(address)?;
     // SAFETY: as in `add_rpc_server`; the devices outlive the call, which copies the list.
     unsafe {
         let rpc = sys::ggml_backend_reg_by_name(c"RPC".as_ptr());
@@ -106,24 +93,28 @@ pub fn serve_rpc(address: &str, threads: u32, names: &[String]) -> Result<(), St
             sys::ggml_backend_reg_get_proc_address(rpc, c"ggml_backend_rpc_start_server".as_ptr())
         };
         if serve.is_null() {
-            return Err("llama.cpp was built without RPC".to_owned());
+            return Err(DeviceError::NoRpc);
         }
         type StartServerFn =
             unsafe extern "C" fn(*const c_char, *const c_char, usize, usize, *mut sys::ggml_backend_dev_t);
         let serve = std::mem::transmute::<*mut std::ffi::c_void, StartServerFn>(serve);
         serve(endpoint.as_ptr(), std::ptr::null(), threads as usize, devices.len(), devices.as_mut_ptr());
     }
-    Err(format!("llama.cpp's RPC server cannot listen on {address}"))
+    Err(DeviceError::Listen { address: address.to_owned() })
+}
+
+fn endpoint(address: &str) -> Result<CString, DeviceError> {
+    CString::new(address).map_err(|_| DeviceError::InvalidAddress { address: address.to_owned() })
 }
 
 /// Finds devices by name, in the order of the names.
-pub(crate) fn find_by_name(names: &[String]) -> Result<Vec<sys::ggml_backend_dev_t>, String> {
+pub(crate) fn find_by_name(names: &[String]) -> Result<Vec<sys::ggml_backend_dev_t>, DeviceError> {
     let all = all();
     let find = |name: &String| {
         let found = all.iter().find(|(device, _)| device.name == *name);
         found.map(|(_, pointer)| *pointer).ok_or_else(|| {
-            let known: Vec<&str> = all.iter().map(|(device, _)| device.name.as_str()).collect();
-            format!("no device `{name}`; available: {}", known.join(", "))
+            let available = all.iter().map(|(device, _)| device.name.clone()).collect();
+            DeviceError::Unknown { name: name.clone(), available }
         })
     };
     names.iter().map(find).collect()
@@ -160,13 +151,13 @@ unsafe fn describe(pointer: sys::ggml_backend_dev_t, servers: &mut HashMap<Strin
             let number = servers.entry(description.clone()).or_insert(0);
             let name = rpc_name(&description, *number);
             *number += 1;
-            (name, BackendDeviceKind::Rpc)
+            (name, DeviceKind::Rpc)
         } else {
             let kind = match sys::ggml_backend_dev_type(pointer) {
-                sys::GGML_BACKEND_DEVICE_TYPE_CPU => BackendDeviceKind::Cpu,
-                sys::GGML_BACKEND_DEVICE_TYPE_GPU => BackendDeviceKind::Gpu,
-                sys::GGML_BACKEND_DEVICE_TYPE_IGPU => BackendDeviceKind::IntegratedGpu,
-                _ => BackendDeviceKind::Accelerator,
+                sys::GGML_BACKEND_DEVICE_TYPE_CPU => DeviceKind::Cpu,
+                sys::GGML_BACKEND_DEVICE_TYPE_GPU => DeviceKind::Gpu,
+                sys::GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
+                _ => DeviceKind::Accelerator,
             };
             (text(sys::ggml_backend_dev_name(pointer)), kind)
         };
@@ -218,7 +209,8 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
         let error = add_rpc_server(&address).unwrap_err();
-        assert!(error.contains(&address), "{error}");
-        assert!(find_by_name(&["CUDA7".to_owned()]).unwrap_err().contains("available: CPU"));
+        assert!(error.to_string().contains(&address), "{error}");
+        assert!(matches!(error, DeviceError::Connect { .. }), "{error}");
+        assert!(find_by_name(&["CUDA7".to_owned()]).unwrap_err().to_string().contains("available: CPU"));
     }
 }

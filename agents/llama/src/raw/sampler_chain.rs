@@ -4,6 +4,9 @@ use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
 
+/// Tokens before the next one that the repeat penalty counts.
+pub(crate) const PENALTY_TOKENS: u16 = 64;
+
 /// A llama.cpp sampler chain.
 pub(crate) struct SamplerChain {
     chain: NonNull<sys::llama_sampler>,
@@ -19,7 +22,8 @@ impl SamplerChain {
             let chain = NonNull::new(sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params()))?;
             let add = |sampler| sys::llama_sampler_chain_add(chain.as_ptr(), sampler);
             if sampling.repeat_penalty != 1.0 {
-                add(sys::llama_sampler_init_penalties(vocabulary, 64, sampling.repeat_penalty, 0.0, 0.0));
+                let last = i32::from(PENALTY_TOKENS);
+                add(sys::llama_sampler_init_penalties(vocabulary, last, sampling.repeat_penalty, 0.0, 0.0));
             }
             if sampling.temperature <= 0.0 {
                 add(sys::llama_sampler_init_greedy());

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use artel_llama::gguf::{self, MemoryEstimate};
-use artel_llama::{GgmlType, KvCacheTypes, LlamaBackend, Options};
+use artel_gguf::MemoryEstimate;
+use artel_llama::{KvCacheTypes, LlamaBackend, Options};
+use artel_model::KvCacheType;
 
 use crate::demo_models;
 
@@ -12,7 +13,21 @@ const CHAT: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const EMBEDDING: &str = "all-MiniLM-L6-v2.F16.gguf";
 
 fn estimate(file: &str) -> MemoryEstimate {
-    gguf::estimate_memory(&demo_models::path(file)).unwrap()
+    artel_gguf::estimate_memory(&demo_models::path(file)).unwrap()
+}
+
+/// Bytes of one token in the KV cache over all layers, with keys and values of the same type.
+fn kv_cache_bytes_per_token(estimate: &MemoryEstimate, ggml_type: KvCacheType) -> u64 {
+    let id = match ggml_type {
+        KvCacheType::F32 => 0,
+        KvCacheType::F16 => 1,
+        KvCacheType::Bf16 => 30,
+        KvCacheType::Q8_0 => 8,
+        KvCacheType::Q4_0 => 2,
+    };
+    let (elements, bytes) = artel_gguf::block_layout(id).unwrap();
+    let of = |count: u64| count.div_ceil(elements) * bytes;
+    estimate.layers.iter().map(|layer| of(layer.key_elements) + of(layer.value_elements)).sum()
 }
 
 #[derive(Clone, Default)]
@@ -41,7 +56,7 @@ fn log(options: Options) -> String {
     String::from_utf8_lossy(&log).into_owned()
 }
 
-fn options(file: &str, context: u32, sequences: u32, ggml_type: GgmlType) -> Options {
+fn options(file: &str, context: u32, sequences: u32, ggml_type: KvCacheType) -> Options {
     Options {
         path: demo_models::path(file),
         sha256: None,
@@ -49,7 +64,7 @@ fn options(file: &str, context: u32, sequences: u32, ggml_type: GgmlType) -> Opt
         sequences,
         threads: 1,
         devices: Some(vec!["CPU".to_owned()]),
-        split_mode: artel_llama::LlamaSplitMode::None,
+        split_mode: artel_model::SplitMode::None,
         tensor_split: Vec::new(),
         is_embedding: file == EMBEDDING,
         template: None,
@@ -76,22 +91,22 @@ fn assert_near(estimated: u64, logged: u64) {
 #[test]
 fn a_token_of_the_chat_model_takes_23040_bytes() {
     let found = estimate(CHAT);
-    let ggml_type = |ggml_type| found.kv_cache_bytes_per_token(KvCacheTypes { keys: ggml_type, values: ggml_type });
     assert_eq!(found.layers.len(), 30);
-    assert_eq!([GgmlType::F16, GgmlType::Q8_0].map(ggml_type), [23_040, 12_240]);
+    let bytes = [KvCacheType::F16, KvCacheType::Q8_0].map(|ggml_type| kv_cache_bytes_per_token(&found, ggml_type));
+    assert_eq!(bytes, [23_040, 12_240]);
     assert!(found.unaccounted.is_empty());
 }
 
 #[test]
 fn the_embedding_model_has_no_kv_cache() {
     let found = estimate(EMBEDDING);
-    assert_eq!((found.layers.len(), found.kv_cache_bytes_per_token(KvCacheTypes::default()), found.tied), (6, 0, 0));
+    assert_eq!((found.layers.len(), kv_cache_bytes_per_token(&found, KvCacheType::F16), found.tied), (6, 0, 0));
 }
 
 #[test]
 fn all_bytes_of_the_files_are_accounted_for() {
     for file in [CHAT, EMBEDDING] {
-        let header = gguf::inspect(&demo_models::path(file)).unwrap();
+        let header = artel_gguf::inspect(&demo_models::path(file)).unwrap();
         let weights = estimate(file).weight_bytes();
         // The rest is the header with the vocabulary and its merges, and padding.
         assert!(
@@ -106,17 +121,14 @@ fn all_bytes_of_the_files_are_accounted_for() {
 fn llama_cpp_allocates_the_estimated_bytes() {
     let found = estimate(CHAT);
     for (context, sequences, ggml_type) in
-        [(1024, 4, GgmlType::F16), (512, 1, GgmlType::F32), (2048, 2, GgmlType::Q8_0)]
+        [(1024, 4, KvCacheType::F16), (512, 1, KvCacheType::F32), (2048, 2, KvCacheType::Q8_0)]
     {
         let log = log(options(CHAT, context, sequences, ggml_type));
         let tokens = u64::from(context * sequences);
         assert_near(found.weight_bytes(), buffers(&log, "model"));
-        assert_near(
-            tokens * found.kv_cache_bytes_per_token(KvCacheTypes { keys: ggml_type, values: ggml_type }),
-            buffers(&log, "KV"),
-        );
+        assert_near(tokens * kv_cache_bytes_per_token(&found, ggml_type), buffers(&log, "KV"));
     }
-    let log = log(options(EMBEDDING, 256, 1, GgmlType::F16));
+    let log = log(options(EMBEDDING, 256, 1, KvCacheType::F16));
     assert_eq!(buffers(&log, "KV"), 0);
     assert_near(estimate(EMBEDDING).weight_bytes(), buffers(&log, "model"));
 }

@@ -6,7 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use artel_engine::{ChatRole, Chunk, ContextOverflow, EngineHandle, Error, Message, Priority, Request, SamplingParams};
+use artel_engine::{
+    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, LoadError, Message, Priority, Request, RequestOrigin,
+    SamplingParams,
+};
 use artel_llama::{KvCacheTypes, LlamaBackend, Options};
 use serde_json::json;
 
@@ -28,13 +31,13 @@ async fn small() -> EngineHandle {
         sequences: MAX_CONCURRENT_SEQUENCES,
         threads: 2,
         devices: Some(vec!["CPU".to_owned()]),
-        split_mode: artel_llama::LlamaSplitMode::None,
+        split_mode: artel_model::SplitMode::None,
         tensor_split: Vec::new(),
         is_embedding: false,
         template: None,
         kv_cache: KvCacheTypes::default(),
     };
-    let load = || LlamaBackend::load(options).map_err(|e| e.to_string());
+    let load = || LlamaBackend::load(options).map_err(LoadError::from);
     // The prefix cache grows up to its budget by design.
     let engine = artel_engine::Options { prefix_cache_bytes: 0, ..artel_engine::Options::default() };
     EngineHandle::spawn("memory", engine, load).await.unwrap()
@@ -66,6 +69,7 @@ fn request(number: u32, tokens: u32) -> Request {
         stop: Vec::new(),
         schema,
         overflow: ContextOverflow::Reject,
+        origin: RequestOrigin::default(),
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use artel_engine::backend::{BatchToken, Slot};
 use artel_engine::{
     AdapterContext, Backend as _, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason,
-    Message, Priority, Request, SamplingParams, Token,
+    LoadError, Message, Priority, Request, RequestOrigin, SamplingParams, Token,
 };
-use artel_llama::{GgmlType, KvCacheTypes, LlamaBackend, LlamaSplitMode, Options};
+use artel_llama::{KvCacheTypes, LlamaBackend, Options};
+use artel_model::{KvCacheType, SplitMode};
 use serde_json::json;
 
 use crate::demo_models;
@@ -21,7 +22,7 @@ fn options(file: &str) -> Options {
         sequences: 4,
         threads: 2,
         devices: None,
-        split_mode: LlamaSplitMode::None,
+        split_mode: SplitMode::None,
         tensor_split: Vec::new(),
         is_embedding: false,
         template: None,
@@ -30,7 +31,7 @@ fn options(file: &str) -> Options {
 }
 
 async fn chat() -> EngineHandle {
-    let load = || LlamaBackend::load(options("SmolLM2-135M-Instruct.Q4_1.gguf")).map_err(|e| e.to_string());
+    let load = || LlamaBackend::load(options("SmolLM2-135M-Instruct.Q4_1.gguf")).map_err(LoadError::from);
     EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap()
 }
 
@@ -54,6 +55,7 @@ fn ask(system: &str, user: &str) -> Request {
         stop: Vec::new(),
         schema: None,
         overflow: ContextOverflow::Reject,
+        origin: RequestOrigin::default(),
     }
 }
 
@@ -166,7 +168,7 @@ async fn a_dropped_stream_frees_its_slot_within_one_step() {
 async fn sentences_of_similar_meaning_have_similar_embeddings() {
     let load = || {
         LlamaBackend::load(Options { is_embedding: true, ..options("all-MiniLM-L6-v2.F16.gguf") })
-            .map_err(|e| e.to_string())
+            .map_err(LoadError::from)
     };
     let engine = EngineHandle::spawn("embedding", artel_engine::Options::default(), load).await.unwrap();
     let texts = ["How do I train a LoRA adapter?", "fine-tuning with low-rank adapters", "the weather in Paris"];
@@ -213,7 +215,7 @@ async fn an_answer_does_not_depend_on_the_source_of_its_prefix() {
     let model = || LlamaBackend::load(Options { sequences: 2, ..options("SmolLM2-135M-Instruct.Q4_1.gguf") });
     let spawn = async |prefix_cache_bytes| {
         let options = artel_engine::Options { prefix_cache_bytes, ..artel_engine::Options::default() };
-        EngineHandle::spawn("test", options, move || model().map_err(|e| e.to_string())).await.unwrap()
+        EngineHandle::spawn("test", options, move || model().map_err(LoadError::from)).await.unwrap()
     };
     let prompt = "You know capitals, rivers and mountains, and you answer each question in one short sentence.";
     // Long answers reach tokens of nearly equal probability, which a different order of summation decides.
@@ -320,7 +322,7 @@ async fn tokens_forced_by_a_schema_are_not_sampled() {
 async fn drafts_do_not_change_the_text_up_to_a_tie() {
     let spawn = async |draft_mode| {
         let options = artel_engine::Options { draft_mode, ..artel_engine::Options::default() };
-        let load = || LlamaBackend::load(options_of_chat()).map_err(|e| e.to_string());
+        let load = || LlamaBackend::load(options_of_chat()).map_err(LoadError::from);
         EngineHandle::spawn("test", options, load).await.unwrap()
     };
     let (plain, drafted) = (spawn(DraftMode::Never).await, spawn(DraftMode::Always(6)).await);
@@ -365,7 +367,7 @@ fn options_of_chat() -> Options {
 
 #[tokio::test]
 async fn a_story_may_outgrow_the_context() {
-    let load = || LlamaBackend::load(Options { context: Some(256), ..options_of_chat() }).map_err(|e| e.to_string());
+    let load = || LlamaBackend::load(Options { context: Some(256), ..options_of_chat() }).map_err(LoadError::from);
     let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
     request.sampling.repeat_penalty = 1.3;
@@ -380,10 +382,10 @@ async fn a_story_may_outgrow_the_context() {
 
 #[tokio::test]
 async fn a_story_that_would_outgrow_a_kv_cache_that_cannot_shift_is_refused() {
-    let cache = KvCacheTypes { keys: GgmlType::Bf16, values: GgmlType::Bf16 };
+    let cache = KvCacheTypes { keys: KvCacheType::Bf16, values: KvCacheType::Bf16 };
     let load = move || {
         LlamaBackend::load(Options { context: Some(256), kv_cache: cache, ..options_of_chat() })
-            .map_err(|e| e.to_string())
+            .map_err(LoadError::from)
     };
     let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     let mut request = ask("You tell very long stories.", "Tell me a story that never ends.");
@@ -416,8 +418,8 @@ async fn an_adapter_is_unloaded_and_loaded_again_while_others_run() {
 
 #[tokio::test]
 async fn a_quantized_kv_cache_answers_too() {
-    let cache = KvCacheTypes { keys: GgmlType::Q8_0, values: GgmlType::Q8_0 };
-    let load = move || LlamaBackend::load(Options { kv_cache: cache, ..options_of_chat() }).map_err(|e| e.to_string());
+    let cache = KvCacheTypes { keys: KvCacheType::Q8_0, values: KvCacheType::Q8_0 };
+    let load = move || LlamaBackend::load(Options { kv_cache: cache, ..options_of_chat() }).map_err(LoadError::from);
     let engine = EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap();
     assert!(answer(&engine, capital()).await.unwrap().0.contains("France"));
 }

@@ -3,7 +3,8 @@
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
 use artel_engine::{
-    ChatRole, Chunk, ContextOverflow, Error, Message, Options, Priority, Request, SamplingParams, SharedCpu,
+    ChatRole, Chunk, ContextOverflow, Error, Message, Options, Priority, Request, RequestOrigin, SamplingParams,
+    SharedCpu,
 };
 use async_trait::async_trait;
 
@@ -19,17 +20,23 @@ impl EngineLoader for ScriptedEngineLoader {
         spec: &str,
         shared_cpu: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
-    ) -> Result<(EngineHandle, Vec<DeviceMemory>), String> {
-        if spec == "broken" {
-            return Err("the file is broken".to_owned());
+    ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError> {
+        match spec {
+            "broken" => return Err(broken()),
+            "busy" => return Err(LoadError::transient("the disk is full")),
+            _ => {}
         }
         progress(0.5);
         let (limits, options) = (self.0, Options { shared_cpu, ..Options::default() });
         let load =
             move || Ok(ScriptedBackend::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
-        let handle = EngineHandle::spawn("script", options, load).await.map_err(|e| e.to_string())?;
+        let handle = EngineHandle::spawn("script", options, load).await?;
         Ok((handle, vec![DeviceMemory { device: "CPU".to_owned(), weights: 3, kv_cache: 2, compute: 1 }]))
     }
+}
+
+fn broken() -> LoadError {
+    LoadError::permanent("tiny.gguf: no such file").with_advice("fetch it")
 }
 
 fn limits() -> EngineLimits {
@@ -50,7 +57,7 @@ struct EngineThread {
 }
 
 /// An engine and its process.
-async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedEngine, String>, EngineThread) {
+async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedEngine, LoadError>, EngineThread) {
     let (ours, theirs) = Socket::pair().unwrap();
     let ((end, ended), kill) = (watch::channel(None), CancellationToken::new());
     let (sender, served) = tokio::sync::oneshot::channel();
@@ -73,6 +80,7 @@ fn request(text: &str) -> Request {
     let sampling =
         SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
     Request {
+        origin: RequestOrigin { task: Some("t".into()), step: Some("s".into()), role: None },
         flow: "sailor".into(),
         priority: Priority::Interactive,
         remaining_steps: 0,
@@ -145,9 +153,17 @@ async fn a_stream_keeps_its_engine_alive() {
 }
 
 #[tokio::test]
-async fn a_failed_load_gives_the_reason() {
+async fn a_failed_load_gives_the_reason_and_whether_it_may_pass() {
     let (started, _process) = engine("broken", Some(&CpuLeaseBroker::default())).await;
-    assert_eq!(started.unwrap_err(), "the file is broken");
+    assert_eq!(started.unwrap_err(), broken());
+    let (started, _process) = engine("busy", Some(&CpuLeaseBroker::default())).await;
+    assert_eq!(started.unwrap_err(), LoadError::transient("the disk is full"));
+}
+
+#[test]
+fn a_request_crosses_with_its_origin() {
+    let sent = request("hello");
+    assert_eq!(wire::request_of(wire::request(sent.clone())).unwrap().origin, sent.origin);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{GraphParts, Join, Node, NodeKind};
+use super::node::Join;
+use super::parts::{GraphParts, Node, NodeKind};
 use crate::id::{MAX_DEPTH, NodeName, ValueName};
 
 /// A fault of a graph; each names the node to look at.

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::node::Node;
-use super::{Graph, NodeKind};
+use super::parts::{Graph, Node, NodeKind};
 use crate::id::{NodeName, PathSegment, Visit};
 
 impl Graph {

@@ -1,87 +1,16 @@
-//! The nodes and edges of a graph.
+//! What nodes consist of: roles, questions, edges, joins, policies.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Graph;
 use crate::condition::{Condition, ListExpression};
 use crate::event::Signal;
-use crate::id::{NodeName, RoleName, RouterName, ValueName};
+use crate::id::{NodeName, RoleName, RouterName};
 
 /// The most items of one `for_each`: about as many answers as one model gives in a day on a small machine.
 pub const MAX_ITEMS: u32 = 10_000;
-
-/// A node of a graph.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// What it runs.
-    pub kind: NodeKind,
-    /// The list that it is mapped over.
-    pub for_each: Option<ForEach>,
-    /// When it runs, if it has several incoming edges.
-    pub join: Option<Join>,
-    /// Its outgoing edges, in the order in which they are tried.
-    pub next: Vec<Edge>,
-    /// The edge taken after its last attempt has failed; without one, its graph fails.
-    pub on_failure: Option<Edge>,
-    /// Its retries and timeouts.
-    pub policy: StepPolicy,
-    /// Whether it is safe to run it twice.
-    pub replay_safety: ReplaySafety,
-    /// Whether an earlier response to the same messages may be reused.
-    pub cache: bool,
-    /// The value of the graph that its output is written to.
-    pub write: Option<ValueName>,
-}
-
-impl Node {
-    /// A node with the defaults for everything else.
-    pub fn new(kind: NodeKind, next: Vec<Edge>) -> Self {
-        let (for_each, join, on_failure, write) = (None, None, None, None);
-        Self {
-            kind,
-            for_each,
-            join,
-            next,
-            on_failure,
-            policy: StepPolicy::default(),
-            replay_safety: ReplaySafety::Pure,
-            cache: false,
-            write,
-        }
-    }
-
-    /// All outgoing edges; the failure edge comes after those of `next`.
-    pub fn edges(&self) -> impl Iterator<Item = &Edge> {
-        self.next.iter().chain(&self.on_failure)
-    }
-}
-
-/// The kinds of node.
-#[derive(Debug, Clone, PartialEq)]
-pub enum NodeKind {
-    /// A role.
-    Role {
-        /// The role.
-        role: RoleRef,
-        /// A Jinja source that replaces the role's own message template at this node.
-        message: Option<String>,
-    },
-    /// A router.
-    Router(RouterNode),
-    /// A question to a human.
-    Ask(AskNode),
-    /// Another graph, run inside the same task.
-    Graph {
-        /// The sub-graph.
-        graph: Arc<Graph>,
-        /// A Jinja source of its input; without it, the text that a role would read here.
-        message: Option<String>,
-    },
-}
 
 /// A question to a human: an interrupt, in LangGraph's terms.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,78 +1,13 @@
 //! Active visits: those that have not ended.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Scope;
-use crate::event::{Failure, Nested, Output, Timestamp};
+use super::run::{ActiveVisit, MapRun, NestedRun, Scope, VisitStatus};
+use crate::event::{Nested, Output, Timestamp};
 use crate::id::{NodeName, PathSegment, RoleName, StepId, TaskId, Visit};
-
-/// A visit that has not ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ActiveVisit {
-    /// The running attempt, or the last one that failed.
-    pub attempt: u32,
-    /// Attempts that failed; those interrupted by a restart do not count.
-    pub failures: u32,
-    /// The nodes whose output made it ready; empty at the start.
-    pub sources: Vec<NodeName>,
-    /// The task's age when the attempt started.
-    pub started_age: Duration,
-    /// Its status.
-    pub status: VisitStatus,
-    /// Its nested work.
-    pub nested: Option<NestedRun>,
-}
-
-/// The status of an active visit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VisitStatus {
-    /// Its attempt is running.
-    Running,
-    /// Its attempt was interrupted by a restart.
-    Interrupted,
-    /// Its attempt failed, and a retry is due.
-    Retrying {
-        /// When the attempt failed.
-        failed_at: Timestamp,
-        /// The delay from then to the retry.
-        delay: Duration,
-    },
-    /// It waits for a human answer.
-    AwaitingAnswer {
-        /// The time after which no answer is accepted.
-        deadline: Option<Timestamp>,
-    },
-}
-
-/// The nested work of a visit.
-#[derive(Debug, Clone, PartialEq)]
-pub enum NestedRun {
-    /// The items of a list.
-    Items(Box<MapRun>),
-    /// Another graph.
-    Graph(Box<Scope>),
-}
-
-/// The run of a node that is mapped over a list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MapRun {
-    /// The list.
-    pub list: Arc<[Value]>,
-    /// Visits of items that have not ended.
-    pub active: BTreeMap<u32, ActiveVisit>,
-    /// The first item that has not started; they start in order.
-    pub next_item: u32,
-    /// The output of each item.
-    pub outputs: Vec<Option<Output>>,
-    /// The number of items that have not ended.
-    pub remaining: usize,
-    /// The failure of an item, which fails the node.
-    pub fatal: Option<Failure>,
-}
 
 impl NestedRun {
     pub(super) fn begin(task: TaskId, nested: &Nested, age: Duration) -> Self {

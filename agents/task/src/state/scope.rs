@@ -6,67 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ActiveVisit, NestedRun, ReplayError};
-use crate::condition::{GraphValues, NodeOutputs};
+use super::ReplayError;
+use super::run::{ActiveVisit, NestedRun, NodeState, ResourceUsage, Scope};
 use crate::event::{Failure, FailureCode, Output, TakenEdge, Trigger, ValueWrite};
 use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId};
-
-/// The resources that a run has used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ResourceUsage {
-    /// Attempts started.
-    pub steps: u32,
-    /// Prompt and output tokens.
-    pub tokens: u64,
-}
-
-/// The state of one node in a run.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct NodeState {
-    /// Visits started.
-    pub visits: u32,
-    /// The output of its last finished visit.
-    pub output: Option<Arc<Output>>,
-    /// The roles that produced it, per item; empty without items.
-    pub roles: Vec<Option<RoleName>>,
-    /// Arrivals that each trigger it by themselves, oldest first, with the node that they come from (`None`: the start).
-    pub direct: VecDeque<Option<NodeName>>,
-    /// Arrivals that its join counts, per source.
-    pub arrivals: BTreeMap<NodeName, u32>,
-    /// Rounds of its join that have fired.
-    pub rounds: u32,
-    /// The number of sources that have arrived for the next round.
-    pub arrived_count: usize,
-}
-
-/// One run of one graph: a task's own, or one inside a step.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scope {
-    /// The variable `task` of CEL and Jinja: `{id, graph, input}`.
-    pub task: Arc<Value>,
-    /// The task's age when the run started.
-    pub started_age: Duration,
-    /// The resources that it has used, nested runs included.
-    pub usage: ResourceUsage,
-    /// The state of its nodes.
-    pub nodes: BTreeMap<NodeName, NodeState>,
-    /// The nodes with arrivals that have not started a visit.
-    pub ready: BTreeSet<NodeName>,
-    /// The variable `nodes` of CEL and Jinja.
-    pub outputs: Arc<NodeOutputs>,
-    /// The variable `values` of CEL and Jinja, without the values that have not been written.
-    pub values: Arc<GraphValues>,
-    /// Visits that have not ended; those of items are in their node's visit.
-    pub active: BTreeMap<PathSegment, ActiveVisit>,
-    /// How often each edge was taken, by node and index in `next`.
-    pub edge_counts: BTreeMap<(NodeName, u32), u32>,
-    /// The last node whose edge led to `done`.
-    pub done: Option<NodeName>,
-    /// The failure that ends the run.
-    pub fatal: Option<Failure>,
-    /// The failure of the last step that was cancelled alone: the reason if there is no result.
-    pub cancelled: Option<Failure>,
-}
 
 impl Scope {
     pub(super) fn begin(task: TaskId, graph: &GraphName, start: &NodeName, input: &str, started_age: Duration) -> Self {

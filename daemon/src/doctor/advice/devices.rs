@@ -1,11 +1,13 @@
 //! The devices, and GPUs of the machine that no device uses.
 
-use super::super::findings::Findings;
-use super::super::gpu::{GpuVendor, SystemGpu};
-use super::Diagnosis;
-use crate::client::render::engines::monitor_readings;
-use crate::client::render::time::bytes;
-use crate::engine::probe::{ProbedDevice, ProbedDeviceKind};
+use artel_grpc::GpuReading;
+use artel_model::DeviceKind;
+use artel_terminal::{DeviceReadings, bytes};
+
+use crate::doctor::diagnosis::Diagnosis;
+use crate::doctor::findings::Findings;
+use crate::doctor::gpu::{GpuVendor, SystemGpu};
+use crate::engine::probe::ProbedDevice;
 
 pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
     let mut diagnoses = match &findings.local {
@@ -52,15 +54,25 @@ fn device(device: &ProbedDevice) -> Diagnosis {
     let ProbedDevice { name, description, total, free, .. } = device;
     let memory = match device.kind {
         // Shown as the machine's memory already.
-        ProbedDeviceKind::Cpu => String::new(),
+        DeviceKind::Cpu => String::new(),
         _ => format!(", {} free of {}", bytes(*free), bytes(*total)),
     };
-    let monitor = device.monitor.as_ref().map(|reading| format!("; {}", monitor_readings(&reading.as_proto())));
+    let monitor = device.monitor.as_ref().map(|reading| format!("; {}", readings(reading)));
     Diagnosis::ok("device", format!("{name}: {description}{memory}{}", monitor.unwrap_or_default()))
 }
 
+fn readings(reading: &GpuReading) -> DeviceReadings<'_> {
+    DeviceReadings {
+        used_bytes: reading.used,
+        utilization: reading.load,
+        temperature_celsius: reading.celsius,
+        power_watts: reading.watts,
+        driver_version: &reading.driver,
+    }
+}
+
 fn is_gpu(device: &ProbedDevice) -> bool {
-    matches!(device.kind, ProbedDeviceKind::Gpu | ProbedDeviceKind::IntegratedGpu)
+    matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu)
 }
 
 /// A diagnosis of a GPU of the machine that no device uses.

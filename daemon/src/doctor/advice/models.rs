@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use artel_check::files::FileProblem;
 use artel_placement::{DeviceBytes, PlacementError, UnplacedModel};
+use artel_terminal::bytes;
 use serde_json::{Value, json};
 
-use super::super::findings::Findings;
-use super::Diagnosis;
-use crate::client::render::time::bytes;
-use crate::serve::files::FileProblem;
+use crate::doctor::diagnosis::Diagnosis;
+use crate::doctor::findings::Findings;
 
 pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
     if let Some(error) = &findings.catalog {

@@ -1,15 +1,15 @@
 //! The warm-up: indexes candidates in the background, at the start and when the catalog changes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use artel_router::needs_embeddings;
 use artel_task::event::Failure;
 use ractor::call;
 use tokio::sync::watch;
 
-use super::super::{Candidate, RouterEngines, RoutingRequest, needs_embeddings};
 use super::CandidateIndex;
 use crate::engine_host;
+use crate::router::request::{RouterEngines, RoutingRequest};
 
 /// Texts that are embedded at once: a question that comes meanwhile waits for them, so they are few.
 const CHUNK_TEXTS: usize = 4;
@@ -74,10 +74,9 @@ impl CandidateIndex {
         wait_for_zero(decisions).await;
         let _indexing = self.indexing.lock().await;
         self.use_model(&request.embedding_model).await?;
-        let texts = request.candidates.iter().flat_map(Candidate::texts).chain(&request.routing.background);
-        let texts: BTreeSet<&String> = texts.collect();
+        let texts = request.texts();
         let known = self.known(&texts);
-        let missing: Vec<&String> =
+        let missing: Vec<&str> =
             texts.into_iter().filter(|text| !known.contains_key(*text)).take(CHUNK_TEXTS).collect();
         if missing.is_empty() {
             return Ok(true);

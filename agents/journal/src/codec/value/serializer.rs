@@ -11,12 +11,25 @@ use super::{
 
 /// Why a value cannot be encoded.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct EncodeError(String);
+pub(crate) enum EncodeError {
+    #[error("it has a sequence of unknown length")]
+    UnknownLength,
+    #[error("it is nested too deeply")]
+    Nesting,
+    #[error("it has more elements than declared")]
+    ExtraElement,
+    #[error("it has fewer elements than declared")]
+    MissingElement,
+    #[error("it has a key that is not a string")]
+    Key,
+    /// A type refuses to be serialized.
+    #[error("{0}")]
+    Refused(String),
+}
 
 impl ser::Error for EncodeError {
     fn custom<T: Display>(message: T) -> Self {
-        Self(message.to_string())
+        Self::Refused(message.to_string())
     }
 }
 
@@ -50,9 +63,9 @@ impl<'e> ValueSerializer<'e> {
     }
 
     fn compound(self, short: u8, long: u8, count: Option<usize>) -> Result<CompoundSerializer<'e>, EncodeError> {
-        let count = count.ok_or_else(|| EncodeError("it has a sequence of unknown length".to_owned()))?;
+        let count = count.ok_or(EncodeError::UnknownLength)?;
         if self.depth + 1 >= MAX_DEPTH {
-            return Err(EncodeError("it is nested too deeply".to_owned()));
+            return Err(EncodeError::Nesting);
         }
         self.encoder.tag_with_count(short, 16, long, count);
         Ok(CompoundSerializer { encoder: self.encoder, depth: self.depth + 1, remaining: count })
@@ -202,10 +215,7 @@ impl<'e> ser::Serializer for ValueSerializer<'e> {
 
 impl CompoundSerializer<'_> {
     fn element<T: ?Sized + Serialize>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.remaining = self
-            .remaining
-            .checked_sub(1)
-            .ok_or_else(|| EncodeError("it has more elements than declared".to_owned()))?;
+        self.remaining = self.remaining.checked_sub(1).ok_or(EncodeError::ExtraElement)?;
         self.nested(value)
     }
 
@@ -219,7 +229,7 @@ impl CompoundSerializer<'_> {
     }
 
     fn finish(self) -> Result<(), EncodeError> {
-        if self.remaining == 0 { Ok(()) } else { Err(EncodeError("it has fewer elements than declared".to_owned())) }
+        if self.remaining == 0 { Ok(()) } else { Err(EncodeError::MissingElement) }
     }
 }
 
@@ -231,7 +241,7 @@ impl ser::SerializeMap for CompoundSerializer<'_> {
     fn serialize_key<T: ?Sized + Serialize>(&mut self, key: &T) -> Result<(), EncodeError> {
         match serde_json::to_value(key) {
             Ok(serde_json::Value::String(key)) => self.encoder.text(&key),
-            _ => return Err(EncodeError("it has a key that is not a string".to_owned())),
+            _ => return Err(EncodeError::Key),
         }
         Ok(())
     }

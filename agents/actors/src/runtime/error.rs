@@ -1,0 +1,126 @@
+//! Why the runtime refuses.
+
+use artel_task::event::Failure;
+use artel_task::{CatalogVersion, Seq, TaskId};
+
+/// Why the runtime cannot do what a caller asks.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No such graph.
+    #[error("there is no graph `{name}`")]
+    NoGraph {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No such role.
+    #[error("there is no role `{name}`")]
+    NoRole {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No such model.
+    #[error("there is no model `{name}`")]
+    NoModel {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No such node, or it is no router.
+    #[error("graph `{graph}` has no router node `{node}`")]
+    NoRouter {
+        /// The graph.
+        graph: String,
+        /// The node that was asked for.
+        node: String,
+    },
+    /// Neither graph nor role is named, and there is no default.
+    #[error("neither a graph nor a role is named, and the catalog has no graph `mentor`")]
+    NoTarget,
+    /// There are no candidates to choose from.
+    #[error("no role has examples, so there are no candidates to choose from")]
+    NoCandidates,
+    /// No such task, or it was pruned.
+    #[error("there is no task {0}, or it is no longer kept")]
+    NoTask(TaskId),
+    /// No such step in this task.
+    #[error("task {task} has no step `{step}`")]
+    NoStep {
+        /// The task.
+        task: TaskId,
+        /// The step that was asked for.
+        step: String,
+    },
+    /// The step does not wait for an answer, or no longer.
+    #[error("{}", not_waiting(.task, .step.as_deref()))]
+    NotWaiting {
+        /// The task.
+        task: TaskId,
+        /// The step, if one was named.
+        step: Option<String>,
+    },
+    /// Several steps wait, and none is named.
+    #[error("several steps of task {task} wait for an answer; name one of {}", .steps.join(", "))]
+    AmbiguousStep {
+        /// The task.
+        task: TaskId,
+        /// The steps that wait.
+        steps: Vec<String>,
+    },
+    /// The answer does not satisfy the step's schema, or is too large.
+    #[error("{0}")]
+    InvalidAnswer(String),
+    /// The catalog cannot continue from the events of the old task.
+    #[error("task {task} cannot be forked: {reason}")]
+    ForkIncompatible {
+        /// The old task.
+        task: TaskId,
+        /// Why.
+        reason: String,
+    },
+    /// The number is beyond the task's last event.
+    #[error("task {task} has {last} events, not {after}", last = .last.0, after = .after.0)]
+    SeqOutOfRange {
+        /// The task.
+        task: TaskId,
+        /// Its last event.
+        last: Seq,
+        /// The number that was asked for.
+        after: Seq,
+    },
+    /// The journal failed while the task ran.
+    #[error("task {0} is suspended, because the daemon's journal failed; it continues after the next start")]
+    Suspended(TaskId),
+    /// Too many tasks are open.
+    #[error("{0} tasks are open, the daemon's limit")]
+    TooManyTasks(usize),
+    /// The daemon is shutting down.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+    /// The router could not decide, or the model could not be loaded.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+    /// The model would not fit even if no other were loaded: the memory it needs on each device, and a remedy.
+    #[error("{0}")]
+    InsufficientMemory(String),
+    /// The catalog is not at the version that the caller expects.
+    #[error("the catalog is at version {}, not {expected}", .found.as_str())]
+    CatalogChanged {
+        /// The version in use.
+        found: CatalogVersion,
+        /// The version that the caller expects.
+        expected: String,
+    },
+    /// The journal refused or failed.
+    #[error("{0}")]
+    Journal(#[from] artel_journal::Error),
+    /// The supervisor has stopped.
+    #[error("the runtime has stopped; restart the daemon")]
+    Stopped,
+}
+
+fn not_waiting(task: &TaskId, step: Option<&str>) -> String {
+    match step {
+        Some(step) => format!("step `{step}` of task {task} does not wait for an answer, or no longer"),
+        None => format!("no step of task {task} waits for an answer"),
+    }
+}

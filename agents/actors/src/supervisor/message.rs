@@ -1,0 +1,69 @@
+//! The messages to the supervisor.
+
+use std::sync::Arc;
+
+use artel_roles::{Catalog, Model};
+use artel_task::event::{Decision, Failure};
+use artel_task::{Event, Graph, RoleName, StepId, TaskId};
+use ractor::{ActorRef, RpcReplyPort};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::answer::{Answer, AnswerRejection};
+use crate::expert::StepJob;
+use crate::router::RoutingRequest;
+use crate::{engine_host, model_scheduler};
+
+/// Messages of the supervisor.
+pub(crate) enum Message {
+    /// Starts the runner of a task that is on disk.
+    StartTask(Box<TaskStart>),
+    /// Sends a step to the expert of its role, with the engine host of this model.
+    RunStep(Box<StepJob>, Arc<Model>),
+    /// Replies with the router's decision.
+    Route(Box<RoutingRequest>, RpcReplyPort<Result<Decision, Failure>>),
+    /// Has the router embed the candidates of these requests before the first question.
+    WarmUpRouter(Vec<RoutingRequest>),
+    /// Cancels a task and replies whether that is on disk; false at once for a task that does not run.
+    CancelTask { task: TaskId, reason: String, reply: RpcReplyPort<bool> },
+    /// Cancels one step of a task and replies whether that is on disk; `None` at once for a task or a step that does not run.
+    CancelStep { task: TaskId, step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
+    /// Passes a person's answer to a task; rejects it at once if the task does not run.
+    AnswerStep { task: TaskId, step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), AnswerRejection>> },
+    /// Sets whether a task is idle, that is, waits for answers of people only: a daemon that stops need not wait for it.
+    SetIdle(TaskId, bool),
+    /// New tasks run under this catalog from now on, whose limits hold for all steps: releases actors that are no longer
+    /// needed.
+    ReplaceCatalog(Arc<Catalog>),
+    /// Replies with the engine host of a model.
+    EngineHost(Arc<Model>, RpcReplyPort<ActorRef<engine_host::Message>>),
+    /// Replies with the model scheduler.
+    ModelScheduler(RpcReplyPort<ActorRef<model_scheduler::Message>>),
+    /// Replies with all engine hosts.
+    EngineHosts(RpcReplyPort<Vec<ActorRef<engine_host::Message>>>),
+    /// Makes one of the children panic, or the supervisor itself.
+    #[cfg(test)]
+    Panic(ChildId),
+}
+
+/// A task to start.
+pub(crate) struct TaskStart {
+    pub(crate) task: TaskId,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) graph: Arc<Graph>,
+    /// The first event of a new task; a task that is resumed is read from the journal.
+    pub(crate) first: Option<Arc<Event>>,
+    /// Its share of the limit of open tasks.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A supervised actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ChildId {
+    TaskRunner(TaskId),
+    Expert(RoleName),
+    Router,
+    EngineHost(Arc<Model>),
+    ModelScheduler,
+    #[cfg(test)]
+    Supervisor,
+}

@@ -1,0 +1,89 @@
+//! Questions to people: they are asked, answered, and expire.
+//!
+//! Deadlines are wall time, which people read and which goes on while the daemon is down; everything else in a run is measured
+//! with its own clock.
+
+use std::time::Duration;
+
+use artel_task::event::{FailureCode, Output, ResultSource, Timestamp};
+use artel_task::graph::{AskNode, NodeKind};
+use artel_task::state::VisitStatus;
+use artel_task::{EventKind, Phase, StepId};
+use serde_json::Value;
+
+use super::running_task::RunningTask;
+use crate::answer::{Answer, AnswerRejection};
+use crate::completion::failure;
+
+/// The longest time until open questions are looked at again: a wall clock that is set forward, or a machine that was
+/// suspended, is noticed after it.
+const QUESTION_POLL_INTERVAL: Duration = Duration::from_secs(60);
+
+impl RunningTask {
+    pub(super) fn ask_person(&mut self, step: &StepId, ask: &AskNode) {
+        let question = match self.message_of(&step.visit).map(|template| template.render(&self.context(step))) {
+            Some(Ok(question)) => question,
+            Some(Err(e)) => return self.step_failed(step, Self::bad_template(step, &e)),
+            None => return self.step_failed(step, failure(FailureCode::Internal, "the question is missing")),
+        };
+        let now = self.wall_time().0;
+        let until = |time: Duration| Timestamp(now.saturating_add(time.as_millis() as u64));
+        let (schema, deadline) = (ask.schema.clone(), ask.deadline.map(until));
+        self.record(EventKind::Waiting { step: step.clone(), question, schema, deadline });
+    }
+
+    pub(super) async fn answer(&mut self, step: Option<StepId>, answer: Answer) -> Result<(), AnswerRejection> {
+        // A deadline that has passed is applied first, even if its timer has not fired yet.
+        if !self.advance().await {
+            return Err(AnswerRejection::Suspended);
+        }
+        let mut waiting = self.task.open_questions();
+        let step = match step {
+            Some(step) if waiting.contains(&step) => step,
+            None if waiting.len() > 1 => return Err(AnswerRejection::AmbiguousStep(waiting)),
+            None => waiting.pop().ok_or(AnswerRejection::NotWaiting)?,
+            Some(_) => return Err(AnswerRejection::NotWaiting),
+        };
+        let graph = self.cx.graph.subgraph(&step.visit.parents).map(|graph| graph.name().clone());
+        let schema = graph.and_then(|graph| self.cx.catalog.answer_schema(graph.as_str(), step.visit.node.as_str()));
+        let output = answer.parse(schema).map_err(AnswerRejection::Invalid)?;
+        self.finish(&step, output, Default::default(), ResultSource::Person);
+        if self.advance().await { Ok(()) } else { Err(AnswerRejection::Suspended) }
+    }
+
+    /// Ends the questions whose deadline has passed; returns when to look again, if any of the others has a deadline.
+    pub(super) fn expire_questions(&mut self) -> Option<Duration> {
+        if self.task.phase != Phase::Running {
+            return None;
+        }
+        let (now, mut next) = (self.wall_time(), None::<Duration>);
+        for step in self.task.open_questions() {
+            let status = self.task.active_visit(&step.visit).map(|visit| visit.status);
+            let Some(VisitStatus::AwaitingAnswer { deadline: Some(deadline) }) = status else { continue };
+            if deadline <= now {
+                self.expire(&step);
+            } else {
+                let left = Duration::from_millis(deadline.0 - now.0).min(QUESTION_POLL_INTERVAL);
+                next = Some(next.map_or(left, |next| next.min(left)));
+            }
+        }
+        next
+    }
+
+    /// No answer came before the deadline.
+    fn expire(&mut self, step: &StepId) {
+        let node = self.cx.graph.node_at(&step.visit).map(|node| node.kind.clone());
+        let Some(NodeKind::Ask(ask)) = node else { return };
+        match ask.otherwise {
+            Some(Value::String(text)) if ask.schema.is_none() => {
+                self.finish(step, Output::text(text), Default::default(), ResultSource::Otherwise);
+            }
+            Some(value) => self.finish(step, Output::json(value), Default::default(), ResultSource::Otherwise),
+            None => {
+                let time = ask.deadline.unwrap_or_default();
+                let message = format!("no answer to node `{}` came within {time:?}", step.visit.node);
+                self.step_failed(step, failure(FailureCode::NoAnswer, message));
+            }
+        }
+    }
+}

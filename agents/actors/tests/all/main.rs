@@ -1,0 +1,11 @@
+//! A runtime from outside, with scripted engines and a real journal: tasks run, are cancelled and resumed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod clock;
+mod commit_barrier;
+mod fixtures;
+mod graphs;
+mod model_scheduler;
+mod reload;
+mod routing;
+mod runtime;

@@ -1,0 +1,30 @@
+//! What the header of a GGUF file says.
+
+use std::collections::BTreeMap;
+
+use crate::tensor::WeightTotals;
+
+/// A parsed header.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GgufHeader {
+    /// `general.architecture`, such as `llama` or `bert`.
+    pub architecture: String,
+    /// The scalars and strings of the metadata, as text.
+    pub metadata: BTreeMap<String, String>,
+    /// The number of tensors.
+    pub tensor_count: u64,
+    /// Bytes from the start of the file to the end of the last tensor.
+    pub required_bytes: u64,
+    /// The size of the file.
+    pub file_bytes: u64,
+    /// The offset of the tensor descriptions, where the metadata ends.
+    pub(crate) tensor_info_offset: u64,
+    /// The offset of the tensor data.
+    pub(crate) data_offset: u64,
+    /// The offset of each tensor is a multiple of this.
+    pub(crate) alignment: u64,
+    /// The short integer arrays of the metadata.
+    pub(crate) integer_arrays: BTreeMap<String, Vec<i64>>,
+    /// Sizes of the weights by position in the model.
+    pub(crate) weights: WeightTotals,
+}

@@ -1,0 +1,134 @@
+//! Opens a file and checks that it is what its user takes it for.
+//!
+//! Source: the GGUF specification, versions 2 and 3.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::header::GgufHeader;
+use crate::parse::parse;
+use crate::tensor::TensorInfo;
+
+/// Reads and checks the header of a model's file.
+pub fn inspect(path: &Path) -> Result<GgufHeader, Error> {
+    let header = open(path)?;
+    if header.metadata.get("general.type").is_some_and(|kind| kind == "adapter") {
+        let reason = "this is an adapter; a model's `file` must name the base model".to_owned();
+        return Err(Error::WrongKind { path: path.to_owned(), reason });
+    }
+    if let Some(parts) =
+        header.metadata.get("split.count").filter(|count| count.parse().is_ok_and(|count: i64| count > 1))
+    {
+        let merge = "merge them with llama.cpp's `llama-gguf-split --merge` and name the merged file";
+        return Err(Error::WrongKind {
+            path: path.to_owned(),
+            reason: format!("this is one of {parts} parts of a split model: {merge}"),
+        });
+    }
+    Ok(header)
+}
+
+/// Reads and checks the header of an adapter's file for a model of `architecture`.
+pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<GgufHeader, Error> {
+    let header = open(path)?;
+    let wrong_kind = |reason: String| Err(Error::WrongKind { path: path.to_owned(), reason });
+    if header.metadata.get("general.type").is_none_or(|kind| kind != "adapter") {
+        return wrong_kind("not an adapter: its `general.type` is not `adapter`; name a LoRA in GGUF form".to_owned());
+    }
+    if header.architecture != architecture {
+        let mismatch = format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture);
+        return wrong_kind(format!("{mismatch}; name an adapter that was trained for this model"));
+    }
+    Ok(header)
+}
+
+fn open(path: &Path) -> Result<GgufHeader, Error> {
+    open_with_tensors(path, &mut |_| ())
+}
+
+/// As [`open`]; `on_tensor` takes the tensors, in order.
+pub(crate) fn open_with_tensors(path: &Path, on_tensor: &mut dyn FnMut(TensorInfo)) -> Result<GgufHeader, Error> {
+    let read = |source| Error::of_read(path, source);
+    let file = File::open(path).map_err(read)?;
+    let size = file.metadata().map_err(read)?.len();
+    let header = parse(BufReader::new(file), size, on_tensor).map_err(|fault| fault.into_error(path, size))?;
+    if header.required_bytes > size {
+        let required_bytes = header.required_bytes;
+        return Err(Error::Truncated { path: path.to_owned(), required_bytes, actual_bytes: size });
+    }
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn string(text: &str) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+    }
+
+    /// A model of one tensor of 64 floats.
+    fn file() -> Vec<u8> {
+        let mut bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &1u64.to_le_bytes(), &1u64.to_le_bytes()].concat();
+        bytes.extend([string("general.architecture"), 8u32.to_le_bytes().to_vec(), string("llama")].concat());
+        bytes.extend([string("t"), 1u32.to_le_bytes().to_vec(), 64u64.to_le_bytes().to_vec()].concat());
+        bytes.extend([&0u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+        bytes.resize(bytes.len().next_multiple_of(32) + 256, 0);
+        bytes
+    }
+
+    fn written(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_complete_file_is_accepted_and_every_truncation_is_refused() {
+        let whole = file();
+        let (_dir, path) = written(&whole);
+        assert_eq!(inspect(&path).unwrap().required_bytes, whole.len() as u64);
+        for length in [0, 3, 4, 10, 30, 60, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(inspect(&path).is_err(), "truncated to {length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_error_for_another_format_quotes_its_first_bytes() {
+        let (_dir, path) = written(b"PK\x03\x04 zip");
+        assert!(inspect(&path).unwrap_err().to_string().contains(r"begins with `PK\x03\x04`"));
+        assert!(matches!(inspect(Path::new("/nowhere/m.gguf")), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn the_error_for_a_part_of_a_split_model_says_to_merge_it() {
+        let count = [string("split.count"), 2u32.to_le_bytes().to_vec(), 3u16.to_le_bytes().to_vec()].concat();
+        let mut bytes = file();
+        bytes[16] = 2;
+        bytes.splice(24..24, count);
+        bytes.resize(bytes.len() + 64, 0);
+        let (_dir, path) = written(&bytes);
+        assert!(inspect(&path).unwrap_err().to_string().contains("one of 3 parts of a split model: merge them"));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(at in 0..200usize, byte: u8, cut in 0..400usize) {
+            let mut bytes = file();
+            let length = bytes.len();
+            bytes[at % length] = byte;
+            bytes.truncate(cut.max(1));
+            let size = bytes.len() as u64;
+            let header = parse(&bytes[..], size, &mut |_| ());
+            prop_assert!(header.map_or(true, |h| h.file_bytes == size));
+        }
+    }
+}

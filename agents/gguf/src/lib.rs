@@ -1,0 +1,29 @@
+//! GGUF files, read in plain Rust before llama.cpp reads them: a path goes in, a checked header, an estimate of memory, a hash
+//! or a dequantized copy comes out.
+//!
+//! Every size in a header is checked, so that a damaged file gives an [`Error`] that says what is wrong and what to do, where
+//! llama.cpp would abort. [`estimate_memory`] counts bytes by the rules of llama.cpp without loading anything. [`dequantize()`]
+//! arranges the copy and leaves the numbers of each block to its caller.
+//!
+//! This crate does not link llama.cpp and contains no unsafe code: what it has to know of ggml, such as the sizes of blocks, is
+//! written down here, and `artel-llama` tests that ggml agrees. It knows nothing of devices, engines, roles or YAML.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod dequantize;
+mod error;
+mod ggml_types;
+mod hash;
+mod header;
+mod inspect;
+mod memory;
+mod parse;
+mod tensor;
+
+pub use dequantize::{BlockConverter, HalfType, dequantize, remove_stale_files};
+pub use error::Error;
+pub use ggml_types::block_layout;
+pub use hash::{sampled_hash, verify_sha256};
+pub use header::GgufHeader;
+pub use inspect::{inspect, inspect_adapter};
+pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};

@@ -1,0 +1,122 @@
+//! The tensors of a model, and the sums of their sizes.
+
+use crate::ggml_types;
+
+/// Layers; the limit of llama.cpp.
+pub(crate) const MAX_LAYERS: usize = 512;
+/// Size of the dequantized layers above which dequantization does not pay: decoding of larger models is bound by memory
+/// bandwidth rather than by the products, so it would be slower.
+const MAX_DEQUANTIZED_BYTES: u64 = 512 << 20;
+
+/// The description of a tensor.
+pub(crate) struct TensorInfo {
+    pub(crate) name: String,
+    /// Elements per dimension; the row length comes first.
+    pub(crate) dimensions: Vec<u64>,
+    /// Its `enum ggml_type` value.
+    pub(crate) ggml_type: u32,
+    /// The offset of its bytes from the start of the tensor data.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+impl TensorInfo {
+    /// The index of its layer.
+    pub(crate) fn layer(&self) -> Option<usize> {
+        let layer = self.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        layer.filter(|layer| *layer < MAX_LAYERS)
+    }
+
+    /// Its bytes after dequantization; `None` if it is copied unchanged, as all but the quantized matrices of layers are.
+    pub(crate) fn dequantized_bytes(&self) -> Option<u64> {
+        let is_matrix = self.dimensions.iter().filter(|length| **length > 1).count() == 2;
+        let is_dequantized = self.layer().is_some() && is_matrix && ggml_types::is_quantized(self.ggml_type);
+        let elements = self.dimensions.iter().try_fold(1u64, |elements, more| elements.checked_mul(*more))?;
+        is_dequantized.then_some(()).and(elements.checked_mul(2))
+    }
+}
+
+/// Bytes of the tensors by position in the model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct WeightTotals {
+    /// Per layer, as stored.
+    pub(crate) layers: Vec<u64>,
+    /// Per layer, after dequantization.
+    pub(crate) dequantized: Vec<u64>,
+    /// Over all layers, in types without a fast matrix product in llama.cpp.
+    slow_matmul: u64,
+    /// Before the first layer.
+    pub(crate) input: u64,
+    /// After the last layer, and all others outside of layers.
+    pub(crate) output: u64,
+    /// The token embedding.
+    pub(crate) token_embedding: u64,
+    /// Rows of the token embedding.
+    pub(crate) vocabulary: u64,
+    /// Whether the output has its own matrix instead of sharing the token embedding.
+    pub(crate) has_own_output: bool,
+    /// Whether some tensors have a type of unknown size.
+    pub(crate) has_unknown_types: bool,
+}
+
+impl WeightTotals {
+    /// Adds a tensor to the part of the model in which llama.cpp places it. `None` if a sum overflows.
+    pub(crate) fn add(&mut self, tensor: &TensorInfo) -> Option<()> {
+        // Source: `LLM_TENSOR_LAYER_INPUT` in llama.cpp's llama-arch.cpp.
+        const INPUT: [&str; 4] = ["token_embd.", "position_embd.", "token_types.", "per_layer_token_embd."];
+        let (name, bytes) = (tensor.name.as_str(), tensor.bytes);
+        self.has_own_output |= name == "output.weight";
+        if name == "token_embd.weight" {
+            (self.token_embedding, self.vocabulary) = (bytes, tensor.dimensions.last().copied().unwrap_or(1));
+        }
+        let sum = match tensor.layer() {
+            Some(layer) => {
+                let layers = self.layers.len().max(layer + 1);
+                self.layers.resize(layers, 0);
+                self.dequantized.resize(layers, 0);
+                let dequantized = tensor.dequantized_bytes();
+                self.dequantized[layer] = self.dequantized[layer].checked_add(dequantized.unwrap_or(bytes))?;
+                let is_slow = dequantized.is_some() && ggml_types::has_slow_matmul(tensor.ggml_type);
+                self.slow_matmul = self.slow_matmul.checked_add(if is_slow { bytes } else { 0 })?;
+                &mut self.layers[layer]
+            }
+            None if INPUT.iter().any(|prefix| name.starts_with(prefix)) => &mut self.input,
+            None => &mut self.output,
+        };
+        *sum = sum.checked_add(bytes)?;
+        Some(())
+    }
+
+    /// Whether a CPU with fast products of a half type gains enough from dequantized layers to justify their memory.
+    pub(crate) fn is_faster_dequantized(&self) -> bool {
+        let sum = |all: &[u64]| all.iter().copied().fold(0, u64::saturating_add);
+        self.slow_matmul > sum(&self.layers) / 2 && sum(&self.dequantized) <= MAX_DEQUANTIZED_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(ggml_type: u32, rows: u64) -> TensorInfo {
+        let (elements, bytes) = ggml_types::block_layout(ggml_type).unwrap();
+        let (name, dimensions) = ("blk.0.ffn_up.weight".to_owned(), vec![256, rows]);
+        TensorInfo { name, dimensions, ggml_type, offset: 0, bytes: 256 * rows / elements * bytes }
+    }
+
+    #[test]
+    fn small_models_of_mostly_slow_types_gain_from_dequantization() {
+        const Q4_1_TYPE: u32 = 3;
+        const Q8_0_TYPE: u32 = 8;
+        let is_faster = |tensors: &[TensorInfo]| {
+            let mut weights = WeightTotals::default();
+            tensors.iter().try_for_each(|tensor| weights.add(tensor)).unwrap();
+            weights.is_faster_dequantized()
+        };
+        assert!(is_faster(&[matrix(Q4_1_TYPE, 1000)]));
+        assert!(!is_faster(&[matrix(Q8_0_TYPE, 1000)]), "its product is fast already");
+        assert!(!is_faster(&[matrix(Q4_1_TYPE, 1000), matrix(Q8_0_TYPE, 1000)]), "the smaller part is slow");
+        let rows = MAX_DEQUANTIZED_BYTES / 2 / 256;
+        assert!(is_faster(&[matrix(Q4_1_TYPE, rows)]) && !is_faster(&[matrix(Q4_1_TYPE, rows + 1)]));
+    }
+}

@@ -1,0 +1,35 @@
+//! Which model is loaded, and how.
+
+use std::path::PathBuf;
+
+use artel_model::SplitMode;
+
+use crate::kv_cache::KvCacheTypes;
+
+/// The model to load and its parameters.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// The expected SHA-256 in hexadecimal; `None`: not verified.
+    pub sha256: Option<String>,
+    /// Tokens of one sequence; by default 4096 or the context length in training, whichever is less.
+    pub context: Option<u32>,
+    /// Concurrent sequences per adapter.
+    pub sequences: u32,
+    /// Compute threads.
+    pub threads: u32,
+    /// The devices to use, by name; only `CPU` disables offloading. `None`: llama.cpp uses all GPUs, or the CPU if there are
+    /// none.
+    pub devices: Option<Vec<String>>,
+    /// How the model is split over several devices.
+    pub split_mode: SplitMode,
+    /// The proportion of each device, in the order of `devices`; empty: proportional to free memory.
+    pub tensor_split: Vec<f32>,
+    /// Whether the model is an embedding model instead of a chat model.
+    pub is_embedding: bool,
+    /// A chat template that replaces that of the GGUF.
+    pub template: Option<String>,
+    /// The types of the KV cache.
+    pub kv_cache: KvCacheTypes,
+}

@@ -1,0 +1,220 @@
+//! A loaded model, its vocabulary and its adapters.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use super::{device, process};
+use crate::error::DeviceError;
+use artel_model::SplitMode;
+
+/// How a model is loaded.
+#[derive(Default)]
+pub(crate) struct LoadParams<'a> {
+    /// Devices by name; `CPU` holds the layers that are on no other device. `None`: llama.cpp chooses.
+    pub(crate) devices: Option<&'a [String]>,
+    pub(crate) split_mode: SplitMode,
+    /// The proportion of each device; empty: proportional to free memory.
+    pub(crate) tensor_split: &'a [f32],
+    /// Takes the fraction loaded, from 0 to 1.
+    pub(crate) progress: Option<&'a (dyn Fn(f32) + Sync)>,
+}
+
+unsafe extern "C" fn progress(fraction: f32, callback: *mut std::ffi::c_void) -> bool {
+    // SAFETY: `LlamaModel::load` passes a pointer to `LoadParams::progress`, which lives until it returns.
+    let callback = unsafe { &*callback.cast::<Option<&(dyn Fn(f32) + Sync)>>() };
+    if let Some(callback) = callback {
+        callback(fraction);
+    }
+    true
+}
+
+/// A loaded model. Contexts and adapters hold an `Arc` of it, so it is freed last.
+pub(crate) struct LlamaModel(NonNull<sys::llama_model>);
+
+// SAFETY: llama.cpp never changes a model or its vocabulary after loading, except for its list of adapters to free, which only
+// `LoraHandle::load` and `Drop` access, both on the one thread that owns the backend.
+unsafe impl Send for LlamaModel {}
+// SAFETY: as above; the functions that other threads call (tokenizing, detokenizing) only read the vocabulary.
+unsafe impl Sync for LlamaModel {}
+
+impl LlamaModel {
+    /// `None` if llama.cpp cannot load the file; an error if a device does not exist.
+    pub(crate) fn load(path: &Path, load_params: &LoadParams<'_>) -> Result<Option<Arc<Self>>, DeviceError> {
+        process::init();
+        let Ok(path) = CString::new(path.as_os_str().as_encoded_bytes()) else { return Ok(None) };
+        let offload_devices: Option<Vec<String>> =
+            load_params.devices.map(|names| names.iter().filter(|name| *name != "CPU").cloned().collect());
+        let mut devices = offload_devices.as_deref().map(device::find_by_name).transpose()?;
+        // SAFETY: the function has no arguments and returns a constant.
+        let mut tensor_split = vec![0.0f32; unsafe { sys::llama_max_devices() }];
+        if load_params.tensor_split.len() > tensor_split.len() {
+            return Err(DeviceError::TooMany { max: tensor_split.len() });
+        }
+        tensor_split[..load_params.tensor_split.len()].copy_from_slice(load_params.tensor_split);
+        // SAFETY: the parameters are plain data; all pointers in them outlive the call, and llama.cpp copies `tensor_split`.
+        let model = unsafe {
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = -1;
+            if let Some(devices) = &mut devices {
+                if devices.is_empty() {
+                    params.n_gpu_layers = 0;
+                }
+                // The list ends with a null pointer.
+                devices.push(ptr::null_mut());
+                params.devices = devices.as_mut_ptr();
+                params.main_gpu = 0;
+                params.split_mode = match load_params.split_mode {
+                    SplitMode::None => sys::LLAMA_SPLIT_MODE_NONE,
+                    SplitMode::Layer => sys::LLAMA_SPLIT_MODE_LAYER,
+                    SplitMode::Row => sys::LLAMA_SPLIT_MODE_ROW,
+                };
+            }
+            if !load_params.tensor_split.is_empty() {
+                params.tensor_split = tensor_split.as_ptr();
+            }
+            params.progress_callback = Some(progress);
+            params.progress_callback_user_data = (&raw const load_params.progress).cast_mut().cast();
+            sys::llama_model_load_from_file(path.as_ptr(), params)
+        };
+        Ok(NonNull::new(model).map(|model| Arc::new(Self(model))))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
+        self.0.as_ptr()
+    }
+
+    fn vocab(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model is loaded; its vocabulary lives as long.
+        unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) }
+    }
+
+    pub(crate) fn trained_context(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    pub(crate) fn embedding_size(&self) -> usize {
+        // SAFETY: the model is loaded.
+        usize::try_from(unsafe { sys::llama_model_n_embd(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    pub(crate) fn vocabulary_size(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_n_tokens(self.vocab()) }
+    }
+
+    pub(crate) fn chat_template(&self) -> Option<String> {
+        // SAFETY: llama.cpp returns null or a C string that lives as long as the model.
+        let template = unsafe { sys::llama_model_chat_template(self.0.as_ptr(), ptr::null()) };
+        // SAFETY: checked for null.
+        (!template.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(template) }.to_string_lossy().into_owned())
+    }
+
+    pub(crate) fn bos(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_bos(self.vocab()) }
+    }
+
+    pub(crate) fn eos(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_eos(self.vocab()) }
+    }
+
+    /// The end-of-turn token, or the end-of-text token if there is none.
+    pub(crate) fn end_of_turn(&self) -> i32 {
+        // SAFETY: the vocabulary lives as long as the model.
+        let token = unsafe { sys::llama_vocab_eot(self.vocab()) };
+        if token < 0 { self.eos() } else { token }
+    }
+
+    /// Whether it has a recurrent state, which cannot be truncated token by token.
+    pub(crate) fn is_recurrent(&self) -> bool {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_is_recurrent(self.0.as_ptr()) || sys::llama_model_is_hybrid(self.0.as_ptr()) }
+    }
+
+    pub(crate) fn adds_bos(&self) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        unsafe { sys::llama_vocab_get_add_bos(self.vocab()) }
+    }
+
+    pub(crate) fn is_end_of_generation(&self, token: i32) -> bool {
+        // SAFETY: the vocabulary lives as long as the model.
+        (0..self.vocabulary_size()).contains(&token) && unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
+    }
+
+    /// `add_special` adds the model's begin and end tokens; `parse_special` converts the texts of control tokens to them.
+    pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Option<Vec<i32>> {
+        let length = i32::try_from(text.len()).ok()?;
+        let mut tokens = vec![0; text.len() + 8];
+        let capacity = i32::try_from(tokens.len()).ok()?;
+        let (text, out) = (text.as_ptr().cast(), tokens.as_mut_ptr());
+        // SAFETY: the lengths are those of the buffers; llama.cpp writes at most `capacity` tokens.
+        let count =
+            unsafe { sys::llama_tokenize(self.vocab(), text, length, out, capacity, add_special, parse_special) };
+        tokens.truncate(usize::try_from(count).ok()?);
+        Some(tokens)
+    }
+
+    /// Creates the tables of tokenization and detokenization, which llama.cpp does at their first use.
+    pub(crate) fn create_text_tables(&self) {
+        let mut bytes = Vec::new();
+        let tokens = self.tokenize("a\n", false, false).unwrap_or_default();
+        tokens.into_iter().for_each(|token| self.append_piece(token, false, &mut bytes));
+    }
+
+    /// Appends the bytes of a token; `special` includes control tokens.
+    pub(crate) fn append_piece(&self, token: i32, special: bool, out: &mut Vec<u8>) {
+        if !(0..self.vocabulary_size()).contains(&token) {
+            return;
+        }
+        let mut buffer = vec![0u8; 64];
+        loop {
+            let capacity = i32::try_from(buffer.len()).expect("token texts are short");
+            let start = buffer.as_mut_ptr().cast();
+            // SAFETY: the token is in the vocabulary; llama.cpp writes at most `capacity` bytes.
+            let length = unsafe { sys::llama_token_to_piece(self.vocab(), token, start, capacity, 0, special) };
+            match usize::try_from(length) {
+                Ok(length) => return out.extend_from_slice(&buffer[..length]),
+                Err(_) => buffer.resize(length.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+}
+
+impl Drop for LlamaModel {
+    fn drop(&mut self) {
+        // SAFETY: contexts and adapters hold an `Arc` of the model, so none uses it any more.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+/// A LoRA adapter of a model.
+pub(crate) struct LoraHandle {
+    adapter: NonNull<sys::llama_adapter_lora>,
+    _model: Arc<LlamaModel>,
+}
+
+impl LoraHandle {
+    pub(crate) fn load(model: &Arc<LlamaModel>, path: &Path) -> Option<Self> {
+        let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+        // SAFETY: called on the one thread that owns the backend; the adapter holds the model, so the model outlives it.
+        let adapter = unsafe { sys::llama_adapter_lora_init(model.0.as_ptr(), path.as_ptr()) };
+        NonNull::new(adapter).map(|adapter| Self { adapter, _model: model.clone() })
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::llama_adapter_lora {
+        self.adapter.as_ptr()
+    }
+}
+
+impl Drop for LoraHandle {
+    fn drop(&mut self) {
+        // SAFETY: `LlamaContext` owns its adapter and is freed before it.
+        unsafe { sys::llama_adapter_lora_free(self.adapter.as_ptr()) }
+    }
+}

@@ -1,0 +1,18 @@
+//! Words that several crates say of models, devices and requests: the type of a KV cache, the kind of a device, how tokens are
+//! sampled.
+//!
+//! Each is a plain value with the spelling that YAML and the specs of engines have for it. What a word means, how YAML is read
+//! and what llama.cpp calls it, this crate does not know: it depends on nothing of ours, so that an engine can say the same
+//! word as a catalog without knowing catalogs.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod decoding;
+mod device;
+mod kv_cache;
+mod size;
+
+pub use decoding::{ContextOverflow, SamplingParams};
+pub use device::{DeviceKind, DeviceMemory, SplitMode};
+pub use kv_cache::KvCacheType;
+pub use size::format_bytes;

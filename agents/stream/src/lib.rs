@@ -1,0 +1,433 @@
+//! The stream of a task: its events, tokens and progress, as they happen.
+//!
+//! A task runner publishes on a [`TaskChannel`], and any number of clients read a [`TaskSubscription`]. Events are durable and
+//! complete; tokens and progress are live only. A subscriber that is too slow loses tokens and progress, never an event: it
+//! reads the events that it missed from the journal.
+//!
+//! It does not know how tasks run, nor gRPC.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use artel_journal::Journal;
+use artel_task::{Event, EventKind, ModelName, RoleName, Seq, StepId, TaskId};
+use tokio::sync::broadcast;
+
+/// Items that a subscriber of tokens may lag behind: some seconds of tokens, and some 25 kB for each task with such a
+/// subscriber.
+const TOKEN_BUFFER_ITEMS: usize = 256;
+/// Items that a subscriber without tokens may lag behind before it reads from the journal.
+const EVENT_BUFFER_ITEMS: usize = 64;
+/// Events read from the journal at once.
+const PAGE_EVENTS: u32 = 256;
+/// Events of a running task that stay in memory: more than a graph of the usual size makes. The events of a longer task are
+/// read from the journal.
+const MAX_BACKLOG_EVENTS: usize = 64;
+/// Reads all events that the journal holds.
+const JOURNAL_END: Seq = Seq(u64::MAX);
+
+/// An item of a task's stream.
+#[derive(Debug, Clone)]
+pub enum StreamItem {
+    /// An event, journalled before it is published.
+    Event(Arc<Event>),
+    /// More text of a running step.
+    Token {
+        /// The attempt.
+        step: StepId,
+        /// The role that answers.
+        role: RoleName,
+        /// The new text.
+        text: Arc<str>,
+        /// Bytes of this attempt's text before this piece.
+        offset: u64,
+    },
+    /// How far a running step is.
+    Progress {
+        /// The attempt.
+        step: StepId,
+        /// The role that runs the step.
+        role: RoleName,
+        /// Its progress.
+        progress: StepProgress,
+    },
+}
+
+/// The progress of a running step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepProgress {
+    /// It waits in its role's queue.
+    Queued {
+        /// Its position; 1 is the next.
+        position: u32,
+    },
+    /// It waits for its model.
+    Loading {
+        /// The model.
+        model: ModelName,
+        /// The fraction of it that is downloaded, or loaded.
+        fraction: f32,
+    },
+    /// Its prompt is computed.
+    Prefill {
+        /// Prompt tokens that are computed.
+        done_tokens: u32,
+        /// Prompt tokens in all.
+        total_tokens: u32,
+    },
+    /// Its answer is generated.
+    Decode {
+        /// Tokens so far.
+        tokens: u32,
+        /// Time since the first token.
+        elapsed: Duration,
+    },
+}
+
+/// The channel on which one task's stream is published. Clones are the same channel.
+#[derive(Clone)]
+pub struct TaskChannel(Arc<Broadcasts>);
+
+/// Without subscribers it costs nothing, and a subscriber without tokens is not woken by each of them.
+struct Broadcasts {
+    /// Everything; exists from the first subscriber of tokens on.
+    all: OnceLock<broadcast::Sender<StreamItem>>,
+    /// Everything but tokens; exists from the first other subscriber on.
+    without_tokens: OnceLock<broadcast::Sender<StreamItem>>,
+    backlog: Mutex<Backlog>,
+}
+
+/// What a new subscriber is given first.
+struct Backlog {
+    events: PublishedEvents,
+    /// The last progress of each running step: it may not change for long.
+    progress: BTreeMap<StepId, StreamItem>,
+}
+
+/// The events of a task that were published.
+enum PublishedEvents {
+    /// All of them, from the first one on: a new subscriber need not read the journal.
+    Complete(Vec<Arc<Event>>),
+    /// Too many, or the earlier ones are not known.
+    InJournal,
+}
+
+impl PublishedEvents {
+    fn in_memory(&self) -> Option<Vec<Arc<Event>>> {
+        if let Self::Complete(events) = self { Some(events.clone()) } else { None }
+    }
+}
+
+impl TaskChannel {
+    /// The channel of a task that starts with this event, or of one that has started already.
+    fn new(first: Option<Arc<Event>>) -> Self {
+        let events = first.map_or(PublishedEvents::InJournal, |first| PublishedEvents::Complete(vec![first]));
+        let backlog = Mutex::new(Backlog { events, progress: BTreeMap::new() });
+        Self(Arc::new(Broadcasts { all: OnceLock::new(), without_tokens: OnceLock::new(), backlog }))
+    }
+
+    /// Whether a subscriber wants tokens.
+    pub fn has_token_subscribers(&self) -> bool {
+        self.0.all.get().is_some_and(|all| all.receiver_count() > 0)
+    }
+
+    /// Sends an item that is not journalled to the subscribers, if there are any.
+    pub fn send(&self, item: StreamItem) {
+        if let StreamItem::Progress { step, .. } = &item {
+            self.backlog().progress.insert(step.clone(), item.clone());
+        }
+        self.broadcast(item);
+    }
+
+    fn broadcast(&self, item: StreamItem) {
+        let without_tokens = self.0.without_tokens.get().filter(|_| !matches!(item, StreamItem::Token { .. }));
+        if let Some(without_tokens) = without_tokens {
+            drop(without_tokens.send(item.clone()));
+        }
+        if let Some(all) = self.0.all.get() {
+            drop(all.send(item));
+        }
+    }
+
+    /// Sends an event that is on disk to the subscribers, and adds it to the backlog for later ones.
+    pub fn publish(&self, event: Arc<Event>) {
+        let mut backlog = self.backlog();
+        if let EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } = &event.kind {
+            backlog.progress.remove(step);
+        }
+        if let PublishedEvents::Complete(events) = &mut backlog.events {
+            let fits =
+                events.len() < MAX_BACKLOG_EVENTS && events.last().is_some_and(|last| last.seq.next() == event.seq);
+            if fits { events.push(event.clone()) } else { backlog.events = PublishedEvents::InJournal }
+        }
+        // The lock is held, so no subscriber can join in between: each gets the event from the backlog or from the channel.
+        self.broadcast(StreamItem::Event(event));
+    }
+
+    fn subscribe(&self, tokens: bool) -> LiveSubscription {
+        let backlog = self.backlog();
+        let progress = backlog.progress.values().cloned().collect();
+        let (sender, buffer) =
+            if tokens { (&self.0.all, TOKEN_BUFFER_ITEMS) } else { (&self.0.without_tokens, EVENT_BUFFER_ITEMS) };
+        let live = sender.get_or_init(|| broadcast::channel(buffer).0).subscribe();
+        LiveSubscription { live, backlog: backlog.events.in_memory(), progress }
+    }
+
+    fn events(&self) -> Option<Vec<Arc<Event>>> {
+        self.backlog().events.in_memory()
+    }
+
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.0.backlog.lock().expect("nothing panics while it holds the backlog")
+    }
+}
+
+/// A new subscription to a running task.
+pub struct LiveSubscription {
+    /// Items that are published from now on.
+    pub live: broadcast::Receiver<StreamItem>,
+    /// All events that were published before, if they are in memory.
+    pub backlog: Option<Vec<Arc<Event>>>,
+    /// The last progress of each running step.
+    pub progress: Vec<StreamItem>,
+}
+
+/// The channels of all running tasks.
+#[derive(Clone, Default)]
+pub struct TaskChannels(Arc<Mutex<HashMap<TaskId, TaskChannel>>>);
+
+impl TaskChannels {
+    /// Opens the channel of a task, which starts with this event if it is new; or finds it.
+    pub fn open(&self, task: TaskId, first: Option<&Arc<Event>>) -> TaskChannel {
+        self.channels().entry(task).or_insert_with(|| TaskChannel::new(first.cloned())).clone()
+    }
+
+    /// Closes the channel of a task that has ended.
+    pub fn close(&self, task: TaskId) {
+        self.channels().remove(&task);
+    }
+
+    /// Closes all channels: the streams of suspended tasks end.
+    pub fn close_all(&self) {
+        self.channels().clear();
+    }
+
+    /// Subscribes to a running task, with its tokens or without.
+    pub fn subscribe(&self, task: TaskId, tokens: bool) -> Option<LiveSubscription> {
+        self.channels().get(&task).map(|channel| channel.subscribe(tokens))
+    }
+
+    /// All events of a running task that were published, if they are in memory.
+    pub fn events(&self, task: TaskId) -> Option<Vec<Arc<Event>>> {
+        self.channels().get(&task).and_then(TaskChannel::events)
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<TaskId, TaskChannel>> {
+        self.0.lock().expect("nothing panics while it holds the channels")
+    }
+}
+
+/// A subscription to one task.
+pub struct TaskSubscription {
+    journal: Journal,
+    task: TaskId,
+    last: Seq,
+    live: Option<broadcast::Receiver<StreamItem>>,
+    backlog: std::vec::IntoIter<Arc<Event>>,
+    /// The number up to which the journal must be read before live items are given: events that are live by then are not read,
+    /// so that the tokens between the events arrive.
+    catch_up_to: Option<Seq>,
+    /// Given after the events that were published before the subscription.
+    progress: std::vec::IntoIter<StreamItem>,
+    is_over: bool,
+}
+
+impl TaskSubscription {
+    /// Subscribes to a running task from the event after `after`; `events` are all events before those of `live`.
+    pub fn from_memory(
+        journal: Journal,
+        task: TaskId,
+        after: Seq,
+        live: broadcast::Receiver<StreamItem>,
+        mut events: Vec<Arc<Event>>,
+    ) -> Self {
+        // A client that has the last event and subscribes again learns that the task has ended, not that it is suspended.
+        let is_over = events.last().is_some_and(|last| last.seq == after && last.kind.is_last());
+        events.retain(|event| event.seq > after);
+        let (live, backlog) = (Some(live), events.into_iter());
+        let progress = Vec::new().into_iter();
+        Self { journal, task, last: after, live, backlog, catch_up_to: None, progress, is_over }
+    }
+
+    /// Subscribes from the event after `after`. `live` was opened when the journal's last event was `last` or an earlier one.
+    pub fn from_journal(
+        journal: Journal,
+        task: TaskId,
+        after: Seq,
+        live: Option<broadcast::Receiver<StreamItem>>,
+        last: Seq,
+    ) -> Self {
+        let catch_up_to = Some(if live.is_some() { last } else { JOURNAL_END });
+        let (backlog, progress) = (Vec::new().into_iter(), Vec::new().into_iter());
+        Self { journal, task, last: after, live, backlog, catch_up_to, progress, is_over: false }
+    }
+
+    /// The same, with the progress of the steps that run now.
+    pub fn with_progress(self, progress: Vec<StreamItem>) -> Self {
+        Self { progress: progress.into_iter(), ..self }
+    }
+
+    /// The same for a task whose last event the client has.
+    pub fn at_the_end(self) -> Self {
+        Self { is_over: true, ..self }
+    }
+
+    /// Whether the task's last event was given, so that no item can follow.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The next item; `None` after the last event, or when the daemon stops.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub async fn next(&mut self) -> Result<Option<StreamItem>, artel_journal::Error> {
+        loop {
+            if self.is_over {
+                return Ok(None);
+            }
+            if let Some(event) = self.backlog.next() {
+                return Ok(Some(self.advance(event)));
+            }
+            if let Some(limit) = self.catch_up_to {
+                self.catch_up(limit).await?;
+                continue;
+            }
+            if let Some(progress) = self.progress.next() {
+                return Ok(Some(progress));
+            }
+            let Some(live) = &mut self.live else { return Ok(None) };
+            match live.recv().await {
+                Ok(StreamItem::Event(event)) if event.seq <= self.last => {}
+                Ok(StreamItem::Event(event)) if event.seq == self.last.next() => return Ok(Some(self.advance(event))),
+                Ok(StreamItem::Event(event)) => self.catch_up_to = Some(event.seq),
+                Ok(item) => return Ok(Some(item)),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up_to = Some(JOURNAL_END),
+                Err(broadcast::error::RecvError::Closed) => {
+                    self.live = None;
+                    self.catch_up_to = Some(JOURNAL_END);
+                }
+            }
+        }
+    }
+
+    async fn catch_up(&mut self, limit: Seq) -> Result<(), artel_journal::Error> {
+        let mut page =
+            if self.last < limit { self.journal.events(self.task, self.last, PAGE_EVENTS).await? } else { Vec::new() };
+        let is_final = page.len() < PAGE_EVENTS as usize || page.last().is_some_and(|event| event.seq >= limit);
+        page.retain(|event| event.seq <= limit);
+        if is_final {
+            self.catch_up_to = None;
+        }
+        self.backlog = page.into_iter().map(Arc::new).collect::<Vec<_>>().into_iter();
+        Ok(())
+    }
+
+    fn advance(&mut self, event: Arc<Event>) -> StreamItem {
+        self.last = event.seq;
+        self.is_over = event.kind.is_last();
+        StreamItem::Event(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use artel_task::event::{Failure, FailureCode, Timestamp};
+
+    use super::*;
+
+    fn event(seq: u64) -> Arc<Event> {
+        let task = TaskId::from_bytes([1; 16]);
+        Arc::new(Event { task, seq: Seq(seq), at: Timestamp(0), kind: EventKind::Resumed })
+    }
+
+    fn numbers(events: Option<Vec<Arc<Event>>>) -> Option<Vec<u64>> {
+        Some(events?.iter().map(|event| event.seq.0).collect())
+    }
+
+    #[test]
+    fn an_event_is_in_the_backlog_before_one_subscribes_or_received_after() {
+        let channel = TaskChannel::new(Some(event(1)));
+        channel.publish(event(2));
+        let LiveSubscription { mut live, backlog, .. } = channel.subscribe(false);
+        channel.publish(event(3));
+        assert_eq!(numbers(backlog), Some(vec![1, 2]));
+        assert!(matches!(live.try_recv(), Ok(StreamItem::Event(event)) if event.seq == Seq(3)));
+        assert_eq!(numbers(channel.events()), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn tokens_are_received_by_subscribers_that_want_them() {
+        let channel = TaskChannel::new(Some(event(1)));
+        assert!(!channel.has_token_subscribers());
+        let (mut all, mut without_tokens) = (channel.subscribe(true).live, channel.subscribe(false).live);
+        assert!(channel.has_token_subscribers());
+        let step = StepId::parse("a#1.1").unwrap();
+        let role = RoleName::parse("r").unwrap();
+        channel.send(StreamItem::Token { step, role, text: "x".into(), offset: 0 });
+        channel.publish(event(2));
+        assert!(matches!(all.try_recv(), Ok(StreamItem::Token { .. })));
+        for live in [&mut all, &mut without_tokens] {
+            assert!(matches!(live.try_recv(), Ok(StreamItem::Event(event)) if event.seq == Seq(2)));
+        }
+        drop(all);
+        assert!(!channel.has_token_subscribers());
+    }
+
+    #[test]
+    fn a_late_subscriber_gets_the_last_progress_of_running_steps() {
+        let channel = TaskChannel::new(Some(event(1)));
+        let step = |name: &str| StepId::parse(name).unwrap();
+        let queued = |name: &str, position| StreamItem::Progress {
+            step: step(name),
+            role: RoleName::parse("r").unwrap(),
+            progress: StepProgress::Queued { position },
+        };
+        [queued("a#1.1", 2), queued("b#1.1", 5), queued("a#1.1", 1)].into_iter().for_each(|item| channel.send(item));
+        let kind = EventKind::StepFailed {
+            step: step("b#1.1"),
+            failure: Failure { code: FailureCode::Idle, message: "M.".to_owned(), step: None },
+            retry_after: None,
+            taken: Vec::new(),
+        };
+        channel.publish(Arc::new(Event { kind, ..Event::clone(&event(2)) }));
+        let progress = channel.subscribe(false).progress;
+        assert!(matches!(
+            progress.as_slice(),
+            [StreamItem::Progress { progress: StepProgress::Queued { position: 1 }, .. }]
+        ));
+    }
+
+    /// A task runner that is restarted may find events on disk that were never published.
+    #[test]
+    fn events_with_possible_gaps_are_left_to_the_journal() {
+        let channel = TaskChannel::new(Some(event(1)));
+        channel.publish(event(3));
+        assert_eq!(numbers(channel.events()), None);
+        let resumed = TaskChannel::new(None);
+        resumed.publish(event(8));
+        assert_eq!(numbers(resumed.events()), None);
+    }
+
+    #[test]
+    fn a_long_task_is_left_to_the_journal() {
+        let channel = TaskChannel::new(Some(event(1)));
+        (2..=MAX_BACKLOG_EVENTS as u64).for_each(|seq| channel.publish(event(seq)));
+        assert_eq!(numbers(channel.events()).map(|events| events.len()), Some(MAX_BACKLOG_EVENTS));
+        channel.publish(event(MAX_BACKLOG_EVENTS as u64 + 1));
+        assert_eq!(numbers(channel.events()), None);
+    }
+}

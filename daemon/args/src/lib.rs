@@ -1,0 +1,283 @@
+//! The command line: commands and flags, parsed into types.
+//!
+//! The doc comments of arguments are the help texts, and the reference of the command line is generated from them. What a
+//! command does is not known here: nothing is read, connected or printed but the help.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod address;
+mod bench;
+mod daemon;
+mod fetch;
+#[cfg(test)]
+mod reference;
+mod route;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as Flags, Subcommand, ValueEnum};
+
+pub use address::DaemonAddress;
+pub use bench::{BenchArgs, BenchWorkload};
+pub use clap::Parser;
+pub use daemon::DaemonArgs;
+pub use fetch::FetchArgs;
+pub use route::{FeedbackArgs, RouteArgs};
+pub use task::{AnswerArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs, TaskStateFilter};
+
+/// The default address of the daemon, to listen on and to connect to.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
+
+/// The heading of the flags of every command in the help.
+const GLOBAL_HEADING: &str = "Global options";
+
+/// A crew of language-model experts: one daemon and its command line
+#[derive(Debug, Parser)]
+#[command(name = "artel", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 success, 1 the task or check failed, 2 invalid usage, 3 no daemon.")]
+pub struct Args {
+    /// The flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub command: CliCommand,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Flags)]
+pub struct GlobalArgs {
+    /// The address of the daemon: HOST, HOST:PORT or http://HOST:PORT
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_ADDRESS", value_name = "ADDRESS")]
+    #[arg(default_value = "http://127.0.0.1:7430")]
+    pub address: DaemonAddress,
+    /// Write only JSON to standard output, one object per line
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
+    pub json: bool,
+    /// When to colour the output; `auto` colours on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, value_name = "WHEN", value_enum)]
+    #[arg(default_value_t = ColorMode::Auto)]
+    pub color: ColorMode,
+}
+
+/// When to colour the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorMode {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Run the daemon until SIGINT or SIGTERM; SIGHUP reloads the catalog
+    Serve(ServeArgs),
+    /// Validate a catalog directory without a daemon; exit code 1 if it is invalid
+    Check(CheckArgs),
+    /// Download the files of models and adapters that have an `hf:` address, without a daemon
+    Fetch(FetchArgs),
+    /// Inspect this machine, the settings, the models and the journal without a daemon, and give advice
+    Doctor(DaemonArgs),
+    /// Check or repair the journal without a daemon
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Measure a workload on this machine, alone or compared with another server
+    Bench(BenchArgs),
+    /// Serve the devices of this machine to daemons on other machines, over llama.cpp's RPC
+    RpcServe(RpcServeArgs),
+    /// Run one model in a process of its own; started by the daemon
+    #[command(hide = true)]
+    Engine(EngineArgs),
+    /// The commands that need a daemon.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// `artel serve`.
+#[derive(Debug, Flags)]
+pub struct ServeArgs {
+    /// The settings of the daemon.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+    /// The address to listen on [default: `listen` of the settings file, or 127.0.0.1:7430]
+    // No default of clap's, so that the settings file can set one.
+    #[arg(long, env = "ARTEL_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `artel rpc-serve`.
+#[derive(Debug, Flags)]
+pub struct RpcServeArgs {
+    /// The address to listen on. There is no authentication and no encryption: use it in trusted networks only
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50052")]
+    pub listen: SocketAddr,
+    /// The devices to serve, separated by commas, named as in `artel engine --probe` [default: the GPUs, or the CPU if there is
+    /// none]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub devices: Vec<String>,
+    /// CPU threads, if the CPU is served [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<std::num::NonZeroU32>,
+    /// Serve a single client, for the process that started this one
+    #[arg(long, hide = true)]
+    pub one: bool,
+}
+
+/// `artel engine`.
+#[derive(Debug, Flags)]
+pub struct EngineArgs {
+    /// The model, shown in process lists
+    pub model: Option<String>,
+    /// List devices instead
+    #[arg(long)]
+    pub probe: bool,
+    /// List the devices of this RPC server
+    #[arg(long, requires = "probe", value_name = "HOST:PORT")]
+    pub rpc: Option<String>,
+}
+
+/// The location of the daemon's state.
+#[derive(Debug, Clone, Flags)]
+pub struct DataArgs {
+    /// The settings file of the daemon, in YAML [default: none]
+    #[arg(long, env = "ARTEL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The directory of the journal and other state [default: $XDG_DATA_HOME/artel or ~/.local/share/artel]
+    #[arg(long, env = "ARTEL_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `artel journal`.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Read the whole journal and list the damage; exit code 1 if there is any. A daemon may be running
+    Check(DataArgs),
+    /// Repair a damaged journal: keep readable tasks, list lost ones and keep the damaged files. Stop the daemon first
+    Repair(DataArgs),
+}
+
+/// `artel check`.
+#[derive(Debug, Flags)]
+pub struct CheckArgs {
+    /// The directory of a catalog that overrides the shipped one [default: only the shipped one]
+    pub dir: Option<PathBuf>,
+    /// Check the GGUF files as well; the directory of those that are not beside the YAML that names them
+    // Not from ARTEL_MODELS: the flag also says that files are checked.
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
+}
+
+/// The commands that need a daemon.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Run a task and stream its events until it ends; Ctrl-C cancels it
+    Run(SubmitArgs),
+    /// Submit, inspect and control tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Inspect or replace roles, graphs and models
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// Draw graphs
+    #[command(subcommand)]
+    Graph(GraphCommand),
+    /// Show which role the router selects for a question; fit or evaluate the router
+    Route(RouteArgs),
+    /// List the devices that models can use, with their memory
+    Devices,
+    /// List the engines (loaded models) with their state, load and memory
+    Engines,
+    /// Show which devices each model is placed on, and why
+    Plan {
+        /// Models to place as if no other were loaded [default: all models, as they are placed now]
+        models: Vec<String>,
+    },
+    /// Load a model and wait until it is ready; idle models are evicted if memory is short
+    Load {
+        /// The name of the model in the catalog
+        model: String,
+    },
+    /// Unload a model and wait until its memory is free; fails if running steps use it
+    Unload {
+        /// The name of the model in the catalog
+        model: String,
+        /// Interrupt the steps that use it; they are retried later
+        #[arg(long)]
+        interrupt: bool,
+    },
+}
+
+/// `artel catalog`.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// List the definitions of the current catalog
+    List {
+        /// Only definitions of this kind
+        #[arg(long, value_enum)]
+        kind: Option<CatalogKind>,
+    },
+    /// Print the YAML of a definition
+    Show {
+        /// The kind of the definition
+        #[arg(value_enum)]
+        kind: CatalogKind,
+        /// The name of the definition
+        name: String,
+    },
+    /// Let the daemon validate a catalog directory; exit code 1 if it is invalid
+    Validate {
+        /// The directory of the YAML files
+        dir: PathBuf,
+    },
+    /// Replace the catalog of the daemon by a directory, until the daemon reads its own directory again
+    Apply {
+        /// The directory of the YAML files
+        dir: PathBuf,
+        /// Fail if the current catalog has another version
+        #[arg(long, value_name = "VERSION")]
+        expect: Option<String>,
+    },
+}
+
+/// The kind of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the doc comment of a value is its help, and the names need none")]
+pub enum CatalogKind {
+    Role,
+    Graph,
+    Model,
+    Adapter,
+    Router,
+}
+
+/// `artel graph`.
+#[derive(Debug, Subcommand)]
+pub enum GraphCommand {
+    /// Draw a graph of the catalog
+    Show {
+        /// The name of the graph
+        name: String,
+        /// The output format; ignored with --json
+        #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
+        format: GraphFormat,
+    },
+}
+
+/// The format of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// Text for a terminal.
+    Text,
+    /// Mermaid, for Markdown pages.
+    Mermaid,
+    /// DOT, for Graphviz.
+    Dot,
+}

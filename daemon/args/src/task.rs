@@ -1,0 +1,168 @@
+//! `artel run` and `artel task`.
+
+use std::str::FromStr;
+
+use clap::{Args as Flags, Subcommand, ValueEnum};
+
+use crate::route::FeedbackArgs;
+
+/// A task to submit.
+#[derive(Debug, Flags)]
+pub struct SubmitArgs {
+    /// The graph to run [default: the default graph of the daemon]
+    #[arg(long, value_name = "NAME", conflicts_with = "role")]
+    pub graph: Option<String>,
+    /// A single role to run, instead of a graph
+    #[arg(long, value_name = "NAME")]
+    pub role: Option<String>,
+    /// Batch priority: interactive tasks are scheduled first
+    #[arg(long)]
+    pub batch: bool,
+    /// A label to store with the task; may be repeated, up to 64 times
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<TaskLabel>,
+    /// An idempotency key: a second request with the same key and content returns the same task
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// The input, up to 1 MiB; `-` reads it from standard input
+    pub text: String,
+}
+
+/// `artel task`.
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Submit a task and print its id, without waiting for it
+    Submit(SubmitArgs),
+    /// Show the state and the result of a task
+    Get {
+        /// The id of the task
+        id: String,
+    },
+    /// List tasks, newest first
+    List(TaskListArgs),
+    /// Stream the events of a task from its start until it ends; Ctrl-C stops watching, not the task
+    Watch {
+        /// The id of the task
+        id: String,
+        /// Skip events up to this sequence number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+        /// Skip tokens; the output of a step is shown when it ends
+        #[arg(long)]
+        no_tokens: bool,
+    },
+    /// Cancel a task, or one of its running steps
+    Cancel {
+        /// The id of the task
+        id: String,
+        /// The step to cancel; the rest of the task continues
+        #[arg(long, value_name = "STEP")]
+        step: Option<String>,
+        /// The reason; stored with the task
+        #[arg(long, value_name = "TEXT", default_value = "cancelled on the command line")]
+        reason: String,
+    },
+    /// Answer a step that waits for a person
+    Answer(AnswerArgs),
+    /// Start a new task from a step of an existing one
+    Fork(ForkArgs),
+    /// Report the correct role for a decision of a router
+    Feedback(FeedbackArgs),
+    /// Show the steps of a task with times, tokens and decisions
+    Show {
+        /// The id of the task
+        id: String,
+    },
+}
+
+/// `artel task list`.
+#[derive(Debug, Flags)]
+pub struct TaskListArgs {
+    /// Tasks in this state; may be repeated
+    #[arg(long = "state", value_name = "STATE", value_enum)]
+    pub states: Vec<TaskStateFilter>,
+    /// Tasks of this graph
+    #[arg(long, value_name = "NAME")]
+    pub graph: Option<String>,
+    /// Tasks that run this single role
+    #[arg(long, value_name = "NAME")]
+    pub role: Option<String>,
+    /// Tasks with this label; if repeated, tasks with all of them
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<TaskLabel>,
+    /// The maximum number of tasks
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+/// The state of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the doc comment of a value is its help, and the names need none")]
+pub enum TaskStateFilter {
+    Queued,
+    Running,
+    Waiting,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// `artel task answer`.
+#[derive(Debug, Flags)]
+#[command(group = clap::ArgGroup::new("answer").required(true).args(["value", "text"]))]
+pub struct AnswerArgs {
+    /// The id of the task
+    pub id: String,
+    /// The step; required if several steps wait
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// The answer as a JSON value, for a step with a schema
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub value: Option<serde_json::Value>,
+    /// The answer as text; `-` reads it from standard input
+    pub text: Option<String>,
+}
+
+/// `artel task fork`.
+#[derive(Debug, Flags)]
+pub struct ForkArgs {
+    /// The id of the existing task
+    pub id: String,
+    /// The first step to run again; steps that finished before it are reused [default: all steps run again]
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// Use the current catalog, not that of the existing task
+    #[arg(long)]
+    pub current: bool,
+    /// A label to store with the new task; may be repeated, up to 64 times
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<TaskLabel>,
+    /// An idempotency key: a second request with the same key and content returns the same task
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// A label of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskLabel {
+    /// The part before the first `=`; not empty.
+    pub key: String,
+    /// The part after it.
+    pub value: String,
+}
+
+impl FromStr for TaskLabel {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some(("", _)) => Err("the key before `=` is empty"),
+            Some((key, value)) => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
+            None => Err("a label has the form KEY=VALUE"),
+        }
+    }
+}
+
+fn json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text)
+}

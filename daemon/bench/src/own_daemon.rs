@@ -1,0 +1,265 @@
+//! A daemon that the bench starts on a free port with an empty journal, and that is killed on drop.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use artel_args::DaemonAddress;
+use artel_client::DaemonClient;
+use artel_proto::v1;
+use artel_proto::v1::event::Kind;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::answer::TimedAnswer;
+use crate::role::{BenchRole, RoleOption};
+
+/// The model's context: fits the longest prompt of a workload and its answer.
+pub(crate) const CONTEXT_TOKENS: u32 = 4096;
+/// Longer than the pause between two background prefills.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The graph in which the roles of a workload run one after the other.
+const CHAIN_GRAPH: &str = "chain";
+
+pub(crate) struct OwnDaemon {
+    dir: TempDir,
+    model: PathBuf,
+    threads: Option<u32>,
+    in_process: bool,
+    child: Child,
+    daemon: DaemonClient,
+}
+
+#[derive(Clone)]
+pub(crate) struct OwnDaemonClient(DaemonClient);
+
+impl OwnDaemon {
+    /// `in_process`: engines run in the daemon, not in processes of their own.
+    pub(crate) async fn start(model: &Path, threads: Option<u32>, in_process: bool) -> Result<Self> {
+        let dir = TempDir::new().context("failed to create a directory for the daemon")?;
+        std::fs::create_dir(dir.path().join("catalog")).context("failed to create a directory for the catalog")?;
+        let mut settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
+        if in_process {
+            settings.push_str("engines: inside\n");
+        }
+        std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
+        let (child, daemon) = launch(dir.path(), model).await?;
+        let own = Self { dir, model: model.to_owned(), threads, in_process, child, daemon };
+        own.wait_for_router().await;
+        Ok(own)
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        if self.in_process { "in_process" } else { "artel" }
+    }
+
+    pub(crate) fn client(&self) -> OwnDaemonClient {
+        OwnDaemonClient(self.daemon.clone())
+    }
+
+    /// Applies a catalog of these roles.
+    pub(crate) async fn install_roles(&mut self, roles: &[BenchRole]) -> Result<()> {
+        let documents = roles.iter().map(role_document).chain([chain_graph(roles)]);
+        self.apply_documents(documents.collect()).await
+    }
+
+    /// Applies a catalog of these documents and the model `bench`; also writes it to disk, so that it survives a restart.
+    pub(crate) async fn apply_documents(&mut self, more: Vec<Value>) -> Result<()> {
+        let mut documents = vec![json!({
+            "model": "bench", "file": self.model, "context": CONTEXT_TOKENS, "sequences": 8,
+        })];
+        documents.extend(more);
+        // JSON is YAML.
+        let text = documents.iter().map(|d| format!("---\n{d}\n")).collect::<String>();
+        std::fs::write(self.dir.path().join("catalog/bench.yaml"), &text).context("failed to write the catalog")?;
+        let files = vec![v1::SourceFile { path: "bench.yaml".to_owned(), content: text.into_bytes() }];
+        let request = v1::ApplyRequest { files, expected_version: String::new() };
+        let applied = self.daemon.catalog().apply(request).await.context("failed to apply the catalog")?.into_inner();
+        if let Some(problem) = applied.problems.first() {
+            bail!("the daemon rejects the catalog of the bench: {}", problem.message);
+        }
+        Ok(())
+    }
+
+    /// Waits until the router has embedded the shipped roles, which it does in the background.
+    async fn wait_for_router(&self) {
+        let request = v1::PreviewRequest { question: "Ready?".to_owned(), ..v1::PreviewRequest::default() };
+        if let Err(status) = self.daemon.router().preview(request).await {
+            // Without an embedding model there is nothing to embed.
+            eprintln!("the router has no embedding model: {}", status.message());
+        }
+    }
+
+    /// The decision of the router node of the graph `bench` under these settings.
+    pub(crate) async fn route(&self, settings: &str, question: &str) -> Result<v1::Decision> {
+        let request = v1::PreviewRequest {
+            question: question.to_owned(),
+            graph: "bench".to_owned(),
+            node: "pick".to_owned(),
+            settings: settings.to_owned(),
+            ..v1::PreviewRequest::default()
+        };
+        let answer = self.daemon.router().preview(request).await.context("failed to route")?.into_inner();
+        answer.decision.context("the daemon returned no decision")
+    }
+
+    /// Waits until no engine computes: background prefill of new roles would delay the measured requests.
+    pub(crate) async fn wait_until_idle(&self) -> Result<()> {
+        let mut last_prefill_tokens = None;
+        loop {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let request = v1::ListEnginesRequest::default();
+            let engines =
+                self.daemon.engines().list_engines(request).await.context("failed to list engines")?.into_inner();
+            let busy = engines.engines.iter().any(|engine| engine.active_sequences + engine.queued_sequences > 0);
+            let totals = engines.engines.iter().filter_map(|engine| engine.totals.as_ref());
+            let prefill_tokens: u64 = totals.map(|totals| totals.prefill_tokens).sum();
+            if !busy && last_prefill_tokens == Some(prefill_tokens) {
+                return Ok(());
+            }
+            last_prefill_tokens = Some(prefill_tokens);
+        }
+    }
+
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        let id = self.child.id().context("the daemon has ended")?;
+        kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).context("failed to stop the daemon")?;
+        let ended = self.child.wait().await.context("failed to wait for the daemon")?;
+        if !ended.success() {
+            bail!("the daemon ended with {ended}");
+        }
+        (self.child, self.daemon) = launch(self.dir.path(), &self.model).await?;
+        Ok(())
+    }
+}
+
+fn role_document(role: &BenchRole) -> Value {
+    let mut document = json!({
+        "role": role.name, "description": "A role of the bench.", "model": "bench", "prompt": role.prompt,
+        "sampling": {"temperature": 0, "max_tokens": role.max_tokens},
+        "limits": {"concurrency": 64, "queue": 1000, "timeout": "1h", "idle": "1h"},
+    });
+    match &role.option {
+        RoleOption::None => {}
+        RoleOption::Batch => document["class"] = json!("batch"),
+        RoleOption::Adapter(_, file) => document["adapter"] = json!(file),
+        RoleOption::EnumJson(labels) | RoleOption::EnumToken(labels) => document["output"] = json!({"enum": labels}),
+    }
+    document
+}
+
+/// A graph in which the roles run one after the other.
+fn chain_graph(roles: &[BenchRole]) -> Value {
+    let next = |at: usize| roles.get(at + 1).map_or("done", |role| role.name.as_str());
+    let nodes = roles.iter().enumerate().map(|(at, role)| {
+        let node = json!({"role": role.name, "next": next(at)});
+        (role.name.clone(), node)
+    });
+    let nodes: serde_json::Map<String, Value> = nodes.collect();
+    let start = roles.first().map(|role| role.name.as_str());
+    json!({
+        "graph": CHAIN_GRAPH, "description": "The roles of the bench in a chain.", "start": start, "nodes": nodes,
+        "limits": {"steps": roles.len().max(1), "tokens": 1_000_000, "time": "1h"},
+    })
+}
+
+impl std::fmt::Debug for OwnDaemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnDaemon").field("model", &self.model).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+/// The program `artel`, which lies beside this one.
+fn program() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("failed to find this program")?.with_file_name("artel");
+    if !path.is_file() {
+        bail!("there is no {}: `cargo build --workspace` builds it, and a release archive contains it", path.display());
+    }
+    Ok(path)
+}
+
+/// Starts the daemon. It finds other models, such as the embedding model, beside the given one.
+async fn launch(dir: &Path, model: &Path) -> Result<(Child, DaemonClient)> {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log"));
+    let mut child = Command::new(program()?)
+        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--config"])
+        .arg(dir.join("settings.yaml"))
+        .arg("--data")
+        .arg(dir.join("data"))
+        .arg("--catalog")
+        .arg(dir.join("catalog"))
+        .arg("--models")
+        .arg(model.parent().unwrap_or(dir))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.context("failed to open the daemon's log")?)
+        .kill_on_drop(true)
+        .spawn()
+        .context("failed to start the daemon")?;
+    let stdout = child.stdout.take().context("the daemon's output is piped")?;
+    let line = BufReader::new(stdout).lines().next_line().await.context("failed to read from the daemon")?;
+    let ready: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
+    let listening = ready.as_ref().and_then(|ready| ready["listening"].as_str());
+    let Some(listening) = listening else {
+        bail!("the daemon did not start: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
+    };
+    let address: DaemonAddress = listening.parse().map_err(anyhow::Error::msg)?;
+    let daemon = DaemonClient::connect(&address).await.context("failed to connect to the daemon of the bench")?;
+    Ok((child, daemon))
+}
+
+impl OwnDaemonClient {
+    pub(crate) async fn ask(
+        &self,
+        role: &BenchRole,
+        question: &str,
+        on_chunk: impl FnMut(usize),
+    ) -> Result<TimedAnswer> {
+        self.run(v1::submit_request::Target::Role(role.name.clone()), question, on_chunk).await
+    }
+
+    pub(crate) async fn ask_chain(&self, question: &str) -> Result<TimedAnswer> {
+        self.run(v1::submit_request::Target::Graph(CHAIN_GRAPH.to_owned()), question, |_| {}).await
+    }
+
+    async fn run(
+        &self,
+        target: v1::submit_request::Target,
+        question: &str,
+        mut on_chunk: impl FnMut(usize),
+    ) -> Result<TimedAnswer> {
+        let target = Some(target);
+        let submit = v1::SubmitRequest { target, input: question.to_owned(), ..v1::SubmitRequest::default() };
+        // The last chunk of the step that finished last.
+        let (mut answer, mut last_chunk) = (TimedAnswer::start(), None);
+        let request = v1::RunRequest { submit: Some(submit), cancel_on_disconnect: true };
+        let mut stream = self.0.tasks().run(request).await.context("failed to run a task")?.into_inner();
+        while let Some(event) = stream.message().await.context("failed to read the events of a task")? {
+            match event.kind {
+                Some(Kind::Token(token)) => {
+                    let now = Instant::now();
+                    answer.hop_latencies.extend(last_chunk.take().map(|last| now - last));
+                    answer.chunk_times.push(now);
+                    answer.text.push_str(&token.text);
+                    on_chunk(answer.chunk_times.len());
+                }
+                Some(Kind::StepFinished(finished)) => {
+                    let usage = finished.usage.unwrap_or_default();
+                    answer.prompt_tokens += usage.prompt_tokens;
+                    answer.prefill_tokens += usage.prefill_tokens;
+                    answer.output_tokens += usage.output_tokens;
+                    last_chunk = answer.chunk_times.last().copied();
+                }
+                Some(Kind::Failed(failed)) => bail!("a task failed: {}", failed.failure.unwrap_or_default().message),
+                _ => {}
+            }
+        }
+        answer.finished_at = Instant::now();
+        Ok(answer)
+    }
+}

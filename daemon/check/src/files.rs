@@ -1,0 +1,112 @@
+//! Checks the GGUF files that a catalog names: whether they exist, and whether they are valid.
+
+use std::path::{Path, PathBuf};
+
+use artel_roles::hf_uri::HfUri;
+use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileProblem {
+    /// It is downloaded from a hub, and has not been fetched yet.
+    #[error("{address} is not fetched yet; it will be {path}")]
+    NotFetched {
+        /// Its address on the hub.
+        address: HfUri,
+        /// The path that it will have.
+        path: PathBuf,
+    },
+    /// It exists at none of these paths.
+    #[error("no such file: {}", joined(.0))]
+    Missing(Vec<PathBuf>),
+    /// It is not the expected file; the reason.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The result of checking the files of a catalog, a message each.
+#[derive(Debug, Default)]
+pub struct FileReport {
+    /// Invalid or missing files.
+    pub problems: Vec<String>,
+    /// Files that are still to be fetched.
+    pub not_fetched: Vec<String>,
+}
+
+/// The first candidate path at which a file exists.
+///
+/// # Errors
+/// It exists at none of them.
+pub fn find(file: &GgufFile, candidates: &[PathBuf]) -> Result<PathBuf, FileProblem> {
+    let found = candidates.iter().find(|path| path.exists());
+    found.cloned().ok_or_else(|| match (file.uri(), candidates.first()) {
+        (Some(address), Some(path)) => FileProblem::NotFetched { address: address.clone(), path: path.clone() },
+        _ => FileProblem::Missing(candidates.to_vec()),
+    })
+}
+
+/// The path of the file of a model, below a directory of models unless its YAML says another one.
+///
+/// # Errors
+/// There is no such file.
+pub fn model_path(model: &Model, models: &Path) -> Result<PathBuf, FileProblem> {
+    find(&model.file, &model.candidates(models))
+}
+
+/// Checks that a model can be loaded, as far as the header of its file shows.
+///
+/// # Errors
+/// The file is missing or invalid.
+pub fn model(model: &Model, models: &Path) -> Result<(), FileProblem> {
+    let path = model_path(model, models)?;
+    artel_gguf::inspect(&path).map(drop).map_err(|e| FileProblem::Invalid(e.to_string()))
+}
+
+/// Checks that a role's adapter can be loaded, as far as the header of its file shows.
+///
+/// # Errors
+/// The file is missing, invalid, or made for another architecture than that of the role's model.
+pub fn adapter(role: &Role, adapter: &Adapter, catalog: &Catalog, models: &Path) -> Result<(), FileProblem> {
+    let invalid = |error: artel_gguf::Error| FileProblem::Invalid(error.to_string());
+    let path = find(&adapter.file, &adapter.candidates(models))?;
+    let base = catalog.model(role.model.as_str());
+    let base = base.ok_or_else(|| FileProblem::Invalid(format!("there is no model `{}`", role.model)))?;
+    // A missing base model is reported with the models.
+    let Ok(base) = model_path(base, models) else { return Ok(()) };
+    let header = artel_gguf::inspect(&base).map_err(invalid)?;
+    artel_gguf::inspect_adapter(&path, &header.architecture).map(drop).map_err(invalid)
+}
+
+/// Checks every file that a catalog names, including hashes, for which each file is read once. Fetches nothing.
+pub fn check(catalog: &Catalog, models: &Path) -> FileReport {
+    let mut report = FileReport::default();
+    for m in catalog.models().values() {
+        let result = model(m, models).and_then(|()| hash(m, models));
+        report.add(result, &format!("model `{}`", m.name));
+    }
+    for role in catalog.roles().values() {
+        let Some(a) = &role.adapter else { continue };
+        report.add(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
+    }
+    report
+}
+
+fn hash(model: &Model, models: &Path) -> Result<(), FileProblem> {
+    let Some(sha256) = &model.sha256 else { return Ok(()) };
+    artel_gguf::verify_sha256(&model_path(model, models)?, sha256).map_err(|e| FileProblem::Invalid(e.to_string()))
+}
+
+fn joined(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", nor ")
+}
+
+impl FileReport {
+    fn add(&mut self, result: Result<(), FileProblem>, owner: &str) {
+        match result {
+            Ok(()) => {}
+            Err(problem @ FileProblem::NotFetched { .. }) => self.not_fetched.push(format!("{owner}: {problem}")),
+            Err(problem) => self.problems.push(format!("{owner}: {problem}")),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The events of a task, across restarts of the daemon.
+
+use std::time::Duration;
+
+use artel_args::DaemonAddress;
+use artel_proto::v1::event::Kind;
+use artel_proto::v1::{Event, WatchRequest};
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
+
+use crate::connect::DaemonClient;
+use crate::error::{Error, is_disconnect};
+
+/// Reconnecting is given up after this time: a restart of the daemon takes several seconds.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two attempts to reconnect.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(300);
+
+/// An update of an [`EventStream`].
+#[derive(Debug)]
+pub(crate) enum StreamUpdate {
+    /// The next event.
+    Event(Box<Event>),
+    /// The connection was lost for this reason; the stream reconnects.
+    Disconnected(String),
+    /// The stream has reconnected.
+    Reconnected,
+}
+
+/// The events of one task; each journalled event is delivered once.
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    address: DaemonAddress,
+    stream: Option<Streaming<Event>>,
+    task: String,
+    last_seq: u64,
+    tokens: bool,
+    is_finished: bool,
+    has_reconnected: bool,
+    disconnected_at: Option<Instant>,
+}
+
+impl EventStream {
+    /// Continues an open stream; `task` may be empty until the first event names it.
+    pub(crate) fn new(
+        address: DaemonAddress,
+        stream: Streaming<Event>,
+        task: String,
+        after: u64,
+        tokens: bool,
+    ) -> Self {
+        Self {
+            address,
+            stream: Some(stream),
+            task,
+            last_seq: after,
+            tokens,
+            is_finished: false,
+            has_reconnected: false,
+            disconnected_at: None,
+        }
+    }
+
+    /// The address of the daemon.
+    pub(crate) fn address(&self) -> &DaemonAddress {
+        &self.address
+    }
+
+    /// The id of the task, once it is known.
+    pub(crate) fn task(&self) -> Option<&str> {
+        (!self.task.is_empty()).then_some(self.task.as_str())
+    }
+
+    /// Whether the first connection was lost and replaced.
+    pub(crate) fn has_reconnected(&self) -> bool {
+        self.has_reconnected
+    }
+
+    /// The next update; `None` after the last event. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<StreamUpdate>, Error> {
+        if self.is_finished {
+            return Ok(None);
+        }
+        let Some(stream) = &mut self.stream else { return self.reconnect().await.map(Some) };
+        let reason = match stream.message().await {
+            Ok(Some(event)) => return Ok(Some(StreamUpdate::Event(Box::new(self.record(event))))),
+            Ok(None) => "the stream ended before the task".to_owned(),
+            Err(status) if is_disconnect(&status) => status.message().to_owned(),
+            Err(status) => return Err(status.into()),
+        };
+        if self.task.is_empty() {
+            return Err(Error::Disconnected(reason));
+        }
+        self.stream = None;
+        self.disconnected_at.get_or_insert_with(Instant::now);
+        Ok(Some(StreamUpdate::Disconnected(reason)))
+    }
+
+    fn record(&mut self, event: Event) -> Event {
+        self.disconnected_at = None;
+        self.last_seq = self.last_seq.max(event.seq);
+        if self.task.is_empty() {
+            self.task.clone_from(&event.task_id);
+        }
+        self.is_finished = matches!(event.kind, Some(Kind::Completed(_) | Kind::Failed(_) | Kind::Cancelled(_)));
+        event
+    }
+
+    async fn reconnect(&mut self) -> Result<StreamUpdate, Error> {
+        let deadline = *self.disconnected_at.get_or_insert_with(Instant::now) + RECONNECT_TIMEOUT;
+        loop {
+            sleep(RECONNECT_INTERVAL).await;
+            let reason = match self.watch().await {
+                Ok(stream) => {
+                    self.stream = Some(stream);
+                    self.has_reconnected = true;
+                    return Ok(StreamUpdate::Reconnected);
+                }
+                Err(Error::Rejected(status)) if !is_disconnect(&status) => return Err(Error::Rejected(status)),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= deadline {
+                return Err(Error::Disconnected(reason));
+            }
+        }
+    }
+
+    async fn watch(&self) -> Result<Streaming<Event>, Error> {
+        let daemon = DaemonClient::connect(&self.address).await?;
+        let request = WatchRequest { task_id: self.task.clone(), after_seq: self.last_seq, tokens: self.tokens };
+        Ok(daemon.tasks().watch(request).await?.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use artel_proto::v1::tasks_server::{Tasks, TasksServer};
+    use artel_proto::v1::*;
+    use futures::stream::{self, BoxStream, StreamExt};
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::Server;
+    use tonic::{Request, Response, Status};
+    use tonic_types::{ErrorDetails, StatusExt};
+
+    use super::*;
+    use crate::render::sample;
+
+    type EventResults = Vec<Result<Event, Status>>;
+
+    /// A daemon that streams scripted results, one script for each call, and records the requests.
+    #[derive(Clone, Default)]
+    struct ScriptedTasks {
+        scripts: Arc<Mutex<VecDeque<EventResults>>>,
+        requests: Arc<Mutex<Vec<WatchRequest>>>,
+    }
+
+    type RpcResult<T> = Result<Response<T>, Status>;
+
+    fn unimplemented<T>() -> RpcResult<T> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    #[tonic::async_trait]
+    impl Tasks for ScriptedTasks {
+        type RunStream = BoxStream<'static, Result<Event, Status>>;
+        type WatchStream = BoxStream<'static, Result<Event, Status>>;
+
+        async fn run(&self, _: Request<RunRequest>) -> RpcResult<Self::RunStream> {
+            unimplemented()
+        }
+
+        async fn watch(&self, request: Request<WatchRequest>) -> RpcResult<Self::WatchStream> {
+            self.requests.lock().unwrap().push(request.into_inner());
+            let script = self.scripts.lock().unwrap().pop_front().ok_or(Status::not_found("no script left"))?;
+            Ok(Response::new(stream::iter(script).boxed()))
+        }
+
+        async fn submit(&self, _: Request<SubmitRequest>) -> RpcResult<Task> {
+            unimplemented()
+        }
+
+        async fn get(&self, _: Request<GetTaskRequest>) -> RpcResult<Task> {
+            unimplemented()
+        }
+
+        async fn list(&self, _: Request<ListTasksRequest>) -> RpcResult<ListTasksResponse> {
+            unimplemented()
+        }
+
+        async fn cancel(&self, _: Request<CancelRequest>) -> RpcResult<Task> {
+            unimplemented()
+        }
+
+        async fn answer(&self, _: Request<AnswerRequest>) -> RpcResult<Task> {
+            unimplemented()
+        }
+
+        async fn fork(&self, _: Request<ForkRequest>) -> RpcResult<Task> {
+            unimplemented()
+        }
+
+        async fn feedback(&self, _: Request<FeedbackRequest>) -> RpcResult<FeedbackResponse> {
+            unimplemented()
+        }
+    }
+
+    /// The updates of a stream, and the requests that the daemon received.
+    async fn updates(scripts: impl IntoIterator<Item = EventResults>) -> (Vec<String>, Vec<WatchRequest>) {
+        let daemon =
+            ScriptedTasks { scripts: Arc::new(Mutex::new(scripts.into_iter().collect())), ..Default::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: DaemonAddress = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let server = Server::builder().add_service(TasksServer::new(daemon.clone()));
+        let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+
+        let mut tasks = DaemonClient::connect(&address).await.unwrap().tasks();
+        let request = WatchRequest { tokens: true, ..Default::default() };
+        let stream = tasks.watch(request).await.unwrap().into_inner();
+        let mut stream = EventStream::new(address, stream, String::new(), 0, true);
+        let mut updates = Vec::new();
+        loop {
+            match stream.next().await {
+                Ok(Some(StreamUpdate::Event(event))) => updates.push(event.seq.to_string()),
+                Ok(Some(StreamUpdate::Disconnected(reason))) => updates.push(format!("disconnected: {reason}")),
+                Ok(Some(StreamUpdate::Reconnected)) => updates.push("reconnected".to_owned()),
+                Ok(None) => break,
+                Err(error) => {
+                    updates.push(format!("error: {error}"));
+                    break;
+                }
+            }
+        }
+        server.abort();
+        (updates, daemon.requests.lock().unwrap().clone())
+    }
+
+    /// The journalled events of a run in a range of sequence numbers.
+    fn events(seqs: std::ops::RangeInclusive<u64>) -> EventResults {
+        sample::mentor().into_iter().filter(|event| seqs.contains(&event.seq)).map(Ok).collect()
+    }
+
+    #[tokio::test]
+    async fn a_broken_stream_continues_after_the_last_event() {
+        let broken = [events(1..=2), vec![Err(Status::unavailable("shutting down"))]].concat();
+        let cut_short = events(3..=9);
+        let (updates, requests) = updates([broken, cut_short, events(10..=11)]).await;
+        let early = "disconnected: the stream ended before the task";
+        let expected = [
+            "1",
+            "2",
+            "disconnected: shutting down",
+            "reconnected",
+            "3",
+            "4",
+            "5",
+            "6",
+            "7",
+            "8",
+            "9",
+            early,
+            "reconnected",
+            "10",
+            "11",
+        ];
+        assert_eq!(updates, expected);
+        let requests: Vec<_> =
+            requests.iter().map(|request| (request.task_id.as_str(), request.after_seq, request.tokens)).collect();
+        assert_eq!(requests, [("", 0, true), (sample::TASK, 2, true), (sample::TASK, 9, true)]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_after_the_last_event() {
+        let (updates, _) = updates([[events(11..=11), events(1..=1)].concat()]).await;
+        assert_eq!(updates, ["11"]);
+    }
+
+    #[tokio::test]
+    async fn an_error_reported_by_the_daemon_is_no_disconnect() {
+        let details = ErrorDetails::with_error_info("INTERNAL", "artel.v1", std::collections::HashMap::new());
+        let fault = Status::with_error_details(tonic::Code::Internal, "a fault", details);
+        let (updates, requests) = updates([[events(1..=1), vec![Err(fault)]].concat()]).await;
+        assert_eq!((updates, requests.len()), (vec!["1".to_owned(), "error: a fault".to_owned()], 1));
+    }
+
+    #[tokio::test]
+    async fn without_a_task_id_the_stream_does_not_reconnect() {
+        let (updates, requests) = updates([Vec::new()]).await;
+        assert_eq!(updates, ["error: lost the connection to the daemon: the stream ended before the task"]);
+        assert_eq!(requests.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn reconnecting_ends_if_the_task_is_gone() {
+        let (updates, _) = updates([events(1..=1)]).await;
+        assert_eq!(updates, ["1", "disconnected: the stream ended before the task", "error: no script left"]);
+    }
+}

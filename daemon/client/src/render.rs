@@ -1,0 +1,14 @@
+//! Proto messages as text. Pure: nothing here performs I/O.
+
+pub(crate) mod catalog;
+pub(crate) mod engines;
+pub(crate) mod graph;
+mod interleave;
+pub(crate) mod progress;
+pub(crate) mod route;
+#[cfg(test)]
+pub(crate) mod sample;
+pub(crate) mod step;
+pub(crate) mod task;
+pub(crate) mod time;
+pub(crate) mod transcript;

@@ -1,0 +1,80 @@
+//! The input of a task, and the request that submits it.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use artel_args::{ClientCommand, SubmitArgs, TaskCommand, TaskLabel};
+use artel_proto::v1::submit_request::Target;
+use artel_proto::v1::{Priority, SubmitRequest};
+
+use crate::error::Error;
+
+/// The longest text that the daemon accepts.
+const MAX_TEXT_BYTES: u64 = 1024 * 1024;
+
+/// Replaces a text of `-` by the content of standard input.
+pub(crate) fn read_texts(mut command: ClientCommand) -> Result<ClientCommand, Error> {
+    let text = match &mut command {
+        ClientCommand::Run(submit) | ClientCommand::Task(TaskCommand::Submit(submit)) => Some(&mut submit.text),
+        ClientCommand::Task(TaskCommand::Answer(answer)) => answer.text.as_mut(),
+        ClientCommand::Route(route) => route.text.as_mut(),
+        _ => None,
+    };
+    if let Some(text) = text.filter(|text| *text == "-") {
+        *text = read(io::stdin().lock())?;
+    }
+    Ok(command)
+}
+
+/// Reads a text to its end, within the limit of the daemon; removes the final line break.
+fn read(input: impl Read) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    let read = input.take(MAX_TEXT_BYTES + 2).read_to_end(&mut bytes);
+    read.map_err(|e| Error::Usage(format!("failed to read standard input: {e}")))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| Error::Usage("standard input is not UTF-8 text".to_owned()))?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    match text.len() as u64 {
+        0 => Err(Error::Usage("standard input is empty".to_owned())),
+        1..=MAX_TEXT_BYTES => Ok(text),
+        _ => Err(Error::Usage(format!("standard input has more than {MAX_TEXT_BYTES} bytes"))),
+    }
+}
+
+/// The request that submits a task.
+pub(crate) fn request(submit: SubmitArgs) -> SubmitRequest {
+    let SubmitArgs { graph, role, batch, labels, request_id, text } = submit;
+    SubmitRequest {
+        target: graph.map(Target::Graph).or(role.map(Target::Role)),
+        input: text,
+        request_id: request_id.unwrap_or_default(),
+        priority: if batch { Priority::Batch } else { Priority::Interactive }.into(),
+        labels: label_map(labels),
+    }
+}
+
+/// Labels as a map; of two with the same key the last one wins.
+pub(crate) fn label_map(labels: Vec<TaskLabel>) -> HashMap<String, String> {
+    labels.into_iter().map(|TaskLabel { key, value }| (key, value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_final_line_break_is_removed() {
+        assert_eq!(read("a\nb\n".as_bytes()).unwrap(), "a\nb");
+        assert_eq!(read("a".as_bytes()).unwrap(), "a");
+    }
+
+    #[test]
+    fn a_text_that_the_daemon_would_reject_is_not_sent() {
+        let limit = usize::try_from(MAX_TEXT_BYTES).unwrap();
+        assert_eq!(read("x".repeat(limit).as_bytes()).unwrap().len(), limit);
+        for bad in [vec![b'x'; limit + 1], vec![0xff, b'x'], b"\n".to_vec(), Vec::new()] {
+            assert!(matches!(read(bad.as_slice()), Err(Error::Usage(_))));
+        }
+    }
+}

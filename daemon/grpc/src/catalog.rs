@@ -1,0 +1,143 @@
+//! `artel.v1.Catalog`.
+
+mod diff;
+mod files;
+mod message;
+
+use artel_check::files::{self as model_files, FileProblem};
+use artel_proto::v1;
+use artel_proto::v1::catalog_server::Catalog;
+use artel_roles::{Definition, DefinitionKind};
+use tonic::{Request, Response, Status};
+
+use crate::page::{self, PageFilters};
+use crate::state::ServiceState;
+use crate::status::{RpcResponse, Violations, internal, invalid_field, not_found};
+use crate::value::structure;
+use message::{kind, kind_filter, problem, reference};
+
+#[tonic::async_trait]
+impl Catalog for ServiceState {
+    async fn list(&self, request: Request<v1::ListCatalogRequest>) -> RpcResponse<v1::ListCatalogResponse> {
+        let request = request.into_inner();
+        let wanted = kind_filter(request.kind)?;
+        let catalog = self.runtime.catalog();
+        let version = catalog.version().as_str().to_owned();
+        let all: Vec<&Definition> =
+            catalog.definitions().iter().filter(|d| wanted.is_none_or(|kind| d.kind == kind)).collect();
+        let (size, filters) = (page::size(request.page_size)?, PageFilters::of(&("catalog", wanted)));
+        let (page, next_page_token) = page::slice(all, size, &filters, &request.page_token, &version)?;
+        let state = self.clone();
+        let converted = {
+            let (catalog, page): (_, Vec<Definition>) = (catalog.clone(), page.into_iter().cloned().collect());
+            // Reading the headers of GGUF files may be slow on a slow disk.
+            tokio::task::spawn_blocking(move || {
+                page.iter().map(|d| state.definition(d, &catalog, false)).collect::<Vec<_>>()
+            })
+        };
+        let definitions = converted.await.map_err(|_| internal())?;
+        let directory_problems = self.reload_status.problems().iter().map(problem).collect();
+        let catalog_version = version;
+        Ok(Response::new(v1::ListCatalogResponse { definitions, next_page_token, catalog_version, directory_problems }))
+    }
+
+    async fn get(&self, request: Request<v1::GetCatalogRequest>) -> RpcResponse<v1::Definition> {
+        let v1::GetCatalogRequest { kind, name } = request.into_inner();
+        let kind = kind_filter(kind)?.ok_or_else(|| invalid_field("kind", "is required"))?;
+        let (catalog, state) = (self.runtime.catalog(), self.clone());
+        let Some(definition) = catalog.definition(kind, &name).cloned() else {
+            let names = catalog.definitions().iter().filter(|d| d.kind == kind).map(|d| d.name.as_str());
+            let reason = v1::ErrorReason::DefinitionNotFound;
+            return Err(not_found(reason, kind.key(), &name, &format!("there is no {kind} `{name}`"), names));
+        };
+        let catalog = catalog.clone();
+        let converted = tokio::task::spawn_blocking(move || state.definition(&definition, &catalog, true));
+        Ok(Response::new(converted.await.map_err(|_| internal())?))
+    }
+
+    async fn validate(&self, request: Request<v1::ValidateRequest>) -> RpcResponse<v1::ValidateResponse> {
+        let response = match self.build(request.into_inner().files).await? {
+            Ok(catalog) => v1::ValidateResponse {
+                valid: true,
+                problems: catalog.warnings().iter().map(problem).collect(),
+                catalog_version: catalog.version().as_str().to_owned(),
+            },
+            Err(problems) => v1::ValidateResponse { valid: false, problems, catalog_version: String::new() },
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> RpcResponse<v1::ApplyResponse> {
+        let v1::ApplyRequest { files, expected_version } = request.into_inner();
+        let catalog = match self.build(files).await? {
+            Ok(catalog) => catalog,
+            Err(problems) => {
+                let catalog_version = self.runtime.catalog().version().as_str().to_owned();
+                return Ok(Response::new(v1::ApplyResponse { problems, catalog_version, ..Default::default() }));
+            }
+        };
+        let expected = (!expected_version.is_empty()).then_some(expected_version.as_str());
+        let before = self.runtime.catalog();
+        let after = self.runtime.replace_catalog(catalog, expected).await.map_err(|e| self.status_of(e))?;
+        tracing::info!(version = after.version().short(), "a client applied a catalog");
+        Ok(Response::new(diff::response(&before, &after)))
+    }
+}
+
+impl ServiceState {
+    /// The catalog of these files over the shipped layer, or its problems.
+    async fn build(
+        &self,
+        files: Vec<v1::SourceFile>,
+    ) -> Result<Result<artel_roles::Catalog, Vec<v1::Problem>>, Status> {
+        let mut violations = Violations::default();
+        files::check(&files, &mut violations);
+        violations.finish()?;
+        let base_dir = self.base_dir.clone();
+        let built = tokio::task::spawn_blocking(move || files::build(files, &base_dir)).await;
+        Ok(built.map_err(|_| internal())?.map_err(|problems| problems.iter().map(problem).collect()))
+    }
+
+    fn definition(&self, definition: &Definition, catalog: &artel_roles::Catalog, whole: bool) -> v1::Definition {
+        let layer = if definition.shipped { v1::Layer::Shipped } else { v1::Layer::User };
+        let at = v1::Location { file: definition.file.clone(), line: definition.line, column: 1 };
+        let content = definition.content.as_object().filter(|_| whole).map(structure);
+        v1::Definition {
+            kind: kind(definition.kind).into(),
+            name: definition.name.clone(),
+            description: definition.description.clone().unwrap_or_default(),
+            layer: layer.into(),
+            location: Some(at.clone()),
+            yaml: if whole { definition.text.clone() } else { String::new() },
+            content,
+            uses: definition.uses.iter().map(|(kind, name)| reference(*kind, name)).collect(),
+            problems: self.file_problem(definition, catalog).map(|message| error_at(at, message)).into_iter().collect(),
+            catalog_version: catalog.version().as_str().to_owned(),
+        }
+    }
+
+    /// Why a valid definition cannot be used: a problem of its file.
+    fn file_problem(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
+        let result = match definition.kind {
+            DefinitionKind::Model => model_files::model(catalog.model(&definition.name)?, &self.models),
+            DefinitionKind::Role => {
+                let role = catalog.role(&definition.name)?;
+                model_files::adapter(role, role.adapter.as_ref()?, catalog, &self.models)
+            }
+            DefinitionKind::Graph | DefinitionKind::Router => return None,
+        };
+        match result {
+            // A file that is not fetched yet is downloaded on first use.
+            Ok(()) | Err(FileProblem::NotFetched { .. }) => None,
+            Err(problem) => {
+                tracing::debug!(definition = definition.name, %problem, "the file of a definition cannot be used");
+                Some(self.paths.hide(&problem.to_string()))
+            }
+        }
+    }
+}
+
+fn error_at(location: v1::Location, message: String) -> v1::Problem {
+    let severity = v1::Severity::Error.into();
+    v1::Problem { severity, location: Some(location), message, ..v1::Problem::default() }
+}

@@ -1,0 +1,20 @@
+//! The differences between two catalogs.
+
+use artel_proto::v1;
+use artel_roles::{Catalog, Definition};
+
+use super::message::{problem, reference};
+
+pub(super) fn response(before: &Catalog, after: &Catalog) -> v1::ApplyResponse {
+    let other = |in_: &Catalog, d: &Definition| in_.definition(d.kind, &d.name).cloned();
+    let refer = |d: &Definition| reference(d.kind, &d.name);
+    let changed = |d: &&Definition| other(before, d).is_some_and(|old| old.text != d.text);
+    v1::ApplyResponse {
+        applied: true,
+        problems: after.warnings().iter().map(problem).collect(),
+        catalog_version: after.version().as_str().to_owned(),
+        added: after.definitions().iter().filter(|d| other(before, d).is_none()).map(refer).collect(),
+        changed: after.definitions().iter().filter(changed).map(refer).collect(),
+        removed: before.definitions().iter().filter(|d| other(after, d).is_none()).map(refer).collect(),
+    }
+}

@@ -1,0 +1,96 @@
+//! Computes placements and converts them to messages.
+
+use std::collections::BTreeMap;
+
+use artel_actors::{EngineReport, MemoryDemand, ModelMove};
+use artel_placement::{Device, ModelFootprint, Placement, PlacementError, UnplacedModel, plan};
+use artel_proto::v1;
+use tonic::Status;
+
+use super::engine::device_split;
+use crate::machine::DeviceStatus;
+use crate::server_paths::ServerPaths;
+use crate::state::ServiceState;
+use crate::value::system_time;
+
+impl ServiceState {
+    /// The placement of these models on empty devices. Without names: of all models of the catalog; loaded ones keep their devices.
+    pub(super) async fn placement(&self, names: &[String]) -> Result<v1::Placement, Status> {
+        let (catalog, reports) = (self.runtime.catalog(), self.reports().await?);
+        let engines = catalog.engines();
+        if let Some(name) = names.iter().find(|name| !engines.contains_key(*name)) {
+            return Err(self.status_of(artel_actors::Error::NoModel { name: name.clone() }));
+        }
+        let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
+        for (name, model) in engines.into_iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
+            match self.machine.estimate_footprint(&model, MemoryDemand::of(&catalog, &model, &self.models)).await {
+                Ok(need) => needs.push(ModelFootprint { model: name, ..need }),
+                Err(error) => {
+                    let reason = self.paths.hide(&error.to_string());
+                    unplaced.push(v1::UnplacedModel { model: name, reason, ..v1::UnplacedModel::default() });
+                }
+            }
+        }
+        let statuses = self.machine.device_statuses(&self.taken().await?).await;
+        let devices: Vec<Device> = statuses.iter().filter_map(DeviceStatus::to_placeable).collect();
+        let plan = plan(&needs, &devices);
+        let is_loaded = |name: &str| reports.iter().any(|report| report.id == name && report.stats.is_some());
+        let loaded_places = if names.is_empty() { loaded_placements(&reports) } else { BTreeMap::new() };
+        unplaced
+            .extend(plan.unplaced.iter().filter(|model| !loaded_places.contains_key(&model.model)).map(unplaced_model));
+        let mut placed: Vec<v1::PlacedModel> =
+            loaded_places.values().map(|placement| placed_model(placement, is_loaded(&placement.model))).collect();
+        let others = plan.placed.iter().filter(|placement| !loaded_places.contains_key(&placement.model));
+        placed.extend(others.map(|placement| placed_model(placement, is_loaded(&placement.model))));
+        let changes = self.runtime.model_moves().await.map_err(|e| self.status_of(e))?;
+        Ok(v1::Placement {
+            placed,
+            unplaced,
+            catalog_version: catalog.version().as_str().to_owned(),
+            changes: changes.into_iter().map(|moved| change(moved, &self.paths)).collect(),
+        })
+    }
+}
+
+/// The placements of engines by their ids.
+fn loaded_placements(reports: &[EngineReport]) -> BTreeMap<String, Placement> {
+    let placement = |report: &EngineReport| Some((report.id.clone(), report.placement.clone()?));
+    reports.iter().filter_map(placement).collect()
+}
+
+fn placed_model(placement: &Placement, loaded: bool) -> v1::PlacedModel {
+    let (_, split, _) = device_split(placement);
+    let parts = placement.parts.iter().zip(placement.fractions());
+    let mut parts: Vec<v1::DevicePart> =
+        parts.map(|(part, share)| v1::DevicePart { device: part.device.clone(), share, bytes: part.bytes() }).collect();
+    if let Some((device, bytes)) = &placement.host {
+        parts.push(v1::DevicePart { device: device.clone(), share: 0.0, bytes: *bytes });
+    }
+    v1::PlacedModel {
+        model: placement.model.clone(),
+        split: split.into(),
+        parts,
+        reason: placement.reason.clone(),
+        loaded,
+    }
+}
+
+fn unplaced_model(unplaced: &UnplacedModel) -> v1::UnplacedModel {
+    let shortage = unplaced.error.shortage();
+    v1::UnplacedModel {
+        model: unplaced.model.clone(),
+        reason: unplaced.reason.clone(),
+        device: shortage.map(|shortage| shortage.device.clone()).unwrap_or_default(),
+        missing_bytes: shortage.map_or(0, artel_placement::MemoryShortage::missing),
+        remedies: PlacementError::remedies(&unplaced.error).iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn change(change: ModelMove, paths: &ServerPaths) -> v1::PlacementChange {
+    v1::PlacementChange {
+        time: Some(system_time(change.at)),
+        model: change.model,
+        loaded: change.loaded,
+        reason: paths.hide(&change.reason),
+    }
+}

@@ -1,0 +1,193 @@
+//! Converts errors to gRPC statuses: a message without internal details for the client, the cause in the log.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use artel_actors::Error;
+use artel_proto::v1::ErrorReason;
+use artel_task::event::{Failure, FailureCode};
+use tonic::{Code, Response, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::server_paths::ServerPaths;
+
+/// What a call returns.
+pub(crate) type RpcResponse<T> = Result<Response<T>, Status>;
+
+const ERROR_DOMAIN: &str = "artel.v1";
+/// The delay in `RetryInfo` when a queue is full.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// A status with a reason.
+pub(crate) fn status(code: Code, reason: ErrorReason, message: impl Into<String>) -> Status {
+    status_with_details(code, reason, message, [], |_| {})
+}
+
+/// A status with a reason, metadata and further details.
+pub(crate) fn status_with_details<const N: usize>(
+    code: Code,
+    reason: ErrorReason,
+    message: impl Into<String>,
+    metadata: [(&str, &str); N],
+    more: impl FnOnce(&mut ErrorDetails),
+) -> Status {
+    let metadata: HashMap<String, String> = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let reason = reason.as_str_name().trim_start_matches("ERROR_REASON_");
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+    more(&mut details);
+    Status::with_error_details(code, message, details)
+}
+
+/// All violations in a request.
+#[derive(Default)]
+pub(crate) struct Violations(Vec<FieldViolation>);
+
+impl Violations {
+    pub(crate) fn add(&mut self, field: &str, description: impl Display) {
+        self.0.push(FieldViolation::new(field, description.to_string()));
+    }
+
+    /// Adds the error, if there is one.
+    pub(crate) fn check<T>(&mut self, field: &str, parsed: Result<T, impl Display>) -> Option<T> {
+        parsed.map_err(|error| self.add(field, error)).ok()
+    }
+
+    pub(crate) fn finish(self) -> Result<(), Status> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let messages: Vec<String> = self.0.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        let more = |details: &mut ErrorDetails| {
+            details.set_bad_request(self.0);
+        };
+        Err(status_with_details(Code::InvalidArgument, ErrorReason::BadRequest, messages.join("; "), [], more))
+    }
+}
+
+/// A single violation.
+pub(crate) fn invalid_field(field: &str, description: impl Display) -> Status {
+    let mut violations = Violations::default();
+    violations.add(field, description);
+    violations.finish().expect_err("a violation was added")
+}
+
+/// The status for a missing resource, with the most similar existing name.
+pub(crate) fn not_found<'a>(
+    reason: ErrorReason,
+    kind: &str,
+    name: &str,
+    message: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Status {
+    let near = artel_roles::nearest(name, names).map(str::to_owned);
+    let message = near.as_ref().map_or_else(|| message.to_owned(), |near| format!("{message}; did you mean `{near}`?"));
+    let metadata = [("nearest", near.as_deref().unwrap_or(""))];
+    let resource = |details: &mut ErrorDetails| {
+        details.set_resource_info(kind, name, "", "");
+    };
+    match near.is_some() {
+        true => status_with_details(Code::NotFound, reason, message, metadata, resource),
+        false => status_with_details(Code::NotFound, reason, message, [], resource),
+    }
+}
+
+/// A fault of the daemon's own, whose cause is in the log.
+pub(crate) fn internal() -> Status {
+    status(Code::Internal, ErrorReason::Internal, "internal error of the daemon; see its log")
+}
+
+/// The status of a load that a client asked for by name and that failed: the same again fails again.
+pub(crate) fn failed_load(failure: &Failure, paths: &ServerPaths) -> Status {
+    status(Code::FailedPrecondition, ErrorReason::ModelUnavailable, paths.hide(&failure.message))
+}
+
+/// The table from runtime errors to statuses. The messages name no directory of the daemon.
+pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &ServerPaths) -> Status {
+    use ErrorReason as R;
+    let message = paths.hide(&error.to_string());
+    let retry = |details: &mut ErrorDetails| {
+        details.set_retry_info(Some(RETRY_DELAY));
+    };
+    let definition = R::DefinitionNotFound;
+    match error {
+        Error::NoGraph { name } => {
+            not_found(definition, "graph", &name, &message, catalog.graphs().keys().map(artel_task::GraphName::as_str))
+        }
+        Error::NoRole { name } => {
+            not_found(definition, "role", &name, &message, catalog.roles().keys().map(artel_task::RoleName::as_str))
+        }
+        Error::NoModel { name } => {
+            not_found(definition, "model", &name, &message, catalog.models().keys().map(artel_task::ModelName::as_str))
+        }
+        Error::NoRouter { node, .. } => not_found(definition, "node", &node, &message, std::iter::empty()),
+        Error::NoTarget => invalid_field("target", message),
+        Error::NoCandidates => invalid_field("roles", message),
+        Error::NoTask(task) => not_found(R::TaskNotFound, "task", &task.to_string(), &message, std::iter::empty()),
+        Error::NoStep { step, .. } => not_found(R::StepNotFound, "step", &step, &message, std::iter::empty()),
+        Error::NotWaiting { .. } => status(Code::FailedPrecondition, R::NotWaiting, message),
+        Error::AmbiguousStep { .. } => invalid_field("step_id", message),
+        Error::InvalidAnswer(_) => invalid_field("answer", message),
+        Error::ForkIncompatible { .. } => status(Code::FailedPrecondition, R::CatalogIncompatible, message),
+        Error::SeqOutOfRange { last, .. } => {
+            let last = last.0.to_string();
+            status_with_details(Code::OutOfRange, R::SeqOutOfRange, message, [("last_seq", &last)], |_| {})
+        }
+        Error::Suspended(_) => status(Code::FailedPrecondition, R::Journal, message),
+        Error::TooManyTasks(_) => status_with_details(Code::ResourceExhausted, R::TooManyTasks, message, [], retry),
+        Error::InsufficientMemory(_) => status(Code::ResourceExhausted, R::InsufficientMemory, message),
+        Error::ShuttingDown | Error::Stopped => {
+            status_with_details(Code::Unavailable, R::ShuttingDown, message, [], retry)
+        }
+        Error::Failed(failure) => match failure.code {
+            FailureCode::ModelUnavailable | FailureCode::Timeout | FailureCode::Interrupted => {
+                status_with_details(Code::Unavailable, R::ModelUnavailable, message, [], retry)
+            }
+            _ => status(Code::FailedPrecondition, R::ModelUnavailable, message),
+        },
+        Error::CatalogChanged { found, .. } => status_with_details(
+            Code::Aborted,
+            R::CatalogChanged,
+            message,
+            [("catalog_version", found.as_str())],
+            |_| {},
+        ),
+        Error::Journal(error) => journal(&error),
+        other => {
+            tracing::error!(error = %other, "unexpected error in a call");
+            internal()
+        }
+    }
+}
+
+/// Paths and SQLite messages are only logged.
+pub(crate) fn journal(error: &artel_journal::Error) -> Status {
+    use artel_journal::Error as E;
+    match error {
+        E::NoTask { task } => {
+            let message = format!("there is no task {task}, or it is no longer retained");
+            not_found(ErrorReason::TaskNotFound, "task", &task.to_string(), &message, std::iter::empty())
+        }
+        E::RequestReused { request, task } => {
+            let (message, task) =
+                (format!("request id `{}` was used with another request", request.as_str()), task.to_string());
+            status_with_details(
+                Code::AlreadyExists,
+                ErrorReason::RequestIdReused,
+                message,
+                [("task_id", &task)],
+                |_| {},
+            )
+        }
+        E::Closed { .. } => status(Code::Unavailable, ErrorReason::ShuttingDown, "the daemon is shutting down"),
+        fault => {
+            tracing::error!(error = %fault, "the journal failed");
+            let message = match fault {
+                E::Full { .. } => "the daemon's disk is full; it accepts no new tasks until space is freed",
+                E::Failed { .. } => "the daemon's journal is read-only until the daemon is restarted",
+                _ => "the daemon's journal failed; see its log",
+            };
+            status(Code::Unavailable, ErrorReason::Journal, message)
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `artel.v1.Tasks`.
+
+mod feedback;
+mod list;
+mod parse;
+
+use artel_actors::Submission;
+use artel_proto::v1;
+use artel_proto::v1::tasks_server::Tasks;
+use artel_task::{Seq, TaskId};
+use tonic::{Request, Response, Status};
+
+use crate::field_error::FieldError;
+use crate::size;
+use crate::state::ServiceState;
+use crate::status::{RpcResponse, invalid_field};
+use crate::task_view::{self, TaskFieldMask};
+use crate::watch::{self, CancelOnDrop, EventTranslator, StreamShutdown, TaskEventStream};
+
+pub(crate) use parse::input_text;
+
+impl ServiceState {
+    async fn task(&self, task: TaskId) -> Result<v1::Task, Status> {
+        let events = self.runtime.history(task).await.map_err(|e| self.status_of(e))?;
+        Ok(task_view::task(&events, &self.paths))
+    }
+
+    /// A task that was just submitted. It is on disk: a later failure must not make the client submit it again.
+    async fn submitted(&self, task: TaskId) -> v1::Task {
+        match self.runtime.published_events(task).await {
+            Ok(events) => size::shortened(task_view::task(&events, &self.paths)),
+            Err(_) => v1::Task { id: task.to_string(), state: v1::TaskState::Queued.into(), ..v1::Task::default() },
+        }
+    }
+
+    async fn watch(
+        &self,
+        task: TaskId,
+        after: Seq,
+        tokens: bool,
+        guard: Option<CancelOnDrop>,
+    ) -> Result<TaskEventStream, Status> {
+        let watch = self.runtime.subscribe(task, after, tokens).await.map_err(|e| self.status_of(e))?;
+        let mut skipped = match after {
+            Seq(0) => Vec::new(),
+            _ => self.runtime.history(task).await.map_err(|e| self.status_of(e))?,
+        };
+        skipped.retain(|event| event.seq <= after);
+        let shutdown = StreamShutdown { draining: self.draining.clone(), closing: self.closing.clone() };
+        let mut translator = EventTranslator::new(task, self.paths.clone());
+        skipped.iter().for_each(|event| translator.observe(event));
+        Ok(watch::stream(watch, translator, shutdown, guard))
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<TaskId, Status> {
+        self.runtime.submit(submission).await.map_err(|e| self.status_of(e))
+    }
+
+    /// Submits a task, and cancels it if the client has disconnected before the task is on disk.
+    async fn submit_guarded(&self, submission: Submission) -> Result<(TaskId, CancelOnDrop), Status> {
+        let runtime = self.runtime.clone();
+        let submitted = tokio::spawn(async move {
+            let task = runtime.submit(submission).await?;
+            // If the caller is dropped, so is the result with its guard, which cancels the task.
+            Ok((task, CancelOnDrop::new(runtime, task)))
+        });
+        submitted.await.map_err(|_| self.status_of(artel_actors::Error::Stopped))?.map_err(|e| self.status_of(e))
+    }
+}
+
+#[tonic::async_trait]
+impl Tasks for ServiceState {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> RpcResponse<v1::Task> {
+        let task = self.submit(parse::submission(request.into_inner(), "")?).await?;
+        Ok(Response::new(self.submitted(task).await))
+    }
+
+    type RunStream = TaskEventStream;
+
+    async fn run(&self, request: Request<v1::RunRequest>) -> RpcResponse<TaskEventStream> {
+        let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
+        let submit = submit.ok_or_else(|| invalid_field("submit", "is required"))?;
+        let submission = parse::submission(submit, "submit.")?;
+        let (task, guard) = match cancel_on_disconnect {
+            true => self.submit_guarded(submission).await.map(|(task, guard)| (task, Some(guard)))?,
+            false => (self.submit(submission).await?, None),
+        };
+        Ok(Response::new(self.watch(task, Seq(0), true, guard).await?))
+    }
+
+    type WatchStream = TaskEventStream;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> RpcResponse<TaskEventStream> {
+        let v1::WatchRequest { task_id, after_seq, tokens } = request.into_inner();
+        let task = parse::task_id(&task_id)?;
+        Ok(Response::new(self.watch(task, Seq(after_seq), tokens, None).await?))
+    }
+
+    async fn get(&self, request: Request<v1::GetTaskRequest>) -> RpcResponse<v1::Task> {
+        let request = request.into_inner();
+        let task = parse::task_id(&request.task_id)?;
+        let mask = TaskFieldMask::parse(request.read_mask.as_ref(), &[]).map_err(|e| invalid_field("read_mask", e))?;
+        let limit = size::limit(request.max_bytes)?;
+        Ok(Response::new(size::within_limit(mask.apply(self.task(task).await?), limit)?))
+    }
+
+    async fn list(&self, request: Request<v1::ListTasksRequest>) -> RpcResponse<v1::ListTasksResponse> {
+        Ok(Response::new(list::list(self, request.into_inner()).await?))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> RpcResponse<v1::Task> {
+        let v1::CancelRequest { task_id, reason, step_id } = request.into_inner();
+        let task = parse::task_id(&task_id)?;
+        if reason.len() > parse::MAX_REASON_BYTES {
+            let error = FieldError::TooLong { bytes: reason.len(), limit: parse::MAX_REASON_BYTES };
+            return Err(invalid_field("reason", error));
+        }
+        let reason = if reason.is_empty() { "requested by a client" } else { &reason };
+        let cancelled = match step_id.as_str() {
+            "" => self.runtime.cancel(task, reason).await,
+            step => self.runtime.cancel_step(task, step, reason).await,
+        };
+        cancelled.map_err(|e| self.status_of(e))?;
+        Ok(Response::new(size::shortened(self.task(task).await?)))
+    }
+
+    async fn answer(&self, request: Request<v1::AnswerRequest>) -> RpcResponse<v1::Task> {
+        let v1::AnswerRequest { task_id, step_id, answer } = request.into_inner();
+        let task = parse::task_id(&task_id)?;
+        let answer = parse::answer(answer)?;
+        let step = Some(step_id.as_str()).filter(|step| !step.is_empty());
+        self.runtime.answer(task, step, answer).await.map_err(|e| self.status_of(e))?;
+        Ok(Response::new(size::shortened(self.task(task).await?)))
+    }
+
+    async fn fork(&self, request: Request<v1::ForkRequest>) -> RpcResponse<v1::Task> {
+        let task = self.runtime.fork(parse::fork(request.into_inner())?).await.map_err(|e| self.status_of(e))?;
+        Ok(Response::new(self.submitted(task).await))
+    }
+
+    async fn feedback(&self, request: Request<v1::FeedbackRequest>) -> RpcResponse<v1::FeedbackResponse> {
+        feedback::store(self, request.into_inner()).await.map(|()| Response::new(v1::FeedbackResponse {}))
+    }
+}

@@ -1,0 +1,92 @@
+//! Feedback on the decisions of routers.
+
+use artel_journal::feedback::{self, FeedbackRecord};
+use artel_proto::v1::{self, ErrorReason};
+use artel_task::event::Decision;
+use artel_task::{Event, EventKind, RoleName, StepId};
+use tonic::{Code, Status};
+
+use super::parse;
+use crate::field_error::FieldError;
+use crate::state::ServiceState;
+use crate::status::{internal, invalid_field, not_found, status};
+
+/// The longest comment.
+const MAX_COMMENT_BYTES: usize = 4096;
+
+/// Stores feedback on a decision; it is on disk when this returns.
+pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) -> Result<(), Status> {
+    let v1::FeedbackRequest { task_id, step_id, role, comment } = request;
+    let task = parse::task_id(&task_id)?;
+    if comment.len() > MAX_COMMENT_BYTES {
+        return Err(invalid_field("comment", FieldError::TooLong { bytes: comment.len(), limit: MAX_COMMENT_BYTES }));
+    }
+    let role = match role.is_empty() {
+        true => None,
+        false => Some(role_name(state, &role)?),
+    };
+    let events = state.runtime.history(task).await.map_err(|e| state.status_of(e))?;
+    let (step, decision) = decision(&events, &step_id)?;
+    let record = FeedbackRecord {
+        task,
+        step: step.to_string(),
+        text: routed_text(&events, step),
+        chosen: decision.role.clone(),
+        role,
+        comment,
+    };
+    let feedback = state.feedback.clone();
+    let stored = tokio::task::spawn_blocking(move || feedback.append(record)).await;
+    match stored {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error @ feedback::Error::Full { .. })) => {
+            tracing::error!(%error, "the feedback store is full");
+            Err(status(Code::ResourceExhausted, ErrorReason::Journal, "the daemon's feedback store is full"))
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, cause = ?std::error::Error::source(&error), "failed to store feedback");
+            Err(status(Code::Unavailable, ErrorReason::Journal, "failed to write the feedback; see the daemon's log"))
+        }
+        Err(_) => Err(internal()),
+    }
+}
+
+fn role_name(state: &ServiceState, role: &str) -> Result<RoleName, Status> {
+    let catalog = state.runtime.catalog();
+    match catalog.role(role) {
+        Some(role) => Ok(role.name.clone()),
+        None => Err(state.status_of(artel_actors::Error::NoRole { name: role.to_owned() })),
+    }
+}
+
+/// The decision of a step, or the first one of the task.
+fn decision<'e>(events: &'e [Event], wanted: &str) -> Result<(&'e StepId, &'e Decision), Status> {
+    let mut decisions = events.iter().filter_map(|event| match &event.kind {
+        EventKind::Routed { step, decision } => Some((step, decision)),
+        _ => None,
+    });
+    if let Some(found) = decisions.find(|(step, _)| wanted.is_empty() || step.to_string() == wanted) {
+        return Ok(found);
+    }
+    let is_start =
+        |event: &Event| matches!(&event.kind, EventKind::StepStarted { step, .. } if step.to_string() == wanted);
+    if wanted.is_empty() || events.iter().any(is_start) {
+        let message = "the task has no such routing decision";
+        return Err(status(Code::FailedPrecondition, ErrorReason::NotADecision, message));
+    }
+    let message = format!("the task has no step `{wanted}`");
+    Err(not_found(ErrorReason::StepNotFound, "step", wanted, &message, std::iter::empty()))
+}
+
+/// The text that was routed: the output of the router's step, or the task's input if it has none.
+fn routed_text(events: &[Event], router: &StepId) -> String {
+    let own = events.iter().find_map(|event| match &event.kind {
+        EventKind::StepFinished { step, output, .. } if step == router => Some(output.text.clone()),
+        _ => None,
+    });
+    let input = || match events.first().map(|event| &event.kind) {
+        Some(EventKind::Accepted(accepted)) => accepted.input.clone(),
+        _ => String::new(),
+    };
+    own.unwrap_or_else(input)
+}

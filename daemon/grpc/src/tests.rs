@@ -1,0 +1,137 @@
+//! The services over a runtime whose models cannot be loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use artel_actors::{LoadProgress, Loader, MemoryDemand, Options, Runtime};
+use artel_engine::{EngineHandle, LoadError};
+use artel_journal::{FeedbackStore, Journal};
+use artel_placement::{DeviceBytes, DeviceKind, ModelFootprint, Placement};
+use artel_proto::v1;
+use artel_proto::v1::catalog_server;
+use artel_proto::v1::engines_server::Engines;
+use artel_proto::v1::tasks_server::Tasks;
+use artel_roles::{Catalog, Model, YamlSource, shipped};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request};
+
+use crate::{DeviceStatus, Machine, ReloadStatus, ServerPaths, ServiceState};
+
+const CATALOG: &str = "model: tiny\nfile: tiny.gguf\n---\nrole: poet\ndescription: Writes.\nmodel: tiny\nprompt: P.\n\
+                       limits: {retries: 0}\n";
+
+/// Every message names the directory of models.
+struct EmptyMachine {
+    models: PathBuf,
+}
+
+impl EmptyMachine {
+    fn missing(&self, model: &Model) -> LoadError {
+        let path = self.models.join("tiny.gguf");
+        LoadError::permanent(format!("{}: no such file", path.display())).in_context(&model.name)
+    }
+}
+
+#[async_trait]
+impl Loader for EmptyMachine {
+    async fn load(&self, model: &Model, _: &Placement, _: LoadProgress) -> Result<EngineHandle, LoadError> {
+        Err(self.missing(model))
+    }
+}
+
+#[async_trait]
+impl Machine for EmptyMachine {
+    async fn device_statuses(&self, _: &DeviceBytes) -> Vec<DeviceStatus> {
+        vec![DeviceStatus {
+            name: "CPU".to_owned(),
+            kind: DeviceKind::Cpu,
+            description: "Some CPU".to_owned(),
+            backend: "CPU".to_owned(),
+            problem: None,
+            rpc_address: None,
+            total: 16 << 30,
+            free: 8 << 30,
+            reading: None,
+        }]
+    }
+
+    async fn estimate_footprint(&self, model: &Model, _: MemoryDemand) -> Result<ModelFootprint, LoadError> {
+        Err(self.missing(model))
+    }
+}
+
+async fn services(dir: &Path) -> ServiceState {
+    let [models, catalog_dir, data] = ["models", "catalog", "data"].map(|name| dir.join(name));
+    let own = YamlSource { path: "own.yaml".to_owned(), dir: Some(catalog_dir.clone()), text: CATALOG.to_owned() };
+    let catalog = Catalog::parse(vec![shipped::sources(), vec![own]]).unwrap();
+    let journal = Journal::open(&data, artel_journal::Options::default()).await.unwrap();
+    let machine = Arc::new(EmptyMachine { models: models.clone() });
+    let options = Options { models_dir: models.clone(), ..Options::default() };
+    ServiceState {
+        runtime: Runtime::start(options, catalog, journal, machine.clone()).await.unwrap(),
+        machine,
+        feedback: FeedbackStore::open(&data).unwrap(),
+        paths: ServerPaths::new(&models, Some(&catalog_dir), &data),
+        models,
+        base_dir: catalog_dir,
+        reload_status: ReloadStatus::default(),
+        draining: CancellationToken::new(),
+        closing: CancellationToken::new(),
+    }
+}
+
+/// The message of the failure that ends a task.
+async fn failure_of(state: &ServiceState, request: v1::SubmitRequest) -> String {
+    let task = Tasks::submit(state, Request::new(request)).await.unwrap().into_inner();
+    let request = v1::WatchRequest { task_id: task.id, ..v1::WatchRequest::default() };
+    let mut events = Tasks::watch(state, Request::new(request)).await.unwrap().into_inner();
+    while let Some(event) = events.next().await {
+        if let Some(v1::event::Kind::Failed(v1::Failed { failure })) = event.unwrap().kind {
+            return failure.unwrap().message;
+        }
+    }
+    panic!("the model cannot be loaded");
+}
+
+#[tokio::test]
+async fn no_message_names_a_directory_of_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = services(dir.path()).await;
+    let target = Some(v1::submit_request::Target::Role("poet".to_owned()));
+    let submit = v1::SubmitRequest { target, input: "Hello".to_owned(), ..v1::SubmitRequest::default() };
+    let failure = failure_of(&state, submit).await;
+    let load = Engines::load(&state, Request::new(v1::LoadRequest { model: "tiny".to_owned() })).await.unwrap_err();
+    assert_eq!(load.code(), Code::FailedPrecondition, "{load}");
+    let request = v1::GetPlacementRequest { models: vec!["tiny".to_owned()] };
+    let plan = state.get_placement(Request::new(request)).await.unwrap().into_inner();
+    let engines = state.list_engines(Request::new(v1::ListEnginesRequest::default())).await.unwrap().into_inner();
+    let request = v1::GetCatalogRequest { kind: v1::DefinitionKind::Model.into(), name: "tiny".to_owned() };
+    let model = catalog_server::Catalog::get(&state, Request::new(request)).await.unwrap().into_inner();
+    let failed_load = plan.changes.iter().find(|change| !change.loaded).unwrap();
+    let messages: [&str; 6] = [
+        &failure,
+        load.message(),
+        &plan.unplaced[0].reason,
+        &failed_load.reason,
+        &engines.engines[0].problem,
+        &model.problems[0].message,
+    ];
+    for message in messages {
+        assert!(message.contains("<models>/tiny.gguf"), "{message}");
+        assert!(!message.contains(&*dir.path().to_string_lossy()), "{message}");
+    }
+    state.runtime.drain(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_devices_of_the_machine_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = services(dir.path()).await;
+    let devices = state.list_devices(Request::new(v1::ListDevicesRequest::default())).await.unwrap().into_inner();
+    let [cpu] = &devices.devices[..] else { panic!("{devices:?}") };
+    assert_eq!((cpu.name.as_str(), cpu.kind(), cpu.free_bytes), ("CPU", v1::DeviceKind::Cpu, 8 << 30));
+    state.runtime.drain(Duration::ZERO).await;
+}

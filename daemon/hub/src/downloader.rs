@@ -1,0 +1,104 @@
+//! The downloads of a process: at most one for each file.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use artel_roles::hf_uri::HfUri;
+use tokio::sync::watch;
+
+use crate::download::Download;
+use crate::endpoint::HfEndpoint;
+use crate::error::Error;
+use crate::progress::DownloadProgress;
+use crate::stop::StopOnDrop;
+
+/// Downloads files of the hub into the directory of models.
+pub struct HfDownloader {
+    models: PathBuf,
+    offline: bool,
+    /// The hub; or the error in the environment variables, which is reported when something is downloaded.
+    endpoint: Result<Arc<HfEndpoint>, Error>,
+    downloads: Mutex<HashMap<PathBuf, watch::Receiver<DownloadProgress>>>,
+    /// Stops all downloads when the downloader is dropped.
+    stop: StopOnDrop,
+}
+
+impl HfDownloader {
+    /// Downloads into this directory, from the hub named by the environment. Offline, it downloads nothing.
+    pub fn new(models: PathBuf, offline: bool) -> Self {
+        let endpoint = HfEndpoint::from_env().map(Arc::new);
+        Self { models, offline, endpoint, downloads: Mutex::default(), stop: StopOnDrop::default() }
+    }
+
+    /// The path of a file, downloaded first if it does not exist. `sha256` is its expected hash, if known. The download continues
+    /// if this future is dropped.
+    ///
+    /// # Errors
+    /// The file is not here and cannot be downloaded.
+    pub async fn get(
+        &self,
+        address: &HfUri,
+        sha256: Option<&str>,
+        progress: impl Fn(&DownloadProgress),
+    ) -> Result<PathBuf, Error> {
+        let path = self.models.join(address.path());
+        if path.exists() {
+            return Ok(path);
+        }
+        if self.offline {
+            return Err(Error::Offline { address: Box::new(address.clone()), path });
+        }
+        let mut updates = self.join(address, &path, sha256)?;
+        loop {
+            let now = updates.borrow_and_update().clone();
+            progress(&now);
+            if let Some(result) = now.result {
+                return result.map(|()| path);
+            }
+            if updates.changed().await.is_err() {
+                return Err(Error::Stopped(Box::new(address.clone())));
+            }
+        }
+    }
+
+    /// The fraction of a file that is downloaded, while the download runs.
+    pub fn fraction(&self, address: &HfUri) -> Option<f32> {
+        let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let updates = downloads.get(&self.models.join(address.path()))?;
+        updates.has_changed().ok()?;
+        let progress = updates.borrow();
+        progress.result.is_none().then(|| progress.fraction())
+    }
+
+    /// Subscribes to the running download of a file, or starts one.
+    fn join(
+        &self,
+        address: &HfUri,
+        path: &PathBuf,
+        sha256: Option<&str>,
+    ) -> Result<watch::Receiver<DownloadProgress>, Error> {
+        let endpoint = self.endpoint.clone()?;
+        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        // A download has ended if its sender is dropped or its result is set.
+        let is_running = |updates: &&watch::Receiver<DownloadProgress>| {
+            updates.has_changed().is_ok() && updates.borrow().result.is_none()
+        };
+        if let Some(updates) = downloads.get(path).filter(is_running) {
+            return Ok(updates.clone());
+        }
+        let (progress, updates) = watch::channel(DownloadProgress::default());
+        let (stop, sha256) = (self.stop.token(), sha256.map(str::to_owned));
+        let download = Download { endpoint, address: address.clone(), path: path.clone(), sha256, stop, progress };
+        // A thread of its own, for which the exit of the program does not wait: the partial file is resumed after the next start.
+        let thread = std::thread::Builder::new().name("fetch".to_owned());
+        thread
+            .spawn(move || download.run())
+            .map_err(|e| Error::Thread { address: Box::new(address.clone()), cause: Arc::new(e) })?;
+        downloads.insert(path.clone(), updates.clone());
+        Ok(updates)
+    }
+}

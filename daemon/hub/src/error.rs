@@ -1,0 +1,258 @@
+//! Why a file is not downloaded.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use artel_model::format_bytes;
+use artel_roles::hf_uri::HfUri;
+
+use crate::interruption::Interruption;
+
+/// Why a file is not here. Clones go to every request that waits for it; each message says what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Downloads are disabled.
+    #[error(
+        "{address} is missing at {path}, and downloads are disabled (offline): copy the file there, or allow downloads"
+    )]
+    Offline {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// Where it is expected.
+        path: PathBuf,
+    },
+    /// `HF_ENDPOINT` is no address of a hub.
+    #[error("HF_ENDPOINT is not an HTTP URL: {0}; set it to the URL of a mirror, or unset it")]
+    InvalidEndpoint(String),
+    /// `HF_TOKEN` is no token. It is not shown.
+    #[error("HF_TOKEN has characters that are invalid in a token; copy it again from the settings of the account")]
+    InvalidToken,
+    /// No thread could be started for the download.
+    #[error("failed to start a thread to download {address}: {cause}; the next request tries again")]
+    Thread {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The system's error.
+        cause: Arc<io::Error>,
+    },
+    /// The download was stopped before its end.
+    #[error("{0}: the download was stopped; the next request resumes it")]
+    Stopped(Box<HfUri>),
+    /// No attempt made progress.
+    #[error("{address}: {cause}; given up after {attempts} attempts without progress, and the next request resumes it")]
+    GivenUp {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// How many attempts there were.
+        attempts: u32,
+        /// What ended the last one.
+        cause: Interruption,
+    },
+    /// The server's certificate is invalid, or it does not speak TLS.
+    #[error("{server} cannot be trusted: {cause}; check the package ca-certificates and the clock of this machine")]
+    Untrusted {
+        /// The host name.
+        server: String,
+        /// The error of the handshake.
+        cause: String,
+    },
+    /// The hub does not show this repository with this token, or without one.
+    #[error(
+        "{address}: the hub answers {status}: {}/{} is gated, private or missing{}",
+        .address.org(), .address.repo(), access_advice(*.has_token)
+    )]
+    Forbidden {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The HTTP status.
+        status: u16,
+        /// Whether `HF_TOKEN` was sent.
+        has_token: bool,
+    },
+    /// The hub has no such file.
+    #[error("{address}: {}; check the address in the YAML", .part.describe(.address))]
+    NotFound {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// What of it does not exist.
+        part: MissingPart,
+    },
+    /// The server rejects the request.
+    #[error("{address}: {server} answers {status}; check HF_ENDPOINT and the proxy of the network")]
+    Rejected {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The host name.
+        server: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Each server names another one.
+    #[error("{0}: too many redirects; check HF_ENDPOINT and the proxy of the network")]
+    TooManyRedirects(Box<HfUri>),
+    /// The server names no other address.
+    #[error("{server} sent a redirect without a valid target; check HF_ENDPOINT and the proxy of the network")]
+    InvalidRedirect {
+        /// The host name.
+        server: String,
+    },
+    /// The server names an address without encryption.
+    #[error(
+        "{server} redirects from https to http, which is not allowed; check HF_ENDPOINT and the proxy of the network"
+    )]
+    UnsafeRedirect {
+        /// The host name.
+        server: String,
+    },
+    /// The hub's file has another hash than the YAML states.
+    #[error(
+        "{address}: the hub has another file than expected: its sha256 is {stated}, the YAML states {wanted}; correct \
+         `sha256`, or name the revision that has the file"
+    )]
+    OtherFile {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The hash that the hub states.
+        stated: String,
+        /// The hash that the YAML states.
+        wanted: String,
+    },
+    /// The received bytes have another hash than stated.
+    #[error(
+        "{address}: the downloaded file is wrong and was deleted: its sha256 is {actual}, {source_of_hash} states {wanted}; \
+         {}", .source_of_hash.advice()
+    )]
+    WrongHash {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The hash of the received bytes.
+        actual: String,
+        /// The stated hash.
+        wanted: String,
+        /// What states it.
+        source_of_hash: HashSource,
+    },
+    /// The received bytes are something else.
+    #[error(
+        "{0}: the downloaded file is no GGUF file (perhaps a web page) and was deleted; check HF_ENDPOINT and the proxy of the \
+         network"
+    )]
+    NotGguf(Box<HfUri>),
+    /// The disk has no space for the file.
+    #[error(
+        "{address}: {} are missing, and the disk of {path} has {} free; free disk space, and the next request resumes the \
+         download", format_bytes(*.missing_bytes), format_bytes(*.free_bytes)
+    )]
+    NoSpace {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The path that it would have.
+        path: PathBuf,
+        /// Bytes that are still to be downloaded.
+        missing_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
+    /// The server sends more than it announced, or than the disk has space for.
+    #[error("{address}: the server sent more than {}; free disk space, or check HF_ENDPOINT", format_bytes(*.limit_bytes))]
+    TooLarge {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The most bytes that were accepted.
+        limit_bytes: u64,
+    },
+    /// A file or directory of the models directory cannot be used.
+    #[error("failed to {action} {path}: {cause}; {}", file_advice(.cause))]
+    File {
+        /// What was done to it.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        cause: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// Whether the same request may succeed later without a change of a file, a setting or the hub.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Thread { .. } | Self::Stopped(_) | Self::GivenUp { .. })
+    }
+
+    /// [`Error::File`].
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
+        Self::File { action, path: path.into(), cause: Arc::new(cause) }
+    }
+}
+
+/// What of an address does not exist on the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingPart {
+    /// The repository.
+    Repository,
+    /// The revision of the repository.
+    Revision,
+    /// The file in this revision.
+    File,
+}
+
+impl MissingPart {
+    fn describe(self, address: &HfUri) -> String {
+        let (org, repo, revision) = (address.org(), address.repo(), address.revision());
+        match self {
+            Self::Repository => format!("the hub has no repository {org}/{repo}"),
+            Self::Revision => format!("{org}/{repo} has no revision `{revision}`"),
+            Self::File => {
+                let file: Vec<&str> = address.file().collect();
+                format!("there is no file `{}` in {org}/{repo}, revision `{revision}`", file.join("/"))
+            }
+        }
+    }
+}
+
+/// What states the hash of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashSource {
+    /// `sha256` of the model.
+    Yaml,
+    /// The response of the hub.
+    Hub,
+}
+
+impl HashSource {
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Yaml => "correct `sha256`, or fetch it again",
+            Self::Hub => "fetch it again",
+        }
+    }
+}
+
+impl std::fmt::Display for HashSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Yaml => "the YAML",
+            Self::Hub => "the hub",
+        })
+    }
+}
+
+fn access_advice(has_token: bool) -> &'static str {
+    match has_token {
+        true => ", and the token of HF_TOKEN may not read it; request access on its page",
+        false => "; for a gated or private repository, set HF_TOKEN",
+    }
+}
+
+fn file_advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free disk space, and the next request resumes the download"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "make the directory writable for this user, or name another one with --models"
+        }
+        _ => "check the directory and its disk",
+    }
+}
