@@ -16,7 +16,7 @@ use tonic_types::StatusExt as _;
 /// Space for some dozens of tasks, and less than the free space that a failed journal requires before it is writable again.
 const MAX_FILE_BYTES: u64 = 1_000_000;
 /// For a task that was stopped by the full disk and is resumed.
-const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
 
 const CONFIRMED_GRAPH: &str = "---
 graph: confirmed
@@ -34,7 +34,8 @@ fn large_request() -> TaskRequest {
     })
 }
 
-fn reason(status: &Status) -> String {
+/// The reason in the details of an error.
+pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().unwrap().reason
 }
 
@@ -45,14 +46,14 @@ async fn answer(daemon: &Daemon, id: &str) -> Result<v1::Task, Status> {
 }
 
 /// Waits until the daemon reports this health.
-async fn until_health(daemon: &Daemon, expected: ServingStatus) {
+pub(crate) async fn until_health(daemon: &Daemon, expected: ServingStatus) {
     let mut health = HealthClient::new(daemon.channel());
     let mut reports = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     while reports.message().await.unwrap().unwrap().status != expected as i32 {}
 }
 
 /// Follows a task to its end, however often its stream breaks off because the journal is not writable.
-async fn ended(daemon: &Daemon, id: &str) -> v1::Task {
+pub(crate) async fn ended(daemon: &Daemon, id: &str) -> v1::Task {
     loop {
         let mut run = daemon.watch(id, 0).await;
         let error = loop {

@@ -5,6 +5,7 @@ mod book;
 mod catalog;
 mod cli;
 mod clients;
+mod commit_faults;
 mod compatibility;
 mod demo;
 mod engines;

@@ -111,7 +111,7 @@ pub enum Error {
         expected: String,
     },
     /// The journal refused or failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Journal(#[from] artel_journal::Error),
     /// The supervisor has stopped.
     #[error("the runtime has stopped; restart the daemon")]

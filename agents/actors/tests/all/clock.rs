@@ -13,10 +13,12 @@ use tempfile::tempdir;
 use super::fixtures::*;
 
 const HOUR_MS: u64 = 3_600_000;
+/// A day of the year 2100: the journal deletes tasks that ended long before the system's time.
+const DAY_MS: u64 = 4_102_444_800_000;
 
 /// A wall clock that stands at ten o'clock until it is set.
 fn settable_clock() -> (Clock, Arc<AtomicU64>) {
-    let wall_ms = Arc::new(AtomicU64::new(10 * HOUR_MS));
+    let wall_ms = Arc::new(AtomicU64::new(DAY_MS + 10 * HOUR_MS));
     let now = wall_ms.clone();
     (Clock::new(move || Timestamp(now.load(Ordering::SeqCst))), wall_ms)
 }
@@ -41,12 +43,12 @@ async fn a_wall_clock_that_is_set_by_hours_delays_no_retry_and_uses_up_no_limit(
         let runtime = runtime_with(dir.path(), &loader, options, parse(&format!("{CATALOG}{limited}"))).await;
         let task = runtime.submit(submission(graph("limited"), "Go")).await.unwrap();
         wait_for_events(&runtime, task, 1, is_failed).await;
-        wall_ms.store(hours * HOUR_MS, Ordering::SeqCst);
+        wall_ms.store(DAY_MS + hours * HOUR_MS, Ordering::SeqCst);
         let events = tokio::time::timeout(Duration::from_secs(120), all_events(&runtime, task)).await;
         let events = events.expect("the retry is due within a second");
         assert_eq!(end(&events), ("completed", "<Go>".to_owned()), "set to {hours} o'clock");
         assert!(is_ordered(&events), "{events:?}");
-        assert!(events.last().unwrap().at.0 < 10 * HOUR_MS + 120_000, "times go on from the start of the run");
+        assert!(events.last().unwrap().at.0 < DAY_MS + 10 * HOUR_MS + 120_000, "times go on from the start of the run");
     }
 }
 
@@ -62,7 +64,7 @@ async fn a_task_that_is_resumed_after_the_clock_was_set_back_has_its_events_in_o
     let drained = tokio::spawn(async move { first.drain(Duration::ZERO).await });
     loader.gate.open();
     drained.await.unwrap();
-    wall_ms.store(HOUR_MS, Ordering::SeqCst);
+    wall_ms.store(DAY_MS + HOUR_MS, Ordering::SeqCst);
     let again = runtime_with(dir.path(), &ScriptedLoader::open(), options(), catalog()).await;
     let events = all_events(&again, task).await;
     assert_eq!(end(&events), ("completed", "<Go>".to_owned()));
