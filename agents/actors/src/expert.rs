@@ -8,6 +8,7 @@ mod step_deadline;
 mod step_job;
 mod step_run;
 
+use artel_stream::StepProgress;
 use artel_task::event::FailureCode;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::Instrument as _;
@@ -15,7 +16,6 @@ use tracing::Instrument as _;
 use crate::completion::failure;
 use crate::engine_host;
 use crate::priority_semaphore::Permit;
-use artel_stream::StepProgress;
 
 use role_queue::AdmittedStep;
 use step_deadline::StepDeadline;

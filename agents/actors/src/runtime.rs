@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use artel_journal::{Acceptance, Journal, TaskFilter, TaskPage, TaskSummary};
 use artel_roles::Catalog;
+use artel_stream::TaskChannels;
 use artel_task::{GraphName, TaskId};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{Semaphore, watch};
@@ -28,7 +29,6 @@ use crate::lookahead::ModelLookahead;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
-use artel_stream::TaskChannels;
 
 pub use error::Error;
 pub use fork::Fork;

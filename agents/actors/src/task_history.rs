@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use artel_journal::Journal;
+use artel_stream::TaskChannels;
 use artel_task::event::Failure;
 use artel_task::{Event, EventKind, Seq, TaskId};
 
 use crate::clock::Clock;
-use artel_stream::TaskChannels;
 
 /// Events read from the journal at once.
 const PAGE_EVENTS: u32 = 1024;

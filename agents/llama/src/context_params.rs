@@ -1,7 +1,8 @@
 //! The parameters of a context, decided from the options of its model: how large its batches are and how it computes attention.
 
-use crate::cores::physical_cores;
 use artel_model::{DeviceKind, KvCacheType};
+
+use crate::cores::physical_cores;
 
 use crate::kv_cache::KvCacheTypes;
 use crate::options::Options;

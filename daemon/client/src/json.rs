@@ -77,6 +77,8 @@ fn fields(message: &DynamicMessage) -> Map<String, Value> {
                     value => drop(object.insert(field.name().to_owned(), value)),
                 }
             }
+            // A duration is not negative.
+            None if value.is_null() && is_duration(&field) => {}
             None if is_duration(&field) => drop(object.insert(format!("{}_ms", field.name()), value)),
             None => drop(object.insert(field.name().to_owned(), value)),
         }

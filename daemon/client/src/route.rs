@@ -34,7 +34,9 @@ pub(super) async fn run(session: &mut ClientSession, route: RouteArgs) -> Result
     let answer = PreviewClient::new(session, &route).preview(text, route.signals.clone()).await?;
     let decision = answer.decision.as_ref().ok_or(Error::IncompleteAnswer("the decision"))?;
     let mut json = decision.to_json();
-    json["catalog_version"] = answer.catalog_version.as_str().into();
+    if !answer.catalog_version.is_empty() {
+        json["catalog_version"] = answer.catalog_version.as_str().into();
+    }
     session.output.show(&json, |out| render::decision(decision, out))?;
     Ok(CommandOutcome::Done)
 }

@@ -28,11 +28,14 @@ pub(crate) fn output(output: &Output) -> v1::Output {
     }
 }
 
-/// The journal and the log have the message with the daemon's paths.
+/// The journal and the log have the message with the daemon's paths. Only messages about the daemon's own files have any;
+/// others may quote a client or a model.
 pub(crate) fn failure(failure: &Failure, paths: &ServerPaths) -> v1::Failure {
+    use FailureCode as C;
+    let names_files = matches!(failure.code, C::ModelUnavailable | C::Router | C::Interrupted | C::Internal);
     v1::Failure {
         code: code(failure.code).into(),
-        message: paths.hide(&failure.message),
+        message: if names_files { paths.hide(&failure.message) } else { failure.message.clone() },
         step_id: failure.step.as_ref().map(step_id).unwrap_or_default(),
     }
 }

@@ -40,8 +40,9 @@ fn replace(message: &str, dir: &str, label: &str) -> String {
     let (mut text, mut rest) = (String::with_capacity(message.len()), message);
     while let Some((before, after)) = rest.split_once(dir) {
         text.push_str(before);
-        let begins = !text.ends_with(|c: char| is_in_name(c) || matches!(c, '.' | '/'));
-        let ends = !after.starts_with(is_in_name);
+        let begins = !text.ends_with(|c: char| is_in_name(c) || matches!(c, '.' | '/' | '~'));
+        // A dot ends a sentence, or is in the name of another file.
+        let ends = !after.trim_start_matches('.').starts_with(is_in_name);
         text.push_str(if begins && ends { label } else { dir });
         rest = after;
     }
@@ -64,6 +65,7 @@ mod tests {
             ("/srv/artel/weights/a.gguf: cannot be written", "<data>/weights/a.gguf: cannot be written"),
             ("`/srv/artel/models`", "`<models>`"),
             ("nothing lies in /srv/artel.", "nothing lies in <data>."),
+            ("/srv/artel.bak/a and ~/srv/artel/a are others", "/srv/artel.bak/a and ~/srv/artel/a are others"),
         ] {
             assert_eq!(paths().hide(message), hidden);
         }

@@ -177,7 +177,16 @@ pub enum Error {
 impl Error {
     /// Whether the same request may succeed later without a change of a file, a setting or the hub.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Thread { .. } | Self::Stopped(_) | Self::GivenUp { .. })
+        match self {
+            Self::Thread { .. } | Self::Stopped(_) | Self::GivenUp { .. } | Self::NoSpace { .. } => true,
+            // A page of a network's login, or bytes that were changed on their way: the next download has others.
+            Self::NotGguf(_) | Self::WrongHash { source_of_hash: HashSource::Hub, .. } => true,
+            Self::File { cause, .. } => !matches!(
+                cause.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            _ => false,
+        }
     }
 
     /// [`Error::File`].

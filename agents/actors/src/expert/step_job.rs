@@ -7,6 +7,7 @@ use std::time::Duration;
 use artel_engine::RequestOrigin;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
+use artel_stream::{StepProgress, StreamItem, TaskChannel};
 use artel_task::event::TaskPriority;
 use artel_task::{RoleName, StepId, TaskId};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,6 @@ use crate::Loader;
 use crate::commit_barrier::CommitBarrier;
 use crate::completion::Completion;
 use crate::response_cache::ScopedResponseCache;
-use artel_stream::{StepProgress, StreamItem, TaskChannel};
 
 /// The shortest time between two progress items of a step, and before the first: often enough for a display, and nothing is
 /// published of steps that end before anyone could read it.

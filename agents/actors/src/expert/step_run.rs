@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use artel_engine as engine;
 use artel_roles::Template;
+use artel_stream::{StepProgress, StreamItem};
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
 use ractor::{ActorRef, call};
 use serde_json::Value;
@@ -17,7 +18,6 @@ use crate::clock::Clock;
 use crate::completion::{StepOutcome, failure};
 use crate::engine_host::{self, EngineLease, EngineReport, EngineState};
 use crate::prompt;
-use artel_stream::{StepProgress, StreamItem};
 
 /// A load that takes longer than this is published: a shorter wait needs no explanation.
 const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use artel_stream::{LiveSubscription, TaskSubscription};
 use artel_task::{Event, Seq, TaskId};
 
 use super::{Error, Runtime};
 use crate::task_history::history;
-use artel_stream::{LiveSubscription, TaskSubscription};
 
 impl Runtime {
     /// Subscribes to a task from the event after `after`, and to its tokens from now on if `tokens` is set.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use artel_journal::Journal;
+use artel_stream::TaskChannels;
 use tokio::sync::watch;
 
 use crate::Loader;
@@ -11,7 +12,6 @@ use crate::clock::Clock;
 use crate::lookahead::ModelLookahead;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
-use artel_stream::TaskChannels;
 
 /// Dependencies that all actors share.
 #[derive(Clone)]

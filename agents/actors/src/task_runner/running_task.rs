@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_roles::Catalog;
+use artel_stream::TaskChannel;
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, Timestamp, Timings, Usage};
 use artel_task::graph::{NodeKind, ReplaySafety, RetryPolicy};
 use artel_task::{
@@ -27,7 +28,6 @@ use crate::lookahead::{LookaheadGuard, ModelLookahead};
 use crate::response_cache::ResponseCache;
 use crate::task_history::history;
 use crate::{Loader, retry, supervisor};
-use artel_stream::TaskChannel;
 
 /// The limit of a failure's message: more than a person reads.
 const MAX_MESSAGE_BYTES: usize = 8192;

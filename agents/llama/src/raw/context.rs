@@ -3,13 +3,13 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use artel_model::KvCacheType;
 use llama_cpp_sys_2 as sys;
 
 use super::model::{LlamaModel, LoraHandle};
 use super::thread_pool::ComputeThreadPool;
 use crate::context_params::{ContextParams, FlashAttention};
 use crate::kv_cache::ggml_type;
-use artel_model::KvCacheType;
 
 /// A KV cache and a compute graph over a model.
 pub(crate) struct LlamaContext {

@@ -5,11 +5,11 @@ use std::ffi::{CStr, CString, c_char};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+use artel_model::DeviceKind;
 use llama_cpp_sys_2 as sys;
 
 use super::process::init;
 use crate::error::DeviceError;
-use artel_model::DeviceKind;
 
 /// A server that does not accept a connection within this time counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use artel_model::SplitMode;
 use llama_cpp_sys_2 as sys;
 
 use super::{device, process};
 use crate::error::DeviceError;
-use artel_model::SplitMode;
 
 /// How a model is loaded.
 #[derive(Default)]

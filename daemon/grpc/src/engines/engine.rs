@@ -42,7 +42,7 @@ pub(super) fn engine(report: EngineReport, paths: &ServerPaths) -> Option<v1::En
         restarts: report.restarts,
         problem: paths.hide(&problem),
         retry_time: retry.map(|wait| system_time(SystemTime::now() + wait)),
-        adapters: report.adapters,
+        adapters: report.adapters.iter().map(|adapter| paths.hide(adapter)).collect(),
         start_time: report.ready_since.map(system_time),
         last_use_time: report.last_used.map(system_time),
         totals: report.stats.map(|stats| v1::EngineTotals {
