@@ -59,8 +59,8 @@ fn parse(given: &[OsString]) -> Result<Args, clap::Error> {
         let verb = [OsString::from("bench")];
         let with_verb = Args::try_parse_from([program, verb.as_slice(), flags].concat());
         // Of two errors, the one is shown that is about the line as it is meant.
-        let lacks_verb = error.kind() == clap::error::ErrorKind::InvalidSubcommand;
-        with_verb.map_err(|other| if lacks_verb { other } else { error })
+        let has_verb = flags.iter().any(|flag| flag == "bench");
+        with_verb.map_err(|other| if has_verb { error } else { other })
     })
 }
 
