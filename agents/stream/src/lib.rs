@@ -155,8 +155,13 @@ impl TaskChannel {
     /// Sends an event that is on disk to the subscribers, and adds it to the backlog for later ones.
     pub fn publish(&self, event: Arc<Event>) {
         let mut backlog = self.backlog();
-        if let EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } = &event.kind {
-            backlog.progress.remove(step);
+        match &event.kind {
+            EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } => {
+                backlog.progress.remove(step);
+            }
+            // The attempts before it are interrupted.
+            EventKind::Resumed => backlog.progress.clear(),
+            _ => {}
         }
         if let PublishedEvents::Complete(events) = &mut backlog.events {
             let fits =

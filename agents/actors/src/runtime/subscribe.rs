@@ -17,19 +17,19 @@ impl Runtime {
         // To live items before the journal is read, so that no event is missed between the two.
         let subscribed = self.shared.channels.subscribe(task, tokens);
         let journal = self.shared.journal.clone();
-        let (live, progress) = match subscribed {
+        let live = match subscribed {
             Some(LiveSubscription { live, backlog: Some(events), progress }) if reaches(&events, after) => {
                 let subscription = TaskSubscription::from_memory(journal, task, after, live, events);
                 return Ok(subscription.with_progress(progress));
             }
-            Some(subscribed) => (Some(subscribed.live), subscribed.progress),
-            None => (None, Vec::new()),
+            // The journal may have the end of a step whose progress this is.
+            subscribed => subscribed.map(|subscribed| subscribed.live),
         };
         let last = journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         if after > last {
             return Err(Error::SeqOutOfRange { task, last, after });
         }
-        let subscription = TaskSubscription::from_journal(journal, task, after, live, last).with_progress(progress);
+        let subscription = TaskSubscription::from_journal(journal, task, after, live, last);
         // A client that has the last event and subscribes again learns that the task has ended, not that it is suspended.
         let is_over = after == last && self.is_last_event(task, last).await?;
         Ok(if is_over { subscription.at_the_end() } else { subscription })
