@@ -88,6 +88,8 @@ async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: Admit
         deadline.run(job.run(engine?, prompt)).await.ok_or_else(timed_out)?
     };
     let result = tokio::select! {
+        // A step that is cancelled publishes nothing more.
+        biased;
         () = cancel.cancelled() => None,
         result = work => Some(result),
     };

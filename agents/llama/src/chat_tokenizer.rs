@@ -31,13 +31,13 @@ impl ChatTokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn render(&self, messages: &[Message], placeholders: &[String]) -> Result<String, Error> {
+    fn render(&self, messages: &[Message], marks: &[String]) -> Result<String, Error> {
         let environment = self.environment.as_ref().map_err(Clone::clone)?;
         let template = environment.get_template("chat").expect("`environment` added it");
         let chat_messages: Vec<_> = messages
             .iter()
-            .zip(placeholders)
-            .map(|(message, placeholder)| context! { role => role_name(message.role), content => placeholder })
+            .zip(marks)
+            .map(|(message, mark)| context! { role => role_name(message.role), content => mark })
             .collect();
         let (bos_token, eos_token) = (self.token_text(self.model.bos()), self.token_text(self.model.eos()));
         let values = context! { messages => chat_messages, add_generation_prompt => true, bos_token, eos_token };
@@ -46,11 +46,11 @@ impl ChatTokenizer {
 }
 
 impl Tokenizer for ChatTokenizer {
-    /// The template is rendered with placeholders instead of the messages; the messages are tokenized as plain text, so that no
+    /// The template is rendered with marks instead of the messages; the messages are tokenized as plain text, so that no
     /// message can forge a control token such as the end of a turn.
     fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error> {
-        let placeholders: Vec<String> = (0..messages.len()).map(|at| format!("\u{E000}{at}\u{E001}")).collect();
-        let rendered = self.render(messages, &placeholders)?;
+        let marks: Vec<String> = (0..messages.len()).map(|at| format!("\u{E000}{at}\u{E001}")).collect();
+        let rendered = self.render(messages, &marks)?;
         let (mut tokens, mut prefix_len, mut rest) = (Vec::new(), 0, rendered.as_str());
         let tokenize = |text: &str, parse_special: bool| {
             let tokens = self.model.tokenize(text, false, parse_special);
@@ -59,7 +59,7 @@ impl Tokenizer for ChatTokenizer {
         if self.model.adds_bos() && !rendered.starts_with(&self.token_text(self.model.bos())) {
             tokens.push(self.model.bos());
         }
-        while let Some((before, at, after)) = next_placeholder(rest, messages.len()) {
+        while let Some((before, at, after)) = next_mark(rest, messages.len()) {
             tokens.extend(tokenize(before, true)?);
             prefix_len = tokens.len();
             tokens.extend(tokenize(messages[at].text.trim(), false)?);
@@ -84,8 +84,8 @@ impl Tokenizer for ChatTokenizer {
     }
 }
 
-/// Splits at the next placeholder: the text before it, the index of its message, the text after it.
-fn next_placeholder(text: &str, count: usize) -> Option<(&str, usize, &str)> {
+/// Splits at the next mark: the text before it, the index of its message, the text after it.
+fn next_mark(text: &str, count: usize) -> Option<(&str, usize, &str)> {
     let (before, rest) = text.split_once('\u{E000}')?;
     let (number, after) = rest.split_once('\u{E001}')?;
     Some((before, number.parse().ok().filter(|at| *at < count)?, after))

@@ -17,6 +17,12 @@ pub struct SamplingParams {
     pub seed: Option<u32>,
 }
 
+impl SamplingParams {
+    /// Always the likeliest token.
+    pub const GREEDY: Self =
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
+}
+
 impl Default for SamplingParams {
     /// Those of a role that names none.
     fn default() -> Self {

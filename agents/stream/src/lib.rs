@@ -157,7 +157,9 @@ impl TaskChannel {
         let mut backlog = self.backlog();
         match &event.kind {
             EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } => {
-                backlog.progress.remove(step);
+                // What runs inside of it, items or a sub-graph, ends with it.
+                let ended = &step.visit;
+                backlog.progress.retain(|step, _| step.visit != *ended && !step.visit.is_inside(ended));
             }
             // The attempts before it are interrupted.
             EventKind::Resumed => backlog.progress.clear(),
@@ -401,7 +403,9 @@ mod tests {
             role: RoleName::parse("r").unwrap(),
             progress: StepProgress::Queued { position },
         };
-        [queued("a#1.1", 2), queued("b#1.1", 5), queued("a#1.1", 1)].into_iter().for_each(|item| channel.send(item));
+        for item in [queued("a#1.1", 2), queued("b#1.1", 5), queued("b/c#1.1", 3), queued("a#1.1", 1)] {
+            channel.send(item);
+        }
         let kind = EventKind::StepFailed {
             step: step("b#1.1"),
             failure: Failure { code: FailureCode::Idle, message: "M.".to_owned(), step: None },

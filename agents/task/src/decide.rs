@@ -52,12 +52,14 @@ pub enum NextAction {
     FailTask(Failure),
 }
 
-/// All actions that are possible now, in a deterministic order; none for a task that has ended.
-pub fn decide(graph: &Graph, state: &State, now: Timestamp) -> Vec<NextAction> {
+/// All actions that are possible now, in a deterministic order; none for a task that has ended. `now` is the time of the run,
+/// that of its events, which counts for limits and retries; `wall` is the time of people, which counts for the deadlines of
+/// questions.
+pub fn decide(graph: &Graph, state: &State, now: Timestamp, wall: Timestamp) -> Vec<NextAction> {
     if state.phase != Phase::Running {
         return Vec::new();
     }
-    let mut decider = Decider { now, age: state.age(now), parents: Vec::new(), actions: Vec::new() };
+    let mut decider = Decider { now, wall, age: state.age(now), parents: Vec::new(), actions: Vec::new() };
     match decider.scope(graph, &state.root) {
         Ok(None) => decider.actions,
         Ok(Some(output)) => vec![NextAction::CompleteTask { output, instead_of: None }],
@@ -71,6 +73,7 @@ pub fn decide(graph: &Graph, state: &State, now: Timestamp) -> Vec<NextAction> {
 /// The traversal of a task's active visits at one moment, which collects the actions.
 struct Decider {
     now: Timestamp,
+    wall: Timestamp,
     age: Duration,
     /// The visits of the sub-graphs around the current position.
     parents: Vec<PathSegment>,
@@ -162,7 +165,7 @@ impl Decider {
                     None => restart(self),
                 }
             }
-            (VisitStatus::AwaitingAnswer { deadline: Some(deadline) }, _) => match time_until(self.now, deadline.0) {
+            (VisitStatus::AwaitingAnswer { deadline: Some(deadline) }, _) => match time_until(self.wall, deadline.0) {
                 Some(wait) => NextAction::Wait(wait),
                 None => NextAction::ExpireQuestion(self.step(segment.clone(), active.attempt)),
             },

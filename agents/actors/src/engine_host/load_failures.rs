@@ -39,7 +39,11 @@ impl LoadFailures {
     /// The pause after a placement that failed. That is no failure of the engine and never gives it up: memory or a device may
     /// become available at any time.
     pub(super) fn on_placement_failed(&mut self, reason: &EngineUnavailable) -> Duration {
-        if reason.is_transient() { FIRST_RETRY_DELAY } else { self.on_permanent() }
+        if !reason.is_transient() {
+            return self.on_permanent();
+        }
+        self.permanent = 0;
+        FIRST_RETRY_DELAY
     }
 
     /// The pause after an engine exited unexpectedly; none if the model is given up. For an engine that had served well, this

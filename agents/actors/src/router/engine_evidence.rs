@@ -60,14 +60,7 @@ async fn log_probabilities(
         ],
         adapter: None,
         // Nothing is sampled.
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: None,
-        },
+        sampling: SamplingParams::GREEDY,
         max_tokens: 1,
         stop: Vec::new(),
         schema: None,

@@ -7,17 +7,12 @@ use std::time::Duration;
 
 use artel_task::event::{FailureCode, Output, ResultSource, Timestamp};
 use artel_task::graph::{AskNode, NodeKind};
-use artel_task::state::VisitStatus;
-use artel_task::{EventKind, Phase, StepId};
+use artel_task::{EventKind, StepId};
 use serde_json::Value;
 
 use super::running_task::RunningTask;
 use crate::answer::{Answer, AnswerRejection};
 use crate::completion::failure;
-
-/// The longest time until open questions are looked at again: a wall clock that is set forward, or a machine that was
-/// suspended, is noticed after it.
-const QUESTION_POLL_INTERVAL: Duration = Duration::from_secs(60);
 
 impl RunningTask {
     pub(super) fn ask_person(&mut self, step: &StepId, ask: &AskNode) {
@@ -51,27 +46,8 @@ impl RunningTask {
         if self.advance().await { Ok(()) } else { Err(AnswerRejection::Suspended) }
     }
 
-    /// Ends the questions whose deadline has passed; returns when to look again, if any of the others has a deadline.
-    pub(super) fn expire_questions(&mut self) -> Option<Duration> {
-        if self.task.phase != Phase::Running {
-            return None;
-        }
-        let (now, mut next) = (self.wall_time(), None::<Duration>);
-        for step in self.task.open_questions() {
-            let status = self.task.active_visit(&step.visit).map(|visit| visit.status);
-            let Some(VisitStatus::AwaitingAnswer { deadline: Some(deadline) }) = status else { continue };
-            if deadline <= now {
-                self.expire(&step);
-            } else {
-                let left = Duration::from_millis(deadline.0 - now.0).min(QUESTION_POLL_INTERVAL);
-                next = Some(next.map_or(left, |next| next.min(left)));
-            }
-        }
-        next
-    }
-
     /// No answer came before the deadline.
-    fn expire(&mut self, step: &StepId) {
+    pub(super) fn expire(&mut self, step: &StepId) {
         let node = self.cx.graph.node_at(&step.visit).map(|node| node.kind.clone());
         let Some(NodeKind::Ask(ask)) = node else { return };
         match ask.otherwise {

@@ -28,6 +28,12 @@ impl RunClock {
         Timestamp(self.start.0.saturating_add(elapsed))
     }
 
+    /// The time of the task's last event: people read it, and retention counts from it, so it is the wall time unless that
+    /// was set back.
+    pub(super) fn end(&self) -> Timestamp {
+        self.wall.now().max(self.now())
+    }
+
     /// Catches up with a wall clock that is ahead, for example after the machine was suspended. Only for a task that waits
     /// for answers of people alone: that time counts against no limit.
     pub(super) fn catch_up(&mut self) {

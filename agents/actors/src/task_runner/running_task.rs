@@ -29,6 +29,9 @@ use crate::response_cache::ResponseCache;
 use crate::task_history::history;
 use crate::{Loader, retry, supervisor};
 
+/// The longest time until open questions are looked at again: a wall clock that is set forward, or a machine that was
+/// suspended, is noticed after it.
+const QUESTION_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// The limit of a failure's message: more than a person reads.
 const MAX_MESSAGE_BYTES: usize = 8192;
 /// How long to wait while another program holds the journal.
@@ -285,21 +288,23 @@ impl RunningTask {
         let mut started = Vec::new();
         loop {
             let before = self.task.last_seq;
-            let mut wait = self.expire_questions();
-            let now = self.now();
-            for next in decide(&self.cx.graph, &self.task, now) {
+            let mut wait = None::<Duration>;
+            for next in decide(&self.cx.graph, &self.task, self.now(), self.wall_time()) {
                 match next {
                     NextAction::StartStep { step, trigger } => started.extend(self.start(step, trigger)),
                     NextAction::FinishStep { step, output, source } => {
                         self.finish(&step, output, Default::default(), source);
                     }
                     NextAction::FailStep { step, failure } => self.step_failed(&step, failure),
-                    // Its deadline is wall time: `expire_questions` has decided.
-                    NextAction::ExpireQuestion(_) => {}
+                    NextAction::ExpireQuestion(step) => self.expire(&step),
                     NextAction::Wait(time) => wait = Some(wait.map_or(time, |wait| wait.min(time))),
                     NextAction::CompleteTask { output, instead_of } => self.complete(output, instead_of),
                     NextAction::FailTask(failure) => self.record(EventKind::Failed { failure }),
                 }
+            }
+            // The wall clock, by which questions expire, may be set.
+            if wait.is_some() && !self.task.open_questions().is_empty() {
+                wait = wait.min(Some(QUESTION_POLL_INTERVAL));
             }
             if self.task.last_seq == before || self.task.phase != Phase::Running {
                 return (started, wait);
@@ -320,10 +325,7 @@ impl RunningTask {
     }
 
     /// The time within this run, by which limits and pauses are measured.
-    fn now(&mut self) -> Timestamp {
-        if self.task.is_paused() {
-            self.clock.catch_up();
-        }
+    fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
@@ -333,7 +335,11 @@ impl RunningTask {
     }
 
     fn next_event(&mut self, kind: EventKind) -> Event {
-        Event { task: self.cx.task, seq: self.task.last_seq.next(), at: self.now(), kind }
+        if self.task.is_paused() {
+            self.clock.catch_up();
+        }
+        let at = if kind.is_last() { self.clock.end() } else { self.now() };
+        Event { task: self.cx.task, seq: self.task.last_seq.next(), at, kind }
     }
 
     /// Applies an event; it is on disk and published after the next commit.

@@ -48,7 +48,10 @@ async fn a_wall_clock_that_is_set_by_hours_delays_no_retry_and_uses_up_no_limit(
         let events = events.expect("the retry is due within a second");
         assert_eq!(end(&events), ("completed", "<Go>".to_owned()), "set to {hours} o'clock");
         assert!(is_ordered(&events), "{events:?}");
-        assert!(events.last().unwrap().at.0 < DAY_MS + 10 * HOUR_MS + 120_000, "times go on from the start of the run");
+        assert!(
+            events[events.len() - 2].at.0 < DAY_MS + 10 * HOUR_MS + 120_000,
+            "times go on from the start of the run"
+        );
     }
 }
 

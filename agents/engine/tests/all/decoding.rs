@@ -5,10 +5,12 @@ use std::sync::Arc;
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
-    ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, FinishSummary, Message, Options,
-    OutputStream, Priority, Request, RequestOrigin, SamplingParams,
+    Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, FinishSummary, Options, OutputStream,
+    Priority, Request,
 };
 use proptest::prelude::*;
+
+use crate::requests::ask;
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 256,
@@ -18,29 +20,6 @@ const LIMITS: EngineLimits = EngineLimits {
     can_truncate_kv: true,
     can_shift: true,
 };
-
-fn ask(text: &str) -> Request {
-    Request {
-        origin: RequestOrigin::default(),
-        flow: Arc::from("role"),
-        priority: Priority::Interactive,
-        remaining_steps: 0,
-        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
-        adapter: None,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: None,
-        },
-        max_tokens: 100,
-        stop: Vec::new(),
-        schema: None,
-        overflow: ContextOverflow::Reject,
-    }
-}
 
 async fn engine(draft_mode: DraftMode, model: ScriptedBackend) -> EngineHandle {
     EngineHandle::spawn("test", Options { draft_mode, ..Options::default() }, || Ok(model)).await.unwrap()

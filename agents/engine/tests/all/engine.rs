@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use artel_engine::backend::{DecodeError, EngineLimits};
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
-    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishReason, FinishSummary, LoadError, Message, Options,
-    OutputStream, Priority, Request, RequestOrigin, SamplingParams,
+    Chunk, ContextOverflow, EngineHandle, Error, FinishReason, FinishSummary, LoadError, Options, OutputStream, Request,
 };
+
+use crate::requests::ask;
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 256,
@@ -25,29 +26,6 @@ fn echo(prompt: &str) -> String {
 
 async fn engine(model: ScriptedBackend) -> EngineHandle {
     EngineHandle::spawn("test", Options { max_waiting: 8, ..Options::default() }, || Ok(model)).await.unwrap()
-}
-
-fn ask(text: &str) -> Request {
-    Request {
-        origin: RequestOrigin::default(),
-        flow: Arc::from("role"),
-        priority: Priority::Interactive,
-        remaining_steps: 0,
-        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
-        adapter: None,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: None,
-        },
-        max_tokens: 100,
-        stop: Vec::new(),
-        schema: None,
-        overflow: ContextOverflow::Reject,
-    }
 }
 
 async fn read(mut stream: OutputStream) -> Result<(String, FinishSummary), Error> {

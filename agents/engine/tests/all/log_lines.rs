@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use artel_engine::backend::{DecodeError, EngineLimits};
 use artel_engine::scripted::ScriptedBackend;
-use artel_engine::{
-    ChatRole, Chunk, ContextOverflow, EngineHandle, Message, Options, Priority, Request, RequestOrigin, SamplingParams,
-};
+use artel_engine::{Chunk, EngineHandle, Options, Request, RequestOrigin};
 use serde_json::Value;
 use tracing::Level;
+
+use crate::requests::ask;
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 256,
@@ -45,27 +45,8 @@ impl LogBuffer {
     }
 }
 
-fn ask(task: &str, text: &str) -> Request {
-    Request {
-        origin: RequestOrigin { task: Some(task.into()), step: Some("draft-1".into()), role: None },
-        flow: "role".into(),
-        priority: Priority::Interactive,
-        remaining_steps: 0,
-        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
-        adapter: None,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: None,
-        },
-        max_tokens: 100,
-        stop: Vec::new(),
-        schema: None,
-        overflow: ContextOverflow::Reject,
-    }
+fn ask_for(task: &str, text: &str) -> Request {
+    Request { origin: RequestOrigin { task: Some(task.into()), step: Some("draft-1".into()), role: None }, ..ask(text) }
 }
 
 #[tokio::test]
@@ -82,7 +63,7 @@ async fn lines_about_a_request_name_its_task_its_step_and_the_model() {
     let model = ScriptedBackend::new(LIMITS, |_| "well".to_owned()).with_faults(faults);
     let engine = EngineHandle::spawn("tiny", Options::default(), || Ok(model)).await.unwrap();
     for (task, text) in [("task-well", "hello"), ("task-ill", "hello!")] {
-        let mut stream = engine.generate(ask(task, text)).await.unwrap();
+        let mut stream = engine.generate(ask_for(task, text)).await.unwrap();
         while !matches!(stream.recv().await, None | Some(Chunk::Finished(_) | Chunk::Failed(_))) {}
     }
     let messages = |task| log.lines_about(task).into_iter().map(|(message, _)| message).collect::<Vec<_>>();

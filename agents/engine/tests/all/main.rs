@@ -5,3 +5,4 @@ mod decoding;
 mod engine;
 mod log_lines;
 mod prefix_cache;
+mod requests;

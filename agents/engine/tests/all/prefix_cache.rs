@@ -6,10 +6,12 @@ use std::sync::Arc;
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
-    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishSummary, Message, Options, OutputStream, Priority,
-    Request, RequestOrigin, SamplingParams, disk_prefix_cache,
+    ChatRole, Chunk, EngineHandle, Error, FinishSummary, Message, Options, OutputStream, Priority, Request,
+    disk_prefix_cache,
 };
 use proptest::prelude::*;
+
+use crate::requests::ask;
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 512,
@@ -25,28 +27,11 @@ fn instructions(role: &str) -> String {
     format!("{role} is who you are, and you answer everything that you are asked in a few words.")
 }
 
-fn ask(role: &str, text: &str) -> Request {
-    let message = |chat_role, text: &str| Message { role: chat_role, text: text.to_owned() };
-    Request {
-        origin: RequestOrigin::default(),
-        flow: Arc::from(role),
-        priority: Priority::Interactive,
-        remaining_steps: 0,
-        messages: vec![message(ChatRole::System, &instructions(role)), message(ChatRole::User, text)],
-        adapter: None,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: None,
-        },
-        max_tokens: 100,
-        stop: Vec::new(),
-        schema: None,
-        overflow: ContextOverflow::Reject,
-    }
+fn ask_role(role: &str, text: &str) -> Request {
+    let instructions = Message { role: ChatRole::System, text: instructions(role) };
+    let mut request = ask(text);
+    request.messages.insert(0, instructions);
+    Request { flow: Arc::from(role), ..request }
 }
 
 fn echo(prompt: &str) -> String {
@@ -87,7 +72,7 @@ async fn eight_simultaneous_requests_compute_their_prefix_once() {
     let gate = BatchGate::default();
     let engine = engine(1 << 20, &gate).await;
     let questions: Vec<String> = (0..8).map(|n| format!("{n}. question")).collect();
-    let requests = questions.iter().map(|text| engine.generate(ask("sailor", text)));
+    let requests = questions.iter().map(|text| engine.generate(ask_role("sailor", text)));
     let streams = futures::future::try_join_all(requests).await.unwrap();
     gate.open();
     for (text, stream) in questions.iter().zip(streams) {
@@ -104,7 +89,7 @@ async fn a_prefix_is_found_again_when_others_have_used_every_slot() {
     let roles = ["sailor", "baker", "tinker", "miller", "cook", "groom"];
     for round in 0..3 {
         for role in roles {
-            let (text, finish) = read(engine.generate(ask(role, "hello")).await.unwrap()).await.unwrap();
+            let (text, finish) = read(engine.generate(ask_role(role, "hello")).await.unwrap()).await.unwrap();
             assert_eq!(text, "<hello>");
             let computed = u64::from(finish.usage.computed);
             assert!(if round == 0 { computed > prefix_len(role) } else { computed <= 6 }, "{role}: {finish:?}");
@@ -115,8 +100,9 @@ async fn a_prefix_is_found_again_when_others_have_used_every_slot() {
 #[tokio::test]
 async fn without_a_budget_only_resident_tokens_are_reused() {
     let engine = open(0).await;
-    let usage =
-        async |role: &str, text: &str| read(engine.generate(ask(role, text)).await.unwrap()).await.unwrap().1.usage;
+    let usage = async |role: &str, text: &str| {
+        read(engine.generate(ask_role(role, text)).await.unwrap()).await.unwrap().1.usage
+    };
     let first = usage("sailor", "hello").await;
     let second = usage("sailor", "help").await;
     assert_eq!((first.computed, second.computed), (first.prompt, "p\n".len() as u32));
@@ -126,10 +112,10 @@ async fn without_a_budget_only_resident_tokens_are_reused() {
 #[tokio::test]
 async fn the_first_question_finds_a_prefilled_prefix() {
     let engine = open(1 << 20).await;
-    engine.prefill(ask("sailor", "")).await.unwrap();
-    engine.prefill(ask("sailor", "")).await.unwrap();
+    engine.prefill(ask_role("sailor", "")).await.unwrap();
+    engine.prefill(ask_role("sailor", "")).await.unwrap();
     assert_eq!(engine.stats().prefill_tokens, prefix_len("sailor"));
-    let (_, finish) = read(engine.generate(ask("sailor", "hello")).await.unwrap()).await.unwrap();
+    let (_, finish) = read(engine.generate(ask_role("sailor", "hello")).await.unwrap()).await.unwrap();
     assert_eq!(finish.usage.computed, "hello\n".len() as u32);
 }
 
@@ -137,15 +123,15 @@ async fn the_first_question_finds_a_prefilled_prefix() {
 async fn prefetched_tokens_are_found_when_the_text_is_complete() {
     let engine = open(1 << 20).await;
     for text in ["the ship", "the ship was old", "the ship was old and"] {
-        engine.prefill(Request { priority: Priority::Prefetch, ..ask("sailor", text) }).await.unwrap();
+        engine.prefill(Request { priority: Priority::Prefetch, ..ask_role("sailor", text) }).await.unwrap();
     }
     let tokens = prefix_len("sailor") + "the ship was old and".len() as u64;
     // Tokens of the last prefetch are not computed again, but for the last one, which the rest follows.
     assert!((tokens..tokens + 3).contains(&engine.stats().prefill_tokens), "{:?}", engine.stats());
     let (text, finish) =
-        read(engine.generate(ask("sailor", "the ship was old and slow")).await.unwrap()).await.unwrap();
+        read(engine.generate(ask_role("sailor", "the ship was old and slow")).await.unwrap()).await.unwrap();
     assert_eq!((text.as_str(), finish.usage.computed), ("<the ship was old and slow>", " slow\n".len() as u32));
-    let (_, finish) = read(engine.generate(ask("sailor", "the sheep")).await.unwrap()).await.unwrap();
+    let (_, finish) = read(engine.generate(ask_role("sailor", "the sheep")).await.unwrap()).await.unwrap();
     assert_eq!(finish.usage.computed, "eep\n".len() as u32, "a text that continued differently");
 }
 
@@ -157,7 +143,7 @@ async fn prefetches_do_not_overwrite_one_another() {
     let tales = ["a whale that sang", "no wind for weeks", "our cook is ill", "two moons at sea"];
     let prefetch = |tale: &str, words: usize| {
         let text: Vec<&str> = tale.split(' ').take(words).collect();
-        engine.prefill(Request { priority: Priority::Prefetch, ..ask("sailor", &text.join(" ")) })
+        engine.prefill(Request { priority: Priority::Prefetch, ..ask_role("sailor", &text.join(" ")) })
     };
     for words in 1..=4 {
         for tale in tales {
@@ -173,7 +159,8 @@ async fn prefetches_do_not_overwrite_one_another() {
         "one more would cost more than it saves: {:?}",
         engine.stats()
     );
-    let (text, finish) = read(engine.generate(ask("sailor", "our cook is ill again")).await.unwrap()).await.unwrap();
+    let (text, finish) =
+        read(engine.generate(ask_role("sailor", "our cook is ill again")).await.unwrap()).await.unwrap();
     assert_eq!((text.as_str(), finish.usage.computed), ("<our cook is ill again>", " again\n".len() as u32));
     let stats = engine.stats();
     assert_eq!((stats.finished, stats.cancelled), (1, 0), "a prefetch is not counted as an answer: {stats:?}");
@@ -184,7 +171,7 @@ async fn prefetches_do_not_overwrite_one_another() {
 async fn a_cancelled_prefetch_leaves_its_tokens_resident() {
     let gate = BatchGate::default();
     let engine = engine(0, &gate).await;
-    let prefetch = Request { priority: Priority::Prefetch, ..ask("sailor", &"a ship ".repeat(20)) };
+    let prefetch = Request { priority: Priority::Prefetch, ..ask_role("sailor", &"a ship ".repeat(20)) };
     let prefilling = tokio::spawn({
         let engine = engine.clone();
         async move { engine.prefill(prefetch).await }
@@ -195,7 +182,7 @@ async fn a_cancelled_prefetch_leaves_its_tokens_resident() {
     prefilling.abort();
     assert!(prefilling.await.is_err());
     gate.open();
-    let (_, finish) = read(engine.generate(ask("sailor", &"a ship ".repeat(30))).await.unwrap()).await.unwrap();
+    let (_, finish) = read(engine.generate(ask_role("sailor", &"a ship ".repeat(30))).await.unwrap()).await.unwrap();
     assert!(finish.usage.computed <= finish.usage.prompt - 2 * LIMITS.batch_tokens, "{finish:?}");
     assert_eq!(engine.stats().running, 0);
 }
@@ -204,9 +191,9 @@ async fn a_cancelled_prefetch_leaves_its_tokens_resident() {
 async fn a_sequence_that_waits_for_a_prefix_computes_it_when_the_first_one_is_cancelled() {
     let gate = BatchGate::default();
     let engine = engine(1 << 20, &gate).await;
-    let first = engine.generate(ask("sailor", "first")).await.unwrap();
+    let first = engine.generate(ask_role("sailor", "first")).await.unwrap();
     gate.pass(1);
-    let second = engine.generate(ask("sailor", "second")).await.unwrap();
+    let second = engine.generate(ask_role("sailor", "second")).await.unwrap();
     drop(first);
     gate.open();
     let (text, finish) = read(second).await.unwrap();
@@ -218,7 +205,7 @@ async fn adapters_never_share_prefixes() {
     let engine = open(1 << 20).await;
     for round in 0..2 {
         for adapter in ["a.gguf", "b.gguf"] {
-            let request = Request { adapter: Some((adapter.into(), 1.0)), ..ask("sailor", "hello") };
+            let request = Request { adapter: Some((adapter.into(), 1.0)), ..ask_role("sailor", "hello") };
             let (_, finish) = read(engine.generate(request).await.unwrap()).await.unwrap();
             assert_eq!(finish.usage.computed == finish.usage.prompt, round == 0, "{adapter}");
         }
@@ -234,13 +221,13 @@ async fn a_restarted_engine_is_warm() {
         EngineHandle::spawn("test", options, || Ok(ScriptedBackend::new(LIMITS, echo))).await.unwrap()
     };
     let first = start().await;
-    read(first.generate(ask("sailor", "hello")).await.unwrap()).await.unwrap();
-    let adapted = || Request { adapter: Some(("a.gguf".into(), 1.0)), ..ask("sailor", "hello") };
+    read(first.generate(ask_role("sailor", "hello")).await.unwrap()).await.unwrap();
+    let adapted = || Request { adapter: Some(("a.gguf".into(), 1.0)), ..ask_role("sailor", "hello") };
     read(first.generate(adapted()).await.unwrap()).await.unwrap();
     first.close().await;
     let again = start().await;
-    again.prefill(ask("sailor", "")).await.unwrap();
-    for request in [ask("sailor", "hello"), adapted()] {
+    again.prefill(ask_role("sailor", "")).await.unwrap();
+    for request in [ask_role("sailor", "hello"), adapted()] {
         let (_, finish) = read(again.generate(request).await.unwrap()).await.unwrap();
         assert_eq!(finish.usage.computed, "hello\n".len() as u32);
     }
@@ -287,7 +274,7 @@ proptest! {
                 async move {
                     let role = ["a", "b", "c", "d", "e", "f"][arrival.role];
                     let adapter = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0));
-                    let request = Request { adapter, priority: arrival.priority, ..ask(role, &arrival.text) };
+                    let request = Request { adapter, priority: arrival.priority, ..ask_role(role, &arrival.text) };
                     let mut stream = match engine.generate(request).await {
                         Ok(stream) => stream,
                         Err(Error::Overflow { .. }) => return 0,
@@ -308,7 +295,7 @@ proptest! {
                 }
             };
             let started: u64 = futures::future::join_all(arrivals.into_iter().map(one)).await.into_iter().sum();
-            read(engine.generate(ask("a", "last")).await.unwrap()).await.unwrap();
+            read(engine.generate(ask_role("a", "last")).await.unwrap()).await.unwrap();
             let stats = engine.stats();
             assert_eq!((stats.running, stats.waiting, stats.failed), (0, 0, 0), "{stats:?}");
             assert_eq!(stats.finished + stats.cancelled, started + 1, "{stats:?}");

@@ -86,7 +86,7 @@ impl ScriptedRun {
         let mut started = Vec::new();
         loop {
             let before = self.state.last_seq;
-            for action in decide(&self.graph, &self.state, self.now) {
+            for action in decide(&self.graph, &self.state, self.now, self.now) {
                 started.extend(self.perform(action));
             }
             if self.state.last_seq == before {
@@ -326,8 +326,11 @@ fn a_failed_attempt_is_retried_after_its_delay() {
     let failure = Failure { code: FailureCode::Timeout, message: "slow".to_owned(), step: None };
     let retry_after = Some(Duration::from_secs(2));
     run.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() });
-    assert_eq!(decide(&run.graph, &run.state, Timestamp(500)), [NextAction::Wait(Duration::from_millis(1500))]);
-    let due = decide(&run.graph, &run.state, Timestamp(2000));
+    assert_eq!(
+        decide(&run.graph, &run.state, Timestamp(500), Timestamp(500)),
+        [NextAction::Wait(Duration::from_millis(1500))]
+    );
+    let due = decide(&run.graph, &run.state, Timestamp(2000), Timestamp(2000));
     assert!(matches!(&due[..], [NextAction::StartStep { step, trigger: None }] if step.to_string() == "answer#1.2"));
 }
 
@@ -400,10 +403,10 @@ fn time_without_a_daemon_counts_against_no_limit() {
     let mut run = ScriptedRun::of(Graph::new(parts).unwrap());
     run.advance();
     let at = |seconds: u64| Timestamp(seconds * 1000);
-    assert!(matches!(decide(&run.graph, &run.state, at(10))[..], [NextAction::FailTask(_)]));
+    assert!(matches!(decide(&run.graph, &run.state, at(10), at(10))[..], [NextAction::FailTask(_)]));
     let resumed =
         Event { task: run.state.task, seq: run.state.last_seq.next(), at: at(1000), kind: EventKind::Resumed };
     run.state.apply(&resumed).unwrap();
-    assert!(!matches!(decide(&run.graph, &run.state, at(1009))[..], [NextAction::FailTask(_)]));
-    assert!(matches!(decide(&run.graph, &run.state, at(1010))[..], [NextAction::FailTask(_)]));
+    assert!(!matches!(decide(&run.graph, &run.state, at(1009), at(1009))[..], [NextAction::FailTask(_)]));
+    assert!(matches!(decide(&run.graph, &run.state, at(1010), at(1010))[..], [NextAction::FailTask(_)]));
 }

@@ -179,7 +179,7 @@ fn a_question_waits_until_its_deadline_and_the_clock_is_stopped() {
     assert!(run.state.is_paused());
     assert_eq!(run.state.open_questions(), std::slice::from_ref(&a));
     run.now = Timestamp(40_000);
-    assert_eq!(decide(&run.graph, &run.state, run.now), [NextAction::Wait(Duration::from_secs(60))]);
+    assert_eq!(decide(&run.graph, &run.state, run.now, run.now), [NextAction::Wait(Duration::from_secs(60))]);
     // A restart leaves the question open.
     run.note(EventKind::Resumed);
     assert_eq!(run.state.open_questions(), std::slice::from_ref(&a));
@@ -194,7 +194,7 @@ fn a_question_waits_until_its_deadline_and_the_clock_is_stopped() {
     answered.advance();
     assert_eq!(done(&answered), "done");
     run.now = Timestamp(100_000);
-    assert_eq!(decide(&run.graph, &run.state, run.now), [NextAction::ExpireQuestion(a)]);
+    assert_eq!(decide(&run.graph, &run.state, run.now, run.now), [NextAction::ExpireQuestion(a)]);
     run.advance();
     assert_eq!(run.failed_with(), FailureCode::NoAnswer);
 }
