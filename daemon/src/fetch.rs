@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use artel_args::{FetchArgs, GlobalArgs};
 use artel_hub::{DownloadProgress, HfDownloader};
 use artel_roles::hf_uri::HfUri;
@@ -23,8 +23,8 @@ pub(crate) fn run(fetch: &FetchArgs, global: &GlobalArgs) -> ExitCode {
 
 fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
     let config = Config::of(&fetch.daemon, None)?;
-    let catalog = Catalog::load(config.catalog.as_deref())
-        .map_err(|problems| anyhow::anyhow!("the catalog is invalid:\n{problems}"))?;
+    let catalog =
+        Catalog::load(config.catalog.as_deref()).map_err(|problems| anyhow!("the catalog is invalid:\n{problems}"))?;
     let wanted = wanted(&catalog, &fetch.names)?;
     if wanted.is_empty() {
         output.render(|out| {
@@ -33,6 +33,8 @@ fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
+    // It may be the first program that writes there; a user's own directory of models stays as it is.
+    artel_journal::prepare(&config.data).map_err(|e| anyhow!("{e}"))?;
     let downloader = HfDownloader::new(config.runtime.models_dir, config.offline);
     let mut all_fetched = true;
     for (address, sha256) in &wanted {

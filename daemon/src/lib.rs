@@ -25,6 +25,7 @@ mod telemetry;
 use std::process::ExitCode;
 
 use artel_args::{Args, CliCommand, ClientCommand, GlobalArgs, Parser as _};
+use nix::sys::stat::{Mode, umask};
 
 pub use serve::{LoaderWrapper, ServeHooks};
 
@@ -42,6 +43,10 @@ pub fn main() -> ExitCode {
 /// Runs the verb of the command line, with these hooks if it is `serve`.
 pub fn main_with(hooks: ServeHooks) -> ExitCode {
     let Args { global, command } = Args::parse();
+    if !matches!(command, CliCommand::Client(_) | CliCommand::Check(_) | CliCommand::Bench(_)) {
+        // These verbs write to the data directory: what they and their processes create is for their user alone.
+        umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    }
     match command {
         CliCommand::Serve(serve) => serve::run(&serve, global.json, hooks),
         CliCommand::Check(check) => artel_check::run(&check, &global),

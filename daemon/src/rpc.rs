@@ -2,7 +2,10 @@
 //!
 //! llama.cpp's server serves one client at a time and aborts when a client sends invalid data. Here each client has a server
 //! process of its own, which ends with its connection, so that several engines can share a machine without affecting each other.
+//! The process is started when the client has sent the beginning of a command: a connection that says nothing costs a descriptor
+//! for some seconds, or until another one needs its place.
 
+use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{ExitCode, Stdio};
@@ -10,18 +13,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use artel_accept::{Acceptor, ConnectionLimits, ConnectionSlot, raise_descriptor_limit};
 use artel_args::RpcServeArgs;
 use artel_model::DeviceKind;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use tokio::sync::Semaphore;
 
 use crate::engine::probe;
 use crate::host::{own_program, resident_bytes};
 use crate::telemetry;
 
-/// Concurrent clients: the engines and device probes of several daemons.
+/// Concurrent clients: the engines and device probes of several daemons. Each takes a process of 15 MB and the memory of its
+/// tensors.
 const MAX_CLIENTS: usize = 64;
+/// Concurrent clients of one machine: its engines, and a probe.
+const MAX_PEER_CLIENTS: usize = 32;
+/// Descriptors that a client takes: its socket, that of its process, the pipe and the handle of the process.
+const CLIENT_DESCRIPTORS: u64 = 4;
+/// How long a client may take to send its first command, which it does at once.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// What each command begins with: its number in one byte, the size of its data in eight.
+const COMMAND_HEADER_BYTES: usize = 9;
+/// How often it is looked whether the rest of a command's beginning has come.
+const PEEK_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a server process may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// The delay between attempts to connect to a server process.
@@ -66,9 +80,16 @@ fn serve_many(args: &RpcServeArgs, json: bool) -> Result<()> {
             tracing::warn!(%address, "every client that can connect can use these devices and read their memory: there is no authentication");
         }
         announce(address, &devices, json)?;
+        let limits = ConnectionLimits::within(
+            raise_descriptor_limit(),
+            CLIENT_DESCRIPTORS,
+            Some(MAX_CLIENTS),
+            Some(MAX_PEER_CLIENTS),
+        );
+        let acceptor = Acceptor::new(listener, limits);
         let threads = args.threads.map_or_else(artel_llama::usable_cores, std::num::NonZero::get);
         tokio::select! {
-            result = accept(&listener, devices.into(), threads) => result,
+            never = accept(acceptor, devices.into(), threads) => match never {},
             signal = tokio::signal::ctrl_c() => signal.context("failed to listen for signals"),
             () = terminated() => Ok(()),
         }
@@ -112,25 +133,32 @@ fn announce(address: SocketAddr, devices: &[String], json: bool) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("failed to write to standard output")
 }
 
-async fn accept(listener: &TcpListener, devices: Arc<[String]>, threads: u32) -> Result<()> {
-    let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+/// Never ends: a connection that fails is one that fails.
+async fn accept(mut acceptor: Acceptor, devices: Arc<[String]>, threads: u32) -> Infallible {
     loop {
-        let permit = permits.clone().acquire_owned().await.context("the semaphore is never closed")?;
-        let (client, peer) = listener.accept().await.context("failed to accept a connection")?;
+        let (client, slot) = acceptor.accept().await;
         let devices = devices.clone();
         tokio::spawn(async move {
-            if let Err(error) = serve_client(client, peer, &devices, threads).await {
-                tracing::warn!(%peer, "{error:#}");
+            let peer = slot.peer();
+            tokio::select! {
+                served = serve_client(client, &slot, &devices, threads) => if let Err(error) = served {
+                    tracing::warn!(%peer, "{error:#}");
+                },
+                () = slot.evicted() => {}
             }
-            drop(permit);
         });
     }
 }
 
-/// Serves one client with a process of its own.
-async fn serve_client(mut client: TcpStream, peer: SocketAddr, devices: &[String], threads: u32) -> Result<()> {
-    // The protocol exchanges many small messages.
-    client.set_nodelay(true).context("failed to set TCP_NODELAY")?;
+/// Serves one client with a process of its own, once it has said something.
+async fn serve_client(mut client: TcpStream, slot: &ConnectionSlot, devices: &[String], threads: u32) -> Result<()> {
+    let peer = slot.peer();
+    if !has_command(&client).await {
+        tracing::debug!(%peer, "a connection without a command was closed");
+        return Ok(());
+    }
+    // From here on, it does not make room for others.
+    let _call = slot.begin_call();
     let (child, mut server) = start(devices, threads).await?;
     let process = child.id().unwrap_or(0);
     tracing::info!(%peer, process, "a client connected");
@@ -145,6 +173,22 @@ async fn serve_client(mut client: TcpStream, peer: SocketAddr, devices: &[String
         Err(error) => tracing::info!(%peer, process, %error, "the connection to a client failed"),
     }
     Ok(())
+}
+
+/// Whether a client sends the beginning of a command before the deadline. It stays in the socket, for the process.
+async fn has_command(client: &TcpStream) -> bool {
+    let mut header = [0; COMMAND_HEADER_BYTES];
+    let begun = async {
+        loop {
+            match client.peek(&mut header).await {
+                Ok(COMMAND_HEADER_BYTES) => return true,
+                Ok(0) | Err(_) => return false,
+                // The socket is readable already, so that waiting for the rest is waiting for time to pass.
+                Ok(_) => tokio::time::sleep(PEEK_INTERVAL).await,
+            }
+        }
+    };
+    tokio::time::timeout(COMMAND_TIMEOUT, begun).await.unwrap_or(false)
 }
 
 /// Starts a server process and connects to it.

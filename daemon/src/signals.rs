@@ -36,11 +36,11 @@ impl SignalListener {
         }
     }
 
-    /// Resolves at the next signal to stop.
-    pub(crate) async fn stop_requested(&mut self) {
+    /// Resolves at the next signal to stop, with its name.
+    pub(crate) async fn stop_requested(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

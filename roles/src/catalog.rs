@@ -10,11 +10,13 @@ use artel_model::{ContextOverflow, KvCacheType};
 use artel_router::{CandidateProfile, RouterSettings};
 use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
 
+use crate::deadline::CheckDeadline;
 use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
 use crate::model::{CacheSetting, Model, ModelPurpose, PlacementSetting};
+use crate::network::NetworkRules;
 use crate::node::{YamlNode, YamlValue};
 use crate::problem::{Diagnostics, Problem, Problems, did_you_mean};
 use crate::role::{Role, RoleDraft};
@@ -56,8 +58,32 @@ impl Catalog {
 
     /// The catalog of these layers, the lowest first: a definition replaces one of the same kind and name below it.
     pub fn parse(layers: Vec<Vec<YamlSource>>) -> Result<Self, Problems> {
+        Self::parse_under(layers, None, None)
+    }
+
+    /// The catalog of a client's files over the shipped ones. Each file has a directory, to which names in it are relative.
+    ///
+    /// # Errors
+    /// As for any catalog; and a file names what the rules do not allow, which is a [refusal](Problem::is_refusal); and the check
+    /// is over its deadline, soon after which it ends. Asks the file system whether a file is below a directory.
+    pub fn parse_from_client(
+        files: Vec<YamlSource>,
+        rules: &NetworkRules,
+        deadline: &CheckDeadline,
+    ) -> Result<Self, Problems> {
+        if let Some(file) = files.iter().find(|file| file.dir.is_none()) {
+            return Err(Problem::file(&file.path, "the file has no directory").into());
+        }
+        Self::parse_under(vec![shipped::sources(), files], Some(rules), Some(deadline))
+    }
+
+    fn parse_under(
+        layers: Vec<Vec<YamlSource>>,
+        rules: Option<&NetworkRules>,
+        deadline: Option<&CheckDeadline>,
+    ) -> Result<Self, Problems> {
         let sources = Sources { layers };
-        let mut builder = CatalogBuilder::new(&sources);
+        let mut builder = CatalogBuilder::new(&sources, rules, deadline);
         builder.models();
         builder.routers();
         builder.roles();
@@ -223,9 +249,9 @@ struct CatalogBuilder<'s> {
 }
 
 impl<'s> CatalogBuilder<'s> {
-    fn new(sources: &'s Sources) -> Self {
+    fn new(sources: &'s Sources, rules: Option<&'s NetworkRules>, deadline: Option<&'s CheckDeadline>) -> Self {
         let mut diagnostics = Vec::new();
-        let documents = Documents::read(sources, &mut diagnostics);
+        let documents = Documents::read(sources, rules, deadline, &mut diagnostics);
         Self {
             diagnostics,
             documents,
@@ -406,6 +432,9 @@ fn inner_first<'d>(
 }
 
 fn fields<'d>(document: &'d Document, report: &mut Diagnostics<'_>) -> Option<MapReader<'d>> {
+    if report.is_over_time(document.name_span) {
+        return None;
+    }
     let what = format!("{} `{}`", document.kind, document.name);
     let keys = match document.kind {
         DefinitionKind::Role => &keys::ROLE,

@@ -8,7 +8,7 @@ use crate::node::{Span, YamlEntry, YamlNode, YamlValue};
 use crate::problem::{Diagnostics, did_you_mean, shown};
 
 /// A map of YAML, read key by key. Keys that are not in its [`KeySet`] are refused by [`MapReader::finish`]; former names
-/// of keys are read with a warning.
+/// of keys are read with a warning. In a document from a client, every key is checked against the rules of the network.
 pub(crate) struct MapReader<'n> {
     entries: &'n [YamlEntry],
     keys: &'static KeySet,
@@ -34,6 +34,7 @@ impl<'n> MapReader<'n> {
         };
         let reader = Self { entries, keys, read: Vec::new(), span: node.span, what: what.to_owned() };
         reader.check_former_names(report);
+        reader.check_network_rules(report);
         Some(reader)
     }
 
@@ -88,6 +89,19 @@ impl<'n> MapReader<'n> {
 
     fn written(&self, name: &str) -> Option<&'n YamlEntry> {
         self.entries.iter().find(|e| e.key == name)
+    }
+
+    /// Refuses what a document from a client may not name.
+    fn check_network_rules(&self, report: &mut Diagnostics<'_>) {
+        let (Some(rules), Some(dir)) = (report.rules, report.source.dir.as_deref()) else { return };
+        for entry in self.entries {
+            // Another key is refused as unknown.
+            let Some(key) = self.keys.find(&entry.key) else { continue };
+            if let Err(refusal) = rules.check(self.keys.name, key.name, &entry.value, dir) {
+                let message = format!("`{}` of {} {refusal}", key.name, self.what);
+                report.refuse(entry.value.span, message, refusal.hint());
+            }
+        }
     }
 
     fn check_former_names(&self, report: &mut Diagnostics<'_>) {

@@ -7,7 +7,7 @@ use artel_task::RoleName;
 use crate::decode::{MapReader, items, name, text, texts};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, Problem, Problems};
+use crate::problem::{Diagnostics, Problems};
 use crate::yaml;
 use crate::yaml_source::YamlSource;
 
@@ -32,9 +32,7 @@ impl LabelledQuestion {
     /// # Errors
     /// Everything that is wrong with the file.
     pub fn load(path: &Path) -> Result<Vec<Self>, Problems> {
-        let bytes = std::fs::read(path)
-            .map_err(|e| Problem::file(path.to_string_lossy(), format!("the questions cannot be read: {e}")))?;
-        let mut source = YamlSource::of_bytes(path.to_string_lossy(), None, bytes)?;
+        let mut source = YamlSource::read(path, None)?;
         if path.extension().is_some_and(|extension| extension == "jsonl") {
             // JSON is YAML, and a list of lines is a list.
             let lines = source

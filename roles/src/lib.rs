@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod catalog;
+mod deadline;
 mod decode;
 mod definition;
 mod gguf_file;
@@ -21,7 +22,9 @@ pub mod hf_uri;
 mod keys;
 mod labelled_question;
 mod model;
+mod network;
 mod node;
+mod portable;
 mod problem;
 mod role;
 pub mod routing;
@@ -34,11 +37,13 @@ mod yaml;
 mod yaml_source;
 
 pub use catalog::Catalog;
+pub use deadline::{CheckCancellation, CheckDeadline};
 pub use definition::{Definition, DefinitionKind};
 pub use gguf_file::GgufFile;
 pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
 pub use labelled_question::LabelledQuestion;
 pub use model::{CacheSetting, Model, ModelPurpose, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use network::{ModelHub, NetworkRules};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
 pub use role::{Adapter, Role, RoleLimits};
 pub use schema::{Schema, SchemaMismatch};

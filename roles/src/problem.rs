@@ -5,6 +5,8 @@ use std::ops::Deref;
 
 use serde::Serialize;
 
+use crate::deadline::CheckDeadline;
+use crate::network::NetworkRules;
 use crate::node::{Span, line_of};
 use crate::yaml_source::YamlSource;
 
@@ -42,6 +44,9 @@ pub struct Problem {
     pub hint: Option<String>,
     /// The line itself.
     pub snippet: Option<Snippet>,
+    /// Whether the document may only not come from a client: it names what a client may not name.
+    #[serde(skip)]
+    pub is_refusal: bool,
 }
 
 /// A piece of a line, with control characters escaped.
@@ -59,14 +64,14 @@ impl Problem {
     /// An error of a file as a whole.
     pub(crate) fn file(file: impl Into<String>, message: impl Into<String>) -> Self {
         let (file, message, severity) = (file.into(), message.into(), Severity::Error);
-        Self { severity, file, line: 0, column: 0, message, hint: None, snippet: None }
+        Self { severity, file, line: 0, column: 0, message, hint: None, snippet: None, is_refusal: false }
     }
 
     /// A problem at a place in a source.
     fn at(source: &YamlSource, span: Span, severity: Severity, message: String, hint: Option<String>) -> Self {
         let snippet = line_of(&source.text, span.line).map(|line| Snippet::of(line, span));
         let (line, column) = (span.line, span.column);
-        Self { severity, file: source.path.clone(), line, column, message, hint, snippet }
+        Self { severity, file: source.path.clone(), line, column, message, hint, snippet, is_refusal: false }
     }
 
     /// With a hint.
@@ -201,6 +206,11 @@ impl std::error::Error for Problems {}
 /// The problems of one source while it is read.
 pub(crate) struct Diagnostics<'s> {
     pub(crate) source: &'s YamlSource,
+    /// What the source may name, if it comes from a client.
+    pub(crate) rules: Option<&'s NetworkRules>,
+    /// When its check must end, if a client waits for it.
+    deadline: Option<&'s CheckDeadline>,
+    is_ended: bool,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
     omitted: usize,
@@ -208,7 +218,39 @@ pub(crate) struct Diagnostics<'s> {
 
 impl<'s> Diagnostics<'s> {
     pub(crate) fn new(source: &'s YamlSource) -> Self {
-        Self { source, errors: Vec::new(), warnings: Vec::new(), omitted: 0 }
+        Self {
+            source,
+            rules: None,
+            deadline: None,
+            is_ended: false,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            omitted: 0,
+        }
+    }
+
+    /// Of a source that comes from a client, with what it may name.
+    pub(crate) fn with_rules(self, rules: Option<&'s NetworkRules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// With the time at which its check must end.
+    pub(crate) fn with_deadline(self, deadline: Option<&'s CheckDeadline>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Whether the check must end here; that is an error, once.
+    pub(crate) fn is_over_time(&mut self, span: Span) -> bool {
+        let Some(deadline) = self.deadline.filter(|deadline| deadline.is_over()) else { return false };
+        if !std::mem::replace(&mut self.is_ended, true) {
+            let message = format!("the check was ended here: a client's catalog may take {:?}", deadline.timeout());
+            self.error_with_hint(
+                span,
+                message,
+                "apply fewer or simpler documents, or put them into the catalog's directory",
+            );
+        }
+        true
     }
 
     pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
@@ -223,6 +265,12 @@ impl<'s> Diagnostics<'s> {
     pub(crate) fn push_error(&mut self, span: Span, message: String, hint: Option<String>) {
         let problem = Problem::at(self.source, span, Severity::Error, message, hint);
         Self::push(&mut self.errors, problem, &mut self.omitted);
+    }
+
+    /// An error that a document from the daemon's own disk would not have.
+    pub(crate) fn refuse(&mut self, span: Span, message: String, hint: &str) {
+        let problem = Problem::at(self.source, span, Severity::Error, message, Some(hint.to_owned()));
+        Self::push(&mut self.errors, Problem { is_refusal: true, ..problem }, &mut self.omitted);
     }
 
     pub(crate) fn warn(&mut self, span: Span, message: String, hint: String) {

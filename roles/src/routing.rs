@@ -117,6 +117,9 @@ fn alone(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<(f64, f64)> {
 /// a task.
 pub(crate) fn rule(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Condition> {
     let source = text(node, "`when`", 1..=artel_task::condition::MAX_CONDITION_BYTES, report)?;
+    if report.is_over_time(node.span) {
+        return None;
+    }
     let condition = match Condition::parse(&source) {
         Ok(condition) => condition,
         Err(error) => {

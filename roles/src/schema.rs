@@ -1,5 +1,8 @@
 //! JSON schemas of outputs and answers, compiled on load.
 
+mod cost;
+mod keyword;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,8 +12,16 @@ use serde_json::Value;
 
 use crate::decode::list;
 use crate::node::{self, YamlNode};
+use crate::portable;
 use crate::problem::{Diagnostics, did_you_mean, shown};
+use cost::{MAX_CHECK_STEPS, MAX_REPORT_STEPS, Meter, SchemaSize, value_size};
+use keyword::{MANY, NAMED, ONE, PLAIN};
 
+/// The most parts of a schema that are schemas themselves: a large one has a hundred.
+const MAX_SCHEMA_PARTS: usize = 1000;
+/// The most patterns of a schema, and the largest automaton of one: all of them are kept in memory.
+const MAX_PATTERN_ENTRIES: usize = 100;
+const MAX_PATTERN_AUTOMATON_BYTES: usize = 64 * 1024;
 /// The longest message about a mismatch: it becomes part of a prompt or a log line.
 const MAX_MESSAGE_CHARS: usize = 300;
 
@@ -19,6 +30,8 @@ const MAX_MESSAGE_CHARS: usize = 300;
 pub struct Schema {
     json: Arc<Value>,
     validator: Arc<Validator>,
+    /// How many schemas it consists of.
+    part_count: usize,
 }
 
 /// Where a value does not match a schema, and why. Its message is one line.
@@ -49,11 +62,28 @@ impl Schema {
     /// Checks a value.
     ///
     /// # Errors
-    /// The value does not match.
+    /// The value does not match, or the check takes more than its budget of steps.
     pub fn check(&self, value: &Value) -> Result<(), SchemaMismatch> {
-        let mismatch =
-            |e: ValidationError<'_>| SchemaMismatch { place: e.instance_path().to_string(), reason: e.to_string() };
-        self.validator.validate(value).map_err(mismatch)
+        let reason = |text: String| SchemaMismatch { place: String::new(), reason: text };
+        let least_steps = (self.part_count as u64).saturating_mul(value_size(value));
+        let is_valid = cost::within(MAX_CHECK_STEPS, || cost::take(least_steps) && self.validator.is_valid(value));
+        match is_valid {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None => {
+                let text = format!(
+                    "the check takes more than {MAX_CHECK_STEPS} steps: the value is too large for this schema, or the schema \
+                     refers to itself in too many ways"
+                );
+                return Err(reason(text));
+            }
+        }
+        // Every alternative that does not match is an error with errors inside, far larger than the value.
+        let found = cost::within(MAX_REPORT_STEPS, || {
+            let error = cost::take(least_steps).then(|| self.validator.validate(value).err()).flatten()?;
+            Some(SchemaMismatch { place: error.instance_path().to_string(), reason: error.to_string() })
+        });
+        Err(found.flatten().unwrap_or_else(|| reason("it does not match the schema".to_owned())))
     }
 
     pub(crate) fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Self> {
@@ -61,7 +91,11 @@ impl Schema {
             crate::decode::wrong(node, "`output` is a JSON schema, which is a map", report);
             return None;
         };
+        if report.is_over_time(node.span) {
+            return None;
+        }
         let before = report.error_count();
+        portable::check(node, report);
         let json = node.json();
         keywords(node, report);
         root(node, report);
@@ -71,11 +105,20 @@ impl Schema {
         if report.error_count() > before {
             return None;
         }
+        let SchemaSize { parts, patterns } = SchemaSize::of(&json);
+        for (what, count, limit) in [("parts", parts, MAX_SCHEMA_PARTS), ("patterns", patterns, MAX_PATTERN_ENTRIES)] {
+            if count > limit {
+                report.error(node.span, format!("the schema has {count} {what}, the limit is {limit}"));
+                return None;
+            }
+        }
         // Patterns of linear time: their input is written by a model.
+        let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_AUTOMATON_BYTES);
+        let options = jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(patterns);
         let options =
-            jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(PatternOptions::regex());
-        match options.build(&json) {
-            Ok(validator) => Some(Self { json: Arc::new(json), validator: Arc::new(validator) }),
+            options.with_keyword(cost::KEYWORD, move |_, _, _| Ok(Box::new(Meter { part_count: parts as u64 })));
+        match options.build(&cost::metered(&json)) {
+            Ok(validator) => Some(Self { json: Arc::new(json), validator: Arc::new(validator), part_count: parts }),
             Err(error) => {
                 refuse(node, &error, report);
                 None
@@ -133,64 +176,6 @@ fn root(node: &YamlNode, report: &mut Diagnostics<'_>) {
         );
     }
 }
-
-/// Keywords whose value is a schema.
-const ONE: [&str; 11] = [
-    "additionalProperties",
-    "contains",
-    "contentSchema",
-    "else",
-    "if",
-    "items",
-    "not",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-];
-/// Keywords whose value is a list of schemas.
-const MANY: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];
-/// Keywords whose value maps names to schemas.
-const NAMED: [&str; 5] = ["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"];
-/// The other keywords of draft 2020-12.
-const PLAIN: [&str; 36] = [
-    "$anchor",
-    "$comment",
-    "$id",
-    "$ref",
-    "$schema",
-    "const",
-    "contentEncoding",
-    "contentMediaType",
-    "default",
-    "dependentRequired",
-    "deprecated",
-    "description",
-    "enum",
-    "examples",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "format",
-    "maxContains",
-    "maxItems",
-    "maxLength",
-    "maxProperties",
-    "maximum",
-    "minContains",
-    "minItems",
-    "minLength",
-    "minProperties",
-    "minimum",
-    "multipleOf",
-    "pattern",
-    "readOnly",
-    "required",
-    "title",
-    "type",
-    "uniqueItems",
-    "writeOnly",
-    "$dynamicAnchor",
-];
 
 /// JSON schema ignores keywords that it does not know, so a misspelt limit would silently be none.
 fn keywords(node: &YamlNode, report: &mut Diagnostics<'_>) {

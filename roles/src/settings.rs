@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use artel_task::GraphName;
 
-use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, text, wrong};
+use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, text, texts, wrong};
 use crate::keys;
+use crate::network::ModelHub;
 use crate::node::YamlNode;
-use crate::problem::{Diagnostics, Problem, Problems, shown};
+use crate::problem::{Diagnostics, Problems, shown};
 use crate::yaml;
 use crate::yaml_source::YamlSource;
+
+/// The most directories of `network.files`: each is looked at for each file that a client names.
+const MAX_NETWORK_ITEMS: usize = 64;
 
 /// The values of `engines`.
 const ISOLATIONS: [(&str, EngineIsolation); 2] =
@@ -37,6 +41,8 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// `engines`: where engines run.
     pub engines: Option<EngineIsolation>,
+    /// `hang_timeout`: how long an engine may show no sign of life.
+    pub hang_timeout: Option<Duration>,
     /// `rpc`: addresses, `host:port`, of llama.cpp RPC servers whose devices may be used.
     pub rpc: Vec<String>,
     /// `memory`: the most memory that engines may take of a device, in MiB, by the name of the device.
@@ -59,6 +65,18 @@ pub struct Settings {
     pub retention_age: Option<Duration>,
     /// `retention.size`: the most that the journal may have, in MiB; ended tasks are removed first.
     pub retention_mib: Option<u32>,
+    /// `network.files`: directories whose files documents from clients may name.
+    pub network_files: Vec<PathBuf>,
+    /// `network.hubs`: hubs from which documents from clients may have files downloaded.
+    pub network_hubs: Vec<ModelHub>,
+    /// `connections.max`: the most connections that are open at once.
+    pub max_connections: Option<u32>,
+    /// `connections.per_peer`: the most connections of one peer.
+    pub max_connections_per_peer: Option<u32>,
+    /// `connections.handshake`: how long a new connection may be without a call.
+    pub connection_handshake: Option<Duration>,
+    /// `connections.idle`: how long a connection may be without a call afterwards.
+    pub connection_idle: Option<Duration>,
     /// What to look at in the file, such as former names of keys.
     pub warnings: Problems,
 }
@@ -76,10 +94,8 @@ pub enum EngineIsolation {
 impl Settings {
     /// Reads a settings file; paths in it are relative to its directory.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let bytes = std::fs::read(path)
-            .map_err(|e| Problem::file(path.to_string_lossy(), format!("the settings cannot be read: {e}")))?;
         let dir = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
-        Self::parse(&YamlSource::of_bytes(path.to_string_lossy(), dir, bytes)?)
+        Self::parse(&YamlSource::read(path, dir)?)
     }
 
     /// Reads settings; an empty file has none.
@@ -113,6 +129,9 @@ impl Settings {
             tasks: f.get("tasks").and_then(|n| integer(n, "`tasks`", 1..=1_000_000, report)),
             threads: f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report)),
             engines: f.get("engines").and_then(|n| choice(n, "`engines`", &ISOLATIONS, report)),
+            hang_timeout: f
+                .get("hang_timeout")
+                .and_then(|n| duration(n, "`hang_timeout`", Duration::from_secs(1)..=DAY, report)),
             rpc: f.get("rpc").map(|n| servers(n, report)).unwrap_or_default(),
             memory_mib: f.get("memory").map(|n| budgets(n, report)).unwrap_or_default(),
             watch: f.get("watch").and_then(|n| boolean(n, "`watch`", report)),
@@ -126,6 +145,12 @@ impl Settings {
             retention_tasks: None,
             retention_age: None,
             retention_mib: None,
+            network_files: Vec::new(),
+            network_hubs: Vec::new(),
+            max_connections: None,
+            max_connections_per_peer: None,
+            connection_handshake: None,
+            connection_idle: None,
             warnings: Problems::default(),
         };
         let settings =
@@ -141,8 +166,17 @@ impl Settings {
                 }
                 None => settings,
             };
+        let network = f.get("network").and_then(|n| MapReader::open(n, "`network`", &keys::NETWORK, report));
+        let (network_files, network_hubs) = network.map(|f| network_rules(f, report)).unwrap_or_default();
+        let settings = Self { network_files, network_hubs, ..settings };
+        let connections = f.get("connections");
+        let connections = connections.and_then(|n| MapReader::open(n, "`connections`", &keys::CONNECTIONS, report));
+        let settings = match connections {
+            Some(f) => settings.with_connections(f, report),
+            None => settings,
+        };
         let retention = f.get("retention").and_then(|n| MapReader::open(n, "`retention`", &keys::RETENTION, report));
-        f.finish(&[("age", "retention")], report);
+        f.finish(&[("age", "retention"), ("files", "network"), ("hubs", "network")], report);
         let Some(mut f) = retention else { return settings };
         let retention_tasks = f.get("tasks").and_then(|n| integer(n, "`tasks`", 0..=100_000_000, report));
         let retention_age = f.get("age").and_then(|n| duration(n, "`age`", Duration::ZERO..=DAY * 3650, report));
@@ -150,6 +184,33 @@ impl Settings {
         f.finish(&[], report);
         Self { retention_tasks, retention_age, retention_mib, ..settings }
     }
+
+    /// With `connections`: limits and timeouts.
+    fn with_connections(self, fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> Self {
+        let mut f = fields;
+        let mut limit = |key: &'static str, report: &mut Diagnostics<'_>| {
+            f.get(key).and_then(|n| integer(n, &format!("`{key}`"), 1..=1_000_000, report))
+        };
+        let (max_connections, max_connections_per_peer) = (limit("max", report), limit("per_peer", report));
+        let mut timeout = |key: &'static str, report: &mut Diagnostics<'_>| {
+            let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
+            f.get(key).and_then(|n| duration(n, &format!("`{key}`"), range, report))
+        };
+        let (connection_handshake, connection_idle) = (timeout("handshake", report), timeout("idle", report));
+        f.finish(&[], report);
+        Self { max_connections, max_connections_per_peer, connection_handshake, connection_idle, ..self }
+    }
+}
+
+/// `network`: directories of files, and hubs.
+fn network_rules(fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> (Vec<PathBuf>, Vec<ModelHub>) {
+    let mut f = fields;
+    let dir = report.source.dir.clone();
+    let dirs = f.get("files").map(|n| texts(n, "`files`", MAX_NETWORK_ITEMS, 4096, report)).unwrap_or_default();
+    let hubs = f.get("hubs").and_then(|n| items(n, "`hubs`", ModelHub::WORDS.len(), report)).unwrap_or_default();
+    let hubs = hubs.iter().filter_map(|n| choice(n, "a hub", &ModelHub::WORDS, report)).collect();
+    f.finish(&[], report);
+    (dirs.into_iter().map(|path| dir.as_deref().unwrap_or(Path::new("")).join(path)).collect(), hubs)
 }
 
 fn listen(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<SocketAddr> {
@@ -209,18 +270,27 @@ mod tests {
     fn settings_are_read_as_written() {
         let settings = parse(
             "listen: 127.0.0.1:7430\ndata: /var/lib/artel\ncatalog: catalog\ngraph: mentor\ntasks: 5\ngrace: 30s\n\
-             retention: {tasks: 10, age: 30d, size: 64}\nprefix_cache: {memory: 64, disk: 0}\n",
+             hang_timeout: 2m\n\
+             retention: {tasks: 10, age: 30d, size: 64}\nprefix_cache: {memory: 64, disk: 0}\n\
+             network: {files: [gguf, /srv/gguf], hubs: [hf]}\n\
+             connections: {max: 100, per_peer: 10, handshake: 5s, idle: 1h}\n",
         );
         let settings = settings.unwrap();
         assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
         assert_eq!(settings.data.as_deref(), Some(Path::new("/var/lib/artel")));
         assert_eq!((settings.tasks, settings.grace), (Some(5), Some(Duration::from_secs(30))));
+        assert_eq!(settings.hang_timeout, Some(Duration::from_secs(120)));
         assert_eq!(
             (settings.retention_tasks, settings.retention_age),
             (Some(10), Some(Duration::from_secs(30 * 86_400)))
         );
         assert_eq!(settings.retention_mib, Some(64));
         assert_eq!((settings.prefix_cache_memory_mib, settings.prefix_cache_disk_mib), (Some(64), Some(0)));
+        assert_eq!(settings.network_files, [Path::new("/etc/artel/gguf"), Path::new("/srv/gguf")]);
+        assert_eq!(settings.network_hubs, [ModelHub::HuggingFace]);
+        assert_eq!((settings.max_connections, settings.max_connections_per_peer), (Some(100), Some(10)));
+        let (handshake, idle) = (settings.connection_handshake, settings.connection_idle);
+        assert_eq!((handshake, idle), (Some(Duration::from_secs(5)), Some(Duration::from_secs(3600))));
         assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
     }
 

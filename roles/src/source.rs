@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use artel_model::open_regular_file;
 
 use crate::problem::{Problem, Problems};
 use crate::yaml_source::YamlSource;
@@ -18,6 +20,18 @@ pub const MAX_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_DIR_DEPTH: usize = 16;
 
 impl YamlSource {
+    /// A file of this machine: a regular file of at most [`MAX_FILE_BYTES`].
+    ///
+    /// # Errors
+    /// It cannot be read, is too large or not UTF-8 text.
+    pub fn read(path: &Path, dir: Option<PathBuf>) -> Result<Self, Problems> {
+        let shown = path.to_string_lossy().into_owned();
+        match read(path) {
+            Ok(text) => Ok(Self { path: shown, dir, text }),
+            Err(problem) => Err(Problem { file: shown, ..*problem }.into()),
+        }
+    }
+
     /// A file from its bytes.
     ///
     /// # Errors
@@ -113,17 +127,19 @@ impl DirectoryWalk {
 }
 
 fn read(path: &Path) -> Result<String, Box<Problem>> {
-    let fail = |e: std::io::Error| Box::new(Problem::file("", format!("the file cannot be read: {e}")));
-    let file = fs::File::open(path).map_err(fail)?;
+    decode(read_bytes(path)?)
+}
+
+/// The bytes of a regular file of at most [`MAX_FILE_BYTES`]. A problem with it names no file.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
+    let fail = |e: io::Error| Box::new(Problem::file("", format!("the file cannot be read: {e}")));
+    let file = open_regular_file(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
     let mut bytes = Vec::new();
     // The file may grow while it is read, so its size alone is no limit.
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
     let size = size.max(bytes.len() as u64);
-    if size > MAX_FILE_BYTES {
-        return Err(too_large(size).into());
-    }
-    decode(bytes)
+    if size > MAX_FILE_BYTES { Err(too_large(size).into()) } else { Ok(bytes) }
 }
 
 fn too_large(size: u64) -> Problem {
@@ -136,7 +152,7 @@ fn decode(bytes: Vec<u8>) -> Result<String, Box<Problem>> {
     }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        let message = format!("the file is not UTF-8 text: byte {at} is 0x{:02x}", e.as_bytes()[at]);
+        let message = format!("the file is not UTF-8 text from byte {at} on");
         let problem = after(&String::from_utf8_lossy(&e.as_bytes()[..at]), message);
         problem.hint("catalogs are written in UTF-8; is this a binary file?")
     })?;

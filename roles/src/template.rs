@@ -1,5 +1,7 @@
 //! Jinja templates of prompts and messages.
 
+mod chains;
+mod guard;
 mod lenient;
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use artel_task::condition::{GraphValues, NodeOutputs};
+use artel_task::deep_stack::{self, on_deep_stack};
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
@@ -14,14 +17,18 @@ use serde_json::Value as Json;
 use crate::decode::text;
 use crate::node::YamlNode;
 use crate::problem::{Diagnostics, did_you_mean, nearest, shown};
+use guard::GuardedSource;
 use lenient::LenientValue;
 
 /// The largest text that a template may render: more than the context of any model.
 pub const MAX_RENDERED_BYTES: usize = 1024 * 1024;
 /// The longest template: a long prompt has some thousand characters.
 const MAX_SOURCE_CHARS: usize = 262_144;
-/// The most instructions of one rendering: a loop over a thousand items takes some ten thousand.
+/// The most instructions of one rendering: a loop over a thousand items takes some ten thousand. One more is taken for each 64 bytes
+/// that it makes or reads.
 const MAX_INSTRUCTIONS: u64 = 1_000_000;
+/// The stack of one rendering: the instructions suffice for a value that is nested a hundred thousand times, whose end recurses.
+const RENDERING_STACK_BYTES: usize = 256 * 1024 * 1024;
 /// The names that a template may read.
 const NAMES: [&str; 7] = ["task", "nodes", "values", "input", "item", "role", "attempt"];
 /// Methods of maps: they may follow `nodes.` and are no nodes.
@@ -82,12 +89,23 @@ pub enum RenderError {
     /// The text is not UTF-8.
     #[error("the text is not UTF-8")]
     NotUtf8,
+    /// It could not be rendered at all.
+    #[error("the template could not be rendered: {0}")]
+    Stack(#[from] deep_stack::Error),
 }
 
 impl Template {
     /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and the names that it
     /// sets; any other name, filter or test is refused as far as it can be found without running every branch.
     pub fn parse(source: &str) -> Result<Self, Error> {
+        on_deep_stack(RENDERING_STACK_BYTES, || Self::compile(source)).unwrap_or_else(|error| {
+            let message = format!("the template could not be read: {error}");
+            Err(Error { message, hint: None, line: 1, column: 1, width: 1 })
+        })
+    }
+
+    fn compile(source: &str) -> Result<Self, Error> {
+        refuse_chains(source)?;
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(MAX_INSTRUCTIONS));
@@ -95,10 +113,14 @@ impl Template {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         lenient::install(&mut environment);
-        environment.add_template_owned("template", source.to_owned()).map_err(|e| Error::of(&e, source))?;
+        guard::install(&mut environment);
+        let guarded = GuardedSource::of(source);
+        environment
+            .add_template_owned("template", guarded.text.clone())
+            .map_err(|e| Error::of(&e, source, &guarded))?;
         let template = Self { environment: Arc::new(environment), source: source.into() };
         template.names()?;
-        template.probe()?;
+        template.probe(&guarded)?;
         Ok(template)
     }
 
@@ -114,6 +136,10 @@ impl Template {
             let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
             return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
         }
+        on_deep_stack(RENDERING_STACK_BYTES, || self.render_here(context))?
+    }
+
+    fn render_here(&self, context: &TemplateContext) -> Result<String, RenderError> {
         let TemplateContext { task, nodes, values, input, item, role, attempt } = context;
         let json = |value: &Json| Value::from(Serde(value.clone()));
         let mut seen: HashMap<&str, Value> = HashMap::from([
@@ -186,7 +212,7 @@ impl Template {
 
     /// Renders with an empty value for every name, to find filters, tests and functions that do not exist: minijinja looks
     /// them up only when it reaches them.
-    fn probe(&self) -> Result<(), Error> {
+    fn probe(&self, guarded: &GuardedSource) -> Result<(), Error> {
         let context: HashMap<&str, Value> = NAMES.iter().map(|name| (*name, LenientValue::empty())).collect();
         let template = self.environment.get_template("template").expect("the template was added when it was parsed");
         let Err(error) = template.render_captured_to(Value::from(context), BoundedWriter(Vec::new())) else {
@@ -197,7 +223,7 @@ impl Template {
         if !kinds.contains(&error.kind()) {
             return Ok(());
         }
-        let mut found = Error::of(&error, &self.source);
+        let mut found = Error::of(&error, &self.source, guarded);
         if error.kind() == ErrorKind::TemplateNotFound {
             found.message = "a template cannot include, import or extend another".to_owned();
         }
@@ -218,9 +244,10 @@ impl PartialEq for Template {
 }
 
 impl Error {
-    fn of(error: &minijinja::Error, source: &str) -> Self {
+    fn of(error: &minijinja::Error, source: &str, guarded: &GuardedSource) -> Self {
         let line = error.line().and_then(|l| u32::try_from(l).ok()).unwrap_or(1);
-        let range = error.range().filter(|r| source.is_char_boundary(r.start) && source.is_char_boundary(r.end));
+        let range = error.range().map(|r| guarded.original(r.start)..guarded.original(r.end));
+        let range = range.filter(|r| source.is_char_boundary(r.start) && source.is_char_boundary(r.end));
         let (line, column, width) = range.map_or((line, 1, 1), |r| place(source, r.start, r.end));
         Self { message: sentence_without_place(error), hint: advice(error), line, column, width }
     }
@@ -333,14 +360,27 @@ impl io::Write for BoundedWriter {
 
 /// Checks the syntax of a model's chat template.
 pub(crate) fn syntax(source: &str) -> Result<(), Error> {
+    refuse_chains(source)?;
     let mut environment = Environment::new();
     environment.set_debug(true);
-    environment.add_template_owned("template", source.to_owned()).map_err(|e| Error::of(&e, source))
+    let guarded = GuardedSource::of(source);
+    environment.add_template_owned("template", source.to_owned()).map_err(|e| Error::of(&e, source, &guarded))
+}
+
+/// Refuses chains of operators on which the compiler would recurse too deeply.
+fn refuse_chains(source: &str) -> Result<(), Error> {
+    let Some(excess) = chains::excess(source) else { return Ok(()) };
+    let (line, column, width) = place(source, excess.start, excess.end);
+    let message = format!("a tag of the template has more than {} operators and brackets", chains::MAX_TAG_PARTS);
+    Err(Error { message, hint: Some("split the expression with `{% set %}`".to_owned()), line, column, width })
 }
 
 /// A template in YAML; a fault is reported at its place in the file.
 pub(crate) fn decode(node: &YamlNode, what: &str, report: &mut Diagnostics<'_>) -> Option<Template> {
     let source = text(node, what, 1..=MAX_SOURCE_CHARS, report)?;
+    if report.is_over_time(node.span) {
+        return None;
+    }
     Template::parse(&source).map_err(|e| e.report(node, report)).ok()
 }
 
@@ -358,6 +398,101 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_of_operators_are_bounded() {
+        let chain = |open: &str, part: &str, end: &str, count: usize| format!("{open}{}{end}", part.repeat(count));
+        for (open, part, end) in [
+            ("{{ 1", "+1", " }}"),
+            ("{{ 1", "*1", " }}"),
+            ("{{ 1", "~1", " }}"),
+            ("{{ 1", "**1", " }}"),
+            ("{{ 1", " - 1", " }}"),
+            ("{{ 1", " and 1", " }}"),
+            ("{{ 1", " in [1]", " }}"),
+            ("{{ ", "not ", "1 }}"),
+            ("{{ ", "- ", "1 }}"),
+            ("{{ 1", " == 1", " }}"),
+            ("{{ task", ".a", " }}"),
+            ("{{ task", "[0]", " }}"),
+            ("{{ task", "()", " }}"),
+            ("{{ task", "|upper", " }}"),
+            ("{{ task", " is defined", " }}"),
+            ("{{ 1", " if 1 else 1", " }}"),
+            ("{% set x = 1", "+1", " %}"),
+            ("{% filter upper", "|upper", " %}{% endfilter %}"),
+            ("{% if 1 %}", "{% elif 1 %}", "{% endif %}"),
+        ] {
+            // The largest that are accepted need no more stack than a thread has, nor does what walks them later.
+            for count in [chains::MAX_TAG_PARTS / 2, chains::MAX_TAG_PARTS - 1] {
+                let largest = Template::parse(&chain(open, part, end, count));
+                largest.into_iter().for_each(|template| drop((template.is_fixed(), template.reads_item())));
+            }
+            let refused = Template::parse(&chain(open, part, end, 20_000)).unwrap_err();
+            assert!(refused.message.contains("more than 500 operators"), "{part}: {}", refused.message);
+        }
+        for nested in
+            ["{{ (", "{{ [", "{{ {1:", "{% if 1 %}", "{% for x in [1] %}", "{{ f(", "{{ x[", "{% macro m() %}"]
+        {
+            let nested = format!("{nested}{}", nested.trim_start_matches("{{ ").repeat(20_000));
+            assert!(Template::parse(&nested).is_err(), "{}", &nested[..40]);
+        }
+        assert!(Template::parse(&"{{ 1 + 1 }}, {{ 2 * 2 }}. ".repeat(1000)).is_ok());
+        assert!(Template::parse(&format!("{{{{ [{}] | length }}}}", "'a', ".repeat(5000))).is_ok());
+    }
+
+    #[test]
+    fn what_a_rendering_makes_is_bounded() {
+        let context = TemplateContext { input: "x".repeat(1024), ..TemplateContext::default() };
+        let doubled =
+            |make: &str, then: &str| format!("{{% set x = [1] %}}{{% set y = [1] %}}{}{then}", make.repeat(60));
+        let dag = "{% set x = [x, x] %}{% set y = [y, y] %}";
+        for source in [
+            doubled("{% set x = input ~ x ~ x %}", ""),
+            doubled("{% set x = x + x %}", ""),
+            doubled("{% set x = x|list + x|list %}", ""),
+            doubled(dag, "{{ x == y }}"),
+            doubled(dag, "{{ x }}"),
+            doubled("{% set x = {1: x, 2: x} %}", "{{ x }}"),
+            doubled("{% set x = (x, x) %}", "{{ x }}"),
+            doubled("{% set x = x, x %}", "{{ x }}"),
+            doubled("{% set x = dict(a=x, b=x) %}", "{{ x }}"),
+            doubled("{% set x = [x]|batch(2)|list + [x]|batch(2)|list %}", "{{ x }}"),
+            doubled("{% set x = x|zip(x)|list %}{% set x = x + x %}", "{{ x }}"),
+            doubled("{% set x = [x, x]|sum(start=[]) %}", ""),
+            doubled("{% set x = x|chain(x) %}", ""),
+            doubled("{% with x = [x, x] %}", "{{ x == [x] }}"),
+            "{% set ns = namespace(x=[]) %}".to_owned(),
+            "{% macro m(x) %}{{ m([x, x]) }}{% endmacro %}{{ m(1) }}".to_owned(),
+            "{% macro m(x) %}{{ m(x + x) }}{% endmacro %}{{ m([1]) }}".to_owned(),
+            "{{ ([1] * 99999999 + [1] * 99999999) | length }}".to_owned(),
+            "{% set x = input * 90000 %}".to_owned(),
+            "{% for i in range(90000) %}{{ input }}{% endfor %}".to_owned(),
+            "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}".to_owned(),
+            "{{ input | replace('x', input) | replace('x', input) }}".to_owned(),
+            "{{ '%90000000s' | format(1) }}".to_owned(),
+            "{{ input | indent(90000000) }}".to_owned(),
+            "{{ 'x'.center(90000000) }}".to_owned(),
+            "{{ 'x'.ljust(90000000) }}".to_owned(),
+            "{{ 'x'.zfill(90000000) }}".to_owned(),
+            "{{ 2 ** 99999999 }}".to_owned(),
+            "{{ 9 ** 9 ** 9 ** 9 }}".to_owned(),
+            format!("{{% set x = 9 %}}{}{{{{ x }}}}", "{% set x = x * x %}".repeat(60)),
+        ] {
+            let refused = Template::parse(&source).map_or(true, |template| template.render(&context).is_err());
+            assert!(refused, "{source}");
+        }
+        // What these make is small, and hidden below many values.
+        for (begin, step, end) in [
+            ("{% set x = [] %}", "{% set x = [x] %}", ""),
+            ("{% set x = [] %}", "{% set x = x[0:] %}", "{{ x }}"),
+            ("{% set x = '' %}", "{% set x = x|e|safe %}", "{{ x }}"),
+        ] {
+            let source = format!("{begin}{}{end}", step.repeat(10_000));
+            let rendered = Template::parse(&source).unwrap().render(&context);
+            assert!(rendered.is_ok() || step.contains("[x]"), "{rendered:?}");
+        }
+    }
 
     #[test]
     fn a_template_without_jinja_syntax_renders_as_jinja_would() {

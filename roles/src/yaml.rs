@@ -141,6 +141,7 @@ impl TreeBuilder {
                 if self.wants_key() {
                     return self.key(text.into_owned(), style, span, report);
                 }
+                refuse_wide_integer(&text, style, span, report);
                 let value = scalar(text.into_owned(), style);
                 self.put(YamlNode { span, value }, anchor, 1, 0);
             }
@@ -291,6 +292,16 @@ impl TreeBuilder {
                 }
             }
         }
+    }
+}
+
+/// An integer of more than 64 bits would be rounded to a double.
+fn refuse_wide_integer(text: &str, style: ScalarStyle, span: Span, report: &mut Diagnostics<'_>) {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if matches!(style, ScalarStyle::Plain) && is_integer && text.parse::<i64>().is_err() {
+        let message = format!("the integer `{}` does not fit into 64 bits", shown(text));
+        report.error_with_hint(span, message, "put it in quotes, as text");
     }
 }
 

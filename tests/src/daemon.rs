@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use artel_proto::v1::catalog_client::CatalogClient;
 use artel_proto::v1::engines_client::EnginesClient;
@@ -35,6 +36,7 @@ pub fn daemon() -> DaemonBuilder {
         models: models(),
         env: Vec::new(),
         file_size_limit_bytes: None,
+        descriptor_limit: None,
     }
 }
 
@@ -48,6 +50,7 @@ pub struct DaemonBuilder {
     models: PathBuf,
     env: Vec<(String, String)>,
     file_size_limit_bytes: Option<u64>,
+    descriptor_limit: Option<u32>,
 }
 
 impl DaemonBuilder {
@@ -123,12 +126,24 @@ impl DaemonBuilder {
         self
     }
 
-    /// The program, under its limit of file sizes.
+    /// With a limit of open files, which it cannot raise.
+    #[must_use]
+    pub fn with_descriptor_limit(mut self, descriptors: u32) -> Self {
+        self.descriptor_limit = Some(descriptors);
+        self
+    }
+
+    /// The program, under its limits.
     fn command(&self) -> Command {
         let program = (self.program)();
-        let Some(bytes) = self.file_size_limit_bytes else { return Command::new(program) };
+        let file_size = self.file_size_limit_bytes.map(|bytes| format!("--fsize={bytes}:"));
+        let descriptors = self.descriptor_limit.map(|descriptors| format!("--nofile={descriptors}:{descriptors}"));
+        let limits: Vec<String> = file_size.into_iter().chain(descriptors).collect();
+        if limits.is_empty() {
+            return Command::new(program);
+        }
         let mut command = Command::new("prlimit");
-        command.arg(format!("--fsize={bytes}:")).arg("--").arg(program);
+        command.args(limits).arg("--").arg(program);
         command
     }
 
@@ -141,8 +156,33 @@ impl DaemonBuilder {
         }
     }
 
+    /// Starts it and sends SIGTERM once this is in its log, although it does not listen yet; how it exits, and its log.
+    pub async fn terminate_at_start(self, logged: &str) -> (ExitStatus, String) {
+        let mut child = self.spawn();
+        let log = || fs::read_to_string(self.dir.path().join("log")).unwrap();
+        while !log().contains(logged) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        kill(Pid::from_raw(child.id().expect("it runs").cast_signed()), Signal::SIGTERM).unwrap();
+        (child.wait().await.unwrap(), log())
+    }
+
     /// Starts it and waits until it listens; if it exits before, returns the builder for another start.
     pub async fn try_start(self) -> Result<Daemon, Self> {
+        let mut child = self.spawn();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(line) = lines.next_line().await.unwrap() else {
+            child.wait().await.unwrap();
+            return Err(Self { failpoint: None, ..self });
+        };
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let address = format!("http://{}", ready["listening"].as_str().unwrap());
+        let channel = Channel::from_shared(address.clone()).unwrap().connect_lazy();
+        Ok(Daemon { child, dir: self.dir, settings: self.settings, program: self.program, address, channel })
+    }
+
+    /// Starts it.
+    fn spawn(&self) -> Child {
         let settings = self.dir.path().join("settings.yaml");
         fs::write(&settings, &self.settings).unwrap();
         let dir = self.dir.path();
@@ -152,8 +192,7 @@ impl DaemonBuilder {
             .env_remove("ARTEL_REHEARSAL_DEATH")
             .env_remove("ARTEL_FAILPOINT")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .envs(self.failpoint.as_ref().map(|(variable, failpoint)| (*variable, failpoint)));
-        let mut child = command
+            .envs(self.failpoint.as_ref().map(|(variable, failpoint)| (*variable, failpoint)))
             .args(["serve", "--json", "--listen", "127.0.0.1:0"])
             .arg("--config")
             .arg(&settings)
@@ -168,16 +207,7 @@ impl DaemonBuilder {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let Some(line) = lines.next_line().await.unwrap() else {
-            child.wait().await.unwrap();
-            return Err(Self { failpoint: None, ..self });
-        };
-        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let address = format!("http://{}", ready["listening"].as_str().unwrap());
-        let channel = Channel::from_shared(address.clone()).unwrap().connect_lazy();
-        Ok(Daemon { child, dir: self.dir, settings: self.settings, program: self.program, address, channel })
+            .unwrap()
     }
 }
 
@@ -238,6 +268,11 @@ impl Daemon {
         kill(Pid::from_raw(self.process_id().cast_signed()), signal).unwrap();
     }
 
+    /// How many files and sockets it has open.
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process_id())).unwrap().count()
+    }
+
     /// Lifts the limit of its file sizes.
     pub async fn lift_file_size_limit(&self) {
         let pid = self.process_id().to_string();
@@ -267,6 +302,7 @@ impl Daemon {
             models: models(),
             env: Vec::new(),
             file_size_limit_bytes: None,
+            descriptor_limit: None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! A stand-in for a second machine: `artel rpc-serve` on the loopback.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -45,21 +46,53 @@ impl RpcServer {
 
     /// Bytes of anonymous memory that its processes hold for clients.
     pub fn client_memory_bytes(&self) -> u64 {
-        let own_pid = self.child.id().expect("it runs");
-        let memory_bytes = |process: &PathBuf| -> Option<u64> {
-            let status = fs::read_to_string(process.join("status")).ok()?;
-            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            let parent: u32 = field("PPid:")?.parse().ok()?;
-            let memory_kb: u64 = field("RssAnon:")?.strip_suffix("kB")?.trim().parse().ok()?;
-            (parent == own_pid).then_some(memory_kb * 1024)
+        let memory_bytes = |process: &ClientProcess| -> Option<u64> {
+            let memory_kb: u64 = process.field("RssAnon:")?.strip_suffix("kB")?.trim().parse().ok()?;
+            Some(memory_kb * 1024)
         };
-        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
         // A process without a client takes a little too.
-        processes.filter_map(|process| memory_bytes(&process)).filter(|bytes| *bytes > 64 << 20).sum()
+        self.client_processes().iter().filter_map(memory_bytes).filter(|bytes| *bytes > 64 << 20).sum()
+    }
+
+    /// Sends a signal to the processes that serve its clients.
+    pub fn signal_clients(&self, signal: Signal) {
+        for process in self.client_processes() {
+            // It may have exited meanwhile.
+            let _ = kill(Pid::from_raw(process.id), signal);
+        }
+    }
+
+    /// How many processes serve its clients.
+    pub fn clients(&self) -> usize {
+        self.client_processes().len()
+    }
+
+    /// Its processes that serve clients.
+    fn client_processes(&self) -> Vec<ClientProcess> {
+        let own_pid = self.child.id().expect("it runs").to_string();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+            Some(ClientProcess { id, status })
+        });
+        processes.filter(|process| process.field("PPid:") == Some(&own_pid)).collect()
     }
 
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+}
+
+/// A process that serves a client.
+struct ClientProcess {
+    id: i32,
+    /// The content of its `status`.
+    status: String,
+}
+
+impl ClientProcess {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
     }
 }

@@ -116,6 +116,12 @@ impl Daemon {
         self.tasks().get(request).await.unwrap().into_inner()
     }
 
+    /// Takes up a task again that is set aside.
+    pub async fn resume(&self, id: &str) -> Result<v1::Task, Status> {
+        let request = v1::ResumeRequest { task_id: id.to_owned() };
+        self.tasks().resume(request).await.map(tonic::Response::into_inner)
+    }
+
     /// Cancels a task.
     pub async fn cancel(&self, id: &str) -> v1::Task {
         let request =

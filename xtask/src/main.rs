@@ -1,8 +1,9 @@
-//! `cargo xtask demo | test | book | names | structure | vulkan | bench | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | book | names | structure | vulkan | bench | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod book;
+mod calm;
 mod demo;
 mod licences;
 mod models;
@@ -44,6 +45,12 @@ enum Verb {
     },
     /// Measure the daemon with the real model; nothing else should run meanwhile
     Bench,
+    /// Run workloads on one core with a hog beside them: no slow engine may be taken for a dead one
+    Calm {
+        /// How long, in minutes
+        #[arg(default_value_t = 60)]
+        minutes: u64,
+    },
     /// Check the licences and sources of all dependencies
     Licences,
     /// Build and run every test
@@ -64,6 +71,7 @@ fn main() -> Result<()> {
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),
         Verb::Structure => structure::run(),
+        Verb::Calm { minutes } => setup::run(&cache).and_then(|()| calm::run(&cache, minutes)),
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),

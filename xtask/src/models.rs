@@ -20,6 +20,11 @@ pub(crate) fn dir(cache: &Path) -> PathBuf {
     cache.join("models")
 }
 
+/// The file of the chat model.
+pub(crate) fn chat(cache: &Path) -> PathBuf {
+    dir(cache).join(CHAT)
+}
+
 /// Fetches what is missing. A file that is there was verified before it was given its name.
 pub(crate) fn fetch(cache: &Path) -> Result<()> {
     let dir = dir(cache);

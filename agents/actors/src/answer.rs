@@ -1,8 +1,8 @@
 //! The answers of people.
 
 use artel_roles::{Schema, SchemaMismatch};
-use artel_task::StepId;
 use artel_task::event::{MAX_OUTPUT_BYTES, Output};
+use artel_task::{StepId, portable};
 use serde_json::Value;
 
 /// A person's answer.
@@ -39,29 +39,36 @@ pub(crate) enum InvalidAnswer {
     /// The value is none that the schema allows.
     #[error("the answer does not satisfy the step's schema: {0}")]
     Json(SchemaMismatch),
-    /// It is too large.
+    /// No client could receive it.
     #[error(transparent)]
-    TooLarge(#[from] OutputTooLarge),
+    Unsendable(#[from] UnsendableOutput),
 }
 
-/// An output that does not fit into a message to a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the output takes {bytes} bytes, the limit is {limit}: have the roles write less, or, where a node has many items, let a \
-     node after it sum them up and be the graph's `result`",
-    limit = MAX_OUTPUT_BYTES
-)]
-pub(crate) struct OutputTooLarge {
-    bytes: usize,
+/// An output that no client could receive as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UnsendableOutput {
+    /// It does not fit into a message.
+    #[error(
+        "the output takes {bytes} bytes, the limit is {MAX_OUTPUT_BYTES}: have the roles write less, or, where a node has many \
+         items, let a node after it sum them up and be the graph's `result`"
+    )]
+    TooLarge { bytes: usize },
+    /// Clients would read other numbers, or could not decode it.
+    #[error("the output cannot be sent to clients: {0}")]
+    NotPortable(#[from] portable::Error),
 }
 
-impl OutputTooLarge {
-    /// An error if the output is larger than a client receives.
+impl UnsendableOutput {
+    /// An error if a client would not receive the output as it is.
     pub(crate) fn check(output: &Output) -> Result<(), Self> {
-        match output.max_encoded_len() {
-            bytes if bytes > MAX_OUTPUT_BYTES => Err(Self { bytes }),
-            _ => Ok(()),
+        let bytes = output.max_encoded_len();
+        if bytes > MAX_OUTPUT_BYTES {
+            return Err(Self::TooLarge { bytes });
         }
+        if let Some(json) = &output.json {
+            portable::check(json)?;
+        }
+        Ok(())
     }
 }
 
@@ -81,7 +88,7 @@ impl Answer {
                 Output::json(value)
             }
         };
-        OutputTooLarge::check(&output)?;
+        UnsendableOutput::check(&output)?;
         Ok(output)
     }
 }
@@ -96,5 +103,17 @@ mod tests {
         assert_eq!(Answer::Json(Value::Bool(true)).parse(None), Err(InvalidAnswer::NoSchema));
         let large = Answer::Text("x".repeat(MAX_OUTPUT_BYTES + 1)).parse(None).unwrap_err().to_string();
         assert!(large.starts_with("the output takes 4128769 bytes, the limit is 4128768: "), "{large}");
+    }
+
+    #[test]
+    fn an_output_that_clients_would_not_read_as_it_is_is_refused() {
+        let deep = (0..60).fold(Value::Null, |inner, _| Value::from(vec![inner]));
+        let message = |json| UnsendableOutput::check(&Output::json(json)).unwrap_err().to_string();
+        assert_eq!(
+            message(deep),
+            "the output cannot be sent to clients: lists and objects nest 60 deep, the limit is 30"
+        );
+        assert!(message(Value::from(u64::MAX)).contains("write it as a string"));
+        assert_eq!(UnsendableOutput::check(&Output::json(Value::from(7))), Ok(()));
     }
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
-
 /// Opens the barrier of the steps that start with one commit. Dropped without [`notify`](Self::notify), they never started.
 #[derive(Debug)]
 pub(crate) struct CommitNotifier(watch::Sender<Option<Instant>>);
@@ -23,14 +21,14 @@ impl CommitNotifier {
 
     /// The start is on disk and published.
     pub(crate) fn notify(&self) {
-        self.0.send_replace(Some(Clock::monotonic()));
+        self.0.send_replace(Some(Instant::now()));
     }
 }
 
 impl CommitBarrier {
     /// The barrier of a step whose start is on disk already.
     pub(crate) fn already_committed() -> Self {
-        Self(watch::channel(Some(Clock::monotonic())).1)
+        Self(watch::channel(Some(Instant::now())).1)
     }
 
     /// The time since the commit; none before it.

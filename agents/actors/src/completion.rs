@@ -39,12 +39,8 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        self.complete(Err(failure(FailureCode::Interrupted, "the step's work stopped before it gave a result")));
+        self.complete(Err(Failure::new(FailureCode::Interrupted, "the step's work stopped before it gave a result")));
     }
-}
-
-pub(crate) fn failure(code: FailureCode, message: impl Into<String>) -> Failure {
-    Failure { code, message: message.into(), step: None }
 }
 
 #[cfg(test)]
@@ -66,7 +62,7 @@ mod tests {
     #[test]
     fn a_result_is_sent_once_and_its_absence_is_an_interruption() {
         let (one, codes) = completion();
-        one.send(Err(failure(FailureCode::Idle, "slow")));
+        one.send(Err(Failure::new(FailureCode::Idle, "slow")));
         assert_eq!(*codes.lock().unwrap(), [FailureCode::Idle]);
         let (dropped, codes) = completion();
         drop(dropped);

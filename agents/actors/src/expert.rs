@@ -8,13 +8,12 @@ mod step_deadline;
 mod step_job;
 mod step_run;
 
+use artel_hosting::engine_host;
 use artel_stream::StepProgress;
-use artel_task::event::FailureCode;
+use artel_task::event::{Failure, FailureCode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::Instrument as _;
 
-use crate::completion::failure;
-use crate::engine_host;
 use crate::priority_semaphore::Permit;
 
 use role_queue::AdmittedStep;
@@ -63,7 +62,7 @@ impl Actor for Expert {
                 }
                 Err(full) => {
                     let message = format!("role `{}` {full}", job.role.name);
-                    job.completion.send(Err(failure(FailureCode::QueueFull, message)));
+                    job.completion.send(Err(Failure::new(FailureCode::QueueFull, message)));
                 }
             },
             #[cfg(test)]
@@ -75,7 +74,8 @@ impl Actor for Expert {
 
 async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: AdmittedStep) {
     let (cancel, timeout) = (job.cancel.clone(), job.timeout);
-    let timed_out = || failure(FailureCode::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
+    let timed_out =
+        || Failure::new(FailureCode::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
     let model_waits = admitted.model_waits();
     let work = async {
         let prompt = job.render_prompt()?;

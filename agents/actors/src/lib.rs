@@ -22,7 +22,7 @@
 //!
 //! | actor | its steps | afterwards |
 //! |---|---|---|
-//! | task runner | are cancelled in the engine | the supervisor restarts it from the journal, [`MAX_TASK_RESTARTS`] times; then the task fails |
+//! | task runner | are cancelled in the engine | the supervisor restarts it from the journal, [`MAX_TASK_RESTARTS`] times; then the task is set aside |
 //! | expert | those in its mailbox fail as `interrupted`, which is retried; running ones continue | it is restarted with the next step |
 //! | an expert's work on one step | fails as `interrupted`, which is retried | the expert continues |
 //! | router | decisions in its mailbox fail as `interrupted`, which is retried; others continue | it is restarted with the next question, and embeds the roles again |
@@ -30,22 +30,16 @@
 //! | model scheduler | continue; those that wait for a model wait for the next scheduler | it is restarted at once, and every engine host reports its status to it |
 //! | supervisor | are cut off | [`Runtime::stopped`] resolves, the daemon exits with an error, tasks resume at the next start |
 //!
-//! This crate knows no tonic and no llama.cpp: engines come from a [`Loader`].
+//! Engine hosts and the model scheduler are actors of [`artel_hosting`]. This crate knows no tonic and no llama.cpp: engines
+//! come from a [`Loader`].
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
-mod clock;
 mod commit_barrier;
 mod completion;
-mod engine_host;
 mod expert;
-mod loader;
-mod lookahead;
-mod model_scheduler;
-mod model_workload;
 mod priority_semaphore;
-mod prompt;
 mod response_cache;
 mod retry;
 mod router;
@@ -61,11 +55,10 @@ mod tests;
 extern crate self as artel_actors;
 
 pub use answer::Answer;
+pub use artel_hosting::engine_host::{EngineReport, EngineState};
+pub use artel_hosting::model_scheduler::ModelMove;
+pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
-pub use clock::Clock;
-pub use engine_host::{EngineReport, EngineState};
-pub use loader::{LoadProgress, Loader, zero_footprint};
-pub use model_scheduler::ModelMove;
-pub use model_workload::MemoryDemand;
-pub use runtime::{Candidates, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target};
+pub use artel_task::Clock;
+pub use runtime::{Candidates, DrainReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target};
 pub use supervisor::MAX_TASK_RESTARTS;

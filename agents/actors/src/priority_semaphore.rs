@@ -8,8 +8,6 @@ use artel_task::event::TaskPriority;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
-
 /// Permits and the requests that wait for one. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct PrioritySemaphore(Arc<Mutex<State>>);
@@ -58,7 +56,7 @@ impl PrioritySemaphore {
         let ticket = self.with(|state| {
             state.last_ticket += 1;
             let ticket = state.last_ticket;
-            state.waiters.push(Waiter { ticket, priority, remaining_steps, since: Clock::monotonic(), grant });
+            state.waiters.push(Waiter { ticket, priority, remaining_steps, since: Instant::now(), grant });
             ticket
         });
         let request = PermitRequest { semaphore: self.clone(), ticket, granted };
@@ -84,7 +82,7 @@ impl State {
         if self.taken >= self.permits {
             return None;
         }
-        let now = Clock::monotonic();
+        let now = Instant::now();
         let first = (0..self.waiters.len()).min_by_key(|at| self.waiters[*at].rank(now))?;
         self.taken += 1;
         Some(self.waiters.swap_remove(first).grant)
@@ -106,7 +104,7 @@ impl PermitRequest {
     pub(crate) fn position(&self) -> u32 {
         self.semaphore.with(|state| {
             let Some(own) = state.waiters.iter().find(|waiter| waiter.ticket == self.ticket) else { return 0 };
-            let now = Clock::monotonic();
+            let now = Instant::now();
             let rank = own.rank(now);
             let before = state.waiters.iter().filter(|waiter| waiter.rank(now) < rank).count();
             u32::try_from(before + 1).unwrap_or(u32::MAX)

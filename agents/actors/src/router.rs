@@ -16,10 +16,9 @@ use artel_router::{QuestionEvidence, needs_embeddings, truncate_question};
 use artel_task::RoleName;
 use artel_task::event::{Decision, Failure, FailureCode, Signal};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::clock::Clock;
-use crate::completion::failure;
 use candidate_index::{CandidateIndex, CandidateSet};
 
 pub(crate) use candidate::Candidate;
@@ -78,8 +77,8 @@ async fn decide(
     index: &CandidateIndex,
     is_wanted: impl Fn() -> bool,
 ) -> Result<Decision, Failure> {
-    let started = Clock::monotonic();
-    let no_candidates = || failure(FailureCode::Router, "the router has no candidates");
+    let started = Instant::now();
+    let no_candidates = || Failure::new(FailureCode::Router, "the router has no candidates");
     if request.candidates.is_empty() {
         return Err(no_candidates());
     }
@@ -96,7 +95,7 @@ async fn decide(
     let decision = request.policy.decide(&names, &signals, &scores).ok_or_else(no_candidates)?;
     Ok(Decision {
         graphs: request.candidates[0].is_graph(),
-        elapsed: Clock::monotonic().duration_since(started),
+        elapsed: Instant::now().duration_since(started),
         tokens: warmup_tokens + tokens,
         warmup_tokens,
         ..decision

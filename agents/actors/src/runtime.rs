@@ -1,6 +1,7 @@
 //! The public handle of the runtime.
 
 mod control;
+mod drain;
 mod engines;
 mod error;
 mod fork;
@@ -12,30 +13,25 @@ mod subscribe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
-use artel_journal::{Acceptance, Journal, TaskFilter, TaskPage, TaskSummary};
+use artel_hosting::Loader;
+use artel_hosting::ModelLookahead;
+use artel_journal::{Acceptance, DamagedTask, Journal, TaskFilter, TaskPage, TaskSummary};
 use artel_roles::Catalog;
 use artel_stream::TaskChannels;
-use artel_task::{GraphName, TaskId};
-use ractor::{Actor, ActorRef, call};
+use artel_task::{Clock, GraphName, TaskId};
+use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::Loader;
-use crate::clock::Clock;
-use crate::engine_host;
-use crate::lookahead::ModelLookahead;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
 
+pub use drain::DrainReport;
 pub use error::Error;
 pub use fork::Fork;
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
-
-/// Time that engines have to end when the daemon stops: a batch of a large model on a slow machine.
-const ENGINE_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of a runtime.
 #[derive(Debug, Clone)]
@@ -107,6 +103,7 @@ impl Runtime {
             lookahead: ModelLookahead::default(),
             response_cache: ResponseCache::default(),
             embedding_cache,
+            probation: Arc::new(Semaphore::new(1)),
         };
         let catalog = Arc::new(catalog);
         let spawned = Supervisor::spawn(None, Supervisor, (shared.clone(), catalog.clone())).await;
@@ -164,7 +161,8 @@ impl Runtime {
             Acceptance::Existing(task) => Ok(task),
             Acceptance::New => {
                 let task = event.task;
-                let start = TaskStart { task, catalog, graph, first: Some(Arc::new(event)), permit: Some(permit) };
+                let (first, permit) = (Some(Arc::new(event)), Some(permit));
+                let start = TaskStart { task, catalog, graph, first, takes_up: false, permit };
                 if self.start_task(start).is_err() {
                     tracing::warn!(%task, "task was accepted while the runtime stopped; it starts with the next daemon");
                 }
@@ -196,12 +194,21 @@ impl Runtime {
         self.supervisor.cast(Message::StartTask(Box::new(start))).map_err(|_| Error::Stopped)
     }
 
-    /// One page of tasks, newest first.
+    /// One page of tasks, newest first; a task whose row is damaged is an entry of its own.
     ///
     /// # Errors
     /// The errors of the journal.
-    pub async fn list(&self, filter: TaskFilter, page: TaskPage) -> Result<Vec<TaskSummary>, Error> {
+    pub async fn list(
+        &self,
+        filter: TaskFilter,
+        page: TaskPage,
+    ) -> Result<Vec<Result<TaskSummary, DamagedTask>>, Error> {
         Ok(self.shared.journal.list(filter, page).await?)
+    }
+
+    /// The source of the wall time of events and reports.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
     /// The catalog that new tasks run under.
@@ -254,42 +261,6 @@ impl Runtime {
     pub async fn stopped(&self) {
         // The sender is dropped only after it sent `true`.
         let _ = self.has_stopped.clone().wait_for(|has_stopped| *has_stopped).await;
-    }
-
-    /// Accepts no more tasks, gives running ones so much time, leaves the rest for the next start, ends the engines and
-    /// closes the journal. Returns how many tasks were left.
-    pub async fn drain(&self, grace: Duration) -> usize {
-        self.is_draining.store(true, Ordering::Release);
-        self.submissions.close();
-        self.submissions.wait().await;
-        // A task that waits for a person's answer can wait while the daemon is down.
-        let mut busy = self.shared.busy_tasks.subscribe();
-        // A runtime that stopped by itself has nothing to wait for.
-        let idle = async { busy.wait_for(|busy| *busy == 0).await.map(|_| ()).unwrap_or_default() };
-        tokio::select! {
-            _ = tokio::time::timeout(grace, idle) => {}
-            () = self.stopped() => {}
-        }
-        let left = self.running_tasks();
-        let engines = self.unload_engines().await;
-        // Task runners are children of the supervisor and stop with it; their committed events stay on disk.
-        let _ = self.supervisor.stop_and_wait(None, None).await;
-        self.shared.channels.close_all();
-        let closed = futures::future::join_all(engines.iter().map(artel_engine::EngineHandle::close));
-        if tokio::time::timeout(ENGINE_CLOSE_TIMEOUT, closed).await.is_err() {
-            tracing::warn!("an engine did not end within {ENGINE_CLOSE_TIMEOUT:?}");
-        }
-        self.shared.journal.clone().close().await;
-        left
-    }
-
-    async fn unload_engines(&self) -> Vec<artel_engine::EngineHandle> {
-        let Ok(hosts) = call!(self.supervisor, Message::EngineHosts) else { return Vec::new() };
-        let mut handles = Vec::new();
-        for host in hosts {
-            handles.extend(call!(host, engine_host::Message::Unload).ok().flatten());
-        }
-        handles
     }
 
     /// Makes an actor panic, as a bug of ours would.

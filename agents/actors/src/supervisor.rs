@@ -10,14 +10,14 @@ use std::sync::Arc;
 use artel_roles::{Catalog, Model};
 use artel_task::TaskId;
 use artel_task::event::{Decision, Failure, FailureCode};
+use artel_task::state::MAX_STALLED_RESUMES;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::AnswerRejection;
-use crate::completion::failure;
 use crate::expert::{self, StepJob};
 use crate::router::{self, RoutingRequest};
-use crate::task_history::fail_task;
+use crate::task_history::set_aside_task;
 use crate::task_runner::{self, TaskContext, TaskRunner};
 
 use registry::ActorRegistry;
@@ -25,8 +25,8 @@ use registry::ActorRegistry;
 pub(crate) use message::{ChildId, Message, TaskStart};
 pub(crate) use shared_deps::SharedDeps;
 
-/// How often a task's runner is restarted after a panic; then the task fails.
-pub const MAX_TASK_RESTARTS: u32 = 3;
+/// How often a task's runner is restarted after a panic; then the task is set aside. A restart is a resume.
+pub const MAX_TASK_RESTARTS: u32 = MAX_STALLED_RESUMES;
 
 /// Starts task runners, experts, engine hosts and the router when they are first needed, and again after a panic.
 ///
@@ -126,11 +126,13 @@ impl State {
     async fn start_task(&mut self, me: &ActorRef<Message>, start: TaskStart) {
         // Of the tasks that are resumed, some were never suspended.
         if self.tasks.contains_key(&start.task) {
-            self.resume_after_stop.insert(start.task, TaskStart { permit: None, ..start });
+            let waiting = self.resume_after_stop.remove(&start.task);
+            let takes_up = start.takes_up || waiting.is_some_and(|waiting| waiting.takes_up);
+            self.resume_after_stop.insert(start.task, TaskStart { permit: None, takes_up, ..start });
             return;
         }
-        let TaskStart { task, catalog, graph, first, permit } = start;
-        let SharedDeps { journal, channels, loader, models_dir, clock, lookahead, response_cache, .. } =
+        let TaskStart { task, catalog, graph, first, takes_up, permit } = start;
+        let SharedDeps { journal, channels, loader, models_dir, clock, lookahead, response_cache, probation, .. } =
             self.shared.clone();
         let (channel, supervisor) = (channels.open(task, first.as_ref()), me.clone());
         let cx = TaskContext {
@@ -138,6 +140,8 @@ impl State {
             catalog,
             graph,
             first,
+            takes_up,
+            probation,
             journal,
             channel,
             supervisor,
@@ -162,7 +166,7 @@ impl State {
             Ok((runner, _)) => {
                 self.registry.add_child(runner.get_id(), ChildId::TaskRunner(task));
                 // A restarted runner reads the journal.
-                let cx = TaskContext { first: None, ..cx };
+                let cx = TaskContext { first: None, takes_up: false, ..cx };
                 self.tasks.insert(task, SupervisedTask { runner, cx, restarts, permit });
             }
             Err(error) => tracing::error!(%task, %error, "failed to start the task's runner: the task is suspended"),
@@ -177,7 +181,7 @@ impl State {
                 let _ = expert.cast(expert::Message::Run(job, host));
             }
             (Err(error), _) | (_, Err(error)) => {
-                job.completion.send(Err(failure(FailureCode::Internal, error.to_string())));
+                job.completion.send(Err(Failure::new(FailureCode::Internal, error.to_string())));
             }
         }
     }
@@ -189,7 +193,7 @@ impl State {
                 let _ = router.cast(router::Message::Decide(request, engines, reply));
             }
             (Err(error), _) | (_, Err(error)) => {
-                send_reply(reply, Err(failure(FailureCode::Internal, error.to_string())));
+                send_reply(reply, Err(Failure::new(FailureCode::Internal, error.to_string())));
             }
         }
     }
@@ -234,7 +238,7 @@ impl State {
         }
     }
 
-    /// The task has ended, or is suspended.
+    /// The task has ended, is set aside, or is suspended.
     async fn task_stopped(&mut self, me: &ActorRef<Message>, task: TaskId) {
         let Some(running) = self.tasks.remove(&task) else { return };
         self.idle.remove(&task);
@@ -260,8 +264,8 @@ impl State {
         }
         let SharedDeps { journal, channels, clock, .. } = self.shared.clone();
         tokio::spawn(async move {
-            let message = format!("the task's runner panicked {} times, last: {error}", restarts + 1);
-            fail_task(&journal, &channels, &clock, task, failure(FailureCode::Internal, message)).await;
+            let reason = format!("its runner panicked {} times, last: {error}", restarts + 1);
+            set_aside_task(&journal, &channels, &clock, task, reason).await;
             drop(permit);
         });
         self.publish_counts();

@@ -1,16 +1,15 @@
-//! A task's events in the journal: all of them, and the last one of a task that nothing runs.
+//! A task's events in the journal: all of them, and those of a task that nothing runs.
 
 use std::sync::Arc;
 
 use artel_journal::Journal;
 use artel_stream::TaskChannels;
-use artel_task::event::Failure;
-use artel_task::{Event, EventKind, Seq, TaskId};
-
-use crate::clock::Clock;
+use artel_task::{Clock, Event, EventKind, Seq, TaskId};
 
 /// Events read from the journal at once.
 const PAGE_EVENTS: u32 = 1024;
+/// The limit of the reason why a task is set aside: more than a person reads.
+const MAX_REASON_BYTES: usize = 8192;
 
 /// All events of a task.
 pub(crate) async fn history(journal: &Journal, task: TaskId) -> Result<Vec<Event>, artel_journal::Error> {
@@ -25,27 +24,46 @@ pub(crate) async fn history(journal: &Journal, task: TaskId) -> Result<Vec<Event
     }
 }
 
-/// Ends a task that cannot be continued, and closes its channel.
-pub(crate) async fn fail_task(
+/// Sets a task aside that nothing runs. If its rows are damaged they are left as they are, for a repair: the task is then set
+/// aside by not being run.
+pub(crate) async fn set_aside_task(
     journal: &Journal,
     channels: &TaskChannels,
     clock: &Clock,
     task: TaskId,
-    failure: Failure,
+    mut reason: String,
 ) {
-    let ended = async {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+    tracing::error!(%task, reason, "the task is set aside");
+    let set_aside = async {
         let events = history(journal, task).await?;
-        let last = events.last();
-        // The wall clock may have been set back since.
-        let at = last.map_or(clock.now(), |last| clock.now().max(last.at));
-        let seq = last.map(|last| last.seq).unwrap_or_default().next();
-        let event = Event { task, seq, at, kind: EventKind::Failed { failure } };
-        journal.append(vec![event.clone()]).await?;
-        channels.open(task, None).publish(Arc::new(event));
-        Ok::<_, artel_journal::Error>(())
+        let has_start = events.first().is_some_and(|first| matches!(first.kind, EventKind::Accepted(_)));
+        if has_start {
+            append_event(journal, channels, clock, task, EventKind::SetAside { reason }).await
+        } else {
+            Ok(())
+        }
     };
-    if let Err(error) = ended.await {
-        tracing::error!(%task, %error, "failed to journal the task's end: the task is suspended");
+    if let Err(error) = set_aside.await {
+        tracing::error!(%task, %error, "failed to journal that the task is set aside: its rows are left as they are");
     }
     channels.close(task);
+}
+
+/// Appends an event to a task that nothing runs, and publishes it.
+pub(crate) async fn append_event(
+    journal: &Journal,
+    channels: &TaskChannels,
+    clock: &Clock,
+    task: TaskId,
+    kind: EventKind,
+) -> Result<(), artel_journal::Error> {
+    let last = journal.last_seq(task).await?.unwrap_or_default();
+    // The wall clock may have been set back since the last event, which may be damaged.
+    let last_event = journal.events(task, Seq(last.0.saturating_sub(1)), 1).await.unwrap_or_default();
+    let at = last_event.last().map_or(clock.now(), |last| clock.now().max(last.at));
+    let event = Event { task, seq: last.next(), at, kind };
+    journal.append(vec![event.clone()]).await?;
+    channels.open(task, None).publish(Arc::new(event));
+    Ok(())
 }

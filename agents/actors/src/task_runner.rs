@@ -1,5 +1,6 @@
 //! The task runner: one per running task. It decides, journals, applies and publishes.
 
+mod admission;
 mod dispatch;
 mod message;
 mod questions;
@@ -21,8 +22,9 @@ pub(crate) use running_task::TaskContext;
 
 /// Runs one task.
 ///
-/// States: reading the journal -> running <-> idle (waits for answers of people only) -> ended (then it stops). If the journal
-/// takes no writes, it stops at once; the task is then resumed at the next start of the daemon.
+/// States: reading the journal -> perhaps waiting for its probation -> running <-> idle (waits for answers of people only) ->
+/// ended or set aside (then it stops). If the journal takes no writes, it stops at once; the task is then resumed at the next
+/// start of the daemon.
 ///
 /// Within one handler its state is ahead of the journal, and steps that may start again after a restart are dispatched before
 /// the commit. Neither is published, and if the commit fails both are dropped with the runner.
@@ -68,8 +70,8 @@ impl Actor for TaskRunner {
 impl State {
     async fn open(&mut self, me: ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let first = self.cx.first.take();
-        let mut running = RunningTask::open(self.cx.clone(), first, me).await?;
-        running.advance().await;
+        let mut running = RunningTask::open(self.cx.clone(), first.as_deref(), me).await?;
+        running.begin(first.is_some()).await;
         self.running = Some(running);
         Ok(())
     }
@@ -91,6 +93,7 @@ async fn handle(running: &mut RunningTask, message: Message) {
             let answered = running.answer(step, answer).await;
             let _ = reply.send(answered);
         }
+        Message::Admit(permit) => running.admit(permit).await,
         Message::Redispatch(step) => running.redispatch(step),
         Message::Wake => running.wake().await,
         #[cfg(test)]

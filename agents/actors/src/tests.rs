@@ -2,5 +2,4 @@
 
 #[path = "../tests/all/fixtures.rs"]
 pub(crate) mod fixtures;
-mod load_failures;
 mod panics;

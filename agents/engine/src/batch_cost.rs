@@ -49,6 +49,12 @@ impl BatchCost {
         if self.is_known() { self.seconds / self.tokens } else { 0.0 }
     }
 
+    /// How long a batch of so many tokens is expected to take; unknown before the first batch.
+    pub(crate) fn expected(&self, tokens: u32) -> Option<Duration> {
+        let seconds = self.seconds + (f64::from(tokens) - self.tokens) * self.per_token;
+        self.is_known().then(|| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+    }
+
     /// Tokens of a batch that takes this long; none before the first batch.
     pub(crate) fn tokens_within(&self, latency: Duration) -> Option<u32> {
         let pass = self.seconds - self.tokens * self.per_token;
@@ -75,6 +81,9 @@ mod tests {
         }
         assert_eq!(cost.tokens_within(TARGET_LATENCY), Some(20));
         assert!((cost.per_token - 0.0035).abs() < 0.0001, "{cost:?}");
+        assert_eq!(BatchCost::default().expected(20), None);
+        let expected = cost.expected(500).unwrap().as_secs_f64();
+        assert!((expected / batch(500) - 1.0).abs() < 0.05, "{expected}");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::heartbeat::HeartbeatRecorder;
+
 /// Statistics of an engine: its current load, and totals since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineStats {
@@ -53,6 +55,7 @@ pub(crate) struct Counters {
     pub(crate) cancelled: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) compute_ns: AtomicU64,
+    pub(crate) heartbeat: HeartbeatRecorder,
 }
 
 impl Counters {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Embeddings, EngineLimits};
 use crate::counters::EngineStats;
+use crate::heartbeat::Heartbeat;
 use crate::request::{Error, LabelScores, Request};
 use crate::stream::{OutputStream, PrefixPin};
 
@@ -21,6 +22,10 @@ pub trait Engine: Send + Sync + 'static {
     /// The current statistics; an engine in another process is called for them.
     async fn fetch_stats(&self) -> EngineStats {
         self.stats()
+    }
+    /// What its computing thread does; `None` if that is not known here, as for an engine in another process.
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        None
     }
     /// The id of its process, if it has one of its own.
     fn process_id(&self) -> Option<u32> {

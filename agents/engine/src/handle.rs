@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Embeddings, EngineLimits};
 use crate::counters::EngineStats;
 use crate::engine::Engine;
+use crate::heartbeat::Heartbeat;
 use crate::load_error::LoadError;
 use crate::local::LocalEngine;
 use crate::options::Options;
@@ -46,6 +47,11 @@ impl EngineHandle {
         self.0.fetch_stats().await
     }
 
+    /// What its computing thread does; `None` for an engine in another process.
+    pub fn heartbeat(&self) -> Option<Heartbeat> {
+        self.0.heartbeat()
+    }
+
     /// The id of its process, if it has one of its own.
     pub fn process_id(&self) -> Option<u32> {
         self.0.process_id()
@@ -60,6 +66,11 @@ impl EngineHandle {
     pub fn watch_end(&self) -> impl Future<Output = String> + Send + use<> {
         let mut end = self.0.end_reason();
         async move { wait_for_end(&mut end).await }
+    }
+
+    /// Why it has ended, if it has.
+    pub fn end_reason(&self) -> Option<String> {
+        self.0.end_reason().borrow().clone()
     }
 
     /// Starts a generation. Dropping the stream cancels it.

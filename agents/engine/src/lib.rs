@@ -20,6 +20,7 @@ pub mod disk_prefix_cache;
 mod draft;
 mod engine;
 mod handle;
+mod heartbeat;
 mod label_score;
 mod load_error;
 mod local;
@@ -42,6 +43,7 @@ pub use cpu_lease::{CpuArbiter, SharedCpu};
 pub use draft::DraftMode;
 pub use engine::Engine;
 pub use handle::EngineHandle;
+pub use heartbeat::{EngineActivity, Heartbeat};
 pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{

@@ -13,6 +13,7 @@ use crate::backend::{self, Backend, Embeddings, EngineLimits, Token, TokenizedPr
 use crate::command::EngineCommand;
 use crate::counters::{Counters, EngineStats};
 use crate::engine::Engine;
+use crate::heartbeat::Heartbeat;
 use crate::label_score::LabelScoring;
 use crate::load_error::LoadError;
 use crate::options::Options;
@@ -212,6 +213,10 @@ impl Engine for LocalEngine {
 
     fn stats(&self) -> EngineStats {
         self.counters.stats()
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        Some(self.counters.heartbeat.last())
     }
 
     fn end_reason(&self) -> watch::Receiver<Option<String>> {

@@ -1,9 +1,9 @@
 //! Sequences that wait for a slot: new ones, and preempted ones.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::AdapterContext;
-use crate::request::Error;
+use crate::request::{Error, Priority};
 use crate::schedule::{AGING_PERIOD, QueuedView};
 use crate::sequence::{Job, Sequence};
 
@@ -42,11 +42,11 @@ impl<S> QueuedSequence<S> {
     }
 
     /// The schedule's view of it.
-    pub(crate) fn view(&self, served_tokens: u64) -> QueuedView {
+    pub(crate) fn view(&self, served_tokens: u64, now: Instant) -> QueuedView {
         let job = self.job();
         QueuedView {
             context: self.context,
-            aged_priority: aged_priority(job),
+            aged_priority: aged_priority(job, now),
             served_tokens,
             remaining_steps: job.remaining_steps,
             arrival: self.arrival,
@@ -54,13 +54,30 @@ impl<S> QueuedSequence<S> {
     }
 }
 
-/// Aging periods since a job arrived. Prefetch and background prefill do not age: they can wait for ever.
-fn aging_periods(job: &Job) -> u32 {
-    let periods = |age: Duration| age.as_secs() / AGING_PERIOD.as_secs();
-    if job.priority.is_requested() { u32::try_from(periods(job.since.elapsed())).unwrap_or(u32::MAX) } else { 0 }
+/// The priority of a job as a number, the lowest first, raised by its wait.
+pub(crate) fn aged_priority(job: &Job, now: Instant) -> u32 {
+    priority_after(job.priority, now.saturating_duration_since(job.since))
 }
 
-/// The priority of a job as a number, the lowest first, raised by its wait.
-pub(crate) fn aged_priority(job: &Job) -> u32 {
-    (job.priority as u32).saturating_sub(aging_periods(job))
+/// The priority as a number after a wait of this time. Prefetch and background prefill do not age: they can wait for ever.
+fn priority_after(priority: Priority, waited: Duration) -> u32 {
+    let periods = if priority.is_requested() { waited.as_secs() / AGING_PERIOD.as_secs() } else { 0 };
+    (priority as u32).saturating_sub(u32::try_from(periods).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_gains_one_class_in_each_period_and_work_ahead_of_time_none() {
+        let after = |priority, periods: u32| priority_after(priority, AGING_PERIOD * periods);
+        let (batch, interactive) = (Priority::Batch, Priority::Interactive);
+        assert_eq!(priority_after(batch, AGING_PERIOD - Duration::from_millis(1)), batch as u32);
+        assert_eq!(after(batch, 1), interactive as u32);
+        assert_eq!(after(batch, u32::MAX), 0);
+        for ahead in [Priority::Prefetch, Priority::Background] {
+            assert_eq!(after(ahead, u32::MAX), ahead as u32);
+        }
+    }
 }

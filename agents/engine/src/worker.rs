@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::adapter_contexts::{AdapterContexts, MAX_ADAPTERS};
 use crate::backend::{self, AdapterContext, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
@@ -12,9 +12,9 @@ use crate::batch_cost::BatchCost;
 use crate::command::EngineCommand;
 use crate::compaction::CompactionPolicy;
 use crate::counters::Counters;
-use crate::cpu_lease::SharedCpu;
 use crate::disk_prefix_cache::DiskPrefixCache;
 use crate::draft::DraftPolicy;
+use crate::heartbeat::EngineActivity;
 use crate::options::Options;
 use crate::prefix_cache::PrefixCache;
 use crate::prefix_pins::PrefixPins;
@@ -46,6 +46,8 @@ pub(crate) struct EngineWorker<B: Backend> {
     arrivals: u64,
     /// The cost of prompts; turns the target inter-token latency into a chunk.
     batch_cost: BatchCost,
+    /// The cost of embedding, by the bytes of the texts.
+    embed_cost: BatchCost,
     draft_policy: DraftPolicy,
     compaction: CompactionPolicy,
 }
@@ -84,6 +86,7 @@ impl<B: Backend> EngineWorker<B> {
             last_context: AdapterContext::BASE,
             arrivals: 0,
             batch_cost: BatchCost::default(),
+            embed_cost: BatchCost::default(),
             draft_policy: DraftPolicy::default(),
             compaction: CompactionPolicy::default(),
         }
@@ -112,6 +115,7 @@ impl<B: Backend> EngineWorker<B> {
             if let Err(exit) = self.receive() {
                 return exit;
             }
+            self.record_work(None);
             self.cancel_dropped();
             self.unload_unretained();
             self.admit();
@@ -128,7 +132,9 @@ impl<B: Backend> EngineWorker<B> {
         let is_busy = !self.waiting.is_empty() && self.can_admit()
             || self.slots.running().values().any(|s| s.job.output.is_closed() || s.job.output.has_capacity());
         if !is_busy {
+            self.counters.heartbeat.record(EngineActivity::Idle);
             let command = self.commands.recv().map_err(|_| WorkerExit::Closed)?;
+            self.record_work(None);
             self.handle(command)?;
         }
         loop {
@@ -153,13 +159,12 @@ impl<B: Backend> EngineWorker<B> {
                 self.counters.embed_calls.fetch_sub(1, Relaxed);
             }
             EngineCommand::Embed(texts, reply) => {
-                let embedded = {
-                    let _lease = self.options.shared_cpu.as_ref().map(SharedCpu::acquire);
-                    let started = Instant::now();
-                    let embedded = self.backend.embed(&texts);
-                    self.counters.add_compute_time(started.elapsed());
-                    embedded
-                };
+                let bytes = u32::try_from(texts.iter().map(String::len).sum::<usize>()).unwrap_or(u32::MAX).max(1);
+                let expected = self.embed_cost.expected(bytes);
+                let (embedded, took) = self.with_cpu(expected, |backend| backend.embed(&texts));
+                if embedded.is_ok() {
+                    self.embed_cost.observe(bytes, took.as_secs_f64());
+                }
                 self.counters.embed_calls.fetch_sub(1, Relaxed);
                 // The caller may have stopped waiting.
                 let _ = reply.send(embedded);
@@ -168,6 +173,28 @@ impl<B: Backend> EngineWorker<B> {
             EngineCommand::Close => return Err(WorkerExit::Closed),
         }
         Ok(())
+    }
+
+    /// Records that a piece of work begins which is expected to take this long.
+    fn record_work(&self, expected: Option<Duration>) {
+        self.counters.heartbeat.record(EngineActivity::Computes { expected });
+    }
+
+    /// Computes while it holds the cores that engines share. Returns the result and how long it took, without the wait for
+    /// the cores.
+    fn with_cpu<T>(&mut self, expected: Option<Duration>, compute: impl FnOnce(&mut B) -> T) -> (T, Duration) {
+        let (result, took) = {
+            let _lease = self.options.shared_cpu.as_ref().map(|cpu| {
+                self.counters.heartbeat.record(EngineActivity::AwaitsCpu);
+                cpu.acquire()
+            });
+            self.counters.heartbeat.record(EngineActivity::Computes { expected });
+            let started = Instant::now();
+            (compute(&mut self.backend), started.elapsed())
+        };
+        self.record_work(None);
+        self.counters.add_compute_time(took);
+        (result, took)
     }
 
     fn enqueue(&mut self, job: Box<Job>) {
@@ -318,7 +345,8 @@ impl<B: Backend> EngineWorker<B> {
             let waits_for_prefix = queued.is_new() && self.slot_computing_prefix_of(queued.job(), context).is_some();
             queued.context == context && !waits_for_prefix
         };
-        let view = |queued: &QueuedSequence<B::Sampler>| queued.view(self.served_tokens_of(&queued.job().flow));
+        let now = Instant::now();
+        let view = |queued: &QueuedSequence<B::Sampler>| queued.view(self.served_tokens_of(&queued.job().flow), now);
         let views: Vec<QueuedView> = self.waiting.iter().filter(is_ready).map(view).collect();
         let arrival = schedule::admit(&views, context).map(|at| views[at].arrival)?;
         self.waiting.iter().position(|queued| queued.arrival == arrival)
@@ -327,10 +355,11 @@ impl<B: Backend> EngineWorker<B> {
     /// Preempts the sequence of the lowest priority in a context, for a queued one of a higher priority. Its cells are saved in
     /// host memory; those of a prefill stay resident instead.
     fn preempt_for(&mut self, at: usize, context: AdapterContext) -> bool {
-        let newcomer = aged_priority(self.waiting[at].job());
-        let is_lower = |s: &Sequence<B::Sampler>| aged_priority(&s.job) > newcomer;
+        let now = Instant::now();
+        let newcomer = aged_priority(self.waiting[at].job(), now);
+        let is_lower = |s: &Sequence<B::Sampler>| aged_priority(&s.job, now) > newcomer;
         let lower = self.slots.running().iter().filter(|((c, _), s)| *c == context && is_lower(s));
-        let Some((victim, sequence)) = lower.max_by_key(|(_, s)| (aged_priority(&s.job), s.arrival)) else {
+        let Some((victim, sequence)) = lower.max_by_key(|(_, s)| (aged_priority(&s.job, now), s.arrival)) else {
             return false;
         };
         let (victim, is_prefill) = (*victim, matches!(sequence.kind, SequenceKind::Prefill));

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use artel_model::open_regular_file;
+
 use crate::error::Error;
 use crate::ggml_types;
 use crate::hash::sampled_hash;
@@ -150,7 +152,7 @@ fn write_dequantized(
         let reason = format!("it needs {required_bytes} bytes and only {max_bytes} bytes of disk space are available");
         return Err(write(io::Error::new(io::ErrorKind::StorageFull, reason)));
     }
-    let mut source = BufReader::new(File::open(from).map_err(read)?);
+    let mut source = BufReader::new(open_regular_file(from).map_err(read)?);
     let file = File::options().write(true).create_new(true).open(to).map_err(write)?;
     let mut target = BufWriter::with_capacity(1 << 20, file);
     let mut metadata = vec![0; usize::try_from(header.tensor_info_offset).unwrap_or(usize::MAX)];

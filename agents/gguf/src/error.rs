@@ -21,12 +21,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The file has another format.
-    #[error("{path}: not a GGUF file: it begins with {found} instead of `GGUF`; convert the model to GGUF")]
+    #[error("{path}: not a GGUF file: it does not begin with `GGUF`; convert the model to GGUF")]
     NotGguf {
         /// The file.
         path: PathBuf,
-        /// Its first bytes.
-        found: String,
     },
     /// The GGUF version is newer or older than this crate supports.
     #[error("{path}: GGUF version {version} is not supported (supported: 2 and 3); convert the model to one of them")]
@@ -42,6 +40,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The inconsistency.
+        reason: String,
+    },
+    /// The metadata takes more than a reader allows it.
+    #[error("{path}: the GGUF metadata is too large: {reason}; fetch the file again, or convert the model again")]
+    OverBudget {
+        /// The file.
+        path: PathBuf,
+        /// The key and the budget.
         reason: String,
     },
     /// The file is shorter than its header requires.
@@ -109,6 +115,7 @@ impl Error {
             | Self::NotGguf { .. }
             | Self::Version { .. }
             | Self::Damaged { .. }
+            | Self::OverBudget { .. }
             | Self::Truncated { .. }
             | Self::HashMismatch { .. }
             | Self::WrongKind { .. }

@@ -1,9 +1,9 @@
 //! Hashes of files.
 
-use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
+use artel_model::open_regular_file;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -11,7 +11,7 @@ use crate::error::Error;
 /// Compares a file's SHA-256 with the expected one, in hexadecimal.
 pub fn verify_sha256(path: &Path, expected: &str) -> Result<(), Error> {
     let read = |source| Error::of_read(path, source);
-    let mut file = File::open(path).map_err(read)?;
+    let mut file = open_regular_file(path).map_err(read)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(read)? {
@@ -33,7 +33,7 @@ pub fn sampled_hash(path: &Path) -> Result<[u8; 32], Error> {
     const SAMPLE_BYTES: u64 = 1 << 16;
     const SAMPLES: u64 = 64;
     let read = |source| Error::of_read(path, source);
-    let mut file = File::open(path).map_err(read)?;
+    let mut file = open_regular_file(path).map_err(read)?;
     let size = file.metadata().map_err(read)?.len();
     let mut hash = Sha256::new();
     hash.update(size.to_le_bytes());

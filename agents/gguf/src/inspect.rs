@@ -2,9 +2,10 @@
 //!
 //! Source: the GGUF specification, versions 2 and 3.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+
+use artel_model::open_regular_file;
 
 use crate::error::Error;
 use crate::header::GgufHeader;
@@ -51,7 +52,7 @@ fn open(path: &Path) -> Result<GgufHeader, Error> {
 /// As [`open`]; `on_tensor` takes the tensors, in order.
 pub(crate) fn open_with_tensors(path: &Path, on_tensor: &mut dyn FnMut(TensorInfo)) -> Result<GgufHeader, Error> {
     let read = |source| Error::of_read(path, source);
-    let file = File::open(path).map_err(read)?;
+    let file = open_regular_file(path).map_err(read)?;
     let size = file.metadata().map_err(read)?.len();
     let header = parse(BufReader::new(file), size, on_tensor).map_err(|fault| fault.into_error(path, size))?;
     if header.required_bytes > size {
@@ -102,10 +103,28 @@ mod tests {
     }
 
     #[test]
-    fn the_error_for_another_format_quotes_its_first_bytes() {
-        let (_dir, path) = written(b"PK\x03\x04 zip");
-        assert!(inspect(&path).unwrap_err().to_string().contains(r"begins with `PK\x03\x04`"));
+    fn the_error_for_another_format_does_not_repeat_its_content() {
+        for content in [&b"root:$6$salt"[..], b"ro", b""] {
+            let (_dir, path) = written(content);
+            let error = inspect(&path).unwrap_err();
+            let message = error.to_string().replace(&*path.to_string_lossy(), "FILE");
+            assert_eq!(
+                message, "FILE: not a GGUF file: it does not begin with `GGUF`; convert the model to GGUF",
+                "{content:?}"
+            );
+        }
         assert!(matches!(inspect(Path::new("/nowhere/m.gguf")), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket.gguf");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [socket.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let error = inspect(path).unwrap_err();
+            assert!(error.to_string().contains("not a regular file") && !error.is_transient(), "{error}");
+        }
     }
 
     #[test]

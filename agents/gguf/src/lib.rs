@@ -1,8 +1,8 @@
 //! GGUF files, read in plain Rust before llama.cpp reads them: a path goes in, a checked header, an estimate of memory, a hash
 //! or a dequantized copy comes out.
 //!
-//! Every size in a header is checked, so that a damaged file gives an [`Error`] that says what is wrong and what to do, where
-//! llama.cpp would abort. [`estimate_memory`] counts bytes by the rules of llama.cpp without loading anything. [`dequantize()`]
+//! Every size in a header is checked and counts against a budget, so that a damaged or hostile file gives an [`Error`] that says
+//! what is wrong and what to do, where llama.cpp would abort. Only regular files are opened, and no error repeats their content. [`estimate_memory`] counts bytes by the rules of llama.cpp without loading anything. [`dequantize()`]
 //! arranges the copy and leaves the numbers of each block to its caller.
 //!
 //! This crate does not link llama.cpp and contains no unsafe code: what it has to know of ggml, such as the sizes of blocks, is
@@ -17,7 +17,9 @@ mod hash;
 mod header;
 mod inspect;
 mod memory;
+mod metadata;
 mod parse;
+mod reader;
 mod tensor;
 
 pub use dequantize::{BlockConverter, HalfType, dequantize, remove_stale_files};

@@ -145,7 +145,7 @@ impl Hyperparameters<'_> {
     fn number(&self, name: &str) -> Result<Option<u32>, Error> {
         let key = self.key(name);
         let text = self.header.metadata.get(&key);
-        let parse = |text: &String| text.parse().map_err(|_| self.damaged(format!("`{key}` is `{text}`")));
+        let parse = |text: &String| text.parse().map_err(|_| self.damaged(format!("`{key}` is no number of 32 bits")));
         text.map(parse).transpose()
     }
 
@@ -340,7 +340,10 @@ mod tests {
         assert_eq!(short, "`llama.attention.head_count_kv` has only 1 elements");
         let below = refused(vec![("llama.attention.head_count_kv", Array(&[1, -1]))], &[]);
         assert_eq!(below, "`llama.attention.head_count_kv` has an invalid element -1");
-        assert_eq!(refused(vec![("llama.block_count", Text("many"))], &[]), "`llama.block_count` is `many`");
+        assert_eq!(
+            refused(vec![("llama.block_count", Text("many"))], &[]),
+            "`llama.block_count` is no number of 32 bits"
+        );
         let most = [("token_embd.weight", &[u64::MAX / 4][..], 0), ("token_embd.x", &[u64::MAX / 4], 0)];
         assert_eq!(refused(vec![], &most), "tensor sizes overflow", "their sum");
         let once = [("token_embd.weight", &[u64::MAX / 5][..], 0), ("output.x", &[u64::MAX / 5], 0)];

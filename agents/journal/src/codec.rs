@@ -58,7 +58,9 @@ pub(crate) fn check_storable(event: &Event) -> Result<(), Error> {
 /// without free values have none of them.
 fn needs_read_back(kind: &EventKind) -> bool {
     match kind {
-        EventKind::Accepted(_) | EventKind::StepFailed { .. } | EventKind::Resumed => false,
+        EventKind::Accepted(_) | EventKind::StepFailed { .. } | EventKind::Resumed | EventKind::SetAside { .. } => {
+            false
+        }
         EventKind::StepStarted { nested, .. } => nested.is_some(),
         EventKind::Waiting { schema, .. } => schema.is_some(),
         EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } => output.json.is_some(),

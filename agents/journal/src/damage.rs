@@ -1,5 +1,6 @@
 //! What is wrong with stored data, and where.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use artel_task::TaskId;
@@ -59,6 +60,39 @@ pub enum Damage {
         /// Why it cannot be read.
         source: Arc<serde_json::Error>,
     },
+}
+
+/// A task whose row in the table of tasks is damaged.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{damage}")]
+pub struct DamagedTask {
+    /// The task.
+    pub task: TaskId,
+    /// What is wrong.
+    pub damage: Damage,
+}
+
+impl Damage {
+    /// The task that it is limited to, if it is.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Column { task, .. }
+            | Self::MissingEvent { task, .. }
+            | Self::FirstEvent(task)
+            | Self::Events { task, .. }
+            | Self::OldEvent { task, .. } => Some(*task),
+            Self::Database(_) | Self::Format | Self::IdLength(_) | Self::Status(_) => None,
+        }
+    }
+
+    /// Why a task with this damage is not run, and what to do. Names no path.
+    pub fn set_aside_reason(&self) -> String {
+        set_aside_reason(self)
+    }
+}
+
+pub(crate) fn set_aside_reason(damage: &impl Display) -> String {
+    format!("its rows in the journal are damaged ({damage}): stop the daemon and run `artel journal repair`")
 }
 
 /// Damage of a row of events.

@@ -21,6 +21,22 @@ pub enum Error {
         /// The error of the system.
         source: Arc<io::Error>,
     },
+    /// The directory belongs to another user, with whose rights what is in it can be replaced.
+    #[error("cannot use the data directory {}: it belongs to user {owner}, and this program runs as user {user}; run it as that user, give it the directory with `chown -R {user}`, or choose another one with --data", .path.display())]
+    ForeignDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+        /// The number of this process's user.
+        user: u32,
+    },
+    /// Other users can enter the directory, and the file system does not let that be changed.
+    #[error("cannot use the data directory {}: other users can read it, and its file system does not keep the mode 0700; choose one on a file system with modes, with --data", .path.display())]
+    OpenDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another journal has this directory open.
     #[error("cannot lock {}: another daemon uses this directory; stop it or choose another directory", .path.display())]
     Locked {

@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use artel_model::open_regular_file;
 use artel_task::{RoleName, TaskId};
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +91,7 @@ impl FeedbackStore {
         let path: Arc<Path> = dir.join("feedback.jsonl").into();
         let failed = |source| Error::File { path: path.to_path_buf(), source };
         let mut text = String::new();
-        match File::open(&path) {
+        match open_regular_file(&path) {
             Ok(mut file) => drop(file.read_to_string(&mut text).map_err(failed)?),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),

@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::codec::{corrupt, encode, labels, task_id};
 use crate::request::WriteRequest;
-use crate::rows::{EndedRow, RowBatch, TaskRow};
+use crate::rows::{RowBatch, StatusRow, TaskRow};
 use crate::{Acceptance, Damage, Error, TaskStatus, TaskSummary, UnstorableReason, read};
 
 /// The last known position of a task.
@@ -29,6 +29,8 @@ struct TaskHead {
 pub(crate) struct TaskIndex {
     /// The running tasks, and the tasks that the current batch refers to.
     heads: HashMap<TaskId, TaskHead>,
+    /// The tasks of the batch whose rows are damaged, with the refusal of what is appended to them.
+    damaged: HashMap<TaskId, Error>,
     /// Tasks that leave the index at the end of the batch.
     leaving: Vec<TaskId>,
     /// The tasks that have the request ids of the batch.
@@ -52,7 +54,7 @@ impl TaskIndex {
         conn: &mut SqliteConnection,
         path: &Path,
         batch: &[WriteRequest],
-    ) -> sqlx::Result<Result<(), Error>> {
+    ) -> sqlx::Result<()> {
         let mut unknown = Vec::new();
         let mut keys = Vec::new();
         for request in batch {
@@ -72,7 +74,7 @@ impl TaskIndex {
         if !keys.is_empty() {
             self.load_requests(conn, path, &keys).await?;
         }
-        if unknown.is_empty() { Ok(Ok(())) } else { self.load_tasks(conn, path, &unknown).await }
+        if unknown.is_empty() { Ok(()) } else { self.load_tasks(conn, path, &unknown).await }
     }
 
     async fn load_catalog(&mut self, conn: &mut SqliteConnection, version: &CatalogVersion) -> sqlx::Result<()> {
@@ -100,12 +102,7 @@ impl TaskIndex {
         Ok(())
     }
 
-    async fn load_tasks(
-        &mut self,
-        conn: &mut SqliteConnection,
-        path: &Path,
-        tasks: &[TaskId],
-    ) -> sqlx::Result<Result<(), Error>> {
+    async fn load_tasks(&mut self, conn: &mut SqliteConnection, path: &Path, tasks: &[TaskId]) -> sqlx::Result<()> {
         let hex = |task: &TaskId| task.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let rows: Vec<(Vec<u8>, i64, i64, Option<i64>)> = sqlx::query_as(
             "SELECT id, number, stage, (SELECT max(last) FROM events WHERE task = t.number)
@@ -115,22 +112,23 @@ impl TaskIndex {
         .fetch_all(conn)
         .await?;
         for (id, number, status, last) in rows {
-            let invalid = || corrupt(path, Damage::Status(number));
-            let (task, status) = match (task_id(path, &id), TaskStatus::from_code(status).ok_or_else(invalid)) {
-                (Ok(task), Ok(status)) => (task, status),
-                (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
+            let Ok(task) = task_id(path, &id) else { continue };
+            let Some(status) = TaskStatus::from_code(status) else {
+                self.damaged.insert(task, corrupt(path, Damage::Status(number)));
+                continue;
             };
             if status != TaskStatus::Running {
                 self.leaving.push(task);
             }
             self.heads.insert(task, TaskHead { number, last: last.unwrap_or(0), status });
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Removes what only the batch needed, after its commit.
     pub(crate) fn end_batch(&mut self) {
         self.requests.clear();
+        self.damaged.clear();
         for task in self.leaving.drain(..) {
             self.heads.remove(&task);
         }
@@ -175,22 +173,26 @@ impl TaskIndex {
     pub(crate) fn append(&mut self, events: &[Event], rows: &mut RowBatch) -> Result<bool, Error> {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(false) };
         let task = first.task;
-        let head = self.heads.get_mut(&task).ok_or(Error::NoTask { task })?;
-        if head.status != TaskStatus::Running {
+        let unknown = || self.damaged.get(&task).cloned().unwrap_or(Error::NoTask { task });
+        let head = self.heads.get_mut(&task).ok_or_else(unknown)?;
+        if head.status.has_ended() {
             return Err(Error::Ended { task });
         }
         check_sequence(events, head.last)?;
         let body = encode(events)?;
         head.last += i64::try_from(events.len()).expect("a request has few events");
         rows.events.push((head.number, head.last, body));
-        if !last.kind.is_last() {
+        let status = TaskStatus::after(&last.kind);
+        if status == head.status {
             return Ok(false);
         }
-        head.status = TaskStatus::after(&last.kind);
-        let at = i64::try_from(last.at.0).unwrap_or(i64::MAX);
-        rows.ended.push(EndedRow { number: head.number, status: head.status.code(), at });
-        self.leaving.push(task);
-        Ok(true)
+        head.status = status;
+        let ended = status.has_ended().then(|| i64::try_from(last.at.0).unwrap_or(i64::MAX));
+        rows.statuses.push(StatusRow { number: head.number, status: status.code(), ended });
+        if status != TaskStatus::Running {
+            self.leaving.push(task);
+        }
+        Ok(status.has_ended())
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Connection};
 
 use crate::codec::{decode, task_id};
-use crate::{Error, TaskStatus, connection, schema};
+use crate::{Error, TaskStatus, connection, damage, schema};
 
 /// The problems that a check lists; more of them add no information.
 const MAX_PROBLEMS: usize = 100;
@@ -56,6 +56,15 @@ pub struct IntegrityReport {
     pub problems: Vec<String>,
     /// The tasks that cannot be read completely.
     pub damaged: Vec<TaskId>,
+}
+
+/// A task that no daemon runs, although it has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAsideTask {
+    /// The task.
+    pub task: TaskId,
+    /// What keeps it from running, and what to do.
+    pub reason: String,
 }
 
 /// The statistics of the journal in a directory; `None` if there is none.
@@ -124,6 +133,40 @@ pub async fn check(dir: &Path) -> Result<Option<IntegrityReport>, Error> {
     Ok(Some(report))
 }
 
+/// The tasks in a journal that have not ended and that no daemon runs, oldest first: those that were set aside, and those
+/// whose rows are damaged. Empty if there is no journal, or if it has an older format.
+///
+/// # Errors
+/// If the database is newer, not a journal, damaged as a whole or unreadable.
+pub async fn set_aside(dir: &Path) -> Result<Vec<SetAsideTask>, Error> {
+    let Some((path, mut conn)) = open(dir).await? else { return Ok(Vec::new()) };
+    if schema::check(&path, &mut conn).await? != schema::FORMAT_VERSION {
+        return Ok(Vec::new());
+    }
+    let open_tasks: Vec<(i64, Vec<u8>, i64)> =
+        sqlx::query_as("SELECT number, id, stage FROM tasks WHERE ended IS NULL ORDER BY id")
+            .fetch_all(&mut conn)
+            .await
+            .map_err(|e| Error::database(&path, e))?;
+    let mut found = Vec::new();
+    for (number, id, status) in open_tasks {
+        // `check` reports an id that is none.
+        let Ok(task) = task_id(&path, &id) else { continue };
+        let reason = match events(&path, &mut conn, number, task).await {
+            Ok(events) => match (problem(&events, status), events.last().map(|last| &last.kind)) {
+                (Some(problem), _) => Some(damage::set_aside_reason(&problem)),
+                (None, Some(EventKind::SetAside { reason })) => Some(reason.clone()),
+                _ => None,
+            },
+            Err(Error::Corrupt { detail, .. }) => Some(damage::set_aside_reason(&detail)),
+            Err(error) => return Err(error),
+        };
+        found.extend(reason.map(|reason| SetAsideTask { task, reason }));
+    }
+    drop(conn.close().await);
+    Ok(found)
+}
+
 /// Opens the database read-only.
 async fn open(dir: &Path) -> Result<Option<(PathBuf, SqliteConnection)>, Error> {
     let path = dir.join("journal.sqlite");
@@ -180,20 +223,26 @@ impl IntegrityReport {
     /// Checks that the events of a task are complete and match its row.
     fn check_task(&mut self, task: TaskId, events: &[Event], status: i64) {
         self.events += events.len() as u64;
-        let gap = events.iter().zip(1..).find(|(event, expected)| event.seq.0 != *expected);
-        let problem = match (gap, events.first(), events.last()) {
-            (Some((_, expected)), ..) => format!("it has no event {expected}"),
-            (None, Some(first), Some(_)) if !matches!(first.kind, EventKind::Accepted(_)) => {
-                "it does not start with `accepted`".to_owned()
-            }
-            (None, Some(_), Some(last)) if TaskStatus::after(&last.kind).code() != status => {
-                "its row has another state than its events".to_owned()
-            }
-            (None, Some(_), Some(_)) => return,
-            _ => "it has no events".to_owned(),
-        };
-        self.damaged.push(task);
-        self.add_problem(format!("task {task}: {problem}"));
+        if let Some(problem) = problem(events, status) {
+            self.damaged.push(task);
+            self.add_problem(format!("task {task}: {problem}"));
+        }
+    }
+}
+
+/// What is wrong with the events of a task, whose row has this status.
+fn problem(events: &[Event], status: i64) -> Option<String> {
+    let gap = events.iter().zip(1..).find(|(event, expected)| event.seq.0 != *expected);
+    match (gap, events.first(), events.last()) {
+        (Some((_, expected)), ..) => Some(format!("it has no event {expected}")),
+        (None, Some(first), Some(_)) if !matches!(first.kind, EventKind::Accepted(_)) => {
+            Some("it does not start with `accepted`".to_owned())
+        }
+        (None, Some(_), Some(last)) if TaskStatus::after(&last.kind).code() != status => {
+            Some("its row has another state than its events".to_owned())
+        }
+        (None, Some(_), Some(_)) => None,
+        _ => Some("it has no events".to_owned()),
     }
 }
 

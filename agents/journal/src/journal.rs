@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::request::{ReplySender, WriteRequest};
 use crate::write::PRUNE_TASKS;
 use crate::writer::JournalWriter;
-use crate::{Acceptance, Error, Options, Retention, TaskFilter, TaskPage, TaskSummary, codec, connection, dir, read};
+use crate::{
+    Acceptance, DamagedTask, Error, Options, Retention, TaskFilter, TaskPage, TaskSummary, codec, connection, dir, read,
+};
 
 /// The maximum number of waiting requests. Further callers wait with their events, which bounds memory.
 const MAX_QUEUED_REQUESTS: usize = 1024;
@@ -24,8 +26,8 @@ const MAX_READ_CONNECTIONS: u32 = 4;
 const READ_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long closing waits for the disk. A queue of requests and a checkpoint take a second on a slow one; a disk that takes
-/// longer hangs.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// longer hangs. It is a part of the 90 s after which systemd kills a service.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The durable event log. Cheap to clone; all clones share one journal.
 #[derive(Debug, Clone)]
@@ -143,7 +145,7 @@ impl Journal {
         read::last_seq(&self.readers, &self.path, task).await
     }
 
-    /// The tasks without a last event, oldest first.
+    /// The tasks without a last event that are not set aside, oldest first. One whose row is damaged is left out.
     ///
     /// # Errors
     /// Any fault.
@@ -151,11 +153,23 @@ impl Journal {
         read::unfinished(&self.readers, &self.path).await
     }
 
-    /// One page of tasks, newest first.
+    /// The entry of a task, or what is wrong with its row; `None` if there is no such task.
     ///
     /// # Errors
-    /// Any fault.
-    pub async fn list(&self, filter: TaskFilter, page: TaskPage) -> Result<Vec<TaskSummary>, Error> {
+    /// Any other fault.
+    pub async fn summary(&self, task: TaskId) -> Result<Option<Result<TaskSummary, DamagedTask>>, Error> {
+        read::summary(&self.readers, &self.path, task).await
+    }
+
+    /// One page of tasks, newest first. A damaged row is an entry of its own, so that the others can be listed.
+    ///
+    /// # Errors
+    /// Any other fault.
+    pub async fn list(
+        &self,
+        filter: TaskFilter,
+        page: TaskPage,
+    ) -> Result<Vec<Result<TaskSummary, DamagedTask>>, Error> {
         read::list(&self.readers, &self.path, &filter, page).await
     }
 
@@ -193,10 +207,11 @@ impl Journal {
     }
 
     /// Writes the waiting requests, closes the database and unlocks the directory. Other clones then get [`Error::Closed`].
+    /// Returns whether it was closed.
     ///
-    /// If the disk hangs, this gives up after half a minute: what was not acknowledged is then lost or not, as after a crash,
+    /// If the disk hangs, this gives up after 15 s: what was not acknowledged is then lost or not, as after a crash,
     /// and the directory stays locked until the process ends.
-    pub async fn close(self) {
+    pub async fn close(self) -> bool {
         let closed = async {
             // The writer is closed last: only it may checkpoint the write-ahead log into the database.
             self.readers.close().await;
@@ -206,9 +221,11 @@ impl Journal {
                 closed.await.ok();
             }
         };
-        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+        let is_closed = tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_ok();
+        if !is_closed {
             tracing::error!(path = %self.path.display(), "the journal could not be closed within {CLOSE_TIMEOUT:?}, since its disk hangs");
         }
+        is_closed
     }
 
     async fn send<T>(&self, request: impl FnOnce(ReplySender<T>) -> WriteRequest) -> Result<T, Error> {

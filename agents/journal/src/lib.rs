@@ -40,11 +40,12 @@ mod tests;
 mod write;
 mod writer;
 
-pub use damage::{Damage, RowDamage};
+pub use damage::{Damage, DamagedTask, RowDamage};
+pub use dir::{DirExposure, exposure, prepare};
 pub use error::{Error, UnstorableReason};
 pub use feedback::FeedbackStore;
 pub use hook::{CommitHook, InjectedFault};
-pub use inspect::{IntegrityReport, JournalStats, check, stats};
+pub use inspect::{IntegrityReport, JournalStats, SetAsideTask, check, set_aside, stats};
 pub use journal::Journal;
 pub use options::{Options, Retention};
 pub use repair::{RepairReport, repair};

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use artel_task::Clock;
+
 use crate::CommitHook;
 
 /// The options of a journal.
@@ -13,6 +15,8 @@ pub struct Options {
     pub retention: Retention,
     /// Retention runs after this many ended tasks; it also runs when the journal is opened.
     pub prune_interval_tasks: NonZeroU32,
+    /// The wall time, which the ages of ended tasks are measured with.
+    pub clock: Clock,
     /// What is called around each commit; for tests.
     pub hook: Option<Arc<dyn CommitHook>>,
 }
@@ -23,6 +27,7 @@ impl Default for Options {
         Self {
             retention: Retention::default(),
             prune_interval_tasks: NonZeroU32::new(256).expect("256 is not 0"),
+            clock: Clock::default(),
             hook: None,
         }
     }

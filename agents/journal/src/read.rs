@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor, sqlite::Sqlite};
 
 use crate::codec::{corrupt, decode, labels, task_id};
-use crate::{Damage, Error, TaskFilter, TaskPage, TaskStatus, TaskSummary};
+use crate::{Damage, DamagedTask, Error, TaskFilter, TaskPage, TaskStatus, TaskSummary};
 
 pub(crate) async fn events(
     pool: &SqlitePool,
@@ -95,11 +95,46 @@ pub(crate) async fn last_seq(pool: &SqlitePool, path: &Path, task: TaskId) -> Re
 }
 
 pub(crate) async fn unfinished(pool: &SqlitePool, path: &Path) -> Result<Vec<TaskId>, Error> {
-    let ids: Vec<Vec<u8>> = sqlx::query_scalar::<Sqlite, _>("SELECT id FROM tasks WHERE ended IS NULL ORDER BY id")
+    let sql = "SELECT id FROM tasks WHERE ended IS NULL AND stage = ? ORDER BY id";
+    let ids: Vec<Vec<u8>> = sqlx::query_scalar::<Sqlite, _>(sql)
+        .bind(TaskStatus::Running.code())
         .fetch_all(pool)
         .await
         .map_err(|e| Error::database(path, e))?;
-    ids.iter().map(|id| task_id(path, id)).collect()
+    Ok(ids.iter().filter_map(|id| readable_id(path, id)).collect())
+}
+
+/// The id of a row; a row whose id is damaged is logged and left out, since nothing can name it.
+fn readable_id(path: &Path, id: &[u8]) -> Option<TaskId> {
+    let task = task_id(path, id);
+    task.inspect_err(|error| tracing::error!(%error, "a task of the journal is left out")).ok()
+}
+
+/// The columns of an entry; the head of a short input is in the first event.
+macro_rules! select_summary {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, graph, role, (SELECT version FROM catalogs WHERE number = t.catalog) AS catalog, request, labels,
+                 stage, created, ended, head, (SELECT max(last) FROM events WHERE task = t.number) AS last,
+                 iif(head IS NULL, (SELECT body FROM events WHERE task = t.number AND last = 1), NULL) AS first
+             FROM tasks t WHERE ",
+            $condition
+        )
+    };
+}
+
+/// The entry of one task, or its damage; `None` if there is no such task.
+pub(crate) async fn summary(
+    pool: &SqlitePool,
+    path: &Path,
+    task: TaskId,
+) -> Result<Option<Result<TaskSummary, DamagedTask>>, Error> {
+    let row = sqlx::query(select_summary!("id = ?"))
+        .bind(task.as_bytes().as_slice())
+        .fetch_optional(pool)
+        .await
+        .map_err(|e| Error::database(path, e))?;
+    row.map(|row| entry(path, task, &row)).transpose()
 }
 
 pub(crate) async fn list(
@@ -107,22 +142,19 @@ pub(crate) async fn list(
     path: &Path,
     filter: &TaskFilter,
     page: TaskPage,
-) -> Result<Vec<TaskSummary>, Error> {
+) -> Result<Vec<Result<TaskSummary, DamagedTask>>, Error> {
     // No task has the greatest id: it is not a UUID of version 7.
     let before = page.before.unwrap_or(TaskId::from_bytes([0xff; 16]));
     // Every task is before a time that does not fit into the column.
     let created_before = filter.created_before.and_then(|at| i64::try_from(at.0).ok());
-    let rows = sqlx::query(
-        "SELECT id, graph, role, (SELECT version FROM catalogs WHERE number = t.catalog) AS catalog, request, labels,
-             stage, created, ended, head, (SELECT max(last) FROM events WHERE task = t.number) AS last,
-             iif(head IS NULL, (SELECT body FROM events WHERE task = t.number AND last = 1), NULL) AS first
-         FROM tasks t
-         WHERE id < ?1 AND (1 << stage) & ?2 AND (?3 IS NULL OR graph = ?3) AND (?4 IS NULL OR role = ?4)
+    let rows = sqlx::query(select_summary!(
+        "id < ?1 AND (1 << stage) & ?2 AND (?3 IS NULL OR graph = ?3) AND (?4 IS NULL OR role = ?4)
              AND (?5 IS NULL OR created >= ?5) AND (?6 IS NULL OR created < ?6)
              AND NOT EXISTS (SELECT 1 FROM json_each(?7) wanted WHERE NOT EXISTS (
-                 SELECT 1 FROM json_each(t.labels) found WHERE found.key = wanted.key AND found.value = wanted.value))
-         ORDER BY id DESC LIMIT ?8",
-    )
+                 SELECT 1 FROM json_each(iif(json_valid(t.labels), t.labels, '{}')) found
+                 WHERE found.key = wanted.key AND found.value = wanted.value))
+         ORDER BY id DESC LIMIT ?8"
+    ))
     .bind(before.as_bytes().as_slice())
     .bind(filter.status_bits())
     .bind(filter.graph.as_ref().map(GraphName::as_str))
@@ -134,17 +166,33 @@ pub(crate) async fn list(
     .fetch_all(pool)
     .await
     .map_err(|e| Error::database(path, e))?;
-    rows.iter().map(|row| summary(path, row)).collect()
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id = row.try_get("id").map_err(|e| Error::database(path, e))?;
+        if let Some(task) = readable_id(path, id) {
+            entries.push(entry(path, task, row)?);
+        }
+    }
+    Ok(entries)
 }
 
-fn summary(path: &Path, row: &SqliteRow) -> Result<TaskSummary, Error> {
+/// The entry of a task, or what is wrong with its row.
+fn entry(path: &Path, task: TaskId, row: &SqliteRow) -> Result<Result<TaskSummary, DamagedTask>, Error> {
+    match valid_entry(path, task, row) {
+        Ok(summary) => Ok(Ok(summary)),
+        Err(Error::Corrupt { detail: damage, .. }) => Ok(Err(DamagedTask { task, damage })),
+        Err(error) => Err(error),
+    }
+}
+
+fn valid_entry(path: &Path, task: TaskId, row: &SqliteRow) -> Result<TaskSummary, Error> {
     let failed = |e| Error::database(path, e);
-    let task = task_id(path, row.try_get("id").map_err(failed)?)?;
     let invalid = |column: &'static str| corrupt(path, Damage::Column { task, column });
     let number = |column: &'static str| {
         u64::try_from(row.try_get::<i64, _>(column).map_err(failed)?).map_err(|_| invalid(column))
     };
     let ended: Option<i64> = row.try_get("ended").map_err(failed)?;
+    let last: Option<i64> = row.try_get("last").map_err(failed)?;
     let role: Option<&str> = row.try_get("role").map_err(failed)?;
     let request: Option<&str> = row.try_get("request").map_err(failed)?;
     Ok(TaskSummary {
@@ -158,20 +206,19 @@ fn summary(path: &Path, row: &SqliteRow) -> Result<TaskSummary, Error> {
         created: Timestamp(number("created")?),
         ended: ended.map(u64::try_from).transpose().map_err(|_| invalid("ended"))?.map(Timestamp),
         input_head: stored_head(path, row, task)?,
-        last_seq: Seq(number("last")?),
+        last_seq: Seq(last.unwrap_or(0).unsigned_abs()),
     })
 }
 
-/// The head of a task's input: from its column, or for a short input from the first event.
+/// The head of a task's input: from its column, or for a short input from the first event; empty if that is damaged.
 fn stored_head(path: &Path, row: &SqliteRow, task: TaskId) -> Result<String, Error> {
     let failed = |e| Error::database(path, e);
     if let Some(head) = row.try_get("head").map_err(failed)? {
         return Ok(head);
     }
     let first: Option<Vec<u8>> = row.try_get("first").map_err(failed)?;
-    let first = first.ok_or_else(|| corrupt(path, Damage::MissingEvent { task, seq: 1 }))?;
-    let (_, spec) = task_spec(path, (task.as_bytes().to_vec(), 1, first))?;
-    Ok(TaskSummary::head(&spec.input))
+    let spec = first.and_then(|first| task_spec(path, (task.as_bytes().to_vec(), 1, first)).ok());
+    Ok(spec.map_or_else(String::new, |(_, spec)| TaskSummary::head(&spec.input)))
 }
 
 pub(crate) async fn catalog(pool: &SqlitePool, path: &Path, version: &CatalogVersion) -> Result<Option<String>, Error> {

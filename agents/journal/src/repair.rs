@@ -8,10 +8,10 @@ mod salvage;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use artel_task::event::{Failure, FailureCode, Timestamp};
-use artel_task::{CatalogVersion, Event, EventKind, TaskId};
+use artel_task::event::{Failure, FailureCode};
+use artel_task::{CatalogVersion, Clock, Event, EventKind, TaskId};
 use tokio::task::JoinSet;
 
 use crate::inspect::check;
@@ -69,7 +69,7 @@ pub async fn repair(dir: &Path) -> Result<Option<RepairReport>, Error> {
         Ok(Some(_)) | Err(Error::Corrupt { .. }) => {}
         Err(error) => return Err(error),
     }
-    let (backup, new) = (dir.join(format!("damaged-{}", now())), dir.join("repairing"));
+    let (backup, new) = (dir.join(format!("damaged-{}", Clock::default().now().0)), dir.join("repairing"));
     let repaired = async {
         back_up(dir, &backup).map_err(|e| failed(&backup, e))?;
         let mut report = RepairReport { backup: Some(backup.clone()), ..RepairReport::default() };
@@ -156,8 +156,8 @@ async fn rebuild(backup: &Path, new: &Path, report: &mut RepairReport) -> Result
 fn with_failure(mut events: Vec<Event>) -> Vec<Event> {
     let Some(last) = events.last() else { return events };
     let message = "the journal was damaged, and the later events of the task are lost".to_owned();
-    let failure = Failure { code: FailureCode::Internal, message, step: None };
-    let (at, kind) = (last.at.max(Timestamp(now())), EventKind::Failed { failure });
+    let failure = Failure::new(FailureCode::Internal, message);
+    let (at, kind) = (last.at.max(Clock::default().now()), EventKind::Failed { failure });
     let event = Event { task: last.task, seq: last.seq.next(), at, kind };
     events.push(event);
     events
@@ -202,9 +202,4 @@ async fn store(journal: &Journal, events: Vec<Event>) -> Result<(), Error> {
         }
         journal.append(row).await?;
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,7 @@
 //! The rows of a batch, written with as few statements as possible: each statement is a round trip to the thread of the
 //! connection.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteConnection;
@@ -39,12 +40,13 @@ pub(crate) struct TaskRow {
     pub(crate) labels: String,
 }
 
-/// The update of a task that has ended.
+/// The update of a task whose status has changed.
 #[derive(Debug)]
-pub(crate) struct EndedRow {
+pub(crate) struct StatusRow {
     pub(crate) number: i64,
     pub(crate) status: i64,
-    pub(crate) at: i64,
+    /// When it ended, if it has.
+    pub(crate) ended: Option<i64>,
 }
 
 /// The rows that a batch adds.
@@ -53,7 +55,7 @@ pub(crate) struct RowBatch {
     pub(crate) tasks: Vec<TaskRow>,
     /// The task number, the number of the last event, and the body.
     pub(crate) events: Vec<(i64, i64, Vec<u8>)>,
-    pub(crate) ended: Vec<EndedRow>,
+    pub(crate) statuses: Vec<StatusRow>,
 }
 
 impl RowBatch {
@@ -85,19 +87,21 @@ impl RowBatch {
             }
             query.execute(&mut *conn).await?;
         }
-        self.write_ended(conn).await
+        self.write_statuses(conn).await
     }
 
-    async fn write_ended(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
-        if self.ended.is_empty() {
+    async fn write_statuses(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
+        if self.statuses.is_empty() {
             return Ok(());
         }
-        let ended: Vec<[i64; 3]> = self.ended.drain(..).map(|ended| [ended.number, ended.status, ended.at]).collect();
+        // A task may change twice in one batch: its last status counts.
+        let statuses: BTreeMap<i64, StatusRow> = self.statuses.drain(..).map(|row| (row.number, row)).collect();
+        let statuses: Vec<_> = statuses.into_values().map(|row| (row.number, row.status, row.ended)).collect();
         sqlx::query(
             "UPDATE tasks SET stage = e.value ->> 1, ended = e.value ->> 2
              FROM json_each(?) e WHERE tasks.number = e.value ->> 0",
         )
-        .bind(serde_json::to_string(&ended).expect("numbers are always valid JSON"))
+        .bind(serde_json::to_string(&statuses).expect("numbers are always valid JSON"))
         .execute(conn)
         .await?;
         Ok(())

@@ -8,8 +8,10 @@ use artel_task::{CatalogVersion, EventKind, GraphName, RequestId, RoleName, Seq,
 /// The status of a task, as its events define it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskStatus {
-    /// It has no last event.
+    /// It has no last event and is not set aside.
     Running,
+    /// It is not run until a client takes it up again; it has no last event.
+    SetAside,
     /// It has a result.
     Completed,
     /// It failed.
@@ -25,8 +27,14 @@ impl TaskStatus {
             EventKind::Completed { .. } => Self::Completed,
             EventKind::Failed { .. } => Self::Failed,
             EventKind::Cancelled { .. } => Self::Cancelled,
+            EventKind::SetAside { .. } => Self::SetAside,
             _ => Self::Running,
         }
+    }
+
+    /// Whether the task has a last event.
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 
     /// The number in the database; part of the format.
@@ -36,11 +44,13 @@ impl TaskStatus {
             Self::Completed => 1,
             Self::Failed => 2,
             Self::Cancelled => 3,
+            Self::SetAside => 4,
         }
     }
 
     pub(crate) fn from_code(code: i64) -> Option<Self> {
-        [Self::Running, Self::Completed, Self::Failed, Self::Cancelled].into_iter().find(|status| status.code() == code)
+        let all = [Self::Running, Self::Completed, Self::Failed, Self::Cancelled, Self::SetAside];
+        all.into_iter().find(|status| status.code() == code)
     }
 }
 
@@ -62,13 +72,14 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
-    /// One bit for each status. "Any" sets all bits, so that an invalid status in the database is found and reported.
+    /// One bit for each status. "Any" sets all bits, so that an invalid status in the database is found and reported; so does
+    /// "set aside", since no daemon runs a task with an invalid one.
     pub(crate) fn status_bits(&self) -> i64 {
-        if self.statuses.is_empty() {
-            -1
-        } else {
-            self.statuses.iter().fold(0, |bits, status| bits | 1 << status.code())
-        }
+        let bits = |status: &TaskStatus| match status {
+            TaskStatus::SetAside => -1 << status.code(),
+            _ => 1 << status.code(),
+        };
+        if self.statuses.is_empty() { -1 } else { self.statuses.iter().map(bits).fold(0, |all, bits| all | bits) }
     }
 }
 

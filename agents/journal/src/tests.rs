@@ -13,13 +13,14 @@ mod open;
 mod random;
 mod repair;
 mod retention;
+mod set_aside;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use artel_task::event::{Output, TaskPriority, TaskSpec, Timestamp};
-use artel_task::{CatalogVersion, Event, EventKind, GraphName, RequestId, RoleName, Seq, StepId, TaskId};
+use artel_task::{CatalogVersion, Clock, Event, EventKind, GraphName, RequestId, RoleName, Seq, StepId, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -99,8 +100,13 @@ async fn replay(journal: &Journal, task: TaskId) -> Vec<Event> {
     journal.events(task, Seq(0), u32::MAX).await.unwrap()
 }
 
+/// The entries of a page, none of which is damaged.
+async fn entries(journal: &Journal, filter: TaskFilter, page: TaskPage) -> Vec<TaskSummary> {
+    journal.list(filter, page).await.unwrap().into_iter().map(Result::unwrap).collect()
+}
+
 async fn tasks(journal: &Journal) -> Vec<TaskId> {
-    let list = journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap();
+    let list = entries(journal, TaskFilter::default(), ALL_TASKS).await;
     list.iter().map(|summary| summary.task).rev().collect()
 }
 

@@ -1,8 +1,9 @@
 //! Writes of catalogs, and the deletions of retention.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use artel_task::CatalogVersion;
+use artel_task::event::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::Retention;
@@ -23,6 +24,7 @@ pub(crate) async fn store_catalog(
     conn: &mut SqliteConnection,
     version: &CatalogVersion,
     sources: &str,
+    now: Timestamp,
 ) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO catalogs (version, sources, kept) VALUES (?, ?, ?)
@@ -30,7 +32,7 @@ pub(crate) async fn store_catalog(
     )
     .bind(version.as_str())
     .bind(sources)
-    .bind(now())
+    .bind(saturating(now.0))
     .execute(conn)
     .await?;
     Ok(())
@@ -38,8 +40,8 @@ pub(crate) async fn store_catalog(
 
 /// Deletes up to [`PRUNE_TASKS`] ended tasks that are too many, too old or too large, and returns their number. A smaller
 /// number means that none are left to delete.
-pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> sqlx::Result<u64> {
-    let cutoff = now().saturating_sub(millis(limits.age));
+pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention, now: Timestamp) -> sqlx::Result<u64> {
+    let cutoff = saturating(now.0).saturating_sub(millis(limits.age));
     let (ended, expired): (i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM tasks WHERE ended IS NOT NULL), (SELECT count(*) FROM tasks WHERE ended < ?)",
     )
@@ -54,7 +56,7 @@ pub(crate) async fn prune(conn: &mut SqliteConnection, limits: Retention) -> sql
         delete_oldest(conn, delete).await?;
     }
     if delete < PRUNE_TASKS {
-        delete_catalogs(conn).await?;
+        delete_catalogs(conn, now).await?;
     }
     Ok(delete)
 }
@@ -86,12 +88,12 @@ async fn delete_oldest(conn: &mut SqliteConnection, count: u64) -> sqlx::Result<
 }
 
 /// Deletes the catalogs that no task refers to, except for the newest one and recently used ones.
-async fn delete_catalogs(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+async fn delete_catalogs(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM catalogs WHERE kept < ? AND kept < (SELECT max(kept) FROM catalogs)
          AND number NOT IN (SELECT catalog FROM tasks)",
     )
-    .bind(now().saturating_sub(millis(CATALOG_GRACE)))
+    .bind(saturating(now.0).saturating_sub(millis(CATALOG_GRACE)))
     .execute(conn)
     .await?;
     Ok(())
@@ -110,10 +112,6 @@ pub(crate) async fn vacuum(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let sql = format!("PRAGMA incremental_vacuum({})", spare.min(MAX_VACUUM_PAGES));
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await?;
     Ok(spare > MAX_VACUUM_PAGES)
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 fn millis(duration: Duration) -> i64 {

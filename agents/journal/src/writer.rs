@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use artel_task::Clock;
+use artel_task::event::Timestamp;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -38,6 +40,7 @@ pub(crate) struct JournalWriter {
     connect: SqliteConnectOptions,
     lock: File,
     retention: Retention,
+    clock: Clock,
     prune_interval_tasks: NonZeroU32,
     /// The tasks that ended since retention last started.
     ended_tasks: u32,
@@ -70,6 +73,7 @@ impl JournalWriter {
             connect,
             lock,
             retention,
+            clock: options.clock.clone(),
             prune_interval_tasks,
             ended_tasks: 0,
             is_prune_due: true,
@@ -175,12 +179,13 @@ impl JournalWriter {
         requests: &mut Vec<WriteRequest>,
         callbacks: &mut Vec<CommitCallback>,
     ) -> Result<(), Error> {
-        let Self { conn, index, rows, path, ended_tasks, commits, .. } = self;
+        let Self { conn, index, rows, path, ended_tasks, commits, clock, .. } = self;
         let failed = |error| Error::database(path, error);
+        let now = clock.now();
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        index.load(&mut tx, path, requests).await.map_err(failed)??;
+        index.load(&mut tx, path, requests).await.map_err(failed)?;
         for request in requests.drain(..) {
-            request.perform(&mut tx, index, rows, ended_tasks, callbacks).await.map_err(failed)?;
+            request.perform(&mut tx, now, index, rows, ended_tasks, callbacks).await.map_err(failed)?;
         }
         rows.write(&mut tx).await.map_err(failed)?;
         commits.before().await.map_err(failed)?;
@@ -266,6 +271,7 @@ impl WriteRequest {
     async fn perform(
         self,
         conn: &mut SqliteConnection,
+        now: Timestamp,
         index: &mut TaskIndex,
         rows: &mut RowBatch,
         ended_tasks: &mut u32,
@@ -279,14 +285,14 @@ impl WriteRequest {
                 defer_reply(callbacks, reply, Ok(has_ended.map(|_| ())))
             }
             Self::StoreCatalog(version, sources, reply) => {
-                defer_reply(callbacks, reply, write::store_catalog(conn, &version, &sources).await.map(Ok))
+                defer_reply(callbacks, reply, write::store_catalog(conn, &version, &sources, now).await.map(Ok))
             }
             Self::Prune(limits, reply) => {
                 // The pending rows may belong to tasks that retention deletes.
                 let written = rows.write(conn).await;
                 index.clear_catalogs();
                 let deleted = match written {
-                    Ok(()) => write::prune(conn, limits).await,
+                    Ok(()) => write::prune(conn, limits, now).await,
                     Err(error) => Err(error),
                 };
                 defer_reply(callbacks, reply, deleted.map(Ok))

@@ -14,7 +14,7 @@ use crate::chat_tokenizer::ChatTokenizer;
 use crate::constraint::{Constraint, ConstraintFactory};
 use crate::context_params::{ContextParams, computes_on_cpu, pinned_cores};
 use crate::device_buffers::buffers_by_device;
-use crate::error::{Error, is_lack_of_memory};
+use crate::error::{Error, is_lack_of_memory, may_lack_memory};
 use crate::options::Options;
 use crate::raw::context::LlamaContext;
 use crate::raw::model::{LlamaModel, LoadParams, LoraHandle};
@@ -59,6 +59,9 @@ impl LlamaBackend {
     /// As [`Self::load`]; `progress` takes the fraction loaded, from 0 to 1.
     pub fn load_with_progress(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
         let header = artel_gguf::inspect(&options.path)?;
+        if options.is_embedding {
+            embedding::check_pooling(&options.path, &header)?;
+        }
         if let Some(sha256) = &options.sha256 {
             artel_gguf::verify_sha256(&options.path, sha256)?;
         }
@@ -78,8 +81,9 @@ impl LlamaBackend {
             .ok_or(Error::Threads(params.threads))?;
         let no_context = || {
             let ContextParams { context_tokens: context, sequences, .. } = params;
-            Error::Context { path: options.path.clone(), context, sequences }
+            Error::Context { path: options.path.clone(), context, sequences, reason: log::take_errors() }
         };
+        drop(log::take_errors());
         let base = LlamaContext::new(&model, &threads, params, None).ok_or_else(no_context)?;
         let content = match &options.sha256 {
             Some(sha256) => sha256.as_bytes().to_vec(),
@@ -153,9 +157,8 @@ impl Backend for LlamaBackend {
         artel_gguf::inspect_adapter(path, &self.architecture).map_err(|e| adapter_error(&e))?;
         drop(log::take_errors());
         let adapter = LoraHandle::load(&self.model, path).ok_or_else(|| refused_adapter(path, &log::take_errors()))?;
-        let no_memory = || format!("{}: not enough memory for the context of this adapter", path.display());
         let context = LlamaContext::new(&self.model, &self.threads, self.params, Some((adapter, scale)))
-            .ok_or_else(|| engine_backend::Error::Exhausted(no_memory()))?;
+            .ok_or_else(|| refused_context(path, &log::take_errors()))?;
         let content = artel_gguf::sampled_hash(path).map_err(|e| adapter_error(&e))?;
         let fingerprint = fingerprint::of_adapter(&self.base().fingerprint, &content, scale);
         let loaded = Some(LoadedContext { context, fingerprint });
@@ -322,6 +325,16 @@ fn adapter_error(error: &artel_gguf::Error) -> engine_backend::Error {
 fn refused_adapter(path: &Path, reason: &str) -> engine_backend::Error {
     let message = format!("{}: llama.cpp cannot load this adapter: {reason}", path.display());
     if is_lack_of_memory(reason) {
+        engine_backend::Error::Exhausted(message)
+    } else {
+        engine_backend::Error::Adapter(message)
+    }
+}
+
+/// The error for an adapter without a context of its own, with llama.cpp's error messages.
+fn refused_context(path: &Path, reason: &str) -> engine_backend::Error {
+    let message = format!("{}: failed to create a context for this adapter: {reason}", path.display());
+    if may_lack_memory(reason) {
         engine_backend::Error::Exhausted(message)
     } else {
         engine_backend::Error::Adapter(message)

@@ -1,11 +1,28 @@
 //! Embeds texts: each becomes one unit vector.
 
+use std::path::Path;
+
 use artel_engine::Embeddings;
 use artel_engine::backend::Error;
+use artel_gguf::GgufHeader;
 
 use crate::context_params::{ContextParams, MAX_BATCH_TEXTS};
+use crate::error;
 use crate::raw::context::LlamaContext;
 use crate::raw::model::LlamaModel;
+
+/// The pooling types of llama.cpp that give a vector for a text: mean, first token, last token.
+const VECTOR_POOLING: [&str; 3] = ["1", "2", "3"];
+
+/// Refuses a model that gives no vector for a text: a reranker gives scores, and llama.cpp aborts at an unknown type of pooling.
+/// A model that names no type fails when it first embeds a text.
+pub(crate) fn check_pooling(path: &Path, header: &GgufHeader) -> Result<(), error::Error> {
+    let pooling = header.metadata.get(&format!("{}.pooling_type", header.architecture));
+    match pooling.map(String::as_str) {
+        Some(found) if !VECTOR_POOLING.contains(&found) => Err(error::Error::Pooling { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
 
 /// Embeds texts in batches as large as the context takes them.
 pub(crate) fn embed(

@@ -14,6 +14,15 @@ pub enum Error {
     /// A device does not exist, or does not answer.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// An embedding model whose pooling gives no vector for a text.
+    #[error(
+        "{path}: this model gives no embedding of a text: its pooling is neither mean, nor that of the first or the last \
+         token; name another file, or remove `use: embedding`"
+    )]
+    Pooling {
+        /// The file.
+        path: PathBuf,
+    },
     /// llama.cpp refused the file.
     #[error("{path}: llama.cpp cannot load this model: {reason}")]
     Load {
@@ -33,9 +42,10 @@ pub enum Error {
     /// The system refused to create the threads.
     #[error("failed to create {0} compute threads: lower `threads`, or raise the limit of processes")]
     Threads(u32),
-    /// Not enough memory for the context, or invalid parameters.
+    /// Not enough memory for the context, or a combination of parameters that llama.cpp refuses for this model.
     #[error(
-        "{path}: failed to create a context of {sequences} sequences of {context} tokens; lower `context` or `sequences`"
+        "{path}: failed to create a context of {sequences} sequences of {context} tokens: {}",
+        context_problem(.reason)
     )]
     Context {
         /// The file.
@@ -44,6 +54,8 @@ pub enum Error {
         context: u32,
         /// Sequences.
         sequences: u32,
+        /// llama.cpp's error messages.
+        reason: String,
     },
 }
 
@@ -59,8 +71,9 @@ impl Error {
         match self {
             Self::File(error) => error.is_transient(),
             Self::Device(error) => error.is_transient(),
-            Self::Load { .. } => false,
-            Self::Memory { .. } | Self::Threads(_) | Self::Context { .. } => true,
+            Self::Pooling { .. } | Self::Load { .. } => false,
+            Self::Memory { .. } | Self::Threads(_) => true,
+            Self::Context { reason, .. } => may_lack_memory(reason),
         }
     }
 }
@@ -68,6 +81,20 @@ impl Error {
 /// Whether llama.cpp's error messages speak of a lack of memory; nothing else tells it from a bad file.
 pub(crate) fn is_lack_of_memory(reason: &str) -> bool {
     ["to allocate", "out of memory", "bad_alloc", "Cannot allocate memory"].iter().any(|words| reason.contains(words))
+}
+
+/// Whether a context may have been refused for lack of memory: llama.cpp says so, or gives no reason.
+pub(crate) fn may_lack_memory(reason: &str) -> bool {
+    reason.is_empty() || is_lack_of_memory(reason)
+}
+
+/// The reason why a context was refused, and what to do.
+fn context_problem(reason: &str) -> String {
+    match (reason, may_lack_memory(reason)) {
+        ("", _) => "llama.cpp gives no reason; lower `context` or `sequences`".to_owned(),
+        (_, true) => format!("{reason}; lower `context` or `sequences`"),
+        (_, false) => format!("{reason}; change the model's settings"),
+    }
 }
 
 /// Why devices cannot be used or served.
@@ -175,6 +202,24 @@ mod tests {
         assert!(!unknown.is_transient() && unknown.to_string().contains("cannot load this model"), "{unknown}");
         let missing = artel_gguf::inspect(Path::new("/nowhere/m.gguf")).unwrap_err();
         assert!(!LoadError::from(Error::from(missing)).is_transient());
+    }
+
+    #[test]
+    fn a_context_that_lacks_memory_may_fit_later_and_refused_parameters_stay_refused() {
+        let of = |reason: &str| {
+            let (path, reason) = (PathBuf::from("m.gguf"), reason.to_owned());
+            LoadError::from(Error::Context { path, context: 4096, sequences: 2, reason })
+        };
+        let lacking = of("failed to allocate buffer for kv cache");
+        assert!(lacking.is_transient(), "{lacking}");
+        assert_eq!(
+            lacking.to_string(),
+            "m.gguf: failed to create a context of 2 sequences of 4096 tokens: failed to allocate buffer for kv cache; \
+             lower `context` or `sequences`"
+        );
+        assert!(of("").is_transient(), "llama.cpp does not log every failure");
+        let refused = of("V cache quantization requires flash_attn");
+        assert!(!refused.is_transient() && refused.to_string().ends_with("; change the model's settings"), "{refused}");
     }
 
     #[test]

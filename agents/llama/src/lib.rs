@@ -32,3 +32,4 @@ pub use kv_cache::KvCacheTypes;
 pub use options::Options;
 pub use raw::device::{BackendDevice, add_rpc_server, devices, serve_rpc};
 pub use raw::half_float::{dequantize_blocks, fast_half_type};
+pub use raw::keepalive::enable_tcp_keepalive;

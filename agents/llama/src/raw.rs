@@ -4,6 +4,7 @@
 pub(crate) mod context;
 pub(crate) mod device;
 pub(crate) mod half_float;
+pub(crate) mod keepalive;
 pub(crate) mod log;
 pub(crate) mod model;
 pub(crate) mod process;

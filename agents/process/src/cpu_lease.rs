@@ -1,9 +1,11 @@
 //! A lease on the CPU cores that engines share, across processes.
 //!
 //! An engine keeps the lease until another one waits for it, so that an engine which computes alone exchanges no messages. An
-//! engine sends a request or a release; the [`CpuLeaseBroker`] sends a grant or a recall.
+//! engine sends a request or a release; the [`CpuLeaseBroker`] sends a grant or a recall. From an engine that shows no sign of
+//! life the lease is revoked, and it is granted none until it shows one: two engines that compute at once are slow, an engine
+//! that waits for one that never releases is lost.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 
 use artel_engine::CpuArbiter;
@@ -21,6 +23,8 @@ struct BrokerState {
     last_id: u64,
     holder: Option<u64>,
     waiting: VecDeque<u64>,
+    /// Members that show no sign of life.
+    suspended: HashSet<u64>,
 }
 
 /// An engine that takes part; dropping it releases the lease and withdraws its request.
@@ -54,12 +58,36 @@ impl BrokerMember {
         }
         state.grant_next();
     }
+
+    /// Revokes the lease of a member that shows no sign of life, and grants it none until [`resume`](Self::resume). Returns
+    /// whether it held the lease.
+    pub(crate) fn suspend(&self) -> bool {
+        let mut state = self.broker.0.lock().expect(NOT_POISONED);
+        state.suspended.insert(self.id);
+        let is_holder = state.holder == Some(self.id);
+        if is_holder {
+            state.holder = None;
+            // If it computes later after all, it releases the lease that it believes to hold.
+            state.notify(Some(self.id), false);
+            state.grant_next();
+        }
+        is_holder
+    }
+
+    /// The member shows a sign of life: it waits for the lease like any other.
+    pub(crate) fn resume(&self) {
+        let mut state = self.broker.0.lock().expect(NOT_POISONED);
+        if state.suspended.remove(&self.id) {
+            state.grant_next();
+        }
+    }
 }
 
 impl Drop for BrokerMember {
     fn drop(&mut self) {
         let mut state = self.broker.0.lock().expect(NOT_POISONED);
         state.members.remove(&self.id);
+        state.suspended.remove(&self.id);
         state.waiting.retain(|id| *id != self.id);
         state.holder = state.holder.filter(|id| *id != self.id);
         state.grant_next();
@@ -67,10 +95,11 @@ impl Drop for BrokerMember {
 }
 
 impl BrokerState {
-    /// Grants a free lease to the next waiting member, and recalls it at once if others wait.
+    /// Grants a free lease to the next waiting member that is not suspended, and recalls it at once if others wait.
     fn grant_next(&mut self) {
         if self.holder.is_none() {
-            self.holder = self.waiting.pop_front();
+            let next = self.waiting.iter().position(|id| !self.suspended.contains(id));
+            self.holder = next.and_then(|at| self.waiting.remove(at));
             self.notify(self.holder, true);
             if !self.waiting.is_empty() {
                 self.notify(self.holder, false);
@@ -226,6 +255,44 @@ mod tests {
         assert!(requests.try_recv().is_err(), "it holds the lease already");
         client.on_notice(false);
         assert_eq!(requests.recv().await, Some(false), "an idle engine releases it at once");
+    }
+
+    #[test]
+    fn the_lease_of_a_member_without_a_sign_of_life_is_revoked() {
+        let broker = CpuLeaseBroker::default();
+        let ((stopped, mut one), (other, mut two)) = (broker.join(), broker.join());
+        stopped.request(true);
+        other.request(true);
+        assert_eq!((one.try_recv(), one.try_recv()), (Ok(true), Ok(false)));
+        assert!(two.try_recv().is_err(), "a holder that may be slow keeps its lease");
+        assert!(stopped.suspend());
+        assert_eq!((one.try_recv(), two.try_recv()), (Ok(false), Ok(true)));
+        // It goes on, releases what it has lost, and asks again.
+        stopped.request(false);
+        stopped.request(true);
+        assert_eq!(two.try_recv(), Ok(false), "the other one holds the lease still, and it is recalled");
+        other.request(false);
+        assert!(one.try_recv().is_err(), "it is granted nothing without a sign of life");
+        other.request(true);
+        assert_eq!(two.try_recv(), Ok(true), "the others do not wait for it");
+        assert_eq!(two.try_recv(), Ok(false));
+        other.request(false);
+        stopped.resume();
+        assert_eq!(one.try_recv(), Ok(true), "it has kept its place");
+        assert!(!other.suspend(), "it holds nothing");
+    }
+
+    #[test]
+    fn a_member_that_is_dropped_while_it_is_suspended_is_forgotten() {
+        let broker = CpuLeaseBroker::default();
+        let (stopped, _notices) = broker.join();
+        stopped.request(true);
+        stopped.suspend();
+        drop(stopped);
+        let (other, mut notices) = broker.join();
+        other.request(true);
+        assert_eq!(notices.try_recv(), Ok(true));
+        assert!(broker.0.lock().unwrap().suspended.is_empty());
     }
 
     #[test]

@@ -10,12 +10,19 @@
 //!
 //! Engines that compute on the same cores exclude each other through a [`CpuLeaseBroker`].
 //!
+//! Each process is watched: if its computing thread makes no progress and the process does nothing, or makes none for far
+//! longer than its work was expected to take, the engine hangs and the process is killed ([`HangPolicy`]). So every call to an
+//! engine ends: with its result, or with the reason of the engine's end.
+//!
 //! This crate knows nothing of llama.cpp, roles or tasks; only the program interprets the model and its parameters.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cpu_lease;
 mod exit_reason;
+mod hang_detector;
+mod hang_watch;
+mod process_sample;
 mod remote_engine;
 mod server;
 mod start;
@@ -25,6 +32,7 @@ mod wire;
 
 pub use artel_model::DeviceMemory;
 pub use cpu_lease::CpuLeaseBroker;
+pub use hang_detector::{DEFAULT_HANG_TIMEOUT, HangPolicy};
 pub use server::{EngineLoader, ServeOutcome, serve};
 pub use start::{EngineProgram, StartedEngine, start};
 pub use stderr_log::LOG_TARGET;

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
-use crate::supervision::call_failure;
+use crate::supervision::{STDERR_TIMEOUT, call_failure};
 use crate::wire::v1::engine_client::EngineClient;
 use crate::wire::{self, v1};
 
@@ -37,6 +37,7 @@ pub(crate) struct RemoteConnection {
     /// Cancelled when the process is closed, so that its exit is not reported as a failure.
     pub(crate) closing: CancellationToken,
     pub(crate) _cpu_lease: Option<AbortOnDropHandle<()>>,
+    pub(crate) _hang_watch: AbortOnDropHandle<()>,
 }
 
 impl Drop for RemoteConnection {
@@ -57,8 +58,30 @@ impl Drop for PendingCall {
 }
 
 impl PendingCall {
+    /// The answer of a call, or the end of the engine. A process that the kernel does not end keeps its socket open, so that the
+    /// call alone would never return.
+    async fn answer<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+        let mut ended = self.connection.ended.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            _ = ended.wait_for(Option::is_some) => Err(Status::unavailable("its process has ended")),
+        };
+        match answer {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(self.failure(&status).await),
+        }
+    }
+
     async fn failure(&self, status: &Status) -> Error {
         Error::Ended(call_failure(&mut self.connection.ended.clone(), status).await)
+    }
+
+    /// Resolves when the engine has ended and what it sent before must have arrived.
+    async fn drained(&self) {
+        // An error means that the process is not supervised any more, as after its end.
+        let _ = self.connection.ended.clone().wait_for(Option::is_some).await;
+        tokio::time::sleep(STDERR_TIMEOUT).await;
     }
 }
 
@@ -102,42 +125,36 @@ impl Engine for RemoteEngine {
 
     async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
         let (pending, mut client) = self.start_call();
-        match client.generate(wire::request(request)).await {
-            Ok(chunks) => Ok(OutputStream::remote(receive(chunks.into_inner(), pending))),
-            Err(status) => Err(pending.failure(&status).await),
-        }
+        let chunks = pending.answer(client.generate(wire::request(request))).await?;
+        Ok(OutputStream::remote(receive(chunks, pending)))
     }
 
     async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
         let (pending, mut client) = self.start_call();
         let request = v1::ScoreLabelsRequest { request: Some(wire::request(request)), labels };
-        match client.score_labels(request).await.map(tonic::Response::into_inner) {
-            Ok(v1::ScoreLabelsResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
-            Ok(v1::ScoreLabelsResponse { scores, usage, timings, .. }) => Ok(LabelScores {
+        match pending.answer(client.score_labels(request)).await? {
+            v1::ScoreLabelsResponse { error: Some(error), .. } => Err(wire::error_of(error)),
+            v1::ScoreLabelsResponse { scores, usage, timings, .. } => Ok(LabelScores {
                 scores,
                 usage: wire::usage_of(usage.unwrap_or_default()),
                 timings: wire::timings_of(timings),
             }),
-            Err(status) => Err(pending.failure(&status).await),
         }
     }
 
     async fn prefill(&self, request: Request) -> Result<(), Error> {
         let (pending, mut client) = self.start_call();
-        match client.prefill(wire::request(request)).await {
-            Ok(response) => response.into_inner().error.map_or(Ok(()), |error| Err(wire::error_of(error))),
-            Err(status) => Err(pending.failure(&status).await),
-        }
+        let response = pending.answer(client.prefill(wire::request(request))).await?;
+        response.error.map_or(Ok(()), |error| Err(wire::error_of(error)))
     }
 
     async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
         let (pending, mut client) = self.start_call();
-        match client.embed(v1::EmbedRequest { texts }).await.map(tonic::Response::into_inner) {
-            Ok(v1::EmbedResponse { error: Some(error), .. }) => Err(wire::error_of(error)),
-            Ok(v1::EmbedResponse { vectors, tokens, .. }) => {
+        match pending.answer(client.embed(v1::EmbedRequest { texts })).await? {
+            v1::EmbedResponse { error: Some(error), .. } => Err(wire::error_of(error)),
+            v1::EmbedResponse { vectors, tokens, .. } => {
                 Ok(Embeddings { vectors: vectors.into_iter().map(|vector| vector.components).collect(), tokens })
             }
-            Err(status) => Err(pending.failure(&status).await),
         }
     }
 
@@ -170,9 +187,15 @@ impl Engine for RemoteEngine {
         tokio::spawn(async move {
             let mut ended = connection.ended.clone();
             connection.closing.cancel();
-            // The process may exit before it has sent the response.
-            let _ = client.close(v1::CloseRequest {}).await;
-            let _ = ended.wait_for(Option::is_some).await;
+            // The process may exit before it has sent the response, and one that is stopped sends none: its end counts.
+            let asked = async {
+                let _ = client.close(v1::CloseRequest {}).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = asked => {}
+                _ = ended.wait_for(Option::is_some) => {}
+            }
         });
     }
 }
@@ -180,7 +203,12 @@ impl Engine for RemoteEngine {
 /// The chunks of a generation; dropping the stream cancels the call, which ends the sequence.
 fn receive(chunks: Streaming<v1::Chunk>, pending: PendingCall) -> impl tokio_stream::Stream<Item = Chunk> + Send {
     futures::stream::unfold((chunks, pending), |(mut chunks, pending)| async move {
-        let chunk = match chunks.message().await {
+        let message = tokio::select! {
+            biased;
+            message = chunks.message() => message,
+            () = pending.drained() => Err(Status::unavailable("its process has ended")),
+        };
+        let chunk = match message {
             Ok(Some(chunk)) => wire::chunk_of(chunk),
             Ok(None) => Chunk::Failed(pending.failure(&Status::unavailable("its stream ended early")).await),
             Err(status) => Chunk::Failed(pending.failure(&status).await),

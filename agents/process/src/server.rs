@@ -1,11 +1,12 @@
 //! The engine process's side: serves an engine on a socket.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
-use artel_engine::{self as engine, EngineHandle, LoadError, SharedCpu};
+use artel_engine::{self as engine, EngineActivity, EngineHandle, Heartbeat, LoadError, SharedCpu};
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::sync::{SetOnce, mpsc};
@@ -71,6 +72,7 @@ pub async fn serve(socket: std::os::unix::net::UnixStream, loader: impl EngineLo
         lease_requests: Arc::new(Mutex::new(Some(lease_requests))),
         ended: ended.clone(),
         closing: Arc::default(),
+        load_beats: Arc::default(),
     };
     let engine = service.engine.clone();
     let service = EngineServer::new(service)
@@ -150,6 +152,8 @@ struct EngineService {
     lease_requests: Arc<Mutex<Option<mpsc::UnboundedReceiver<bool>>>>,
     ended: Arc<SetOnce<ServeOutcome>>,
     closing: Arc<OnceLock<()>>,
+    /// Counts the reports of progress in loading: the heartbeat until the model is loaded.
+    load_beats: Arc<AtomicU64>,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -162,8 +166,9 @@ impl EngineService {
     async fn load_now(&self, request: v1::LoadRequest, events: mpsc::Sender<Result<v1::LoadEvent, Status>>) {
         use v1::load_event::Event;
         let message = |event| Ok(v1::LoadEvent { event: Some(event) });
-        let progress_events = events.clone();
+        let (progress_events, beats) = (events.clone(), self.load_beats.clone());
         let progress = Arc::new(move |fraction: f32| {
+            beats.fetch_add(1, Ordering::Relaxed);
             // If the channel is full, a later event replaces this one.
             let _ = progress_events.try_send(message(Event::Fraction(fraction)));
         });
@@ -291,6 +296,15 @@ impl v1::engine_server::Engine for EngineService {
 
     async fn get_stats(&self, _: Request<v1::GetStatsRequest>) -> Result<Response<v1::EngineStats>, Status> {
         Ok(Response::new(wire::stats(self.engine()?.stats())))
+    }
+
+    async fn get_heartbeat(&self, _: Request<v1::GetHeartbeatRequest>) -> Result<Response<v1::Heartbeat>, Status> {
+        let loading = || Heartbeat {
+            beats: self.load_beats.load(Ordering::Relaxed),
+            activity: EngineActivity::Computes { expected: None },
+        };
+        let heartbeat = self.engine.get().and_then(EngineHandle::heartbeat).unwrap_or_else(loading);
+        Ok(Response::new(wire::heartbeat(heartbeat)))
     }
 
     async fn lease_cpu(

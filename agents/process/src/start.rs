@@ -5,13 +5,13 @@ use std::os::unix::net::UnixStream as Socket;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use artel_engine::{EngineHandle, EngineStats, LoadError};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,7 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::cpu_lease::CpuLeaseBroker;
+use crate::cpu_lease::{BrokerMember, CpuLeaseBroker};
+use crate::hang_detector::HangPolicy;
+use crate::hang_watch::HangWatch;
 use crate::remote_engine::{RemoteConnection, RemoteEngine};
 use crate::supervision::{call_failure, supervise};
 use crate::wire::v1::engine_client::EngineClient;
@@ -42,6 +44,8 @@ pub struct EngineProgram {
     pub name: String,
     /// The model to load and its parameters, interpreted by the program.
     pub spec: String,
+    /// When the engine counts as hung, and is killed.
+    pub hang_policy: HangPolicy,
 }
 
 /// An engine whose process has loaded its model.
@@ -67,9 +71,10 @@ pub async fn start(
     let child = spawn(&program, theirs)?;
     let id = child.id().unwrap_or(0);
     let (end, ended) = watch::channel(None);
-    let closing = CancellationToken::new();
-    tokio::spawn(supervise(child, program.name, closing.clone(), end));
-    attach(EngineProcess { id, ended, closing: closing.drop_guard() }, ours, program.spec, broker, progress).await
+    let (closing, hung) = (CancellationToken::new(), Arc::new(SetOnce::new()));
+    tokio::spawn(supervise(child, program.name, closing.clone(), hung.clone(), end));
+    let process = EngineProcess { id, ended, closing: closing.drop_guard(), hung };
+    attach(process, ours, program.spec, program.hang_policy, broker, progress).await
 }
 
 /// A running process.
@@ -78,6 +83,8 @@ struct EngineProcess {
     ended: watch::Receiver<Option<String>>,
     /// Ends the process when loading fails or its future is dropped.
     closing: DropGuard,
+    /// Kills the process when it is set to the reason.
+    hung: Arc<SetOnce<String>>,
 }
 
 /// Makes the process at the other end of a socket load a model.
@@ -85,15 +92,34 @@ async fn attach(
     process: EngineProcess,
     socket: Socket,
     spec: String,
+    hang_policy: HangPolicy,
     broker: Option<&CpuLeaseBroker>,
     progress: impl Fn(f32),
 ) -> Result<StartedEngine, LoadError> {
     let mut client = connect(socket).await?;
-    let cpu_lease = broker.map(|broker| lease_cpu(&client, broker));
+    let (lease_member, cpu_lease) = match broker.map(|broker| lease_cpu(&client, broker)) {
+        Some((member, lease)) => (member, Some(lease)),
+        None => (Weak::new(), None),
+    };
+    let hang_watch = HangWatch {
+        client: client.clone(),
+        process_id: process.id,
+        policy: hang_policy,
+        lease_member,
+        ended: process.ended.clone(),
+        hung: process.hung,
+    };
+    let hang_watch = hang_watch.start();
     let request = v1::LoadRequest { spec, shares_cpu: cpu_lease.is_some() };
-    let loaded = match load(&mut client, request, progress).await {
+    let mut ended = process.ended.clone();
+    let loaded = tokio::select! {
+        biased;
+        loaded = load(&mut client, request, progress) => loaded,
+        _ = ended.wait_for(Option::is_some) => Err(Status::unavailable("its process has ended")),
+    };
+    let loaded = match loaded {
         Ok(loaded) => loaded?,
-        Err(status) => return Err(LoadError::transient(call_failure(&mut process.ended.clone(), &status).await)),
+        Err(status) => return Err(LoadError::transient(call_failure(&mut ended, &status).await)),
     };
     let connection = RemoteConnection {
         client,
@@ -104,6 +130,7 @@ async fn attach(
         ended: process.ended,
         closing: process.closing.disarm(),
         _cpu_lease: cpu_lease,
+        _hang_watch: hang_watch,
     };
     let memory = loaded.memory.into_iter().map(wire::memory_of).collect();
     Ok(StartedEngine { handle: EngineHandle::new(RemoteEngine(Arc::new(connection))), memory })
@@ -136,18 +163,20 @@ async fn connect(socket: Socket) -> Result<EngineClient<Channel>, LoadError> {
     Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-/// Connects an engine to the broker, until the connection ends or the result is dropped.
-fn lease_cpu(client: &EngineClient<Channel>, broker: &CpuLeaseBroker) -> AbortOnDropHandle<()> {
+/// Connects an engine to the broker, until the connection ends or the handle is dropped.
+fn lease_cpu(client: &EngineClient<Channel>, broker: &CpuLeaseBroker) -> (Weak<BrokerMember>, AbortOnDropHandle<()>) {
     let (member, notices) = broker.join();
-    let mut client = client.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    let (member, mut client) = (Arc::new(member), client.clone());
+    let weak = Arc::downgrade(&member);
+    let lease = AbortOnDropHandle::new(tokio::spawn(async move {
         let notices = UnboundedReceiverStream::new(notices).map(|granted| v1::CpuLeaseNotice { granted });
         let Ok(requests) = client.lease_cpu(notices).await else { return };
         let mut requests = requests.into_inner();
         while let Ok(Some(request)) = requests.message().await {
             member.request(request.acquire);
         }
-    }))
+    }));
+    (weak, lease)
 }
 
 /// Makes the process load its model. Fails if the call does; the answer is the model, or why it cannot be loaded.

@@ -221,6 +221,28 @@ fn finish_of(wire: &v1::FinishSummary) -> engine::FinishSummary {
     engine::FinishSummary { reason, usage: usage_of(wire.usage.unwrap_or_default()), timings: timings_of(wire.timings) }
 }
 
+pub(crate) fn heartbeat(heartbeat: engine::Heartbeat) -> v1::Heartbeat {
+    let (activity, expected) = match heartbeat.activity {
+        engine::EngineActivity::Idle => (v1::EngineActivity::Idle, None),
+        engine::EngineActivity::AwaitsCpu => (v1::EngineActivity::AwaitsCpu, None),
+        engine::EngineActivity::Computes { expected } => (v1::EngineActivity::Computes, expected),
+    };
+    // 64 bits hold about 585 years.
+    let expected_ns = expected.map(|expected| u64::try_from(expected.as_nanos()).unwrap_or(u64::MAX));
+    v1::Heartbeat { beats: heartbeat.beats, activity: activity.into(), expected_ns }
+}
+
+pub(crate) fn heartbeat_of(wire: v1::Heartbeat) -> engine::Heartbeat {
+    let activity = match wire.activity() {
+        v1::EngineActivity::Idle => engine::EngineActivity::Idle,
+        v1::EngineActivity::AwaitsCpu => engine::EngineActivity::AwaitsCpu,
+        v1::EngineActivity::Computes => {
+            engine::EngineActivity::Computes { expected: wire.expected_ns.map(Duration::from_nanos) }
+        }
+    };
+    engine::Heartbeat { beats: wire.beats, activity }
+}
+
 pub(crate) fn timings(t: engine::RequestTimings) -> v1::RequestTimings {
     // 64 bits hold about 585 years.
     let nanos = |time: Duration| time.as_nanos() as u64;

@@ -105,6 +105,8 @@ struct Backlog {
     events: PublishedEvents,
     /// The last progress of each running step: it may not change for long.
     progress: BTreeMap<StepId, StreamItem>,
+    /// Whether the task is set aside.
+    is_set_aside: bool,
 }
 
 /// The events of a task that were published.
@@ -125,7 +127,7 @@ impl TaskChannel {
     /// The channel of a task that starts with this event, or of one that has started already.
     fn new(first: Option<Arc<Event>>) -> Self {
         let events = first.map_or(PublishedEvents::InJournal, |first| PublishedEvents::Complete(vec![first]));
-        let backlog = Mutex::new(Backlog { events, progress: BTreeMap::new() });
+        let backlog = Mutex::new(Backlog { events, progress: BTreeMap::new(), is_set_aside: false });
         Self(Arc::new(Broadcasts { all: OnceLock::new(), without_tokens: OnceLock::new(), backlog }))
     }
 
@@ -162,9 +164,10 @@ impl TaskChannel {
                 backlog.progress.retain(|step, _| step.visit != *ended && !step.visit.is_inside(ended));
             }
             // The attempts before it are interrupted.
-            EventKind::Resumed => backlog.progress.clear(),
+            EventKind::Resumed | EventKind::SetAside { .. } => backlog.progress.clear(),
             _ => {}
         }
+        backlog.is_set_aside = matches!(event.kind, EventKind::SetAside { .. });
         if let PublishedEvents::Complete(events) = &mut backlog.events {
             let fits =
                 events.len() < MAX_BACKLOG_EVENTS && events.last().is_some_and(|last| last.seq.next() == event.seq);
@@ -185,6 +188,10 @@ impl TaskChannel {
 
     fn events(&self) -> Option<Vec<Arc<Event>>> {
         self.backlog().events.in_memory()
+    }
+
+    fn is_set_aside(&self) -> bool {
+        self.backlog().is_set_aside
     }
 
     fn backlog(&self) -> MutexGuard<'_, Backlog> {
@@ -212,9 +219,13 @@ impl TaskChannels {
         self.channels().entry(task).or_insert_with(|| TaskChannel::new(first.cloned())).clone()
     }
 
-    /// Closes the channel of a task that has ended.
+    /// Closes the channel of a task that has ended or is suspended. That of a task that is set aside stays open: its
+    /// subscribers receive what follows when it is taken up again or ends.
     pub fn close(&self, task: TaskId) {
-        self.channels().remove(&task);
+        let mut channels = self.channels();
+        if !channels.get(&task).is_some_and(TaskChannel::is_set_aside) {
+            channels.remove(&task);
+        }
     }
 
     /// Closes all channels: the streams of suspended tasks end.
@@ -418,6 +429,23 @@ mod tests {
             progress.as_slice(),
             [StreamItem::Progress { progress: StepProgress::Queued { position: 1 }, .. }]
         ));
+    }
+
+    #[tokio::test]
+    async fn the_channel_of_a_task_that_is_set_aside_stays_open_until_it_ends() {
+        let (channels, task) = (TaskChannels::default(), event(1).task);
+        let of_kind = |seq, kind| Arc::new(Event { kind, ..Event::clone(&event(seq)) });
+        let channel = channels.open(task, Some(&event(1)));
+        let mut live = channels.subscribe(task, false).unwrap().live;
+        channel.publish(of_kind(2, EventKind::SetAside { reason: "it stalls".to_owned() }));
+        drop(channel);
+        channels.close(task);
+        channels.open(task, None).publish(of_kind(3, EventKind::Cancelled { reason: "enough".to_owned() }));
+        channels.close(task);
+        for seq in [2, 3] {
+            assert!(matches!(live.recv().await, Ok(StreamItem::Event(event)) if event.seq == Seq(seq)));
+        }
+        assert!(live.recv().await.is_err() && channels.subscribe(task, false).is_none());
     }
 
     /// A task runner that is restarted may find events on disk that were never published.

@@ -100,7 +100,10 @@ impl Decider {
             self.actions[before..].iter().filter(|action| matches!(action, NextAction::StartStep { .. })).count();
         let limit = graph.limits().steps;
         if starts > limit.saturating_sub(scope.usage.steps) as usize {
-            return Err(failure(FailureCode::LimitSteps, format!("the graph's limit of {limit} steps is used up")));
+            return Err(Failure::new(
+                FailureCode::LimitSteps,
+                format!("the graph's limit of {limit} steps is used up"),
+            ));
         }
         if self.actions.len() == before && scope.active.is_empty() {
             return end(graph, scope).map(Some);
@@ -112,10 +115,10 @@ impl Decider {
         let limits = graph.limits();
         if scope.usage.tokens > limits.tokens {
             let message = format!("{} tokens are used, the graph's limit is {}", scope.usage.tokens, limits.tokens);
-            return Some(failure(FailureCode::LimitTokens, message));
+            return Some(Failure::new(FailureCode::LimitTokens, message));
         }
         (self.age.saturating_sub(scope.started_age) >= limits.time)
-            .then(|| failure(FailureCode::LimitTime, format!("the graph's limit of {:?} is used up", limits.time)))
+            .then(|| Failure::new(FailureCode::LimitTime, format!("the graph's limit of {:?} is used up", limits.time)))
     }
 
     fn step(&self, segment: PathSegment, attempt: u32) -> StepId {
@@ -156,7 +159,7 @@ impl Decider {
                     segment.node
                 );
                 let step = self.step(segment.clone(), active.attempt);
-                NextAction::FailStep { step, failure: failure(FailureCode::Interrupted, message) }
+                NextAction::FailStep { step, failure: Failure::new(FailureCode::Interrupted, message) }
             }
             (VisitStatus::Interrupted, _) => restart(self),
             (VisitStatus::Retrying { failed_at, delay }, _) => {
@@ -198,7 +201,7 @@ impl Decider {
         let step = self.step(segment.clone(), active.attempt);
         let elapsed = self.age.saturating_sub(active.started_age);
         if let Some(timeout) = node.policy.timeout.filter(|timeout| elapsed >= *timeout) {
-            let failure = failure(
+            let failure = Failure::new(
                 FailureCode::Timeout,
                 format!("the sub-graph took longer than {timeout:?}, its node's timeout"),
             );
@@ -239,10 +242,6 @@ fn time_until(now: Timestamp, due: u64) -> Option<Duration> {
     due.checked_sub(now.0).filter(|millis| *millis > 0).map(Duration::from_millis)
 }
 
-fn failure(code: FailureCode, message: String) -> Failure {
-    Failure { code, message, step: None }
-}
-
 /// The number of sources that must have arrived before the join of a node fires.
 fn required_arrivals(graph: &Graph, name: &NodeName) -> Option<usize> {
     match graph.node(name)?.join? {
@@ -267,12 +266,12 @@ fn end(graph: &Graph, scope: &Scope) -> Result<Output, Failure> {
             required_arrivals(graph, name).unwrap_or(0),
             arrived.join(", ")
         );
-        return Err(failure(FailureCode::JoinStuck, message));
+        return Err(Failure::new(FailureCode::JoinStuck, message));
     }
     let last = graph.result().or(scope.done.as_ref());
     let output = last.and_then(|name| scope.nodes.get(name)?.output.as_deref().cloned());
     output.ok_or_else(|| {
-        let none = || failure(FailureCode::NoEdge, "the graph ended without a result".to_owned());
+        let none = || Failure::new(FailureCode::NoEdge, "the graph ended without a result".to_owned());
         scope.cancelled.clone().unwrap_or_else(none)
     })
 }

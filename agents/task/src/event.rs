@@ -14,7 +14,7 @@ use crate::graph::Reducer;
 use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
 
 pub use decision::{CandidateScore, Decision, NoMatch, Signal};
-pub use size::MAX_OUTPUT_BYTES;
+pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES};
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -105,8 +105,13 @@ pub enum EventKind {
         #[serde(rename = "took", default, skip_serializing_if = "Vec::is_empty")]
         taken: Vec<TakenEdge>,
     },
-    /// The daemon resumed the task after a restart; interrupted attempts start again.
+    /// The daemon resumed the task, after a restart or because a client took it up again; interrupted attempts start again.
     Resumed,
+    /// The task is not run any more until a client takes it up again. It has not ended.
+    SetAside {
+        /// What kept it from making progress, and what to do.
+        reason: String,
+    },
     /// The task completed.
     Completed {
         /// The result.
@@ -131,6 +136,11 @@ impl EventKind {
     /// Whether it is terminal: no event can follow it.
     pub fn is_last(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
+    }
+
+    /// Whether the task has come further with it. Starting a step again and again does not count.
+    pub fn is_progress(&self) -> bool {
+        !matches!(self, Self::Accepted(_) | Self::StepStarted { .. } | Self::Resumed | Self::SetAside { .. })
     }
 }
 
@@ -343,6 +353,13 @@ pub struct Failure {
     /// The step that caused it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
+}
+
+impl Failure {
+    /// A failure that no step is known to have caused.
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), step: None }
+    }
 }
 
 /// Failure codes.

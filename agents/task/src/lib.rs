@@ -11,17 +11,22 @@
 //! `decide` visits only active steps and new arrivals, never the history, so a list of ten thousand items costs ten thousand
 //! times as much as one item.
 //!
-//! This crate does no IO and knows no clock, no engine and no YAML.
+//! This crate does no IO and knows no engine and no YAML. What it decides depends on the time that it is given; [`Clock`] is
+//! the type of its source.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clock;
 pub mod condition;
 mod decide;
+pub mod deep_stack;
 pub mod event;
 pub mod graph;
 pub mod id;
+pub mod portable;
 pub mod state;
 
+pub use clock::Clock;
 pub use condition::Condition;
 pub use decide::{
     NextAction, Transition, TransitionError, decide, failure_edges, scope_values, transition, unconditional_edges,

@@ -14,11 +14,17 @@ use crate::id::{NodeName, PathSegment, RoleName, Seq, StepId, TaskId, Visit};
 pub use run::{ActiveVisit, MapRun, NestedRun, NodeState, ResourceUsage, Scope, VisitStatus};
 pub use scope::output_value;
 
+/// After this many resumes in a row without progress a task is set aside: a daemon that is stopped twice during a long step
+/// does not reach it, and one that the task itself kills is down for some seconds only.
+pub const MAX_STALLED_RESUMES: u32 = 3;
+
 /// The phase of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     /// It has not ended.
     Running,
+    /// It is not run until a client takes it up again, for this reason. It has not ended.
+    SetAside(String),
     /// It completed.
     Completed(Output),
     /// It failed.
@@ -44,6 +50,9 @@ pub struct State {
     pub last_seq: Seq,
     /// The phase of the task.
     pub phase: Phase,
+    /// How often it was resumed since it last made progress, resumes with nothing to do left out: those while it waits for
+    /// human answers or for a retry.
+    pub stalled_resumes: u32,
     /// The run of its graph.
     pub root: Scope,
 }
@@ -62,6 +71,9 @@ pub enum ReplayError {
         /// The event that was offered.
         got: u64,
     },
+    /// The task is set aside, and the event neither resumes nor ends it.
+    #[error("event {0} comes while the task is set aside")]
+    WhileSetAside(u64),
     /// The task had ended.
     #[error("event {0} comes after the end of the task")]
     AfterEnd(u64),
@@ -86,6 +98,7 @@ impl State {
             paused: Duration::ZERO,
             last_seq: event.seq,
             phase: Phase::Running,
+            stalled_resumes: 0,
             root,
         })
     }
@@ -103,10 +116,14 @@ impl State {
         if event.seq != self.last_seq.next() {
             return Err(ReplayError::Gap { last: self.last_seq.0, got: event.seq.0 });
         }
-        if self.phase != Phase::Running {
-            return Err(ReplayError::AfterEnd(event.seq.0));
+        match self.phase {
+            Phase::Running => {}
+            Phase::SetAside(_) if event.kind == EventKind::Resumed || event.kind.is_last() => {}
+            Phase::SetAside(_) => return Err(ReplayError::WhileSetAside(event.seq.0)),
+            _ => return Err(ReplayError::AfterEnd(event.seq.0)),
         }
-        if self.is_paused() || event.kind == EventKind::Resumed {
+        // Until it was resumed or set aside, no daemon may have run it.
+        if self.is_paused() || matches!(event.kind, EventKind::Resumed | EventKind::SetAside { .. }) {
             self.paused += Duration::from_millis(event.at.0.saturating_sub(self.last_event_at.0));
         }
         match &event.kind {
@@ -128,18 +145,32 @@ impl State {
             EventKind::StepFailed { step, failure, retry_after, taken } => {
                 let scope = self.enter(step, |_| {})?;
                 match retry_after {
-                    Some(after) => scope.running(step)?.retry(event.at, *after),
+                    Some(after) => scope.running(step)?.retry(event.at, *after, failure.code),
                     None => scope.failed(step, failure, taken)?,
                 }
             }
-            EventKind::Resumed => self.root.resume(),
+            EventKind::Resumed => self.resume(event.at),
+            EventKind::SetAside { reason } => self.phase = Phase::SetAside(reason.clone()),
             EventKind::Completed { output, .. } => self.phase = Phase::Completed(output.clone()),
             EventKind::Failed { failure } => self.phase = Phase::Failed(failure.clone()),
             EventKind::Cancelled { reason } => self.phase = Phase::Cancelled(reason.clone()),
         }
+        if event.kind.is_progress() {
+            self.stalled_resumes = 0;
+        }
         self.last_seq = event.seq;
         self.last_event_at = event.at;
         Ok(())
+    }
+
+    fn resume(&mut self, at: Timestamp) {
+        if let Phase::SetAside(_) = self.phase {
+            (self.phase, self.stalled_resumes) = (Phase::Running, 0);
+            self.root.forget_failures();
+        } else if self.root.can_act(at) {
+            self.stalled_resumes += 1;
+        }
+        self.root.resume();
     }
 
     /// How long the task has run, pauses excluded; time limits apply to this.
@@ -174,9 +205,18 @@ impl State {
 
     /// The steps that wait for a human answer.
     pub fn open_questions(&self) -> Vec<StepId> {
-        let mut questions = Vec::new();
-        self.root.collect_questions(&mut Vec::new(), &mut questions);
-        questions
+        self.leaf_steps(|status| matches!(status, VisitStatus::AwaitingAnswer { .. }))
+    }
+
+    /// The steps that run, or ran when the daemon stopped; those that contain others are left out.
+    pub fn running_steps(&self) -> Vec<StepId> {
+        self.leaf_steps(|status| matches!(status, VisitStatus::Running | VisitStatus::Interrupted))
+    }
+
+    fn leaf_steps(&self, is_wanted: fn(VisitStatus) -> bool) -> Vec<StepId> {
+        let mut steps = Vec::new();
+        self.root.collect_steps(&mut Vec::new(), is_wanted, &mut steps);
+        steps
     }
 
     /// The item of a visit.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use artel_task::portable;
 use clap::{Args as Flags, Subcommand, ValueEnum};
 
 use crate::route::FeedbackArgs;
@@ -40,7 +41,7 @@ pub enum TaskCommand {
     },
     /// List tasks, newest first
     List(TaskListArgs),
-    /// Stream the events of a task from its start until it ends; Ctrl-C stops watching, not the task
+    /// Stream the events of a task from its start until it ends or is set aside; Ctrl-C stops watching, not the task
     Watch {
         /// The id of the task
         id: String,
@@ -61,6 +62,11 @@ pub enum TaskCommand {
         /// The reason; stored with the task
         #[arg(long, value_name = "TEXT", default_value = "cancelled on the command line")]
         reason: String,
+    },
+    /// Take up a task again that is set aside
+    Resume {
+        /// The id of the task
+        id: String,
     },
     /// Answer a step that waits for a person
     Answer(AnswerArgs),
@@ -105,6 +111,8 @@ pub enum TaskStateFilter {
     Completed,
     Failed,
     Cancelled,
+    #[value(name = "set_aside")]
+    SetAside,
 }
 
 /// `artel task answer`.
@@ -117,7 +125,7 @@ pub struct AnswerArgs {
     #[arg(long, value_name = "STEP")]
     pub step: Option<String>,
     /// The answer as a JSON value, for a step with a schema
-    #[arg(long, value_name = "JSON", value_parser = json)]
+    #[arg(long, value_name = "JSON", value_parser = portable::parse)]
     pub value: Option<serde_json::Value>,
     /// The answer as text; `-` reads it from standard input
     pub text: Option<String>,
@@ -161,8 +169,4 @@ impl FromStr for TaskLabel {
             None => Err("a label has the form KEY=VALUE"),
         }
     }
-}
-
-fn json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
-    serde_json::from_str(text)
 }

@@ -38,6 +38,8 @@ fn an_answer_is_text_or_a_value() {
     assert!(parse("artel task answer id text --value 1").is_err());
     assert!(parse("artel task answer id --value {").is_err());
     assert!(parse("artel task answer id --value {}").is_ok());
+    assert!(parse("artel task answer id --value 9007199254740991").is_ok());
+    assert!(parse("artel task answer id --value 9007199254740993").is_err());
     assert!(parse("artel task answer id text").is_ok());
 }
 

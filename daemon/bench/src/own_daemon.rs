@@ -44,6 +44,8 @@ impl OwnDaemon {
         let dir = TempDir::new().context("failed to create a directory for the daemon")?;
         std::fs::create_dir(dir.path().join("catalog")).context("failed to create a directory for the catalog")?;
         let mut settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
+        // The catalogs of the bench name the files of its user, and come over gRPC.
+        settings.push_str("network: {files: [/]}\n");
         if in_process {
             settings.push_str("engines: inside\n");
         }

@@ -1,5 +1,6 @@
 //! Errors of commands, their messages and exit codes.
 
+use std::error::Error as _;
 use std::io;
 
 use artel_args::DaemonAddress;
@@ -25,6 +26,16 @@ pub enum Error {
     /// The connection was lost and could not be restored.
     #[error("lost the connection to the daemon: {0}")]
     Disconnected(String),
+    /// An event of a task was received and cannot be read: another attempt would fail in the same way.
+    #[error("failed to read event {seq} of task {task}: {cause}")]
+    UnreadableEvent {
+        /// The task.
+        task: String,
+        /// The sequence number of the event.
+        seq: u64,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The daemon rejected the request.
     #[error("{}", status_message(.0))]
     Rejected(Box<Status>),
@@ -74,7 +85,9 @@ impl Error {
             },
             // The reader, such as `head`, has closed the pipe on purpose.
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => CommandOutcome::Done,
-            Self::Problems(_) | Self::IncompleteAnswer(_) | Self::Output(_) => CommandOutcome::Failed,
+            Self::Problems(_) | Self::IncompleteAnswer(_) | Self::UnreadableEvent { .. } | Self::Output(_) => {
+                CommandOutcome::Failed
+            }
         }
     }
 
@@ -92,6 +105,9 @@ impl Error {
                 out.push("  help: the task continues when the daemon is back: follow it with `artel task watch ID`")
                     .newline();
             }
+            Self::UnreadableEvent { task, seq, .. } => {
+                out.push(format_args!("  help: skip it with `artel task watch {task} --after {seq}`")).newline();
+            }
             Self::Rejected(status) => render_details(&status.get_error_details(), status.message(), out),
             _ => {}
         }
@@ -103,11 +119,12 @@ fn status_message(status: &Status) -> &str {
     if status.message().is_empty() { status.code().description() } else { status.message() }
 }
 
-/// Whether a stream ended because of the connection or the daemon's end, and not because of the call itself.
+/// Whether a call ended because of the connection or the daemon's end, and not because of the call itself. An error of the
+/// transport is the source of its status; a message that cannot be decoded, which would arrive again, has a status without one.
 pub(crate) fn is_disconnect(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
-        Code::Unknown | Code::Internal | Code::Cancelled => status.get_details_error_info().is_none(),
+        Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
         _ => false,
     }
 }
@@ -210,8 +227,10 @@ mod tests {
     #[test]
     fn an_error_reported_by_the_daemon_is_no_disconnect() {
         let reported = ErrorDetails::with_error_info("INTERNAL", "artel.v1", HashMap::<String, String>::new());
-        assert!(is_disconnect(&Status::unknown("h2 protocol error")));
+        let broken_pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_disconnect(&Status::from_error(broken_pipe.into())));
         assert!(is_disconnect(&Status::unavailable("shutting down")));
+        assert!(!is_disconnect(&Status::internal("failed to decode Protobuf message: recursion limit reached")));
         assert!(!is_disconnect(&Status::with_error_details(Code::Internal, "fault", reported)));
         assert!(!is_disconnect(&Status::out_of_range("after_seq")));
     }

@@ -19,6 +19,8 @@ pub(crate) struct EventPrinter<'a> {
     transcript: Transcript,
     running: RunningSteps,
     final_state: Option<TaskState>,
+    /// The task, if its last event sets it aside.
+    set_aside: Option<String>,
 }
 
 impl<'a> EventPrinter<'a> {
@@ -26,7 +28,7 @@ impl<'a> EventPrinter<'a> {
     pub(crate) fn new(output: &'a mut CommandOutput) -> Self {
         output.start_status_line();
         let transcript = Transcript::new(output.color(), output.wrap());
-        Self { output, transcript, running: RunningSteps::default(), final_state: None }
+        Self { output, transcript, running: RunningSteps::default(), final_state: None, set_aside: None }
     }
 
     /// Prints an update of an event stream.
@@ -59,6 +61,9 @@ impl<'a> EventPrinter<'a> {
             Some(Kind::Cancelled(_)) => Some(TaskState::Cancelled),
             _ => self.final_state,
         };
+        if event.seq > 0 {
+            self.set_aside = matches!(event.kind, Some(Kind::SetAside(_))).then(|| event.task_id.clone());
+        }
         if self.output.is_json() {
             return json::event(event).map_or(Ok(()), |object| self.output.object(&object));
         }
@@ -69,8 +74,12 @@ impl<'a> EventPrinter<'a> {
         self.output.print(&text)
     }
 
-    /// The outcome of the command by the final state of the task.
-    pub(crate) fn outcome(&self) -> CommandOutcome {
-        if self.final_state == Some(TaskState::Completed) { CommandOutcome::Done } else { CommandOutcome::Failed }
+    /// The outcome of the command by the final state of the task. For a task that is set aside it says what to do.
+    pub(crate) fn finish(&mut self) -> io::Result<CommandOutcome> {
+        if let Some(task) = self.set_aside.take() {
+            self.note(&format!("`artel task resume {task}` takes it up again, `artel task cancel {task}` ends it"))?;
+        }
+        let is_done = self.final_state == Some(TaskState::Completed);
+        Ok(if is_done { CommandOutcome::Done } else { CommandOutcome::Failed })
     }
 }

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use artel_args::DaemonAddress;
 use artel_proto::v1::event::Kind;
-use artel_proto::v1::{Event, WatchRequest};
+use artel_proto::v1::{Event, GetTaskRequest, TaskState, WatchRequest};
 use tokio::time::{Instant, sleep};
 use tonic::Streaming;
+use tonic_types::StatusExt as _;
 
-use crate::connect::DaemonClient;
+use crate::connect::{DaemonClient, with_deadline};
 use crate::error::{Error, is_disconnect};
 
 /// Reconnecting is given up after this time: a restart of the daemon takes several seconds.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to reconnect.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(300);
+
+/// What is shown of the beginning and of the end of a long cause: a line of a terminal each.
+const CAUSE_END_BYTES: usize = 80;
 
 /// An update of an [`EventStream`].
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct EventStream {
     last_seq: u64,
     tokens: bool,
     is_finished: bool,
+    /// Whether the last event sets the task aside. The events of a task that was taken up again have it too.
+    is_set_aside: bool,
     has_reconnected: bool,
     disconnected_at: Option<Instant>,
 }
@@ -56,6 +62,7 @@ impl EventStream {
             last_seq: after,
             tokens,
             is_finished: false,
+            is_set_aside: false,
             has_reconnected: false,
             disconnected_at: None,
         }
@@ -76,9 +83,10 @@ impl EventStream {
         self.has_reconnected
     }
 
-    /// The next update; `None` after the last event. Cancel-safe.
+    /// The next update; `None` after the last event, or if the task is set aside. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<StreamUpdate>, Error> {
-        if self.is_finished {
+        // The daemon keeps the stream open: the task may be taken up again at any time.
+        if self.is_finished || self.is_set_aside && self.stays_set_aside().await {
             return Ok(None);
         }
         let Some(stream) = &mut self.stream else { return self.reconnect().await.map(Some) };
@@ -86,6 +94,8 @@ impl EventStream {
             Ok(Some(event)) => return Ok(Some(StreamUpdate::Event(Box::new(self.record(event))))),
             Ok(None) => "the stream ended before the task".to_owned(),
             Err(status) if is_disconnect(&status) => status.message().to_owned(),
+            // An error of the daemon has a reason. This one was found in what was received, and would be found again.
+            Err(status) if status.get_details_error_info().is_none() => return Err(self.unreadable(status.message())),
             Err(status) => return Err(status.into()),
         };
         if self.task.is_empty() {
@@ -96,6 +106,11 @@ impl EventStream {
         Ok(Some(StreamUpdate::Disconnected(reason)))
     }
 
+    /// Journalled events arrive in order: the one that cannot be read follows the last one.
+    fn unreadable(&self, cause: &str) -> Error {
+        Error::UnreadableEvent { task: self.task.clone(), seq: self.last_seq + 1, cause: ends(cause) }
+    }
+
     fn record(&mut self, event: Event) -> Event {
         self.disconnected_at = None;
         self.last_seq = self.last_seq.max(event.seq);
@@ -103,7 +118,20 @@ impl EventStream {
             self.task.clone_from(&event.task_id);
         }
         self.is_finished = matches!(event.kind, Some(Kind::Completed(_) | Kind::Failed(_) | Kind::Cancelled(_)));
+        if event.seq > 0 {
+            self.is_set_aside = matches!(event.kind, Some(Kind::SetAside(_)));
+        }
         event
+    }
+
+    /// Whether no event has followed the one that set the task aside. An error is left to the stream.
+    async fn stays_set_aside(&self) -> bool {
+        let Ok(daemon) = DaemonClient::connect(&self.address).await else { return false };
+        let paths = ["state", "last_seq"].map(str::to_owned).to_vec();
+        let read_mask = Some(prost_types::FieldMask { paths });
+        let request = GetTaskRequest { task_id: self.task.clone(), read_mask, max_bytes: 0 };
+        let task = daemon.tasks().get(with_deadline(request)).await.map(tonic::Response::into_inner);
+        task.is_ok_and(|task| task.state() == TaskState::SetAside && task.last_seq == self.last_seq)
     }
 
     async fn reconnect(&mut self) -> Result<StreamUpdate, Error> {
@@ -130,6 +158,17 @@ impl EventStream {
         let request = WatchRequest { task_id: self.task.clone(), after_seq: self.last_seq, tokens: self.tokens };
         Ok(daemon.tasks().watch(request).await?.into_inner())
     }
+}
+
+/// A text without its middle, if it is long: the cause of a message that nests too deep names each level between its first words
+/// and its last ones.
+fn ends(text: &str) -> String {
+    if text.len() <= 2 * CAUSE_END_BYTES {
+        return text.to_owned();
+    }
+    let (head, tail) =
+        (text.floor_char_boundary(CAUSE_END_BYTES), text.ceil_char_boundary(text.len() - CAUSE_END_BYTES));
+    format!("{} … {}", &text[..head], &text[tail..])
 }
 
 #[cfg(test)]
@@ -183,8 +222,9 @@ mod tests {
             unimplemented()
         }
 
+        /// Set aside since the third event.
         async fn get(&self, _: Request<GetTaskRequest>) -> RpcResult<Task> {
-            unimplemented()
+            Ok(Response::new(Task { state: TaskState::SetAside.into(), last_seq: 3, ..Task::default() }))
         }
 
         async fn list(&self, _: Request<ListTasksRequest>) -> RpcResult<ListTasksResponse> {
@@ -192,6 +232,10 @@ mod tests {
         }
 
         async fn cancel(&self, _: Request<CancelRequest>) -> RpcResult<Task> {
+            unimplemented()
+        }
+
+        async fn resume(&self, _: Request<ResumeRequest>) -> RpcResult<Task> {
             unimplemented()
         }
 
@@ -279,11 +323,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_stream_ends_where_the_task_is_set_aside_and_not_where_it_was() {
+        let set_aside =
+            |seq| Event { seq, kind: Some(Kind::SetAside(SetAside::default())), ..events(1..=1).remove(0).unwrap() };
+        let script = [events(1..=1), vec![Ok(set_aside(2)), Ok(set_aside(3))], events(4..=4)].concat();
+        assert_eq!(updates([script]).await.0, ["1", "2", "3"]);
+    }
+
+    #[tokio::test]
     async fn an_error_reported_by_the_daemon_is_no_disconnect() {
         let details = ErrorDetails::with_error_info("INTERNAL", "artel.v1", std::collections::HashMap::new());
         let fault = Status::with_error_details(tonic::Code::Internal, "a fault", details);
         let (updates, requests) = updates([[events(1..=1), vec![Err(fault)]].concat()]).await;
         assert_eq!((updates, requests.len()), (vec!["1".to_owned(), "error: a fault".to_owned()], 1));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_decoded_ends_the_stream() {
+        let value = |kind| prost_types::Value { kind: Some(kind) };
+        let lists = (0..60).fold(value(prost_types::value::Kind::NullValue(0)), |inner, _| {
+            value(prost_types::value::Kind::ListValue(prost_types::ListValue { values: vec![inner] }))
+        });
+        let finished =
+            StepFinished { output: Some(Output { json: Some(lists), ..Default::default() }), ..Default::default() };
+        let task_id = sample::TASK.to_owned();
+        let deep = Event { task_id, seq: 3, kind: Some(Kind::StepFinished(finished)), ..Default::default() };
+        let (updates, requests) = updates([[events(1..=2), vec![Ok(deep)]].concat(), events(1..=2)]).await;
+        assert_eq!((updates[..2].to_vec(), requests.len()), (vec!["1".to_owned(), "2".to_owned()], 1));
+        assert!(updates[2].starts_with("error: failed to read event 3 of task "), "{}", updates[2]);
+        assert!(updates[2].ends_with("recursion limit reached") && updates[2].len() < 300, "{}", updates[2]);
     }
 
     #[tokio::test]

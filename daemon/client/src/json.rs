@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use artel_proto::FILE_DESCRIPTOR_SET;
+use artel_task::portable::MAX_EXACT_INTEGER;
 use prost::{Message, Name};
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind as FieldKind, MapKey, ReflectMessage as _,
@@ -161,9 +162,7 @@ fn any_value(value: &prost_types::Value) -> Value {
 
 /// A `google.protobuf.Value` carries every number as a double; whole numbers become integers again.
 fn number(value: f64) -> Value {
-    /// 2^53: up to here a double represents every integer.
-    const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() < MAX_EXACT_INTEGER {
+    if value.fract() == 0.0 && value.abs() <= MAX_EXACT_INTEGER as f64 {
         return (value as i64).into();
     }
     Number::from_f64(value).map_or(Value::Null, Value::Number)

@@ -1,4 +1,4 @@
-//! `artel run` and `artel task watch`: print the events of a task until it ends.
+//! `artel run` and `artel task watch`: print the events of a task until it ends or is set aside.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(super) async fn watch(
         tokio::select! {
             update = events.next() => match update? {
                 Some(update) => printer.print(&update)?,
-                None => return Ok(printer.outcome()),
+                None => return Ok(printer.finish()?),
             },
             _ = interrupts.recv() => return Ok(CommandOutcome::Done),
         }
@@ -79,7 +79,7 @@ impl ForegroundRun<'_> {
                 }
             }
         }
-        Ok(self.printer.outcome())
+        Ok(self.printer.finish()?)
     }
 
     /// Cancels the task; false if its end cannot be awaited.

@@ -2,8 +2,8 @@
 
 use artel_args::{AnswerArgs, FeedbackArgs, ForkArgs, TaskCommand, TaskListArgs, TaskStateFilter};
 use artel_proto::v1::{
-    AnswerRequest, CancelRequest, FeedbackRequest, ForkCatalog, ForkRequest, GetTaskRequest, ListTasksRequest, Task,
-    TaskState, answer_request,
+    AnswerRequest, CancelRequest, FeedbackRequest, ForkCatalog, ForkRequest, GetTaskRequest, ListTasksRequest,
+    ResumeRequest, Task, TaskState, answer_request,
 };
 use artel_terminal::CommandOutcome;
 
@@ -38,6 +38,7 @@ pub(super) async fn run(session: &mut ClientSession, command: TaskCommand) -> Re
         TaskCommand::List(filters) => list(session, filters).await,
         TaskCommand::Watch { id, after, no_tokens } => follow::watch(session, id, after, !no_tokens).await,
         TaskCommand::Cancel { id, step, reason } => cancel(session, id, step, reason).await,
+        TaskCommand::Resume { id } => resume(session, id).await,
         TaskCommand::Answer(answer) => self::answer(session, answer).await,
         TaskCommand::Fork(fork) => self::fork(session, fork).await,
         TaskCommand::Feedback(feedback) => self::feedback(session, feedback).await,
@@ -114,6 +115,7 @@ fn proto_state(state: TaskStateFilter) -> TaskState {
         TaskStateFilter::Completed => TaskState::Completed,
         TaskStateFilter::Failed => TaskState::Failed,
         TaskStateFilter::Cancelled => TaskState::Cancelled,
+        TaskStateFilter::SetAside => TaskState::SetAside,
     }
 }
 
@@ -125,6 +127,11 @@ async fn cancel(
 ) -> Result<CommandOutcome, Error> {
     let request = CancelRequest { task_id: id, reason, step_id: step.unwrap_or_default() };
     let task = session.daemon.tasks().cancel(with_deadline(request)).await?.into_inner();
+    print_state(session, &task)
+}
+
+async fn resume(session: &mut ClientSession, task_id: String) -> Result<CommandOutcome, Error> {
+    let task = session.daemon.tasks().resume(with_deadline(ResumeRequest { task_id })).await?.into_inner();
     print_state(session, &task)
 }
 

@@ -79,11 +79,7 @@ impl Failpoint {
     /// Happens; returns if the journal has an error of SQLite to take from it.
     fn strike(self) -> InjectedFault {
         match self.fault {
-            CommitFault::Kill => {
-                // SIGKILL runs no destructor and flushes no buffer, like the crash that is tested.
-                kill(Pid::this(), Signal::SIGKILL).expect("a process may kill itself");
-                hang()
-            }
+            CommitFault::Kill => die(),
             CommitFault::Hang => hang(),
             CommitFault::Full => InjectedFault::DISK_FULL,
             CommitFault::Io if self.side == CommitSide::Before => InjectedFault::WRITE_FAILED,
@@ -91,6 +87,12 @@ impl Failpoint {
             CommitFault::Panic => panic!("a panic was ordered at commit {}", self.commit),
         }
     }
+}
+
+/// Ends the process. SIGKILL runs no destructor and flushes no buffer, like the crash that is tested.
+pub(crate) fn die() -> ! {
+    kill(Pid::this(), Signal::SIGKILL).expect("a process may kill itself");
+    hang()
 }
 
 fn hang() -> ! {

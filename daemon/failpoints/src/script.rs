@@ -13,6 +13,8 @@ use artel_roles::{Adapter, GgufFile, Model};
 use async_trait::async_trait;
 use serde::Deserialize;
 
+use crate::failpoint::die;
+
 /// Loads a model whose file ends in `.script` as a scripted engine, and every other one as the daemon does.
 pub(crate) struct ScriptModelLoader {
     inner: Arc<dyn Loader>,
@@ -40,7 +42,21 @@ struct ScriptedReply {
     #[serde(default)]
     when: Vec<String>,
     /// The output; `{last}` stands for the last line of the prompt.
+    #[serde(default)]
     say: String,
+    /// What happens instead.
+    #[serde(default)]
+    fault: Option<ScriptedFault>,
+}
+
+/// What a prompt does to the process that computes it.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ScriptedFault {
+    /// The daemon dies of SIGKILL.
+    Kill,
+    /// The engine panics, which ends it.
+    Panic,
 }
 
 impl ModelScript {
@@ -53,7 +69,12 @@ impl ModelScript {
     fn reply(&self, prompt: &str) -> String {
         let matches = |reply: &&ScriptedReply| reply.when.iter().all(|part| prompt.contains(part));
         let last = prompt.lines().last().unwrap_or_default();
-        self.replies.iter().find(matches).map(|reply| reply.say.replace("{last}", last)).unwrap_or_default()
+        let Some(reply) = self.replies.iter().find(matches) else { return String::new() };
+        match reply.fault {
+            None => reply.say.replace("{last}", last),
+            Some(ScriptedFault::Kill) => die(),
+            Some(ScriptedFault::Panic) => panic!("the script ends the engine"),
+        }
     }
 }
 

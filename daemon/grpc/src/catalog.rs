@@ -4,17 +4,29 @@ mod diff;
 mod files;
 mod message;
 
+use std::time::Duration;
+
 use artel_check::files::{self as model_files, FileProblem};
 use artel_proto::v1;
 use artel_proto::v1::catalog_server::Catalog;
-use artel_roles::{Definition, DefinitionKind};
+use artel_roles::{CheckDeadline, Definition, DefinitionKind, Problem, Problems};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
-use crate::status::{RpcResponse, Violations, internal, invalid_field, not_found};
-use crate::value::structure;
-use message::{kind, kind_filter, problem, reference};
+use crate::status::{RpcResponse, Violations, catalog_busy, internal, invalid_field, not_found};
+use crate::value::portable_struct;
+use message::{kind, kind_filter, reference};
+
+/// The longest check of a client's catalog, and the longest wait for those of others: a catalog of some hundred documents takes a
+/// fraction of a second.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// One catalog is checked at a time: whatever clients send, the other cores compute for tasks.
+static CHECKS: Semaphore = Semaphore::const_new(1);
+/// Refused names that a status lists: a status travels in headers, which have a few kilobytes.
+const MAX_LISTED_PROBLEMS: usize = 4;
 
 #[tonic::async_trait]
 impl Catalog for ServiceState {
@@ -36,7 +48,7 @@ impl Catalog for ServiceState {
             })
         };
         let definitions = converted.await.map_err(|_| internal())?;
-        let directory_problems = self.reload_status.problems().iter().map(problem).collect();
+        let directory_problems = self.reload_status.problems().iter().map(|p| self.problem(p)).collect();
         let catalog_version = version;
         Ok(Response::new(v1::ListCatalogResponse { definitions, next_page_token, catalog_version, directory_problems }))
     }
@@ -59,7 +71,7 @@ impl Catalog for ServiceState {
         let response = match self.build(request.into_inner().files).await? {
             Ok(catalog) => v1::ValidateResponse {
                 valid: true,
-                problems: catalog.warnings().iter().map(problem).collect(),
+                problems: catalog.warnings().iter().map(|p| self.problem(p)).collect(),
                 catalog_version: catalog.version().as_str().to_owned(),
             },
             Err(problems) => v1::ValidateResponse { valid: false, problems, catalog_version: String::new() },
@@ -80,12 +92,13 @@ impl Catalog for ServiceState {
         let before = self.runtime.catalog();
         let after = self.runtime.replace_catalog(catalog, expected).await.map_err(|e| self.status_of(e))?;
         tracing::info!(version = after.version().short(), "a client applied a catalog");
-        Ok(Response::new(diff::response(&before, &after)))
+        let problems = after.warnings().iter().map(|p| self.problem(p)).collect();
+        Ok(Response::new(diff::response(&before, &after, problems)))
     }
 }
 
 impl ServiceState {
-    /// The catalog of these files over the shipped layer, or its problems.
+    /// The catalog of these files over the shipped layer, or its problems. Names that a client may not use fail the call.
     async fn build(
         &self,
         files: Vec<v1::SourceFile>,
@@ -93,15 +106,35 @@ impl ServiceState {
         let mut violations = Violations::default();
         files::check(&files, &mut violations);
         violations.finish()?;
-        let base_dir = self.base_dir.clone();
-        let built = tokio::task::spawn_blocking(move || files::build(files, &base_dir)).await;
-        Ok(built.map_err(|_| internal())?.map_err(|problems| problems.iter().map(problem).collect()))
+        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+        let (base_dir, rules) = (self.base_dir.clone(), self.network.clone());
+        let permit = timeout(CHECK_TIMEOUT, CHECKS.acquire()).await.map_err(|_| catalog_busy())?;
+        let deadline = CheckDeadline::after(CHECK_TIMEOUT);
+        // A client that does not wait any more ends the check.
+        let _cancellation = deadline.cancel_on_drop();
+        let built = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            files::build(files, &base_dir, &rules, &deadline)
+        });
+        let built = built.await;
+        match built.map_err(|_| internal())? {
+            Ok(catalog) => Ok(Ok(catalog)),
+            Err(problems) => {
+                refusals(&problems, &paths)?;
+                Ok(Err(problems.iter().map(|p| self.problem(p)).collect()))
+            }
+        }
+    }
+
+    fn problem(&self, problem: &Problem) -> v1::Problem {
+        message::problem(problem, &self.base_dir, &self.paths)
     }
 
     fn definition(&self, definition: &Definition, catalog: &artel_roles::Catalog, whole: bool) -> v1::Definition {
         let layer = if definition.shipped { v1::Layer::Shipped } else { v1::Layer::User };
-        let at = v1::Location { file: definition.file.clone(), line: definition.line, column: 1 };
-        let content = definition.content.as_object().filter(|_| whole).map(structure);
+        let file = message::layer_path(&definition.file, &self.base_dir);
+        let at = v1::Location { file, line: definition.line, column: 1 };
+        let content = Some(&definition.content).filter(|_| whole).and_then(portable_struct);
         v1::Definition {
             kind: kind(definition.kind).into(),
             name: definition.name.clone(),
@@ -135,6 +168,22 @@ impl ServiceState {
             }
         }
     }
+}
+
+/// Refuses a request whose documents name what the settings do not allow a client to name.
+fn refusals(problems: &Problems, paths: &[String]) -> Result<(), Status> {
+    let mut violations = Violations::default();
+    let refused: Vec<&Problem> = problems.iter().filter(|problem| problem.is_refusal).collect();
+    for Problem { file, line, column, message, hint, .. } in refused.iter().take(MAX_LISTED_PROBLEMS) {
+        let at = paths.iter().position(|path| path == file).unwrap_or_default();
+        let hint = hint.as_deref().unwrap_or_default();
+        violations.add(&format!("files[{at}].content"), format!("{file}:{line}:{column}: {message}; {hint}"));
+    }
+    if refused.len() > MAX_LISTED_PROBLEMS {
+        let further = refused.len() - MAX_LISTED_PROBLEMS;
+        violations.add("files", format!("{further} further names are refused for the same reasons"));
+    }
+    violations.finish()
 }
 
 fn error_at(location: v1::Location, message: String) -> v1::Problem {

@@ -6,12 +6,12 @@ use artel_actors::StepProgress;
 use artel_proto::v1;
 use artel_task::event::{
     CandidateScore, Decision, Failure, FailureCode, NoMatch, Output, ResultSource, Signal, TakenEdge, TaskPriority,
-    Timings, Usage,
+    TaskSpec, Timings, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 
 use crate::server_paths::ServerPaths;
-use crate::value::{duration, structure, timestamp, value};
+use crate::value::{duration, portable_struct, portable_value, timestamp};
 
 pub(crate) fn priority(class: TaskPriority) -> v1::Priority {
     match class {
@@ -23,7 +23,8 @@ pub(crate) fn priority(class: TaskPriority) -> v1::Priority {
 pub(crate) fn output(output: &Output) -> v1::Output {
     v1::Output {
         text: output.text.clone(),
-        json: output.json.as_ref().map(value),
+        // The text has the JSON too.
+        json: output.json.as_ref().and_then(portable_value),
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -63,6 +64,16 @@ fn code(code: FailureCode) -> v1::FailureCode {
         FailureCode::Items => F::Items,
         FailureCode::Internal => F::Internal,
     }
+}
+
+/// The task that it was forked from; empty if it was not.
+pub(crate) fn forked_task(accepted: &TaskSpec) -> String {
+    accepted.forked_from.as_ref().map(|forked| forked.task.to_string()).unwrap_or_default()
+}
+
+/// The first step that a fork runs again; empty if all are, or if it is no fork.
+pub(crate) fn forked_step(accepted: &TaskSpec) -> String {
+    accepted.forked_from.as_ref().and_then(|forked| forked.step.as_ref()).map(step_id).unwrap_or_default()
 }
 
 pub(crate) fn decision(decision: &Decision) -> v1::Decision {
@@ -142,7 +153,7 @@ pub(crate) fn waiting(kind: &EventKind) -> Option<v1::Waiting> {
         node: step.visit.node_path(),
         reason: v1::WaitingReason::Person.into(),
         message: question.clone(),
-        schema: schema.as_ref().and_then(serde_json::Value::as_object).map(structure),
+        schema: schema.as_ref().and_then(portable_struct),
         deadline: deadline.map(timestamp),
     })
 }

@@ -31,7 +31,7 @@ impl Engines for ServiceState {
         let reports = self.reports().await?;
         let wanted =
             |report: &EngineReport| model.is_empty() || report.id == model || report.model.name.as_str() == model;
-        let engine = |report| engine::engine(report, &self.paths);
+        let engine = |report| engine::engine(report, self.runtime.clock(), &self.paths);
         let all = reports.into_iter().filter(wanted).filter_map(engine).collect();
         let filters = PageFilters::of(&("engines", &model));
         let (engines, next_page_token) = page::slice(all, page::size(page_size)?, &filters, &page_token, "")?;
@@ -56,7 +56,10 @@ impl Engines for ServiceState {
         })?;
         let after = self.loaded().await?;
         let unloaded = before.into_iter().filter(|model| !after.contains(model)).collect();
-        Ok(Response::new(v1::LoadResponse { engine: engine::engine(report, &self.paths), unloaded }))
+        Ok(Response::new(v1::LoadResponse {
+            engine: engine::engine(report, self.runtime.clock(), &self.paths),
+            unloaded,
+        }))
     }
 
     async fn unload(&self, request: Request<v1::UnloadRequest>) -> RpcResponse<v1::UnloadResponse> {

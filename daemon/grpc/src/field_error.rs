@@ -1,5 +1,9 @@
 //! Why a field of a request is refused.
 
+use std::fmt::Display;
+
+use artel_task::portable::{self, MAX_EXACT_INTEGER};
+
 /// The fault of a field; a message begins after the field's name, as in `input: is empty`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum FieldError {
@@ -29,8 +33,30 @@ pub(crate) enum FieldError {
     PathEnding,
     #[error("duplicate path `{0}`")]
     DuplicatePath(String),
-    #[error("nests deeper than {limit}")]
-    NestsTooDeep { limit: usize },
-    #[error("{0} is not a JSON number")]
-    NotJsonNumber(f64),
+    #[error(transparent)]
+    NotPortable(#[from] portable::Error),
+    #[error("{}{number} is not a JSON number", at(.place))]
+    NotJsonNumber { place: String, number: f64 },
+    #[error(
+        "{}{number:?} may be a rounded integer: doubles are exact up to ±{MAX_EXACT_INTEGER}, write it as a string",
+        at(.place)
+    )]
+    InexactNumber { place: String, number: f64 },
+}
+
+impl FieldError {
+    /// The error of a number inside a part of a value: its place begins with that part.
+    pub(crate) fn inside(self, part: impl Display) -> Self {
+        let outer = |place: String| format!("/{}{place}", part.to_string().replace('~', "~0").replace('/', "~1"));
+        match self {
+            Self::NotJsonNumber { place, number } => Self::NotJsonNumber { place: outer(place), number },
+            Self::InexactNumber { place, number } => Self::InexactNumber { place: outer(place), number },
+            other => other,
+        }
+    }
+}
+
+/// A place in a value for the beginning of a message; nothing for the value itself.
+fn at(place: &str) -> String {
+    if place.is_empty() { String::new() } else { format!("at {place}: ") }
 }

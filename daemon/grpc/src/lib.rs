@@ -11,10 +11,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod catalog;
+mod connection;
+mod connection_io;
 mod convert;
+mod counted_calls;
 mod engines;
 mod field_error;
 mod machine;
+mod malformed;
 mod page;
 mod reload_status;
 mod router;
@@ -27,11 +31,13 @@ mod task_view;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod unreadable_task;
 mod value;
 mod watch;
 
+pub use connection::ConnectionTimeouts;
 pub use machine::{DeviceStatus, GpuReading, Machine};
 pub use reload_status::ReloadStatus;
-pub use server::{CLOSE_TIMEOUT, Error, serve};
+pub use server::{Error, serve};
 pub use server_paths::ServerPaths;
 pub use state::ServiceState;

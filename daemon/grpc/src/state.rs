@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use artel_actors::Runtime;
 use artel_journal::FeedbackStore;
+use artel_roles::NetworkRules;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -26,6 +27,8 @@ pub struct ServiceState {
     pub models: PathBuf,
     /// The directory against which relative paths in an applied catalog are resolved.
     pub base_dir: PathBuf,
+    /// What documents from clients may name.
+    pub network: NetworkRules,
     /// The directories that messages to clients do not name.
     pub paths: ServerPaths,
     /// The problems of the catalog's directory.

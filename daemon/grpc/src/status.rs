@@ -39,6 +39,16 @@ pub(crate) fn status_with_details<const N: usize>(
     Status::with_error_details(code, message, details)
 }
 
+/// The status while the catalogs of other clients are checked.
+pub(crate) fn catalog_busy() -> Status {
+    let message = "the catalogs of other clients are being checked: try again later";
+    status_with_details(Code::ResourceExhausted, ErrorReason::CatalogBusy, message, [], retry_later)
+}
+
+fn retry_later(details: &mut ErrorDetails) {
+    details.set_retry_info(Some(RETRY_DELAY));
+}
+
 /// All violations in a request.
 #[derive(Default)]
 pub(crate) struct Violations(Vec<FieldViolation>);
@@ -106,9 +116,6 @@ pub(crate) fn failed_load(failure: &Failure, paths: &ServerPaths) -> Status {
 pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &ServerPaths) -> Status {
     use ErrorReason as R;
     let message = paths.hide(&error.to_string());
-    let retry = |details: &mut ErrorDetails| {
-        details.set_retry_info(Some(RETRY_DELAY));
-    };
     let definition = R::DefinitionNotFound;
     match error {
         Error::NoGraph { name } => {
@@ -134,14 +141,17 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
             status_with_details(Code::OutOfRange, R::SeqOutOfRange, message, [("last_seq", &last)], |_| {})
         }
         Error::Suspended(_) => status(Code::FailedPrecondition, R::Journal, message),
-        Error::TooManyTasks(_) => status_with_details(Code::ResourceExhausted, R::TooManyTasks, message, [], retry),
+        Error::SetAside { .. } => status(Code::FailedPrecondition, R::SetAside, message),
+        Error::TooManyTasks(_) => {
+            status_with_details(Code::ResourceExhausted, R::TooManyTasks, message, [], retry_later)
+        }
         Error::InsufficientMemory(_) => status(Code::ResourceExhausted, R::InsufficientMemory, message),
         Error::ShuttingDown | Error::Stopped => {
-            status_with_details(Code::Unavailable, R::ShuttingDown, message, [], retry)
+            status_with_details(Code::Unavailable, R::ShuttingDown, message, [], retry_later)
         }
         Error::Failed(failure) => match failure.code {
             FailureCode::ModelUnavailable | FailureCode::Timeout | FailureCode::Interrupted => {
-                status_with_details(Code::Unavailable, R::ModelUnavailable, message, [], retry)
+                status_with_details(Code::Unavailable, R::ModelUnavailable, message, [], retry_later)
             }
             _ => status(Code::FailedPrecondition, R::ModelUnavailable, message),
         },
@@ -178,6 +188,10 @@ pub(crate) fn journal(error: &artel_journal::Error) -> Status {
                 [("task_id", &task)],
                 |_| {},
             )
+        }
+        E::Corrupt { detail, .. } if detail.task().is_some() => {
+            let message = format!("the task cannot be read: {}", detail.set_aside_reason());
+            status(Code::FailedPrecondition, ErrorReason::Journal, message)
         }
         E::Closed { .. } => status(Code::Unavailable, ErrorReason::ShuttingDown, "the daemon is shutting down"),
         fault => {

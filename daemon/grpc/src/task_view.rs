@@ -42,14 +42,23 @@ impl TaskView<'_> {
         if let EventKind::StepStarted { step, .. } = &event.kind {
             self.retrying.remove(&step.visit);
         }
+        self.task.set_aside_reason.clear();
         self.apply_kind(event);
-        if !event.kind.is_last() && !self.task.steps.is_empty() {
-            self.task.set_state(self.open_state());
+        match &event.kind {
+            EventKind::SetAside { reason } => {
+                self.task.set_aside_reason = self.paths.hide(reason);
+                self.task.set_state(v1::TaskState::SetAside);
+            }
+            kind if kind.is_last() => {}
+            _ => self.task.set_state(self.open_state()),
         }
     }
 
-    /// The state of a task that has started and not ended: `Waiting` if every open step waits for a person and no retry is due.
+    /// The state of a task that runs: `Waiting` if every open step waits for a person and no retry is due.
     fn open_state(&self) -> v1::TaskState {
+        if self.task.steps.is_empty() {
+            return v1::TaskState::Queued;
+        }
         // A step that contains others counts as waiting if they do.
         let contains = |step: &StepId| self.open.keys().any(|other| other.visit.is_inside(&step.visit));
         let runs = |(step, asked): (&StepId, &bool)| !asked && !contains(step);
@@ -108,7 +117,7 @@ impl TaskView<'_> {
                     self.retrying.insert(step.visit.clone());
                 }
             }
-            EventKind::Resumed => self.interrupt(event.at, false),
+            EventKind::Resumed | EventKind::SetAside { .. } => self.interrupt(event.at, false),
             EventKind::Completed { output, .. } => {
                 self.task.result = Some(convert::output(output));
                 self.end(event, v1::TaskState::Completed);
@@ -126,7 +135,6 @@ impl TaskView<'_> {
 
     fn accepted(&mut self, event: &Event, accepted: &TaskSpec) {
         let role = accepted.role.as_ref().map(ToString::to_string).unwrap_or_default();
-        let forked_step = accepted.forked_from.as_ref().and_then(|forked| forked.step.as_ref());
         self.task = v1::Task {
             id: event.task.to_string(),
             graph: if role.is_empty() { accepted.graph.to_string() } else { String::new() },
@@ -139,12 +147,8 @@ impl TaskView<'_> {
             priority: convert::priority(accepted.priority).into(),
             labels: accepted.labels.clone().into_iter().collect(),
             request_id: accepted.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
-            forked_from_task_id: accepted
-                .forked_from
-                .as_ref()
-                .map(|forked| forked.task.to_string())
-                .unwrap_or_default(),
-            forked_from_step_id: forked_step.map(step_id).unwrap_or_default(),
+            forked_from_task_id: convert::forked_task(accepted),
+            forked_from_step_id: convert::forked_step(accepted),
             ..v1::Task::default()
         };
     }
@@ -212,7 +216,7 @@ fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
 pub(crate) struct TaskFieldMask(Option<Vec<String>>);
 
 /// All fields of `Task`, by the names in its proto.
-const TASK_FIELDS: [&str; 19] = [
+const TASK_FIELDS: [&str; 20] = [
     "id",
     "graph",
     "role",
@@ -232,6 +236,7 @@ const TASK_FIELDS: [&str; 19] = [
     "cancel_reason",
     "forked_from_task_id",
     "forked_from_step_id",
+    "set_aside_reason",
 ];
 
 impl TaskFieldMask {
@@ -273,6 +278,58 @@ impl TaskFieldMask {
             cancel_reason: if keep("cancel_reason") { t.cancel_reason } else { String::new() },
             forked_from_task_id: if keep("forked_from_task_id") { t.forked_from_task_id } else { String::new() },
             forked_from_step_id: if keep("forked_from_step_id") { t.forked_from_step_id } else { String::new() },
+            set_aside_reason: if keep("set_aside_reason") { t.set_aside_reason } else { String::new() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use artel_task::event::TaskPriority;
+    use artel_task::{CatalogVersion, GraphName, Seq, TaskId};
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_is_set_aside_is_so_until_its_next_event() {
+        let spec = TaskSpec {
+            graph: GraphName::parse("mentor").unwrap(),
+            role: None,
+            input: "Hello".to_owned(),
+            catalog: CatalogVersion::new("c"),
+            request: None,
+            priority: TaskPriority::Interactive,
+            labels: BTreeMap::new(),
+            forked_from: None,
+            decision: None,
+        };
+        let step = StepId::parse("answer").unwrap();
+        let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };
+        let kinds = [
+            EventKind::Accepted(spec),
+            set_aside(),
+            EventKind::Resumed,
+            EventKind::StepStarted { step, trigger: None, role: None, nested: None },
+            set_aside(),
+            EventKind::Cancelled { reason: "enough".to_owned() },
+        ];
+        let task_id = TaskId::from_bytes([1; 16]);
+        let event = |(seq, kind)| Event { task: task_id, seq: Seq(seq), at: Timestamp(seq), kind };
+        let events: Vec<Event> = (1..).zip(kinds).map(event).collect();
+        let paths = ServerPaths::new(Path::new("/models"), None, Path::new("/data"));
+        let after = |count: usize| {
+            let task = task(&events[..count], &paths);
+            let step = task.steps.first().map(v1::Step::state);
+            (task.state(), task.set_aside_reason, step)
+        };
+        let reason = "<models>/a.gguf is gone".to_owned();
+        assert_eq!(after(2), (v1::TaskState::SetAside, reason.clone(), None));
+        assert_eq!(after(3), (v1::TaskState::Queued, String::new(), None));
+        assert_eq!(after(4), (v1::TaskState::Running, String::new(), Some(v1::StepState::Running)));
+        assert_eq!(after(5), (v1::TaskState::SetAside, reason, Some(v1::StepState::Interrupted)));
+        assert_eq!(after(6), (v1::TaskState::Cancelled, String::new(), Some(v1::StepState::Interrupted)));
     }
 }

@@ -4,7 +4,8 @@ mod feedback;
 mod list;
 mod parse;
 
-use artel_actors::Submission;
+use artel_actors::{Error, Submission};
+use artel_journal::{Damage, DamagedTask, TaskSummary};
 use artel_proto::v1;
 use artel_proto::v1::tasks_server::Tasks;
 use artel_task::{Seq, TaskId};
@@ -15,14 +16,35 @@ use crate::size;
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, invalid_field};
 use crate::task_view::{self, TaskFieldMask};
+use crate::unreadable_task;
 use crate::watch::{self, CancelOnDrop, EventTranslator, StreamShutdown, TaskEventStream};
 
 pub(crate) use parse::input_text;
 
 impl ServiceState {
-    async fn task(&self, task: TaskId) -> Result<v1::Task, Status> {
-        let events = self.runtime.history(task).await.map_err(|e| self.status_of(e))?;
-        Ok(task_view::task(&events, &self.paths))
+    async fn task(&self, id: TaskId) -> Result<v1::Task, Status> {
+        let entry = self.runtime.summary(id).await.map_err(|e| self.status_of(e))?;
+        self.task_of(&entry).await?.ok_or_else(|| self.status_of(Error::NoTask(id)))
+    }
+
+    /// The task of an entry of the journal; `None` if it was deleted in the meantime.
+    async fn task_of(&self, entry: &Result<TaskSummary, DamagedTask>) -> Result<Option<v1::Task>, Status> {
+        let summary = match entry {
+            Ok(summary) => summary,
+            Err(damaged) => return Ok(Some(unreadable_task::of_row(damaged))),
+        };
+        let task = summary.task;
+        match self.runtime.history(task).await {
+            Ok(events) => Ok(Some(task_view::task(&events, &self.paths))),
+            Err(Error::NoTask(_)) if summary.status.has_ended() => Ok(None),
+            Err(Error::NoTask(_)) => {
+                Ok(Some(unreadable_task::of_events(summary, &Damage::MissingEvent { task, seq: 1 })))
+            }
+            Err(Error::Journal(artel_journal::Error::Corrupt { detail, .. })) => {
+                Ok(Some(unreadable_task::of_events(summary, &detail)))
+            }
+            Err(error) => Err(self.status_of(error)),
+        }
     }
 
     /// A task that was just submitted. It is on disk: a later failure must not make the client submit it again.
@@ -47,7 +69,7 @@ impl ServiceState {
         };
         skipped.retain(|event| event.seq <= after);
         let shutdown = StreamShutdown { draining: self.draining.clone(), closing: self.closing.clone() };
-        let mut translator = EventTranslator::new(task, self.paths.clone());
+        let mut translator = EventTranslator::new(task, self.runtime.clock().clone(), self.paths.clone());
         skipped.iter().for_each(|event| translator.observe(event));
         Ok(watch::stream(watch, translator, shutdown, guard))
     }
@@ -64,7 +86,7 @@ impl ServiceState {
             // If the caller is dropped, so is the result with its guard, which cancels the task.
             Ok((task, CancelOnDrop::new(runtime, task)))
         });
-        submitted.await.map_err(|_| self.status_of(artel_actors::Error::Stopped))?.map_err(|e| self.status_of(e))
+        submitted.await.map_err(|_| self.status_of(Error::Stopped))?.map_err(|e| self.status_of(e))
     }
 }
 
@@ -121,6 +143,12 @@ impl Tasks for ServiceState {
             step => self.runtime.cancel_step(task, step, reason).await,
         };
         cancelled.map_err(|e| self.status_of(e))?;
+        Ok(Response::new(size::shortened(self.task(task).await?)))
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> RpcResponse<v1::Task> {
+        let task = parse::task_id(&request.into_inner().task_id)?;
+        self.runtime.resume(task).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(size::shortened(self.task(task).await?)))
     }
 

@@ -12,7 +12,7 @@ use artel_proto::v1;
 use artel_proto::v1::catalog_server;
 use artel_proto::v1::engines_server::Engines;
 use artel_proto::v1::tasks_server::Tasks;
-use artel_roles::{Catalog, Model, YamlSource, shipped};
+use artel_roles::{Catalog, Model, NetworkRules, YamlSource, shipped};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,8 @@ impl Machine for EmptyMachine {
 
 async fn services(dir: &Path) -> ServiceState {
     let [models, catalog_dir, data] = ["models", "catalog", "data"].map(|name| dir.join(name));
-    let own = YamlSource { path: "own.yaml".to_owned(), dir: Some(catalog_dir.clone()), text: CATALOG.to_owned() };
+    let path = catalog_dir.join("own.yaml").to_string_lossy().into_owned();
+    let own = YamlSource { path, dir: Some(catalog_dir.clone()), text: CATALOG.to_owned() };
     let catalog = Catalog::parse(vec![shipped::sources(), vec![own]]).unwrap();
     let journal = Journal::open(&data, artel_journal::Options::default()).await.unwrap();
     let machine = Arc::new(EmptyMachine { models: models.clone() });
@@ -74,6 +75,7 @@ async fn services(dir: &Path) -> ServiceState {
         runtime: Runtime::start(options, catalog, journal, machine.clone()).await.unwrap(),
         machine,
         feedback: FeedbackStore::open(&data).unwrap(),
+        network: NetworkRules::new(models.clone(), Some(catalog_dir.clone()), Vec::new(), Vec::new()),
         paths: ServerPaths::new(&models, Some(&catalog_dir), &data),
         models,
         base_dir: catalog_dir,
@@ -110,6 +112,8 @@ async fn no_message_names_a_directory_of_the_daemon() {
     let engines = state.list_engines(Request::new(v1::ListEnginesRequest::default())).await.unwrap().into_inner();
     let request = v1::GetCatalogRequest { kind: v1::DefinitionKind::Model.into(), name: "tiny".to_owned() };
     let model = catalog_server::Catalog::get(&state, Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(model.location.unwrap().file, "own.yaml");
+    assert_eq!(model.problems[0].location.as_ref().unwrap().file, "own.yaml");
     let failed_load = plan.changes.iter().find(|change| !change.loaded).unwrap();
     let messages: [&str; 6] = [
         &failure,

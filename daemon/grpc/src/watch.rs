@@ -101,10 +101,14 @@ impl EventStreamState {
     }
 
     fn message(&mut self, item: StreamItem) -> v1::Event {
-        if let StreamItem::Event(event) = &item
-            && event.kind.is_last()
-        {
-            self.end();
+        if let StreamItem::Event(event) = &item {
+            if let Some(guard) = &mut self.guard {
+                // A client that leaves a task that is set aside does not cancel it: it waits to be taken up again.
+                guard.armed = !matches!(event.kind, EventKind::SetAside { .. });
+            }
+            if event.kind.is_last() {
+                self.end();
+            }
         }
         self.translator.translate(item)
     }
@@ -142,8 +146,8 @@ pub(crate) struct EventTranslator {
 }
 
 impl EventTranslator {
-    pub(crate) fn new(task: TaskId, paths: ServerPaths) -> Self {
-        Self { task: task.to_string(), roles: HashMap::new(), clock: Clock::default(), paths }
+    pub(crate) fn new(task: TaskId, clock: Clock, paths: ServerPaths) -> Self {
+        Self { task: task.to_string(), roles: HashMap::new(), clock, paths }
     }
 
     /// Notes an event that is not sent.
@@ -198,6 +202,8 @@ impl EventTranslator {
                     catalog_version,
                     priority: convert::priority(accepted.priority).into(),
                     decision: accepted.decision.as_deref().map(convert::decision),
+                    forked_from_task_id: convert::forked_task(accepted),
+                    forked_from_step_id: convert::forked_step(accepted),
                 })
             }
             EventKind::Routed { step, decision } => K::Routed(v1::Routed {
@@ -246,6 +252,7 @@ impl EventTranslator {
                 K::Failed(v1::Failed { failure: Some(convert::failure(failure, &self.paths)) })
             }
             EventKind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),
+            EventKind::SetAside { reason } => K::SetAside(v1::SetAside { reason: self.paths.hide(reason) }),
         }
     }
 }

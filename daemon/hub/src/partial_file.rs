@@ -1,10 +1,11 @@
 //! A partially downloaded file: `NAME.part`, locked, with its validators in `NAME.part.etag`.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use artel_model::open_regular_file;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -42,6 +43,10 @@ impl PartialFile {
         loop {
             let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
             let file = file.map_err(failed)?;
+            // To open a FIFO for both does not block; to read it would.
+            if !file.metadata().map_err(failed)?.is_file() {
+                return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+            }
             let locked = match file.try_lock() {
                 Ok(()) => true,
                 Err(TryLockError::WouldBlock) => false,
@@ -66,8 +71,8 @@ impl PartialFile {
     }
 
     fn open(final_path: &Path, path: PathBuf, file: File) -> io::Result<Self> {
-        let validators = fs::read(beside(final_path, ".part.etag")).ok();
-        let validators = validators.and_then(|text| serde_json::from_slice(&text).ok());
+        let validators = open_regular_file(&beside(final_path, ".part.etag")).ok();
+        let validators = validators.and_then(|file| serde_json::from_reader(BufReader::new(file)).ok());
         let mut part = Self {
             final_path: final_path.to_owned(),
             path,

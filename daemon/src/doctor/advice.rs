@@ -3,11 +3,12 @@
 mod devices;
 mod models;
 
+use std::path::Path;
 use std::time::Duration;
 
-use artel_journal::{JournalStats, Retention};
+use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_task::event::Timestamp;
-use artel_terminal::{BAD, BOLD, DIM, StyledText, WARN, bytes, span};
+use artel_terminal::{BAD, BOLD, DIM, StyledText, WARN, bytes, one_line, span};
 use serde_json::{Value, json};
 
 use super::diagnosis::{Diagnosis, DiagnosisLevel, is_ok};
@@ -18,10 +19,15 @@ const MIN_FREE_DISK_BYTES: u64 = 1 << 30;
 /// A running task that is older than this may have been forgotten.
 const MAX_RUNNING_AGE: Duration = Duration::from_secs(7 * 86_400);
 
+/// Tasks that are set aside and are listed: a screen of them.
+const MAX_LISTED_TASKS: usize = 20;
+
 /// All diagnoses, in the order in which they are shown.
 pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
     let mut diagnoses = vec![data(findings)];
+    diagnoses.extend(findings.exposure.map(|exposure| self::exposure(exposure, &findings.data.0)));
     diagnoses.extend(journal(findings));
+    diagnoses.extend(set_aside(&findings.set_aside));
     diagnoses.push(retention(&findings.retention));
     diagnoses.extend(findings.disk.map(disk));
     diagnoses.push(threads(findings.threads, findings.cores));
@@ -45,6 +51,22 @@ fn data(findings: &Findings) -> Diagnosis {
                  another directory with --data",
                 dir.display()
             ),
+        ),
+    }
+}
+
+fn exposure(exposure: DirExposure, dir: &Path) -> Diagnosis {
+    let dir = dir.display();
+    match exposure {
+        DirExposure::Owner { owner, user } => Diagnosis::error(
+            "access",
+            format!("the data directory belongs to user {owner}, and this program runs as user {user}"),
+            format!("run the daemon as that user, or give it the directory with `sudo chown -R {user} {dir}`"),
+        ),
+        DirExposure::Mode(mode) => Diagnosis::warning(
+            "access",
+            format!("the data directory has mode {mode:04o}: other users of this machine can read the tasks in it"),
+            format!("the next start of a daemon makes it private; so does `chmod 700 {dir}`"),
         ),
     }
 }
@@ -88,6 +110,17 @@ fn journal(findings: &Findings) -> Vec<Diagnosis> {
         ),
     });
     diagnoses
+}
+
+/// Nothing if no task is set aside.
+fn set_aside(tasks: &[SetAsideTask]) -> Option<Diagnosis> {
+    let more = tasks.len().checked_sub(MAX_LISTED_TASKS).filter(|more| *more > 0);
+    let listed = tasks.iter().take(MAX_LISTED_TASKS).map(|task| format!("{}: {}", task.task, one_line(&task.reason)));
+    let lines: Vec<String> = listed.chain(more.map(|more| format!("and {more} more"))).collect();
+    (!tasks.is_empty()).then(|| {
+        let help = "take a task up again with `artel task resume ID`, or end it with `artel task cancel ID`";
+        Diagnosis::warning("set aside", lines.join("\n"), help)
+    })
 }
 
 fn elapsed(then: Timestamp, now: Timestamp) -> Duration {
@@ -171,6 +204,7 @@ pub(super) fn json(findings: &Findings, diagnoses: &[Diagnosis]) -> Value {
         "ok": is_ok(diagnoses),
         "advice": advice.collect::<Vec<_>>(),
         "journal": journal,
+        "set_aside": findings.set_aside.iter().map(set_aside_json).collect::<Vec<_>>(),
         "retention": {"tasks": tasks, "age_seconds": age.as_secs(), "bytes": bytes},
         "disk_free_bytes": findings.disk,
         "threads": findings.threads,
@@ -181,6 +215,10 @@ pub(super) fn json(findings: &Findings, diagnoses: &[Diagnosis]) -> Value {
         "models": models::json(&findings.models),
         "catalog_error": findings.catalog,
     })
+}
+
+fn set_aside_json(task: &SetAsideTask) -> Value {
+    json!({"task": task.task.to_string(), "reason": task.reason})
 }
 
 fn stats_json(stats: &JournalStats) -> Value {

@@ -1,14 +1,14 @@
 //! The facts that a diagnosis is based on.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use artel_actors::MemoryDemand;
 use artel_check::files::{self, FileProblem};
 use artel_hub::disk;
-use artel_journal::{JournalStats, Retention};
+use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
 use artel_roles::Catalog;
+use artel_task::Clock;
 use artel_task::event::Timestamp;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -36,8 +36,12 @@ pub(super) struct Findings {
     pub(super) now: Timestamp,
     /// The directory of the journal, and why it is not writable.
     pub(super) data: (PathBuf, Result<(), DataDirError>),
+    /// Why that directory is not private, if it is not.
+    pub(super) exposure: Option<DirExposure>,
     /// Statistics of the journal, if there is one; or why it cannot be read.
     pub(super) journal: Result<Option<JournalStats>, artel_journal::Error>,
+    /// The tasks that no daemon runs although they have not ended.
+    pub(super) set_aside: Vec<SetAsideTask>,
     pub(super) retention: Retention,
     /// Free bytes on the disk of the journal, if known.
     pub(super) disk: Option<u64>,
@@ -81,11 +85,14 @@ impl Findings {
             Ok(probe) => (Ok(probe.devices), probe.monitor_error),
             Err(reason) => (Err(reason), None),
         };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
-            now: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+            now: Clock::default().now(),
             data: (config.data.clone(), check_writable(&config.data)),
+            // What cannot be looked at cannot be written either, which is reported above.
+            exposure: artel_journal::exposure(&config.data).unwrap_or_default(),
             journal: artel_journal::stats(&config.data).await,
+            // A journal that cannot be read is reported above.
+            set_aside: artel_journal::set_aside(&config.data).await.unwrap_or_default(),
             retention: config.journal.retention,
             disk: disk::free_bytes(&config.data),
             threads: config.threads,

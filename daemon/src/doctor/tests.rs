@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use artel_check::files::FileProblem;
 use artel_grpc::GpuReading;
-use artel_journal::{JournalStats, Retention};
+use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_placement::{
     Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan,
 };
 use artel_roles::hf_uri::HfUri;
+use artel_task::TaskId;
 use artel_task::event::Timestamp;
 use artel_terminal::StyledText;
 use nix::errno::Errno;
@@ -68,6 +69,8 @@ fn healthy() -> Findings {
             newest: Some(Timestamp(99 * DAY_MS)),
             oldest_running: Some(Timestamp(97 * DAY_MS)),
         })),
+        set_aside: Vec::new(),
+        exposure: None,
         retention: Retention { tasks: 10_000, age: Duration::from_secs(30 * 86_400), bytes: 4 << 30 },
         disk: Some(80_000_000_000),
         threads: 8,
@@ -208,4 +211,30 @@ fn errors_of_the_journal_and_the_catalog_are_shown() {
     let text = rendered(&findings);
     assert!(text.contains("its format is 9") && text.contains("there is no model `phy`"), "{text}");
     assert!(!is_ok(&diagnose(&findings)));
+}
+
+#[test]
+fn tasks_that_are_set_aside_are_listed_with_what_to_do() {
+    let set_aside = |n: u8| SetAsideTask { task: TaskId::from_bytes([n; 16]), reason: format!("it\nstalls {n}") };
+    let findings = Findings { set_aside: (0..25).map(set_aside).collect(), ..healthy() };
+    let text = rendered(&findings);
+    let [first, task] = [set_aside(0), set_aside(3)].map(|task| task.task);
+    assert!(text.contains(&format!("\nset aside {first}: it stalls 0\n          ")), "{text}");
+    assert!(text.contains(&format!("{task}: it stalls 3\n")) && text.contains("and 5 more\n"), "{text}");
+    assert!(text.contains("help: take a task up again with `artel task resume ID`"), "{text}");
+    assert!(is_ok(&diagnose(&findings)), "a daemon can run");
+    let report = json(&findings, &diagnose(&findings));
+    assert_eq!(report["set_aside"][3], serde_json::json!({"task": task.to_string(), "reason": "it\nstalls 3"}));
+}
+
+#[test]
+fn a_data_directory_that_others_can_read_or_own_is_named() {
+    let seen = |exposure| {
+        let findings = Findings { exposure: Some(exposure), ..healthy() };
+        (is_ok(&diagnose(&findings)), rendered(&findings))
+    };
+    let (can_run, text) = seen(DirExposure::Mode(0o755));
+    assert!(can_run && text.contains("mode 0755") && text.contains("chmod 700 /data"), "{text}");
+    let (can_run, text) = seen(DirExposure::Owner { owner: 1001, user: 1000 });
+    assert!(!can_run && text.contains("belongs to user 1001"), "{text}");
 }

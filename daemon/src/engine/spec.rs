@@ -118,7 +118,14 @@ impl EngineSpec {
                 None => 0.0,
             };
             let remaining = |fraction: f32| progress(done + fraction * (1.0 - done));
+            if !rpc.is_empty() {
+                artel_llama::enable_tcp_keepalive();
+            }
             let model = LlamaBackend::load_with_progress(model, &remaining)?;
+            if !rpc.is_empty() {
+                // llama.cpp connects to a server anew when it first needs it.
+                artel_llama::enable_tcp_keepalive();
+            }
             *loaded_memory.lock().expect("no code panics while it holds the lock") = model.device_buffers().to_vec();
             Ok(model)
         };

@@ -1,9 +1,11 @@
 //! Measured sizes of compute buffers. The header of a model does not state them, so they are kept on disk between starts.
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use artel_model::open_regular_file;
 use sha2::{Digest as _, Sha256};
 
 /// Entries in the cache: enough for a large catalog in many configurations.
@@ -19,7 +21,8 @@ impl ComputeBufferCache {
     /// Opens the cache in the data directory. An unreadable file counts as empty.
     pub(super) fn open(data: &Path) -> Self {
         let path = data.join("measured.json");
-        let entries = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let file = open_regular_file(&path).ok().map(BufReader::new);
+        let entries = file.and_then(|file| serde_json::from_reader(file).ok());
         Self { path, entries: Mutex::new(entries.unwrap_or_default()) }
     }
 

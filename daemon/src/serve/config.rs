@@ -10,11 +10,18 @@ use anyhow::{Result, anyhow};
 use artel_actors::Options;
 use artel_args::{DEFAULT_LISTEN, DaemonArgs, DataArgs};
 use artel_engine::disk_prefix_cache;
+use artel_grpc::ConnectionTimeouts;
 use artel_journal::Retention;
-use artel_roles::{EngineIsolation, Settings};
+use artel_roles::{EngineIsolation, NetworkRules, Settings};
 
 /// How long running tasks may continue after a request to stop: systemd kills a service after 90 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(30);
+/// A client connects to make a call. One that says nothing holds a place that another one needs.
+const CONNECTION_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that comes back after this connects again, which takes a millisecond.
+const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long open calls may go on when the server closes: after everything else has ended.
+const CONNECTION_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the prefix cache on disk: a few hundred prefixes of a small model.
 const PREFIX_DISK_BYTES: u64 = 4 << 30;
 
@@ -36,12 +43,20 @@ pub(crate) struct Config {
     pub(crate) rpc: Vec<String>,
     /// The most bytes that engines may use of a device.
     pub(crate) budgets: BTreeMap<String, u64>,
+    /// What documents from clients may name.
+    pub(super) network: NetworkRules,
+    /// The most connections in all and of one peer, if the settings say so.
+    pub(super) max_connections: (Option<usize>, Option<usize>),
+    /// How long connections may be without a call.
+    pub(super) connection_timeouts: ConnectionTimeouts,
     /// Whether downloads are disabled.
     pub(crate) offline: bool,
     /// Whether the catalog is reloaded when its directory changes.
     pub(super) watch: bool,
     /// Whether engines run in processes of their own.
     pub(super) engines: EngineIsolation,
+    /// How long an engine may show no sign of life.
+    pub(super) hang_timeout: Duration,
     pub(crate) runtime: Options,
     pub(crate) journal: artel_journal::Options,
 }
@@ -79,8 +94,16 @@ impl Config {
         let disk_bytes = settings.prefix_cache_disk_mib.map_or(PREFIX_DISK_BYTES, mib);
         let disk_prefix_cache =
             (disk_bytes > 0).then(|| disk_prefix_cache::Options { dir: data.join("prefixes"), max_bytes: disk_bytes });
+        let count = |count: Option<u32>| count.and_then(|count| usize::try_from(count).ok());
         let memory = settings.prefix_cache_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
+            network: NetworkRules::new(models.clone(), catalog.clone(), settings.network_files, settings.network_hubs),
+            max_connections: (count(settings.max_connections), count(settings.max_connections_per_peer)),
+            connection_timeouts: ConnectionTimeouts {
+                handshake: settings.connection_handshake.unwrap_or(CONNECTION_HANDSHAKE_TIMEOUT),
+                idle: settings.connection_idle.unwrap_or(CONNECTION_IDLE_TIMEOUT),
+                close: CONNECTION_CLOSE_TIMEOUT,
+            },
             disk_prefix_cache,
             prefix_cache_bytes: memory.unwrap_or(artel_engine::Options::default().prefix_cache_bytes),
             listen,
@@ -93,6 +116,7 @@ impl Config {
             offline: args.offline || settings.offline,
             watch: settings.watch.unwrap_or(true),
             engines: settings.engines.unwrap_or_default(),
+            hang_timeout: settings.hang_timeout.unwrap_or(artel_process::DEFAULT_HANG_TIMEOUT),
             runtime: Options {
                 max_tasks: tasks,
                 models_dir: models,

@@ -3,7 +3,7 @@
 mod visible_devices;
 
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use artel_actors::{LoadProgress, Loader, MemoryDemand};
 use artel_check::files;
@@ -13,7 +13,7 @@ use artel_grpc::{DeviceStatus, Machine};
 use artel_hub::HfDownloader;
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
 use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, Placement};
-use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram};
+use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
 use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, ModelPurpose, WeightsSetting};
 use async_trait::async_trait;
 
@@ -49,7 +49,11 @@ pub(crate) struct LlamaLoader {
 
 /// Where engines run, with what shares the CPU cores among them.
 enum EngineLocation {
-    Processes(CpuLeaseBroker),
+    Processes {
+        broker: CpuLeaseBroker,
+        /// How long an engine may show no sign of life.
+        hang_timeout: Duration,
+    },
     InProcess(SharedCpu),
 }
 
@@ -63,7 +67,9 @@ impl LlamaLoader {
             dequantized_dir: config.dequantized_dir(),
         };
         let location = match config.engines {
-            EngineIsolation::Process => EngineLocation::Processes(CpuLeaseBroker::default()),
+            EngineIsolation::Process => {
+                EngineLocation::Processes { broker: CpuLeaseBroker::default(), hang_timeout: config.hang_timeout }
+            }
             EngineIsolation::InProcess => EngineLocation::InProcess(SharedCpu::default()),
         };
         Self {
@@ -220,16 +226,20 @@ impl LlamaLoader {
         mut spec: EngineSpec,
         progress: LoadProgress,
     ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError> {
-        let counter = match &self.location {
+        let (broker, hang_timeout) = match &self.location {
             EngineLocation::InProcess(turn) => return spec.load(Some(turn.clone()), progress).await,
-            EngineLocation::Processes(counter) => counter,
+            EngineLocation::Processes { broker, hang_timeout } => (broker, *hang_timeout),
         };
         let visible = visible_devices(&spec.devices.take().unwrap_or_default(), |name| std::env::var(name).ok());
         spec.devices = Some(visible.inner_names);
-        let program = program(&spec, visible.variables)?;
+        let devices = || spec.devices.iter().flatten();
+        let uses_cpu = devices().any(|device| device == "CPU");
+        let is_cpu_only = uses_cpu && devices().all(|device| device == "CPU");
+        let policy = HangPolicy { timeout: hang_timeout, is_cpu_only, rpc_servers: spec.rpc.clone() };
+        let program = program(&spec, visible.variables, policy)?;
         // An engine that does not compute on the CPU needs no lease of it.
-        let counter = spec.devices.iter().flatten().any(|device| device == "CPU").then_some(counter);
-        let started = artel_process::start(program, counter, |share| progress(share)).await?;
+        let broker = uses_cpu.then_some(broker);
+        let started = artel_process::start(program, broker, |share| progress(share)).await?;
         let memory = started.memory.into_iter().map(|memory| DeviceMemory {
             device: visible.outer_names.get(&memory.device).cloned().unwrap_or(memory.device),
             ..memory
@@ -334,7 +344,11 @@ fn tunables(user_value: Option<&str>) -> String {
     }
 }
 
-fn program(spec: &EngineSpec, mut env: Vec<(String, String)>) -> Result<EngineProgram, LoadError> {
+fn program(
+    spec: &EngineSpec,
+    mut env: Vec<(String, String)>,
+    hang_policy: HangPolicy,
+) -> Result<EngineProgram, LoadError> {
     // An abort message names the source line. Without this, ggml starts a debugger for a backtrace, which blocks the exit.
     env.push(("GGML_NO_BACKTRACE".to_owned(), "1".to_owned()));
     env.push(("GLIBC_TUNABLES".to_owned(), tunables(std::env::var("GLIBC_TUNABLES").ok().as_deref())));
@@ -348,6 +362,7 @@ fn program(spec: &EngineSpec, mut env: Vec<(String, String)>) -> Result<EnginePr
         name: spec.name.clone(),
         spec: serde_json::to_string(spec)
             .map_err(|e| LoadError::permanent(format!("failed to serialize the engine spec: {e}")))?,
+        hang_policy,
     })
 }
 

@@ -17,7 +17,13 @@ pub(super) enum ReloadCause {
 
 /// Serves the new catalog if it is valid; otherwise only `status` changes.
 pub(super) async fn reload(runtime: &Runtime, dir: Option<&Path>, status: &ReloadStatus, cause: ReloadCause) {
-    let catalog = match Catalog::load(dir) {
+    let dir = dir.map(Path::to_owned);
+    // A large catalog is read for a while.
+    let loaded = match tokio::task::spawn_blocking(move || Catalog::load(dir.as_deref())).await {
+        Ok(loaded) => loaded,
+        Err(error) => return tracing::error!(%error, "failed to reload; the catalog stays as it was"),
+    };
+    let catalog = match loaded {
         Ok(catalog) => catalog,
         Err(problems) => {
             for problem in problems.iter() {

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use artel_task::RoleName;
 
+use crate::deadline::CheckDeadline;
 use crate::decode::name;
 use crate::definition::{Definition, DefinitionKind};
+use crate::network::NetworkRules;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::{Diagnostics, did_you_mean, shown};
 use crate::yaml;
@@ -29,13 +31,20 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    /// Reads all layers, with diagnostics for every source.
-    pub(super) fn read<'s>(sources: &'s Sources, diagnostics: &mut Vec<Diagnostics<'s>>) -> Self {
+    /// Reads all layers, with diagnostics for every source. `rules` hold for the files of a client, and the deadline for all.
+    pub(super) fn read<'s>(
+        sources: &'s Sources,
+        rules: Option<&'s NetworkRules>,
+        deadline: Option<&'s CheckDeadline>,
+        diagnostics: &mut Vec<Diagnostics<'s>>,
+    ) -> Self {
         let mut documents = Self { list: BTreeMap::new(), guessed: BTreeSet::new() };
         for layer in &sources.layers {
             let mut list: BTreeMap<(DefinitionKind, String), Document> = BTreeMap::new();
             for source in layer {
-                let mut report = Diagnostics::new(source);
+                let is_shipped = source.dir.is_none();
+                let mut report = Diagnostics::new(source).with_rules(rules.filter(|_| !is_shipped));
+                report = report.with_deadline(deadline);
                 let parsed = yaml::parse(&mut report);
                 if !parsed.is_complete {
                     documents.guess(&source.text);

@@ -9,6 +9,7 @@ use super::decoder::GraphDecoder;
 use crate::decode::{MapReader, duration, wrong};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};
+use crate::portable;
 use crate::schema::Schema;
 
 /// The longest deadline: a task that waits longer than a year is a mistake.
@@ -46,6 +47,7 @@ impl GraphDecoder<'_, '_, '_> {
                 "add `deadline: 1h`, or remove it",
             );
         }
+        portable::check(n, self.report);
         match schema {
             Some(schema) => {
                 if let Err(error) = schema.check(&n.json()) {

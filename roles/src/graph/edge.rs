@@ -111,6 +111,9 @@ pub(super) fn expression<T>(
     report: &mut Diagnostics<'_>,
 ) -> Option<T> {
     let source = text(given, what, 1..=condition::MAX_CONDITION_BYTES, report)?;
+    if report.is_over_time(given.span) {
+        return None;
+    }
     let error = match parse(&source) {
         Ok(parsed) => return Some(parsed),
         Err(condition::Error::Parse(message)) => message,

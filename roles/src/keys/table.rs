@@ -39,6 +39,8 @@ pub(super) const ALL: &[&KeySet] = &[
     &SETTINGS,
     &PREFIX_CACHE,
     &RETENTION,
+    &NETWORK,
+    &CONNECTIONS,
 ];
 
 pub(crate) static ROLE: KeySet = KeySet {
@@ -373,6 +375,7 @@ pub(crate) static SETTINGS: KeySet = KeySet {
         key("tasks", Described("1000"), "The most tasks that are open at once."),
         key("threads", Described("one for each core"), "CPU threads for all engines together."),
         key("engines", Described("processes"), "Where engines run: `processes`, or `inside` the daemon's own process."),
+        key("hang_timeout", Described("20s"), "How long an engine may show no sign of life before it is ended."),
         key("rpc", Value("[]"), "Addresses, `host:port`, of llama.cpp RPC servers."),
         key("memory", Value("{}"), "The most memory that engines may take of a device, in MiB, by device."),
         key("watch", Described("true"), "Whether the catalog is read again when its directory changes."),
@@ -382,6 +385,8 @@ pub(crate) static SETTINGS: KeySet = KeySet {
         key("grace", Described("30s"), "How long running tasks may go on after the daemon was asked to stop."),
         key("prefix_cache", Value("{}"), "The size of the prefix cache.").formerly("prefixes"),
         key("retention", Value("{}"), "How many ended tasks are kept, and how long."),
+        key("network", Value("{}"), "What documents from clients may name."),
+        key("connections", Value("{}"), "How many connections are open at once, and how long they may idle."),
     ],
 };
 
@@ -401,5 +406,29 @@ pub(crate) static RETENTION: KeySet = KeySet {
         key("tasks", Described("10000"), "The most ended tasks to keep."),
         key("age", Described("30d"), "How long ended tasks are kept."),
         key("size", Described("4096"), "The most that the journal may have, in MiB."),
+    ],
+};
+
+pub(crate) static NETWORK: KeySet = KeySet {
+    name: "settings.network",
+    page: "settings",
+    keys: &[
+        key(
+            "files",
+            Value("[]"),
+            "Directories, beside those of models and of the catalog, whose files a client may name.",
+        ),
+        key("hubs", Value("[]"), "Hubs from which a client may have files downloaded: `hf`."),
+    ],
+};
+
+pub(crate) static CONNECTIONS: KeySet = KeySet {
+    name: "settings.connections",
+    page: "settings",
+    keys: &[
+        key("max", Described("1024"), "The most connections that are open at once."),
+        key("per_peer", Described("half of `max`"), "The most connections of one peer."),
+        key("handshake", Described("10s"), "How long a new connection may be without a call."),
+        key("idle", Described("10m"), "How long a connection may be without a call afterwards."),
     ],
 };

@@ -69,6 +69,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "labelled question" => format!("- {map}"),
         "settings.prefix_cache" => format!("prefix_cache: {map}"),
         "settings.retention" => format!("retention: {map}"),
+        "settings.network" => format!("network: {map}"),
         _ => map,
     }
 }

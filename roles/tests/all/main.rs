@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod broken;
+mod budgets;
 mod catalog;
 mod former_keys;
+mod portable;
 mod random;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use artel_proto::v1::TaskState;
+use artel_proto::v1::event::Kind;
 use artel_tests::scripted::{FinalState, SCRIPTED_CATALOG, model_script, scripted_requests};
 use artel_tests::{Daemon, DaemonBuilder, TaskRequest, daemon};
 use nix::sys::signal::Signal;
@@ -52,16 +54,24 @@ impl RetryingClient {
         requests.map(|(n, request)| Self::new(request, &format!("{n}"))).collect()
     }
 
-    /// Submits the task, again after a kill, and follows it after the last event that was received; an error is a kill.
+    /// Submits the task, again after a kill, and follows it after the last event that was received; an error is a kill. A task
+    /// that several kills in a row left without progress is set aside, and taken up again.
     async fn follow(&mut self, daemon: &Daemon, mut on_event: impl FnMut()) -> Result<(), Status> {
-        let id = daemon.submit(self.request.clone()).await?.id;
+        let task = daemon.submit(self.request.clone()).await?;
+        let id = task.id.clone();
         assert_eq!(self.id.get_or_insert_with(|| id.clone()), &id, "the same request is the same task");
         let mut run = daemon.try_watch(&id, self.seqs.last().copied().unwrap_or(0)).await?;
-        while run.next().await?.is_some() {
+        if task.state() == TaskState::SetAside {
+            daemon.resume(&id).await?;
+        }
+        while let Some(kind) = run.next().await? {
             let seq = run.events.last().unwrap().seq;
             if seq > 0 {
                 self.seqs.push(seq);
                 on_event();
+            }
+            if matches!(kind, Kind::SetAside(_)) {
+                daemon.resume(&id).await?;
             }
         }
         self.has_ended = true;

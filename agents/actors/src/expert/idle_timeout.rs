@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::clock::Clock;
-
 /// Expires when no token has arrived for a limit. The timer is rearmed when it fires, not for each token.
 #[derive(Debug)]
 pub(super) struct IdleTimeout {
@@ -18,12 +16,12 @@ pub(super) struct IdleTimeout {
 impl IdleTimeout {
     /// Starts now.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { last_activity: Clock::monotonic(), limit, timer: Box::pin(sleep(limit)) }
+        Self { last_activity: Instant::now(), limit, timer: Box::pin(sleep(limit)) }
     }
 
     /// Starts anew after activity, with this limit.
     pub(super) fn reset(&mut self, limit: Duration) {
-        self.last_activity = Clock::monotonic();
+        self.last_activity = Instant::now();
         if limit != self.limit {
             self.limit = limit;
             self.timer.set(sleep(limit));

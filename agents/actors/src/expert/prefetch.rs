@@ -2,12 +2,12 @@
 //! has come, so that little is left to prefill when it ends.
 
 use artel_engine as engine;
+use artel_hosting::engine_host::EngineLease;
 use artel_task::event::Output;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::prefetch_target::PrefetchTarget;
 use super::step_job::StepJob;
-use crate::engine_host::EngineLease;
 
 /// Tokens of the answer between two prefetches: smaller pieces of a prompt are prefilled less efficiently.
 const MIN_GROWTH_TOKENS: u32 = 16;

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use artel_engine as engine;
+use artel_hosting::prompt;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_task::event::Output;
 use artel_task::{NodeName, output_value};
-
-use crate::prompt;
 
 /// A successor that will read a step's answer as soon as it ends.
 pub(crate) struct PrefetchTarget {

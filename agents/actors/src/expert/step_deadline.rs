@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::clock::Clock;
 use crate::commit_barrier::CommitBarrier;
 
 /// The rest of a step's timeout. It covers the step's own work and its wait in the role's queue. The clock pauses until the
@@ -58,7 +57,7 @@ impl StepDeadline {
                 value = &mut ready => return Some(value),
                 () = until(&mut count, |count| count == 0) => {}
             }
-            let since = Clock::monotonic();
+            let since = Instant::now();
             let value = tokio::select! {
                 biased;
                 value = &mut ready => Some(value),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artel_engine::RequestOrigin;
+use artel_hosting::Loader;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
@@ -14,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::prefetch_target::PrefetchTarget;
-use crate::Loader;
 use crate::commit_barrier::CommitBarrier;
 use crate::completion::Completion;
 use crate::response_cache::ScopedResponseCache;

@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use artel_engine as engine;
+use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
+use artel_hosting::prompt;
 use artel_roles::Template;
 use artel_stream::{StepProgress, StreamItem};
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
+use artel_task::portable;
 use ractor::{ActorRef, call};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
 use super::step_deadline::ModelWaitCounter;
 use super::step_job::{PROGRESS_INTERVAL, StepJob};
-use crate::clock::Clock;
-use crate::completion::{StepOutcome, failure};
-use crate::engine_host::{self, EngineLease, EngineReport, EngineState};
-use crate::prompt;
+use crate::completion::StepOutcome;
 
 /// A load that takes longer than this is published: a shorter wait needs no explanation.
 const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
@@ -34,9 +33,13 @@ impl StepJob {
     pub(super) async fn run(&self, engine: EngineLease, prompt: RenderedPrompt) -> Result<StepOutcome, Failure> {
         let _expected = engine.pin_prefixes(self.next_roles.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|cache| cache.key(&self.role, &prompt.system, &prompt.user));
-        let stream = engine.generate(self.request(prompt)?).await.map_err(|e| step_failure(&e))?;
+        let stream = engine.generate(self.request(prompt)?).await;
+        if stream.is_err() {
+            engine.note(&stream);
+        }
+        let stream = stream.map_err(|e| step_failure(&e))?;
         self.barrier.committed().await;
-        let (text, finish) = self.read_stream(stream, SuccessorPrefetch::new(self, &engine)).await?;
+        let (text, finish) = self.read_stream(stream, &engine).await?;
         let output = self.parse_output(text, finish.reason)?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
@@ -73,7 +76,7 @@ impl StepJob {
                 let fetched = self.loader.fetch_adapter(adapter).await;
                 fetched.map_err(|error| {
                     let error = error.in_context(format_args!("role `{}`", self.role.name));
-                    failure(FailureCode::ModelUnavailable, error.to_string())
+                    Failure::new(FailureCode::ModelUnavailable, error.to_string())
                 })?;
             }
             engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))
@@ -108,7 +111,7 @@ impl StepJob {
         let role = &self.role;
         let render = |template: &Template| {
             let text = template.render(&self.context);
-            text.map_err(|e| failure(FailureCode::Template, format!("role `{}`: {e}", role.name)))
+            text.map_err(|e| Failure::new(FailureCode::Template, format!("role `{}`: {e}", role.name)))
         };
         let system = render(&role.prompt)?;
         let user = match self.message.as_ref().or(role.message.as_ref()) {
@@ -130,10 +133,11 @@ impl StepJob {
     async fn read_stream(
         &self,
         mut stream: engine::OutputStream,
-        mut prefetch: SuccessorPrefetch<'_>,
+        engine: &EngineLease,
     ) -> Result<(String, engine::FinishSummary), Failure> {
+        let mut prefetch = SuccessorPrefetch::new(self, engine);
         let mut output =
-            StreamedOutput { job: self, text: String::new(), first_token: None, last_progress: Clock::monotonic() };
+            StreamedOutput { job: self, text: String::new(), first_token: None, last_progress: Instant::now() };
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
         let mut idle_timeout = IdleTimeout::new(self.timeout);
         loop {
@@ -141,7 +145,7 @@ impl StepJob {
                 biased;
                 chunk = stream.recv() => chunk,
                 limit = idle_timeout.expired() => {
-                    return Err(failure(FailureCode::Idle, format!("no token came for {limit:?}, the step's idle limit")));
+                    return Err(Failure::new(FailureCode::Idle, format!("no token came for {limit:?}, the step's idle limit")));
                 }
             };
             idle_timeout.reset(self.idle_timeout);
@@ -155,10 +159,17 @@ impl StepJob {
                 }
                 // Only a request to score labels yields scores.
                 Some(engine::Chunk::Scores(_)) => {}
-                Some(engine::Chunk::Finished(finish)) => return Ok((output.text, finish)),
-                Some(engine::Chunk::Failed(error)) => return Err(step_failure(&error)),
+                Some(engine::Chunk::Finished(finish)) => {
+                    engine.note(&Ok(()));
+                    return Ok((output.text, finish));
+                }
+                Some(engine::Chunk::Failed(error)) => {
+                    let failure = step_failure(&error);
+                    engine.note::<()>(&Err(error));
+                    return Err(failure);
+                }
                 None => {
-                    return Err(failure(
+                    return Err(Failure::new(
                         FailureCode::ModelUnavailable,
                         "the engine closed the stream before its last item",
                     ));
@@ -177,12 +188,12 @@ impl StepJob {
                 engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
                 _ => "",
             };
-            failure(
+            Failure::new(
                 FailureCode::OutputInvalid,
                 format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
             )
         };
-        let json: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        let json = portable::parse(&text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(|e| invalid(e.to_string()))?;
         Ok(Output { text, json: Some(json), role })
     }
@@ -199,7 +210,7 @@ struct StreamedOutput<'a> {
 
 impl StreamedOutput<'_> {
     fn append(&mut self, text: String, tokens: u32) {
-        let first_token = *self.first_token.get_or_insert_with(Clock::monotonic);
+        let first_token = *self.first_token.get_or_insert_with(Instant::now);
         let offset = self.text.len() as u64;
         self.text.push_str(&text);
         if self.job.channel.has_token_subscribers() {
@@ -212,7 +223,7 @@ impl StreamedOutput<'_> {
     /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].
     fn publish_progress(&mut self, progress: impl FnOnce() -> StepProgress) {
         if self.last_progress.elapsed() >= PROGRESS_INTERVAL {
-            self.last_progress = Clock::monotonic();
+            self.last_progress = Instant::now();
             self.job.publish_progress(progress());
         }
     }
@@ -227,5 +238,5 @@ fn step_failure(error: &engine::Error) -> Failure {
         // The step is not at fault: it is retried.
         engine::Error::Ended(_) => FailureCode::Interrupted,
     };
-    failure(code, error.to_string())
+    Failure::new(code, error.to_string())
 }

@@ -14,7 +14,6 @@ use super::candidate::Candidate;
 use super::embedding_cache::{self, EmbeddingCache, ModelFingerprint, TextHash};
 use super::engine_evidence::{LabelBaseline, embed};
 use super::request::{RouterEngines, RoutingRequest};
-use crate::completion::failure;
 
 /// Embeddings held in memory: all examples of some hundred roles.
 const MAX_EMBEDDINGS: usize = 32_768;
@@ -111,9 +110,9 @@ impl CandidateIndex {
             let label_baseline = LabelBaseline::default();
             Arc::new(CandidateSet { candidates, settings, embedding_model, label_model, index, label_baseline })
         });
-        let set = set
-            .await
-            .map_err(|e| failure(FailureCode::Internal, format!("failed to index the router's candidates: {e}")))?;
+        let set = set.await.map_err(|e| {
+            Failure::new(FailureCode::Internal, format!("failed to index the router's candidates: {e}"))
+        })?;
         let mut sets = self.sets();
         if sets.len() >= MAX_SETS {
             sets.remove(0);
@@ -145,7 +144,7 @@ impl CandidateIndex {
         let missing: Vec<&str> = texts.into_iter().filter(|text| !known.contains_key(*text)).collect();
         for texts in missing.chunks(CHUNK_TEXTS) {
             if !is_wanted() {
-                return Err(failure(
+                return Err(Failure::new(
                     FailureCode::Timeout,
                     "the decision was abandoned: its step no longer waits for it",
                 ));
@@ -196,7 +195,7 @@ impl CandidateIndex {
         });
         let read = read
             .await
-            .map_err(|e| failure(FailureCode::Internal, format!("failed to read the embedding cache: {e}")))?;
+            .map_err(|e| Failure::new(FailureCode::Internal, format!("failed to read the embedding cache: {e}")))?;
         let mut table = self.embeddings();
         let has_overflowed = table.model.as_ref() == Some(model);
         let (fingerprint, embeddings) =

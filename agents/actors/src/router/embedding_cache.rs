@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use artel_model::open_regular_file;
 use artel_roles::Model;
 use artel_router::Embedding;
 use sha2::{Digest as _, Sha256};
@@ -60,7 +61,7 @@ impl EmbeddingCache {
             None => {
                 let path = model.candidates(&self.models_dir).into_iter().find(|path| path.exists())?;
                 let mut hash = HashWriter(Sha256::new());
-                io::copy(&mut File::open(path).ok()?, &mut hash).ok()?;
+                io::copy(&mut open_regular_file(&path).ok()?, &mut hash).ok()?;
                 hash.0.finalize().to_vec()
             }
         };

@@ -1,20 +1,47 @@
 //! What engines compute for the router: the embeddings of texts, and the log-probabilities of names.
 
 use artel_engine::request::{ChatRole, ContextOverflow, Message, Priority, SamplingParams};
-use artel_engine::{Embeddings, RequestOrigin};
+use artel_engine::{Embeddings, EngineHandle, Error as EngineError, RequestOrigin};
+use artel_hosting::engine_host;
 use artel_router::LabelPrompt;
 use artel_task::event::{Failure, FailureCode};
 use ractor::{ActorRef, call};
 use tokio::sync::OnceCell;
 
-use crate::completion::failure;
-use crate::engine_host;
+/// How often an engine is asked for the same: again only if it ended.
+const MAX_ATTEMPTS: u32 = 2;
 
 /// The embeddings of these texts, in their order.
 pub(super) async fn embed(host: &ActorRef<engine_host::Message>, texts: Vec<String>) -> Result<Embeddings, Failure> {
-    let engine = engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))?;
-    let embedded = engine.embed(texts).await;
-    embedded.map_err(|e| failure(FailureCode::ModelUnavailable, format!("failed to embed texts for the router: {e}")))
+    let embed = |engine: EngineHandle| {
+        let texts = texts.clone();
+        async move { engine.embed(texts).await }
+    };
+    let embedded = on_engine(host, embed).await?;
+    embedded
+        .map_err(|e| Failure::new(FailureCode::ModelUnavailable, format!("failed to embed texts for the router: {e}")))
+}
+
+/// Does something with the engine of a host. Once more if the engine ends meanwhile, since the request is not at fault: a
+/// decision that holds up others needs no retry of its own for an engine that was killed. How long an engine may take is known to
+/// the daemon's watch over it, which ends one that hangs.
+async fn on_engine<T, F: Future<Output = Result<T, EngineError>>>(
+    host: &ActorRef<engine_host::Message>,
+    compute: impl Fn(EngineHandle) -> F,
+) -> Result<F::Output, Failure> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let engine = engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))?;
+        let result = compute(EngineHandle::clone(&engine)).await;
+        engine.note(&result);
+        match result {
+            Err(EngineError::Ended(reason)) if attempts < MAX_ATTEMPTS => {
+                tracing::warn!(reason, "an engine ended while it computed for the router; it is asked again");
+            }
+            result => return Ok(result),
+        }
+    }
 }
 
 /// The scores of labels after a content-free question, which are computed with the first question.
@@ -47,7 +74,6 @@ async fn log_probabilities(
     prompt: &LabelPrompt,
     question: &str,
 ) -> Result<(Vec<f64>, u32), Failure> {
-    let engine = engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))?;
     let message = |speaker, text: String| Message { role: speaker, text };
     let request = artel_engine::Request {
         origin: RequestOrigin::default(),
@@ -66,8 +92,14 @@ async fn log_probabilities(
         schema: None,
         overflow: ContextOverflow::Truncate,
     };
-    let choice = engine.score_labels(request, prompt.labels().to_vec()).await;
-    let choice = choice
-        .map_err(|e| failure(FailureCode::ModelUnavailable, format!("failed to score the router's labels: {e}")))?;
+    let labels = prompt.labels();
+    let score = |engine: EngineHandle| {
+        let (request, labels) = (request.clone(), labels.to_vec());
+        async move { engine.score_labels(request, labels).await }
+    };
+    let choice = on_engine(host, score).await?;
+    let choice = choice.map_err(|e| {
+        Failure::new(FailureCode::ModelUnavailable, format!("failed to score the router's labels: {e}"))
+    })?;
     Ok((choice.scores, choice.usage.computed))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use artel_hosting::engine_host;
 use artel_roles::{Catalog, Model};
 use artel_router::RoutingPolicy;
 use artel_task::event::Signal;
@@ -10,7 +11,6 @@ use artel_task::graph::RouterNode;
 use ractor::ActorRef;
 
 use super::candidate::Candidate;
-use crate::engine_host;
 
 /// The hosts of the engines that a decision needs.
 #[derive(Clone)]

@@ -5,24 +5,44 @@ use std::sync::atomic::Ordering;
 use artel_task::{Event, EventKind, StepId, TaskId};
 use ractor::call;
 
+use super::resume::TaskStanding;
 use super::{Error, Runtime};
 use crate::answer::{Answer, AnswerRejection};
-use crate::supervisor::Message;
+use crate::supervisor::{Message, SharedDeps};
+use crate::task_history::append_event;
 
 impl Runtime {
-    /// Cancels a task; when this returns, that is on disk. A task that has ended is left as it is.
+    /// Cancels a task, even one that is set aside; when this returns, that is on disk. A task that has ended is left as it is.
     ///
     /// # Errors
     /// [`Error::NoTask`]; [`Error::Suspended`] if the journal does not take the cancellation, [`Error::ShuttingDown`].
     pub async fn cancel(&self, task: TaskId, reason: &str) -> Result<(), Error> {
-        self.shared.journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
+        if self.shared.journal.summary(task).await?.is_none() {
+            return Err(Error::NoTask(task));
+        }
         let message = |reply| Message::CancelTask { task, reason: reason.to_owned(), reply };
-        let cancelled = call!(self.supervisor, message);
-        // It may have ended by itself, before or meanwhile.
-        if matches!(cancelled, Ok(true)) || self.has_ended(task).await? {
+        if matches!(call!(self.supervisor, message), Ok(true)) {
             return Ok(());
         }
-        Err(self.suspended(task))
+        match self.standing(task).await? {
+            // By itself, before or meanwhile.
+            TaskStanding::Ended => Ok(()),
+            TaskStanding::Open => Err(self.suspended(task)),
+            TaskStanding::SetAside(_) | TaskStanding::Damaged(_) => self.cancel_unrun(task, reason).await,
+        }
+    }
+
+    /// Cancels a task that nothing runs. Damaged rows are left as they are, the end follows them.
+    async fn cancel_unrun(&self, task: TaskId, reason: &str) -> Result<(), Error> {
+        let SharedDeps { journal, channels, clock, .. } = &self.shared;
+        let cancelled = EventKind::Cancelled { reason: reason.to_owned() };
+        match append_event(journal, channels, clock, task, cancelled).await {
+            Ok(()) => channels.close(task),
+            // By another client.
+            Err(artel_journal::Error::Ended { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Cancels one step of a task, with all steps inside of it: it fails, and its branch ends; when this returns, that is
@@ -40,6 +60,7 @@ impl Runtime {
             Ok(Some(true)) => Ok(()),
             Ok(Some(false)) => Err(self.suspended(task)),
             Ok(None) | Err(_) => {
+                self.check_not_set_aside(task).await?;
                 let history = self.history(task).await?;
                 if !has_started(&history, &id) {
                     return Err(no_step());
@@ -67,6 +88,7 @@ impl Runtime {
                 Err(Error::AmbiguousStep { task, steps: steps.iter().map(ToString::to_string).collect() })
             }
             Ok(Err(AnswerRejection::NotWaiting)) => {
+                self.check_not_set_aside(task).await?;
                 let history = self.history(task).await?;
                 if let (Some(id), Some(step)) = (&id, step)
                     && !has_started(&history, id)
@@ -89,7 +111,15 @@ impl Runtime {
         self.is_last_event(task, last).await
     }
 
-    fn suspended(&self, task: TaskId) -> Error {
+    /// An error if the task is set aside.
+    async fn check_not_set_aside(&self, task: TaskId) -> Result<(), Error> {
+        match self.standing(task).await? {
+            TaskStanding::SetAside(reason) | TaskStanding::Damaged(reason) => Err(Error::SetAside { task, reason }),
+            TaskStanding::Ended | TaskStanding::Open => Ok(()),
+        }
+    }
+
+    pub(super) fn suspended(&self, task: TaskId) -> Error {
         if self.is_draining.load(Ordering::Acquire) { Error::ShuttingDown } else { Error::Suspended(task) }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use artel_hosting::engine_host::{self, EngineReport};
+use artel_hosting::model_scheduler::{self, ModelMove};
 use artel_roles::Model;
 use ractor::{ActorRef, call};
 
 use super::{Error, Message, Runtime};
-use crate::engine_host::{self, EngineReport};
-use crate::model_scheduler::{self, ModelMove};
 
 impl Runtime {
     /// Every model of the catalog with its engine, and those that running tasks or pinned roles have besides, by name.

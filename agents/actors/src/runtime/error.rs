@@ -90,6 +90,14 @@ pub enum Error {
     /// The journal failed while the task ran.
     #[error("task {0} is suspended, because the daemon's journal failed; it continues after the next start")]
     Suspended(TaskId),
+    /// The task is set aside: it does nothing until it is taken up again, which may be impossible as it is.
+    #[error("task {task} is set aside: {reason}")]
+    SetAside {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        reason: String,
+    },
     /// Too many tasks are open.
     #[error("{0} tasks are open, the daemon's limit")]
     TooManyTasks(usize),

@@ -104,7 +104,8 @@ impl Runtime {
         match self.shared.journal.accept_with(event, more).await? {
             Acceptance::Existing(task) => Ok(task),
             Acceptance::New => {
-                if self.start_task(TaskStart { task, catalog, graph, first, permit: Some(permit) }).is_err() {
+                let start = TaskStart { task, catalog, graph, first, takes_up: false, permit: Some(permit) };
+                if self.start_task(start).is_err() {
                     tracing::warn!(%task, "task was forked while the runtime stopped; it starts with the next daemon");
                 }
                 Ok(task)

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use artel_journal::Damage;
 use artel_roles::{Catalog, Problems};
-use artel_task::event::{FailureCode, TaskSpec};
+use artel_task::event::TaskSpec;
 use artel_task::{CatalogVersion, EventKind, Graph, GraphName, RoleName, Seq, TaskId};
 
 use super::{Error, Runtime, TaskStart, submission};
-use crate::completion::failure;
 use crate::supervisor::SharedDeps;
-use crate::task_history::fail_task;
+use crate::task_history::{history, set_aside_task};
 
 /// Catalogs that tasks started with, parsed again; or why not.
 pub(super) type RestoredCatalogs = HashMap<CatalogVersion, Result<Arc<Catalog>, RestoreError>>;
@@ -21,6 +21,9 @@ pub(super) enum RestoreError {
     /// The journal has no first event of the task.
     #[error("its journal does not begin with `accepted`")]
     NotAccepted,
+    /// The first event of the task cannot be read.
+    #[error("{}", .0.set_aside_reason())]
+    Damaged(Damage),
     /// The catalog's sources are refused by this version of the program.
     #[error("the catalog {} that it started with is no longer valid: {problems}", .version.short())]
     InvalidCatalog { version: CatalogVersion, problems: Arc<Problems> },
@@ -35,9 +38,21 @@ pub(super) enum RestoreError {
     NoGraph(GraphName),
 }
 
+/// Whether a task runs, and why not.
+pub(super) enum TaskStanding {
+    /// It has its last event.
+    Ended,
+    /// It runs, or is suspended.
+    Open,
+    /// It was set aside for this reason.
+    SetAside(String),
+    /// It is not run since its rows in the journal are damaged, which this reason says.
+    Damaged(String),
+}
+
 impl Runtime {
-    /// Resumes every task that has not ended, at the start and after the journal recovered. A task that cannot be resumed
-    /// fails with the reason.
+    /// Resumes every task that has not ended and is not set aside, at the start and after the journal recovered. A task that
+    /// cannot be resumed is set aside with the reason.
     ///
     /// # Errors
     /// When the journal cannot be read or written.
@@ -53,17 +68,63 @@ impl Runtime {
                 Ok((catalog, graph)) => {
                     // More tasks than today's limit were open, if it was lowered: they run all the same.
                     let permit = self.task_permits.clone().try_acquire_owned().ok();
-                    self.start_task(TaskStart { task, catalog, graph, first: None, permit })?;
+                    self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: false, permit })?;
                 }
                 Err(reason) => {
-                    tracing::error!(%task, %reason, "task cannot be resumed");
                     let SharedDeps { journal, channels, clock, .. } = &self.shared;
-                    let failure = failure(FailureCode::Internal, reason.to_string());
-                    fail_task(journal, channels, clock, task, failure).await;
+                    set_aside_task(journal, channels, clock, task, reason.to_string()).await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes up a task again that is set aside; when this returns, that is on disk. Another task is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`]; [`Error::SetAside`] if what it needs is still missing or damaged, [`Error::TooManyTasks`],
+    /// [`Error::ShuttingDown`]; [`Error::Suspended`] if the journal does not take it.
+    pub async fn resume(&self, task: TaskId) -> Result<(), Error> {
+        self.check_open()?;
+        match self.standing(task).await? {
+            TaskStanding::Ended | TaskStanding::Open => return Ok(()),
+            TaskStanding::Damaged(reason) => return Err(Error::SetAside { task, reason }),
+            TaskStanding::SetAside(_) => {}
+        }
+        let mut catalogs = RestoredCatalogs::from([(self.catalog().version().clone(), Ok(self.catalog()))]);
+        let restored = self.restore(task, &mut catalogs).await?;
+        let (catalog, graph) = restored.map_err(|reason| Error::SetAside { task, reason: reason.to_string() })?;
+        let permit = self.task_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        let last = self.shared.journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
+        // Before it starts, so that its first event is not missed.
+        self.shared.channels.open(task, None);
+        let mut events = self.subscribe(task, last, false).await?;
+        self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: true, permit: Some(permit) })?;
+        match events.next().await? {
+            Some(_) => Ok(()),
+            None => Err(self.suspended(task)),
+        }
+    }
+
+    /// Whether a task runs, and why not.
+    pub(super) async fn standing(&self, task: TaskId) -> Result<TaskStanding, Error> {
+        let journal = &self.shared.journal;
+        match journal.summary(task).await?.ok_or(Error::NoTask(task))? {
+            Ok(summary) if summary.status.has_ended() => return Ok(TaskStanding::Ended),
+            Ok(_) => {}
+            Err(damaged) => return Ok(TaskStanding::Damaged(damaged.damage.set_aside_reason())),
+        }
+        match history(journal, task).await {
+            Ok(events) => Ok(match events.last().map(|last| &last.kind) {
+                Some(EventKind::SetAside { reason }) => TaskStanding::SetAside(reason.clone()),
+                Some(kind) if kind.is_last() => TaskStanding::Ended,
+                Some(_) => TaskStanding::Open,
+                None => TaskStanding::Damaged(RestoreError::NotAccepted.to_string()),
+            }),
+            Err(artel_journal::Error::Corrupt { detail, .. }) => Ok(TaskStanding::Damaged(detail.set_aside_reason())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The catalog and the graph that a task started with.
@@ -72,7 +133,11 @@ impl Runtime {
         task: TaskId,
         catalogs: &mut RestoredCatalogs,
     ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), RestoreError>, Error> {
-        let first = self.shared.journal.events(task, Seq(0), 1).await?.into_iter().next();
+        let first = match self.shared.journal.events(task, Seq(0), 1).await {
+            Ok(first) => first.into_iter().next(),
+            Err(artel_journal::Error::Corrupt { detail, .. }) => return Ok(Err(RestoreError::Damaged(detail))),
+            Err(error) => return Err(error.into()),
+        };
         let Some(EventKind::Accepted(accepted)) = first.map(|event| event.kind) else {
             return Ok(Err(RestoreError::NotAccepted));
         };

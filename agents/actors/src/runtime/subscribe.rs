@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use artel_journal::{DamagedTask, TaskStatus, TaskSummary};
 use artel_stream::{LiveSubscription, TaskSubscription};
 use artel_task::{Event, Seq, TaskId};
 
@@ -14,9 +15,16 @@ impl Runtime {
     /// # Errors
     /// [`Error::NoTask`], [`Error::SeqOutOfRange`], and the errors of the journal.
     pub async fn subscribe(&self, task: TaskId, after: Seq, tokens: bool) -> Result<TaskSubscription, Error> {
-        // To live items before the journal is read, so that no event is missed between the two.
-        let subscribed = self.shared.channels.subscribe(task, tokens);
         let journal = self.shared.journal.clone();
+        // To live items before the journal is read, so that no event is missed between the two.
+        let subscribed = match self.shared.channels.subscribe(task, tokens) {
+            None if self.is_set_aside(task).await? => {
+                // It may be taken up again, or end, while it is watched.
+                self.shared.channels.open(task, None);
+                self.shared.channels.subscribe(task, tokens)
+            }
+            subscribed => subscribed,
+        };
         let live = match subscribed {
             Some(LiveSubscription { live, backlog: Some(events), progress }) if reaches(&events, after) => {
                 let subscription = TaskSubscription::from_memory(journal, task, after, live, events);
@@ -33,6 +41,20 @@ impl Runtime {
         // A client that has the last event and subscribes again learns that the task has ended, not that it is suspended.
         let is_over = after == last && self.is_last_event(task, last).await?;
         Ok(if is_over { subscription.at_the_end() } else { subscription })
+    }
+
+    /// Whether the journal says that the task is set aside.
+    async fn is_set_aside(&self, task: TaskId) -> Result<bool, Error> {
+        let summary = self.shared.journal.summary(task).await?;
+        Ok(matches!(summary, Some(Ok(summary)) if summary.status == TaskStatus::SetAside))
+    }
+
+    /// The entry of a task in lists, or what is wrong with its row.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`], and the errors of the journal.
+    pub async fn summary(&self, task: TaskId) -> Result<Result<TaskSummary, DamagedTask>, Error> {
+        self.shared.journal.summary(task).await?.ok_or(Error::NoTask(task))
     }
 
     /// All events of a task so far.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use artel_hosting::{engine_host, model_scheduler};
 use artel_roles::{Catalog, Model};
 use artel_task::event::{Decision, Failure};
 use artel_task::{Event, Graph, RoleName, StepId, TaskId};
@@ -11,7 +12,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::answer::{Answer, AnswerRejection};
 use crate::expert::StepJob;
 use crate::router::RoutingRequest;
-use crate::{engine_host, model_scheduler};
 
 /// Messages of the supervisor.
 pub(crate) enum Message {
@@ -52,6 +52,8 @@ pub(crate) struct TaskStart {
     pub(crate) graph: Arc<Graph>,
     /// The first event of a new task; a task that is resumed is read from the journal.
     pub(crate) first: Option<Arc<Event>>,
+    /// Resumes it even if it is set aside.
+    pub(crate) takes_up: bool,
     /// Its share of the limit of open tasks.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use artel_hosting::ModelWorkload;
+use artel_hosting::engine_host::{self, EngineHost, EngineHostArgs};
+use artel_hosting::model_scheduler::{self, EngineId, ModelScheduler, ModelSchedulerArgs};
 use artel_roles::{Catalog, Model, Role};
 use artel_task::RoleName;
 use ractor::{Actor, ActorId, ActorRef, SpawnErr};
 
 use super::message::{ChildId, Message};
 use super::shared_deps::SharedDeps;
-use crate::engine_host::{self, EngineHost, EngineHostArgs};
 use crate::expert::{self, Expert, QueueLimits, RoleQueue};
-use crate::model_scheduler::{self, EngineId, ModelScheduler, ModelSchedulerArgs};
-use crate::model_workload::ModelWorkload;
 use crate::router::{self, Router, RouterEngines, RoutingRequest};
 
 /// The actors that run, other than task runners.

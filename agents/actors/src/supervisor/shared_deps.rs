@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use artel_hosting::Loader;
+use artel_hosting::ModelLookahead;
 use artel_journal::Journal;
 use artel_stream::TaskChannels;
-use tokio::sync::watch;
+use artel_task::Clock;
+use tokio::sync::{Semaphore, watch};
 
-use crate::Loader;
-use crate::clock::Clock;
-use crate::lookahead::ModelLookahead;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 
@@ -27,4 +27,7 @@ pub(crate) struct SharedDeps {
     pub(crate) lookahead: ModelLookahead,
     pub(crate) response_cache: ResponseCache,
     pub(crate) embedding_cache: Option<Arc<EmbeddingCache>>,
+    /// For the last resume of a task before it is set aside: such tasks run one at a time until they make progress, so that
+    /// the one that ends the daemon takes no other along.
+    pub(crate) probation: Arc<Semaphore>,
 }

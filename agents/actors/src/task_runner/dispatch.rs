@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use artel_hosting::LOOKAHEAD_STEPS;
+use artel_hosting::prompt::role_value;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role, Template};
 use artel_task::event::{Failure, FailureCode, TaskPriority};
@@ -14,10 +16,8 @@ use super::message::Message;
 use super::routing::{DECISION_TIMEOUT, route_within};
 use super::running_task::{RunningAttempt, RunningTask};
 use crate::commit_barrier::CommitBarrier;
-use crate::completion::{Completion, StepOutcome, failure};
+use crate::completion::{Completion, StepOutcome};
 use crate::expert::{PrefetchTarget, StepJob};
-use crate::lookahead::LOOKAHEAD_STEPS;
-use crate::prompt::role_value;
 use crate::router::{Candidate, RoutingRequest};
 use crate::supervisor;
 
@@ -116,7 +116,8 @@ impl RunningTask {
     ) {
         let AttemptContext { barrier, cancel, completion } = attempt;
         let Some(model) = self.cx.catalog.model_of(&role) else {
-            return completion.send(Err(failure(FailureCode::Internal, format!("role `{}` has no model", role.name))));
+            return completion
+                .send(Err(Failure::new(FailureCode::Internal, format!("role `{}` has no model", role.name))));
         };
         let is_batch = role.priority == TaskPriority::Batch || self.task.spec.priority == TaskPriority::Batch;
         // Prefetch lowers the latency of a batch task, which does not matter, and delays other requests, which does.
@@ -161,7 +162,7 @@ impl RunningTask {
         let candidates = roles.map(Candidate::Role).collect();
         let Some(request) = RoutingRequest::for_node(text.clone(), candidates, router, catalog) else {
             return completion
-                .send(Err(failure(FailureCode::Router, "the catalog has no model with `use: embedding`")));
+                .send(Err(Failure::new(FailureCode::Router, "the catalog has no model with `use: embedding`")));
         };
         let (supervisor, timeout) = (self.cx.supervisor.clone(), timeout.unwrap_or(DECISION_TIMEOUT));
         tokio::spawn(async move {
@@ -182,5 +183,5 @@ fn no_role(visit: &Visit, role: &RoleRef) -> Failure {
         }
         _ => format!("node `{}` has no role to run", visit.node),
     };
-    failure(FailureCode::Items, message)
+    Failure::new(FailureCode::Items, message)
 }

@@ -3,6 +3,7 @@
 use artel_task::StepId;
 use artel_task::event::Failure;
 use ractor::RpcReplyPort;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::{Answer, AnswerRejection};
 use crate::completion::StepOutcome;
@@ -17,6 +18,8 @@ pub(crate) enum Message {
     CancelStep { step: StepId, reason: String, reply: RpcReplyPort<Option<bool>> },
     /// Ends a step that waits for a person with this answer; replies once that is on disk.
     Answer { step: Option<StepId>, answer: Answer, reply: RpcReplyPort<Result<(), AnswerRejection>> },
+    /// The turn of a task has come whose last resume before it is set aside this is.
+    Admit(OwnedSemaphorePermit),
     /// Sends a step that found its role's queue full to the expert again.
     Redispatch(StepId),
     /// A retry, the deadline of a question or the graph's time limit may be due.

@@ -5,21 +5,20 @@
 
 use std::time::Duration;
 
-use artel_task::event::{FailureCode, Output, ResultSource, Timestamp};
+use artel_task::event::{Failure, FailureCode, Output, ResultSource, Timestamp};
 use artel_task::graph::{AskNode, NodeKind};
-use artel_task::{EventKind, StepId};
+use artel_task::{EventKind, Phase, StepId};
 use serde_json::Value;
 
 use super::running_task::RunningTask;
 use crate::answer::{Answer, AnswerRejection};
-use crate::completion::failure;
 
 impl RunningTask {
     pub(super) fn ask_person(&mut self, step: &StepId, ask: &AskNode) {
         let question = match self.message_of(&step.visit).map(|template| template.render(&self.context(step))) {
             Some(Ok(question)) => question,
             Some(Err(e)) => return self.step_failed(step, Self::bad_template(step, &e)),
-            None => return self.step_failed(step, failure(FailureCode::Internal, "the question is missing")),
+            None => return self.step_failed(step, Failure::new(FailureCode::Internal, "the question is missing")),
         };
         let now = self.wall_time().0;
         let until = |time: Duration| Timestamp(now.saturating_add(time.as_millis() as u64));
@@ -31,6 +30,9 @@ impl RunningTask {
         // A deadline that has passed is applied first, even if its timer has not fired yet.
         if !self.advance().await {
             return Err(AnswerRejection::Suspended);
+        }
+        if self.task.phase != Phase::Running {
+            return Err(AnswerRejection::NotWaiting);
         }
         let mut waiting = self.task.open_questions();
         let step = match step {
@@ -58,7 +60,7 @@ impl RunningTask {
             None => {
                 let time = ask.deadline.unwrap_or_default();
                 let message = format!("no answer to node `{}` came within {time:?}", step.visit.node);
-                self.step_failed(step, failure(FailureCode::NoAnswer, message));
+                self.step_failed(step, Failure::new(FailureCode::NoAnswer, message));
             }
         }
     }

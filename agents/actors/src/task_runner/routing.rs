@@ -7,7 +7,6 @@ use artel_task::event::{Decision, Failure, FailureCode, Output, Timings, Usage};
 use ractor::{ActorRef, call_t};
 use serde_json::json;
 
-use crate::completion::failure;
 use crate::router::RoutingRequest;
 use crate::supervisor;
 
@@ -33,9 +32,9 @@ pub(super) async fn route_within(
     match call_t!(supervisor, supervisor::Message::Route, timeout_ms, request) {
         Ok(decision) => decision,
         Err(ractor::RactorErr::Timeout) => {
-            Err(failure(FailureCode::Timeout, format!("no decision within {timeout:?}")))
+            Err(Failure::new(FailureCode::Timeout, format!("no decision within {timeout:?}")))
         }
-        Err(e) => Err(failure(FailureCode::Interrupted, format!("the router stopped during the decision: {e}"))),
+        Err(e) => Err(Failure::new(FailureCode::Interrupted, format!("the router stopped during the decision: {e}"))),
     }
 }
 

@@ -1,9 +1,8 @@
 //! The time of one run of a task.
 
+use artel_task::Clock;
 use artel_task::event::Timestamp;
 use tokio::time::Instant;
-
-use crate::clock::Clock;
 
 /// The times of a task's events, from which its limits and its pauses are computed: the wall time at which the run began,
 /// carried on by the monotonic clock. So a wall clock that is set back or forward meanwhile changes no limit and no pause, and
@@ -19,7 +18,7 @@ impl RunClock {
     /// Begins at the wall time, but not before the task's last event: the clock may have been set back since.
     pub(super) fn new(wall: Clock, last_event: Timestamp) -> Self {
         let start = wall.now().max(last_event);
-        Self { wall, start, started: Clock::monotonic() }
+        Self { wall, start, started: Instant::now() }
     }
 
     /// The time of an event that is recorded now.
@@ -39,7 +38,7 @@ impl RunClock {
     pub(super) fn catch_up(&mut self) {
         let (wall, now) = (self.wall.now(), self.now());
         if wall > now {
-            (self.start, self.started) = (wall, Clock::monotonic());
+            (self.start, self.started) = (wall, Instant::now());
         }
     }
 }

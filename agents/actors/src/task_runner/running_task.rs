@@ -5,15 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use artel_hosting::{Loader, LookaheadGuard, ModelLookahead};
 use artel_journal::Journal;
 use artel_roles::Catalog;
 use artel_stream::TaskChannel;
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, Timestamp, Timings, Usage};
 use artel_task::graph::{NodeKind, ReplaySafety, RetryPolicy};
 use artel_task::{
-    Event, EventKind, Graph, NextAction, Phase, StepId, TaskId, Transition, decide, failure_edges, transition,
+    Clock, Event, EventKind, Graph, NextAction, Phase, StepId, TaskId, Transition, decide, failure_edges, transition,
 };
 use ractor::{ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::message::Message;
@@ -21,19 +24,18 @@ use super::routing::routing_result;
 use super::run_clock::RunClock;
 use super::storable::check_event;
 use super::timer::WakeTimer;
-use crate::clock::Clock;
 use crate::commit_barrier::{CommitBarrier, CommitNotifier};
-use crate::completion::{StepOutcome, failure};
-use crate::lookahead::{LookaheadGuard, ModelLookahead};
+use crate::completion::StepOutcome;
 use crate::response_cache::ResponseCache;
+use crate::retry::EarlierFailures;
 use crate::task_history::history;
-use crate::{Loader, retry, supervisor};
+use crate::{retry, supervisor};
 
 /// The longest time until open questions are looked at again: a wall clock that is set forward, or a machine that was
 /// suspended, is noticed after it.
 const QUESTION_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// The limit of a failure's message: more than a person reads.
-const MAX_MESSAGE_BYTES: usize = 8192;
+pub(super) const MAX_MESSAGE_BYTES: usize = 8192;
 /// How long to wait while another program holds the journal.
 const JOURNAL_BUSY_DELAY: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,9 @@ pub(crate) struct TaskContext {
     pub(crate) graph: Arc<Graph>,
     /// The first event of a new task; a task that is resumed is read from the journal.
     pub(crate) first: Option<Arc<Event>>,
+    /// Resumes it even if it is set aside.
+    pub(crate) takes_up: bool,
+    pub(crate) probation: Arc<Semaphore>,
     pub(crate) journal: Journal,
     pub(crate) channel: TaskChannel,
     pub(crate) supervisor: ActorRef<supervisor::Message>,
@@ -73,8 +78,19 @@ pub(super) struct RunningTask {
     /// Events that are applied and not yet on disk.
     uncommitted: Vec<Event>,
     timer: Option<WakeTimer>,
+    pub(super) admission: ResumeAdmission,
     /// Whether the supervisor knows that only answers of people are awaited.
     is_idle: bool,
+}
+
+/// Whether a task may act.
+pub(super) enum ResumeAdmission {
+    /// It may.
+    Granted,
+    /// It waits for its probation, and starts nothing.
+    Awaited,
+    /// It may, on probation: no other such task does before it makes progress.
+    OnProbation { _permit: OwnedSemaphorePermit },
 }
 
 impl RunningAttempt {
@@ -88,14 +104,14 @@ impl RunningTask {
     /// The task at its start, or as its journal says.
     pub(super) async fn open(
         cx: TaskContext,
-        first: Option<Arc<Event>>,
+        first: Option<&Event>,
         me: ActorRef<Message>,
     ) -> Result<Self, ActorProcessingErr> {
-        let (task, is_resumed) = match &first {
-            Some(first) => (artel_task::State::begin(first, cx.graph.start())?, false),
-            None => (artel_task::State::replay(&history(&cx.journal, cx.task).await?, cx.graph.start())?, true),
+        let task = match first {
+            Some(first) => artel_task::State::begin(first, cx.graph.start())?,
+            None => artel_task::State::replay(&history(&cx.journal, cx.task).await?, cx.graph.start())?,
         };
-        let mut running = Self {
+        Ok(Self {
             clock: RunClock::new(cx.clock.clone(), task.last_event_at),
             cx,
             me,
@@ -104,14 +120,9 @@ impl RunningTask {
             ended_lookahead: Vec::new(),
             uncommitted: Vec::new(),
             timer: None,
+            admission: ResumeAdmission::Granted,
             is_idle: false,
-        };
-        match running.task.phase {
-            Phase::Running if is_resumed => running.record(EventKind::Resumed),
-            Phase::Running => {}
-            _ => running.stop(),
-        }
-        Ok(running)
+        })
     }
 
     /// A step's work has ended.
@@ -153,7 +164,7 @@ impl RunningTask {
     ) {
         let way = match transition(&self.cx.graph, &self.task, step, &output) {
             Ok(way) => way,
-            Err(way) => return self.step_failed(step, failure(way.code(), way.to_string())),
+            Err(way) => return self.step_failed(step, Failure::new(way.code(), way.to_string())),
         };
         // The outputs of the items are on disk already.
         let is_mapped = self.task.active_visit(&step.visit).is_some_and(|live| live.items().is_some());
@@ -171,7 +182,7 @@ impl RunningTask {
         match check_event(&event) {
             Ok(()) => self.record(event.kind),
             // Another attempt would hardly give anything else.
-            Err(error) => self.fail_attempt(step, failure(FailureCode::OutputInvalid, error.to_string()), None),
+            Err(error) => self.fail_attempt(step, Failure::new(FailureCode::OutputInvalid, error.to_string()), None),
         }
     }
 
@@ -190,9 +201,22 @@ impl RunningTask {
     }
 
     /// A step has failed: it is retried, or takes its failure edge.
+    ///
+    /// A step that was interrupted in each of its attempts is not failed, unless the graph says what then happens: it may not
+    /// be at fault, and its task can be taken up again.
     pub(super) fn step_failed(&mut self, step: &StepId, failure: Failure) {
-        let failures = self.task.active_visit(&step.visit).map_or(0, |live| live.failures);
-        let retry_after = retry::delay_after(failure.code, failures, self.retries(step));
+        let live = self.task.active_visit(&step.visit);
+        let earlier = live.map_or_else(EarlierFailures::default, |live| EarlierFailures {
+            all: live.failures,
+            interruptions: live.interruptions,
+        });
+        let retries = self.retries(step);
+        let retry_after = retry::delay_after(failure.code, earlier, retries);
+        let is_last_interruption =
+            failure.code == FailureCode::Interrupted && retry_after.is_none() && retries.is_some();
+        if is_last_interruption && !self.is_failure_handled(&step.visit) {
+            return self.set_aside_interrupted(step, earlier.interruptions + 1, &failure);
+        }
         self.fail_attempt(step, failure, retry_after);
     }
 
@@ -225,7 +249,7 @@ impl RunningTask {
 
     /// Whether the task's end is on disk.
     pub(super) async fn cancel(&mut self, reason: String) -> bool {
-        if self.task.phase == Phase::Running {
+        if matches!(self.task.phase, Phase::Running | Phase::SetAside(_)) {
             self.record(EventKind::Cancelled { reason });
         }
         self.commit().await
@@ -235,7 +259,7 @@ impl RunningTask {
     pub(super) async fn cancel_step(&mut self, step: &StepId, reason: String) -> Option<bool> {
         let live = self.task.active_visit(&step.visit).filter(|live| live.attempt == step.attempt);
         live.filter(|_| self.task.phase == Phase::Running)?;
-        self.fail_attempt(step, failure(FailureCode::Cancelled, reason), None);
+        self.fail_attempt(step, Failure::new(FailureCode::Cancelled, reason), None);
         Some(self.advance().await)
     }
 
@@ -248,6 +272,9 @@ impl RunningTask {
     /// Starts all steps that can start now: dispatches them, journals their start in one transaction, and publishes it.
     /// False if the journal did not take it.
     pub(super) async fn advance(&mut self) -> bool {
+        if matches!(self.admission, ResumeAdmission::Awaited) {
+            return self.commit().await;
+        }
         let (started, wait) = self.decide();
         // An attempt inside of a step that has ended is over, too.
         let task = &self.task;
@@ -290,6 +317,9 @@ impl RunningTask {
             let before = self.task.last_seq;
             let mut wait = None::<Duration>;
             for next in decide(&self.cx.graph, &self.task, self.now(), self.wall_time()) {
+                if self.task.phase != Phase::Running {
+                    break;
+                }
                 match next {
                     NextAction::StartStep { step, trigger } => started.extend(self.start(step, trigger)),
                     NextAction::FinishStep { step, output, source } => {
@@ -318,7 +348,7 @@ impl RunningTask {
         match check_event(&event) {
             Ok(()) => self.record(event.kind),
             Err(error) => {
-                let failure = failure(FailureCode::OutputInvalid, error.to_string());
+                let failure = Failure::new(FailureCode::OutputInvalid, error.to_string());
                 self.record(EventKind::Failed { failure });
             }
         }
@@ -350,7 +380,7 @@ impl RunningTask {
     }
 
     /// Journals the recorded events and publishes them. False if that failed: then the task is suspended.
-    async fn commit(&mut self) -> bool {
+    pub(super) async fn commit(&mut self) -> bool {
         let events = std::mem::take(&mut self.uncommitted);
         if events.is_empty() {
             return true;
@@ -366,6 +396,9 @@ impl RunningTask {
             tokio::time::sleep(JOURNAL_BUSY_DELAY).await;
         }
         events.into_iter().for_each(|event| self.cx.channel.publish(Arc::new(event)));
+        if self.task.stalled_resumes == 0 && matches!(self.admission, ResumeAdmission::OnProbation { .. }) {
+            self.admission = ResumeAdmission::Granted;
+        }
         if self.task.phase != Phase::Running {
             self.stop();
         }
@@ -373,7 +406,7 @@ impl RunningTask {
     }
 
     /// Cancels all attempts and stops the actor.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.attempts.clear();
         self.set_timer(None);
         self.me.stop(None);
@@ -386,7 +419,7 @@ impl RunningTask {
         // The task's clock stands still while only answers of people are awaited.
         let remaining = if self.task.is_paused() { None } else { Some(remaining) };
         let next = if self.task.phase == Phase::Running { wait.into_iter().chain(remaining).min() } else { None };
-        let due = next.map(|next| Clock::monotonic() + next);
+        let due = next.map(|next| Instant::now() + next);
         // Most steps leave the graph's limit as it is.
         if !self.timer.as_ref().zip(due).is_some_and(|(timer, due)| timer.covers(due)) {
             self.timer = next.zip(due).map(|(next, due)| WakeTimer::new(&self.me, next, due));

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use artel_hosting::prompt::role_value;
 use artel_roles::template::TemplateContext;
 use artel_task::condition::ConditionScope;
 use artel_task::event::{Failure, FailureCode, Nested, Trigger};
@@ -10,8 +11,6 @@ use artel_task::{EventKind, StepId, Visit, scope_values};
 use serde_json::Value;
 
 use super::running_task::RunningTask;
-use crate::completion::failure;
-use crate::prompt::role_value;
 
 impl RunningTask {
     /// Records that an attempt starts; returns it if it must be dispatched to an actor.
@@ -61,11 +60,11 @@ impl RunningTask {
     fn items(&self, each: &ForEach, visit: &Visit) -> Result<Vec<Value>, Failure> {
         let scope = self.task.scope(&visit.parents).zip(self.cx.graph.subgraph(&visit.parents));
         let (scope, graph) =
-            scope.ok_or_else(|| failure(FailureCode::Internal, "the step is in no scope of the task"))?;
+            scope.ok_or_else(|| Failure::new(FailureCode::Internal, "the step is in no scope of the task"))?;
         let values = scope_values(graph, scope);
         let visible =
             ConditionScope { task: &scope.task, nodes: &scope.outputs, values: &values, output: &Value::Null };
-        let invalid = |message: String| failure(FailureCode::Items, format!("node `{}`: {message}", visit.node));
+        let invalid = |message: String| Failure::new(FailureCode::Items, format!("node `{}`: {message}", visit.node));
         let items = each.list.items(visible).map_err(|e| invalid(format!("`for_each`: {e}")))?;
         match items.len() {
             len if len > each.max_items as usize => {
@@ -77,7 +76,7 @@ impl RunningTask {
 
     /// The failure of a step whose template cannot be rendered.
     pub(super) fn bad_template(step: &StepId, error: &impl Display) -> Failure {
-        failure(FailureCode::Template, format!("node `{}`: {error}", step.visit.node))
+        Failure::new(FailureCode::Template, format!("node `{}`: {error}", step.visit.node))
     }
 
     /// The template context of a step.

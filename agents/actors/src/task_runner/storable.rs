@@ -3,14 +3,14 @@
 use artel_journal::Journal;
 use artel_task::{Event, EventKind};
 
-use crate::answer::OutputTooLarge;
+use crate::answer::UnsendableOutput;
 
 /// Why an event with an output can be neither stored nor sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnstorableOutput {
-    /// The output is too large for a client.
+    /// No client could receive the output.
     #[error(transparent)]
-    TooLarge(#[from] OutputTooLarge),
+    Unsendable(#[from] UnsendableOutput),
     /// The journal cannot store it.
     #[error(transparent)]
     Journal(#[from] artel_journal::Error),
@@ -19,7 +19,7 @@ pub(super) enum UnstorableOutput {
 /// An error unless an event with a step's or the task's output can be stored and sent.
 pub(super) fn check_event(event: &Event) -> Result<(), UnstorableOutput> {
     if let EventKind::StepFinished { output, .. } | EventKind::Completed { output, .. } = &event.kind {
-        OutputTooLarge::check(output)?;
+        UnsendableOutput::check(output)?;
     }
     Ok(Journal::check_storable(event)?)
 }
@@ -38,6 +38,9 @@ mod tests {
             check_event(&Event { task: TaskId::from_bytes([1; 16]), seq: Seq(2), at: Timestamp(0), kind })
         };
         assert!(completed(10).is_ok());
-        assert!(matches!(completed(MAX_OUTPUT_BYTES + 1), Err(UnstorableOutput::TooLarge(_))));
+        assert!(matches!(
+            completed(MAX_OUTPUT_BYTES + 1),
+            Err(UnstorableOutput::Unsendable(UnsendableOutput::TooLarge { .. }))
+        ));
     }
 }

@@ -14,6 +14,18 @@ fn is_resumed(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Resumed)
 }
 
+fn is_set_aside(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::SetAside { .. })
+}
+
+async fn set_aside_reason(runtime: &Runtime, task: artel_task::TaskId) -> String {
+    let events = runtime.history(task).await.unwrap();
+    match &events.last().unwrap().kind {
+        EventKind::SetAside { reason } => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A runtime whose engine waits at its gate with one step of a task.
 async fn blocked_task(dir: &std::path::Path, loader: &ScriptedLoader) -> (Runtime, artel_task::TaskId) {
     let runtime = runtime(dir, loader).await;
@@ -39,7 +51,7 @@ async fn a_task_runner_resumes_its_task_from_the_journal() {
 }
 
 #[tokio::test]
-async fn a_task_runner_that_keeps_panicking_fails_its_task() {
+async fn a_task_runner_that_keeps_panicking_has_its_task_set_aside() {
     let dir = tempdir().unwrap();
     let loader = ScriptedLoader::gated();
     let (runtime, task) = blocked_task(dir.path(), &loader).await;
@@ -48,9 +60,12 @@ async fn a_task_runner_that_keeps_panicking_fails_its_task() {
         wait_for_events(&runtime, task, n as usize + 1, is_resumed).await;
     }
     runtime.panic(ChildId::TaskRunner(task));
-    let (word, text) = end(&all_events(&runtime, task).await);
-    assert_eq!((word, text.starts_with("Internal")), ("failed", true), "{text}");
+    wait_for_events(&runtime, task, 1, is_set_aside).await;
+    let reason = set_aside_reason(&runtime, task).await;
+    assert!(reason.contains("runner panicked 4 times"), "{reason}");
     loader.gate.open();
+    runtime.resume(task).await.unwrap();
+    assert_eq!(end(&all_events(&runtime, task).await), ("completed", "<Where?>".to_owned()));
 }
 
 #[tokio::test]
@@ -142,6 +157,29 @@ async fn a_script_that_panics_in_the_engine_ends_it_and_its_step_is_retried() {
         _ => None,
     });
     assert_eq!(failed, Some(FailureCode::Interrupted));
+}
+
+/// An engine that only ever crashes is given up, for all tasks; one that serves others between the crashes is not.
+#[tokio::test]
+async fn a_step_that_ends_its_engine_in_each_attempt_has_its_task_set_aside_and_others_go_on() {
+    let dir = tempdir().unwrap();
+    let fault_hook = move |_: u64, batch: &[artel_engine::backend::BatchToken]| {
+        // Characters are tokens.
+        assert!(!batch.iter().any(|token| token.token.0 == '☠' as i32), "as the test asked");
+        None
+    };
+    let loader = ScriptedLoader { fault_hook: Some(std::sync::Arc::new(fault_hook)), ..ScriptedLoader::open() };
+    let runtime = runtime(dir.path(), &loader).await;
+    for input in ["Go ☠", "Again ☠"] {
+        let task = runtime.submit(submission(role("sailor"), input)).await.unwrap();
+        wait_for_events(&runtime, task, 1, is_set_aside).await;
+        let reason = set_aside_reason(&runtime, task).await;
+        assert!(reason.contains("step `sailor` was interrupted in 4 attempts in a row"), "{reason}");
+        let other = runtime.submit(submission(role("writer"), "Where?")).await.unwrap();
+        assert_eq!(end(&all_events(&runtime, other).await), ("completed", "<Where?>".to_owned()));
+        runtime.cancel(task, "enough").await.unwrap();
+        assert_eq!(end(&all_events(&runtime, task).await), ("cancelled", "enough".to_owned()));
+    }
 }
 
 #[tokio::test]

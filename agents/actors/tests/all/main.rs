@@ -9,3 +9,4 @@ mod model_scheduler;
 mod reload;
 mod routing;
 mod runtime;
+mod set_aside;

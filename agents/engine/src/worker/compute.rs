@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{EngineWorker, WorkerExit};
 use crate::backend::{self, AdapterContext, Backend, BatchToken, DecodeError, Sampled, Slot};
-use crate::cpu_lease::SharedCpu;
 use crate::draft::{DraftCandidates, DraftMode, MAX_DRAFT_TOKENS};
 use crate::label_score::ScoringStep;
 use crate::request::{Error, FinishReason, Priority};
@@ -139,12 +138,8 @@ impl<B: Backend> EngineWorker<B> {
     /// Computes these shares and returns how long the model took, without the wait for the shared CPU.
     fn compute(&mut self, context: AdapterContext, shares: &[BatchShare]) -> Result<Duration, WorkerExit> {
         let (batch, planned) = self.plan_batch(context, shares);
-        let (computed, took) = {
-            let _lease = self.options.shared_cpu.as_ref().map(SharedCpu::acquire);
-            let started = Instant::now();
-            (self.backend.decode(context, &batch), started.elapsed())
-        };
-        self.counters.add_compute_time(took);
+        let expected = self.batch_cost.expected(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let (computed, took) = self.with_cpu(expected, |backend| backend.decode(context, &batch));
         match computed {
             Ok(()) => {
                 self.counters.batches.fetch_add(1, Relaxed);

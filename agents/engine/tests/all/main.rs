@@ -3,6 +3,7 @@
 
 mod decoding;
 mod engine;
+mod heartbeat;
 mod log_lines;
 mod prefix_cache;
 mod requests;

@@ -101,6 +101,7 @@ pub(crate) const WORDS: &[&str] = &[
     "id",
     "type",
     "verdict",
+    "set_aside",
 ];
 
 /// The words of each length with their indices: comparing a few words is faster than hashing a text.
@@ -129,7 +130,9 @@ mod tests {
     /// A moved word would change the content of existing journals.
     #[test]
     fn words_keep_their_indices() {
-        for (index, word) in [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict")] {
+        for (index, word) in
+            [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict"), (96, "set_aside")]
+        {
             assert_eq!(WORDS[index], word);
         }
     }

@@ -148,8 +148,9 @@ impl Salvage {
             return SalvagedTask::Lost(task);
         }
         let has_ended = events.last().is_some_and(|event| event.kind.is_last());
-        // A row with an ended status means that the last event existed.
-        let more = more || status.is_some_and(|status| status != TaskStatus::Running);
+        // A row with another status than `running` means that the event that set it existed.
+        let read = events.last().map(|event| TaskStatus::after(&event.kind));
+        let more = more || status.is_some_and(|status| status != TaskStatus::Running && Some(status) != read);
         if has_ended || !more { SalvagedTask::Complete(events) } else { SalvagedTask::Truncated(events) }
     }
 

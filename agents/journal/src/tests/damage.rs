@@ -101,23 +101,54 @@ async fn a_missing_or_unreadable_event_is_damage() {
 }
 
 #[tokio::test]
-async fn invalid_columns_are_damage() {
-    for sql in [
-        "UPDATE tasks SET labels = '[1]'",
-        "UPDATE tasks SET stage = 9",
-        "UPDATE tasks SET graph = 'NO NAME'",
-        "UPDATE tasks SET request = ''",
-        "UPDATE tasks SET id = x'00'",
-        "UPDATE tasks SET created = -1",
+async fn invalid_columns_are_damage_of_one_task() {
+    for (sql, is_named) in [
+        ("UPDATE tasks SET labels = '[1]' WHERE number = 2", true),
+        ("UPDATE tasks SET labels = 'no JSON' WHERE number = 2", true),
+        ("UPDATE tasks SET stage = 9 WHERE number = 2", true),
+        ("UPDATE tasks SET graph = 'NO NAME' WHERE number = 2", true),
+        ("UPDATE tasks SET request = '' WHERE number = 2", true),
+        ("UPDATE tasks SET created = -1 WHERE number = 2", true),
+        // Nothing can name such a task.
+        ("UPDATE tasks SET id = x'00' WHERE number = 2", false),
     ] {
         let dir = temp_dir();
         let journal = open(dir.path()).await;
-        journal.accept(first(id(1), spec("?"))).await.unwrap();
+        for number in 1..=3 {
+            let labels = BTreeMap::from([("team".to_owned(), "red".to_owned())]);
+            journal.accept(first(id(number), TaskSpec { labels, ..spec("?") })).await.unwrap();
+        }
         journal.close().await;
         tamper(dir.path(), sql).await;
-        let listed = open(dir.path()).await.list(TaskFilter::default(), ALL_TASKS).await;
-        assert!(matches!(listed, Err(Error::Corrupt { .. })), "{sql}: {listed:?}");
+        let journal = open(dir.path()).await;
+        let listed = journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap();
+        let named = listed.iter().map(|entry| entry.as_ref().map_or_else(|damaged| damaged.task, |entry| entry.task));
+        let expected = if is_named { vec![id(3), id(2), id(1)] } else { vec![id(3), id(1)] };
+        assert_eq!(named.collect::<Vec<_>>(), expected, "{sql}");
+        assert_eq!(listed.iter().filter(|entry| entry.is_err()).count(), usize::from(is_named), "{sql}: {listed:?}");
+        let labels = BTreeMap::from([("team".to_owned(), "red".to_owned())]);
+        let filtered = journal.list(TaskFilter { labels, ..TaskFilter::default() }, ALL_TASKS).await.unwrap();
+        assert!(filtered.iter().flatten().count() >= 2, "{sql}: {filtered:?}");
     }
+}
+
+/// The refusal is that of the task with the damaged row; the journal goes on for the others.
+#[tokio::test]
+async fn an_append_to_a_damaged_task_stops_no_other_write() {
+    let dir = temp_dir();
+    let journal = open(dir.path()).await;
+    for number in 1..=2 {
+        journal.accept(first(id(number), spec("?"))).await.unwrap();
+    }
+    journal.close().await;
+    tamper(dir.path(), "UPDATE tasks SET stage = 9 WHERE number = 1").await;
+    let journal = open(dir.path()).await;
+    assert_eq!(journal.unfinished().await.unwrap(), [id(2)]);
+    let (damaged, other) =
+        tokio::join!(journal.append(vec![started(id(1), 2)]), journal.append(vec![started(id(2), 2)]));
+    assert!(matches!(damaged, Err(Error::Corrupt { .. })), "{damaged:?}");
+    other.unwrap();
+    journal.append(vec![completed(id(2), 3)]).await.unwrap();
 }
 
 /// The state of a database after a failed write is unknown.

@@ -8,7 +8,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// The numbers of the tasks that match a filter, newest first.
 async fn found(journal: &Journal, filter: TaskFilter) -> Vec<u64> {
-    let list = journal.list(filter, ALL_TASKS).await.unwrap();
+    let list = entries(journal, filter, ALL_TASKS).await;
     list.iter().map(|summary| (0..100).find(|number| id(*number) == summary.task).unwrap()).collect()
 }
 
@@ -21,14 +21,14 @@ async fn pages_follow_each_other_without_overlap() {
     }
     let (mut before, mut seen) = (None, Vec::new());
     loop {
-        let page = journal.list(TaskFilter::default(), TaskPage { before, size: 2 }).await.unwrap();
+        let page = entries(&journal, TaskFilter::default(), TaskPage { before, size: 2 }).await;
         assert!(page.len() <= 2);
         let Some(last) = page.last() else { break };
         before = Some(last.task);
         seen.extend(page.iter().map(|summary| summary.task));
     }
     assert_eq!(seen, [id(4), id(3), id(2), id(1), id(0)]);
-    assert_eq!(journal.list(TaskFilter::default(), TaskPage { before: None, size: 0 }).await.unwrap(), []);
+    assert_eq!(entries(&journal, TaskFilter::default(), TaskPage { before: None, size: 0 }).await, []);
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn an_entry_describes_its_task() {
         last_seq: Seq(1),
         ..expected.clone()
     };
-    assert_eq!(journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap(), [running, expected]);
+    assert_eq!(entries(&journal, TaskFilter::default(), ALL_TASKS).await, [running, expected]);
 }
 
 #[tokio::test]
@@ -202,8 +202,8 @@ async fn filters_and_pages_are_combined() {
     journal.append(vec![completed(id(4), 2)]).await.unwrap();
     let filter =
         TaskFilter { labels: labels(&[("half", "two")]), statuses: vec![TaskStatus::Running], ..TaskFilter::default() };
-    let list = journal.list(filter.clone(), TaskPage { before: None, size: 1 }).await.unwrap();
+    let list = entries(&journal, filter.clone(), TaskPage { before: None, size: 1 }).await;
     assert_eq!(list.iter().map(|s| s.task).collect::<Vec<_>>(), [id(5)]);
-    let list = journal.list(filter, TaskPage { before: Some(id(5)), size: 9 }).await.unwrap();
+    let list = entries(&journal, filter, TaskPage { before: Some(id(5)), size: 9 }).await;
     assert_eq!(list.iter().map(|s| s.task).collect::<Vec<_>>(), [id(3)]);
 }

@@ -69,7 +69,7 @@ async fn an_old_journal_is_migrated() {
     assert_eq!(replay(&journal, id(2)).await, short);
     assert_eq!(journal.unfinished().await.unwrap(), [id(2)]);
     assert_eq!(journal.catalog(&CatalogVersion::new("c1")).await.unwrap().as_deref(), Some("sources"));
-    let list = journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap();
+    let list = entries(&journal, TaskFilter::default(), ALL_TASKS).await;
     let heads: Vec<(usize, Seq)> = list.iter().map(|task| (task.input_head.len(), task.last_seq)).collect();
     assert_eq!(heads, [(200, Seq(1)), (4, Seq(151))]);
     assert_eq!(journal.accept(first(id(3), spec_with_id("k", "Why?"))).await.unwrap(), Acceptance::Existing(id(1)));

@@ -17,13 +17,13 @@ async fn everything_is_stored_after_reopening() {
     journal.accept(all[0].clone()).await.unwrap();
     journal.append(all[1..].to_vec()).await.unwrap();
     journal.store_catalog(&CatalogVersion::new("c1"), "sources".to_owned()).await.unwrap();
-    let list = journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap();
+    let list = entries(&journal, TaskFilter::default(), ALL_TASKS).await;
     journal.close().await;
 
     let journal = open(&home).await;
     assert_eq!(replay(&journal, id(1)).await, all);
     assert_eq!(journal.unfinished().await.unwrap(), [id(1)]);
-    assert_eq!(journal.list(TaskFilter::default(), ALL_TASKS).await.unwrap(), list);
+    assert_eq!(entries(&journal, TaskFilter::default(), ALL_TASKS).await, list);
     assert_eq!(journal.catalog(&CatalogVersion::new("c1")).await.unwrap().as_deref(), Some("sources"));
     journal.append(vec![started(id(1), 4)]).await.unwrap();
 }

@@ -147,6 +147,7 @@ fn middle() -> impl Strategy<Value = EventKind> {
             EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() }
         }),
         Just(EventKind::Resumed),
+        text().prop_map(|reason| EventKind::SetAside { reason }),
     ]
 }
 
@@ -257,7 +258,7 @@ async fn check(tasks: [RandomTask; 2]) {
     let journal = open(dir.path()).await;
     assert_eq!((one.read(&journal, id(1)).await, two.read(&journal, id(2)).await), (first.clone(), second.clone()));
     let list =
-        journal.list(TaskFilter { labels: one.spec.labels.clone(), ..TaskFilter::default() }, ALL_TASKS).await.unwrap();
+        entries(&journal, TaskFilter { labels: one.spec.labels.clone(), ..TaskFilter::default() }, ALL_TASKS).await;
     let summary = list.iter().find(|summary| summary.task == id(1)).expect("a task carries its own labels");
     let shown = (&summary.graph, &summary.role, &summary.catalog, &summary.request, &summary.labels);
     let TaskSpec { graph, role, catalog, request, labels, .. } = &one.spec;

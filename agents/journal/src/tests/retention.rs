@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
@@ -45,6 +47,25 @@ async fn old_tasks_are_deleted_and_running_ones_are_kept() {
     assert_eq!(journal.prune(Retention { tasks: 0, age: Duration::ZERO, ..KEEP_ALL }).await.unwrap(), 1);
     assert_eq!(tasks(&journal).await, [id(3)]);
     assert_eq!(journal.unfinished().await.unwrap(), [id(3)]);
+}
+
+/// The wall clock is set by a person or by the network: only the age at the moment of retention counts.
+#[tokio::test]
+async fn ages_follow_the_clock_of_the_journal_and_one_set_back_deletes_nothing() {
+    const HOUR_MS: u64 = 3_600_000;
+    let dir = temp_dir();
+    let wall_ms = Arc::new(AtomicU64::new(10 * HOUR_MS));
+    let clock = Clock::new({
+        let wall_ms = wall_ms.clone();
+        move || Timestamp(wall_ms.load(Ordering::SeqCst))
+    });
+    let journal = Journal::open(dir.path(), Options { clock, ..without_retention() }).await.unwrap();
+    let limits = Retention { age: Duration::from_millis(HOUR_MS), ..KEEP_ALL };
+    finish(&journal, id(0), 10 * HOUR_MS).await;
+    for (hours, deleted) in [(10, 0), (1, 0), (11, 0), (12, 1)] {
+        wall_ms.store(hours * HOUR_MS, Ordering::SeqCst);
+        assert_eq!(journal.prune(limits).await.unwrap(), deleted, "at {hours} o'clock");
+    }
 }
 
 #[tokio::test]

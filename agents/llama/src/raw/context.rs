@@ -116,10 +116,14 @@ impl LlamaContext {
         }
     }
 
-    /// The pooled embedding of a sequence of the last batch.
+    /// The pooled embedding of a sequence of the last batch. A model with rank pooling has none.
     pub(crate) fn embedding(&self, sequence: u32) -> Option<Vec<f32>> {
-        // SAFETY: llama.cpp returns null if there is none; the vector has the model's embedding size.
+        // SAFETY: llama.cpp returns null if there is none; the vector has the model's embedding size, but for rank pooling,
+        // where it has as many numbers as the classifier has outputs, often one.
         unsafe {
+            if sys::llama_pooling_type(self.context.as_ptr()) == sys::LLAMA_POOLING_TYPE_RANK {
+                return None;
+            }
             let vector = sys::llama_get_embeddings_seq(self.context.as_ptr(), i32::try_from(sequence).ok()?);
             (!vector.is_null()).then(|| std::slice::from_raw_parts(vector, self.model.embedding_size()).to_vec())
         }

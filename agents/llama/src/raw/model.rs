@@ -97,9 +97,10 @@ impl LlamaModel {
         u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.0.as_ptr()) }).unwrap_or(0)
     }
 
+    /// The numbers of a pooled embedding, which may differ from the width of the layers.
     pub(crate) fn embedding_size(&self) -> usize {
         // SAFETY: the model is loaded.
-        usize::try_from(unsafe { sys::llama_model_n_embd(self.0.as_ptr()) }).unwrap_or(0)
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.0.as_ptr()) }).unwrap_or(0)
     }
 
     pub(crate) fn vocabulary_size(&self) -> i32 {

@@ -6,3 +6,4 @@ mod memory_estimate;
 #[cfg(target_os = "linux")]
 mod memory_leak;
 mod model;
+mod rank_pooling;

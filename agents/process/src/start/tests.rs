@@ -1,7 +1,9 @@
 //! Both sides in one process, over a real socket pair, with a scripted engine.
 
+use std::time::Duration;
+
 use artel_engine::backend::EngineLimits;
-use artel_engine::scripted::ScriptedBackend;
+use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{
     ChatRole, Chunk, ContextOverflow, Error, Message, Options, Priority, Request, RequestOrigin, SamplingParams,
     SharedCpu,
@@ -10,6 +12,9 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{EngineLoader, ServeOutcome, serve};
+
+/// The kernel knows no such process, so that its answers are all that is known of it.
+const NO_PROCESS_ID: u32 = u32::MAX;
 
 struct ScriptedEngineLoader(EngineLimits);
 
@@ -24,12 +29,21 @@ impl EngineLoader for ScriptedEngineLoader {
         match spec {
             "broken" => return Err(broken()),
             "busy" => return Err(LoadError::transient("the disk is full")),
+            "stuck" => std::future::pending().await,
             _ => {}
         }
         progress(0.5);
         let (limits, options) = (self.0, Options { shared_cpu, ..Options::default() });
-        let load =
-            move || Ok(ScriptedBackend::new(limits, |prompt| prompt.lines().last().unwrap_or_default().to_owned()));
+        let gate = BatchGate::default();
+        match spec {
+            // The prompt is computed, and then the thread hangs.
+            "hanging" => gate.pass(2),
+            _ => gate.open(),
+        }
+        let load = move || {
+            let reply = |prompt: &str| prompt.lines().last().unwrap_or_default().to_owned();
+            Ok(ScriptedBackend::new(limits, reply).with_gate(&gate))
+        };
         let handle = EngineHandle::spawn("script", options, load).await?;
         Ok((handle, vec![DeviceMemory { device: "CPU".to_owned(), weights: 3, kv_cache: 2, compute: 1 }]))
     }
@@ -61,19 +75,31 @@ async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedE
     let (ours, theirs) = Socket::pair().unwrap();
     let ((end, ended), kill) = (watch::channel(None), CancellationToken::new());
     let (sender, served) = tokio::sync::oneshot::channel();
-    let killed = kill.clone();
+    let (killed, hung) = (kill.clone(), Arc::new(SetOnce::new()));
+    let (kill_hung, reported) = (kill.clone(), hung.clone());
+    tokio::spawn(async move {
+        reported.wait().await;
+        kill_hung.cancel();
+    });
+    let hang_reason = hung.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let outcome = runtime.block_on(killed.run_until_cancelled(serve(theirs, ScriptedEngineLoader(limits()))));
         runtime.shutdown_background();
         let outcome = outcome.map(Result::unwrap);
-        let reason = if outcome.is_some() { "it was closed" } else { "its process was killed" };
-        end.send_replace(Some(reason.to_owned()));
+        let killed = || hang_reason.get().cloned().unwrap_or_else(|| "its process was killed".to_owned());
+        end.send_replace(Some(if outcome.is_some() { "it was closed".to_owned() } else { killed() }));
         // Not every test receives it.
         let _ = sender.send(outcome);
     });
-    let process = EngineProcess { id: 7, ended, closing: CancellationToken::new().drop_guard() };
-    (attach(process, ours, spec.to_owned(), broker, |_| {}).await, EngineThread { kill, served })
+    let process = EngineProcess { id: NO_PROCESS_ID, ended, closing: CancellationToken::new().drop_guard(), hung };
+    let timeout = match spec {
+        "stuck" => Duration::from_millis(20),
+        "hanging" => Duration::from_millis(500),
+        _ => crate::DEFAULT_HANG_TIMEOUT,
+    };
+    let policy = HangPolicy { timeout, is_cpu_only: true, rpc_servers: Vec::new() };
+    (attach(process, ours, spec.to_owned(), policy, broker, |_| {}).await, EngineThread { kill, served })
 }
 
 fn request(text: &str) -> Request {
@@ -110,7 +136,7 @@ async fn answer(handle: &EngineHandle, text: &str) -> Result<String, Error> {
 async fn an_engine_behind_a_socket_answers_like_any_other() {
     let (started, process) = engine("valid", Some(&CpuLeaseBroker::default())).await;
     let StartedEngine { handle, memory } = started.unwrap();
-    assert_eq!((handle.limits(), handle.process_id()), (limits(), Some(7)));
+    assert_eq!((handle.limits(), handle.process_id()), (limits(), Some(NO_PROCESS_ID)));
     assert_eq!(memory, [DeviceMemory { device: "CPU".to_owned(), weights: 3, kv_cache: 2, compute: 1 }]);
     let answers = futures::future::join_all((0..5).map(|n| {
         let handle = handle.clone();
@@ -186,5 +212,39 @@ async fn two_engines_share_the_cpu_lease() {
         let text = format!("number {n}");
         let both = tokio::join!(answer(&one, &text), answer(&two, &text));
         assert_eq!(both, (Ok(text.clone()), Ok(text)));
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_hangs_ends_its_process_and_the_calls_with_the_reason() {
+    let (started, process) = engine("hanging", Some(&CpuLeaseBroker::default())).await;
+    let handle = started.unwrap().handle;
+    let Err(Error::Ended(reason)) = answer(&handle, "hello").await else { panic!("its thread hangs") };
+    assert!(reason.starts_with("hung: no progress for "), "{reason}");
+    assert_eq!(process.served.await.unwrap(), None, "it was killed");
+    let later = answer(&handle, "hello").await;
+    assert_eq!(later, Err(Error::Ended(reason)));
+}
+
+#[tokio::test]
+async fn a_load_without_progress_ends_too() {
+    let (started, process) = engine("stuck", None).await;
+    let error = started.unwrap_err();
+    assert!(error.is_transient() && error.to_string().starts_with("hung: no progress for "), "{error}");
+    assert_eq!(process.served.await.unwrap(), None, "it was killed");
+}
+
+#[test]
+fn a_heartbeat_crosses_unchanged() {
+    use artel_engine::{EngineActivity, Heartbeat};
+    let expected = Some(Duration::from_millis(3));
+    for activity in [
+        EngineActivity::Idle,
+        EngineActivity::AwaitsCpu,
+        EngineActivity::Computes { expected },
+        EngineActivity::Computes { expected: None },
+    ] {
+        let heartbeat = Heartbeat { beats: 7, activity };
+        assert_eq!(wire::heartbeat_of(wire::heartbeat(heartbeat)), heartbeat);
     }
 }

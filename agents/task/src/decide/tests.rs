@@ -2,6 +2,7 @@
 
 mod nested;
 mod random;
+mod set_aside;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,7 +107,9 @@ impl ScriptedRun {
             }
             NextAction::FinishStep { step, output, source } => self.finish_with(&step, output, source),
             NextAction::FailStep { step, failure } => self.fail(&step, failure),
-            NextAction::ExpireQuestion(step) => self.fail(&step, failure(FailureCode::NoAnswer, "late".to_owned())),
+            NextAction::ExpireQuestion(step) => {
+                self.fail(&step, Failure::new(FailureCode::NoAnswer, "late"));
+            }
             NextAction::CompleteTask { output, instead_of } => self.note(EventKind::Completed { output, instead_of }),
             NextAction::FailTask(failure) => self.note(EventKind::Failed { failure }),
             NextAction::Wait(_) => {}
@@ -149,7 +152,7 @@ impl ScriptedRun {
                     (Usage { prompt: 10, computed: 10, output: 1, ..Usage::default() }, Timings::default());
                 self.note(EventKind::StepFinished { step: step.clone(), output, usage, timings, taken, source, write });
             }
-            Err(error) => self.fail(step, failure(error.code(), error.to_string())),
+            Err(error) => self.fail(step, Failure::new(error.code(), error.to_string())),
         }
     }
 

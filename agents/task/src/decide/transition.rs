@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::condition::{self, ConditionScope, NodeOutputs};
-use crate::event::{FailureCode, Output, TakenEdge, ValueWrite, as_text};
+use crate::event::{FailureCode, MAX_ITEM_OUTPUTS_BYTES, Output, TakenEdge, ValueWrite, as_text};
 use crate::graph::{Edge, Graph, Node, Reducer};
 use crate::id::{NodeName, StepId, ValueName, Visit};
 use crate::state::{MapRun, Scope, State, output_value};
@@ -44,6 +44,17 @@ pub enum TransitionError {
         /// The beginning of its output.
         given: String,
     },
+    /// The outputs of a node's items are too large.
+    #[error(
+        "node `{node}`: with this one, the outputs of its items take {bytes} bytes, the limit is {MAX_ITEM_OUTPUTS_BYTES}: have \
+         the role write less for an item, or give it fewer items"
+    )]
+    ItemOutputs {
+        /// The node.
+        node: NodeName,
+        /// The size of the outputs, this one included.
+        bytes: usize,
+    },
     /// An internal fault.
     #[error("step `{0}` is not running")]
     NotRunning(StepId),
@@ -55,19 +66,24 @@ impl TransitionError {
         match self {
             Self::Condition { .. } => FailureCode::Condition,
             Self::NoEdge(_) => FailureCode::NoEdge,
-            Self::Merge { .. } => FailureCode::OutputInvalid,
+            Self::Merge { .. } | Self::ItemOutputs { .. } => FailureCode::OutputInvalid,
             Self::NotRunning(_) => FailureCode::Internal,
         }
     }
 }
 
 /// The transition of a step with this output: over the first conditional edge that holds and is not used up, or else all
-/// unconditional ones that are not used up. Items have no transition.
+/// unconditional ones that are not used up. Items take no edge; their outputs must fit together.
 pub fn transition(graph: &Graph, state: &State, step: &StepId, output: &Output) -> Result<Transition, TransitionError> {
-    if step.visit.item.is_some() {
-        return Ok(Transition::default());
-    }
     let name = &step.visit.node;
+    if step.visit.item.is_some() {
+        let node = state.active_visit(&step.visit.without_item()).and_then(|active| active.items());
+        let bytes = node.map_or(0, |items| items.output_bytes).saturating_add(output.max_encoded_len());
+        return match bytes > MAX_ITEM_OUTPUTS_BYTES {
+            true => Err(TransitionError::ItemOutputs { node: name.clone(), bytes }),
+            false => Ok(Transition::default()),
+        };
+    }
     let scopes = state.scope(&step.visit.parents).zip(graph.subgraph(&step.visit.parents));
     let found = scopes.and_then(|(scope, graph)| Some((scope, graph, graph.node(name)?)));
     let (scope, graph, node) = found.ok_or_else(|| TransitionError::NotRunning(step.clone()))?;

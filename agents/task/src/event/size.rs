@@ -8,6 +8,10 @@ use super::Output;
 /// not receive a larger event, nor the task that contains it. The other fields of an event take far less than the difference.
 pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 
+/// The most that the outputs of the items of one node take together, measured in the same way: sixteen of the largest outputs, or
+/// 6 KiB for each of 10,000 items. They are kept in memory until the task ends, and each is in the node's output twice.
+pub const MAX_ITEM_OUTPUTS_BYTES: usize = 16 * MAX_OUTPUT_BYTES;
+
 /// An upper bound for a value's tag and lengths. A number takes eight bytes, regardless of its digits.
 const VALUE_OVERHEAD_BYTES: usize = 12;
 

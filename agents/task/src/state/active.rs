@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::run::{ActiveVisit, MapRun, NestedRun, Scope, VisitStatus};
-use crate::event::{Nested, Output, Timestamp};
+use crate::event::{FailureCode, Nested, Output, Timestamp};
 use crate::id::{NodeName, PathSegment, RoleName, StepId, TaskId, Visit};
 
 impl NestedRun {
@@ -17,6 +17,7 @@ impl NestedRun {
                 active: BTreeMap::new(),
                 next_item: 0,
                 outputs: vec![None; list.len()],
+                output_bytes: 0,
                 remaining: list.len(),
                 fatal: None,
             })),
@@ -29,7 +30,7 @@ impl NestedRun {
 
 impl ActiveVisit {
     pub(super) fn new(attempt: u32, sources: Vec<NodeName>, started_age: Duration, nested: Option<NestedRun>) -> Self {
-        Self { attempt, failures: 0, sources, started_age, status: VisitStatus::Running, nested }
+        Self { attempt, failures: 0, interruptions: 0, sources, started_age, status: VisitStatus::Running, nested }
     }
 
     /// The run over its items.
@@ -71,8 +72,9 @@ impl ActiveVisit {
         (self.attempt, self.started_age, self.status, self.nested) = (attempt, age, VisitStatus::Running, nested);
     }
 
-    pub(super) fn retry(&mut self, failed_at: Timestamp, delay: Duration) {
+    pub(super) fn retry(&mut self, failed_at: Timestamp, delay: Duration, code: FailureCode) {
         self.failures += 1;
+        self.interruptions = if code == FailureCode::Interrupted { self.interruptions + 1 } else { 0 };
         (self.status, self.nested) = (VisitStatus::Retrying { failed_at, delay }, None);
     }
 
@@ -87,6 +89,31 @@ impl ActiveVisit {
         }
     }
 
+    /// Counts the failures of what is retried anew.
+    pub(super) fn forget_failures(&mut self) {
+        (self.failures, self.interruptions) = (0, 0);
+        match &mut self.nested {
+            Some(NestedRun::Items(items)) => items.active.values_mut().for_each(Self::forget_failures),
+            Some(NestedRun::Graph(scope)) => scope.forget_failures(),
+            None => {}
+        }
+    }
+
+    /// Whether it has something to do at this time: it waits neither for a human answer nor for a retry that is due later.
+    pub(super) fn can_act(&self, at: Timestamp) -> bool {
+        match (&self.nested, self.status) {
+            (Some(NestedRun::Items(items)), _) => {
+                items.active.is_empty() || items.active.values().any(|active| active.can_act(at))
+            }
+            (Some(NestedRun::Graph(scope)), _) => scope.can_act(at),
+            (None, VisitStatus::Running | VisitStatus::Interrupted) => true,
+            (None, VisitStatus::Retrying { failed_at, delay }) => {
+                u128::from(failed_at.0) + delay.as_millis() <= u128::from(at.0)
+            }
+            (None, VisitStatus::AwaitingAnswer { deadline }) => deadline.is_some_and(|deadline| deadline <= at),
+        }
+    }
+
     /// Whether it waits for anything but human answers.
     pub(super) fn is_awake(&self) -> bool {
         match &self.nested {
@@ -96,24 +123,27 @@ impl ActiveVisit {
         }
     }
 
-    pub(super) fn collect_questions(
+    /// Collects the visits without nested work that have such a status.
+    pub(super) fn collect_steps(
         &self,
         parents: &mut Vec<PathSegment>,
         segment: &PathSegment,
+        is_wanted: fn(VisitStatus) -> bool,
         found: &mut Vec<StepId>,
     ) {
         match &self.nested {
             Some(NestedRun::Items(items)) => {
                 for (item, active) in &items.active {
-                    active.collect_questions(parents, &PathSegment { item: Some(*item), ..segment.clone() }, found);
+                    let segment = PathSegment { item: Some(*item), ..segment.clone() };
+                    active.collect_steps(parents, &segment, is_wanted, found);
                 }
             }
             Some(NestedRun::Graph(scope)) => {
                 parents.push(segment.clone());
-                scope.collect_questions(parents, found);
+                scope.collect_steps(parents, is_wanted, found);
                 parents.pop();
             }
-            None if matches!(self.status, VisitStatus::AwaitingAnswer { .. }) => {
+            None if is_wanted(self.status) => {
                 found.push(StepId { visit: Visit::new(parents, segment.clone()), attempt: self.attempt });
             }
             None => {}
@@ -125,6 +155,7 @@ impl MapRun {
     /// Records the output of an item.
     pub(super) fn finish_item(&mut self, item: u32, output: Output) {
         if let Some(slot) = self.outputs.get_mut(item as usize) {
+            self.output_bytes = self.output_bytes.saturating_add(output.max_encoded_len());
             *slot = Some(output);
             self.remaining -= 1;
         }

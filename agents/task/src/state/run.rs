@@ -74,6 +74,8 @@ pub struct ActiveVisit {
     pub attempt: u32,
     /// Attempts that failed; those interrupted by a restart do not count.
     pub failures: u32,
+    /// The last of them in a row that failed because an engine or an actor stopped.
+    pub interruptions: u32,
     /// The nodes whose output made it ready; empty at the start.
     pub sources: Vec<NodeName>,
     /// The task's age when the attempt started.
@@ -125,6 +127,8 @@ pub struct MapRun {
     pub next_item: u32,
     /// The output of each item.
     pub outputs: Vec<Option<Output>>,
+    /// What these outputs take in messages, in bytes.
+    pub output_bytes: usize,
     /// The number of items that have not ended.
     pub remaining: usize,
     /// The failure of an item, which fails the node.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::ReplayError;
-use super::run::{ActiveVisit, NestedRun, NodeState, ResourceUsage, Scope};
-use crate::event::{Failure, FailureCode, Output, TakenEdge, Trigger, ValueWrite};
+use super::run::{ActiveVisit, NestedRun, NodeState, ResourceUsage, Scope, VisitStatus};
+use crate::event::{Failure, FailureCode, Output, TakenEdge, Timestamp, Trigger, ValueWrite};
 use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId};
 
 impl Scope {
@@ -198,13 +198,27 @@ impl Scope {
         self.active.values_mut().for_each(ActiveVisit::resume);
     }
 
+    pub(super) fn forget_failures(&mut self) {
+        self.active.values_mut().for_each(ActiveVisit::forget_failures);
+    }
+
+    /// Whether it has something to do at this time. A run without active visits has its next step before it.
+    pub(super) fn can_act(&self, at: Timestamp) -> bool {
+        self.active.is_empty() || self.active.values().any(|active| active.can_act(at))
+    }
+
     /// Whether it waits for anything but human answers. A run without active visits has its next step before it, so it does.
     pub(crate) fn is_awake(&self) -> bool {
         self.active.is_empty() || self.active.values().any(ActiveVisit::is_awake)
     }
 
-    pub(super) fn collect_questions(&self, parents: &mut Vec<PathSegment>, found: &mut Vec<StepId>) {
-        self.active.iter().for_each(|(segment, active)| active.collect_questions(parents, segment, found));
+    pub(super) fn collect_steps(
+        &self,
+        parents: &mut Vec<PathSegment>,
+        is_wanted: fn(VisitStatus) -> bool,
+        found: &mut Vec<StepId>,
+    ) {
+        self.active.iter().for_each(|(segment, active)| active.collect_steps(parents, segment, is_wanted, found));
     }
 }
 

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{EnumName as _, ToJson as _};
 
-/// An event as one flat object: `task_id`, `seq`, `time`, `event` and the fields of its kind; the last event of a task
-/// also has `id`, `state` and `text`. `None` for a kind unknown to this program.
+/// An event as one flat object: `task_id`, `seq`, `time`, `event` and the fields of its kind; the last event of a task, and
+/// the one that sets it aside, also has `id`, `state` and `text`. `None` for a kind unknown to this program.
 pub(crate) fn event(event: &v1::Event) -> Option<Value> {
-    let end = final_state(event.kind.as_ref()?);
+    let end = rest_state(event.kind.as_ref()?);
     let Value::Object(fields) = event.to_json() else { return None };
     // Lines of several kinds go to one output; `event` says which these are.
     let rename = |(name, value)| (if name == "kind" { "event".to_owned() } else { name }, value);
@@ -21,20 +21,24 @@ pub(crate) fn event(event: &v1::Event) -> Option<Value> {
     Some(Value::Object(object))
 }
 
-/// The final state and the result, if this is the last event of a task.
-fn final_state(kind: &event::Kind) -> Option<(v1::TaskState, Option<&str>)> {
+/// The state and the result, if the task does nothing more after this event.
+fn rest_state(kind: &event::Kind) -> Option<(v1::TaskState, Option<&str>)> {
     match kind {
         event::Kind::Completed(v1::Completed { output, .. }) => {
             Some((v1::TaskState::Completed, Some(output.as_ref().map_or("", |output| &output.text))))
         }
         event::Kind::Failed(_) => Some((v1::TaskState::Failed, None)),
         event::Kind::Cancelled(_) => Some((v1::TaskState::Cancelled, None)),
+        event::Kind::SetAside(_) => Some((v1::TaskState::SetAside, None)),
         _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use artel_proto::v1::event::Kind;
+    use artel_proto::v1::{Event, SetAside};
+
     use crate::render::sample;
 
     #[test]
@@ -45,7 +49,16 @@ mod tests {
     }
 
     #[test]
+    fn the_event_that_sets_a_task_aside_names_its_state() {
+        let kind = Kind::SetAside(SetAside { reason: "it stalls".to_owned() });
+        let event = Event { task_id: sample::TASK.to_owned(), seq: 7, kind: Some(kind), ..Default::default() };
+        let line = super::event(&event).unwrap();
+        assert_eq!((line["event"].as_str(), line["reason"].as_str()), (Some("set_aside"), Some("it stalls")), "{line}");
+        assert_eq!((line["id"].as_str(), line["state"].as_str()), (Some(sample::TASK), Some("set_aside")), "{line}");
+    }
+
+    #[test]
     fn an_unknown_kind_is_skipped() {
-        assert_eq!(super::event(&artel_proto::v1::Event { seq: 7, ..Default::default() }), None);
+        assert_eq!(super::event(&Event { seq: 7, ..Default::default() }), None);
     }
 }

@@ -29,7 +29,9 @@ impl RunningSteps {
             }
             Some(Kind::StepFinished(finished)) => drop(self.0.remove(&finished.step_id)),
             Some(Kind::StepFailed(failed)) => drop(self.0.remove(&failed.step_id)),
-            Some(Kind::Resumed(_) | Kind::Completed(_) | Kind::Failed(_) | Kind::Cancelled(_)) => self.0.clear(),
+            Some(Kind::Resumed(_) | Kind::SetAside(_) | Kind::Completed(_) | Kind::Failed(_) | Kind::Cancelled(_)) => {
+                self.0.clear();
+            }
             _ => return false,
         }
         true

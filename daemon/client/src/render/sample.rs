@@ -36,7 +36,7 @@ impl EventScript {
             role: String::new(),
             catalog_version,
             priority,
-            decision: None,
+            ..Default::default()
         }));
     }
 

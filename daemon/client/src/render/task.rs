@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anstyle::Style;
-use artel_proto::v1::{Step, StepState, Task, TaskState};
+use artel_proto::v1::{Step, StepState, Task, TaskState, Waiting};
 use artel_terminal::{BAD, BOLD, DIM, GOOD, StyledText, TextTable, WARN, brief, cell, one_line, span};
 
 use crate::json::EnumName;
@@ -14,6 +14,8 @@ use crate::render::time::between;
 const BRIEF_CHARS: usize = 100;
 /// Steps of a `for_each` that are shown for one node; beyond these only steps that failed or were retried.
 const MAX_ITEM_STEPS: usize = 12;
+/// Questions that are shown with the state of a task.
+const MAX_QUESTIONS: usize = 12;
 /// The indent of lines below the time of a step.
 const INDENT: &str = "          ";
 
@@ -22,7 +24,7 @@ fn style(state: TaskState) -> Style {
     match state {
         TaskState::Completed => GOOD,
         TaskState::Failed => BAD,
-        TaskState::Waiting | TaskState::Cancelled => WARN,
+        TaskState::Waiting | TaskState::Cancelled | TaskState::SetAside => WARN,
         _ => BOLD,
     }
 }
@@ -42,6 +44,16 @@ pub(crate) fn list(tasks: &[Task], out: &mut StyledText) {
         ]);
     }
     table.render(out);
+    for task in tasks.iter().filter(|task| !task.set_aside_reason.is_empty()) {
+        out.newline().push(&task.id).push(" is ").push_styled(WARN, "set aside").push(": ");
+        out.push(one_line(&task.set_aside_reason)).newline();
+        push_resume_help(task, out);
+    }
+}
+
+fn push_resume_help(task: &Task, out: &mut StyledText) {
+    out.push_styled(DIM, format_args!("  help: `artel task resume {0}`, or `artel task cancel {0}`", task.id))
+        .newline();
 }
 
 fn runs(task: &Task) -> String {
@@ -54,9 +66,17 @@ fn labels(labels: &HashMap<String, String>) -> String {
     pairs.join(" ")
 }
 
-/// The state of a task, with its result.
+/// The state of a task, with its open questions and its result.
 pub(crate) fn get(task: &Task, out: &mut StyledText) {
     head(task, out);
+    let questions: Vec<&Waiting> = task.steps.iter().filter_map(|step| step.waiting.as_ref()).collect();
+    for question in questions.iter().take(MAX_QUESTIONS) {
+        out.newline().push_styled(BOLD, one_line(&question.node)).push(" ");
+        step::waiting(&task.id, question, "  ", out);
+    }
+    if let Some(more @ 1..) = questions.len().checked_sub(MAX_QUESTIONS) {
+        out.newline().push_styled(DIM, format_args!("{more} more steps wait")).newline();
+    }
     if let Some(result) = &task.result {
         out.newline().push(result.text.trim_end()).newline();
     }
@@ -121,10 +141,13 @@ fn head(task: &Task, out: &mut StyledText) {
             "failure",
             task.failure.as_ref().map_or_else(String::new, |f| format!("{}: {}", f.code().enum_name(), f.message)),
         ),
-        ("reason", task.cancel_reason.clone()),
+        ("reason", format!("{}{}", task.cancel_reason, task.set_aside_reason)),
     ];
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
         out.push_styled(DIM, format_args!("  {name:<9}")).push(one_line(value)).newline();
+    }
+    if task.state() == TaskState::SetAside {
+        push_resume_help(task, out);
     }
 }
 
@@ -186,7 +209,7 @@ fn indent(out: &mut StyledText) -> &mut StyledText {
 
 #[cfg(test)]
 mod tests {
-    use artel_proto::v1::{FailureCode, Output, Priority, Waiting, WaitingReason};
+    use artel_proto::v1::{FailureCode, Output, Priority, WaitingReason};
     use prost_types::Timestamp;
 
     use super::*;
@@ -249,6 +272,27 @@ mod tests {
         let mut out = StyledText::new(false);
         show(&task(), &mut out);
         insta::assert_snapshot!(out.take());
+    }
+
+    #[test]
+    fn a_task_that_waits_is_shown_with_its_question() {
+        let mut out = StyledText::new(false);
+        get(&Task { result: None, ..task() }, &mut out);
+        let text = out.take();
+        let question = "\napprove waits for a person: Ship it?\n  answer with: artel task answer ";
+        assert!(text.contains(question) && text.ends_with("--step s4 TEXT\n"), "{text}");
+    }
+
+    #[test]
+    fn a_task_that_is_set_aside_is_shown_with_its_reason_and_what_to_do() {
+        let task = Task { state: TaskState::SetAside.into(), set_aside_reason: "it stalls".into(), ..task() };
+        let help = format!("  help: `artel task resume {0}`, or `artel task cancel {0}`\n", task.id);
+        let (mut listed, mut shown) = (StyledText::new(false), StyledText::new(false));
+        list(std::slice::from_ref(&task), &mut listed);
+        get(&task, &mut shown);
+        let (listed, shown) = (listed.take(), shown.take());
+        assert!(listed.ends_with(&format!("\n{} is set aside: it stalls\n{help}", task.id)), "{listed}");
+        assert!(shown.contains(&format!("  reason   it stalls\n{help}")), "{shown}");
     }
 
     #[test]

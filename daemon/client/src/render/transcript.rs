@@ -34,6 +34,15 @@ pub(crate) struct Transcript {
     last_output: Option<String>,
     finished_steps: usize,
     output_tokens: u64,
+    copies: Option<CopiedEvents>,
+}
+
+/// The events that a fork copied, which have the time of its acceptance.
+#[derive(Debug)]
+struct CopiedEvents {
+    accepted_at: Option<Timestamp>,
+    /// Whether there are any.
+    exist: bool,
 }
 
 impl Transcript {
@@ -49,11 +58,13 @@ impl Transcript {
             last_output: None,
             finished_steps: 0,
             output_tokens: 0,
+            copies: None,
         }
     }
 
     /// Adds an event; returns the new text, which need not end with a line break.
     pub(crate) fn push_event(&mut self, event: &Event) -> String {
+        let is_fork_start = self.ends_copies(event);
         match event.kind.as_ref() {
             Some(Kind::Accepted(accepted)) => self.accepted(event, accepted),
             Some(Kind::Routed(routed)) => {
@@ -72,7 +83,10 @@ impl Transcript {
             Some(Kind::Resumed(_)) => {
                 self.texts.clear();
                 self.interleaver.current = None;
-                self.push_notice("the daemon resumed the task; interrupted steps start again");
+                self.push_notice(match is_fork_start {
+                    true => "the fork starts here: what is above was copied from the other task",
+                    false => "the daemon resumed the task; interrupted steps start again",
+                });
             }
             Some(Kind::Completed(completed)) => self.completed(event, completed),
             Some(Kind::Failed(failed)) => {
@@ -88,6 +102,13 @@ impl Transcript {
                     out.push(": ").push(one_line(&cancelled.reason));
                 }
                 self.total(event);
+            }
+            Some(Kind::SetAside(set_aside)) => {
+                self.texts.clear();
+                let out = self.start_line();
+                out.push_styled(BOLD, "task ").push_styled(WARN, "set aside").push(": ");
+                out.push(one_line(&set_aside.reason)).newline();
+                self.interleaver.current = None;
             }
             Some(Kind::Progress(_)) | None => {}
         }
@@ -119,11 +140,29 @@ impl Transcript {
         if !name.is_empty() {
             self.out.push(format_args!(", {kind} {}", one_line(name)));
         }
+        if !accepted.forked_from_task_id.is_empty() {
+            self.out.push(format_args!(", forked from {}", one_line(&accepted.forked_from_task_id)));
+            self.copies = Some(CopiedEvents { accepted_at: event.time, exist: false });
+        }
+        if !accepted.forked_from_step_id.is_empty() {
+            self.out.push(format_args!(" at step {}", one_line(&accepted.forked_from_step_id)));
+        }
         if let Some(decision) = &accepted.decision {
             self.out.push(" ");
             step::decision(decision, &mut self.out);
         }
         self.out.newline();
+    }
+
+    /// Whether this is the first event after those that a fork copied.
+    fn ends_copies(&mut self, event: &Event) -> bool {
+        match self.copies.take() {
+            Some(copies) if copies.accepted_at == event.time => {
+                self.copies = Some(CopiedEvents { exist: true, ..copies });
+                false
+            }
+            copies => copies.is_some_and(|copies| copies.exist),
+        }
     }
 
     fn started(&mut self, started: &StepStarted) {
@@ -278,6 +317,8 @@ impl Transcript {
 
 #[cfg(test)]
 mod tests {
+    use artel_proto::v1::{Resumed, SetAside};
+
     use super::*;
     use crate::render::sample;
 
@@ -344,6 +385,46 @@ mod tests {
         }
         assert!(!text.contains("\x1b[2J") && text.contains("[2J"), "{text:?}");
         assert!(text.contains("\x1b[36m"), "{text:?}");
+    }
+
+    #[test]
+    fn a_fork_is_no_restart() {
+        let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        let event =
+            |seq, seconds, kind| Event { task_id: sample::TASK.into(), seq, time: time(seconds), kind: Some(kind) };
+        let accepted = Accepted {
+            graph: "mentor".into(),
+            forked_from_task_id: "0198c0de".into(),
+            forked_from_step_id: "answer#2".into(),
+            ..Default::default()
+        };
+        let copy =
+            StepStarted { step_id: "pick".into(), node: "pick".into(), visit: 1, attempt: 1, ..Default::default() };
+        let text = rendered(
+            &[
+                event(1, 5, Kind::Accepted(accepted)),
+                event(2, 5, Kind::StepStarted(copy)),
+                event(3, 6, Kind::Resumed(Resumed {})),
+                event(4, 9, Kind::Resumed(Resumed {})),
+            ],
+            None,
+        );
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with(", graph mentor, forked from 0198c0de at step answer#2"), "{text}");
+        assert!(
+            lines[1].contains("the fork starts here") && lines[2].contains("the daemon resumed the task"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_task_that_is_set_aside_is_no_longer_written_to() {
+        let mut events = sample::mentor();
+        events.truncate(6);
+        let set_aside = SetAside { reason: "it stalls\nfor ever".to_owned() };
+        events.push(Event { seq: 99, kind: Some(Kind::SetAside(set_aside)), ..events[0].clone() });
+        let text = rendered(&events, None);
+        assert!(text.ends_with("task set aside: it stalls for ever\n"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use artel_proto::v1;
-use artel_roles::{Catalog, Problems, YamlSource, shipped};
+use artel_roles::{Catalog, CheckDeadline, NetworkRules, Problems, YamlSource};
 
 use crate::field_error::FieldError;
 use crate::status::Violations;
@@ -41,8 +41,14 @@ fn path(path: &str) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// The catalog of these files over the shipped layer. Relative paths in them are resolved against `base_dir`.
-pub(super) fn build(files: Vec<v1::SourceFile>, base_dir: &Path) -> Result<Catalog, Problems> {
+/// The catalog of these files over the shipped layer. Relative paths in them are resolved against `base_dir`; what they may name is
+/// up to the rules.
+pub(super) fn build(
+    files: Vec<v1::SourceFile>,
+    base_dir: &Path,
+    rules: &NetworkRules,
+    deadline: &CheckDeadline,
+) -> Result<Catalog, Problems> {
     let mut sources = Vec::new();
     for v1::SourceFile { path, content } in files {
         let dir = base_dir.join(Path::new(&path).parent().unwrap_or(Path::new("")));
@@ -50,7 +56,7 @@ pub(super) fn build(files: Vec<v1::SourceFile>, base_dir: &Path) -> Result<Catal
         sources.push(YamlSource::of_bytes(path, Some(dir), content)?);
     }
     sources.sort_by(|a, b| a.path.cmp(&b.path));
-    Catalog::parse(vec![shipped::sources(), sources])
+    Catalog::parse_from_client(sources, rules, deadline)
 }
 
 #[cfg(test)]

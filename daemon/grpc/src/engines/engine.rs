@@ -1,8 +1,8 @@
 //! Converts engine reports to messages.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use artel_actors::{EngineReport, EngineState};
+use artel_actors::{Clock, EngineReport, EngineState};
 use artel_placement::{Placement, SplitMode};
 use artel_proto::v1;
 
@@ -10,7 +10,7 @@ use crate::server_paths::ServerPaths;
 use crate::value::{duration, system_time};
 
 /// `None` for a model that is neither loaded nor waited for.
-pub(super) fn engine(report: EngineReport, paths: &ServerPaths) -> Option<v1::Engine> {
+pub(super) fn engine(report: EngineReport, clock: &Clock, paths: &ServerPaths) -> Option<v1::Engine> {
     let (state, mut problem, retry, loaded) = match report.state {
         EngineState::Unloaded if report.waiting_steps == 0 => return None,
         EngineState::Unloaded => (v1::EngineState::Loading, String::new(), None, 0.0),
@@ -41,7 +41,7 @@ pub(super) fn engine(report: EngineReport, paths: &ServerPaths) -> Option<v1::En
         process_id: report.process_id.unwrap_or(0),
         restarts: report.restarts,
         problem: paths.hide(&problem),
-        retry_time: retry.map(|wait| system_time(SystemTime::now() + wait)),
+        retry_time: retry.map(|wait| system_time(clock.system_time() + wait)),
         adapters: report.adapters.iter().map(|adapter| paths.hide(adapter)).collect(),
         start_time: report.ready_since.map(system_time),
         last_use_time: report.last_used.map(system_time),

@@ -1,6 +1,6 @@
 //! `Tasks.List`.
 
-use artel_journal::{TaskFilter, TaskPage, TaskStatus, TaskSummary};
+use artel_journal::{DamagedTask, TaskFilter, TaskPage, TaskStatus, TaskSummary};
 use artel_proto::v1;
 use artel_task::{GraphName, RoleName, TaskId};
 use prost::Message as _;
@@ -11,7 +11,7 @@ use crate::page::{self, PageFilters};
 use crate::size;
 use crate::state::ServiceState;
 use crate::status::Violations;
-use crate::task_view::{self, TaskFieldMask};
+use crate::task_view::TaskFieldMask;
 use crate::value::millis;
 
 /// Tasks read from the journal at once.
@@ -35,14 +35,15 @@ pub(super) async fn list(state: &ServiceState, request: v1::ListTasksRequest) ->
     loop {
         let found = read(state, &filter, before).await?;
         let is_last_batch = found.len() < BATCH_TASKS as usize;
-        for summary in found {
-            before = Some(summary.task);
-            let Some(task) = matching_task(state, &summary, &request.states).await? else { continue };
+        for entry in found {
+            let id = entry.as_ref().map_or_else(|damaged| damaged.task, |summary| summary.task);
+            before = Some(id);
+            let Some(task) = matching_task(state, &entry, &request.states).await? else { continue };
             let task = mask.as_ref().map_or_else(v1::Task::default, |mask| size::shortened(mask.apply(task)));
             bytes += task.encoded_len();
             tasks.push(task);
             if tasks.len() == size || bytes >= MAX_PAGE_BYTES {
-                return Ok(v1::ListTasksResponse { tasks, next_page_token: filters.token(summary.task) });
+                return Ok(v1::ListTasksResponse { tasks, next_page_token: filters.token(id) });
             }
         }
         if is_last_batch {
@@ -51,25 +52,24 @@ pub(super) async fn list(state: &ServiceState, request: v1::ListTasksRequest) ->
     }
 }
 
-async fn read(state: &ServiceState, filter: &TaskFilter, before: Option<TaskId>) -> Result<Vec<TaskSummary>, Status> {
+async fn read(
+    state: &ServiceState,
+    filter: &TaskFilter,
+    before: Option<TaskId>,
+) -> Result<Vec<Result<TaskSummary, DamagedTask>>, Status> {
     let page = TaskPage { before, size: BATCH_TASKS };
     state.runtime.list(filter.clone(), page).await.map_err(|e| state.status_of(e))
 }
 
-/// The task of a summary if it is in one of the states. The journal does not distinguish queued, running and waiting tasks.
+/// The task of an entry if it is in one of the states. The journal does not distinguish queued, running and waiting tasks, nor
+/// those whose events are damaged.
 async fn matching_task(
     state: &ServiceState,
-    summary: &TaskSummary,
+    entry: &Result<TaskSummary, DamagedTask>,
     states: &[i32],
 ) -> Result<Option<v1::Task>, Status> {
-    let events = match state.runtime.history(summary.task).await {
-        Ok(events) => events,
-        // It was deleted in the meantime.
-        Err(artel_actors::Error::NoTask(_)) => return Ok(None),
-        Err(error) => return Err(state.status_of(error)),
-    };
-    let task = task_view::task(&events, &state.paths);
-    Ok((states.is_empty() || states.contains(&task.state)).then_some(task))
+    let task = state.task_of(entry).await?;
+    Ok(task.filter(|task| states.is_empty() || states.contains(&task.state)))
 }
 
 fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> TaskFilter {
@@ -80,6 +80,8 @@ fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> TaskFi
             v1::TaskState::Queued | v1::TaskState::Running | v1::TaskState::Waiting => {
                 statuses.push(TaskStatus::Running);
             }
+            // A task whose events are damaged was running.
+            v1::TaskState::SetAside => statuses.extend([TaskStatus::SetAside, TaskStatus::Running]),
             v1::TaskState::Completed => statuses.push(TaskStatus::Completed),
             v1::TaskState::Failed => statuses.push(TaskStatus::Failed),
             v1::TaskState::Cancelled => statuses.push(TaskStatus::Cancelled),

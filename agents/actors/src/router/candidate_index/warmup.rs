@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use artel_hosting::engine_host;
 use artel_router::needs_embeddings;
 use artel_task::event::Failure;
 use ractor::call;
 use tokio::sync::watch;
 
 use super::CandidateIndex;
-use crate::engine_host;
 use crate::router::request::{RouterEngines, RoutingRequest};
 
 /// Texts that are embedded at once: a question that comes meanwhile waits for them, so they are few.

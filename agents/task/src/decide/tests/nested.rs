@@ -77,7 +77,7 @@ fn an_item_that_fails_fails_its_node_and_one_that_is_cancelled_gives_null() {
         let plan = run.advance().remove(0);
         run.finish(&plan, r#"{"steps":["a","b"]}"#);
         let items = run.advance();
-        run.fail(&items[0], failure(code, "x".to_owned()));
+        run.fail(&items[0], Failure::new(code, "x".to_owned()));
         if ended {
             run.finish(&items[1], "B");
         }
@@ -162,7 +162,7 @@ fn a_fallback_replaces_a_failure() {
     for graph in [falls, outer] {
         let mut run = ScriptedRun::of(graph);
         let x = run.advance().remove(0);
-        run.fail(&x, failure(FailureCode::Template, "bad".to_owned()));
+        run.fail(&x, Failure::new(FailureCode::Template, "bad".to_owned()));
         run.advance();
         assert_eq!(done(&run), "Sorry.");
     }
@@ -217,7 +217,7 @@ fn a_cancelled_step_ends_its_branch_alone() {
     let s = run.advance().remove(0);
     run.finish(&s, "go");
     let both = run.advance();
-    run.fail(&both[1], failure(FailureCode::Cancelled, "enough".to_owned()));
+    run.fail(&both[1], Failure::new(FailureCode::Cancelled, "enough".to_owned()));
     assert_eq!(run.advance(), []);
     run.finish(&both[0], "a");
     run.advance();
@@ -308,4 +308,20 @@ fn null_is_a_value() {
         let text = serde_json::to_string(&output).unwrap();
         assert_eq!(serde_json::from_str::<Output>(&text).unwrap(), output);
     }
+}
+
+#[test]
+fn the_outputs_of_items_are_bounded_together() {
+    let mut run = ScriptedRun::of(mapped(1));
+    let plan = run.advance().remove(0);
+    run.finish(&plan, r#"{"steps":["a","b"]}"#);
+    let half = crate::event::MAX_ITEM_OUTPUTS_BYTES / 2;
+    let first = run.advance().remove(0);
+    run.finish(&first, &"x".repeat(half));
+    let second = run.advance().remove(0);
+    let fits = transition(&run.graph, &run.state, &second, &Output::text("y".repeat(half)));
+    assert_eq!(fits, Ok(Transition::default()));
+    run.finish(&second, &"y".repeat(half + 1));
+    run.advance();
+    assert_eq!(run.failed_with(), FailureCode::OutputInvalid);
 }

@@ -72,6 +72,7 @@ enum RandomOutcome {
     Fail,
     Cancel,
     Restart,
+    SetAside,
 }
 
 fn outcome() -> impl Strategy<Value = (prop::sample::Index, RandomOutcome)> {
@@ -81,6 +82,7 @@ fn outcome() -> impl Strategy<Value = (prop::sample::Index, RandomOutcome)> {
         1 => Just(RandomOutcome::Fail),
         1 => Just(RandomOutcome::Cancel),
         1 => Just(RandomOutcome::Restart),
+        1 => Just(RandomOutcome::SetAside),
     ];
     (any::<prop::sample::Index>(), outcome)
 }
@@ -91,13 +93,19 @@ impl ScriptedRun {
         match outcome {
             RandomOutcome::Finish(length) => self.finish(&step, &"x".repeat(length)),
             RandomOutcome::Retry => {
-                let (failure, retry_after) = (failure(FailureCode::Timeout, String::new()), Some(Duration::ZERO));
+                let (failure, retry_after) = (Failure::new(FailureCode::Timeout, String::new()), Some(Duration::ZERO));
                 self.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() });
             }
-            RandomOutcome::Fail => self.fail(&step, failure(FailureCode::Template, String::new())),
-            RandomOutcome::Cancel => self.fail(&step, failure(FailureCode::Cancelled, String::new())),
+            RandomOutcome::Fail => self.fail(&step, Failure::new(FailureCode::Template, String::new())),
+            RandomOutcome::Cancel => self.fail(&step, Failure::new(FailureCode::Cancelled, String::new())),
             RandomOutcome::Restart => {
                 running.clear();
+                self.note(EventKind::Resumed);
+            }
+            RandomOutcome::SetAside => {
+                running.clear();
+                self.note(EventKind::SetAside { reason: "it stalls".to_owned() });
+                assert_eq!(decide(&self.graph, &self.state, self.now, self.now), []);
                 self.note(EventKind::Resumed);
             }
         }

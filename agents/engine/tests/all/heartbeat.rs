@@ -1,0 +1,57 @@
+//! The heartbeat of an engine over a scripted model.
+
+use std::time::Duration;
+
+use artel_engine::backend::EngineLimits;
+use artel_engine::scripted::{BatchGate, ScriptedBackend};
+use artel_engine::{EngineActivity, EngineHandle, Heartbeat, Options, SharedCpu};
+
+use crate::requests::ask;
+
+const LIMITS: EngineLimits = EngineLimits {
+    context_tokens: 256,
+    sequences: 4,
+    batch_tokens: 32,
+    prefill_multiple: 1,
+    can_truncate_kv: true,
+    can_shift: true,
+};
+
+/// Waits until the engine's thread does something.
+async fn until(engine: &EngineHandle, wanted: impl Fn(EngineActivity) -> bool) -> Heartbeat {
+    loop {
+        let heartbeat = engine.heartbeat().unwrap();
+        if wanted(heartbeat.activity) {
+            return heartbeat;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn is_batch_of_known_cost(activity: EngineActivity) -> bool {
+    matches!(activity, EngineActivity::Computes { expected: Some(_) })
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_end_leaves_the_heartbeat_as_it_is() {
+    let gate = BatchGate::default();
+    let model = ScriptedBackend::new(LIMITS, |_| "x".repeat(20)).with_gate(&gate);
+    let options = Options { shared_cpu: Some(SharedCpu::default()), ..Options::default() };
+    let engine = EngineHandle::spawn("test", options, || Ok(model)).await.unwrap();
+    let idle = until(&engine, |activity| activity == EngineActivity::Idle).await;
+    let mut stream = engine.generate(ask("hello")).await.unwrap();
+    gate.wait_until_held();
+    let first = engine.heartbeat().unwrap();
+    assert!(first.beats > idle.beats);
+    assert_eq!(first.activity, EngineActivity::Computes { expected: None }, "nothing is known of a first batch");
+    gate.pass(2);
+    gate.wait_until_held();
+    let held = until(&engine, is_batch_of_known_cost).await;
+    assert_eq!(engine.heartbeat(), Some(held), "no other thread records a beat");
+    gate.open();
+    while stream.recv().await.is_some() {}
+    let rested = until(&engine, |activity| activity == EngineActivity::Idle).await;
+    assert!(rested.beats > held.beats);
+    engine.embed(vec!["one".to_owned()]).await.unwrap();
+    assert!(until(&engine, |activity| activity == EngineActivity::Idle).await.beats > rested.beats);
+}

@@ -1,0 +1,68 @@
+//! The messages to an engine host.
+
+use artel_engine::{EngineHandle, LoadError};
+use ractor::{ActorRef, RpcReplyPort};
+
+use super::lease::EngineLease;
+use super::placement_command::PlacementCommand;
+use super::report::EngineReport;
+use super::step_failures::LeaseOutcome;
+use super::unavailable::EngineUnavailable;
+use crate::model_scheduler;
+use crate::model_workload::ModelWorkload;
+
+/// The messages to an engine host.
+pub enum Message {
+    /// Answers with a lease once the engine is ready.
+    Acquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
+    /// As `Acquire`, but tries at once even if earlier loads failed.
+    ForceAcquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
+    /// A lease of the engine of this generation was dropped.
+    LeaseReleased {
+        /// The number of the load.
+        generation: u64,
+        /// What became of the work under it.
+        outcome: LeaseOutcome,
+    },
+    /// Prefills these prefixes, now and whenever the engine has been loaded, and keeps no other adapters. The catalog may have
+    /// changed.
+    SetWorkload(ModelWorkload),
+    /// The model scheduler has decided.
+    Placement(PlacementCommand),
+    /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.
+    Unload(RpcReplyPort<Option<EngineHandle>>),
+    /// Answers with the engine's state.
+    Report(RpcReplyPort<EngineReport>),
+    /// The scheduler was restarted.
+    SetScheduler(ActorRef<model_scheduler::Message>),
+    /// The load has ended.
+    Loaded(Result<EngineHandle, LoadError>),
+    /// The engine of this generation has exited.
+    EngineExited {
+        /// The number of the load.
+        generation: u64,
+        /// Why it exited.
+        reason: String,
+    },
+    /// Panics, as a bug would.
+    #[cfg(feature = "test-panics")]
+    Panic,
+}
+
+impl From<PlacementCommand> for Message {
+    fn from(command: PlacementCommand) -> Self {
+        Self::Placement(command)
+    }
+}
+
+/// The way back, for a command that could not be sent.
+impl TryFrom<Message> for PlacementCommand {
+    type Error = ();
+
+    fn try_from(message: Message) -> Result<Self, ()> {
+        match message {
+            Message::Placement(command) => Ok(command),
+            _ => Err(()),
+        }
+    }
+}

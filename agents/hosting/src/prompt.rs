@@ -1,0 +1,72 @@
+//! A role's prompt as a request to an engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use artel_engine as engine;
+use artel_roles::Role;
+use artel_roles::template::TemplateContext;
+use artel_task::event::{Failure, FailureCode};
+use serde_json::{Value, json};
+
+/// The value of `role` in templates.
+pub fn role_value(role: &Role) -> Value {
+    json!({"name": role.name.as_str(), "description": role.description})
+}
+
+/// A request of a role's prefix alone, if its prompt is the same for every task.
+pub fn prefix_request(role: &Role, models_dir: &Path) -> Option<engine::Request> {
+    if !role.prompt.is_fixed() {
+        return None;
+    }
+    let system =
+        role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
+    request(role, models_dir, engine::Priority::Background, system, String::new()).ok()
+}
+
+/// A request with this system and this user message. Its origin is the role.
+pub fn request(
+    role: &Role,
+    models_dir: &Path,
+    priority: engine::Priority,
+    system: String,
+    user: String,
+) -> Result<engine::Request, Failure> {
+    let message = |speaker, text| engine::Message { role: speaker, text };
+    let flow: Arc<str> = role.name.as_str().into();
+    Ok(engine::Request {
+        origin: engine::RequestOrigin { role: Some(flow.clone()), ..engine::RequestOrigin::default() },
+        flow,
+        priority,
+        remaining_steps: 0,
+        messages: vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)],
+        adapter: local_adapter(role, models_dir)?,
+        sampling: role.sampling.clone(),
+        max_tokens: role.max_tokens,
+        stop: role.stop.clone(),
+        schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
+        overflow: role.overflow,
+    })
+}
+
+/// The path of a role's adapter, which must exist, and its scale.
+fn local_adapter(role: &Role, models_dir: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
+    let Some(adapter) = &role.adapter else { return Ok(None) };
+    let candidates = adapter.candidates(models_dir);
+    let existing = candidates.iter().find(|path| path.exists());
+    let existing = existing.ok_or_else(|| {
+        let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let message = format!("role `{}`: its adapter's file does not exist; tried {}", role.name, tried.join(", "));
+        Failure::new(FailureCode::ModelUnavailable, message)
+    })?;
+    Ok(Some((existing.clone(), adapter.scale)))
+}
+
+/// The path of a role's adapter, which exists or will once it is fetched, and its scale.
+pub fn expected_adapter(role: &Role, models_dir: &Path) -> Option<(PathBuf, f32)> {
+    let adapter = role.adapter.as_ref()?;
+    let candidates = adapter.candidates(models_dir);
+    let existing = candidates.iter().find(|path| path.exists());
+    let path = existing.or_else(|| candidates.first().filter(|_| adapter.file.uri().is_some()))?;
+    Some((path.clone(), adapter.scale))
+}

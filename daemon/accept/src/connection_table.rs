@@ -1,0 +1,258 @@
+//! The open connections: how many there are, what each of them does, and which one makes room.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::ConnectionLimits;
+
+/// The open connections of an acceptor.
+#[derive(Debug)]
+pub(crate) struct ConnectionTable {
+    limits: ConnectionLimits,
+    connections: Mutex<HashMap<u64, Arc<OpenConnection>>>,
+}
+
+#[derive(Debug)]
+struct OpenConnection {
+    /// The address that counts against the limit of a peer.
+    peer: IpAddr,
+    usage: watch::Sender<CallUsage>,
+    evicted: CancellationToken,
+}
+
+/// What a connection is used for.
+#[derive(Debug, Clone, Copy)]
+struct CallUsage {
+    open_calls: usize,
+    has_called: bool,
+    /// Since when it has no call.
+    idle_since: Instant,
+}
+
+impl ConnectionTable {
+    pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
+        Arc::new(Self { limits, connections: Mutex::default() })
+    }
+
+    /// A slot for a new connection. At a limit, the connection that has idled longest is evicted, one without any call so far
+    /// first; `None` if all that count have open calls.
+    pub(crate) fn admit(self: &Arc<Self>, id: u64, peer: SocketAddr) -> Option<ConnectionSlot> {
+        let address = peer_address(peer.ip());
+        let mut connections = self.connections();
+        let of_peer = connections.values().filter(|connection| connection.peer == address).count();
+        let (peer_is_full, all_are_full) = (of_peer >= self.limits.per_peer, connections.len() >= self.limits.total);
+        if peer_is_full || all_are_full {
+            evict(&mut connections, |connection| !peer_is_full || connection.peer == address)?;
+        }
+        let usage = CallUsage { open_calls: 0, has_called: false, idle_since: Instant::now() };
+        let usage = watch::Sender::new(usage);
+        let connection = Arc::new(OpenConnection { peer: address, usage, evicted: CancellationToken::new() });
+        connections.insert(id, connection.clone());
+        drop(connections);
+        Some(ConnectionSlot {
+            id,
+            peer,
+            connection,
+            table: self.clone(),
+            has_evicted: peer_is_full || all_are_full,
+            socket: None,
+        })
+    }
+
+    /// Evicts the connection that has idled longest, if there is one.
+    pub(crate) fn evict_idle(&self) {
+        evict(&mut self.connections(), |_| true);
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<OpenConnection>>> {
+        // Nothing in here panics in the middle of a change.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Evicts the one among these connections that has idled longest; `None` if all have open calls.
+fn evict(
+    connections: &mut HashMap<u64, Arc<OpenConnection>>,
+    is_candidate: impl Fn(&OpenConnection) -> bool,
+) -> Option<()> {
+    let idle = connections.iter().filter(|(_, connection)| is_candidate(connection)).filter_map(|(id, connection)| {
+        let usage = *connection.usage.borrow();
+        (usage.open_calls == 0).then_some(((usage.has_called, usage.idle_since, *id), *id))
+    });
+    let (_, id) = idle.min_by_key(|(rank, _)| *rank)?;
+    connections.remove(&id)?.evicted.cancel();
+    Some(())
+}
+
+/// The address that counts: of IPv6, the network of 64 bits that one peer has for itself.
+fn peer_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// A connection's place among the open ones. Dropping it frees the place.
+#[derive(Debug)]
+pub struct ConnectionSlot {
+    id: u64,
+    peer: SocketAddr,
+    connection: Arc<OpenConnection>,
+    table: Arc<ConnectionTable>,
+    /// Whether another connection made room for it.
+    pub(crate) has_evicted: bool,
+    /// Its share of the sockets that may be open, those of evicted connections among them.
+    pub(crate) socket: Option<OwnedSemaphorePermit>,
+}
+
+impl ConnectionSlot {
+    /// The address of the peer.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Begins a call: the connection is in use until the returned value is dropped.
+    pub fn begin_call(&self) -> OpenCall {
+        self.connection.usage.send_modify(|usage| {
+            usage.open_calls += 1;
+            usage.has_called = true;
+        });
+        OpenCall { connection: self.connection.clone() }
+    }
+
+    /// Resolves when the connection must make room for another: close it at once.
+    pub async fn evicted(&self) {
+        self.connection.evicted.cancelled().await;
+    }
+
+    /// Resolves when there has been no call for this long: `first` before the first one, `later` after each.
+    pub async fn idle_for(&self, first: Duration, later: Duration) {
+        let mut usage = self.connection.usage.subscribe();
+        loop {
+            let seen = *usage.borrow_and_update();
+            let idle_end = async {
+                match seen.open_calls {
+                    0 => tokio::time::sleep_until(seen.idle_since + if seen.has_called { later } else { first }).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = idle_end => return,
+                // The sender lives as long as this slot.
+                _ = usage.changed() => {}
+            }
+        }
+    }
+
+    /// Resolves when no call is open.
+    pub async fn without_calls(&self) {
+        // The sender lives as long as this slot.
+        let _ = self.connection.usage.subscribe().wait_for(|usage| usage.open_calls == 0).await;
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.table.connections().remove(&self.id);
+    }
+}
+
+/// An open call of a connection. Dropping it ends the call.
+#[derive(Debug)]
+pub struct OpenCall {
+    connection: Arc<OpenConnection>,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.connection.usage.send_modify(|usage| {
+            usage.open_calls -= 1;
+            usage.idle_since = Instant::now();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn table(total: usize, per_peer: usize) -> Arc<ConnectionTable> {
+        ConnectionTable::new(ConnectionLimits { total, per_peer })
+    }
+
+    fn peer(n: u8) -> SocketAddr {
+        ([127, 0, 0, n], 1000).into()
+    }
+
+    fn is_evicted(slot: &ConnectionSlot) -> bool {
+        slot.connection.evicted.is_cancelled()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_that_idled_longest_makes_room() {
+        let table = table(3, 3);
+        let slots: Vec<_> = (0..3).map(|id| table.admit(id, peer(1)).unwrap()).collect();
+        // The first one has called, so that the second one goes before it.
+        drop(slots[0].begin_call());
+        let fourth = table.admit(3, peer(1)).unwrap();
+        assert_eq!(slots.iter().map(is_evicted).collect::<Vec<_>>(), [false, true, false]);
+        drop(slots);
+        assert_eq!(table.connections().len(), 1);
+        drop(fourth);
+        assert_eq!(table.connections().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_at_its_maximum_takes_nothing_from_others() {
+        let table = table(4, 2);
+        let other = table.admit(0, peer(2)).unwrap();
+        let slots: Vec<_> = (1..3).map(|id| table.admit(id, peer(1)).unwrap()).collect();
+        let calls: Vec<_> = slots.iter().map(ConnectionSlot::begin_call).collect();
+        assert!(table.admit(3, peer(1)).is_none(), "all of its connections have calls");
+        assert!(!is_evicted(&other));
+        let third = table.admit(4, peer(3)).unwrap();
+        let _calls = (calls, other.begin_call(), third.begin_call());
+        assert!(table.admit(5, peer(4)).is_none(), "all connections have calls");
+    }
+
+    #[test]
+    fn a_peer_is_an_address_or_a_network_of_sixty_four_bits() {
+        let address = |text: &str| peer_address(text.parse().unwrap());
+        assert_eq!(address("2001:db8::1"), address("2001:db8::2:0:0:1"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
+        assert_ne!(address("10.0.0.1"), address("10.0.0.2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_idles_from_its_start_and_from_the_end_of_its_last_call() {
+        let table = table(1, 1);
+        let slot = table.admit(0, peer(1)).unwrap();
+        let start = Instant::now();
+        slot.idle_for(SECOND, SECOND * 10).await;
+        assert_eq!(start.elapsed(), SECOND);
+        let (first, second) = (slot.begin_call(), slot.begin_call());
+        let (_, idle) = tokio::join!(
+            async {
+                tokio::time::sleep(SECOND * 100).await;
+                drop(first);
+                tokio::time::sleep(SECOND * 100).await;
+                drop(second);
+            },
+            async {
+                slot.idle_for(SECOND, SECOND * 10).await;
+                start.elapsed()
+            }
+        );
+        assert_eq!(idle, SECOND * 211);
+        tokio::time::timeout(SECOND, slot.without_calls()).await.unwrap();
+    }
+}
