@@ -63,6 +63,8 @@ async fn serve(args: &ServeArgs, json: bool, hooks: ServeHooks) -> Result<(Resul
     let config = Config::of(&args.daemon, args.listen)?;
     let mut signals = SignalListener::listen().context("failed to listen for signals")?;
     let watchdog = StopWatchdog::start(config.grace).context("failed to start the watchdog")?;
+    // Before the catalog is read, so that no later change is missed.
+    let watcher = catalog_watcher(&config);
     let daemon = tokio::select! {
         daemon = RunningDaemon::start(&config, hooks) => daemon?,
         // A disk that hangs must not keep the daemon from stopping: nothing was acknowledged yet.
@@ -73,7 +75,7 @@ async fn serve(args: &ServeArgs, json: bool, hooks: ServeHooks) -> Result<(Resul
     };
     announce(daemon.address, json)?;
     watchdog.enter("run");
-    let cause = run_until_stopped(&mut signals, &daemon, &config).await;
+    let cause = run_until_stopped(&mut signals, &daemon, &config, watcher.as_ref()).await;
     let close_timeout = config.connection_timeouts.close;
     Ok((cause, shutdown::stop(daemon, &mut signals, config.grace, close_timeout, &watchdog).await))
 }
@@ -91,9 +93,14 @@ fn announce(address: std::net::SocketAddr, json: bool) -> Result<()> {
 
 /// Runs until a signal, or until the supervisor stops, which is an error. Reloads the catalog on SIGHUP and when its directory
 /// changes. A signal also ends a reload that hangs.
-async fn run_until_stopped(signals: &mut SignalListener, daemon: &RunningDaemon, config: &Config) -> Result<()> {
-    let (dir, watcher) = (config.catalog.as_deref(), catalog_watcher(config));
-    let changed = async || match &watcher {
+async fn run_until_stopped(
+    signals: &mut SignalListener,
+    daemon: &RunningDaemon,
+    config: &Config,
+    watcher: Option<&CatalogWatcher>,
+) -> Result<()> {
+    let dir = config.catalog.as_deref();
+    let changed = async || match watcher {
         Some(watcher) => watcher.changed().await,
         None => std::future::pending().await,
     };

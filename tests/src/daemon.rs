@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use artel_proto::v1::catalog_client::CatalogClient;
 use artel_proto::v1::engines_client::EnginesClient;
@@ -161,7 +160,7 @@ impl DaemonBuilder {
         let mut child = self.spawn();
         let log = || fs::read_to_string(self.dir.path().join("log")).unwrap();
         while !log().contains(logged) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
         kill(Pid::from_raw(child.id().expect("it runs").cast_signed()), Signal::SIGTERM).unwrap();
         (child.wait().await.unwrap(), log())

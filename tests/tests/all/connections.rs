@@ -1,5 +1,6 @@
 //! Connections that say nothing, little or too much: they are closed, and other clients are served meanwhile.
 
+use std::error::Error as _;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::time::Duration;
@@ -8,7 +9,6 @@ use artel_proto::v1;
 use artel_proto::v1::engines_client::EnginesClient;
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::{Daemon, DaemonBuilder, RpcServer, daemon};
-use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -166,7 +166,8 @@ async fn a_peer_at_its_maximum_leaves_room_for_others_and_gets_no_more() {
         async move { engines.list_engines(v1::ListEnginesRequest::default()).await }
     };
     let refused = tokio::time::timeout(TEST_TIMEOUT, list(2)).await.expect("it is closed at once").unwrap_err();
-    assert!(matches!(refused.code(), Code::Unavailable | Code::Unknown), "{refused}");
+    // The connection failed at one point or another: the daemon gave no status.
+    assert!(refused.source().is_some(), "{refused}");
     list(3).await.unwrap();
     run_task(&daemon).await;
     for watch in &mut watches {

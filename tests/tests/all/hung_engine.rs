@@ -92,7 +92,6 @@ async fn an_idle_engine_that_is_stopped_is_ended_too() {
             if talk.state() != v1::EngineState::Ready {
                 return talk;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let ended = tokio::time::timeout(TEST_TIMEOUT, ended).await.expect("it is found");
@@ -221,7 +220,7 @@ async fn a_stopped_engine_delays_neither_an_unload_nor_the_end_of_the_daemon() {
     let gone = async {
         // It is an orphan now, for which its new parent may not wait.
         while !matches!(process_state(&stopped), None | Some('Z')) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(TEST_TIMEOUT, gone).await.expect("it was killed");

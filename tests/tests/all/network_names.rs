@@ -198,7 +198,6 @@ async fn what_is_no_catalog_file_in_the_directory_is_a_problem_of_its_own() {
     symlink(catalog.join("loop.yaml"), catalog.join("loop.yaml")).unwrap();
     File::create(catalog.join("large.yaml")).unwrap().set_len(10 << 30).unwrap();
     mkfifo(&catalog.join("pipe.yaml"), Mode::S_IRWXU).unwrap();
-    daemon.signal(Signal::SIGHUP);
     // No event reports a failed reload, so this polls; each request is a round trip.
     let problems = async {
         loop {

@@ -228,7 +228,7 @@ async fn a_task_with_a_damaged_row_is_set_aside_and_the_others_run() {
     assert_eq!(daemon.task(&damaged).await.state(), v1::TaskState::Waiting);
     let data = daemon.dir().join("data");
     let builder = stop(daemon).await;
-    tamper(&data, "with the mark 7f3a9c", "with the mark XXXXXX");
+    tamper(&data, "with the mark 7f3a9c", "with the mark 7f3a9d");
     let daemon = builder.start().await;
     another_completes(&daemon).await;
     answer(&daemon, &waiting).await.unwrap();

@@ -11,7 +11,7 @@ use artel_engine::{
 
 use crate::requests::ask;
 
-const LIMITS: EngineLimits = EngineLimits {
+pub(crate) const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 256,
     sequences: 4,
     batch_tokens: 32,

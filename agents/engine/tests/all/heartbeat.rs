@@ -1,21 +1,10 @@
 //! The heartbeat of an engine over a scripted model.
 
-use std::time::Duration;
-
-use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
 use artel_engine::{EngineActivity, EngineHandle, Heartbeat, Options, SharedCpu};
 
+use crate::engine::LIMITS;
 use crate::requests::ask;
-
-const LIMITS: EngineLimits = EngineLimits {
-    context_tokens: 256,
-    sequences: 4,
-    batch_tokens: 32,
-    prefill_multiple: 1,
-    can_truncate_kv: true,
-    can_shift: true,
-};
 
 /// Waits until the engine's thread does something.
 async fn until(engine: &EngineHandle, wanted: impl Fn(EngineActivity) -> bool) -> Heartbeat {
@@ -24,7 +13,7 @@ async fn until(engine: &EngineHandle, wanted: impl Fn(EngineActivity) -> bool) -
         if wanted(heartbeat.activity) {
             return heartbeat;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
 }
 
