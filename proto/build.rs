@@ -5,12 +5,14 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "artel/v1/tasks.proto",
     "artel/v1/events.proto",
     "artel/v1/catalog.proto",
     "artel/v1/router.proto",
     "artel/v1/engines.proto",
+    "artel/v1/admin.proto",
+    "artel/v1/access.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -10,22 +10,24 @@ mod tests;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use artel_args::{DaemonArgs, GlobalArgs};
+use artel_args::{GlobalArgs, ServeArgs};
 use artel_terminal::CommandOutput;
 
 use crate::journal::exit_code;
+use crate::log_config::LogConfig;
 use crate::serve::config::Config;
 use findings::Findings;
 
 /// Prints the diagnoses; exit code 1 if a daemon could not start or could not run all models.
-pub(crate) fn run(args: &DaemonArgs, global: &GlobalArgs) -> ExitCode {
+pub(crate) fn run(args: &ServeArgs, global: &GlobalArgs) -> ExitCode {
     exit_code(diagnose(args, global), global)
 }
 
-fn diagnose(args: &DaemonArgs, global: &GlobalArgs) -> Result<bool> {
-    let config = Config::of(args, None)?;
+fn diagnose(args: &ServeArgs, global: &GlobalArgs) -> Result<bool> {
+    let config = Config::of(&args.daemon, args.listen)?;
+    let log = LogConfig::of(&args.log, &config.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let findings = runtime.context("failed to start the runtime")?.block_on(Findings::collect(&config));
+    let findings = runtime.context("failed to start the runtime")?.block_on(Findings::collect(&config, &log));
     let diagnoses = advice::diagnose(&findings);
     let mut output = CommandOutput::new(global);
     output.show(&advice::json(&findings, &diagnoses), |out| advice::render(&diagnoses, out))?;

@@ -35,7 +35,8 @@ fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
     let runtime = runtime.context("failed to start the runtime")?;
     // It may be the first program that writes there; a user's own directory of models stays as it is.
     artel_journal::prepare(&config.data).map_err(|e| anyhow!("{e}"))?;
-    let downloader = HfDownloader::new(config.runtime.models_dir, config.offline);
+    let downloader =
+        HfDownloader::new(config.runtime.models_dir, config.offline).with_token_file(config.hf_token_file.as_deref());
     let mut all_fetched = true;
     for (address, sha256) in &wanted {
         let fetched = runtime.block_on(download(&downloader, address, sha256.as_deref()));
@@ -63,7 +64,8 @@ fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<
     Ok(wanted)
 }
 
-async fn download(
+/// The file at an address, downloaded first if it is not here, with a progress bar on a terminal.
+pub(crate) async fn download(
     downloader: &HfDownloader,
     address: &HfUri,
     sha256: Option<&str>,

@@ -2,7 +2,8 @@
 //!
 //! `serve` connects the crates: it loads the catalog from YAML and engines from GGUF files, opens the journal, starts the
 //! runtime and serves gRPC. `engine` is a model in a process of its own, which the daemon starts, and `rpc-serve` lends this
-//! machine's devices to other daemons. `doctor`, `fetch` and `journal` act on a daemon's settings and files without one.
+//! machine's devices to other daemons. `init`, `cert`, `doctor`, `fetch` and `journal` act on a daemon's settings and files
+//! without one.
 //! Everything else is in a crate of its own: `artel-client` has the verbs of a client, `artel-check` has `check`, and `bench`
 //! starts the program `artel-bench`.
 //!
@@ -12,20 +13,28 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bench;
+mod cert;
+mod config;
 mod doctor;
 mod engine;
 mod fetch;
+mod hardening;
 mod host;
+mod init;
 mod journal;
+mod log_config;
 mod rpc;
 mod serve;
+mod settings_advice;
 mod signals;
 mod telemetry;
 
 use std::process::ExitCode;
 
-use artel_args::{Args, CliCommand, ClientCommand, GlobalArgs, Parser as _};
+use artel_args::{Args, CliCommand, ClientCommand, GlobalArgs};
 use nix::sys::stat::{Mode, umask};
+
+use hardening::CoreDumps;
 
 pub use serve::{LoaderWrapper, ServeHooks};
 
@@ -42,16 +51,19 @@ pub fn main() -> ExitCode {
 
 /// Runs the verb of the command line, with these hooks if it is `serve`.
 pub fn main_with(hooks: ServeHooks) -> ExitCode {
-    let Args { global, command } = Args::parse();
+    let (Args { global, command }, given) = Args::parse_given();
     if !matches!(command, CliCommand::Client(_) | CliCommand::Check(_) | CliCommand::Bench(_)) {
         // These verbs write to the data directory: what they and their processes create is for their user alone.
         umask(Mode::S_IRWXG | Mode::S_IRWXO);
     }
     match command {
-        CliCommand::Serve(serve) => serve::run(&serve, global.json, hooks),
+        CliCommand::Serve(serve) => serve::run(&serve, global.json, hooks, CoreDumps::forbid()),
         CliCommand::Check(check) => artel_check::run(&check, &global),
         CliCommand::Fetch(fetch) => fetch::run(&fetch, &global),
+        CliCommand::Init(init) => init::run(&init, &global),
+        CliCommand::Cert(command) => cert::run(&command, &global),
         CliCommand::Doctor(setup) => doctor::run(&setup, &global),
+        CliCommand::Config(verb) => config::run(&verb, &given, &global),
         CliCommand::Journal(verb) => journal::run(&verb, &global),
         CliCommand::Engine(engine) => engine::run(&engine),
         CliCommand::RpcServe(serve) => rpc::run(&serve, global.json),

@@ -13,15 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use artel_accept::{Acceptor, ConnectionLimits, ConnectionSlot, raise_descriptor_limit};
+use artel_accept::{Acceptor, ConnectionLimits, ConnectionSlot, PeerAddress, raise_descriptor_limit};
 use artel_args::RpcServeArgs;
+use artel_log::LogFilter;
 use artel_model::DeviceKind;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use crate::engine::probe;
+use crate::engine::{environment, probe};
+use crate::hardening::CoreDumps;
 use crate::host::{own_program, resident_bytes};
-use crate::telemetry;
+use crate::log_config::{LogConfig, LogSettings};
+use crate::telemetry::{self, FLUSH_TIMEOUT};
 
 /// Concurrent clients: the engines and device probes of several daemons. Each takes a process of 15 MB and the memory of its
 /// tensors.
@@ -47,15 +50,23 @@ const MEMORY_CHANGE_BYTES: u64 = 1 << 20;
 
 /// Serves until it is stopped by a signal.
 pub(crate) fn run(args: &RpcServeArgs, json: bool) -> ExitCode {
-    telemetry::start(json);
-    let outcome = if args.one { serve_one(args) } else { serve_many(args, json) };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    CoreDumps::forbid().decide(false);
+    let log = LogConfig::of(&args.log, &LogSettings::default());
+    let log = log.and_then(|config| Ok((telemetry::start(&config, json)?, config.filter)));
+    let (log, filter) = match log {
+        Ok(started) => started,
         Err(error) => {
             eprintln!("artel: {error:#}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    let outcome = if args.one { serve_one(args) } else { serve_many(args, json, &filter) };
+    let failure = outcome.err();
+    if let Some(error) = &failure {
+        log.print(&format!("artel: {error:#}"));
     }
+    log.flush(FLUSH_TIMEOUT);
+    if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Serves one client with llama.cpp's server, until standard input closes.
@@ -69,7 +80,7 @@ fn serve_one(args: &RpcServeArgs) -> Result<()> {
     Ok(artel_llama::serve_rpc(&args.listen.to_string(), threads, &args.devices)?)
 }
 
-fn serve_many(args: &RpcServeArgs, json: bool) -> Result<()> {
+fn serve_many(args: &RpcServeArgs, json: bool, filter: &LogFilter) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("failed to start the runtime")?.block_on(async {
         let devices = served_devices(&args.devices).await?;
@@ -87,9 +98,11 @@ fn serve_many(args: &RpcServeArgs, json: bool) -> Result<()> {
             Some(MAX_PEER_CLIENTS),
         );
         let acceptor = Acceptor::new(listener, limits);
-        let threads = args.threads.map_or_else(artel_llama::usable_cores, std::num::NonZero::get);
+        let threads = args.threads.map_or_else(artel_llama::usable_cores, std::num::NonZero::get).to_string();
+        let devices = devices.join(",");
+        let arguments = ["--threads", &threads, "--devices", &devices, "--log-level", filter.as_str()];
         tokio::select! {
-            never = accept(acceptor, devices.into(), threads) => match never {},
+            never = accept(acceptor, arguments.map(str::to_owned).into()) => match never {},
             signal = tokio::signal::ctrl_c() => signal.context("failed to listen for signals"),
             () = terminated() => Ok(()),
         }
@@ -134,14 +147,14 @@ fn announce(address: SocketAddr, devices: &[String], json: bool) -> Result<()> {
 }
 
 /// Never ends: a connection that fails is one that fails.
-async fn accept(mut acceptor: Acceptor, devices: Arc<[String]>, threads: u32) -> Infallible {
+async fn accept(mut acceptor: Acceptor, arguments: Arc<[String]>) -> Infallible {
     loop {
         let (client, slot) = acceptor.accept().await;
-        let devices = devices.clone();
+        let arguments = arguments.clone();
         tokio::spawn(async move {
             let peer = slot.peer();
             tokio::select! {
-                served = serve_client(client, &slot, &devices, threads) => if let Err(error) = served {
+                served = serve_client(client, &slot, &arguments) => if let Err(error) = served {
                     tracing::warn!(%peer, "{error:#}");
                 },
                 () = slot.evicted() => {}
@@ -151,7 +164,7 @@ async fn accept(mut acceptor: Acceptor, devices: Arc<[String]>, threads: u32) ->
 }
 
 /// Serves one client with a process of its own, once it has said something.
-async fn serve_client(mut client: TcpStream, slot: &ConnectionSlot, devices: &[String], threads: u32) -> Result<()> {
+async fn serve_client(mut client: TcpStream, slot: &ConnectionSlot, arguments: &[String]) -> Result<()> {
     let peer = slot.peer();
     if !has_command(&client).await {
         tracing::debug!(%peer, "a connection without a command was closed");
@@ -159,7 +172,7 @@ async fn serve_client(mut client: TcpStream, slot: &ConnectionSlot, devices: &[S
     }
     // From here on, it does not make room for others.
     let _call = slot.begin_call();
-    let (child, mut server) = start(devices, threads).await?;
+    let (child, mut server) = start(arguments).await?;
     let process = child.id().unwrap_or(0);
     tracing::info!(%peer, process, "a client connected");
     let copied = tokio::select! {
@@ -191,15 +204,15 @@ async fn has_command(client: &TcpStream) -> bool {
     tokio::time::timeout(COMMAND_TIMEOUT, begun).await.unwrap_or(false)
 }
 
-/// Starts a server process and connects to it.
-async fn start(devices: &[String], threads: u32) -> Result<(Child, TcpStream)> {
+/// Starts a server process with these arguments and connects to it.
+async fn start(arguments: &[String]) -> Result<(Child, TcpStream)> {
     // Another program may take the port before the process does. Then the process fails to listen, and the client retries.
     let free = TcpListener::bind(("127.0.0.1", 0)).await.context("failed to find a free port")?;
     let address = free.local_addr().context("failed to read the listening address")?;
     drop(free);
     let mut command = Command::new(own_program().context("failed to find the path of the running program")?);
     command.arg0("artel").args(["rpc-serve", "--one", "--listen", &address.to_string()]);
-    command.args(["--threads", &threads.to_string(), "--devices", &devices.join(",")]);
+    command.args(arguments).env_clear().envs(environment::inherited());
     command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
     let mut child = command.spawn().context("failed to start a server process")?;
     let connected = tokio::time::timeout(START_TIMEOUT, async {
@@ -219,7 +232,7 @@ async fn start(devices: &[String], threads: u32) -> Result<(Child, TcpStream)> {
 }
 
 /// Logs the memory of a server process whenever it changes. Never returns.
-async fn log_memory(process: u32, peer: SocketAddr) {
+async fn log_memory(process: u32, peer: PeerAddress) {
     let mut logged_bytes = 0u64;
     let mut ticks = tokio::time::interval(MEMORY_POLL_INTERVAL);
     loop {

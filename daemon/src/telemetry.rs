@@ -1,21 +1,37 @@
-//! The log: on standard error, as text or as JSON.
+//! The log, on standard error.
 
-use std::io::{self, IsTerminal as _};
+use std::env;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use anyhow::{Context as _, Result};
+use artel_log::{FilterHandle, LogHandle, start_unbuffered};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// llama.cpp logs every tensor of a model at `debug`, and internal details at `info`.
-const DEFAULT_FILTER: &str = "info,llama_cpp=warn";
+use crate::log_config::{FILTER_VARIABLE, LogConfig};
 
-/// Starts the log. `ARTEL_LOG` sets the filter, such as `debug` or `info,artel_engine=trace`.
-pub(crate) fn start(json: bool) {
-    let filter = EnvFilter::try_from_env("ARTEL_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let engines = format!("{}=trace", artel_process::LOG_TARGET).parse().expect("it is a valid directive");
-    let filter = filter.add_directive(engines);
-    // A log that cannot be written, for example on a full disk, must not end the daemon: by default the failure is printed to
-    // standard error, which panics.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
-    let started = if json { log.json().try_init() } else { log.with_ansi(io::stderr().is_terminal()).try_init() };
+/// Time for the last lines of the log: its reader may have stopped.
+pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Starts the log of a daemon: nothing that reads it can hold the daemon up.
+///
+/// # Errors
+/// There is no standard error, or no thread to write.
+pub(crate) fn start(config: &LogConfig, json: bool) -> Result<LogHandle> {
+    let options = artel_log::Options {
+        format: config.line_format(json),
+        filter: config.filter.clone(),
+        forwarded_target: Some(artel_process::LOG_TARGET),
+    };
+    let (lines, log) = artel_log::start(options).context("failed to start the log")?;
     // An error means that a subscriber is already installed, which is fine.
-    drop(started);
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+    log.take_panics();
+    Ok(log)
+}
+
+/// Starts the log of an engine's process, as JSON for the daemon, which always reads it.
+pub(crate) fn start_engine() -> FilterHandle {
+    let filter = env::var(FILTER_VARIABLE).ok().and_then(|text| text.parse().ok());
+    start_unbuffered(&filter.unwrap_or_default())
 }

@@ -58,7 +58,7 @@ impl Catalog {
 
     /// The catalog of these layers, the lowest first: a definition replaces one of the same kind and name below it.
     pub fn parse(layers: Vec<Vec<YamlSource>>) -> Result<Self, Problems> {
-        Self::parse_under(layers, None, None)
+        Self::parse_under(Sources { layers, from_client: false }, None, None)
     }
 
     /// The catalog of a client's files over the shipped ones. Each file has a directory, to which names in it are relative.
@@ -74,15 +74,15 @@ impl Catalog {
         if let Some(file) = files.iter().find(|file| file.dir.is_none()) {
             return Err(Problem::file(&file.path, "the file has no directory").into());
         }
-        Self::parse_under(vec![shipped::sources(), files], Some(rules), Some(deadline))
+        let sources = Sources { layers: vec![shipped::sources(), files], from_client: true };
+        Self::parse_under(sources, Some(rules), Some(deadline))
     }
 
     fn parse_under(
-        layers: Vec<Vec<YamlSource>>,
+        sources: Sources,
         rules: Option<&NetworkRules>,
         deadline: Option<&CheckDeadline>,
     ) -> Result<Self, Problems> {
-        let sources = Sources { layers };
         let mut builder = CatalogBuilder::new(&sources, rules, deadline);
         builder.models();
         builder.routers();
@@ -94,11 +94,13 @@ impl Catalog {
         Ok(Self { version, roles, models, graphs, compiled, profiles, routers, definitions, warnings, sources })
     }
 
-    /// The catalog that [`Sources::to_json`] stored. It may fail if the language has changed since.
-    pub fn restore(json: &str) -> Result<Self, Problems> {
+    /// The catalog that [`Sources::to_json`] stored. It may fail if the language has changed since, or if a client sent its files and
+    /// they name what the rules do not allow any more.
+    pub fn restore(json: &str, rules: Option<&NetworkRules>) -> Result<Self, Problems> {
         let sources: Sources = serde_json::from_str(json)
             .map_err(|e| Problem::file("stored catalog", format!("these are not the sources of a catalog: {e}")))?;
-        Self::parse(sources.layers)
+        let rules = rules.filter(|_| sources.from_client);
+        Self::parse_under(sources, rules, None)
     }
 
     /// The content hash.

@@ -290,7 +290,8 @@ pub(crate) fn duration(
     Some(duration)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A duration as settings and flags have it: a whole number and a unit, such as `500ms`, `60s`, `5m`, `2h` or `1d`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(at);
     let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit)?;

@@ -31,6 +31,8 @@ pub struct DocumentKey {
     pub default: KeyDefault,
     /// The name that it had before: it is read in this version only, with a warning.
     pub former_name: Option<&'static str>,
+    /// The unit of a value that is a number; durations carry their own.
+    pub unit: Option<&'static str>,
 }
 
 /// What holds without a key.
@@ -64,6 +66,13 @@ impl KeySet {
     pub(crate) fn find(&self, name: &str) -> Option<&'static DocumentKey> {
         let former = || self.keys.iter().find(|key| key.former_name == Some(name));
         self.keys.iter().find(|key| key.name == name).or_else(former)
+    }
+
+    /// The set of the keys in the map of one of its keys, if the table has one by this name.
+    pub(crate) fn below(&self, key: &str) -> Option<&'static KeySet> {
+        ALL.iter()
+            .copied()
+            .find(|set| set.name.strip_prefix(self.name).and_then(|rest| rest.strip_prefix('.')) == Some(key))
     }
 
     /// The name of the key that is nearest to a misspelt one; a slip in a former name leads to the present one.

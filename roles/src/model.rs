@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use artel_model::{KvCacheType, SplitMode};
 use artel_task::ModelName;
+use artel_template::MAX_SOURCE_CHARS;
 
 use crate::GgufFile;
 use crate::decode::{MapReader, choice, integer, items, text};
@@ -222,7 +223,7 @@ fn sha256(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
 
 /// A chat template sees other values than a role's templates: only its syntax is checked here.
 fn template(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
-    let source = text(node, "`template`", 1..=262_144, report)?;
+    let source = text(node, "`template`", 1..=MAX_SOURCE_CHARS, report)?;
     match crate::template::syntax(&source) {
         Ok(()) => Some(source),
         Err(e) => {

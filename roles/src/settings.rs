@@ -1,5 +1,7 @@
 //! The daemon's settings: one YAML file, one map.
 
+mod port;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,8 +17,13 @@ use crate::problem::{Diagnostics, Problems, shown};
 use crate::yaml;
 use crate::yaml_source::YamlSource;
 
+pub use port::{HttpSettings, TlsSettings};
+
 /// The most directories of `network.files`: each is looked at for each file that a client names.
 const MAX_NETWORK_ITEMS: usize = 64;
+
+/// The longest `log.level`: a directive for each module of the daemon fits.
+const MAX_FILTER_CHARS: usize = 4096;
 
 /// The values of `engines`.
 const ISOLATIONS: [(&str, EngineIsolation); 2] =
@@ -27,6 +34,12 @@ const ISOLATIONS: [(&str, EngineIsolation); 2] =
 pub struct Settings {
     /// `listen`: the address and port of the server, such as `127.0.0.1:7430`.
     pub listen: Option<SocketAddr>,
+    /// `socket`: the Unix socket of the server.
+    pub socket: Option<PathBuf>,
+    /// `tls`: what encrypts connections over TCP.
+    pub tls: Option<TlsSettings>,
+    /// `http`: which requests are answered.
+    pub http: HttpSettings,
     /// `data`: the directory of the journal.
     pub data: Option<PathBuf>,
     /// `catalog`: the directory of the user's roles, graphs and models.
@@ -77,8 +90,43 @@ pub struct Settings {
     pub connection_handshake: Option<Duration>,
     /// `connections.idle`: how long a connection may be without a call afterwards.
     pub connection_idle: Option<Duration>,
+    /// `log.format`: what a line of the log looks like.
+    pub log_format: Option<LogFormat>,
+    /// `log.level`: the filter of the log, which the daemon parses.
+    pub log_level: Option<String>,
+    /// `hf_token_file`: the file with the token of the hub. The token itself is never part of the settings.
+    pub hf_token_file: Option<PathBuf>,
+    /// `core_dumps`: whether the daemon and its engines may be debugged and leave core dumps.
+    pub core_dumps: bool,
     /// What to look at in the file, such as former names of keys.
     pub warnings: Problems,
+}
+
+/// What a line of the log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text with the time.
+    Text,
+    /// A JSON object.
+    Json,
+    /// Text with the priorities that systemd reads.
+    Journald,
+}
+
+impl LogFormat {
+    /// The words of the settings file and of the command line.
+    pub const WORDS: [(&str, Self); 3] = [("text", Self::Text), ("json", Self::Json), ("journald", Self::Journald)];
+
+    /// The format of a word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(name, _)| *name == word).map(|(_, format)| *format)
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, format)| *format == self);
+        word.expect("every format has a word").0
+    }
 }
 
 /// Where engines run.
@@ -120,8 +168,13 @@ impl Settings {
             path.map(|path| dir.as_deref().unwrap_or(Path::new("")).join(path))
         };
         let (data, catalog, models) = (path("data", report), path("catalog", report), path("models", report));
+        let hf_token_file = path("hf_token_file", report);
+        let socket = path("socket", report);
         let settings = Self {
             listen: f.get("listen").and_then(|n| listen(n, report)),
+            socket,
+            tls: f.get("tls").and_then(|n| TlsSettings::decode(n, report)),
+            http: f.get("http").and_then(|n| HttpSettings::decode(n, report)).unwrap_or_default(),
             data,
             catalog,
             models,
@@ -140,6 +193,10 @@ impl Settings {
                 .get("target_itl")
                 .and_then(|n| duration(n, "`target_itl`", Duration::from_millis(1)..=DAY, report)),
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
+            core_dumps: f.get("core_dumps").and_then(|n| boolean(n, "`core_dumps`", report)).unwrap_or_default(),
+            hf_token_file,
+            log_format: None,
+            log_level: None,
             prefix_cache_memory_mib: None,
             prefix_cache_disk_mib: None,
             retention_tasks: None,
@@ -175,8 +232,13 @@ impl Settings {
             Some(f) => settings.with_connections(f, report),
             None => settings,
         };
+        let log = f.get("log").and_then(|n| MapReader::open(n, "`log`", &keys::LOG, report));
+        let settings = match log {
+            Some(f) => settings.with_log(f, report),
+            None => settings,
+        };
         let retention = f.get("retention").and_then(|n| MapReader::open(n, "`retention`", &keys::RETENTION, report));
-        f.finish(&[("age", "retention"), ("files", "network"), ("hubs", "network")], report);
+        f.finish(&[("age", "retention"), ("files", "network"), ("hubs", "network"), ("level", "log")], report);
         let Some(mut f) = retention else { return settings };
         let retention_tasks = f.get("tasks").and_then(|n| integer(n, "`tasks`", 0..=100_000_000, report));
         let retention_age = f.get("age").and_then(|n| duration(n, "`age`", Duration::ZERO..=DAY * 3650, report));
@@ -200,6 +262,15 @@ impl Settings {
         f.finish(&[], report);
         Self { max_connections, max_connections_per_peer, connection_handshake, connection_idle, ..self }
     }
+
+    /// With `log`: format and filter.
+    fn with_log(self, fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> Self {
+        let mut f = fields;
+        let log_format = f.get("format").and_then(|n| choice(n, "`format`", &LogFormat::WORDS, report));
+        let log_level = f.get("level").and_then(|n| text(n, "`level`", 1..=MAX_FILTER_CHARS, report));
+        f.finish(&[], report);
+        Self { log_format, log_level, ..self }
+    }
 }
 
 /// `network`: directories of files, and hubs.
@@ -218,7 +289,11 @@ fn listen(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<SocketAddr> {
     let parsed = address.parse().ok();
     if parsed.is_none() {
         let message = format!("`listen` is an address and a port, not `{}`", shown(&address));
-        report.error_with_hint(node.span, message, "write `127.0.0.1:7430`, or `0.0.0.0:7430` for every network");
+        report.error_with_hint(
+            node.span,
+            message,
+            "write `127.0.0.1:7430`, or with `tls` `0.0.0.0:7430` for every network",
+        );
     }
     parsed
 }
@@ -273,7 +348,8 @@ mod tests {
              hang_timeout: 2m\n\
              retention: {tasks: 10, age: 30d, size: 64}\nprefix_cache: {memory: 64, disk: 0}\n\
              network: {files: [gguf, /srv/gguf], hubs: [hf]}\n\
-             connections: {max: 100, per_peer: 10, handshake: 5s, idle: 1h}\n",
+             connections: {max: 100, per_peer: 10, handshake: 5s, idle: 1h}\n\
+             log: {format: journald, level: 'info,artel=debug'}\nhf_token_file: token\ncore_dumps: true\n",
         );
         let settings = settings.unwrap();
         assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
@@ -291,7 +367,35 @@ mod tests {
         assert_eq!((settings.max_connections, settings.max_connections_per_peer), (Some(100), Some(10)));
         let (handshake, idle) = (settings.connection_handshake, settings.connection_idle);
         assert_eq!((handshake, idle), (Some(Duration::from_secs(5)), Some(Duration::from_secs(3600))));
+        let log = (settings.log_format, settings.log_level.as_deref());
+        assert_eq!(log, (Some(LogFormat::Journald), Some("info,artel=debug")));
+        let token = settings.hf_token_file.as_deref();
+        assert_eq!((token, settings.core_dumps), (Some(Path::new("/etc/artel/token")), true));
         assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn the_rules_of_the_port_are_read_as_written() {
+        let settings = parse(
+            "socket: run/artel.sock\ntls: {certificate: tls/cert.pem, key: /srv/key.pem}\n\
+             http: {hosts: [artel.home], origins: ['https://desk.example'], requests: 100}\n",
+        );
+        let Settings { socket, tls, http, .. } = settings.unwrap();
+        assert_eq!(socket.as_deref(), Some(Path::new("/etc/artel/run/artel.sock")));
+        let [certificate, key] = ["/etc/artel/tls/cert.pem", "/srv/key.pem"].map(PathBuf::from);
+        assert_eq!(tls, Some(TlsSettings::Files { certificate, key, client_ca: None }));
+        let (hosts, origins) = (vec!["artel.home".to_owned()], vec!["https://desk.example".to_owned()]);
+        assert_eq!(http, HttpSettings { hosts, origins, requests: Some(100) });
+        assert_eq!(parse("tls: proxy\n").unwrap().tls, Some(TlsSettings::Proxy));
+        for (text, problem) in [
+            ("tls: off\n", "`tls` is `proxy`, or a map of files"),
+            ("tls: {certificate: a.pem}\n", "key"),
+            ("http: {hosts: ['artel.home:1']}\n", "without a scheme, a port and a path"),
+            ("http: {origins: ['*']}\n", "as a browser sends it"),
+        ] {
+            let problems = parse(text).unwrap_err().to_string();
+            assert!(problems.contains(problem), "{text}: {problems}");
+        }
     }
 
     #[test]

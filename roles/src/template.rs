@@ -1,15 +1,13 @@
 //! Jinja templates of prompts and messages.
 
-mod chains;
-mod guard;
 mod lenient;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use artel_task::condition::{GraphValues, NodeOutputs};
-use artel_task::deep_stack::{self, on_deep_stack};
+use artel_template::{BoundedTemplate, InvalidTemplate, MAX_RENDERED_BYTES, MAX_SOURCE_CHARS, RenderError};
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
@@ -17,18 +15,8 @@ use serde_json::Value as Json;
 use crate::decode::text;
 use crate::node::YamlNode;
 use crate::problem::{Diagnostics, did_you_mean, nearest, shown};
-use guard::GuardedSource;
 use lenient::LenientValue;
 
-/// The largest text that a template may render: more than the context of any model.
-pub const MAX_RENDERED_BYTES: usize = 1024 * 1024;
-/// The longest template: a long prompt has some thousand characters.
-const MAX_SOURCE_CHARS: usize = 262_144;
-/// The most instructions of one rendering: a loop over a thousand items takes some ten thousand. One more is taken for each 64 bytes
-/// that it makes or reads.
-const MAX_INSTRUCTIONS: u64 = 1_000_000;
-/// The stack of one rendering: the instructions suffice for a value that is nested a hundred thousand times, whose end recurses.
-const RENDERING_STACK_BYTES: usize = 256 * 1024 * 1024;
 /// The names that a template may read.
 const NAMES: [&str; 7] = ["task", "nodes", "values", "input", "item", "role", "attempt"];
 /// Methods of maps: they may follow `nodes.` and are no nodes.
@@ -37,7 +25,7 @@ const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 /// A parsed template. Cheap to clone.
 #[derive(Clone)]
 pub struct Template {
-    environment: Arc<Environment<'static>>,
+    template: BoundedTemplate,
     source: Arc<str>,
 }
 
@@ -76,51 +64,14 @@ pub struct Error {
     pub width: u32,
 }
 
-/// Why a template could not be rendered. Its message is one line.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RenderError {
-    /// It reads a missing value, or applies something to a value of a wrong type.
-    #[error("{}", sentence(.0))]
-    Template(minijinja::Error),
-    /// The text is too long.
-    #[error("the text has more than {MAX_RENDERED_BYTES} bytes")]
-    TooLong,
-    /// The text is not UTF-8.
-    #[error("the text is not UTF-8")]
-    NotUtf8,
-    /// It could not be rendered at all.
-    #[error("the template could not be rendered: {0}")]
-    Stack(#[from] deep_stack::Error),
-}
-
 impl Template {
     /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and the names that it
     /// sets; any other name, filter or test is refused as far as it can be found without running every branch.
     pub fn parse(source: &str) -> Result<Self, Error> {
-        on_deep_stack(RENDERING_STACK_BYTES, || Self::compile(source)).unwrap_or_else(|error| {
-            let message = format!("the template could not be read: {error}");
-            Err(Error { message, hint: None, line: 1, column: 1, width: 1 })
-        })
-    }
-
-    fn compile(source: &str) -> Result<Self, Error> {
-        refuse_chains(source)?;
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_fuel(Some(MAX_INSTRUCTIONS));
-        environment.set_debug(true);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        lenient::install(&mut environment);
-        guard::install(&mut environment);
-        let guarded = GuardedSource::of(source);
-        environment
-            .add_template_owned("template", guarded.text.clone())
-            .map_err(|e| Error::of(&e, source, &guarded))?;
-        let template = Self { environment: Arc::new(environment), source: source.into() };
+        let template = BoundedTemplate::parse(source, configure).map_err(|e| Error::of(&e, source))?;
+        let template = Self { template, source: source.into() };
         template.names()?;
-        template.probe(&guarded)?;
+        template.probe()?;
         Ok(template)
     }
 
@@ -136,10 +87,6 @@ impl Template {
             let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
             return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
         }
-        on_deep_stack(RENDERING_STACK_BYTES, || self.render_here(context))?
-    }
-
-    fn render_here(&self, context: &TemplateContext) -> Result<String, RenderError> {
         let TemplateContext { task, nodes, values, input, item, role, attempt } = context;
         let json = |value: &Json| Value::from(Serde(value.clone()));
         let mut seen: HashMap<&str, Value> = HashMap::from([
@@ -152,19 +99,12 @@ impl Template {
         seen.insert("values", Value::from(values));
         seen.extend(item.as_ref().map(|item| ("item", json(item))));
         seen.extend(role.as_ref().map(|role| ("role", json(role))));
-        let mut out = BoundedWriter(Vec::new());
-        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        template.render_captured_to(Value::from(seen), &mut out).map_err(|e| match e.kind() {
-            ErrorKind::WriteFailure => RenderError::TooLong,
-            _ => RenderError::Template(e),
-        })?;
-        String::from_utf8(out.0).map_err(|_| RenderError::NotUtf8)
+        self.template.render(Value::from(seen))
     }
 
     /// The names below a map that are read directly, as in `nodes.critic.text`, but do not exist.
     pub(crate) fn unknown_below(&self, map: &str, what: &str, exists: impl Fn(&str) -> bool) -> Vec<(String, Error)> {
-        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        let mut chains: Vec<String> = template.undeclared_variables(true).into_iter().collect();
+        let mut chains: Vec<String> = self.template.jinja().undeclared_variables(true).into_iter().collect();
         chains.sort();
         let below = |chain: &str| chain.strip_prefix(map)?.strip_prefix('.')?.split('.').next().map(str::to_owned);
         let mut names: Vec<String> = chains.iter().filter_map(|chain| below(chain)).collect();
@@ -179,16 +119,19 @@ impl Template {
 
     /// The error of a template that reads `item` in a node without a `for_each`.
     pub(crate) fn reads_item(&self) -> Option<Error> {
-        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        let reads = template.undeclared_variables(false).contains("item");
+        let reads = self.template.jinja().undeclared_variables(false).contains("item");
         let message = "`item` is read here, and this node has no `for_each`".to_owned();
         reads.then(|| Error::near(&self.source, "item", message))
     }
 
     /// Whether it renders the same for every task: it reads nothing but the role.
     pub fn is_fixed(&self) -> bool {
-        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        !template.undeclared_variables(false).iter().any(|name| name != "role" && NAMES.contains(&name.as_str()))
+        !self
+            .template
+            .jinja()
+            .undeclared_variables(false)
+            .iter()
+            .any(|name| name != "role" && NAMES.contains(&name.as_str()))
     }
 
     /// Whether it has no Jinja syntax: then Jinja removes the end of the last line and nothing else.
@@ -197,9 +140,8 @@ impl Template {
     }
 
     fn names(&self) -> Result<(), Error> {
-        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        let globals: Vec<&str> = self.environment.globals().map(|(name, _)| name).collect();
-        let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        let globals = self.template.globals();
+        let mut unknown: Vec<String> = self.template.jinja().undeclared_variables(false).into_iter().collect();
         unknown.retain(|name| !NAMES.contains(&name.as_str()) && !globals.contains(&name.as_str()));
         unknown.sort();
         let Some(name) = unknown.first() else { return Ok(()) };
@@ -212,23 +154,30 @@ impl Template {
 
     /// Renders with an empty value for every name, to find filters, tests and functions that do not exist: minijinja looks
     /// them up only when it reaches them.
-    fn probe(&self, guarded: &GuardedSource) -> Result<(), Error> {
+    fn probe(&self) -> Result<(), Error> {
         let context: HashMap<&str, Value> = NAMES.iter().map(|name| (*name, LenientValue::empty())).collect();
-        let template = self.environment.get_template("template").expect("the template was added when it was parsed");
-        let Err(error) = template.render_captured_to(Value::from(context), BoundedWriter(Vec::new())) else {
-            return Ok(());
-        };
+        let Err(RenderError::Template(error)) = self.template.render(Value::from(context)) else { return Ok(()) };
         let kinds =
             [ErrorKind::UnknownFilter, ErrorKind::UnknownTest, ErrorKind::UnknownFunction, ErrorKind::TemplateNotFound];
         if !kinds.contains(&error.kind()) {
             return Ok(());
         }
-        let mut found = Error::of(&error, &self.source, guarded);
+        let mut found = Error::of_jinja(&error, &self.source, self.template.place_of(&error));
         if error.kind() == ErrorKind::TemplateNotFound {
             found.message = "a template cannot include, import or extend another".to_owned();
         }
         Err(found)
     }
+}
+
+/// What a template of a role sees besides Jinja.
+fn configure(environment: &mut Environment<'static>) {
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // So that an error has a place.
+    environment.set_debug(true);
+    // Nothing of a prompt needs a value that changes.
+    environment.remove_global("namespace");
+    lenient::install(environment);
 }
 
 impl std::fmt::Debug for Template {
@@ -244,9 +193,18 @@ impl PartialEq for Template {
 }
 
 impl Error {
-    fn of(error: &minijinja::Error, source: &str, guarded: &GuardedSource) -> Self {
+    fn of(error: &InvalidTemplate, source: &str) -> Self {
+        let (range, hint) = match error {
+            InvalidTemplate::Syntax(error, place) => return Self::of_jinja(error, source, place.clone()),
+            InvalidTemplate::Chain(place) => (place.clone(), Some("split the expression with `{% set %}`".to_owned())),
+            _ => (0..0, None),
+        };
+        let (line, column, width) = place(source, range.start, range.end);
+        Self { message: error.to_string(), hint, line, column, width }
+    }
+
+    fn of_jinja(error: &minijinja::Error, source: &str, range: Option<Range<usize>>) -> Self {
         let line = error.line().and_then(|l| u32::try_from(l).ok()).unwrap_or(1);
-        let range = error.range().map(|r| guarded.original(r.start)..guarded.original(r.end));
         let range = range.filter(|r| source.is_char_boundary(r.start) && source.is_char_boundary(r.end));
         let (line, column, width) = range.map_or((line, 1, 1), |r| place(source, r.start, r.end));
         Self { message: sentence_without_place(error), hint: advice(error), line, column, width }
@@ -330,49 +288,10 @@ fn sentence_without_place(error: &minijinja::Error) -> String {
     format!("bad template: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn sentence(error: &minijinja::Error) -> String {
-    let mut text = match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    };
-    if let Some(line) = error.line() {
-        text.push_str(&format!(" (line {line} of the template)"));
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A writer that refuses to grow beyond [`MAX_RENDERED_BYTES`].
-struct BoundedWriter(Vec<u8>);
-
-impl io::Write for BoundedWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_RENDERED_BYTES {
-            return Err(io::Error::other("too long"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Checks the syntax of a model's chat template.
 pub(crate) fn syntax(source: &str) -> Result<(), Error> {
-    refuse_chains(source)?;
-    let mut environment = Environment::new();
-    environment.set_debug(true);
-    let guarded = GuardedSource::of(source);
-    environment.add_template_owned("template", source.to_owned()).map_err(|e| Error::of(&e, source, &guarded))
-}
-
-/// Refuses chains of operators on which the compiler would recurse too deeply.
-fn refuse_chains(source: &str) -> Result<(), Error> {
-    let Some(excess) = chains::excess(source) else { return Ok(()) };
-    let (line, column, width) = place(source, excess.start, excess.end);
-    let message = format!("a tag of the template has more than {} operators and brackets", chains::MAX_TAG_PARTS);
-    Err(Error { message, hint: Some("split the expression with `{% set %}`".to_owned()), line, column, width })
+    let parsed = BoundedTemplate::parse(source, |environment| environment.set_debug(true));
+    parsed.map(drop).map_err(|e| Error::of(&e, source))
 }
 
 /// A template in YAML; a fault is reported at its place in the file.
@@ -424,7 +343,7 @@ mod tests {
             ("{% if 1 %}", "{% elif 1 %}", "{% endif %}"),
         ] {
             // The largest that are accepted need no more stack than a thread has, nor does what walks them later.
-            for count in [chains::MAX_TAG_PARTS / 2, chains::MAX_TAG_PARTS - 1] {
+            for count in [250, 499] {
                 let largest = Template::parse(&chain(open, part, end, count));
                 largest.into_iter().for_each(|template| drop((template.is_fixed(), template.reads_item())));
             }

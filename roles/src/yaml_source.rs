@@ -22,6 +22,9 @@ pub struct YamlSource {
 pub struct Sources {
     /// The lowest layer first.
     pub layers: Vec<Vec<YamlSource>>,
+    /// Whether a client sent the files over the shipped ones: what they may name is up to the settings whenever the catalog is built.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_client: bool,
 }
 
 impl Sources {

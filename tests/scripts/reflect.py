@@ -1,12 +1,24 @@
 """A generic client: it knows an address and nothing else, and learns every type by reflection.
 
 Lists the services, submits a task, streams it to its end, submits another and cancels it. Prints a line for each.
+ARTEL_TOKEN is the token of the caller.
 """
+import os
 import sys
 
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+
+class Token(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Adds the token to each call."""
+
+    def add(self, proceed, details, request):
+        metadata = [*(details.metadata or ()), ("authorization", f"Bearer {os.environ['ARTEL_TOKEN']}")]
+        return proceed(details._replace(metadata=metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = add
 
 
 class Generic:
@@ -31,7 +43,7 @@ class Generic:
 
 
 def main(address, short, long):
-    with grpc.insecure_channel(address) as channel:
+    with grpc.intercept_channel(grpc.insecure_channel(address), Token()) as channel:
         client = Generic(channel)
         print("services", *sorted(client.database.get_services()))
         task = client.call("artel.v1.Tasks", "Submit", {"role": short, "input": "What is the capital of France?"})

@@ -136,9 +136,16 @@ pub fn run(page: &Path) -> Option<Output> {
         fs::write(&file, script(page)).unwrap();
         let mut command = Command::new("bash");
         command.arg(&file).current_dir(home.path()).env("HOME", home.path()).env("PATH", path);
-        for name in
-            ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ARTEL_ADDRESS", "ARTEL_DATA", "ARTEL_CONFIG"]
-        {
+        for name in [
+            "XDG_CACHE_HOME",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_HOME",
+            "ARTEL_ADDRESS",
+            "ARTEL_CONFIG",
+            "ARTEL_DATA",
+            "ARTEL_TOKEN",
+            "ARTEL_TOKEN_FILE",
+        ] {
             command.env_remove(name);
         }
         command.output().unwrap()

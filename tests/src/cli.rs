@@ -8,15 +8,22 @@ use tokio::process::Command;
 use crate::prerequisites::artel;
 
 /// Variables that configure the program, which the environment of the tests must not set.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 16] = [
     "ARTEL_ADDRESS",
+    "ARTEL_CA",
     "ARTEL_CONFIG",
     "ARTEL_DATA",
     "ARTEL_LISTEN",
+    "ARTEL_LOG",
+    "ARTEL_LOG_FORMAT",
     "ARTEL_MODELS",
     "ARTEL_OFFLINE",
+    "ARTEL_TOKEN",
+    "ARTEL_TOKEN_FILE",
+    "CREDENTIALS_DIRECTORY",
     "HF_ENDPOINT",
     "HF_TOKEN",
+    "JOURNAL_STREAM",
     "NO_COLOR",
 ];
 

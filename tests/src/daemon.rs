@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use artel_proto::v1::access_client::AccessClient;
 use artel_proto::v1::catalog_client::CatalogClient;
 use artel_proto::v1::engines_client::EnginesClient;
 use artel_proto::v1::router_client::RouterClient;
@@ -13,14 +15,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tonic::transport::Channel;
 
 use crate::Cli;
+use crate::caller::{CallerChannel, TokenHeader};
 use crate::prerequisites::{artel, artel_failpoints, models};
 
 /// Lines of the log that are printed with a failed test.
 const LOG_TAIL_LINES: usize = 60;
+
+/// No test waits longer for a line of the log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A daemon that is not started yet.
 pub fn daemon() -> DaemonBuilder {
@@ -36,6 +42,7 @@ pub fn daemon() -> DaemonBuilder {
         env: Vec::new(),
         file_size_limit_bytes: None,
         descriptor_limit: None,
+        has_unread_log: false,
     }
 }
 
@@ -50,9 +57,15 @@ pub struct DaemonBuilder {
     env: Vec<(String, String)>,
     file_size_limit_bytes: Option<u64>,
     descriptor_limit: Option<u32>,
+    has_unread_log: bool,
 }
 
 impl DaemonBuilder {
+    /// The directory of the daemon, as in [`Daemon::dir`].
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// With these documents over the shipped catalog.
     #[must_use]
     pub fn with_yaml(self, yaml: &str) -> Self {
@@ -132,6 +145,13 @@ impl DaemonBuilder {
         self
     }
 
+    /// With a log that goes to a pipe, which nothing reads before [`Daemon::unread_log`].
+    #[must_use]
+    pub fn with_unread_log(mut self) -> Self {
+        self.has_unread_log = true;
+        self
+    }
+
     /// The program, under its limits.
     fn command(&self) -> Command {
         let program = (self.program)();
@@ -177,7 +197,9 @@ impl DaemonBuilder {
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         let address = format!("http://{}", ready["listening"].as_str().unwrap());
         let channel = Channel::from_shared(address.clone()).unwrap().connect_lazy();
-        Ok(Daemon { child, dir: self.dir, settings: self.settings, program: self.program, address, channel })
+        let token = fs::read_to_string(self.dir.path().join("data/token")).unwrap();
+        let (dir, settings, program) = (self.dir, self.settings, self.program);
+        Ok(Daemon { child, dir, settings, program, address, channel, token })
     }
 
     /// Starts it.
@@ -203,7 +225,7 @@ impl DaemonBuilder {
             .arg(&self.models)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(if self.has_unread_log { Stdio::piped() } else { Stdio::from(log) })
             .kill_on_drop(true)
             .spawn()
             .unwrap()
@@ -219,30 +241,47 @@ pub struct Daemon {
     /// Where it listens, as `http://127.0.0.1:PORT`.
     pub address: String,
     channel: Channel,
+    /// The owner's token.
+    pub token: String,
 }
 
 impl Daemon {
     /// A client of `Tasks`.
-    pub fn tasks(&self) -> TasksClient<Channel> {
-        TasksClient::new(self.channel.clone())
+    pub fn tasks(&self) -> TasksClient<CallerChannel> {
+        TasksClient::new(self.owner())
     }
 
     /// A client of `Catalog`.
-    pub fn catalog(&self) -> CatalogClient<Channel> {
-        CatalogClient::new(self.channel.clone())
+    pub fn catalog(&self) -> CatalogClient<CallerChannel> {
+        CatalogClient::new(self.owner())
     }
 
     /// A client of `Router`.
-    pub fn router(&self) -> RouterClient<Channel> {
-        RouterClient::new(self.channel.clone())
+    pub fn router(&self) -> RouterClient<CallerChannel> {
+        RouterClient::new(self.owner())
     }
 
     /// A client of `Engines`.
-    pub fn engines(&self) -> EnginesClient<Channel> {
-        EnginesClient::new(self.channel.clone())
+    pub fn engines(&self) -> EnginesClient<CallerChannel> {
+        EnginesClient::new(self.owner())
     }
 
-    /// The connection.
+    /// A client of `Access`.
+    pub fn access(&self) -> AccessClient<CallerChannel> {
+        AccessClient::new(self.owner())
+    }
+
+    /// The connection of the owner, whose calls have its token.
+    pub fn owner(&self) -> CallerChannel {
+        self.caller(&self.token)
+    }
+
+    /// A connection whose calls have this token.
+    pub fn caller(&self, token: &str) -> CallerChannel {
+        CallerChannel::new(self.channel.clone(), TokenHeader::new(token))
+    }
+
+    /// The connection of a stranger, whose calls have no token.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -252,14 +291,30 @@ impl Daemon {
         self.dir.path()
     }
 
-    /// The command line with the address of this daemon.
+    /// The command line with the address and the data directory of this daemon, as its owner uses it.
     pub fn cli<const N: usize>(&self, args: [&str; N]) -> Cli {
-        Cli::new(args).env("ARTEL_ADDRESS", &self.address)
+        Cli::new(args).env("ARTEL_ADDRESS", &self.address).env("ARTEL_DATA", self.dir.path().join("data"))
     }
 
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Waits until its log has this text: a thread of its own writes it.
+    pub async fn until_logged(&self, text: &str) {
+        let logged = async {
+            while !self.log().contains(text) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let logged = tokio::time::timeout(LOG_TIMEOUT, logged).await;
+        logged.unwrap_or_else(|_| panic!("`{text}` is not in the log: {}", self.log()));
+    }
+
+    /// The other end of the pipe of [`DaemonBuilder::with_unread_log`].
+    pub fn unread_log(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("it was asked for, and is taken once")
     }
 
     /// Sends a signal.
@@ -302,6 +357,7 @@ impl Daemon {
             env: Vec::new(),
             file_size_limit_bytes: None,
             descriptor_limit: None,
+            has_unread_log: false,
         }
     }
 

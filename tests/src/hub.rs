@@ -15,6 +15,11 @@ pub const MODEL_URI: &str = "hf:org/smol/q4/smol.gguf";
 /// The URI of the adapter `velo`, in a revision of its repository.
 pub const ADAPTER_URI: &str = "hf:org/lora@v1/velo.gguf";
 
+/// The URI of the embedding model.
+pub const EMBEDDING_URI: &str = "hf:org/mini/mini.gguf";
+
+/// The embedding model, in the directory of the demo models.
+const EMBEDDING_FILE: &str = "all-MiniLM-L6-v2.F16.gguf";
 /// The hash of the demo model.
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
@@ -65,6 +70,11 @@ impl HubServer {
         let rest_of_model = Arc::new(Latch::default());
         let (latch, has_broken_off) = (rest_of_model.clone(), AtomicBool::new(false));
         let files = HttpServer::start(move |request, stream| {
+            if request.path.starts_with("/mini") {
+                let bytes = fs::read(models().join(EMBEDDING_FILE))?;
+                head(stream, "200 OK", bytes.len(), "")?;
+                return stream.write_all(&bytes);
+            }
             let bytes = fs::read(models().join("SmolLM2-135M-Instruct.Q4_1.gguf"))?;
             let from =
                 request.headers.iter().find_map(|header| header.strip_prefix("range: bytes=")?.strip_suffix('-'));
@@ -88,6 +98,11 @@ impl HubServer {
                 let headers = format!(
                     "Location: {blob}/blob?signature=s\r\nX-Linked-Size: {size}\r\nX-Linked-Etag: \"{SHA256}\"\r\n"
                 );
+                head(stream, "302 Found", 0, &headers)
+            }
+            "/org/mini/resolve/main/mini.gguf" => {
+                let size = fs::metadata(models().join(EMBEDDING_FILE))?.len();
+                let headers = format!("Location: {blob}/mini\r\nX-Linked-Size: {size}\r\n");
                 head(stream, "302 Found", 0, &headers)
             }
             "/org/lora/resolve/v1/velo.gguf" => {

@@ -6,16 +6,21 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod book;
+mod caller;
 mod cli;
 mod daemon;
+pub mod https;
 pub mod hub;
+pub mod monitoring;
 mod prerequisites;
+pub mod prometheus;
 mod rpc_server;
 pub mod scripted;
 mod task;
 mod test_catalog;
 pub mod tls_proxy;
 
+pub use caller::{CallerChannel, TokenHeader};
 pub use cli::Cli;
 pub use daemon::{Daemon, DaemonBuilder, daemon};
 pub use prerequisites::{artel, models, python, repository};

@@ -31,6 +31,16 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// A program of Debian's Prometheus: below `ARTEL_TEST_PROMETHEUS`, or where `cargo xtask setup` unpacks it.
+pub(crate) fn prometheus_program(name: &str) -> PathBuf {
+    let root = variable("ARTEL_TEST_PROMETHEUS").unwrap_or_else(|| cache().join("prometheus"));
+    let path = root.join("usr/bin").join(name);
+    if !path.is_file() {
+        end(&format!("{} is missing: `cargo xtask setup` unpacks it", path.display()));
+    }
+    path
+}
+
 /// The daemon and command line.
 pub fn artel() -> PathBuf {
     built("artel")

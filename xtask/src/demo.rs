@@ -18,7 +18,9 @@ pub(crate) fn run(cache: &Path, message: Option<&str>) -> Result<()> {
     let message = message.unwrap_or(MESSAGE);
     eprintln!("xtask: artel run --graph helpdesk {message:?}\n");
     let args = ["run", "--graph", "helpdesk", "--", message];
-    let asked = Command::new(&artel).args(args).env("ARTEL_ADDRESS", &daemon.address).status();
+    let mut run = Command::new(&artel);
+    run.args(args).env("ARTEL_ADDRESS", &daemon.address).env("ARTEL_DATA", &data);
+    let asked = run.env_remove("ARTEL_TOKEN").env_remove("ARTEL_TOKEN_FILE").status();
     let asked = asked.with_context(|| format!("failed to start {}", artel.display()))?;
     daemon.stop()?;
     if !asked.success() {

@@ -10,6 +10,7 @@ mod models;
 mod names;
 #[cfg(test)]
 mod picture;
+mod prometheus;
 mod setup;
 mod shell;
 mod sources;
@@ -36,7 +37,7 @@ enum Verb {
     Names,
     /// Check the sizes of crates and files, import circles and untyped errors
     Structure,
-    /// Install what is missing and fetch the demo models
+    /// Install what is missing, fetch the demo models, and unpack Prometheus for the tests
     Setup,
     /// Start a daemon and send a real task through the graph of docs/examples/helpdesk
     Demo {
@@ -66,7 +67,7 @@ enum Verb {
 fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
     match XtaskArgs::parse().verb {
-        Verb::Setup => setup::run(&cache),
+        Verb::Setup => setup::run(&cache).and_then(|()| prometheus::fetch(&cache)),
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),

@@ -56,20 +56,29 @@ pub(crate) fn install(missing: &[&str]) -> Result<()> {
     if !shell::has("apt-get") {
         bail!("{} missing and there is no apt-get here: install them with your system's tools", missing.join(", "));
     }
-    let sudo = !nix::unistd::geteuid().is_root();
-    if sudo && !shell::has("sudo") {
+    if needs_sudo() && !shell::has("sudo") {
         bail!("{} missing; run as root: {by_hand}", missing.join(", "));
     }
-    let apt = |args: &[&str]| {
-        let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
-        if sudo {
-            command.arg("apt-get");
-        }
-        shell::run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    apt(&["update", "-qq"])?;
+    update_lists()?;
     apt(&[&["install", "-y", "-qq", "--no-install-recommends"], missing].concat())
         .with_context(|| format!("run by hand: {by_hand}"))
+}
+
+/// Fetches the lists of Debian packages.
+pub(crate) fn update_lists() -> Result<()> {
+    apt(&["update", "-qq"])
+}
+
+fn needs_sudo() -> bool {
+    !nix::unistd::geteuid().is_root()
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let mut command = Command::new(if needs_sudo() { "sudo" } else { "apt-get" });
+    if needs_sudo() {
+        command.arg("apt-get");
+    }
+    shell::run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// bindgen loads libclang, which lies below the directory of an LLVM version.

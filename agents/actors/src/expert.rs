@@ -61,6 +61,7 @@ impl Actor for Expert {
                     tokio::spawn(run(*job, host, admitted).instrument(span));
                 }
                 Err(full) => {
+                    job.metrics.found_queue_full();
                     let message = format!("role `{}` {full}", job.role.name);
                     job.completion.send(Err(Failure::new(FailureCode::QueueFull, message)));
                 }
@@ -83,7 +84,11 @@ async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: Admit
             return Ok(cached);
         }
         let mut deadline = StepDeadline::new(timeout, job.barrier.clone());
-        let ready = async { (acquire(&job, &admitted).await, job.engine(&host, model_waits).await) };
+        let ready = async {
+            let permit = acquire(&job, &admitted).await;
+            let running = job.metrics.running_step();
+            ((permit, running), job.engine(&host, model_waits).await)
+        };
         let (_permit, engine) = deadline.run_pausing(model_waits, ready).await.ok_or_else(timed_out)?;
         deadline.run(job.run(engine?, prompt)).await.ok_or_else(timed_out)?
     };
@@ -103,6 +108,7 @@ async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: Admit
 /// Waits for a permit and publishes the position in the queue. Each step polls its own position: waking all of a long queue
 /// whenever one leaves it would cost more than the steps themselves.
 async fn acquire(job: &StepJob, admitted: &AdmittedStep) -> Permit {
+    let _waiting = job.metrics.waiting_step();
     let (mut request, mut published) = (admitted.request_permit(job.priority, job.remaining_steps), None::<u32>);
     loop {
         if let Ok(permit) = tokio::time::timeout(PROGRESS_INTERVAL, request.granted()).await {

@@ -60,5 +60,7 @@ pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
 pub use artel_task::Clock;
-pub use runtime::{Candidates, DrainReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target};
+pub use runtime::{
+    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target, Viewer,
+};
 pub use supervisor::MAX_TASK_RESTARTS;

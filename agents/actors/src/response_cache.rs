@@ -42,6 +42,11 @@ impl ResponseCache {
         ScopedResponseCache { cache: self.clone(), catalog: catalog.clone() }
     }
 
+    /// Drops all responses: they are the texts of callers and of models.
+    pub(crate) fn clear(&self) {
+        *self.entries() = ResponseEntries::default();
+    }
+
     fn entries(&self) -> MutexGuard<'_, ResponseEntries> {
         self.0.lock().expect("nothing panics while it holds the cache")
     }

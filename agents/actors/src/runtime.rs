@@ -3,12 +3,14 @@
 mod control;
 mod drain;
 mod engines;
+mod erase;
 mod error;
 mod fork;
 mod resume;
 mod route;
 mod submission;
 mod subscribe;
+mod viewer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +18,11 @@ use std::sync::{Arc, RwLock};
 
 use artel_hosting::Loader;
 use artel_hosting::ModelLookahead;
-use artel_journal::{Acceptance, DamagedTask, Journal, TaskFilter, TaskPage, TaskSummary};
-use artel_roles::Catalog;
+use artel_journal::{Acceptance, DamagedTask, FeedbackStore, Journal, TaskFilter, TaskPage, TaskSummary};
+use artel_metrics::{Metrics, TaskCounts};
+use artel_roles::{Catalog, NetworkRules};
 use artel_stream::TaskChannels;
-use artel_task::{Clock, GraphName, TaskId};
+use artel_task::{Clock, Event, EventKind, GraphName, TaskId};
 use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -29,9 +32,11 @@ use crate::router::EmbeddingCache;
 use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
 
 pub use drain::DrainReport;
+pub use erase::EraseReport;
 pub use error::Error;
 pub use fork::Fork;
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
+pub use viewer::Viewer;
 
 /// Settings of a runtime.
 #[derive(Debug, Clone)]
@@ -46,8 +51,16 @@ pub struct Options {
     /// Directory of the router's embeddings for the next start. With it, the router is warmed up at the start and after a
     /// change of the catalog, while no task is busy; without it, by the first question.
     pub embedding_cache_dir: Option<PathBuf>,
+    /// What the catalog of a client may name when a task that started with it is resumed; without it, anything.
+    pub network: Option<NetworkRules>,
+    /// Directory of the prefixes that engines keep on disk: an erase deletes those that may hold the text of a caller.
+    pub prefix_cache_dir: Option<PathBuf>,
+    /// The feedback on decisions, from which an erase removes what was said of the tasks.
+    pub feedback: Option<FeedbackStore>,
     /// The time.
     pub clock: Clock,
+    /// What counts and measures; those of another runtime would count both together.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Options {
@@ -58,7 +71,11 @@ impl Default for Options {
             models_dir: PathBuf::from("models"),
             default_graph: None,
             embedding_cache_dir: None,
+            network: None,
+            prefix_cache_dir: None,
+            feedback: None,
             clock: Clock::default(),
+            metrics: Metrics::new(),
         }
     }
 }
@@ -74,12 +91,14 @@ pub struct Runtime {
     /// Submissions between the journal and the supervisor.
     submissions: TaskTracker,
     catalog_lock: Arc<tokio::sync::Mutex<()>>,
+    erase_lock: Arc<tokio::sync::Mutex<()>>,
     has_stopped: watch::Receiver<bool>,
     options: Arc<Options>,
 }
 
 impl Runtime {
-    /// Starts the actors and resumes the tasks that have no last event in the journal.
+    /// Starts the actors, completes the erases that an earlier run did not, and resumes the tasks that have no last event in the
+    /// journal.
     ///
     /// # Errors
     /// When the journal cannot be read or written.
@@ -89,6 +108,7 @@ impl Runtime {
         journal: Journal,
         loader: Arc<dyn Loader>,
     ) -> Result<Self, Error> {
+        options.metrics.started_at(options.clock.system_time());
         journal.store_catalog(catalog.version(), catalog.sources().to_json()).await?;
         let embedding_cache = options.embedding_cache_dir.clone();
         let embedding_cache = embedding_cache.map(|dir| Arc::new(EmbeddingCache::new(dir, options.models_dir.clone())));
@@ -98,6 +118,7 @@ impl Runtime {
             loader,
             models_dir: options.models_dir.clone().into(),
             clock: options.clock.clone(),
+            metrics: options.metrics.clone(),
             running_tasks: watch::Sender::new(0),
             busy_tasks: watch::Sender::new(0),
             lookahead: ModelLookahead::default(),
@@ -122,9 +143,11 @@ impl Runtime {
             is_draining: Arc::default(),
             submissions: TaskTracker::new(),
             catalog_lock: Arc::default(),
+            erase_lock: Arc::default(),
             has_stopped,
             options: Arc::new(options),
         };
+        runtime.complete_erasures().await;
         runtime.resume_tasks().await?;
         runtime.warm_up_router(&runtime.catalog())?;
         Ok(runtime)
@@ -160,6 +183,7 @@ impl Runtime {
         match self.shared.journal.accept(event.clone()).await? {
             Acceptance::Existing(task) => Ok(task),
             Acceptance::New => {
+                self.count_accepted(&event);
                 let task = event.task;
                 let (first, permit) = (Some(Arc::new(event)), Some(permit));
                 let start = TaskStart { task, catalog, graph, first, takes_up: false, permit };
@@ -171,10 +195,18 @@ impl Runtime {
         }
     }
 
-    /// The task that was accepted under the same request id, regardless of today's catalog and limits.
+    fn count_accepted(&self, first: &Event) {
+        if let EventKind::Accepted(spec) = &first.kind {
+            self.shared.metrics.tasks.accepted(spec);
+        }
+    }
+
+    /// The task of the same owner that was accepted under the same request id, regardless of today's catalog and limits.
     async fn accepted_before(&self, submission: &Submission) -> Result<Option<TaskId>, Error> {
         let Some(request) = &submission.request_id else { return Ok(None) };
-        let Some((task, accepted)) = self.shared.journal.find_request(request).await? else { return Ok(None) };
+        let Some((task, accepted)) = self.shared.journal.find_request(&submission.owner, request).await? else {
+            return Ok(None);
+        };
         let reused = || artel_journal::Error::RequestReused { request: request.clone(), task };
         if submission.is_same_as(&accepted) { Ok(Some(task)) } else { Err(reused().into()) }
     }
@@ -250,6 +282,17 @@ impl Runtime {
     /// Resolves while the journal takes writes.
     pub async fn journal_writable(&self) {
         self.shared.journal.writable().await;
+    }
+
+    /// What this runtime counts and measures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// The open tasks at this moment.
+    pub fn task_counts(&self) -> TaskCounts {
+        let (open, running) = (self.running_tasks(), *self.shared.busy_tasks.borrow());
+        TaskCounts { running, paused: open.saturating_sub(running), limit: self.options.max_tasks }
     }
 
     /// How many tasks run.

@@ -132,8 +132,18 @@ impl State {
             return;
         }
         let TaskStart { task, catalog, graph, first, takes_up, permit } = start;
-        let SharedDeps { journal, channels, loader, models_dir, clock, lookahead, response_cache, probation, .. } =
-            self.shared.clone();
+        let SharedDeps {
+            journal,
+            channels,
+            loader,
+            models_dir,
+            clock,
+            lookahead,
+            response_cache,
+            probation,
+            metrics,
+            ..
+        } = self.shared.clone();
         let (channel, supervisor) = (channels.open(task, first.as_ref()), me.clone());
         let cx = TaskContext {
             task,
@@ -150,6 +160,7 @@ impl State {
             lookahead,
             response_cache,
             clock,
+            metrics,
         };
         self.spawn_runner(me, cx, 0, permit).await;
     }
@@ -221,7 +232,7 @@ impl State {
     async fn child_stopped(&mut self, me: &ActorRef<Message>, id: ActorId, error: Option<String>) {
         let Some(child) = self.registry.take_child(id) else { return };
         if let Some(error) = &error {
-            tracing::error!(?child, error, "an actor failed");
+            tracing::error!(%child, error, "an actor failed");
         }
         match child {
             ChildId::TaskRunner(task) => match error {
@@ -262,10 +273,10 @@ impl State {
         if restarts < MAX_TASK_RESTARTS {
             return self.spawn_runner(me, cx, restarts + 1, permit).await;
         }
-        let SharedDeps { journal, channels, clock, .. } = self.shared.clone();
+        let shared = self.shared.clone();
         tokio::spawn(async move {
             let reason = format!("its runner panicked {} times, last: {error}", restarts + 1);
-            set_aside_task(&journal, &channels, &clock, task, reason).await;
+            set_aside_task(&shared, task, reason).await;
             drop(permit);
         });
         self.publish_counts();

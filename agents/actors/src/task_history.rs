@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use artel_journal::Journal;
-use artel_stream::TaskChannels;
-use artel_task::{Clock, Event, EventKind, Seq, TaskId};
+use artel_task::{Event, EventKind, Seq, TaskId};
+
+use crate::supervisor::SharedDeps;
 
 /// Events read from the journal at once.
 const PAGE_EVENTS: u32 = 1024;
@@ -26,44 +27,34 @@ pub(crate) async fn history(journal: &Journal, task: TaskId) -> Result<Vec<Event
 
 /// Sets a task aside that nothing runs. If its rows are damaged they are left as they are, for a repair: the task is then set
 /// aside by not being run.
-pub(crate) async fn set_aside_task(
-    journal: &Journal,
-    channels: &TaskChannels,
-    clock: &Clock,
-    task: TaskId,
-    mut reason: String,
-) {
+pub(crate) async fn set_aside_task(shared: &SharedDeps, task: TaskId, mut reason: String) {
     reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     tracing::error!(%task, reason, "the task is set aside");
     let set_aside = async {
-        let events = history(journal, task).await?;
+        let events = history(&shared.journal, task).await?;
         let has_start = events.first().is_some_and(|first| matches!(first.kind, EventKind::Accepted(_)));
-        if has_start {
-            append_event(journal, channels, clock, task, EventKind::SetAside { reason }).await
-        } else {
-            Ok(())
-        }
+        if has_start { append_event(shared, task, EventKind::SetAside { reason }).await } else { Ok(()) }
     };
     if let Err(error) = set_aside.await {
         tracing::error!(%task, %error, "failed to journal that the task is set aside: its rows are left as they are");
     }
-    channels.close(task);
+    shared.channels.close(task);
 }
 
-/// Appends an event to a task that nothing runs, and publishes it.
+/// Appends an event to a task that nothing runs, counts it and publishes it.
 pub(crate) async fn append_event(
-    journal: &Journal,
-    channels: &TaskChannels,
-    clock: &Clock,
+    shared: &SharedDeps,
     task: TaskId,
     kind: EventKind,
 ) -> Result<(), artel_journal::Error> {
+    let SharedDeps { journal, channels, clock, metrics, .. } = shared;
     let last = journal.last_seq(task).await?.unwrap_or_default();
     // The wall clock may have been set back since the last event, which may be damaged.
     let last_event = journal.events(task, Seq(last.0.saturating_sub(1)), 1).await.unwrap_or_default();
     let at = last_event.last().map_or(clock.now(), |last| clock.now().max(last.at));
     let event = Event { task, seq: last.next(), at, kind };
     journal.append(vec![event.clone()]).await?;
+    metrics.tasks.committed_alone(&event);
     channels.open(task, None).publish(Arc::new(event));
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Commands to the thread that owns a model.
 
+use std::io;
+
 use tokio::sync::oneshot;
 
 use crate::adapter_contexts::AdapterKey;
@@ -12,6 +14,8 @@ pub(crate) enum EngineCommand {
     /// Only these adapters stay loaded.
     RetainAdapters(Vec<AdapterKey>),
     Embed(Vec<String>, oneshot::Sender<Result<Embeddings, backend::Error>>),
+    /// Drops all prefixes that may hold the text of a caller. Answered once their files are gone.
+    ForgetText(oneshot::Sender<io::Result<()>>),
     /// A stream was drained or dropped: check again.
     Wake,
     /// End; all sequences fail.

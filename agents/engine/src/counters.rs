@@ -15,6 +15,10 @@ pub struct EngineStats {
     pub waiting: u64,
     /// Batches computed.
     pub batches: u64,
+    /// Tokens of these batches.
+    pub batch_tokens: u64,
+    /// Nanoseconds in which it computed these batches.
+    pub batch_ns: u64,
     /// Prompt tokens computed.
     pub prefill_tokens: u64,
     /// Prompt tokens taken from a slot or a cache.
@@ -45,6 +49,8 @@ pub(crate) struct Counters {
     /// Calls to embed that wait or are computed.
     pub(crate) embed_calls: AtomicU64,
     pub(crate) batches: AtomicU64,
+    pub(crate) batch_tokens: AtomicU64,
+    pub(crate) batch_ns: AtomicU64,
     pub(crate) prefill_tokens: AtomicU64,
     pub(crate) cached_tokens: AtomicU64,
     pub(crate) prefix_cache_bytes: AtomicU64,
@@ -61,7 +67,14 @@ pub(crate) struct Counters {
 impl Counters {
     /// Adds a time in which the engine computed.
     pub(crate) fn add_compute_time(&self, took: Duration) {
-        self.compute_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.compute_ns.fetch_add(nanos(took), Relaxed);
+    }
+
+    /// Counts a batch of so many tokens, whose time was added already.
+    pub(crate) fn add_batch(&self, tokens: usize, took: Duration) {
+        self.batches.fetch_add(1, Relaxed);
+        self.batch_tokens.fetch_add(tokens as u64, Relaxed);
+        self.batch_ns.fetch_add(nanos(took), Relaxed);
     }
 
     pub(crate) fn stats(&self) -> EngineStats {
@@ -70,6 +83,8 @@ impl Counters {
             running: get(&self.running),
             waiting: get(&self.waiting) + get(&self.embed_calls),
             batches: get(&self.batches),
+            batch_tokens: get(&self.batch_tokens),
+            batch_ns: get(&self.batch_ns),
             prefill_tokens: get(&self.prefill_tokens),
             cached_tokens: get(&self.cached_tokens),
             prefix_cache_bytes: get(&self.prefix_cache_bytes),
@@ -82,4 +97,8 @@ impl Counters {
             compute_ns: get(&self.compute_ns),
         }
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

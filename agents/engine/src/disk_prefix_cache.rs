@@ -1,6 +1,7 @@
 //! The disk tier of the prefix cache, so that a restarted engine is warm.
 //!
-//! One file per prefix, named after the fingerprint of its cells and the hash of its tokens. A file is a cache entry: it is
+//! One file per prefix, named after the fingerprint of its cells and the hash of its tokens. The name of a prefix that is the same for
+//! every task says so; every other file may hold the text of a caller, and [`remove_text`] deletes it. A file is a cache entry: it is
 //! written aside and renamed, its content is checked against a hash when it is read, and if anything is wrong with it, it is
 //! deleted and the prefix computed again. A thread of its own writes the files. All engines of a directory share its budget;
 //! the least recently used file is evicted first.
@@ -14,12 +15,19 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 
 use crate::backend::{AdapterContext, Token};
 
 const MAGIC: &[u8; 8] = b"ARTELPX1";
 /// What the cells in a file depend on: a hash of the model, the adapter and the types of the KV cache.
 pub(crate) type CacheFingerprint = [u8; 32];
+/// The end of the name of a file whose prefix is the same for every task.
+const FIXED_SUFFIX: &str = ".fixed.prefix";
+/// The end of the name of any other file, and of those of earlier versions.
+const SUFFIX: &str = ".prefix";
+/// The end of the name of a file that is being written.
+const PART_SUFFIX: &str = ".part";
 /// Files that wait to be written; a full queue means a slow disk, and further ones are not written.
 const MAX_QUEUED_WRITES: usize = 16;
 /// Tokens that a file may claim: more than any context.
@@ -40,12 +48,25 @@ pub(crate) struct DiskPrefixCache {
     files: HashMap<AdapterContext, Vec<PrefixFile>>,
     fingerprints: HashMap<AdapterContext, CacheFingerprint>,
     /// Taken when the cache is dropped.
-    writer: Option<(mpsc::SyncSender<PrefixWrite>, JoinHandle<()>)>,
+    writer: Option<(mpsc::SyncSender<WriterCommand>, JoinHandle<()>)>,
 }
 
 struct PrefixFile {
     tokens: Arc<[Token]>,
     path: PathBuf,
+}
+
+impl PrefixFile {
+    fn is_fixed(&self) -> bool {
+        is_fixed(&self.path)
+    }
+}
+
+/// A command to the thread that writes.
+enum WriterCommand {
+    Write(PrefixWrite),
+    /// Deletes the files that may hold the text of a caller, those written before included.
+    RemoveText(oneshot::Sender<io::Result<()>>),
 }
 
 /// The content of a file.
@@ -54,6 +75,8 @@ pub(crate) struct DiskPrefix {
     pub(crate) state: Vec<u8>,
     /// Seconds that it took to compute.
     pub(crate) seconds: f64,
+    /// Whether it is the same for every task.
+    pub(crate) is_fixed: bool,
 }
 
 struct PrefixWrite {
@@ -127,22 +150,73 @@ impl DiskPrefixCache {
         found
     }
 
-    /// Writes a prefix to disk, in the background.
-    pub(crate) fn insert(&mut self, context: AdapterContext, tokens: &[Token], state: &Arc<[u8]>, seconds: f64) {
+    /// Writes a prefix to disk, in the background. `is_fixed`: it is the same for every task.
+    pub(crate) fn insert(
+        &mut self,
+        context: AdapterContext,
+        (tokens, is_fixed): (&[Token], bool),
+        state: &Arc<[u8]>,
+        seconds: f64,
+    ) {
         let Some(fingerprint) = self.fingerprints.get(&context) else { return };
         let Some(files) = self.files.get_mut(&context) else { return };
         if files.iter().any(|file| *file.tokens == *tokens) {
             return;
         }
         let (tokens, state): (Arc<[Token]>, _) = (tokens.into(), state.clone());
-        let path = self.dir.join(file_name(fingerprint, &tokens));
+        let path = self.dir.join(file_name(fingerprint, &tokens, is_fixed));
         let write =
             PrefixWrite { path: path.clone(), fingerprint: *fingerprint, tokens: tokens.clone(), state, seconds };
         // If the queue is full, the prefix is computed once more after the next start.
+        let write = WriterCommand::Write(write);
         if self.writer.as_ref().is_some_and(|(writer, _)| writer.try_send(write).is_ok()) {
             files.push(PrefixFile { tokens, path });
         }
     }
+}
+
+impl DiskPrefixCache {
+    /// Deletes the files that may hold the text of a caller, in the background, and answers when they are gone.
+    pub(crate) fn remove_text(&mut self, reply: oneshot::Sender<io::Result<()>>) {
+        for files in self.files.values_mut() {
+            files.retain(PrefixFile::is_fixed);
+        }
+        // Waits for one file at most if the queue is full. A writer that has panicked drops the reply.
+        if let Some((writer, _)) = &self.writer {
+            drop(writer.send(WriterCommand::RemoveText(reply)));
+        }
+    }
+}
+
+/// Deletes the files of a directory that may hold the text of a caller: all but those of prefixes that are the same for every task.
+/// Returns their number. Engines that use the directory are told first, with [`forget_text`](crate::EngineHandle::forget_text).
+///
+/// # Errors
+/// The directory cannot be read, or a file not be deleted.
+pub fn remove_text(dir: &Path) -> io::Result<u64> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let path = entry?.path();
+        let is_cached = [SUFFIX, PART_SUFFIX].iter().any(|suffix| path.to_string_lossy().ends_with(suffix));
+        if !is_cached || is_fixed(&path) {
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => removed += 1,
+            // Another engine may have deleted it, or renamed the part that it wrote.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+fn is_fixed(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(FIXED_SUFFIX)
 }
 
 impl Drop for DiskPrefixCache {
@@ -211,11 +285,20 @@ fn read(path: &Path, fingerprint: &CacheFingerprint) -> Option<DiskPrefix> {
     let is_intact = state.len() as u64 == header.length && Sha256::digest(&state)[..] == header.hash;
     // Eviction goes by the time of the last use; where that cannot be set, the file is evicted a little earlier.
     let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-    is_intact.then_some(DiskPrefix { tokens: header.tokens, state, seconds: header.seconds })
+    let (tokens, seconds, is_fixed) = (header.tokens, header.seconds, is_fixed(path));
+    is_intact.then_some(DiskPrefix { tokens, state, seconds, is_fixed })
 }
 
-fn write_all(inbox: &mpsc::Receiver<PrefixWrite>, dir: &Path, max_bytes: u64) {
-    while let Ok(write) = inbox.recv() {
+fn write_all(inbox: &mpsc::Receiver<WriterCommand>, dir: &Path, max_bytes: u64) {
+    while let Ok(command) = inbox.recv() {
+        let write = match command {
+            WriterCommand::Write(write) => write,
+            WriterCommand::RemoveText(reply) => {
+                // The caller may have stopped waiting.
+                let _ = reply.send(remove_text(dir).map(drop));
+                continue;
+            }
+        };
         if write.state.len() as u64 > max_bytes {
             continue;
         }
@@ -272,8 +355,9 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-fn file_name(fingerprint: &CacheFingerprint, tokens: &[Token]) -> String {
-    format!("{}-{}.prefix", hex(&fingerprint[..8]), hex(&hash_tokens(tokens)[..16]))
+fn file_name(fingerprint: &CacheFingerprint, tokens: &[Token], is_fixed: bool) -> String {
+    let suffix = if is_fixed { FIXED_SUFFIX } else { SUFFIX };
+    format!("{}-{}{suffix}", hex(&fingerprint[..8]), hex(&hash_tokens(tokens)[..16]))
 }
 
 fn hash_tokens(tokens: &[Token]) -> [u8; 32] {
@@ -299,7 +383,7 @@ mod tests {
     /// A file on disk, as the writer's thread leaves it.
     fn write_file(dir: &Path, fingerprint: CacheFingerprint, text: &str, state: &[u8]) -> PathBuf {
         let tokens: Arc<[Token]> = tokens(text).into();
-        let path = dir.join(file_name(&fingerprint, &tokens));
+        let path = dir.join(file_name(&fingerprint, &tokens, true));
         let write = PrefixWrite { path, fingerprint, tokens, state: state.into(), seconds: 1.5 };
         store(&write).unwrap();
         write.path
@@ -324,6 +408,27 @@ mod tests {
         assert_eq!(cache.find(AdapterContext(0), &tokens("You are"), 0, false).unwrap().tokens.len(), 3);
         assert_eq!(cache.find(AdapterContext(0), &tokens("You are"), 0, true).unwrap().tokens.len(), 7);
         assert!(cache.find(AdapterContext(1), &tokens("You are"), 0, true).is_none());
+    }
+
+    #[test]
+    fn files_that_may_hold_the_text_of_a_caller_are_removed_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = open(dir.path());
+        cache.insert(AdapterContext(0), (&tokens("You are"), true), &b"fixed".as_slice().into(), 1.0);
+        cache.insert(AdapterContext(0), (&tokens("You are Ann"), false), &b"of a task".as_slice().into(), 1.0);
+        for other in ["0-0.part", "0-0.prefix", "note"] {
+            fs::write(dir.path().join(other), "x").unwrap();
+        }
+        let (reply, removed) = oneshot::channel();
+        cache.remove_text(reply);
+        removed.blocking_recv().unwrap().unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [file_name(&FINGERPRINT, &tokens("You are"), true).into(), std::ffi::OsString::from("note")]);
+        let found = cache.find(AdapterContext(0), &tokens("You are Ann, a sailor"), 0, false).unwrap();
+        assert_eq!((found.tokens.len(), found.is_fixed), (7, true));
+        assert_eq!(remove_text(dir.path()).unwrap(), 0);
+        assert_eq!(remove_text(&dir.path().join("none")).unwrap(), 0);
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub trait Engine: Send + Sync + 'static {
     }
     /// Why the engine ended, once it has. Holding the receiver does not keep the engine alive.
     fn end_reason(&self) -> watch::Receiver<Option<String>>;
+    /// Whether it was ended because it hung; an engine in this process cannot be.
+    fn has_hung(&self) -> bool {
+        false
+    }
     /// See [`EngineHandle::generate`](crate::EngineHandle::generate).
     async fn generate(&self, request: Request) -> Result<OutputStream, Error>;
     /// See [`EngineHandle::score_labels`](crate::EngineHandle::score_labels).
@@ -45,6 +49,8 @@ pub trait Engine: Send + Sync + 'static {
     fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin;
     /// See [`EngineHandle::retain_adapters`](crate::EngineHandle::retain_adapters).
     fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>);
+    /// See [`EngineHandle::forget_text`](crate::EngineHandle::forget_text).
+    async fn forget_text(&self) -> Result<(), Error>;
     /// Asks the engine to end.
     fn close(&self);
 }

@@ -73,6 +73,11 @@ impl EngineHandle {
         self.0.end_reason().borrow().clone()
     }
 
+    /// Whether it was ended because it hung.
+    pub fn has_hung(&self) -> bool {
+        self.0.has_hung()
+    }
+
     /// Starts a generation. Dropping the stream cancels it.
     pub async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
         self.0.generate(request).await
@@ -108,6 +113,12 @@ impl EngineHandle {
     /// Embeds texts.
     pub async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
         self.0.embed(texts).await
+    }
+
+    /// Forgets the texts of callers: drops the prefixes that may hold one, in memory and on disk, and what is resident in the cells of
+    /// free slots. Running sequences go on. Returns when the files are gone, and none of what ran before is written any more.
+    pub async fn forget_text(&self) -> Result<(), Error> {
+        self.0.forget_text().await
     }
 
     /// Ends the engine: running sequences fail, and the model is freed when this returns.

@@ -137,6 +137,7 @@ impl LocalEngine {
             priority: request.priority,
             remaining_steps: request.remaining_steps,
             prefix_len: if prompt.prefix_len < MIN_PREFIX_TOKENS { 0 } else { prompt.prefix_len },
+            has_fixed_prefix: request.has_fixed_prefix,
             prompt: prompt.tokens,
             adapter: request.adapter,
             sampling: request.sampling,
@@ -312,6 +313,16 @@ impl Engine for LocalEngine {
         self.send(EngineCommand::Embed(texts, reply))?;
         match vectors.await {
             Ok(vectors) => vectors.map_err(backend::Error::into_failure),
+            Err(_) => Err(Error::Ended(wait_for_end(&mut self.end_reason()).await)),
+        }
+    }
+
+    async fn forget_text(&self) -> Result<(), Error> {
+        let (reply, forgotten) = oneshot::channel();
+        self.send(EngineCommand::ForgetText(reply))?;
+        match forgotten.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::Model(format!("failed to remove its prefix files: {error}"))),
             Err(_) => Err(Error::Ended(wait_for_end(&mut self.end_reason()).await)),
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct PrefixCache {
 struct CachedPrefix {
     context: AdapterContext,
     flow: Arc<str>,
+    /// Whether it is the same for every task.
+    is_fixed: bool,
     tokens: Arc<[Token]>,
     state: Arc<[u8]>,
     seconds: f64,
@@ -56,11 +58,12 @@ impl PrefixCache {
         self.entries.iter().any(|entry| entry.context == context && *entry.tokens == *tokens)
     }
 
-    /// Caches a prefix that took so many seconds to compute, if its value is above that of the entries it would evict.
+    /// Caches a prefix that took so many seconds to compute, if its value is above that of the entries it would evict. `is_fixed`: it
+    /// is the same for every task.
     pub(crate) fn insert(
         &mut self,
         context: AdapterContext,
-        flow: &Arc<str>,
+        (flow, is_fixed): (&Arc<str>, bool),
         tokens: &[Token],
         state: &Arc<[u8]>,
         seconds: f64,
@@ -71,7 +74,7 @@ impl PrefixCache {
         let value = self.inflation + seconds / state.len().max(1) as f64;
         self.bytes += state.len();
         let (tokens, state) = (tokens.into(), state.clone());
-        self.entries.push(CachedPrefix { context, flow: flow.clone(), tokens, state, seconds, value });
+        self.entries.push(CachedPrefix { context, flow: flow.clone(), is_fixed, tokens, state, seconds, value });
         while self.bytes > self.budget {
             self.evict();
         }
@@ -101,7 +104,16 @@ impl PrefixCache {
 
     /// Removes the prefixes of an unloaded context.
     pub(crate) fn remove_context(&mut self, context: AdapterContext) {
-        self.entries.retain(|entry| entry.context != context);
+        self.retain(|entry| entry.context != context);
+    }
+
+    /// Removes the prefixes that may hold the text of a caller.
+    pub(crate) fn remove_text(&mut self) {
+        self.retain(|entry| entry.is_fixed);
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&CachedPrefix) -> bool) {
+        self.entries.retain(is_kept);
         self.bytes = self.entries.iter().map(|entry| entry.state.len()).sum();
     }
 
@@ -127,9 +139,9 @@ mod tests {
     #[test]
     fn the_longest_prefix_in_the_same_context_is_found() {
         let mut cache = PrefixCache::new(100, PrefixPins::default());
-        cache.insert(AdapterContext(0), &flow("a"), &tokens("You"), &[1; 3].into(), 1.0);
-        cache.insert(AdapterContext(0), &flow("a"), &tokens("You are"), &[2; 7].into(), 1.0);
-        cache.insert(AdapterContext(1), &flow("a"), &tokens("You are a"), &[3; 9].into(), 1.0);
+        cache.insert(AdapterContext(0), (&flow("a"), true), &tokens("You"), &[1; 3].into(), 1.0);
+        cache.insert(AdapterContext(0), (&flow("a"), true), &tokens("You are"), &[2; 7].into(), 1.0);
+        cache.insert(AdapterContext(1), (&flow("a"), true), &tokens("You are a"), &[3; 9].into(), 1.0);
         assert_eq!(cache.find(AdapterContext(0), &tokens("You are a sailor")).unwrap(), (7, vec![2; 7].into()));
         assert_eq!(cache.find(AdapterContext(0), &tokens("Your")).unwrap().0, 3);
         assert_eq!(cache.find(AdapterContext(0), &tokens("You are")).unwrap().0, 3, "the last token is computed");
@@ -140,18 +152,28 @@ mod tests {
     fn pinned_prefixes_stay_longest_and_then_those_that_are_costly_and_used() {
         let pins = PrefixPins::default();
         let mut cache = PrefixCache::new(30, pins.clone());
-        cache.insert(AdapterContext(0), &flow("cheap"), &tokens("cheap."), &[0; 10].into(), 1.0);
-        cache.insert(AdapterContext(0), &flow("dear"), &tokens("dear.."), &[0; 10].into(), 5.0);
-        cache.insert(AdapterContext(0), &flow("next"), &tokens("next.."), &[0; 10].into(), 0.5);
+        cache.insert(AdapterContext(0), (&flow("cheap"), true), &tokens("cheap."), &[0; 10].into(), 1.0);
+        cache.insert(AdapterContext(0), (&flow("dear"), true), &tokens("dear.."), &[0; 10].into(), 5.0);
+        cache.insert(AdapterContext(0), (&flow("next"), true), &tokens("next.."), &[0; 10].into(), 0.5);
         let pin = pins.pin(vec![flow("next")]);
-        cache.insert(AdapterContext(0), &flow("new"), &tokens("new..."), &[0; 10].into(), 2.0);
+        cache.insert(AdapterContext(0), (&flow("new"), true), &tokens("new..."), &[0; 10].into(), 2.0);
         let contains = |cache: &PrefixCache, text| cache.contains(AdapterContext(0), &tokens(text));
         assert!(!contains(&cache, "cheap.") && contains(&cache, "next.."));
         drop(pin);
-        cache.insert(AdapterContext(0), &flow("newer"), &tokens("newer."), &[0; 10].into(), 2.0);
+        cache.insert(AdapterContext(0), (&flow("newer"), true), &tokens("newer."), &[0; 10].into(), 2.0);
         assert!(!contains(&cache, "next..") && contains(&cache, "dear.."));
-        cache.insert(AdapterContext(0), &flow("huge"), &tokens("huge.."), &[0; 31].into(), 99.0);
+        cache.insert(AdapterContext(0), (&flow("huge"), true), &tokens("huge.."), &[0; 31].into(), 99.0);
         assert_eq!(cache.bytes(), 30);
+    }
+
+    #[test]
+    fn only_prefixes_that_are_the_same_for_every_task_outlive_the_text_of_callers() {
+        let mut cache = PrefixCache::new(100, PrefixPins::default());
+        cache.insert(AdapterContext(0), (&flow("a"), true), &tokens("You are"), &[1; 7].into(), 1.0);
+        cache.insert(AdapterContext(0), (&flow("a"), false), &tokens("You are Ann"), &[2; 9].into(), 1.0);
+        cache.remove_text();
+        assert_eq!(cache.bytes(), 7);
+        assert_eq!(cache.find(AdapterContext(0), &tokens("You are Ann's")).unwrap().0, 7);
     }
 
     proptest! {
@@ -165,7 +187,7 @@ mod tests {
                 if let Some((length, _)) = cache.find(context, &prompt) {
                     prop_assert!(length < prompt.len() && cache.contains(context, &prompt[..length]));
                 }
-                cache.insert(context, &flow(&text), &prompt, &vec![0; size].into(), 1.0);
+                cache.insert(context, (&flow(&text), true), &prompt, &vec![0; size].into(), 1.0);
                 prop_assert!(cache.bytes() <= 100);
             }
         }

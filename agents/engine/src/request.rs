@@ -78,6 +78,9 @@ pub struct Request {
     pub schema: Option<Arc<Value>>,
     /// What happens when prompt and output do not fit into the context.
     pub overflow: ContextOverflow,
+    /// Whether everything before the text of its last message is the same for every task. If not, it may hold the text of a caller,
+    /// and the engine can be told to [forget](crate::EngineHandle::forget_text) it.
+    pub has_fixed_prefix: bool,
 }
 
 /// An item of an output stream. The last one is `Finished` or `Failed`.

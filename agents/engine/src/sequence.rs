@@ -26,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) prompt: Vec<Token>,
     /// Tokens of the prompt that other prompts begin with too; 0 if there are too few to be worth caching.
     pub(crate) prefix_len: usize,
+    /// Whether these are the same for every task.
+    pub(crate) has_fixed_prefix: bool,
     pub(crate) adapter: Option<(std::path::PathBuf, f32)>,
     pub(crate) sampling: SamplingParams,
     pub(crate) schema: Option<Arc<Value>>,
@@ -423,9 +425,9 @@ impl Job {
                 prompt_tokens = usage.prompt,
                 computed_tokens = usage.computed,
                 output_tokens = usage.output,
-                queue = ?timings.queue,
-                prefill = ?timings.prefill,
-                decode = ?timings.decode,
+                queue_seconds = timings.queue.as_secs_f64(),
+                prefill_seconds = timings.prefill.as_secs_f64(),
+                decode_seconds = timings.decode.as_secs_f64(),
                 "the request is finished"
             );
         });

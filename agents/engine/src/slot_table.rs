@@ -123,6 +123,16 @@ impl<S> SlotTable<S> {
         self.resident.remove(&at);
     }
 
+    /// Forgets all resident tokens; the free slots that had some.
+    pub(crate) fn take_residents(&mut self) -> Vec<(AdapterContext, Slot)> {
+        std::mem::take(&mut self.resident).into_keys().collect()
+    }
+
+    /// The sequences that run.
+    pub(crate) fn running_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.running.values_mut()
+    }
+
     /// Forgets the resident tokens of a context without running sequences.
     pub(crate) fn remove_context(&mut self, context: AdapterContext) {
         self.resident.retain(|(c, _), _| *c != context);

@@ -1,10 +1,13 @@
 //! The one thread that owns a model: takes in jobs, asks the schedule, computes, samples, sends output.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use crate::adapter_contexts::{AdapterContexts, MAX_ADAPTERS};
 use crate::backend::{self, AdapterContext, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
@@ -169,10 +172,30 @@ impl<B: Backend> EngineWorker<B> {
                 // The caller may have stopped waiting.
                 let _ = reply.send(embedded);
             }
+            EngineCommand::ForgetText(reply) => self.forget_text(reply),
             EngineCommand::Wake => {}
             EngineCommand::Close => return Err(WorkerExit::Closed),
         }
         Ok(())
+    }
+
+    /// Drops what may hold the text of a caller, but for sequences that run: their prefixes are not cached any more.
+    fn forget_text(&mut self, reply: oneshot::Sender<io::Result<()>>) {
+        // What is prefilled for a request that was dropped would stay resident.
+        self.cancel_dropped();
+        for sequence in self.slots.running_mut().filter(|sequence| !sequence.job.has_fixed_prefix) {
+            sequence.caches_prefix = false;
+        }
+        for (context, slot) in self.slots.take_residents() {
+            self.backend.truncate_kv(context, slot, 0);
+        }
+        self.prefix_cache.remove_text();
+        self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
+        match &mut self.disk_cache {
+            Some(disk_cache) => disk_cache.remove_text(reply),
+            // The caller may have stopped waiting.
+            None => drop(reply.send(Ok(()))),
+        }
     }
 
     /// Records that a piece of work begins which is expected to take this long.
@@ -469,7 +492,8 @@ impl<B: Backend> EngineWorker<B> {
         let disk_cache = self.disk_cache.as_mut();
         let found = disk_cache.and_then(|cache| cache.find(context, &job.prompt, in_memory, may_be_whole));
         if let Some(found) = found {
-            self.prefix_cache.insert(context, &job.flow, &found.tokens, &found.state.into(), found.seconds);
+            let flow = (&job.flow, found.is_fixed);
+            self.prefix_cache.insert(context, flow, &found.tokens, &found.state.into(), found.seconds);
             self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
         }
     }
@@ -511,9 +535,10 @@ impl<B: Backend> EngineWorker<B> {
         match state {
             Ok(state) => {
                 let (state, prefix) = (state.into(), &job.prompt[..job.prefix_len]);
-                self.prefix_cache.insert(at.0, &job.flow, prefix, &state, seconds);
+                let is_fixed = job.has_fixed_prefix;
+                self.prefix_cache.insert(at.0, (&job.flow, is_fixed), prefix, &state, seconds);
                 if let Some(disk_cache) = &mut self.disk_cache {
-                    disk_cache.insert(at.0, prefix, &state, seconds);
+                    disk_cache.insert(at.0, (prefix, is_fixed), &state, seconds);
                 }
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! The host of one model's engine.
 
+mod engine_users;
 mod hosted_engine;
 mod lease;
 mod load_failures;
@@ -9,16 +10,17 @@ mod report;
 mod step_failures;
 mod unavailable;
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use artel_engine::backend::EngineLimits;
 use artel_engine::{EngineHandle, LoadError};
+use artel_metrics::{EngineEnd, LoadOutcome, ModelMetrics};
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
-use artel_task::Clock;
+use artel_task::{Clock, TaskId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,13 +29,16 @@ use crate::loader::{LoadProgress, Loader};
 use crate::model_scheduler::{self, EngineId, EngineStatus};
 use crate::model_workload::ModelWorkload;
 
+use engine_users::EngineUsers;
 use hosted_engine::HostedEngine;
+use lease::LeaseWaiter;
 use load_failures::LoadFailures;
 use step_failures::StepFailures;
 
 pub use lease::{EngineLease, lease_or_failure};
 pub use message::Message;
 pub use placement_command::PlacementCommand;
+use report::adapter_text;
 pub use report::{EngineReport, EngineState};
 pub use step_failures::LeaseOutcome;
 pub use unavailable::EngineUnavailable;
@@ -62,6 +67,8 @@ pub struct EngineHostArgs {
     pub scheduler: ActorRef<model_scheduler::Message>,
     /// The wall time, for reports.
     pub clock: Clock,
+    /// Counts its loads and ends.
+    pub metrics: Arc<ModelMetrics>,
 }
 
 /// The state of an engine host.
@@ -71,11 +78,12 @@ pub struct State {
     loader: Arc<dyn Loader>,
     scheduler: ActorRef<model_scheduler::Message>,
     clock: Clock,
+    metrics: Arc<ModelMetrics>,
     engine: HostedEngine,
     generation: u64,
-    /// The pending requests for a lease, and when they arrived.
-    waiters: VecDeque<(RpcReplyPort<Result<EngineLease, EngineUnavailable>>, Instant)>,
+    waiters: VecDeque<LeaseWaiter>,
     leases: u32,
+    users: EngineUsers,
     draining: bool,
     /// When it was last used or loaded, for eviction.
     idle_since: Instant,
@@ -107,17 +115,19 @@ impl Actor for EngineHost {
     type Arguments = EngineHostArgs;
 
     async fn pre_start(&self, me: ActorRef<Message>, arguments: EngineHostArgs) -> Result<State, ActorProcessingErr> {
-        let EngineHostArgs { id, model, loader, scheduler, clock } = arguments;
+        let EngineHostArgs { id, model, loader, scheduler, clock, metrics } = arguments;
         let mut state = State {
             id,
             model,
             loader,
             scheduler,
             clock,
+            metrics,
             engine: HostedEngine::Unloaded,
             generation: 0,
             waiters: VecDeque::new(),
             leases: 0,
+            users: EngineUsers::default(),
             draining: false,
             idle_since: Instant::now(),
             last_used: None,
@@ -145,13 +155,16 @@ impl Actor for EngineHost {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Acquire(reply) => state.acquire(&me, reply),
+            Message::Acquire(reply) => state.acquire(&me, None, reply),
+            Message::AcquireFor(task, reply) => state.acquire(&me, Some(task), reply),
             Message::ForceAcquire(reply) => {
                 state.failures.on_forced();
                 state.clear_failure();
-                state.acquire(&me, reply);
+                state.acquire(&me, None, reply);
             }
-            Message::LeaseReleased { generation, outcome } => state.on_lease_released(&me, generation, outcome),
+            Message::LeaseReleased { generation, task, outcome } => {
+                state.on_lease_released(&me, generation, task, outcome);
+            }
             Message::SetWorkload(workload) => state.set_workload(&me, workload),
             Message::Placement(PlacementCommand::Place(placement)) => state.set_placement(&me, placement),
             Message::Placement(PlacementCommand::SetDraining(draining)) => {
@@ -165,10 +178,12 @@ impl Actor for EngineHost {
             Message::Unload(reply) => {
                 let handle = state.unload(&me);
                 if handle.is_some() {
+                    state.metrics.ended(EngineEnd::Requested);
                     state.send_unloaded("unloaded on request");
                 }
                 send_reply(reply, handle);
             }
+            Message::Engine(reply) => send_reply(reply, state.engine.handle().cloned()),
             Message::Report(reply) => state.report(reply),
             Message::SetScheduler(scheduler) => {
                 state.scheduler = scheduler;
@@ -191,7 +206,12 @@ impl Actor for EngineHost {
 }
 
 impl State {
-    fn acquire(&mut self, me: &ActorRef<Message>, reply: RpcReplyPort<Result<EngineLease, EngineUnavailable>>) {
+    fn acquire(
+        &mut self,
+        me: &ActorRef<Message>,
+        task: Option<TaskId>,
+        reply: RpcReplyPort<Result<EngineLease, EngineUnavailable>>,
+    ) {
         // The message about its end may still be on its way.
         if let Some(reason) = self.engine.handle().and_then(EngineHandle::end_reason) {
             self.on_engine_exited(me, self.generation, reason);
@@ -200,7 +220,7 @@ impl State {
             return send_reply(reply, Err(refusal));
         }
         self.clear_failure();
-        self.waiters.push_back((reply, Instant::now()));
+        self.waiters.push_back(LeaseWaiter { task, reply, since: Instant::now() });
         self.grant_leases(me);
     }
 
@@ -240,13 +260,14 @@ impl State {
         if let HostedEngine::Ready { handle, .. } = &self.engine
             && !self.draining
         {
-            while let Some((reply, _)) = self.waiters.pop_front() {
+            while let Some(LeaseWaiter { task, reply, .. }) = self.waiters.pop_front() {
                 self.leases += 1;
+                self.users.on_granted(task);
                 self.last_used = Some(self.clock.system_time());
                 let (host, generation) = (me.clone(), self.generation);
                 let release = move |outcome| {
                     // A host that was restarted counts its leases anew.
-                    let _ = host.cast(Message::LeaseReleased { generation, outcome });
+                    let _ = host.cast(Message::LeaseReleased { generation, task, outcome });
                 };
                 // If the caller stopped waiting, the lease is dropped here and counted as released.
                 let _ = reply.send(Ok(EngineLease::new(handle.clone(), release)));
@@ -255,13 +276,20 @@ impl State {
         self.send_status_if_changed(me);
     }
 
-    fn on_lease_released(&mut self, me: &ActorRef<Message>, generation: u64, outcome: LeaseOutcome) {
+    fn on_lease_released(
+        &mut self,
+        me: &ActorRef<Message>,
+        generation: u64,
+        task: Option<TaskId>,
+        outcome: LeaseOutcome,
+    ) {
         self.leases = self.leases.saturating_sub(1);
         (self.idle_since, self.last_used) = (Instant::now(), Some(self.clock.system_time()));
-        if generation == self.generation
-            && let Some(reason) = self.step_failures.on_lease_ended(outcome)
-        {
-            self.end_failing(me, reason);
+        if generation == self.generation {
+            self.users.on_released(task, &outcome);
+            if let Some(reason) = self.step_failures.on_lease_ended(outcome) {
+                self.end_failing(me, reason);
+            }
         }
         if self.draining {
             self.unload_if_idle(me);
@@ -307,7 +335,7 @@ impl State {
         self.idle_since = Instant::now();
         let (me, model, loader) = (me.clone(), self.model.clone(), self.loader.clone());
         tokio::spawn(async move {
-            tracing::info!(model = %model.name, devices = ?placement.devices(), "loading the model");
+            tracing::info!(model = %model.name, devices = placement.devices().join(","), "loading the model");
             let progress: LoadProgress = Arc::new(move |loaded| fraction.store(loaded.to_bits(), Ordering::Relaxed));
             let task = tokio::spawn(async move { loader.load(&model, &placement, progress).await });
             let result = task.await.unwrap_or_else(|e| Err(LoadError::transient(format!("loading panicked: {e}"))));
@@ -323,8 +351,12 @@ impl State {
         };
         self.failures.on_loaded();
         (self.step_failures, self.failing) = (StepFailures::default(), None);
+        self.users = EngineUsers::default();
         self.load_time = self.idle_since.elapsed();
-        tracing::info!(model = %self.model.name, limits = ?handle.limits(), took = ?self.load_time, "the engine is ready");
+        self.metrics.loaded(self.load_time);
+        let EngineLimits { context_tokens, sequences, batch_tokens, .. } = handle.limits();
+        let (model, seconds) = (&self.model.name, self.load_time.as_secs_f64());
+        tracing::info!(%model, context_tokens, sequences, batch_tokens, seconds, "the engine is ready");
         self.generation += 1;
         let (since, ready_since) = (Instant::now(), self.clock.system_time());
         self.engine = HostedEngine::Ready { handle: handle.clone(), since, ready_since };
@@ -346,6 +378,7 @@ impl State {
     /// Fails the waiters of a load that failed; it may be tried again after a pause.
     fn on_load_failed(&mut self, me: &ActorRef<Message>, error: LoadError) {
         tracing::error!(model = %self.id, %error, "failed to load the model");
+        self.metrics.load_failed(LoadOutcome::Failed);
         self.send_unloaded(&format!("failed to load: {error}"));
         let reason = EngineUnavailable::Load(error);
         let pause = self.failures.on_load_failed(&reason);
@@ -356,6 +389,7 @@ impl State {
     /// Fails the waiters because the model has no placement, or because it is not known which one it needs.
     fn on_placement_failed(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable) {
         tracing::error!(model = %self.id, %reason, "cannot place the model");
+        self.metrics.load_failed(LoadOutcome::Unplaced);
         let pause = Some(self.failures.on_placement_failed(reason));
         self.set_failed(reason, pause);
         self.fail_waiters(me, reason, pause);
@@ -363,8 +397,8 @@ impl State {
 
     fn fail_waiters(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable, pause: Option<Duration>) {
         let told = pause.map_or_else(|| reason.clone(), |pause| self.during_pause(reason, pause));
-        for (reply, _) in self.waiters.drain(..) {
-            send_reply(reply, Err(told.clone()));
+        for waiter in self.waiters.drain(..) {
+            send_reply(waiter.reply, Err(told.clone()));
         }
         self.send_status(me);
     }
@@ -399,16 +433,19 @@ impl State {
             return;
         }
         match std::mem::replace(&mut self.engine, HostedEngine::Unloaded) {
-            HostedEngine::Ready { since, .. } => {
+            HostedEngine::Ready { since, handle, .. } => {
+                self.metrics.ended(if handle.has_hung() { EngineEnd::Hung } else { EngineEnd::Exited });
                 // What it did well before shows that it does not always fail: a step may have ended it.
                 let was_healthy = self.step_failures.has_served() || since.elapsed() >= HEALTHY_AGE;
-                self.on_unexpected_end(me, reason, was_healthy);
+                let tasks = self.users.take();
+                self.on_unexpected_end(me, reason, was_healthy, &tasks);
             }
             HostedEngine::Unloading => match self.failing.take() {
                 Some((reason, since)) => {
+                    self.metrics.ended(EngineEnd::Failing);
                     // One that has never done anything well was not healthy, however long it was there.
                     let was_healthy = self.step_failures.has_served() && since.elapsed() >= HEALTHY_AGE;
-                    self.on_unexpected_end(me, reason, was_healthy);
+                    self.on_unexpected_end(me, reason, was_healthy, &BTreeSet::new());
                 }
                 None => self.set_unloaded(),
             },
@@ -419,10 +456,16 @@ impl State {
     }
 
     /// The engine has ended without being asked to, or because its steps failed.
-    fn on_unexpected_end(&mut self, me: &ActorRef<Message>, reason: String, was_healthy: bool) {
+    fn on_unexpected_end(
+        &mut self,
+        me: &ActorRef<Message>,
+        reason: String,
+        was_healthy: bool,
+        tasks: &BTreeSet<TaskId>,
+    ) {
         tracing::warn!(model = %self.id, reason, was_healthy, "the engine exited unexpectedly");
         self.send_unloaded(&format!("the engine exited unexpectedly: {reason}"));
-        let pause = self.failures.on_exited(was_healthy);
+        let pause = self.failures.on_exited(was_healthy, tasks);
         self.restarts += 1;
         self.last_error = Some(reason.clone());
         let reason = EngineUnavailable::Exited(reason);
@@ -487,6 +530,7 @@ impl State {
         if self.leases == 0
             && let Some(handle) = self.unload(me)
         {
+            self.metrics.ended(EngineEnd::Evicted);
             // Without leases, closing interrupts only prefills.
             tokio::spawn(async move { handle.close().await });
         }
@@ -506,7 +550,7 @@ impl State {
     }
 
     fn send_status(&mut self, me: &ActorRef<Message>) {
-        self.waiters.retain(|(reply, _)| !reply.is_closed());
+        self.waiters.retain(|waiter| !waiter.reply.is_closed());
         self.reported_in_use = self.in_use();
         let status = EngineStatus {
             model: self.model.clone(),
@@ -514,7 +558,7 @@ impl State {
             residency: self.engine.residency(),
             leases: self.leases,
             waiting_steps: self.waiters.len() as u32,
-            waiting_since: self.waiters.front().map(|(_, since)| *since),
+            waiting_since: self.waiters.front().map(|waiter| waiter.since),
             idle_since: self.idle_since,
             load_time: self.load_time,
             device_bytes: self.device_bytes.clone(),
@@ -527,9 +571,6 @@ impl State {
 
     fn report(&self, reply: RpcReplyPort<EngineReport>) {
         let handle = self.engine.handle().cloned();
-        let adapter = |(path, scale): &(PathBuf, f32)| {
-            if *scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
-        };
         let report = EngineReport {
             id: self.id.to_string(),
             model: self.model.clone(),
@@ -538,7 +579,7 @@ impl State {
             limits: handle.as_ref().map(EngineHandle::limits),
             placement: self.placement.as_deref().cloned(),
             device_bytes: self.device_bytes.clone(),
-            adapters: self.workload.adapters.iter().map(adapter).collect(),
+            adapters: self.workload.adapters.iter().map(|(path, scale)| adapter_text(path, *scale)).collect(),
             process_id: handle.as_ref().and_then(EngineHandle::process_id),
             restarts: self.restarts,
             last_error: self.last_error.clone(),
@@ -548,15 +589,7 @@ impl State {
             load_time: self.load_time,
             waiting_steps: self.waiters.len() as u32,
         };
-        // The stats of an engine in a process of its own come over IPC, for which an actor must not wait.
-        tokio::spawn(async move {
-            let stats = match &handle {
-                Some(handle) => Some(handle.fetch_stats().await),
-                None => None,
-            };
-            // The caller may have stopped waiting.
-            let _ = reply.send(EngineReport { stats, ..report });
-        });
+        report.send_with_stats(handle, reply);
     }
 }
 

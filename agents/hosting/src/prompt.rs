@@ -46,6 +46,7 @@ pub fn request(
         stop: role.stop.clone(),
         schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
         overflow: role.overflow,
+        has_fixed_prefix: role.prompt.is_fixed(),
     })
 }
 

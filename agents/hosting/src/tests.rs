@@ -26,6 +26,7 @@ pub(crate) async fn host(loader: Arc<dyn Loader>) -> ActorRef<Message> {
         ModelSchedulerArgs { loader: loader.clone(), lookahead: ModelLookahead::default(), clock: clock.clone() };
     let (scheduler, _) = ModelScheduler::spawn(None, ModelScheduler, args).await.unwrap();
     let model = catalog("---\nmodel: talk\nfile: talk.gguf\n").model("talk").unwrap().clone();
-    let args = EngineHostArgs { id: "talk".into(), model, loader, scheduler, clock };
+    let metrics = artel_metrics::Metrics::new().engines.model("talk");
+    let args = EngineHostArgs { id: "talk".into(), model, loader, scheduler, clock, metrics };
     EngineHost::spawn(None, EngineHost, args).await.unwrap().0
 }

@@ -99,9 +99,9 @@ fn checksum(task: TaskId, last: u64, encoded: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The time in a task's id, in milliseconds since 1970. The times of its events are stored relative to it, as small numbers.
+/// The time in a task's id. The times of its events are stored relative to it, as small numbers.
 fn created_ms(task: TaskId) -> i64 {
-    task.as_bytes()[..6].iter().fold(0, |time, byte| time << 8 | i64::from(*byte))
+    task.unix_millis().cast_signed()
 }
 
 fn zigzag(n: i64) -> u64 {

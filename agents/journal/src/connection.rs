@@ -40,6 +40,7 @@ pub(crate) async fn open(path: &Path, options: SqliteConnectOptions) -> Result<S
     match version {
         0 => schema::create(&mut conn).await.map_err(failed)?,
         1 => migrate::from_1(path, &mut conn).await?,
+        2 => migrate::from_2(path, &mut conn).await?,
         _ => {}
     }
     Ok(conn)

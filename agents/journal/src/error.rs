@@ -105,6 +105,20 @@ pub enum Error {
         /// The error of SQLite.
         source: Arc<sqlx::Error>,
     },
+    /// The database could not be written anew without what was erased.
+    #[error("cannot remove erased text from the files of the journal {}: {source}; it takes as much free space as the journal, in its directory and in that of temporary files (SQLITE_TMPDIR)", .path.display())]
+    Purge {
+        /// The database.
+        path: PathBuf,
+        /// The error of SQLite.
+        source: Arc<sqlx::Error>,
+    },
+    /// Another program reads the log, so that it cannot be emptied.
+    #[error("cannot remove erased text from the log of the journal {}: another program reads it; end that program and erase again", .path.display())]
+    LogInUse {
+        /// The database.
+        path: PathBuf,
+    },
     /// An earlier write failed, so nothing more is written until the journal is opened again.
     #[error("the journal {} takes no more writes since an earlier failure: {cause}; fix the cause and restart the daemon", .path.display())]
     Failed {
@@ -147,6 +161,12 @@ pub enum Error {
     #[error("cannot append to task {task}: it has ended; submit a new task")]
     Ended {
         /// The task that has ended.
+        task: TaskId,
+    },
+    /// The task has no last event, and only ended ones are erased.
+    #[error("cannot erase task {task}: it has not ended; cancel it first")]
+    Unfinished {
+        /// The task that runs, or could run again.
         task: TaskId,
     },
     /// The request id belongs to a task with another request.

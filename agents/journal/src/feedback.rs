@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use artel_model::open_regular_file;
-use artel_task::{RoleName, TaskId};
+use artel_task::{CallerName, RoleName, TaskId};
 use serde::{Deserialize, Serialize};
+
+use crate::Erasure;
 
 /// The maximum number of records: far more than a router is fitted to.
 const MAX_RECORDS: usize = 100_000;
@@ -35,6 +37,12 @@ pub struct FeedbackRecord {
     pub role: Option<RoleName>,
     /// A comment in free text.
     pub comment: String,
+    /// The caller that the task belongs to.
+    #[serde(default = "CallerName::owner")]
+    pub owner: CallerName,
+    /// The caller that gave the feedback.
+    #[serde(default = "CallerName::owner")]
+    pub caller: CallerName,
 }
 
 /// Why the feedback store could not be read or written.
@@ -102,11 +110,15 @@ impl FeedbackStore {
             let invalid = |_| Error::Line { path: path.to_path_buf(), line: index + 1 };
             upsert(&mut records, &mut indices, serde_json::from_str(line).map_err(invalid)?);
         }
+        // A rewrite that was interrupted may have left records that are erased since.
+        match std::fs::remove_file(path.with_extension("new")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         let replaced = text[..complete].lines().count() > records.len();
         let file =
             if replaced { rewrite(&path, &records) } else { open_append(&path, complete as u64) }.map_err(failed)?;
-        // The directory entry must survive a crash too.
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        sync_dir(&path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let file = FeedbackFile { file, bytes, records, indices };
         Ok(Self { file: Arc::new(Mutex::new(file)), path })
@@ -140,12 +152,47 @@ impl FeedbackStore {
         Ok(())
     }
 
-    /// Up to `limit` records from this index on, the latest of each decision, in the order in which decisions first got
-    /// feedback.
-    pub fn records(&self, from: usize, limit: usize) -> Vec<FeedbackRecord> {
+    /// Up to `limit` records on tasks of this caller, or of all callers, from this index among them on: the latest of each decision,
+    /// in the order in which decisions first got feedback.
+    pub fn records(&self, owner: Option<&CallerName>, from: usize, limit: usize) -> Vec<FeedbackRecord> {
         let state = self.file.lock().expect("nothing panics while it holds the lock");
-        state.records.iter().skip(from).take(limit).cloned().collect()
+        let records = state.records.iter().filter(|record| owner.is_none_or(|owner| record.owner == *owner));
+        records.skip(from).take(limit).cloned().collect()
     }
+
+    /// Whether there is feedback on a task of this caller, or of any caller. It may be there longer than the task.
+    pub fn has_task(&self, owner: Option<&CallerName>, task: TaskId) -> bool {
+        let state = self.file.lock().expect("nothing panics while it holds the lock");
+        state.records.iter().any(|record| record.task == task && owner.is_none_or(|owner| record.owner == *owner))
+    }
+
+    /// Removes the records that one of these erases includes, and returns their number; the file is written anew without them. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// [`Error::File`]; then they may be removed or not.
+    pub fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
+        let failed = |source| Error::File { path: self.path.to_path_buf(), source };
+        let mut state = self.file.lock().expect("nothing panics while it holds the lock");
+        let is_erased = |record: &FeedbackRecord| erasures.iter().any(|all| all.includes(record.task, &record.owner));
+        let kept: Vec<FeedbackRecord> = state.records.iter().filter(|record| !is_erased(record)).cloned().collect();
+        let removed = state.records.len() - kept.len();
+        if removed == 0 {
+            return Ok(0);
+        }
+        let file = rewrite(&self.path, &kept).map_err(failed)?;
+        sync_dir(&self.path).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        let (mut records, mut indices) = (Vec::new(), HashMap::new());
+        kept.into_iter().for_each(|record| upsert(&mut records, &mut indices, record));
+        *state = FeedbackFile { file, bytes, records, indices };
+        Ok(removed as u64)
+    }
+}
+
+/// The directory entry must survive a crash too.
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
 }
 
 fn open_append(path: &Path, complete_bytes: u64) -> std::io::Result<File> {
@@ -191,7 +238,47 @@ mod tests {
             chosen: name("gguf"),
             role: RoleName::parse(role).ok(),
             comment: String::new(),
+            owner: CallerName::owner(),
+            caller: CallerName::owner(),
         }
+    }
+
+    fn of_caller(name: &str, millis: u64) -> FeedbackRecord {
+        let name = CallerName::parse(name).unwrap();
+        let task = TaskId::new(millis, [1; 10]);
+        FeedbackRecord { task, owner: name.clone(), caller: name, ..record("a", "rag") }
+    }
+
+    #[test]
+    fn a_record_without_names_is_of_the_owner() {
+        let old = r#"{"task":"00000000-0001-7000-8000-000000000000","step":"a","text":"?","chosen":"gguf","role":null,"comment":""}"#;
+        let read: FeedbackRecord = serde_json::from_str(old).unwrap();
+        assert!(read.owner.is_owner() && read.caller.is_owner());
+    }
+
+    #[test]
+    fn each_caller_has_its_own_records_and_an_erase_leaves_those_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let feedback = FeedbackStore::open(dir.path()).unwrap();
+        let [early, late, other] = [of_caller("alice", 5), of_caller("alice", 9), of_caller("bob", 4)];
+        for record in [&early, &late, &other] {
+            feedback.append(record.clone()).unwrap();
+        }
+        assert_eq!(feedback.records(Some(&early.owner), 1, 9), std::slice::from_ref(&late));
+        assert_eq!(feedback.records(None, 0, 9).len(), 3);
+        assert!(feedback.has_task(Some(&early.owner), late.task) && !feedback.has_task(Some(&other.owner), late.task));
+        let until = artel_task::event::Timestamp(5);
+        let erasure = Erasure::Owner { name: early.owner, until };
+        assert_eq!(feedback.erase(std::slice::from_ref(&erasure)).unwrap(), 1);
+        assert_eq!(feedback.erase(&[erasure]).unwrap(), 0);
+        assert_eq!(feedback.erase(&[Erasure::Task(other.task)]).unwrap(), 1);
+        feedback.append(of_caller("carol", 7)).unwrap();
+        let left = [late, of_caller("carol", 7)];
+        assert_eq!(feedback.records(None, 0, 9), left);
+        drop(feedback);
+        assert_eq!(FeedbackStore::open(dir.path()).unwrap().records(None, 0, 9), left);
+        let text = std::fs::read_to_string(dir.path().join("feedback.jsonl")).unwrap();
+        assert!(!text.contains("bob") && text.lines().count() == 2, "{text}");
     }
 
     #[test]
@@ -202,11 +289,11 @@ mod tests {
             feedback.append(record(step, role)).unwrap();
         }
         let expected = [record("a", "lora"), record("b", "")];
-        assert_eq!(feedback.records(0, 10), expected);
+        assert_eq!(feedback.records(None, 0, 10), expected);
         drop(feedback);
         let again = FeedbackStore::open(dir.path()).unwrap();
-        assert_eq!(again.records(0, 10), expected);
-        assert_eq!(again.records(1, 10), expected[1..]);
+        assert_eq!(again.records(None, 0, 10), expected);
+        assert_eq!(again.records(None, 1, 10), expected[1..]);
     }
 
     #[test]
@@ -220,7 +307,10 @@ mod tests {
         append("{\"task\":\"0");
         let again = FeedbackStore::open(dir.path()).unwrap();
         again.append(record("b", "rag")).unwrap();
-        assert_eq!(FeedbackStore::open(dir.path()).unwrap().records(0, 10), [record("a", "rag"), record("b", "rag")]);
+        assert_eq!(
+            FeedbackStore::open(dir.path()).unwrap().records(None, 0, 10),
+            [record("a", "rag"), record("b", "rag")]
+        );
         append("nonsense\n");
         assert!(matches!(FeedbackStore::open(dir.path()), Err(Error::Line { line: 3, .. })));
     }

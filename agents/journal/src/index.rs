@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use artel_task::event::TaskSpec;
-use artel_task::{CatalogVersion, Event, EventKind, RequestId, Seq, TaskId};
+use artel_task::{CallerName, CatalogVersion, Event, EventKind, RequestId, Seq, TaskId};
 use sqlx::sqlite::SqliteConnection;
 
 use crate::codec::{corrupt, encode, labels, task_id};
@@ -33,8 +33,8 @@ pub(crate) struct TaskIndex {
     damaged: HashMap<TaskId, Error>,
     /// Tasks that leave the index at the end of the batch.
     leaving: Vec<TaskId>,
-    /// The tasks that have the request ids of the batch.
-    requests: HashMap<RequestId, Result<(TaskId, TaskSpec), Error>>,
+    /// The tasks that have the request ids of the batch, by their owners.
+    requests: HashMap<(CallerName, RequestId), Result<(TaskId, TaskSpec), Error>>,
     /// The numbers of catalogs.
     catalogs: HashMap<CatalogVersion, i64>,
     /// The greatest task number.
@@ -62,7 +62,7 @@ impl TaskIndex {
                 WriteRequest::Accept(event, ..) => {
                     unknown.push(event.task);
                     let EventKind::Accepted(spec) = &event.kind else { continue };
-                    keys.extend(spec.request.as_ref().map(RequestId::as_str));
+                    keys.extend(spec.request.as_ref().map(|request| (spec.owner.as_str(), request.as_str())));
                     self.load_catalog(conn, &spec.catalog).await?;
                 }
                 WriteRequest::Append(events, _) => {
@@ -93,10 +93,15 @@ impl TaskIndex {
         Ok(())
     }
 
-    async fn load_requests(&mut self, conn: &mut SqliteConnection, path: &Path, keys: &[&str]) -> sqlx::Result<()> {
-        for (key, row) in read::first_event_rows(conn, keys).await? {
-            if let Some(request) = RequestId::parse(&key) {
-                self.requests.insert(request, read::task_spec(path, row));
+    async fn load_requests(
+        &mut self,
+        conn: &mut SqliteConnection,
+        path: &Path,
+        keys: &[(&str, &str)],
+    ) -> sqlx::Result<()> {
+        for ((owner, request), row) in read::first_event_rows(conn, keys).await? {
+            if let (Ok(owner), Some(request)) = (CallerName::parse(&owner), RequestId::parse(&request)) {
+                self.requests.insert((owner, request), read::task_spec(path, row));
             }
         }
         Ok(())
@@ -134,6 +139,16 @@ impl TaskIndex {
         }
     }
 
+    /// Drops the request id of a task that is erased: the same again is a new task.
+    pub(crate) fn forget_request_of(&mut self, task: TaskId) {
+        self.requests.retain(|_, known| !matches!(known, Ok((found, _)) if *found == task));
+    }
+
+    /// Drops the position of a task that was deleted.
+    pub(crate) fn remove(&mut self, task: TaskId) {
+        self.heads.remove(&task);
+    }
+
     /// Drops the numbers of catalogs, which retention may have deleted.
     pub(crate) fn clear_catalogs(&mut self) {
         self.catalogs.clear();
@@ -144,7 +159,8 @@ impl TaskIndex {
         let EventKind::Accepted(spec) = &event.kind else {
             return Err(misplaced(event, UnstorableReason::NotAccepted));
         };
-        if let Some(known) = spec.request.as_ref().and_then(|request| self.requests.get(request)) {
+        let key = spec.request.clone().map(|request| (spec.owner.clone(), request));
+        if let Some(known) = key.as_ref().and_then(|key| self.requests.get(key)) {
             return existing_task(known.as_ref(), spec).map(Acceptance::Existing);
         }
         check_seq(event, self.heads.get(&event.task).map_or(0, |head| head.last))?;
@@ -157,14 +173,14 @@ impl TaskIndex {
         self.max_number += 1;
         let number = self.max_number;
         rows.tasks.push(task_row(event, spec, number, catalog));
-        rows.events.push((number, 1, body));
+        rows.add_events(number, 1, 1, body);
         let last = 1 + i64::try_from(more.len()).expect("a request has few events");
         if last > 1 {
-            rows.events.push((number, last, rest));
+            rows.add_events(number, last, more.len(), rest);
         }
         self.heads.insert(event.task, TaskHead { number, last, status: TaskStatus::Running });
-        if let Some(request) = &spec.request {
-            self.requests.insert(request.clone(), Ok((event.task, spec.clone())));
+        if let Some(key) = key {
+            self.requests.insert(key, Ok((event.task, spec.clone())));
         }
         Ok(Acceptance::New)
     }
@@ -181,7 +197,7 @@ impl TaskIndex {
         check_sequence(events, head.last)?;
         let body = encode(events)?;
         head.last += i64::try_from(events.len()).expect("a request has few events");
-        rows.events.push((head.number, head.last, body));
+        rows.add_events(head.number, head.last, events.len(), body);
         let status = TaskStatus::after(&last.kind);
         if status == head.status {
             return Ok(false);
@@ -208,6 +224,8 @@ fn task_row(event: &Event, spec: &TaskSpec, number: i64, catalog: i64) -> TaskRo
         catalog,
         request: spec.request.as_ref().map(|request| request.as_str().to_owned()),
         labels: labels(&spec.labels),
+        owner: spec.owner.as_str().to_owned(),
+        erased: spec.erased.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX)),
     }
 }
 
@@ -221,9 +239,10 @@ fn existing_task(known: Result<&(TaskId, TaskSpec), &Error>, spec: &TaskSpec) ->
     }
 }
 
-/// Compares what the client chose. The catalog is not compared: it is the one that was current at the time.
+/// Compares what the client chose. The catalog is not compared: it is the one that was current at the time. The owner is the same,
+/// since request ids are its own, and an erased task has none.
 fn is_same_request(one: &TaskSpec, other: &TaskSpec) -> bool {
-    let TaskSpec { graph, role, input, priority, labels, forked_from, catalog: _, request: _, decision: _ } = one;
+    let TaskSpec { graph, role, input, priority, labels, forked_from, .. } = one;
     (graph, role, input, priority, labels, forked_from)
         == (&other.graph, &other.role, &other.input, &other.priority, &other.labels, &other.forked_from)
 }

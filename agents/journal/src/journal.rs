@@ -4,16 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::event::TaskSpec;
-use artel_task::{CatalogVersion, Event, RequestId, Seq, TaskId};
+use artel_task::event::{TaskSpec, Timestamp};
+use artel_task::{CallerName, CatalogVersion, Event, RequestId, Seq, TaskId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::erase::ERASE_TASKS;
 use crate::request::{ReplySender, WriteRequest};
 use crate::write::PRUNE_TASKS;
 use crate::writer::JournalWriter;
 use crate::{
-    Acceptance, DamagedTask, Error, Options, Retention, TaskFilter, TaskPage, TaskSummary, codec, connection, dir, read,
+    Acceptance, DamagedTask, Erasure, Error, Options, Retention, TaskFilter, TaskPage, TaskSummary, backup, codec,
+    connection, dir, read,
 };
 
 /// The maximum number of waiting requests. Further callers wait with their events, which bounds memory.
@@ -92,17 +94,29 @@ impl Journal {
         codec::check_storable(event)
     }
 
-    /// The task of a request id and its submission; `None` for an unknown id.
+    /// The task of a caller's request id and its submission; `None` for an unknown id.
     ///
     /// # Errors
     /// Any fault.
-    pub async fn find_request(&self, request: &RequestId) -> Result<Option<(TaskId, TaskSpec)>, Error> {
-        read::find_request(&self.readers, &self.path, request).await
+    pub async fn find_request(
+        &self,
+        owner: &CallerName,
+        request: &RequestId,
+    ) -> Result<Option<(TaskId, TaskSpec)>, Error> {
+        read::find_request(&self.readers, &self.path, owner, request).await
+    }
+
+    /// Whether a task belongs to a caller. Takes as long for a task of another caller as for one that does not exist.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn is_owned(&self, task: TaskId, owner: &CallerName) -> Result<bool, Error> {
+        read::is_owned(&self.readers, &self.path, task, owner).await
     }
 
     /// Starts a task with its event number 1, which is on disk when this returns.
     ///
-    /// A request id of a retained task returns that task, if input, graph, role, priority and labels are the same.
+    /// A request id of a retained task of the same owner returns that task, if input, graph, role, priority and labels are the same.
     ///
     /// # Errors
     /// [`Error::RequestReused`] if they are not; [`Error::UnexpectedSeq`] if the task exists; [`Error::Unstorable`] for another
@@ -204,6 +218,74 @@ impl Journal {
                 return Ok(total);
             }
         }
+    }
+
+    /// Stores that these erases are asked for: they are among [`erasures`](Self::erasures) until
+    /// [`end_erasures`](Self::end_erasures), also after a crash.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn begin_erasures(&self, erasures: Vec<Erasure>) -> Result<(), Error> {
+        self.send(|reply| WriteRequest::BeginErasures(erasures, reply)).await
+    }
+
+    /// The erases that are not complete.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn erasures(&self) -> Result<Vec<Erasure>, Error> {
+        read::erasures(&self.readers).await.map_err(|e| Error::database(&self.path, e))
+    }
+
+    /// The tasks whose text is to be erased; those of an owner that are erased already are left out.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn tasks_to_erase(&self, erasure: &Erasure) -> Result<Vec<TaskId>, Error> {
+        match erasure {
+            Erasure::Task(task) => Ok(vec![*task]),
+            Erasure::Owner { name, until } => read::tasks_to_erase(&self.readers, &self.path, name, *until).await,
+        }
+    }
+
+    /// Erases the text of tasks in the database, and returns the number of those that exist. Their figures stay; of a task whose
+    /// rows cannot be read nothing does. Other writes are interleaved. The files have the text until [`purge`](Self::purge).
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`] for a task that has not ended; any fault. Tasks before it may be erased.
+    pub async fn erase(&self, tasks: &[TaskId]) -> Result<u64, Error> {
+        let mut erased = 0;
+        for tasks in tasks.chunks(ERASE_TASKS) {
+            erased += self.send(|reply| WriteRequest::Erase(tasks.to_vec(), reply)).await?;
+        }
+        Ok(erased)
+    }
+
+    /// Removes what was erased or deleted from the files of the journal, by writing them anew. Other writes wait meanwhile, for
+    /// about as long as it takes to copy the file.
+    ///
+    /// # Errors
+    /// [`Error::Purge`], [`Error::LogInUse`]; then the files may have the text still.
+    pub async fn purge(&self) -> Result<(), Error> {
+        self.send(WriteRequest::Purge).await
+    }
+
+    /// Stores that all erases are complete. The caller has one erase at a time.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn end_erasures(&self) -> Result<(), Error> {
+        self.send(WriteRequest::EndErasures).await
+    }
+
+    /// Deletes the copies of damaged journals that repairs made at this time or later, and returns their number. What is in them
+    /// cannot be erased, since it cannot be read. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Directory`].
+    pub fn remove_backups(&self, since: Timestamp) -> Result<u64, Error> {
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        backup::remove(dir, since).map_err(|source| Error::Directory { path: dir.to_owned(), source: source.into() })
     }
 
     /// Writes the waiting requests, closes the database and unlocks the directory. Other clones then get [`Error::Closed`].

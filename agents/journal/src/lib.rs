@@ -12,14 +12,19 @@
 //! The writer keeps an index of the running tasks in memory, so that a transaction needs few statements. Events are encoded
 //! compactly, and the events of one request are one row.
 //!
+//! A task belongs to a caller. [`Journal::erase`] removes what a caller and the models wrote from it and leaves the figures, and
+//! [`Journal::purge`] removes it from the files.
+//!
 //! This crate knows no graph, no state machine and no gRPC. It stores events and the few columns that lists of tasks need.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backup;
 mod codec;
 mod connection;
 mod damage;
 mod dir;
+mod erase;
 mod error;
 pub mod feedback;
 mod hook;
@@ -42,6 +47,7 @@ mod writer;
 
 pub use damage::{Damage, DamagedTask, RowDamage};
 pub use dir::{DirExposure, exposure, prepare};
+pub use erase::Erasure;
 pub use error::{Error, UnstorableReason};
 pub use feedback::FeedbackStore;
 pub use hook::{CommitHook, InjectedFault};

@@ -53,6 +53,27 @@ pub(crate) async fn from_1(path: &Path, conn: &mut SqliteConnection) -> Result<(
     Ok(())
 }
 
+/// Adds the owners of tasks, of which there was one, and erases. The text of a default is that of `CallerName::owner`.
+const ADD_OWNERS: &str = "
+    ALTER TABLE tasks ADD COLUMN owner TEXT NOT NULL DEFAULT 'owner';
+    ALTER TABLE tasks ADD COLUMN erased INTEGER;
+    DROP INDEX tasks_request;
+    CREATE UNIQUE INDEX tasks_owner ON tasks (owner, id);
+    CREATE UNIQUE INDEX tasks_request ON tasks (owner, request) WHERE request IS NOT NULL;
+    CREATE TABLE erasures (number INTEGER PRIMARY KEY, task BLOB, owner TEXT, until INTEGER) STRICT;
+";
+
+/// Migrates version 2, whose tasks had no owners, in one transaction. Events are left as they are: they name an owner only if it is
+/// not the user whose daemon it is.
+pub(crate) async fn from_2(path: &Path, conn: &mut SqliteConnection) -> Result<(), Error> {
+    tracing::info!(path = %path.display(), "migrating the journal from format 2");
+    let failed = |e| Error::database(path, e);
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    sqlx::raw_sql(ADD_OWNERS).execute(&mut *tx).await.map_err(failed)?;
+    schema::write_version(&mut tx).await.map_err(failed)?;
+    tx.commit().await.map_err(failed)
+}
+
 /// Events in one row: few enough that a read from the middle of a long task decodes little more than it needs.
 const MAX_ROW_EVENTS: usize = 64;
 

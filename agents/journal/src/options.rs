@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use artel_metrics::JournalMetrics;
 use artel_task::Clock;
 
 use crate::CommitHook;
@@ -19,6 +20,8 @@ pub struct Options {
     pub clock: Clock,
     /// What is called around each commit; for tests.
     pub hook: Option<Arc<dyn CommitHook>>,
+    /// Counts and measures commits.
+    pub metrics: JournalMetrics,
 }
 
 impl Default for Options {
@@ -29,6 +32,7 @@ impl Default for Options {
             prune_interval_tasks: NonZeroU32::new(256).expect("256 is not 0"),
             clock: Clock::default(),
             hook: None,
+            metrics: JournalMetrics::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use artel_task::{CatalogVersion, Clock, Event, EventKind, TaskId};
 use tokio::task::JoinSet;
 
 use crate::inspect::check;
-use crate::{Error, Journal, Options, Retention, dir};
+use crate::{Error, Journal, Options, Retention, backup, dir};
 use salvage::{Salvage, SalvagedTask};
 
 /// The database and its write-ahead log, which may hold the newest commits.
@@ -69,7 +69,7 @@ pub async fn repair(dir: &Path) -> Result<Option<RepairReport>, Error> {
         Ok(Some(_)) | Err(Error::Corrupt { .. }) => {}
         Err(error) => return Err(error),
     }
-    let (backup, new) = (dir.join(format!("damaged-{}", Clock::default().now().0)), dir.join("repairing"));
+    let (backup, new) = (backup::path(dir, Clock::default().now()), backup::unfinished(dir));
     let repaired = async {
         back_up(dir, &backup).map_err(|e| failed(&backup, e))?;
         let mut report = RepairReport { backup: Some(backup.clone()), ..RepairReport::default() };
@@ -144,6 +144,8 @@ async fn rebuild(backup: &Path, new: &Path, report: &mut RepairReport) -> Result
         }
     }
     write(&journal, batch, report).await?;
+    // The next start finishes what was not complete, and deletes the copy of the damaged files then.
+    journal.begin_erasures(salvage.erasures().await).await?;
     let (newest_may_be_lost, tail_probes) = salvage.tail();
     report.newest_may_be_lost = newest_may_be_lost;
     report.unidentified = report.unidentified.saturating_sub(tail_probes);

@@ -3,6 +3,7 @@
 use artel_task::{CatalogVersion, Event, TaskId};
 use tokio::sync::oneshot;
 
+use crate::erase::Erasure;
 use crate::{Error, Retention};
 
 /// The result of submitting a task.
@@ -26,6 +27,14 @@ pub(crate) enum WriteRequest {
     StoreCatalog(CatalogVersion, String, ReplySender<()>),
     /// Deletes as many tasks as one transaction may.
     Prune(Retention, ReplySender<u64>),
+    /// Stores that these erases are asked for.
+    BeginErasures(Vec<Erasure>, ReplySender<()>),
+    /// Erases the text of these tasks, as many as one transaction may; answers with the number of those that exist.
+    Erase(Vec<TaskId>, ReplySender<u64>),
+    /// Writes the database anew and empties the log, so that nothing of what was erased is left in a file.
+    Purge(ReplySender<()>),
+    /// Stores that all erases are complete.
+    EndErasures(ReplySender<()>),
     /// Writes the waiting requests, closes the database and releases the lock.
     Close(oneshot::Sender<()>),
 }
@@ -36,7 +45,10 @@ impl WriteRequest {
         match self {
             Self::Accept(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Self::Append(_, reply) | Self::StoreCatalog(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Self::Prune(_, reply) => drop(reply.send(Err(error.clone()))),
+            Self::Prune(_, reply) | Self::Erase(_, reply) => drop(reply.send(Err(error.clone()))),
+            Self::BeginErasures(_, reply) | Self::Purge(reply) | Self::EndErasures(reply) => {
+                drop(reply.send(Err(error.clone())));
+            }
             Self::Close(reply) => drop(reply.send(())),
         }
     }

@@ -12,11 +12,12 @@ use crate::TaskStatus;
 /// Unused rows of a statement are not bound, which SQLite treats as null, and are skipped.
 const STATEMENT_ROWS: [usize; 4] = [4, 16, 64, 256];
 
-const INSERT_TASK: &str = "INSERT INTO tasks (number, id, graph, role, stage, created, head, catalog, request, labels)";
+const INSERT_TASK: &str = "INSERT INTO tasks
+    (number, id, graph, role, stage, created, head, catalog, request, labels, owner, erased)";
 const INSERT_EVENT: &str = "INSERT INTO events (task, last, body)";
 
 static INSERT_TASKS: LazyLock<[String; STATEMENT_ROWS.len()]> =
-    LazyLock::new(|| STATEMENT_ROWS.map(|size| statement(INSERT_TASK, 10, size)));
+    LazyLock::new(|| STATEMENT_ROWS.map(|size| statement(INSERT_TASK, 12, size)));
 static INSERT_EVENTS: LazyLock<[String; STATEMENT_ROWS.len()]> =
     LazyLock::new(|| STATEMENT_ROWS.map(|size| statement(INSERT_EVENT, 3, size)));
 
@@ -38,6 +39,8 @@ pub(crate) struct TaskRow {
     pub(crate) catalog: i64,
     pub(crate) request: Option<String>,
     pub(crate) labels: String,
+    pub(crate) owner: String,
+    pub(crate) erased: Option<i64>,
 }
 
 /// The update of a task whose status has changed.
@@ -54,11 +57,32 @@ pub(crate) struct StatusRow {
 pub(crate) struct RowBatch {
     pub(crate) tasks: Vec<TaskRow>,
     /// The task number, the number of the last event, and the body.
-    pub(crate) events: Vec<(i64, i64, Vec<u8>)>,
+    events: Vec<(i64, i64, Vec<u8>)>,
     pub(crate) statuses: Vec<StatusRow>,
+    /// What was written of these since the last commit, and what is to be written.
+    written: WrittenEvents,
+}
+
+/// Events, and the bytes of their bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct WrittenEvents {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
 }
 
 impl RowBatch {
+    /// Adds the body of so many events, the last of which has this number.
+    pub(crate) fn add_events(&mut self, task: i64, last: i64, count: usize, body: Vec<u8>) {
+        self.written.events += count as u64;
+        self.written.bytes += body.len() as u64;
+        self.events.push((task, last, body));
+    }
+
+    /// The events of a commit, after which they are counted anew.
+    pub(crate) fn take_written(&mut self) -> WrittenEvents {
+        std::mem::take(&mut self.written)
+    }
+
     /// Writes all rows and removes them from the batch.
     pub(crate) async fn write(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
         let mut tasks = std::mem::take(&mut self.tasks).into_iter();
@@ -75,7 +99,9 @@ impl RowBatch {
                     .bind(row.head)
                     .bind(row.catalog)
                     .bind(row.request)
-                    .bind(row.labels);
+                    .bind(row.labels)
+                    .bind(row.owner)
+                    .bind(row.erased);
             }
             query.execute(&mut *conn).await?;
         }

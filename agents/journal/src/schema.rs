@@ -8,18 +8,22 @@ use sqlx::sqlite::SqliteConnection;
 use crate::Error;
 
 /// The format version that this program writes. A change of the format adds one, and a step in [`migrate`](crate::migrate).
-pub(crate) const FORMAT_VERSION: i64 = 2;
+pub(crate) const FORMAT_VERSION: i64 = 3;
 
 /// `ARTL`, which distinguishes a journal from any other SQLite database.
 const APPLICATION_ID: i64 = 0x4152_544c;
 
 /// A task has a number in the database, which is shorter than its id. `head` is absent if the whole input is short: it is
-/// then read from the first event. `labels` is a JSON object of strings.
+/// then read from the first event. `labels` is a JSON object of strings. `owner` is the caller that it belongs to, within whose
+/// tasks `request` is unique. `erased` is the time at which its text was erased.
 ///
 /// A row of `events` holds the events of one request, under the number of the last one; the first event is always alone.
 /// A step in the middle of a task writes one row and touches no second page.
 ///
 /// `sources` is absent for a catalog that a task refers to but that was not stored. `kept` is the time of its last use.
+///
+/// A row of `erasures` is an erase that was asked for and is not complete: of the task of this id, or of all tasks and feedback of
+/// this caller up to this time.
 pub(crate) const CREATE: &str = "
     CREATE TABLE tasks (
         number INTEGER PRIMARY KEY,
@@ -32,10 +36,13 @@ pub(crate) const CREATE: &str = "
         head TEXT,
         catalog INTEGER NOT NULL,
         request TEXT,
-        labels TEXT NOT NULL
+        labels TEXT NOT NULL,
+        owner TEXT NOT NULL DEFAULT 'owner',
+        erased INTEGER
     ) STRICT;
     CREATE UNIQUE INDEX tasks_id ON tasks (id);
-    CREATE UNIQUE INDEX tasks_request ON tasks (request) WHERE request IS NOT NULL;
+    CREATE UNIQUE INDEX tasks_owner ON tasks (owner, id);
+    CREATE UNIQUE INDEX tasks_request ON tasks (owner, request) WHERE request IS NOT NULL;
     CREATE INDEX tasks_running ON tasks (id) WHERE ended IS NULL;
     CREATE INDEX tasks_ended ON tasks (ended) WHERE ended IS NOT NULL;
     CREATE TABLE events (
@@ -49,6 +56,12 @@ pub(crate) const CREATE: &str = "
         version TEXT NOT NULL UNIQUE,
         sources TEXT,
         kept INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE erasures (
+        number INTEGER PRIMARY KEY,
+        task BLOB,
+        owner TEXT,
+        until INTEGER
     ) STRICT;
 ";
 

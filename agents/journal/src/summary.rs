@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use artel_task::event::Timestamp;
-use artel_task::{CatalogVersion, EventKind, GraphName, RequestId, RoleName, Seq, TaskId};
+use artel_task::{CallerName, CatalogVersion, EventKind, GraphName, RequestId, RoleName, Seq, TaskId};
 
 /// The status of a task, as its events define it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +63,8 @@ pub struct TaskFilter {
     pub graph: Option<GraphName>,
     /// Only tasks that were submitted to this role instead of a graph.
     pub role: Option<RoleName>,
+    /// Only tasks of this caller.
+    pub owner: Option<CallerName>,
     /// Only tasks with all of these labels; they may have others too.
     pub labels: BTreeMap<String, String>,
     /// Only tasks that were accepted at this time or later.
@@ -101,6 +103,8 @@ pub struct TaskSummary {
     pub graph: GraphName,
     /// Its role, if it was submitted to a role instead of a graph.
     pub role: Option<RoleName>,
+    /// The caller that it belongs to.
+    pub owner: CallerName,
     /// The catalog that it runs under, to its end.
     pub catalog: CatalogVersion,
     /// The request id, if the client gave one.

@@ -4,12 +4,14 @@ mod accept;
 mod append;
 mod close;
 mod damage;
+mod erase;
 mod faults;
 mod full;
 mod inspect;
 mod list;
 mod migrate;
 mod open;
+mod owners;
 mod random;
 mod repair;
 mod retention;
@@ -20,7 +22,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use artel_task::event::{Output, TaskPriority, TaskSpec, Timestamp};
-use artel_task::{CatalogVersion, Clock, Event, EventKind, GraphName, RequestId, RoleName, Seq, StepId, TaskId};
+use artel_task::{
+    CallerName, CatalogVersion, Clock, Event, EventKind, GraphName, RequestId, RoleName, Seq, StepId, TaskId,
+};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -62,6 +66,8 @@ fn spec(input: &str) -> TaskSpec {
         labels: BTreeMap::new(),
         forked_from: None,
         decision: None,
+        owner: CallerName::owner(),
+        erased: None,
     }
 }
 

@@ -99,6 +99,21 @@ async fn delete_catalogs(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::R
     Ok(())
 }
 
+/// Deletes the sources of the catalogs that only erased tasks refer to, except for the newest one and recently used ones: a catalog
+/// that a caller sent may have been written for the task alone.
+pub(crate) async fn drop_erased_catalogs(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE catalogs SET sources = NULL
+         WHERE sources IS NOT NULL AND kept < ? AND kept < (SELECT max(kept) FROM catalogs)
+         AND number IN (SELECT catalog FROM tasks WHERE erased IS NOT NULL)
+         AND number NOT IN (SELECT catalog FROM tasks WHERE erased IS NULL)",
+    )
+    .bind(saturating(now.0).saturating_sub(millis(CATALOG_GRACE)))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Returns pages that are unlikely to be needed to the file system. True if more are left.
 pub(crate) async fn vacuum(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     let (pages, free): (i64, i64) =

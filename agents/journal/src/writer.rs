@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_task::Clock;
+use artel_metrics::JournalMetrics;
 use artel_task::event::Timestamp;
+use artel_task::{Clock, TaskId};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use crate::erase::{self, ErasedRows};
 use crate::hook::CommitCounter;
 use crate::index::TaskIndex;
 use crate::request::{ReplySender, WriteRequest};
@@ -51,6 +54,7 @@ pub(crate) struct JournalWriter {
     /// The failure that stopped writes, sent to the waiting handles. Only a full disk is recovered from.
     failure: watch::Sender<Option<Arc<Error>>>,
     commits: CommitCounter,
+    metrics: JournalMetrics,
 }
 
 impl JournalWriter {
@@ -80,6 +84,7 @@ impl JournalWriter {
             is_vacuum_due: true,
             failure,
             commits: CommitCounter::new(options.hook.clone()),
+            metrics: options.metrics.clone(),
         })
     }
 
@@ -119,7 +124,11 @@ impl JournalWriter {
             if self.is_disk_full() {
                 self.try_recover().await;
             }
+            let purges: Vec<_> = batch.extract_if(.., |request| matches!(request, WriteRequest::Purge(_))).collect();
             self.commit(std::mem::take(&mut batch)).await;
+            for purge in purges {
+                self.purge(purge).await;
+            }
             self.run_retention().await;
         }
     }
@@ -146,12 +155,7 @@ impl JournalWriter {
         if requests.is_empty() {
             return;
         }
-        let failure = self.failure.borrow().clone();
-        if let Some(cause) = failure {
-            let error = match &*cause {
-                Error::Full { .. } => Error::clone(&cause),
-                _ => Error::Failed { path: self.path.clone(), cause },
-            };
+        if let Some(error) = self.refusal() {
             return requests.into_iter().for_each(|request| request.refuse(&error));
         }
         let mut callbacks = Vec::with_capacity(requests.len());
@@ -162,6 +166,33 @@ impl JournalWriter {
             self.stop_writes(error).await;
         }
         callbacks.into_iter().for_each(|callback| callback(outcome.clone()));
+    }
+
+    /// Removes what was erased from the files. That the disk is full for it stops no writes: nothing was written.
+    async fn purge(&mut self, request: WriteRequest) {
+        if let Some(error) = self.refusal() {
+            return request.refuse(&error);
+        }
+        let WriteRequest::Purge(reply) = request else { return };
+        let Self { conn, path, commits, clock, .. } = self;
+        let failed = |source: sqlx::Error| Error::Purge { path: path.clone(), source: source.into() };
+        let purged = async {
+            commits.before().await.map_err(failed)?;
+            erase::rewrite(conn, clock.now()).await.map_err(failed)?;
+            erase::truncate_log(conn, path).await?;
+            commits.after().await.map_err(failed)
+        };
+        // The caller may have stopped waiting.
+        drop(reply.send(purged.await));
+    }
+
+    /// Why no request is performed, after a failure.
+    fn refusal(&self) -> Option<Error> {
+        let cause = self.failure.borrow().clone()?;
+        Some(match &*cause {
+            Error::Full { .. } => Error::clone(&cause),
+            _ => Error::Failed { path: self.path.clone(), cause },
+        })
     }
 
     /// Recognises a full disk behind a failed write: SQLite does not report all limits of a disk as such.
@@ -179,17 +210,20 @@ impl JournalWriter {
         requests: &mut Vec<WriteRequest>,
         callbacks: &mut Vec<CommitCallback>,
     ) -> Result<(), Error> {
-        let Self { conn, index, rows, path, ended_tasks, commits, clock, .. } = self;
+        let Self { conn, index, rows, path, ended_tasks, commits, clock, metrics, .. } = self;
+        let start = Instant::now();
         let failed = |error| Error::database(path, error);
         let now = clock.now();
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         index.load(&mut tx, path, requests).await.map_err(failed)?;
         for request in requests.drain(..) {
-            request.perform(&mut tx, now, index, rows, ended_tasks, callbacks).await.map_err(failed)?;
+            request.perform(&mut tx, (path, now), index, rows, ended_tasks, callbacks).await.map_err(failed)?;
         }
         rows.write(&mut tx).await.map_err(failed)?;
         commits.before().await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
+        let written = rows.take_written();
+        metrics.committed(start.elapsed(), written.events, written.bytes);
         commits.after().await.map_err(failed)?;
         index.end_batch();
         Ok(())
@@ -210,6 +244,7 @@ impl JournalWriter {
         } else {
             tracing::error!(path = %self.path.display(), %error, "the journal takes no more writes");
         }
+        self.metrics.failed();
         self.failure.send_replace(Some(Arc::new(error.clone())));
     }
 
@@ -230,6 +265,7 @@ impl JournalWriter {
                 drop(std::mem::replace(&mut self.conn, conn).close().await);
                 self.index = index;
                 tracing::info!(path = %self.path.display(), "disk space is free again; the journal takes writes");
+                self.metrics.recovered();
                 self.failure.send_replace(None);
             }
             Err(error) => {
@@ -271,7 +307,7 @@ impl WriteRequest {
     async fn perform(
         self,
         conn: &mut SqliteConnection,
-        now: Timestamp,
+        (path, now): (&Path, Timestamp),
         index: &mut TaskIndex,
         rows: &mut RowBatch,
         ended_tasks: &mut u32,
@@ -297,9 +333,45 @@ impl WriteRequest {
                 };
                 defer_reply(callbacks, reply, deleted.map(Ok))
             }
-            Self::Close(_) => Ok(()),
+            Self::BeginErasures(erasures, reply) => {
+                defer_reply(callbacks, reply, erase::begin(conn, &erasures).await.map(Ok))
+            }
+            Self::Erase(tasks, reply) => {
+                // The pending rows may belong to these tasks.
+                let erased = match rows.write(conn).await {
+                    Ok(()) => erase_tasks(conn, path, now, index, &tasks).await,
+                    Err(error) => Err(error),
+                };
+                defer_reply(callbacks, reply, erased)
+            }
+            Self::EndErasures(reply) => defer_reply(callbacks, reply, erase::end(conn).await.map(Ok)),
+            Self::Purge(_) | Self::Close(_) => Ok(()),
         }
     }
+}
+
+/// Erases the text of tasks; the number of those that exist. One that has not ended is an error.
+async fn erase_tasks(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    now: Timestamp,
+    index: &mut TaskIndex,
+    tasks: &[TaskId],
+) -> sqlx::Result<Result<u64, Error>> {
+    let mut erased = 0;
+    for task in tasks {
+        index.forget_request_of(*task);
+        match erase::erase(conn, path, *task, now).await? {
+            ErasedRows::Missing => {}
+            ErasedRows::Unfinished => return Ok(Err(Error::Unfinished { task: *task })),
+            ErasedRows::Rewritten => erased += 1,
+            ErasedRows::Deleted => {
+                index.remove(*task);
+                erased += 1;
+            }
+        }
+    }
+    Ok(Ok(erased))
 }
 
 /// Holds a result back until the commit.

@@ -89,7 +89,7 @@ impl LlamaBackend {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => artel_gguf::sampled_hash(&options.path)?.to_vec(),
         };
-        let text = Arc::new(ChatTokenizer::new(model.clone(), options.template));
+        let text = Arc::new(ChatTokenizer::new(model.clone(), options.template, &options.path));
         model.create_text_tables();
         process::skip_static_destructors();
         let fingerprint = fingerprint::of_model(&params, &content);
@@ -194,7 +194,7 @@ impl Backend for LlamaBackend {
                 if self.constraints.is_none() {
                     self.constraints = Some(ConstraintFactory::new(&self.model)?);
                 }
-                self.constraints.as_ref().map(|constraints| constraints.for_schema(schema)).transpose()?
+                self.constraints.as_mut().map(|constraints| constraints.for_schema(schema)).transpose()?
             }
         };
         if sampling.repeat_penalty != 1.0 {

@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backend;
+mod chat_template;
 mod chat_tokenizer;
 mod constraint;
 mod context_params;
@@ -26,6 +27,7 @@ mod options;
 mod raw;
 
 pub use backend::LlamaBackend;
+pub use chat_template::check_chat_template;
 pub use cores::{physical_cores, usable_cores};
 pub use error::{DeviceError, Error};
 pub use kv_cache::KvCacheTypes;

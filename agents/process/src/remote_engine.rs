@@ -8,7 +8,7 @@ use std::time::Duration;
 use artel_engine::backend::EngineLimits;
 use artel_engine::{Chunk, Embeddings, Engine, EngineStats, Error, LabelScores, OutputStream, PrefixPin, Request};
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
@@ -34,10 +34,13 @@ pub(crate) struct RemoteConnection {
     /// Calls without an answer yet.
     pub(crate) pending_calls: Arc<AtomicU64>,
     pub(crate) ended: watch::Receiver<Option<String>>,
+    /// Set when it hangs, with the reason.
+    pub(crate) hung: Arc<SetOnce<String>>,
     /// Cancelled when the process is closed, so that its exit is not reported as a failure.
     pub(crate) closing: CancellationToken,
     pub(crate) _cpu_lease: Option<AbortOnDropHandle<()>>,
     pub(crate) _hang_watch: AbortOnDropHandle<()>,
+    pub(crate) _log_levels: Option<AbortOnDropHandle<()>>,
 }
 
 impl Drop for RemoteConnection {
@@ -123,6 +126,10 @@ impl Engine for RemoteEngine {
         self.0.ended.clone()
     }
 
+    fn has_hung(&self) -> bool {
+        self.0.hung.get().is_some()
+    }
+
     async fn generate(&self, request: Request) -> Result<OutputStream, Error> {
         let (pending, mut client) = self.start_call();
         let chunks = pending.answer(client.generate(wire::request(request))).await?;
@@ -180,6 +187,12 @@ impl Engine for RemoteEngine {
             // Fails only if the engine has ended.
             let _ = client.retain_adapters(v1::RetainAdaptersRequest { adapters }).await;
         });
+    }
+
+    async fn forget_text(&self) -> Result<(), Error> {
+        let (pending, mut client) = self.start_call();
+        let response = pending.answer(client.forget_text(v1::ForgetTextRequest {})).await?;
+        response.error.map_or(Ok(()), |error| Err(wire::error_of(error)))
     }
 
     fn close(&self) {

@@ -38,6 +38,9 @@ pub trait EngineLoader: Send + Sync + 'static {
         shared_cpu: Option<SharedCpu>,
         progress: Arc<dyn Fn(f32) + Send + Sync>,
     ) -> Result<(EngineHandle, Vec<DeviceMemory>), LoadError>;
+
+    /// Logs what this filter says from now on. The program interprets it, as it does the one with which it was started.
+    fn set_log_level(&self, _filter: &str) {}
 }
 
 /// The reason why [`serve`] returned.
@@ -294,6 +297,11 @@ impl v1::engine_server::Engine for EngineService {
         Ok(Response::new(v1::RetainAdaptersResponse {}))
     }
 
+    async fn forget_text(&self, _: Request<v1::ForgetTextRequest>) -> Result<Response<v1::ForgetTextResponse>, Status> {
+        let forgotten = self.engine()?.forget_text().await;
+        Ok(Response::new(v1::ForgetTextResponse { error: forgotten.err().map(wire::error) }))
+    }
+
     async fn get_stats(&self, _: Request<v1::GetStatsRequest>) -> Result<Response<v1::EngineStats>, Status> {
         Ok(Response::new(wire::stats(self.engine()?.stats())))
     }
@@ -323,6 +331,14 @@ impl v1::engine_server::Engine for EngineService {
         Ok(Response::new(Box::pin(
             UnboundedReceiverStream::new(lease_requests).map(|acquire| Ok(v1::CpuLeaseRequest { acquire })),
         )))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
+        self.loader.set_log_level(&request.into_inner().filter);
+        Ok(Response::new(v1::SetLogLevelResponse {}))
     }
 
     async fn close(&self, _: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {

@@ -1,5 +1,6 @@
 //! The daemon's side: starts an engine process and makes it load its model.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
 use std::path::PathBuf;
@@ -36,16 +37,16 @@ pub struct EngineProgram {
     pub path: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Environment variables in addition to those of this process.
-    pub env: Vec<(String, String)>,
-    /// Environment variables that are removed, because they are secret.
-    pub removed_env: Vec<String>,
+    /// Its whole environment: it inherits nothing, since a variable of this process may be secret.
+    pub env: Vec<(OsString, OsString)>,
     /// The model's name, for the log.
     pub name: String,
     /// The model to load and its parameters, interpreted by the program.
     pub spec: String,
     /// When the engine counts as hung, and is killed.
     pub hang_policy: HangPolicy,
+    /// The filters of the log to which the daemon changes while the engine runs.
+    pub log_levels: Option<watch::Receiver<String>>,
 }
 
 /// An engine whose process has loaded its model.
@@ -73,7 +74,7 @@ pub async fn start(
     let (end, ended) = watch::channel(None);
     let (closing, hung) = (CancellationToken::new(), Arc::new(SetOnce::new()));
     tokio::spawn(supervise(child, program.name, closing.clone(), hung.clone(), end));
-    let process = EngineProcess { id, ended, closing: closing.drop_guard(), hung };
+    let process = EngineProcess { id, ended, closing: closing.drop_guard(), hung, log_levels: program.log_levels };
     attach(process, ours, program.spec, program.hang_policy, broker, progress).await
 }
 
@@ -85,6 +86,7 @@ struct EngineProcess {
     closing: DropGuard,
     /// Kills the process when it is set to the reason.
     hung: Arc<SetOnce<String>>,
+    log_levels: Option<watch::Receiver<String>>,
 }
 
 /// Makes the process at the other end of a socket load a model.
@@ -101,13 +103,14 @@ async fn attach(
         Some((member, lease)) => (member, Some(lease)),
         None => (Weak::new(), None),
     };
+    let log_levels = process.log_levels.map(|levels| forward_log_levels(&client, levels));
     let hang_watch = HangWatch {
         client: client.clone(),
         process_id: process.id,
         policy: hang_policy,
         lease_member,
         ended: process.ended.clone(),
-        hung: process.hung,
+        hung: process.hung.clone(),
     };
     let hang_watch = hang_watch.start();
     let request = v1::LoadRequest { spec, shares_cpu: cpu_lease.is_some() };
@@ -128,9 +131,11 @@ async fn attach(
         stats: Mutex::new(EngineStats::default()),
         pending_calls: Arc::new(AtomicU64::new(0)),
         ended: process.ended,
+        hung: process.hung,
         closing: process.closing.disarm(),
         _cpu_lease: cpu_lease,
         _hang_watch: hang_watch,
+        _log_levels: log_levels,
     };
     let memory = loaded.memory.into_iter().map(wire::memory_of).collect();
     Ok(StartedEngine { handle: EngineHandle::new(RemoteEngine(Arc::new(connection))), memory })
@@ -140,10 +145,7 @@ fn spawn(program: &EngineProgram, socket: Socket) -> Result<Child, LoadError> {
     let mut command = Command::new(&program.path);
     // The name in process lists.
     command.arg0("artel");
-    command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
-    for variable in &program.removed_env {
-        command.env_remove(variable);
-    }
+    command.args(&program.args).env_clear().envs(program.env.iter().map(|(key, value)| (key, value)));
     command.stdin(Stdio::from(OwnedFd::from(socket))).stdout(Stdio::null()).stderr(Stdio::piped());
     // Signals of a terminal reach only the daemon, which ends its engines when its tasks are done.
     command.process_group(0).kill_on_drop(true);
@@ -177,6 +179,18 @@ fn lease_cpu(client: &EngineClient<Channel>, broker: &CpuLeaseBroker) -> (Weak<B
         }
     }));
     (weak, lease)
+}
+
+/// Tells the process each change of what is logged, until the handle is dropped.
+fn forward_log_levels(client: &EngineClient<Channel>, mut levels: watch::Receiver<String>) -> AbortOnDropHandle<()> {
+    let mut client = client.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while levels.changed().await.is_ok() {
+            let filter = levels.borrow_and_update().clone();
+            // Fails only if the process has ended.
+            let _ = client.set_log_level(v1::SetLogLevelRequest { filter }).await;
+        }
+    }))
 }
 
 /// Makes the process load its model. Fails if the call does; the answer is the model, or why it cannot be loaded.

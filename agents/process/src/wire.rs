@@ -71,7 +71,9 @@ mirrored!(
         finished,
         cancelled,
         failed,
-        compute_ns
+        compute_ns,
+        batch_tokens,
+        batch_ns
     }
 );
 mirrored!(
@@ -99,6 +101,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         }
         .into(),
         origin: Some(origin(request.origin)),
+        has_fixed_prefix: request.has_fixed_prefix,
     }
 }
 
@@ -128,6 +131,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         schema: schema.map_err(|e| engine::Error::InvalidRequest(format!("the schema is not valid JSON: {e}")))?,
         overflow,
         origin: wire.origin.map(origin_of).unwrap_or_default(),
+        has_fixed_prefix: wire.has_fixed_prefix,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The events of a task, as they are journalled.
 
 mod decision;
+mod erase;
 mod size;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::graph::Reducer;
-use crate::id::{CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
+use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
 
 pub use decision::{CandidateScore, Decision, NoMatch, Signal};
+pub use erase::ERASED_TEXT;
 pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES};
 
 /// Milliseconds since 1970-01-01 UTC.
@@ -169,6 +171,12 @@ pub struct TaskSpec {
     /// The router's decision, if the router chose the graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Box<Decision>>,
+    /// The caller that the task belongs to. Older journals name none: their tasks belong to the user whose daemon it is.
+    #[serde(default = "CallerName::owner", skip_serializing_if = "CallerName::is_owner")]
+    pub owner: CallerName,
+    /// When the text of the task was erased, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<Timestamp>,
 }
 
 /// The origin of a forked task.
@@ -179,6 +187,16 @@ pub struct ForkOrigin {
     /// The first step that is run again; `None` if all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
+    /// How many events after the first one were copied from it. Older journals do not say it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub copied: u32,
+}
+
+impl ForkOrigin {
+    /// Whether it names the same step of the same task.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (self.task, &self.step) == (other.task, &other.step)
+    }
 }
 
 /// The priority of a task.

@@ -106,6 +106,22 @@ name!(
     /// The name of a router, that is, of its settings.
     RouterName
 );
+name!(
+    /// The name of a caller: of a token, or `owner` for the user whose daemon it is. Tasks carry that of who submitted them.
+    CallerName
+);
+
+impl CallerName {
+    /// The user whose daemon it is: on the socket by the credentials of the process, elsewhere by the token in the data directory.
+    pub fn owner() -> Self {
+        Self(Arc::from("owner"))
+    }
+
+    /// Whether it is that user.
+    pub fn is_owner(&self) -> bool {
+        *self.0 == *"owner"
+    }
+}
 
 /// A task's id: a UUID of version 7, so ids sort by the time of acceptance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -122,6 +138,12 @@ impl TaskId {
     /// Parses the hyphenated form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         uuid::Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The time of the id in milliseconds since 1970, which is that of the acceptance.
+    pub fn unix_millis(&self) -> u64 {
+        let [a, b, c, d, e, f, ..] = *self.as_bytes();
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
 
     /// The sixteen bytes, in the order in which ids sort.
@@ -217,8 +239,9 @@ mod tests {
     fn task_ids_sort_by_time_and_survive_text() {
         let early = TaskId::new(1_700_000_000_000, [255; 10]);
         let late = TaskId::new(1_700_000_000_001, [0; 10]);
-        assert!(early < late);
+        assert!(early < late && early.unix_millis() == 1_700_000_000_000);
         assert_eq!(TaskId::parse(&early.to_string()), Some(early));
         assert_eq!(TaskId::parse("not an id"), None);
+        assert_eq!(late.unix_millis(), 1_700_000_000_001);
     }
 }

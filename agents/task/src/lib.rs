@@ -25,6 +25,7 @@ pub mod graph;
 pub mod id;
 pub mod portable;
 pub mod state;
+mod value_size;
 
 pub use clock::Clock;
 pub use condition::Condition;
@@ -34,7 +35,7 @@ pub use decide::{
 pub use event::{Event, EventKind};
 pub use graph::Graph;
 pub use id::{
-    CatalogVersion, GraphName, ModelName, NodeName, PathSegment, RequestId, RoleName, RouterName, Seq, StepId, TaskId,
-    ValueName, Visit,
+    CallerName, CatalogVersion, GraphName, ModelName, NodeName, PathSegment, RequestId, RoleName, RouterName, Seq,
+    StepId, TaskId, ValueName, Visit,
 };
 pub use state::{Phase, Scope, State, output_value};

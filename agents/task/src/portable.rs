@@ -202,6 +202,16 @@ mod tests {
     }
 
     proptest! {
+        /// The parser would round a double to its neighbour in a few of a hundred, if it were not told to take the time.
+        #[test]
+        fn a_double_is_kept_as_it_is(doubles in prop::collection::vec(prop::num::f64::NORMAL, 64)) {
+            let text = json!(doubles).to_string();
+            let kept = parse(&text).unwrap();
+            let given: Vec<Option<f64>> = doubles.into_iter().map(Some).collect();
+            let kept: Vec<Option<f64>> = kept.as_array().unwrap().iter().map(Value::as_f64).collect();
+            prop_assert_eq!(kept, given);
+        }
+
         #[test]
         fn an_integer_is_kept_or_refused(digits in "-?[1-9][0-9]{0,30}") {
             match parse(&format!("[{digits}]")) {

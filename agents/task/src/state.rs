@@ -51,7 +51,7 @@ pub struct State {
     /// The phase of the task.
     pub phase: Phase,
     /// How often it was resumed since it last made progress, resumes with nothing to do left out: those while it waits for
-    /// human answers or for a retry.
+    /// human answers or for a retry, and those of the task that it was forked from.
     pub stalled_resumes: u32,
     /// The run of its graph.
     pub root: Scope,
@@ -149,7 +149,7 @@ impl State {
                     None => scope.failed(step, failure, taken)?,
                 }
             }
-            EventKind::Resumed => self.resume(event.at),
+            EventKind::Resumed => self.resume(event),
             EventKind::SetAside { reason } => self.phase = Phase::SetAside(reason.clone()),
             EventKind::Completed { output, .. } => self.phase = Phase::Completed(output.clone()),
             EventKind::Failed { failure } => self.phase = Phase::Failed(failure.clone()),
@@ -163,14 +163,20 @@ impl State {
         Ok(())
     }
 
-    fn resume(&mut self, at: Timestamp) {
+    fn resume(&mut self, event: &Event) {
         if let Phase::SetAside(_) = self.phase {
             (self.phase, self.stalled_resumes) = (Phase::Running, 0);
             self.root.forget_failures();
-        } else if self.root.can_act(at) {
+        } else if self.root.can_act(event.at) && !self.is_of_origin(event.seq) {
             self.stalled_resumes += 1;
         }
         self.root.resume();
+    }
+
+    /// Whether an event was copied from the task that this one was forked from, or is the resume with which it then started.
+    fn is_of_origin(&self, seq: Seq) -> bool {
+        let copied = self.spec.forked_from.as_ref().map_or(0, |origin| u64::from(origin.copied));
+        copied > 0 && seq.0 <= copied + 2
     }
 
     /// How long the task has run, pauses excluded; time limits apply to this.

@@ -2,53 +2,34 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
 use crate::ConnectionLimits;
-use crate::connection_table::{ConnectionSlot, ConnectionTable};
+use crate::connection_places::ConnectionPlaces;
+use crate::connection_table::ConnectionSlot;
+use crate::listener::Listener;
 use crate::log_throttle::LogThrottle;
+use crate::peer_address::PeerAddress;
 
 /// The pause after the first of several errors; it doubles with each further one.
 const MIN_ERROR_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest pause: a connection that waits meanwhile is accepted afterwards.
 const MAX_ERROR_BACKOFF: Duration = Duration::from_secs(1);
-/// Of so many connections, one more may be closing because it was evicted.
-const EVICTED_DIVISOR: usize = 4;
-/// A connection that is silent for this long is probed, so that a peer that vanished is found.
-const KEEPALIVE_DELAY: Duration = Duration::from_secs(60);
-/// The time between probes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// Probes without an answer after which the connection has failed.
-const KEEPALIVE_PROBES: u32 = 4;
 
 /// Accepts the connections of a socket within limits.
 #[derive(Debug)]
-pub struct Acceptor {
-    listener: TcpListener,
-    table: Arc<ConnectionTable>,
-    /// A permit for each socket: more than for connections, since one that is evicted takes a moment to close.
-    sockets: Arc<Semaphore>,
-    next_id: u64,
+pub struct Acceptor<L = TcpListener> {
+    listener: L,
+    places: ConnectionPlaces,
     backoff: Duration,
     refusals: LogThrottle,
     evictions: LogThrottle,
     failures: LogThrottle,
 }
 
-impl Acceptor {
-    /// Accepts from this socket.
-    pub fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
-        let table = ConnectionTable::new(limits);
-        let sockets = Arc::new(Semaphore::new(limits.total + limits.total / EVICTED_DIVISOR + 1));
-        let (refusals, evictions, failures) = Default::default();
-        Self { listener, table, sockets, next_id: 0, backoff: MIN_ERROR_BACKOFF, refusals, evictions, failures }
-    }
-
+impl Acceptor<TcpListener> {
     /// The address of the socket.
     ///
     /// # Errors
@@ -56,23 +37,35 @@ impl Acceptor {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+}
 
-    /// The next connection within the limits, without Nagle's delay and with keepalive. Others are closed. Waits after an error
-    /// and goes on. If the future is dropped, no connection is lost.
-    pub async fn accept(&mut self) -> (TcpStream, ConnectionSlot) {
+impl<L: Listener> Acceptor<L> {
+    /// Accepts from this socket.
+    pub fn new(listener: L, limits: ConnectionLimits) -> Self {
+        Self::sharing(listener, ConnectionPlaces::new(limits))
+    }
+
+    /// Accepts from this socket, within limits that hold for other sockets as well.
+    pub fn sharing(listener: L, places: ConnectionPlaces) -> Self {
+        places.expect_acceptor();
+        let (refusals, evictions, failures) = Default::default();
+        Self { listener, places, backoff: MIN_ERROR_BACKOFF, refusals, evictions, failures }
+    }
+
+    /// The next connection within the limits. Others are closed. Waits after an error and goes on. If the future is dropped, no
+    /// connection is lost.
+    pub async fn accept(&mut self) -> (L::Stream, ConnectionSlot) {
         loop {
-            let socket = self.sockets.clone().acquire_owned().await.expect("it is never closed");
+            let socket = self.places.socket().await;
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     self.backoff = MIN_ERROR_BACKOFF;
-                    self.next_id += 1;
-                    match self.table.admit(self.next_id, peer) {
+                    match self.places.admit(peer) {
                         Some(mut slot) => {
                             slot.socket = Some(socket);
                             if slot.has_evicted {
                                 self.log_eviction(peer);
                             }
-                            tune(&stream, peer);
                             return (stream, slot);
                         }
                         None => self.log_refusal(peer),
@@ -84,13 +77,13 @@ impl Acceptor {
         }
     }
 
-    fn log_eviction(&mut self, peer: SocketAddr) {
+    fn log_eviction(&mut self, peer: PeerAddress) {
         if let Some(evicted) = self.evictions.count() {
             tracing::warn!(%peer, evicted, "as many connections as allowed are open: idle ones are closed for new ones");
         }
     }
 
-    fn log_refusal(&mut self, peer: SocketAddr) {
+    fn log_refusal(&mut self, peer: PeerAddress) {
         if let Some(refused) = self.refusals.count() {
             tracing::warn!(%peer, refused, "connections are refused, since as many as allowed are open and in use");
         }
@@ -102,7 +95,7 @@ impl Acceptor {
             tracing::error!(%error, failures, "failed to accept a connection; others are accepted after a pause");
         }
         // It may be the descriptor that the next connection needs.
-        self.table.evict_idle();
+        self.places.evict_idle();
         let pause = self.backoff;
         self.backoff = (self.backoff * 2).min(MAX_ERROR_BACKOFF);
         tokio::time::sleep(pause).await;
@@ -115,22 +108,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Sets the options of an accepted socket.
-fn tune(stream: &TcpStream, peer: SocketAddr) {
-    let keepalive = TcpKeepalive::new();
-    let keepalive =
-        keepalive.with_time(KEEPALIVE_DELAY).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
-    // An answer is many small writes, each of which would otherwise wait for the acknowledgement of the one before.
-    let tuned = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
-    if let Err(error) = tuned {
-        // The connection works without, and fails when it is read if the peer is gone.
-        tracing::debug!(%peer, %error, "failed to set the options of a connection");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use socket2::SockRef;
     use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -148,7 +130,7 @@ mod tests {
         let (stream, slot) = acceptor.accept().await;
         assert!(stream.nodelay().unwrap());
         assert!(SockRef::from(&stream).keepalive().unwrap());
-        assert!(slot.peer().ip().is_loopback());
+        assert!(matches!(slot.peer(), PeerAddress::Tcp(peer) if peer.ip().is_loopback()));
     }
 
     #[tokio::test]

@@ -1,15 +1,16 @@
 //! The open connections: how many there are, what each of them does, and which one makes room.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use artel_metrics::GaugeGuard;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ConnectionLimits;
+use crate::peer_address::{PeerAddress, PeerKey};
 
 /// The open connections of an acceptor.
 #[derive(Debug)]
@@ -20,8 +21,8 @@ pub(crate) struct ConnectionTable {
 
 #[derive(Debug)]
 struct OpenConnection {
-    /// The address that counts against the limit of a peer.
-    peer: IpAddr,
+    /// What counts against the limit of a peer.
+    peer: PeerKey,
     usage: watch::Sender<CallUsage>,
     evicted: CancellationToken,
 }
@@ -42,17 +43,17 @@ impl ConnectionTable {
 
     /// A slot for a new connection. At a limit, the connection that has idled longest is evicted, one without any call so far
     /// first; `None` if all that count have open calls.
-    pub(crate) fn admit(self: &Arc<Self>, id: u64, peer: SocketAddr) -> Option<ConnectionSlot> {
-        let address = peer_address(peer.ip());
+    pub(crate) fn admit(self: &Arc<Self>, id: u64, peer: PeerAddress) -> Option<ConnectionSlot> {
+        let key = peer.key();
         let mut connections = self.connections();
-        let of_peer = connections.values().filter(|connection| connection.peer == address).count();
+        let of_peer = connections.values().filter(|connection| connection.peer == key).count();
         let (peer_is_full, all_are_full) = (of_peer >= self.limits.per_peer, connections.len() >= self.limits.total);
         if peer_is_full || all_are_full {
-            evict(&mut connections, |connection| !peer_is_full || connection.peer == address)?;
+            evict(&mut connections, |connection| !peer_is_full || connection.peer == key)?;
         }
         let usage = CallUsage { open_calls: 0, has_called: false, idle_since: Instant::now() };
         let usage = watch::Sender::new(usage);
-        let connection = Arc::new(OpenConnection { peer: address, usage, evicted: CancellationToken::new() });
+        let connection = Arc::new(OpenConnection { peer: key, usage, evicted: CancellationToken::new() });
         connections.insert(id, connection.clone());
         drop(connections);
         Some(ConnectionSlot {
@@ -62,6 +63,7 @@ impl ConnectionTable {
             table: self.clone(),
             has_evicted: peer_is_full || all_are_full,
             socket: None,
+            counted: None,
         })
     }
 
@@ -90,30 +92,24 @@ fn evict(
     Some(())
 }
 
-/// The address that counts: of IPv6, the network of 64 bits that one peer has for itself.
-fn peer_address(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 /// A connection's place among the open ones. Dropping it frees the place.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     id: u64,
-    peer: SocketAddr,
+    peer: PeerAddress,
     connection: Arc<OpenConnection>,
     table: Arc<ConnectionTable>,
     /// Whether another connection made room for it.
     pub(crate) has_evicted: bool,
     /// Its share of the sockets that may be open, those of evicted connections among them.
     pub(crate) socket: Option<OwnedSemaphorePermit>,
+    /// Counts it among the open ones.
+    pub(crate) counted: Option<GaugeGuard>,
 }
 
 impl ConnectionSlot {
-    /// The address of the peer.
-    pub fn peer(&self) -> SocketAddr {
+    /// The other end.
+    pub fn peer(&self) -> PeerAddress {
         self.peer
     }
 
@@ -188,8 +184,8 @@ mod tests {
         ConnectionTable::new(ConnectionLimits { total, per_peer })
     }
 
-    fn peer(n: u8) -> SocketAddr {
-        ([127, 0, 0, n], 1000).into()
+    fn peer(n: u8) -> PeerAddress {
+        PeerAddress::Tcp(([127, 0, 0, n], 1000).into())
     }
 
     fn is_evicted(slot: &ConnectionSlot) -> bool {
@@ -221,15 +217,6 @@ mod tests {
         let third = table.admit(4, peer(3)).unwrap();
         let _calls = (calls, other.begin_call(), third.begin_call());
         assert!(table.admit(5, peer(4)).is_none(), "all connections have calls");
-    }
-
-    #[test]
-    fn a_peer_is_an_address_or_a_network_of_sixty_four_bits() {
-        let address = |text: &str| peer_address(text.parse().unwrap());
-        assert_eq!(address("2001:db8::1"), address("2001:db8::2:0:0:1"));
-        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
-        assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
-        assert_ne!(address("10.0.0.1"), address("10.0.0.2"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,15 +9,20 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Counts events, and says when to log them: at once for the first one, then so many in a line each minute.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle {
+pub struct LogThrottle {
     last: Option<Instant>,
     /// Events that are not logged yet.
     events: u64,
 }
 
 impl LogThrottle {
+    /// Whether no line was logged for so long that the next event is one.
+    pub fn is_idle(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL)
+    }
+
     /// Counts an event; the number of events to log now, if it is time.
-    pub(crate) fn count(&mut self) -> Option<u64> {
+    pub fn count(&mut self) -> Option<u64> {
         self.events += 1;
         let now = Instant::now();
         if self.last.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {

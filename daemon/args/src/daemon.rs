@@ -1,5 +1,6 @@
 //! The settings of a daemon: the flags of `serve` and of the commands that act like a daemon without starting one.
 
+use std::env;
 use std::path::PathBuf;
 
 use clap::Args as Flags;
@@ -24,4 +25,11 @@ pub struct DaemonArgs {
     /// Download nothing: models with an `hf:` address must have been downloaded already
     #[arg(long, env = "ARTEL_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
     pub offline: bool,
+}
+
+/// The data directory of a daemon that is told no other; `None` without a home directory.
+pub fn default_data_dir() -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(base.join("artel"))
 }

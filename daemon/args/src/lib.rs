@@ -7,27 +7,38 @@
 
 mod address;
 mod bench;
+mod cert;
 mod daemon;
 mod fetch;
+mod given;
+mod init;
+mod log;
 #[cfg(test)]
 mod reference;
 mod route;
 mod task;
 #[cfg(test)]
 mod tests;
+mod token;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args as Flags, Subcommand, ValueEnum};
+use clap::{Args as Flags, CommandFactory as _, FromArgMatches as _, Subcommand, ValueEnum};
 
 pub use address::DaemonAddress;
 pub use bench::{BenchArgs, BenchWorkload};
+pub use cert::{CertCommand, CertCreateArgs};
 pub use clap::Parser;
-pub use daemon::DaemonArgs;
+pub use daemon::{DaemonArgs, default_data_dir};
 pub use fetch::FetchArgs;
+pub use given::{FlagSource, GivenFlags};
+pub use init::InitArgs;
+pub use log::{LogArgs, LogCommand};
 pub use route::{FeedbackArgs, RouteArgs};
-pub use task::{AnswerArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs, TaskStateFilter};
+pub use task::{AnswerArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs, TaskStateFilter};
+pub use token::{TokenCommand, TokenCreateArgs};
 
 /// The default address of the daemon, to listen on and to connect to.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
@@ -48,13 +59,43 @@ pub struct Args {
     pub command: CliCommand,
 }
 
+impl Args {
+    /// Parses the command line; ends the process with the help or the fault of an invalid one.
+    pub fn parse_given() -> (Self, GivenFlags) {
+        let mut command = Self::command();
+        let matches = command.get_matches_mut();
+        let args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        (args, GivenFlags::of(&command, &matches))
+    }
+
+    /// Every environment variable that is read as a flag of a verb.
+    pub fn variables() -> BTreeSet<String> {
+        given::variables(&Self::command())
+    }
+
+    /// The flags of `serve` without dashes, as in `log_format`.
+    pub fn serve_flags() -> Vec<String> {
+        let command = Self::command();
+        let serve = command.find_subcommand("serve").expect("it is defined");
+        serve.get_arguments().map(|arg| arg.get_id().to_string()).collect()
+    }
+}
+
 /// Flags of every command.
 #[derive(Debug, Clone, Flags)]
 pub struct GlobalArgs {
-    /// The address of the daemon: HOST, HOST:PORT or http://HOST:PORT
+    /// The address of the daemon: HOST, HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH [default: the socket
+    /// `artel.sock` in the data directory if it exists, or http://127.0.0.1:7430]
     #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_ADDRESS", value_name = "ADDRESS")]
-    #[arg(default_value = "http://127.0.0.1:7430")]
-    pub address: DaemonAddress,
+    pub address: Option<DaemonAddress>,
+    /// The data directory of the daemon, which has its socket and the owner's token [default: $XDG_DATA_HOME/artel or
+    /// ~/.local/share/artel]
+    // Verbs that act like a daemon have a flag of the same id, which is this one for them.
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The certificates to trust at an https address, in PEM [default: those of the system]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Write only JSON to standard output, one object per line
     #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     pub json: bool,
@@ -78,6 +119,8 @@ pub enum ColorMode {
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
+    /// Write a first catalog of one's own, with the best model that this machine has memory for, and download the model
+    Init(InitArgs),
     /// Run the daemon until SIGINT or SIGTERM; SIGHUP reloads the catalog
     Serve(ServeArgs),
     /// Validate a catalog directory without a daemon; exit code 1 if it is invalid
@@ -85,10 +128,16 @@ pub enum CliCommand {
     /// Download the files of models and adapters that have an `hf:` address, without a daemon
     Fetch(FetchArgs),
     /// Inspect this machine, the settings, the models and the journal without a daemon, and give advice
-    Doctor(DaemonArgs),
+    Doctor(ServeArgs),
+    /// Show the settings of a daemon, and where each comes from, without a daemon
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check or repair the journal without a daemon
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Make the certificates of a daemon that listens beyond this machine
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Measure a workload on this machine, alone or compared with another server
     Bench(BenchArgs),
     /// Serve the devices of this machine to daemons on other machines, over llama.cpp's RPC
@@ -111,6 +160,16 @@ pub struct ServeArgs {
     // No default of clap's, so that the settings file can set one.
     #[arg(long, env = "ARTEL_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// `artel config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// List every setting with its value, and whether it is a default or comes from a flag, a variable or the settings file
+    Show(ServeArgs),
 }
 
 /// `artel rpc-serve`.
@@ -129,6 +188,9 @@ pub struct RpcServeArgs {
     /// Serve a single client, for the process that started this one
     #[arg(long, hide = true)]
     pub one: bool,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `artel engine`.
@@ -142,6 +204,9 @@ pub struct EngineArgs {
     /// List the devices of this RPC server
     #[arg(long, requires = "probe", value_name = "HOST:PORT")]
     pub rpc: Option<String>,
+    /// Allow core dumps and debuggers
+    #[arg(long)]
+    pub core_dumps: bool,
 }
 
 /// The location of the daemon's state.
@@ -191,6 +256,12 @@ pub enum ClientCommand {
     Graph(GraphCommand),
     /// Show which role the router selects for a question; fit or evaluate the router
     Route(RouteArgs),
+    /// Show or change what the daemon logs
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Make, list and revoke the tokens of callers
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// List the devices that models can use, with their memory
     Devices,
     /// List the engines (loaded models) with their state, load and memory

@@ -74,6 +74,8 @@ pub enum TaskCommand {
     Fork(ForkArgs),
     /// Report the correct role for a decision of a router
     Feedback(FeedbackArgs),
+    /// Erase the text of tasks from the journal and from all caches, and keep their figures; tasks that run are cancelled
+    Erase(EraseArgs),
     /// Show the steps of a task with times, tokens and decisions
     Show {
         /// The id of the task
@@ -93,6 +95,9 @@ pub struct TaskListArgs {
     /// Tasks that run this single role
     #[arg(long, value_name = "NAME")]
     pub role: Option<String>,
+    /// Tasks of this caller, if tasks of other callers may be seen
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
     /// Tasks with this label; if repeated, tasks with all of them
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<TaskLabel>,
@@ -148,6 +153,21 @@ pub struct ForkArgs {
     /// An idempotency key: a second request with the same key and content returns the same task
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+}
+
+/// `artel task erase`.
+#[derive(Debug, Flags)]
+#[command(group = clap::ArgGroup::new("erased").required(true).args(["ids", "owner"]))]
+pub struct EraseArgs {
+    /// The ids of the tasks
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Erase all tasks of this caller, and all feedback on them
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+    /// Erase without asking; required unless standard input is a terminal
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// A label of a task.

@@ -55,3 +55,26 @@ fn invalid_usage_is_exit_code_two() {
     assert_eq!(parse("artel run").unwrap_err().exit_code(), 2);
     assert_eq!(parse("artel task list --label x").unwrap_err().exit_code(), 2);
 }
+
+#[test]
+fn the_data_directory_may_stand_before_any_verb() {
+    let data = |line: &str| parse(line).unwrap().global.data.unwrap();
+    for line in ["artel --data /d run text", "artel run --data /d text", "artel token list --data /d"] {
+        assert_eq!(data(line).to_str(), Some("/d"), "{line}");
+    }
+    for line in ["artel --data /d serve", "artel serve --data /d"] {
+        let CliCommand::Serve(serve) = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!(serve.daemon.data.unwrap().to_str(), Some("/d"), "{line}");
+    }
+}
+
+#[test]
+fn a_token_needs_a_name_and_scopes() {
+    assert!(parse("artel token create --name ci").is_err());
+    assert!(parse("artel token create --scopes read").is_err());
+    let args = parse("artel token create --name ci --scopes read,submit --expires 30d").unwrap();
+    let CliCommand::Client(ClientCommand::Token(TokenCommand::Create(create))) = args.command else {
+        panic!("{args:?}")
+    };
+    assert_eq!((create.scopes, create.expires.as_deref()), (vec!["read".to_owned(), "submit".to_owned()], Some("30d")));
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use artel_args::DaemonAddress;
-use artel_client::DaemonClient;
+use artel_client::{DaemonClient, DaemonLocation};
 use artel_proto::v1;
 use artel_proto::v1::event::Kind;
 use nix::sys::signal::{Signal, kill};
@@ -211,7 +211,8 @@ async fn launch(dir: &Path, model: &Path) -> Result<(Child, DaemonClient)> {
         bail!("the daemon did not start: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
     };
     let address: DaemonAddress = listening.parse().map_err(anyhow::Error::msg)?;
-    let daemon = DaemonClient::connect(&address).await.context("failed to connect to the daemon of the bench")?;
+    let location = DaemonLocation::of_own(address, &dir.join("data")).context("failed to find the daemon's token")?;
+    let daemon = DaemonClient::connect(&location).await.context("failed to connect to the daemon of the bench")?;
     Ok((child, daemon))
 }
 

@@ -26,6 +26,16 @@ pub enum Error {
     /// The connection was lost and could not be restored.
     #[error("lost the connection to the daemon: {0}")]
     Disconnected(String),
+    /// The daemon accepts each watch of a task and ends it at once.
+    #[error("the daemon ended {streams} streams in a row without a new event of task {task}, last: {cause}")]
+    EndlessReconnects {
+        /// The task.
+        task: String,
+        /// How many streams.
+        streams: u32,
+        /// Why the last one ended.
+        cause: String,
+    },
     /// An event of a task was received and cannot be read: another attempt would fail in the same way.
     #[error("failed to read event {seq} of task {task}: {cause}")]
     UnreadableEvent {
@@ -39,6 +49,14 @@ pub enum Error {
     /// The daemon rejected the request.
     #[error("{}", status_message(.0))]
     Rejected(Box<Status>),
+    /// The daemon knows no caller by what was sent.
+    #[error("{}", status_message(.status))]
+    Unauthenticated {
+        /// The answer.
+        status: Box<Status>,
+        /// What the call had: a token from somewhere, or none for some reason.
+        token: String,
+    },
     /// The files are not a valid catalog.
     #[error("{0}")]
     Problems(Problems),
@@ -73,6 +91,16 @@ impl Error {
         Self::NoDaemon { address: address.to_string(), cause: cause.to_string() }
     }
 
+    /// With where the token was looked for, if the daemon does not accept it.
+    pub(crate) fn with_token_origin(self, origin: &str) -> Self {
+        match self {
+            Self::Rejected(status) if status.code() == Code::Unauthenticated => {
+                Self::Unauthenticated { status, token: origin.to_owned() }
+            }
+            other => other,
+        }
+    }
+
     /// The outcome of the command.
     pub(crate) fn outcome(&self) -> CommandOutcome {
         match self {
@@ -85,9 +113,12 @@ impl Error {
             },
             // The reader, such as `head`, has closed the pipe on purpose.
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => CommandOutcome::Done,
-            Self::Problems(_) | Self::IncompleteAnswer(_) | Self::UnreadableEvent { .. } | Self::Output(_) => {
-                CommandOutcome::Failed
-            }
+            Self::Unauthenticated { .. }
+            | Self::EndlessReconnects { .. }
+            | Self::Problems(_)
+            | Self::IncompleteAnswer(_)
+            | Self::UnreadableEvent { .. }
+            | Self::Output(_) => CommandOutcome::Failed,
         }
     }
 
@@ -99,16 +130,34 @@ impl Error {
         out.push_error(self);
         match self {
             Self::NoDaemon { .. } => {
-                out.push("  help: start one with `artel serve`, or set its address with --address").newline();
+                out.push("  help: start one with `artel serve`, or say where it is with --address or --data").newline();
             }
             Self::Disconnected(_) => {
                 out.push("  help: the task continues when the daemon is back: follow it with `artel task watch ID`")
                     .newline();
             }
+            Self::EndlessReconnects { task, .. } => {
+                out.push(format_args!("  help: see how it stands with `artel task show {task}`, and the daemon's log"))
+                    .newline();
+            }
             Self::UnreadableEvent { task, seq, .. } => {
                 out.push(format_args!("  help: skip it with `artel task watch {task} --after {seq}`")).newline();
             }
-            Self::Rejected(status) => render_details(&status.get_error_details(), status.message(), out),
+            Self::Unauthenticated { token, .. } => {
+                out.push(format_args!("  help: the call had {token}")).newline();
+                out.push("  help: the owner of the daemon makes one with `artel token create --name NAME --scopes read,submit`")
+                    .newline();
+            }
+            Self::Rejected(status) => {
+                let details = status.get_error_details();
+                render_details(&details, status.message(), out);
+                if let Some(scope) = missing_scope(status.code(), &details) {
+                    out.push(format_args!(
+                        "  help: `artel token create --name NAME --scopes {scope}` makes a token that has it"
+                    ))
+                    .newline();
+                }
+            }
             _ => {}
         }
     }
@@ -127,6 +176,12 @@ pub(crate) fn is_disconnect(status: &Status) -> bool {
         Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
         _ => false,
     }
+}
+
+/// The scope that the caller lacks.
+fn missing_scope(code: Code, details: &ErrorDetails) -> Option<&str> {
+    let info = details.error_info().filter(|_| code == Code::PermissionDenied)?;
+    info.metadata.get("scope").map(String::as_str)
 }
 
 /// Renders the details that the message does not contain.
@@ -206,6 +261,25 @@ mod tests {
         let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = Error::no_daemon(&"localhost:1".parse().unwrap(), &cause);
         assert_eq!(error.outcome(), CommandOutcome::NoDaemon);
+        insta::assert_snapshot!(rendered(&error));
+    }
+
+    #[test]
+    fn a_call_without_a_token_says_where_one_was_looked_for() {
+        let error = Error::from(Status::unauthenticated("the token is unknown or revoked"));
+        let error = error.with_token_origin("the token in DATA/token");
+        assert_eq!(error.outcome(), CommandOutcome::Failed);
+        insta::assert_snapshot!(rendered(&error));
+    }
+
+    #[test]
+    fn a_missing_scope_is_named_with_the_command_that_gives_it() {
+        let metadata =
+            HashMap::from([("caller".to_owned(), "ci".to_owned()), ("scope".to_owned(), "apply".to_owned())]);
+        let details = ErrorDetails::with_error_info("MISSING_SCOPE", "artel.v1", metadata);
+        let message = "the token `ci` lacks the scope `apply`";
+        let error = Error::from(Status::with_error_details(Code::PermissionDenied, message, details));
+        assert_eq!(error.outcome(), CommandOutcome::Failed);
         insta::assert_snapshot!(rendered(&error));
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use artel_args::DaemonAddress;
 use artel_proto::v1::event::Kind;
 use artel_proto::v1::{Event, GetTaskRequest, TaskState, WatchRequest};
 use tokio::time::{Instant, sleep};
@@ -11,11 +10,18 @@ use tonic_types::StatusExt as _;
 
 use crate::connect::{DaemonClient, with_deadline};
 use crate::error::{Error, is_disconnect};
+use crate::location::DaemonLocation;
 
 /// Reconnecting is given up after this time: a restart of the daemon takes several seconds.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two attempts to reconnect.
+/// Between two attempts to reconnect; twice as long after each stream that brought nothing.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(300);
+/// Streams in a row that brought nothing, before no other is asked for; the last comes after 19 s. A daemon that starts may end
+/// one or two.
+const MAX_FRUITLESS_STREAMS: u32 = 6;
+/// A stream that was open for so long was of use, with events or without: a step takes minutes, and a proxy may end a connection
+/// on which nothing is sent for that long.
+const STREAM_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What is shown of the beginning and of the end of a long cause: a line of a terminal each.
 const CAUSE_END_BYTES: usize = 80;
@@ -34,7 +40,7 @@ pub(crate) enum StreamUpdate {
 /// The events of one task; each journalled event is delivered once.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    address: DaemonAddress,
+    location: DaemonLocation,
     stream: Option<Streaming<Event>>,
     task: String,
     last_seq: u64,
@@ -44,19 +50,25 @@ pub(crate) struct EventStream {
     is_set_aside: bool,
     has_reconnected: bool,
     disconnected_at: Option<Instant>,
+    opened_at: Instant,
+    /// Whether the open stream brought a new event.
+    is_fruitful: bool,
+    /// Streams in a row that ended at once and without a new event.
+    fruitless: u32,
+    interval: Duration,
 }
 
 impl EventStream {
     /// Continues an open stream; `task` may be empty until the first event names it.
     pub(crate) fn new(
-        address: DaemonAddress,
+        location: DaemonLocation,
         stream: Streaming<Event>,
         task: String,
         after: u64,
         tokens: bool,
     ) -> Self {
         Self {
-            address,
+            location,
             stream: Some(stream),
             task,
             last_seq: after,
@@ -65,12 +77,16 @@ impl EventStream {
             is_set_aside: false,
             has_reconnected: false,
             disconnected_at: None,
+            opened_at: Instant::now(),
+            is_fruitful: false,
+            fruitless: 0,
+            interval: RECONNECT_INTERVAL,
         }
     }
 
-    /// The address of the daemon.
-    pub(crate) fn address(&self) -> &DaemonAddress {
-        &self.address
+    /// Where the daemon is.
+    pub(crate) fn location(&self) -> &DaemonLocation {
+        &self.location
     }
 
     /// The id of the task, once it is known.
@@ -102,7 +118,12 @@ impl EventStream {
             return Err(Error::Disconnected(reason));
         }
         self.stream = None;
-        self.disconnected_at.get_or_insert_with(Instant::now);
+        self.disconnected_at = Some(Instant::now());
+        let was_of_use = std::mem::take(&mut self.is_fruitful) || self.opened_at.elapsed() >= STREAM_LIFETIME;
+        self.fruitless = if was_of_use { 0 } else { self.fruitless + 1 };
+        if self.fruitless >= MAX_FRUITLESS_STREAMS {
+            return Err(Error::EndlessReconnects { task: self.task.clone(), streams: self.fruitless, cause: reason });
+        }
         Ok(Some(StreamUpdate::Disconnected(reason)))
     }
 
@@ -112,8 +133,9 @@ impl EventStream {
     }
 
     fn record(&mut self, event: Event) -> Event {
-        self.disconnected_at = None;
-        self.last_seq = self.last_seq.max(event.seq);
+        if event.seq > self.last_seq {
+            (self.last_seq, self.is_fruitful) = (event.seq, true);
+        }
         if self.task.is_empty() {
             self.task.clone_from(&event.task_id);
         }
@@ -126,7 +148,7 @@ impl EventStream {
 
     /// Whether no event has followed the one that set the task aside. An error is left to the stream.
     async fn stays_set_aside(&self) -> bool {
-        let Ok(daemon) = DaemonClient::connect(&self.address).await else { return false };
+        let Ok(daemon) = DaemonClient::connect(&self.location).await else { return false };
         let paths = ["state", "last_seq"].map(str::to_owned).to_vec();
         let read_mask = Some(prost_types::FieldMask { paths });
         let request = GetTaskRequest { task_id: self.task.clone(), read_mask, max_bytes: 0 };
@@ -137,10 +159,11 @@ impl EventStream {
     async fn reconnect(&mut self) -> Result<StreamUpdate, Error> {
         let deadline = *self.disconnected_at.get_or_insert_with(Instant::now) + RECONNECT_TIMEOUT;
         loop {
-            sleep(RECONNECT_INTERVAL).await;
+            sleep(self.interval * 2u32.pow(self.fruitless)).await;
             let reason = match self.watch().await {
                 Ok(stream) => {
                     self.stream = Some(stream);
+                    self.opened_at = Instant::now();
                     self.has_reconnected = true;
                     return Ok(StreamUpdate::Reconnected);
                 }
@@ -154,7 +177,7 @@ impl EventStream {
     }
 
     async fn watch(&self) -> Result<Streaming<Event>, Error> {
-        let daemon = DaemonClient::connect(&self.address).await?;
+        let daemon = DaemonClient::connect(&self.location).await?;
         let request = WatchRequest { task_id: self.task.clone(), after_seq: self.last_seq, tokens: self.tokens };
         Ok(daemon.tasks().watch(request).await?.into_inner())
     }
@@ -250,21 +273,37 @@ mod tests {
         async fn feedback(&self, _: Request<FeedbackRequest>) -> RpcResult<FeedbackResponse> {
             unimplemented()
         }
+
+        async fn erase(&self, _: Request<EraseRequest>) -> RpcResult<EraseResponse> {
+            unimplemented()
+        }
     }
 
     /// The updates of a stream, and the requests that the daemon received.
     async fn updates(scripts: impl IntoIterator<Item = EventResults>) -> (Vec<String>, Vec<WatchRequest>) {
+        updates_of("", scripts).await
+    }
+
+    /// The same of a watch of this task, whose id is empty until the first event names it.
+    async fn updates_of(
+        task: &str,
+        scripts: impl IntoIterator<Item = EventResults>,
+    ) -> (Vec<String>, Vec<WatchRequest>) {
         let daemon =
             ScriptedTasks { scripts: Arc::new(Mutex::new(scripts.into_iter().collect())), ..Default::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: DaemonAddress = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let data = tempfile::tempdir().unwrap();
+        std::fs::write(data.path().join("token"), "artel_test").unwrap();
+        let location = DaemonLocation::of_own(address, data.path()).unwrap();
         let server = Server::builder().add_service(TasksServer::new(daemon.clone()));
         let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
 
-        let mut tasks = DaemonClient::connect(&address).await.unwrap().tasks();
+        let mut tasks = DaemonClient::connect(&location).await.unwrap().tasks();
         let request = WatchRequest { tokens: true, ..Default::default() };
         let stream = tasks.watch(request).await.unwrap().into_inner();
-        let mut stream = EventStream::new(address, stream, String::new(), 0, true);
+        let mut stream = EventStream::new(location, stream, task.to_owned(), 0, true);
+        stream.interval = Duration::from_millis(1);
         let mut updates = Vec::new();
         loop {
             match stream.next().await {
@@ -314,6 +353,23 @@ mod tests {
         let requests: Vec<_> =
             requests.iter().map(|request| (request.task_id.as_str(), request.after_seq, request.tokens)).collect();
         assert_eq!(requests, [("", 0, true), (sample::TASK, 2, true), (sample::TASK, 9, true)]);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_each_stream_at_once_is_not_asked_for_ever() {
+        let nothing = || std::iter::repeat_n(Vec::new(), 99);
+        // What was received before is no progress, and a piece of text is none either: it comes again with each stream.
+        let text = || vec![Ok(Event { seq: 0, ..events(1..=1).remove(0).unwrap() })];
+        let repeated = std::iter::repeat_with(move || [events(1..=1), text()].concat()).take(99);
+        for (scripts, calls) in [(nothing().collect::<Vec<_>>(), 6), (repeated.collect(), 7)] {
+            let (updates, requests) = updates_of(sample::TASK, scripts).await;
+            let last = updates.last().unwrap();
+            assert!(last.contains("ended 6 streams in a row without a new event"), "{last}");
+            assert_eq!(requests.len(), calls);
+        }
+        let progress = (1..=10).map(|seq| events(seq..=seq)).chain(nothing().take(5)).chain([events(11..=11)]);
+        let (updates, requests) = updates_of(sample::TASK, progress).await;
+        assert_eq!((updates.last().map(String::as_str), requests.len()), (Some("11"), 16));
     }
 
     #[tokio::test]

@@ -2,24 +2,29 @@
 //!
 //! Each noun has a file. Commands come in parsed, requests go out over gRPC, and answers go through `render` as text or
 //! through `json` as JSON, both pure. An [`Error`] becomes a message and an exit code here, in one place. How a daemon works
-//! is not known here: only its protos are, and the files of a catalog or of labelled cases that a request carries.
+//! is not known here: only its protos are, where its socket and its token lie, and the files of a catalog or of labelled cases that a
+//! request carries.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod catalog;
 mod connect;
 mod engines;
+mod erase;
 mod error;
 mod event_printer;
 mod event_stream;
 mod graph;
 mod json;
+mod location;
+mod log;
 mod render;
 mod route;
 mod run;
 mod session;
 mod submit;
 mod task;
+mod token;
 
 use std::process::ExitCode;
 
@@ -28,8 +33,9 @@ use artel_terminal::{CommandOutcome, CommandOutput, print_to_stderr};
 
 use session::ClientSession;
 
-pub use connect::DaemonClient;
+pub use connect::{BearerToken, DaemonChannel, DaemonClient};
 pub use error::Error;
+pub use location::DaemonLocation;
 
 /// Runs a command and prints its result; errors go to standard error.
 ///
@@ -48,10 +54,11 @@ pub async fn run(command: ClientCommand, global: &GlobalArgs) -> ExitCode {
 async fn perform(command: ClientCommand, global: &GlobalArgs) -> Result<CommandOutcome, Error> {
     // Invalid input is rejected before the daemon is contacted.
     let command = submit::read_texts(command)?;
-    let address = global.address.clone();
-    let daemon = DaemonClient::connect(&address).await?;
-    let mut session = ClientSession { address, daemon, output: CommandOutput::new(global) };
-    let result = dispatch(&mut session, command).await;
+    let location = DaemonLocation::find(global)?;
+    let daemon = DaemonClient::connect(&location).await?;
+    let mut session = ClientSession { location, daemon, output: CommandOutput::new(global) };
+    let result =
+        dispatch(&mut session, command).await.map_err(|error| error.with_token_origin(session.location.token_origin()));
     // The unfinished line is written even after an error.
     let finished = session.output.finish_status_line();
     let outcome = result?;
@@ -66,6 +73,8 @@ async fn dispatch(session: &mut ClientSession, command: ClientCommand) -> Result
         ClientCommand::Catalog(command) => catalog::run(session, command).await,
         ClientCommand::Graph(command) => graph::run(session, command).await,
         ClientCommand::Route(route) => route::run(session, route).await,
+        ClientCommand::Log(command) => log::run(session, command).await,
+        ClientCommand::Token(command) => token::run(session, command).await,
         ClientCommand::Devices => engines::devices(session).await,
         ClientCommand::Engines => engines::engines(session).await,
         ClientCommand::Plan { models } => engines::plan(session, models).await,

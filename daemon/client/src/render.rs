@@ -11,4 +11,5 @@ pub(crate) mod sample;
 pub(crate) mod step;
 pub(crate) mod task;
 pub(crate) mod time;
+pub(crate) mod token;
 pub(crate) mod transcript;

@@ -24,7 +24,7 @@ pub(super) async fn run(session: &mut ClientSession, submit: SubmitArgs) -> Resu
     let stream = session.daemon.tasks().run(request).await?.into_inner();
     // Before this line, Ctrl-C ends the program and the daemon cancels the accepted task.
     let interrupts = signal(SignalKind::interrupt())?;
-    let events = EventStream::new(session.address.clone(), stream, String::new(), 0, true);
+    let events = EventStream::new(session.location.clone(), stream, String::new(), 0, true);
     let printer = EventPrinter::new(&mut session.output);
     ForegroundRun { events, printer, interrupts, cancelling: false }.until_end().await
 }
@@ -39,7 +39,7 @@ pub(super) async fn watch(
     let request = WatchRequest { task_id: id.clone(), after_seq: after, tokens };
     let stream = session.daemon.tasks().watch(request).await?.into_inner();
     let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut events = EventStream::new(session.address.clone(), stream, id, after, tokens);
+    let mut events = EventStream::new(session.location.clone(), stream, id, after, tokens);
     let mut printer = EventPrinter::new(&mut session.output);
     loop {
         tokio::select! {
@@ -106,7 +106,7 @@ impl ForegroundRun<'_> {
 /// Cancels the task of a stream over a new connection, because that of the stream may be broken.
 async fn cancel(events: &EventStream, reason: &str) -> Result<(), Error> {
     let Some(task_id) = events.task().map(str::to_owned) else { return Ok(()) };
-    let daemon = DaemonClient::connect(events.address()).await?;
+    let daemon = DaemonClient::connect(events.location()).await?;
     let request = CancelRequest { task_id, reason: reason.to_owned(), step_id: String::new() };
     daemon.tasks().cancel(with_deadline(request)).await?;
     Ok(())

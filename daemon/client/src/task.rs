@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::json::{EnumName, ToJson, to_proto};
 use crate::render::task as render;
 use crate::session::ClientSession;
-use crate::{run as follow, submit};
+use crate::{erase, run as follow, submit};
 
 /// Tasks of one page, the maximum that the daemon allows.
 const MAX_PAGE_ITEMS: u32 = 1000;
@@ -42,6 +42,7 @@ pub(super) async fn run(session: &mut ClientSession, command: TaskCommand) -> Re
         TaskCommand::Answer(answer) => self::answer(session, answer).await,
         TaskCommand::Fork(fork) => self::fork(session, fork).await,
         TaskCommand::Feedback(feedback) => self::feedback(session, feedback).await,
+        TaskCommand::Erase(erase) => erase::run(session, erase).await,
     }
 }
 
@@ -67,11 +68,12 @@ async fn get(session: &ClientSession, task_id: String) -> Result<Task, Error> {
 }
 
 async fn list(session: &mut ClientSession, filters: TaskListArgs) -> Result<CommandOutcome, Error> {
-    let TaskListArgs { states, graph, role, labels, limit } = filters;
+    let TaskListArgs { states, graph, role, owner, labels, limit } = filters;
     let mut request = ListTasksRequest {
         states: states.into_iter().map(|state| proto_state(state).into()).collect(),
         graph: graph.unwrap_or_default(),
         role: role.unwrap_or_default(),
+        owner: owner.unwrap_or_default(),
         labels: submit::label_map(labels),
         ..Default::default()
     };

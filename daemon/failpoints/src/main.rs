@@ -5,7 +5,8 @@
 //!
 //! `ARTEL_REHEARSAL_DEATH=before:N` kills the process before its N-th commit, `after:N` after it. `ARTEL_FAILPOINT=before:N=FAULT`
 //! does what FAULT says: `kill`, `hang` (the commit never ends), `full` (the disk is full), `ioerr` (the disk does not write,
-//! or does not confirm what it wrote) or `panic` (the journal's writer panics).
+//! or does not confirm what it wrote) or `panic` (the journal's writer panics). `ARTEL_SCRIPT_PREFIXES=DIR` has scripted models keep
+//! their prefixes there, as other models do in the data directory.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -25,6 +26,8 @@ use script::ScriptModelLoader;
 
 /// A point of death, as `before:N` or `after:N`.
 const KILL_VARIABLE: &str = "ARTEL_REHEARSAL_DEATH";
+/// The directory of the prefixes of scripted models.
+const PREFIXES_VARIABLE: &str = "ARTEL_SCRIPT_PREFIXES";
 /// A point and its fault, as `before:N=FAULT` or `after:N=FAULT`.
 const FAULT_VARIABLE: &str = "ARTEL_FAILPOINT";
 
@@ -44,7 +47,9 @@ fn main() -> ExitCode {
 }
 
 fn hooks(failpoints: Failpoints) -> ServeHooks {
-    let wrap = |loader: Arc<dyn Loader>| -> Arc<dyn Loader> { Arc::new(ScriptModelLoader::new(loader)) };
+    let wrap = |loader: Arc<dyn Loader>| -> Arc<dyn Loader> {
+        Arc::new(ScriptModelLoader::new(loader, env::var_os(PREFIXES_VARIABLE).map(Into::into)))
+    };
     let journal_hook = |failpoints: Failpoints| -> Arc<dyn CommitHook> { Arc::new(failpoints) };
     ServeHooks {
         wrap_loader: Some(Box::new(wrap)),

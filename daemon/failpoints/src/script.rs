@@ -1,13 +1,13 @@
 //! Models that are scripts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_actors::{LoadProgress, Loader, MemoryDemand};
 use artel_check::files;
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
-use artel_engine::{EngineHandle, LoadError, Options};
+use artel_engine::{EngineHandle, LoadError, Options, disk_prefix_cache};
 use artel_placement::{Device, DeviceBytes, ModelFootprint, Placement};
 use artel_roles::{Adapter, GgufFile, Model};
 use async_trait::async_trait;
@@ -15,15 +15,20 @@ use serde::Deserialize;
 
 use crate::failpoint::die;
 
+/// What the prefixes of scripted models may take: more than any test has.
+const PREFIX_FILES_BYTES: u64 = 1 << 24;
+
 /// Loads a model whose file ends in `.script` as a scripted engine, and every other one as the daemon does.
 pub(crate) struct ScriptModelLoader {
     inner: Arc<dyn Loader>,
+    /// Where scripted engines keep their prefixes.
+    prefixes: Option<PathBuf>,
 }
 
 impl ScriptModelLoader {
-    /// The daemon's own loader is `inner`.
-    pub(crate) fn new(inner: Arc<dyn Loader>) -> Self {
-        Self { inner }
+    /// The daemon's own loader is `inner`; scripted engines keep their prefixes in a directory if there is one.
+    pub(crate) fn new(inner: Arc<dyn Loader>, prefixes: Option<PathBuf>) -> Self {
+        Self { inner, prefixes }
     }
 }
 
@@ -100,7 +105,10 @@ impl Loader for ScriptModelLoader {
             can_shift: true,
         };
         let load = move || Ok(ScriptedBackend::new(limits, move |prompt| script.reply(prompt)));
-        EngineHandle::spawn(model.name.as_str(), Options::default(), load).await
+        let disk_prefix_cache =
+            self.prefixes.clone().map(|dir| disk_prefix_cache::Options { dir, max_bytes: PREFIX_FILES_BYTES });
+        let options = Options { disk_prefix_cache, ..Options::default() };
+        EngineHandle::spawn(model.name.as_str(), options, load).await
     }
 
     async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
+use crate::audit::CallObject;
 use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, Violations, catalog_busy, internal, invalid_field, not_found};
@@ -80,10 +81,12 @@ impl Catalog for ServiceState {
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> RpcResponse<v1::ApplyResponse> {
+        let slot = CallObject::of(&request);
         let v1::ApplyRequest { files, expected_version } = request.into_inner();
         let catalog = match self.build(files).await? {
             Ok(catalog) => catalog,
             Err(problems) => {
+                slot.name("an invalid catalog");
                 let catalog_version = self.runtime.catalog().version().as_str().to_owned();
                 return Ok(Response::new(v1::ApplyResponse { problems, catalog_version, ..Default::default() }));
             }
@@ -91,7 +94,7 @@ impl Catalog for ServiceState {
         let expected = (!expected_version.is_empty()).then_some(expected_version.as_str());
         let before = self.runtime.catalog();
         let after = self.runtime.replace_catalog(catalog, expected).await.map_err(|e| self.status_of(e))?;
-        tracing::info!(version = after.version().short(), "a client applied a catalog");
+        slot.name(format_args!("catalog {}", after.version().short()));
         let problems = after.warnings().iter().map(|p| self.problem(p)).collect();
         Ok(Response::new(diff::response(&before, &after, problems)))
     }

@@ -10,6 +10,7 @@ use artel_proto::v1;
 use artel_proto::v1::engines_server::Engines;
 use tonic::{Code, Request, Response};
 
+use crate::audit::CallObject;
 use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, failed_load, status};
@@ -44,6 +45,7 @@ impl Engines for ServiceState {
     }
 
     async fn load(&self, request: Request<v1::LoadRequest>) -> RpcResponse<v1::LoadResponse> {
+        CallObject::of(&request).name(&request.get_ref().model);
         let model = request.into_inner().model;
         let (runtime, before) = (self.runtime.clone(), self.loaded().await?);
         // If the call is cancelled, loading continues.
@@ -63,6 +65,7 @@ impl Engines for ServiceState {
     }
 
     async fn unload(&self, request: Request<v1::UnloadRequest>) -> RpcResponse<v1::UnloadResponse> {
+        CallObject::of(&request).name(&request.get_ref().model);
         let v1::UnloadRequest { model, interrupt } = request.into_inner();
         let reports = self.reports().await?;
         let report = reports.iter().find(|report| report.id == model);

@@ -4,24 +4,33 @@
 //! and the answer is converted back. No generated type passes this crate. Errors become statuses in one table: a message for
 //! the client without the daemon's own paths, the cause for the log.
 //!
+//! Every call passes the [`AccessGate`], which finds its caller and what that caller may do; the services have the
+//! [`Caller`](artel_access::Caller) in the extensions of the request.
+//!
 //! What lies below the runtime is seen through [`Machine`]: the devices with their monitors' readings, and the memory that a
 //! model would take. This crate does not know how engines are loaded or where they run, has no llama.cpp, and reads no
-//! settings: the program that serves composes it from a [`ServiceState`] and a listening socket.
+//! settings. Neither does it know of sockets: from a [`ServiceState`] it makes [`routes`], which others serve.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
+mod access_gate;
+mod admin;
+mod audit;
+mod call_deadline;
 mod catalog;
-mod connection;
-mod connection_io;
 mod convert;
-mod counted_calls;
+mod ending_body;
 mod engines;
 mod field_error;
 mod machine;
 mod malformed;
+mod metered_calls;
 mod page;
+mod refused_call;
 mod reload_status;
 mod router;
+mod scrape;
 mod server;
 mod server_paths;
 mod size;
@@ -33,11 +42,12 @@ mod tasks;
 mod tests;
 mod unreadable_task;
 mod value;
+mod viewer;
 mod watch;
 
-pub use connection::ConnectionTimeouts;
+pub use access_gate::{AccessGate, AccessLayer};
 pub use machine::{DeviceStatus, GpuReading, Machine};
 pub use reload_status::ReloadStatus;
-pub use server::{Error, serve};
+pub use server::{Error, routes};
 pub use server_paths::ServerPaths;
 pub use state::ServiceState;

@@ -1,8 +1,7 @@
 //! The error for a request that cannot be decoded.
 
 use artel_proto::v1::ErrorReason;
-use tonic::body::Body;
-use tonic::codegen::http::Response;
+use axum::response::Response;
 use tonic::{Code, Status};
 
 use crate::status::status;
@@ -11,14 +10,14 @@ use crate::status::status;
 const UNDECODABLE_PREFIX: &str = "failed to decode Protobuf message: ";
 
 /// Reports a request that cannot be decoded as the client's fault: tonic reports it as one of the daemon.
-pub(crate) fn with_decode_details(response: Response<Body>) -> Response<Body> {
+pub(crate) fn with_decode_details(response: Response) -> Response {
     let Some(reason) = decode_error(&response) else { return response };
     let message = format!("the request cannot be decoded: {reason}");
     status(Code::InvalidArgument, ErrorReason::BadRequest, message).into_http()
 }
 
 /// Why tonic could not decode the request.
-fn decode_error(response: &Response<Body>) -> Option<String> {
+fn decode_error(response: &Response) -> Option<String> {
     let status = Status::from_header_map(response.headers()).filter(|status| status.code() == Code::Internal)?;
     let error = status.message().strip_prefix(UNDECODABLE_PREFIX)?;
     // Before the reason stand the fields around the place, up to a hundred, the outermost last.

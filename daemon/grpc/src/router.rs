@@ -15,6 +15,7 @@ use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, Violations, not_found};
 use crate::tasks::input_text;
+use crate::viewer::viewer_of;
 
 /// Candidates of one question: more than a catalog has.
 const MAX_CANDIDATES: usize = 10_000;
@@ -57,10 +58,11 @@ impl Router for ServiceState {
     }
 
     async fn list_feedback(&self, request: Request<v1::ListFeedbackRequest>) -> RpcResponse<v1::ListFeedbackResponse> {
+        let viewer = viewer_of(&request);
         let v1::ListFeedbackRequest { page_size, page_token } = request.into_inner();
-        let (size, filters) = (page::size(page_size)?, PageFilters::of(&"feedback"));
+        let (size, filters) = (page::size(page_size)?, PageFilters::of(&("feedback", viewer.only())));
         let from = filters.after(&page_token, |last| last.parse().ok())?.unwrap_or(0usize);
-        let entries = self.feedback.records(from, size);
+        let entries = self.feedback.records(viewer.only(), from, size);
         let next = from + entries.len();
         let next_page_token = if entries.len() == size { filters.token(next) } else { String::new() };
         let entries = entries.into_iter().map(entry).collect();
@@ -76,6 +78,7 @@ fn entry(record: FeedbackRecord) -> v1::FeedbackEntry {
         chosen: record.chosen.to_string(),
         role: record.role.map(|role| role.to_string()).unwrap_or_default(),
         comment: record.comment,
+        caller: record.caller.to_string(),
     }
 }
 

@@ -1,9 +1,8 @@
 //! Size limits of messages, and the errors for messages that exceed them.
 
 use artel_proto::v1::{self, ErrorReason};
+use axum::response::Response;
 use prost::Message as _;
-use tonic::body::Body;
-use tonic::codegen::http::Response;
 use tonic::{Code, Status};
 
 use crate::status::{invalid_field, status_with_details};
@@ -68,7 +67,7 @@ pub(crate) fn event(event: v1::Event) -> Result<v1::Event, Status> {
 }
 
 /// Adds details to the error for a request that is too large.
-pub(crate) fn with_size_details(response: Response<Body>) -> Response<Body> {
+pub(crate) fn with_size_details(response: Response) -> Response {
     let Some(bytes) = rejected_bytes(&response) else { return response };
     let message = format!(
         "the request has {bytes} bytes, the limit is {MAX_REQUEST_BYTES} (4 MiB): the text of a task or an answer has 1 MiB \
@@ -78,7 +77,7 @@ pub(crate) fn with_size_details(response: Response<Body>) -> Response<Body> {
 }
 
 /// The bytes of a request that tonic rejected as too large.
-fn rejected_bytes(response: &Response<Body>) -> Option<usize> {
+fn rejected_bytes(response: &Response) -> Option<usize> {
     let status = Status::from_header_map(response.headers()).filter(|status| status.code() == Code::OutOfRange)?;
     status.message().strip_prefix(TOO_LARGE_PREFIX)?.split(' ').next()?.parse().ok()
 }

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use artel_actors::Runtime;
+use artel_access::Access;
+use artel_actors::{Runtime, Viewer};
 use artel_journal::FeedbackStore;
+use artel_log::LogHandle;
 use artel_roles::NetworkRules;
+use artel_task::TaskId;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -13,16 +16,21 @@ use crate::machine::Machine;
 use crate::reload_status::ReloadStatus;
 use crate::server_paths::ServerPaths;
 use crate::status;
+use crate::value::parse_task_id;
 
 /// What the services answer from. Clones share it.
 #[derive(Clone)]
 pub struct ServiceState {
     /// Runs the tasks.
     pub runtime: Runtime,
+    /// Decides on each call.
+    pub access: Access,
     /// Knows the devices, and what models would take of them.
     pub machine: Arc<dyn Machine>,
     /// The store of feedback on decisions.
     pub feedback: FeedbackStore,
+    /// The log of the daemon, whose level a client may change.
+    pub log: LogHandle,
     /// The directory of GGUF files.
     pub models: PathBuf,
     /// The directory against which relative paths in an applied catalog are resolved.
@@ -40,6 +48,20 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
+    /// The task of a request that its caller may see. For one that it may not see, the answer is that of a task that does not exist.
+    pub(crate) async fn visible_task(&self, viewer: &Viewer, id: &str) -> Result<TaskId, Status> {
+        let task = parse_task_id("task_id", id)?;
+        self.runtime.check_visible(viewer, task).await.map_err(|e| self.status_of(e))?;
+        Ok(task)
+    }
+
+    /// The task of a request that its caller may change.
+    pub(crate) async fn controlled_task(&self, viewer: &Viewer, id: &str) -> Result<TaskId, Status> {
+        let task = parse_task_id("task_id", id)?;
+        self.runtime.check_controlled(viewer, task).await.map_err(|e| self.status_of(e))?;
+        Ok(task)
+    }
+
     /// An error as a gRPC status.
     pub(crate) fn status_of(&self, error: artel_actors::Error) -> Status {
         status::from_error(error, &self.runtime.catalog(), &self.paths)

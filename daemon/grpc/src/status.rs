@@ -135,6 +135,12 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
         Error::NotWaiting { .. } => status(Code::FailedPrecondition, R::NotWaiting, message),
         Error::AmbiguousStep { .. } => invalid_field("step_id", message),
         Error::InvalidAnswer(_) => invalid_field("answer", message),
+        Error::Erased(_) => status(Code::FailedPrecondition, R::Erased, message),
+        Error::NotPermitted => status(Code::PermissionDenied, R::OtherCaller, message),
+        Error::EraseIncomplete(_) => {
+            tracing::error!(error = %message, "an erase is incomplete");
+            status(Code::Unavailable, R::Journal, message)
+        }
         Error::ForkIncompatible { .. } => status(Code::FailedPrecondition, R::CatalogIncompatible, message),
         Error::SeqOutOfRange { last, .. } => {
             let last = last.0.to_string();
@@ -198,6 +204,14 @@ pub(crate) fn journal(error: &artel_journal::Error) -> Status {
             tracing::error!(error = %fault, "the journal failed");
             let message = match fault {
                 E::Full { .. } => "the daemon's disk is full; it accepts no new tasks until space is freed",
+                E::Purge { .. } => {
+                    "the text is erased from the daemon's journal and may be left in its files, for which there must be as much free \
+                     space as the journal takes; erase it again, or restart the daemon"
+                }
+                E::LogInUse { .. } => {
+                    "the text is erased from the daemon's journal and may be left in its log, which another program reads; end that \
+                     program and erase it again"
+                }
                 E::Failed { .. } => "the daemon's journal is read-only until the daemon is restarted",
                 _ => "the daemon's journal failed; see its log",
             };

@@ -149,6 +149,8 @@ impl TaskView<'_> {
             request_id: accepted.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
             forked_from_task_id: convert::forked_task(accepted),
             forked_from_step_id: convert::forked_step(accepted),
+            owner: accepted.owner.to_string(),
+            erase_time: accepted.erased.map(timestamp),
             ..v1::Task::default()
         };
     }
@@ -216,7 +218,7 @@ fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
 pub(crate) struct TaskFieldMask(Option<Vec<String>>);
 
 /// All fields of `Task`, by the names in its proto.
-const TASK_FIELDS: [&str; 20] = [
+const TASK_FIELDS: [&str; 22] = [
     "id",
     "graph",
     "role",
@@ -237,6 +239,8 @@ const TASK_FIELDS: [&str; 20] = [
     "forked_from_task_id",
     "forked_from_step_id",
     "set_aside_reason",
+    "owner",
+    "erase_time",
 ];
 
 impl TaskFieldMask {
@@ -279,6 +283,8 @@ impl TaskFieldMask {
             forked_from_task_id: if keep("forked_from_task_id") { t.forked_from_task_id } else { String::new() },
             forked_from_step_id: if keep("forked_from_step_id") { t.forked_from_step_id } else { String::new() },
             set_aside_reason: if keep("set_aside_reason") { t.set_aside_reason } else { String::new() },
+            owner: if keep("owner") { t.owner } else { String::new() },
+            erase_time: t.erase_time.filter(|_| keep("erase_time")),
         }
     }
 }
@@ -305,6 +311,8 @@ mod tests {
             labels: BTreeMap::new(),
             forked_from: None,
             decision: None,
+            owner: artel_task::CallerName::owner(),
+            erased: None,
         };
         let step = StepId::parse("answer").unwrap();
         let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };

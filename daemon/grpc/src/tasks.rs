@@ -1,5 +1,6 @@
 //! `artel.v1.Tasks`.
 
+mod erase;
 mod feedback;
 mod list;
 mod parse;
@@ -11,12 +12,14 @@ use artel_proto::v1::tasks_server::Tasks;
 use artel_task::{Seq, TaskId};
 use tonic::{Request, Response, Status};
 
+use crate::audit::CallObject;
 use crate::field_error::FieldError;
 use crate::size;
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, invalid_field};
 use crate::task_view::{self, TaskFieldMask};
 use crate::unreadable_task;
+use crate::viewer::viewer_of;
 use crate::watch::{self, CancelOnDrop, EventTranslator, StreamShutdown, TaskEventStream};
 
 pub(crate) use parse::input_text;
@@ -93,16 +96,18 @@ impl ServiceState {
 #[tonic::async_trait]
 impl Tasks for ServiceState {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> RpcResponse<v1::Task> {
-        let task = self.submit(parse::submission(request.into_inner(), "")?).await?;
+        let owner = viewer_of(&request).caller;
+        let task = self.submit(parse::submission(request.into_inner(), "", owner)?).await?;
         Ok(Response::new(self.submitted(task).await))
     }
 
     type RunStream = TaskEventStream;
 
     async fn run(&self, request: Request<v1::RunRequest>) -> RpcResponse<TaskEventStream> {
+        let owner = viewer_of(&request).caller;
         let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
         let submit = submit.ok_or_else(|| invalid_field("submit", "is required"))?;
-        let submission = parse::submission(submit, "submit.")?;
+        let submission = parse::submission(submit, "submit.", owner)?;
         let (task, guard) = match cancel_on_disconnect {
             true => self.submit_guarded(submission).await.map(|(task, guard)| (task, Some(guard)))?,
             false => (self.submit(submission).await?, None),
@@ -113,30 +118,35 @@ impl Tasks for ServiceState {
     type WatchStream = TaskEventStream;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> RpcResponse<TaskEventStream> {
+        let viewer = viewer_of(&request);
         let v1::WatchRequest { task_id, after_seq, tokens } = request.into_inner();
-        let task = parse::task_id(&task_id)?;
+        let task = self.visible_task(&viewer, &task_id).await?;
         Ok(Response::new(self.watch(task, Seq(after_seq), tokens, None).await?))
     }
 
     async fn get(&self, request: Request<v1::GetTaskRequest>) -> RpcResponse<v1::Task> {
+        let viewer = viewer_of(&request);
         let request = request.into_inner();
-        let task = parse::task_id(&request.task_id)?;
         let mask = TaskFieldMask::parse(request.read_mask.as_ref(), &[]).map_err(|e| invalid_field("read_mask", e))?;
         let limit = size::limit(request.max_bytes)?;
+        let task = self.visible_task(&viewer, &request.task_id).await?;
         Ok(Response::new(size::within_limit(mask.apply(self.task(task).await?), limit)?))
     }
 
     async fn list(&self, request: Request<v1::ListTasksRequest>) -> RpcResponse<v1::ListTasksResponse> {
-        Ok(Response::new(list::list(self, request.into_inner()).await?))
+        let viewer = viewer_of(&request);
+        Ok(Response::new(list::list(self, &viewer, request.into_inner()).await?))
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> RpcResponse<v1::Task> {
+        let (viewer, object) = (viewer_of(&request), CallObject::of(&request));
         let v1::CancelRequest { task_id, reason, step_id } = request.into_inner();
-        let task = parse::task_id(&task_id)?;
         if reason.len() > parse::MAX_REASON_BYTES {
             let error = FieldError::TooLong { bytes: reason.len(), limit: parse::MAX_REASON_BYTES };
             return Err(invalid_field("reason", error));
         }
+        let task = self.controlled_task(&viewer, &task_id).await?;
+        object.name_step(task, &step_id);
         let reason = if reason.is_empty() { "requested by a client" } else { &reason };
         let cancelled = match step_id.as_str() {
             "" => self.runtime.cancel(task, reason).await,
@@ -147,26 +157,40 @@ impl Tasks for ServiceState {
     }
 
     async fn resume(&self, request: Request<v1::ResumeRequest>) -> RpcResponse<v1::Task> {
-        let task = parse::task_id(&request.into_inner().task_id)?;
+        let (viewer, object) = (viewer_of(&request), CallObject::of(&request));
+        let task = self.controlled_task(&viewer, &request.into_inner().task_id).await?;
+        object.name(task);
         self.runtime.resume(task).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(size::shortened(self.task(task).await?)))
     }
 
     async fn answer(&self, request: Request<v1::AnswerRequest>) -> RpcResponse<v1::Task> {
+        let (viewer, object) = (viewer_of(&request), CallObject::of(&request));
         let v1::AnswerRequest { task_id, step_id, answer } = request.into_inner();
-        let task = parse::task_id(&task_id)?;
         let answer = parse::answer(answer)?;
+        // Questions are put to people, who need not be those who submitted the task.
+        let task = self.visible_task(&viewer, &task_id).await?;
+        object.name_step(task, &step_id);
         let step = Some(step_id.as_str()).filter(|step| !step.is_empty());
         self.runtime.answer(task, step, answer).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(size::shortened(self.task(task).await?)))
     }
 
     async fn fork(&self, request: Request<v1::ForkRequest>) -> RpcResponse<v1::Task> {
-        let task = self.runtime.fork(parse::fork(request.into_inner())?).await.map_err(|e| self.status_of(e))?;
+        let viewer = viewer_of(&request);
+        let fork = parse::fork(request.into_inner(), viewer.caller.clone())?;
+        self.runtime.check_visible(&viewer, fork.task).await.map_err(|e| self.status_of(e))?;
+        let task = self.runtime.fork(fork).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(self.submitted(task).await))
     }
 
     async fn feedback(&self, request: Request<v1::FeedbackRequest>) -> RpcResponse<v1::FeedbackResponse> {
-        feedback::store(self, request.into_inner()).await.map(|()| Response::new(v1::FeedbackResponse {}))
+        let viewer = viewer_of(&request);
+        feedback::store(self, viewer, request.into_inner()).await.map(|()| Response::new(v1::FeedbackResponse {}))
+    }
+
+    async fn erase(&self, request: Request<v1::EraseRequest>) -> RpcResponse<v1::EraseResponse> {
+        let viewer = viewer_of(&request);
+        erase::erase(self, &viewer, request.into_inner()).await.map(Response::new)
     }
 }

@@ -1,14 +1,18 @@
 //! The services over a runtime whose models cannot be loaded.
 
+mod owners;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_actors::{LoadProgress, Loader, MemoryDemand, Options, Runtime};
+use artel_access::Access;
+use artel_actors::{Clock, LoadProgress, Loader, MemoryDemand, Options, Runtime};
 use artel_engine::{EngineHandle, LoadError};
 use artel_journal::{FeedbackStore, Journal};
 use artel_placement::{DeviceBytes, DeviceKind, ModelFootprint, Placement};
 use artel_proto::v1;
+use artel_proto::v1::admin_server::Admin;
 use artel_proto::v1::catalog_server;
 use artel_proto::v1::engines_server::Engines;
 use artel_proto::v1::tasks_server::Tasks;
@@ -70,18 +74,31 @@ async fn services(dir: &Path) -> ServiceState {
     let catalog = Catalog::parse(vec![shipped::sources(), vec![own]]).unwrap();
     let journal = Journal::open(&data, artel_journal::Options::default()).await.unwrap();
     let machine = Arc::new(EmptyMachine { models: models.clone() });
-    let options = Options { models_dir: models.clone(), ..Options::default() };
+    let access = Access::open(&data, Clock::default()).unwrap();
+    let feedback = FeedbackStore::open(&data).unwrap();
+    let (models_dir, prefix_cache_dir) = (models.clone(), Some(data.join("prefixes")));
+    let options = Options { models_dir, prefix_cache_dir, feedback: Some(feedback.clone()), ..Options::default() };
     ServiceState {
         runtime: Runtime::start(options, catalog, journal, machine.clone()).await.unwrap(),
+        access,
         machine,
-        feedback: FeedbackStore::open(&data).unwrap(),
+        feedback,
         network: NetworkRules::new(models.clone(), Some(catalog_dir.clone()), Vec::new(), Vec::new()),
         paths: ServerPaths::new(&models, Some(&catalog_dir), &data),
+        log: artel_log::start(log_options()).unwrap().1,
         models,
         base_dir: catalog_dir,
         reload_status: ReloadStatus::default(),
         draining: CancellationToken::new(),
         closing: CancellationToken::new(),
+    }
+}
+
+fn log_options() -> artel_log::Options {
+    artel_log::Options {
+        format: artel_log::LineFormat::Json,
+        filter: artel_log::LogFilter::default(),
+        forwarded_target: None,
     }
 }
 
@@ -137,5 +154,24 @@ async fn the_devices_of_the_machine_are_listed() {
     let devices = state.list_devices(Request::new(v1::ListDevicesRequest::default())).await.unwrap().into_inner();
     let [cpu] = &devices.devices[..] else { panic!("{devices:?}") };
     assert_eq!((cpu.name.as_str(), cpu.kind(), cpu.free_bytes), ("CPU", v1::DeviceKind::Cpu, 8 << 30));
+    state.runtime.drain(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_level_of_the_log_is_changed_unless_it_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = services(dir.path()).await;
+    let set = async |filter: &str| {
+        let request = v1::SetLogLevelRequest { filter: filter.to_owned() };
+        Admin::set_log_level(&state, Request::new(request)).await.map(tonic::Response::into_inner)
+    };
+    let changed = set("info,artel_engine=trace").await.unwrap();
+    assert_eq!(changed.filter, "info,artel_engine=trace");
+    assert_eq!(changed.previous_filter, artel_log::DEFAULT_FILTER);
+    let refused = set("info,artel=loud").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("filter: `info,artel=loud` is no filter of the log"), "{refused}");
+    let level = Admin::get_log_level(&state, Request::new(v1::GetLogLevelRequest {})).await.unwrap().into_inner();
+    assert_eq!((level.filter, level.previous_filter), (changed.filter, String::new()));
     state.runtime.drain(Duration::ZERO).await;
 }

@@ -37,6 +37,7 @@ pub(crate) fn of_events(summary: &TaskSummary, damage: &Damage) -> v1::Task {
         labels: summary.labels.clone().into_iter().collect(),
         request_id: summary.request.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
         set_aside_reason,
+        owner: summary.owner.to_string(),
         ..v1::Task::default()
     }
 }

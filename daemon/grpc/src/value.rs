@@ -2,12 +2,24 @@
 
 use std::time::Duration;
 
+use artel_task::TaskId;
 use artel_task::event::Timestamp;
 use artel_task::portable::{self, MAX_EXACT_INTEGER};
 use prost_types::value::Kind;
 use serde_json::Value as Json;
+use tonic::Status;
 
 use crate::field_error::FieldError;
+use crate::status::invalid_field;
+
+/// The id of a task in a field of a request.
+pub(crate) fn parse_task_id(field: &str, text: &str) -> Result<TaskId, Status> {
+    let description = match text {
+        "" => "is required",
+        _ => "is not a task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000",
+    };
+    TaskId::parse(text).ok_or_else(|| invalid_field(field, description))
+}
 
 /// JSON as a protobuf value, if clients receive it as it is. New values are checked where they arrive; those in journals of
 /// earlier versions may nest too deep to be decoded, or have integers that a double would round.

@@ -10,7 +10,7 @@ use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
 use crate::disk;
-use crate::endpoint::{AttemptFault, FileResponse, HfEndpoint};
+use crate::endpoint::{AttemptFault, FileResponse, HfEndpoint, is_sha256};
 use crate::error::{Error, HashSource};
 use crate::interruption::Interruption;
 use crate::partial_file::PartialFile;
@@ -47,7 +47,7 @@ impl Download {
         let start = Instant::now();
         let result = self.download();
         match &result {
-            Ok(()) => tracing::info!(file = %self.address, took = ?start.elapsed(), "downloaded"),
+            Ok(()) => tracing::info!(file = %self.address, seconds = start.elapsed().as_secs_f64(), "downloaded"),
             Err(error) => tracing::error!(file = %self.address, reason = %error, "download failed"),
         }
         self.progress.send_modify(|progress| progress.result = Some(result));
@@ -73,7 +73,7 @@ impl Download {
     }
 
     fn wait_for_retry(&self, cause: &Interruption, delay: Duration) -> Result<(), Error> {
-        tracing::warn!(file = %self.address, reason = %cause, ?delay, "the download was interrupted; retrying after a delay");
+        tracing::warn!(file = %self.address, reason = %cause, delay_seconds = delay.as_secs_f64(), "the download was interrupted; retrying after a delay");
         self.wait(delay)
     }
 
@@ -189,8 +189,4 @@ impl Download {
         }
         part.finish().map_err(|e| Error::file("rename a complete download to", &self.path, e))
     }
-}
-
-fn is_sha256(tag: &str) -> bool {
-    tag.len() == 64 && tag.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -4,17 +4,19 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
 use crate::download::Download;
-use crate::endpoint::HfEndpoint;
+use crate::endpoint::{AttemptFault, HfEndpoint};
 use crate::error::Error;
 use crate::progress::DownloadProgress;
+use crate::statement::HubStatement;
 use crate::stop::StopOnDrop;
+use crate::token::HubTokenSource;
 
 /// Downloads files of the hub into the directory of models.
 pub struct HfDownloader {
@@ -28,10 +30,19 @@ pub struct HfDownloader {
 }
 
 impl HfDownloader {
-    /// Downloads into this directory, from the hub named by the environment. Offline, it downloads nothing.
+    /// Downloads into this directory, from the hub named by the environment, with the token of the environment or of systemd.
+    /// Offline, it downloads nothing.
     pub fn new(models: PathBuf, offline: bool) -> Self {
-        let endpoint = HfEndpoint::from_env().map(Arc::new);
+        let endpoint = HfEndpoint::from_env(HubTokenSource::find(None).as_ref()).map(Arc::new);
         Self { models, offline, endpoint, downloads: Mutex::default(), stop: StopOnDrop::default() }
+    }
+
+    /// With the token in this file, if one is named.
+    #[must_use]
+    pub fn with_token_file(self, file: Option<&Path>) -> Self {
+        let Some(file) = file else { return self };
+        let endpoint = HfEndpoint::from_env(HubTokenSource::find(Some(file)).as_ref()).map(Arc::new);
+        Self { endpoint, ..self }
     }
 
     /// The path of a file, downloaded first if it does not exist. `sha256` is its expected hash, if known. The download continues
@@ -45,7 +56,7 @@ impl HfDownloader {
         sha256: Option<&str>,
         progress: impl Fn(&DownloadProgress),
     ) -> Result<PathBuf, Error> {
-        let path = self.models.join(address.path());
+        let path = self.path(address);
         if path.exists() {
             return Ok(path);
         }
@@ -65,10 +76,31 @@ impl HfDownloader {
         }
     }
 
+    /// Where a file is or will be.
+    pub fn path(&self, address: &HfUri) -> PathBuf {
+        self.models.join(address.path())
+    }
+
+    /// What the hub states of a file, asked once and without downloading it.
+    ///
+    /// # Errors
+    /// Downloads are disabled, or the hub does not answer or has no such file for this client.
+    pub async fn statement(&self, address: &HfUri) -> Result<HubStatement, Error> {
+        if self.offline {
+            return Err(Error::Offline { address: Box::new(address.clone()), path: self.path(address) });
+        }
+        let (endpoint, asked) = (self.endpoint.clone()?, address.clone());
+        let answer = tokio::task::spawn_blocking(move || endpoint.statement(&asked)).await;
+        answer.map_err(|_| Error::Cancelled(Box::new(address.clone())))?.map_err(|fault| match fault {
+            AttemptFault::Final(error) => error,
+            AttemptFault::Interrupted(cause, _) => Error::Unanswered { address: Box::new(address.clone()), cause },
+        })
+    }
+
     /// The fraction of a file that is downloaded, while the download runs.
     pub fn fraction(&self, address: &HfUri) -> Option<f32> {
         let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let updates = downloads.get(&self.models.join(address.path()))?;
+        let updates = downloads.get(&self.path(address))?;
         updates.has_changed().ok()?;
         let progress = updates.borrow();
         progress.result.is_none().then(|| progress.fraction())

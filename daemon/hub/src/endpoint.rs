@@ -15,6 +15,8 @@ use url::Url;
 use crate::error::{Error, MissingPart};
 use crate::interruption::Interruption;
 use crate::partial_file::{FileValidators, PartialFile};
+use crate::statement::HubStatement;
+use crate::token::HubTokenSource;
 
 /// The hub of `hf:` addresses, unless `HF_ENDPOINT` names a mirror.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -70,10 +72,11 @@ pub(crate) struct FileResponse {
 }
 
 impl HfEndpoint {
-    /// The hub of `HF_ENDPOINT`, with the token of `HF_TOKEN`.
-    pub(crate) fn from_env() -> Result<Self, Error> {
+    /// The hub of `HF_ENDPOINT`, with the token from this place.
+    pub(crate) fn from_env(token: Option<&HubTokenSource>) -> Result<Self, Error> {
         let set = |name: &str| env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT), set("HF_TOKEN"), Duration::from_secs(1))
+        let token = token.map(HubTokenSource::read).transpose()?.flatten();
+        Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT), token, Duration::from_secs(1))
     }
 
     pub(crate) fn new(endpoint: &str, token: Option<String>, retry_delay: Duration) -> Result<Self, Error> {
@@ -145,18 +148,39 @@ impl HfEndpoint {
                 request = request.header(IF_RANGE, etag);
             }
         }
-        request.call().map_err(|error| -> AttemptFault {
-            let (server, cause) = (host(url), error.to_string());
-            if is_tls_error(&error) {
-                return Error::Untrusted { server, cause }.into();
+        request.call().map_err(|error| call_fault(url, &error))
+    }
+
+    /// Asks for what the hub states of a file, and for none of its bytes.
+    pub(crate) fn statement(&self, address: &HfUri) -> Result<HubStatement, AttemptFault> {
+        let mut url = self.url(address)?;
+        let mut statement = HubStatement::default();
+        for _ in 0..=MAX_REDIRECTS {
+            let at_hub = url.origin() == self.base_url.origin();
+            let mut request = self.agent.head(url.as_str()).header(ACCEPT_ENCODING, "identity");
+            if let Some(token) = self.token.as_ref().filter(|_| at_hub) {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
             }
-            match error {
-                ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {
-                    Interruption::Unreachable { server, cause }.into()
+            let response = request.call().map_err(|error| call_fault(&url, &error))?;
+            let headers = response.headers();
+            let number = |name: &str| text(headers, name)?.trim().parse::<u64>().ok();
+            if at_hub {
+                let linked = || tag(text(headers, "x-linked-etag")?);
+                statement.sha256 = statement.sha256.or_else(linked).filter(|tag| is_sha256(tag));
+                statement.size_bytes = statement.size_bytes.or_else(|| number("x-linked-size"));
+            }
+            match response.status().as_u16() {
+                // A large file is elsewhere, and the hub states its size.
+                301 | 302 | 303 | 307 | 308 if statement.size_bytes.is_some() => return Ok(statement),
+                301 | 302 | 303 | 307 | 308 => url = redirect_target(&url, headers)?,
+                200 => {
+                    statement.size_bytes = statement.size_bytes.or_else(|| number(CONTENT_LENGTH.as_str()));
+                    return Ok(statement);
                 }
-                _ => Interruption::NoAnswer { server, cause }.into(),
+                status => return Err(self.response_fault(status, headers, address, &url)),
             }
-        })
+        }
+        Err(Error::TooManyRedirects(Box::new(address.clone())).into())
     }
 
     /// The error of a response without a file.
@@ -175,6 +199,20 @@ impl HfEndpoint {
             _ => Error::Rejected { address, server, status },
         };
         error.into()
+    }
+}
+
+/// The fault of a request without a response.
+fn call_fault(url: &Url, error: &ureq::Error) -> AttemptFault {
+    let (server, cause) = (host(url), error.to_string());
+    if is_tls_error(error) {
+        return Error::Untrusted { server, cause }.into();
+    }
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {
+            Interruption::Unreachable { server, cause }.into()
+        }
+        _ => Interruption::NoAnswer { server, cause }.into(),
     }
 }
 
@@ -259,6 +297,11 @@ fn range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// Whether an ETag is the hash of the file, as it is for large files.
+pub(crate) fn is_sha256(tag: &str) -> bool {
+    tag.len() == 64 && tag.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// An ETag without quotes.

@@ -25,9 +25,20 @@ pub enum Error {
     /// `HF_ENDPOINT` is no address of a hub.
     #[error("HF_ENDPOINT is not an HTTP URL: {0}; set it to the URL of a mirror, or unset it")]
     InvalidEndpoint(String),
-    /// `HF_TOKEN` is no token. It is not shown.
-    #[error("HF_TOKEN has characters that are invalid in a token; copy it again from the settings of the account")]
+    /// The token of the hub is none. It is not shown.
+    #[error(
+        "the token of the hub (HF_TOKEN, or the file that the settings name) has characters that are invalid in a token; \
+         copy it again from the settings of the account"
+    )]
     InvalidToken,
+    /// The file with the token of the hub cannot be read.
+    #[error("failed to read the token of the hub from {path}: {cause}")]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        cause: Arc<io::Error>,
+    },
     /// No thread could be started for the download.
     #[error("failed to start a thread to download {address}: {cause}; the next request tries again")]
     Thread {
@@ -49,6 +60,17 @@ pub enum Error {
         /// What ended the last one.
         cause: Interruption,
     },
+    /// The hub does not say what it has, asked once.
+    #[error("{address}: {cause}")]
+    Unanswered {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// What became of the request.
+        cause: Interruption,
+    },
+    /// The thread of a request ended early.
+    #[error("{0}: the request to the hub was ended")]
+    Cancelled(Box<HfUri>),
     /// The server's certificate is invalid, or it does not speak TLS.
     #[error("{server} cannot be trusted: {cause}; check the package ca-certificates and the clock of this machine")]
     Untrusted {
@@ -179,6 +201,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Thread { .. } | Self::Stopped(_) | Self::GivenUp { .. } | Self::NoSpace { .. } => true,
+            Self::Unanswered { .. } | Self::Cancelled(_) => true,
             // A page of a network's login, or bytes that were changed on their way: the next download has others.
             Self::NotGguf(_) | Self::WrongHash { source_of_hash: HashSource::Hub, .. } => true,
             Self::File { cause, .. } => !matches!(
@@ -249,8 +272,8 @@ impl std::fmt::Display for HashSource {
 
 fn access_advice(has_token: bool) -> &'static str {
     match has_token {
-        true => ", and the token of HF_TOKEN may not read it; request access on its page",
-        false => "; for a gated or private repository, set HF_TOKEN",
+        true => ", and the token that was sent may not read it; request access on its page",
+        false => "; for a gated or private repository, name the file of a token in the settings, or set HF_TOKEN",
     }
 }
 

@@ -18,9 +18,13 @@ mod error;
 mod interruption;
 mod partial_file;
 mod progress;
+mod statement;
 mod stop;
+mod token;
 
 pub use downloader::HfDownloader;
 pub use error::{Error, HashSource, MissingPart};
 pub use interruption::Interruption;
 pub use progress::DownloadProgress;
+pub use statement::HubStatement;
+pub use token::HubTokenSource;

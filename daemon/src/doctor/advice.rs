@@ -6,6 +6,7 @@ mod models;
 use std::path::Path;
 use std::time::Duration;
 
+use artel_http::{CertificateValidity, TlsError};
 use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_task::event::Timestamp;
 use artel_terminal::{BAD, BOLD, DIM, StyledText, WARN, bytes, one_line, span};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::diagnosis::{Diagnosis, DiagnosisLevel, is_ok};
 use super::findings::Findings;
+use crate::log_config::LogConfig;
 
 /// Less free space than this gives a warning: the journal and the prefixes on disk need some of it.
 const MIN_FREE_DISK_BYTES: u64 = 1 << 30;
@@ -24,11 +26,16 @@ const MAX_LISTED_TASKS: usize = 20;
 
 /// All diagnoses, in the order in which they are shown.
 pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
-    let mut diagnoses = vec![data(findings)];
+    let mut diagnoses: Vec<Diagnosis> = findings.settings.iter().map(|warning| settings(warning)).collect();
+    diagnoses.push(data(findings));
     diagnoses.extend(findings.exposure.map(|exposure| self::exposure(exposure, &findings.data.0)));
     diagnoses.extend(journal(findings));
     diagnoses.extend(set_aside(&findings.set_aside));
+    diagnoses
+        .extend(findings.exposed_port.map(|exposed| Diagnosis::error("port", exposed.to_string(), exposed.help())));
+    diagnoses.extend(findings.certificate.as_ref().map(certificate));
     diagnoses.push(retention(&findings.retention));
+    diagnoses.push(log(&findings.log));
     diagnoses.extend(findings.disk.map(disk));
     diagnoses.push(threads(findings.threads, findings.cores));
     diagnoses.extend(
@@ -37,6 +44,18 @@ pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
     diagnoses.extend(devices::diagnose(findings));
     diagnoses.extend(models::diagnose(findings));
     diagnoses
+}
+
+fn settings(warning: &str) -> Diagnosis {
+    Diagnosis::warning("settings", warning, "`artel config show` lists all settings, and where each comes from")
+}
+
+fn log(log: &LogConfig) -> Diagnosis {
+    let format = match log.format {
+        Some(format) => format.as_str(),
+        None => "text, journald if systemd reads it, or json with --json",
+    };
+    Diagnosis::ok("log", format!("standard error, as {format}; {}", log.filter))
 }
 
 fn data(findings: &Findings) -> Diagnosis {
@@ -121,6 +140,18 @@ fn set_aside(tasks: &[SetAsideTask]) -> Option<Diagnosis> {
         let help = "take a task up again with `artel task resume ID`, or end it with `artel task cancel ID`";
         Diagnosis::warning("set aside", lines.join("\n"), help)
     })
+}
+
+fn certificate(found: &Result<CertificateValidity, TlsError>) -> Diagnosis {
+    let renew = "replace the files of `tls` in the settings; a running daemon takes the new ones by itself";
+    match found {
+        Ok(validity @ CertificateValidity::Valid { .. }) => Diagnosis::ok("tls", validity.to_string()),
+        Ok(validity @ CertificateValidity::EndsSoon { .. }) => Diagnosis::warning("tls", validity.to_string(), renew),
+        Ok(validity) => Diagnosis::error("tls", format!("{validity}: clients refuse it"), renew),
+        Err(problem) => {
+            Diagnosis::error("tls", problem.to_string(), "a daemon does not start without the files of `tls`")
+        }
+    }
 }
 
 fn elapsed(then: Timestamp, now: Timestamp) -> Duration {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use artel_actors::MemoryDemand;
 use artel_check::files::{self, FileProblem};
+use artel_http::{CertificateValidity, TlsError};
 use artel_hub::disk;
 use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
@@ -16,8 +17,11 @@ use nix::unistd::{AccessFlags, access};
 use super::gpu::{self, SystemGpu};
 use crate::engine::probe::{self, ProbedDevice};
 use crate::host;
+use crate::log_config::LogConfig;
 use crate::serve::config::Config;
 use crate::serve::loader::LlamaLoader;
+use crate::serve::port::ExposedPort;
+use crate::settings_advice;
 
 /// Why the directory of the journal cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +47,10 @@ pub(super) struct Findings {
     /// The tasks that no daemon runs although they have not ended.
     pub(super) set_aside: Vec<SetAsideTask>,
     pub(super) retention: Retention,
+    /// What is logged, and how.
+    pub(super) log: LogConfig,
+    /// What the settings say that may be a mistake.
+    pub(super) settings: Vec<String>,
     /// Free bytes on the disk of the journal, if known.
     pub(super) disk: Option<u64>,
     pub(super) threads: u32,
@@ -59,6 +67,10 @@ pub(super) struct Findings {
     pub(super) monitor_error: Option<String>,
     /// The RPC servers of the settings, and their devices or why they cannot be listed.
     pub(super) servers: Vec<(String, Result<Vec<ProbedDevice>, probe::Error>)>,
+    /// Whether other machines can read what is sent to the port.
+    pub(super) exposed_port: Option<ExposedPort>,
+    /// For how long the certificate of the port is valid, if there is one; or why it cannot be used.
+    pub(super) certificate: Option<Result<CertificateValidity, TlsError>>,
     pub(super) offline: bool,
     /// The problems of the catalog.
     pub(super) catalog: Option<String>,
@@ -71,7 +83,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) async fn collect(config: &Config) -> Self {
+    pub(super) async fn collect(config: &Config, log: &LogConfig) -> Self {
         let catalog = Catalog::load(config.catalog.as_deref());
         let (models, adapters, plan) = match &catalog {
             Ok(catalog) => (models(catalog, config), adapters(catalog, config), planned(catalog, config).await),
@@ -94,6 +106,8 @@ impl Findings {
             // A journal that cannot be read is reported above.
             set_aside: artel_journal::set_aside(&config.data).await.unwrap_or_default(),
             retention: config.journal.retention,
+            log: log.clone(),
+            settings: settings_advice::warnings(config),
             disk: disk::free_bytes(&config.data),
             threads: config.threads,
             cores: artel_llama::usable_cores(),
@@ -103,6 +117,8 @@ impl Findings {
             local,
             monitor_error,
             servers,
+            exposed_port: config.port.check_exposure().err(),
+            certificate: config.port.tls_files().map(|files| files.check()),
             offline: config.offline,
             catalog: catalog.err().map(|problems| problems.to_string()),
             models,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use artel_check::files::FileProblem;
 use artel_grpc::GpuReading;
+use artel_http::CertificateValidity;
 use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_placement::{
     Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan,
@@ -20,6 +21,8 @@ use super::diagnosis::is_ok;
 use super::findings::{DataDirError, Findings};
 use super::gpu::{GpuVendor, SystemGpu};
 use crate::engine::probe::{self, ProbedDevice};
+use crate::log_config::LogConfig;
+use crate::serve::port::ExposedPort;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -71,6 +74,10 @@ fn healthy() -> Findings {
         })),
         set_aside: Vec::new(),
         exposure: None,
+        log: LogConfig { format: None, filter: artel_log::LogFilter::default() },
+        settings: Vec::new(),
+        exposed_port: None,
+        certificate: None,
         retention: Retention { tasks: 10_000, age: Duration::from_secs(30 * 86_400), bytes: 4 << 30 },
         disk: Some(80_000_000_000),
         threads: 8,
@@ -228,6 +235,17 @@ fn tasks_that_are_set_aside_are_listed_with_what_to_do() {
 }
 
 #[test]
+fn the_log_and_what_may_be_a_mistake_in_the_settings_are_shown() {
+    let warning = "the environment variable ARTEL_MODLES is unknown and has no effect; did you mean ARTEL_MODELS?";
+    let log = LogConfig { format: Some(artel_roles::LogFormat::Json), filter: "debug".parse().unwrap() };
+    let findings = Findings { settings: vec![warning.to_owned()], log, ..healthy() };
+    let text = rendered(&findings);
+    assert!(text.contains(warning) && text.contains("help: `artel config show`"), "{text}");
+    assert!(text.contains("\nlog       standard error, as json; debug\n"), "{text}");
+    assert!(is_ok(&diagnose(&findings)));
+}
+
+#[test]
 fn a_data_directory_that_others_can_read_or_own_is_named() {
     let seen = |exposure| {
         let findings = Findings { exposure: Some(exposure), ..healthy() };
@@ -237,4 +255,24 @@ fn a_data_directory_that_others_can_read_or_own_is_named() {
     assert!(can_run && text.contains("mode 0755") && text.contains("chmod 700 /data"), "{text}");
     let (can_run, text) = seen(DirExposure::Owner { owner: 1001, user: 1000 });
     assert!(!can_run && text.contains("belongs to user 1001"), "{text}");
+}
+
+#[test]
+fn a_port_that_others_can_read_and_a_certificate_that_ends_are_named() {
+    let exposed = Findings { exposed_port: Some(ExposedPort("0.0.0.0:7430".parse().unwrap())), ..healthy() };
+    let text = rendered(&exposed);
+    assert!(text.contains("0.0.0.0:7430 can be reached from other machines"), "{text}");
+    assert!(text.contains("tls: {certificate: cert.pem, key: key.pem}"), "{text}");
+    assert!(!is_ok(&diagnose(&exposed)));
+    let until = || "2026".to_owned();
+    for (validity, starts) in [
+        (CertificateValidity::Valid { until: until() }, true),
+        (CertificateValidity::EndsSoon { until: until() }, true),
+        (CertificateValidity::Expired { since: until() }, false),
+    ] {
+        let findings = Findings { certificate: Some(Ok(validity)), ..healthy() };
+        let text = rendered(&findings);
+        assert!(text.contains("the certificate"), "{text}");
+        assert_eq!(is_ok(&diagnose(&findings)), starts, "{text}");
+    }
 }

@@ -10,7 +10,7 @@ use artel_model::DeviceKind;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use super::monitor;
+use super::{environment, monitor};
 use crate::host::own_program;
 use crate::telemetry;
 
@@ -75,7 +75,7 @@ pub(crate) struct ProbeResult {
 
 /// `artel engine --probe`: prints the devices of this machine, or those of an RPC server, as JSON.
 pub(super) fn run(rpc: Option<&str>) -> ExitCode {
-    telemetry::start(true);
+    telemetry::start_engine();
     match run_probe(rpc) {
         Ok(found) => {
             println!("{}", serde_json::json!(found));
@@ -121,6 +121,7 @@ pub(crate) async fn devices(rpc: Option<&str>) -> Result<Vec<ProbedDevice>, Erro
 pub(crate) async fn probe_devices(rpc: Option<&str>) -> Result<ProbeResult, Error> {
     let mut command = Command::new(own_program().map_err(Error::Start)?);
     command.args(["engine", "--probe"]).args(rpc.iter().flat_map(|address| ["--rpc", *address]));
+    command.env_clear().envs(environment::inherited());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let subject = ProbeSubject(rpc.map(str::to_owned));
     let output = match tokio::time::timeout(PROBE_TIMEOUT, command.output()).await {

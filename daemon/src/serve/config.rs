@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use artel_actors::Options;
-use artel_args::{DEFAULT_LISTEN, DaemonArgs, DataArgs};
+use artel_args::{DEFAULT_LISTEN, DaemonArgs, DataArgs, default_data_dir};
 use artel_engine::disk_prefix_cache;
-use artel_grpc::ConnectionTimeouts;
+use artel_http::ConnectionTimeouts;
 use artel_journal::Retention;
-use artel_roles::{EngineIsolation, NetworkRules, Settings};
+use artel_roles::{EngineIsolation, NetworkRules, Problems, Settings};
+
+use crate::log_config::LogSettings;
+
+use super::port::{PortConfig, PortSettings};
 
 /// How long running tasks may continue after a request to stop: systemd kills a service after 90 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(30);
@@ -28,7 +32,8 @@ const PREFIX_DISK_BYTES: u64 = 4 << 30;
 /// The configuration of the daemon.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(super) listen: SocketAddr,
+    /// Where it listens, and to which requests it answers.
+    pub(crate) port: PortConfig,
     pub(crate) data: PathBuf,
     pub(crate) catalog: Option<PathBuf>,
     pub(super) grace: Duration,
@@ -45,10 +50,6 @@ pub(crate) struct Config {
     pub(crate) budgets: BTreeMap<String, u64>,
     /// What documents from clients may name.
     pub(super) network: NetworkRules,
-    /// The most connections in all and of one peer, if the settings say so.
-    pub(super) max_connections: (Option<usize>, Option<usize>),
-    /// How long connections may be without a call.
-    pub(super) connection_timeouts: ConnectionTimeouts,
     /// Whether downloads are disabled.
     pub(crate) offline: bool,
     /// Whether the catalog is reloaded when its directory changes.
@@ -57,6 +58,14 @@ pub(crate) struct Config {
     pub(super) engines: EngineIsolation,
     /// How long an engine may show no sign of life.
     pub(super) hang_timeout: Duration,
+    /// What the settings file says of the log.
+    pub(crate) log: LogSettings,
+    /// The file with the token of the hub.
+    pub(crate) hf_token_file: Option<PathBuf>,
+    /// Whether the daemon and its engines may be debugged and leave core dumps.
+    pub(crate) core_dumps: bool,
+    /// What to look at in the settings file.
+    pub(crate) warnings: Problems,
     pub(crate) runtime: Options,
     pub(crate) journal: artel_journal::Options,
 }
@@ -74,9 +83,6 @@ impl Config {
             Some(path) => Settings::load(path).map_err(|problems| anyhow!("the settings are invalid:\n{problems}"))?,
             None => Settings::default(),
         };
-        for warning in settings.warnings.iter() {
-            tracing::warn!(%warning, "the settings have a warning");
-        }
         let listen = listen.or(settings.listen);
         let listen = listen.map_or_else(|| DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
         let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
@@ -95,18 +101,25 @@ impl Config {
         let disk_prefix_cache =
             (disk_bytes > 0).then(|| disk_prefix_cache::Options { dir: data.join("prefixes"), max_bytes: disk_bytes });
         let count = |count: Option<u32>| count.and_then(|count| usize::try_from(count).ok());
-        let memory = settings.prefix_cache_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
-        Ok(Self {
-            network: NetworkRules::new(models.clone(), catalog.clone(), settings.network_files, settings.network_hubs),
+        let network = NetworkRules::new(models.clone(), catalog.clone(), settings.network_files, settings.network_hubs);
+        let port = PortSettings {
+            listen,
+            socket: settings.socket,
+            tls: settings.tls,
+            http: settings.http,
             max_connections: (count(settings.max_connections), count(settings.max_connections_per_peer)),
-            connection_timeouts: ConnectionTimeouts {
+            timeouts: ConnectionTimeouts {
                 handshake: settings.connection_handshake.unwrap_or(CONNECTION_HANDSHAKE_TIMEOUT),
                 idle: settings.connection_idle.unwrap_or(CONNECTION_IDLE_TIMEOUT),
                 close: CONNECTION_CLOSE_TIMEOUT,
             },
+        };
+        let memory = settings.prefix_cache_memory_mib.map(mib).and_then(|bytes| usize::try_from(bytes).ok());
+        Ok(Self {
+            network: network.clone(),
+            port: PortConfig::new(port, &data)?,
             disk_prefix_cache,
             prefix_cache_bytes: memory.unwrap_or(artel_engine::Options::default().prefix_cache_bytes),
-            listen,
             catalog,
             grace: settings.grace.unwrap_or(DRAIN_GRACE),
             target_itl: settings.target_itl.unwrap_or(artel_engine::Options::default().target_itl),
@@ -117,11 +130,18 @@ impl Config {
             watch: settings.watch.unwrap_or(true),
             engines: settings.engines.unwrap_or_default(),
             hang_timeout: settings.hang_timeout.unwrap_or(artel_process::DEFAULT_HANG_TIMEOUT),
+            log: LogSettings { format: settings.log_format, level: settings.log_level },
+            hf_token_file: settings.hf_token_file,
+            core_dumps: settings.core_dumps,
+            warnings: settings.warnings,
             runtime: Options {
                 max_tasks: tasks,
                 models_dir: models,
                 default_graph: settings.graph,
                 embedding_cache_dir: Some(data.join("vectors")),
+                network: Some(network),
+                // Files may be there from before it was disabled.
+                prefix_cache_dir: Some(data.join("prefixes")),
                 ..defaults
             },
             journal: artel_journal::Options { retention, ..artel_journal::Options::default() },
@@ -138,13 +158,17 @@ impl Config {
 }
 
 fn default_data() -> Result<PathBuf> {
-    let dir = xdg("XDG_DATA_HOME", ".local/share");
-    dir.ok_or_else(|| anyhow!("no data directory: set --data, ARTEL_DATA, XDG_DATA_HOME or HOME"))
+    default_data_dir().ok_or_else(|| anyhow!("no data directory: set --data, ARTEL_DATA, XDG_DATA_HOME or HOME"))
 }
 
 /// The user's catalog at the default path, if it exists.
 fn default_catalog() -> Option<PathBuf> {
-    xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("catalog")).filter(|dir| dir.is_dir())
+    config_dir().map(|dir| dir.join("catalog")).filter(|dir| dir.is_dir())
+}
+
+/// The directory of the user's configuration, which need not exist.
+pub(crate) fn config_dir() -> Option<PathBuf> {
+    xdg("XDG_CONFIG_HOME", ".config")
 }
 
 fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {

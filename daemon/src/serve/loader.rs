@@ -2,6 +2,7 @@
 
 mod visible_devices;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use artel_engine::{EngineHandle, LoadError, SharedCpu};
 use artel_gguf::{self as gguf, HalfType};
 use artel_grpc::{DeviceStatus, Machine};
 use artel_hub::HfDownloader;
+use artel_log::LogHandle;
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
 use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
@@ -20,14 +22,15 @@ use async_trait::async_trait;
 use super::compute_buffer_cache::ComputeBufferCache;
 use super::config::Config;
 use super::devices::DeviceInventory;
-use crate::engine::{EngineDefaults, EngineSpec, kv_cache_type};
+use crate::engine::{EngineDefaults, EngineSpec, environment, kv_cache_type};
 use crate::host::own_program;
+use crate::log_config::FILTER_VARIABLE;
 use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
 const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
 /// Memory of an engine process without its model, and the unused part of huge pages. A measured value.
-const PROCESS_BYTES: u64 = 30 << 20;
+const PROCESS_BYTES: u64 = 42 << 20;
 /// Compute buffers of a model that was never loaded in this configuration: more than small models need, less than large ones
 /// with large batches. The size is measured when the model is loaded.
 const DEFAULT_COMPUTE_BYTES: u64 = 64 << 20;
@@ -45,6 +48,9 @@ pub(crate) struct LlamaLoader {
     devices: DeviceInventory,
     compute_buffers: ComputeBufferCache,
     downloader: HfDownloader,
+    core_dumps: bool,
+    /// The log that engines write to, with its level.
+    log: Option<LogHandle>,
 }
 
 /// Where engines run, with what shares the CPU cores among them.
@@ -78,8 +84,16 @@ impl LlamaLoader {
             location,
             devices: DeviceInventory::new(config.rpc.clone(), config.budgets.clone()),
             compute_buffers: ComputeBufferCache::open(&config.data),
-            downloader: HfDownloader::new(config.runtime.models_dir.clone(), config.offline),
+            downloader: HfDownloader::new(config.runtime.models_dir.clone(), config.offline)
+                .with_token_file(config.hf_token_file.as_deref()),
+            core_dumps: config.core_dumps,
+            log: None,
         }
+    }
+
+    /// With the log that engines write to.
+    pub(crate) fn with_log(self, log: LogHandle) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// The devices that engines can use.
@@ -236,7 +250,7 @@ impl LlamaLoader {
         let uses_cpu = devices().any(|device| device == "CPU");
         let is_cpu_only = uses_cpu && devices().all(|device| device == "CPU");
         let policy = HangPolicy { timeout: hang_timeout, is_cpu_only, rpc_servers: spec.rpc.clone() };
-        let program = program(&spec, visible.variables, policy)?;
+        let program = self.program(&spec, visible.variables, policy)?;
         // An engine that does not compute on the CPU needs no lease of it.
         let broker = uses_cpu.then_some(broker);
         let started = artel_process::start(program, broker, |share| progress(share)).await?;
@@ -245,6 +259,36 @@ impl LlamaLoader {
             ..memory
         });
         Ok((started.handle, memory.collect()))
+    }
+
+    fn program(
+        &self,
+        spec: &EngineSpec,
+        variables: Vec<(String, String)>,
+        hang_policy: HangPolicy,
+    ) -> Result<EngineProgram, LoadError> {
+        let mut env: Vec<(OsString, OsString)> = environment::inherited();
+        let mut set = |name: &str, value: String| env.push((name.into(), value.into()));
+        variables.into_iter().for_each(|(name, value)| set(&name, value));
+        // An abort message names the source line. Without this, ggml starts a debugger for a backtrace, which blocks the exit.
+        set("GGML_NO_BACKTRACE", "1".to_owned());
+        set("GLIBC_TUNABLES", tunables(std::env::var("GLIBC_TUNABLES").ok().as_deref()));
+        let mut log_levels = self.log.as_ref().map(|log| log.filter().changes());
+        if let Some(levels) = &mut log_levels {
+            set(FILTER_VARIABLE, levels.borrow_and_update().clone());
+        }
+        let core_dumps = self.core_dumps.then(|| "--core-dumps".to_owned());
+        Ok(EngineProgram {
+            path: own_program()
+                .map_err(|e| LoadError::transient(format!("failed to find the path of the running program: {e}")))?,
+            args: ["engine".to_owned(), spec.name.clone()].into_iter().chain(core_dumps).collect(),
+            env,
+            name: spec.name.clone(),
+            spec: serde_json::to_string(spec)
+                .map_err(|e| LoadError::permanent(format!("failed to serialize the engine spec: {e}")))?,
+            hang_policy,
+            log_levels,
+        })
     }
 }
 
@@ -342,28 +386,6 @@ fn tunables(user_value: Option<&str>) -> String {
         Some(value) if !value.is_empty() => format!("{value}:{HUGE_PAGES_TUNABLE}=1"),
         _ => format!("{HUGE_PAGES_TUNABLE}=1"),
     }
-}
-
-fn program(
-    spec: &EngineSpec,
-    mut env: Vec<(String, String)>,
-    hang_policy: HangPolicy,
-) -> Result<EngineProgram, LoadError> {
-    // An abort message names the source line. Without this, ggml starts a debugger for a backtrace, which blocks the exit.
-    env.push(("GGML_NO_BACKTRACE".to_owned(), "1".to_owned()));
-    env.push(("GLIBC_TUNABLES".to_owned(), tunables(std::env::var("GLIBC_TUNABLES").ok().as_deref())));
-    Ok(EngineProgram {
-        path: own_program()
-            .map_err(|e| LoadError::transient(format!("failed to find the path of the running program: {e}")))?,
-        args: vec!["engine".to_owned(), spec.name.clone()],
-        env,
-        // Engines download nothing.
-        removed_env: vec!["HF_TOKEN".to_owned()],
-        name: spec.name.clone(),
-        spec: serde_json::to_string(spec)
-            .map_err(|e| LoadError::permanent(format!("failed to serialize the engine spec: {e}")))?,
-        hang_policy,
-    })
 }
 
 #[cfg(test)]

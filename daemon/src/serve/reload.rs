@@ -3,8 +3,13 @@
 use std::path::Path;
 
 use artel_actors::Runtime;
+use artel_args::ServeArgs;
 use artel_grpc::ReloadStatus;
+use artel_log::LogHandle;
 use artel_roles::Catalog;
+
+use super::config::Config;
+use crate::log_config::LogConfig;
 
 /// Why the directory is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +47,19 @@ pub(super) async fn reload(runtime: &Runtime, dir: Option<&Path>, status: &Reloa
     match runtime.replace_catalog(catalog, None).await {
         Ok(catalog) => tracing::info!(version = catalog.version().short(), "reloaded the catalog"),
         Err(error) => tracing::error!(%error, "failed to reload; the catalog stays as it was"),
+    }
+}
+
+/// Logs what the flags and the settings file say now.
+pub(super) fn reload_log_level(log: &LogHandle, args: &ServeArgs) {
+    let config = Config::of(&args.daemon, args.listen).and_then(|config| LogConfig::of(&args.log, &config.log));
+    match config {
+        Ok(config) if config.filter == log.filter().get() => {}
+        Ok(LogConfig { filter, .. }) => {
+            tracing::info!(%filter, "the level of the log is that of the settings again");
+            log.filter().set(&filter);
+        }
+        Err(error) => tracing::error!("failed to read the level of the log; it stays as it was: {error:#}"),
     }
 }
 

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_accept::{Acceptor, ConnectionLimits, raise_descriptor_limit};
-use artel_actors::{Loader, Runtime};
-use artel_grpc::{ReloadStatus, ServerPaths, ServiceState};
+use artel_access::Access;
+use artel_actors::{Clock, Loader, Runtime};
+use artel_grpc::{AccessLayer, ReloadStatus, ServerPaths, ServiceState};
+use artel_http::Port;
 use artel_journal::{FeedbackStore, Journal};
+use artel_log::LogHandle;
 use artel_roles::Catalog;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::hooks::ServeHooks;
 use super::loader::LlamaLoader;
+use super::port::{self, ListeningPort};
 use super::reload;
 
 /// A daemon that serves.
@@ -27,35 +29,42 @@ pub(super) struct RunningDaemon {
     /// Cancelled when its server is to end.
     pub(super) closing: CancellationToken,
     /// Ends with the number of connections that were cut off.
-    pub(super) server: JoinHandle<Result<usize, artel_grpc::Error>>,
+    pub(super) server: JoinHandle<usize>,
 }
 
 impl RunningDaemon {
     /// Opens the journal, resumes tasks and serves.
-    pub(super) async fn start(config: &Config, hooks: ServeHooks) -> Result<Self> {
-        let acceptor = listen(config).await?;
-        let address = acceptor.local_addr().context("failed to read the listening address")?;
+    pub(super) async fn start(config: &Config, hooks: ServeHooks, log: LogHandle) -> Result<Self> {
+        let listening = ListeningPort::listen(&config.port, config.runtime.metrics.connections.clone()).await?;
+        let address = listening.address;
         let catalog = Catalog::load(config.catalog.as_deref())
             .map_err(|problems| anyhow!("the catalog is invalid:\n{problems}"))?;
         reload::log_warnings(&catalog);
-        let journal = artel_journal::Options { hook: hooks.journal_hook, ..config.journal.clone() };
+        let metrics = config.runtime.metrics.journal.clone();
+        let journal = artel_journal::Options { hook: hooks.journal_hook, metrics, ..config.journal.clone() };
         let journal = Journal::open(&config.data, journal).await.map_err(|e| anyhow!("{e}"))?;
+        // The lock of the journal keeps other daemons from its tokens.
+        let access = Access::open(&config.data, Clock::default()).context("failed to open the tokens")?;
+        let (sockets, tls) = listening.with_socket(&config.port.socket)?;
         // Before any model is loaded, so that no file is in use.
         artel_gguf::remove_stale_files(&config.dequantized_dir());
         let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;
-        let llama = Arc::new(LlamaLoader::new(config));
+        let llama = Arc::new(LlamaLoader::new(config).with_log(log.clone()));
         let loader: Arc<dyn Loader> = llama.clone();
         let loader = match hooks.wrap_loader {
             Some(wrap) => wrap(loader),
             None => loader,
         };
-        let runtime = Runtime::start(config.runtime.clone(), catalog, journal, loader).await?;
+        let options = artel_actors::Options { feedback: Some(feedback.clone()), ..config.runtime.clone() };
+        let runtime = Runtime::start(options, catalog, journal, loader).await?;
         let models = config.runtime.models_dir.clone();
         let (draining, closing, reload_status) = Default::default();
         let state = ServiceState {
             runtime: runtime.clone(),
+            access: access.clone(),
             machine: llama,
             feedback,
+            log,
             // Without a directory of its own, a client's catalog finds files in that of models only.
             base_dir: config.catalog.clone().unwrap_or_else(|| models.clone()),
             network: config.network.clone(),
@@ -65,29 +74,26 @@ impl RunningDaemon {
             draining: CancellationToken::clone(&draining),
             closing: CancellationToken::clone(&closing),
         };
-        let server = tokio::spawn(artel_grpc::serve(state, acceptor, config.connection_timeouts));
+        let counted = runtime.metrics().clone();
+        let pages = port::pages(runtime.clone(), CancellationToken::clone(&draining)).with_metrics({
+            let state = state.clone();
+            move || {
+                let state = state.clone();
+                async move { state.scrape().await }
+            }
+        });
+        let port = Port {
+            grpc: artel_grpc::routes(state).await.context("failed to make the routes of gRPC")?,
+            pages: pages.routes().layer(AccessLayer::new(access)),
+            hosts: config.port.hosts.clone(),
+            origins: config.port.origins.clone(),
+            max_requests: config.port.max_requests,
+            timeouts: config.port.timeouts,
+            tls,
+            observer: Some(Arc::new(move |reason| counted.calls.refused(reason))),
+            closing: CancellationToken::clone(&closing),
+        };
+        let server = tokio::spawn(port.serve(sockets));
         Ok(Self { address, runtime, reload_status, draining, closing, server })
     }
-}
-
-/// Listens, with the limits that follow from the descriptors of the process.
-async fn listen(config: &Config) -> Result<Acceptor> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "failed to listen on {}: another daemon may be running there; choose another address with `--listen`",
-            config.listen
-        )
-    })?;
-    let descriptors = raise_descriptor_limit();
-    let (total, per_peer) = config.max_connections;
-    let limits = ConnectionLimits::within(descriptors, 1, total, per_peer);
-    tracing::info!(descriptors, connections = limits.total, per_peer = limits.per_peer, "the limits of connections");
-    if let Some(wanted) = total.filter(|wanted| *wanted > limits.total) {
-        tracing::warn!(
-            wanted,
-            possible = limits.total,
-            "`connections.max` needs more open files than the process may have"
-        );
-    }
-    Ok(Acceptor::new(listener, limits))
 }

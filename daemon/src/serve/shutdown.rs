@@ -43,8 +43,7 @@ pub(super) async fn stop(
     daemon.closing.cancel();
     let (cut_off, server_problem) = match tokio::time::timeout(close_timeout + SERVER_CLOSE_GRACE, daemon.server).await
     {
-        Ok(Ok(Ok(cut_off))) => (cut_off, None),
-        Ok(Ok(Err(error))) => (0, Some(format!("the server failed: {:#}", anyhow::Error::from(error)))),
+        Ok(Ok(cut_off)) => (cut_off, None),
         Ok(Err(error)) => (0, Some(format!("the server panicked: {error}"))),
         Err(_) => (0, Some("the server".to_owned())),
     };

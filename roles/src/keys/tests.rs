@@ -32,6 +32,7 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "router.signals.label" => vec![("model", "m")],
         "router.signals.*.alone" => vec![("weight", "2"), ("bias", "1")],
         "labelled question" => vec![("text", "Why?")],
+        "settings.tls" => vec![("certificate", "c.pem"), ("key", "k.pem")],
         _ => vec![],
     }
 }
@@ -70,6 +71,10 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "settings.prefix_cache" => format!("prefix_cache: {map}"),
         "settings.retention" => format!("retention: {map}"),
         "settings.network" => format!("network: {map}"),
+        "settings.connections" => format!("connections: {map}"),
+        "settings.log" => format!("log: {map}"),
+        "settings.http" => format!("http: {map}"),
+        "settings.tls" => format!("tls: {map}"),
         _ => map,
     }
 }

@@ -146,3 +146,19 @@ fn documents_of_the_daemons_own_disk_may_name_any_file() {
     let source = YamlSource { path: "x.yaml".to_owned(), dir: Some(dir.path().join("catalog")), text };
     Catalog::parse(vec![crate::shipped::sources(), vec![source]]).unwrap();
 }
+
+#[test]
+fn a_stored_catalog_is_checked_again_if_a_client_sent_it() {
+    let dir = directories();
+    let text = model(&dir.path().join("shared/m.gguf"));
+    let stored = parse(&text, &dir, &rules(&dir)).unwrap().sources().to_json();
+    Catalog::restore(&stored, Some(&rules(&dir))).unwrap();
+    let tightened = NetworkRules::new(dir.path().join("models"), None, Vec::new(), Vec::new());
+    let problems = Catalog::restore(&stored, Some(&tightened)).unwrap_err();
+    assert!(problems.iter().all(|problem| problem.is_refusal), "{problems}");
+    assert!(problems.to_string().contains("`file` of model `m`"), "{problems}");
+    // What the daemon read from its own disk is the owner's.
+    let source = YamlSource { path: "x.yaml".to_owned(), dir: Some(dir.path().join("catalog")), text };
+    let own = Catalog::parse(vec![crate::shipped::sources(), vec![source]]).unwrap();
+    Catalog::restore(&own.sources().to_json(), Some(&tightened)).unwrap();
+}

@@ -199,10 +199,10 @@ fn a_graph_takes_edges_in_all_forms() {
 #[test]
 fn a_catalog_can_be_stored_and_restored() {
     let catalog = over_shipped("role: writer\ndescription: Writes.\nmodel: smollm2\nprompt: You write.\n");
-    let restored = Catalog::restore(&catalog.sources().to_json()).unwrap();
+    let restored = Catalog::restore(&catalog.sources().to_json(), None).unwrap();
     assert_eq!(restored.version(), catalog.version());
     assert_eq!(restored.role("writer"), catalog.role("writer"));
-    assert!(Catalog::restore("nonsense").is_err());
+    assert!(Catalog::restore("nonsense", None).is_err());
 }
 
 #[test]

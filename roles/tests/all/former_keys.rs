@@ -100,7 +100,7 @@ fn every_former_key_is_tested_here() {
 #[test]
 fn a_stored_catalog_with_former_keys_is_restored() {
     let catalog = over_shipped(FORMER);
-    let restored = Catalog::restore(&catalog.sources().to_json()).unwrap();
+    let restored = Catalog::restore(&catalog.sources().to_json(), None).unwrap();
     assert_eq!((restored.version(), restored.graphs()), (catalog.version(), catalog.graphs()));
 }
 

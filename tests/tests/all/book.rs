@@ -23,6 +23,7 @@ macro_rules! pages {
 pages! {
     the_commands_of_readme_succeed: "README.md",
     the_commands_of_the_tutorial_succeed: "docs/book/src/tutorial.md",
+    the_commands_of_the_page_on_init_succeed: "docs/book/src/init.md",
     the_commands_of_the_concepts_succeed: "docs/book/src/concepts.md",
     the_commands_of_the_page_on_roles_succeed: "docs/book/src/reference/roles.md",
     the_commands_of_the_page_on_models_succeed: "docs/book/src/reference/models.md",
@@ -32,6 +33,7 @@ pages! {
     the_commands_of_the_page_on_placement_succeed: "docs/book/src/placement.md",
     the_commands_of_the_page_on_scheduling_succeed: "docs/book/src/scheduling.md",
     the_commands_of_the_page_on_durability_succeed: "docs/book/src/durability.md",
+    the_commands_of_the_page_on_access_succeed: "docs/book/src/access.md",
     the_commands_of_the_page_on_operations_succeed: "docs/book/src/operations.md",
     the_commands_of_the_page_on_benchmarks_succeed: "docs/book/src/benchmarks.md",
     the_commands_of_the_page_on_limits_succeed: "docs/book/src/limits.md",

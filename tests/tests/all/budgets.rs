@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use artel_proto::v1;
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
-use artel_tests::{Cli, Daemon, TaskOutcome, daemon, task_request};
+use artel_tests::{Cli, Daemon, TaskOutcome, daemon, models, task_request};
 use nix::sys::signal::Signal;
 
 /// So that a test that would never end fails.
@@ -48,7 +48,7 @@ fn alternatives() -> String {
 }
 
 /// Documents, and what is said about each.
-fn costly_documents() -> Vec<(String, &'static str)> {
+pub(crate) fn costly_documents() -> Vec<(String, &'static str)> {
     let doubled = format!("size(['0123456789'].map(x,{}x{})) > 0", "[x+x].map(x,".repeat(30), ")".repeat(30));
     vec![
         (rule(&format!("{} > 0", vec!["1"; 2000].join("+"))), "more than 64 levels deep"),
@@ -72,7 +72,7 @@ async fn started() -> Daemon {
     daemon().with_yaml(SCRIPTED_CATALOG).with_failpoints(&model_script()).start().await
 }
 
-fn file(text: &str) -> v1::SourceFile {
+pub(crate) fn file(text: &str) -> v1::SourceFile {
     v1::SourceFile { path: "costly.yaml".to_owned(), content: format!("{SCRIPTED_CATALOG}---\n{text}").into_bytes() }
 }
 
@@ -167,4 +167,65 @@ async fn an_edge_and_a_message_that_cost_too_much_fail_their_task_alone() {
         assert!(failed == code && message.contains(expected), "{graph}: {failed:?} {message}");
         assert!(daemon.run(task_request("Which sail?").with_graph("line")).await.end().await.text().contains("sail"));
     }
+}
+
+/// The small chat model with another text in place of its own chat template.
+fn with_chat_template(template: &str) -> Vec<u8> {
+    let mut bytes = fs::read(models().join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    let key = b"tokenizer.chat_template";
+    // The key is followed by the type of its value in four bytes, the length and the text.
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let text = format!("{template:length$}");
+    bytes[at + 8..at + 8 + length].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_template_that_costs_too_much_fails_its_task_alone() {
+    let yaml = "---\nmodel: hostile\nfile: hostile.gguf\ncontext: 512\nsequences: 1\n\
+                ---\nmodel: chat\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 1\n\
+                ---\nrole: victim\ndescription: D.\nmodel: hostile\nprompt: P.\nsampling: {max_tokens: 4}\n\
+                ---\nrole: other\ndescription: D.\nmodel: chat\nprompt: P.\nsampling: {max_tokens: 4}\n";
+    // Two lists that contain themselves twice, sixty times over, are compared.
+    let template = "{% set n=namespace(x=[1],y=[1]) %}{% for i in range(60) %}{% set n.x=[n.x,n.x] %}\
+                    {% set n.y=[n.y,n.y] %}{% endfor %}{{ n.x==n.y }}";
+    let daemon = daemon().with_yaml(yaml).with_file("hostile.gguf", &with_chat_template(template)).start().await;
+    let mut costly = daemon.run(task_request("Hello").with_role("victim")).await;
+    let outcome = tokio::time::timeout(DEADLINE, costly.end()).await.expect("the task has not ended");
+    let TaskOutcome::Failed(code, message) = outcome else { panic!("it completed") };
+    let names_all = ["role `victim`", "hostile-", ": the chat template", "more than 1000000 instructions"];
+    assert!(code == v1::FailureCode::Template && names_all.iter().all(|part| message.contains(part)), "{message}");
+    daemon.run(task_request("Hello").with_role("other")).await.end().await.text();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_takes_no_engine_down_and_fails_its_task_alone() {
+    let levels: Vec<String> = (0..900).map(|at| format!("d{at}: {{$ref: \"#/$defs/d{}\"}}", at + 1)).collect();
+    let patterns = |count: usize| {
+        let one = |at| format!("{{pattern: \"^[ab]*a[ab]{{{}}}b[ab]*$\"}}", at + 3);
+        (0..count).map(one).collect::<Vec<_>>().join(", ")
+    };
+    let role = |name: &str, x: &str, defs: &str| {
+        format!(
+            "---\nrole: {name}\ndescription: D.\nmodel: chat\nprompt: P.\nsampling: {{max_tokens: 32}}\noutput:\n  \
+             type: object\n  required: [x]\n  additionalProperties: false\n  properties: {{x: {x}}}\n  $defs: {{{defs}}}\n"
+        )
+    };
+    let chain = role("chain", "{$ref: \"#/$defs/d0\"}", &format!("{}, d900: {{enum: [1, 2]}}", levels.join(", ")));
+    let prime = role("prime", "{type: integer, multipleOf: 999999937}", "");
+    let product = role("product", &format!("{{type: string, allOf: [{}]}}", patterns(20)), "");
+    let chat = "---\nmodel: chat\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 1\n";
+    let daemon = daemon().with_yaml(&format!("{chat}{chain}{prime}{product}")).start().await;
+    for name in ["prime", "product"] {
+        let mut costly = daemon.run(task_request("Hello").with_role(name)).await;
+        let outcome = tokio::time::timeout(DEADLINE, costly.end()).await.expect("the task has not ended");
+        let TaskOutcome::Failed(code, message) = outcome else { panic!("{name} completed") };
+        let names_both = message.starts_with(&format!("role `{name}`: the schema")) && message.len() < 500;
+        assert!(code == v1::FailureCode::Template && names_both, "{code:?} {message}");
+    }
+    let text = daemon.run(task_request("Hello").with_role("chain")).await.end().await.text();
+    assert!(["{\"x\":1}", "{\"x\":2}"].contains(&text.as_str()), "{text}");
+    let engines = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner().engines;
+    assert!(engines.iter().all(|engine| engine.restarts == 0), "{engines:?}");
 }

@@ -81,7 +81,7 @@ async fn changes_of_the_directory_are_read_and_an_invalid_one_changes_nothing() 
     assert_eq!(broken.catalog_version, before.catalog_version, "nothing changed");
     let problem = &broken.directory_problems[0];
     assert!(problem.location.as_ref().unwrap().file.ends_with("new.yaml"), "{problem:?}");
-    assert!(daemon.log().contains("the catalog stays as it was"));
+    daemon.until_logged("the catalog stays as it was").await;
     let (_, out, _) = daemon.cli(["catalog", "list"]).run().await;
     assert!(out.contains("serves an earlier catalog") && out.contains("modle"), "{out}");
     // Editors write a temporary file and rename it.

@@ -16,11 +16,12 @@ async fn a_generic_client_learns_everything_by_reflection() {
     let address = daemon.address.trim_start_matches("http://").to_owned();
     let script = repository().join("tests/scripts/reflect.py");
     let cli = Cli::program(&python, []).arg(script).arg(&address).arg("zork").arg("teller");
+    let cli = cli.env("ARTEL_TOKEN", &daemon.token);
     let (code, out, err) = cli.run().await;
     assert_eq!(code, 0, "{out}{err}");
     let line =
         |prefix: &str| out.lines().find(|line| line.starts_with(prefix)).unwrap_or_else(|| panic!("{prefix}: {out}"));
-    for service in ["Tasks", "Catalog", "Router", "Engines"] {
+    for service in ["Tasks", "Catalog", "Router", "Engines", "Access", "Admin"] {
         assert!(line("services").contains(&format!("artel.v1.{service}")), "{out}");
     }
     assert!(line("services").contains("grpc.health.v1.Health"));
@@ -53,7 +54,10 @@ async fn the_documented_client_submits_streams_and_cancels() {
     let dir = tempfile::tempdir().unwrap();
     let client = documented_client(&python, dir.path()).await;
     assert!(std::fs::read_to_string(&client).unwrap().lines().count() <= 32, "it is a short client");
-    let call = |role: &str, text: &str| Cli::program(&python, []).arg(&client).arg(&address).arg(role).arg(text);
+    let call = |role: &str, text: &str| {
+        let call = Cli::program(&python, []).arg(&client).arg(&address).arg(role).arg(text);
+        call.env("ARTEL_TOKEN", &daemon.token)
+    };
     let (code, out, err) = call("mirk", "What is the capital of France?").run().await;
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("Mirkholm") && out.contains("TASK_STATE_COMPLETED"), "{out}");
@@ -79,8 +83,9 @@ async fn the_health_service_answers() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let daemon = daemon().start().await;
     let mut health = HealthClient::new(daemon.channel());
-    for service in ["", "artel.v1.Tasks", "artel.v1.Catalog", "artel.v1.Router", "artel.v1.Engines"] {
-        let request = HealthCheckRequest { service: service.to_owned() };
+    let services = ["Tasks", "Catalog", "Router", "Engines", "Access", "Admin"].map(|name| format!("artel.v1.{name}"));
+    for service in services.into_iter().chain([String::new()]) {
+        let request = HealthCheckRequest { service: service.clone() };
         let status = health.check(request).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service}");
     }

@@ -22,7 +22,7 @@ async fn a_task_whose_commit_finds_the_disk_full_is_resumed_when_there_is_space(
     let daemon = scripted_daemon().with_fault_at("before:5=full").start().await;
     let disturbed = daemon.submit(request()).await.unwrap();
     let disturbed = tokio::time::timeout(RESUME_TIMEOUT, ended(&daemon, &disturbed.id)).await.expect("it is resumed");
-    assert!(daemon.log().contains("disk is full"), "{}", daemon.log());
+    daemon.until_logged("disk is full").await;
     let undisturbed = daemon.submit(request()).await.unwrap();
     assert_eq!(FinalState::of(&disturbed), FinalState::of(&ended(&daemon, &undisturbed.id).await));
 }

@@ -51,7 +51,9 @@ async fn a_journal_of_version_0_1_is_read_and_its_waiting_task_is_answered() {
             waiting = Some(id.to_owned());
             continue;
         }
-        assert_eq!(described(&daemon.task(id).await), expected);
+        let task = daemon.task(id).await;
+        assert_eq!(described(&task), expected);
+        assert_eq!(task.owner, "owner", "there were no callers yet");
         let mut run = daemon.watch(id, 0).await;
         run.end().await;
         let last = expected["last_seq"].as_u64().unwrap();
@@ -72,4 +74,7 @@ async fn a_journal_of_version_0_1_is_read_and_its_waiting_task_is_answered() {
     assert_eq!(run.end().await.text(), "yes");
     let feedback = daemon.router().list_feedback(v1::ListFeedbackRequest::default()).await.unwrap().into_inner();
     assert_eq!((feedback.entries.len(), feedback.entries[0].role.as_str()), (1, "lora"));
+    assert_eq!(feedback.entries[0].caller, "owner");
+    let own = v1::ListTasksRequest { owner: "owner".to_owned(), ..v1::ListTasksRequest::default() };
+    assert_eq!(daemon.tasks().list(own).await.unwrap().into_inner().tasks.len(), 7);
 }

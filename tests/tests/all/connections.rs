@@ -8,7 +8,7 @@ use std::time::Duration;
 use artel_proto::v1;
 use artel_proto::v1::engines_client::EnginesClient;
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
-use artel_tests::{Daemon, DaemonBuilder, RpcServer, daemon};
+use artel_tests::{CallerChannel, Daemon, DaemonBuilder, RpcServer, TokenHeader, daemon};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -162,7 +162,7 @@ async fn a_peer_at_its_maximum_leaves_room_for_others_and_gets_no_more() {
         watches.push(watch.into_inner());
     }
     let list = |last: u8| {
-        let mut engines = EnginesClient::new(from(last));
+        let mut engines = EnginesClient::new(CallerChannel::new(from(last), TokenHeader::new(&daemon.token)));
         async move { engines.list_engines(v1::ListEnginesRequest::default()).await }
     };
     let refused = tokio::time::timeout(TEST_TIMEOUT, list(2)).await.expect("it is closed at once").unwrap_err();
@@ -173,6 +173,7 @@ async fn a_peer_at_its_maximum_leaves_room_for_others_and_gets_no_more() {
     for watch in &mut watches {
         watch.message().await.unwrap().expect("a call is never cut off for another connection");
     }
+    daemon.until_logged("connections are refused").await;
     assert_eq!(daemon.log().matches("connections are refused").count(), 1, "{}", daemon.log());
 }
 

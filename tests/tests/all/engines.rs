@@ -30,7 +30,7 @@ pub(crate) fn signal_engine(engine: &v1::Engine, signal: Signal) {
 }
 
 /// Resident bytes of a process, mapped files included.
-fn resident_bytes(process: u32) -> u64 {
+pub(crate) fn resident_bytes(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
@@ -132,7 +132,8 @@ async fn a_model_that_aborts_is_not_retried_forever_and_the_other_models_serve_o
     }
     let poison = engines(&daemon).await["poison"].clone();
     assert!(poison.problem.contains("SIGABRT") && poison.problem.contains("GGML_ASSERT"), "{poison:?}");
-    assert_eq!(poison.restarts, 5);
+    // Exits under a task that was there at an exit before count for the task, up to its fourth.
+    assert!((5..=20).contains(&poison.restarts), "{poison:?}");
     let (_, out, _) = daemon.cli(["engines"]).run().await;
     assert!(out.contains("not retried automatically: run `artel load poison`"), "{out}");
     let TaskOutcome::Failed(code, message) = daemon.run(task_request("Hello").with_role("taster")).await.end().await
@@ -142,7 +143,7 @@ async fn a_model_that_aborts_is_not_retried_forever_and_the_other_models_serve_o
     assert_eq!(code, v1::FailureCode::ModelUnavailable);
     assert!(message.contains("SIGABRT"), "later tasks fail with the cause too: {message}");
     let after = engines(&daemon).await;
-    assert_eq!(after["poison"].restarts, 5, "it was not retried");
+    assert_eq!(after["poison"].restarts, poison.restarts, "it was not retried");
     assert_eq!((after["talk"].process_id, after["talk"].restarts), (other.process_id, 0));
     let text = daemon.run(task_request("What is the capital of France?").with_role("velo")).await.end().await.text();
     assert!(text.contains("Velograd"), "{text}");

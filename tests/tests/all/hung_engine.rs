@@ -76,7 +76,7 @@ async fn an_engine_that_is_stopped_is_ended_reported_and_replaced() {
     assert_eq!((after.restarts, after.state()), (1, v1::EngineState::Ready));
     assert!(after.problem.contains("hung: no progress for 2 s"), "{after:?}");
     assert_eq!(process_state(&stopped), None, "SIGKILL ends a stopped process");
-    assert!(daemon.log().contains("the engine hangs and its process is killed"));
+    daemon.until_logged("the engine hangs and its process is killed").await;
     let (_, out, _) = daemon.cli(["engines"]).run().await;
     assert!(out.contains("hung: no progress"), "{out}");
 }

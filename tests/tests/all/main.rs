@@ -1,26 +1,36 @@
 //! The tests of the daemon from outside, in one binary: `cargo nextest` runs each test in a process of its own.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod book;
 mod budgets;
 mod catalog;
+mod cert;
 mod cli;
 mod clients;
 mod commit_faults;
 mod compatibility;
+mod config;
 mod connections;
 mod demo;
 mod engines;
+mod erase;
 mod feedback;
 mod full_disk;
 mod graphs;
+mod hardening;
+mod hostile;
 mod hub;
 mod hung_engine;
+mod init;
 mod journal;
 mod kill;
+mod logs;
 mod message_size;
 mod models;
+mod monitoring;
 mod network_names;
+mod port;
 mod private_data;
 mod reference;
 mod routing;

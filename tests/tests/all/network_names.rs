@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use artel_proto::v1;
+use artel_proto::v1::event::Kind;
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, task_request};
 use nix::sys::signal::Signal;
@@ -145,6 +146,43 @@ async fn the_settings_allow_directories_and_hubs() {
     }
     assert!(apply(&daemon, "hf:org/repo/m.gguf").await.unwrap().applied);
     refusal(&daemon, "/etc/shadow").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_catalog_names_what_is_allowed_no_more_is_set_aside_until_it_is() {
+    let shared = tempfile::tempdir().unwrap();
+    let allowed = format!("network: {{files: [{}]}}\n", shared.path().display());
+    let asked = "---\ngraph: asked\ndescription: A person is asked.\nstart: ask\n\
+                 nodes: {ask: {ask: {message: 'Which?', deadline: 1h}, next: done}}\n";
+    let daemon = start(scripted().with_settings(&allowed)).await;
+    let file = shared.path().join("there.gguf");
+    let mut files = files(&file.to_string_lossy());
+    files[0].content.extend(asked.as_bytes());
+    let request = v1::ApplyRequest { files, expected_version: String::new() };
+    assert!(daemon.catalog().apply(request).await.unwrap().into_inner().applied);
+    let mut run = daemon.run(task_request("Which sail?").with_graph("asked")).await;
+    run.until(|kind| matches!(kind, Kind::Waiting(_))).await;
+    let id = run.id;
+
+    let daemon = restart(daemon, "").await;
+    assert_serves(&daemon).await;
+    let task = daemon.task(&id).await;
+    assert_eq!(task.state(), v1::TaskState::SetAside);
+    assert!(
+        task.set_aside_reason.contains("`file` of model `named` names a file that a client may not name"),
+        "{task:?}"
+    );
+    assert_eq!(daemon.resume(&id).await.unwrap_err().code(), Code::FailedPrecondition);
+
+    let daemon = restart(daemon, &allowed).await;
+    assert_eq!(daemon.resume(&id).await.unwrap().state(), v1::TaskState::Waiting);
+}
+
+/// Stops the daemon in order and starts it with these settings.
+async fn restart(mut daemon: Daemon, settings: &str) -> Daemon {
+    daemon.signal(Signal::SIGTERM);
+    timeout(DEADLINE, daemon.wait()).await.unwrap();
+    start(daemon.after_exit().await.with_settings(settings)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,7 +66,7 @@ async fn a_directory_of_an_earlier_version_is_made_private_at_the_start() {
         (0o700, vec![data.join("note")]),
         "what was there lies in a private directory"
     );
-    assert!(daemon.log().contains("its mode is now 0700"), "{}", daemon.log());
+    daemon.until_logged("its mode is now 0700").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

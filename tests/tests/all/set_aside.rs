@@ -29,7 +29,7 @@ role: crasher
 description: Ends its engine.
 model: talk
 prompt: You crash.
-limits: {retries: 0}
+limits: {retries: 0, concurrency: 1}
 ---
 graph: asked
 description: A person is asked.
@@ -216,6 +216,20 @@ async fn a_task_whose_step_ends_its_engine_in_each_attempt_is_set_aside_and_canc
     assert_eq!(daemon.cancel(&run.id).await.state(), v1::TaskState::Cancelled);
     within("the stream ends", run.end()).await;
     assert!(listed(&daemon, &run.id).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_end_their_engine_in_each_attempt_do_not_take_it_from_the_others() {
+    let daemon = poisoned_daemon().start().await;
+    // Their steps run one after the other, so that each of them ends the engine four times.
+    let mut runs = Vec::new();
+    for input in ["Go", "Go on"] {
+        runs.push(daemon.run(task_request(input).with_role("crasher")).await);
+    }
+    for run in &mut runs {
+        within("the task is set aside", until_set_aside(run)).await.unwrap();
+    }
+    another_completes(&daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

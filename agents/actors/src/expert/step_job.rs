@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use artel_engine::RequestOrigin;
 use artel_hosting::Loader;
+use artel_metrics::RoleMetrics;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
@@ -50,6 +51,8 @@ pub(crate) struct StepJob {
     /// The folder in which adapters' paths are resolved.
     pub(crate) models_dir: Arc<Path>,
     pub(crate) channel: TaskChannel,
+    /// The metrics of its role.
+    pub(crate) metrics: Arc<RoleMetrics>,
     /// Opens when the step's start is committed; nothing of the step is published before.
     pub(crate) barrier: CommitBarrier,
     pub(crate) cancel: CancellationToken,

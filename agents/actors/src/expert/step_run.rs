@@ -5,6 +5,7 @@ use std::time::Duration;
 use artel_engine as engine;
 use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
 use artel_hosting::prompt;
+use artel_metrics::LocalHistogram;
 use artel_roles::Template;
 use artel_stream::{StepProgress, StreamItem};
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
@@ -37,7 +38,7 @@ impl StepJob {
         if stream.is_err() {
             engine.note(&stream);
         }
-        let stream = stream.map_err(|e| step_failure(&e))?;
+        let stream = stream.map_err(|e| self.step_failure(&e))?;
         self.barrier.committed().await;
         let (text, finish) = self.read_stream(stream, &engine).await?;
         let output = self.parse_output(text, finish.reason)?;
@@ -79,7 +80,7 @@ impl StepJob {
                     Failure::new(FailureCode::ModelUnavailable, error.to_string())
                 })?;
             }
-            engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))
+            engine_host::lease_or_failure(call!(host, engine_host::Message::AcquireFor, self.task))
         };
         tokio::pin!(lease);
         if let Ok(engine) = tokio::time::timeout(LOADING_PUBLISH_DELAY, &mut lease).await {
@@ -136,8 +137,7 @@ impl StepJob {
         engine: &EngineLease,
     ) -> Result<(String, engine::FinishSummary), Failure> {
         let mut prefetch = SuccessorPrefetch::new(self, engine);
-        let mut output =
-            StreamedOutput { job: self, text: String::new(), first_token: None, last_progress: Instant::now() };
+        let mut output = StreamedOutput::new(self);
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
         let mut idle_timeout = IdleTimeout::new(self.timeout);
         loop {
@@ -164,7 +164,7 @@ impl StepJob {
                     return Ok((output.text, finish));
                 }
                 Some(engine::Chunk::Failed(error)) => {
-                    let failure = step_failure(&error);
+                    let failure = self.step_failure(&error);
                     engine.note::<()>(&Err(error));
                     return Err(failure);
                 }
@@ -176,6 +176,21 @@ impl StepJob {
                 }
             }
         }
+    }
+
+    fn step_failure(&self, error: &engine::Error) -> Failure {
+        let code = match error {
+            engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
+            engine::Error::QueueFull(_) => FailureCode::QueueFull,
+            // Its prompt, its schema or its adapter is at fault.
+            engine::Error::InvalidRequest(_) => {
+                return Failure::new(FailureCode::Template, format!("role `{}`: {error}", self.role.name));
+            }
+            engine::Error::Model(_) => FailureCode::ModelUnavailable,
+            // The step is not at fault: it is retried.
+            engine::Error::Ended(_) => FailureCode::Interrupted,
+        };
+        Failure::new(code, error.to_string())
     }
 
     fn parse_output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
@@ -204,13 +219,26 @@ struct StreamedOutput<'a> {
     job: &'a StepJob,
     text: String,
     first_token: Option<Instant>,
+    /// When the last piece came.
+    last_text: Option<Instant>,
+    /// The times between pieces; counted here alone until the end, so that the pieces cost next to nothing.
+    gaps: LocalHistogram,
     /// When progress was last published, or the stream began.
     last_progress: Instant,
 }
 
-impl StreamedOutput<'_> {
+impl<'a> StreamedOutput<'a> {
+    fn new(job: &'a StepJob) -> Self {
+        let (gaps, last_progress) = (job.metrics.token_gaps(), Instant::now());
+        Self { job, text: String::new(), first_token: None, last_text: None, gaps, last_progress }
+    }
+
     fn append(&mut self, text: String, tokens: u32) {
-        let first_token = *self.first_token.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        let first_token = *self.first_token.get_or_insert(now);
+        if let Some(last) = self.last_text.replace(now) {
+            self.gaps.observe_time(now.duration_since(last));
+        }
         let offset = self.text.len() as u64;
         self.text.push_str(&text);
         if self.job.channel.has_token_subscribers() {
@@ -227,16 +255,4 @@ impl StreamedOutput<'_> {
             self.job.publish_progress(progress());
         }
     }
-}
-
-fn step_failure(error: &engine::Error) -> Failure {
-    let code = match error {
-        engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
-        engine::Error::QueueFull(_) => FailureCode::QueueFull,
-        engine::Error::InvalidRequest(_) => FailureCode::Template,
-        engine::Error::Model(_) => FailureCode::ModelUnavailable,
-        // The step is not at fault: it is retried.
-        engine::Error::Ended(_) => FailureCode::Interrupted,
-    };
-    Failure::new(code, error.to_string())
 }

@@ -91,6 +91,8 @@ async fn log_probabilities(
         stop: Vec::new(),
         schema: None,
         overflow: ContextOverflow::Truncate,
+        // The names and descriptions of the candidates.
+        has_fixed_prefix: true,
     };
     let labels = prompt.labels();
     let score = |engine: EngineHandle| {

@@ -8,7 +8,7 @@ use ractor::call;
 use super::resume::TaskStanding;
 use super::{Error, Runtime};
 use crate::answer::{Answer, AnswerRejection};
-use crate::supervisor::{Message, SharedDeps};
+use crate::supervisor::Message;
 use crate::task_history::append_event;
 
 impl Runtime {
@@ -33,11 +33,10 @@ impl Runtime {
     }
 
     /// Cancels a task that nothing runs. Damaged rows are left as they are, the end follows them.
-    async fn cancel_unrun(&self, task: TaskId, reason: &str) -> Result<(), Error> {
-        let SharedDeps { journal, channels, clock, .. } = &self.shared;
+    pub(super) async fn cancel_unrun(&self, task: TaskId, reason: &str) -> Result<(), Error> {
         let cancelled = EventKind::Cancelled { reason: reason.to_owned() };
-        match append_event(journal, channels, clock, task, cancelled).await {
-            Ok(()) => channels.close(task),
+        match append_event(&self.shared, task, cancelled).await {
+            Ok(()) => self.shared.channels.close(task),
             // By another client.
             Err(artel_journal::Error::Ended { .. }) => {}
             Err(error) => return Err(error.into()),

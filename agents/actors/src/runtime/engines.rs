@@ -1,11 +1,13 @@
 //! The engines of the catalog's models, for inspection and for loading by name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use artel_hosting::engine_host::{self, EngineReport};
 use artel_hosting::model_scheduler::{self, ModelMove};
 use artel_roles::Model;
 use ractor::{ActorRef, call};
+use tokio::time::timeout;
 
 use super::{Error, Message, Runtime};
 
@@ -26,6 +28,22 @@ impl Runtime {
         }
         reports.sort_by(|a: &EngineReport, b| a.id.cmp(&b.id));
         Ok(reports)
+    }
+
+    /// The same, asked for at once and without those that do not answer in this time; `None` if the runtime itself does not.
+    pub async fn engines_within(&self, limit: Duration) -> Option<Vec<EngineReport>> {
+        let hosts = async {
+            for model in self.catalog().models().values() {
+                self.engine_host(model).await.ok()?;
+            }
+            call!(self.supervisor, Message::EngineHosts).ok()
+        };
+        let hosts = timeout(limit, hosts).await.ok()??;
+        let report = |host: ActorRef<engine_host::Message>| {
+            timeout(limit, async move { call!(host, engine_host::Message::Report).ok() })
+        };
+        let reports = futures::future::join_all(hosts.into_iter().map(report)).await;
+        Some(reports.into_iter().filter_map(|report| report.ok().flatten()).collect())
     }
 
     /// Loads a model and returns when it is ready.

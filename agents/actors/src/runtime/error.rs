@@ -69,6 +69,17 @@ pub enum Error {
     /// The answer does not satisfy the step's schema, or is too large.
     #[error("{0}")]
     InvalidAnswer(String),
+    /// The text of the task is erased.
+    #[error("the text of task {0} is erased: only its figures are left")]
+    Erased(TaskId),
+    /// The task belongs to another caller, which this one may see and not change.
+    #[error("the task belongs to another caller, and this one may not change it")]
+    NotPermitted,
+    /// Text may be left in a file or in an engine.
+    #[error(
+        "the text may not be erased everywhere yet: {0}; erase it again, or restart the daemon, which completes it"
+    )]
+    EraseIncomplete(String),
     /// The catalog cannot continue from the events of the old task.
     #[error("task {task} cannot be forked: {reason}")]
     ForkIncompatible {

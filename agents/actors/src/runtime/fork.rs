@@ -8,7 +8,7 @@ use artel_roles::Catalog;
 use artel_task::event::{ForkOrigin, Nested, TakenEdge, TaskSpec};
 use artel_task::graph::NodeKind;
 use artel_task::state::ReplayError;
-use artel_task::{Event, EventKind, Graph, GraphName, NodeName, RequestId, Seq, State, StepId, TaskId};
+use artel_task::{CallerName, Event, EventKind, Graph, GraphName, NodeName, RequestId, Seq, State, StepId, TaskId};
 
 use super::resume::{RestoreError, RestoredCatalogs, graph_of};
 use super::{Error, Runtime, TaskStart};
@@ -26,6 +26,8 @@ pub struct Fork {
     pub request_id: Option<RequestId>,
     /// The client's own labels.
     pub labels: BTreeMap<String, String>,
+    /// The caller that the new task belongs to, which may read the old one; request ids are its own.
+    pub owner: CallerName,
 }
 
 /// Why a graph cannot continue after the events of an old task.
@@ -56,7 +58,7 @@ impl Runtime {
     /// old task is not changed. When this returns, the new one is on disk and starts.
     ///
     /// # Errors
-    /// [`Error::NoTask`], [`Error::NoStep`], [`Error::ForkIncompatible`] and those of [`Runtime::submit`].
+    /// [`Error::NoTask`], [`Error::NoStep`], [`Error::Erased`], [`Error::ForkIncompatible`] and those of [`Runtime::submit`].
     pub async fn fork(&self, fork: Fork) -> Result<TaskId, Error> {
         let this = self.clone();
         // As in `submit`: nothing may be lost between the journal and the supervisor.
@@ -71,16 +73,20 @@ impl Runtime {
             Some(text) => Some(StepId::parse(text).ok_or_else(|| no_step(text))?),
             None => None,
         };
-        let forked = ForkOrigin { task, step };
+        let mut forked = ForkOrigin { task, step, copied: 0 };
         if let Some(request) = &fork.request_id
-            && let Some((known, accepted)) = self.shared.journal.find_request(request).await?
+            && let Some((known, accepted)) = self.shared.journal.find_request(&fork.owner, request).await?
         {
-            let is_same = accepted.forked_from.as_ref() == Some(&forked) && accepted.labels == fork.labels;
+            let is_same = accepted.forked_from.as_ref().is_some_and(|old| old.is_same_place(&forked))
+                && accepted.labels == fork.labels;
             let reused = || artel_journal::Error::RequestReused { request: request.clone(), task: known };
             return if is_same { Ok(known) } else { Err(reused().into()) };
         }
         self.check_open()?;
         let mut events = self.history(task).await?;
+        if matches!(&events[0].kind, EventKind::Accepted(TaskSpec { erased: Some(_), .. })) {
+            return Err(Error::Erased(task));
+        }
         let is_start = |event: &Event| match (&event.kind, &forked.step) {
             (EventKind::StepStarted { step, .. }, Some(from)) => step == from,
             _ => false,
@@ -90,6 +96,7 @@ impl Runtime {
             None => 1,
         };
         events.truncate(copied);
+        forked.copied = u32::try_from(copied).unwrap_or(u32::MAX) - 1;
         let incompatible = |reason: ForkMismatch| Error::ForkIncompatible { task, reason: reason.to_string() };
         let base = self.fork_base(&events, fork.use_current_catalog).await?;
         let (catalog, graph) = base.map_err(|reason| incompatible(reason.into()))?;
@@ -99,11 +106,14 @@ impl Runtime {
         check_compatible(&events, &graph).map_err(incompatible)?;
         let more = events.split_off(1);
         let event = events.pop().ok_or(Error::NoTask(task))?;
+        let counted = event.clone();
         // The copied events are read from the journal.
         let (task, first) = (event.task, more.is_empty().then(|| Arc::new(event.clone())));
         match self.shared.journal.accept_with(event, more).await? {
             Acceptance::Existing(task) => Ok(task),
             Acceptance::New => {
+                // The events that follow are copies of what another task did.
+                self.count_accepted(&counted);
                 let start = TaskStart { task, catalog, graph, first, takes_up: false, permit: Some(permit) };
                 if self.start_task(start).is_err() {
                     tracing::warn!(%task, "task was forked while the runtime stopped; it starts with the next daemon");
@@ -136,7 +146,7 @@ impl Runtime {
     fn copy_events(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: &ForkOrigin) -> Vec<Event> {
         let at = self.shared.clock.now();
         let task = TaskId::new(at.0, rand::random());
-        let Fork { request_id, labels, .. } = fork;
+        let Fork { request_id, labels, owner, .. } = fork;
         let accepted = |accepted: TaskSpec| {
             let (catalog, forked) = (catalog.version().clone(), Some(forked.clone()));
             EventKind::Accepted(TaskSpec {
@@ -144,6 +154,8 @@ impl Runtime {
                 request: request_id.clone(),
                 labels: labels.clone(),
                 forked_from: forked,
+                owner: owner.clone(),
+                erased: None,
                 ..accepted
             })
         };

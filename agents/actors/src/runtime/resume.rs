@@ -9,7 +9,6 @@ use artel_task::event::TaskSpec;
 use artel_task::{CatalogVersion, EventKind, Graph, GraphName, RoleName, Seq, TaskId};
 
 use super::{Error, Runtime, TaskStart, submission};
-use crate::supervisor::SharedDeps;
 use crate::task_history::{history, set_aside_task};
 
 /// Catalogs that tasks started with, parsed again; or why not.
@@ -24,7 +23,7 @@ pub(super) enum RestoreError {
     /// The first event of the task cannot be read.
     #[error("{}", .0.set_aside_reason())]
     Damaged(Damage),
-    /// The catalog's sources are refused by this version of the program.
+    /// The catalog's sources are refused by this version of the program, or name what its settings do not allow a client to name.
     #[error("the catalog {} that it started with is no longer valid: {problems}", .version.short())]
     InvalidCatalog { version: CatalogVersion, problems: Arc<Problems> },
     /// The journal does not have the catalog.
@@ -71,8 +70,7 @@ impl Runtime {
                     self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: false, permit })?;
                 }
                 Err(reason) => {
-                    let SharedDeps { journal, channels, clock, .. } = &self.shared;
-                    set_aside_task(journal, channels, clock, task, reason.to_string()).await;
+                    set_aside_task(&self.shared, task, reason.to_string()).await;
                 }
             }
         }
@@ -153,10 +151,13 @@ impl Runtime {
         let version = &accepted.catalog;
         if !catalogs.contains_key(version) {
             let restored = match self.shared.journal.catalog(version).await? {
-                Some(json) => Catalog::restore(&json).map(Arc::new).map_err(|problems| RestoreError::InvalidCatalog {
-                    version: version.clone(),
-                    problems: Arc::new(problems),
-                }),
+                Some(json) => {
+                    let restored = Catalog::restore(&json, self.options.network.as_ref()).map(Arc::new);
+                    restored.map_err(|problems| RestoreError::InvalidCatalog {
+                        version: version.clone(),
+                        problems: Arc::new(problems),
+                    })
+                }
                 None => Err(RestoreError::NoCatalog(version.clone())),
             };
             catalogs.insert(version.clone(), restored);

@@ -8,7 +8,8 @@ use artel_router::CandidateProfile;
 use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
-    CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq, TaskId,
+    CallerName, CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq,
+    TaskId,
 };
 
 use super::Error;
@@ -42,6 +43,8 @@ pub struct Submission {
     pub priority: TaskPriority,
     /// The client's own labels.
     pub labels: BTreeMap<String, String>,
+    /// The caller that the task belongs to; request ids are its own.
+    pub owner: CallerName,
 }
 
 impl Submission {
@@ -197,7 +200,7 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -210,6 +213,8 @@ pub(super) fn accepted_event(
         labels,
         forked_from: None,
         decision,
+        owner,
+        erased: None,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

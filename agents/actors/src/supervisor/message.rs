@@ -1,5 +1,6 @@
 //! The messages to the supervisor.
 
+use std::fmt;
 use std::sync::Arc;
 
 use artel_hosting::{engine_host, model_scheduler};
@@ -68,4 +69,18 @@ pub(crate) enum ChildId {
     ModelScheduler,
     #[cfg(test)]
     Supervisor,
+}
+
+impl fmt::Display for ChildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TaskRunner(task) => write!(f, "task runner {task}"),
+            Self::Expert(role) => write!(f, "expert {role}"),
+            Self::Router => f.write_str("router"),
+            Self::EngineHost(model) => write!(f, "engine host {}", model.name),
+            Self::ModelScheduler => f.write_str("model scheduler"),
+            #[cfg(test)]
+            Self::Supervisor => f.write_str("supervisor"),
+        }
+    }
 }

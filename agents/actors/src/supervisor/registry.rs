@@ -96,7 +96,8 @@ impl ActorRegistry {
         self.host_count += 1;
         let id = self.engine_id(model);
         let (loader, clock) = (self.shared.loader.clone(), self.shared.clock.clone());
-        let args = EngineHostArgs { id: id.clone(), model: model.clone(), loader, scheduler, clock };
+        let metrics = self.shared.metrics.engines.model(&id);
+        let args = EngineHostArgs { id: id.clone(), model: model.clone(), loader, scheduler, clock, metrics };
         let (host, _) = EngineHost::spawn_linked(None, EngineHost, args, self.supervisor.get_cell()).await?;
         self.engine_ids.insert(host.get_id(), id);
         self.add_child(host.get_id(), ChildId::EngineHost(model.clone()));

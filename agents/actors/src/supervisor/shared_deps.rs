@@ -6,6 +6,7 @@ use std::sync::Arc;
 use artel_hosting::Loader;
 use artel_hosting::ModelLookahead;
 use artel_journal::Journal;
+use artel_metrics::Metrics;
 use artel_stream::TaskChannels;
 use artel_task::Clock;
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +22,7 @@ pub(crate) struct SharedDeps {
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) models_dir: Arc<Path>,
     pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) running_tasks: watch::Sender<usize>,
     /// Running tasks that are not idle.
     pub(crate) busy_tasks: watch::Sender<usize>,

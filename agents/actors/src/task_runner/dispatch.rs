@@ -137,6 +137,7 @@ impl RunningTask {
             loader: self.cx.loader.clone(),
             models_dir: self.cx.models_dir.clone(),
             channel: self.cx.channel.clone(),
+            metrics: self.cx.metrics.tasks.role(role.name.as_str()),
             step,
             role,
             barrier,

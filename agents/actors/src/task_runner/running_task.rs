@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use artel_hosting::{Loader, LookaheadGuard, ModelLookahead};
 use artel_journal::Journal;
+use artel_metrics::{Metrics, TaskObserver};
 use artel_roles::Catalog;
 use artel_stream::TaskChannel;
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, Timestamp, Timings, Usage};
@@ -58,6 +59,7 @@ pub(crate) struct TaskContext {
     pub(crate) lookahead: ModelLookahead,
     pub(crate) response_cache: ResponseCache,
     pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// An attempt that runs; dropping it cancels it.
@@ -77,6 +79,8 @@ pub(super) struct RunningTask {
     ended_lookahead: Vec<LookaheadGuard>,
     /// Events that are applied and not yet on disk.
     uncommitted: Vec<Event>,
+    /// Counts what is committed from now on.
+    observer: TaskObserver,
     timer: Option<WakeTimer>,
     pub(super) admission: ResumeAdmission,
     /// Whether the supervisor knows that only answers of people are awaited.
@@ -113,6 +117,7 @@ impl RunningTask {
         };
         Ok(Self {
             clock: RunClock::new(cx.clock.clone(), task.last_event_at),
+            observer: TaskObserver::new(cx.metrics.clone()),
             cx,
             me,
             task,
@@ -223,7 +228,8 @@ impl RunningTask {
     fn fail_attempt(&mut self, step: &StepId, failure: Failure, retry_after: Option<Duration>) {
         let mut failure = Failure { step: failure.step.or_else(|| Some(step.clone())), ..failure };
         failure.message.truncate(failure.message.floor_char_boundary(MAX_MESSAGE_BYTES));
-        tracing::warn!(task = %self.cx.task, %step, code = ?failure.code, message = failure.message, ?retry_after, "step failed");
+        let retry_seconds = retry_after.map(|delay| delay.as_secs_f64());
+        tracing::warn!(task = %self.cx.task, %step, code = ?failure.code, message = failure.message, retry_seconds, "step failed");
         // A step that a client cancelled ends its branch.
         let takes_no_edge = retry_after.is_some() || failure.code == FailureCode::Cancelled;
         let took = if takes_no_edge { Vec::new() } else { failure_edges(&self.cx.graph, &self.task, &step.visit) };
@@ -395,6 +401,8 @@ impl RunningTask {
             tracing::warn!(task = %self.cx.task, %error, "the journal is busy; trying again");
             tokio::time::sleep(JOURNAL_BUSY_DELAY).await;
         }
+        // Before any client hears of them, so that whoever has seen a task end finds it counted.
+        events.iter().for_each(|event| self.observer.committed(event));
         events.into_iter().for_each(|event| self.cx.channel.publish(Arc::new(event)));
         if self.task.stalled_resumes == 0 && matches!(self.admission, ResumeAdmission::OnProbation { .. }) {
             self.admission = ResumeAdmission::Granted;

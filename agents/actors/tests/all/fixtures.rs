@@ -15,7 +15,7 @@ use artel_journal::Journal;
 use artel_placement::{Device, DeviceBytes, DeviceKind, ModelFootprint, Placement};
 use artel_roles::{Catalog, Model, YamlSource, shipped};
 use artel_task::event::TaskPriority;
-use artel_task::{Event, EventKind, Seq, TaskId};
+use artel_task::{CallerName, Event, EventKind, Seq, TaskId};
 use async_trait::async_trait;
 
 /// A catalog with a writer, a critic that sends the first answer back, and a router.
@@ -209,6 +209,7 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         request_id: None,
         priority: TaskPriority::Interactive,
         labels: BTreeMap::new(),
+        owner: CallerName::owner(),
     }
 }
 

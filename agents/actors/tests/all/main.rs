@@ -3,8 +3,10 @@
 
 mod clock;
 mod commit_barrier;
+mod erase;
 mod fixtures;
 mod graphs;
+mod metrics;
 mod model_scheduler;
 mod reload;
 mod routing;

@@ -121,6 +121,10 @@ impl Engine for HeldEngine {
 
     fn retain_adapters(&self, _: Vec<(PathBuf, f32)>) {}
 
+    async fn forget_text(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn close(&self) {
         self.0.end.send_replace(Some("it was closed".to_owned()));
     }

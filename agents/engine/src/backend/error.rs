@@ -8,7 +8,7 @@ pub enum Error {
     /// The chat template failed, or a text could not be made into tokens.
     #[error("{0}")]
     Tokenize(String),
-    /// The schema cannot constrain an output.
+    /// The schema cannot constrain an output, or not any further.
     #[error("{0}")]
     Schema(String),
     /// The file of an adapter is missing, damaged or made for another model.
@@ -45,7 +45,11 @@ impl Error {
 
     /// The error of a request that fails while it is computed.
     pub(crate) fn into_failure(self) -> request::Error {
-        request::Error::Model(self.to_string())
+        match self {
+            // The engine is not at fault, nor would another attempt end in another way.
+            Self::Schema(reason) => request::Error::InvalidRequest(reason),
+            other => request::Error::Model(other.to_string()),
+        }
     }
 }
 
@@ -71,6 +75,8 @@ mod tests {
         assert_eq!((lacking().is_transient(), missing().is_transient()), (true, false));
         assert_eq!(lacking().into_refusal(), request::Error::Model("no memory for its context".to_owned()));
         assert_eq!(missing().into_refusal(), request::Error::InvalidRequest("a.gguf: no such file".to_owned()));
+        let schema = Error::Schema("it takes too much".to_owned());
+        assert_eq!(schema.into_failure(), request::Error::InvalidRequest("it takes too much".to_owned()));
         assert_eq!(missing().into_failure(), request::Error::Model("a.gguf: no such file".to_owned()));
     }
 }

@@ -142,7 +142,7 @@ impl<B: Backend> EngineWorker<B> {
         let (computed, took) = self.with_cpu(expected, |backend| backend.decode(context, &batch));
         match computed {
             Ok(()) => {
-                self.counters.batches.fetch_add(1, Relaxed);
+                self.counters.add_batch(batch.len(), took);
                 let sum = |tokens: fn(&PlannedShare) -> u32| planned.iter().map(tokens).sum::<u32>();
                 tracing::trace!(
                     context = context.0,

@@ -1,6 +1,7 @@
 //! Prefixes of prompts are computed once in any order of arrival; the scripted model checks that no sequence runs on the cells of
 //! another.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use artel_engine::backend::EngineLimits;
@@ -232,6 +233,40 @@ async fn a_restarted_engine_is_warm() {
         assert_eq!(finish.usage.computed, "hello\n".len() as u32);
     }
     assert_eq!(again.stats().prefill_tokens, 2 * "hello\n".len() as u64, "neither computed the prefix");
+}
+
+/// Whether a file of the directory has these tokens, which are the bytes of the text.
+fn has_tokens(dir: &Path, text: &str) -> bool {
+    let ids: Vec<u8> = text.bytes().flat_map(|byte| i32::from(byte).to_le_bytes()).collect();
+    // A file that is being written may be renamed meanwhile.
+    let mut files = std::fs::read_dir(dir).unwrap().filter_map(|entry| std::fs::read(entry.unwrap().path()).ok());
+    files.any(|file| file.windows(ids.len()).any(|part| part == ids))
+}
+
+#[tokio::test]
+async fn an_engine_forgets_the_texts_of_callers_in_memory_and_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk_options = disk_prefix_cache::Options { dir: dir.path().to_owned(), max_bytes: 1 << 20 };
+    let options = Options { disk_prefix_cache: Some(disk_options), ..Options::default() };
+    let engine = EngineHandle::spawn("test", options, || Ok(ScriptedBackend::new(LIMITS, echo))).await.unwrap();
+    // The instructions of the second role hold a text of its task.
+    let of_task = || Request { has_fixed_prefix: false, ..ask_role("kanarienvogel", "hello") };
+    let computed = async |request: Request| {
+        let (_, finish) = read(engine.generate(request).await.unwrap()).await.unwrap();
+        (finish.usage.computed, finish.usage.prompt)
+    };
+    computed(ask_role("sailor", "hello")).await;
+    computed(of_task()).await;
+    // Files are written in the background; this one is behind them.
+    while !has_tokens(dir.path(), "kanarienvogel") {
+        tokio::task::yield_now().await;
+    }
+    engine.forget_text().await.unwrap();
+    assert!(!has_tokens(dir.path(), "kanarienvogel") && has_tokens(dir.path(), "sailor"));
+    let (of_text, all) = computed(of_task()).await;
+    assert_eq!(of_text, all, "nothing of it was in memory");
+    assert_eq!(computed(ask_role("sailor", "hello")).await.0, "hello\n".len() as u32, "the instructions were");
+    assert_eq!(engine.stats().failed, 0);
 }
 
 #[derive(Debug, Clone)]

@@ -18,5 +18,6 @@ pub(crate) fn ask(text: &str) -> Request {
         stop: Vec::new(),
         schema: None,
         overflow: ContextOverflow::Reject,
+        has_fixed_prefix: true,
     }
 }

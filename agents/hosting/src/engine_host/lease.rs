@@ -5,7 +5,10 @@ use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
 use artel_engine::{EngineHandle, Error};
+use artel_task::TaskId;
 use artel_task::event::{Failure, FailureCode};
+use ractor::RpcReplyPort;
+use tokio::time::Instant;
 
 use super::step_failures::LeaseOutcome;
 use super::unavailable::EngineUnavailable;
@@ -30,6 +33,7 @@ impl EngineLease {
         let outcome = match result {
             Ok(_) => LeaseOutcome::Served,
             Err(error @ Error::Model(_)) => LeaseOutcome::Failed(error.to_string()),
+            Err(Error::Ended(_)) => LeaseOutcome::Interrupted,
             Err(_) => return,
         };
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
@@ -57,6 +61,15 @@ impl fmt::Debug for EngineLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineLease").field("handle", &self.handle).finish_non_exhaustive()
     }
+}
+
+/// A pending request for a lease.
+pub(super) struct LeaseWaiter {
+    /// The task that it is for.
+    pub(super) task: Option<TaskId>,
+    pub(super) reply: RpcReplyPort<Result<EngineLease, EngineUnavailable>>,
+    /// When it arrived.
+    pub(super) since: Instant,
 }
 
 /// The lease that a host answered with, or the failure of the step that asked for it.

@@ -1,6 +1,9 @@
 //! The failures of a model in a row, and the pauses between attempts that follow from them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use artel_task::TaskId;
 
 use super::unavailable::EngineUnavailable;
 
@@ -15,6 +18,10 @@ const MAX_PERMANENT_DELAY: Duration = Duration::from_secs(300);
 /// catalog changes: an engine that always crashes must not keep the machine busy.
 const MAX_FAILURES: u32 = 5;
 
+/// The exits of a task: as many as a step has attempts before its task is set aside. Only the first of them counts against the
+/// engine, and those after the last: a task may have more steps than one.
+const MAX_TASK_FAILURES: u32 = 4;
+
 /// Failures since the engine last served well.
 #[derive(Debug, Default)]
 pub(super) struct LoadFailures {
@@ -22,6 +29,8 @@ pub(super) struct LoadFailures {
     transient: u32,
     /// Failures that repeat, in a row.
     permanent: u32,
+    /// How many of the exits happened while the engine computed for a task.
+    exits_of_tasks: BTreeMap<TaskId, u32>,
 }
 
 impl LoadFailures {
@@ -47,9 +56,19 @@ impl LoadFailures {
     }
 
     /// The pause after an engine exited unexpectedly; none if the model is given up. For an engine that had served well, this
-    /// is the first failure.
-    pub(super) fn on_exited(&mut self, was_healthy: bool) -> Option<Duration> {
-        self.transient = if was_healthy { 1 } else { self.transient + 1 };
+    /// is the first failure. An exit while the engine computed for a task that was there at an earlier one is that task's, not the
+    /// engine's: the task will be set aside, and others go on.
+    pub(super) fn on_exited(&mut self, was_healthy: bool, tasks: &BTreeSet<TaskId>) -> Option<Duration> {
+        if was_healthy {
+            self.reset();
+        }
+        let mut is_of_task = false;
+        for task in tasks {
+            let exits = self.exits_of_tasks.entry(*task).or_default();
+            is_of_task |= (1..MAX_TASK_FAILURES).contains(exits);
+            *exits += 1;
+        }
+        self.transient += u32::from(!is_of_task);
         // It is loaded again with the next request.
         (self.transient < MAX_FAILURES).then_some(Duration::ZERO)
     }
@@ -128,8 +147,26 @@ mod tests {
         assert_eq!(failures.on_load_failed(&transient()), None, "it was tried once");
         assert!((0..20).all(|_| failures.on_placement_failed(&transient()) == FIRST_RETRY_DELAY));
         failures.reset();
-        let exits: Vec<_> = (0..6).map(|_| failures.on_exited(false)).collect();
+        let none = BTreeSet::new();
+        let exits: Vec<_> = (0..6).map(|_| failures.on_exited(false, &none)).collect();
         assert_eq!(exits[3..], [Some(Duration::ZERO), None, None]);
-        assert_eq!(failures.on_exited(true), Some(Duration::ZERO), "it had served well before");
+        assert_eq!(failures.on_exited(true, &none), Some(Duration::ZERO), "it had served well before");
+    }
+
+    #[test]
+    fn the_exits_of_a_task_count_once_until_it_should_have_been_set_aside() {
+        let task = |number: u8| BTreeSet::from([TaskId::from_bytes([number; 16])]);
+        let mut failures = LoadFailures::default();
+        for _ in 0..MAX_TASK_FAILURES {
+            assert!((1..=4).all(|number| failures.on_exited(false, &task(number)).is_some()));
+        }
+        assert_eq!(failures.count(), 4);
+        assert_eq!(failures.on_exited(false, &task(1)), None, "its task goes on after each exit");
+        failures.reset();
+        assert_eq!(
+            (1..=5).filter_map(|number| failures.on_exited(false, &task(number))).count(),
+            4,
+            "whatever it computes"
+        );
     }
 }

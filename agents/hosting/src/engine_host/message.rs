@@ -1,6 +1,7 @@
 //! The messages to an engine host.
 
 use artel_engine::{EngineHandle, LoadError};
+use artel_task::TaskId;
 use ractor::{ActorRef, RpcReplyPort};
 
 use super::lease::EngineLease;
@@ -15,12 +16,16 @@ use crate::model_workload::ModelWorkload;
 pub enum Message {
     /// Answers with a lease once the engine is ready.
     Acquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
+    /// As `Acquire`, for a step of this task.
+    AcquireFor(TaskId, RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
     /// As `Acquire`, but tries at once even if earlier loads failed.
     ForceAcquire(RpcReplyPort<Result<EngineLease, EngineUnavailable>>),
     /// A lease of the engine of this generation was dropped.
     LeaseReleased {
         /// The number of the load.
         generation: u64,
+        /// The task that it was granted for.
+        task: Option<TaskId>,
         /// What became of the work under it.
         outcome: LeaseOutcome,
     },
@@ -31,6 +36,8 @@ pub enum Message {
     Placement(PlacementCommand),
     /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.
     Unload(RpcReplyPort<Option<EngineHandle>>),
+    /// Answers with the engine if it is ready, without a lease.
+    Engine(RpcReplyPort<Option<EngineHandle>>),
     /// Answers with the engine's state.
     Report(RpcReplyPort<EngineReport>),
     /// The scheduler was restarted.

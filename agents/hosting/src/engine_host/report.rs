@@ -1,12 +1,14 @@
 //! The public report of an engine.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use artel_engine::EngineStats;
 use artel_engine::backend::EngineLimits;
+use artel_engine::{EngineHandle, EngineStats};
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
+use ractor::RpcReplyPort;
 
 /// The state of a model's engine, its placement and its counters.
 #[derive(Debug, Clone)]
@@ -43,6 +45,26 @@ pub struct EngineReport {
     pub load_time: Duration,
     /// Steps that wait for it to be loaded.
     pub waiting_steps: u32,
+}
+
+impl EngineReport {
+    /// Sends it once the counters are there. Those of an engine in a process of its own come over IPC, for which an actor must
+    /// not wait.
+    pub(super) fn send_with_stats(self, handle: Option<EngineHandle>, reply: RpcReplyPort<Self>) {
+        tokio::spawn(async move {
+            let stats = match &handle {
+                Some(handle) => Some(handle.fetch_stats().await),
+                None => None,
+            };
+            // The caller may have stopped waiting.
+            let _ = reply.send(Self { stats, ..self });
+        });
+    }
+}
+
+/// An adapter as a report names it.
+pub(super) fn adapter_text(path: &Path, scale: f32) -> String {
+    if scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
 }
 
 /// The state of an engine.

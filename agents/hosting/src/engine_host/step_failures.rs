@@ -10,6 +10,8 @@ pub enum LeaseOutcome {
     /// Nothing that tells about the engine: it was cancelled, or the request was at fault.
     #[default]
     Unknown,
+    /// The engine ended meanwhile, which its host notices itself.
+    Interrupted,
     /// The engine did what it was asked for.
     Served,
     /// The model failed, for this reason.
@@ -27,7 +29,7 @@ impl StepFailures {
     /// Takes in the outcome of a lease; the reason for which the engine is to be ended, if it has failed too often.
     pub(super) fn on_lease_ended(&mut self, outcome: LeaseOutcome) -> Option<String> {
         match outcome {
-            LeaseOutcome::Unknown => None,
+            LeaseOutcome::Unknown | LeaseOutcome::Interrupted => None,
             LeaseOutcome::Served => {
                 (self.in_a_row, self.has_served) = (0, true);
                 None

@@ -8,6 +8,7 @@ use artel_engine::scripted::ScriptedBackend;
 use artel_engine::{EngineHandle, Error, LoadError, Options};
 use artel_placement::Placement;
 use artel_roles::Model;
+use artel_task::TaskId;
 use async_trait::async_trait;
 use ractor::{ActorRef, call};
 
@@ -89,6 +90,36 @@ async fn an_engine_that_never_does_anything_well_is_given_up() {
     };
     assert!(state.contains("5 steps in a row failed"), "{state}");
     assert_eq!(loader.0.load(Ordering::SeqCst), 5);
+    let refused = call!(host, Message::Acquire).unwrap().unwrap_err().to_string();
+    assert!(refused.contains("given up after 5 failures"), "{refused}");
+}
+
+/// The engine ends while it computes for a task.
+async fn end_under(host: &ActorRef<Message>, task: TaskId) {
+    let lease = call!(host, Message::AcquireFor, task).unwrap().unwrap();
+    lease.close().await;
+    lease.note::<()>(&Err(Error::Ended("killed".to_owned())));
+}
+
+#[tokio::test]
+async fn an_engine_that_two_tasks_end_in_each_attempt_serves_others() {
+    let loader = Arc::new(CountingLoader::default());
+    let host = host(loader.clone()).await;
+    for _ in 0..4 {
+        for task in [1, 2] {
+            end_under(&host, TaskId::from_bytes([task; 16])).await;
+        }
+    }
+    drop(lease(&host).await);
+    assert_eq!(loader.0.load(Ordering::SeqCst), 9);
+}
+
+#[tokio::test]
+async fn an_engine_that_ends_under_five_tasks_is_given_up() {
+    let host = host(Arc::new(CountingLoader::default())).await;
+    for task in 1..=5 {
+        end_under(&host, TaskId::from_bytes([task; 16])).await;
+    }
     let refused = call!(host, Message::Acquire).unwrap().unwrap_err().to_string();
     assert!(refused.contains("given up after 5 failures"), "{refused}");
 }

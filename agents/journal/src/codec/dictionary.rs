@@ -102,6 +102,8 @@ pub(crate) const WORDS: &[&str] = &[
     "type",
     "verdict",
     "set_aside",
+    "owner",
+    "erased",
 ];
 
 /// The words of each length with their indices: comparing a few words is faster than hashing a text.
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn words_keep_their_indices() {
         for (index, word) in
-            [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict"), (96, "set_aside")]
+            [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict"), (98, "erased")]
         {
             assert_eq!(WORDS[index], word);
         }

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::codec::{corrupt, decode, task_id};
-use crate::{Damage, Error, TaskStatus, schema};
+use crate::{Damage, Erasure, Error, TaskStatus, read, schema};
 
 /// The numbers that are probed one by one where the existing ones are unknown: about a minute of work.
 const MAX_PROBES: u64 = 1 << 20;
@@ -101,6 +101,11 @@ impl Salvage {
     pub(super) async fn close(self) {
         // An error loses nothing: the connection only read.
         drop(self.conn.close().await);
+    }
+
+    /// The erases that were not complete, as far as they can be read.
+    pub(super) async fn erasures(&mut self) -> Vec<Erasure> {
+        read::erasures(&mut self.conn).await.unwrap_or_default()
     }
 
     /// The versions and sources of catalogs, the oldest first, and the number of unreadable ones.

@@ -48,6 +48,7 @@ async fn an_entry_describes_its_task() {
         task: id(1),
         graph: submitted.graph.clone(),
         role: submitted.role.clone(),
+        owner: submitted.owner.clone(),
         catalog: submitted.catalog.clone(),
         request: submitted.request.clone(),
         labels: submitted.labels.clone(),

@@ -70,6 +70,7 @@ async fn an_old_journal_is_migrated() {
     assert_eq!(journal.unfinished().await.unwrap(), [id(2)]);
     assert_eq!(journal.catalog(&CatalogVersion::new("c1")).await.unwrap().as_deref(), Some("sources"));
     let list = entries(&journal, TaskFilter::default(), ALL_TASKS).await;
+    assert!(list.iter().all(|task| task.owner.is_owner()));
     let heads: Vec<(usize, Seq)> = list.iter().map(|task| (task.input_head.len(), task.last_seq)).collect();
     assert_eq!(heads, [(200, Seq(1)), (4, Seq(151))]);
     assert_eq!(journal.accept(first(id(3), spec_with_id("k", "Why?"))).await.unwrap(), Acceptance::Existing(id(1)));
@@ -80,6 +81,51 @@ async fn an_old_journal_is_migrated() {
     let vacuum: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut conn).await.unwrap();
     assert_eq!(vacuum, 2, "a migrated file can shrink too");
     assert_eq!(tasks(&open(dir.path()).await).await, [id(1), id(2)]);
+}
+
+/// A journal of this format as one of format 2.
+const TO_FORMAT_2: &str = "
+    DROP INDEX tasks_owner;
+    DROP INDEX tasks_request;
+    ALTER TABLE tasks DROP COLUMN owner;
+    ALTER TABLE tasks DROP COLUMN erased;
+    CREATE UNIQUE INDEX tasks_request ON tasks (request) WHERE request IS NOT NULL;
+    DROP TABLE erasures;
+    PRAGMA user_version = 2;
+";
+
+/// The indexes and tables of a journal.
+async fn schema(dir: &Path) -> Vec<(String, Option<String>)> {
+    let mut conn = raw_connection(dir).await;
+    let rows = sqlx::query_as("SELECT name, CASE type WHEN 'index' THEN sql END FROM sqlite_schema ORDER BY name");
+    rows.fetch_all(&mut conn).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_journal_without_owners_belong_to_the_user_whose_daemon_it_is() {
+    let dir = temp_dir();
+    let journal = open(dir.path()).await;
+    let [long, short] = old_tasks();
+    for events in [&long, &short] {
+        journal.accept(events[0].clone()).await.unwrap();
+        journal.append(events[1..].to_vec()).await.unwrap();
+    }
+    journal.close().await;
+    let expected = schema(dir.path()).await;
+    tamper(dir.path(), TO_FORMAT_2).await;
+
+    let journal = open(dir.path()).await;
+    assert_eq!(replay(&journal, id(1)).await, long);
+    let list = entries(&journal, TaskFilter::default(), ALL_TASKS).await;
+    assert!(list.len() == 2 && list.iter().all(|task| task.owner.is_owner()), "{list:?}");
+    let filter = TaskFilter { owner: Some(CallerName::owner()), ..TaskFilter::default() };
+    assert_eq!(entries(&journal, filter, ALL_TASKS).await, list);
+    let key = RequestId::parse("k").unwrap();
+    assert!(journal.find_request(&CallerName::owner(), &key).await.unwrap().is_some());
+    let bob = TaskSpec { owner: CallerName::parse("bob").unwrap(), ..spec_with_id("k", "Why?") };
+    assert_eq!(journal.accept(first(id(3), bob)).await.unwrap(), Acceptance::New);
+    journal.close().await;
+    assert_eq!(schema(dir.path()).await, expected, "it is migrated to what a new journal has");
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ fn request(number: u32, tokens: u32) -> Request {
         stop: Vec::new(),
         schema,
         overflow: ContextOverflow::Reject,
+        has_fixed_prefix: true,
         origin: RequestOrigin::default(),
     }
 }

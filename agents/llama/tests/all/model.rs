@@ -48,6 +48,7 @@ fn ask(system: &str, user: &str) -> Request {
         stop: Vec::new(),
         schema: None,
         overflow: ContextOverflow::Reject,
+        has_fixed_prefix: true,
         origin: RequestOrigin::default(),
     }
 }

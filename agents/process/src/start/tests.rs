@@ -92,7 +92,8 @@ async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedE
         // Not every test receives it.
         let _ = sender.send(outcome);
     });
-    let process = EngineProcess { id: NO_PROCESS_ID, ended, closing: CancellationToken::new().drop_guard(), hung };
+    let closing = CancellationToken::new().drop_guard();
+    let process = EngineProcess { id: NO_PROCESS_ID, ended, closing, hung, log_levels: None };
     let timeout = match spec {
         "stuck" => Duration::from_millis(20),
         "hanging" => Duration::from_millis(500),
@@ -117,6 +118,7 @@ fn request(text: &str) -> Request {
         stop: Vec::new(),
         schema: None,
         overflow: ContextOverflow::Reject,
+        has_fixed_prefix: true,
     }
 }
 

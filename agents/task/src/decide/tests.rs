@@ -13,7 +13,7 @@ use super::*;
 use crate::condition::{Condition, ConditionScope};
 use crate::event::{Event, EventKind, Nested, TaskPriority, TaskSpec, Timings, Usage};
 use crate::graph::{AskNode, Edge, GraphFault, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
-use crate::id::{CatalogVersion, GraphName, RoleName, Seq, TaskId};
+use crate::id::{CallerName, CatalogVersion, GraphName, RoleName, Seq, TaskId};
 
 fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
@@ -68,6 +68,8 @@ impl ScriptedRun {
             priority: TaskPriority::Interactive,
             labels: BTreeMap::new(),
             forked_from: None,
+            owner: CallerName::owner(),
+            erased: None,
             decision: None,
         };
         let task = TaskId::new(0, [0; 10]);

@@ -55,6 +55,19 @@ pub enum TransitionError {
         /// The size of the outputs, this one included.
         bytes: usize,
     },
+    /// A value of the graph is too large.
+    #[error(
+        "node `{node}`: with this write, value `{value}` takes {bytes} bytes, the limit is {MAX_ITEM_OUTPUTS_BYTES}: have the \
+         roles write less, or write it on fewer visits"
+    )]
+    Value {
+        /// The node.
+        node: NodeName,
+        /// The value that it writes.
+        value: ValueName,
+        /// The size of the value, this write included.
+        bytes: usize,
+    },
     /// An internal fault.
     #[error("step `{0}` is not running")]
     NotRunning(StepId),
@@ -66,14 +79,14 @@ impl TransitionError {
         match self {
             Self::Condition { .. } => FailureCode::Condition,
             Self::NoEdge(_) => FailureCode::NoEdge,
-            Self::Merge { .. } | Self::ItemOutputs { .. } => FailureCode::OutputInvalid,
+            Self::Merge { .. } | Self::ItemOutputs { .. } | Self::Value { .. } => FailureCode::OutputInvalid,
             Self::NotRunning(_) => FailureCode::Internal,
         }
     }
 }
 
 /// The transition of a step with this output: over the first conditional edge that holds and is not used up, or else all
-/// unconditional ones that are not used up. Items take no edge; their outputs must fit together.
+/// unconditional ones that are not used up. Items take no edge; their outputs must fit together, and so must what is written to a value.
 pub fn transition(graph: &Graph, state: &State, step: &StepId, output: &Output) -> Result<Transition, TransitionError> {
     let name = &step.visit.node;
     if step.visit.item.is_some() {
@@ -95,6 +108,12 @@ pub fn transition(graph: &Graph, state: &State, step: &StepId, output: &Output) 
     {
         let given = as_text(&value["output"]).chars().take(MAX_GIVEN_CHARS).collect();
         return Err(TransitionError::Merge { node: name.clone(), value: target.clone(), given });
+    }
+    if let Some((target, reducer)) = write {
+        let bytes = scope.value_bytes_after(target, reducer, &value["output"]);
+        if bytes > MAX_ITEM_OUTPUTS_BYTES {
+            return Err(TransitionError::Value { node: name.clone(), value: target.clone(), bytes });
+        }
     }
     let write = write.map(|(target, reducer)| ValueWrite { value: target.clone(), reducer });
     let conditional = match node.next.iter().any(|edge| edge.when.is_some()) {

@@ -1,19 +1,15 @@
 //! The size of an output in a message.
 
-use serde_json::Value;
-
 use super::Output;
+use crate::value_size::value_len;
 
 /// The largest output, as measured by [`Output::max_encoded_len`]. gRPC clients accept messages of 4 MiB by default: they could
 /// not receive a larger event, nor the task that contains it. The other fields of an event take far less than the difference.
 pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 
-/// The most that the outputs of the items of one node take together, measured in the same way: sixteen of the largest outputs, or
-/// 6 KiB for each of 10,000 items. They are kept in memory until the task ends, and each is in the node's output twice.
+/// The most that the outputs of the items of one node take together, and the most that a value takes that nodes write, measured in
+/// the same way: sixteen of the largest outputs, or 6 KiB for each of 10,000 items. Both are kept in memory until the task ends, and an item's output is in that of its node twice.
 pub const MAX_ITEM_OUTPUTS_BYTES: usize = 16 * MAX_OUTPUT_BYTES;
-
-/// An upper bound for a value's tag and lengths. A number takes eight bytes, regardless of its digits.
-const VALUE_OVERHEAD_BYTES: usize = 12;
 
 impl Output {
     /// An upper bound for its size in a message, in bytes: its text and its JSON, whose numbers and nesting take more than they
@@ -21,18 +17,6 @@ impl Output {
     pub fn max_encoded_len(&self) -> usize {
         self.text.len() + self.json.as_ref().map_or(0, value_len)
     }
-}
-
-fn value_len(value: &Value) -> usize {
-    VALUE_OVERHEAD_BYTES
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-            Value::String(text) => text.len(),
-            Value::Array(values) => values.iter().map(value_len).sum(),
-            Value::Object(map) => {
-                map.iter().map(|(key, value)| VALUE_OVERHEAD_BYTES + key.len() + value_len(value)).sum()
-            }
-        }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::condition::{Condition, ListExpression};
 use crate::event::Signal;
 use crate::id::{NodeName, RoleName, RouterName};
+use crate::value_size::{entry_len, value_len};
 
 /// The most items of one `for_each`: about as many answers as one model gives in a day on a small machine.
 pub const MAX_ITEMS: u32 = 10_000;
@@ -97,6 +98,21 @@ impl Reducer {
         self != Self::Merge || written.is_object()
     }
 
+    /// What a value takes in messages after a write, in bytes, if it takes `bytes` before. The time depends on what is written, and
+    /// not on what the value holds.
+    pub(crate) fn bytes_after(self, bytes: usize, value: &Value, written: &Value) -> usize {
+        match (self, value, written) {
+            (Self::Append, ..) => bytes.saturating_add(value_len(written)),
+            (Self::Merge, Value::Object(merged), Value::Object(part)) => {
+                let replaced = part.keys().filter_map(|key| Some(entry_len(key, merged.get(key)?))).sum::<usize>();
+                let added = part.iter().map(|(key, value)| entry_len(key, value)).sum::<usize>();
+                (bytes - replaced).saturating_add(added)
+            }
+            (Self::Merge, ..) => bytes,
+            (Self::Last, ..) => value_len(written),
+        }
+    }
+
     /// Applies a write to the value.
     pub fn apply(self, value: &mut Value, written: Value) {
         match (self, value, written) {
@@ -167,4 +183,34 @@ pub struct Edge {
     pub when: Option<Condition>,
     /// How often it may be taken in one run of the graph.
     pub at_most: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn written() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof!["[a-z]{0,9}".prop_map(Value::from), any::<i32>().prop_map(Value::from)];
+        let map = prop::collection::btree_map("[a-d]", leaf.clone(), 0..4);
+        prop_oneof![leaf, map.prop_map(|map| json!(map))]
+    }
+
+    proptest! {
+        #[test]
+        fn the_bytes_of_a_value_are_counted_as_it_grows(
+            reducer in prop::sample::select(vec![Reducer::Last, Reducer::Append, Reducer::Merge]),
+            writes in prop::collection::vec(written(), 1..9),
+        ) {
+            let mut value = reducer.initial();
+            let mut bytes = value_len(&value);
+            for written in writes {
+                bytes = reducer.bytes_after(bytes, &value, &written);
+                reducer.apply(&mut value, written);
+                prop_assert_eq!(bytes, value_len(&value));
+            }
+        }
+    }
 }

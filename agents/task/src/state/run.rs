@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::condition::{GraphValues, NodeOutputs};
 use crate::event::{Failure, Output, Timestamp};
-use crate::id::{NodeName, PathSegment, RoleName};
+use crate::id::{NodeName, PathSegment, RoleName, ValueName};
 
 /// The resources that a run has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +55,8 @@ pub struct Scope {
     pub outputs: Arc<NodeOutputs>,
     /// The variable `values` of CEL and Jinja, without the values that have not been written.
     pub values: Arc<GraphValues>,
+    /// What each of them takes in messages, in bytes.
+    pub value_bytes: BTreeMap<ValueName, usize>,
     /// Visits that have not ended; those of items are in their node's visit.
     pub active: BTreeMap<PathSegment, ActiveVisit>,
     /// How often each edge was taken, by node and index in `next`.

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::ReplayError;
 use super::run::{ActiveVisit, NestedRun, NodeState, ResourceUsage, Scope, VisitStatus};
 use crate::event::{Failure, FailureCode, Output, TakenEdge, Timestamp, Trigger, ValueWrite};
-use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId};
+use crate::graph::Reducer;
+use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId, ValueName};
+use crate::value_size::value_len;
 
 impl Scope {
     pub(super) fn begin(task: TaskId, graph: &GraphName, start: &NodeName, input: &str, started_age: Duration) -> Self {
@@ -22,6 +24,7 @@ impl Scope {
             ready: BTreeSet::from([start.clone()]),
             outputs: Arc::default(),
             values: Arc::default(),
+            value_bytes: BTreeMap::new(),
             active: BTreeMap::new(),
             edge_counts: BTreeMap::new(),
             done: None,
@@ -130,16 +133,29 @@ impl Scope {
             None => (output.clone(), Vec::new()),
         };
         let value = output_value(&output, &roles);
-        if let Some(ValueWrite { value: name, reducer }) = write {
-            let values = Arc::make_mut(&mut self.values);
-            let old = values.entry(name.clone()).or_insert_with(|| Arc::new(reducer.initial()));
-            reducer.apply(Arc::make_mut(old), value["output"].clone());
+        if let Some(write) = write {
+            self.write(write, &value["output"]);
         }
         Arc::make_mut(&mut self.outputs).insert(segment.node.clone(), Arc::new(value));
         let node = self.nodes.entry(segment.node.clone()).or_default();
         (node.output, node.roles) = (Some(Arc::new(output)), roles);
         self.follow(&segment.node, taken);
         Ok(())
+    }
+
+    fn write(&mut self, ValueWrite { value: name, reducer }: &ValueWrite, written: &Value) {
+        self.value_bytes.insert(name.clone(), self.value_bytes_after(name, *reducer, written));
+        let values = Arc::make_mut(&mut self.values);
+        let old = values.entry(name.clone()).or_insert_with(|| Arc::new(reducer.initial()));
+        reducer.apply(Arc::make_mut(old), written.clone());
+    }
+
+    /// What a value would take in messages after a write, in bytes.
+    pub(crate) fn value_bytes_after(&self, name: &ValueName, reducer: Reducer, written: &Value) -> usize {
+        match (self.values.get(name), self.value_bytes.get(name)) {
+            (Some(value), Some(bytes)) => reducer.bytes_after(*bytes, value, written),
+            _ => reducer.bytes_after(value_len(&reducer.initial()), &reducer.initial(), written),
+        }
     }
 
     /// A step failed and has no retry.

@@ -31,12 +31,13 @@ fn style(state: TaskState) -> Style {
 
 /// A list of tasks.
 pub(crate) fn list(tasks: &[Task], out: &mut StyledText) {
-    let mut table = TextTable::new(&["ID", "STATE", "RUNS", "CREATED", "TIME", "LABELS"]);
+    let mut table = TextTable::new(&["ID", "STATE", "OWNER", "RUNS", "CREATED", "TIME", "LABELS"]);
     for task in tasks {
         let time = between(task.create_time.as_ref(), task.end_time.as_ref()).map_or_else(String::new, span);
         table.row(vec![
             cell(&task.id),
             (style(task.state()), task.state().enum_name()),
+            cell(&task.owner),
             cell(runs(task)),
             cell(task.create_time.as_ref().map_or_else(String::new, ToString::to_string)),
             cell(time),
@@ -129,12 +130,14 @@ fn head(task: &Task, out: &mut StyledText) {
         step => format!("{} at step {step}", task.forked_from_task_id),
     };
     let fields = [
+        ("owner", task.owner.clone()),
         ("runs", runs(task)),
         ("priority", task.priority().enum_name()),
         ("created", task.create_time.as_ref().map_or_else(String::new, ToString::to_string)),
         ("labels", labels(&task.labels)),
         ("request", task.request_id.clone()),
         ("forked", forked),
+        ("erased", task.erase_time.as_ref().map_or_else(String::new, ToString::to_string)),
         ("input", brief(&task.input, BRIEF_CHARS)),
         ("tokens", used),
         (
@@ -243,6 +246,7 @@ mod tests {
         Task {
             id: sample::TASK.into(),
             graph: "mentor".into(),
+            owner: "owner".into(),
             state: TaskState::Waiting.into(),
             priority: Priority::Batch.into(),
             input: "Which rank?".into(),

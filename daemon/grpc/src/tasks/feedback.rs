@@ -1,12 +1,12 @@
 //! Feedback on the decisions of routers.
 
+use artel_actors::Viewer;
 use artel_journal::feedback::{self, FeedbackRecord};
 use artel_proto::v1::{self, ErrorReason};
 use artel_task::event::Decision;
 use artel_task::{Event, EventKind, RoleName, StepId};
 use tonic::{Code, Status};
 
-use super::parse;
 use crate::field_error::FieldError;
 use crate::state::ServiceState;
 use crate::status::{internal, invalid_field, not_found, status};
@@ -15,9 +15,8 @@ use crate::status::{internal, invalid_field, not_found, status};
 const MAX_COMMENT_BYTES: usize = 4096;
 
 /// Stores feedback on a decision; it is on disk when this returns.
-pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) -> Result<(), Status> {
+pub(super) async fn store(state: &ServiceState, viewer: Viewer, request: v1::FeedbackRequest) -> Result<(), Status> {
     let v1::FeedbackRequest { task_id, step_id, role, comment } = request;
-    let task = parse::task_id(&task_id)?;
     if comment.len() > MAX_COMMENT_BYTES {
         return Err(invalid_field("comment", FieldError::TooLong { bytes: comment.len(), limit: MAX_COMMENT_BYTES }));
     }
@@ -25,7 +24,13 @@ pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) ->
         true => None,
         false => Some(role_name(state, &role)?),
     };
+    let task = state.controlled_task(&viewer, &task_id).await?;
     let events = state.runtime.history(task).await.map_err(|e| state.status_of(e))?;
+    let owner = match events.first().map(|event| &event.kind) {
+        Some(EventKind::Accepted(accepted)) if accepted.erased.is_none() => accepted.owner.clone(),
+        Some(EventKind::Accepted(_)) => return Err(state.status_of(artel_actors::Error::Erased(task))),
+        _ => return Err(state.status_of(artel_actors::Error::NoTask(task))),
+    };
     let (step, decision) = decision(&events, &step_id)?;
     let record = FeedbackRecord {
         task,
@@ -34,6 +39,8 @@ pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) ->
         chosen: decision.role.clone(),
         role,
         comment,
+        owner,
+        caller: viewer.caller,
     };
     let feedback = state.feedback.clone();
     let stored = tokio::task::spawn_blocking(move || feedback.append(record)).await;
@@ -44,7 +51,8 @@ pub(super) async fn store(state: &ServiceState, request: v1::FeedbackRequest) ->
             Err(status(Code::ResourceExhausted, ErrorReason::Journal, "the daemon's feedback store is full"))
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, cause = ?std::error::Error::source(&error), "failed to store feedback");
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, cause, "failed to store feedback");
             Err(status(Code::Unavailable, ErrorReason::Journal, "failed to write the feedback; see the daemon's log"))
         }
         Err(_) => Err(internal()),

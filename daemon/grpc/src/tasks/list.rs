@@ -1,8 +1,9 @@
 //! `Tasks.List`.
 
+use artel_actors::Viewer;
 use artel_journal::{DamagedTask, TaskFilter, TaskPage, TaskStatus, TaskSummary};
 use artel_proto::v1;
-use artel_task::{GraphName, RoleName, TaskId};
+use artel_task::{CallerName, GraphName, RoleName, TaskId};
 use prost::Message as _;
 use tonic::Status;
 
@@ -23,12 +24,23 @@ const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// The fields that a list omits by default.
 const OMITTED_FIELDS: [&str; 3] = ["input", "result", "steps"];
 
-pub(super) async fn list(state: &ServiceState, request: v1::ListTasksRequest) -> Result<v1::ListTasksResponse, Status> {
+pub(super) async fn list(
+    state: &ServiceState,
+    viewer: &Viewer,
+    request: v1::ListTasksRequest,
+) -> Result<v1::ListTasksResponse, Status> {
     let size = page::size(request.page_size)?;
     let mut violations = Violations::default();
     let mask = violations.check("read_mask", TaskFieldMask::parse(request.read_mask.as_ref(), &OMITTED_FIELDS));
-    let filter = filter(&request, &mut violations);
+    let mut filter = filter(&request, &mut violations);
     violations.finish()?;
+    if let Some(own) = viewer.only() {
+        if filter.owner.as_ref().is_some_and(|asked| asked != own) {
+            // As if no other caller had tasks.
+            return Ok(v1::ListTasksResponse::default());
+        }
+        filter.owner = Some(own.clone());
+    }
     let filters = PageFilters::of(&(&filter, &request.states));
     let mut before = filters.after(&request.page_token, TaskId::parse)?;
     let (mut tasks, mut bytes) = (Vec::new(), 0);
@@ -90,8 +102,9 @@ fn filter(request: &v1::ListTasksRequest, violations: &mut Violations) -> TaskFi
     let name = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let graph = name(&request.graph).and_then(|name| violations.check("graph", GraphName::parse(&name)));
     let role = name(&request.role).and_then(|name| violations.check("role", RoleName::parse(&name)));
+    let owner = name(&request.owner).and_then(|name| violations.check("owner", CallerName::parse(&name)));
     let labels = violations.check("labels", parse::labels(request.labels.clone())).unwrap_or_default();
     let created_from = request.created_from.as_ref().map(millis);
     let created_before = request.created_before.as_ref().map(millis);
-    TaskFilter { statuses, graph, role, labels, created_from, created_before }
+    TaskFilter { statuses, graph, role, owner, labels, created_from, created_before }
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use artel_actors::{Answer, Fork, Submission, Target};
 use artel_proto::v1;
 use artel_task::event::TaskPriority;
-use artel_task::{RequestId, TaskId};
+use artel_task::{CallerName, RequestId};
 use tonic::Status;
 
 use crate::field_error::FieldError;
 use crate::status::{Violations, invalid_field};
-use crate::value::json;
+use crate::value::{json, parse_task_id};
 
 /// The longest text of a request: more than the context of any model.
 pub(super) const MAX_INPUT_BYTES: usize = 1024 * 1024;
@@ -21,16 +21,8 @@ const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY_BYTES: usize = 63;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
 
-pub(super) fn task_id(text: &str) -> Result<TaskId, Status> {
-    let description = match text {
-        "" => "is required",
-        _ => "is not a task id, which is a UUID such as 0198c0de-0000-7000-8000-000000000000",
-    };
-    TaskId::parse(text).ok_or_else(|| invalid_field("task_id", description))
-}
-
-/// Parses a task. `path` is the prefix of field names in violations.
-pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submission, Status> {
+/// Parses a task of this caller. `path` is the prefix of field names in violations.
+pub(super) fn submission(request: v1::SubmitRequest, path: &str, owner: CallerName) -> Result<Submission, Status> {
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
     let priority = request.priority();
@@ -52,7 +44,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str) -> Result<Submi
     };
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
-    Ok(Submission { target, input, request_id: request, priority: class, labels })
+    Ok(Submission { target, input, request_id: request, priority: class, labels, owner })
 }
 
 /// Parses the answer of a person.
@@ -68,8 +60,8 @@ pub(super) fn answer(given: Option<v1::answer_request::Answer>) -> Result<Answer
     }
 }
 
-/// Parses a fork.
-pub(super) fn fork(request: v1::ForkRequest) -> Result<Fork, Status> {
+/// Parses a fork by this caller.
+pub(super) fn fork(request: v1::ForkRequest, owner: CallerName) -> Result<Fork, Status> {
     let mut violations = Violations::default();
     let current = request.catalog() == v1::ForkCatalog::Current;
     let v1::ForkRequest { task_id, from_step_id, catalog, request_id, labels } = request;
@@ -81,10 +73,10 @@ pub(super) fn fork(request: v1::ForkRequest) -> Result<Fork, Status> {
         violations.add("request_id", FieldError::RequestId);
     }
     let labels = violations.check("labels", self::labels(labels)).unwrap_or_default();
-    let task = self::task_id(&task_id)?;
+    let task = parse_task_id("task_id", &task_id)?;
     violations.finish()?;
     let from = Some(from_step_id).filter(|step| !step.is_empty());
-    Ok(Fork { task, from_step: from, use_current_catalog: current, request_id: parsed.flatten(), labels })
+    Ok(Fork { task, from_step: from, use_current_catalog: current, request_id: parsed.flatten(), labels, owner })
 }
 
 /// Checks the length of an input.
@@ -135,7 +127,7 @@ mod tests {
             labels: HashMap::from([(String::new(), "x".to_owned())]),
             target: None,
         };
-        let status = submission(request, "submit.").unwrap_err();
+        let status = submission(request, "submit.", CallerName::owner()).unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;
         let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["submit.input", "submit.priority", "submit.request_id", "submit.labels"]);

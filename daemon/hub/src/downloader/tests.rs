@@ -197,7 +197,7 @@ async fn errors_say_what_to_do() {
     };
     for (status, code, token, words) in [
         ("401 Unauthorized", "GatedRepo", None, "set HF_TOKEN"),
-        ("403 Forbidden", "GatedRepo", Some("hf_token"), "the token of HF_TOKEN may not read it"),
+        ("403 Forbidden", "GatedRepo", Some("hf_token"), "the token that was sent may not read it"),
         ("404 Not Found", "EntryNotFound", None, "no file `q4/m.gguf` in org/repo, revision `v1`"),
         ("404 Not Found", "RevisionNotFound", None, "no revision `v1`"),
         ("404 Not Found", "RepoNotFound", None, "no repository org/repo"),
@@ -260,4 +260,28 @@ fn invalid_environment_variables_are_reported() {
     assert!(error("file:///hub", None).contains("HF_ENDPOINT"));
     let message = error("http://127.0.0.1", Some("se\ncret"));
     assert!(message.contains("HF_TOKEN") && !message.contains("cret"));
+}
+
+#[tokio::test]
+async fn the_hub_states_size_and_hash_of_a_large_file_without_its_bytes() {
+    let files = TestServer::start(serve);
+    let hub = TestServer::start(redirect(&files));
+    let address = HfUri::parse(FILE).unwrap();
+    let stated = fixture(&hub, None).downloader.statement(&address).await.unwrap();
+    assert_eq!(stated, HubStatement { size_bytes: Some(file().len() as u64), sha256: Some(sha256(&file())) });
+    assert!(files.requests().is_empty(), "nothing was asked of the server of large files");
+}
+
+#[tokio::test]
+async fn a_hub_that_has_no_such_file_or_does_not_answer_states_nothing() {
+    let address = HfUri::parse(FILE).unwrap();
+    let hub = TestServer::start(|_| response("404 Not Found", &[("X-Error-Code", "RepoNotFound")], b""));
+    let error = fixture(&hub, None).downloader.statement(&address).await.unwrap_err();
+    assert!(error.to_string().contains("no repository org/repo"), "{error}");
+    let gone = hub.address.clone();
+    drop(hub);
+    let error = fixture_in(tempfile::tempdir().unwrap(), &gone, None).downloader.statement(&address).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+    let offline = HfDownloader::new("models".into(), true).statement(&address).await.unwrap_err();
+    assert!(offline.to_string().contains("downloads are disabled"), "{offline}");
 }

@@ -325,3 +325,25 @@ fn the_outputs_of_items_are_bounded_together() {
     run.advance();
     assert_eq!(run.failed_with(), FailureCode::OutputInvalid);
 }
+
+#[test]
+fn a_value_that_grows_on_each_visit_is_bounded() {
+    let notes = ValueName::parse("notes").unwrap();
+    let again = Edge { when: Some(Condition::parse("task.id != ''").unwrap()), at_most: Some(9), ..to("a") };
+    let mut parts = parts("a", [("a", Node { write: Some(notes.clone()), ..role(vec![again, to("done")]) })]);
+    parts.values = [(notes, Reducer::Append)].into();
+    let mut run = ScriptedRun::of(Graph::new(parts).unwrap());
+    let limit = crate::event::MAX_ITEM_OUTPUTS_BYTES;
+    for _ in 0..2 {
+        let step = run.advance().remove(0);
+        run.finish(&step, &"x".repeat(limit / 2 - 100));
+    }
+    let third = run.advance().remove(0);
+    let refused = transition(&run.graph, &run.state, &third, &Output::text("x".repeat(limit / 2))).unwrap_err();
+    let reason = refused.to_string();
+    let names_both = reason.contains("value `notes` takes") && reason.contains(&format!("the limit is {limit}"));
+    assert!(names_both, "{reason}");
+    run.finish(&third, &"x".repeat(limit / 2));
+    run.advance();
+    assert_eq!(run.failed_with(), FailureCode::OutputInvalid);
+}

@@ -1,6 +1,7 @@
 //! Resumes without progress are counted, and a task that is set aside does nothing until it is resumed.
 
 use super::*;
+use crate::event::ForkOrigin;
 use crate::graph::AskNode;
 use crate::state::{MAX_STALLED_RESUMES, ReplayError};
 
@@ -97,4 +98,27 @@ fn the_time_that_a_task_is_set_aside_counts_against_no_limit() {
     run.now = Timestamp(9_000_000);
     run.note(EventKind::Resumed);
     assert_eq!(run.state.age(run.now), Duration::ZERO);
+}
+
+#[test]
+fn a_fork_counts_its_own_resumes_only() {
+    let mut old = ScriptedRun::of(mentor());
+    old.advance();
+    for _ in 1..MAX_STALLED_RESUMES {
+        old.note(EventKind::Resumed);
+        old.advance();
+    }
+    assert_eq!(old.state.stalled_resumes, MAX_STALLED_RESUMES - 1);
+    let mut events = old.events.clone();
+    let EventKind::Accepted(spec) = &mut events[0].kind else { panic!("the first event is `accepted`") };
+    spec.forked_from = Some(ForkOrigin { task: old.state.task, step: None, copied: old.events.len() as u32 - 1 });
+    let state = State::replay(&events, old.graph.start()).unwrap();
+    let mut fork = ScriptedRun { events, state, ..old };
+    assert_eq!(fork.state.stalled_resumes, 0);
+    for expected in [0, 1, 2] {
+        // The first is how it starts.
+        fork.note(EventKind::Resumed);
+        fork.advance();
+        assert_eq!(fork.state.stalled_resumes, expected);
+    }
 }

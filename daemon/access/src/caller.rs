@@ -1,0 +1,26 @@
+//! Callers.
+
+use artel_task::CallerName;
+
+use crate::scope::{AccessScope, ScopeSet};
+
+/// The one that makes a call, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The name of the token, or `owner`. Tasks carry it.
+    pub name: CallerName,
+    /// The scopes.
+    pub scopes: ScopeSet,
+}
+
+impl Caller {
+    /// The user whose daemon it is, with every scope.
+    pub fn owner() -> Self {
+        Self { name: CallerName::owner(), scopes: ScopeSet::all() }
+    }
+
+    /// Whether the caller has this right.
+    pub fn may(&self, scope: AccessScope) -> bool {
+        self.scopes.allows(scope)
+    }
+}

@@ -1,0 +1,112 @@
+//! The gate before all services: it knows the caller of each call, and lets through what that caller may do.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use artel_accept::Peer;
+use artel_access::{Access, AccessRefusal, AdmittedCall, Credentials};
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture};
+use http_body::Body as HttpBody;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{Bytes, Service, StdError};
+use tower::Layer;
+
+use crate::audit::AuditedCall;
+use crate::ending_body::EndingBody;
+use crate::refused_call;
+
+/// A service behind the gate: gRPC methods and HTTP routes alike.
+///
+/// It reads the [`Peer`] from the extensions of a request; without one, nothing is known of the peer. It takes the header
+/// `authorization` away and puts the [`Caller`](artel_access::Caller) into the extensions; what is behind it sees no token.
+#[derive(Clone)]
+pub struct AccessGate<S> {
+    inner: S,
+    access: Access,
+}
+
+/// Puts a service behind the gate.
+#[derive(Clone)]
+pub struct AccessLayer(Access);
+
+impl AccessLayer {
+    /// A gate with these tokens.
+    pub fn new(access: Access) -> Self {
+        Self(access)
+    }
+}
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = AccessGate<S>;
+
+    fn layer(&self, inner: S) -> AccessGate<S> {
+        AccessGate::new(inner, self.0.clone())
+    }
+}
+
+impl<S> AccessGate<S> {
+    /// The service behind a gate.
+    pub fn new(inner: S, access: Access) -> Self {
+        Self { inner, access }
+    }
+
+    fn admit<B>(&self, request: &Request<B>) -> Result<AdmittedCall, AccessRefusal> {
+        let peer = request.extensions().get::<Peer>();
+        let mut headers = request.headers().get_all(AUTHORIZATION).iter();
+        let authorization = headers.next().map(|value| value.as_bytes());
+        // Of several, another program may see another one.
+        let authorization = if headers.next().is_some() { Some(&b""[..]) } else { authorization };
+        self.access.admit(request.method().as_str(), request.uri().path(), Credentials { peer, authorization })
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for AccessGate<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
+    S::Future: Send + 'static,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<StdError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let AdmittedCall { route, caller, grant } = match self.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let response = refused_call::response(&refusal, refused_call::is_grpc(request.headers()));
+                return future::ready(Ok(response)).boxed();
+            }
+        };
+        request.headers_mut().remove(AUTHORIZATION);
+        let audited = route.is_audited.then(|| {
+            let audited = AuditedCall::begin(caller.as_ref(), request.extensions().get::<Peer>(), route);
+            request.extensions_mut().insert(audited.object());
+            audited
+        });
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        let response = self.inner.call(request);
+        async move {
+            let response = response.await?.map(Body::new);
+            if let Some(audited) = audited {
+                audited.end(&response);
+            }
+            let ends = route.is_stream && grant.can_end();
+            Ok(if ends { response.map(|body| EndingBody::wrap(body, grant)) } else { response })
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! `artel.v1.Admin`.
+
+use artel_log::LogFilter;
+use artel_proto::v1;
+use artel_proto::v1::admin_server::Admin;
+use tonic::{Request, Response};
+
+use crate::state::ServiceState;
+use crate::status::{RpcResponse, invalid_field};
+
+#[tonic::async_trait]
+impl Admin for ServiceState {
+    async fn get_log_level(&self, _: Request<v1::GetLogLevelRequest>) -> RpcResponse<v1::LogLevel> {
+        let filter = self.log.filter().get().to_string();
+        Ok(Response::new(v1::LogLevel { filter, previous_filter: String::new() }))
+    }
+
+    async fn set_log_level(&self, request: Request<v1::SetLogLevelRequest>) -> RpcResponse<v1::LogLevel> {
+        let filter: LogFilter = request.into_inner().filter.parse().map_err(|error| invalid_field("filter", error))?;
+        // Before the change, which may silence it.
+        tracing::warn!(%filter, previous = %self.log.filter().get(), "a client changes the level of the log");
+        let previous_filter = self.log.filter().set(&filter).to_string();
+        Ok(Response::new(v1::LogLevel { filter: filter.to_string(), previous_filter }))
+    }
+}

@@ -1,0 +1,82 @@
+//! A refused call, as gRPC and as HTTP tell it.
+
+use std::time::Duration;
+
+use artel_access::AccessRefusal;
+use artel_proto::v1::ErrorReason;
+use serde_json::json;
+use tonic::body::Body;
+use tonic::codegen::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tonic::{Code, Status};
+use tonic_types::ErrorDetails;
+
+use crate::status::{status, status_with_details};
+
+/// A caller with too many streams ends one of its own first, which takes it some time.
+const STREAM_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Whether a request is a gRPC call, of whichever encoding.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The refusal as a response.
+pub(crate) fn response(refusal: &AccessRefusal, is_grpc: bool) -> Response<Body> {
+    if is_grpc { grpc_status(refusal).into_http() } else { http(refusal) }
+}
+
+/// The refusal as a gRPC status.
+pub(crate) fn grpc_status(refusal: &AccessRefusal) -> Status {
+    use AccessRefusal as R;
+    let message = refusal.to_string();
+    match refusal {
+        R::NoToken
+        | R::InvalidHeader
+        | R::UnknownToken
+        | R::ExpiredToken(_)
+        | R::ForeignUser(_)
+        | R::UnknownCertificate => status(Code::Unauthenticated, ErrorReason::Unauthenticated, message),
+        R::MissingScope { caller, scope } => {
+            let metadata = [("caller", caller.as_str()), ("scope", scope.as_str())];
+            status_with_details(Code::PermissionDenied, ErrorReason::MissingScope, message, metadata, |_| {})
+        }
+        R::TooManyCalls { caller, delay, .. } => limit(message, caller.as_str(), *delay),
+        R::TooManyStreams { caller, .. } => limit(message, caller.as_str(), STREAM_RETRY_DELAY),
+        R::UnknownRoute => status(Code::Unimplemented, ErrorReason::NotImplemented, message),
+    }
+}
+
+fn limit(message: String, caller: &str, delay: Duration) -> Status {
+    let more = |details: &mut ErrorDetails| {
+        details.set_retry_info(Some(delay));
+    };
+    status_with_details(Code::ResourceExhausted, ErrorReason::CallerLimit, message, [("caller", caller)], more)
+}
+
+/// A page of JSON, as every error over plain HTTP is one.
+fn http(refusal: &AccessRefusal) -> Response<Body> {
+    use AccessRefusal as R;
+    let retry_after = |delay: Duration| Some((RETRY_AFTER, HeaderValue::from(delay.as_secs_f64().ceil() as u64)));
+    let (status, code, header) = match refusal {
+        R::MissingScope { .. } => (StatusCode::FORBIDDEN, "missing_scope", None),
+        R::TooManyCalls { delay, .. } => (StatusCode::TOO_MANY_REQUESTS, "caller_limit", retry_after(*delay)),
+        R::TooManyStreams { .. } => (StatusCode::TOO_MANY_REQUESTS, "caller_limit", retry_after(STREAM_RETRY_DELAY)),
+        R::UnknownRoute => (StatusCode::NOT_FOUND, "not_found", None),
+        R::NoToken
+        | R::InvalidHeader
+        | R::UnknownToken
+        | R::ExpiredToken(_)
+        | R::ForeignUser(_)
+        | R::UnknownCertificate => {
+            let challenge = HeaderValue::from_static("Bearer realm=\"artel\"");
+            (StatusCode::UNAUTHORIZED, "unauthenticated", Some((WWW_AUTHENTICATE, challenge)))
+        }
+    };
+    let text = json!({"error": {"code": code, "message": refusal.to_string()}}).to_string();
+    let mut response = Response::new(Body::new(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().extend(header);
+    response
+}
