@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use artel_args::{FlagSource, GivenFlags};
 use artel_hub::HubTokenSource;
-use artel_roles::{WrittenSetting, setting_keys};
+use artel_roles::{KeyDefault, WrittenSetting, setting_keys};
 use artel_terminal::{BOLD, DIM, StyledText, TextTable, cell};
 use serde_json::{Value, json};
 
@@ -56,8 +56,10 @@ pub(super) fn rows(
         let value = effective.get(path.as_str()).cloned().unwrap_or_else(stated);
         SettingRow { key: path, value, unit, source }
     };
+    // A key that its map requires has no value without the map.
+    let default = |default: KeyDefault| if default == KeyDefault::Required { "none" } else { default.text() };
     let rows =
-        setting_keys().into_iter().map(|setting| row(setting.path, setting.key.unit, setting.key.default.text()));
+        setting_keys().into_iter().map(|setting| row(setting.path, setting.key.unit, default(setting.key.default)));
     rows.map(|row| if row.key == TOKEN_KEY { token_row(row, token) } else { row }).collect()
 }
 
