@@ -14,6 +14,7 @@ pub mod hub;
 pub mod monitoring;
 mod prerequisites;
 pub mod prometheus;
+pub mod raw_connection;
 mod rpc_server;
 pub mod scripted;
 mod task;

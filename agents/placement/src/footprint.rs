@@ -5,6 +5,9 @@ use artel_model::{KvCacheType, SplitMode};
 /// llama.cpp rounds the KV cells of a sequence up to a multiple of this (its padding of a context's `n_ctx`).
 const KV_PADDING_CELLS: u64 = 256;
 
+/// Memory of an engine process without its model, and the unused part of huge pages. A measured value: most of it is the program.
+pub const PROCESS_BYTES: u64 = 42 << 20;
+
 /// The memory that one model takes, and where it may be placed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFootprint {

@@ -25,7 +25,7 @@ pub use artel_model::{DeviceKind, KvCacheType, SplitMode};
 pub use device::{Device, DeviceBytes};
 pub use error::{MemoryShortage, PlacementError, Remedy, SettingChange};
 pub use evict::{EvictionPlan, ResidentModel, plan_eviction};
-pub use footprint::{DeviceChoice, LayerFootprint, ModelFootprint};
+pub use footprint::{DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES};
 pub use placement::{Placement, PlacementPart};
 pub use plan::{PlacementPlan, UnplacedModel, place, plan};
 pub use swap::{ModelQueue, SwapDecision, decide_swap};

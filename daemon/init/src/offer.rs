@@ -4,7 +4,8 @@ use std::fmt;
 
 use artel_model::format_bytes;
 use artel_placement::{
-    Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, Placement, SplitMode, plan,
+    Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement, SplitMode,
+    plan,
 };
 use artel_roles::ModelPurpose;
 use artel_roles::hf_uri::HfUri;
@@ -17,8 +18,6 @@ use crate::table::{ModelTable, TableModel};
 const COMPUTE_BYTES: u64 = 512 << 20;
 /// The same for an embedding model, which has a small vocabulary.
 const EMBEDDING_COMPUTE_BYTES: u64 = 64 << 20;
-/// Memory of an engine process without its model, as the daemon estimates it.
-const PROCESS_BYTES: u64 = 42 << 20;
 /// The largest file that is offered for a CPU. Each token reads the weights once, and the memory of a desktop gives some 40 GB/s:
 /// larger ones write fewer than eight tokens per second. `--model` takes them all the same.
 const MAX_CPU_FILE_BYTES: u64 = 5_000_000_000;

@@ -14,7 +14,7 @@ use artel_grpc::{DeviceStatus, Machine};
 use artel_hub::HfDownloader;
 use artel_log::LogHandle;
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
-use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, Placement};
+use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
 use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, ModelPurpose, WeightsSetting};
 use async_trait::async_trait;
@@ -29,8 +29,6 @@ use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
 const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
-/// Memory of an engine process without its model, and the unused part of huge pages. A measured value.
-const PROCESS_BYTES: u64 = 42 << 20;
 /// Compute buffers of a model that was never loaded in this configuration: more than small models need, less than large ones
 /// with large batches. The size is measured when the model is loaded.
 const DEFAULT_COMPUTE_BYTES: u64 = 64 << 20;

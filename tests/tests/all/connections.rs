@@ -1,12 +1,13 @@
 //! Connections that say nothing, little or too much: they are closed, and other clients are served meanwhile.
 
 use std::error::Error as _;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use artel_proto::v1;
 use artel_proto::v1::engines_client::EnginesClient;
+use artel_tests::raw_connection::{HTTP2_HANDSHAKE, connect, is_closed};
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::{CallerChannel, Daemon, DaemonBuilder, RpcServer, TokenHeader, daemon};
 use tonic::transport::Endpoint;
@@ -17,8 +18,6 @@ use tonic_health::pb::health_client::HealthClient;
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a test looks whether it has happened.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The preface of HTTP/2, and an empty SETTINGS frame.
-const HANDSHAKE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn scripted_daemon() -> DaemonBuilder {
     daemon().with_yaml(SCRIPTED_CATALOG).with_failpoints(&model_script())
@@ -32,24 +31,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     };
     tokio::time::timeout(TEST_TIMEOUT, held).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-fn connect(daemon: &Daemon) -> TcpStream {
-    let stream = TcpStream::connect(daemon.address.strip_prefix("http://").unwrap()).unwrap();
-    stream.set_nonblocking(true).unwrap();
-    stream
-}
-
-/// Whether the other side has closed a connection; what it sent before is dropped.
-fn is_closed(mut stream: &TcpStream) -> bool {
-    loop {
-        match stream.read(&mut [0; 1024]) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => return true,
-        }
-    }
 }
 
 /// Runs a task on a connection of its own, as the command line does.
@@ -120,9 +101,9 @@ async fn idle_connections_beyond_the_descriptors_neither_block_others_nor_keep_t
 async fn a_connection_that_is_silent_or_trickles_or_never_calls_is_closed() {
     let daemon = scripted_daemon().with_settings("connections: {handshake: 1s}\n").start().await;
     let (silent, calm) = (connect(&daemon), connect(&daemon));
-    (&calm).write_all(HANDSHAKE).unwrap();
+    (&calm).write_all(HTTP2_HANDSHAKE).unwrap();
     let trickling = connect(&daemon);
-    let mut bytes = HANDSHAKE.iter().cycle();
+    let mut bytes = HTTP2_HANDSHAKE.iter().cycle();
     run_task(&daemon).await;
     until("all are closed", || {
         // A write fails once it is closed.

@@ -3,11 +3,12 @@
 //! identical round leaves the memory and the descriptors of the daemon where they were after the first.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
 use artel_proto::v1;
+use artel_tests::raw_connection::{HTTP2_HANDSHAKE, connect, is_closed};
 use artel_tests::{Daemon, RpcServer, TaskStream, daemon, task_request, test_catalog};
 use futures::future::join_all;
 use nix::sys::signal::Signal;
@@ -22,8 +23,6 @@ use crate::engines::{ROLE_WITH_EXAMPLE, engines, load, resident_bytes, signal_en
 const TEST_TIMEOUT: Duration = Duration::from_secs(180);
 /// How often a test looks whether it has happened.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The preface of HTTP/2, and an empty SETTINGS frame.
-const HANDSHAKE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Streams that are opened and dropped in each round.
 const ROUND_STREAMS: usize = 10_000;
 /// Streams of one connection: a client that resets more than a thousand closes the connection itself.
@@ -115,7 +114,7 @@ fn call_headers() -> Vec<u8> {
 
 /// What no client would send: each from the first byte of a connection on.
 fn malformed_inputs() -> Vec<Vec<u8>> {
-    let after_handshake = |frames: &[Vec<u8>]| [HANDSHAKE, &frames.concat()].concat();
+    let after_handshake = |frames: &[Vec<u8>]| [HTTP2_HANDSHAKE, &frames.concat()].concat();
     let with_message = |message: &[u8]| after_handshake(&[call_headers(), frame(0, 1, 1, message)]);
     let mut inputs = vec![
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
@@ -151,27 +150,9 @@ fn malformed_inputs() -> Vec<Vec<u8>> {
     };
     for length in [1, 24, 1000, 70_000] {
         inputs.push(random(length));
-        inputs.push([HANDSHAKE, &random(length)].concat());
+        inputs.push([HTTP2_HANDSHAKE, &random(length)].concat());
     }
     inputs
-}
-
-fn connect(daemon: &Daemon) -> TcpStream {
-    let stream = TcpStream::connect(daemon.address.strip_prefix("http://").unwrap()).unwrap();
-    stream.set_nonblocking(true).unwrap();
-    stream
-}
-
-/// Whether the other side has closed a connection; what it sent before is dropped.
-fn is_closed(mut stream: &TcpStream) -> bool {
-    loop {
-        match stream.read(&mut [0; 4096]) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => return true,
-        }
-    }
 }
 
 /// Sends what it can of each input, then nothing more: the daemon closes every connection.
@@ -193,7 +174,7 @@ async fn send_malformed_inputs(daemon: &Daemon) {
 /// Connections that send a byte at a time, and some that send nothing.
 async fn trickle(daemon: &Daemon) {
     let streams: Vec<TcpStream> = (0..32).map(|_| connect(daemon)).collect();
-    let mut bytes = HANDSHAKE.iter().cycle();
+    let mut bytes = HTTP2_HANDSHAKE.iter().cycle();
     until("all are closed", || {
         let byte = *bytes.next().unwrap();
         streams.iter().skip(16).for_each(|mut stream| drop(stream.write(&[byte])));
