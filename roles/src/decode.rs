@@ -148,11 +148,31 @@ pub(crate) fn text(
     length: RangeInclusive<usize>,
     report: &mut Diagnostics<'_>,
 ) -> Option<String> {
+    counted_text(node, what, length, str::trim, report)
+}
+
+/// A text with a number of characters in a range, where white space counts.
+pub(crate) fn text_with_space(
+    node: &YamlNode,
+    what: &str,
+    length: RangeInclusive<usize>,
+    report: &mut Diagnostics<'_>,
+) -> Option<String> {
+    counted_text(node, what, length, |text| text, report)
+}
+
+fn counted_text(
+    node: &YamlNode,
+    what: &str,
+    length: RangeInclusive<usize>,
+    counted: fn(&str) -> &str,
+    report: &mut Diagnostics<'_>,
+) -> Option<String> {
     let YamlValue::Str(text, _) = &node.value else {
         wrong(node, &format!("{what} is text"), report);
         return None;
     };
-    let count = text.trim().chars().count();
+    let count = counted(text).chars().count();
     if count == 0 && *length.start() > 0 {
         report.error(node.span, format!("{what} is empty"));
         return None;

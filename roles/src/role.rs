@@ -8,7 +8,7 @@ use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, duration, integer, name, number, text, texts};
+use crate::decode::{MapReader, choice, duration, integer, items, name, number, text, text_with_space, texts};
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
@@ -17,6 +17,8 @@ use crate::template::{self, Template};
 
 /// The most tokens of one output of a role that names no limit: an answer of a page.
 const DEFAULT_MAX_TOKENS: u32 = 512;
+const MAX_STOP_ITEMS: usize = 16;
+const MAX_STOP_CHARS: usize = 200;
 
 /// An expert in one subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -195,13 +197,19 @@ fn decoding(node: &YamlNode, report: &mut Diagnostics<'_>) -> Decoding {
     let top_k = f.get("top_k").and_then(|n| integer(n, "`top_k`", 0..=1000, report)).unwrap_or(base.top_k);
     let seed = f.get("seed").and_then(|n| integer(n, "`seed`", 0..=u32::MAX, report));
     let max_tokens = f.get("max_tokens").and_then(|n| integer(n, "`max_tokens`", 1..=1_048_576, report));
-    let stop = f.get("stop").map(|n| texts(n, "`stop`", 16, 200, report));
+    let stop = f.get("stop").map(|n| stop_texts(n, report));
     f.finish(&keys::ROLE_LIMITS.names().map(|key| (key, "limits")).collect::<Vec<_>>(), report);
     Decoding {
         sampling: SamplingParams { temperature, top_p, top_k, min_p, repeat_penalty, seed },
         max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         stop: stop.unwrap_or_default(),
     }
+}
+
+fn stop_texts(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
+    let nodes = items(node, "`stop`", MAX_STOP_ITEMS, report).unwrap_or_default();
+    let text = |n| text_with_space(n, "an item of `stop`", 1..=MAX_STOP_CHARS, report);
+    nodes.iter().filter_map(text).collect()
 }
 
 fn limits(node: &YamlNode, report: &mut Diagnostics<'_>) -> RoleLimits {

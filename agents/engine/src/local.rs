@@ -131,6 +131,9 @@ impl LocalEngine {
     ) -> Result<OutputStream, Error> {
         let (sender, chunks) = channel::channel(MAX_BUFFERED_CHUNKS);
         let (is_dropped, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        // A text within a JSON string ends nothing.
+        let stop = if request.schema.is_some() { Vec::new() } else { request.stop };
+        let stop = stop.into_iter().filter(|stop| !stop.is_empty()).collect();
         let job = Job {
             span: request.origin.span(&self.name),
             flow: request.flow,
@@ -143,7 +146,7 @@ impl LocalEngine {
             sampling: request.sampling,
             schema: request.schema,
             max_tokens: request.max_tokens.max(1),
-            stop: request.stop.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            stop,
             can_shift: request.overflow == ContextOverflow::Shift && self.limits.can_shift,
             scoring,
             output: OutputSender { chunks: sender, is_dropped: is_dropped.clone(), is_full: is_full.clone() },

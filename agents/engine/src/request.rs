@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::request_origin::RequestOrigin;
 
-pub use artel_model::{ContextOverflow, SamplingParams};
+pub use artel_model::{ContextOverflow, FinishReason, SamplingParams};
 
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Tokens to generate at most, at least 1.
     pub max_tokens: u32,
-    /// Texts that end the output; they are not part of it.
+    /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone.
     pub stop: Vec<String>,
     /// A JSON schema that the output must satisfy.
     pub schema: Option<Arc<Value>>,
@@ -117,17 +117,6 @@ pub struct FinishSummary {
     pub usage: RequestUsage,
     /// Time it took.
     pub timings: RequestTimings,
-}
-
-/// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model ended the output, or its schema is complete.
-    End,
-    /// A stop text came.
-    Stop,
-    /// `max_tokens` are generated.
-    Length,
 }
 
 /// Tokens of one sequence.

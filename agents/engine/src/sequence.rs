@@ -319,7 +319,7 @@ impl<S> Sequence<S> {
         tokenizer.append_bytes(token, &mut self.unsent_bytes);
         if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.unsent_bytes, stop.as_bytes())).min() {
             self.unsent_bytes.truncate(at);
-            return SampleOutcome::Finished(FinishReason::Stop);
+            return SampleOutcome::Finished(FinishReason::StopText);
         }
         if self.usage.output >= self.job.max_tokens {
             SampleOutcome::Finished(FinishReason::Length)
@@ -335,10 +335,10 @@ impl<S> Sequence<S> {
             if let SampleOutcome::Finished(reason) = self.push_token(*token, tokenizer) {
                 let is_last = forced.is_complete && forced.tokens.last() == Some(token);
                 let is_whole = is_last && reason == FinishReason::Length;
-                return SampleOutcome::Finished(if is_whole { FinishReason::End } else { reason });
+                return SampleOutcome::Finished(if is_whole { FinishReason::Stop } else { reason });
             }
         }
-        if forced.is_complete { SampleOutcome::Finished(FinishReason::End) } else { SampleOutcome::Continue }
+        if forced.is_complete { SampleOutcome::Finished(FinishReason::Stop) } else { SampleOutcome::Continue }
     }
 
     /// Sends the text that no later token can change.
@@ -356,10 +356,8 @@ impl<S> Sequence<S> {
 
     pub(crate) fn finish(mut self, reason: FinishReason) {
         self.clock.first_token.get_or_insert_with(Instant::now);
-        let rest = String::from_utf8_lossy(&std::mem::take(&mut self.unsent_bytes)).into_owned();
-        if !rest.is_empty() {
-            self.job.output.send(Chunk::Text { text: rest, tokens: self.usage.output });
-        }
+        // An output that is cut may end within a character.
+        self.send_text(whole_characters(&self.unsent_bytes));
         let prefilled = self.num_computed_prompt_tokens - self.num_cached_tokens;
         let computed = prefilled.saturating_sub(self.num_forced_prompt_tokens) + self.usage.computed;
         let prompt = self.job.prompt.len() as u32 - self.num_forced_prompt_tokens;
@@ -440,12 +438,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// The length of the longest prefix that ends with a whole character; bytes that can never be UTF-8 count as whole.
 fn whole_characters(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(bytes) {
-        Ok(_) => bytes.len(),
-        Err(e) if e.error_len().is_none() => e.valid_up_to(),
-        Err(_) => {
-            let tail = bytes.iter().rev().take(3).position(|b| *b >= 0xC0).map_or(0, |at| at + 1);
-            bytes.len() - tail
-        }
-    }
+    let end = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let is_cut = std::str::from_utf8(end).is_err_and(|e| e.error_len().is_none());
+    if is_cut { bytes.len() - end.len() } else { bytes.len() }
 }

@@ -557,7 +557,7 @@ impl<B: Backend> EngineWorker<B> {
 
 /// Finishes a prefill that is not needed, before any of it is computed.
 fn finish_unneeded(job: Job) {
-    Sequence::new(job, 0, SequenceKind::<()>::Prefill, 0, false).finish(FinishReason::End);
+    Sequence::new(job, 0, SequenceKind::<()>::Prefill, 0, false).finish(FinishReason::Stop);
 }
 
 /// Whether no sequence runs in a context or waits for a slot there.

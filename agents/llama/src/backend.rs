@@ -58,12 +58,14 @@ impl LlamaBackend {
 
     /// As [`Self::load`]; `progress` takes the fraction loaded, from 0 to 1.
     pub fn load_with_progress(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
-        let header = artel_gguf::inspect(&options.path)?;
+        // What is wrong with the copy alone is told of the copy.
+        let weights = options.dequantized.as_ref().unwrap_or(&options.path);
+        let header = artel_gguf::inspect(weights)?;
         if options.is_embedding {
             embedding::check_pooling(&options.path, &header)?;
         }
         if let Some(sha256) = &options.sha256 {
-            artel_gguf::verify_sha256(&options.path, sha256)?;
+            artel_gguf::verify_sha256(weights, sha256)?;
         }
         drop((log::take_buffers(), log::take_errors()));
         let load_params = LoadParams {
@@ -72,8 +74,8 @@ impl LlamaBackend {
             tensor_split: &options.tensor_split,
             progress: Some(progress),
         };
-        let model = LlamaModel::load(&options.path, &load_params)?
-            .ok_or_else(|| Error::of_load(&options.path, log::take_errors()))?;
+        let model = LlamaModel::load(weights, &load_params)?
+            .ok_or_else(|| Error::of_load(weights, log::take_errors()))?;
         let params = ContextParams::of(&options, model.trained_context().max(1));
         let is_on_cpu = computes_on_cpu(options.devices.as_deref());
         let threads = ComputeThreadPool::new(params.threads, &pinned_cores(params.threads, is_on_cpu))
@@ -87,7 +89,7 @@ impl LlamaBackend {
         let base = LlamaContext::new(&model, &threads, params, None).ok_or_else(no_context)?;
         let content = match &options.sha256 {
             Some(sha256) => sha256.as_bytes().to_vec(),
-            None => artel_gguf::sampled_hash(&options.path)?.to_vec(),
+            None => artel_gguf::sampled_hash(weights)?.to_vec(),
         };
         let text = Arc::new(ChatTokenizer::new(model.clone(), options.template, &options.path));
         model.create_text_tables();

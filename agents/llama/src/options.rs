@@ -11,7 +11,9 @@ use crate::kv_cache::KvCacheTypes;
 pub struct Options {
     /// The GGUF file.
     pub path: PathBuf,
-    /// The expected SHA-256 in hexadecimal; `None`: not verified.
+    /// A copy of `path` whose matrices are dequantized: its weights are loaded in place of those of `path`.
+    pub dequantized: Option<PathBuf>,
+    /// The expected SHA-256 of the loaded file in hexadecimal; `None`: not verified.
     pub sha256: Option<String>,
     /// Tokens of one sequence; by default 4096 or the context length in training, whichever is less.
     pub context: Option<u32>,

@@ -1,4 +1,6 @@
-//! How an output is decoded.
+//! How an output is decoded, and why it ends.
+
+use serde::{Deserialize, Serialize};
 
 /// How tokens are sampled.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +29,29 @@ impl Default for SamplingParams {
     /// Those of a role that names none.
     fn default() -> Self {
         Self { temperature: 0.7, top_p: 0.95, top_k: 40, min_p: 0.05, repeat_penalty: 1.0, seed: None }
+    }
+}
+
+/// Why an output ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it, or its schema is complete.
+    Stop,
+    /// A stop text came.
+    StopText,
+    /// `max_tokens` are generated.
+    Length,
+}
+
+impl FinishReason {
+    /// Its name in CEL, templates and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::StopText => "stop_text",
+            Self::Length => "length",
+        }
     }
 }
 

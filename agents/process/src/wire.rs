@@ -205,8 +205,8 @@ pub(crate) fn chunk_of(wire: v1::Chunk) -> engine::Chunk {
 
 fn finish(summary: engine::FinishSummary) -> v1::FinishSummary {
     let reason = match summary.reason {
-        engine::FinishReason::End => v1::FinishReason::End,
         engine::FinishReason::Stop => v1::FinishReason::Stop,
+        engine::FinishReason::StopText => v1::FinishReason::StopText,
         engine::FinishReason::Length => v1::FinishReason::Length,
     };
     v1::FinishSummary {
@@ -218,8 +218,8 @@ fn finish(summary: engine::FinishSummary) -> v1::FinishSummary {
 
 fn finish_of(wire: &v1::FinishSummary) -> engine::FinishSummary {
     let reason = match wire.reason() {
-        v1::FinishReason::End => engine::FinishReason::End,
         v1::FinishReason::Stop => engine::FinishReason::Stop,
+        v1::FinishReason::StopText => engine::FinishReason::StopText,
         v1::FinishReason::Length => engine::FinishReason::Length,
     };
     engine::FinishSummary { reason, usage: usage_of(wire.usage.unwrap_or_default()), timings: timings_of(wire.timings) }

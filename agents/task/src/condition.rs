@@ -50,7 +50,7 @@ pub const FUNCTIONS: [&str; 16] = [
     "string",
 ];
 
-/// The outputs of nodes, by node name: `{text, output, role}`, with `roles` after a `for_each` and `failure` after the last
+/// The outputs of nodes, by node name: `{text, output, role, finish}`, with `roles` after a `for_each` and `failure` after the last
 /// attempt failed. Each is shared, not copied.
 pub type NodeOutputs = BTreeMap<NodeName, Arc<Value>>;
 /// The values of a graph, by name.

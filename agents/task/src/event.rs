@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use artel_model::FinishReason;
+
 use crate::graph::Reducer;
 use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
 
@@ -291,6 +293,9 @@ pub struct Output {
     pub json: Option<Value>,
     /// The role that answered; for a router, the chosen role.
     pub role: Option<RoleName>,
+    /// Why the model's output ended, if a model wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<FinishReason>,
 }
 
 /// Reads a `null` that is present as a value rather than as absence.
@@ -301,12 +306,12 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 impl Output {
     /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), json: None, role: None }
+        Self { text: text.into(), json: None, role: None, finish: None }
     }
 
     /// JSON without a role; its text is the string's own, or the JSON text.
     pub fn json(json: Value) -> Self {
-        Self { text: as_text(&json), json: Some(json), role: None }
+        Self { text: as_text(&json), json: Some(json), role: None, finish: None }
     }
 }
 

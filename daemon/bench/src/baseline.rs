@@ -57,6 +57,7 @@ impl LlamaBaseline {
         let filled = cells.saturating_sub(DECODED_TOKENS / 2).max(1);
         let options = artel_llama::Options {
             path: model.to_owned(),
+            dequantized: None,
             sha256: None,
             context: Some(CONTEXT_TOKENS.max(filled + DECODED_TOKENS)),
             sequences: SEQUENCES,

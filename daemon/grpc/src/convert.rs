@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use artel_actors::StepProgress;
 use artel_proto::v1;
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, NoMatch, Output, ResultSource, Signal, TakenEdge, TaskPriority,
+    CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge, TaskPriority,
     TaskSpec, Timings, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
@@ -26,6 +26,15 @@ pub(crate) fn output(output: &Output) -> v1::Output {
         // The text has the JSON too.
         json: output.json.as_ref().and_then(portable_value),
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
+        finish: output.finish.map_or(v1::FinishReason::Unspecified, finish_reason).into(),
+    }
+}
+
+fn finish_reason(reason: FinishReason) -> v1::FinishReason {
+    match reason {
+        FinishReason::Stop => v1::FinishReason::Stop,
+        FinishReason::StopText => v1::FinishReason::StopText,
+        FinishReason::Length => v1::FinishReason::Length,
     }
 }
 

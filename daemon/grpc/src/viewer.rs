@@ -1,4 +1,4 @@
-//! Who makes a call, and whose tasks that caller sees.
+//! The caller of a request, and the tasks that it sees.
 
 use artel_access::{AccessScope, Caller};
 use artel_actors::Viewer;

@@ -137,6 +137,7 @@ impl EngineSpec {
     fn options(self) -> (artel_llama::Options, artel_engine::Options) {
         let model = artel_llama::Options {
             path: self.path,
+            dequantized: None,
             sha256: self.sha256,
             context: self.context,
             sequences: self.sequences,
@@ -162,7 +163,7 @@ impl EngineSpec {
     }
 }
 
-/// Replaces the file of a model by its dequantized file, which is written if it does not exist. If it cannot be written, the
+/// Loads a model from its dequantized file, which is written if it does not exist. If it cannot be written, the
 /// original file is loaded. Returns the fraction of the loading work that this took.
 fn use_dequantized_weights(
     model: &mut artel_llama::Options,
@@ -183,7 +184,7 @@ fn use_dequantized_weights(
     match gguf::dequantize(&model.path, dir, half, free_bytes, &artel_llama::dequantize_blocks, &writing) {
         Ok(path) => {
             tracing::info!(path = %path.display(), "loading the model with matrices dequantized to {half:?}");
-            (model.path, model.sha256) = (path, None);
+            (model.dequantized, model.sha256) = (Some(path), None);
         }
         Err(error @ gguf::Error::Write { .. }) => {
             tracing::warn!(%error, "failed to write the dequantized model; loading the original file, which computes more slowly");

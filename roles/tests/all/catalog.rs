@@ -53,7 +53,7 @@ fn a_router_takes_every_role_with_examples_and_no_other() {
 fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
     let catalog = over_shipped(
         "role: writer\ndescription: Writes.\nmodel: smollm2\nadapter: {file: w.gguf, scale: 0.5}\nprompt: You write.\n\
-         sampling: {temperature: 0, stop: [END]}\nlimits: {timeout: 5m}\noverflow: truncate\npriority: batch\n",
+         sampling: {temperature: 0, stop: [END, \"\\n\"]}\nlimits: {timeout: 5m}\noverflow: truncate\npriority: batch\n",
     );
     let role = catalog.role("writer").unwrap();
     let adapter = role.adapter.as_ref().unwrap();
@@ -61,7 +61,7 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
     let places = [PathBuf::from("/etc/crew/w.gguf"), PathBuf::from("/models/w.gguf")];
     assert_eq!(adapter.candidates(Path::new("/models")), places);
     assert_eq!((role.sampling.temperature, role.sampling.top_k), (0.0, 40));
-    assert_eq!(role.stop, ["END"]);
+    assert_eq!(role.stop, ["END", "\n"]);
     assert_eq!((role.limits.timeout, role.limits.retries), (Duration::from_secs(300), 2));
     assert_eq!((role.overflow, role.priority), (ContextOverflow::Truncate, TaskPriority::Batch));
     assert!(role.message.is_none() && role.output.is_none() && role.examples.is_empty());

@@ -194,7 +194,7 @@ async fn a_chat_template_that_costs_too_much_fails_its_task_alone() {
     let mut costly = daemon.run(task_request("Hello").with_role("victim")).await;
     let outcome = tokio::time::timeout(DEADLINE, costly.end()).await.expect("the task has not ended");
     let TaskOutcome::Failed(code, message) = outcome else { panic!("it completed") };
-    let names_all = ["role `victim`", "hostile-", ": the chat template", "more than 1000000 instructions"];
+    let names_all = ["role `victim`", "hostile.gguf: the chat template", "more than 1000000 instructions"];
     assert!(code == v1::FailureCode::Template && names_all.iter().all(|part| message.contains(part)), "{message}");
     daemon.run(task_request("Hello").with_role("other")).await.end().await.text();
 }

@@ -1,5 +1,5 @@
 //! Everything hostile at once against one daemon with real engines: what is not a protocol, what is too much of it, documents that
-//! cost too much, engines and a remote device that hang or die. After each attack a task of somebody else completes. A second,
+//! cost too much, engines and a remote device that hang or die. After each attack another client's task completes. A second,
 //! identical round leaves the memory and the descriptors of the daemon where they were after the first.
 
 use std::fs;
@@ -80,10 +80,10 @@ async fn settled_usage(daemon: &Daemon) -> DaemonUsage {
     last
 }
 
-/// A task of somebody else completes.
+/// Another client's task completes.
 async fn others_are_served(daemon: &Daemon) {
     let mut task = daemon.run(task_request("What is a ship?").with_role("short")).await;
-    let text = within("a task of somebody else completes", task.end()).await.text();
+    let text = within("another client's task completes", task.end()).await.text();
     assert!(!text.is_empty());
 }
 

@@ -36,7 +36,7 @@ impl<'a> SuccessorPrefetch<'a> {
             return;
         }
         self.prefetched_tokens = tokens;
-        let output = Output::text(answer.trim());
+        let output = Output::text(answer);
         let output = Output { role: Some(self.job.role.name.clone()), ..output };
         let request = |target: &PrefetchTarget| {
             let request = target.request(&output, &self.job.models_dir)?;

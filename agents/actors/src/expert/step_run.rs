@@ -194,9 +194,9 @@ impl StepJob {
     }
 
     fn parse_output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
-        let role = Some(self.role.name.clone());
+        let (role, finish) = (Some(self.role.name.clone()), Some(reason));
         let Some(schema) = &self.role.output else {
-            return Ok(Output { text: text.trim().to_owned(), json: None, role });
+            return Ok(Output { text, json: None, role, finish });
         };
         let invalid = |error: String| {
             let hint = match reason {
@@ -210,14 +210,17 @@ impl StepJob {
         };
         let json = portable::parse(&text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(|e| invalid(e.to_string()))?;
-        Ok(Output { text, json: Some(json), role })
+        Ok(Output { text, json: Some(json), role, finish })
     }
 }
 
 /// The text that an attempt has streamed so far, and its publication to the task's subscribers.
 struct StreamedOutput<'a> {
     job: &'a StepJob,
+    /// What the subscribers have.
     text: String,
+    /// White space behind it, which is a part of the output if more text follows. With a schema, it always is.
+    held_space: String,
     first_token: Option<Instant>,
     /// When the last piece came.
     last_text: Option<Instant>,
@@ -230,7 +233,7 @@ struct StreamedOutput<'a> {
 impl<'a> StreamedOutput<'a> {
     fn new(job: &'a StepJob) -> Self {
         let (gaps, last_progress) = (job.metrics.token_gaps(), Instant::now());
-        Self { job, text: String::new(), first_token: None, last_text: None, gaps, last_progress }
+        Self { job, text: String::new(), held_space: String::new(), first_token: None, last_text: None, gaps, last_progress }
     }
 
     fn append(&mut self, text: String, tokens: u32) {
@@ -239,13 +242,24 @@ impl<'a> StreamedOutput<'a> {
         if let Some(last) = self.last_text.replace(now) {
             self.gaps.observe_time(now.duration_since(last));
         }
+        let text = if self.job.role.output.is_none() { self.without_outer_space(text) } else { text };
         let offset = self.text.len() as u64;
         self.text.push_str(&text);
-        if self.job.channel.has_token_subscribers() {
+        if !text.is_empty() && self.job.channel.has_token_subscribers() {
             let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
             self.job.channel.send(StreamItem::Token { step, role, text: text.into(), offset });
         }
         self.publish_progress(|| StepProgress::Decode { tokens, elapsed: first_token.elapsed() });
+    }
+
+    /// The text with the space that was held back, but without space at the beginning or the end of the output.
+    fn without_outer_space(&mut self, text: String) -> String {
+        let mut text = std::mem::take(&mut self.held_space) + &text;
+        if self.text.is_empty() {
+            text = text.trim_start().to_owned();
+        }
+        self.held_space = text.split_off(text.trim_end().len());
+        text
     }
 
     /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].

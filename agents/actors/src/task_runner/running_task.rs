@@ -401,7 +401,7 @@ impl RunningTask {
             tracing::warn!(task = %self.cx.task, %error, "the journal is busy; trying again");
             tokio::time::sleep(JOURNAL_BUSY_DELAY).await;
         }
-        // Before any client hears of them, so that whoever has seen a task end finds it counted.
+        // Before any client hears of them, so that a client that has seen a task end finds it counted.
         events.iter().for_each(|event| self.observer.committed(event));
         events.into_iter().for_each(|event| self.cx.channel.publish(Arc::new(event)));
         if self.task.stalled_resumes == 0 && matches!(self.admission, ResumeAdmission::OnProbation { .. }) {

@@ -99,7 +99,7 @@ impl Engine for HeldEngine {
             // An error, since the sender is dropped: that is the answer.
             drop(answered.await);
             let (usage, timings) = (RequestUsage::default(), RequestTimings::default());
-            Chunk::Finished(FinishSummary { reason: FinishReason::End, usage, timings })
+            Chunk::Finished(FinishSummary { reason: FinishReason::Stop, usage, timings })
         })))
     }
 

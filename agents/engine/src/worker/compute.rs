@@ -233,7 +233,7 @@ impl<B: Backend> EngineWorker<B> {
     fn continue_from(&mut self, at: (AdapterContext, Slot), index: usize, draft_tokens: u32) {
         let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
         let outcome = match sequence.kind {
-            SequenceKind::Prefill => Ok(SampleOutcome::Finished(FinishReason::End)),
+            SequenceKind::Prefill => Ok(SampleOutcome::Finished(FinishReason::Stop)),
             SequenceKind::Score(_) => self.score(at, index),
             SequenceKind::Generate(_) => self.generate(at, index, draft_tokens),
         };
@@ -288,7 +288,7 @@ impl<B: Backend> EngineWorker<B> {
             return Ok(sequence.push_forced(&before, &*self.tokenizer));
         }
         let Sampled::Token(token) = self.backend.sample(at.0, index, sampler)? else {
-            return Ok(SampleOutcome::Finished(FinishReason::End));
+            return Ok(SampleOutcome::Finished(FinishReason::Stop));
         };
         let after = self.backend.forced_tokens(sampler)?;
         self.counters.output_tokens.fetch_add(1 + after.tokens.len() as u64, Relaxed);
@@ -296,7 +296,7 @@ impl<B: Backend> EngineWorker<B> {
             SampleOutcome::Continue => Ok(sequence.push_forced(&after, &*self.tokenizer)),
             // It has reached max_tokens, and its schema allows no further token.
             SampleOutcome::Finished(FinishReason::Length) if after.is_complete && after.tokens.is_empty() => {
-                Ok(SampleOutcome::Finished(FinishReason::End))
+                Ok(SampleOutcome::Finished(FinishReason::Stop))
             }
             finished => Ok(finished),
         }
@@ -309,7 +309,7 @@ impl<B: Backend> EngineWorker<B> {
         match scoring.advance(&logits) {
             ScoringStep::Done(scores) => {
                 sequence.send_scores(scores);
-                Ok(SampleOutcome::Finished(FinishReason::End))
+                Ok(SampleOutcome::Finished(FinishReason::Stop))
             }
             ScoringStep::Decode(path) => {
                 let from = sequence.turn_to(path);

@@ -80,7 +80,7 @@ async fn forced_tokens_are_not_sampled_one_by_one() {
     let engine = engine(DraftMode::Never, ScriptedBackend::new(LIMITS, reply)).await;
     let request = Request { schema: Some(Arc::new(serde_json::json!({}))), ..ask("go") };
     let (text, finish) = answer(&engine, request).await.unwrap();
-    assert_eq!((text.as_str(), finish.reason), (r#"{"verdict":"ship","reason":"none"}"#, FinishReason::End));
+    assert_eq!((text.as_str(), finish.reason), (r#"{"verdict":"ship","reason":"none"}"#, FinishReason::Stop));
     assert_eq!((finish.usage.output, finish.usage.forced), (text.len() as u32, text.len() as u32 - 8));
     // The prompt with the forced start, and one batch for each sampled character but the last ones of both words, whose batch
     // includes the tokens that are forced behind them.

@@ -60,7 +60,7 @@ async fn sequences_share_one_model_and_release_their_slots() {
     gate.open();
     for (text, stream) in texts.iter().zip(streams) {
         let (reply, finish) = read(stream).await.unwrap();
-        assert_eq!((reply, finish.reason), (echo(text), FinishReason::End));
+        assert_eq!((reply, finish.reason), (echo(text), FinishReason::Stop));
         assert_eq!(finish.usage.prompt, text.len() as u32 + 1);
     }
     assert_eq!(probe.cells().len(), 4, "tokens stay resident in free slots");
@@ -108,10 +108,19 @@ async fn a_stop_text_ends_the_output_and_is_no_part_of_it() {
     let engine = engine(ScriptedBackend::new(LIMITS, |_| "one ENDing EN END two".to_owned())).await;
     let stop = |text: &str| Request { stop: vec![text.to_owned()], ..ask("go") };
     let (text, finish) = answer(&engine, stop(" END ")).await.unwrap();
-    assert_eq!((text.as_str(), finish.reason), ("one ENDing EN", FinishReason::Stop));
+    assert_eq!((text.as_str(), finish.reason), ("one ENDing EN", FinishReason::StopText));
     assert_eq!(answer(&engine, stop("never")).await.unwrap().0, "one ENDing EN END two");
     let (text, finish) = answer(&engine, Request { max_tokens: 5, ..ask("go") }).await.unwrap();
     assert_eq!((text.as_str(), finish.reason), ("one E", FinishReason::Length));
+}
+
+#[tokio::test]
+async fn a_cut_output_has_no_half_of_a_character() {
+    let engine = engine(ScriptedBackend::new(LIMITS, |_| "ab職人".to_owned())).await;
+    for (max_tokens, expected) in [(2, "ab"), (3, "ab"), (4, "ab"), (5, "ab職"), (6, "ab職")] {
+        let (text, finish) = answer(&engine, Request { max_tokens, ..ask("go") }).await.unwrap();
+        assert_eq!((text.as_str(), finish.reason), (expected, FinishReason::Length), "{max_tokens} tokens");
+    }
 }
 
 #[tokio::test]

@@ -104,6 +104,10 @@ pub(crate) const WORDS: &[&str] = &[
     "set_aside",
     "owner",
     "erased",
+    "finish",
+    "stop",
+    "stop_text",
+    "length",
 ];
 
 /// The words of each length with their indices: comparing a few words is faster than hashing a text.
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn words_keep_their_indices() {
         for (index, word) in
-            [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict"), (98, "erased")]
+            [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict"), (98, "erased"), (102, "length")]
         {
             assert_eq!(WORDS[index], word);
         }

@@ -1,4 +1,4 @@
-//! The owners of tasks: request ids and lists of each, and who a task belongs to.
+//! The owners of tasks: request ids and lists of each, and the owner of a task.
 
 use super::*;
 use crate::read::SELECT_PAGE_OF_OWNER;

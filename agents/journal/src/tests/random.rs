@@ -1,7 +1,7 @@
 //! Random sequences of events: accepted events are read back identical, and unstorable ones are refused.
 
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, Nested, NoMatch, ResultSource, Signal, TakenEdge, Timestamp,
+    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge, Timestamp,
     Timings, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
@@ -58,7 +58,9 @@ fn finite() -> impl Strategy<Value = f64> + Clone {
 
 fn output() -> impl Strategy<Value = Output> {
     let json = prop::option::of(json());
-    (text(), json, prop::option::of(role())).prop_map(|(text, json, role)| Output { text, json, role })
+    let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length];
+    let finish = prop::option::of(prop::sample::select(finish.to_vec()));
+    (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output { text, json, role, finish })
 }
 
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {

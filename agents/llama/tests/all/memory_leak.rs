@@ -26,6 +26,7 @@ const WARMUP_SEQUENCES: u32 = 200;
 async fn small() -> EngineHandle {
     let options = Options {
         path: demo_models::path(CHAT_MODEL),
+        dequantized: None,
         sha256: None,
         context: Some(128),
         sequences: MAX_CONCURRENT_SEQUENCES,

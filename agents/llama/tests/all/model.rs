@@ -17,6 +17,7 @@ use crate::demo_models;
 fn options(file: &str) -> Options {
     Options {
         path: demo_models::path(file),
+        dequantized: None,
         sha256: None,
         context: Some(1024),
         sequences: 4,
@@ -116,7 +117,7 @@ async fn output_satisfies_its_schema() {
         request.max_tokens = 120;
         request.schema = Some(Arc::new(schema.clone()));
         let (text, finish) = answer(&engine, request).await.unwrap();
-        assert_eq!(finish.reason, FinishReason::End, "{text}");
+        assert_eq!(finish.reason, FinishReason::Stop, "{text}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
         assert!(["ship", "revise"].contains(&value["verdict"].as_str().unwrap()), "{text}");
         assert!(value["reason"].as_str().unwrap().chars().count() <= 60, "{text}");
@@ -306,7 +307,7 @@ async fn tokens_forced_by_a_schema_are_not_sampled() {
     let usage = finish.usage;
     assert!(usage.forced >= 6 && usage.output - usage.forced <= 4, "{text}: {usage:?}");
     assert!(engine.stats().batches - before <= 6, "{text}: {usage:?}");
-    assert_eq!(finish.reason, FinishReason::End);
+    assert_eq!(finish.reason, FinishReason::Stop);
 }
 
 /// Drafted tokens are verified, so they change only the number of batches, as far as llama.cpp is deterministic: attention over

@@ -64,7 +64,7 @@ fn without_items(nested: Nested) -> Nested {
 }
 
 fn without_output(output: Output) -> Output {
-    Output { role: output.role, ..Output::text("") }
+    Output { role: output.role, finish: output.finish, ..Output::text("") }
 }
 
 fn without_message(failure: Failure) -> Failure {
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
     use crate::event::{
-        CandidateScore, FailureCode, ForkOrigin, NoMatch, ResultSource, TakenEdge, TaskPriority, Timings, Usage,
+        CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, ResultSource, TakenEdge, TaskPriority, Timings, Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
 
@@ -108,7 +108,7 @@ mod tests {
         let text = || CANARY.to_owned();
         let step = StepId::parse("answer").unwrap();
         let role = RoleName::parse("gguf").ok();
-        let output = Output { text: text(), json: Some(json!({ CANARY: [CANARY] })), role: role.clone() };
+        let output = Output { text: text(), json: Some(json!({ CANARY: [CANARY] })), role: role.clone(), finish: Some(FinishReason::Length) };
         let failure = Failure { code: FailureCode::Router, message: text(), step: Some(step.clone()) };
         let spec = TaskSpec {
             graph: GraphName::parse("mentor").unwrap(),

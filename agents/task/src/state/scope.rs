@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::ReplayError;
 use super::run::{ActiveVisit, NestedRun, NodeState, ResourceUsage, Scope, VisitStatus};
-use crate::event::{Failure, FailureCode, Output, TakenEdge, Timestamp, Trigger, ValueWrite};
+use crate::event::{Failure, FailureCode, FinishReason, Output, TakenEdge, Timestamp, Trigger, ValueWrite};
 use crate::graph::Reducer;
 use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId, ValueName};
 use crate::value_size::value_len;
@@ -171,7 +171,7 @@ impl Scope {
             let items = items.ok_or_else(|| ReplayError::NotRunning(step.clone()))?;
             items.active.remove(&item);
             if cancelled {
-                items.finish_item(item, Output { text: String::new(), json: Some(Value::Null), role: None });
+                items.finish_item(item, Output { text: String::new(), json: Some(Value::Null), role: None, finish: None });
             } else {
                 items.fatal.get_or_insert_with(|| failure.clone());
             }
@@ -263,6 +263,7 @@ pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
         "text": output.text,
         "output": output.json.clone().unwrap_or_else(|| output.text.clone().into()),
         "role": output.role.as_ref().map(RoleName::as_str),
+        "finish": output.finish.map(FinishReason::as_str),
     });
     if !roles.is_empty() {
         value["roles"] = roles.iter().map(|role| role.as_ref().map(RoleName::as_str)).collect();

@@ -72,7 +72,7 @@ impl EventScript {
             step_id: step.into(),
             node: node.into(),
             role: role.into(),
-            output: Some(Output { text: text.into(), json: None, role: role.into() }),
+            output: Some(Output { text: text.into(), json: None, role: role.into(), ..Default::default() }),
             usage: Some(usage()),
             timings: Some(timings()),
             next: vec![next.into()],
@@ -151,7 +151,7 @@ pub(crate) fn mentor() -> Vec<Event> {
     script.started("s4", "check", "critic", 1);
     script.token("s4", "check", "critic", r#"{"verdict":"ship"}"#);
     script.finished("s4", "check", "critic", r#"{"verdict":"ship"}"#, "done");
-    let output = Some(Output { text: answer.into(), json: None, role: "lora".into() });
+    let output = Some(Output { text: answer.into(), json: None, role: "lora".into(), ..Default::default() });
     script.push(Kind::Completed(Completed { output, fallback_cause: None }));
     script.events
 }
@@ -194,7 +194,7 @@ pub(crate) fn council() -> Vec<Event> {
     script.started("s4", "plan", "planner", 1);
     script.token("s4", "plan", "planner", "Week 1: measure.");
     script.finished("s4", "plan", "planner", "Week 1: measure.", "done");
-    let output = Some(Output { text: "Week 1: measure.".into(), json: None, role: "planner".into() });
+    let output = Some(Output { text: "Week 1: measure.".into(), json: None, role: "planner".into(), ..Default::default() });
     script.push(Kind::Completed(Completed { output, fallback_cause: None }));
     script.events
 }

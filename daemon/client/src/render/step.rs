@@ -75,6 +75,14 @@ pub(crate) fn transitions(next: &[String]) -> String {
     if next.is_empty() { String::new() } else { format!(" → {}", next.join(", ")) }
 }
 
+/// Why an output is not a whole one; empty if it is.
+pub(crate) fn cut(output: Option<&v1::Output>) -> &'static str {
+    match output.map(v1::Output::finish) {
+        Some(v1::FinishReason::Length) => ", cut at max_tokens",
+        _ => "",
+    }
+}
+
 /// A decision of a router, for the end of a line: `→ lora, confidence 0.82 by embedding in 4.2 ms: lora 0.82, gguf 0.41`.
 pub(crate) fn decision(decision: &v1::Decision, out: &mut StyledText) {
     out.push("→ ").push_styled(BOLD, selected(decision));
