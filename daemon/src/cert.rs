@@ -57,7 +57,10 @@ fn directory(args: &CertCreateArgs) -> Result<PathBuf> {
 
 fn show_server(names: &HostNames, created: &CreatedCertificates, output: &mut CommandOutput) -> Result<()> {
     let CreatedCertificates { authority, is_new_authority, pair } = created;
-    let settings = settings(pair, None);
+    let settings = match names.remote_names().as_slice() {
+        [] => settings(pair, None),
+        hosts => format!("{}\nhttp: {{hosts: [{}]}}", settings(pair, None), hosts.join(", ")),
+    };
     let json = json!({
         "certificate": pair.certificate,
         "key": pair.key,
@@ -76,14 +79,16 @@ fn show_server(names: &HostNames, created: &CreatedCertificates, output: &mut Co
         }
         out.push(format_args!("valid for {}", names.shown().join(", "))).newline();
         out.newline().push("In the settings file of the daemon:").newline();
-        out.push("  ").push_styled(BOLD, &settings).newline();
+        for line in settings.lines() {
+            out.push("  ").push_styled(BOLD, line).newline();
+        }
         out.newline()
-            .push("Copy the certificate of the authority to each client, never a key, and name it there:")
+            .push("Copy the certificate of the authority to each client, never a key, and name it there, with a file that has the")
+            .newline()
+            .push("client's token:")
             .newline();
-        let command = format!(
-            "artel --ca ca.pem --address https://{}:7430 devices",
-            names.shown().first().map_or("HOST", String::as_str)
-        );
+        let host = names.remote_host().unwrap_or_else(|| "HOST".to_owned());
+        let command = format!("ARTEL_TOKEN_FILE=token artel --ca ca.pem --address https://{host}:7430 devices");
         out.push("  ").push_styled(BOLD, command).newline();
         let more =
             "`artel cert create --client NAME` makes a certificate for a client, to be shown in place of a token.";

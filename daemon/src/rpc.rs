@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use artel_accept::{Acceptor, ConnectionLimits, ConnectionSlot, PeerAddress, raise_descriptor_limit};
+use artel_accept::{Acceptor, ConnectionLimits, ConnectionPlaces, ConnectionSlot, PeerAddress, raise_descriptor_limit};
 use artel_args::RpcServeArgs;
 use artel_log::LogFilter;
 use artel_model::DeviceKind;
@@ -97,7 +97,7 @@ fn serve_many(args: &RpcServeArgs, json: bool, filter: &LogFilter) -> Result<()>
             Some(MAX_CLIENTS),
             Some(MAX_PEER_CLIENTS),
         );
-        let acceptor = Acceptor::new(listener, limits);
+        let acceptor = Acceptor::new(listener, ConnectionPlaces::new(limits));
         let threads = args.threads.map_or_else(artel_llama::usable_cores, std::num::NonZero::get).to_string();
         let devices = devices.join(",");
         let arguments = ["--threads", &threads, "--devices", &devices, "--log-level", filter.as_str()];
@@ -171,7 +171,9 @@ async fn serve_client(mut client: TcpStream, slot: &ConnectionSlot, arguments: &
         return Ok(());
     }
     // From here on, it does not make room for others.
-    let _call = slot.begin_call();
+    let call = slot.begin_call();
+    // Whoever reaches this port may use it.
+    call.admit();
     let (child, mut server) = start(arguments).await?;
     let process = child.id().unwrap_or(0);
     tracing::info!(%peer, process, "a client connected");

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::ConnectionLimits;
 use crate::connection_places::ConnectionPlaces;
 use crate::connection_table::ConnectionSlot;
 use crate::listener::Listener;
@@ -41,12 +40,7 @@ impl Acceptor<TcpListener> {
 
 impl<L: Listener> Acceptor<L> {
     /// Accepts from this socket.
-    pub fn new(listener: L, limits: ConnectionLimits) -> Self {
-        Self::sharing(listener, ConnectionPlaces::new(limits))
-    }
-
-    /// Accepts from this socket, within limits that hold for other sockets as well.
-    pub fn sharing(listener: L, places: ConnectionPlaces) -> Self {
+    pub fn new(listener: L, places: ConnectionPlaces) -> Self {
         places.expect_acceptor();
         let (refusals, evictions, failures) = Default::default();
         Self { listener, places, backoff: MIN_ERROR_BACKOFF, refusals, evictions, failures }
@@ -118,7 +112,7 @@ mod tests {
 
     async fn acceptor(total: usize) -> (Acceptor, SocketAddr) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let acceptor = Acceptor::new(listener, ConnectionLimits { total, per_peer: total });
+        let acceptor = Acceptor::new(listener, ConnectionPlaces::new(ConnectionLimits { total, per_peer: total }));
         let address = acceptor.local_addr().unwrap();
         (acceptor, address)
     }
@@ -139,6 +133,7 @@ mod tests {
         let first = TcpStream::connect(address).await.unwrap();
         let (stream, slot) = acceptor.accept().await;
         let call = slot.begin_call();
+        call.admit();
         let mut refused = TcpStream::connect(address).await.unwrap();
         let mut byte = [0];
         let closed = tokio::select! {

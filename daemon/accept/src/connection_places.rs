@@ -1,4 +1,4 @@
-//! The places of connections, which the acceptors of several sockets share.
+//! The places of connections, which the acceptors of several sockets may share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,7 @@
 //! The open connections: how many there are, what each of them does, and which one makes room.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ struct OpenConnection {
 #[derive(Debug, Clone, Copy)]
 struct CallUsage {
     open_calls: usize,
+    /// Of these, the calls of callers that are known.
+    admitted_calls: usize,
     has_called: bool,
     /// Since when it has no call.
     idle_since: Instant,
@@ -42,7 +45,7 @@ impl ConnectionTable {
     }
 
     /// A slot for a new connection. At a limit, the connection that has idled longest is evicted, one without any call so far
-    /// first; `None` if all that count have open calls.
+    /// first; `None` if all that count have calls of known callers. So strangers, whatever they send, keep no place from others.
     pub(crate) fn admit(self: &Arc<Self>, id: u64, peer: PeerAddress) -> Option<ConnectionSlot> {
         let key = peer.key();
         let mut connections = self.connections();
@@ -51,7 +54,7 @@ impl ConnectionTable {
         if peer_is_full || all_are_full {
             evict(&mut connections, |connection| !peer_is_full || connection.peer == key)?;
         }
-        let usage = CallUsage { open_calls: 0, has_called: false, idle_since: Instant::now() };
+        let usage = CallUsage { open_calls: 0, admitted_calls: 0, has_called: false, idle_since: Instant::now() };
         let usage = watch::Sender::new(usage);
         let connection = Arc::new(OpenConnection { peer: key, usage, evicted: CancellationToken::new() });
         connections.insert(id, connection.clone());
@@ -78,14 +81,14 @@ impl ConnectionTable {
     }
 }
 
-/// Evicts the one among these connections that has idled longest; `None` if all have open calls.
+/// Evicts the one among these connections that has idled longest; `None` if all have calls of known callers.
 fn evict(
     connections: &mut HashMap<u64, Arc<OpenConnection>>,
     is_candidate: impl Fn(&OpenConnection) -> bool,
 ) -> Option<()> {
     let idle = connections.iter().filter(|(_, connection)| is_candidate(connection)).filter_map(|(id, connection)| {
         let usage = *connection.usage.borrow();
-        (usage.open_calls == 0).then_some(((usage.has_called, usage.idle_since, *id), *id))
+        (usage.admitted_calls == 0).then_some(((usage.has_called, usage.idle_since, *id), *id))
     });
     let (_, id) = idle.min_by_key(|(rank, _)| *rank)?;
     connections.remove(&id)?.evicted.cancel();
@@ -119,7 +122,7 @@ impl ConnectionSlot {
             usage.open_calls += 1;
             usage.has_called = true;
         });
-        OpenCall { connection: self.connection.clone() }
+        OpenCall(Arc::new(CallShare { connection: self.connection.clone(), is_admitted: AtomicBool::new(false) }))
     }
 
     /// Resolves when the connection must make room for another: close it at once.
@@ -146,10 +149,10 @@ impl ConnectionSlot {
         }
     }
 
-    /// Resolves when no call is open.
+    /// Resolves when no call of a known caller is open.
     pub async fn without_calls(&self) {
         // The sender lives as long as this slot.
-        let _ = self.connection.usage.subscribe().wait_for(|usage| usage.open_calls == 0).await;
+        let _ = self.connection.usage.subscribe().wait_for(|usage| usage.admitted_calls == 0).await;
     }
 }
 
@@ -159,16 +162,36 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// An open call of a connection. Dropping it ends the call.
+/// An open call of a connection. It ends when all clones are dropped.
+#[derive(Debug, Clone)]
+pub struct OpenCall(Arc<CallShare>);
+
 #[derive(Debug)]
-pub struct OpenCall {
+struct CallShare {
     connection: Arc<OpenConnection>,
+    is_admitted: AtomicBool,
 }
 
-impl Drop for OpenCall {
+impl OpenCall {
+    /// Notes that its caller is known and may make it: its connection makes room for no other.
+    pub fn admit(&self) {
+        if !self.0.is_admitted.swap(true, Ordering::Relaxed) {
+            self.0.connection.usage.send_modify(|usage| usage.admitted_calls += 1);
+        }
+    }
+
+    /// Whether its caller is known.
+    pub fn is_admitted(&self) -> bool {
+        self.0.is_admitted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for CallShare {
     fn drop(&mut self) {
+        let is_admitted = *self.is_admitted.get_mut();
         self.connection.usage.send_modify(|usage| {
             usage.open_calls -= 1;
+            usage.admitted_calls -= usize::from(is_admitted);
             usage.idle_since = Instant::now();
         });
     }
@@ -211,12 +234,31 @@ mod tests {
         let table = table(4, 2);
         let other = table.admit(0, peer(2)).unwrap();
         let slots: Vec<_> = (1..3).map(|id| table.admit(id, peer(1)).unwrap()).collect();
-        let calls: Vec<_> = slots.iter().map(ConnectionSlot::begin_call).collect();
+        let admitted = |slot: &ConnectionSlot| {
+            let call = slot.begin_call();
+            call.admit();
+            call
+        };
+        let calls: Vec<_> = slots.iter().map(admitted).collect();
         assert!(table.admit(3, peer(1)).is_none(), "all of its connections have calls");
         assert!(!is_evicted(&other));
         let third = table.admit(4, peer(3)).unwrap();
-        let _calls = (calls, other.begin_call(), third.begin_call());
+        let _calls = (calls, admitted(&other), admitted(&third));
         assert!(table.admit(5, peer(4)).is_none(), "all connections have calls");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_call_of_a_stranger_keeps_no_place() {
+        let table = table(2, 2);
+        let (stranger, known) = (table.admit(0, peer(1)).unwrap(), table.admit(1, peer(1)).unwrap());
+        let (open, admitted) = (stranger.begin_call(), known.begin_call());
+        admitted.admit();
+        let third = table.admit(2, peer(2)).unwrap();
+        assert_eq!((is_evicted(&stranger), is_evicted(&known)), (true, false));
+        drop((open, admitted));
+        // Its call has ended, so that it idles like the third, for a shorter time.
+        table.admit(3, peer(2)).unwrap();
+        assert_eq!((is_evicted(&third), is_evicted(&known)), (true, false));
     }
 
     #[tokio::test(start_paused = true)]

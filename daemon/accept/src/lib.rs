@@ -28,5 +28,5 @@ pub use descriptors::{ConnectionLimits, raise_descriptor_limit};
 pub use listener::Listener;
 pub use log_throttle::LogThrottle;
 pub use peer::Peer;
-pub use peer_address::PeerAddress;
+pub use peer_address::{PeerAddress, peer_network};
 pub use unix_socket::{SocketError, UnixSocket};

@@ -21,6 +21,15 @@ impl LogThrottle {
         self.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL)
     }
 
+    /// The number of events that are not logged yet, if it is time to log them.
+    pub fn take_pending(&mut self) -> Option<u64> {
+        if self.events == 0 || !self.is_idle() {
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.events))
+    }
+
     /// Counts an event; the number of events to log now, if it is time.
     pub fn count(&mut self) -> Option<u64> {
         self.events += 1;
@@ -45,5 +54,8 @@ mod tests {
         tokio::time::advance(LOG_INTERVAL).await;
         let lines: Vec<u64> = (0..1000).filter_map(|_| throttle.count()).collect();
         assert_eq!(lines, [1000]);
+        assert_eq!(throttle.take_pending(), None);
+        tokio::time::advance(LOG_INTERVAL).await;
+        assert_eq!((throttle.take_pending(), throttle.take_pending()), (Some(999), None));
     }
 }

@@ -18,7 +18,6 @@ pub enum PeerAddress {
 /// What counts against the limit of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerKey {
-    /// An address; of IPv6, the network of 64 bits that one peer has for itself.
     Network(IpAddr),
     User(u32),
 }
@@ -26,7 +25,7 @@ pub(crate) enum PeerKey {
 impl PeerAddress {
     pub(crate) fn key(self) -> PeerKey {
         match self {
-            Self::Tcp(address) => PeerKey::Network(network(address.ip())),
+            Self::Tcp(address) => PeerKey::Network(peer_network(address.ip())),
             Self::Unix { user_id } => PeerKey::User(user_id),
         }
     }
@@ -41,7 +40,8 @@ impl fmt::Display for PeerAddress {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// The network that one peer has for itself: an IPv4 address, or 64 bits of an IPv6 address.
+pub fn peer_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_an_address_or_a_network_of_sixty_four_bits() {
-        let address = |text: &str| network(text.parse().unwrap());
+        let address = |text: &str| peer_network(text.parse().unwrap());
         assert_eq!(address("2001:db8::1"), address("2001:db8::2:0:0:1"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
         assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));

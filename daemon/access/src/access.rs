@@ -35,12 +35,18 @@ struct SharedAccess {
 }
 
 /// What a call says about its caller.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Credentials<'a> {
     /// What its connection tells; without it, nothing is known of the peer.
     pub peer: Option<&'a Peer>,
     /// The header `authorization`.
     pub authorization: Option<&'a [u8]>,
+}
+
+impl std::fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 /// A call that may be made.
@@ -89,6 +95,11 @@ impl Access {
             self.0.refusals.note(refusal, credentials.peer);
         }
         decided
+    }
+
+    /// Logs the calls that were refused and only counted. To be called now and then.
+    pub fn log_pending_refusals(&self) {
+        self.0.refusals.write_pending();
     }
 
     fn decide(&self, method: &str, path: &str, credentials: Credentials<'_>) -> Result<AdmittedCall, AccessRefusal> {

@@ -46,7 +46,7 @@ pub enum Error {
     #[error("a token needs at least one scope")]
     NoScopes,
     /// A token that has ended already is good for nothing.
-    #[error("a token's time is longer than nothing")]
+    #[error("a token cannot have ended already: its time must be longer than zero")]
     NoLifetime,
     /// There are as many tokens as there may be.
     #[error("there are {0} tokens, which is the limit; revoke those that are not used")]

@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 const PRIVATE_MODE: u32 = 0o600;
 /// The bits of a mode that let others in.
 const OTHERS_MODE: u32 = 0o077;
+/// Those of them that let others write.
+const OTHERS_WRITE_MODE: u32 = 0o022;
 
 /// What was read.
 pub(crate) struct PrivateText {
@@ -20,6 +22,8 @@ pub(crate) struct PrivateText {
     pub(crate) text: Option<Zeroizing<String>>,
     /// Whether others could read or write it.
     pub(crate) is_exposed: bool,
+    /// Whether others could write it.
+    pub(crate) is_foreign: bool,
 }
 
 /// Reads a file of at most so many bytes; `None` if there is none.
@@ -30,12 +34,14 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> io::Result<Option<PrivateText
         Err(error) => return Err(error),
     };
     let found = file.metadata()?;
-    let is_exposed = found.mode() & OTHERS_MODE != 0 || found.uid() != geteuid().as_raw();
+    let is_of_other = found.uid() != geteuid().as_raw();
+    let is_exposed = found.mode() & OTHERS_MODE != 0 || is_of_other;
+    let is_foreign = found.mode() & OTHERS_WRITE_MODE != 0 || is_of_other;
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(max_bytes + 1).read_to_end(&mut bytes)?;
     let fits = bytes.len() as u64 <= max_bytes;
     let text = std::str::from_utf8(&bytes).ok().filter(|_| fits).map(|text| Zeroizing::new(text.to_owned()));
-    Ok(Some(PrivateText { text, is_exposed }))
+    Ok(Some(PrivateText { text, is_exposed, is_foreign }))
 }
 
 /// Replaces a file in one step; it is on disk when this returns.
@@ -78,7 +84,10 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert!(read(&path, 2).unwrap().unwrap().text.is_none(), "it is too long");
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert!(read(&path, 3).unwrap().unwrap().is_exposed);
+        let open = read(&path, 3).unwrap().unwrap();
+        assert!(open.is_exposed && !open.is_foreign);
+        fs::set_permissions(&path, Permissions::from_mode(0o620)).unwrap();
+        assert!(read(&path, 3).unwrap().unwrap().is_foreign);
         close_to_others(&path).unwrap();
         assert!(!read(&path, 3).unwrap().unwrap().is_exposed);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use artel_accept::Peer;
+use artel_accept::{Peer, peer_network};
 use artel_task::CallerName;
 
 use crate::scope::AccessScope;
@@ -73,7 +73,7 @@ pub fn peer_text(peer: Option<&Peer>) -> String {
 /// What of a peer is the same in its next connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum PeerIdentity {
-    Address(IpAddr),
+    Network(IpAddr),
     User(u32),
     Unknown,
 }
@@ -81,7 +81,7 @@ pub(crate) enum PeerIdentity {
 impl PeerIdentity {
     pub(crate) fn of(peer: Option<&Peer>) -> Self {
         match peer {
-            Some(Peer::Tcp { address, .. }) => Self::Address(address.ip().to_canonical()),
+            Some(Peer::Tcp { address, .. }) => Self::Network(peer_network(address.ip())),
             Some(Peer::Unix { user_id }) => Self::User(*user_id),
             None => Self::Unknown,
         }

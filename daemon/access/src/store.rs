@@ -225,6 +225,11 @@ fn read(path: &Path) -> Result<TokenTable, Error> {
     let damaged = |cause: String| Error::Damaged { path: path.to_owned(), cause };
     let mut table = TokenTable::default();
     let Some(found) = private_file::read(path, MAX_FILE_BYTES).map_err(failed)? else { return Ok(table) };
+    if found.is_foreign {
+        let cause = "other users could have written it; make sure that every token in it is yours (`sha256` and `scopes`), then \
+                     make it yours alone (chown, chmod 600)";
+        return Err(damaged(cause.to_owned()));
+    }
     if found.is_exposed {
         tracing::warn!(path = %path.display(), "other users could read the file of tokens, which has no secrets; its mode is now 0600");
         private_file::close_to_others(path).map_err(failed)?;
@@ -356,6 +361,10 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(open(dir.path()).list().len(), 1);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        fs::set_permissions(&path, Permissions::from_mode(0o662)).unwrap();
+        let foreign = TokenStore::open(dir.path(), Clock::default()).err().expect("others could write it").to_string();
+        assert!(foreign.contains("other users could have written it"), "{foreign}");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
         let mut twice: serde_json::Value = serde_json::from_str(&whole).unwrap();
         let token = twice["tokens"][0].clone();

@@ -73,6 +73,21 @@ impl HostNames {
     pub fn shown(&self) -> Vec<String> {
         self.names.iter().cloned().chain(self.addresses.iter().map(ToString::to_string)).collect()
     }
+
+    /// The names by which other machines know the host, without patterns.
+    pub fn remote_names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).filter(|name| *name != "localhost" && !name.starts_with('*')).collect()
+    }
+
+    /// A name or an address by which other machines reach it, as a URL has it.
+    pub fn remote_host(&self) -> Option<String> {
+        let address = || self.addresses.iter().find(|address| !address.is_loopback());
+        let bracketed = |address: &IpAddr| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        self.remote_names().first().map(|name| (*name).to_owned()).or_else(|| address().map(bracketed))
+    }
 }
 
 impl ClientName {
@@ -122,6 +137,10 @@ mod tests {
         let names = HostNames::parse(&["Desk.local", "192.168.1.20", "fd00::7", "*.home.arpa"]).unwrap();
         let shown = ["*.home.arpa", "desk.local", "localhost", "127.0.0.1", "192.168.1.20", "::1", "fd00::7"];
         assert_eq!(names.shown(), shown);
+        assert_eq!((names.remote_names(), names.remote_host().as_deref()), (vec!["desk.local"], Some("desk.local")));
+        let remote = |text: &str| HostNames::parse(&[text]).unwrap().remote_host();
+        assert_eq!(["192.168.1.20", "fd00::7", "*.home.arpa"].map(remote)[..2], [Some("192.168.1.20".to_owned()), Some("[fd00::7]".to_owned())]);
+        assert_eq!(remote("*.home.arpa"), None);
         for bad in ["", "a b", "https://desk", "desk:7430", "-desk", "a..b", "*", "x.*", "ключ", &"a".repeat(64)] {
             assert!(HostNames::parse(&[bad]).is_err(), "{bad}");
         }

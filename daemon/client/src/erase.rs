@@ -43,19 +43,23 @@ fn is_confirmed(request: &EraseRequest) -> Result<bool, Error> {
 }
 
 fn render(erased: &EraseResponse, out: &mut StyledText) {
-    out.push(format_args!("erased the text of {} tasks", erased.tasks));
+    out.push(format_args!("erased the text of {}", counted(erased.tasks, "task", "tasks")));
     if erased.cancelled_tasks > 0 {
         out.push(format_args!(", {} of them cancelled for it", erased.cancelled_tasks));
     }
     out.newline();
     let more = [
-        ("entries of feedback", erased.feedback_entries),
-        ("files of the prefix cache", erased.prefix_files),
-        ("copies of damaged journals", erased.journal_copies),
+        (erased.feedback_entries, "entry of feedback", "entries of feedback"),
+        (erased.prefix_files, "file of the prefix cache", "files of the prefix cache"),
+        (erased.journal_copies, "copy of a damaged journal", "copies of damaged journals"),
     ];
-    for (name, count) in more.into_iter().filter(|(_, count)| *count > 0) {
-        out.push(format_args!("removed {count} {name}")).newline();
+    for (count, one, many) in more.into_iter().filter(|(count, ..)| *count > 0) {
+        out.push(format_args!("removed {}", counted(count, one, many))).newline();
     }
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -73,7 +77,7 @@ mod tests {
         let all =
             EraseResponse { tasks: 9, cancelled_tasks: 1, feedback_entries: 3, prefix_files: 4, journal_copies: 1 };
         let expected = "erased the text of 9 tasks, 1 of them cancelled for it\nremoved 3 entries of feedback\n\
-                        removed 4 files of the prefix cache\nremoved 1 copies of damaged journals\n";
+                        removed 4 files of the prefix cache\nremoved 1 copy of a damaged journal\n";
         assert_eq!(shown(all), expected);
     }
 }

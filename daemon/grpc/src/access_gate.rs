@@ -1,10 +1,12 @@
 //! The gate before all services: it knows the caller of each call, and lets through what that caller may do.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use artel_accept::Peer;
+use artel_accept::{OpenCall, Peer};
 use artel_access::{Access, AccessRefusal, AdmittedCall, Credentials};
+use artel_metrics::Metrics;
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use http_body::Body as HttpBody;
@@ -26,16 +28,20 @@ use crate::refused_call;
 pub struct AccessGate<S> {
     inner: S,
     access: Access,
+    metrics: Arc<Metrics>,
 }
 
 /// Puts a service behind the gate.
 #[derive(Clone)]
-pub struct AccessLayer(Access);
+pub struct AccessLayer {
+    access: Access,
+    metrics: Arc<Metrics>,
+}
 
 impl AccessLayer {
-    /// A gate with these tokens.
-    pub fn new(access: Access) -> Self {
-        Self(access)
+    /// A gate with these tokens, which counts here what it refuses over plain HTTP.
+    pub fn new(access: Access, metrics: Arc<Metrics>) -> Self {
+        Self { access, metrics }
     }
 }
 
@@ -43,14 +49,14 @@ impl<S> Layer<S> for AccessLayer {
     type Service = AccessGate<S>;
 
     fn layer(&self, inner: S) -> AccessGate<S> {
-        AccessGate::new(inner, self.0.clone())
+        AccessGate::new(inner, self.access.clone(), self.metrics.clone())
     }
 }
 
 impl<S> AccessGate<S> {
     /// The service behind a gate.
-    pub fn new(inner: S, access: Access) -> Self {
-        Self { inner, access }
+    pub fn new(inner: S, access: Access, metrics: Arc<Metrics>) -> Self {
+        Self { inner, access, metrics }
     }
 
     fn admit<B>(&self, request: &Request<B>) -> Result<AdmittedCall, AccessRefusal> {
@@ -82,7 +88,12 @@ where
         let AdmittedCall { route, caller, grant } = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                let response = refused_call::response(&refusal, refused_call::is_grpc(request.headers()));
+                let is_grpc = refused_call::is_grpc(request.headers());
+                if !is_grpc {
+                    // Of gRPC, all calls are counted with the code of their answer.
+                    self.metrics.calls.refused(refused_call::reason_text(&refusal));
+                }
+                let response = refused_call::response(&refusal, is_grpc);
                 return future::ready(Ok(response)).boxed();
             }
         };
@@ -93,6 +104,9 @@ where
             audited
         });
         if let Some(caller) = caller {
+            if let Some(call) = request.extensions().get::<OpenCall>() {
+                call.admit();
+            }
             request.extensions_mut().insert(caller);
         }
         let response = self.inner.call(request);

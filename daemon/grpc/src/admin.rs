@@ -5,6 +5,7 @@ use artel_proto::v1;
 use artel_proto::v1::admin_server::Admin;
 use tonic::{Request, Response};
 
+use crate::audit::CallObject;
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, invalid_field};
 
@@ -16,9 +17,9 @@ impl Admin for ServiceState {
     }
 
     async fn set_log_level(&self, request: Request<v1::SetLogLevelRequest>) -> RpcResponse<v1::LogLevel> {
+        let object = CallObject::of(&request);
         let filter: LogFilter = request.into_inner().filter.parse().map_err(|error| invalid_field("filter", error))?;
-        // Before the change, which may silence it.
-        tracing::warn!(%filter, previous = %self.log.filter().get(), "a client changes the level of the log");
+        object.name(&filter);
         let previous_filter = self.log.filter().set(&filter).to_string();
         Ok(Response::new(v1::LogLevel { filter: filter.to_string(), previous_filter }))
     }

@@ -1,10 +1,12 @@
-//! The audit log: the calls that change something for others, with caller and outcome. Its lines have the target `audit`.
+//! The audit log: the calls that change something for others, with caller and outcome. Its lines have a target of their own,
+//! which no level of the log silences.
 
 use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 
 use artel_accept::Peer;
 use artel_access::{Caller, Route, peer_text};
+use artel_log::AUDIT_TARGET;
 use artel_task::TaskId;
 use tonic::codegen::http::Response;
 use tonic::{Code, Request, Status};
@@ -73,6 +75,6 @@ impl Drop for AuditedCall {
         };
         let object = self.object.0.get().map(String::as_str).unwrap_or_default();
         let method = self.path.rsplit_once('.').map_or(self.path, |(_, method)| method);
-        tracing::info!(target: "audit", caller = self.caller, peer = self.peer, method, object, outcome, "a call was made");
+        tracing::info!(target: AUDIT_TARGET, caller = self.caller, peer = self.peer, method, object, outcome, "a call was made");
     }
 }

@@ -11,7 +11,7 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 
-use crate::status::{status, status_with_details};
+use crate::status::{self, status, status_with_details};
 
 /// A caller with too many streams ends one of its own first, which takes it some time.
 const STREAM_RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -26,24 +26,39 @@ pub(crate) fn response(refusal: &AccessRefusal, is_grpc: bool) -> Response<Body>
     if is_grpc { grpc_status(refusal).into_http() } else { http(refusal) }
 }
 
-/// The refusal as a gRPC status.
-pub(crate) fn grpc_status(refusal: &AccessRefusal) -> Status {
+/// Its reason in the contract's words.
+pub(crate) fn reason_text(refusal: &AccessRefusal) -> &'static str {
+    status::reason_text(reason(refusal))
+}
+
+fn reason(refusal: &AccessRefusal) -> ErrorReason {
     use AccessRefusal as R;
-    let message = refusal.to_string();
     match refusal {
         R::NoToken
         | R::InvalidHeader
         | R::UnknownToken
         | R::ExpiredToken(_)
         | R::ForeignUser(_)
-        | R::UnknownCertificate => status(Code::Unauthenticated, ErrorReason::Unauthenticated, message),
+        | R::UnknownCertificate => ErrorReason::Unauthenticated,
+        R::MissingScope { .. } => ErrorReason::MissingScope,
+        R::TooManyCalls { .. } | R::TooManyStreams { .. } => ErrorReason::CallerLimit,
+        R::UnknownRoute => ErrorReason::NotImplemented,
+    }
+}
+
+/// The refusal as a gRPC status.
+pub(crate) fn grpc_status(refusal: &AccessRefusal) -> Status {
+    use AccessRefusal as R;
+    let (reason, message) = (reason(refusal), refusal.to_string());
+    match refusal {
         R::MissingScope { caller, scope } => {
             let metadata = [("caller", caller.as_str()), ("scope", scope.as_str())];
-            status_with_details(Code::PermissionDenied, ErrorReason::MissingScope, message, metadata, |_| {})
+            status_with_details(Code::PermissionDenied, reason, message, metadata, |_| {})
         }
         R::TooManyCalls { caller, delay, .. } => limit(message, caller.as_str(), *delay),
         R::TooManyStreams { caller, .. } => limit(message, caller.as_str(), STREAM_RETRY_DELAY),
-        R::UnknownRoute => status(Code::Unimplemented, ErrorReason::NotImplemented, message),
+        R::UnknownRoute => status(Code::Unimplemented, reason, message),
+        _ => status(Code::Unauthenticated, reason, message),
     }
 }
 

@@ -97,7 +97,7 @@ pub async fn routes(state: ServiceState) -> Result<Router, Error> {
     Ok(routes
         .layer(map_response(with_details))
         .layer(from_fn(with_deadline))
-        .layer(AccessLayer::new(state.access))
+        .layer(AccessLayer::new(state.access, state.runtime.metrics().clone()))
         .layer(metered))
 }
 

@@ -33,10 +33,14 @@ pub(crate) fn status_with_details<const N: usize>(
     more: impl FnOnce(&mut ErrorDetails),
 ) -> Status {
     let metadata: HashMap<String, String> = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let reason = reason.as_str_name().trim_start_matches("ERROR_REASON_");
-    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(reason_text(reason), ERROR_DOMAIN, metadata);
     more(&mut details);
     Status::with_error_details(code, message, details)
+}
+
+/// A reason as errors and metrics write it.
+pub(crate) fn reason_text(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
 
 /// The status while the catalogs of other clients are checked.

@@ -190,7 +190,7 @@ impl Tasks for ServiceState {
     }
 
     async fn erase(&self, request: Request<v1::EraseRequest>) -> RpcResponse<v1::EraseResponse> {
-        let viewer = viewer_of(&request);
-        erase::erase(self, &viewer, request.into_inner()).await.map(Response::new)
+        let (viewer, object) = (viewer_of(&request), CallObject::of(&request));
+        erase::erase(self, &viewer, &object, request.into_inner()).await.map(Response::new)
     }
 }

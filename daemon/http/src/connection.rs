@@ -109,7 +109,7 @@ impl ConnectionServer {
             // A call is open until its response was sent or dropped.
             let (call, gate, arrival) = (calls.begin_call(), gate.clone(), arrival.clone());
             async move {
-                let answer = gate.answer(request.map(Body::new), &arrival).await;
+                let answer = gate.answer(request.map(Body::new), &arrival, &call).await;
                 Ok::<_, Infallible>(answer.response.map(|body| CountedBody::new(body, call, answer.request)))
             }
         });

@@ -3,18 +3,20 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use artel_accept::{LogThrottle, Peer};
+use artel_accept::{LogThrottle, OpenCall, Peer};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::host_rules::HostRules;
 use crate::origin_rules::{self, OriginRules, PageOrigin};
-use crate::pages::{HEALTH_PATH, READY_PATH, with_fallbacks};
+use crate::pages::{HEALTH_PATH, READY_PATH};
 use crate::refusal::{Dialect, Refusal};
 
 /// The most bytes of a request's headers: a path, a deadline, a token and some metadata.
@@ -23,6 +25,8 @@ pub(crate) const MAX_HEADER_BYTES: u32 = 16 << 10;
 const HEADER_ENTRY_BYTES: usize = 32;
 /// Paths that are answered however many requests there are, so that a monitor does not take the daemon for dead.
 const UNCOUNTED_PATHS: [&str; 3] = [HEALTH_PATH, READY_PATH, "/grpc.health.v1.Health/Check"];
+/// The longest time for one of these.
+const UNCOUNTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The stream that every client may open. It has places of its own, so that strangers take none of the others.
 const HEALTH_STREAM_PATH: &str = "/grpc.health.v1.Health/Watch";
 /// More load balancers than watch one daemon.
@@ -116,11 +120,11 @@ impl GateRules {
 
 impl Gate {
     pub(crate) fn new(rules: GateRules, grpc: Router, pages: Router) -> Self {
-        Self { rules: Arc::new(rules), grpc: GrpcWebLayer::new().layer(grpc), pages: with_fallbacks(pages) }
+        Self { rules: Arc::new(rules), grpc: GrpcWebLayer::new().layer(grpc), pages }
     }
 
-    /// The answer to a request.
-    pub(crate) async fn answer(&self, request: Request<Body>, arrival: &Arrival) -> GatedResponse {
+    /// The answer to a request. Its call is admitted by the routes that know its caller.
+    pub(crate) async fn answer(&self, mut request: Request<Body>, arrival: &Arrival, call: &OpenCall) -> GatedResponse {
         let dialect = Dialect::of(request.headers());
         let origin = match self.rules.check(&request, arrival) {
             Ok(origin) => origin,
@@ -132,6 +136,7 @@ impl Gate {
         if matches!(origin, PageOrigin::Listed(_)) && origin_rules::is_preflight(&request) {
             return GatedResponse::of(origin.allow(origin_rules::preflight(request.headers())));
         }
+        let is_health_stream = request.uri().path() == HEALTH_STREAM_PATH;
         let permit = match self.rules.begin(request.uri().path()) {
             Ok(permit) => permit,
             Err(refusal) => {
@@ -139,7 +144,20 @@ impl Gate {
                 return GatedResponse::of(origin.allow(refusal.to_response(&dialect)));
             }
         };
-        let response = self.route(request, dialect, arrival.peer.clone()).await;
+        let is_counted = permit.is_some();
+        request.extensions_mut().insert(call.clone());
+        let routed = self.route(request, dialect.clone(), arrival.peer.clone());
+        let response = match is_counted {
+            true => routed.await,
+            // Strangers may ask for these, and may leave the rest of their request unsent.
+            false => timeout(UNCOUNTED_TIMEOUT, routed).await.unwrap_or_else(|_| {
+                let refusal = Refusal::BodyTimeout(UNCOUNTED_TIMEOUT);
+                self.rules.record(&refusal, &arrival.peer);
+                refusal.to_response(&dialect)
+            }),
+        };
+        // What a stranger is told, however slowly it reads that, takes no place from others.
+        let permit = permit.filter(|_| call.is_admitted() || is_health_stream);
         GatedResponse { response: origin.allow(response), request: permit }
     }
 

@@ -9,7 +9,6 @@ use axum::http::{Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
-use crate::body_limits::with_body_limits;
 use crate::refusal::{Refusal, shown};
 
 /// The path that tells whether the process answers.
@@ -18,8 +17,6 @@ pub(crate) const HEALTH_PATH: &str = "/healthz";
 pub(crate) const READY_PATH: &str = "/readyz";
 /// The path of the metrics.
 const METRICS_PATH: &str = "/metrics";
-/// The text format of OpenMetrics 1.0.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const ALIVE_TEXT: &str = "ok";
 
 /// Whether a daemon accepts work.
@@ -59,7 +56,8 @@ impl Pages {
         Self { metrics: Some(Arc::new(text)), ..self }
     }
 
-    /// Their routes: `/healthz`, `/readyz`, and `/metrics` if there are metrics.
+    /// Their routes: `/healthz`, `/readyz`, and `/metrics` if there are metrics. Everything else is answered in words, as one of
+    /// them: what is laid around them decides about that as well.
     pub fn routes(self) -> Router {
         let readiness = self.readiness;
         let routes = Router::new()
@@ -67,10 +65,11 @@ impl Pages {
             .route(READY_PATH, get(move || async move { ready_page(readiness()) }));
         let routes = match self.metrics {
             Some(metrics) => routes
-                .route(METRICS_PATH, get(move || async move { ([(CONTENT_TYPE, METRICS_TYPE)], metrics().await) })),
+                .route(METRICS_PATH, get(move || async move { ([(CONTENT_TYPE, artel_metrics::CONTENT_TYPE)], metrics().await) })),
             None => routes,
         };
-        with_body_limits(routes)
+        // No body of theirs is waited for: they have none.
+        routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed)
     }
 }
 
@@ -79,11 +78,6 @@ fn ready_page(readiness: Readiness) -> Response {
         Readiness::Ready => ALIVE_TEXT.into_response(),
         Readiness::NotReady(reason) => Refusal::NotReady(reason).to_page(),
     }
-}
-
-/// Routes with words for what they do not have.
-pub(crate) fn with_fallbacks(routes: Router) -> Router {
-    routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -19,7 +19,7 @@ use crate::tls::TlsIdentity;
 pub struct Port {
     /// The services of gRPC, for gRPC-Web as well.
     pub grpc: Router,
-    /// The routes of plain HTTP: [`Pages::routes`](crate::Pages::routes), merged with others. They have no fallback.
+    /// The routes of plain HTTP: [`Pages::routes`](crate::Pages::routes), merged with others, which have no fallback.
     pub pages: Router,
     /// The hosts that a request may name.
     pub hosts: HostRules,

@@ -50,10 +50,10 @@ impl TestPort {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let places = ConnectionPlaces::new(ConnectionLimits { total: 16, per_peer: 16 });
-        let tcp = Acceptor::sharing(listener, places.clone());
+        let tcp = Acceptor::new(listener, places.clone());
         let address = tcp.local_addr().unwrap();
         let unix = UnixSocket::bind(&dir.path().join("artel.sock")).unwrap();
-        let unix = Some(Acceptor::sharing(unix, places));
+        let unix = Some(Acceptor::new(unix, places));
         let (hanging, closing) = (Arc::new(Notify::new()), CancellationToken::new());
         let hangs = hanging.clone();
         let hang = get(move || async move {

@@ -17,6 +17,9 @@ use crate::tls_files::{FileStamp, TlsError, TlsFiles};
 /// How often the files are looked at, if there are handshakes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a certificate that ends soon, or has ended, is mentioned.
+const VALIDITY_LOG_INTERVAL: Duration = Duration::from_secs(86_400);
+
 /// What the port is encrypted with: the newest files that are valid.
 #[derive(Debug)]
 pub struct TlsIdentity {
@@ -31,6 +34,10 @@ struct IdentityState {
     /// The versions of the files that were read last, valid or not.
     stamps: Vec<FileStamp>,
     checked_at: Instant,
+    /// When the log was last told how long the certificate is valid.
+    validity_logged_at: Instant,
+    /// Whether the files are being looked at: on a disk that hangs, by one thread alone.
+    is_reading: bool,
 }
 
 impl TlsIdentity {
@@ -43,7 +50,8 @@ impl TlsIdentity {
         let stamps = files.stamps();
         let (config, validity) = files.load()?;
         log_validity(&files, &validity);
-        let state = IdentityState { config, stamps, checked_at: Instant::now() };
+        let now = Instant::now();
+        let state = IdentityState { config, stamps, checked_at: now, validity_logged_at: now, is_reading: false };
         Ok(Arc::new(Self { files, state: Mutex::new(state), failures: Mutex::default() }))
     }
 
@@ -74,7 +82,12 @@ impl TlsIdentity {
         if self.is_due() {
             let identity = self.clone();
             // A disk may hang, which a handshake's deadline ends, and others go on with what there is.
-            if let Err(error) = tokio::task::spawn_blocking(move || identity.reload()).await {
+            let look = move || {
+                identity.reload();
+                identity.state().is_reading = false;
+            };
+            if let Err(error) = tokio::task::spawn_blocking(look).await {
+                self.state().is_reading = false;
                 tracing::error!(%error, "looking at the files of TLS panicked");
             }
         }
@@ -84,9 +97,9 @@ impl TlsIdentity {
     /// Whether it is time to look at the files. It is not again for a while, so that one handshake looks at them.
     fn is_due(&self) -> bool {
         let mut state = self.state();
-        let is_due = state.checked_at.elapsed() >= CHECK_INTERVAL;
+        let is_due = !state.is_reading && state.checked_at.elapsed() >= CHECK_INTERVAL;
         if is_due {
-            state.checked_at = Instant::now();
+            (state.checked_at, state.is_reading) = (Instant::now(), true);
         }
         is_due
     }
@@ -94,17 +107,21 @@ impl TlsIdentity {
     /// Reads the files if they have changed.
     fn reload(&self) {
         let stamps = self.files.stamps();
-        if self.state().stamps == stamps {
+        let is_log_due = self.state().validity_logged_at.elapsed() >= VALIDITY_LOG_INTERVAL;
+        if self.state().stamps == stamps && !is_log_due {
             return;
         }
         let loaded = self.files.load();
         let mut state = self.state();
-        state.stamps = stamps;
+        let is_changed = state.stamps != stamps;
+        (state.stamps, state.validity_logged_at) = (stamps, Instant::now());
         match loaded {
             Ok((config, validity)) => {
                 state.config = config;
                 drop(state);
-                tracing::info!(certificate = %self.files.certificate.display(), "reloaded the certificate");
+                if is_changed {
+                    tracing::info!(certificate = %self.files.certificate.display(), "reloaded the certificate");
+                }
                 log_validity(&self.files, &validity);
             }
             // A pair of which only one file was written yet is such a case: the other one is a change as well.

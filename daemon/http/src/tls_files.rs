@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::certificate::{CertificateError, CertificateValidity};
@@ -124,6 +124,11 @@ impl TlsFiles {
             key: self.key.clone(),
             source,
         })?;
+        if self.client_ca.is_some() {
+            // A session that is resumed would keep the client's certificate beyond its end.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok((Arc::new(config), validity))
     }

@@ -8,6 +8,8 @@ use tracing_subscriber::filter::{Directive, LevelFilter, ParseError};
 
 /// The filter without a setting: llama.cpp logs every tensor of a model at `debug`, and internal details at `info`.
 pub const DEFAULT_FILTER: &str = "info,llama_cpp=warn";
+/// The target of the audit log: whoever changes the level of the log leaves a trace.
+pub const AUDIT_TARGET: &str = "audit";
 /// The longest filter: a directive for each module of this program fits.
 const MAX_FILTER_BYTES: usize = 4096;
 
@@ -48,15 +50,14 @@ impl LogFilter {
         &self.0
     }
 
-    /// The filter of a subscriber. Records of `forwarded`, which another process has filtered, pass at every level.
+    /// The filter of a subscriber. Records of `forwarded`, which another process has filtered, and the audit log pass at every
+    /// level.
     pub(crate) fn build(&self, forwarded: Option<&str>) -> EnvFilter {
         let filter = parse(&self.0).expect("it was parsed when it was made");
-        match forwarded.map(|target| format!("{target}=trace").parse::<Directive>()) {
-            Some(directive) => {
-                filter.add_directive(directive.expect("the name of a target and a level are a directive"))
-            }
-            None => filter,
-        }
+        [Some(AUDIT_TARGET), forwarded].into_iter().flatten().fold(filter, |filter, target| {
+            let directive = format!("{target}=trace").parse::<Directive>();
+            filter.add_directive(directive.expect("the name of a target and a level are a directive"))
+        })
     }
 }
 

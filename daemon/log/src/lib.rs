@@ -22,7 +22,7 @@ mod line_queue;
 mod line_writer;
 mod start;
 
-pub use filter::{DEFAULT_FILTER, InvalidFilter, LogFilter};
+pub use filter::{AUDIT_TARGET, DEFAULT_FILTER, InvalidFilter, LogFilter};
 pub use format::LineFormat;
 pub use handle::{FilterHandle, LogHandle};
 pub use journal_stream::is_connected_to_journal;

@@ -1,5 +1,6 @@
 //! The port of the daemon: where it listens, what it is encrypted with, and what it answers.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 const SOCKET_FILE: &str = "artel.sock";
 /// A watch of a task is a request while it is open. Each takes some kilobytes, and a megabyte or more while its message is read.
 const MAX_REQUESTS: u32 = 4096;
+/// Connections over the Unix socket: more than programs of one user have. Their descriptors are among those that connections over
+/// TCP leave free.
+const MAX_SOCKET_CONNECTIONS: usize = 128;
 
 /// Where the port listens, and its rules.
 #[derive(Debug)]
@@ -103,7 +107,8 @@ pub(super) struct ListeningPort {
     pub(super) address: SocketAddr,
     tls: Option<Arc<TlsIdentity>>,
     tcp: Acceptor<TcpListener>,
-    places: ConnectionPlaces,
+    limits: ConnectionLimits,
+    metrics: ConnectionMetrics,
 }
 
 impl ListeningPort {
@@ -111,25 +116,34 @@ impl ListeningPort {
     pub(super) async fn listen(config: &PortConfig, metrics: ConnectionMetrics) -> Result<Self> {
         config.check_exposure().map_err(|exposed| anyhow!("{exposed}: {}", exposed.help()))?;
         let tls = config.tls_files().map(TlsIdentity::load).transpose().context("failed to start TLS")?;
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!(
-                "failed to listen on {}: another daemon may be running there; choose another address with `--listen`",
-                config.listen
-            )
-        })?;
-        let places = ConnectionPlaces::new(connection_limits(config)).with_metrics(metrics);
-        let tcp = Acceptor::sharing(listener, places.clone());
+        let listener = TcpListener::bind(config.listen).await;
+        let listener = listener.map_err(|error| listen_problem(config.listen, &error))?;
+        let limits = connection_limits(config);
+        let places = ConnectionPlaces::new(limits).with_metrics(metrics.clone());
+        let tcp = Acceptor::new(listener, places);
         let address = tcp.local_addr().context("failed to read the listening address")?;
-        Ok(Self { address, tls, tcp, places })
+        Ok(Self { address, tls, tcp, limits, metrics })
     }
 
     /// Listens on the Unix socket as well. The data directory exists by now, and is this daemon's alone.
     pub(super) fn with_socket(self, path: &Path) -> Result<(PortSockets, Option<Arc<TlsIdentity>>)> {
         let unix = UnixSocket::bind(path).map_err(|error| socket_problem(&error))?;
         tracing::info!(path = %unix.path().display(), "the Unix socket of this user");
-        let unix = Some(Acceptor::sharing(unix, self.places));
+        // Places of its own: whatever comes over TCP, the daemon's user reaches it.
+        let total = self.limits.total.min(MAX_SOCKET_CONNECTIONS);
+        let limits = ConnectionLimits { total, per_peer: total };
+        let unix = Some(Acceptor::new(unix, ConnectionPlaces::new(limits).with_metrics(self.metrics)));
         Ok((PortSockets { tcp: self.tcp, unix }, self.tls))
     }
+}
+
+fn listen_problem(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let help = match error.kind() {
+        io::ErrorKind::AddrInUse => "another daemon may be running there; choose another address with `--listen`",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another one with `--listen`",
+        _ => "choose an address of this machine with `--listen`",
+    };
+    anyhow!("failed to listen on {address}: {error}: {help}")
 }
 
 fn socket_problem(error: &SocketError) -> anyhow::Error {

@@ -1,6 +1,7 @@
 //! The parts of a daemon, and how they are put together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use artel_access::Access;
@@ -11,6 +12,7 @@ use artel_journal::{FeedbackStore, Journal};
 use artel_log::LogHandle;
 use artel_roles::Catalog;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
@@ -18,6 +20,9 @@ use super::hooks::ServeHooks;
 use super::loader::LlamaLoader;
 use super::port::{self, ListeningPort};
 use super::reload;
+
+/// How often refused calls that were only counted are looked for: each is logged within twice the time.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A daemon that serves.
 pub(super) struct RunningDaemon {
@@ -45,6 +50,7 @@ impl RunningDaemon {
         let journal = Journal::open(&config.data, journal).await.map_err(|e| anyhow!("{e}"))?;
         // The lock of the journal keeps other daemons from its tokens.
         let access = Access::open(&config.data, Clock::default()).context("failed to open the tokens")?;
+        tokio::spawn(log_refusals(access.clone()));
         let (sockets, tls) = listening.with_socket(&config.port.socket)?;
         // Before any model is loaded, so that no file is in use.
         artel_gguf::remove_stale_files(&config.dequantized_dir());
@@ -84,7 +90,7 @@ impl RunningDaemon {
         });
         let port = Port {
             grpc: artel_grpc::routes(state).await.context("failed to make the routes of gRPC")?,
-            pages: pages.routes().layer(AccessLayer::new(access)),
+            pages: pages.routes().layer(AccessLayer::new(access, runtime.metrics().clone())),
             hosts: config.port.hosts.clone(),
             origins: config.port.origins.clone(),
             max_requests: config.port.max_requests,
@@ -95,5 +101,15 @@ impl RunningDaemon {
         };
         let server = tokio::spawn(port.serve(sockets));
         Ok(Self { address, runtime, reload_status, draining, closing, server })
+    }
+}
+
+/// Logs the number of refused calls, also when no further one comes.
+async fn log_refusals(access: Access) {
+    let mut interval = tokio::time::interval(REFUSAL_LOG_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        access.log_pending_refusals();
     }
 }

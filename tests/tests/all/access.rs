@@ -356,14 +356,27 @@ async fn the_audit_log_says_who_did_what_with_what_outcome() {
     assert_eq!(as_operator(daemon.cli(["unload", "nothing"])).await.0, 2);
     assert_eq!(as_operator(daemon.cli(["task", "cancel"]).arg(&run.id)).await.0, 0);
     assert_eq!(daemon.cli(["task", "cancel"]).arg(&run.id).env("ARTEL_TOKEN", &reader).run().await.0, 1);
-    assert_eq!(daemon.cli(["token", "revoke", "reader"]).run().await.0, 0);
     run.end().await;
+    let mut waiting = daemon.run(task_request("Which?").with_graph("question")).await;
+    waiting.until(|kind| matches!(kind, Kind::Waiting(_))).await;
+    assert_eq!(as_operator(daemon.cli(["task", "answer"]).arg(&waiting.id).arg("this")).await.0, 0);
+    waiting.end().await;
+    // Whatever the level of the log is, the audit log is written.
+    assert_eq!(as_operator(daemon.cli(["log", "level", "off"])).await.0, 0);
+    assert_eq!(daemon.cli(["task", "erase", "--yes"]).arg(&run.id).run().await.0, 0);
+    assert_eq!(daemon.cli(["task", "erase", "--yes", "--owner", "nobody"]).run().await.0, 0);
+    assert_eq!(daemon.cli(["token", "revoke", "reader"]).run().await.0, 0);
+    daemon.until_logged("Access/RevokeToken").await;
     let expected = [
         ["owner", "Access/CreateToken", "operator", "ok"],
         ["owner", "Access/CreateToken", "reader", "ok"],
         ["operator", "Engines/Load", "talk", "ok"],
         ["operator", "Engines/Unload", "nothing", "NotFound"],
         ["operator", "Tasks/Cancel", &run.id, "ok"],
+        ["operator", "Tasks/Answer", &waiting.id, "ok"],
+        ["operator", "Admin/SetLogLevel", "off", "ok"],
+        ["owner", "Tasks/Erase", &run.id, "ok"],
+        ["owner", "Tasks/Erase", "nobody", "ok"],
         ["owner", "Access/RevokeToken", "reader", "ok"],
     ];
     assert_eq!(audited(&daemon), expected.map(|line| line.map(str::to_owned)), "a call that is refused does nothing");

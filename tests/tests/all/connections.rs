@@ -1,13 +1,13 @@
 //! Connections that say nothing, little or too much: they are closed, and other clients are served meanwhile.
 
 use std::error::Error as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use artel_proto::v1;
 use artel_proto::v1::engines_client::EnginesClient;
-use artel_tests::raw_connection::{HTTP2_HANDSHAKE, connect, is_closed};
+use artel_tests::raw_connection::{HTTP2_CLOSED_WINDOW, HTTP2_HANDSHAKE, connect, http2_headers, is_closed};
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::{CallerChannel, Daemon, DaemonBuilder, RpcServer, TokenHeader, daemon};
 use tonic::transport::Endpoint;
@@ -62,6 +62,55 @@ async fn until_calm(daemon: &Daemon) {
         }
     };
     tokio::time::timeout(TEST_TIMEOUT, calms_down).await.expect("the daemon has nothing to do");
+}
+
+/// The headers of a request, with those that every request has.
+fn headers<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 5] {
+    let authority = (":authority", "localhost");
+    [(":method", method), (":scheme", "http"), (":path", path), authority, ("content-type", "application/grpc")]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_keep_no_connection_from_others_whatever_they_leave_unsent() {
+    let daemon = scripted_daemon().with_settings("connections: {max: 8, per_peer: 8}\n").start().await;
+    let call = http2_headers(1, &headers("POST", "/grpc.health.v1.Health/Check"), false);
+    let strangers = [HTTP2_HANDSHAKE, &call].concat();
+    let page = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+    let mut connections = Vec::new();
+    for text in [&strangers[..], page].into_iter().cycle().take(32) {
+        let mut stream = connect(&daemon);
+        // It may be closed for another one already.
+        let _ = stream.write_all(text);
+        connections.push(stream);
+    }
+    until("the strangers make room for one another", || connections.iter().filter(|stream| is_closed(stream)).count() >= 24)
+        .await;
+    run_task(&daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_strangers_do_not_read_take_no_request_from_others() {
+    let daemon = scripted_daemon().with_settings("http: {requests: 4}\n").start().await;
+    let mut stream = TcpStream::connect(daemon.address.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(HTTP2_CLOSED_WINDOW).unwrap();
+    for at in 0..8 {
+        let [method, scheme, path, authority, _] = headers("GET", "/metrics");
+        stream.write_all(&http2_headers(2 * at + 1, &[method, scheme, path, authority], true)).unwrap();
+    }
+    // Each answer begins with a HEADERS frame; its body waits for the client.
+    let answered = tokio::task::spawn_blocking(move || {
+        let mut answers = 0;
+        while answers < 8 {
+            let mut frame = [0; 9];
+            stream.read_exact(&mut frame).unwrap();
+            let length = u64::from(u32::from_be_bytes([0, frame[0], frame[1], frame[2]]));
+            std::io::copy(&mut (&stream).take(length), &mut std::io::sink()).unwrap();
+            answers += usize::from(frame[3] == 0x1);
+        }
+        stream
+    });
+    let _stream = tokio::time::timeout(TEST_TIMEOUT, answered).await.expect("all are answered").unwrap();
+    run_task(&daemon).await;
 }
 
 /// The connections that the daemon has open.

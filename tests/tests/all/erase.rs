@@ -181,7 +181,7 @@ async fn the_command_asks_to_be_confirmed_and_erases_by_id_and_by_owner() {
     assert_eq!((code, err.contains("--yes")), (2, true), "{err}");
     assert!(!canaries(&daemon)[0].is_empty());
     let (code, out, err) = daemon.cli(["task", "erase", "--yes"]).arg(&run.id).run().await;
-    assert_eq!((code, out.as_str()), (0, "erased the text of 1 tasks\n"), "{err}");
+    assert_eq!((code, out.as_str()), (0, "erased the text of 1 task\n"), "{err}");
     let (code, _, err) = daemon.cli(["task", "erase", "--yes", "0198c0de-0000-7000-8000-000000000000"]).run().await;
     assert_eq!(code, 2, "{err}");
     let mut second = daemon.run(task_request(CANARY).with_role("writer")).await;

@@ -78,7 +78,7 @@ async fn the_level_changes_while_the_daemon_runs_until_it_reads_its_settings_aga
     assert_eq!(level(&daemon).await, "warn");
     let (code, out, err) = daemon.cli(["log", "level", "debug"]).run().await;
     assert_eq!((code, out.as_str()), (0, "debug, before: warn\n"), "{err}");
-    daemon.until_logged("a client changes the level of the log").await;
+    daemon.until_logged("Admin/SetLogLevel").await;
     daemon.run(task_request("Hello").with_role("writer")).await.end().await;
     daemon.until_logged("\"level\":\"DEBUG\"").await;
     let (code, _, err) = daemon.cli(["log", "level", "info,artel=loud"]).run().await;

@@ -56,12 +56,14 @@ fn every_method_has_a_scope_and_every_entry_a_method() {
 
 struct GateFixture {
     access: Access,
+    metrics: Arc<Metrics>,
     _dir: TempDir,
 }
 
 fn world() -> GateFixture {
     let dir = tempfile::tempdir().unwrap();
-    GateFixture { access: Access::open(dir.path(), Clock::default()).unwrap(), _dir: dir }
+    let access = Access::open(dir.path(), Clock::default()).unwrap();
+    GateFixture { access, metrics: Metrics::new(), _dir: dir }
 }
 
 impl GateFixture {
@@ -91,7 +93,7 @@ impl GateFixture {
         for header in headers {
             request = request.header(AUTHORIZATION, *header);
         }
-        let mut gate = AccessGate::new(service, self.access.clone());
+        let mut gate = AccessGate::new(service, self.access.clone(), self.metrics.clone());
         let response = gate.call(request.body(()).unwrap()).await.unwrap();
         (response, sees.try_recv().ok())
     }
@@ -151,6 +153,10 @@ async fn a_refused_http_request_has_its_own_code_and_names_the_scope() {
     assert_eq!(world.call("/nothing", "", &[&submitter]).await.0.status(), StatusCode::NOT_FOUND);
     assert_eq!(world.call("/nothing", "", &[]).await.0.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(world.call("/healthz", "", &[]).await.0.status(), StatusCode::OK);
+    let counted = world.metrics.encode();
+    for sample in ["{reason=\"UNAUTHENTICATED\"} 2\n", "{reason=\"MISSING_SCOPE\"} 1\n"] {
+        assert!(counted.contains(&format!("artel_calls_refused_total{sample}")), "{counted}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use artel_proto::v1;
 use artel_task::CallerName;
 use tonic::Status;
 
+use crate::audit::CallObject;
 use crate::field_error::FieldError;
 use crate::state::ServiceState;
 use crate::status::invalid_field;
@@ -18,8 +19,14 @@ const MAX_ERASED_TASKS: usize = 1000;
 pub(super) async fn erase(
     state: &ServiceState,
     viewer: &Viewer,
+    object: &CallObject,
     request: v1::EraseRequest,
 ) -> Result<v1::EraseResponse, Status> {
+    match request.task_ids.as_slice() {
+        [] => object.name(&request.owner),
+        [id] => object.name(id),
+        [first, more @ ..] => object.name(format_args!("{first} and {} more", more.len())),
+    }
     let erasures = parse(state, request)?;
     for erasure in &erasures {
         state.runtime.check_erasure(viewer, erasure).await.map_err(|e| state.status_of(e))?;
