@@ -74,8 +74,8 @@ impl LlamaBackend {
             tensor_split: &options.tensor_split,
             progress: Some(progress),
         };
-        let model = LlamaModel::load(weights, &load_params)?
-            .ok_or_else(|| Error::of_load(weights, log::take_errors()))?;
+        let model =
+            LlamaModel::load(weights, &load_params)?.ok_or_else(|| Error::of_load(weights, log::take_errors()))?;
         let params = ContextParams::of(&options, model.trained_context().max(1));
         let is_on_cpu = computes_on_cpu(options.devices.as_deref());
         let threads = ComputeThreadPool::new(params.threads, &pinned_cores(params.threads, is_on_cpu))

@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(names.shown(), shown);
         assert_eq!((names.remote_names(), names.remote_host().as_deref()), (vec!["desk.local"], Some("desk.local")));
         let remote = |text: &str| HostNames::parse(&[text]).unwrap().remote_host();
-        assert_eq!(["192.168.1.20", "fd00::7", "*.home.arpa"].map(remote)[..2], [Some("192.168.1.20".to_owned()), Some("[fd00::7]".to_owned())]);
+        assert_eq!(
+            ["192.168.1.20", "fd00::7", "*.home.arpa"].map(remote)[..2],
+            [Some("192.168.1.20".to_owned()), Some("[fd00::7]".to_owned())]
+        );
         assert_eq!(remote("*.home.arpa"), None);
         for bad in ["", "a b", "https://desk", "desk:7430", "-desk", "a..b", "*", "x.*", "ключ", &"a".repeat(64)] {
             assert!(HostNames::parse(&[bad]).is_err(), "{bad}");

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use artel_actors::StepProgress;
 use artel_proto::v1;
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge, TaskPriority,
-    TaskSpec, Timings, Usage,
+    CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge,
+    TaskPriority, TaskSpec, Timings, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 

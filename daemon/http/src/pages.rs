@@ -64,8 +64,10 @@ impl Pages {
             .route(HEALTH_PATH, get(|| async { ALIVE_TEXT }))
             .route(READY_PATH, get(move || async move { ready_page(readiness()) }));
         let routes = match self.metrics {
-            Some(metrics) => routes
-                .route(METRICS_PATH, get(move || async move { ([(CONTENT_TYPE, artel_metrics::CONTENT_TYPE)], metrics().await) })),
+            Some(metrics) => routes.route(
+                METRICS_PATH,
+                get(move || async move { ([(CONTENT_TYPE, artel_metrics::CONTENT_TYPE)], metrics().await) }),
+            ),
             None => routes,
         };
         // No body of theirs is waited for: they have none.

@@ -95,7 +95,11 @@ pub(crate) static SAMPLING: KeySet = KeySet {
         key("top_k", Value("40"), "Keeps this many of the most probable tokens; 0 keeps all."),
         key("seed", Described("another seed for each step"), "The seed of the sampler."),
         key("max_tokens", Value("512"), "The most tokens of one output."),
-        key("stop", Value("[]"), "Texts that end the output and are not part of it; an output with a schema ends with its JSON alone."),
+        key(
+            "stop",
+            Value("[]"),
+            "Texts that end the output and are not part of it; an output with a schema ends with its JSON alone.",
+        ),
     ],
 };
 

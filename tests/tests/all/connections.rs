@@ -83,8 +83,10 @@ async fn strangers_keep_no_connection_from_others_whatever_they_leave_unsent() {
         let _ = stream.write_all(text);
         connections.push(stream);
     }
-    until("the strangers make room for one another", || connections.iter().filter(|stream| is_closed(stream)).count() >= 24)
-        .await;
+    until("the strangers make room for one another", || {
+        connections.iter().filter(|stream| is_closed(stream)).count() >= 24
+    })
+    .await;
     run_task(&daemon).await;
 }
 

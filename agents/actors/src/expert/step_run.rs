@@ -233,7 +233,15 @@ struct StreamedOutput<'a> {
 impl<'a> StreamedOutput<'a> {
     fn new(job: &'a StepJob) -> Self {
         let (gaps, last_progress) = (job.metrics.token_gaps(), Instant::now());
-        Self { job, text: String::new(), held_space: String::new(), first_token: None, last_text: None, gaps, last_progress }
+        Self {
+            job,
+            text: String::new(),
+            held_space: String::new(),
+            first_token: None,
+            last_text: None,
+            gaps,
+            last_progress,
+        }
     }
 
     fn append(&mut self, text: String, tokens: u32) {

@@ -136,9 +136,15 @@ mod tests {
     /// A moved word would change the content of existing journals.
     #[test]
     fn words_keep_their_indices() {
-        for (index, word) in
-            [(0, "kind"), (11, "step_started"), (29, "completed"), (54, "labels"), (95, "verdict"), (98, "erased"), (102, "length")]
-        {
+        for (index, word) in [
+            (0, "kind"),
+            (11, "step_started"),
+            (29, "completed"),
+            (54, "labels"),
+            (95, "verdict"),
+            (98, "erased"),
+            (102, "length"),
+        ] {
             assert_eq!(WORDS[index], word);
         }
     }

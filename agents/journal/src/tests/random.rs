@@ -1,8 +1,8 @@
 //! Random sequences of events: accepted events are read back identical, and unstorable ones are refused.
 
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge, Timestamp,
-    Timings, Trigger, Usage,
+    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge,
+    Timestamp, Timings, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
 use proptest::prelude::*;
@@ -60,7 +60,12 @@ fn output() -> impl Strategy<Value = Output> {
     let json = prop::option::of(json());
     let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length];
     let finish = prop::option::of(prop::sample::select(finish.to_vec()));
-    (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output { text, json, role, finish })
+    (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output {
+        text,
+        json,
+        role,
+        finish,
+    })
 }
 
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {

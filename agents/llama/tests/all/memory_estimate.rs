@@ -59,6 +59,7 @@ fn log(options: Options) -> String {
 fn options(file: &str, context: u32, sequences: u32, ggml_type: KvCacheType) -> Options {
     Options {
         path: demo_models::path(file),
+        dequantized: None,
         sha256: None,
         context: Some(context),
         sequences,

@@ -25,6 +25,7 @@ fn with_pooling(pooling: u32) -> tempfile::NamedTempFile {
 fn load(file: &tempfile::NamedTempFile) -> Result<LlamaBackend, artel_llama::Error> {
     LlamaBackend::load(Options {
         path: file.path().to_owned(),
+        dequantized: None,
         sha256: None,
         context: Some(256),
         sequences: 1,

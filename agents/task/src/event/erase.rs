@@ -79,7 +79,8 @@ mod tests {
 
     use super::*;
     use crate::event::{
-        CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, ResultSource, TakenEdge, TaskPriority, Timings, Usage,
+        CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, ResultSource, TakenEdge, TaskPriority, Timings,
+        Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
 
@@ -108,7 +109,12 @@ mod tests {
         let text = || CANARY.to_owned();
         let step = StepId::parse("answer").unwrap();
         let role = RoleName::parse("gguf").ok();
-        let output = Output { text: text(), json: Some(json!({ CANARY: [CANARY] })), role: role.clone(), finish: Some(FinishReason::Length) };
+        let output = Output {
+            text: text(),
+            json: Some(json!({ CANARY: [CANARY] })),
+            role: role.clone(),
+            finish: Some(FinishReason::Length),
+        };
         let failure = Failure { code: FailureCode::Router, message: text(), step: Some(step.clone()) };
         let spec = TaskSpec {
             graph: GraphName::parse("mentor").unwrap(),

@@ -171,7 +171,10 @@ impl Scope {
             let items = items.ok_or_else(|| ReplayError::NotRunning(step.clone()))?;
             items.active.remove(&item);
             if cancelled {
-                items.finish_item(item, Output { text: String::new(), json: Some(Value::Null), role: None, finish: None });
+                items.finish_item(
+                    item,
+                    Output { text: String::new(), json: Some(Value::Null), role: None, finish: None },
+                );
             } else {
                 items.fatal.get_or_insert_with(|| failure.clone());
             }

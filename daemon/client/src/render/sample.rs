@@ -194,7 +194,8 @@ pub(crate) fn council() -> Vec<Event> {
     script.started("s4", "plan", "planner", 1);
     script.token("s4", "plan", "planner", "Week 1: measure.");
     script.finished("s4", "plan", "planner", "Week 1: measure.", "done");
-    let output = Some(Output { text: "Week 1: measure.".into(), json: None, role: "planner".into(), ..Default::default() });
+    let output =
+        Some(Output { text: "Week 1: measure.".into(), json: None, role: "planner".into(), ..Default::default() });
     script.push(Kind::Completed(Completed { output, fallback_cause: None }));
     script.events
 }

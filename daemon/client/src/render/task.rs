@@ -186,7 +186,11 @@ fn outcome(task: &Task, step: &Step, out: &mut StyledText) {
         StepState::Finished if step.decision.is_some() => return,
         StepState::Finished => {
             let summary = step::result_summary(step.source(), step.usage.as_ref(), step.timings.as_ref());
-            indent(out).push_styled(GOOD, "finished").push(format_args!("{}{summary}{}{transitions}", elapsed(" in"), step::cut(step.output.as_ref())));
+            indent(out).push_styled(GOOD, "finished").push(format_args!(
+                "{}{summary}{}{transitions}",
+                elapsed(" in"),
+                step::cut(step.output.as_ref())
+            ));
         }
         StepState::Failed => {
             step::failure(step.failure.as_ref(), indent(out));
@@ -223,7 +227,8 @@ mod tests {
     }
 
     fn task() -> Task {
-        let output = |text: &str| Some(Output { text: text.into(), json: None, role: "lora".into(), ..Default::default() });
+        let output =
+            |text: &str| Some(Output { text: text.into(), json: None, role: "lora".into(), ..Default::default() });
         let base = Step { visit: 1, attempt: 1, start_time: at(1), end_time: at(2), ..Default::default() };
         let named = |id: &str, node: &str, role: &str, state: StepState| Step {
             id: id.into(),

@@ -238,7 +238,11 @@ impl Transcript {
         self.last_output = Some(text.to_owned());
         let summary = step::result_summary(finished.source(), finished.usage.as_ref(), finished.timings.as_ref());
         let out = self.start_node_line(&node_label(&finished.node, &finished.role));
-        out.push_styled(DIM, format_args!("done{summary}{}{}", step::cut(finished.output.as_ref()), step::transitions(&finished.next))).newline();
+        out.push_styled(
+            DIM,
+            format_args!("done{summary}{}{}", step::cut(finished.output.as_ref()), step::transitions(&finished.next)),
+        )
+        .newline();
         self.end_step(&finished.step_id);
     }
 
