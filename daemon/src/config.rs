@@ -18,6 +18,7 @@ use crate::journal::exit_code;
 use crate::log_config::LogConfig;
 use crate::serve::config::Config;
 use crate::settings_advice;
+use crate::trace_config::TraceConfig;
 use setting_row::rows;
 
 /// Prints the settings; exit code 1 if they are invalid.
@@ -29,6 +30,7 @@ pub(crate) fn run(command: &ConfigCommand, given: &GivenFlags, global: &GlobalAr
 fn show(args: &ServeArgs, given: &GivenFlags, global: &GlobalArgs) -> Result<()> {
     let config = Config::of(&args.daemon, args.listen)?;
     let log = LogConfig::of(&args.log, &config.log)?;
+    let traces = TraceConfig::of(&args.traces, &config.traces)?;
     let (file, written) = match &args.daemon.config {
         Some(path) => {
             let written = WrittenSetting::load(path).map_err(|problems| anyhow!("{problems}"))?;
@@ -37,7 +39,7 @@ fn show(args: &ServeArgs, given: &GivenFlags, global: &GlobalArgs) -> Result<()>
         None => Default::default(),
     };
     let token = HubTokenSource::find(config.hf_token_file.as_deref());
-    let rows = rows(&file, &written, given, &effective(&config, &log), token.as_ref());
+    let rows = rows(&file, &written, given, &effective(&config, &log, &traces), token.as_ref());
     let mut output = CommandOutput::new(global);
     match output.is_json() {
         true => rows.iter().try_for_each(|row| output.object(&row.json()))?,
@@ -52,7 +54,7 @@ fn show(args: &ServeArgs, given: &GivenFlags, global: &GlobalArgs) -> Result<()>
 }
 
 /// The values of the settings that depend on this machine, or that a flag may have given.
-fn effective(config: &Config, log: &LogConfig) -> BTreeMap<&'static str, Value> {
+fn effective(config: &Config, log: &LogConfig, traces: &TraceConfig) -> BTreeMap<&'static str, Value> {
     let mut values = BTreeMap::from([
         ("data", json!(config.data)),
         ("catalog", json!(config.catalog)),
@@ -62,6 +64,8 @@ fn effective(config: &Config, log: &LogConfig) -> BTreeMap<&'static str, Value> 
         ("threads", json!(config.threads)),
         ("offline", json!(config.offline)),
         ("log.level", json!(log.filter.as_str())),
+        ("traces.endpoint", json!(traces.collector.as_ref().map(ToString::to_string))),
+        ("traces.sample", json!(traces.sample)),
     ]);
     values.extend(log.format.map(|format| ("log.format", json!(LogFormat::as_str(format)))));
     values

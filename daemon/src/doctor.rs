@@ -16,6 +16,7 @@ use artel_terminal::CommandOutput;
 use crate::journal::exit_code;
 use crate::log_config::LogConfig;
 use crate::serve::config::Config;
+use crate::trace_config::TraceConfig;
 use findings::Findings;
 
 /// Prints the diagnoses; exit code 1 if a daemon could not start or could not run all models.
@@ -26,8 +27,10 @@ pub(crate) fn run(args: &ServeArgs, global: &GlobalArgs) -> ExitCode {
 fn diagnose(args: &ServeArgs, global: &GlobalArgs) -> Result<bool> {
     let config = Config::of(&args.daemon, args.listen)?;
     let log = LogConfig::of(&args.log, &config.log)?;
+    let traces = TraceConfig::of(&args.traces, &config.traces)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let findings = runtime.context("failed to start the runtime")?.block_on(Findings::collect(&config, &log));
+    let runtime = runtime.context("failed to start the runtime")?;
+    let findings = runtime.block_on(Findings::collect(&config, &log, &traces));
     let diagnoses = advice::diagnose(&findings);
     let mut output = CommandOutput::new(global);
     output.show(&advice::json(&findings, &diagnoses), |out| advice::render(&diagnoses, out))?;

@@ -28,6 +28,7 @@ mod serve;
 mod settings_advice;
 mod signals;
 mod telemetry;
+mod trace_config;
 
 use std::process::ExitCode;
 

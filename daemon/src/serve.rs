@@ -10,6 +10,7 @@ pub(crate) mod port;
 mod reload;
 mod running_daemon;
 mod shutdown;
+mod span_export;
 mod stop_watchdog;
 
 use std::io::Write as _;
@@ -28,6 +29,7 @@ use crate::log_config::LogConfig;
 use crate::settings_advice;
 use crate::signals::{DaemonSignal, SignalListener};
 use crate::telemetry::{self, FLUSH_TIMEOUT};
+use crate::trace_config::TraceConfig;
 use catalog_watcher::CatalogWatcher;
 use config::Config;
 use reload::ReloadCause;
@@ -88,12 +90,13 @@ async fn serve(
     hooks: ServeHooks,
     log: &LogHandle,
 ) -> Result<(Result<()>, StopReport)> {
+    let traces = TraceConfig::of(&args.traces, &config.traces)?;
     let mut signals = SignalListener::listen().context("failed to listen for signals")?;
     let watchdog = StopWatchdog::start(config.grace).context("failed to start the watchdog")?;
     // Before the catalog is read, so that no later change is missed.
     let watcher = catalog_watcher(config);
     let daemon = tokio::select! {
-        daemon = RunningDaemon::start(config, hooks, log.clone()) => daemon?,
+        daemon = RunningDaemon::start(config, &traces, hooks, log.clone()) => daemon?,
         // A disk that hangs must not keep the daemon from stopping: nothing was acknowledged yet.
         signal = signals.stop_requested() => {
             tracing::info!(signal, "stopping before the daemon has served");

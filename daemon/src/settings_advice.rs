@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use artel_args::Args;
 use artel_hub::HubTokenSource;
@@ -26,6 +27,8 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     warnings.extend(unknown_variables(names, &Args::variables()));
     warnings.extend(token_warning(HubTokenSource::find(config.hf_token_file.as_deref())));
+    warnings
+        .extend(config.traces.headers_file.as_deref().and_then(|path| exposed_file(path, "the headers of `traces`")));
     warnings
 }
 
@@ -50,15 +53,18 @@ fn token_warning(source: Option<HubTokenSource>) -> Option<String> {
              the file with `hf_token_file`, or pass the credential `hf_token` of systemd"
                 .to_owned(),
         ),
-        HubTokenSource::File(path) => {
-            let mode = fs::metadata(&path).ok()?.mode() & 0o7777;
-            (mode & OTHERS_MODE != 0).then(|| {
-                format!("{0} has mode {mode:04o}: other users can read the token; `chmod 600 {0}` ends that", path.display())
-            })
-        }
+        HubTokenSource::File(path) => exposed_file(&path, "the token"),
         // systemd chose its mode.
         HubTokenSource::Credential(_) => None,
     }
+}
+
+/// A file with a secret that others can read.
+fn exposed_file(path: &Path, what: &str) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode() & 0o7777;
+    (mode & OTHERS_MODE != 0).then(|| {
+        format!("{0} has mode {mode:04o}: other users can read {what}; `chmod 600 {0}` ends that", path.display())
+    })
 }
 
 #[cfg(test)]

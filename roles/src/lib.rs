@@ -51,7 +51,7 @@ pub use network::{ModelHub, NetworkRules};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
 pub use role::{Adapter, Role, RoleLimits};
 pub use schema::{Schema, SchemaMismatch};
-pub use settings::{EngineIsolation, HttpSettings, LogFormat, Settings, TlsSettings};
+pub use settings::{EngineIsolation, HttpSettings, LogFormat, Settings, TlsSettings, TraceSettings};
 pub use template::Template;
 pub use written_setting::{SettingKey, WrittenSetting, setting_keys};
 pub use yaml_source::{Sources, YamlSource};

@@ -1,6 +1,7 @@
 //! The daemon's settings: one YAML file, one map.
 
 mod port;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::yaml;
 use crate::yaml_source::YamlSource;
 
 pub use port::{HttpSettings, TlsSettings};
+pub use traces::TraceSettings;
 
 /// The most directories of `network.files`: each is looked at for each file that a client names.
 const MAX_NETWORK_ITEMS: usize = 64;
@@ -30,7 +32,7 @@ const ISOLATIONS: [(&str, EngineIsolation); 2] =
     [("processes", EngineIsolation::Process), ("inside", EngineIsolation::InProcess)];
 
 /// The values of a settings file; the daemon has a default for each that is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
     /// `listen`: the address and port of the server, such as `127.0.0.1:7430`.
     pub listen: Option<SocketAddr>,
@@ -94,6 +96,8 @@ pub struct Settings {
     pub log_format: Option<LogFormat>,
     /// `log.level`: the filter of the log, which the daemon parses.
     pub log_level: Option<String>,
+    /// `traces`: where spans are sent, and of which tasks.
+    pub traces: TraceSettings,
     /// `hf_token_file`: the file with the token of the hub. The token itself is never part of the settings.
     pub hf_token_file: Option<PathBuf>,
     /// `core_dumps`: whether the daemon and its engines may be debugged and leave core dumps.
@@ -195,6 +199,7 @@ impl Settings {
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
             core_dumps: f.get("core_dumps").and_then(|n| boolean(n, "`core_dumps`", report)).unwrap_or_default(),
             hf_token_file,
+            traces: f.get("traces").and_then(|n| TraceSettings::decode(n, report)).unwrap_or_default(),
             log_format: None,
             log_level: None,
             prefix_cache_memory_mib: None,
@@ -349,7 +354,8 @@ mod tests {
              retention: {tasks: 10, age: 30d, size: 64}\nprefix_cache: {memory: 64, disk: 0}\n\
              network: {files: [gguf, /srv/gguf], hubs: [hf]}\n\
              connections: {max: 100, per_peer: 10, handshake: 5s, idle: 1h}\n\
-             log: {format: journald, level: 'info,artel=debug'}\nhf_token_file: token\ncore_dumps: true\n",
+             log: {format: journald, level: 'info,artel=debug'}\nhf_token_file: token\ncore_dumps: true\n\
+             traces: {endpoint: 'https://collector.example:4317', sample: 0.25, headers_file: headers, ca: /srv/ca.pem}\n",
         );
         let settings = settings.unwrap();
         assert_eq!(settings.catalog.as_deref(), Some(Path::new("/etc/artel/catalog")));
@@ -371,6 +377,9 @@ mod tests {
         assert_eq!(log, (Some(LogFormat::Journald), Some("info,artel=debug")));
         let token = settings.hf_token_file.as_deref();
         assert_eq!((token, settings.core_dumps), (Some(Path::new("/etc/artel/token")), true));
+        let [headers_file, ca] = ["/etc/artel/headers", "/srv/ca.pem"].map(|path| Some(PathBuf::from(path)));
+        let endpoint = Some("https://collector.example:4317".to_owned());
+        assert_eq!(settings.traces, TraceSettings { endpoint, sample: Some(0.25), headers_file, ca });
         assert_eq!(parse("# nothing\n").unwrap(), Settings::default());
     }
 
@@ -400,8 +409,10 @@ mod tests {
 
     #[test]
     fn problems_name_line_and_column() {
-        let problems = parse("listen: here\ngrac: 30s\nretention: {tasks: -1}\n").unwrap_err().to_string();
-        for part in ["artel.yaml:1:9", "artel.yaml:2:1", "grace", "artel.yaml:3:20"] {
+        let text = "listen: here\ngrac: 30s\nretention: {tasks: -1}\ntraces: {sample: 1.5}\n";
+        let problems = parse(text).unwrap_err().to_string();
+        for part in ["artel.yaml:1:9", "artel.yaml:2:1", "grace", "artel.yaml:3:20", "`sample` is a number from 0 to 1"]
+        {
             assert!(problems.contains(part), "{part} in {problems}");
         }
     }

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::prerequisites::artel;
 
 /// Variables that configure the program, which the environment of the tests must not set.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 18] = [
     "ARTEL_ADDRESS",
     "ARTEL_CA",
     "ARTEL_CONFIG",
@@ -20,6 +20,8 @@ const VARIABLES: [&str; 16] = [
     "ARTEL_OFFLINE",
     "ARTEL_TOKEN",
     "ARTEL_TOKEN_FILE",
+    "ARTEL_TRACES_ENDPOINT",
+    "ARTEL_TRACES_SAMPLE",
     "CREDENTIALS_DIRECTORY",
     "HF_ENDPOINT",
     "HF_TOKEN",

@@ -20,6 +20,7 @@ pub mod scripted;
 mod task;
 mod test_catalog;
 pub mod tls_proxy;
+pub mod trace_collector;
 
 pub use caller::{CallerChannel, TokenHeader};
 pub use cli::Cli;

@@ -3,6 +3,7 @@
 mod idle_timeout;
 mod prefetch;
 mod prefetch_target;
+mod request_span;
 mod role_queue;
 mod step_deadline;
 mod step_job;

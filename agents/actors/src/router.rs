@@ -12,9 +12,11 @@ mod request;
 
 use std::sync::Arc;
 
+use artel_roles::Model;
 use artel_router::{QuestionEvidence, needs_embeddings, truncate_question};
 use artel_task::RoleName;
 use artel_task::event::{Decision, Failure, FailureCode, Signal};
+use artel_traces::{RequestSpan, SpanAttributes};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -85,7 +87,7 @@ async fn decide(
     let text = truncate_question(&request.text);
     let signals = request.scored_signals();
     let (set, warmup_tokens) = index.prepare(&request, &signals, engines, is_wanted).await?;
-    let (evidence, tokens) = question_evidence(&set, text, &signals, engines).await?;
+    let (evidence, tokens) = question_evidence(&request, &set, &signals, engines).await?;
     let mut scores = set.index.scores(text, &signals, &evidence);
     if request.policy.uses_rules() {
         let matches: Vec<bool> = request.candidates.iter().map(|candidate| candidate.rule_matches(text)).collect();
@@ -104,23 +106,41 @@ async fn decide(
 
 /// What engines compute about a question for these signals, and the number of tokens computed.
 async fn question_evidence(
+    request: &RoutingRequest,
     set: &CandidateSet,
-    text: &str,
     signals: &[Signal],
     engines: &RouterEngines,
 ) -> Result<(QuestionEvidence, u32), Failure> {
+    let text = truncate_question(&request.text);
     let (mut evidence, mut tokens) = (QuestionEvidence::default(), 0);
+    let span =
+        |operation, model: &Model| Some(RequestSpan::begin(request.trace.as_ref()?, operation, model.name.as_str()));
     if needs_embeddings(signals) {
-        let embedded = engine_evidence::embed(&engines.embedding, vec![text.to_owned()]).await?;
+        let span = span("embeddings", &request.embedding_model);
+        let embedded = engine_evidence::embed(&engines.embedding, vec![text.to_owned()]).await;
+        end_span(span, embedded.as_ref().map(|embedded| embedded.tokens));
+        let embedded = embedded?;
         tokens += embedded.tokens;
         evidence.embedding = embedded.vectors.into_iter().next();
     }
     if signals.contains(&Signal::Label)
-        && let Some(host) = &engines.label
+        && let Some((host, model)) = engines.label.as_ref().zip(request.label_model.as_ref())
     {
-        let (labels, computed) = set.label_baseline.scores(host, set.index.label_prompt(), text).await?;
+        let span = span("score_labels", model);
+        let scored = set.label_baseline.scores(host, set.index.label_prompt(), text).await;
+        end_span(span, scored.as_ref().map(|(_, computed)| *computed));
+        let (labels, computed) = scored?;
         tokens += computed;
         evidence.labels = Some(labels);
     }
     Ok((evidence, tokens))
+}
+
+/// An engine has computed so many tokens for the router, or failed.
+fn end_span(span: Option<RequestSpan>, tokens: Result<u32, &Failure>) {
+    match (span, tokens) {
+        (Some(span), Ok(tokens)) => span.finish(SpanAttributes::default().integer("gen_ai.usage.input_tokens", tokens)),
+        (Some(span), Err(failure)) => span.fail(failure.code),
+        (None, _) => {}
+    }
 }

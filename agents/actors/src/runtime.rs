@@ -23,6 +23,7 @@ use artel_metrics::{Metrics, TaskCounts};
 use artel_roles::{Catalog, NetworkRules};
 use artel_stream::TaskChannels;
 use artel_task::{Clock, Event, EventKind, GraphName, TaskId};
+use artel_traces::Tracer;
 use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -61,6 +62,8 @@ pub struct Options {
     pub clock: Clock,
     /// What counts and measures; those of another runtime would count both together.
     pub metrics: Arc<Metrics>,
+    /// Takes the spans of the tasks whose submission has a trace; without it, none are told.
+    pub tracer: Option<Tracer>,
 }
 
 impl Default for Options {
@@ -76,6 +79,7 @@ impl Default for Options {
             feedback: None,
             clock: Clock::default(),
             metrics: Metrics::new(),
+            tracer: None,
         }
     }
 }
@@ -119,6 +123,7 @@ impl Runtime {
             models_dir: options.models_dir.clone().into(),
             clock: options.clock.clone(),
             metrics: options.metrics.clone(),
+            tracer: options.tracer.clone(),
             running_tasks: watch::Sender::new(0),
             busy_tasks: watch::Sender::new(0),
             lookahead: ModelLookahead::default(),
@@ -287,6 +292,11 @@ impl Runtime {
     /// What this runtime counts and measures.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// What takes the spans of tasks, if they are traced.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.shared.tracer.as_ref()
     }
 
     /// The open tasks at this moment.

@@ -142,6 +142,7 @@ impl State {
             response_cache,
             probation,
             metrics,
+            tracer,
             ..
         } = self.shared.clone();
         let (channel, supervisor) = (channels.open(task, first.as_ref()), me.clone());
@@ -161,6 +162,7 @@ impl State {
             response_cache,
             clock,
             metrics,
+            tracer,
         };
         self.spawn_runner(me, cx, 0, permit).await;
     }

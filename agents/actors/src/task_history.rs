@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use artel_journal::Journal;
 use artel_task::{Event, EventKind, Seq, TaskId};
+use artel_traces::TaskTracer;
 
 use crate::supervisor::SharedDeps;
 
@@ -55,6 +56,20 @@ pub(crate) async fn append_event(
     let event = Event { task, seq: last.next(), at, kind };
     journal.append(vec![event.clone()]).await?;
     metrics.tasks.committed_alone(&event);
+    if event.kind.is_last() {
+        tell_end(shared, &event).await;
+    }
     channels.open(task, None).publish(Arc::new(event));
     Ok(())
+}
+
+/// Tells the span of a task that nothing runs, and that ended with this event. Its graph may be what it lacks.
+async fn tell_end(shared: &SharedDeps, last: &Event) {
+    let Some(tracer) = &shared.tracer else { return };
+    // Of a task whose rows are damaged, nothing is told.
+    let Ok(events) = history(&shared.journal, last.task).await else { return };
+    let before = events.split_last().map_or(&[][..], |(_, before)| before);
+    if let Some(mut task) = TaskTracer::resume(tracer, before, None) {
+        task.committed(last);
+    }
 }

@@ -68,6 +68,7 @@ fn spec(input: &str) -> TaskSpec {
         decision: None,
         owner: CallerName::owner(),
         erased: None,
+        trace: None,
     }
 }
 

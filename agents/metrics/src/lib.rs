@@ -26,6 +26,7 @@ mod role;
 mod router;
 mod task_observer;
 mod tasks;
+mod traces;
 
 pub use calls::{CallMetrics, CallTimer, MAX_METHOD_VALUES, MAX_REFUSAL_VALUES};
 pub use connections::ConnectionMetrics;
@@ -41,3 +42,4 @@ pub use role::{GaugeGuard, MAX_ROLE_VALUES, RoleMetrics, StepStage};
 pub use router::RouterMetrics;
 pub use task_observer::TaskObserver;
 pub use tasks::{TaskCounts, TaskMetrics};
+pub use traces::{SpanOutcome, TraceMetrics};

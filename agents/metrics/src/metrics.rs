@@ -15,6 +15,7 @@ use crate::engines::{EngineMetrics, EngineSample};
 use crate::family::{LabelName, MetricDescription, MetricRegister};
 use crate::journal::JournalMetrics;
 use crate::tasks::{TaskCounts, TaskMetrics};
+use crate::traces::TraceMetrics;
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub calls: CallMetrics,
     /// Their connections.
     pub connections: ConnectionMetrics,
+    /// Spans of traces.
+    pub traces: TraceMetrics,
     start_time: Gauge,
     registry: Registry,
     descriptions: Vec<MetricDescription>,
@@ -66,6 +69,7 @@ impl Metrics {
         let journal = JournalMetrics::new(&mut register);
         let calls = CallMetrics::new(&mut register);
         let connections = ConnectionMetrics::new(&mut register);
+        let traces = TraceMetrics::new(&mut register);
         let (registry, descriptions) = register.finish();
         Arc::new(Self {
             tasks,
@@ -74,6 +78,7 @@ impl Metrics {
             journal,
             calls,
             connections,
+            traces,
             start_time,
             registry,
             descriptions,

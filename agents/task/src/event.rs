@@ -15,6 +15,7 @@ pub use artel_model::FinishReason;
 
 use crate::graph::Reducer;
 use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
+use crate::trace::TraceContext;
 
 pub use decision::{CandidateScore, Decision, NoMatch, Signal};
 pub use erase::ERASED_TEXT;
@@ -179,6 +180,10 @@ pub struct TaskSpec {
     /// When the text of the task was erased, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<Timestamp>,
+    /// The span that the task's own is a child of, if its trace is recorded. It is kept with the task, so that a task that is
+    /// resumed goes on in the same trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// The origin of a forked task.

@@ -25,6 +25,7 @@ pub mod graph;
 pub mod id;
 pub mod portable;
 pub mod state;
+mod trace;
 mod value_size;
 
 pub use clock::Clock;
@@ -39,3 +40,4 @@ pub use id::{
     StepId, TaskId, ValueName, Visit,
 };
 pub use state::{Phase, Scope, State, output_value};
+pub use trace::{CallerTrace, InvalidTraceContext, SpanId, TraceContext, TraceId};

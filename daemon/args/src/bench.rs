@@ -19,6 +19,9 @@ pub struct BenchArgs {
     /// Measure a daemon with engines in its own process as well: shows the cost of one process per engine
     #[arg(long)]
     pub inside: bool,
+    /// Measure a daemon whose tasks are all traced as well, to a collector of the bench: shows the cost of traces
+    #[arg(long, conflicts_with_all = ["inside", "against"])]
+    pub traces: bool,
     /// The directory of the adapters of the workload `adapters`: mirk, quux, velo and zork.gguf; the other server must have
     /// loaded them in this order
     #[arg(long, value_name = "DIR")]

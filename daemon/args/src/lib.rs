@@ -20,6 +20,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod token;
+mod traces;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ pub use log::{LogArgs, LogCommand};
 pub use route::{FeedbackArgs, RouteArgs};
 pub use task::{AnswerArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs, TaskStateFilter};
 pub use token::{TokenCommand, TokenCreateArgs};
+pub use traces::TraceArgs;
 
 /// The default address of the daemon, to listen on and to connect to.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
@@ -163,6 +165,9 @@ pub struct ServeArgs {
     /// What is logged, and how.
     #[command(flatten)]
     pub log: LogArgs,
+    /// Where spans of tasks are sent.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// `artel config`.

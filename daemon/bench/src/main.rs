@@ -22,6 +22,7 @@ mod prompt_text;
 mod role;
 mod roles;
 mod route;
+mod span_counter;
 mod stall;
 mod table;
 mod target;

@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use artel_args::{BenchArgs, BenchWorkload};
 
 use crate::baseline::LlamaBaseline;
-use crate::own_daemon::OwnDaemon;
+use crate::own_daemon::{DaemonVariant, OwnDaemon};
 use crate::peer_server::PeerServer;
+use crate::span_counter::SpanCounter;
 use crate::table::BenchTable;
 use crate::target::BenchTarget;
 use crate::{adapters, baseline, choose, decode, hops, overload, roles, route, stall};
@@ -22,13 +23,14 @@ pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
         bail!("--model {} is not a file: name the GGUF file of a chat model", bench.model.display());
     }
     let model = std::path::absolute(&bench.model).context("failed to resolve the path of the model")?;
-    let own = BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, false).await?));
-    let in_process = match bench.inside {
-        true => Some(BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, true).await?))),
-        false => None,
-    };
-    let peer = bench.against.as_deref().map(PeerServer::new).map(BenchTarget::Peer);
-    let mut targets: Vec<BenchTarget> = [own].into_iter().chain(in_process).chain(peer).collect();
+    let counter = if bench.traces { Some(SpanCounter::start().await?) } else { None };
+    let inside = bench.inside.then_some(DaemonVariant::InProcess);
+    let traced = counter.as_ref().map(|counter| DaemonVariant::Traced(counter.endpoint.clone()));
+    let mut targets = Vec::new();
+    for variant in [DaemonVariant::Default].into_iter().chain(inside).chain(traced) {
+        targets.push(BenchTarget::Own(Box::new(OwnDaemon::start(&model, bench.threads, variant).await?)));
+    }
+    targets.extend(bench.against.as_deref().map(PeerServer::new).map(BenchTarget::Peer));
     let mut table = BenchTable::default();
     // Another server may have run since the last bench; its caches must not hold our prompts.
     let salt = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -64,6 +66,9 @@ pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
     }
     // The daemons end before llama.cpp is measured alone.
     drop(targets);
+    if let Some(counter) = counter {
+        eprintln!("the collector received {} spans", counter.spans());
+    }
     let set_limits = match bench.name {
         BenchWorkload::Roles => roles::set_limits,
         BenchWorkload::Stall => stall::set_limits,

@@ -26,11 +26,22 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The graph in which the roles of a workload run one after the other.
 const CHAIN_GRAPH: &str = "chain";
 
+/// What a daemon of the bench has beside its model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DaemonVariant {
+    /// Nothing: engines run in processes of their own, as they do by default.
+    Default,
+    /// Engines run in the daemon.
+    InProcess,
+    /// Every task is traced to this collector.
+    Traced(String),
+}
+
 pub(crate) struct OwnDaemon {
     dir: TempDir,
     model: PathBuf,
     threads: Option<u32>,
-    in_process: bool,
+    variant: DaemonVariant,
     child: Child,
     daemon: DaemonClient,
 }
@@ -39,25 +50,30 @@ pub(crate) struct OwnDaemon {
 pub(crate) struct OwnDaemonClient(DaemonClient);
 
 impl OwnDaemon {
-    /// `in_process`: engines run in the daemon, not in processes of their own.
-    pub(crate) async fn start(model: &Path, threads: Option<u32>, in_process: bool) -> Result<Self> {
+    pub(crate) async fn start(model: &Path, threads: Option<u32>, variant: DaemonVariant) -> Result<Self> {
         let dir = TempDir::new().context("failed to create a directory for the daemon")?;
         std::fs::create_dir(dir.path().join("catalog")).context("failed to create a directory for the catalog")?;
         let mut settings = threads.map(|threads| format!("threads: {threads}\n")).unwrap_or_default();
         // The catalogs of the bench name the files of its user, and come over gRPC.
         settings.push_str("network: {files: [/]}\n");
-        if in_process {
-            settings.push_str("engines: inside\n");
+        match &variant {
+            DaemonVariant::Default => {}
+            DaemonVariant::InProcess => settings.push_str("engines: inside\n"),
+            DaemonVariant::Traced(endpoint) => settings.push_str(&format!("traces: {{endpoint: '{endpoint}'}}\n")),
         }
         std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
         let (child, daemon) = launch(dir.path(), model).await?;
-        let own = Self { dir, model: model.to_owned(), threads, in_process, child, daemon };
+        let own = Self { dir, model: model.to_owned(), threads, variant, child, daemon };
         own.wait_for_router().await;
         Ok(own)
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        if self.in_process { "in_process" } else { "artel" }
+        match self.variant {
+            DaemonVariant::Default => "artel",
+            DaemonVariant::InProcess => "in_process",
+            DaemonVariant::Traced(_) => "traced",
+        }
     }
 
     pub(crate) fn client(&self) -> OwnDaemonClient {

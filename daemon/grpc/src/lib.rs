@@ -18,6 +18,7 @@ mod access_gate;
 mod admin;
 mod audit;
 mod call_deadline;
+mod call_tracer;
 mod catalog;
 mod convert;
 mod ending_body;

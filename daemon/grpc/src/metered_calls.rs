@@ -1,4 +1,4 @@
-//! The services with their calls counted and timed: each by its method and by the code of its answer.
+//! The services with their calls counted and timed, each by its method and by the code of its answer, and told as spans of traces.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use artel_metrics::{CallTimer, Metrics};
 use artel_proto::FILE_DESCRIPTOR_SET;
+use artel_traces::{CallSpan, Tracer};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -16,19 +17,23 @@ use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::call_tracer::CallTracer;
+
 /// Services whose calls are counted.
 #[derive(Clone)]
 pub(crate) struct MeteredCalls<S> {
     services: S,
     metrics: Arc<Metrics>,
+    tracer: Option<CallTracer>,
 }
 
 impl<S> MeteredCalls<S> {
-    /// Counts the calls of these services here.
-    pub(crate) fn new(services: S, metrics: Arc<Metrics>) -> Self {
+    /// Counts the calls of these services here, and gives their spans to the tracer if there is one.
+    pub(crate) fn new(services: S, metrics: Arc<Metrics>, tracer: Option<Tracer>) -> Self {
         let methods = methods();
         metrics.calls.declare(methods.iter().map(String::as_str));
-        Self { services, metrics }
+        let tracer = tracer.map(|tracer| CallTracer::new(tracer, &methods));
+        Self { services, metrics, tracer }
     }
 }
 
@@ -61,9 +66,14 @@ where
         self.services.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let timer = self.metrics.calls.begin(request.uri().path().trim_start_matches('/'));
-        let mut call = MeteredCall { metrics: self.metrics.clone(), timer: Some(timer) };
+    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+        let method = request.uri().path().trim_start_matches('/');
+        let timer = self.metrics.calls.begin(method);
+        let span = self.tracer.as_ref().and_then(|tracer| tracer.begin(method, request.headers()));
+        if let Some(span) = &span {
+            request.extensions_mut().insert(span.place().clone());
+        }
+        let mut call = MeteredCall { metrics: self.metrics.clone(), timer: Some(timer), span };
         let response = self.services.call(request);
         async move {
             let response = response.await?;
@@ -81,12 +91,17 @@ where
 struct MeteredCall {
     metrics: Arc<Metrics>,
     timer: Option<CallTimer>,
+    span: Option<CallSpan>,
 }
 
 impl MeteredCall {
     fn end(&mut self, status: &Status) {
         let Some(timer) = self.timer.take() else { return };
         self.metrics.calls.ended(&timer, code_name(status.code()));
+        // A stranger fills no traces.
+        if let Some(span) = self.span.take().filter(|_| status.code() != Code::Unauthenticated) {
+            span.end(code_name(status.code()));
+        }
         if matches!(status.code(), Code::ResourceExhausted | Code::Unauthenticated | Code::PermissionDenied) {
             let details = status.get_error_details();
             let reason = details.error_info().map_or(code_name(status.code()), |info| info.reason.as_str());
@@ -175,7 +190,7 @@ mod tests {
             async move { Ok::<_, Infallible>(answer.into_http::<Body>()) }
         });
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let Ok(_) = MeteredCalls::new(services, metrics.clone()).call(request).await;
+        let Ok(_) = MeteredCalls::new(services, metrics.clone(), None).call(request).await;
     }
 
     #[tokio::test]
@@ -207,7 +222,7 @@ mod tests {
         let services = tower::service_fn(|_: Request<Body>| async {
             Ok::<_, Infallible>(Response::new(Body::new(OneFrame(Some(Bytes::from_static(b"some"))))))
         });
-        let mut services = MeteredCalls::new(services, metrics.clone());
+        let mut services = MeteredCalls::new(services, metrics.clone(), None);
         let request = || Request::builder().uri("/artel.v1.Tasks/Watch").body(Body::empty()).unwrap();
         let Ok(response) = services.call(request()).await;
         assert!(metrics.encode().contains("artel_grpc_calls_open 1\n"));

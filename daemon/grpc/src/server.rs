@@ -81,7 +81,7 @@ pub async fn routes(state: ServiceState) -> Result<Router, Error> {
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let metrics = state.runtime.metrics().clone();
+    let (metrics, tracer) = (state.runtime.metrics().clone(), state.runtime.tracer().cloned());
     let routes = Routes::new(health_service(&state).await)
         .add_service(reflection().build_v1()?)
         // Older generic clients support only this version.
@@ -93,7 +93,7 @@ pub async fn routes(state: ServiceState) -> Result<Router, Error> {
         .add_service(AdminServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(EnginesServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES));
     let routes = routes.into_axum_router();
-    let metered = layer_fn(move |services| MeteredCalls::new(services, metrics.clone()));
+    let metered = layer_fn(move |services| MeteredCalls::new(services, metrics.clone(), tracer.clone()));
     Ok(routes
         .layer(map_response(with_details))
         .layer(from_fn(with_deadline))

@@ -313,6 +313,7 @@ mod tests {
             decision: None,
             owner: artel_task::CallerName::owner(),
             erased: None,
+            trace: None,
         };
         let step = StepId::parse("answer").unwrap();
         let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };

@@ -5,7 +5,7 @@ mod feedback;
 mod list;
 mod parse;
 
-use artel_actors::{Error, Submission};
+use artel_actors::{Error, Fork, Submission};
 use artel_journal::{Damage, DamagedTask, TaskSummary};
 use artel_proto::v1;
 use artel_proto::v1::tasks_server::Tasks;
@@ -13,6 +13,7 @@ use artel_task::{Seq, TaskId};
 use tonic::{Request, Response, Status};
 
 use crate::audit::CallObject;
+use crate::call_tracer::trace_of;
 use crate::field_error::FieldError;
 use crate::size;
 use crate::state::ServiceState;
@@ -96,18 +97,19 @@ impl ServiceState {
 #[tonic::async_trait]
 impl Tasks for ServiceState {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> RpcResponse<v1::Task> {
-        let owner = viewer_of(&request).caller;
-        let task = self.submit(parse::submission(request.into_inner(), "", owner)?).await?;
+        let (owner, trace) = (viewer_of(&request).caller, trace_of(&request));
+        let submission = parse::submission(request.into_inner(), "", owner)?;
+        let task = self.submit(Submission { trace, ..submission }).await?;
         Ok(Response::new(self.submitted(task).await))
     }
 
     type RunStream = TaskEventStream;
 
     async fn run(&self, request: Request<v1::RunRequest>) -> RpcResponse<TaskEventStream> {
-        let owner = viewer_of(&request).caller;
+        let (owner, trace) = (viewer_of(&request).caller, trace_of(&request));
         let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
         let submit = submit.ok_or_else(|| invalid_field("submit", "is required"))?;
-        let submission = parse::submission(submit, "submit.", owner)?;
+        let submission = Submission { trace, ..parse::submission(submit, "submit.", owner)? };
         let (task, guard) = match cancel_on_disconnect {
             true => self.submit_guarded(submission).await.map(|(task, guard)| (task, Some(guard)))?,
             false => (self.submit(submission).await?, None),
@@ -177,8 +179,8 @@ impl Tasks for ServiceState {
     }
 
     async fn fork(&self, request: Request<v1::ForkRequest>) -> RpcResponse<v1::Task> {
-        let viewer = viewer_of(&request);
-        let fork = parse::fork(request.into_inner(), viewer.caller.clone())?;
+        let (viewer, trace) = (viewer_of(&request), trace_of(&request));
+        let fork = Fork { trace, ..parse::fork(request.into_inner(), viewer.caller.clone())? };
         self.runtime.check_visible(&viewer, fork.task).await.map_err(|e| self.status_of(e))?;
         let task = self.runtime.fork(fork).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(self.submitted(task).await))

@@ -37,8 +37,9 @@ fn every_value_that_is_computed_belongs_to_a_key() {
     };
     let config = Config::of(&args.daemon, args.listen).unwrap();
     let log = LogConfig::of(&LogArgs { log_level: None, ..args.log }, &config.log).unwrap();
+    let traces = TraceConfig::of(&args.traces, &config.traces).unwrap();
     let keys: Vec<String> = setting_keys().into_iter().map(|key| key.path).collect();
-    let values = effective(&config, &log);
+    let values = effective(&config, &log, &traces);
     for key in values.keys() {
         assert!(keys.iter().any(|known| known == key), "{key}");
     }

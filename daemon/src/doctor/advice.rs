@@ -36,6 +36,7 @@ pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
     diagnoses.extend(findings.certificate.as_ref().map(certificate));
     diagnoses.push(retention(&findings.retention));
     diagnoses.push(log(&findings.log));
+    diagnoses.extend(findings.traces.as_ref().map(traces));
     diagnoses.extend(findings.disk.map(disk));
     diagnoses.push(threads(findings.threads, findings.cores));
     diagnoses.extend(
@@ -56,6 +57,17 @@ fn log(log: &LogConfig) -> Diagnosis {
         None => "text, journald if systemd reads it, or json with --json",
     };
     Diagnosis::ok("log", format!("standard error, as {format}; {}", log.filter))
+}
+
+fn traces(traces: &Result<String, artel_otlp::Error>) -> Diagnosis {
+    match traces {
+        Ok(traces) => Diagnosis::ok("traces", traces.as_str()),
+        Err(error) => Diagnosis::error(
+            "traces",
+            error.to_string(),
+            "correct `traces` in the settings; without it, nothing is sent to a collector",
+        ),
+    }
 }
 
 fn data(findings: &Findings) -> Diagnosis {

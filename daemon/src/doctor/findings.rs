@@ -22,6 +22,7 @@ use crate::serve::config::Config;
 use crate::serve::loader::LlamaLoader;
 use crate::serve::port::ExposedPort;
 use crate::settings_advice;
+use crate::trace_config::TraceConfig;
 
 /// Why the directory of the journal cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,8 @@ pub(super) struct Findings {
     pub(super) retention: Retention,
     /// What is logged, and how.
     pub(super) log: LogConfig,
+    /// Where spans are sent, if there are traces; or why they cannot be.
+    pub(super) traces: Option<Result<String, artel_otlp::Error>>,
     /// What the settings say that may be a mistake.
     pub(super) settings: Vec<String>,
     /// Free bytes on the disk of the journal, if known.
@@ -83,7 +86,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) async fn collect(config: &Config, log: &LogConfig) -> Self {
+    pub(super) async fn collect(config: &Config, log: &LogConfig, traces: &TraceConfig) -> Self {
         let catalog = Catalog::load(config.catalog.as_deref());
         let (models, adapters, plan) = match &catalog {
             Ok(catalog) => (models(catalog, config), adapters(catalog, config), planned(catalog, config).await),
@@ -107,6 +110,7 @@ impl Findings {
             set_aside: artel_journal::set_aside(&config.data).await.unwrap_or_default(),
             retention: config.journal.retention,
             log: log.clone(),
+            traces: traces.open().map(|opened| opened.map(|_| traces.to_string())),
             settings: settings_advice::warnings(config),
             disk: disk::free_bytes(&config.data),
             threads: config.threads,

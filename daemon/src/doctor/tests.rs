@@ -77,6 +77,7 @@ fn healthy() -> Findings {
         log: LogConfig { format: None, filter: artel_log::LogFilter::default() },
         settings: Vec::new(),
         exposed_port: None,
+        traces: None,
         certificate: None,
         retention: Retention { tasks: 10_000, age: Duration::from_secs(30 * 86_400), bytes: 4 << 30 },
         disk: Some(80_000_000_000),
@@ -243,6 +244,18 @@ fn the_log_and_what_may_be_a_mistake_in_the_settings_are_shown() {
     assert!(text.contains(warning) && text.contains("help: `artel config show`"), "{text}");
     assert!(text.contains("\nlog       standard error, as json; debug\n"), "{text}");
     assert!(is_ok(&diagnose(&findings)));
+}
+
+#[test]
+fn where_spans_go_is_shown_and_a_collector_that_cannot_be_used_is_an_error() {
+    let seen = |traces| {
+        let findings = Findings { traces: Some(traces), ..healthy() };
+        (is_ok(&diagnose(&findings)), rendered(&findings))
+    };
+    let (can_run, text) = seen(Ok("to http://127.0.0.1:4317, sample 1".to_owned()));
+    assert!(can_run && text.contains("\ntraces    to http://127.0.0.1:4317, sample 1\n"), "{text}");
+    let (can_run, text) = seen(Err(artel_otlp::Error::ExposedHeaders("http://10.0.0.7:4317".parse().unwrap())));
+    assert!(!can_run && text.contains("in the clear") && text.contains("help: correct `traces`"), "{text}");
 }
 
 #[test]

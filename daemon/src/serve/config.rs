@@ -12,7 +12,7 @@ use artel_args::{DEFAULT_LISTEN, DaemonArgs, DataArgs, default_data_dir};
 use artel_engine::disk_prefix_cache;
 use artel_http::ConnectionTimeouts;
 use artel_journal::Retention;
-use artel_roles::{EngineIsolation, NetworkRules, Problems, Settings};
+use artel_roles::{EngineIsolation, NetworkRules, Problems, Settings, TraceSettings};
 
 use crate::log_config::LogSettings;
 
@@ -60,6 +60,8 @@ pub(crate) struct Config {
     pub(super) hang_timeout: Duration,
     /// What the settings file says of the log.
     pub(crate) log: LogSettings,
+    /// What the settings file says of traces.
+    pub(crate) traces: TraceSettings,
     /// The file with the token of the hub.
     pub(crate) hf_token_file: Option<PathBuf>,
     /// Whether the daemon and its engines may be debugged and leave core dumps.
@@ -131,6 +133,7 @@ impl Config {
             engines: settings.engines.unwrap_or_default(),
             hang_timeout: settings.hang_timeout.unwrap_or(artel_process::DEFAULT_HANG_TIMEOUT),
             log: LogSettings { format: settings.log_format, level: settings.log_level },
+            traces: settings.traces,
             hf_token_file: settings.hf_token_file,
             core_dumps: settings.core_dumps,
             warnings: settings.warnings,

@@ -20,6 +20,8 @@ use super::hooks::ServeHooks;
 use super::loader::LlamaLoader;
 use super::port::{self, ListeningPort};
 use super::reload;
+use super::span_export::SpanExport;
+use crate::trace_config::TraceConfig;
 
 /// How often refused calls that were only counted are looked for: each is logged within twice the time.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -35,11 +37,19 @@ pub(super) struct RunningDaemon {
     pub(super) closing: CancellationToken,
     /// Ends with the number of connections that were cut off.
     pub(super) server: JoinHandle<usize>,
+    /// Sends the spans, if there are traces.
+    pub(super) spans: Option<SpanExport>,
 }
 
 impl RunningDaemon {
     /// Opens the journal, resumes tasks and serves.
-    pub(super) async fn start(config: &Config, hooks: ServeHooks, log: LogHandle) -> Result<Self> {
+    pub(super) async fn start(
+        config: &Config,
+        traces: &TraceConfig,
+        hooks: ServeHooks,
+        log: LogHandle,
+    ) -> Result<Self> {
+        let spans = SpanExport::start(traces, config.runtime.metrics.traces.clone())?;
         let listening = ListeningPort::listen(&config.port, config.runtime.metrics.connections.clone()).await?;
         let address = listening.address;
         let catalog = Catalog::load(config.catalog.as_deref())
@@ -61,7 +71,11 @@ impl RunningDaemon {
             Some(wrap) => wrap(loader),
             None => loader,
         };
-        let options = artel_actors::Options { feedback: Some(feedback.clone()), ..config.runtime.clone() };
+        let options = artel_actors::Options {
+            feedback: Some(feedback.clone()),
+            tracer: spans.as_ref().map(|spans| spans.tracer.clone()),
+            ..config.runtime.clone()
+        };
         let runtime = Runtime::start(options, catalog, journal, loader).await?;
         let models = config.runtime.models_dir.clone();
         let (draining, closing, reload_status) = Default::default();
@@ -100,7 +114,7 @@ impl RunningDaemon {
             closing: CancellationToken::clone(&closing),
         };
         let server = tokio::spawn(port.serve(sockets));
-        Ok(Self { address, runtime, reload_status, draining, closing, server })
+        Ok(Self { address, runtime, reload_status, draining, closing, server, spans })
     }
 }
 

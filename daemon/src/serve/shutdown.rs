@@ -22,6 +22,8 @@ pub(super) struct StopReport {
     cut_off: usize,
     /// Why the server did not end by itself.
     server_problem: Option<String>,
+    /// Whether spans were left that no collector took.
+    has_left_spans: bool,
 }
 
 /// Stops the daemon: tasks, engines, the journal, and at last the server, so that clients see how their tasks ended.
@@ -47,8 +49,13 @@ pub(super) async fn stop(
         Ok(Err(error)) => (0, Some(format!("the server panicked: {error}"))),
         Err(_) => (0, Some("the server".to_owned())),
     };
+    // Calls have ended with the server, and so have their spans.
+    let has_left_spans = match daemon.spans {
+        Some(spans) => !spans.close().await,
+        None => false,
+    };
     watchdog.enter("threads");
-    StopReport { drained, cut_off, server_problem }
+    StopReport { drained, cut_off, server_problem, has_left_spans }
 }
 
 /// Ends the threads of the daemon's runtime; whether all of them ended in time.
@@ -66,6 +73,7 @@ impl StopReport {
         let (is_clean, mut open) = (overdue.is_empty(), overdue);
         open.extend((self.cut_off > 0).then(|| format!("{} connections with open calls", self.cut_off)));
         open.extend(self.server_problem);
+        open.extend(self.has_left_spans.then(|| "spans that the collector did not take".to_owned()));
         open.extend((!have_threads_ended).then(|| "threads that read or download files".to_owned()));
         match open.is_empty() {
             true => tracing::info!(unfinished, "stopped; unfinished tasks resume at the next start"),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::signals::SignalListener;
 
-/// Time for all phases of stopping after the grace period: each has a limit of its own, and together they take 48 s. With a
+/// Time for all phases of stopping after the grace period: each has a limit of its own, and together they take 50 s. With a
 /// grace period of 30 s it is less than the 90 s after which systemd kills a service.
 const STOP_TIMEOUT: Duration = Duration::from_secs(55);
 /// Time for the last line of the log: its reader may hang, too.

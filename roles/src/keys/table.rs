@@ -46,6 +46,7 @@ pub(super) const ALL: &[&KeySet] = &[
     &NETWORK,
     &CONNECTIONS,
     &LOG,
+    &TRACES,
     &HTTP,
     &TLS,
 ];
@@ -403,6 +404,7 @@ pub(crate) static SETTINGS: KeySet = KeySet {
         key("network", Value("{}"), "What documents from clients may name."),
         key("connections", Value("{}"), "How many connections are open at once, and how long they may idle."),
         key("log", Value("{}"), "What the log looks like, and what is in it."),
+        key("traces", Value("{}"), "Where spans of tasks are sent, and of which tasks."),
         key(
             "hf_token_file",
             Described("the credential `hf_token` of systemd, if there is one"),
@@ -465,6 +467,21 @@ pub(crate) static LOG: KeySet = KeySet {
             "What a line looks like: `text`, `json` or `journald`.",
         ),
         key("level", Described("info,llama_cpp=warn"), "What is logged: a level, or a filter of `tracing`."),
+    ],
+};
+
+pub(crate) static TRACES: KeySet = KeySet {
+    name: "settings.traces",
+    page: "settings",
+    keys: &[
+        key(
+            "endpoint",
+            Described("no traces"),
+            "The collector: `http://HOST:PORT` or `https://HOST:PORT`, for OTLP over gRPC.",
+        ),
+        key("sample", Described("1"), "The fraction of tasks that are traced without a word of their caller."),
+        key("headers_file", Described("no headers"), "The file with the headers for the collector, such as a token."),
+        key("ca", Described("those of the system"), "The file of the certificates to trust, in PEM."),
     ],
 };
 

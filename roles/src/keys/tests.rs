@@ -73,6 +73,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "settings.network" => format!("network: {map}"),
         "settings.connections" => format!("connections: {map}"),
         "settings.log" => format!("log: {map}"),
+        "settings.traces" => format!("traces: {map}"),
         "settings.http" => format!("http: {map}"),
         "settings.tls" => format!("tls: {map}"),
         _ => map,

@@ -37,6 +37,7 @@ mod routing;
 mod set_aside;
 mod stopping;
 mod tasks;
+mod traces;
 mod values;
 #[cfg(feature = "vulkan")]
 mod vulkan;

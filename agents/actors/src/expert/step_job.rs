@@ -12,6 +12,7 @@ use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
 use artel_task::event::TaskPriority;
 use artel_task::{RoleName, StepId, TaskId};
+use artel_traces::TraceScope;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -53,6 +54,8 @@ pub(crate) struct StepJob {
     pub(crate) channel: TaskChannel,
     /// The metrics of its role.
     pub(crate) metrics: Arc<RoleMetrics>,
+    /// Its span, if its task is traced.
+    pub(crate) trace: Option<TraceScope>,
     /// Opens when the step's start is committed; nothing of the step is published before.
     pub(crate) barrier: CommitBarrier,
     pub(crate) cancel: CancellationToken,

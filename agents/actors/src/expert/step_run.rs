@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
+use super::request_span;
 use super::step_deadline::ModelWaitCounter;
 use super::step_job::{PROGRESS_INTERVAL, StepJob};
 use crate::completion::StepOutcome;
@@ -34,13 +35,15 @@ impl StepJob {
     pub(super) async fn run(&self, engine: EngineLease, prompt: RenderedPrompt) -> Result<StepOutcome, Failure> {
         let _expected = engine.pin_prefixes(self.next_roles.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache.as_ref().map(|cache| cache.key(&self.role, &prompt.system, &prompt.user));
-        let stream = engine.generate(self.request(prompt)?).await;
-        if stream.is_err() {
-            engine.note(&stream);
+        let request = self.request(prompt)?;
+        let span = self.trace.as_ref().map(|scope| request_span::begin(scope, &self.role, &request));
+        let answered = self.answer(request, &engine).await;
+        match (span, &answered) {
+            (Some(span), Ok((_, finish))) => span.finish(request_span::report(finish)),
+            (Some(span), Err(failure)) => span.fail(failure.code),
+            (None, _) => {}
         }
-        let stream = stream.map_err(|e| self.step_failure(&e))?;
-        self.barrier.committed().await;
-        let (text, finish) = self.read_stream(stream, &engine).await?;
+        let (text, finish) = answered?;
         let output = self.parse_output(text, finish.reason)?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
@@ -129,6 +132,21 @@ impl StepJob {
         };
         let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
         Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, ..request })
+    }
+
+    /// The text that the engine answers with, and how it ended.
+    async fn answer(
+        &self,
+        request: engine::Request,
+        engine: &EngineLease,
+    ) -> Result<(String, engine::FinishSummary), Failure> {
+        let stream = engine.generate(request).await;
+        if stream.is_err() {
+            engine.note(&stream);
+        }
+        let stream = stream.map_err(|e| self.step_failure(&e))?;
+        self.barrier.committed().await;
+        self.read_stream(stream, engine).await
     }
 
     async fn read_stream(

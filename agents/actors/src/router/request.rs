@@ -8,6 +8,7 @@ use artel_roles::{Catalog, Model};
 use artel_router::RoutingPolicy;
 use artel_task::event::Signal;
 use artel_task::graph::RouterNode;
+use artel_traces::TraceScope;
 use ractor::ActorRef;
 
 use super::candidate::Candidate;
@@ -29,6 +30,8 @@ pub(crate) struct RoutingRequest {
     pub(crate) embedding_model: Arc<Model>,
     /// The model that scores labels, if that signal is used.
     pub(crate) label_model: Option<Arc<Model>>,
+    /// The span of the decision, if it is traced.
+    pub(super) trace: Option<TraceScope>,
 }
 
 impl RoutingRequest {
@@ -43,7 +46,12 @@ impl RoutingRequest {
         let label_model = policy.settings.label_model.as_ref().filter(|_| policy.uses_labels());
         let label_model = label_model.and_then(|name| catalog.model(name.as_str()).cloned());
         let embedding_model = catalog.embedding_model()?.clone();
-        Some(Self { text, candidates, policy, embedding_model, label_model })
+        Some(Self { text, candidates, policy, embedding_model, label_model, trace: None })
+    }
+
+    /// The same as a part of this span.
+    pub(crate) fn with_trace(self, trace: Option<TraceScope>) -> Self {
+        Self { trace, ..self }
     }
 
     /// The signals to score, without rules.

@@ -8,7 +8,9 @@ use artel_roles::Catalog;
 use artel_task::event::{ForkOrigin, Nested, TakenEdge, TaskSpec};
 use artel_task::graph::NodeKind;
 use artel_task::state::ReplayError;
-use artel_task::{CallerName, Event, EventKind, Graph, GraphName, NodeName, RequestId, Seq, State, StepId, TaskId};
+use artel_task::{
+    CallerName, Event, EventKind, Graph, GraphName, NodeName, RequestId, Seq, State, StepId, TaskId, TraceContext,
+};
 
 use super::resume::{RestoreError, RestoredCatalogs, graph_of};
 use super::{Error, Runtime, TaskStart};
@@ -28,6 +30,8 @@ pub struct Fork {
     pub labels: BTreeMap<String, String>,
     /// The caller that the new task belongs to, which may read the old one; request ids are its own.
     pub owner: CallerName,
+    /// The span that the new task's own is a child of, if its trace is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a graph cannot continue after the events of an old task.
@@ -146,7 +150,7 @@ impl Runtime {
     fn copy_events(&self, events: Vec<Event>, catalog: &Catalog, fork: Fork, forked: &ForkOrigin) -> Vec<Event> {
         let at = self.shared.clock.now();
         let task = TaskId::new(at.0, rand::random());
-        let Fork { request_id, labels, owner, .. } = fork;
+        let Fork { request_id, labels, owner, trace, .. } = fork;
         let accepted = |accepted: TaskSpec| {
             let (catalog, forked) = (catalog.version().clone(), Some(forked.clone()));
             EventKind::Accepted(TaskSpec {
@@ -156,6 +160,7 @@ impl Runtime {
                 forked_from: forked,
                 owner: owner.clone(),
                 erased: None,
+                trace: trace.clone(),
                 ..accepted
             })
         };

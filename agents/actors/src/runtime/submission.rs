@@ -9,7 +9,7 @@ use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
     CallerName, CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq,
-    TaskId,
+    TaskId, TraceContext,
 };
 
 use super::Error;
@@ -45,6 +45,8 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
     /// The caller that the task belongs to; request ids are its own.
     pub owner: CallerName,
+    /// The span that the task's own is a child of, if its trace is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 impl Submission {
@@ -200,7 +202,7 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, owner, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, trace, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -215,6 +217,7 @@ pub(super) fn accepted_event(
         decision,
         owner,
         erased: None,
+        trace,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

@@ -9,6 +9,7 @@ use artel_journal::Journal;
 use artel_metrics::Metrics;
 use artel_stream::TaskChannels;
 use artel_task::Clock;
+use artel_traces::Tracer;
 use tokio::sync::{Semaphore, watch};
 
 use crate::response_cache::ResponseCache;
@@ -23,6 +24,8 @@ pub(crate) struct SharedDeps {
     pub(crate) models_dir: Arc<Path>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// Takes the spans of tasks, if they are traced.
+    pub(crate) tracer: Option<Tracer>,
     pub(crate) running_tasks: watch::Sender<usize>,
     /// Running tasks that are not idle.
     pub(crate) busy_tasks: watch::Sender<usize>,

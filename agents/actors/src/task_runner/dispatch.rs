@@ -138,6 +138,7 @@ impl RunningTask {
             models_dir: self.cx.models_dir.clone(),
             channel: self.cx.channel.clone(),
             metrics: self.cx.metrics.tasks.role(role.name.as_str()),
+            trace: self.trace_of(&step),
             step,
             role,
             barrier,
@@ -165,6 +166,7 @@ impl RunningTask {
             return completion
                 .send(Err(Failure::new(FailureCode::Router, "the catalog has no model with `use: embedding`")));
         };
+        let request = request.with_trace(self.trace_of(step));
         let (supervisor, timeout) = (self.cx.supervisor.clone(), timeout.unwrap_or(DECISION_TIMEOUT));
         tokio::spawn(async move {
             tokio::select! {

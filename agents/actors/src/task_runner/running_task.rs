@@ -15,6 +15,7 @@ use artel_task::graph::{NodeKind, ReplaySafety, RetryPolicy};
 use artel_task::{
     Clock, Event, EventKind, Graph, NextAction, Phase, StepId, TaskId, Transition, decide, failure_edges, transition,
 };
+use artel_traces::{TaskTracer, TraceScope, Tracer};
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -60,6 +61,7 @@ pub(crate) struct TaskContext {
     pub(crate) response_cache: ResponseCache,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// An attempt that runs; dropping it cancels it.
@@ -81,6 +83,8 @@ pub(super) struct RunningTask {
     uncommitted: Vec<Event>,
     /// Counts what is committed from now on.
     observer: TaskObserver,
+    /// Tells the spans of what is committed, if the task is traced.
+    tracer: Option<TaskTracer>,
     timer: Option<WakeTimer>,
     pub(super) admission: ResumeAdmission,
     /// Whether the supervisor knows that only answers of people are awaited.
@@ -111,13 +115,22 @@ impl RunningTask {
         first: Option<&Event>,
         me: ActorRef<Message>,
     ) -> Result<Self, ActorProcessingErr> {
-        let task = match first {
-            Some(first) => artel_task::State::begin(first, cx.graph.start())?,
-            None => artel_task::State::replay(&history(&cx.journal, cx.task).await?, cx.graph.start())?,
+        let (tracer, graph) = (cx.tracer.as_ref(), Some(&cx.graph));
+        let (task, tracer) = match first {
+            Some(first) => {
+                let tracer = tracer.and_then(|tracer| TaskTracer::begin(tracer, first, graph));
+                (artel_task::State::begin(first, cx.graph.start())?, tracer)
+            }
+            None => {
+                let events = history(&cx.journal, cx.task).await?;
+                let tracer = tracer.and_then(|tracer| TaskTracer::resume(tracer, &events, graph));
+                (artel_task::State::replay(&events, cx.graph.start())?, tracer)
+            }
         };
         Ok(Self {
             clock: RunClock::new(cx.clock.clone(), task.last_event_at),
             observer: TaskObserver::new(cx.metrics.clone()),
+            tracer,
             cx,
             me,
             task,
@@ -403,6 +416,9 @@ impl RunningTask {
         }
         // Before any client hears of them, so that a client that has seen a task end finds it counted.
         events.iter().for_each(|event| self.observer.committed(event));
+        if let Some(tracer) = &mut self.tracer {
+            events.iter().for_each(|event| tracer.committed(event));
+        }
         events.into_iter().for_each(|event| self.cx.channel.publish(Arc::new(event)));
         if self.task.stalled_resumes == 0 && matches!(self.admission, ResumeAdmission::OnProbation { .. }) {
             self.admission = ResumeAdmission::Granted;
@@ -411,6 +427,11 @@ impl RunningTask {
             self.stop();
         }
         true
+    }
+
+    /// The span of a step, if the task is traced.
+    pub(super) fn trace_of(&self, step: &StepId) -> Option<TraceScope> {
+        self.tracer.as_ref().map(|tracer| tracer.step(step))
     }
 
     /// Cancels all attempts and stops the actor.

@@ -194,6 +194,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             decision: None,
             owner: CallerName::parse(owner).unwrap(),
             erased: None,
+            trace: None,
         },
     )
 }

@@ -70,6 +70,7 @@ impl ScriptedRun {
             forked_from: None,
             owner: CallerName::owner(),
             erased: None,
+            trace: None,
             decision: None,
         };
         let task = TaskId::new(0, [0; 10]);

@@ -23,6 +23,7 @@ impl EventKind {
                 labels: BTreeMap::new(),
                 decision: spec.decision.map(|decision| Box::new(without_evidence(*decision))),
                 erased: spec.erased.or(Some(at)),
+                trace: None,
                 ..spec
             }),
             Self::Routed { step, decision } => Self::Routed { step, decision: without_evidence(decision) },
@@ -83,6 +84,7 @@ mod tests {
         Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
+    use crate::trace::TraceContext;
 
     const CANARY: &str = "canary-of-a-caller";
 
@@ -128,6 +130,9 @@ mod tests {
             decision: Some(Box::new(decision())),
             owner: CallerName::parse("alice").unwrap(),
             erased: None,
+            trace: Some(
+                TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
+            ),
         };
         let items = Nested::Items(vec![json!(CANARY), json!([CANARY])].into());
         let (graph, start) = (spec.graph.clone(), NodeName::parse("a").unwrap());

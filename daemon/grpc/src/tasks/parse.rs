@@ -44,7 +44,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, owner: CallerNa
     };
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
-    Ok(Submission { target, input, request_id: request, priority: class, labels, owner })
+    Ok(Submission { target, input, request_id: request, priority: class, labels, owner, trace: None })
 }
 
 /// Parses the answer of a person.
@@ -76,7 +76,15 @@ pub(super) fn fork(request: v1::ForkRequest, owner: CallerName) -> Result<Fork, 
     let task = parse_task_id("task_id", &task_id)?;
     violations.finish()?;
     let from = Some(from_step_id).filter(|step| !step.is_empty());
-    Ok(Fork { task, from_step: from, use_current_catalog: current, request_id: parsed.flatten(), labels, owner })
+    Ok(Fork {
+        task,
+        from_step: from,
+        use_current_catalog: current,
+        request_id: parsed.flatten(),
+        labels,
+        owner,
+        trace: None,
+    })
 }
 
 /// Checks the length of an input.
