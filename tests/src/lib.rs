@@ -17,7 +17,9 @@ pub mod prometheus;
 pub mod raw_connection;
 mod rpc_server;
 pub mod scripted;
+pub mod scripts;
 mod task;
+mod terminal_session;
 mod test_catalog;
 pub mod tls_proxy;
 
@@ -27,4 +29,5 @@ pub use daemon::{Daemon, DaemonBuilder, daemon};
 pub use prerequisites::{artel, models, python, repository};
 pub use rpc_server::RpcServer;
 pub use task::{TaskOutcome, TaskRequest, TaskStream, task_request};
+pub use terminal_session::TerminalSession;
 pub use test_catalog::test_catalog;
