@@ -41,6 +41,16 @@ pub(crate) fn prometheus_program(name: &str) -> PathBuf {
     path
 }
 
+/// What the web clients of the tests need, which are `node`, `chromium` and the packages in `node_modules`: below
+/// `ARTEL_TEST_WEB`, or where `cargo xtask setup` prepares it.
+pub(crate) fn web(name: &str) -> PathBuf {
+    let path = variable("ARTEL_TEST_WEB").unwrap_or_else(|| cache().join("web")).join(name);
+    if !path.exists() {
+        end(&format!("{} is missing: `cargo xtask setup` prepares it", path.display()));
+    }
+    path
+}
+
 /// The daemon and command line.
 pub fn artel() -> PathBuf {
     built("artel")

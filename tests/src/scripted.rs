@@ -96,6 +96,14 @@ nodes:
   trip: {role: clown, next: done}
 ";
 
+/// A graph over any catalog: its task waits for a person.
+pub const QUESTION_GRAPH: &str = "---
+graph: question
+description: Asks a person.
+start: ask
+nodes: {ask: {ask: {message: 'Which?', deadline: 1h}, next: done}}
+";
+
 /// A request for each graph of [`SCRIPTED_CATALOG`], and one for a single role.
 pub fn scripted_requests() -> Vec<TaskRequest> {
     let graphs = ["line", "loop", "fan", "fall"].map(|graph| task_request("Which sail for a storm?").with_graph(graph));

@@ -18,6 +18,7 @@ mod structure;
 mod test;
 mod tools;
 mod vulkan;
+mod web;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,7 +38,7 @@ enum Verb {
     Names,
     /// Check the sizes of crates and files, import circles and untyped errors
     Structure,
-    /// Install what is missing, fetch the demo models, and unpack Prometheus for the tests
+    /// Install what is missing, fetch the demo models, and what the tests need beside: Prometheus, npm packages, Chromium
     Setup,
     /// Start a daemon and send a real task through the graph of docs/examples/helpdesk
     Demo {
@@ -67,7 +68,7 @@ enum Verb {
 fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
     match XtaskArgs::parse().verb {
-        Verb::Setup => setup::run(&cache).and_then(|()| prometheus::fetch(&cache)),
+        Verb::Setup => setup::run(&cache).and_then(|()| test::fetch(&cache)),
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),

@@ -19,10 +19,12 @@ const NEEDED: [(&str, &str); 6] = [
     ("python3", "python3"),
 ];
 /// Packages for Python, pinned: what writes the embedding model, and what the clients in the tests are made with. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
-const PYTHON: [&str; 5] = [
+const PYTHON: [&str; 7] = [
     "numpy==2.2.6; python_version < '3.11'",
     "numpy==2.4.6; python_version >= '3.11'",
     "gguf==0.19.0",
+    "grpcio==1.85.3",
+    "grpcio-status==1.85.1",
     "grpcio-tools==1.85.1",
     "grpcio-reflection==1.85.1",
 ];
@@ -107,7 +109,7 @@ pub(crate) fn python_packages(cache: &Path) -> Result<()> {
     shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache.join("python")))?;
     shell::run(
         Command::new(shell::python(cache))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"])
             .args(PYTHON),
     )?;
     fs::write(&stamp, wanted).with_context(|| format!("failed to write {}", stamp.display()))

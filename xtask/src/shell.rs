@@ -21,6 +21,12 @@ pub(crate) fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
 }
 
+/// The path of a program that is started by its name.
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
+    let dirs = env::var_os("PATH")?;
+    env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
 /// Runs a command to its end with our own terminal; an error names it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = format!("{command:?}");

@@ -25,8 +25,10 @@ const PRIVATE_NETWORK_QUESTION: &str = "access-control-request-private-network";
 const PRIVATE_NETWORK_ANSWER: &str = "access-control-allow-private-network";
 /// What a browser says of the relation between a page and the server that it calls.
 const FETCH_SITE: &str = "sec-fetch-site";
-/// What a browser says of the purpose of a request.
-const FETCH_MODE: &str = "sec-fetch-mode";
+/// What a browser says of the use of a response.
+const FETCH_DESTINATION: &str = "sec-fetch-dest";
+/// Its value for a page that takes the place of the one before. A page in a frame of another one has another value.
+const TOP_PAGE: &[u8] = b"document";
 
 /// A text that is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +80,7 @@ impl OriginRules {
 fn check_site(headers: &HeaderMap) -> Result<PageOrigin, Refusal> {
     let value = |name: &str| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
     let is_foreign = matches!(value(FETCH_SITE), b"cross-site" | b"same-site");
-    if is_foreign && value(FETCH_MODE) != b"navigate" {
+    if is_foreign && value(FETCH_DESTINATION) != TOP_PAGE {
         return Err(Refusal::ForeignOrigin("another site".to_owned()));
     }
     Ok(PageOrigin::Own)
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!(check(&[]), Ok(PageOrigin::Own));
         assert_eq!(check(&[("origin", "http://localhost:7430")]), Ok(PageOrigin::Own));
         assert_eq!(check(&[("sec-fetch-site", "same-origin")]), Ok(PageOrigin::Own));
-        assert_eq!(check(&[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]), Ok(PageOrigin::Own));
+        assert_eq!(check(&[("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")]), Ok(PageOrigin::Own));
         for listed in ["https://desk.example", "http://127.0.0.1:5173"] {
             assert_eq!(check(&[("origin", listed)]), Ok(PageOrigin::Listed(listed.try_into().unwrap())));
         }
@@ -168,7 +170,10 @@ mod tests {
         {
             assert!(check(&[("origin", origin)]).is_err(), "{origin}");
         }
-        assert!(check(&[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]).is_err());
+        for destination in ["image", "empty", "iframe", ""] {
+            let request = [("sec-fetch-site", "cross-site"), ("sec-fetch-dest", destination)];
+            assert!(check(&request).is_err(), "{destination}");
+        }
         assert!(check(&[("sec-fetch-site", "same-site")]).is_err(), "another port of the loopback");
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use artel_proto::v1::event::Kind;
 use artel_proto::v1::tasks_client::TasksClient;
 use artel_proto::{FILE_DESCRIPTOR_SET, v1};
-use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
+use artel_tests::scripted::{QUESTION_GRAPH, SCRIPTED_CATALOG, model_script};
 use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, task_request};
 use nix::sys::signal::Signal;
 use prost::Message as _;
@@ -24,16 +24,9 @@ use tonic_types::StatusExt as _;
 
 /// No test waits longer for what must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// A task that is open until a person answers.
-const QUESTION: &str = "---
-graph: question
-description: Asks a person.
-start: ask
-nodes: {ask: {ask: {message: 'Which?', deadline: 1h}, next: done}}
-";
 
 fn scripted_daemon() -> DaemonBuilder {
-    daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION}")).with_failpoints(&model_script())
+    daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script())
 }
 
 /// Makes a token and gives its secret.

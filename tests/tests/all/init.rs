@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use artel_tests::hub::{EMBEDDING_URI, HubServer, MODEL_URI};
-use artel_tests::{Cli, artel, models};
+use artel_tests::{Cli, TerminalSession, artel, models, repository};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 /// A table with the models of the test hub. The size of the first one is wrong.
@@ -211,26 +211,100 @@ async fn without_a_terminal_nothing_is_asked() {
     assert!(user.files().is_empty());
 }
 
+/// `artel init` at a terminal, in the directory of the table.
+fn at_terminal(user: &FreshUser, endpoint: &str) -> TerminalSession {
+    let line = format!("cd '{}'; '{}' init --models-table table.yaml", user.dir.path().display(), artel().display());
+    TerminalSession::start(&line, |script| user.at_home(script).env("HF_ENDPOINT", endpoint))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_a_person_is_asked() {
     let user = FreshUser::new();
-    let line = format!("'{}' init --models-table '{}'", artel().display(), user.table().display());
-    let script = Cli::program(Path::new("script"), ["--quiet", "--return", "--command"]).arg(line).arg("/dev/null");
     // This hub does not answer, so that the size is that of the table.
-    let script = user.at_home(script).env("HF_ENDPOINT", "http://127.0.0.1:1");
-    let mut child = script.into_command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    // The place that is proposed; a model that is not in the table, then the proposal; no download.
-    input.write_all(b"\nhuge\n\nn\n").await.unwrap();
-    let mut shown = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut shown).await.unwrap();
-    assert!(child.wait().await.unwrap().success(), "{shown}");
-    drop(input);
-    assert!(shown.contains("Where do the files of the catalog go?"), "{shown}");
-    assert!(
-        shown.contains("`huge` is none of smol") && shown.contains("Download smol (1.0 kB, Apache-2.0)"),
-        "{shown}"
-    );
+    let mut session = at_terminal(&user, "http://127.0.0.1:1");
+    session.answer("Where do the files of the catalog go?", "").await;
+    session.answer("Which model?", "huge").await;
+    session.answer("`huge` is none of smol", "").await;
+    session.answer("Download smol (1.0 kB, Apache-2.0)", "n").await;
+    assert_eq!(session.end().await, Some(0), "{}", session.screen());
+    let shown = session.screen();
     assert!(shown.contains("nothing is downloaded") && shown.contains("artel fetch"), "{shown}");
     assert_eq!(user.files().into_keys().collect::<Vec<_>>(), FILES);
+}
+
+/// The page with the transcript of a session.
+const PAGE: &str = "docs/book/src/init.md";
+/// The first line of the transcript.
+const TRANSCRIPT_COMMAND: &str = "$ artel init --models-table table.yaml\n";
+/// A row of a model that no machine has room for.
+const COLOSSUS: &str = "\
+- name: colossus
+  repository: org/colossus
+  file: colossus.gguf
+  quantisation: Q8_0
+  bytes: 90000000000000
+  parameters: 90T
+  layers: 400
+  kv: 65536
+  context: 131072
+  licence: Apache-2.0
+  fetched: never
+";
+
+/// A text without what differs between machines and runs: figures, the units of sizes, and the spaces that align columns.
+fn steady(text: &str) -> String {
+    let mut steady = text.to_owned();
+    for unit in ["kB", "MB", "GB", "TB"] {
+        steady = steady.replace(&format!(" {unit}"), " B");
+    }
+    let mut kept = String::new();
+    for c in steady.chars() {
+        let c = if c.is_ascii_digit() { '0' } else { c };
+        let repeats = matches!(c, '0' | ' ') && kept.ends_with(c);
+        // The point of a decimal.
+        let joins = c == '.' && kept.ends_with('0');
+        if !repeats && !joins {
+            kept.push(c);
+        }
+    }
+    kept
+}
+
+/// The block of a page that begins with a line, with the text before and after it.
+fn block<'p>(page: &'p str, first_line: &str) -> [&'p str; 3] {
+    let start = page.find(first_line).unwrap_or_else(|| panic!("{PAGE} has no `{first_line}`"));
+    let length = page[start..].find("```").expect("the block ends");
+    [&page[..start], &page[start..start + length], &page[start + length..]]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_book_shows_what_a_fresh_user_sees_at_a_terminal() {
+    let (user, hub) = (FreshUser::new(), HubServer::start());
+    let size = models().join("SmolLM2-135M-Instruct.Q4_1.gguf").metadata().unwrap().len();
+    fs::write(user.table(), format!("{COLOSSUS}{}", TABLE.replace("bytes: 1000", &format!("bytes: {size}")))).unwrap();
+    let mut session = at_terminal(&user, &hub.endpoint);
+    session.answer("Where do the files of the catalog go?", "").await;
+    session.answer("Which model?", "").await;
+    session.answer("[Y/n]", "y").await;
+    // The download stops here, and its progress is on the screen.
+    session.until("MB/98.4 MB").await;
+    let progress = session.screen();
+    hub.resume();
+    assert_eq!(session.end().await, Some(0), "{}", session.screen());
+    let shown = session.screen().replace(&*user.home().to_string_lossy(), "/home/ada");
+    let shown = format!("{TRANSCRIPT_COMMAND}{}\n", shown.trim_end());
+    println!("{shown}\n{progress}");
+
+    let path = repository().join(PAGE);
+    let page = fs::read_to_string(&path).unwrap();
+    let [before, recorded, after] = block(&page, TRANSCRIPT_COMMAND);
+    if std::env::var_os("ARTEL_RECORD").is_some() {
+        fs::write(&path, [before, &shown, after].concat()).unwrap();
+        return;
+    }
+    assert_eq!(
+        steady(recorded),
+        steady(&shown),
+        "{PAGE} shows another session: ARTEL_RECORD=1 cargo test -p artel-tests book_shows records it"
+    );
 }

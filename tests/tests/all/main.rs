@@ -3,6 +3,7 @@
 
 mod access;
 mod book;
+mod browser;
 mod budgets;
 mod catalog;
 mod cert;
@@ -13,6 +14,7 @@ mod compatibility;
 mod config;
 mod connections;
 mod demo;
+mod encrypted_clients;
 mod engines;
 mod erase;
 mod feedback;

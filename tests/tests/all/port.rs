@@ -15,7 +15,7 @@ use artel_proto::v1::event::Kind;
 use artel_proto::v1::progress::Stage;
 use artel_tests::https::{HttpResponse, exchange, tls};
 use artel_tests::hub::{HubServer, MODEL_URI};
-use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
+use artel_tests::scripted::{QUESTION_GRAPH, SCRIPTED_CATALOG, model_script};
 use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, task_request};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -43,15 +43,6 @@ const OTHER_USER_ID: u32 = 65_534;
 const CONNECT: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ntry:\n  \
                        s.sendall(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n  \
                        print(s.recv(100))\nexcept ConnectionError:\n  print(b'')\n";
-
-/// A task that waits for a person.
-const ASKING_GRAPH: &str = "---
-graph: asking
-description: Waits for a person.
-start: confirm
-nodes:
-  confirm: {ask: {message: Ship it?, deadline: 1h}, next: done}
-";
 
 fn scripted_daemon() -> DaemonBuilder {
     daemon().with_yaml(SCRIPTED_CATALOG).with_failpoints(&model_script())
@@ -159,15 +150,15 @@ async fn a_page_of_a_listed_origin_may_call_and_others_get_nothing() {
         assert!(!refused.head.contains("access-control"), "{refused:?}");
         assert!(refused.status() == 403 || refused.head.contains("grpc-status: 7"), "{refused:?}");
     }
-    let image = get(&daemon, "/healthz", &[LOCAL, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]);
+    let image = get(&daemon, "/healthz", &[LOCAL, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "image")]);
     assert_eq!(image.status(), 403, "{image:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_beyond_the_limit_are_refused_with_a_delay_and_health_is_told() {
-    let daemon = daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{ASKING_GRAPH}")).with_failpoints(&model_script());
+    let daemon = daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script());
     let daemon = daemon.with_settings("http: {requests: 1}\n").start().await;
-    let mut run = daemon.run(task_request("Hello").with_graph("asking")).await;
+    let mut run = daemon.run(task_request("Hello").with_graph("question")).await;
     run.until(|kind| matches!(kind, Kind::Waiting(_))).await;
     let refused = daemon.submit(task_request("Hello").with_role("writer")).await.unwrap_err();
     assert_eq!(
