@@ -139,6 +139,11 @@ impl HubServer {
     pub fn model_path() -> PathBuf {
         PathBuf::from("hf/org/smol/main/q4/smol.gguf")
     }
+
+    /// The same of the embedding model.
+    pub fn embedding_path() -> PathBuf {
+        PathBuf::from("hf/org/mini/main/mini.gguf")
+    }
 }
 
 impl Drop for HubServer {

@@ -1,7 +1,7 @@
 //! The disk tier of the prefix cache, so that a restarted engine is warm.
 //!
 //! One file per prefix, named after the fingerprint of its cells and the hash of its tokens. The name of a prefix that is the same for
-//! every task says so; every other file may hold the text of a caller, and [`remove_text`] deletes it. A file is a cache entry: it is
+//! every task says so; every other file may hold the text of a caller, and [`erase_text`] deletes it. A file is a cache entry: it is
 //! written aside and renamed, its content is checked against a hash when it is read, and if anything is wrong with it, it is
 //! deleted and the prefix computed again. A thread of its own writes the files. All engines of a directory share its budget;
 //! the least recently used file is evicted first.
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -18,20 +18,24 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use crate::backend::{AdapterContext, Token};
+use crate::erase_count;
 
-const MAGIC: &[u8; 8] = b"ARTELPX1";
+mod prefix_file_header;
+
+use prefix_file_header::PrefixFileHeader;
+
 /// What the cells in a file depend on: a hash of the model, the adapter and the types of the KV cache.
 pub(crate) type CacheFingerprint = [u8; 32];
 /// The end of the name of a file whose prefix is the same for every task.
 const FIXED_SUFFIX: &str = ".fixed.prefix";
+/// The same of one that is being written.
+const FIXED_PART_SUFFIX: &str = ".fixed.part";
 /// The end of the name of any other file, and of those of earlier versions.
 const SUFFIX: &str = ".prefix";
 /// The end of the name of a file that is being written.
 const PART_SUFFIX: &str = ".part";
 /// Files that wait to be written; a full queue means a slow disk, and further ones are not written.
 const MAX_QUEUED_WRITES: usize = 16;
-/// Tokens that a file may claim: more than any context.
-const MAX_TOKENS: usize = 1 << 24;
 
 /// Location and budget.
 #[derive(Debug, Clone)]
@@ -47,6 +51,8 @@ pub(crate) struct DiskPrefixCache {
     dir: PathBuf,
     files: HashMap<AdapterContext, Vec<PrefixFile>>,
     fingerprints: HashMap<AdapterContext, CacheFingerprint>,
+    /// The number of erases when no text was known to the engine that is erased since; `None` before its first text.
+    erase_count: Option<u64>,
     /// Taken when the cache is dropped.
     writer: Option<(mpsc::SyncSender<WriterCommand>, JoinHandle<()>)>,
 }
@@ -54,9 +60,21 @@ pub(crate) struct DiskPrefixCache {
 struct PrefixFile {
     tokens: Arc<[Token]>,
     path: PathBuf,
+    /// Dropped when it is written, or when it is certain that it will not be.
+    queued: Weak<()>,
 }
 
 impl PrefixFile {
+    fn is_queued(&self) -> bool {
+        self.queued.strong_count() > 0
+    }
+
+    /// Whether it is on disk, or will be: another engine may have evicted it, and an erase deletes it.
+    fn is_there(&self) -> bool {
+        // In this order: it may be written meanwhile.
+        self.is_queued() || self.path.exists()
+    }
+
     fn is_fixed(&self) -> bool {
         is_fixed(&self.path)
     }
@@ -85,6 +103,10 @@ struct PrefixWrite {
     tokens: Arc<[Token]>,
     state: Arc<[u8]>,
     seconds: f64,
+    /// If it may hold the text of a caller: the number of erases before the engine took the text.
+    erase_count: Option<u64>,
+    /// See [`PrefixFile::queued`].
+    _queued: Arc<()>,
 }
 
 impl DiskPrefixCache {
@@ -99,11 +121,13 @@ impl DiskPrefixCache {
         let thread = std::thread::Builder::new().name("prefix-writer".to_owned());
         let thread = thread.spawn(move || write_all(&inbox, &dir, max_bytes)).ok()?;
         let (files, fingerprints) = (HashMap::new(), HashMap::new());
-        Some(Self { dir: options.dir.clone(), files, fingerprints, writer: Some((writer, thread)) })
+        let dir = options.dir.clone();
+        Some(Self { dir, files, fingerprints, erase_count: None, writer: Some((writer, thread)) })
     }
 
-    /// Lists the files of a context, unless that is done.
+    /// Lists the files of a context, unless that is done. Comes before any text of the context.
     pub(crate) fn index_context(&mut self, context: AdapterContext, fingerprint: CacheFingerprint) {
+        self.erase_count.get_or_insert_with(|| erase_count::read(&self.dir));
         if self.fingerprints.insert(context, fingerprint) == Some(fingerprint) {
             return;
         }
@@ -112,7 +136,7 @@ impl DiskPrefixCache {
         let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&start));
         let indexed = |path: PathBuf| {
             let header = PrefixFileHeader::read(&mut File::open(&path).ok()?, &fingerprint)?;
-            Some(PrefixFile { tokens: header.tokens, path })
+            Some(PrefixFile { tokens: header.tokens, path, queued: Weak::new() })
         };
         self.files.insert(context, own.filter_map(|entry| indexed(entry.path())).collect());
     }
@@ -129,17 +153,18 @@ impl DiskPrefixCache {
         let fingerprint = *self.fingerprints.get(&context)?;
         let files = self.files.get_mut(&context)?;
         let matches = |file: &&PrefixFile| {
-            (longer_than + 1..=most).contains(&file.tokens.len()) && prompt.starts_with(&file.tokens)
+            let is_of_prompt =
+                (longer_than + 1..=most).contains(&file.tokens.len()) && prompt.starts_with(&file.tokens);
+            is_of_prompt && !file.is_queued()
         };
-        let (tokens, path) = files
-            .iter()
-            .filter(matches)
-            .max_by_key(|file| file.tokens.len())
-            .map(|file| (file.tokens.clone(), file.path.clone()))?;
-        if !path.exists() {
-            // It is still being written, or it was evicted.
-            return None;
-        }
+        let (tokens, path) = loop {
+            let longest = files.iter().filter(matches).max_by_key(|file| file.tokens.len());
+            let (tokens, path) = longest.map(|file| (file.tokens.clone(), file.path.clone()))?;
+            if path.exists() {
+                break (tokens, path);
+            }
+            files.retain(|file| file.path != path);
+        };
         let found = read(&path, &fingerprint).filter(|found| found.tokens == tokens);
         if found.is_none() {
             tracing::warn!(path = %path.display(), "a file of the disk prefix cache is damaged; its prefix is computed again");
@@ -160,24 +185,30 @@ impl DiskPrefixCache {
     ) {
         let Some(fingerprint) = self.fingerprints.get(&context) else { return };
         let Some(files) = self.files.get_mut(&context) else { return };
-        if files.iter().any(|file| *file.tokens == *tokens) {
+        if files.iter().any(|file| *file.tokens == *tokens && file.is_there()) {
             return;
         }
+        files.retain(|file| *file.tokens != *tokens);
         let (tokens, state): (Arc<[Token]>, _) = (tokens.into(), state.clone());
         let path = self.dir.join(file_name(fingerprint, &tokens, is_fixed));
+        let queued = Arc::new(());
+        let file = PrefixFile { tokens: tokens.clone(), path: path.clone(), queued: Arc::downgrade(&queued) };
+        let erase_count = self.erase_count.filter(|_| !is_fixed);
         let write =
-            PrefixWrite { path: path.clone(), fingerprint: *fingerprint, tokens: tokens.clone(), state, seconds };
+            PrefixWrite { path, fingerprint: *fingerprint, tokens, state, seconds, erase_count, _queued: queued };
         // If the queue is full, the prefix is computed once more after the next start.
         let write = WriterCommand::Write(write);
         if self.writer.as_ref().is_some_and(|(writer, _)| writer.try_send(write).is_ok()) {
-            files.push(PrefixFile { tokens, path });
+            files.push(file);
         }
     }
 }
 
 impl DiskPrefixCache {
-    /// Deletes the files that may hold the text of a caller, in the background, and answers when they are gone.
+    /// Deletes the files that may hold the text of a caller, in the background, and answers when they are gone. The engine has
+    /// forgotten these texts.
     pub(crate) fn remove_text(&mut self, reply: oneshot::Sender<io::Result<()>>) {
+        self.erase_count = Some(erase_count::read(&self.dir));
         for files in self.files.values_mut() {
             files.retain(PrefixFile::is_fixed);
         }
@@ -189,17 +220,27 @@ impl DiskPrefixCache {
 }
 
 /// Deletes the files of a directory that may hold the text of a caller: all but those of prefixes that are the same for every task.
-/// Returns their number. Engines that use the directory are told first, with [`forget_text`](crate::EngineHandle::forget_text).
+/// Returns their number. From now on, an engine that uses the directory writes no other such file, until it has forgotten the texts of
+/// callers: see [`forget_text`](crate::EngineHandle::forget_text).
 ///
 /// # Errors
-/// The directory cannot be read, or a file not be deleted.
-pub fn remove_text(dir: &Path) -> io::Result<u64> {
-    let entries = match fs::read_dir(dir) {
+/// The directory cannot be read, a file not be deleted, or a process holds the lock of the directory.
+pub fn erase_text(dir: &Path) -> io::Result<u64> {
+    match erase_count::raise(dir) {
+        // No engine has used it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
+        raised => raised?,
+    }
+    remove_text(dir)
+}
+
+fn remove_text(dir: &Path) -> io::Result<u64> {
+    erase_count::while_none_is_written(dir, || remove_text_files(dir))
+}
+
+fn remove_text_files(dir: &Path) -> io::Result<u64> {
     let mut removed = 0;
-    for entry in entries {
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let is_cached = [SUFFIX, PART_SUFFIX].iter().any(|suffix| path.to_string_lossy().ends_with(suffix));
         if !is_cached || is_fixed(&path) {
@@ -207,7 +248,7 @@ pub fn remove_text(dir: &Path) -> io::Result<u64> {
         }
         match fs::remove_file(&path) {
             Ok(()) => removed += 1,
-            // Another engine may have deleted it, or renamed the part that it wrote.
+            // Another engine may have evicted it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -216,7 +257,7 @@ pub fn remove_text(dir: &Path) -> io::Result<u64> {
 }
 
 fn is_fixed(path: &Path) -> bool {
-    path.to_string_lossy().ends_with(FIXED_SUFFIX)
+    [FIXED_SUFFIX, FIXED_PART_SUFFIX].iter().any(|suffix| path.to_string_lossy().ends_with(suffix))
 }
 
 impl Drop for DiskPrefixCache {
@@ -227,51 +268,6 @@ impl Drop for DiskPrefixCache {
             // A writer that panicked has lost a cache entry.
             let _ = thread.join();
         }
-    }
-}
-
-/// The header of a file, before the cells.
-struct PrefixFileHeader {
-    tokens: Arc<[Token]>,
-    seconds: f64,
-    /// The SHA-256 of the cells.
-    hash: [u8; 32],
-    /// Bytes of the cells.
-    length: u64,
-}
-
-impl PrefixFileHeader {
-    fn read(file: &mut File, fingerprint: &CacheFingerprint) -> Option<Self> {
-        let mut start = [0u8; 8 + 32 + 8 + 4];
-        file.read_exact(&mut start).ok()?;
-        let (magic, rest) = start.split_at(8);
-        let (stored_fingerprint, rest) = rest.split_at(32);
-        let (seconds, count) = rest.split_at(8);
-        let count = u32::from_le_bytes(count.try_into().ok()?) as usize;
-        if magic != MAGIC || stored_fingerprint != fingerprint || count > MAX_TOKENS {
-            return None;
-        }
-        let mut tokens = vec![0u8; count * 4];
-        file.read_exact(&mut tokens).ok()?;
-        let mut end = [0u8; 32 + 8];
-        file.read_exact(&mut end).ok()?;
-        let token = |b: &[u8]| Token(i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        Some(Self {
-            tokens: tokens.chunks_exact(4).map(token).collect(),
-            seconds: f64::from_le_bytes(seconds.try_into().ok()?),
-            hash: end[..32].try_into().ok()?,
-            length: u64::from_le_bytes(end[32..].try_into().ok()?),
-        })
-    }
-
-    fn write(write: &PrefixWrite, out: &mut impl io::Write) -> io::Result<()> {
-        out.write_all(MAGIC)?;
-        out.write_all(&write.fingerprint)?;
-        out.write_all(&write.seconds.to_le_bytes())?;
-        out.write_all(&(write.tokens.len() as u32).to_le_bytes())?;
-        write.tokens.iter().try_for_each(|token| out.write_all(&token.0.to_le_bytes()))?;
-        out.write_all(&Sha256::digest(&write.state))?;
-        out.write_all(&(write.state.len() as u64).to_le_bytes())
     }
 }
 
@@ -302,8 +298,18 @@ fn write_all(inbox: &mpsc::Receiver<WriterCommand>, dir: &Path, max_bytes: u64) 
         if write.state.len() as u64 > max_bytes {
             continue;
         }
-        if let Err(error) = store(&write) {
-            tracing::warn!(path = %write.path.display(), %error, "cannot write a file of the disk prefix cache");
+        let stored = match write.erase_count {
+            None => store(&write).map(|()| true),
+            Some(noted) => erase_count::write_if_current(dir, noted, || store(&write)),
+        };
+        match stored {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::debug!(path = %write.path.display(), "a prefix is not written, since texts were erased")
+            }
+            Err(error) => {
+                tracing::warn!(path = %write.path.display(), %error, "cannot write a file of the disk prefix cache");
+            }
         }
         evict_oldest(dir, max_bytes);
     }
@@ -372,6 +378,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     const FINGERPRINT: CacheFingerprint = [7; 32];
@@ -384,7 +392,8 @@ mod tests {
     fn write_file(dir: &Path, fingerprint: CacheFingerprint, text: &str, state: &[u8]) -> PathBuf {
         let tokens: Arc<[Token]> = tokens(text).into();
         let path = dir.join(file_name(&fingerprint, &tokens, true));
-        let write = PrefixWrite { path, fingerprint, tokens, state: state.into(), seconds: 1.5 };
+        let (state, _queued) = (state.into(), Arc::new(()));
+        let write = PrefixWrite { path, fingerprint, tokens, state, seconds: 1.5, erase_count: None, _queued };
         store(&write).unwrap();
         write.path
     }
@@ -410,25 +419,108 @@ mod tests {
         assert!(cache.find(AdapterContext(1), &tokens("You are"), 0, true).is_none());
     }
 
+    fn insert(cache: &mut DiskPrefixCache, text: &str, is_fixed: bool) {
+        cache.insert(AdapterContext(0), (&tokens(text), is_fixed), &b"state".as_slice().into(), 1.0);
+    }
+
+    /// Waits until all that was inserted before is written; deletes what may hold the text of a caller.
+    fn forget_text(cache: &mut DiskPrefixCache) {
+        let (reply, removed) = oneshot::channel();
+        cache.remove_text(reply);
+        removed.blocking_recv().unwrap().unwrap();
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(name).collect();
+        names.retain(|name| name != erase_count::COUNT_FILE_NAME);
+        names.sort();
+        names
+    }
+
     #[test]
     fn files_that_may_hold_the_text_of_a_caller_are_removed_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let mut cache = open(dir.path());
-        cache.insert(AdapterContext(0), (&tokens("You are"), true), &b"fixed".as_slice().into(), 1.0);
-        cache.insert(AdapterContext(0), (&tokens("You are Ann"), false), &b"of a task".as_slice().into(), 1.0);
-        for other in ["0-0.part", "0-0.prefix", "note"] {
+        insert(&mut cache, "You are", true);
+        insert(&mut cache, "You are Ann", false);
+        for other in ["0-0.part", "0-0.fixed.part", "0-0.prefix", "note"] {
             fs::write(dir.path().join(other), "x").unwrap();
         }
-        let (reply, removed) = oneshot::channel();
-        cache.remove_text(reply);
-        removed.blocking_recv().unwrap().unwrap();
-        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [file_name(&FINGERPRINT, &tokens("You are"), true).into(), std::ffi::OsString::from("note")]);
+        forget_text(&mut cache);
+        let fixed = file_name(&FINGERPRINT, &tokens("You are"), true);
+        assert_eq!(names(dir.path()), ["0-0.fixed.part", &fixed, "note"]);
         let found = cache.find(AdapterContext(0), &tokens("You are Ann, a sailor"), 0, false).unwrap();
         assert_eq!((found.tokens.len(), found.is_fixed), (7, true));
-        assert_eq!(remove_text(dir.path()).unwrap(), 0);
-        assert_eq!(remove_text(&dir.path().join("none")).unwrap(), 0);
+        fs::write(dir.path().join("0-0.prefix"), "x").unwrap();
+        assert_eq!(erase_text(dir.path()).unwrap(), 1);
+        assert_eq!(erase_text(dir.path()).unwrap(), 0);
+        assert_eq!(erase_text(&dir.path().join("none")).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_engine_that_was_not_told_of_an_erase_writes_no_text_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut told, mut untold) = (open(dir.path()), open(dir.path()));
+        let unused = DiskPrefixCache::open(&Options { dir: dir.path().to_owned(), max_bytes: 1 << 20 });
+        assert_eq!(erase_text(dir.path()).unwrap(), 0);
+        forget_text(&mut told);
+        // What it has in its memory and its queue is of before.
+        insert(&mut untold, "You are Ann", false);
+        insert(&mut untold, "You are", true);
+        drop(untold);
+        let fixed = file_name(&FINGERPRINT, &tokens("You are"), true);
+        assert_eq!(names(dir.path()), [fixed.as_str()]);
+        insert(&mut told, "You are Bob", false);
+        drop(told);
+        let mut later = unused.unwrap();
+        later.index_context(AdapterContext(0), FINGERPRINT);
+        insert(&mut later, "You are Eve", false);
+        drop(later);
+        let mut all = ["You are Bob", "You are Eve"].map(|text| file_name(&FINGERPRINT, &tokens(text), false)).to_vec();
+        all.push(fixed);
+        all.sort();
+        assert_eq!(names(dir.path()), all);
+    }
+
+    #[test]
+    fn an_erase_waits_for_the_file_that_is_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let (path, file) = (dir.path().to_owned(), dir.path().join("0-0.prefix"));
+        let writing = thread::spawn(move || {
+            erase_count::write_if_current(&path, 0, || {
+                begun.send(()).unwrap();
+                // Until the erase has counted itself, and cannot go on.
+                while erase_count::read(&path) == 0 {
+                    thread::yield_now();
+                }
+                fs::write(path.join("0-0.prefix"), "text")
+            })
+        });
+        has_begun.recv().unwrap();
+        assert_eq!(erase_text(dir.path()).unwrap(), 1);
+        assert!(writing.join().unwrap().unwrap() && !file.exists());
+    }
+
+    #[test]
+    fn a_prefix_that_was_evicted_is_stored_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = open(dir.path());
+        let path = dir.path().join(file_name(&FINGERPRINT, &tokens("You are"), true));
+        for is_looked_up in [false, true] {
+            insert(&mut cache, "You", true);
+            insert(&mut cache, "You are", true);
+            forget_text(&mut cache);
+            fs::remove_file(&path).unwrap();
+            if is_looked_up {
+                let found = cache.find(AdapterContext(0), &tokens("You are a sailor"), 0, false).unwrap();
+                assert_eq!(found.tokens.len(), 3, "the next longest");
+            }
+            insert(&mut cache, "You are", true);
+            forget_text(&mut cache);
+            assert!(path.exists());
+        }
     }
 
     #[test]

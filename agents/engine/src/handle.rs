@@ -1,7 +1,9 @@
 //! The handle that callers hold of an engine.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::watch;
 
 use crate::backend::{Backend, Embeddings, EngineLimits};
 use crate::counters::EngineStats;
@@ -121,6 +123,11 @@ impl EngineHandle {
         self.0.forget_text().await
     }
 
+    /// A reference that does not keep the engine alive.
+    pub fn downgrade(&self) -> WeakEngineHandle {
+        WeakEngineHandle { engine: Arc::downgrade(&self.0), end: self.0.end_reason() }
+    }
+
     /// Ends the engine: running sequences fail, and the model is freed when this returns.
     pub async fn close(&self) {
         self.0.close();
@@ -131,5 +138,29 @@ impl EngineHandle {
 impl std::fmt::Debug for EngineHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EngineHandle").field("limits", &self.limits()).finish_non_exhaustive()
+    }
+}
+
+/// Refers to an engine without keeping it alive. It may be ending, or have ended.
+#[derive(Debug, Clone)]
+pub struct WeakEngineHandle {
+    engine: Weak<dyn Engine>,
+    end: watch::Receiver<Option<String>>,
+}
+
+impl WeakEngineHandle {
+    /// As [`EngineHandle::forget_text`]; if the engine is ending, returns when it has ended, and forgotten everything with that.
+    ///
+    /// # Errors
+    /// Its files cannot be deleted.
+    pub async fn forget_text(&self) -> Result<(), Error> {
+        if let Some(engine) = self.engine.upgrade().map(EngineHandle) {
+            match engine.forget_text().await {
+                Err(Error::Ended(_)) => {}
+                forgotten => return forgotten,
+            }
+        }
+        wait_for_end(&mut self.end.clone()).await;
+        Ok(())
     }
 }

@@ -322,7 +322,8 @@ impl Engine for LocalEngine {
 
     async fn forget_text(&self) -> Result<(), Error> {
         let (reply, forgotten) = oneshot::channel();
-        self.send(EngineCommand::ForgetText(reply))?;
+        // If it has closed its queue, the command and its reply are dropped: it may still have texts, and files to write.
+        let _ = self.commands.send(EngineCommand::ForgetText(reply));
         match forgotten.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Model(format!("failed to remove its prefix files: {error}"))),

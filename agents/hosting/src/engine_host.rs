@@ -183,7 +183,7 @@ impl Actor for EngineHost {
                 }
                 send_reply(reply, handle);
             }
-            Message::Engine(reply) => send_reply(reply, state.engine.handle().cloned()),
+            Message::Engine(reply) => send_reply(reply, state.engine.weak_handle()),
             Message::Report(reply) => state.report(reply),
             Message::SetScheduler(scheduler) => {
                 state.scheduler = scheduler;
@@ -299,15 +299,14 @@ impl State {
 
     /// Ends an engine on which steps fail again and again; it counts as exited once its memory is free.
     fn end_failing(&mut self, me: &ActorRef<Message>, reason: String) {
-        match std::mem::replace(&mut self.engine, HostedEngine::Unloading) {
-            HostedEngine::Ready { handle, since, .. } => {
-                tracing::error!(model = %self.id, reason, "the engine is ended");
-                (self.failing, self.prefill) = (Some((reason, since)), None);
-                tokio::spawn(async move { handle.close().await });
-                self.send_status(me);
-            }
-            // It is being unloaded for another reason.
-            other => self.engine = other,
+        // Otherwise it is being unloaded for another reason.
+        if let HostedEngine::Ready { handle, since, .. } = &self.engine {
+            tracing::error!(model = %self.id, reason, "the engine is ended");
+            let handle = handle.clone();
+            (self.failing, self.prefill) = (Some((reason, *since)), None);
+            self.engine = HostedEngine::Unloading(handle.downgrade());
+            tokio::spawn(async move { handle.close().await });
+            self.send_status(me);
         }
     }
 
@@ -440,7 +439,7 @@ impl State {
                 let tasks = self.users.take();
                 self.on_unexpected_end(me, reason, was_healthy, &tasks);
             }
-            HostedEngine::Unloading => match self.failing.take() {
+            HostedEngine::Unloading(_) => match self.failing.take() {
                 Some((reason, since)) => {
                     self.metrics.ended(EngineEnd::Failing);
                     // One that has never done anything well was not healthy, however long it was there.
@@ -510,7 +509,7 @@ impl State {
                 if since.elapsed() >= HEALTHY_AGE {
                     self.failures.reset();
                 }
-                self.engine = HostedEngine::Unloading;
+                self.engine = HostedEngine::Unloading(handle.downgrade());
                 self.prefill = None;
                 self.send_status(me);
                 Some(handle)

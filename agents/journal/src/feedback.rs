@@ -116,10 +116,9 @@ impl FeedbackStore {
             _ => {}
         }
         let replaced = text[..complete].lines().count() > records.len();
-        let file =
-            if replaced { rewrite(&path, &records) } else { open_append(&path, complete as u64) }.map_err(failed)?;
+        let opened = if replaced { rewrite(&path, &records) } else { open_append(&path, complete as u64) };
+        let (file, bytes) = opened.map_err(failed)?;
         sync_dir(&path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
         let file = FeedbackFile { file, bytes, records, indices };
         Ok(Self { file: Arc::new(Mutex::new(file)), path })
     }
@@ -153,14 +152,15 @@ impl FeedbackStore {
     }
 
     /// Up to `limit` records on tasks of this caller, or of all callers, from this index among them on: the latest of each decision,
-    /// in the order in which decisions first got feedback.
+    /// in the order in which decisions first got feedback. Waits for the disk while another thread writes.
     pub fn records(&self, owner: Option<&CallerName>, from: usize, limit: usize) -> Vec<FeedbackRecord> {
         let state = self.file.lock().expect("nothing panics while it holds the lock");
         let records = state.records.iter().filter(|record| owner.is_none_or(|owner| record.owner == *owner));
         records.skip(from).take(limit).cloned().collect()
     }
 
-    /// Whether there is feedback on a task of this caller, or of any caller. It may be there longer than the task.
+    /// Whether there is feedback on a task of this caller, or of any caller. It may be there longer than the task. Waits for the disk
+    /// while another thread writes.
     pub fn has_task(&self, owner: Option<&CallerName>, task: TaskId) -> bool {
         let state = self.file.lock().expect("nothing panics while it holds the lock");
         state.records.iter().any(|record| record.task == task && owner.is_none_or(|owner| record.owner == *owner))
@@ -172,20 +172,27 @@ impl FeedbackStore {
     /// # Errors
     /// [`Error::File`]; then they may be removed or not.
     pub fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
+        self.erase_with(erasures, sync_dir)
+    }
+
+    fn erase_with(
+        &self,
+        erasures: &[Erasure],
+        sync_dir: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Result<u64, Error> {
         let failed = |source| Error::File { path: self.path.to_path_buf(), source };
         let mut state = self.file.lock().expect("nothing panics while it holds the lock");
         let is_erased = |record: &FeedbackRecord| erasures.iter().any(|all| all.includes(record.task, &record.owner));
         let kept: Vec<FeedbackRecord> = state.records.iter().filter(|record| !is_erased(record)).cloned().collect();
         let removed = state.records.len() - kept.len();
-        if removed == 0 {
-            return Ok(0);
+        if removed > 0 {
+            let (file, bytes) = rewrite(&self.path, &kept).map_err(failed)?;
+            let (mut records, mut indices) = (Vec::new(), HashMap::new());
+            kept.into_iter().for_each(|record| upsert(&mut records, &mut indices, record));
+            *state = FeedbackFile { file, bytes, records, indices };
         }
-        let file = rewrite(&self.path, &kept).map_err(failed)?;
+        // Even if there is nothing to remove: this may have failed the last time.
         sync_dir(&self.path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        let (mut records, mut indices) = (Vec::new(), HashMap::new());
-        kept.into_iter().for_each(|record| upsert(&mut records, &mut indices, record));
-        *state = FeedbackFile { file, bytes, records, indices };
         Ok(removed as u64)
     }
 }
@@ -195,24 +202,28 @@ fn sync_dir(path: &Path) -> std::io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
 }
 
-fn open_append(path: &Path, complete_bytes: u64) -> std::io::Result<File> {
+/// Opens the file with its first bytes alone; returns how many these are, too.
+fn open_append(path: &Path, complete_bytes: u64) -> std::io::Result<(File, u64)> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
     file.set_len(complete_bytes)?;
     file.sync_all()?;
-    Ok(file)
+    Ok((file, complete_bytes))
 }
 
-/// Writes the file without replaced records. After a crash at any time, either the old file or the new one exists.
-fn rewrite(path: &Path, records: &[FeedbackRecord]) -> std::io::Result<File> {
+/// Writes the file without replaced records, and returns it with its size. After a crash at any time, either the old file or the new
+/// one exists. Nothing can fail once the new one has its name: the caller must not go on with the old one then.
+fn rewrite(path: &Path, records: &[FeedbackRecord]) -> std::io::Result<(File, u64)> {
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    let (mut file, _) = open_append(&new, 0)?;
     for record in records {
-        serde_json::to_writer(&mut file, record)?;
-        file.write_all(b"\n")?;
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        file.write_all(&line)?;
     }
     file.sync_all()?;
+    let bytes = file.metadata()?.len();
     std::fs::rename(&new, path)?;
-    OpenOptions::new().append(true).open(path)
+    Ok((file, bytes))
 }
 
 fn upsert(records: &mut Vec<FeedbackRecord>, indices: &mut HashMap<(TaskId, String), usize>, record: FeedbackRecord) {
@@ -279,6 +290,24 @@ mod tests {
         assert_eq!(FeedbackStore::open(dir.path()).unwrap().records(None, 0, 9), left);
         let text = std::fs::read_to_string(dir.path().join("feedback.jsonl")).unwrap();
         assert!(!text.contains("bob") && text.lines().count() == 2, "{text}");
+    }
+
+    #[test]
+    fn feedback_after_an_erase_that_failed_at_its_end_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let feedback = FeedbackStore::open(dir.path()).unwrap();
+        let [erased, kept, later] = [of_caller("alice", 5), of_caller("bob", 6), of_caller("carol", 7)];
+        for record in [&erased, &kept] {
+            feedback.append(record.clone()).unwrap();
+        }
+        let erasure = [Erasure::Task(erased.task)];
+        let failing = |_: &Path| Err(std::io::Error::from(ErrorKind::Other));
+        assert!(matches!(feedback.erase_with(&erasure, failing), Err(Error::File { .. })));
+        feedback.append(later.clone()).unwrap();
+        assert!(feedback.erase_with(&erasure, failing).is_err(), "that it is removed is not on disk yet");
+        assert_eq!(feedback.erase(&erasure).unwrap(), 0);
+        drop(feedback);
+        assert_eq!(FeedbackStore::open(dir.path()).unwrap().records(None, 0, 9), [kept, later]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use artel_task::event::{TaskSpec, Timestamp};
@@ -38,6 +40,7 @@ pub struct Journal {
     readers: SqlitePool,
     path: Arc<Path>,
     failure: watch::Receiver<Option<Arc<Error>>>,
+    is_purging: Arc<AtomicBool>,
 }
 
 impl Journal {
@@ -59,14 +62,15 @@ impl Journal {
         let path: Arc<Path> = dir.join("journal.sqlite").into();
         let (failure_tx, failure) = watch::channel(None);
         let connect = tune(connection::connect_options(&path));
-        let writer = JournalWriter::open(&path, connect, lock, options, failure_tx).await?;
+        let is_purging = Arc::new(AtomicBool::new(false));
+        let writer = JournalWriter::open(&path, connect, lock, options, failure_tx, is_purging.clone()).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(MAX_READ_CONNECTIONS)
             .acquire_timeout(READ_CONNECTION_TIMEOUT)
             .connect_lazy_with(connection::connect_options(&path).read_only(true));
         let (requests, inbox) = mpsc::channel(MAX_QUEUED_REQUESTS);
         tokio::spawn(writer.run(inbox));
-        Ok(Self { requests, readers, path, failure })
+        Ok(Self { requests, readers, path, failure, is_purging })
     }
 
     /// Resolves when the journal takes no more writes, with the failure that caused it. Never resolves if the journal is
@@ -291,8 +295,8 @@ impl Journal {
     /// Writes the waiting requests, closes the database and unlocks the directory. Other clones then get [`Error::Closed`].
     /// Returns whether it was closed.
     ///
-    /// If the disk hangs, this gives up after 15 s: what was not acknowledged is then lost or not, as after a crash,
-    /// and the directory stays locked until the process ends.
+    /// If the disk hangs, or a [`purge`](Self::purge) takes so long, this gives up after 15 s: what was not acknowledged is then lost
+    /// or not, as after a crash, and the directory stays locked until the process ends.
     pub async fn close(self) -> bool {
         let closed = async {
             // The writer is closed last: only it may checkpoint the write-ahead log into the database.
@@ -305,9 +309,15 @@ impl Journal {
         };
         let is_closed = tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_ok();
         if !is_closed {
-            tracing::error!(path = %self.path.display(), "the journal could not be closed within {CLOSE_TIMEOUT:?}, since its disk hangs");
+            let cause = if self.is_purging() { "it is being written anew for an erase" } else { "its disk hangs" };
+            tracing::error!(path = %self.path.display(), "the journal could not be closed within {CLOSE_TIMEOUT:?}, since {cause}");
         }
         is_closed
+    }
+
+    /// Whether its files are being written anew, by [`purge`](Self::purge) or by retention: other writes wait meanwhile.
+    pub fn is_purging(&self) -> bool {
+        self.is_purging.load(Relaxed)
     }
 
     async fn send<T>(&self, request: impl FnOnce(ReplySender<T>) -> WriteRequest) -> Result<T, Error> {

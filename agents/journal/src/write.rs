@@ -93,25 +93,37 @@ async fn delete_catalogs(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::R
         "DELETE FROM catalogs WHERE kept < ? AND kept < (SELECT max(kept) FROM catalogs)
          AND number NOT IN (SELECT catalog FROM tasks)",
     )
-    .bind(saturating(now.0).saturating_sub(millis(CATALOG_GRACE)))
+    .bind(unused_since(now))
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Deletes the sources of the catalogs that only erased tasks refer to, except for the newest one and recently used ones: a catalog
-/// that a caller sent may have been written for the task alone.
-pub(crate) async fn drop_erased_catalogs(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE catalogs SET sources = NULL
-         WHERE sources IS NOT NULL AND kept < ? AND kept < (SELECT max(kept) FROM catalogs)
+/// The catalogs whose sources are to be erased, with the time before which they were last used: only erased tasks refer to them, and
+/// one that a caller sent may have been written for the task alone. The newest one is needed, and one that was used recently may be.
+macro_rules! catalogs_to_erase {
+    () => {
+        "sources IS NOT NULL AND kept < ? AND kept < (SELECT max(kept) FROM catalogs)
          AND number IN (SELECT catalog FROM tasks WHERE erased IS NOT NULL)
-         AND number NOT IN (SELECT catalog FROM tasks WHERE erased IS NULL)",
-    )
-    .bind(saturating(now.0).saturating_sub(millis(CATALOG_GRACE)))
-    .execute(conn)
-    .await?;
-    Ok(())
+         AND number NOT IN (SELECT catalog FROM tasks WHERE erased IS NULL)"
+    };
+}
+
+/// Whether the sources of a catalog are to be erased.
+pub(crate) async fn has_catalogs_to_erase(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<bool> {
+    let sql = concat!("SELECT EXISTS (SELECT 1 FROM catalogs WHERE ", catalogs_to_erase!(), ")");
+    sqlx::query_scalar(sql).bind(unused_since(now)).fetch_one(conn).await
+}
+
+/// Deletes the sources of the catalogs that only erased tasks refer to, except for the newest one and recently used ones.
+pub(crate) async fn drop_erased_catalogs(conn: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<()> {
+    let sql = concat!("UPDATE catalogs SET sources = NULL WHERE ", catalogs_to_erase!());
+    sqlx::query(sql).bind(unused_since(now)).execute(conn).await.map(drop)
+}
+
+/// A catalog that was last used before this is not about to be used by a new task.
+fn unused_since(now: Timestamp) -> i64 {
+    saturating(now.0).saturating_sub(millis(CATALOG_GRACE))
 }
 
 /// Returns pages that are unlikely to be needed to the file system. True if more are left.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use artel_metrics::JournalMetrics;
@@ -53,6 +55,8 @@ pub(crate) struct JournalWriter {
     is_vacuum_due: bool,
     /// The failure that stopped writes, sent to the waiting handles. Only a full disk is recovered from.
     failure: watch::Sender<Option<Arc<Error>>>,
+    /// Set while the database is written anew.
+    is_purging: Arc<AtomicBool>,
     commits: CommitCounter,
     metrics: JournalMetrics,
 }
@@ -65,6 +69,7 @@ impl JournalWriter {
         lock: File,
         options: &Options,
         failure: watch::Sender<Option<Arc<Error>>>,
+        is_purging: Arc<AtomicBool>,
     ) -> Result<Self, Error> {
         let mut conn = connection::open(path, connect.clone()).await?;
         let index = TaskIndex::open(&mut conn).await.map_err(|e| Error::database(path, e))?;
@@ -83,6 +88,7 @@ impl JournalWriter {
             is_prune_due: true,
             is_vacuum_due: true,
             failure,
+            is_purging,
             commits: CommitCounter::new(options.hook.clone()),
             metrics: options.metrics.clone(),
         })
@@ -174,16 +180,38 @@ impl JournalWriter {
             return request.refuse(&error);
         }
         let WriteRequest::Purge(reply) = request else { return };
+        // The caller may have stopped waiting.
+        drop(reply.send(self.rewrite_files().await));
+    }
+
+    /// Writes the database anew, and empties the log.
+    async fn rewrite_files(&mut self) -> Result<(), Error> {
         let Self { conn, path, commits, clock, .. } = self;
         let failed = |source: sqlx::Error| Error::Purge { path: path.clone(), source: source.into() };
-        let purged = async {
+        self.is_purging.store(true, Relaxed);
+        let rewritten = async {
             commits.before().await.map_err(failed)?;
             erase::rewrite(conn, clock.now()).await.map_err(failed)?;
             erase::truncate_log(conn, path).await?;
             commits.after().await.map_err(failed)
         };
-        // The caller may have stopped waiting.
-        drop(reply.send(purged.await));
+        let rewritten = rewritten.await;
+        self.is_purging.store(false, Relaxed);
+        rewritten
+    }
+
+    /// Removes the sources of catalogs that were in use when the last task that refers to them was erased, as they are not now.
+    async fn purge_catalogs(&mut self) {
+        let has_catalogs = write::has_catalogs_to_erase(&mut self.conn, self.clock.now()).await;
+        let purged = match has_catalogs {
+            Ok(false) => return,
+            Ok(true) => self.rewrite_files().await,
+            Err(error) => Err(Error::database(&self.path, error)),
+        };
+        if let Err(error) = purged {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "failed to erase the sources of catalogs; retention tries again");
+        }
     }
 
     /// Why no request is performed, after a failure.
@@ -289,6 +317,9 @@ impl JournalWriter {
             let deleted = deleted.await;
             self.is_prune_due = matches!(deleted, Ok(Ok(PRUNE_TASKS)));
             self.is_vacuum_due |= matches!(deleted, Ok(Ok(1..)));
+            if !self.is_prune_due && !self.has_failed() {
+                self.purge_catalogs().await;
+            }
         } else if self.is_vacuum_due {
             match write::vacuum(&mut self.conn).await {
                 Ok(more) => self.is_vacuum_due = more,

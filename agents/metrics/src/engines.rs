@@ -115,6 +115,24 @@ pub struct EngineTotals {
 }
 
 impl EngineTotals {
+    /// Each figure of the later one of two samples of the same engine, whose order is not known.
+    fn latest(self, other: Self) -> Self {
+        Self {
+            batches: self.batches.max(other.batches),
+            batch_tokens: self.batch_tokens.max(other.batch_tokens),
+            batch_time: self.batch_time.max(other.batch_time),
+            compute_time: self.compute_time.max(other.compute_time),
+            prefill_tokens: self.prefill_tokens.max(other.prefill_tokens),
+            cached_tokens: self.cached_tokens.max(other.cached_tokens),
+            generated_tokens: self.generated_tokens.max(other.generated_tokens),
+            drafted_tokens: self.drafted_tokens.max(other.drafted_tokens),
+            accepted_tokens: self.accepted_tokens.max(other.accepted_tokens),
+            finished: self.finished.max(other.finished),
+            cancelled: self.cancelled.max(other.cancelled),
+            failed: self.failed.max(other.failed),
+        }
+    }
+
     /// What has been added since an earlier sample of the same engine.
     fn since(self, earlier: Self) -> Self {
         Self {
@@ -239,9 +257,10 @@ impl EngineMetrics {
             self.set_gauges(&model, sample);
             match sample.totals {
                 Some(totals) => {
-                    let earlier = last.insert(sample.id.clone(), (sample.ready_since, totals));
-                    let same = earlier.filter(|(ready_since, _)| *ready_since == sample.ready_since);
-                    self.add(&model, totals.since(same.map_or_else(EngineTotals::default, |(_, totals)| totals)));
+                    let earlier = last.get(&sample.id).filter(|(ready_since, _)| *ready_since == sample.ready_since);
+                    let earlier = earlier.map_or_else(EngineTotals::default, |(_, totals)| *totals);
+                    self.add(&model, totals.since(earlier));
+                    last.insert(sample.id.clone(), (sample.ready_since, totals.latest(earlier)));
                 }
                 None => drop(last.remove(&sample.id)),
             }
@@ -326,6 +345,9 @@ mod tests {
             line.unwrap().parse::<u64>().unwrap()
         };
         assert_eq!(batches(&scrape(&metrics, Some(vec![ready("talk", 1, 5)]))), 5);
+        assert_eq!(batches(&scrape(&metrics, Some(vec![ready("talk", 1, 7)]))), 7);
+        // One that was taken before the last.
+        assert_eq!(batches(&scrape(&metrics, Some(vec![ready("talk", 1, 6)]))), 7);
         assert_eq!(batches(&scrape(&metrics, Some(vec![ready("talk", 1, 7)]))), 7);
         // It is in no sample, or there is none.
         assert_eq!(batches(&scrape(&metrics, Some(Vec::new()))), 7);

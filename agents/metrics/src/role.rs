@@ -55,6 +55,8 @@ label_values! {
         Prefill = "prefill",
         /// From there to the last token.
         Decode = "decode",
+        /// All of an attempt that failed or was cancelled: where it spent its time is not known.
+        Failed = "failed",
     }
 }
 
@@ -179,7 +181,13 @@ impl RoleMetrics {
         self.failures.of(code.into()).inc();
     }
 
-    /// An attempt took this long, from its start to its end, and this long at the engine.
+    /// An attempt without a result took this long, from its start to its end.
+    pub(crate) fn took_without_result(&self, seconds: f64) {
+        self.seconds.observe(seconds);
+        self.stage_seconds.of(StepStage::Failed).inc_by(seconds);
+    }
+
+    /// A finished attempt took this long, from its start to its end, and this long at the engine.
     pub(crate) fn took(&self, seconds: f64, timings: &Timings) {
         self.seconds.observe(seconds);
         let stages = [

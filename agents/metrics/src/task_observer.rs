@@ -56,7 +56,7 @@ impl TaskObserver {
                     (_, None) => StepEnd::Failed,
                 });
                 role.failed(failure.code);
-                role.took(seconds_between(at, event.at), &Default::default());
+                role.took_without_result(seconds_between(at, event.at));
             }
             _ => self.metrics.tasks.committed_alone(event),
         }
@@ -144,6 +144,9 @@ mod tests {
             ("artel_step_seconds_sum{role=\"cook\"}", "1.0"),
             ("artel_step_seconds_count{role=\"cook\"}", "2"),
             ("artel_step_stage_seconds_total{role=\"cook\",stage=\"decode\"}", "0.3"),
+            // 500 ms of the attempt that finished, without its 450 ms at the engine.
+            ("artel_step_stage_seconds_total{role=\"cook\",stage=\"outside\"}", "0.04999999999999999"),
+            ("artel_step_stage_seconds_total{role=\"cook\",stage=\"failed\"}", "0.5"),
             ("artel_prompt_tokens_total{role=\"cook\"}", "30"),
             ("artel_cached_prompt_tokens_total{role=\"cook\"}", "20"),
             ("artel_generated_tokens_total{role=\"cook\"}", "7"),

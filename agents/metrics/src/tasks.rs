@@ -81,7 +81,7 @@ impl TaskMetrics {
         let seconds = register.family(
             "task",
             Some(Unit::Seconds),
-            "Time of tasks from their acceptance to their end, without the waiting for people",
+            "Time of tasks from their acceptance to their end, the waiting for people included",
             [outcome],
             || AtomicHistogram::new(STEP_BOUNDS),
         );

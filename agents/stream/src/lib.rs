@@ -9,12 +9,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use artel_journal::Journal;
 use artel_task::{Event, EventKind, ModelName, RoleName, Seq, StepId, TaskId};
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 /// Items that a subscriber of tokens may lag behind: some seconds of tokens, and some 25 kB for each task with such a
 /// subscriber.
@@ -211,39 +212,63 @@ pub struct LiveSubscription {
 
 /// The channels of all running tasks.
 #[derive(Clone, Default)]
-pub struct TaskChannels(Arc<Mutex<HashMap<TaskId, TaskChannel>>>);
+pub struct TaskChannels(Arc<Mutex<ChannelTable>>);
+
+#[derive(Default)]
+struct ChannelTable {
+    open: HashMap<TaskId, TaskChannel>,
+    /// Closed ones that a step still holds.
+    closed: HashMap<TaskId, Weak<Broadcasts>>,
+}
 
 impl TaskChannels {
     /// Opens the channel of a task, which starts with this event if it is new; or finds it.
     pub fn open(&self, task: TaskId, first: Option<&Arc<Event>>) -> TaskChannel {
-        self.channels().entry(task).or_insert_with(|| TaskChannel::new(first.cloned())).clone()
+        self.table().open.entry(task).or_insert_with(|| TaskChannel::new(first.cloned())).clone()
     }
 
     /// Closes the channel of a task that has ended or is suspended. That of a task that is set aside stays open: its
     /// subscribers receive what follows when it is taken up again or ends.
     pub fn close(&self, task: TaskId) {
-        let mut channels = self.channels();
-        if !channels.get(&task).is_some_and(TaskChannel::is_set_aside) {
-            channels.remove(&task);
+        let table = &mut *self.table();
+        if table.open.get(&task).is_some_and(TaskChannel::is_set_aside) {
+            return;
+        }
+        table.closed.retain(|_, channel| channel.strong_count() > 0);
+        if let Some(channel) = table.open.remove(&task) {
+            table.closed.insert(task, Arc::downgrade(&channel.0));
         }
     }
 
     /// Closes all channels: the streams of suspended tasks end.
     pub fn close_all(&self) {
-        self.channels().clear();
+        self.table().open.clear();
     }
 
     /// Subscribes to a running task, with its tokens or without.
     pub fn subscribe(&self, task: TaskId, tokens: bool) -> Option<LiveSubscription> {
-        self.channels().get(&task).map(|channel| channel.subscribe(tokens))
+        self.table().open.get(&task).map(|channel| channel.subscribe(tokens))
     }
 
     /// All events of a running task that were published, if they are in memory.
     pub fn events(&self, task: TaskId) -> Option<Vec<Arc<Event>>> {
-        self.channels().get(&task).and_then(TaskChannel::events)
+        self.table().open.get(&task).and_then(TaskChannel::events)
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<TaskId, TaskChannel>> {
+    /// Resolves when the channel of a task that has ended is closed, and all steps have let go of it: then none of its work is left.
+    pub fn released(&self, task: TaskId) -> impl Future<Output = ()> + Send + use<> {
+        let table = self.table();
+        let closed = table.closed.get(&task).and_then(Weak::upgrade).map(TaskChannel);
+        let channels = table.open.get(&task).cloned().into_iter().chain(closed);
+        let live: Vec<_> = channels.map(|channel| channel.subscribe(false).live).collect();
+        async move {
+            for mut live in live {
+                while !matches!(live.recv().await, Err(RecvError::Closed)) {}
+            }
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, ChannelTable> {
         self.0.lock().expect("nothing panics while it holds the channels")
     }
 }
@@ -363,6 +388,9 @@ impl TaskSubscription {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
     use artel_task::event::{Failure, FailureCode, Timestamp};
 
     use super::*;
@@ -385,6 +413,33 @@ mod tests {
         assert_eq!(numbers(backlog), Some(vec![1, 2]));
         assert!(matches!(live.try_recv(), Ok(StreamItem::Event(event)) if event.seq == Seq(3)));
         assert_eq!(numbers(channel.events()), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_task_is_released_when_the_last_step_has_let_go_of_its_closed_channel() {
+        let (channels, task) = (TaskChannels::default(), TaskId::from_bytes([1; 16]));
+        let released = || Box::pin(channels.released(task));
+        let is_over = |released: &mut Pin<Box<dyn Future<Output = ()> + Send>>| {
+            released.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        let mut early: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![released()];
+        assert!(is_over(&mut early[0]), "there is none");
+        let step = channels.open(task, Some(&event(1)));
+        early.push(released());
+        channels.close(task);
+        early.push(released());
+        assert!(channels.subscribe(task, false).is_none());
+        // A task that is taken up again has another channel.
+        let again = channels.open(task, None);
+        let mut late: Pin<Box<dyn Future<Output = ()> + Send>> = released();
+        assert!(!is_over(&mut early[1]) && !is_over(&mut early[2]) && !is_over(&mut late));
+        drop(step);
+        assert!(is_over(&mut early[1]) && is_over(&mut early[2]) && !is_over(&mut late));
+        channels.close(task);
+        drop(again);
+        assert!(is_over(&mut late));
+        late = released();
+        assert!(is_over(&mut late));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::convert;
 use crate::field_error::FieldError;
 use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
-use crate::status::{RpcResponse, Violations, not_found};
+use crate::status::{RpcResponse, Violations, internal, not_found};
 use crate::tasks::input_text;
 use crate::viewer::viewer_of;
 
@@ -62,7 +62,9 @@ impl Router for ServiceState {
         let v1::ListFeedbackRequest { page_size, page_token } = request.into_inner();
         let (size, filters) = (page::size(page_size)?, PageFilters::of(&("feedback", viewer.only())));
         let from = filters.after(&page_token, |last| last.parse().ok())?.unwrap_or(0usize);
-        let entries = self.feedback.records(viewer.only(), from, size);
+        let (feedback, only) = (self.feedback.clone(), viewer.only().cloned());
+        let records = move || feedback.records(only.as_ref(), from, size);
+        let entries = tokio::task::spawn_blocking(records).await.map_err(|_| internal())?;
         let next = from + entries.len();
         let next_page_token = if entries.len() == size { filters.token(next) } else { String::new() };
         let entries = entries.into_iter().map(entry).collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use artel_actors::{EngineReport, EngineState};
 use artel_metrics::{DeviceSample, EnginePhase, EngineSample, EngineTotals, ScrapeSample};
 use artel_placement::DeviceBytes;
+use tokio::time::timeout;
 
 use crate::machine::DeviceStatus;
 use crate::state::ServiceState;
@@ -12,11 +13,18 @@ use crate::state::ServiceState;
 /// How long engines may take to tell their figures, and devices after them. An engine that hangs is left with its last ones
 /// after two seconds; both times together are within the ten seconds that Prometheus waits for an answer by default.
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a scrape waits for another one to end, which takes milliseconds unless something hangs.
+const SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl ServiceState {
     /// The metrics in OpenMetrics form, of content type [`artel_metrics::CONTENT_TYPE`]. It ends in bounded time: what does not
     /// answer keeps its last figures.
     pub async fn scrape(&self) -> String {
+        // One at a time: of two samples that overlap, it is not known which one is the later.
+        let Ok(_one_at_a_time) = timeout(SCRAPE_TIMEOUT, self.scrape_lock.lock()).await else {
+            let sample = ScrapeSample { tasks: self.runtime.task_counts(), ..ScrapeSample::default() };
+            return self.runtime.metrics().scrape(&sample);
+        };
         let reports = self.runtime.engines_within(SAMPLE_TIMEOUT).await;
         let devices = match &reports {
             Some(reports) => self.device_samples(taken(reports)).await,
@@ -34,7 +42,7 @@ impl ServiceState {
             let statuses = machine.device_statuses(&taken).await;
             statuses.into_iter().map(|status| device_sample(status, &taken)).collect()
         });
-        tokio::time::timeout(SAMPLE_TIMEOUT, statuses).await.ok()?.ok()
+        timeout(SAMPLE_TIMEOUT, statuses).await.ok()?.ok()
     }
 }
 

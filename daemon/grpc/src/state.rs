@@ -9,6 +9,7 @@ use artel_journal::FeedbackStore;
 use artel_log::LogHandle;
 use artel_roles::NetworkRules;
 use artel_task::TaskId;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -31,6 +32,8 @@ pub struct ServiceState {
     pub feedback: FeedbackStore,
     /// The log of the daemon, whose level a client may change.
     pub log: LogHandle,
+    /// Held while the metrics are sampled.
+    pub scrape_lock: Arc<Mutex<()>>,
     /// The directory of GGUF files.
     pub models: PathBuf,
     /// The directory against which relative paths in an applied catalog are resolved.

@@ -86,6 +86,7 @@ async fn services(dir: &Path) -> ServiceState {
         network: NetworkRules::new(models.clone(), Some(catalog_dir.clone()), Vec::new(), Vec::new()),
         paths: ServerPaths::new(&models, Some(&catalog_dir), &data),
         log: artel_log::start(log_options()).unwrap().1,
+        scrape_lock: Arc::default(),
         models,
         base_dir: catalog_dir,
         reload_status: ReloadStatus::default(),

@@ -14,6 +14,12 @@ use serde_json::Value;
 const SHIPPED: (&str, &str) = ("shipped/models.yaml", include_str!("../models.yaml"));
 /// The most rows: more than a person looks through.
 const MAX_TABLE_ENTRIES: usize = 1000;
+/// The most layers of a model: some times those of the largest ones.
+const MAX_LAYERS: u32 = 1024;
+/// The most elements of keys and values per token and layer: some times those of the largest models.
+const MAX_KV_ELEMENTS: u64 = 1 << 20;
+/// The largest file: more than any machine has of memory.
+const MAX_FILE_BYTES: u64 = 1 << 50;
 
 /// The models to offer, the best first.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,9 +106,18 @@ pub enum RowError {
     /// The same name stands above.
     #[error("there is a second `{0}`")]
     Duplicate(ModelName),
-    /// A model has at least one layer and one byte.
-    #[error("`bytes` and `layers` are at least 1")]
-    Empty,
+    /// No model is so small or so large.
+    #[error("`{key}` is a number from {least} to {most}, not {value}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The smallest value.
+        least: u64,
+        /// The largest value.
+        most: u64,
+    },
     /// Neither a date nor `never`.
     #[error("`fetched` is `never` or a date such as `2026-11-29`, not `{0}`")]
     Fetched(String),
@@ -213,8 +228,14 @@ impl TableModel {
         let address = format!("hf:{}{revision}/{}", row.repository, row.file);
         let address = HfUri::parse(&address).map_err(|cause| RowError::Address { address, cause })?;
         let name = ModelName::parse(&row.name)?;
-        if row.bytes == 0 || row.layers == 0 {
-            return Err(RowError::Empty);
+        for (key, value, least, most) in [
+            ("bytes", row.bytes, 1, MAX_FILE_BYTES),
+            ("layers", row.layers.into(), 1, MAX_LAYERS.into()),
+            ("kv", row.kv, 0, MAX_KV_ELEMENTS),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(RowError::OutOfRange { key, value, least, most });
+            }
         }
         let fetched = match row.fetched.as_str() {
             "never" => None,
@@ -292,7 +313,13 @@ mod tests {
         assert!(error(&ROW.replace("tiny.gguf", "tiny.bin")).contains("ends with `.gguf`"));
         assert!(error(&ROW.replace("never", "once")).contains("`never` or a date"));
         assert!(error(&ROW.replace("name: tiny", "name: Tiny Model")).contains("`Tiny Model` is not a name"));
-        assert!(error(&ROW.replace("layers: 2", "layers: 0")).contains("at least 1"));
+        for (key, value) in
+            [("layers: 2", "layers: 0"), ("layers: 2", "layers: 4294967295"), ("bytes: 1000", "bytes: 0")]
+        {
+            assert!(error(&ROW.replace(key, value)).contains("is a number from 1 to"), "{value}");
+        }
+        let kv = error(&ROW.replace("kv: 8", "kv: 18446744073709551615"));
+        assert_eq!(kv, "own.yaml: row 1: `kv` is a number from 0 to 1048576, not 18446744073709551615");
         assert!(error("- {a\n").contains("own.yaml:"), "{}", error("- {a\n"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -10,12 +11,12 @@ use crate::starter::StarterFile;
 
 /// The most backups of one file that are looked for.
 const MAX_BACKUP_FILES: u32 = 1000;
+/// The mode of a new file before the umask.
+const NEW_FILE_MODE: u32 = 0o666;
 
-/// The files of a catalog beside what is in the directory.
+/// The files of a catalog that are in the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StarterComparison {
-    /// Files that are not there.
-    pub missing: Vec<PathBuf>,
     /// Files that are there, as they would be written.
     pub same: Vec<PathBuf>,
     /// Files that are there with another content.
@@ -67,15 +68,14 @@ pub fn compare(dir: &Path, files: &[StarterFile]) -> Result<StarterComparison, W
     let mut comparison = StarterComparison::default();
     for file in files {
         let path = dir.join(file.name);
-        let list = match fs::read(&path) {
-            Ok(bytes) if bytes == file.text.as_bytes() => &mut comparison.same,
-            Ok(_) => &mut comparison.different,
+        match fs::read(&path) {
+            Ok(bytes) if bytes == file.text.as_bytes() => comparison.same.push(path),
+            Ok(_) => comparison.different.push(path),
             // It may be a broken link, which is there all the same.
-            Err(_) if path.is_symlink() => &mut comparison.different,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => &mut comparison.missing,
+            Err(_) if path.is_symlink() => comparison.different.push(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(WriteError::file("read", &path)(e)),
-        };
-        list.push(path);
+        }
     }
     Ok(comparison)
 }
@@ -111,7 +111,12 @@ pub fn write_files(dir: &Path, files: &[StarterFile], replace: bool) -> Result<V
 /// The whole content under a name that no catalog reads, in the same directory.
 fn write_beside(dir: &Path, path: &Path, file: &StarterFile) -> Result<NamedTempFile, WriteError> {
     let failed = || WriteError::file("write", path);
-    let mut whole = tempfile::Builder::new().prefix(".init-").tempfile_in(dir).map_err(failed())?;
+    // As any program creates a file, the umask applies: a daemon that runs as another user may read the catalog.
+    let mode = fs::Permissions::from_mode(NEW_FILE_MODE);
+    let mut whole = tempfile::Builder::new().prefix(".init-").permissions(mode).tempfile_in(dir).map_err(failed())?;
+    if let Ok(replaced) = fs::metadata(path) {
+        whole.as_file().set_permissions(replaced.permissions()).map_err(failed())?;
+    }
     whole.write_all(file.text.as_bytes()).map_err(failed())?;
     whole.as_file().sync_all().map_err(failed())?;
     Ok(whole)
@@ -167,7 +172,19 @@ mod tests {
         assert_eq!(names(dir.path()), ["b.yaml"]);
         let comparison = compare(dir.path(), &files("one")).unwrap();
         assert_eq!(comparison.different, [dir.path().join("b.yaml")]);
-        assert_eq!(comparison.missing, [dir.path().join("a.yaml")]);
+        assert!(comparison.same.is_empty());
+    }
+
+    #[test]
+    fn a_file_can_be_read_as_any_other_and_a_replaced_one_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        fs::write(dir.path().join("any"), "").unwrap();
+        write_files(dir.path(), &files("one"), false).unwrap();
+        assert_eq!([mode("a.yaml"), mode("b.yaml")], [mode("any"); 2]);
+        fs::set_permissions(dir.path().join("a.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
+        write_files(dir.path(), &files("two"), true).unwrap();
+        assert_eq!([mode("a.yaml"), mode("b.yaml")], [0o600, mode("any")]);
     }
 
     #[test]

@@ -68,9 +68,9 @@ impl LogHandle {
         &self.filter
     }
 
-    /// Writes text that is no record, such as problems of YAML, which have several lines.
+    /// Writes text that is no record, such as problems of YAML, which have several lines: as one object if the log is JSON.
     pub fn print(&self, text: &str) {
-        self.queue.push(&self.format.encode(Level::ERROR, format!("{text}\n").as_bytes()));
+        self.queue.push(&self.format.text(Level::ERROR, text));
     }
 
     /// Waits until everything is written, but no longer than this; whether it is.

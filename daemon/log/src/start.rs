@@ -108,10 +108,7 @@ impl<'w> MakeWriter<'w> for QueueWriter {
 
 impl Write for RecordWriter<'_> {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        match self.writer.format {
-            LineFormat::Journald => self.writer.queue.push(&self.writer.format.encode(self.level, record)),
-            LineFormat::Text { .. } | LineFormat::Json => self.writer.queue.push(record),
-        }
+        self.writer.queue.push(&self.writer.format.record(self.level, record));
         Ok(record.len())
     }
 
@@ -165,7 +162,22 @@ mod tests {
     }
 
     #[test]
-    fn records_are_json_with_plain_values() {
+    fn a_displayed_field_of_several_lines_forges_no_record() {
+        for format in [LineFormat::Text { color: false }, LineFormat::Journald] {
+            let text = logged(format, "info", |_| tracing::info!(name = %"a\n<3>forged\rb", "it works"));
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(lines.len() == 2 && lines[0].ends_with("it works name=a"), "{text}");
+            assert!(["    <3>forged\\rb", "<6>    <3>forged\\rb"].contains(&lines[1]), "{text}");
+        }
+    }
+
+    #[test]
+    fn records_are_json_with_plain_values_and_so_is_other_text() {
+        let text = logged(LineFormat::Json, "info", |log| {
+            log.print("two\nlines");
+        });
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["fields"], serde_json::json!({"message": "two\nlines"}));
         let text = logged(LineFormat::Json, "info", |_| {
             tracing::info_span!("task", task = "t").in_scope(|| tracing::info!(n = 7, "it works"));
         });

@@ -71,11 +71,23 @@ impl Setup<'_> {
         Ok(PreparedCatalog { catalog, fetched })
     }
 
-    /// The catalog with the demo models, if they are here and no other was asked for; or with the chosen one, which
-    /// `artel fetch` downloads later.
+    /// The catalog with the chosen model, if that is here; or with the demo models, if they are and no other was asked for; or with
+    /// the chosen one, which `artel fetch` downloads later.
     fn without_download(&mut self, chosen: Option<&TableModel>, output: &mut CommandOutput) -> Result<PreparedCatalog> {
         let demo = self.demo().filter(|_| self.args.model.is_none());
         let prepared = match (demo, chosen) {
+            (_, Some(chat)) if self.is_here(chat) => {
+                let (here, missing): (Vec<_>, Vec<_>) =
+                    self.embedding().into_iter().partition(|model| self.is_here(model));
+                for embedding in missing {
+                    self.notes.push(format!("{} is not here, and the router goes by words", embedding.name), output)?;
+                }
+                let path = |model: TableModel| (model.clone(), Some(self.downloader.path(&model.address)));
+                PreparedCatalog {
+                    catalog: StarterCatalog { chat: of_table(chat), embedding: here.first().map(of_table) },
+                    fetched: [chat.clone()].into_iter().chain(here).map(path).collect(),
+                }
+            }
             (Some(catalog), _) => {
                 let note = "the catalog names the demo model, which is here: it has 135M parameters, and is too small to be \
                             trusted; with a connection, `artel init --force` takes a better one";

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use artel_args::default_data_dir;
 use artel_init::{StarterFile, TableModel, WrittenFile};
 use artel_terminal::{BAD, BOLD, CommandOutput, DIM, GOOD, StyledText};
 use serde_json::{Value, json};
@@ -38,7 +39,10 @@ impl InitReport<'_> {
             true => format!("artel fetch{flags}"),
             false => format!("artel check {}", shell_word(self.dir())),
         };
-        let run = r#"artel run --graph crew "How does a heat pump work?""#.to_owned();
+        // A client looks for the daemon where its data is by default.
+        let data = Some(&self.setup.config.data).filter(|data| default_data_dir().as_ref() != Some(data));
+        let data = data.map(|data| format!(" --data {}", shell_word(data))).unwrap_or_default();
+        let run = format!(r#"artel run{data} --graph crew "How does a heat pump work?""#);
         vec![first, format!("artel serve{flags}"), run]
     }
 

@@ -85,6 +85,7 @@ impl RunningDaemon {
             machine: llama,
             feedback,
             log,
+            scrape_lock: Arc::default(),
             // Without a directory of its own, a client's catalog finds files in that of models only.
             base_dir: config.catalog.clone().unwrap_or_else(|| models.clone()),
             network: config.network.clone(),

@@ -91,7 +91,12 @@ impl FreshUser {
 
     /// A daemon as `artel serve` starts it, and its address.
     async fn serve(&self) -> (Child, String) {
-        let mut command = self.cli(["serve", "--json", "--listen", "127.0.0.1:0"]).into_command();
+        self.started(self.cli(["serve", "--json", "--listen", "127.0.0.1:0"])).await
+    }
+
+    /// A daemon, when it is ready, and its address.
+    async fn started(&self, serve: Cli) -> (Child, String) {
+        let mut command = serve.into_command();
         let log = fs::File::create(self.dir.path().join("log")).unwrap();
         let mut daemon = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(daemon.stdout.take().unwrap()).lines();
@@ -163,6 +168,39 @@ async fn offline_the_catalog_is_written_and_the_command_that_fetches_is_named() 
     assert_eq!(code, 0, "{out}{err}");
     let (code, out, err) = user.init().arg("--offline").run().await;
     assert!(code == 0 && out.contains("nothing was changed") && !out.contains("to fetch"), "{code} {out}{err}");
+
+    let here = user.home().join(".local/share/artel/models");
+    fs::remove_file(here.join(HubServer::embedding_path())).unwrap();
+    let demo = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    fs::copy(models().join(demo), here.join(demo)).unwrap();
+    let (code, out, err) = user.init().arg("--offline").arg("--force").arg("--json").run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    let result: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&result["model"], &result["embedding_model"]), (&Value::from("smol"), &Value::Null), "{result}");
+    assert!(result["notes"].to_string().contains("mini is not here, and the router goes by words"), "{result}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_that_are_printed_reach_their_daemon() {
+    let user = FreshUser::new();
+    let data = user.home().join("my data");
+    let init = user.init().arg("--offline").arg("--json").arg("--data").arg(&data).arg("--models").arg(models());
+    let (code, out, err) = init.run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    let result: Value = serde_json::from_str(&out).unwrap();
+    let path = format!("{}:{}", artel().parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let shell = |line: String| {
+        let shell = Cli::program(Path::new("sh"), ["-c"]).arg(line);
+        user.at_home(shell).env("PATH", &path)
+    };
+    let next = |at: usize| result["next"][at].as_str().unwrap().to_owned();
+    let (code, out, err) = shell(next(0)).run().await;
+    assert_eq!(code, 0, "{out}{err}");
+    // Another port: this one may be taken.
+    let serve = format!("exec {} --json --listen 127.0.0.1:0", next(1));
+    let _daemon = user.started(shell(serve)).await;
+    let (code, out, err) = shell(next(2)).run().await;
+    assert_eq!(code, 0, "{out}{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,9 @@ impl Runtime {
             overdue.push(format!("{hanging} engines"));
         }
         if !self.shared.journal.clone().close().await {
-            overdue.push("the journal, whose disk hangs".to_owned());
+            let is_purging = self.shared.journal.is_purging();
+            let cause = if is_purging { "which is written anew for an erase" } else { "whose disk hangs" };
+            overdue.push(format!("the journal, {cause}"));
         }
         DrainReport { unfinished, overdue }
     }

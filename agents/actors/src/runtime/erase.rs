@@ -6,13 +6,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use artel_engine::{Error as EngineError, disk_prefix_cache};
+use artel_engine::disk_prefix_cache;
 use artel_hosting::engine_host;
 use artel_journal::Erasure;
 use artel_task::TaskId;
 use artel_task::event::{ERASED_TEXT, Timestamp};
 use ractor::call;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::resume::TaskStanding;
@@ -21,7 +20,7 @@ use crate::supervisor::Message;
 
 /// Time for the work of a cancelled task to end: it is not waited for by the cancellation, and an engine may compute a batch of it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for an engine to forget: it computes a batch before, and then deletes files.
+/// Time for an engine to forget, or to end: it computes a batch before, and then writes or deletes files.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a task is cancelled that is on disk and does not run yet, because it was submitted just now.
 const MAX_CANCEL_ATTEMPTS: u32 = 40;
@@ -49,6 +48,17 @@ enum ErasePhase {
     /// None has been resumed.
     BeforeResume,
     Running,
+}
+
+/// How a task to erase has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TaskEnding {
+    /// By itself, before.
+    Earlier,
+    /// For the erase.
+    Cancelled,
+    /// It cannot be read, or is not there.
+    Unreadable,
 }
 
 impl Runtime {
@@ -89,34 +99,55 @@ impl Runtime {
         for erasure in &erasures {
             tasks.extend(journal.tasks_to_erase(erasure).await?);
         }
-        let tasks: Vec<TaskId> = tasks.into_iter().collect();
         let mut report = EraseReport::default();
-        for task in &tasks {
-            report.cancelled += u64::from(self.end_for_erase(*task, phase).await?);
+        // What fails keeps nothing else from being erased: the erases stay begun, and are tried again as a whole.
+        let (mut at_rest, mut ended, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        for task in tasks {
+            match self.end_for_erase(task, phase).await {
+                Ok(TaskEnding::Unreadable) => at_rest.push(task),
+                Ok(ending) => {
+                    report.cancelled += u64::from(ending == TaskEnding::Cancelled);
+                    ended.push(self.wait_until_at_rest(task));
+                }
+                Err(error) => failures.push(error),
+            }
         }
-        report.tasks = journal.erase(&tasks).await?;
+        for waited in futures::future::join_all(ended).await {
+            match waited {
+                Ok(task) => at_rest.push(task),
+                Err(error) => failures.push(error),
+            }
+        }
+        report.tasks = journal.erase(&at_rest).await?;
         self.shared.response_cache.clear();
-        // Before, to count them, and after: an engine may have written one meanwhile.
-        report.prefix_files = self.remove_prefix_files().await?;
-        self.forget_in_engines().await?;
-        report.prefix_files += self.remove_prefix_files().await?;
-        let report = self.erase_files(erasures, report).await?;
+        // Before engines are told: one that forgets after this writes what is new, and any other nothing.
+        match self.erase_prefix_files().await {
+            Ok(files) => report.prefix_files = files,
+            Err(error) => failures.push(error),
+        }
+        failures.extend(self.forget_in_engines().await?);
+        match self.erase_files(erasures, report).await {
+            Ok(complete) => report = complete,
+            Err(error) => failures.push(error),
+        }
         journal.purge().await?;
+        if let Some(error) = joined(failures) {
+            return Err(error);
+        }
         journal.end_erasures().await?;
         tracing::info!(?report, "erased the text of tasks");
         Ok(report)
     }
 
-    /// Cancels a task that has not ended, and waits until none of its work is left. Whether it had not.
-    async fn end_for_erase(&self, task: TaskId, phase: ErasePhase) -> Result<bool, Error> {
-        // Before it is cancelled, so that its end is not missed.
-        let live = self.shared.channels.subscribe(task, false);
+    /// Cancels a task that has not ended. Its work may not have ended then.
+    async fn end_for_erase(&self, task: TaskId, phase: ErasePhase) -> Result<TaskEnding, Error> {
         let mut attempts = 0;
         loop {
             match self.standing(task).await {
                 Ok(TaskStanding::Open | TaskStanding::SetAside(_)) => {}
+                Ok(TaskStanding::Ended) => return Ok(TaskEnding::Earlier),
                 // What cannot be read is deleted, whether it has ended or not.
-                Ok(TaskStanding::Ended | TaskStanding::Damaged(_)) | Err(Error::NoTask(_)) => return Ok(false),
+                Ok(TaskStanding::Damaged(_)) | Err(Error::NoTask(_)) => return Ok(TaskEnding::Unreadable),
                 Err(error) => return Err(error),
             }
             let cancelled = match phase {
@@ -125,41 +156,45 @@ impl Runtime {
             };
             attempts += 1;
             match cancelled {
-                Ok(()) => break,
+                Ok(()) => return Ok(TaskEnding::Cancelled),
                 Err(Error::Suspended(_)) if attempts < MAX_CANCEL_ATTEMPTS => tokio::time::sleep(CANCEL_DELAY).await,
                 Err(error) => return Err(error),
             }
         }
-        if let Some(mut live) = live.map(|subscription| subscription.live) {
-            // The channel is closed when the runner and all steps have let go of it.
-            let closed = async { while !matches!(live.recv().await, Err(RecvError::Closed)) {} };
-            timeout(STOP_TIMEOUT, closed).await.map_err(|_| {
-                Error::EraseIncomplete(format!(
-                    "steps of task {task} still run {STOP_TIMEOUT:?} after it was cancelled"
-                ))
-            })?;
-        }
-        Ok(true)
     }
 
-    /// Has every engine that is ready forget the texts of callers. One that is not has none.
-    async fn forget_in_engines(&self) -> Result<(), Error> {
+    /// Waits until no work is left of a task that has ended: its end is on disk before that of its steps.
+    async fn wait_until_at_rest(&self, task: TaskId) -> Result<TaskId, Error> {
+        match timeout(STOP_TIMEOUT, self.shared.channels.released(task)).await {
+            Ok(()) => Ok(task),
+            Err(_) => {
+                let reason = format!("steps of task {task} still run {STOP_TIMEOUT:?} after it has ended");
+                Err(Error::EraseIncomplete(reason))
+            }
+        }
+    }
+
+    /// Has every engine that is ready, or is being unloaded, forget the texts of callers; one that is not has none. Returns the
+    /// failures.
+    async fn forget_in_engines(&self) -> Result<Vec<Error>, Error> {
         let hosts = call!(self.supervisor, Message::EngineHosts).map_err(|_| Error::Stopped)?;
         let forget = hosts.into_iter().map(|host| async move {
-            let Ok(Some(engine)) = call!(host, engine_host::Message::Engine) else { return Ok(()) };
+            let Ok(Some(engine)) = call!(host, engine_host::Message::Engine) else { return None };
             match timeout(FORGET_TIMEOUT, engine.forget_text()).await {
-                Ok(Ok(()) | Err(EngineError::Ended(_))) => Ok(()),
-                Ok(Err(error)) => Err(Error::EraseIncomplete(error.to_string())),
-                Err(_) => Err(Error::EraseIncomplete(format!("an engine did not answer within {FORGET_TIMEOUT:?}"))),
+                Ok(forgotten) => forgotten.err().map(|error| Error::EraseIncomplete(error.to_string())),
+                Err(_) => {
+                    let reason = format!("an engine has neither forgotten nor ended within {FORGET_TIMEOUT:?}");
+                    Some(Error::EraseIncomplete(reason))
+                }
             }
         });
-        futures::future::try_join_all(forget).await.map(drop)
+        Ok(futures::future::join_all(forget).await.into_iter().flatten().collect())
     }
 
     /// Deletes the files of the prefix cache that may have the text of a caller.
-    async fn remove_prefix_files(&self) -> Result<u64, Error> {
+    async fn erase_prefix_files(&self) -> Result<u64, Error> {
         let Some(dir) = self.options.prefix_cache_dir.clone() else { return Ok(0) };
-        let removed = tokio::task::spawn_blocking(move || disk_prefix_cache::remove_text(&dir)).await;
+        let removed = tokio::task::spawn_blocking(move || disk_prefix_cache::erase_text(&dir)).await;
         let removed = removed.map_err(|error| Error::EraseIncomplete(error.to_string()))?;
         removed.map_err(|error| Error::EraseIncomplete(format!("failed to delete prefix files: {error}")))
     }
@@ -179,5 +214,14 @@ impl Runtime {
             Ok(EraseReport { feedback, backups, ..report })
         });
         erased.await.map_err(|error| Error::EraseIncomplete(error.to_string()))?
+    }
+}
+
+/// One error for several.
+fn joined(mut errors: Vec<Error>) -> Option<Error> {
+    let first = errors.drain(..errors.len().min(1)).next()?;
+    match errors.len() {
+        0 => Some(first),
+        more => Some(Error::EraseIncomplete(format!("{first}; there are {more} failures more"))),
     }
 }

@@ -77,6 +77,16 @@ impl Runtime {
         }
     }
 
+    /// Whether the text of a task is erased. One that does not exist, or not any more, is not.
+    ///
+    /// # Errors
+    /// The errors of the journal.
+    pub async fn is_erased(&self, task: TaskId) -> Result<bool, Error> {
+        let first = self.shared.journal.events(task, Seq(0), 1).await?;
+        let is_erased = |event: &Event| matches!(&event.kind, EventKind::Accepted(spec) if spec.erased.is_some());
+        Ok(first.first().is_some_and(is_erased))
+    }
+
     /// Whether this event of a task is its last one.
     pub(super) async fn is_last_event(&self, task: TaskId, seq: Seq) -> Result<bool, Error> {
         let before = Seq(seq.0.saturating_sub(1));

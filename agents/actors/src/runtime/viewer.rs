@@ -69,13 +69,16 @@ impl Runtime {
             Err(Error::NoTask(_)) => true,
             Err(_) => false,
         };
+        if !is_missing {
+            return controlled;
+        }
         let own = if viewer.controls_all { viewer.only() } else { Some(&viewer.caller) };
-        let feedback = self.options.feedback.as_ref().filter(|_| is_missing);
-        match feedback.map(|feedback| feedback.has_task(own, task)) {
-            Some(true) => Ok(()),
-            Some(false) => Err(Error::NoTask(task)),
-            None if is_missing => Err(Error::NoTask(task)),
-            None => controlled,
+        let (feedback, own) = (self.options.feedback.clone(), own.cloned());
+        let has_task = move || feedback.is_some_and(|feedback| feedback.has_task(own.as_ref(), task));
+        match tokio::task::spawn_blocking(has_task).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NoTask(task)),
+            Err(_) => Err(Error::Stopped),
         }
     }
 }

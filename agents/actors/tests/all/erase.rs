@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use artel_actors::{EraseReport, Error, Options, Runtime};
-use artel_journal::{Erasure, Journal, TaskStatus};
+use artel_actors::{EngineState, EraseReport, Error, Options, Runtime};
+use artel_journal::feedback::FeedbackRecord;
+use artel_journal::{Erasure, FeedbackStore, Journal, TaskStatus};
 use artel_task::event::{ERASED_TEXT, ResultSource};
-use artel_task::{CallerName, Event, EventKind, RequestId, TaskId};
+use artel_task::{CallerName, Event, EventKind, RequestId, RoleName, TaskId};
 use tempfile::tempdir;
 
 use super::fixtures::*;
+use super::held_engine::{self, HeldEngine};
 
 const GRAPHS: &str = "---
 graph: form
@@ -154,4 +156,60 @@ async fn an_erased_task_is_not_forked() {
         trace: None,
     };
     assert!(matches!(runtime.fork(fork).await, Err(Error::Erased(erased)) if erased == task));
+}
+
+#[tokio::test]
+async fn an_engine_that_is_being_unloaded_and_serves_is_told_to_forget() {
+    let (dir, engine) = (tempdir().unwrap(), HeldEngine::new());
+    let runtime = held_engine::start(dir.path(), &engine, parse(&format!("{CATALOG}{GRAPHS}"))).await;
+    let running = runtime.submit(submission(role("sailor"), "zaunkoenig")).await.unwrap();
+    engine.started(1).await;
+    let erased = form(&runtime, "kanarienvogel").await;
+    let unloading = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.unload("talk", false).await }
+    });
+    while !matches!(runtime.engines().await.unwrap()[0].state, EngineState::Draining) {}
+    let report = runtime.erase(vec![Erasure::Task(erased)]).await.unwrap();
+    assert_eq!((report.tasks, engine.forgets()), (1, 1));
+    engine.answer("zaunkoenig");
+    assert_eq!(end(&all_events(&runtime, running).await).0, "completed");
+    engine.end();
+    unloading.await.unwrap().unwrap();
+    runtime.erase(vec![Erasure::Task(running)]).await.unwrap();
+    assert_eq!(engine.forgets(), 1, "it has ended");
+}
+
+#[tokio::test]
+async fn what_fails_keeps_nothing_else_from_being_erased() {
+    let dir = tempdir().unwrap();
+    let prefixes = dir.path().join("prefixes");
+    // A directory is not deleted as a file is.
+    std::fs::create_dir_all(prefixes.join("0-0.prefix")).unwrap();
+    let feedback = FeedbackStore::open(dir.path()).unwrap();
+    let options =
+        Options { feedback: Some(feedback.clone()), prefix_cache_dir: Some(prefixes.clone()), ..Options::default() };
+    let catalog = parse(&format!("{CATALOG}{GRAPHS}"));
+    let runtime = runtime_with(dir.path(), &ScriptedLoader::open(), options, catalog).await;
+    let (task, _) = run(&runtime, "cached", "kanarienvogel").await;
+    let (name, owner) = (RoleName::parse("sailor").unwrap(), CallerName::owner());
+    let text = "kanarienvogel".to_owned();
+    let (step, caller) = ("a".to_owned(), owner.clone());
+    let record = FeedbackRecord { task, step, text, chosen: name, role: None, comment: String::new(), owner, caller };
+    feedback.append(record).unwrap();
+    let failed = runtime.erase(vec![Erasure::Task(task)]).await;
+    assert!(matches!(&failed, Err(Error::EraseIncomplete(reason)) if reason.contains("prefix files")), "{failed:?}");
+    assert!(feedback.records(None, 0, 9).is_empty());
+    assert!(!has_text(&runtime.history(task).await.unwrap(), "kanarienvogel"));
+    for file in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+    {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(13).any(|part| part == b"kanarienvogel"), "{}", file.display());
+    }
+    std::fs::remove_dir(prefixes.join("0-0.prefix")).unwrap();
+    runtime.drain(std::time::Duration::ZERO).await;
+    let runtime = start(dir.path(), &ScriptedLoader::open()).await;
+    runtime.drain(std::time::Duration::ZERO).await;
+    let journal = Journal::open(dir.path(), artel_journal::Options::default()).await.unwrap();
+    assert!(journal.erasures().await.unwrap().is_empty(), "the next start has completed it");
 }

@@ -6,6 +6,7 @@ mod commit_barrier;
 mod erase;
 mod fixtures;
 mod graphs;
+mod held_engine;
 mod metrics;
 mod model_scheduler;
 mod reload;

@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
-use artel_engine::{
-    Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, FinishSummary, Options, OutputStream,
-    Priority, Request,
-};
+use artel_engine::{ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, Options, Priority, Request};
 use proptest::prelude::*;
 
-use crate::requests::ask;
+use crate::requests::{answer, ask, read};
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 256,
@@ -23,23 +20,6 @@ const LIMITS: EngineLimits = EngineLimits {
 
 async fn engine(draft_mode: DraftMode, model: ScriptedBackend) -> EngineHandle {
     EngineHandle::spawn("test", Options { draft_mode, ..Options::default() }, || Ok(model)).await.unwrap()
-}
-
-async fn read(mut stream: OutputStream) -> Result<(String, FinishSummary), Error> {
-    let mut text = String::new();
-    loop {
-        match stream.recv().await.expect("a stream has an end") {
-            Chunk::Prefill { .. } => {}
-            Chunk::Text { text: more, .. } => text.push_str(&more),
-            Chunk::Scores(_) => panic!("no labels were given"),
-            Chunk::Finished(finish) => return Ok((text, finish)),
-            Chunk::Failed(error) => return Err(error),
-        }
-    }
-}
-
-async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, FinishSummary), Error> {
-    read(engine.generate(request).await?).await
 }
 
 fn labels(names: &[&str]) -> Vec<String> {

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use artel_engine::backend::{DecodeError, EngineLimits};
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
-use artel_engine::{
-    Chunk, ContextOverflow, EngineHandle, Error, FinishReason, FinishSummary, LoadError, Options, OutputStream, Request,
-};
+use artel_engine::{Chunk, ContextOverflow, EngineHandle, Error, FinishReason, LoadError, Options, Request};
 
-use crate::requests::ask;
+use crate::requests::{answer, ask, read};
 
 pub(crate) const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 256,
@@ -26,26 +24,6 @@ fn echo(prompt: &str) -> String {
 
 async fn engine(model: ScriptedBackend) -> EngineHandle {
     EngineHandle::spawn("test", Options { max_waiting: 8, ..Options::default() }, || Ok(model)).await.unwrap()
-}
-
-async fn read(mut stream: OutputStream) -> Result<(String, FinishSummary), Error> {
-    let mut text = String::new();
-    loop {
-        match stream.recv().await.expect("a stream has an end") {
-            Chunk::Prefill { .. } => {}
-            Chunk::Text { text: more, .. } => text.push_str(&more),
-            Chunk::Scores(_) => panic!("no labels were given"),
-            Chunk::Finished(finish) => {
-                assert_eq!(stream.recv().await, None);
-                return Ok((text, finish));
-            }
-            Chunk::Failed(error) => return Err(error),
-        }
-    }
-}
-
-async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, FinishSummary), Error> {
-    read(engine.generate(request).await?).await
 }
 
 #[tokio::test]

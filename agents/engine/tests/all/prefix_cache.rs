@@ -6,13 +6,10 @@ use std::sync::Arc;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
-use artel_engine::{
-    ChatRole, Chunk, EngineHandle, Error, FinishSummary, Message, Options, OutputStream, Priority, Request,
-    disk_prefix_cache,
-};
+use artel_engine::{ChatRole, EngineHandle, Error, Message, Options, Priority, Request, disk_prefix_cache};
 use proptest::prelude::*;
 
-use crate::requests::ask;
+use crate::requests::{ask, read};
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 512,
@@ -42,19 +39,6 @@ fn echo(prompt: &str) -> String {
 async fn engine(prefix_cache_bytes: usize, gate: &BatchGate) -> EngineHandle {
     let model = ScriptedBackend::new(LIMITS, echo).with_gate(gate);
     EngineHandle::spawn("test", Options { prefix_cache_bytes, ..Options::default() }, || Ok(model)).await.unwrap()
-}
-
-async fn read(mut stream: OutputStream) -> Result<(String, FinishSummary), Error> {
-    let mut text = String::new();
-    loop {
-        match stream.recv().await.expect("a stream has an end") {
-            Chunk::Prefill { .. } => {}
-            Chunk::Text { text: more, .. } => text.push_str(&more),
-            Chunk::Scores(_) => panic!("no labels were given"),
-            Chunk::Finished(finish) => return Ok((text, finish)),
-            Chunk::Failed(error) => return Err(error),
-        }
-    }
 }
 
 async fn open(prefix_cache_bytes: usize) -> EngineHandle {
@@ -267,6 +251,20 @@ async fn an_engine_forgets_the_texts_of_callers_in_memory_and_on_disk() {
     assert_eq!(of_text, all, "nothing of it was in memory");
     assert_eq!(computed(ask_role("sailor", "hello")).await.0, "hello\n".len() as u32, "the instructions were");
     assert_eq!(engine.stats().failed, 0);
+}
+
+#[tokio::test]
+async fn a_weak_handle_has_an_engine_forget_and_waits_for_the_end_of_one_that_is_ending() {
+    let engine = open(1 << 20).await;
+    let weak = engine.downgrade();
+    let of_task = || Request { has_fixed_prefix: false, ..ask_role("kanarienvogel", "hello") };
+    for _ in 0..2 {
+        let (_, finish) = read(engine.generate(of_task()).await.unwrap()).await.unwrap();
+        assert_eq!(finish.usage.computed, finish.usage.prompt, "nothing was left of it");
+        weak.forget_text().await.unwrap();
+    }
+    drop(engine);
+    weak.forget_text().await.unwrap();
 }
 
 #[derive(Debug, Clone)]

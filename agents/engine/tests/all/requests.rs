@@ -1,8 +1,11 @@
-//! The request that the tests vary.
+//! The request that the tests vary, and its answer.
 
 use std::sync::Arc;
 
-use artel_engine::{ChatRole, ContextOverflow, Message, Priority, Request, RequestOrigin, SamplingParams};
+use artel_engine::{
+    ChatRole, Chunk, ContextOverflow, EngineHandle, Error, FinishSummary, Message, OutputStream, Priority, Request,
+    RequestOrigin, SamplingParams,
+};
 
 /// A user's message to a role, answered greedily.
 pub(crate) fn ask(text: &str) -> Request {
@@ -20,4 +23,25 @@ pub(crate) fn ask(text: &str) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
     }
+}
+
+/// The text of a stream to its end.
+pub(crate) async fn read(mut stream: OutputStream) -> Result<(String, FinishSummary), Error> {
+    let mut text = String::new();
+    loop {
+        match stream.recv().await.expect("a stream has an end") {
+            Chunk::Prefill { .. } => {}
+            Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Scores(_) => panic!("no labels were given"),
+            Chunk::Finished(finish) => {
+                assert_eq!(stream.recv().await, None);
+                return Ok((text, finish));
+            }
+            Chunk::Failed(error) => return Err(error),
+        }
+    }
+}
+
+pub(crate) async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, FinishSummary), Error> {
+    read(engine.generate(request).await?).await
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use artel_engine::EngineHandle;
+use artel_engine::{EngineHandle, WeakEngineHandle};
 use tokio::time::Instant;
 
 use super::report::EngineState;
@@ -22,8 +22,8 @@ pub(super) enum HostedEngine {
         /// The same as wall time, for reports.
         ready_since: SystemTime,
     },
-    /// Its memory is not free yet.
-    Unloading,
+    /// Its memory is not free yet; steps may run on it.
+    Unloading(WeakEngineHandle),
     /// It exited unexpectedly or could not be loaded.
     Failed {
         reason: EngineUnavailable,
@@ -38,6 +38,15 @@ impl HostedEngine {
         if let Self::Ready { handle, .. } = self { Some(handle) } else { None }
     }
 
+    /// A reference to the engine if it is ready or being unloaded.
+    pub(super) fn weak_handle(&self) -> Option<WeakEngineHandle> {
+        match self {
+            Self::Ready { handle, .. } => Some(handle.downgrade()),
+            Self::Unloading(handle) => Some(handle.clone()),
+            Self::Unloaded | Self::Loading(_) | Self::Failed { .. } => None,
+        }
+    }
+
     /// The wall time at which it became ready.
     pub(super) fn ready_since(&self) -> Option<SystemTime> {
         if let Self::Ready { ready_since, .. } = self { Some(*ready_since) } else { None }
@@ -47,7 +56,7 @@ impl HostedEngine {
     pub(super) fn residency(&self) -> Residency {
         match self {
             Self::Unloaded | Self::Failed { .. } => Residency::Unloaded,
-            Self::Loading(_) | Self::Unloading => Residency::Changing,
+            Self::Loading(_) | Self::Unloading(_) => Residency::Changing,
             Self::Ready { .. } => Residency::Loaded,
         }
     }
@@ -59,7 +68,7 @@ impl HostedEngine {
             Self::Loading(fraction) => EngineState::Loading(f32::from_bits(fraction.load(Ordering::Relaxed))),
             Self::Ready { .. } if is_draining => EngineState::Draining,
             Self::Ready { .. } => EngineState::Ready,
-            Self::Unloading => EngineState::Draining,
+            Self::Unloading(_) => EngineState::Draining,
             Self::Failed { reason, retry_at } => {
                 let retry_after = retry_at.map(|retry_at| retry_at.saturating_duration_since(Instant::now()));
                 EngineState::Failed { reason: reason.to_string(), retry_after }

@@ -1,6 +1,6 @@
 //! The messages to an engine host.
 
-use artel_engine::{EngineHandle, LoadError};
+use artel_engine::{EngineHandle, LoadError, WeakEngineHandle};
 use artel_task::TaskId;
 use ractor::{ActorRef, RpcReplyPort};
 
@@ -36,8 +36,8 @@ pub enum Message {
     Placement(PlacementCommand),
     /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.
     Unload(RpcReplyPort<Option<EngineHandle>>),
-    /// Answers with the engine if it is ready, without a lease.
-    Engine(RpcReplyPort<Option<EngineHandle>>),
+    /// Answers with the engine if it is ready or being unloaded, without a lease and without keeping it loaded.
+    Engine(RpcReplyPort<Option<WeakEngineHandle>>),
     /// Answers with the engine's state.
     Report(RpcReplyPort<EngineReport>),
     /// The scheduler was restarted.

@@ -172,6 +172,27 @@ async fn a_repair_keeps_the_erases_that_are_asked_for() {
 }
 
 #[tokio::test]
+async fn retention_erases_the_sources_of_a_catalog_that_was_in_use_when_its_tasks_were_erased() {
+    let dir = temp_dir();
+    let journal = open(dir.path()).await;
+    for (version, sources) in [("own", CANARY), ("newest", "x")] {
+        journal.store_catalog(&CatalogVersion::new(version), sources.to_owned()).await.unwrap();
+    }
+    run(&journal, id(1), TaskSpec { catalog: CatalogVersion::new("own"), ..spec("?") }, "text").await;
+    journal.erase(&[id(1)]).await.unwrap();
+    journal.purge().await.unwrap();
+    assert_eq!(journal.catalog(&CatalogVersion::new("own")).await.unwrap().as_deref(), Some(CANARY), "it is recent");
+    journal.close().await;
+    tamper(dir.path(), "UPDATE catalogs SET kept = 0 WHERE version = 'own'").await;
+    // Retention runs at the start.
+    let journal = open(dir.path()).await;
+    assert!(journal.clone().close().await);
+    assert!(!is_in_files(dir.path(), CANARY.as_bytes()));
+    let journal = open(dir.path()).await;
+    assert_eq!(journal.catalog(&CatalogVersion::new("own")).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn the_sources_of_a_catalog_go_with_the_last_task_that_is_not_erased() {
     let dir = temp_dir();
     let hours = |count: u64| unix_millis() - count * 3_600_000;

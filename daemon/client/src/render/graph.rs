@@ -82,8 +82,12 @@ impl GraphDrawing {
     }
 
     /// The index of a node.
-    fn index(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == name)
+    /// The ids of the two ends of each edge, for formats that take no names, and its label.
+    fn edges(&self) -> impl Iterator<Item = (String, String, String)> {
+        let id = |index| format!("n{index}");
+        let index = |name: &str| self.nodes.iter().position(|node| node.name == name);
+        let edges = self.nodes.iter().enumerate().flat_map(|(at, node)| node.next.iter().map(move |edge| (at, edge)));
+        edges.map(move |(at, edge)| (id(at), index(&edge.to).map_or_else(|| DONE.to_owned(), id), edge.label()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Feedback on the decisions of routers.
 
 use artel_actors::Viewer;
+use artel_journal::Erasure;
 use artel_journal::feedback::{self, FeedbackRecord};
 use artel_proto::v1::{self, ErrorReason};
 use artel_task::event::Decision;
@@ -42,9 +43,22 @@ pub(super) async fn store(state: &ServiceState, viewer: Viewer, request: v1::Fee
         owner,
         caller: viewer.caller,
     };
+    write(state, move |feedback| feedback.append(record)).await?;
+    // An erase comes to the feedback last: if it has not been there yet, it will remove this record itself.
+    if !state.runtime.is_erased(task).await.map_err(|e| state.status_of(e))? {
+        return Ok(());
+    }
+    write(state, move |feedback| feedback.erase(&[Erasure::Task(task)]).map(drop)).await?;
+    Err(state.status_of(artel_actors::Error::Erased(task)))
+}
+
+/// Changes the stored feedback; the change is on disk when this returns.
+async fn write(
+    state: &ServiceState,
+    change: impl FnOnce(&feedback::FeedbackStore) -> Result<(), feedback::Error> + Send + 'static,
+) -> Result<(), Status> {
     let feedback = state.feedback.clone();
-    let stored = tokio::task::spawn_blocking(move || feedback.append(record)).await;
-    match stored {
+    match tokio::task::spawn_blocking(move || change(&feedback)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error @ feedback::Error::Full { .. })) => {
             tracing::error!(%error, "the feedback store is full");

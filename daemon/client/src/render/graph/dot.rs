@@ -1,6 +1,6 @@
 //! Graphviz DOT.
 
-use super::{DONE, DrawnNode, GraphDrawing, NodeShape};
+use super::{DrawnNode, GraphDrawing, NodeShape};
 
 /// The drawing as a directed graph.
 pub(crate) fn dot(drawing: &GraphDrawing) -> String {
@@ -10,16 +10,9 @@ pub(crate) fn dot(drawing: &GraphDrawing) -> String {
         out += &format!("    n{at} [{}];\n", attributes(node));
     }
     out += "    done [label=\"done\", shape=doublecircle];\n";
-    for (at, node) in drawing.nodes.iter().enumerate() {
-        for edge in &node.next {
-            let to = match drawing.index(&edge.to) {
-                Some(index) => format!("n{index}"),
-                None => DONE.to_owned(),
-            };
-            let label = edge.label();
-            let label = if label.is_empty() { label } else { format!(" [label={}, style=dashed]", quote(&label)) };
-            out += &format!("    n{at} -> {to}{label};\n");
-        }
+    for (from, to, label) in drawing.edges() {
+        let label = if label.is_empty() { label } else { format!(" [label={}, style=dashed]", quote(&label)) };
+        out += &format!("    {from} -> {to}{label};\n");
     }
     out + "}\n"
 }

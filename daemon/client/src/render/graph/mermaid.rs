@@ -1,6 +1,6 @@
 //! Mermaid.
 
-use super::{DONE, DrawnNode, GraphDrawing, NodeShape};
+use super::{DrawnNode, GraphDrawing, NodeShape};
 
 /// The drawing as a flowchart. Nodes get generated ids, because names such as `end` are keywords of Mermaid.
 pub(crate) fn mermaid(drawing: &GraphDrawing) -> String {
@@ -9,17 +9,10 @@ pub(crate) fn mermaid(drawing: &GraphDrawing) -> String {
         out += &format!("    n{at}{}\n", shape(node));
     }
     out += "    done((\"done\"))\n";
-    for (at, node) in drawing.nodes.iter().enumerate() {
-        for edge in &node.next {
-            let to = match drawing.index(&edge.to) {
-                Some(index) => format!("n{index}"),
-                None => DONE.to_owned(),
-            };
-            let label = edge.label();
-            // An edge with a condition or a bound is dotted.
-            let arrow = if label.is_empty() { "-->".to_owned() } else { format!("-.->|\"{}\"|", escape(&label)) };
-            out += &format!("    n{at} {arrow} {to}\n");
-        }
+    for (from, to, label) in drawing.edges() {
+        // An edge with a condition or a bound is dotted.
+        let arrow = if label.is_empty() { "-->".to_owned() } else { format!("-.->|\"{}\"|", escape(&label)) };
+        out += &format!("    {from} {arrow} {to}\n");
     }
     out
 }
