@@ -95,6 +95,12 @@ fn edges(spans: &[Span]) -> BTreeMap<(String, String), usize> {
     edges
 }
 
+/// Whether the journal of a daemon that runs has this text.
+fn journal_has(daemon: &Daemon, text: &str) -> bool {
+    let journal = std::fs::read(daemon.dir().join("data/journal.sqlite-wal")).unwrap();
+    journal.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
 fn has_ended(spans: &[Span]) -> bool {
     spans.iter().any(|span| span.name == "artel.v1.Tasks/Run")
 }
@@ -143,6 +149,7 @@ async fn a_task_is_a_tree_of_spans_below_its_caller_s() {
         (&received.resource["service.name"], &received.resource["service.version"]),
         (&json!("artel"), &json!("0.1.0"))
     );
+    assert!(journal_has(&daemon, CALLER_TRACE), "the task keeps its place in the trace");
     let (_, metrics) = scrape(&daemon).await;
     assert!(
         metrics.contains(&format!("artel_trace_spans_total{{outcome=\"exported\"}} {}\n", spans.len())),
@@ -294,11 +301,7 @@ async fn nothing_is_told_by_default() {
         assert!(metrics.contains(&format!("artel_trace_spans_total{{outcome=\"{outcome}\"}} 0\n")), "{metrics}");
     }
     assert!(!daemon.log().contains("collector"), "{}", daemon.log());
-    let journal = std::fs::read(daemon.dir().join("data/journal.sqlite-wal")).unwrap();
-    assert!(
-        !journal.windows(CALLER_TRACE.len()).any(|window| window == CALLER_TRACE.as_bytes()),
-        "nothing is kept of it"
-    );
+    assert!(!journal_has(&daemon, CALLER_TRACE), "nothing is kept of it");
 }
 
 /// Sends SIGTERM and waits for the end; the exit code.
