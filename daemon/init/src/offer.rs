@@ -68,7 +68,7 @@ impl fmt::Display for ModelFit {
         match self {
             Self::Fits(placement) => {
                 let parts =
-                    placement.bytes().into_iter().map(|(device, bytes)| format!("{} of {device}", format_bytes(bytes)));
+                    placement.bytes().into_iter().map(|(device, bytes)| format!("{} on {device}", format_bytes(bytes)));
                 write!(f, "it takes {}", parts.collect::<Vec<_>>().join(" and "))
             }
             Self::Memory(reason) => f.write_str(reason),

@@ -98,7 +98,7 @@ impl InitReport<'_> {
         }
         let [roles, graphs, models] = self.check.counts;
         out.push_styled(GOOD, "valid")
-            .push(format_args!(": {roles} roles, {graphs} graphs, {models} models"))
+            .push(format_args!(": with those that ship, there are {roles} roles, {graphs} graphs and {models} models"))
             .newline();
         out.newline().push("Next, the daemon in one terminal and the task in another:").newline();
         for command in self.next() {

@@ -48,7 +48,7 @@ async fn a_page_of_another_origin_and_a_rebound_name_get_nothing_in_a_browser() 
     // A page of a rebound name is of the daemon's origin for the browser, and sees that it is refused.
     let rebound = attempts(&seen["rebound"]);
     for (way, answer) in &rebound {
-        let is_refusal = |text: &str| text.contains("by which this daemon is not known");
+        let is_refusal = |text: &str| text.replace("%20", " ").contains("by which this daemon is not known");
         assert!(answer.as_str().is_none_or(is_refusal), "{way}: {answer}");
     }
     let words = rebound["metrics_with_the_token"].as_str().unwrap();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// No test waits longer for a client.
 const TEST_TIMEOUT: Duration = Duration::from_secs(120);
-/// An origin whose pages may call.
+/// An origin that is listed in the settings.
 const LISTED_ORIGIN: &str = "https://desk.example";
 /// The longest delay that a caller is told that may call three times a minute.
 const MAX_RETRY_SECS: f64 = 20.0;
@@ -71,7 +71,7 @@ impl EncryptedDaemon {
         assert_eq!(seen["run"], run);
         let stranger = json!({"code": "UNAUTHENTICATED", "reason": "UNAUTHENTICATED", "metadata": {}});
         assert_eq!((&seen["no_token"], &seen["wrong_token"]), (&stranger, &stranger), "{seen}");
-        assert_eq!(seen["missing_scope"], missing_scope());
+        assert_eq!(seen["missing_scope"], missing_scope("reader"));
         assert_eq!(seen["deadline"]["code"], "DEADLINE_EXCEEDED", "{seen}");
         let limit = &seen["limit"];
         assert_eq!(
@@ -87,8 +87,9 @@ impl EncryptedDaemon {
 }
 
 /// The refusal of a caller that may only read.
-fn missing_scope() -> Value {
-    json!({"code": "PERMISSION_DENIED", "reason": "MISSING_SCOPE", "metadata": {"scope": "submit"}})
+fn missing_scope(caller: &str) -> Value {
+    let metadata = json!({"scope": "submit", "caller": caller});
+    json!({"code": "PERMISSION_DENIED", "reason": "MISSING_SCOPE", "metadata": metadata})
 }
 
 /// Makes a certificate and gives the line for the settings.
@@ -114,7 +115,7 @@ async fn grpcio_calls_with_tls_and_a_token_or_a_certificate() {
     served.assert_served(&seen, "over gRPC").await;
     assert_eq!(seen["untrusted"]["code"], "UNAVAILABLE", "a client of other authorities: {seen}");
     assert_eq!(seen["certificate"], json!({"code": "OK"}));
-    assert_eq!(seen["certificate_submits"], missing_scope());
+    assert_eq!(seen["certificate_submits"], missing_scope("laptop"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
