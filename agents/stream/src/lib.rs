@@ -358,8 +358,8 @@ impl TaskSubscription {
                 Ok(StreamItem::Event(event)) if event.seq == self.last.next() => return Ok(Some(self.advance(event))),
                 Ok(StreamItem::Event(event)) => self.catch_up_to = Some(event.seq),
                 Ok(item) => return Ok(Some(item)),
-                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up_to = Some(JOURNAL_END),
-                Err(broadcast::error::RecvError::Closed) => {
+                Err(RecvError::Lagged(_)) => self.catch_up_to = Some(JOURNAL_END),
+                Err(RecvError::Closed) => {
                     self.live = None;
                     self.catch_up_to = Some(JOURNAL_END);
                 }

@@ -40,7 +40,7 @@ impl InitReport<'_> {
             false => format!("artel check {}", shell_word(self.dir())),
         };
         // A client looks for the daemon where its data is by default.
-        let data = Some(&self.setup.config.data).filter(|data| default_data_dir().as_ref() != Some(data));
+        let data = Some(&self.setup.config.data).filter(|data| default_data_dir().as_ref() != Some(*data));
         let data = data.map(|data| format!(" --data {}", shell_word(data))).unwrap_or_default();
         let run = format!(r#"artel run{data} --graph crew "How does a heat pump work?""#);
         vec![first, format!("artel serve{flags}"), run]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use artel_journal::{DamagedTask, TaskStatus, TaskSummary};
 use artel_stream::{LiveSubscription, TaskSubscription};
-use artel_task::{Event, Seq, TaskId};
+use artel_task::{Event, EventKind, Seq, TaskId};
 
 use super::{Error, Runtime};
 use crate::task_history::history;

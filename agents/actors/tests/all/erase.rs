@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use artel_actors::{EngineState, EraseReport, Error, Options, Runtime};
+use artel_actors::{EngineReport, EngineState, EraseReport, Error, Options, Runtime};
 use artel_journal::feedback::FeedbackRecord;
 use artel_journal::{Erasure, FeedbackStore, Journal, TaskStatus};
 use artel_task::event::{ERASED_TEXT, ResultSource};
@@ -163,16 +163,17 @@ async fn an_engine_that_is_being_unloaded_and_serves_is_told_to_forget() {
     let (dir, engine) = (tempdir().unwrap(), HeldEngine::new());
     let runtime = held_engine::start(dir.path(), &engine, parse(&format!("{CATALOG}{GRAPHS}"))).await;
     let running = runtime.submit(submission(role("sailor"), "zaunkoenig")).await.unwrap();
-    engine.started(1).await;
+    let started = engine.started(1).await;
     let erased = form(&runtime, "kanarienvogel").await;
     let unloading = tokio::spawn({
         let runtime = runtime.clone();
         async move { runtime.unload("talk", false).await }
     });
-    while !matches!(runtime.engines().await.unwrap()[0].state, EngineState::Draining) {}
+    let is_draining = |report: &EngineReport| report.id == "talk" && report.state == EngineState::Draining;
+    while !runtime.engines().await.unwrap().iter().any(is_draining) {}
     let report = runtime.erase(vec![Erasure::Task(erased)]).await.unwrap();
     assert_eq!((report.tasks, engine.forgets()), (1, 1));
-    engine.answer("zaunkoenig");
+    engine.answer(&started[0].0);
     assert_eq!(end(&all_events(&runtime, running).await).0, "completed");
     engine.end();
     unloading.await.unwrap().unwrap();
