@@ -5,6 +5,7 @@
 mod book;
 mod calm;
 mod demo;
+mod json_schema_suite;
 mod licences;
 mod models;
 mod names;
@@ -67,7 +68,11 @@ enum Verb {
 fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
     match XtaskArgs::parse().verb {
-        Verb::Setup => setup::run(&cache).and_then(|()| prometheus::fetch(&cache)),
+        Verb::Setup => {
+            setup::run(&cache)?;
+            prometheus::fetch(&cache)?;
+            json_schema_suite::fetch(&cache)
+        }
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),

@@ -1,0 +1,83 @@
+//! One output in its schema.
+
+use std::sync::Arc;
+
+use llguidance::Matcher;
+use toktrie::{SimpleVob, TokenId};
+
+use crate::error::Error;
+use crate::object_keys::{ObjectKeys, QuotingTokens};
+
+/// The parser state of one output in its schema.
+pub struct Constraint {
+    matcher: Matcher,
+    /// The keys of its open objects, if the grammar lets one come twice.
+    keys: Option<(ObjectKeys, Arc<QuotingTokens>)>,
+}
+
+impl Constraint {
+    pub(crate) fn new(matcher: Matcher, quoting: Option<Arc<QuotingTokens>>) -> Self {
+        Self { matcher, keys: quoting.map(|quoting| (ObjectKeys::default(), quoting)) }
+    }
+
+    /// The constraint of another output; this one is at its beginning.
+    pub(crate) fn restarted(&self) -> Self {
+        Self::new(self.matcher.deep_clone(), self.keys.as_ref().map(|(_, quoting)| quoting.clone()))
+    }
+
+    /// The tokens that are allowed next; `None` if the output is complete.
+    ///
+    /// # Errors
+    /// Finding them takes more than a budget.
+    pub fn mask(&mut self) -> Result<Option<SimpleVob>, Error> {
+        if let Some(error) = self.matcher.get_error() {
+            return Err(Error::costly(&error));
+        }
+        if self.matcher.is_stopped() {
+            return Ok(None);
+        }
+        let mut mask = self.matcher.compute_mask_or_eos().map_err(|e| Error::costly(&e))?;
+        if let Some((keys, quoting)) = &self.keys {
+            keys.disallow_repeated(&mut mask, quoting);
+        }
+        Ok(Some(mask))
+    }
+
+    /// Advances past a sampled token.
+    ///
+    /// # Errors
+    /// The token is not allowed here, or accepting it takes more than a budget.
+    pub fn accept(&mut self, token: TokenId) -> Result<(), Error> {
+        self.matcher.consume_token(token).map_err(|e| Error::costly(&e))?;
+        self.note(&[token]);
+        Ok(())
+    }
+
+    /// Advances past the tokens that the schema forces next and returns them.
+    pub fn take_forced(&mut self) -> Vec<TokenId> {
+        let tokens = if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() };
+        self.note(&tokens);
+        tokens
+    }
+
+    /// Whether the output is complete.
+    pub fn is_complete(&self) -> bool {
+        self.matcher.is_stopped() && !self.matcher.is_error()
+    }
+
+    /// Whether the output may end here, though more could follow.
+    pub fn may_end(&mut self) -> bool {
+        self.is_complete() || self.matcher.is_accepting().unwrap_or(false)
+    }
+
+    fn note(&mut self, tokens: &[TokenId]) {
+        let Some((keys, _)) = &mut self.keys else { return };
+        if tokens.is_empty() {
+            return;
+        }
+        if let Ok(vocabulary) = self.matcher.tok_env() {
+            let trie = vocabulary.tok_trie();
+            tokens.iter().for_each(|token| keys.advance(trie.token(*token)));
+        }
+    }
+}

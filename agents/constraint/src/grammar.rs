@@ -1,0 +1,255 @@
+//! A schema in the keywords that llguidance has. What it lacks is left out, which allows more and never less.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::emptiness::Emptiness;
+use crate::reference::{References, below};
+
+/// The largest magnitude of an integer that an output may have: beyond it, clients round.
+const MAX_EXACT_INTEGER: i64 = (1 << 53) - 1;
+/// The formats whose texts llguidance gives all, if perhaps some more.
+const WHOLE_FORMATS: [&str; 5] = ["date", "date-time", "ipv4", "time", "uuid"];
+/// The formats of which llguidance gives the texts in use.
+const PART_FORMATS: [&str; 5] = ["duration", "email", "hostname", "ipv6", "uri"];
+/// The range of divisors whose multiples llguidance finds; others have automata of millions of states, or overflow it.
+const DIVISORS: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
+
+/// A schema for llguidance.
+pub(crate) struct Grammar {
+    pub(crate) schema: Value,
+    /// Whether it lets an object have keys that it does not name.
+    pub(crate) may_repeat_keys: bool,
+}
+
+/// The forms of a schema, in the order in which they are tried. Its canonical form says in other keywords what `not`, `if` and
+/// others say, and a loose form leaves out keywords that llguidance cannot combine.
+pub(crate) fn forms<'s>(schema: &'s Value, emptiness: &'s Emptiness) -> impl Iterator<Item = Grammar> + 's {
+    let written = |is_loose| (schema, is_loose, false);
+    let canonical = |is_loose| emptiness.canonical.as_ref().map(|canonical| (canonical, is_loose, true));
+    let is_plain = Lowering::of(schema, emptiness, false, false).grammar().1;
+    let order = if is_plain {
+        [Some(written(false)), canonical(false), canonical(true), Some(written(true))]
+    } else {
+        [canonical(false), Some(written(false)), canonical(true), Some(written(true))]
+    };
+    let mut names = HashMap::new();
+    collect_names(schema, &mut names);
+    order.into_iter().flatten().map(move |(of, is_loose, is_canonical)| {
+        let mut lowering = Lowering::of(of, emptiness, is_loose, is_canonical);
+        lowering.order = is_canonical.then_some(&names);
+        lowering.grammar().0
+    })
+}
+
+/// The names of properties, by where they first come.
+fn collect_names<'s>(part: &'s Value, names: &mut HashMap<&'s str, usize>) {
+    let Value::Object(map) = part else {
+        part.as_array().into_iter().flatten().for_each(|item| collect_names(item, names));
+        return;
+    };
+    for (key, value) in map {
+        let named: Vec<&str> = match (key.as_str(), value) {
+            ("properties", Value::Object(properties)) => properties.keys().map(String::as_str).collect(),
+            ("required", Value::Array(required)) => required.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        for name in named {
+            let next = names.len();
+            names.entry(name).or_insert(next);
+        }
+        collect_names(value, names);
+    }
+}
+
+struct Lowering<'s> {
+    root: &'s Value,
+    references: References<'s>,
+    emptiness: &'s Emptiness,
+    /// Whether what llguidance cannot always combine is left out.
+    is_loose: bool,
+    /// Whether the pointers are those of the canonical form, of which nothing is known to be empty.
+    is_canonical: bool,
+    /// How the properties of a canonical form are ordered.
+    order: Option<&'s HashMap<&'s str, usize>>,
+    /// What is referred to.
+    targets: Vec<String>,
+    /// Whether no keyword was left out or put in other words.
+    is_plain: bool,
+    may_repeat_keys: bool,
+}
+
+impl<'s> Lowering<'s> {
+    fn of(root: &'s Value, emptiness: &'s Emptiness, is_loose: bool, is_canonical: bool) -> Self {
+        let references = References::of(root);
+        let (order, targets) = (None, Vec::new());
+        Self {
+            root,
+            references,
+            emptiness,
+            is_loose,
+            is_canonical,
+            order,
+            targets,
+            is_plain: true,
+            may_repeat_keys: false,
+        }
+    }
+
+    fn grammar(mut self) -> (Grammar, bool) {
+        let mut schema = match self.schema(self.root, "") {
+            Value::Object(map) => map,
+            all_or_none => Map::from_iter([("allOf".to_owned(), Value::Array(vec![all_or_none]))]),
+        };
+        let mut definitions = Map::new();
+        while let Some(target) = self.targets.get(definitions.len()).cloned() {
+            let lowered = self.root.pointer(&target).map_or(Value::Bool(true), |schema| self.schema(schema, &target));
+            definitions.insert(format!("d{}", definitions.len()), lowered);
+        }
+        schema.insert("$defs".to_owned(), Value::Object(definitions));
+        // An alternative of `oneOf` that others overlap is not told apart by a grammar.
+        schema.insert("x-guidance".to_owned(), json!({"whitespace_flexible": false, "coerce_one_of": true}));
+        (Grammar { schema: Value::Object(schema), may_repeat_keys: self.may_repeat_keys }, self.is_plain)
+    }
+
+    fn schema(&mut self, schema: &Value, pointer: &str) -> Value {
+        if !self.is_canonical && self.emptiness.is_empty(pointer) {
+            return Value::Bool(false);
+        }
+        let Value::Object(map) = schema else {
+            self.may_repeat_keys |= schema == &Value::Bool(true);
+            return schema.clone();
+        };
+        let mut made = Map::new();
+        let is_alone = self.is_loose && map.contains_key("$ref");
+        for (key, value) in map.iter().filter(|(key, _)| !is_alone || *key == "$ref") {
+            if let Some(value) = self.keyword(map, key, value, pointer) {
+                made.insert(key.clone(), value);
+            }
+        }
+        if let Some(condition) = self.condition(map, pointer) {
+            match made.get_mut("allOf").and_then(Value::as_array_mut) {
+                Some(all) => all.push(condition),
+                None => drop(made.insert("allOf".to_owned(), json!([condition]))),
+            }
+        }
+        if has_type(&made, "integer") && !has_type(&made, "number") {
+            bound_integers(&mut made);
+        }
+        self.may_repeat_keys |= is_open_object(&made);
+        Value::Object(made)
+    }
+
+    /// The keyword's value for llguidance; none if it says nothing there.
+    fn keyword(&mut self, map: &Map<String, Value>, key: &str, value: &Value, pointer: &str) -> Option<Value> {
+        let at = below(pointer, key);
+        match key {
+            "type" | "required" | "pattern" | "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                Some(value.clone())
+            }
+            "const" => Some(value.clone()),
+            "enum" => Some(value.clone()),
+            "minLength" | "maxLength" | "minItems" | "maxItems" => Some(whole(value)),
+            "minProperties" | "maxProperties" if self.is_loose => None,
+            "minProperties" | "maxProperties" => Some(whole(value)),
+            "additionalProperties" if self.is_loose && map.contains_key("patternProperties") => None,
+            "items" | "additionalProperties" => Some(self.schema(value, &at)),
+            "patternProperties" if self.is_loose => None,
+            "properties" | "patternProperties" => {
+                let named = value.as_object()?.iter();
+                let mut made: Vec<(String, Value)> =
+                    named.map(|(name, schema)| (name.clone(), self.schema(schema, &below(&at, name)))).collect();
+                if let Some(order) = self.order {
+                    made.sort_by_key(|(name, _)| order.get(name.as_str()).copied().unwrap_or(usize::MAX));
+                }
+                Some(Value::Object(made.into_iter().collect()))
+            }
+            "prefixItems" | "allOf" | "anyOf" | "oneOf" => {
+                self.is_plain &= key != "oneOf";
+                let items = value.as_array()?.iter().enumerate();
+                Some(items.map(|(index, schema)| self.schema(schema, &format!("{at}/{index}"))).collect())
+            }
+            "$ref" => self.reference(value.as_str()?),
+            "format" => self.format(value.as_str()?),
+            "multipleOf" => value.as_f64().filter(|by| !self.is_loose && DIVISORS.contains(by)).map(|_| value.clone()),
+            "not"
+            | "if"
+            | "contains"
+            | "propertyNames"
+            | "dependentRequired"
+            | "dependentSchemas"
+            | "uniqueItems"
+            | "unevaluatedItems"
+            | "unevaluatedProperties" => {
+                self.is_plain = false;
+                None
+            }
+            // Annotations, definitions, and what belongs to one of the above.
+            _ => None,
+        }
+    }
+
+    fn reference(&mut self, reference: &str) -> Option<Value> {
+        let target = self.references.target(reference)?;
+        let index = self.targets.iter().position(|known| *known == target).unwrap_or_else(|| {
+            self.targets.push(target);
+            self.targets.len() - 1
+        });
+        Some(Value::String(format!("#/$defs/d{index}")))
+    }
+
+    fn format(&self, format: &str) -> Option<Value> {
+        let is_known = WHOLE_FORMATS.contains(&format) || !self.is_loose && PART_FORMATS.contains(&format);
+        is_known.then(|| Value::from(format))
+    }
+
+    /// `if` as alternatives: what satisfies it and `then`, or `else`.
+    fn condition(&mut self, map: &Map<String, Value>, pointer: &str) -> Option<Value> {
+        let (condition, otherwise) = (map.get("if")?, map.get("else")?);
+        let condition = self.schema(condition, &below(pointer, "if"));
+        let then = map.get("then").map_or(Value::Bool(true), |then| self.schema(then, &below(pointer, "then")));
+        let otherwise = self.schema(otherwise, &below(pointer, "else"));
+        Some(json!({"anyOf": [{"allOf": [condition, then]}, otherwise]}))
+    }
+}
+
+fn has_type(schema: &Map<String, Value>, name: &str) -> bool {
+    match schema.get("type") {
+        Some(Value::String(given)) => given == name,
+        Some(Value::Array(given)) => given.iter().any(|given| given == name),
+        _ => false,
+    }
+}
+
+/// A count that may be written as `2.0`.
+fn whole(value: &Value) -> Value {
+    match value.as_f64() {
+        Some(count) if value.as_u64().is_none() && count.fract() == 0.0 && count >= 0.0 => Value::from(count as u64),
+        _ => value.clone(),
+    }
+}
+
+/// Keeps integers within what clients receive.
+fn bound_integers(schema: &mut Map<String, Value>) {
+    let bound = |schema: &mut Map<String, Value>, key: &str, limit: i64, is_beyond: fn(f64, f64) -> bool| {
+        let given = schema.get(key).and_then(Value::as_f64);
+        if given.is_none_or(|given| is_beyond(given, limit as f64)) {
+            schema.insert(key.to_owned(), Value::from(limit));
+        }
+    };
+    bound(schema, "minimum", -MAX_EXACT_INTEGER, |given, limit| given < limit);
+    bound(schema, "maximum", MAX_EXACT_INTEGER, |given, limit| given > limit);
+}
+
+/// Whether an object may have keys that the schema does not name.
+fn is_open_object(schema: &Map<String, Value>) -> bool {
+    let may_be_object = !schema.contains_key("type") || has_type(schema, "object");
+    let is_elsewhere = ["const", "enum", "$ref", "anyOf", "oneOf", "allOf"].iter().any(|key| schema.contains_key(*key))
+        && !["properties", "required", "patternProperties", "additionalProperties"]
+            .iter()
+            .any(|key| schema.contains_key(*key));
+    let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false))
+        && schema.get("patternProperties").and_then(Value::as_object).is_none_or(Map::is_empty);
+    may_be_object && !is_elsewhere && !is_closed
+}
