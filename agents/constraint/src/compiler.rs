@@ -10,7 +10,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 use toktrie::TokEnv;
 
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, is_dead_end};
 use crate::emptiness::Emptiness;
 use crate::error::{Error, shown};
 use crate::grammar::{self, Grammar};
@@ -83,7 +83,7 @@ impl Compiler {
 
     pub(crate) fn satisfiable_within(&self, schema: &Value, timeout: Duration) -> Result<(), Error> {
         let schema = schema.clone();
-        self.within(timeout, move || Emptiness::of(&schema).refusal().map_or(Ok(()), Err))
+        self.within(timeout, move || Emptiness::of(&schema).refusal(&schema).map_or(Ok(()), Err))
     }
 
     /// Works on a thread of its own, which has a large stack, and which is not waited for when it takes too long: a schema may come
@@ -120,7 +120,7 @@ impl Compiler {
 /// Tries the forms of a schema in turn: each allows what the one before does, and takes less of the decoder.
 fn compile(factory: &ParserFactory, quoting: &Arc<QuotingTokens>, schema: &Value) -> Result<Constraint, Error> {
     let emptiness = Emptiness::of(schema);
-    if let Some(refusal) = emptiness.refusal() {
+    if let Some(refusal) = emptiness.refusal(schema) {
         return Err(refusal);
     }
     let mut refusal = None;
@@ -128,6 +128,8 @@ fn compile(factory: &ParserFactory, quoting: &Arc<QuotingTokens>, schema: &Value
         match start(factory, &form) {
             Ok(matcher) => return Ok(Constraint::new(matcher, form.may_repeat_keys.then(|| quoting.clone()))),
             Err(error @ Error::Costly(_)) => return Err(error),
+            // Whatever of it is left out after that.
+            Err(error @ Error::Unsatisfiable { .. }) if form.is_loose => return Err(error),
             Err(error) => refusal = Some(error),
         }
     }
@@ -135,13 +137,30 @@ fn compile(factory: &ParserFactory, quoting: &Arc<QuotingTokens>, schema: &Value
 }
 
 fn start(factory: &ParserFactory, form: &Grammar) -> Result<Matcher, Error> {
-    let mut matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_json_schema(form.schema.clone())));
-    match matcher.get_error() {
-        Some(error) => Err(match error.split_once("Unsatisfiable schema: ") {
-            Some((_, reason)) => Error::Unsatisfiable { place: String::new(), reason: shown(reason) },
-            None => Error::Unsupported(shown(&error)),
-        }),
-        None => matcher.compute_mask_or_eos().map(|_| matcher).map_err(|e| Error::costly(&e)),
+    let parser = factory.create_parser(TopLevelGrammar::from_json_schema(form.schema.clone()));
+    // With its causes, of which the last one says most.
+    let parser = parser.map_err(|error| refusal(&format!("{error:#}")))?;
+    let mut matcher = Matcher::new(Ok(parser));
+    if let Some(error) = matcher.get_error() {
+        return Err(refusal(&error));
+    }
+    match matcher.compute_mask_or_eos() {
+        Ok(_) => Ok(matcher),
+        Err(error) if is_dead_end(&error.to_string()) => Err(Error::Unsupported("nothing can be written".to_owned())),
+        Err(error) => Err(Error::costly(&error)),
+    }
+}
+
+/// Why llguidance does not take a schema.
+fn refusal(error: &str) -> Error {
+    match error.rsplit_once("Unsatisfiable schema: ") {
+        Some((_, reason)) => {
+            let is_text = reason.starts_with("Regex is empty");
+            let reason =
+                if is_text { "no text satisfies `pattern`, `format` and the lengths together" } else { reason };
+            Error::Unsatisfiable { place: String::new(), reason: shown(reason) }
+        }
+        None => Error::Unsupported(shown(error)),
     }
 }
 

@@ -25,18 +25,23 @@ impl Constraint {
         Self::new(self.matcher.deep_clone(), self.keys.as_ref().map(|(_, quoting)| quoting.clone()))
     }
 
-    /// The tokens that are allowed next; `None` if the output is complete.
+    /// The tokens that are allowed next; `None` if the output is complete, or if nothing can follow.
     ///
     /// # Errors
     /// Finding them takes more than a budget.
     pub fn mask(&mut self) -> Result<Option<SimpleVob>, Error> {
-        if let Some(error) = self.matcher.get_error() {
+        if let Some(error) = self.matcher.get_error().filter(|error| !is_dead_end(error)) {
             return Err(Error::costly(&error));
         }
         if self.matcher.is_stopped() {
             return Ok(None);
         }
-        let mut mask = self.matcher.compute_mask_or_eos().map_err(|e| Error::costly(&e))?;
+        let mut mask = match self.matcher.compute_mask_or_eos() {
+            Ok(mask) => mask,
+            // It may be a key of which all names are taken: what was written is not valid, and is found so.
+            Err(error) if is_dead_end(&error.to_string()) => return Ok(None),
+            Err(error) => return Err(Error::costly(&error)),
+        };
         if let Some((keys, quoting)) = &self.keys {
             keys.disallow_repeated(&mut mask, quoting);
         }
@@ -80,4 +85,9 @@ impl Constraint {
             tokens.iter().for_each(|token| keys.advance(trie.token(*token)));
         }
     }
+}
+
+/// Whether llguidance ended because no token can follow.
+pub(crate) fn is_dead_end(error: &str) -> bool {
+    error.contains("NoExtensionBias")
 }

@@ -10,6 +10,7 @@ use jsonschema::{Draft, PatternOptions};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::reference::below;
 
 /// The largest automaton of a pattern.
 const MAX_PATTERN_AUTOMATON_BYTES: usize = 64 * 1024;
@@ -45,15 +46,25 @@ impl Emptiness {
     }
 
     /// The error of a schema that no value satisfies.
-    pub(crate) fn refusal(&self) -> Option<Error> {
+    pub(crate) fn refusal(&self, schema: &Value) -> Option<Error> {
         self.is_unsatisfiable.then(|| {
-            let (place, reason) = self.cause();
+            let (place, reason) = self.cause(schema);
             Error::Unsatisfiable { place, reason }
         })
     }
 
+    /// The parts without values of which the part at a pointer demands one.
+    fn demanded<'s>(&'s self, schema: &'s Value, at: &'s str) -> impl Iterator<Item = String> + 's {
+        let part = schema.pointer(at);
+        let required = part.and_then(|part| part.get("required")).and_then(Value::as_array).into_iter().flatten();
+        let properties = below(at, "properties");
+        let required = required.filter_map(Value::as_str).map(move |name| below(&properties, name));
+        let others = ["items", "contains", "additionalProperties", "then"].map(|key| below(at, key));
+        required.chain(others).filter(|pointer| self.reasons.contains_key(pointer))
+    }
+
     /// The innermost part that excludes all values, and how.
-    fn cause(&self) -> (String, String) {
+    fn cause(&self, schema: &Value) -> (String, String) {
         let mut passed = vec![String::new()];
         loop {
             let at = passed.last().expect("it begins with the schema itself");
@@ -70,6 +81,11 @@ impl Emptiness {
                 }
                 Some(UnsatisfiableReason::Literal) => "`false` allows no value, and one is required".to_owned(),
                 Some(UnsatisfiableReason::Conflict(causes)) => {
+                    let inner = self.demanded(schema, at).find(|inner| !passed.contains(inner));
+                    if let Some(inner) = inner {
+                        passed.push(inner);
+                        continue;
+                    }
                     let shown = causes.iter().take(MAX_CAUSE_ENTRIES).map(|cause| named(cause, at));
                     format!("{} exclude each other", shown.collect::<Vec<_>>().join(" and "))
                 }

@@ -21,23 +21,38 @@ pub(crate) struct Grammar {
     pub(crate) schema: Value,
     /// Whether it lets an object have keys that it does not name.
     pub(crate) may_repeat_keys: bool,
+    /// Whether all is left out that llguidance takes for narrower than it is.
+    pub(crate) is_loose: bool,
+}
+
+/// What is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Looseness {
+    /// What llguidance lacks.
+    Exact,
+    /// Also what it cannot always combine with the rest.
+    Loose,
+    /// Also patterns, some of which it reads in another way.
+    Looser,
 }
 
 /// The forms of a schema, in the order in which they are tried. Its canonical form says in other keywords what `not`, `if` and
-/// others say, and a loose form leaves out keywords that llguidance cannot combine.
+/// others say.
 pub(crate) fn forms<'s>(schema: &'s Value, emptiness: &'s Emptiness) -> impl Iterator<Item = Grammar> + 's {
-    let written = |is_loose| (schema, is_loose, false);
-    let canonical = |is_loose| emptiness.canonical.as_ref().map(|canonical| (canonical, is_loose, true));
-    let is_plain = Lowering::of(schema, emptiness, false, false).grammar().1;
-    let order = if is_plain {
-        [Some(written(false)), canonical(false), canonical(true), Some(written(true))]
-    } else {
-        [canonical(false), Some(written(false)), canonical(true), Some(written(true))]
-    };
+    let is_plain = Lowering::of(schema, emptiness, Looseness::Exact, false).grammar().1;
+    let canonical = emptiness.canonical.as_ref();
+    let exact = [Some((schema, Looseness::Exact, false)), canonical.map(|of| (of, Looseness::Exact, true))];
+    let loose = [
+        canonical.map(|of| (of, Looseness::Loose, true)),
+        Some((schema, Looseness::Loose, false)),
+        Some((schema, Looseness::Looser, false)),
+    ];
+    let [first, second] = exact;
+    let exact = if is_plain { [first, second] } else { [second, first] };
     let mut names = HashMap::new();
     collect_names(schema, &mut names);
-    order.into_iter().flatten().map(move |(of, is_loose, is_canonical)| {
-        let mut lowering = Lowering::of(of, emptiness, is_loose, is_canonical);
+    exact.into_iter().chain(loose).flatten().map(move |(of, looseness, is_canonical)| {
+        let mut lowering = Lowering::of(of, emptiness, looseness, is_canonical);
         lowering.order = is_canonical.then_some(&names);
         lowering.grammar().0
     })
@@ -67,8 +82,7 @@ struct Lowering<'s> {
     root: &'s Value,
     references: References<'s>,
     emptiness: &'s Emptiness,
-    /// Whether what llguidance cannot always combine is left out.
-    is_loose: bool,
+    looseness: Looseness,
     /// Whether the pointers are those of the canonical form, of which nothing is known to be empty.
     is_canonical: bool,
     /// How the properties of a canonical form are ordered.
@@ -81,20 +95,24 @@ struct Lowering<'s> {
 }
 
 impl<'s> Lowering<'s> {
-    fn of(root: &'s Value, emptiness: &'s Emptiness, is_loose: bool, is_canonical: bool) -> Self {
+    fn of(root: &'s Value, emptiness: &'s Emptiness, looseness: Looseness, is_canonical: bool) -> Self {
         let references = References::of(root);
         let (order, targets) = (None, Vec::new());
         Self {
             root,
             references,
             emptiness,
-            is_loose,
+            looseness,
             is_canonical,
             order,
             targets,
             is_plain: true,
             may_repeat_keys: false,
         }
+    }
+
+    fn is_loose(&self) -> bool {
+        self.looseness >= Looseness::Loose
     }
 
     fn grammar(mut self) -> (Grammar, bool) {
@@ -110,7 +128,8 @@ impl<'s> Lowering<'s> {
         schema.insert("$defs".to_owned(), Value::Object(definitions));
         // An alternative of `oneOf` that others overlap is not told apart by a grammar.
         schema.insert("x-guidance".to_owned(), json!({"whitespace_flexible": false, "coerce_one_of": true}));
-        (Grammar { schema: Value::Object(schema), may_repeat_keys: self.may_repeat_keys }, self.is_plain)
+        let is_loose = self.is_loose();
+        (Grammar { schema: Value::Object(schema), may_repeat_keys: self.may_repeat_keys, is_loose }, self.is_plain)
     }
 
     fn schema(&mut self, schema: &Value, pointer: &str) -> Value {
@@ -122,7 +141,7 @@ impl<'s> Lowering<'s> {
             return schema.clone();
         };
         let mut made = Map::new();
-        let is_alone = self.is_loose && map.contains_key("$ref");
+        let is_alone = self.is_loose() && map.contains_key("$ref");
         for (key, value) in map.iter().filter(|(key, _)| !is_alone || *key == "$ref") {
             if let Some(value) = self.keyword(map, key, value, pointer) {
                 made.insert(key.clone(), value);
@@ -133,6 +152,9 @@ impl<'s> Lowering<'s> {
                 Some(all) => all.push(condition),
                 None => drop(made.insert("allOf".to_owned(), json!([condition]))),
             }
+        }
+        if let Some(names) = map.get("propertyNames").filter(|_| !self.is_loose()) {
+            name_properties(&mut made, names);
         }
         if has_type(&made, "integer") && !has_type(&made, "number") {
             bound_integers(&mut made);
@@ -145,17 +167,17 @@ impl<'s> Lowering<'s> {
     fn keyword(&mut self, map: &Map<String, Value>, key: &str, value: &Value, pointer: &str) -> Option<Value> {
         let at = below(pointer, key);
         match key {
+            "pattern" if self.looseness == Looseness::Looser => None,
             "type" | "required" | "pattern" | "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
                 Some(value.clone())
             }
-            "const" => Some(value.clone()),
-            "enum" => Some(value.clone()),
+            "const" | "enum" => Some(value.clone()),
             "minLength" | "maxLength" | "minItems" | "maxItems" => Some(whole(value)),
-            "minProperties" | "maxProperties" if self.is_loose => None,
+            "minProperties" | "maxProperties" if self.is_loose() => None,
             "minProperties" | "maxProperties" => Some(whole(value)),
-            "additionalProperties" if self.is_loose && map.contains_key("patternProperties") => None,
+            "additionalProperties" if self.is_loose() && map.contains_key("patternProperties") => None,
             "items" | "additionalProperties" => Some(self.schema(value, &at)),
-            "patternProperties" if self.is_loose => None,
+            "patternProperties" if self.is_loose() => None,
             "properties" | "patternProperties" => {
                 let named = value.as_object()?.iter();
                 let mut made: Vec<(String, Value)> =
@@ -172,7 +194,9 @@ impl<'s> Lowering<'s> {
             }
             "$ref" => self.reference(value.as_str()?),
             "format" => self.format(value.as_str()?),
-            "multipleOf" => value.as_f64().filter(|by| !self.is_loose && DIVISORS.contains(by)).map(|_| value.clone()),
+            "multipleOf" => {
+                value.as_f64().filter(|by| !self.is_loose() && DIVISORS.contains(by)).map(|_| value.clone())
+            }
             "not"
             | "if"
             | "contains"
@@ -200,7 +224,7 @@ impl<'s> Lowering<'s> {
     }
 
     fn format(&self, format: &str) -> Option<Value> {
-        let is_known = WHOLE_FORMATS.contains(&format) || !self.is_loose && PART_FORMATS.contains(&format);
+        let is_known = WHOLE_FORMATS.contains(&format) || !self.is_loose() && PART_FORMATS.contains(&format);
         is_known.then(|| Value::from(format))
     }
 
@@ -211,6 +235,44 @@ impl<'s> Lowering<'s> {
         let then = map.get("then").map_or(Value::Bool(true), |then| self.schema(then, &below(pointer, "then")));
         let otherwise = self.schema(otherwise, &below(pointer, "else"));
         Some(json!({"anyOf": [{"allOf": [condition, then]}, otherwise]}))
+    }
+}
+
+/// Says with `properties` or a pattern which names the properties may have; it may allow more.
+fn name_properties(schema: &mut Map<String, Value>, names: &Value) {
+    let Some(names) = names.as_object().filter(|_| !schema.contains_key("patternProperties")) else { return };
+    let one_of = names.get("enum").and_then(Value::as_array).map(Vec::as_slice);
+    let one_of = one_of.or_else(|| names.get("const").map(std::slice::from_ref));
+    let pattern = name_pattern(names);
+    if one_of.is_none() && pattern.is_none() {
+        return;
+    }
+    let other = schema.insert("additionalProperties".to_owned(), Value::Bool(false)).unwrap_or(Value::Bool(true));
+    match (one_of, pattern) {
+        (Some(values), _) => {
+            let named = schema.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+            let Some(named) = named.as_object_mut() else { return };
+            let is_allowed = |name: &str| values.iter().any(|value| value == name);
+            named.iter_mut().filter(|(name, _)| !is_allowed(name)).for_each(|(_, schema)| *schema = Value::Bool(false));
+            for name in values.iter().filter_map(Value::as_str) {
+                named.entry(name).or_insert_with(|| other.clone());
+            }
+        }
+        (None, Some(pattern)) => drop(schema.insert("patternProperties".to_owned(), json!({pattern: other}))),
+        (None, None) => {}
+    }
+}
+
+/// A pattern of all names that satisfy a schema.
+fn name_pattern(names: &Map<String, Value>) -> Option<String> {
+    let count = |key: &str| names.get(key).map(whole).as_ref().and_then(Value::as_u64);
+    if let Some(pattern) = names.get("pattern").and_then(Value::as_str) {
+        return Some(pattern.to_owned());
+    }
+    match (count("minLength"), count("maxLength")) {
+        (None, None) => None,
+        (least, None) => Some(format!("^(?s:.{{{},}})$", least.unwrap_or(0))),
+        (least, Some(most)) => Some(format!("^(?s:.{{{},{most}}})$", least.unwrap_or(0))),
     }
 }
 

@@ -98,7 +98,8 @@ fn generate(compiler: &Compiler, vocabulary: &TokEnv, schema: &Schema, seed: u64
     for _ in 0..MAX_OUTPUT_TOKENS {
         let forced = constraint.take_forced();
         written.extend(forced.iter().flat_map(|token| trie.token(*token)));
-        let Some(mask) = constraint.mask().unwrap() else { break };
+        let mask = constraint.mask().unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(&written)));
+        let Some(mask) = mask else { return judged(schema, &written) };
         let weight = |token: &TokenId| {
             let closes = matches!(trie.token(*token).first(), Some(b'"' | b']' | b'}'));
             if closes || trie.eos_tokens().contains(token) { CLOSING_FACTOR } else { 1.0 }
@@ -115,7 +116,7 @@ fn generate(compiler: &Compiler, vocabulary: &TokEnv, schema: &Schema, seed: u64
         constraint.accept(token).unwrap();
         written.extend_from_slice(trie.token(token));
     }
-    if constraint.is_complete() { judged(schema, &written) } else { Generated::Cut }
+    Generated::Cut
 }
 
 fn judged(schema: &Schema, written: &[u8]) -> Generated {
@@ -171,9 +172,11 @@ fn no_key_comes_twice_in_an_object() {
     let compiler = Compiler::new(&vocabulary).unwrap();
     let open = output(&wrapped(&json!({
         "type": "object",
-        "propertyNames": {"maxLength": 1, "pattern": "^[ab]*$"},
+        "propertyNames": {"pattern": "^[ab]{0,2}$"},
+        "maxProperties": 4,
         "additionalProperties": {"type": "null"},
         "properties": {"a": {"type": "null"}},
+        "required": ["a"],
     })))
     .unwrap();
     for seed in 0..300 {

@@ -31,10 +31,61 @@ const OPTIONAL_FILES: [&str; 16] = [
 /// The most ways of writing a value that are tried: a grammar has the keys of objects in one order.
 const MAX_WRITINGS_TRIED: usize = 1000;
 
-/// Groups whose schema is refused though values satisfy it, and why.
-const REFUSED_GROUPS: &[(&str, &str)] = &[];
+/// The words with which groups are refused though values satisfy their schema, how many they are, and why.
+const REFUSED_GROUPS: [(&str, usize, &str); 3] = [
+    (
+        "`$ref` leads out of the schema",
+        51,
+        "a catalog fetches no other documents, and parts of a schema have no addresses of their own",
+    ),
+    ("unknown schema keyword `$dynamicRef`", 3, "it is for extending schemas of others"),
+    ("exceeds ±9007199254740991", 1, "clients would round the integer"),
+];
+/// Files and groups that are not tested, and why.
+const OTHER_GROUPS: [(&str, &str); 2] = [
+    ("format: ", "`format` is held to here, and these say that it need not be; the files of each format are tested"),
+    ("vocabulary: schema that uses custom metaschema", "a metaschema of others changes nothing here"),
+];
 /// Valid values that are not decoded, and why.
-const MISSED_VALUES: &[(&str, &str)] = &[];
+const MISSED_VALUES: [(&str, &str); 10] = [
+    ("optional/ecmascript-regex: ECMA 262 \\s matches whitespace: zero-width whitespace matches", WHITE_SPACE),
+    (
+        "optional/float-overflow: all integers are multiples of 0.5, if overflow is handled: valid if optional overflow handling is implemented",
+        "clients would round the integer",
+    ),
+    (
+        "optional/format/email: validation of e-mail addresses: a quoted string with a space in the local part is valid",
+        QUOTED_ADDRESS,
+    ),
+    (
+        "optional/format/email: validation of e-mail addresses: a quoted string with a double dot in the local part is valid",
+        QUOTED_ADDRESS,
+    ),
+    (
+        "optional/format/email: validation of e-mail addresses: a quoted string with a @ in the local part is valid",
+        QUOTED_ADDRESS,
+    ),
+    (
+        "optional/format/email: validation of e-mail addresses: an IPv6-address-literal after the @ is valid",
+        QUOTED_ADDRESS,
+    ),
+    (
+        "optional/format/ipv6: validation of IPv6 addresses: mixed format with the ipv4 section as decimal octets",
+        MIXED_ADDRESS,
+    ),
+    (
+        "optional/format/ipv6: validation of IPv6 addresses: mixed format with double colons between the sections",
+        MIXED_ADDRESS,
+    ),
+    (
+        "optional/format/ipv6: validation of IPv6 addresses: mixed format with leading double colons (ipv4-mapped ipv6 address)",
+        MIXED_ADDRESS,
+    ),
+    ("optional/format/ipv6: validation of IPv6 addresses: a long valid ipv6", MIXED_ADDRESS),
+];
+const WHITE_SPACE: &str = "the decoder's `\\s` has no byte order mark";
+const QUOTED_ADDRESS: &str = "the decoder writes local parts without quotes, and domains by name or IPv4 address";
+const MIXED_ADDRESS: &str = "the decoder writes IPv6 addresses in hexadecimal alone";
 
 struct Group {
     name: String,
@@ -86,6 +137,7 @@ fn as_property(schema: &Value) -> Value {
                     ("$ref", Some(target)) if target.starts_with("#/") => {
                         (key.clone(), json!(format!("#/properties/v{}", &target[1..])))
                     }
+                    ("const" | "enum", _) => (key.clone(), value.clone()),
                     _ => (key.clone(), moved(value)),
                 })
                 .collect(),
@@ -96,6 +148,7 @@ fn as_property(schema: &Value) -> Value {
     let mut schema = moved(schema);
     if let Some(map) = schema.as_object_mut() {
         map.shift_remove("$schema");
+        map.shift_remove("$id");
     }
     wrapped(&schema)
 }
@@ -156,7 +209,11 @@ fn what_is_valid_decodes_and_what_is_not_is_found() {
     let compiler = Compiler::new(&byte_vocabulary()).unwrap();
     let mut counts = BTreeMap::<&str, usize>::new();
     let (mut refused, mut missed, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    let mut known = [0; REFUSED_GROUPS.len()];
     for Group { name, schema, tests } in suite() {
+        if OTHER_GROUPS.iter().any(|(other, _)| name.starts_with(other)) {
+            continue;
+        }
         let whole = as_property(&schema);
         let has_value = tests.iter().any(|(_, _, is_valid)| *is_valid);
         let schema = match output(&whole) {
@@ -169,8 +226,10 @@ fn what_is_valid_decodes_and_what_is_not_is_found() {
                 if has_value && is_unsatisfiable {
                     wrong.push(format!("{name}: {line}"));
                 }
-                if has_value && !REFUSED_GROUPS.iter().any(|(group, _)| *group == name) {
-                    refused.push(format!("{name}: {line}"));
+                match REFUSED_GROUPS.iter().position(|(words, ..)| line.contains(words)) {
+                    Some(at) if has_value => known[at] += 1,
+                    None if has_value => refused.push(format!("{name}: {line}")),
+                    _ => {}
                 }
                 continue;
             }
@@ -200,5 +259,6 @@ fn what_is_valid_decodes_and_what_is_not_is_found() {
     }
     println!("{counts:#?}");
     println!("refused:\n{}\nmissed:\n{}\nwrong:\n{}", refused.join("\n"), missed.join("\n"), wrong.join("\n"));
+    assert_eq!(known, REFUSED_GROUPS.map(|(_, count, _)| count));
     assert!(refused.is_empty() && missed.is_empty() && wrong.is_empty());
 }
