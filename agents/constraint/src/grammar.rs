@@ -153,6 +153,11 @@ impl<'s> Lowering<'s> {
                 None => drop(made.insert("allOf".to_owned(), json!([condition]))),
             }
         }
+        if map.contains_key("contains") {
+            let least = map.get("minContains").map_or(1, |least| whole(least).as_u64().unwrap_or(0));
+            let given = made.get("minItems").and_then(Value::as_u64).unwrap_or(0);
+            made.insert("minItems".to_owned(), Value::from(given.max(least)));
+        }
         if let Some(names) = map.get("propertyNames").filter(|_| !self.is_loose()) {
             name_properties(&mut made, names);
         }
