@@ -17,7 +17,7 @@ static CHECKER: LazyLock<Result<Compiler, Error>> = LazyLock::new(|| Compiler::n
 /// # Errors
 /// No value satisfies it, or the decoder does not support it, or it takes more than a budget or the timeout.
 pub fn check_output(schema: &Value, timeout: Duration) -> Result<(), Error> {
-    CHECKER.as_ref().map_err(Clone::clone)?.compile_within(schema, timeout.min(COMPILE_TIMEOUT)).map(drop)
+    CHECKER.as_ref().map_err(Clone::clone)?.rehearse_within(schema, timeout.min(COMPILE_TIMEOUT))
 }
 
 /// Whether any value satisfies this schema, which no model is held to. One that takes too long to tell is taken for satisfiable.

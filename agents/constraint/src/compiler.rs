@@ -25,6 +25,11 @@ const COMPILE_STACK_BYTES: usize = 64 * 1024 * 1024;
 const MAX_TOKEN_STEPS: u64 = 100_000;
 /// The most states of a lexer, of one to two kilobytes each. Schemas in use have some thousand.
 const MAX_LEXER_ENTRIES: usize = 50_000;
+/// The most items of a parser at one place; four for each optional property that may come next, and a schema has at most a thousand
+/// of these. All items of a mask have a limit of their own.
+const MAX_ROW_ITEMS: usize = 8_000;
+/// How many tokens are written to see what a schema takes.
+const REHEARSED_TOKENS: usize = 64;
 /// How many compiled schemas are kept: the roles of a model are few, and one of some hundred properties takes a megabyte.
 const MAX_KEPT_ENTRIES: usize = 16;
 
@@ -76,9 +81,15 @@ impl Compiler {
         kept.last().map(|(_, constraint)| constraint.restarted())
     }
 
-    pub(crate) fn compile_within(&self, schema: &Value, timeout: Duration) -> Result<Constraint, Error> {
+    fn compile_within(&self, schema: &Value, timeout: Duration) -> Result<Constraint, Error> {
         let (factory, quoting, schema) = (self.factory.clone(), self.quoting.clone(), schema.clone());
         self.within(timeout, move || compile(&factory, &quoting, &schema))
+    }
+
+    /// Compiles a schema and writes the beginning of an output, since what a part costs shows once it is reached.
+    pub(crate) fn rehearse_within(&self, schema: &Value, timeout: Duration) -> Result<(), Error> {
+        let (factory, quoting, schema) = (self.factory.clone(), self.quoting.clone(), schema.clone());
+        self.within(timeout, move || compile(&factory, &quoting, &schema)?.rehearse(REHEARSED_TOKENS))
     }
 
     pub(crate) fn satisfiable_within(&self, schema: &Value, timeout: Duration) -> Result<(), Error> {
@@ -123,6 +134,7 @@ fn compile(factory: &ParserFactory, quoting: &Arc<QuotingTokens>, schema: &Value
     if let Some(refusal) = emptiness.refusal(schema) {
         return Err(refusal);
     }
+    grammar::check_divisors(schema)?;
     let mut refusal = None;
     for form in grammar::forms(schema, &emptiness) {
         match start(factory, &form) {
@@ -169,6 +181,7 @@ fn limits() -> ParserLimits {
     ParserLimits {
         step_lexer_fuel: MAX_TOKEN_STEPS,
         max_lexer_states: MAX_LEXER_ENTRIES,
+        max_items_in_row: MAX_ROW_ITEMS,
         // The grammar of a large schema has megabytes.
         verbose_errors: false,
         ..ParserLimits::default()

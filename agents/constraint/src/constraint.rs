@@ -8,6 +8,9 @@ use toktrie::{SimpleVob, TokenId};
 use crate::error::Error;
 use crate::object_keys::{ObjectKeys, QuotingTokens};
 
+/// Where the random numbers of a rehearsal begin: it is the same each time.
+const FIRST_CHOICE: u64 = 1;
+
 /// The parser state of one output in its schema.
 pub struct Constraint {
     matcher: Matcher,
@@ -73,6 +76,31 @@ impl Constraint {
     /// Whether the output may end here, though more could follow.
     pub fn may_end(&mut self) -> bool {
         self.is_complete() || self.matcher.is_accepting().unwrap_or(false)
+    }
+
+    /// Writes so many tokens, one as good as the other, to see what masks take.
+    ///
+    /// # Errors
+    /// One takes more than a budget.
+    pub(crate) fn rehearse(&mut self, count: usize) -> Result<(), Error> {
+        let Ok(vocabulary) = self.matcher.tok_env() else { return Ok(()) };
+        let trie = vocabulary.tok_trie();
+        let mut random = FIRST_CHOICE;
+        for _ in 0..count {
+            for token in trie.greedy_tokenize(&self.matcher.compute_ff_bytes()) {
+                self.accept(token)?;
+            }
+            let Some(mask) = self.mask()? else { break };
+            let allowed: Vec<TokenId> = mask.iter().filter(|token| !trie.eos_tokens().contains(token)).collect();
+            // Texts end soon, and what follows is seen.
+            let leads_on = |token: &&TokenId| matches!(trie.token(**token).first(), Some(b'"' | b','));
+            let leading: Vec<TokenId> = allowed.iter().filter(leads_on).copied().collect();
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let choices = if random >> 63 == 1 && !leading.is_empty() { leading } else { allowed };
+            let Some(token) = choices.get((random >> 33) as usize % choices.len().max(1)) else { break };
+            self.accept(*token)?;
+        }
+        Ok(())
     }
 
     fn note(&mut self, tokens: &[TokenId]) {

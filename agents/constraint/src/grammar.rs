@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use crate::emptiness::Emptiness;
-use crate::reference::{References, below};
+use crate::error::Error;
+use crate::reference::{DATA_KEYWORDS, References, below};
 
 /// The largest magnitude of an integer that an output may have: beyond it, clients round.
 const MAX_EXACT_INTEGER: i64 = (1 << 53) - 1;
@@ -16,6 +17,9 @@ const PART_FORMATS: [&str; 5] = ["duration", "email", "hostname", "ipv6", "uri"]
 /// The range of divisors whose multiples llguidance finds; others have automata of millions of states, or overflow it.
 const DIVISORS: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
 
+/// The most remainders of a divisor that its automaton tells apart; factors of ten take none.
+const MAX_REMAINDER_ENTRIES: u64 = 10_000;
+
 /// A schema for llguidance.
 pub(crate) struct Grammar {
     pub(crate) schema: Value,
@@ -23,6 +27,42 @@ pub(crate) struct Grammar {
     pub(crate) may_repeat_keys: bool,
     /// Whether all is left out that llguidance takes for narrower than it is.
     pub(crate) is_loose: bool,
+}
+
+/// Finds a divisor whose automaton has too many states: that shows only after some digits.
+pub(crate) fn check_divisors(part: &Value) -> Result<(), Error> {
+    match part {
+        Value::Object(map) => {
+            for (key, value) in map.iter().filter(|(key, _)| !DATA_KEYWORDS.contains(&key.as_str())) {
+                if key == "multipleOf" && value.as_f64().is_some_and(|by| remainders(by) > MAX_REMAINDER_ENTRIES) {
+                    let why = format!("`multipleOf: {value}` has more than {MAX_REMAINDER_ENTRIES} remainders");
+                    return Err(Error::Costly(why));
+                }
+                check_divisors(value)?;
+            }
+            Ok(())
+        }
+        Value::Array(items) => items.iter().try_for_each(check_divisors),
+        _ => Ok(()),
+    }
+}
+
+/// How many remainders of a divisor tell its multiples apart. The last digits alone say whether ten, two or five divides a number.
+fn remainders(divisor: f64) -> u64 {
+    if !DIVISORS.contains(&divisor) {
+        return 0;
+    }
+    let mut whole = divisor;
+    while whole.fract() != 0.0 && whole < u32::MAX.into() {
+        whole *= 10.0;
+    }
+    let mut left = whole as u64;
+    for factor in [2, 5] {
+        while left > 0 && left.is_multiple_of(factor) {
+            left /= factor;
+        }
+    }
+    left
 }
 
 /// What is left out.

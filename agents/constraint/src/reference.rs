@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// Keywords whose values are data, in which nothing refers to anything.
-const DATA_KEYWORDS: [&str; 4] = ["const", "default", "enum", "examples"];
+pub(crate) const DATA_KEYWORDS: [&str; 4] = ["const", "default", "enum", "examples"];
 
 /// Where the references of a schema lead.
 pub(crate) struct References<'s> {
