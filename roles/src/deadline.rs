@@ -33,6 +33,11 @@ impl CheckDeadline {
         self.timeout
     }
 
+    /// The time that is left.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
     /// Whether the check must end.
     pub(crate) fn is_over(&self) -> bool {
         self.is_cancelled.load(Ordering::Relaxed) || Instant::now() >= self.end

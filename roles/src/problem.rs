@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -237,6 +238,11 @@ impl<'s> Diagnostics<'s> {
     /// With the time at which its check must end.
     pub(crate) fn with_deadline(self, deadline: Option<&'s CheckDeadline>) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// The time that is left for the check, if a client waits for it.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(CheckDeadline::time_left)
     }
 
     /// Whether the check must end here; that is an error, once.

@@ -12,7 +12,7 @@ use crate::decode::{MapReader, choice, duration, integer, items, name, number, t
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
-use crate::schema::Schema;
+use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
 
 /// The most tokens of one output of a role that names no limit: an answer of a page.
@@ -122,7 +122,7 @@ impl Role {
         let devices = f.get("devices").map(|n| crate::model::devices(n, report)).unwrap_or_default();
         let prompt = f.need("prompt", report).and_then(|n| template::decode(n, "`prompt`", report));
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
-        let output = f.get("output").map(|n| Schema::decode(n, report));
+        let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
         let decoding = f.get("sampling").map(|n| decoding(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
         let overflow = f.get("overflow").map_or(Some(ContextOverflow::Reject), |n| overflow(n, report));

@@ -1,6 +1,8 @@
 //! JSON schemas of outputs and answers, compiled on load.
 
 mod cost;
+mod decodable;
+mod format;
 mod keyword;
 
 use std::fmt;
@@ -32,6 +34,15 @@ pub struct Schema {
     validator: Arc<Validator>,
     /// How many schemas it consists of.
     part_count: usize,
+}
+
+/// Whose values a schema describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SchemaUse {
+    /// A model's, which is held to it while it decodes.
+    Output,
+    /// A person's.
+    Answer,
 }
 
 /// Where a value does not match a schema, and why. Its message is one line.
@@ -86,7 +97,7 @@ impl Schema {
         Err(found.flatten().unwrap_or_else(|| reason("it does not match the schema".to_owned())))
     }
 
-    pub(crate) fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Self> {
+    pub(crate) fn decode(node: &YamlNode, is_for: SchemaUse, report: &mut Diagnostics<'_>) -> Option<Self> {
         let node::YamlValue::Map(_) = node.value else {
             crate::decode::wrong(node, "`output` is a JSON schema, which is a map", report);
             return None;
@@ -115,15 +126,18 @@ impl Schema {
         // Patterns of linear time: their input is written by a model.
         let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_AUTOMATON_BYTES);
         let options = jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(patterns);
+        let options = options.should_validate_formats(true);
         let options =
             options.with_keyword(cost::KEYWORD, move |_, _, _| Ok(Box::new(Meter { part_count: parts as u64 })));
-        match options.build(&cost::metered(&json)) {
-            Ok(validator) => Some(Self { json: Arc::new(json), validator: Arc::new(validator), part_count: parts }),
+        let validator = match options.build(&cost::metered(&json)) {
+            Ok(validator) => Arc::new(validator),
             Err(error) => {
                 refuse(node, &error, report);
-                None
+                return None;
             }
-        }
+        };
+        let is_decodable = decodable::check(node, &json, is_for, report);
+        is_decodable.then(|| Self { json: Arc::new(json), validator, part_count: parts })
     }
 }
 
@@ -195,6 +209,8 @@ fn keywords(node: &YamlNode, report: &mut Diagnostics<'_>) {
                 format!("unknown schema keyword `{}`", shown(key)),
                 did_you_mean(key, known),
             );
+        } else if key == "format" {
+            format::check(&entry.value, report);
         } else if let ("$ref", node::YamlValue::Str(target, _)) = (key, &entry.value.value)
             && !target.starts_with('#')
         {

@@ -5,6 +5,7 @@
 mod book;
 mod calm;
 mod demo;
+mod json_schema_suite;
 mod licences;
 mod models;
 mod names;

@@ -6,11 +6,12 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{models, prometheus, shell, tools, web};
+use crate::{json_schema_suite, models, prometheus, shell, tools, web};
 
 /// Fetches what the tests need beside the demo models.
 pub(crate) fn fetch(cache: &Path) -> Result<()> {
     prometheus::fetch(cache)?;
+    json_schema_suite::fetch(cache)?;
     web::fetch(cache)
 }
 
@@ -52,5 +53,6 @@ pub(crate) fn bench(cache: &Path) -> Result<()> {
 
 fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
     command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", shell::python(cache));
-    command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache)).env("ARTEL_TEST_WEB", web::root(cache))
+    command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache)).env("ARTEL_TEST_WEB", web::root(cache));
+    command.env("ARTEL_TEST_JSON_SCHEMA_SUITE", json_schema_suite::dir(cache))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use artel_constraint::{Compiler, Constraint};
 use artel_engine::backend::{
     self as engine_backend, BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot,
 };
@@ -11,7 +12,7 @@ use artel_model::DeviceMemory;
 use serde_json::Value;
 
 use crate::chat_tokenizer::ChatTokenizer;
-use crate::constraint::{Constraint, ConstraintFactory};
+use crate::constraint::{self, schema_error};
 use crate::context_params::{ContextParams, computes_on_cpu, pinned_cores};
 use crate::device_buffers::buffers_by_device;
 use crate::error::{Error, is_lack_of_memory, may_lack_memory};
@@ -27,7 +28,8 @@ use crate::{embedding, fingerprint};
 pub struct LlamaBackend {
     // Contexts come first, so that they are dropped before the model. The index is the number of the adapter context.
     contexts: Vec<Option<LoadedContext>>,
-    constraints: Option<ConstraintFactory>,
+    /// Made for the first schema.
+    schemas: Option<Compiler>,
     text: Arc<ChatTokenizer>,
     model: Arc<LlamaModel>,
     threads: Arc<ComputeThreadPool>,
@@ -97,7 +99,7 @@ impl LlamaBackend {
         let fingerprint = fingerprint::of_model(&params, &content);
         Ok(Self {
             contexts: vec![Some(LoadedContext { context: base, fingerprint })],
-            constraints: None,
+            schemas: None,
             text,
             model,
             threads,
@@ -193,10 +195,10 @@ impl Backend for LlamaBackend {
         let constraint = match schema {
             None => None,
             Some(schema) => {
-                if self.constraints.is_none() {
-                    self.constraints = Some(ConstraintFactory::new(&self.model)?);
+                if self.schemas.is_none() {
+                    self.schemas = Some(constraint::compiler(&self.model)?);
                 }
-                self.constraints.as_mut().map(|constraints| constraints.for_schema(schema)).transpose()?
+                self.schemas.as_ref().map(|compiler| constraint::compile(compiler, schema)).transpose()?
             }
         };
         if sampling.repeat_penalty != 1.0 {
@@ -229,7 +231,7 @@ impl Backend for LlamaBackend {
     ) -> Result<Sampled, engine_backend::Error> {
         let mask = match &mut sampler.constraint {
             None => None,
-            Some(constraint) => match constraint.mask()? {
+            Some(constraint) => match constraint.mask().map_err(schema_error)? {
                 None => return Ok(Sampled::End),
                 mask => mask,
             },
@@ -246,16 +248,16 @@ impl Backend for LlamaBackend {
         }
         sampler.chain.accept(token);
         if let Some(constraint) = &mut sampler.constraint {
-            constraint.accept(token)?;
+            constraint.accept(token.cast_unsigned()).map_err(schema_error)?;
         }
         Ok(Sampled::Token(Token(token)))
     }
 
     fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {
         let Some(constraint) = &mut sampler.constraint else { return Ok(ForcedTokens::default()) };
-        let forced = constraint.take_forced();
-        forced.tokens.iter().for_each(|token| sampler.chain.accept(token.0));
-        Ok(forced)
+        let tokens: Vec<Token> = constraint.take_forced().into_iter().map(|token| Token(token.cast_signed())).collect();
+        tokens.iter().for_each(|token| sampler.chain.accept(token.0));
+        Ok(ForcedTokens { tokens, is_complete: constraint.is_complete() })
     }
 
     fn logits(

@@ -4,6 +4,8 @@
 //! and object takes two or three levels of the nesting that protobuf parsers bound. A value that does not fit is refused where
 //! it arrives: it is neither rounded nor sent to clients that cannot decode it.
 
+mod repeated_key;
+
 use std::fmt::Write as _;
 
 use serde_json::{Number, Value};
@@ -46,6 +48,14 @@ pub enum ParseError {
     /// Its value cannot be sent as it is.
     #[error(transparent)]
     NotPortable(#[from] Error),
+    /// An object has a key twice, which readers take in different ways.
+    #[error("{}the key {key:?} comes twice", at(.place))]
+    RepeatedKey {
+        /// The object, as a JSON pointer; empty for the value itself.
+        place: String,
+        /// The key.
+        key: String,
+    },
 }
 
 /// A place in a value for the beginning of a message: `at /a/0: `, or nothing for the value itself.
@@ -57,10 +67,13 @@ fn at(place: &str) -> String {
 /// is written.
 ///
 /// # Errors
-/// The text is not JSON, or its value nests too deep or has an integer that clients would round.
+/// The text is not JSON, an object has a key twice, or the value nests too deep or has an integer that clients would round.
 pub fn parse(text: &str) -> Result<Value, ParseError> {
     let value: Value = serde_json::from_str(text)?;
     check(&value)?;
+    if let Some((place, key)) = repeated_key::find(text) {
+        return Err(ParseError::RepeatedKey { place, key });
+    }
     // The parser has rounded integers of more than 64 bits to doubles.
     let Some(integer) = wide_integer(text) else { return Ok(value) };
     let rounded = serde_json::from_str::<Number>(integer).ok();
@@ -183,6 +196,14 @@ mod tests {
             assert!(message(text).starts_with(start), "{}", message(text));
             assert!(message(text).ends_with("write it as a string"), "{}", message(text));
         }
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_is_refused_with_its_object() {
+        let nested = r#"{"a": [1, {"b/": {"x": 1, "y": {"x": 2}, "\u0078": 3}}]}"#;
+        assert_eq!(message(nested), "at /a/1/b~1: the key \"x\" comes twice");
+        assert_eq!(message(r#"{"": 1, "": 2}"#), "the key \"\" comes twice");
+        assert!(parse(r#"[{"a": {"a": 1}}, {"a": "a"}, "{\"a\":1,\"a\":2}"]"#).is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::decode::{MapReader, duration, wrong};
 use crate::keys;
 use crate::node::{YamlNode, YamlValue};
 use crate::portable;
-use crate::schema::Schema;
+use crate::schema::{Schema, SchemaUse};
 
 /// The longest deadline: a task that waits longer than a year is a mistake.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 86_400);
@@ -23,7 +23,7 @@ impl GraphDecoder<'_, '_, '_> {
         }
         let mut f = MapReader::open(given, "`ask`", &keys::ASK, self.report)?.at(given.span);
         let message = f.need("message", self.report).map(|n| self.message(node, n, mapped));
-        let schema = f.get("output").map(|n| Schema::decode(n, self.report));
+        let schema = f.get("output").map(|n| Schema::decode(n, SchemaUse::Answer, self.report));
         let range = Duration::from_secs(1)..=MAX_DEADLINE;
         let deadline = f.get("deadline").map(|n| duration(n, "`deadline`", range, self.report));
         let otherwise = f.get("otherwise");

@@ -39,7 +39,7 @@ fn alternatives_that_double_with_each_level_are_checked_within_a_budget() {
 
     let again = json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "required": ["x"]});
     let doubling =
-        schema(&json!({"type": "object", "$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [again, again]}}})).unwrap();
+        schema(&json!({"type": "object", "$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [again, again, {"required": ["end"]}]}}})).unwrap();
     let refused = doubling.check(&nested(2)).unwrap_err().to_string();
     assert!(refused.contains("any of the schemas"), "{refused}");
     // The validator remembers what it has checked of a recursive schema; the reason would double all the same.
@@ -74,7 +74,7 @@ fn schemas_of_too_many_parts_or_patterns_are_refused() {
         (0..count).map(|at| (format!("p{at}"), of.clone())).collect::<serde_json::Map<_, _>>().into()
     };
     let object = |properties: Value| json!({"type": "object", "properties": properties});
-    assert!(schema(&object(properties(900, &json!({"type": "string"})))).is_ok());
+    assert_eq!(schema(&object(properties(900, &json!({"type": "string"})))).err(), None);
     let refused = schema(&object(properties(1100, &json!({"type": "string"})))).unwrap_err();
     assert!(refused.contains("the schema has 1101 parts, the limit is 1000"), "{refused}");
     let refused = schema(&object(properties(101, &json!({"pattern": "^a+$"})))).unwrap_err();
@@ -118,4 +118,16 @@ fn the_reason_of_a_mismatch_is_found_within_a_budget() {
     assert_eq!(refused, "it does not match the schema");
     let ended = alternatives.check(&json!({"x": vec![1; 300_000]})).unwrap_err().to_string();
     assert!(ended.contains("steps"), "{ended}");
+}
+
+#[test]
+fn a_schema_that_takes_too_much_of_a_decoder_is_refused() {
+    let patterns: Vec<Value> =
+        (3..23).map(|count| json!({"pattern": format!("^[ab]*a[ab]{{{count}}}b[ab]*$")})).collect();
+    for costly in [json!({"type": "integer", "multipleOf": 999_999_937}), json!({"type": "string", "allOf": patterns})]
+    {
+        let object = json!({"type": "object", "required": ["x"], "properties": {"x": costly}});
+        let refused = schema(&object).unwrap_err();
+        assert!(refused.contains("r.yaml:5:9: bad schema: the schema takes too much work or memory"), "{refused}");
+    }
 }

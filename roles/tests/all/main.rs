@@ -4,6 +4,10 @@
 mod broken;
 mod budgets;
 mod catalog;
+mod contradictions;
 mod former_keys;
 mod portable;
 mod random;
+mod random_outputs;
+mod schema_suite;
+mod schemas;

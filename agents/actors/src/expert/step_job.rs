@@ -38,6 +38,8 @@ pub(crate) struct StepJob {
     pub(crate) timeout: Duration,
     /// The longest time without a token.
     pub(crate) idle_timeout: Duration,
+    /// The attempts before it whose output was not valid.
+    pub(crate) invalid_outputs: u32,
     /// Set if the node accepts a cached response.
     pub(crate) cache: Option<ScopedResponseCache>,
     pub(crate) priority: TaskPriority,

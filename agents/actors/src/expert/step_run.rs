@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use artel_engine as engine;
+use artel_engine::SamplingParams;
 use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
 use artel_hosting::prompt;
 use artel_metrics::LocalHistogram;
@@ -24,6 +25,8 @@ use crate::completion::StepOutcome;
 const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
 /// How often the fraction of a load is polled.
 const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The least temperature after an output that was not valid: the likeliest tokens have just been refused.
+const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 
 /// The rendered texts of a step's prompt.
 pub(super) struct RenderedPrompt {
@@ -131,7 +134,8 @@ impl StepJob {
             TaskPriority::Batch => engine::Priority::Batch,
         };
         let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
-        Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, ..request })
+        let sampling = resampled(request.sampling, self.invalid_outputs);
+        Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, sampling, ..request })
     }
 
     /// The text that the engine answers with, and how it ended.
@@ -232,6 +236,15 @@ impl StepJob {
     }
 }
 
+/// The sampling after so many outputs that were not valid: what gave them would give the same once more.
+fn resampled(sampling: SamplingParams, invalid_outputs: u32) -> SamplingParams {
+    if invalid_outputs == 0 {
+        return sampling;
+    }
+    let temperature = sampling.temperature.max(MIN_RETRY_TEMPERATURE);
+    SamplingParams { temperature, seed: sampling.seed.map(|seed| seed.wrapping_add(invalid_outputs)), ..sampling }
+}
+
 /// The text that an attempt has streamed so far, and its publication to the task's subscribers.
 struct StreamedOutput<'a> {
     job: &'a StepJob,
@@ -294,5 +307,20 @@ impl<'a> StreamedOutput<'a> {
             self.last_progress = Instant::now();
             self.job.publish_progress(progress());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_was_not_valid_is_sampled_in_another_way() {
+        let greedy = SamplingParams { seed: Some(u32::MAX), ..SamplingParams::GREEDY };
+        assert_eq!(resampled(greedy.clone(), 0), greedy);
+        let again = resampled(greedy, 2);
+        assert_eq!((again.temperature, again.seed), (MIN_RETRY_TEMPERATURE, Some(1)));
+        let warm = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
+        assert_eq!(resampled(warm.clone(), 1), warm);
     }
 }

@@ -30,7 +30,16 @@ impl NestedRun {
 
 impl ActiveVisit {
     pub(super) fn new(attempt: u32, sources: Vec<NodeName>, started_age: Duration, nested: Option<NestedRun>) -> Self {
-        Self { attempt, failures: 0, interruptions: 0, sources, started_age, status: VisitStatus::Running, nested }
+        Self {
+            attempt,
+            failures: 0,
+            interruptions: 0,
+            invalid_outputs: 0,
+            sources,
+            started_age,
+            status: VisitStatus::Running,
+            nested,
+        }
     }
 
     /// The run over its items.
@@ -75,6 +84,7 @@ impl ActiveVisit {
     pub(super) fn retry(&mut self, failed_at: Timestamp, delay: Duration, code: FailureCode) {
         self.failures += 1;
         self.interruptions = if code == FailureCode::Interrupted { self.interruptions + 1 } else { 0 };
+        self.invalid_outputs += u32::from(code == FailureCode::OutputInvalid);
         (self.status, self.nested) = (VisitStatus::Retrying { failed_at, delay }, None);
     }
 
@@ -91,7 +101,7 @@ impl ActiveVisit {
 
     /// Counts the failures of what is retried anew.
     pub(super) fn forget_failures(&mut self) {
-        (self.failures, self.interruptions) = (0, 0);
+        (self.failures, self.interruptions, self.invalid_outputs) = (0, 0, 0);
         match &mut self.nested {
             Some(NestedRun::Items(items)) => items.active.values_mut().for_each(Self::forget_failures),
             Some(NestedRun::Graph(scope)) => scope.forget_failures(),

@@ -78,6 +78,8 @@ pub struct ActiveVisit {
     pub failures: u32,
     /// The last of them in a row that failed because an engine or an actor stopped.
     pub interruptions: u32,
+    /// Those that failed because their output was not valid.
+    pub invalid_outputs: u32,
     /// The nodes whose output made it ready; empty at the start.
     pub sources: Vec<NodeName>,
     /// The task's age when the attempt started.
