@@ -4,6 +4,7 @@
 
 mod book;
 mod calm;
+mod chat_templates;
 mod demo;
 mod licences;
 mod models;
@@ -37,7 +38,7 @@ enum Verb {
     Names,
     /// Check the sizes of crates and files, import circles and untyped errors
     Structure,
-    /// Install what is missing, fetch the demo models, and unpack Prometheus for the tests
+    /// Install what is missing, fetch the demo models, and unpack Prometheus and chat templates for the tests
     Setup,
     /// Start a daemon and send a real task through the graph of docs/examples/helpdesk
     Demo {
@@ -67,7 +68,9 @@ enum Verb {
 fn main() -> Result<()> {
     let cache = shell::cache_dir()?;
     match XtaskArgs::parse().verb {
-        Verb::Setup => setup::run(&cache).and_then(|()| prometheus::fetch(&cache)),
+        Verb::Setup => {
+            setup::run(&cache).and_then(|()| prometheus::fetch(&cache)).and_then(|()| chat_templates::fetch(&cache))
+        }
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),

@@ -71,7 +71,7 @@ fn wheel(cache: &Path, name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn verify(path: &Path, wanted: &str) -> Result<()> {
+pub(crate) fn verify(path: &Path, wanted: &str) -> Result<()> {
     let mut file = fs::File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

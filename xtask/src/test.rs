@@ -6,10 +6,11 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{models, prometheus, shell, tools};
+use crate::{chat_templates, models, prometheus, shell, tools};
 
 pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     prometheus::fetch(cache)?;
+    chat_templates::fetch(cache)?;
     // The black-box tests start `artel` and `artel-failpoints`, and `artel bench` starts `artel-bench`; the test runner would
     // make none of them. Together with the tests, since what tests depend on changes the features of what both share.
     shell::run(shell::cargo().args(["build", "--locked", "--workspace", "--bins", "--tests"]))?;
@@ -46,5 +47,6 @@ pub(crate) fn bench(cache: &Path) -> Result<()> {
 
 fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
     command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", shell::python(cache));
-    command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache))
+    command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache));
+    command.env("ARTEL_TEST_CHAT_TEMPLATES", chat_templates::dir(cache))
 }
