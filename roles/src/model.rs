@@ -10,6 +10,7 @@ use crate::GgufFile;
 use crate::decode::{MapReader, choice, integer, items, text};
 use crate::node::YamlNode;
 use crate::problem::{Diagnostics, shown};
+use crate::template_kwargs::{self, TemplateKwargs};
 
 /// The most devices of one model: llama.cpp's limit.
 const MAX_DEVICES: usize = 16;
@@ -37,6 +38,8 @@ pub struct Model {
     pub threads: Option<u32>,
     /// A Jinja chat template in place of the GGUF's own.
     pub template: Option<String>,
+    /// Variables of the chat template.
+    pub template_kwargs: TemplateKwargs,
     /// The type of the KV cache.
     pub cache: CacheSetting,
     /// The type in which its weights are computed with.
@@ -129,6 +132,7 @@ impl Model {
         let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
         let template = f.get("template").and_then(|n| template(n, report));
+        let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let types = KvCacheType::ALL.map(|kind| (kind.as_str(), CacheSetting::Fixed(kind)));
         let caches: Vec<_> = [("auto", CacheSetting::Auto)].into_iter().chain(types).collect();
         let cache = f.get("cache").map_or(Some(CacheSetting::Auto), |n| choice(n, "`cache`", &caches, report));
@@ -156,6 +160,7 @@ impl Model {
             sequences: sequences?,
             threads,
             template,
+            template_kwargs: kwargs,
             cache: cache?,
             weights: weights?,
             speculation: speculation?,

@@ -33,7 +33,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         ("model", "file") | ("role", "adapter") | ("role.adapter", "file") => KeyReach::File,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
-        | ("role", "output" | "sampling" | "limits" | "overflow" | "priority")
+        | ("role", "template_kwargs" | "output" | "sampling" | "limits" | "overflow" | "priority")
         | (
             "role.sampling",
             "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop",
@@ -42,7 +42,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("role.adapter", "scale")
         | ("model", "model" | "description" | "sha256" | "use" | "context" | "sequences" | "threads" | "template")
         // A device of an RPC server is one of those that the settings name.
-        | ("model", "cache" | "weights" | "speculation" | "devices" | "split" | "tensor_split")
+        | ("model", "template_kwargs" | "cache" | "weights" | "speculation" | "devices" | "split" | "tensor_split")
         | ("graph", "graph" | "description" | "examples" | "keywords" | "start" | "result" | "limits" | "nodes")
         | ("graph", "reduce" | "fallback")
         | ("graph.limits", "steps" | "tokens" | "time")

@@ -14,6 +14,7 @@ use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
+use crate::template_kwargs::{self, TemplateKwargs};
 
 /// The most tokens of one output of a role that names no limit: an answer of a page.
 const DEFAULT_MAX_TOKENS: u32 = 512;
@@ -43,6 +44,8 @@ pub struct Role {
     pub prompt: Template,
     /// The user message; without it, the output of the node before, or the task's input at the start.
     pub message: Option<Template>,
+    /// Variables of the model's chat template, over those of the model.
+    pub template_kwargs: TemplateKwargs,
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
     /// How tokens are sampled.
@@ -122,6 +125,7 @@ impl Role {
         let devices = f.get("devices").map(|n| crate::model::devices(n, report)).unwrap_or_default();
         let prompt = f.need("prompt", report).and_then(|n| template::decode(n, "`prompt`", report));
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
+        let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
         let decoding = f.get("sampling").map(|n| decoding(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
@@ -145,6 +149,7 @@ impl Role {
             devices,
             prompt: prompt?,
             message: message.flatten(),
+            template_kwargs: kwargs,
             output: output.flatten(),
             sampling,
             max_tokens,

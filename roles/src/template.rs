@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use artel_task::condition::{GraphValues, NodeOutputs};
-use artel_template::{BoundedTemplate, InvalidTemplate, MAX_RENDERED_BYTES, MAX_SOURCE_CHARS, RenderError};
+use artel_template::{
+    BoundedTemplate, ChatTemplate, InvalidTemplate, MAX_RENDERED_BYTES, MAX_SOURCE_CHARS, RenderError,
+};
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
@@ -290,8 +292,7 @@ fn sentence_without_place(error: &minijinja::Error) -> String {
 
 /// Checks the syntax of a model's chat template.
 pub(crate) fn syntax(source: &str) -> Result<(), Error> {
-    let parsed = BoundedTemplate::parse(source, |environment| environment.set_debug(true));
-    parsed.map(drop).map_err(|e| Error::of(&e, source))
+    ChatTemplate::parse(source).map(drop).map_err(|e| Error::of(&e, source))
 }
 
 /// A template in YAML; a fault is reported at its place in the file.
@@ -394,6 +395,8 @@ mod tests {
             "{{ 'x'.center(90000000) }}".to_owned(),
             "{{ 'x'.ljust(90000000) }}".to_owned(),
             "{{ 'x'.zfill(90000000) }}".to_owned(),
+            "{{ '{:99999999999}'.format(1) }}".to_owned(),
+            "{{ [1]|tojson(indent=99999999999) }}".to_owned(),
             "{{ 2 ** 99999999 }}".to_owned(),
             "{{ 9 ** 9 ** 9 ** 9 }}".to_owned(),
             format!("{{% set x = 9 %}}{}{{{{ x }}}}", "{% set x = x * x %}".repeat(60)),

@@ -4,6 +4,7 @@
 
 mod book;
 mod calm;
+mod chat_templates;
 mod demo;
 mod json_schema_suite;
 mod licences;
@@ -39,7 +40,7 @@ enum Verb {
     Names,
     /// Check the sizes of crates and files, import circles and untyped errors
     Structure,
-    /// Install what is missing, fetch the demo models, and what the tests need beside: Prometheus, npm packages, Chromium
+    /// Install what is missing, fetch the demo models, and what the tests need beside: Prometheus, npm packages, Chromium, chat templates
     Setup,
     /// Start a daemon and send a real task through the graph of docs/examples/helpdesk
     Demo {

@@ -18,8 +18,8 @@ const NEEDED: [(&str, &str); 6] = [
     ("ccache", "ccache"),
     ("python3", "python3"),
 ];
-/// Packages for Python, pinned: what writes the embedding model, and what the clients in the tests are made with. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
-const PYTHON: [&str; 7] = [
+/// Packages for Python, pinned: what writes the embedding model, what the clients in the tests are made with, and what renders chat templates beside ours. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
+const PYTHON: [&str; 8] = [
     "numpy==2.2.6; python_version < '3.11'",
     "numpy==2.4.6; python_version >= '3.11'",
     "gguf==0.19.0",
@@ -27,6 +27,7 @@ const PYTHON: [&str; 7] = [
     "grpcio-status==1.85.1",
     "grpcio-tools==1.85.1",
     "grpcio-reflection==1.85.1",
+    "jinja2==3.1.6",
 ];
 
 pub(crate) fn run(cache: &Path) -> Result<()> {

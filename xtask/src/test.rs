@@ -6,12 +6,13 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{json_schema_suite, models, prometheus, shell, tools, web};
+use crate::{chat_templates, json_schema_suite, models, prometheus, shell, tools, web};
 
 /// Fetches what the tests need beside the demo models.
 pub(crate) fn fetch(cache: &Path) -> Result<()> {
     prometheus::fetch(cache)?;
     json_schema_suite::fetch(cache)?;
+    chat_templates::fetch(cache)?;
     web::fetch(cache)
 }
 
@@ -54,5 +55,6 @@ pub(crate) fn bench(cache: &Path) -> Result<()> {
 fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
     command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", shell::python(cache));
     command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache)).env("ARTEL_TEST_WEB", web::root(cache));
-    command.env("ARTEL_TEST_JSON_SCHEMA_SUITE", json_schema_suite::dir(cache))
+    command.env("ARTEL_TEST_JSON_SCHEMA_SUITE", json_schema_suite::dir(cache));
+    command.env("ARTEL_TEST_CHAT_TEMPLATES", chat_templates::dir(cache))
 }

@@ -5,7 +5,7 @@ mod error;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use error::{DecodeError, Error};
 
@@ -97,8 +97,13 @@ pub struct TokenizedPrompt {
 
 /// Conversion of text to tokens and back. Any thread may call it at any time.
 pub trait Tokenizer: Send + Sync + 'static {
-    /// Renders a conversation with the model's own chat template, including the generation prompt, and tokenizes it.
-    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error>;
+    /// Renders a conversation with the model's own chat template and these variables of it, including the generation prompt, and
+    /// tokenizes it.
+    fn apply_chat_template(
+        &self,
+        messages: &[Message],
+        template_kwargs: &Map<String, Value>,
+    ) -> Result<TokenizedPrompt, Error>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>);
     /// The tokens of a text that stands at the start of an output.

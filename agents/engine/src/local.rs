@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{self, Backend, Embeddings, EngineLimits, Token, TokenizedPrompt, Tokenizer};
@@ -165,10 +166,14 @@ impl LocalEngine {
             if let Some(last) = messages.last_mut() {
                 last.text.push_str(continuation);
             }
-            let other = self.tokenizer.apply_chat_template(&messages).map_err(backend::Error::into_refusal)?.tokens;
+            let other = self.tokenize(&messages, &request.template_kwargs)?.tokens;
             least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
         }
         Ok(least)
+    }
+
+    fn tokenize(&self, messages: &[Message], kwargs: &Map<String, Value>) -> Result<TokenizedPrompt, Error> {
+        self.tokenizer.apply_chat_template(messages, kwargs).map_err(backend::Error::into_refusal)
     }
 
     fn send(&self, command: EngineCommand) -> Result<(), Error> {
@@ -181,8 +186,8 @@ impl LocalEngine {
     /// The prompt's tokens, truncated if the request allows that, such that the output fits behind them; with a context shift, such
     /// that a part of the output fits that is worth starting, and the rest after old tokens are discarded.
     fn fit(&self, mut request: Request) -> Result<(TokenizedPrompt, Request), Error> {
-        let tokenize =
-            |messages: &[Message]| self.tokenizer.apply_chat_template(messages).map_err(backend::Error::into_refusal);
+        let kwargs = request.template_kwargs.clone();
+        let tokenize = |messages: &[Message]| self.tokenize(messages, &kwargs);
         let context = self.limits.context_tokens;
         let can_shift = request.overflow == ContextOverflow::Shift && self.limits.can_shift;
         let can_truncate = request.overflow != ContextOverflow::Reject;
@@ -274,8 +279,7 @@ impl Engine for LocalEngine {
             return Ok(());
         }
         let rendered = tokio::task::spawn_blocking(move || {
-            let rendered = this.tokenizer.apply_chat_template(&request.messages);
-            let mut prompt = rendered.map_err(backend::Error::into_refusal)?;
+            let mut prompt = this.tokenize(&request.messages, &request.template_kwargs)?;
             match request.priority {
                 Priority::Prefetch => prompt.tokens.truncate(this.stable_prefix_len(&request, &prompt.tokens)?),
                 _ => prompt.tokens.truncate(prompt.prefix_len),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::request_origin::RequestOrigin;
 
@@ -66,6 +66,8 @@ pub struct Request {
     pub remaining_steps: u32,
     /// The conversation so far.
     pub messages: Vec<Message>,
+    /// Variables of the model's chat template, over those of the model.
+    pub template_kwargs: Arc<Map<String, Value>>,
     /// A LoRA adapter in GGUF form and its scale.
     pub adapter: Option<(PathBuf, f32)>,
     /// How tokens are sampled.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::backend::{
     AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, Sampled, Slot,
@@ -142,7 +142,11 @@ impl ScriptedBackend {
 struct CharTokenizer;
 
 impl Tokenizer for CharTokenizer {
-    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error> {
+    fn apply_chat_template(
+        &self,
+        messages: &[Message],
+        _template_kwargs: &Map<String, Value>,
+    ) -> Result<TokenizedPrompt, Error> {
         let tokens = |messages: &[Message]| {
             let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
             lines.map(|c| Token(c as i32)).collect::<Vec<_>>()

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::tensor::WeightTotals;
 
+/// The key of the chat template in the metadata.
+const CHAT_TEMPLATE_KEY: &str = "tokenizer.chat_template";
+
 /// A parsed header.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufHeader {
@@ -27,4 +30,11 @@ pub struct GgufHeader {
     pub(crate) integer_arrays: BTreeMap<String, Vec<i64>>,
     /// Sizes of the weights by position in the model.
     pub(crate) weights: WeightTotals,
+}
+
+impl GgufHeader {
+    /// The chat template of the model.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.metadata.get(CHAT_TEMPLATE_KEY).map(String::as_str)
+    }
 }

@@ -32,7 +32,8 @@ pub fn request(
     system: String,
     user: String,
 ) -> Result<engine::Request, Failure> {
-    let message = |speaker, text| engine::Message { role: speaker, text };
+    // What surrounds a text in a file or on a command line is no part of it.
+    let message = |speaker, text: String| engine::Message { role: speaker, text: text.trim().to_owned() };
     let flow: Arc<str> = role.name.as_str().into();
     Ok(engine::Request {
         origin: engine::RequestOrigin { role: Some(flow.clone()), ..engine::RequestOrigin::default() },
@@ -40,6 +41,7 @@ pub fn request(
         priority,
         remaining_steps: 0,
         messages: vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)],
+        template_kwargs: role.template_kwargs.clone(),
         adapter: local_adapter(role, models_dir)?,
         sampling: role.sampling.clone(),
         max_tokens: role.max_tokens,

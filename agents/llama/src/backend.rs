@@ -93,7 +93,8 @@ impl LlamaBackend {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => artel_gguf::sampled_hash(weights)?.to_vec(),
         };
-        let text = Arc::new(ChatTokenizer::new(model.clone(), options.template, &options.path));
+        let text =
+            Arc::new(ChatTokenizer::new(model.clone(), options.template, options.template_kwargs, &options.path));
         model.create_text_tables();
         process::skip_static_destructors();
         let fingerprint = fingerprint::of_model(&params, &content);

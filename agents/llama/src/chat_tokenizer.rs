@@ -1,59 +1,147 @@
 //! Text to tokens and back, with the chat template of the GGUF.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_engine::backend::Error;
-use artel_engine::{Message, Token, TokenizedPrompt, Tokenizer};
+use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer};
+use artel_template::{Chat, ChatTemplate};
+use serde_json::{Map, Value, json};
 
-use crate::chat_template::{ChatPart, ChatTemplate};
+use crate::chat_template;
+use crate::control_tokens::{ControlTokens, TextPart};
+use crate::prefix_lengths::{PrefixKey, PrefixLengths, common_text};
 use crate::raw::model::LlamaModel;
+
+/// Two texts that no template changes; where they begin in a prompt, the text of the last message does.
+const PROBES: [&str; 2] = ["\u{E000}", "\u{E001}"];
+/// How the text of a message may begin: tokens join letters to a space before them, and marks to marks.
+const CONTINUATIONS: [&str; 2] = ["a", "<"];
 
 pub(crate) struct ChatTokenizer {
     model: Arc<LlamaModel>,
+    control: ControlTokens,
     template: Result<ChatTemplate, Error>,
+    template_kwargs: Map<String, Value>,
+    bos: String,
+    eos: String,
+    prefixes: PrefixLengths,
+    path: PathBuf,
 }
 
 impl ChatTokenizer {
     /// `template` replaces that of the GGUF at `path`. With an invalid or missing template the model loads, but chats are refused.
-    pub(crate) fn new(model: Arc<LlamaModel>, template: Option<String>, path: &Path) -> Self {
+    pub(crate) fn new(
+        model: Arc<LlamaModel>,
+        template: Option<String>,
+        template_kwargs: Map<String, Value>,
+        path: &Path,
+    ) -> Self {
         let missing = "the GGUF has no chat template: set `template` of the model in its YAML";
+        let control = ControlTokens::of(&model);
         let template = template.or_else(|| model.chat_template()).ok_or_else(|| Error::Tokenize(missing.to_owned()));
-        let template = template.and_then(|source| ChatTemplate::parse(&source, path));
-        Self { model, template }
+        let load = |source: String| ChatTemplate::load(&source, control.shield());
+        let template = template.and_then(|source| load(source).map_err(|e| chat_template::fault(path, &e.into())));
+        let (bos, eos) = (model.token_text(model.bos()), model.token_text(model.eos()));
+        Self {
+            model,
+            control,
+            template,
+            template_kwargs,
+            bos,
+            eos,
+            prefixes: PrefixLengths::default(),
+            path: path.to_owned(),
+        }
     }
 
-    fn token_text(&self, token: i32) -> String {
-        let mut bytes = Vec::new();
-        self.model.append_piece(token, true, &mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
+    /// The text of a prompt, with people's texts shielded.
+    fn render(&self, messages: &[Message], kwargs: &Map<String, Value>) -> Result<String, Error> {
+        let template = self.template.as_ref().map_err(Clone::clone)?;
+        let message = |message: &Message| json!({"role": role_name(message.role), "content": message.text});
+        let mut all = self.template_kwargs.clone();
+        all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let chat = Chat {
+            messages: messages.iter().map(message).collect(),
+            kwargs: all,
+            adds_generation_prompt: true,
+            bos_token: &self.bos,
+            eos_token: &self.eos,
+            ..Chat::default()
+        };
+        template.render(chat).map_err(|e| chat_template::fault(&self.path, &e))
+    }
+
+    /// How many bytes of a prompt's text come before that of its last message, whatever that is.
+    fn prefix_bytes(&self, messages: &[Message], kwargs: &Map<String, Value>, text: &str) -> usize {
+        let key = PrefixKey::of(messages, kwargs);
+        if let Some(bytes) = self.prefixes.get(key, text) {
+            return bytes;
+        }
+        let probe = |probe: &str| {
+            let mut messages = messages.to_vec();
+            messages.last_mut()?.text = probe.to_owned();
+            self.render(&messages, kwargs).ok()
+        };
+        let [Some(first), Some(second)] = PROBES.map(probe) else { return 0 };
+        let bytes = common_text(&first, &second);
+        if common_text(&first[..bytes], text) < bytes {
+            return common_text(&first[..bytes], text);
+        }
+        self.prefixes.insert(key, &first[..bytes]);
+        bytes
+    }
+
+    /// The tokens of a rendered text: those of the whole text with its control tokens known, except in people's texts.
+    pub(crate) fn tokenize_rendered(&self, text: &str, prefix_bytes: usize) -> Result<TokenizedPrompt, Error> {
+        let template = self.template.as_ref().map_err(Clone::clone)?;
+        let (mut tokens, mut prefix_len) = (Vec::new(), None);
+        if self.model.adds_bos() && !text.starts_with(&self.bos) {
+            tokens.push(self.model.bos());
+        }
+        for part in self.control.split(text) {
+            match part {
+                TextPart::Control(token) => tokens.push(token),
+                TextPart::Plain(start, plain) => {
+                    let of_part = self.tokenize(&template.shield().reveal(plain))?;
+                    if prefix_len.is_none() && start + plain.len() >= prefix_bytes {
+                        let before = plain.get(..prefix_bytes.saturating_sub(start)).unwrap_or_default();
+                        let stable = self.stable_tokens(&template.shield().reveal(before), &of_part)?;
+                        prefix_len = Some(tokens.len() + stable);
+                    }
+                    tokens.extend(of_part);
+                }
+            }
+        }
+        let prefix_len = prefix_len.unwrap_or(tokens.len());
+        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len })
+    }
+
+    /// How many of these tokens, which begin with those of a text, stay the same however that text goes on.
+    fn stable_tokens(&self, text: &str, tokens: &[i32]) -> Result<usize, Error> {
+        let mut least = if text.is_empty() { 0 } else { tokens.len() };
+        for continuation in CONTINUATIONS.iter().filter(|_| !text.is_empty()) {
+            let other = self.tokenize(&format!("{text}{continuation}"))?;
+            least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
+        }
+        Ok(least)
+    }
+
+    /// The tokens of a text in which no control token is known.
+    fn tokenize(&self, text: &str) -> Result<Vec<i32>, Error> {
+        let tokens = self.model.tokenize(text, false, false);
+        tokens.ok_or_else(|| Error::Tokenize("the text cannot be tokenized".to_owned()))
     }
 }
 
 impl Tokenizer for ChatTokenizer {
-    /// The messages are tokenized as plain text, so that no message can forge a control token such as the end of a turn.
-    fn apply_chat_template(&self, messages: &[Message]) -> Result<TokenizedPrompt, Error> {
-        let template = self.template.as_ref().map_err(Clone::clone)?;
-        let (bos, eos) = (self.token_text(self.model.bos()), self.token_text(self.model.eos()));
-        let rendered = template.render(messages, &bos, &eos)?;
-        let (mut tokens, mut prefix_len) = (Vec::new(), 0);
-        let tokenize = |text: &str, parse_special: bool| {
-            let tokens = self.model.tokenize(text, false, parse_special);
-            tokens.ok_or_else(|| Error::Tokenize("the prompt cannot be tokenized".to_owned()))
-        };
-        if self.model.adds_bos() && !rendered.starts_with(&bos) {
-            tokens.push(self.model.bos());
-        }
-        for part in rendered.parts() {
-            match part {
-                ChatPart::Text(text) => tokens.extend(tokenize(text, true)?),
-                ChatPart::Message(at) => {
-                    prefix_len = tokens.len();
-                    tokens.extend(tokenize(messages[at].text.trim(), false)?);
-                }
-            }
-        }
-        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len })
+    fn apply_chat_template(
+        &self,
+        messages: &[Message],
+        template_kwargs: &Map<String, Value>,
+    ) -> Result<TokenizedPrompt, Error> {
+        let text = self.render(messages, template_kwargs)?;
+        self.tokenize_rendered(&text, self.prefix_bytes(messages, template_kwargs, &text))
     }
 
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
@@ -61,12 +149,21 @@ impl Tokenizer for ChatTokenizer {
     }
 
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error> {
-        let tokens = self.model.tokenize(text, false, false);
-        let tokens = tokens.ok_or_else(|| Error::Tokenize("the text cannot be tokenized".to_owned()))?;
-        Ok(tokens.into_iter().map(Token).collect())
+        Ok(self.tokenize(text)?.into_iter().map(Token).collect())
     }
 
     fn end_of_turn(&self) -> Token {
         Token(self.model.end_of_turn())
     }
 }
+
+fn role_name(role: ChatRole) -> &'static str {
+    match role {
+        ChatRole::System => "system",
+        ChatRole::User => "user",
+        ChatRole::Assistant => "assistant",
+    }
+}
+
+#[cfg(test)]
+mod tests;

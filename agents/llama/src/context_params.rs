@@ -124,6 +124,7 @@ mod tests {
             tensor_split: Vec::new(),
             is_embedding: false,
             template: None,
+            template_kwargs: serde_json::Map::new(),
             kv_cache: KvCacheTypes { keys: KvCacheType::F16, values },
         }
     }

@@ -16,6 +16,7 @@ mod chat_template;
 mod chat_tokenizer;
 mod constraint;
 mod context_params;
+mod control_tokens;
 mod cores;
 mod device_buffers;
 mod embedding;
@@ -23,6 +24,7 @@ mod error;
 mod fingerprint;
 mod kv_cache;
 mod options;
+mod prefix_lengths;
 #[allow(unsafe_code)]
 mod raw;
 

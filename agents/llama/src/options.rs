@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use artel_model::SplitMode;
+use serde_json::{Map, Value};
 
 use crate::kv_cache::KvCacheTypes;
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub is_embedding: bool,
     /// A chat template that replaces that of the GGUF.
     pub template: Option<String>,
+    /// Variables of the chat template.
+    pub template_kwargs: Map<String, Value>,
     /// The types of the KV cache.
     pub kv_cache: KvCacheTypes,
 }

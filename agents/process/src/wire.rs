@@ -102,6 +102,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         .into(),
         origin: Some(origin(request.origin)),
         has_fixed_prefix: request.has_fixed_prefix,
+        template_kwargs: serde_json::Value::Object((*request.template_kwargs).clone()).to_string(),
     }
 }
 
@@ -118,6 +119,8 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         v1::Priority::Prefetch => engine::Priority::Prefetch,
         v1::Priority::Background => engine::Priority::Background,
     };
+    let not_json = |what, e: &serde_json::Error| engine::Error::InvalidRequest(format!("{what} not valid JSON: {e}"));
+    let kwargs = serde_json::from_str(if wire.template_kwargs.is_empty() { "{}" } else { &wire.template_kwargs });
     let schema = wire.schema.map(|text| serde_json::from_str(&text).map(Arc::new)).transpose();
     Ok(engine::Request {
         flow: wire.flow.into(),
@@ -128,10 +131,11 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         sampling: sampling_of(wire.sampling.unwrap_or_default()),
         max_tokens: wire.max_tokens,
         stop: wire.stop,
-        schema: schema.map_err(|e| engine::Error::InvalidRequest(format!("the schema is not valid JSON: {e}")))?,
+        schema: schema.map_err(|e| not_json("the schema is", &e))?,
         overflow,
         origin: wire.origin.map(origin_of).unwrap_or_default(),
         has_fixed_prefix: wire.has_fixed_prefix,
+        template_kwargs: Arc::new(kwargs.map_err(|e| not_json("the variables of the template are", &e))?),
     })
 }
 

@@ -10,7 +10,9 @@ use crate::bounded_writer::BoundedWriter;
 use crate::chains;
 use crate::error::{InvalidTemplate, RenderError};
 use crate::guard::{self, GuardedSource};
-use crate::{MAX_INSTRUCTIONS, MAX_SOURCE_CHARS};
+use crate::operators::Dialect;
+use crate::render_budget::RenderBudget;
+use crate::{MAX_SOURCE_CHARS, python};
 
 /// The stack of one rendering: the instructions suffice for a value that is nested a hundred thousand times, whose end recurses.
 const RENDERING_STACK_BYTES: usize = 256 * 1024 * 1024;
@@ -34,23 +36,40 @@ impl BoundedTemplate {
         source: &str,
         configure: impl FnOnce(&mut Environment<'static>) + Send,
     ) -> Result<Self, InvalidTemplate> {
+        Self::parse_dialect(source, Dialect::Jinja, configure)
+    }
+
+    pub(crate) fn parse_dialect(
+        source: &str,
+        dialect: Dialect,
+        configure: impl FnOnce(&mut Environment<'static>) + Send,
+    ) -> Result<Self, InvalidTemplate> {
         if source.chars().nth(MAX_SOURCE_CHARS).is_some() {
             return Err(InvalidTemplate::TooLong);
         }
-        on_deep_stack(RENDERING_STACK_BYTES, || Self::parse_here(source, configure))?
+        on_deep_stack(RENDERING_STACK_BYTES, || Self::parse_here(source, dialect, configure))?
     }
 
-    fn parse_here(source: &str, configure: impl FnOnce(&mut Environment<'static>)) -> Result<Self, InvalidTemplate> {
+    fn parse_here(
+        source: &str,
+        dialect: Dialect,
+        configure: impl FnOnce(&mut Environment<'static>),
+    ) -> Result<Self, InvalidTemplate> {
         if let Some(excess) = chains::excess(source) {
             return Err(InvalidTemplate::Chain(excess));
         }
         let mut environment = Environment::new();
-        environment.set_fuel(Some(MAX_INSTRUCTIONS));
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(|state, value, method, args| {
+            if method == "format" {
+                python::pay_for_widths(state, value.as_str().unwrap_or_default())?;
+            }
+            minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+        });
+        environment.add_filter("tojson", python::tojson);
         configure(&mut environment);
         guard::install(&mut environment);
-        let mut guarded = GuardedSource::of(source);
+        let mut guarded = GuardedSource::of(source, dialect);
         let text = std::mem::take(&mut guarded.text);
         match environment.add_template_owned(NAME, text) {
             Ok(()) => Ok(Self { environment: Arc::new(environment), guarded: Arc::new(guarded) }),
@@ -66,13 +85,21 @@ impl BoundedTemplate {
     /// # Errors
     /// It exceeds a budget, reads a value that is missing or of a wrong type, or raises an error of its own.
     pub fn render(&self, values: Value) -> Result<String, RenderError> {
-        on_deep_stack(RENDERING_STACK_BYTES, || self.render_here(values))?
+        self.render_within(values, RenderBudget::default())
     }
 
-    fn render_here(&self, values: Value) -> Result<String, RenderError> {
-        let mut out = BoundedWriter::default();
-        self.jinja().render_captured_to(values, &mut out).map_err(RenderError::of)?;
-        String::from_utf8(out.0).map_err(|_| RenderError::NotUtf8)
+    pub(crate) fn render_within(&self, values: Value, budget: RenderBudget) -> Result<String, RenderError> {
+        on_deep_stack(RENDERING_STACK_BYTES, || self.render_here(values, budget))?
+    }
+
+    fn render_here(&self, values: Value, budget: RenderBudget) -> Result<String, RenderError> {
+        let mut out = BoundedWriter::new(budget.text_bytes);
+        // What it clones is shared.
+        let mut environment = (*self.environment).clone();
+        environment.set_fuel(Some(budget.instructions));
+        let template = environment.get_template(NAME).map_err(|e| RenderError::of(e, budget))?;
+        template.render_captured_to(values, &mut out).map_err(|e| RenderError::of(e, budget))?;
+        String::from_utf8(out.bytes).map_err(|_| RenderError::NotUtf8)
     }
 
     /// The template, to ask which names it reads.
@@ -150,10 +177,10 @@ mod tests {
         assert!(matches!(parsed(&format!("{{{{ 1{} }}}}", "+1".repeat(999))), Err(InvalidTemplate::Chain(_))));
         assert!(matches!(parsed("{{ ("), Err(InvalidTemplate::Syntax(..))));
         let endless = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}";
-        assert!(matches!(rendered(endless), Err(RenderError::TooMuch)));
+        assert!(matches!(rendered(endless), Err(RenderError::TooMuch(_))));
         assert!(matches!(
             rendered("{% for i in range(20) %}{{ input * 20000 }}{% endfor %}"),
-            Err(RenderError::TooLong)
+            Err(RenderError::TooLong(_))
         ));
     }
 }

@@ -5,16 +5,24 @@ use std::io;
 /// The largest text that a template may render: more than the context of any model.
 pub const MAX_RENDERED_BYTES: usize = 1024 * 1024;
 
-/// A writer that refuses to grow beyond [`MAX_RENDERED_BYTES`].
-#[derive(Default)]
-pub(crate) struct BoundedWriter(pub(crate) Vec<u8>);
+/// A writer that refuses to grow beyond its limit.
+pub(crate) struct BoundedWriter {
+    pub(crate) bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl BoundedWriter {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit }
+    }
+}
 
 impl io::Write for BoundedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_RENDERED_BYTES {
+        if self.bytes.len() + bytes.len() > self.limit {
             return Err(io::Error::other("too long"));
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -5,9 +5,9 @@ use std::ops::Range;
 use artel_task::deep_stack;
 use minijinja::ErrorKind;
 
-use crate::bounded_writer::MAX_RENDERED_BYTES;
+use crate::MAX_SOURCE_CHARS;
 use crate::chains::MAX_TAG_PARTS;
-use crate::{MAX_INSTRUCTIONS, MAX_SOURCE_CHARS};
+use crate::render_budget::RenderBudget;
 
 /// Why a template is refused.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +34,12 @@ pub enum RenderError {
     /// It reads a missing value, or applies something to a value of a wrong type.
     #[error("{}", sentence(.0))]
     Template(minijinja::Error),
-    /// It does too much.
-    #[error(
-        "the template executes more than {MAX_INSTRUCTIONS} instructions; 64 bytes that it makes or reads count as one more"
-    )]
-    TooMuch,
-    /// The text is too long.
-    #[error("the text has more than {MAX_RENDERED_BYTES} bytes")]
-    TooLong,
+    /// It does too much: the most instructions.
+    #[error("the template executes more than {0} instructions; 64 bytes that it makes or reads count as one more")]
+    TooMuch(u64),
+    /// The text is too long: its most bytes.
+    #[error("the text has more than {0} bytes")]
+    TooLong(usize),
     /// The text is not UTF-8.
     #[error("the text is not UTF-8")]
     NotUtf8,
@@ -51,10 +49,10 @@ pub enum RenderError {
 }
 
 impl RenderError {
-    pub(crate) fn of(error: minijinja::Error) -> Self {
+    pub(crate) fn of(error: minijinja::Error, budget: RenderBudget) -> Self {
         match error.kind() {
-            ErrorKind::WriteFailure => Self::TooLong,
-            ErrorKind::OutOfFuel => Self::TooMuch,
+            ErrorKind::WriteFailure => Self::TooLong(budget.text_bytes),
+            ErrorKind::OutOfFuel => Self::TooMuch(budget.instructions),
             _ => Self::Template(error),
         }
     }

@@ -6,16 +6,20 @@
 //! and lists are written out. The text of the template is changed for that, from `a + b` to `((a + b)|__bounded)`; the limits of
 //! what operators do by themselves need no more than that. A namespace changes after it is counted, so what is set in it is counted
 //! too, and nothing may hold one.
+//!
+//! In a chat template, the operators that Python has otherwise are changed in the same way: see [`crate::operators`].
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use minijinja::machinery::parse;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Kwargs, Tuple, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
 use crate::namespace::{attribute_values, is_namespace};
+use crate::operators::{self, Dialect};
 
 /// The most values that a list or a map holds, with those inside of them: a list of 10,000 records has some hundred thousand.
 const MAX_HELD_VALUES: usize = 400_000;
@@ -29,36 +33,74 @@ const CLOSE: &str = ")|__bounded)";
 const CLOSE_ATTRIBUTE: &str = ")|__attribute)";
 const FILTER_ATTRIBUTE: &str = "|__attribute";
 
+/// A change of the source at a place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceEdit {
+    at: usize,
+    order: EditOrder,
+    /// The bytes of the source that it replaces.
+    replaced: usize,
+    text: &'static str,
+}
+
+/// What comes first of several edits at one place: what ends there, innermost first, ends before anything begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum EditOrder {
+    /// The end of what began at this place.
+    End(Reverse<usize>),
+    EndOfAttribute,
+    Begin,
+}
+
+impl SourceEdit {
+    /// What goes around a range.
+    pub(crate) fn around(range: Range<usize>, open: &'static str, close: &'static str) -> [Self; 2] {
+        let end = EditOrder::End(Reverse(range.start));
+        [
+            Self { at: range.start, order: EditOrder::Begin, replaced: 0, text: open },
+            Self { at: range.end, order: end, replaced: 0, text: close },
+        ]
+    }
+
+    /// What goes in the place of a range.
+    pub(crate) fn instead(range: Range<usize>, text: &'static str) -> Self {
+        Self { at: range.start, order: EditOrder::Begin, replaced: range.len(), text }
+    }
+}
+
 /// The text of a template whose values are bounded.
 #[derive(Debug)]
 pub(crate) struct GuardedSource {
     pub(crate) text: String,
-    /// Where text was inserted in the source and how many bytes, in order.
-    inserted: Vec<(usize, usize)>,
+    /// Where the source was changed and by how many more bytes, in order.
+    grown: Vec<(usize, usize)>,
 }
 
 impl GuardedSource {
     /// Guards a template. A text that does not parse stays as it is, and so does its error.
-    pub(crate) fn of(source: &str) -> Self {
+    pub(crate) fn of(source: &str, dialect: Dialect) -> Self {
         let tree = parse(source, "template", SyntaxConfig::default()).ok();
         let tree = tree.and_then(|tree| serde_json::to_value(tree).ok()).unwrap_or_default();
         let mut places = Vec::new();
         find(&tree, source, &mut places);
-        let mut insertions: Vec<(usize, &str)> =
-            places.iter().flat_map(|place| [(place.start, OPEN), (place.end, CLOSE)]).collect();
+        let mut edits: Vec<SourceEdit> =
+            places.into_iter().flat_map(|place| SourceEdit::around(place, OPEN, CLOSE)).collect();
         if tree != Json::Null {
-            insertions.extend(attribute_values(source).into_iter().flat_map(around_attribute));
+            edits.extend(attribute_values(source).into_iter().flat_map(around_attribute));
         }
-        // What ends at a place ends before anything begins there, and the value of an attribute ends last.
-        insertions.sort_by_key(|(at, text)| (*at, *text == OPEN, *text != CLOSE));
+        if dialect == Dialect::Python {
+            edits.extend(operators::edits(&tree, source));
+        }
+        edits.sort_by_key(|edit| (edit.at, edit.order));
         let (mut text, mut copied) = (String::with_capacity(source.len()), 0);
-        for (at, inserted) in &insertions {
-            text.push_str(source.get(copied..*at).unwrap_or_default());
-            text.push_str(inserted);
-            copied = *at;
+        for edit in &edits {
+            text.push_str(source.get(copied..edit.at).unwrap_or_default());
+            text.push_str(edit.text);
+            copied = edit.at + edit.replaced;
         }
         text.push_str(source.get(copied..).unwrap_or_default());
-        Self { text, inserted: insertions.into_iter().map(|(at, text)| (at, text.len())).collect() }
+        let grown = edits.into_iter().map(|edit| (edit.at, edit.text.len().saturating_sub(edit.replaced))).collect();
+        Self { text, grown }
     }
 
     /// The place in the source of an error.
@@ -69,7 +111,7 @@ impl GuardedSource {
     /// The place in the source of a place in the text.
     fn original(&self, place: usize) -> usize {
         let mut shift = 0;
-        for (at, bytes) in &self.inserted {
+        for (at, bytes) in &self.grown {
             if at + shift >= place {
                 break;
             }
@@ -80,10 +122,14 @@ impl GuardedSource {
 }
 
 /// What is inserted around the value of an attribute, or after the filters of a block.
-fn around_attribute(place: Range<usize>) -> Vec<(usize, &'static str)> {
+fn around_attribute(place: Range<usize>) -> Vec<SourceEdit> {
+    let end = |text| SourceEdit { at: place.end, order: EditOrder::EndOfAttribute, replaced: 0, text };
     match place.is_empty() {
-        true => vec![(place.end, FILTER_ATTRIBUTE)],
-        false => vec![(place.start, OPEN), (place.end, CLOSE_ATTRIBUTE)],
+        true => vec![end(FILTER_ATTRIBUTE)],
+        false => {
+            let [begin, _] = SourceEdit::around(place.clone(), OPEN, CLOSE_ATTRIBUTE);
+            vec![begin, end(CLOSE_ATTRIBUTE)]
+        }
     }
 }
 
@@ -102,9 +148,7 @@ fn find(tree: &Json, source: &str, places: &mut Vec<Range<usize>>) {
                 Some("Call") => inner["expr"]["inner"][0]["id"] != "loop",
                 _ => false,
             };
-            if may_hold_values && let Some(end) = offset(tree, "end_offset") {
-                places.extend(start(tree, source).filter(|start| *start < end).map(|start| start..end));
-            }
+            places.extend(range(tree, source).filter(|_| may_hold_values));
             // Names that are set are no expressions.
             let values = map.iter().filter(|(key, _)| *key != "target" && *key != "assignments");
             values.for_each(|(_, part)| find(part, source, places));
@@ -122,6 +166,12 @@ fn has_value(filter: &Json) -> bool {
         inner if inner["expr"] == "Filter" => has_value(inner),
         _ => true,
     }
+}
+
+/// Where an expression is, maybe without its outermost parentheses.
+pub(crate) fn range(expression: &Json, source: &str) -> Option<Range<usize>> {
+    let end = offset(expression, "end_offset")?;
+    start(expression, source).filter(|start| *start < end).map(|start| start..end)
 }
 
 /// Where an expression begins, maybe inside of its parentheses: the parser records the place of a filter, and not that of its value.
@@ -162,7 +212,7 @@ fn bounded(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
             count(&item, &mut counted)?;
             items.push(item);
         }
-        Value::from(items)
+        if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) }
     } else {
         // The map itself may be a namespace; what it holds may not.
         for key in value.try_iter()? {
@@ -223,8 +273,9 @@ mod tests {
 
     #[test]
     fn what_may_hold_values_is_guarded_and_nothing_else() {
-        let guarded =
-            |source: &str| GuardedSource::of(source).text.replace("|__bounded", "|b").replace("|__attribute", "|a");
+        let guarded = |source: &str| {
+            GuardedSource::of(source, Dialect::Jinja).text.replace("|__bounded", "|b").replace("|__attribute", "|a")
+        };
         for (source, expected) in [
             ("a + b {{ x.y }} {{ 1 - 2 }}", "a + b {{ x.y }} {{ 1 - 2 }}"),
             ("{{ a + b }}", "{{ ((a + b)|b) }}"),
@@ -262,7 +313,7 @@ mod tests {
     #[test]
     fn a_place_in_the_text_is_one_in_the_source() {
         let source = "{{ a + b }}{{ c|nope }}";
-        let guarded = GuardedSource::of(source);
+        let guarded = GuardedSource::of(source, Dialect::Jinja);
         for (at, c) in source.char_indices().filter(|(_, c)| c.is_ascii_alphabetic()) {
             let place = guarded.text.match_indices(c).find(|(place, _)| guarded.original(*place) == at);
             assert!(place.is_some(), "{c}");

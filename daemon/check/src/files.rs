@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use artel_roles::hf_uri::HfUri;
 use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
 
+use crate::template_variables;
+
 /// Why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileProblem {
@@ -31,6 +33,8 @@ pub struct FileReport {
     pub problems: Vec<String>,
     /// Files that are still to be fetched.
     pub not_fetched: Vec<String>,
+    /// What is no fault, and likely a mistake.
+    pub warnings: Vec<String>,
 }
 
 /// The first candidate path at which a file exists.
@@ -88,6 +92,7 @@ pub fn check(catalog: &Catalog, models: &Path) -> FileReport {
         let Some(a) = &role.adapter else { continue };
         report.add(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
     }
+    report.warnings = template_variables::unread(catalog, models);
     report
 }
 

@@ -8,6 +8,7 @@
 
 pub mod files;
 mod report;
+mod template_variables;
 
 use std::process::ExitCode;
 

@@ -55,11 +55,12 @@ impl CheckReport {
     fn objects(&self) -> Vec<serde_json::Value> {
         let mut objects: Vec<_> = match self {
             Self::Invalid(problems) => problems.iter().map(|problem| json!(problem)).collect(),
-            Self::Parsed(catalog, FileReport { problems, not_fetched }) => {
+            Self::Parsed(catalog, FileReport { problems, not_fetched, warnings: hints }) => {
                 let warnings = catalog.warnings().iter().map(|problem| json!(problem));
                 let messages = problems.iter().map(|message| json!({"message": message}));
                 let not_fetched = not_fetched.iter().map(|message| json!({"not_fetched": message}));
-                warnings.chain(messages).chain(not_fetched).collect()
+                let hints = hints.iter().map(|message| json!({"severity": "warning", "message": message}));
+                warnings.chain(messages).chain(not_fetched).chain(hints).collect()
             }
         };
         let mut summary = json!({"valid": self.is_valid(), "problems": self.problem_count()});
@@ -81,11 +82,12 @@ impl CheckReport {
                     out.push(format_args!("... and {} more", problems.omitted())).newline().newline();
                 }
             }
-            Self::Parsed(catalog, FileReport { problems, not_fetched }) => {
+            Self::Parsed(catalog, FileReport { problems, not_fetched, warnings: hints }) => {
                 catalog.warnings().iter().for_each(|problem| render_problem(problem, out));
                 for message in problems.iter().chain(not_fetched) {
                     out.push(message).newline();
                 }
+                hints.iter().for_each(|message| drop(out.push("warning: ").push(message).newline()));
             }
         }
         match self {
@@ -195,7 +197,7 @@ mod tests {
     fn a_missing_file_makes_the_check_fail() {
         let report = check(POET, |_, _| FileReport {
             problems: vec!["model `smollm2`: there is no file".to_owned()],
-            not_fetched: Vec::new(),
+            ..FileReport::default()
         });
         assert!(!report.is_valid());
         assert_eq!(rendered(&report), "model `smollm2`: there is no file\ninvalid: 1 problem\n");
@@ -205,7 +207,7 @@ mod tests {
     fn a_file_that_is_not_fetched_yet_is_shown_and_the_check_passes() {
         let not_fetched = vec!["model `phi`: hf:org/phi/phi.gguf is not fetched yet".to_owned()];
         let report =
-            CheckReport::Parsed(Box::new(Catalog::shipped()), FileReport { problems: Vec::new(), not_fetched });
+            CheckReport::Parsed(Box::new(Catalog::shipped()), FileReport { not_fetched, ..FileReport::default() });
         assert!(report.is_valid());
         assert!(rendered(&report).starts_with("model `phi`: hf:org/phi/phi.gguf is not fetched yet\nvalid: "));
         assert_eq!(

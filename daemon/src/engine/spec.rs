@@ -12,6 +12,7 @@ use artel_llama::{KvCacheTypes, LlamaBackend};
 use artel_model::{DeviceMemory, KvCacheType, SplitMode};
 use artel_roles::{CacheSetting, Model, ModelPurpose, SpeculationSetting};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What an engine loads, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ pub(crate) struct EngineSpec {
     pub(crate) tensor_split: Vec<f32>,
     pub(crate) embedding: bool,
     pub(crate) template: Option<String>,
+    pub(crate) template_kwargs: Map<String, Value>,
     /// The names of its variants are part of stored keys of compute buffer sizes.
     pub(crate) cache: KvCacheType,
     /// Whether speculative decoding may be used.
@@ -86,6 +88,7 @@ impl EngineSpec {
             tensor_split: Vec::new(),
             embedding: model.purpose == ModelPurpose::Embedding,
             template: model.template.clone(),
+            template_kwargs: (*model.template_kwargs).clone(),
             cache: kv_cache_type(model.cache, None),
             speculation: model.speculation == SpeculationSetting::Auto,
             target_itl: defaults.target_itl,
@@ -147,6 +150,7 @@ impl EngineSpec {
             tensor_split: self.tensor_split,
             is_embedding: self.embedding,
             template: self.template,
+            template_kwargs: self.template_kwargs,
             // llama.cpp's flash attention requires the same type of both.
             kv_cache: KvCacheTypes { keys: self.cache, values: self.cache },
         };

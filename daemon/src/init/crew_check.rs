@@ -13,9 +13,6 @@ use artel_roles::{Catalog, Model, ModelPurpose};
 use crate::serve::config::Config;
 use crate::serve::loader::LlamaLoader;
 
-/// The key of a GGUF's metadata with the chat template.
-const TEMPLATE_KEY: &str = "tokenizer.chat_template";
-
 /// What the checks found.
 pub(super) struct CrewCheck {
     /// How many roles, graphs and models a daemon will have.
@@ -67,7 +64,7 @@ fn file_problem(model: &Model, path: &Path, models_dir: &Path) -> Option<String>
     }
     let header = artel_gguf::inspect(path).ok()?;
     let name = &model.name;
-    let Some(template) = header.metadata.get(TEMPLATE_KEY) else {
+    let Some(template) = header.chat_template() else {
         return Some(format!("{name}: the file has no chat template: set `template` of the model"));
     };
     let error = artel_llama::check_chat_template(template, path).err()?;

@@ -73,6 +73,11 @@ pub(crate) static ROLE: KeySet = KeySet {
             Described("the output of the node before, or the task's input at the start"),
             "The user message, a Jinja template.",
         ),
+        key(
+            "template_kwargs",
+            Value("{}"),
+            "Variables of the model's chat template, over those of the model, such as `reasoning_effort: low`.",
+        ),
         key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
         key("sampling", Value("{}"), "How tokens are sampled."),
         key("limits", Value("{}"), "The limits of one step of this role."),
@@ -146,6 +151,7 @@ pub(crate) static MODEL: KeySet = KeySet {
         key("sequences", Value("8"), "Sequences decoded at once, each with a KV cache of the whole context."),
         key("threads", Described("the daemon's `threads`"), "CPU threads, at most those of the daemon's settings."),
         key("template", Described("the chat template of the GGUF file"), "A Jinja chat template."),
+        key("template_kwargs", Value("{}"), "Variables of the chat template, such as `enable_thinking: false`."),
         key("cache", Value("auto"), "The type of the KV cache: `auto`, `f16`, `f32`, `bf16`, `q8_0` or `q4_0`."),
         key(
             "weights",

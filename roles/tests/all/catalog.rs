@@ -68,6 +68,45 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
 }
 
 #[test]
+fn variables_of_a_chat_template_are_any_values_and_no_names_of_the_conversation() {
+    let catalog = over_shipped(
+        "model: talk\nfile: talk.gguf\ntemplate_kwargs: {enable_thinking: false, tags: [a, 1]}\n---\n\
+         role: writer\ndescription: Writes.\nmodel: talk\nprompt: You write.\ntemplate_kwargs: {reasoning_effort: low}\n",
+    );
+    let model = &catalog.model("talk").unwrap().template_kwargs;
+    assert_eq!(Value::Object((**model).clone()), json!({"enable_thinking": false, "tags": ["a", 1]}));
+    let role = &catalog.role("writer").unwrap().template_kwargs;
+    assert_eq!(Value::Object((**role).clone()), json!({"reasoning_effort": "low"}));
+    assert!(catalog.role("critic").unwrap().template_kwargs.is_empty());
+    let long = format!("{{x: {}}}", "y".repeat(5000));
+    let many = format!("{{{}}}", (0..33).map(|at| format!("x{at}: 1")).collect::<Vec<_>>().join(", "));
+    for (kwargs, reason) in [
+        ("{messages: []}", "is what the conversation says itself"),
+        ("{__bounded: 1}", "is no name"),
+        ("{enable thinking: 1}", "is no name"),
+        ("[enable_thinking]", "is a map of variables"),
+        (&long, "more than 4096 bytes"),
+        (&many, "has 33 variables, and at most 32"),
+    ] {
+        let text = format!("model: talk\nfile: talk.gguf\ntemplate_kwargs: {kwargs}\n");
+        let source = YamlSource { path: "own.yaml".to_owned(), dir: Some("/etc/crew".into()), text };
+        let problems = Catalog::parse(vec![shipped::sources(), vec![source]]).unwrap_err().to_string();
+        assert!(problems.contains(reason), "{kwargs}: {problems}");
+    }
+}
+
+#[test]
+fn json_in_a_prompt_is_not_escaped_for_html() {
+    let catalog = over_shipped(
+        "role: writer\ndescription: Writes.\nmodel: smollm2\nprompt: |\n  {{ [\"<a> & 'b'\", 'ü'] | tojson }}\n\
+         \x20 {{ {'b': 1.5, 'a': none} | tojson(indent=1, sort_keys=true) }}\n",
+    );
+    let prompt = &catalog.role("writer").unwrap().prompt;
+    let expected = "[\"<a> & 'b'\", \"ü\"]\n{\n \"a\": null,\n \"b\": 1.5\n}";
+    assert_eq!(prompt.render(&TemplateContext::default()).unwrap(), expected);
+}
+
+#[test]
 fn a_definition_replaces_the_shipped_one_of_its_name() {
     let yaml = "# Mine.\nrole: critic\ndescription: Mine.\nmodel: smollm2\nprompt: You judge.\n";
     let catalog = over_shipped(&format!("{yaml}---\nmodel: phi\nfile: /gguf/phi.gguf\n"));

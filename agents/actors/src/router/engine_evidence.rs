@@ -74,7 +74,7 @@ async fn log_probabilities(
     prompt: &LabelPrompt,
     question: &str,
 ) -> Result<(Vec<f64>, u32), Failure> {
-    let message = |speaker, text: String| Message { role: speaker, text };
+    let message = |speaker, text: String| Message { role: speaker, text: text.trim().to_owned() };
     let request = artel_engine::Request {
         origin: RequestOrigin::default(),
         flow: "router".into(),
@@ -93,6 +93,7 @@ async fn log_probabilities(
         overflow: ContextOverflow::Truncate,
         // The names and descriptions of the candidates.
         has_fixed_prefix: true,
+        template_kwargs: Arc::default(),
     };
     let labels = prompt.labels();
     let score = |engine: EngineHandle| {

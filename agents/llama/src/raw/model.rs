@@ -23,6 +23,17 @@ pub(crate) struct LoadParams<'a> {
     pub(crate) progress: Option<&'a (dyn Fn(f32) + Sync)>,
 }
 
+/// A token that a text in a prompt may stand for, such as the end of a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ControlToken {
+    pub(crate) id: i32,
+    pub(crate) text: String,
+    /// Whether whitespace before it belongs to it.
+    pub(crate) strips_left: bool,
+    /// Whether whitespace after it belongs to it.
+    pub(crate) strips_right: bool,
+}
+
 unsafe extern "C" fn progress(fraction: f32, callback: *mut std::ffi::c_void) -> bool {
     // SAFETY: `LlamaModel::load` passes a pointer to `LoadParams::progress`, which lives until it returns.
     let callback = unsafe { &*callback.cast::<Option<&(dyn Fn(f32) + Sync)>>() };
@@ -106,6 +117,34 @@ impl LlamaModel {
     pub(crate) fn vocabulary_size(&self) -> i32 {
         // SAFETY: the vocabulary lives as long as the model.
         unsafe { sys::llama_vocab_n_tokens(self.vocab()) }
+    }
+
+    /// The tokens whose texts are read as plain text unless `parse_special` is set.
+    pub(crate) fn control_tokens(&self) -> Vec<ControlToken> {
+        let has = |attributes: sys::llama_token_attr, wanted| attributes & wanted != 0;
+        let control = |id: i32| {
+            // SAFETY: the token is in the vocabulary, which lives as long as the model.
+            let attributes = unsafe { sys::llama_vocab_get_attr(self.vocab(), id) };
+            if !has(attributes, sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN) {
+                return None;
+            }
+            // SAFETY: the same; llama.cpp returns a C string that lives as long as the vocabulary.
+            let text = unsafe { std::ffi::CStr::from_ptr(sys::llama_vocab_get_text(self.vocab(), id)) };
+            Some(ControlToken {
+                id,
+                text: text.to_str().ok()?.to_owned(),
+                strips_left: has(attributes, sys::LLAMA_TOKEN_ATTR_LSTRIP),
+                strips_right: has(attributes, sys::LLAMA_TOKEN_ATTR_RSTRIP),
+            })
+        };
+        (0..self.vocabulary_size()).filter_map(control).collect()
+    }
+
+    /// The text of a token, control tokens included.
+    pub(crate) fn token_text(&self, token: i32) -> String {
+        let mut bytes = Vec::new();
+        self.append_piece(token, true, &mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     pub(crate) fn chat_template(&self) -> Option<String> {

@@ -69,6 +69,7 @@ fn options(file: &str, context: u32, sequences: u32, ggml_type: KvCacheType) -> 
         tensor_split: Vec::new(),
         is_embedding: file == EMBEDDING,
         template: None,
+        template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes { keys: ggml_type, values: ggml_type },
     }
 }

@@ -36,6 +36,7 @@ async fn small() -> EngineHandle {
         tensor_split: Vec::new(),
         is_embedding: false,
         template: None,
+        template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes::default(),
     };
     let load = || LlamaBackend::load(options).map_err(LoadError::from);
@@ -64,6 +65,7 @@ fn request(number: u32, tokens: u32) -> Request {
         schema,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
+        template_kwargs: std::sync::Arc::default(),
         origin: RequestOrigin::default(),
     }
 }

@@ -27,6 +27,7 @@ fn options(file: &str) -> Options {
         tensor_split: Vec::new(),
         is_embedding: false,
         template: None,
+        template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes::default(),
     }
 }
@@ -50,6 +51,7 @@ fn ask(system: &str, user: &str) -> Request {
         schema: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
+        template_kwargs: std::sync::Arc::default(),
         origin: RequestOrigin::default(),
     }
 }
@@ -250,7 +252,7 @@ async fn label_scores_equal_the_log_probabilities_of_the_model() {
     let mut model = LlamaBackend::load(options_of_chat()).unwrap();
     let text = model.tokenizer();
     let of = |name: &str| [text.tokenize_output(name).unwrap(), vec![text.end_of_turn()]].concat();
-    let prompt = text.apply_chat_template(&question("France").messages).unwrap().tokens;
+    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new()).unwrap().tokens;
     let mut scores_after = |prefix: &[Token], next: &[Token]| {
         let tokens = prompt.iter().chain(prefix);
         let last = prompt.len() + prefix.len() - 1;
@@ -340,7 +342,9 @@ fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
     let text = model.tokenizer();
     let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-    let tokens = [text.apply_chat_template(&request.messages).unwrap().tokens, one[..same].to_vec()].concat();
+    let tokens =
+        [text.apply_chat_template(&request.messages, &request.template_kwargs).unwrap().tokens, one[..same].to_vec()]
+            .concat();
     let last = tokens.len() - 1;
     for (from, piece) in (0..).step_by(64).zip(tokens.chunks(64)) {
         let entry = |(position, token): (usize, &Token)| BatchToken {

@@ -35,6 +35,7 @@ fn load(file: &tempfile::NamedTempFile) -> Result<LlamaBackend, artel_llama::Err
         tensor_split: Vec::new(),
         is_embedding: true,
         template: None,
+        template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes::default(),
     })
 }
