@@ -292,7 +292,8 @@ async fn the_book_shows_what_a_fresh_user_sees_at_a_terminal() {
     hub.resume();
     assert_eq!(session.end().await, Some(0), "{}", session.screen());
     let shown = session.screen().replace(&*user.home().to_string_lossy(), "/home/ada");
-    let shown = format!("{TRANSCRIPT_COMMAND}{}\n", shown.trim_end());
+    let lines: Vec<&str> = shown.trim_end().lines().map(str::trim_end).collect();
+    let shown = format!("{TRANSCRIPT_COMMAND}{}\n", lines.join("\n"));
 
     let path = repository().join(PAGE);
     let page = fs::read_to_string(&path).unwrap();
