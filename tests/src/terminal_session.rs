@@ -45,6 +45,13 @@ impl TerminalSession {
         }
     }
 
+    /// Waits until this holds for the last line on the screen.
+    pub async fn until_last_line(&mut self, holds: impl Fn(&str) -> bool) {
+        while !self.screen().lines().last().is_some_and(&holds) {
+            assert!(self.read().await, "it ended without such a line: {}", self.screen());
+        }
+    }
+
     /// Waits for a question and answers it with a line.
     pub async fn answer(&mut self, question: &str, answer: &str) {
         self.until(question).await;

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use artel_actors::MemoryDemand;
 use artel_check::files;
 use artel_init::StarterCatalog;
-use artel_placement::{DeviceBytes, plan};
+use artel_placement::{DeviceBytes, Placement, plan};
 use artel_roles::{Catalog, Model, ModelPurpose};
 
 use crate::serve::config::Config;
@@ -49,7 +49,10 @@ pub(super) async fn check(dir: &Path, config: &Config, starter: &StarterCatalog)
         footprints.extend(loader.estimate(model, MemoryDemand::of(&catalog, model, models_dir)).await.ok());
     }
     let plan = plan(&footprints, &loader.inventory().devices(&DeviceBytes::new()).await);
-    check.placements.extend(plan.placed.iter().map(|placement| format!("{}: {}", placement.model, placement.reason)));
+    let placed = |placement: &Placement| {
+        format!("{} runs on {}: {}", placement.model, placement.devices().join(" and "), placement.reason)
+    };
+    check.placements.extend(plan.placed.iter().map(placed));
     check.problems.extend(plan.unplaced.iter().map(|unplaced| format!("{}: {}", unplaced.model, unplaced.reason)));
     Ok(check)
 }
