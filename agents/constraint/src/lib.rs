@@ -13,6 +13,7 @@
 mod byte_vocabulary;
 mod check;
 mod compiler;
+mod conjoined_patterns;
 mod constraint;
 mod emptiness;
 mod error;
