@@ -16,6 +16,7 @@ mod compiler;
 mod conjoined_patterns;
 mod constraint;
 mod emptiness;
+mod endless;
 mod error;
 mod grammar;
 mod object_keys;
