@@ -10,6 +10,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 use toktrie::TokEnv;
 
+use crate::conjoined_patterns;
 use crate::constraint::{Constraint, is_dead_end};
 use crate::emptiness::Emptiness;
 use crate::error::{Error, shown};
@@ -25,6 +26,8 @@ const COMPILE_STACK_BYTES: usize = 64 * 1024 * 1024;
 const MAX_TOKEN_STEPS: u64 = 100_000;
 /// The most states of a lexer, of one to two kilobytes each. Schemas in use have some thousand.
 const MAX_LEXER_ENTRIES: usize = 50_000;
+/// How many threads of schemas that took too long may still run. One must not keep other schemas from being compiled.
+const MAX_ABANDONED_ENTRIES: usize = 4;
 /// The most items of a parser at one place; four for each optional property that may come next, and a schema has at most a thousand
 /// of these. All items of a mask have a limit of their own.
 const MAX_ROW_ITEMS: usize = 8_000;
@@ -39,8 +42,8 @@ pub struct Compiler {
     quoting: Arc<QuotingTokens>,
     /// Constraints at their beginnings, the one that was used last at the end.
     kept: Mutex<Vec<(Value, Constraint)>>,
-    /// The thread of a schema that took too long.
-    abandoned: Mutex<Option<JoinHandle<()>>>,
+    /// The threads of schemas that took too long.
+    abandoned: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Compiler {
@@ -105,10 +108,10 @@ impl Compiler {
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
-        if abandoned.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            return Err(Error::Busy("a schema that takes too long is still being compiled".to_owned()));
+        abandoned.retain(|thread| !thread.is_finished());
+        if abandoned.len() >= MAX_ABANDONED_ENTRIES {
+            return Err(Error::Busy("several schemas that take too long are still being compiled".to_owned()));
         }
-        *abandoned = None;
         drop(abandoned);
         let (sender, compiled) = mpsc::sync_channel(1);
         let work = move || {
@@ -120,7 +123,7 @@ impl Compiler {
         match compiled.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
-                *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+                self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
                 Err(Error::costly(&format_args!("it is not compiled within {timeout:?}")))
             }
             Err(RecvTimeoutError::Disconnected) => Err(Error::costly(&"compiling it ended unexpectedly")),
@@ -149,6 +152,7 @@ fn compile(factory: &ParserFactory, quoting: &Arc<QuotingTokens>, schema: &Value
 }
 
 fn start(factory: &ParserFactory, form: &Grammar) -> Result<Matcher, Error> {
+    conjoined_patterns::check(&form.schema)?;
     let parser = factory.create_parser(TopLevelGrammar::from_json_schema(form.schema.clone()));
     // With its causes, of which the last one says most.
     let parser = parser.map_err(|error| refusal(&format!("{error:#}")))?;

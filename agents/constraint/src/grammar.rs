@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use crate::emptiness::Emptiness;
+use crate::endless;
 use crate::error::Error;
 use crate::reference::{DATA_KEYWORDS, References, below};
 
@@ -168,8 +169,10 @@ impl<'s> Lowering<'s> {
         schema.insert("$defs".to_owned(), Value::Object(definitions));
         // An alternative of `oneOf` that others overlap is not told apart by a grammar.
         schema.insert("x-guidance".to_owned(), json!({"whitespace_flexible": false, "coerce_one_of": true}));
-        let is_loose = self.is_loose();
-        (Grammar { schema: Value::Object(schema), may_repeat_keys: self.may_repeat_keys, is_loose }, self.is_plain)
+        let (is_loose, may_repeat_keys) = (self.is_loose(), self.may_repeat_keys);
+        let mut schema = Value::Object(schema);
+        endless::prune(&mut schema);
+        (Grammar { schema, may_repeat_keys, is_loose }, self.is_plain)
     }
 
     fn schema(&mut self, schema: &Value, pointer: &str) -> Value {

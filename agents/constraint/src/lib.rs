@@ -13,8 +13,10 @@
 mod byte_vocabulary;
 mod check;
 mod compiler;
+mod conjoined_patterns;
 mod constraint;
 mod emptiness;
+mod endless;
 mod error;
 mod grammar;
 mod object_keys;
