@@ -318,8 +318,8 @@ mod tests {
         {
             assert!(error(&ROW.replace(key, value)).contains("is a number from 1 to"), "{value}");
         }
-        let kv = error(&ROW.replace("kv: 8", "kv: 18446744073709551615"));
-        assert_eq!(kv, "own.yaml: row 1: `kv` is a number from 0 to 1048576, not 18446744073709551615");
+        let kv = error(&ROW.replace("kv: 8", "kv: 9223372036854775807"));
+        assert_eq!(kv, "own.yaml: row 1: `kv` is a number from 0 to 1048576, not 9223372036854775807");
         assert!(error("- {a\n").contains("own.yaml:"), "{}", error("- {a\n"));
     }
 }
