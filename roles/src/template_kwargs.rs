@@ -8,7 +8,7 @@ use crate::node::{YamlNode, YamlValue};
 use crate::problem::{Diagnostics, shown};
 
 /// The most variables of one model or role; a chat template knows a handful.
-const MAX_NAMES: usize = 32;
+const MAX_VARIABLE_ENTRIES: usize = 32;
 /// The longest name of a variable.
 const MAX_NAME_BYTES: usize = 64;
 /// The largest value of a variable, as JSON.
@@ -33,8 +33,11 @@ pub(crate) fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> TemplateK
         crate::decode::wrong(node, "`template_kwargs` is a map of variables of the chat template", report);
         return TemplateKwargs::default();
     };
-    if entries.len() > MAX_NAMES {
-        report.error(node.span, format!("`template_kwargs` has {} variables, and at most {MAX_NAMES}", entries.len()));
+    if entries.len() > MAX_VARIABLE_ENTRIES {
+        report.error(
+            node.span,
+            format!("`template_kwargs` has {} variables, and at most {MAX_VARIABLE_ENTRIES}", entries.len()),
+        );
         return TemplateKwargs::default();
     }
     let mut kwargs = Map::new();

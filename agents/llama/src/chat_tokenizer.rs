@@ -15,8 +15,8 @@ use crate::raw::model::LlamaModel;
 
 /// Two texts that no template changes; where they begin in a prompt, the text of the last message does.
 const PROBES: [&str; 2] = ["\u{E000}", "\u{E001}"];
-/// How the text of a message may begin: tokens join letters to a space before them, and marks to marks.
-const CONTINUATIONS: [&str; 2] = ["a", "<"];
+/// How the text of a message may begin: tokens join letters to a space before them, and marks to marks; digits are on their own.
+const CONTINUATIONS: [&str; 3] = ["a", "<", "1"];
 
 pub(crate) struct ChatTokenizer {
     model: Arc<LlamaModel>,

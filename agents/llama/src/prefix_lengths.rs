@@ -8,7 +8,7 @@ use artel_engine::Message;
 use serde_json::{Map, Value};
 
 /// The most prompts that are remembered: the roles of a large crew.
-const MAX_REMEMBERED: usize = 256;
+const MAX_REMEMBERED_ENTRIES: usize = 256;
 
 /// What a prompt is rendered from, without the text of its last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl PrefixLengths {
     pub(crate) fn insert(&self, key: PrefixKey, prefix: &str) {
         let mut entries = self.entries();
         entries.retain(|(other, ..)| *other != key);
-        if entries.len() == MAX_REMEMBERED {
+        if entries.len() == MAX_REMEMBERED_ENTRIES {
             entries.pop_front();
         }
         entries.push_back((key, prefix.len(), hashed(prefix)));
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(lengths.get(key("a", "y"), "a: y"), Some(3));
         assert_eq!(lengths.get(key("a", "y"), "b: y"), None, "the template has told another date");
         assert_eq!(lengths.get(key("b", "y"), "a: y"), None);
-        (0..MAX_REMEMBERED).for_each(|at| lengths.insert(key(&at.to_string(), ""), ""));
+        (0..MAX_REMEMBERED_ENTRIES).for_each(|at| lengths.insert(key(&at.to_string(), ""), ""));
         assert_eq!(lengths.get(key("a", "y"), "a: y"), None);
     }
 

@@ -10,7 +10,7 @@ use crate::bounded_writer::BoundedWriter;
 use crate::chains;
 use crate::error::{InvalidTemplate, RenderError};
 use crate::guard::{self, GuardedSource};
-use crate::operators::Dialect;
+use crate::operators::OperatorDialect;
 use crate::render_budget::RenderBudget;
 use crate::{MAX_SOURCE_CHARS, python};
 
@@ -36,12 +36,12 @@ impl BoundedTemplate {
         source: &str,
         configure: impl FnOnce(&mut Environment<'static>) + Send,
     ) -> Result<Self, InvalidTemplate> {
-        Self::parse_dialect(source, Dialect::Jinja, configure)
+        Self::parse_dialect(source, OperatorDialect::Jinja, configure)
     }
 
     pub(crate) fn parse_dialect(
         source: &str,
-        dialect: Dialect,
+        dialect: OperatorDialect,
         configure: impl FnOnce(&mut Environment<'static>) + Send,
     ) -> Result<Self, InvalidTemplate> {
         if source.chars().nth(MAX_SOURCE_CHARS).is_some() {
@@ -52,7 +52,7 @@ impl BoundedTemplate {
 
     fn parse_here(
         source: &str,
-        dialect: Dialect,
+        dialect: OperatorDialect,
         configure: impl FnOnce(&mut Environment<'static>),
     ) -> Result<Self, InvalidTemplate> {
         if let Some(excess) = chains::excess(source) {

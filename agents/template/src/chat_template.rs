@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::bounded_template::BoundedTemplate;
 use crate::error::{InvalidTemplate, RenderError};
-use crate::operators::{Dialect, without_marking_tags};
+use crate::operators::{OperatorDialect, without_marking_tags};
 use crate::python;
 use crate::render_budget::RenderBudget;
 use crate::text_shield::TextShield;
@@ -92,7 +92,7 @@ impl ChatTemplate {
         let source = without_marking_tags(source);
         let of_filters = shield.clone();
         let configure = |environment: &mut Environment<'static>| configure(environment, of_filters);
-        let template = BoundedTemplate::parse_dialect(&source, Dialect::Python, configure)?;
+        let template = BoundedTemplate::parse_dialect(&source, OperatorDialect::Python, configure)?;
         Ok(Self { template, shield: Arc::new(shield), folds_instructions: false })
     }
 

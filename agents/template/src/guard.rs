@@ -19,7 +19,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
 use crate::namespace::{attribute_values, is_namespace};
-use crate::operators::{self, Dialect};
+use crate::operators::{self, OperatorDialect};
 
 /// The most values that a list or a map holds, with those inside of them: a list of 10,000 records has some hundred thousand.
 const MAX_HELD_VALUES: usize = 400_000;
@@ -78,7 +78,7 @@ pub(crate) struct GuardedSource {
 
 impl GuardedSource {
     /// Guards a template. A text that does not parse stays as it is, and so does its error.
-    pub(crate) fn of(source: &str, dialect: Dialect) -> Self {
+    pub(crate) fn of(source: &str, dialect: OperatorDialect) -> Self {
         let tree = parse(source, "template", SyntaxConfig::default()).ok();
         let tree = tree.and_then(|tree| serde_json::to_value(tree).ok()).unwrap_or_default();
         let mut places = Vec::new();
@@ -88,7 +88,7 @@ impl GuardedSource {
         if tree != Json::Null {
             edits.extend(attribute_values(source).into_iter().flat_map(around_attribute));
         }
-        if dialect == Dialect::Python {
+        if dialect == OperatorDialect::Python {
             edits.extend(operators::edits(&tree, source));
         }
         edits.sort_by_key(|edit| (edit.at, edit.order));
@@ -274,7 +274,10 @@ mod tests {
     #[test]
     fn what_may_hold_values_is_guarded_and_nothing_else() {
         let guarded = |source: &str| {
-            GuardedSource::of(source, Dialect::Jinja).text.replace("|__bounded", "|b").replace("|__attribute", "|a")
+            GuardedSource::of(source, OperatorDialect::Jinja)
+                .text
+                .replace("|__bounded", "|b")
+                .replace("|__attribute", "|a")
         };
         for (source, expected) in [
             ("a + b {{ x.y }} {{ 1 - 2 }}", "a + b {{ x.y }} {{ 1 - 2 }}"),
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn a_place_in_the_text_is_one_in_the_source() {
         let source = "{{ a + b }}{{ c|nope }}";
-        let guarded = GuardedSource::of(source, Dialect::Jinja);
+        let guarded = GuardedSource::of(source, OperatorDialect::Jinja);
         for (at, c) in source.char_indices().filter(|(_, c)| c.is_ascii_alphabetic()) {
             let place = guarded.text.match_indices(c).find(|(place, _)| guarded.original(*place) == at);
             assert!(place.is_some(), "{c}");

@@ -12,7 +12,7 @@ use crate::guard::{SourceEdit, range};
 
 /// Which operators a template has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
+pub(crate) enum OperatorDialect {
     /// Those of minijinja.
     Jinja,
     /// Those of Python.
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn operators_become_filters() {
-        let changed = |source: &str| GuardedSource::of(source, Dialect::Python).text.replace("|__", "|");
+        let changed = |source: &str| GuardedSource::of(source, OperatorDialect::Python).text.replace("|__", "|");
         for (source, expected) in [
             ("{{ a == 'b' }}", "{{ ((a)|plain) == 'b' }}"),
             ("{{ a in b.c }}", "{{ ((a)|plain) in ((b.c)|container) }}"),

@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// The first private code point in use. Those of a text that lie here are replaced by U+FFFD.
-const FIRST_CODE_POINT: u32 = 0x10_FE00;
+const FIRST_PRIVATE_CODE: u32 = 0x10_FE00;
 /// The most characters that have a private code point.
-const MAX_CHARACTERS: usize = 256;
+const MAX_SHIELDED_CHARS: usize = 256;
 /// The first byte in UTF-8 of each of the private code points.
-const FIRST_BYTE: u8 = 0xF4;
+const LEADING_CODE: u8 = 0xF4;
 
 /// Which characters of people's texts are replaced.
 #[derive(Debug, Clone, Default)]
@@ -31,12 +31,12 @@ impl TextShield {
         let ends = |text: &'a str| [text.chars().next(), text.chars().next_back()].into_iter().flatten();
         let mut characters: BTreeSet<char> = BTreeSet::new();
         for c in control_texts.clone().into_iter().flat_map(ends).filter(is_mark) {
-            if characters.len() < MAX_CHARACTERS {
+            if characters.len() < MAX_SHIELDED_CHARS {
                 characters.insert(c);
             }
         }
         for text in control_texts {
-            if characters.len() < MAX_CHARACTERS && !text.contains(|c| characters.contains(&c)) {
+            if characters.len() < MAX_SHIELDED_CHARS && !text.contains(|c| characters.contains(&c)) {
                 characters.extend(text.chars().find(is_mark).or_else(|| text.chars().next()));
             }
         }
@@ -59,26 +59,26 @@ impl TextShield {
 
     /// The text as it was before [`Self::shield`].
     pub fn reveal<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if self.characters.is_empty() || !text.as_bytes().contains(&FIRST_BYTE) {
+        if self.characters.is_empty() || !text.as_bytes().contains(&LEADING_CODE) {
             return Cow::Borrowed(text);
         }
         Cow::Owned(text.chars().map(|c| self.revealed(c)).collect())
     }
 
     fn revealed(&self, c: char) -> char {
-        let at = u32::from(c).checked_sub(FIRST_CODE_POINT).and_then(|at| usize::try_from(at).ok());
+        let at = u32::from(c).checked_sub(FIRST_PRIVATE_CODE).and_then(|at| usize::try_from(at).ok());
         at.and_then(|at| self.characters.get(at)).copied().unwrap_or(c)
     }
 
     fn code_point(&self, c: char) -> Option<char> {
         let at = self.characters.binary_search(&c).ok()?;
-        char::from_u32(FIRST_CODE_POINT + u32::try_from(at).ok()?)
+        char::from_u32(FIRST_PRIVATE_CODE + u32::try_from(at).ok()?)
     }
 }
 
 /// Whether a character may stand for another one.
 pub(crate) fn is_private(c: char) -> bool {
-    (FIRST_CODE_POINT..FIRST_CODE_POINT + MAX_CHARACTERS as u32).contains(&u32::from(c))
+    (FIRST_PRIVATE_CODE..FIRST_PRIVATE_CODE + MAX_SHIELDED_CHARS as u32).contains(&u32::from(c))
 }
 
 /// A text that is read revealed and cut as it is.

@@ -67,6 +67,7 @@ impl LlamaBaseline {
             tensor_split: Vec::new(),
             is_embedding: false,
             template: None,
+            template_kwargs: serde_json::Map::new(),
             kv_cache: cache,
         };
         let mut model = LlamaBackend::load(options)?;

@@ -87,7 +87,9 @@ impl CheckReport {
                 for message in problems.iter().chain(not_fetched) {
                     out.push(message).newline();
                 }
-                hints.iter().for_each(|message| drop(out.push("warning: ").push(message).newline()));
+                for message in hints {
+                    out.push("warning: ").push(message).newline();
+                }
             }
         }
         match self {

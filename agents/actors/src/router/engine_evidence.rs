@@ -93,7 +93,7 @@ async fn log_probabilities(
         overflow: ContextOverflow::Truncate,
         // The names and descriptions of the candidates.
         has_fixed_prefix: true,
-        template_kwargs: Arc::default(),
+        template_kwargs: std::sync::Arc::default(),
     };
     let labels = prompt.labels();
     let score = |engine: EngineHandle| {

@@ -22,7 +22,7 @@ pub(crate) fn ask(text: &str) -> Request {
         schema: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
-        template_kwargs: std::sync::Arc::default(),
+        template_kwargs: Arc::default(),
     }
 }
 

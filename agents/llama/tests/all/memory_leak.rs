@@ -65,7 +65,7 @@ fn request(number: u32, tokens: u32) -> Request {
         schema,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
-        template_kwargs: std::sync::Arc::default(),
+        template_kwargs: Arc::default(),
         origin: RequestOrigin::default(),
     }
 }

@@ -51,7 +51,7 @@ fn ask(system: &str, user: &str) -> Request {
         schema: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
-        template_kwargs: std::sync::Arc::default(),
+        template_kwargs: Arc::default(),
         origin: RequestOrigin::default(),
     }
 }

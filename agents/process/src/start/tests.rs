@@ -119,7 +119,7 @@ fn request(text: &str) -> Request {
         schema: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
-        template_kwargs: std::sync::Arc::default(),
+        template_kwargs: Arc::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::float;
 use super::text::PaidText;
 
 /// The most spaces of one level of indentation.
-const MAX_INDENT_SPACES: u32 = 64;
+const MAX_INDENT_COLUMNS: u32 = 64;
 
 /// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 pub(crate) fn tojson(
@@ -55,8 +55,8 @@ fn indentation(indent: &Value) -> Result<Option<String>, Error> {
         return Ok(Some(text.to_owned()));
     }
     let spaces = i64::try_from(indent.clone())?.max(0);
-    let spaces = u32::try_from(spaces).ok().filter(|spaces| *spaces <= MAX_INDENT_SPACES);
-    let too_many = || format!("`tojson` indents by at most {MAX_INDENT_SPACES} spaces");
+    let spaces = u32::try_from(spaces).ok().filter(|spaces| *spaces <= MAX_INDENT_COLUMNS);
+    let too_many = || format!("`tojson` indents by at most {MAX_INDENT_COLUMNS} spaces");
     let spaces = spaces.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, too_many()))?;
     Ok(Some(" ".repeat(spaces as usize)))
 }
