@@ -137,3 +137,17 @@ fn an_answer_that_nobody_can_give_is_refused() {
     // No decoder is held to it.
     assert_eq!(graph(&wrapped(&json!({"type": "integer", "multipleOf": 999_999_937}))), None);
 }
+
+#[test]
+fn outputs_and_answers_are_held_to_formats() {
+    let dated = output(&wrapped(&json!({"type": "string", "format": "date"}))).unwrap();
+    assert_eq!(dated.check(&json!({"v": "2024-02-29"})), Ok(()));
+    let refused = dated.check(&json!({"v": "2023-02-29"})).unwrap_err().to_string();
+    assert!(refused.starts_with("at /v: "), "{refused}");
+    let stored = output(&wrapped(&json!({"type": "string", "format": "binary"}))).unwrap();
+    assert_eq!(stored.check(&json!({"v": "\u{1}"})), Ok(()));
+    let misspelt = wrapped(&json!({"type": "string", "format": "date-tme"}));
+    let text = format!("role: r\ndescription: x\nmodel: smollm2\nprompt: x\noutput: {misspelt}\n");
+    let warnings = catalog(text).unwrap().warnings().to_string();
+    assert!(warnings.contains("no format `date-tme`") && warnings.contains("did you mean `date-time`?"), "{warnings}");
+}
