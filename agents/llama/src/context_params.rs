@@ -115,6 +115,7 @@ mod tests {
     fn options(devices: &[&str], values: KvCacheType) -> Options {
         Options {
             path: "m.gguf".into(),
+            dequantized: None,
             sha256: None,
             context: None,
             sequences: 3,

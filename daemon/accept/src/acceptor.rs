@@ -109,6 +109,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::ConnectionLimits;
 
     async fn acceptor(total: usize) -> (Acceptor, SocketAddr) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

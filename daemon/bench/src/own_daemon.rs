@@ -164,7 +164,7 @@ fn role_document(role: &BenchRole) -> Value {
     });
     match &role.option {
         RoleOption::None => {}
-        RoleOption::Batch => document["class"] = json!("batch"),
+        RoleOption::Batch => document["priority"] = json!("batch"),
         RoleOption::Adapter(_, file) => document["adapter"] = json!(file),
         RoleOption::EnumJson(labels) | RoleOption::EnumToken(labels) => document["output"] = json!({"enum": labels}),
     }
@@ -184,6 +184,33 @@ fn chain_graph(roles: &[BenchRole]) -> Value {
         "graph": CHAIN_GRAPH, "description": "The roles of the bench in a chain.", "start": start, "nodes": nodes,
         "limits": {"steps": roles.len().max(1), "tokens": 1_000_000, "time": "1h"},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use artel_roles::{Catalog, YamlSource};
+
+    use super::*;
+
+    #[test]
+    fn the_daemon_takes_every_kind_of_role_without_a_warning() {
+        let labels = || vec!["one".to_owned(), "two".to_owned()];
+        let options = [
+            RoleOption::None,
+            RoleOption::Batch,
+            RoleOption::Adapter(0, "/a/mirk.gguf".into()),
+            RoleOption::EnumJson(labels()),
+            RoleOption::EnumToken(labels()),
+        ];
+        let roles = options.into_iter().enumerate();
+        let roles: Vec<_> = roles.map(|(at, option)| BenchRole::new(format!("r{at}"), "P.", 8).with(option)).collect();
+        let model = json!({"model": "bench", "file": "/m/bench.gguf", "context": CONTEXT_TOKENS, "sequences": 8});
+        let documents = [model, chain_graph(&roles)].into_iter().chain(roles.iter().map(role_document));
+        let text = documents.map(|document| format!("---\n{document}\n")).collect();
+        let file = YamlSource { path: "bench.yaml".to_owned(), dir: None, text };
+        let catalog = Catalog::parse(vec![vec![file]]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(catalog.warnings().is_empty(), "{:?}", catalog.warnings());
+    }
 }
 
 impl std::fmt::Debug for OwnDaemon {

@@ -201,9 +201,9 @@ async fn the_caller_and_the_fraction_decide_what_is_traced() {
     let daemon = scripted_daemon(&settings).start().await;
     run(&daemon, "line", None).await;
     run(&daemon, "line", Some(&parent("00"))).await;
-    let stranger =
-        v1::tasks_client::TasksClient::new(daemon.channel()).submit(with_parent(submission("line"), &parent("01")));
-    assert_eq!(stranger.await.unwrap_err().code(), Code::Unauthenticated);
+    let mut stranger = v1::tasks_client::TasksClient::new(daemon.channel());
+    let refused = stranger.submit(with_parent(submission("line"), &parent("01"))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
     let unknown =
         v1::GetTaskRequest { task_id: "01a22746-defb-7da3-9254-044c42583223".to_owned(), ..Default::default() };
     assert_eq!(daemon.tasks().get(unknown.clone()).await.unwrap_err().code(), Code::NotFound);

@@ -26,7 +26,7 @@ pub(super) fn begin(scope: &TraceScope, role: &Role, request: &engine::Request) 
 pub(super) fn report(finish: &engine::FinishSummary) -> SpanAttributes {
     let engine::FinishSummary { reason, usage, timings } = finish;
     let reason = match reason {
-        engine::FinishReason::End | engine::FinishReason::Stop => "stop",
+        engine::FinishReason::Stop | engine::FinishReason::StopText => "stop",
         engine::FinishReason::Length => "length",
     };
     SpanAttributes::default()
