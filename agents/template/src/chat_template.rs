@@ -150,7 +150,8 @@ impl ChatTemplate {
             ("bos_token".to_owned(), Value::from(bos_token)),
             ("eos_token".to_owned(), Value::from(eos_token)),
         ];
-        values.extend(kwargs.into_iter().map(|(name, value)| (name, Value::from(Serde(value)))));
+        // The author of a role may be a client.
+        values.extend(kwargs.iter().map(|(name, value)| (name.clone(), shielded(value))));
         let strftime_now = Value::from_function(move |format: &str| formatted(now.as_ref(), format));
         values.push(("strftime_now".to_owned(), strftime_now));
         Ok(self.template.render_within(Value::from_pairs(values), RenderBudget::of_chat(bytes))?)
@@ -352,6 +353,10 @@ mod tests {
             "{{ {'a': text}|dictsort }}{{ {text: 1} }}",
         ] {
             for text in ["<|xend|>", "<|end|>", "[INxST]", "<|EnD|>x"] {
+                let template = ChatTemplate::load("{{ effort }}", shield.clone()).unwrap();
+                let kwargs = Map::from_iter([("effort".to_owned(), Json::from(text))]);
+                let rendered = template.render(Chat { kwargs, ..Chat::of(&[]) }).unwrap();
+                assert!(!rendered.contains("<|end|>"), "{rendered}");
                 let source = source.replace("text", "messages[0].content");
                 let template = ChatTemplate::load(&source, shield.clone()).unwrap();
                 let rendered = template.render(Chat::of(&[("user", text)])).unwrap();
