@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::object_keys::{ObjectKeys, QuotingTokens};
 
 /// Where the random numbers of a rehearsal begin: it is the same each time.
-const FIRST_CHOICE: u64 = 1;
+const FIRST_RANDOM_INTEGER: u64 = 1;
 
 /// The parser state of one output in its schema.
 pub struct Constraint {
@@ -85,7 +85,7 @@ impl Constraint {
     pub(crate) fn rehearse(&mut self, count: usize) -> Result<(), Error> {
         let Ok(vocabulary) = self.matcher.tok_env() else { return Ok(()) };
         let trie = vocabulary.tok_trie();
-        let mut random = FIRST_CHOICE;
+        let mut random = FIRST_RANDOM_INTEGER;
         for _ in 0..count {
             for token in trie.greedy_tokenize(&self.matcher.compute_ff_bytes()) {
                 self.accept(token)?;

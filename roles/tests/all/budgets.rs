@@ -131,3 +131,17 @@ fn a_schema_that_takes_too_much_of_a_decoder_is_refused() {
         assert!(refused.contains("r.yaml:5:9: bad schema: the schema takes too much work or memory"), "{refused}");
     }
 }
+
+#[test]
+fn a_long_chain_of_references_is_followed() {
+    let mut definitions = serde_json::Map::new();
+    for level in 0..900 {
+        definitions.insert(format!("d{level}"), json!({"$ref": format!("#/$defs/d{}", level + 1)}));
+    }
+    definitions.insert("d900".to_owned(), json!({"enum": [1, 2]}));
+    let chain =
+        json!({"type": "object", "required": ["x"], "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": definitions});
+    let chain = schema(&chain).unwrap();
+    assert_eq!(chain.check(&json!({"x": 2})), Ok(()));
+    assert!(chain.check(&json!({"x": 3})).is_err());
+}

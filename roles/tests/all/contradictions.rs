@@ -125,7 +125,7 @@ fn a_schema_that_some_value_satisfies_is_not_refused() {
 }
 
 #[test]
-fn an_answer_that_nobody_can_give_is_refused() {
+fn an_answer_that_cannot_be_given_is_refused() {
     let graph = |schema: &Value| {
         let text = format!(
             "graph: g\ndescription: x\nstart: ask\nnodes:\n  ask: {{ask: {{message: What?, output: {schema}}}, next: done}}\n"

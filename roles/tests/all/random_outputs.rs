@@ -11,7 +11,7 @@ use toktrie::{TokEnv, TokenId};
 use super::schemas::{output, wrapped};
 
 /// How many outputs are generated.
-const OUTPUTS_GENERATED: usize = 10_000;
+const GENERATED_TEXTS: usize = 10_000;
 /// The longest output; one that is cut is not complete.
 const MAX_OUTPUT_TOKENS: usize = 400;
 /// How much likelier than others a token is that ends a text or a list: otherwise most outputs would be cut.
@@ -139,9 +139,9 @@ fn ten_thousand_outputs_of_random_weights_satisfy_their_schemas() {
         schemas().into_iter().map(|(schema, is_exact)| (output(&wrapped(&schema)).unwrap(), is_exact)).collect();
     let mut counts = vec![(0_usize, 0_usize, 0_usize); schemas.len()];
     let (mut seed, mut last) = (0, String::new());
-    for output in 0..OUTPUTS_GENERATED {
+    for output in 0..GENERATED_TEXTS {
         // One schema after the other: a compiler keeps the last ones.
-        let at = output * schemas.len() / OUTPUTS_GENERATED;
+        let at = output * schemas.len() / GENERATED_TEXTS;
         let (schema, is_exact) = &schemas[at];
         loop {
             seed += 1;
@@ -157,7 +157,7 @@ fn ten_thousand_outputs_of_random_weights_satisfy_their_schemas() {
                 }
                 Generated::Cut => counts[at].2 += 1,
             }
-            assert!(counts[at].1 + counts[at].2 < OUTPUTS_GENERATED, "{} is never satisfied: {last}", schema.json());
+            assert!(counts[at].1 + counts[at].2 < GENERATED_TEXTS, "{} is never satisfied: {last}", schema.json());
         }
     }
     for ((schema, _), (satisfying, violating, cut)) in schemas.iter().zip(counts) {

@@ -29,7 +29,7 @@ const OPTIONAL_FILES: [&str; 16] = [
     "format/uuid",
 ];
 /// The most ways of writing a value that are tried: a grammar has the keys of objects in one order.
-const MAX_WRITINGS_TRIED: usize = 1000;
+const MAX_TRIED_VALUES: usize = 1000;
 
 /// The words with which groups are refused though values satisfy their schema, how many they are, and why.
 const REFUSED_GROUPS: [(&str, usize, &str); 3] = [
@@ -170,7 +170,7 @@ fn writings(value: &Value) -> Vec<Value> {
                 let longer = |list: &Vec<Value>| {
                     items.iter().map(|item| [list.as_slice(), std::slice::from_ref(item)].concat()).collect::<Vec<_>>()
                 };
-                lists.iter().flat_map(longer).take(MAX_WRITINGS_TRIED).collect()
+                lists.iter().flat_map(longer).take(MAX_TRIED_VALUES).collect()
             });
             lists.into_iter().map(Value::Array).collect()
         }
@@ -189,7 +189,7 @@ fn writings(value: &Value) -> Vec<Value> {
                 }
                 found
             };
-            map.iter().flat_map(with_first).take(MAX_WRITINGS_TRIED).collect()
+            map.iter().flat_map(with_first).take(MAX_TRIED_VALUES).collect()
         }
         other => vec![other.clone()],
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::model_vocabulary::model_vocabulary;
 
 /// How many outputs of each schema are timed, and how long they are at most.
-const OUTPUTS_TIMED: u64 = 40;
+const TIMED_RUNS: u64 = 40;
 const MAX_OUTPUT_TOKENS: usize = 200;
 
 fn schemas() -> Vec<(&'static str, Value)> {
@@ -65,7 +65,7 @@ fn times_of_schemas_and_of_masked_tokens() {
         drop(compiler.compile(&schema).unwrap());
         let again = begin.elapsed();
         let mut times = Vec::new();
-        for seed in 0..OUTPUTS_TIMED {
+        for seed in 0..TIMED_RUNS {
             let mut random = StdRng::seed_from_u64(seed);
             let mut constraint = compiler.compile(&schema).unwrap();
             for _ in 0..MAX_OUTPUT_TOKENS {
