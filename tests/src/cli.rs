@@ -8,9 +8,11 @@ use tokio::process::Command;
 use crate::prerequisites::artel;
 
 /// Variables that configure the program, which the environment of the tests must not set.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 18] = [
     "ARTEL_ADDRESS",
     "ARTEL_CA",
+    "ARTEL_CLIENT_CERT",
+    "ARTEL_CLIENT_KEY",
     "ARTEL_CONFIG",
     "ARTEL_DATA",
     "ARTEL_LISTEN",

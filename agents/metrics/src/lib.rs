@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod callers;
 mod calls;
 mod connections;
 mod devices;
@@ -27,6 +28,7 @@ mod router;
 mod task_observer;
 mod tasks;
 
+pub use callers::{CallerMetrics, MAX_CALLER_VALUES};
 pub use calls::{CallMetrics, CallTimer, MAX_METHOD_VALUES, MAX_REFUSAL_VALUES};
 pub use connections::ConnectionMetrics;
 pub use devices::{DeviceMetrics, DeviceSample, MAX_DEVICE_VALUES};

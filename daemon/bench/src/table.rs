@@ -86,9 +86,13 @@ impl BenchRow {
         Some(if self.unit.ends_with("/s") { own / limit } else { limit / own })
     }
 
-    /// The column to compare with: the other server, else a daemon with engines in its process, else llama.cpp alone.
+    /// The column to compare with: the other server, else a daemon with engines in its process, else the same one at rest, else
+    /// llama.cpp alone.
     fn other(&self) -> &'static str {
-        ["peer", "in_process"].into_iter().find(|target| self.values.contains_key(target)).unwrap_or("llama.cpp")
+        ["peer", "in_process", "quiet"]
+            .into_iter()
+            .find(|target| self.values.contains_key(target))
+            .unwrap_or("llama.cpp")
     }
 
     /// Own median / other median; none if there is no other or it is 0.

@@ -83,12 +83,7 @@ impl From<Problems> for Error {
 impl Error {
     /// [`Error::NoDaemon`] with the root cause of a connection error.
     pub(crate) fn no_daemon(address: &DaemonAddress, cause: &dyn std::error::Error) -> Self {
-        // Only the root cause is informative, such as "connection refused".
-        let mut cause = cause;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
-        Self::NoDaemon { address: address.to_string(), cause: cause.to_string() }
+        Self::NoDaemon { address: address.to_string(), cause: root_cause(cause) }
     }
 
     /// With where the token was looked for, if the daemon does not accept it.
@@ -161,6 +156,15 @@ impl Error {
             _ => {}
         }
     }
+}
+
+/// The root cause of an error of a connection: it alone is informative, such as "connection refused".
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// The message of a status, or else the description of its code.

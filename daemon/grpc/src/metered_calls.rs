@@ -1,4 +1,4 @@
-//! The services with their calls counted and timed: each by its method and by the code of its answer.
+//! The services with their calls counted and timed: each by its method and by the code of its answer, and refusals by caller.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use artel_metrics::{CallTimer, Metrics};
 use artel_proto::FILE_DESCRIPTOR_SET;
+use artel_task::CallerName;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -63,10 +64,11 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let timer = self.metrics.calls.begin(request.uri().path().trim_start_matches('/'));
-        let mut call = MeteredCall { metrics: self.metrics.clone(), timer: Some(timer) };
+        let mut call = MeteredCall { metrics: self.metrics.clone(), timer: Some(timer), caller: None };
         let response = self.services.call(request);
         async move {
             let response = response.await?;
+            call.caller = response.extensions().get().cloned();
             // An answer without a body has its status in the headers.
             if let Some(status) = Status::from_header_map(response.headers()) {
                 call.end(&status);
@@ -81,6 +83,7 @@ where
 struct MeteredCall {
     metrics: Arc<Metrics>,
     timer: Option<CallTimer>,
+    caller: Option<CallerName>,
 }
 
 impl MeteredCall {
@@ -91,6 +94,9 @@ impl MeteredCall {
             let details = status.get_error_details();
             let reason = details.error_info().map_or(code_name(status.code()), |info| info.reason.as_str());
             self.metrics.calls.refused(reason);
+            if let Some(caller) = &self.caller {
+                self.metrics.callers.refused(caller.as_str());
+            }
         }
     }
 }
@@ -172,7 +178,11 @@ mod tests {
     async fn call(metrics: &Arc<Metrics>, path: &str, answer: Status) {
         let services = tower::service_fn(move |_: Request<Body>| {
             let answer = answer.clone();
-            async move { Ok::<_, Infallible>(answer.into_http::<Body>()) }
+            async move {
+                let mut response = answer.into_http::<Body>();
+                response.extensions_mut().insert(CallerName::parse("ci").unwrap());
+                Ok::<_, Infallible>(response)
+            }
         });
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         let Ok(_) = MeteredCalls::new(services, metrics.clone()).call(request).await;
@@ -194,6 +204,7 @@ mod tests {
             "artel_grpc_call_seconds_count{method=\"other\"} 2\n",
             "artel_calls_refused_total{reason=\"TOO_MANY_TASKS\"} 1\n",
             "artel_calls_refused_total{reason=\"UNAUTHENTICATED\"} 1\n",
+            "artel_caller_calls_refused_total{caller=\"ci\"} 2\n",
             "artel_grpc_calls_open 0\n",
         ] {
             assert!(text.contains(sample), "no {sample} in\n{text}");

@@ -96,18 +96,18 @@ impl ServiceState {
 #[tonic::async_trait]
 impl Tasks for ServiceState {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> RpcResponse<v1::Task> {
-        let owner = viewer_of(&request).caller;
-        let task = self.submit(parse::submission(request.into_inner(), "", owner)?).await?;
+        let viewer = viewer_of(&request);
+        let task = self.submit(parse::submission(request.into_inner(), "", viewer)?).await?;
         Ok(Response::new(self.submitted(task).await))
     }
 
     type RunStream = TaskEventStream;
 
     async fn run(&self, request: Request<v1::RunRequest>) -> RpcResponse<TaskEventStream> {
-        let owner = viewer_of(&request).caller;
+        let viewer = viewer_of(&request);
         let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
         let submit = submit.ok_or_else(|| invalid_field("submit", "is required"))?;
-        let submission = parse::submission(submit, "submit.", owner)?;
+        let submission = parse::submission(submit, "submit.", viewer)?;
         let (task, guard) = match cancel_on_disconnect {
             true => self.submit_guarded(submission).await.map(|(task, guard)| (task, Some(guard)))?,
             false => (self.submit(submission).await?, None),
@@ -160,7 +160,7 @@ impl Tasks for ServiceState {
         let (viewer, object) = (viewer_of(&request), CallObject::of(&request));
         let task = self.controlled_task(&viewer, &request.into_inner().task_id).await?;
         object.name(task);
-        self.runtime.resume(task).await.map_err(|e| self.status_of(e))?;
+        self.runtime.resume(&viewer, task).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(size::shortened(self.task(task).await?)))
     }
 
@@ -178,7 +178,7 @@ impl Tasks for ServiceState {
 
     async fn fork(&self, request: Request<v1::ForkRequest>) -> RpcResponse<v1::Task> {
         let viewer = viewer_of(&request);
-        let fork = parse::fork(request.into_inner(), viewer.caller.clone())?;
+        let fork = parse::fork(request.into_inner(), &viewer)?;
         self.runtime.check_visible(&viewer, fork.task).await.map_err(|e| self.status_of(e))?;
         let task = self.runtime.fork(fork).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(self.submitted(task).await))

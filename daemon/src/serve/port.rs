@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use artel_accept::{Acceptor, ConnectionLimits, ConnectionPlaces, SocketError, UnixSocket, raise_descriptor_limit};
+use artel_access::PublishedAddress;
 use artel_actors::Runtime;
 use artel_http::{ConnectionTimeouts, HostRules, OriginRules, Pages, PortSockets, Readiness, TlsFiles, TlsIdentity};
 use artel_metrics::ConnectionMetrics;
@@ -130,6 +131,18 @@ impl ListeningPort {
         let unix = Some(Acceptor::sharing(unix, self.places));
         Ok((PortSockets { tcp: self.tcp, unix }, self.tls))
     }
+}
+
+/// Says in the data directory where this daemon listens. Without that, the verbs of its user have the Unix socket.
+pub(super) fn publish(data: &Path, address: SocketAddr) -> Option<PublishedAddress> {
+    let published = PublishedAddress::publish(data, address);
+    let warn = |error: &std::io::Error| {
+        tracing::warn!(
+            %error, path = %data.display(),
+            "failed to write the listening address into the data directory: over TCP, verbs do not send the owner's token by themselves"
+        );
+    };
+    published.inspect_err(warn).ok()
 }
 
 fn socket_problem(error: &SocketError) -> anyhow::Error {

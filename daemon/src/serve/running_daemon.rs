@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_access::Access;
+use artel_access::{Access, PublishedAddress};
 use artel_actors::{Clock, Loader, Runtime};
 use artel_grpc::{AccessLayer, ReloadStatus, ServerPaths, ServiceState};
 use artel_http::Port;
@@ -22,6 +22,8 @@ use super::reload;
 /// A daemon that serves.
 pub(super) struct RunningDaemon {
     pub(super) address: std::net::SocketAddr,
+    /// What the verbs of the same user find in the data directory, unless TCP is encrypted.
+    pub(super) published: Option<PublishedAddress>,
     pub(super) runtime: Runtime,
     pub(super) reload_status: ReloadStatus,
     /// Cancelled when it accepts no more work.
@@ -46,6 +48,7 @@ impl RunningDaemon {
         // The lock of the journal keeps other daemons from its tokens.
         let access = Access::open(&config.data, Clock::default()).context("failed to open the tokens")?;
         let (sockets, tls) = listening.with_socket(&config.port.socket)?;
+        let published = if tls.is_none() { port::publish(&config.data, address) } else { None };
         // Before any model is loaded, so that no file is in use.
         artel_gguf::remove_stale_files(&config.dequantized_dir());
         let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;
@@ -94,6 +97,6 @@ impl RunningDaemon {
             closing: CancellationToken::clone(&closing),
         };
         let server = tokio::spawn(port.serve(sockets));
-        Ok(Self { address, runtime, reload_status, draining, closing, server })
+        Ok(Self { address, published, runtime, reload_status, draining, closing, server })
     }
 }

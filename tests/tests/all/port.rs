@@ -16,7 +16,7 @@ use artel_proto::v1::progress::Stage;
 use artel_tests::https::{HttpResponse, exchange, tls};
 use artel_tests::hub::{HubServer, MODEL_URI};
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
-use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, task_request};
+use artel_tests::{Cli, Daemon, DaemonBuilder, OTHER_USER_ID, daemon, task_request};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
@@ -37,8 +37,6 @@ const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
 const LOCAL: (&str, &str) = ("host", "localhost");
 /// Space for some dozens of tasks.
 const MAX_FILE_BYTES: u64 = 1_000_000;
-/// A user that every system has, and that no daemon runs as.
-const OTHER_USER_ID: u32 = 65_534;
 /// A program that asks for health over a Unix socket, and prints what it gets.
 const CONNECT: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ntry:\n  \
                        s.sendall(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n  \

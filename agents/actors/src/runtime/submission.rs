@@ -13,6 +13,7 @@ use artel_task::{
 };
 
 use super::Error;
+use crate::caller_ledger::CallerQuota;
 use crate::router::Candidate;
 
 /// The graph of tasks that name neither graph nor role, unless the daemon is configured with another.
@@ -45,6 +46,8 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
     /// The caller that the task belongs to; request ids are its own.
     pub owner: CallerName,
+    /// How much the tasks of that caller may take.
+    pub quota: CallerQuota,
 }
 
 impl Submission {

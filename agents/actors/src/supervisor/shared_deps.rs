@@ -11,6 +11,7 @@ use artel_stream::TaskChannels;
 use artel_task::Clock;
 use tokio::sync::{Semaphore, watch};
 
+use crate::caller_ledger::CallerLedger;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 
@@ -23,6 +24,8 @@ pub(crate) struct SharedDeps {
     pub(crate) models_dir: Arc<Path>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// What the tasks of each caller take.
+    pub(crate) callers: CallerLedger,
     pub(crate) running_tasks: watch::Sender<usize>,
     /// Running tasks that are not idle.
     pub(crate) busy_tasks: watch::Sender<usize>,

@@ -151,6 +151,7 @@ async fn an_erased_task_is_not_forked() {
         request_id: None,
         labels: Default::default(),
         owner: CallerName::owner(),
+        quota: artel_actors::CallerQuota::default(),
     };
     assert!(matches!(runtime.fork(fork).await, Err(Error::Erased(erased)) if erased == task));
 }

@@ -210,6 +210,7 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         priority: TaskPriority::Interactive,
         labels: BTreeMap::new(),
         owner: CallerName::owner(),
+        quota: artel_actors::CallerQuota::default(),
     }
 }
 

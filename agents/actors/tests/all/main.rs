@@ -8,6 +8,7 @@ mod fixtures;
 mod graphs;
 mod metrics;
 mod model_scheduler;
+mod quota;
 mod reload;
 mod routing;
 mod runtime;

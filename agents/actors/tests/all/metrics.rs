@@ -100,6 +100,7 @@ async fn a_fork_counts_as_a_task_and_not_what_it_copies() {
         request_id: None,
         labels: Default::default(),
         owner: CallerName::owner(),
+        quota: artel_actors::CallerQuota::default(),
     };
     let forked = runtime.fork(fork).await.unwrap();
     all_events(&runtime, forked).await;
