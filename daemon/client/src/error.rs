@@ -104,6 +104,7 @@ impl Error {
             Self::Rejected(status) => match status.code() {
                 Code::InvalidArgument | Code::NotFound => CommandOutcome::Usage,
                 Code::Unavailable => CommandOutcome::NoDaemon,
+                _ if is_disconnect(status) => CommandOutcome::NoDaemon,
                 _ => CommandOutcome::Failed,
             },
             // The reader, such as `head`, has closed the pipe on purpose.
@@ -167,9 +168,13 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The message of a status, or else the description of its code.
-fn status_message(status: &Status) -> &str {
-    if status.message().is_empty() { status.code().description() } else { status.message() }
+/// The message of a status, or else the description of its code; with the cause of a fault of the connection.
+fn status_message(status: &Status) -> String {
+    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    match status.source() {
+        Some(cause) => format!("{message}: {}", root_cause(cause)),
+        None => message.to_owned(),
+    }
 }
 
 /// Whether a call ended because of the connection or the daemon's end, and not because of the call itself. An error of the

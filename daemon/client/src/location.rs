@@ -203,7 +203,8 @@ fn owner_token(
         return (
             None,
             format!(
-                "no token, because {unset}, and {problem}: to another address it is sent if {TOKEN_FILE_VARIABLE} names it"
+                "no token, because {unset}, and {problem}: the token in {} is sent elsewhere if {TOKEN_FILE_VARIABLE} names it",
+                path.display()
             ),
         );
     }
