@@ -11,6 +11,8 @@ use crate::prerequisites::artel;
 const VARIABLES: [&str; 18] = [
     "ARTEL_ADDRESS",
     "ARTEL_CA",
+    "ARTEL_CLIENT_CERT",
+    "ARTEL_CLIENT_KEY",
     "ARTEL_CONFIG",
     "ARTEL_DATA",
     "ARTEL_LISTEN",

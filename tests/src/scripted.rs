@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use artel_proto::v1;
 use serde_json::{Value, json};
 
-use crate::{TaskRequest, task_request};
+use crate::{DaemonBuilder, TaskRequest, daemon, task_request};
 
 /// The replies of the scripted model: the critic asks for one revision, every other role repeats the message.
 pub fn model_script() -> Value {
@@ -97,12 +97,17 @@ nodes:
 ";
 
 /// A graph over any catalog: its task waits for a person.
-pub const QUESTION_GRAPH: &str = "---
+const QUESTION_GRAPH: &str = "---
 graph: question
 description: Asks a person.
 start: ask
 nodes: {ask: {ask: {message: 'Which?', deadline: 1h}, next: done}}
 ";
+
+/// A daemon with [`SCRIPTED_CATALOG`] and the graph `question`, whose tasks are open until a person answers.
+pub fn asking_daemon() -> DaemonBuilder {
+    daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script())
+}
 
 /// A request for each graph of [`SCRIPTED_CATALOG`], and one for a single role.
 pub fn scripted_requests() -> Vec<TaskRequest> {

@@ -25,8 +25,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs workloads for so many minutes; fails if any engine was killed for want of progress.
-pub(crate) fn run(cache: &Path, minutes: u64) -> Result<()> {
-    let artel = demo::build()?;
+pub(crate) fn run(cache: &Path, minutes: u64, artel: Option<PathBuf>) -> Result<()> {
+    let artel = artel.map_or_else(demo::build, Ok)?;
     let dir = cache.join("calm");
     // Logs of an earlier run would count.
     if dir.exists() {

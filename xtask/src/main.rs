@@ -54,6 +54,9 @@ enum Verb {
         /// How long, in minutes
         #[arg(default_value_t = 60)]
         minutes: u64,
+        /// The program `artel`, with `artel-bench` beside it; by default it is built
+        #[arg(long, value_name = "FILE")]
+        artel: Option<PathBuf>,
     },
     /// Check the licences and sources of all dependencies
     Licences,
@@ -75,7 +78,7 @@ fn main() -> Result<()> {
         Verb::Book => book::run(&cache),
         Verb::Names => names::run(),
         Verb::Structure => structure::run(),
-        Verb::Calm { minutes } => setup::run(&cache).and_then(|()| calm::run(&cache, minutes)),
+        Verb::Calm { minutes, artel } => setup::run(&cache).and_then(|()| calm::run(&cache, minutes, artel)),
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),

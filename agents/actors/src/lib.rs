@@ -36,6 +36,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod caller_ledger;
 mod commit_barrier;
 mod completion;
 mod expert;
@@ -60,6 +61,7 @@ pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
 pub use artel_task::Clock;
+pub use caller_ledger::{CallerQuota, QuotaExcess};
 pub use runtime::{
     Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target, Viewer,
 };

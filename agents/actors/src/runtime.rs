@@ -1,5 +1,6 @@
 //! The public handle of the runtime.
 
+mod caller_usage;
 mod control;
 mod drain;
 mod engines;
@@ -28,6 +29,7 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::caller_ledger::{OpenTask, TaskPlace};
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
@@ -124,6 +126,7 @@ impl Runtime {
             clock: options.clock.clone(),
             metrics: options.metrics.clone(),
             tracer: options.tracer.clone(),
+            callers: Default::default(),
             running_tasks: watch::Sender::new(0),
             busy_tasks: watch::Sender::new(0),
             lookahead: ModelLookahead::default(),
@@ -153,6 +156,7 @@ impl Runtime {
             options: Arc::new(options),
         };
         runtime.complete_erasures().await;
+        runtime.count_used_today().await?;
         runtime.resume_tasks().await?;
         runtime.warm_up_router(&runtime.catalog())?;
         Ok(runtime)
@@ -161,7 +165,7 @@ impl Runtime {
     /// Accepts a task. When this returns, the task is on disk and starts. It is accepted even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::ShuttingDown`], none
+    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::Quota`], [`Error::ShuttingDown`], none
     /// of them for a request id that was accepted before,
     /// and the errors of [`Journal::accept`].
     pub async fn submit(&self, submission: Submission) -> Result<TaskId, Error> {
@@ -177,12 +181,12 @@ impl Runtime {
             return Ok(task);
         }
         self.check_open()?;
+        let open = self.shared.callers.open(&submission.owner, submission.quota, self.shared.clock.now())?;
         let catalog = self.catalog();
         let (target, decision) = self.choose_graph(&submission, &catalog).await?;
         let target = target.as_ref().unwrap_or(&submission.target);
         let (graph, role) = submission::resolve_target(target, &catalog, self.options.default_graph.as_ref())?;
-        let permit = self.task_permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        let place = self.place(open)?;
         let now = self.shared.clock.now();
         let event = submission::accepted_event(submission, &graph, role, catalog.version(), decision, now);
         match self.shared.journal.accept(event.clone()).await? {
@@ -190,14 +194,21 @@ impl Runtime {
             Acceptance::New => {
                 self.count_accepted(&event);
                 let task = event.task;
-                let (first, permit) = (Some(Arc::new(event)), Some(permit));
-                let start = TaskStart { task, catalog, graph, first, takes_up: false, permit };
+                let (first, place) = (Some(Arc::new(event)), Some(place));
+                let start = TaskStart { task, catalog, graph, first, takes_up: false, place };
                 if self.start_task(start).is_err() {
                     tracing::warn!(%task, "task was accepted while the runtime stopped; it starts with the next daemon");
                 }
                 Ok(task)
             }
         }
+    }
+
+    /// A place for a task that its caller may open.
+    fn place(&self, open: OpenTask) -> Result<TaskPlace, Error> {
+        let permit = self.task_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        Ok(TaskPlace::new(open, Some(permit)))
     }
 
     fn count_accepted(&self, first: &Event) {

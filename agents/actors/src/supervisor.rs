@@ -12,9 +12,9 @@ use artel_task::TaskId;
 use artel_task::event::{Decision, Failure, FailureCode};
 use artel_task::state::MAX_STALLED_RESUMES;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::AnswerRejection;
+use crate::caller_ledger::TaskPlace;
 use crate::expert::{self, StepJob};
 use crate::router::{self, RoutingRequest};
 use crate::task_history::set_aside_task;
@@ -38,7 +38,7 @@ struct SupervisedTask {
     runner: ActorRef<task_runner::Message>,
     cx: TaskContext,
     restarts: u32,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Option<TaskPlace>,
 }
 
 pub(crate) struct State {
@@ -128,10 +128,10 @@ impl State {
         if self.tasks.contains_key(&start.task) {
             let waiting = self.resume_after_stop.remove(&start.task);
             let takes_up = start.takes_up || waiting.is_some_and(|waiting| waiting.takes_up);
-            self.resume_after_stop.insert(start.task, TaskStart { permit: None, takes_up, ..start });
+            self.resume_after_stop.insert(start.task, TaskStart { takes_up, ..start });
             return;
         }
-        let TaskStart { task, catalog, graph, first, takes_up, permit } = start;
+        let TaskStart { task, catalog, graph, first, takes_up, place } = start;
         let SharedDeps {
             journal,
             channels,
@@ -143,9 +143,11 @@ impl State {
             probation,
             metrics,
             tracer,
+            callers,
             ..
         } = self.shared.clone();
         let (channel, supervisor) = (channels.open(task, first.as_ref()), me.clone());
+        let open = place.as_ref().map(|place| place.open_task().clone());
         let cx = TaskContext {
             task,
             catalog,
@@ -163,24 +165,20 @@ impl State {
             clock,
             metrics,
             tracer,
+            callers,
+            open,
         };
-        self.spawn_runner(me, cx, 0, permit).await;
+        self.spawn_runner(me, cx, 0, place).await;
     }
 
-    async fn spawn_runner(
-        &mut self,
-        me: &ActorRef<Message>,
-        cx: TaskContext,
-        restarts: u32,
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
+    async fn spawn_runner(&mut self, me: &ActorRef<Message>, cx: TaskContext, restarts: u32, place: Option<TaskPlace>) {
         let task = cx.task;
         match TaskRunner::spawn_linked(None, TaskRunner, cx.clone(), me.get_cell()).await {
             Ok((runner, _)) => {
                 self.registry.add_child(runner.get_id(), ChildId::TaskRunner(task));
                 // A restarted runner reads the journal.
                 let cx = TaskContext { first: None, takes_up: false, ..cx };
-                self.tasks.insert(task, SupervisedTask { runner, cx, restarts, permit });
+                self.tasks.insert(task, SupervisedTask { runner, cx, restarts, place });
             }
             Err(error) => tracing::error!(%task, %error, "failed to start the task's runner: the task is suspended"),
         }
@@ -258,7 +256,8 @@ impl State {
         self.shared.channels.close(task);
         if let Some(start) = self.resume_after_stop.remove(&task) {
             // If it has ended, its new runner finds that in the journal.
-            return self.start_task(me, TaskStart { permit: running.permit, ..start }).await;
+            let place = running.place.filter(|place| !place.open_task().is_closed()).or(start.place);
+            return self.start_task(me, TaskStart { place, ..start }).await;
         }
         if !Arc::ptr_eq(&running.cx.catalog, self.registry.catalog()) {
             self.release_engine_hosts();
@@ -271,15 +270,15 @@ impl State {
         let Some(running) = self.tasks.remove(&task) else { return };
         self.idle.remove(&task);
         self.resume_after_stop.remove(&task);
-        let SupervisedTask { cx, restarts, permit, .. } = running;
+        let SupervisedTask { cx, restarts, place, .. } = running;
         if restarts < MAX_TASK_RESTARTS {
-            return self.spawn_runner(me, cx, restarts + 1, permit).await;
+            return self.spawn_runner(me, cx, restarts + 1, place).await;
         }
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let reason = format!("its runner panicked {} times, last: {error}", restarts + 1);
             set_aside_task(&shared, task, reason).await;
-            drop(permit);
+            drop(place);
         });
         self.publish_counts();
     }

@@ -171,6 +171,15 @@ impl Journal {
         read::unfinished(&self.readers, &self.path).await
     }
 
+    /// The tasks of all callers but the user whose daemon it is that have not ended or have ended at this time or later, oldest
+    /// first. One whose row is damaged is left out.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn tasks_of_callers(&self, ended_from: Timestamp) -> Result<Vec<TaskId>, Error> {
+        read::tasks_of_callers(&self.readers, &self.path, ended_from).await
+    }
+
     /// The entry of a task, or what is wrong with its row; `None` if there is no such task.
     ///
     /// # Errors

@@ -122,6 +122,21 @@ pub(crate) async fn unfinished(pool: &SqlitePool, path: &Path) -> Result<Vec<Tas
     Ok(ids.iter().filter_map(|id| readable_id(path, id)).collect())
 }
 
+pub(crate) async fn tasks_of_callers(
+    pool: &SqlitePool,
+    path: &Path,
+    ended_from: Timestamp,
+) -> Result<Vec<TaskId>, Error> {
+    let sql = "SELECT id FROM tasks WHERE owner <> ? AND (ended IS NULL OR ended >= ?) ORDER BY id";
+    let ids: Vec<Vec<u8>> = sqlx::query_scalar::<Sqlite, _>(sql)
+        .bind(CallerName::owner().as_str())
+        .bind(i64::try_from(ended_from.0).unwrap_or(i64::MAX))
+        .fetch_all(pool)
+        .await
+        .map_err(|e| Error::database(path, e))?;
+    Ok(ids.iter().filter_map(|id| readable_id(path, id)).collect())
+}
+
 /// The id of a row; a row whose id is damaged is logged and left out, since nothing can name it.
 fn readable_id(path: &Path, id: &[u8]) -> Option<TaskId> {
     let task = task_id(path, id);

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod callers;
 mod calls;
 mod connections;
 mod devices;
@@ -28,6 +29,7 @@ mod task_observer;
 mod tasks;
 mod traces;
 
+pub use callers::{CallerMetrics, MAX_CALLER_VALUES};
 pub use calls::{CallMetrics, CallTimer, MAX_METHOD_VALUES, MAX_REFUSAL_VALUES};
 pub use connections::ConnectionMetrics;
 pub use devices::{DeviceMetrics, DeviceSample, MAX_DEVICE_VALUES};

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::callers::CallerMetrics;
 use crate::calls::CallMetrics;
 use crate::connections::ConnectionMetrics;
 use crate::devices::{DeviceMetrics, DeviceSample};
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub journal: JournalMetrics,
     /// Calls of clients.
     pub calls: CallMetrics,
+    /// The callers among them.
+    pub callers: CallerMetrics,
     /// Their connections.
     pub connections: ConnectionMetrics,
     /// Spans of traces.
@@ -68,6 +71,7 @@ impl Metrics {
         let devices = DeviceMetrics::new(&mut register);
         let journal = JournalMetrics::new(&mut register);
         let calls = CallMetrics::new(&mut register);
+        let callers = CallerMetrics::new(&mut register);
         let connections = ConnectionMetrics::new(&mut register);
         let traces = TraceMetrics::new(&mut register);
         let (registry, descriptions) = register.finish();
@@ -77,6 +81,7 @@ impl Metrics {
             devices,
             journal,
             calls,
+            callers,
             connections,
             traces,
             start_time,
@@ -138,6 +143,8 @@ mod tests {
         metrics.engines.model("talk").loaded(Duration::from_secs(1));
         metrics.calls.ended(&metrics.calls.begin("Tasks/Get"), "OK");
         metrics.calls.refused("TOO_LARGE");
+        metrics.callers.refused("ci");
+        metrics.callers.tokens("ci");
         let gpu = DeviceSample {
             name: "CUDA0".to_owned(),
             is_available: true,
@@ -194,6 +201,17 @@ mod tests {
         let refused = text.lines().filter(|line| line.starts_with("artel_calls_refused_total{")).count();
         assert_eq!(refused, crate::MAX_REFUSAL_VALUES + 1);
         assert!(text.lines().count() < 500, "{text}");
+    }
+
+    #[test]
+    fn callers_beyond_their_bound_are_added_up() {
+        let metrics = Metrics::new();
+        for number in 0..crate::MAX_CALLER_VALUES + 10 {
+            metrics.callers.refused(&format!("caller-{number}"));
+        }
+        let text = metrics.encode();
+        assert!(text.contains("artel_caller_calls_refused_total{caller=\"other\"} 10\n"));
+        assert!(text.contains("artel_caller_calls_refused_total{caller=\"caller-9999\"} 1\n"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use artel_task::event::{FailureCode, ResultSource, Timestamp};
 use artel_task::{Event, EventKind, StepId};
 
+use crate::callers::{CallerTokens, TokenKind};
 use crate::metrics::Metrics;
 use crate::role::{RoleMetrics, StepEnd};
 use crate::tasks::seconds_between;
@@ -17,6 +18,7 @@ use crate::tasks::seconds_between;
 #[derive(Debug)]
 pub struct TaskObserver {
     metrics: Arc<Metrics>,
+    tokens: CallerTokens,
     /// The attempts of roles that run.
     started: HashMap<StepId, StartedAttempt>,
 }
@@ -28,9 +30,9 @@ struct StartedAttempt {
 }
 
 impl TaskObserver {
-    /// An observer of a task that starts or is resumed.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, started: HashMap::new() }
+    /// An observer of a task of this caller that starts or is resumed.
+    pub fn new(metrics: Arc<Metrics>, owner: &str) -> Self {
+        Self { tokens: metrics.callers.tokens(owner), metrics, started: HashMap::new() }
     }
 
     /// An event was committed.
@@ -43,6 +45,10 @@ impl TaskObserver {
             }
             EventKind::Routed { decision, .. } => self.metrics.tasks.router.decided(decision),
             EventKind::StepFinished { step, usage, timings, source, .. } => {
+                if *source == ResultSource::Run {
+                    self.tokens.of(TokenKind::Prompt).inc_by(u64::from(usage.prompt));
+                    self.tokens.of(TokenKind::Generated).inc_by(u64::from(usage.output));
+                }
                 let Some(StartedAttempt { role, at }) = self.started.remove(step) else { return };
                 role.ended(if *source == ResultSource::Cache { StepEnd::Cached } else { StepEnd::Finished });
                 role.took(seconds_between(at, event.at), timings);
@@ -116,7 +122,7 @@ mod tests {
     }
 
     fn observe(metrics: &Arc<Metrics>, kinds: Vec<EventKind>) {
-        let (mut observer, mut events) = (TaskObserver::new(metrics.clone()), events());
+        let (mut observer, mut events) = (TaskObserver::new(metrics.clone(), "ci"), events());
         for kind in kinds {
             observer.committed(&events.next(kind));
         }
@@ -150,6 +156,8 @@ mod tests {
             ("artel_prompt_tokens_total{role=\"cook\"}", "30"),
             ("artel_cached_prompt_tokens_total{role=\"cook\"}", "20"),
             ("artel_generated_tokens_total{role=\"cook\"}", "7"),
+            ("artel_caller_tokens_total{caller=\"ci\",kind=\"prompt\"}", "30"),
+            ("artel_caller_tokens_total{caller=\"ci\",kind=\"generated\"}", "7"),
             ("artel_prefix_cache_queries_total{role=\"cook\"}", "1"),
             ("artel_prefix_cache_hits_total{role=\"cook\"}", "1"),
             ("artel_time_to_first_token_seconds_count{role=\"cook\"}", "1"),

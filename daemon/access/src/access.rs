@@ -145,7 +145,7 @@ impl Access {
         if found.has_expired(self.0.tokens.now()) {
             return Err(AccessRefusal::ExpiredToken(found.name.clone()));
         }
-        Ok((Caller { name: found.name.clone(), scopes: found.scopes }, Some(token)))
+        Ok((Caller { name: found.name.clone(), scopes: found.scopes, limits: found.limits }, Some(token)))
     }
 
     fn grant(&self, token: Arc<ActiveToken>, route: &Route) -> Result<CallGrant, AccessRefusal> {

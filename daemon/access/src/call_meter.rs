@@ -67,7 +67,8 @@ mod tests {
     use super::*;
 
     fn meter(calls: u32, streams: u32) -> CallMeter {
-        CallMeter::new(TokenLimits { calls_per_minute: calls.try_into().ok(), streams: streams.try_into().ok() })
+        let (calls_per_minute, streams) = (calls.try_into().ok(), streams.try_into().ok());
+        CallMeter::new(TokenLimits { calls_per_minute, streams, ..TokenLimits::default() })
     }
 
     #[tokio::test(start_paused = true)]

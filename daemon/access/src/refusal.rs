@@ -61,6 +61,24 @@ pub enum AccessRefusal {
     UnknownRoute,
 }
 
+impl AccessRefusal {
+    /// The caller that is refused, if the call has named one.
+    pub fn caller(&self) -> Option<&CallerName> {
+        match self {
+            Self::ExpiredToken(caller)
+            | Self::MissingScope { caller, .. }
+            | Self::TooManyCalls { caller, .. }
+            | Self::TooManyStreams { caller, .. } => Some(caller),
+            Self::NoToken
+            | Self::InvalidHeader
+            | Self::UnknownToken
+            | Self::ForeignUser(_)
+            | Self::UnknownCertificate
+            | Self::UnknownRoute => None,
+        }
+    }
+}
+
 /// The peer of a call, for the log.
 pub fn peer_text(peer: Option<&Peer>) -> String {
     match peer {

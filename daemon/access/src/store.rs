@@ -284,7 +284,11 @@ mod tests {
     async fn a_token_is_found_by_its_secret_and_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
-        let limits = TokenLimits { calls_per_minute: NonZeroU32::new(5), streams: None };
+        let limits = TokenLimits {
+            calls_per_minute: NonZeroU32::new(5),
+            open_tasks: NonZeroU32::new(2),
+            ..TokenLimits::default()
+        };
         let (token, secret) = store.create(NewToken { limits, ..new("ci") }).unwrap();
         let (_, other) = store.create(new("other")).unwrap();
         assert_eq!((found(&store, &secret).as_deref(), found(&store, &other).as_deref()), (Some("ci"), Some("other")));

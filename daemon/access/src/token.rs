@@ -1,6 +1,6 @@
 //! Tokens, without their secrets.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use artel_task::CallerName;
 use artel_task::event::Timestamp;
@@ -41,4 +41,10 @@ pub struct TokenLimits {
     /// Streams that are open at the same time; `None`: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<NonZeroU32>,
+    /// Tasks that are open at the same time; `None`: any number. They are counted where tasks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_tasks: Option<NonZeroU32>,
+    /// Model tokens that its tasks use in a day; `None`: any number. They are counted where tasks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day: Option<NonZeroU64>,
 }

@@ -1,7 +1,7 @@
 //! The address of a daemon.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -43,9 +43,30 @@ impl DaemonAddress {
         }
     }
 
+    /// That of a daemon of this machine that listens here, without encryption.
+    pub fn of_listener(listening: SocketAddr) -> Self {
+        let ip = match listening.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        Self::Tcp { is_encrypted: false, host, port: listening.port() }
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tcp { is_encrypted: true, .. })
+    }
+
+    /// Whether a connection there may be one to what listens here: to know it, the connection is needed.
+    pub fn may_reach(&self, listening: SocketAddr) -> bool {
+        matches!(self, Self::Tcp { port, .. } if *port == listening.port()) && self.is_local()
+    }
+
     /// Whether others can read what is sent there on its way.
     pub fn is_readable_by_others(&self) -> bool {
-        !self.is_local() && !matches!(self, Self::Tcp { is_encrypted: true, .. })
+        !self.is_local() && !self.is_encrypted()
     }
 }
 
@@ -107,6 +128,16 @@ mod tests {
         assert_eq!(parsed("unix:/run/a b/artel.sock"), "unix:/run/a b/artel.sock");
         assert_eq!(parsed("unix:///run/artel.sock"), "unix:/run/artel.sock");
         assert_eq!(DaemonAddress::default_tcp().to_string(), parsed("127.0.0.1"));
+    }
+
+    #[test]
+    fn a_listener_is_reached_at_an_address_of_this_machine() {
+        let of = |text: &str| DaemonAddress::of_listener(text.parse().unwrap()).to_string();
+        assert_eq!(of("127.0.0.1:9"), "http://127.0.0.1:9");
+        assert_eq!((of("0.0.0.0:9").as_str(), of("[::]:9").as_str()), ("http://127.0.0.1:9", "http://[::1]:9"));
+        let may_reach = |text: &str| text.parse::<DaemonAddress>().unwrap().may_reach(([127, 0, 0, 1], 9).into());
+        assert!(may_reach("localhost:9") && may_reach("127.0.0.1:9"));
+        assert!(!may_reach("localhost:8") && !may_reach("box.example:9") && !may_reach("unix:/run/artel.sock"));
     }
 
     #[test]

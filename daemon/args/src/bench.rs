@@ -10,9 +10,10 @@ pub struct BenchArgs {
     /// The workload to measure
     #[arg(value_enum)]
     pub name: BenchWorkload,
-    /// The GGUF file of a chat model; the bench starts its own daemon with it
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
+    /// The GGUF file of a chat model; the bench starts its own daemon with it. The workloads `intruders` and `watchers` run on
+    /// scripted models, and take no other flag than --repeats
+    #[arg(long, value_name = "FILE", required_if_eq_any(MODEL_WORKLOADS.map(|name| ("name", name))))]
+    pub model: Option<PathBuf>,
     /// An OpenAI-compatible server with the same model, measured alternately; nothing else should run meanwhile
     #[arg(long, value_name = "URL")]
     pub against: Option<String>,
@@ -33,6 +34,9 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
 }
+
+/// The workloads that need a model.
+const MODEL_WORKLOADS: [&str; 8] = ["roles", "stall", "adapters", "choose", "overload", "hops", "decode", "route"];
 
 /// A workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,4 +61,9 @@ pub enum BenchWorkload {
     /// Decisions of the router among 8 and 200 roles, compared with a name that the model generates as JSON. The embedding
     /// model must be in the directory of the chat model.
     Route,
+    /// 1,000 calls a second with wrong tokens: the latencies of others' calls and tasks with and without them, in turn.
+    Intruders,
+    /// 1,000 idle watchers and 200 tasks a second: the latencies of the tasks and the memory of the daemon with and without the
+    /// watchers, in turn, and with further watchers that are refused.
+    Watchers,
 }

@@ -87,7 +87,8 @@ impl Args {
 #[derive(Debug, Clone, Flags)]
 pub struct GlobalArgs {
     /// The address of the daemon: HOST, HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH [default: the socket
-    /// `artel.sock` in the data directory if it exists, or http://127.0.0.1:7430]
+    /// `artel.sock` in the data directory if it exists, the address at which the daemon of that directory listens, or
+    /// http://127.0.0.1:7430]
     #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_ADDRESS", value_name = "ADDRESS")]
     pub address: Option<DaemonAddress>,
     /// The data directory of the daemon, which has its socket and the owner's token [default: $XDG_DATA_HOME/artel or
@@ -98,6 +99,12 @@ pub struct GlobalArgs {
     /// The certificates to trust at an https address, in PEM [default: those of the system]
     #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// The client certificate to show at an https address, with its chain, in PEM; needs --client-key [default: none]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_CLIENT_CERT", value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+    /// The key of the client certificate, in PEM [default: none]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, env = "ARTEL_CLIENT_KEY", value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
     /// Write only JSON to standard output, one object per line
     #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     pub json: bool,

@@ -35,4 +35,11 @@ pub struct TokenCreateArgs {
     /// Streams that the caller may have open at the same time [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub streams: Option<u32>,
+    /// Tasks of the caller that may be open at the same time [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub open_tasks: Option<u32>,
+    /// Model tokens that the caller's tasks may use in a day, which begins at 00:00 UTC; prompts count with what caches hold
+    /// [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tokens_per_day: Option<u64>,
 }

@@ -12,9 +12,12 @@ mod answer;
 mod baseline;
 mod choose;
 mod closed_loop;
+mod daemon_process;
 mod decode;
 mod hops;
+mod intruders;
 mod measure;
+mod open_loop;
 mod overload;
 mod own_daemon;
 mod peer_server;
@@ -22,10 +25,12 @@ mod prompt_text;
 mod role;
 mod roles;
 mod route;
+mod scripted_daemon;
 mod span_counter;
 mod stall;
 mod table;
 mod target;
+mod watchers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -102,8 +107,15 @@ mod tests {
 
     #[test]
     fn an_error_is_about_the_workload() {
-        for line in ["artel-bench", "artel-bench roles", "artel-bench bench roles"] {
+        for line in ["artel-bench roles", "artel-bench bench roles"] {
             assert!(parsed(line).unwrap_err().to_string().contains("--model"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_workload_on_scripted_models_needs_no_model() {
+        for name in ["intruders", "watchers"] {
+            parsed(&format!("artel-bench {name}")).unwrap();
         }
     }
 

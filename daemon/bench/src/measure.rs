@@ -12,17 +12,22 @@ use artel_args::{BenchArgs, BenchWorkload};
 use crate::baseline::LlamaBaseline;
 use crate::own_daemon::{DaemonVariant, OwnDaemon};
 use crate::peer_server::PeerServer;
+use crate::scripted_daemon::ScriptedDaemon;
 use crate::span_counter::SpanCounter;
 use crate::table::BenchTable;
 use crate::target::BenchTarget;
-use crate::{adapters, baseline, choose, decode, hops, overload, roles, route, stall};
+use crate::{adapters, baseline, choose, decode, hops, intruders, overload, roles, route, stall, watchers};
 
 /// Measures a workload.
 pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
-    if !bench.model.is_file() {
-        bail!("--model {} is not a file: name the GGUF file of a chat model", bench.model.display());
+    if matches!(bench.name, BenchWorkload::Intruders | BenchWorkload::Watchers) {
+        return measure_scripted(bench).await;
     }
-    let model = std::path::absolute(&bench.model).context("failed to resolve the path of the model")?;
+    let model = bench.model.as_ref().context("--model is missing: name the GGUF file of a chat model")?;
+    if !model.is_file() {
+        bail!("--model {} is not a file: name the GGUF file of a chat model", model.display());
+    }
+    let model = std::path::absolute(model).context("failed to resolve the path of the model")?;
     let counter = if bench.traces { Some(SpanCounter::start().await?) } else { None };
     let inside = bench.inside.then_some(DaemonVariant::InProcess);
     let traced = counter.as_ref().map(|counter| DaemonVariant::Traced(counter.endpoint.clone()));
@@ -48,6 +53,7 @@ pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
                 BenchWorkload::Overload => overload::run(target, salt, &mut table).await?,
                 BenchWorkload::Hops => hops::run(target, salt, &mut table).await?,
                 BenchWorkload::Decode => cells = decode::run(target, salt, &mut table).await?.unwrap_or(cells),
+                BenchWorkload::Intruders | BenchWorkload::Watchers => bail!("they are measured on scripted models"),
                 BenchWorkload::Route => match target {
                     BenchTarget::Own(own) => route::run(own, salt, &mut table).await?,
                     BenchTarget::Peer(_) => {
@@ -84,9 +90,29 @@ pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
             overload::set_limits
         }
         // The cost of a decision depends on the signals in use, so llama.cpp alone gives no limit.
-        BenchWorkload::Route => return Ok(table),
+        BenchWorkload::Route | BenchWorkload::Intruders | BenchWorkload::Watchers => return Ok(table),
     };
     set_limits(&measure_baseline(&model, threads, cells).await?, &mut table);
+    Ok(table)
+}
+
+/// Measures a workload on a daemon whose models are scripts, with and without the load in turn.
+async fn measure_scripted(bench: &BenchArgs) -> Result<BenchTable> {
+    let is_model_named = bench.model.is_some() || bench.adapters.is_some() || bench.threads.is_some();
+    if is_model_named || bench.inside || bench.against.is_some() {
+        bail!("this workload runs on scripted models: leave all flags but `--repeats` out");
+    }
+    let daemon = ScriptedDaemon::start().await?;
+    let mut table = BenchTable::default();
+    for repeat in 0..bench.repeats {
+        eprintln!("repeat {} of {}", repeat + 1, bench.repeats);
+        // The order alternates, so that drift of the machine's speed affects both alike.
+        let is_quiet_first = repeat.is_multiple_of(2);
+        match bench.name {
+            BenchWorkload::Intruders => intruders::run(&daemon, is_quiet_first, &mut table).await?,
+            _ => watchers::run(&daemon, is_quiet_first, &mut table).await?,
+        }
+    }
     Ok(table)
 }
 

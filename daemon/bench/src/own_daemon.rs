@@ -1,22 +1,20 @@
 //! A daemon that the bench starts on a free port with an empty journal, and that is killed on drop.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use artel_args::DaemonAddress;
-use artel_client::{DaemonClient, DaemonLocation};
+use artel_client::DaemonClient;
 use artel_proto::v1;
 use artel_proto::v1::event::Kind;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::answer::TimedAnswer;
+use crate::daemon_process;
 use crate::role::{BenchRole, RoleOption};
 
 /// The model's context: fits the longest prompt of a workload and its answer.
@@ -219,43 +217,10 @@ impl std::fmt::Debug for OwnDaemon {
     }
 }
 
-/// The program `artel`, which lies beside this one.
-fn program() -> Result<PathBuf> {
-    let path = std::env::current_exe().context("failed to find this program")?.with_file_name("artel");
-    if !path.is_file() {
-        bail!("there is no {}: `cargo build --workspace` builds it, and a release archive contains it", path.display());
-    }
-    Ok(path)
-}
-
 /// Starts the daemon. It finds other models, such as the embedding model, beside the given one.
 async fn launch(dir: &Path, model: &Path) -> Result<(Child, DaemonClient)> {
-    let log = std::fs::File::options().create(true).append(true).open(dir.join("log"));
-    let mut child = Command::new(program()?)
-        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--config"])
-        .arg(dir.join("settings.yaml"))
-        .arg("--data")
-        .arg(dir.join("data"))
-        .arg("--catalog")
-        .arg(dir.join("catalog"))
-        .arg("--models")
-        .arg(model.parent().unwrap_or(dir))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log.context("failed to open the daemon's log")?)
-        .kill_on_drop(true)
-        .spawn()
-        .context("failed to start the daemon")?;
-    let stdout = child.stdout.take().context("the daemon's output is piped")?;
-    let line = BufReader::new(stdout).lines().next_line().await.context("failed to read from the daemon")?;
-    let ready: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
-    let listening = ready.as_ref().and_then(|ready| ready["listening"].as_str());
-    let Some(listening) = listening else {
-        bail!("the daemon did not start: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
-    };
-    let address: DaemonAddress = listening.parse().map_err(anyhow::Error::msg)?;
-    let location = DaemonLocation::of_own(address, &dir.join("data")).context("failed to find the daemon's token")?;
-    let daemon = DaemonClient::connect(&location).await.context("failed to connect to the daemon of the bench")?;
+    let (child, address) = daemon_process::launch("artel", dir, model.parent().unwrap_or(dir)).await?;
+    let daemon = daemon_process::connect_owner(address, dir).await?;
     Ok((child, daemon))
 }
 

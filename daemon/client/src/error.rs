@@ -83,12 +83,7 @@ impl From<Problems> for Error {
 impl Error {
     /// [`Error::NoDaemon`] with the root cause of a connection error.
     pub(crate) fn no_daemon(address: &DaemonAddress, cause: &dyn std::error::Error) -> Self {
-        // Only the root cause is informative, such as "connection refused".
-        let mut cause = cause;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
-        Self::NoDaemon { address: address.to_string(), cause: cause.to_string() }
+        Self::NoDaemon { address: address.to_string(), cause: root_cause(cause) }
     }
 
     /// With where the token was looked for, if the daemon does not accept it.
@@ -109,6 +104,7 @@ impl Error {
             Self::Rejected(status) => match status.code() {
                 Code::InvalidArgument | Code::NotFound => CommandOutcome::Usage,
                 Code::Unavailable => CommandOutcome::NoDaemon,
+                _ if is_disconnect(status) => CommandOutcome::NoDaemon,
                 _ => CommandOutcome::Failed,
             },
             // The reader, such as `head`, has closed the pipe on purpose.
@@ -163,9 +159,22 @@ impl Error {
     }
 }
 
-/// The message of a status, or else the description of its code.
-fn status_message(status: &Status) -> &str {
-    if status.message().is_empty() { status.code().description() } else { status.message() }
+/// The root cause of an error of a connection: it alone is informative, such as "connection refused".
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// The message of a status, or else the description of its code; with the cause of a fault of the connection.
+fn status_message(status: &Status) -> String {
+    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    match status.source() {
+        Some(cause) => format!("{message}: {}", root_cause(cause)),
+        None => message.to_owned(),
+    }
 }
 
 /// Whether a call ended because of the connection or the daemon's end, and not because of the call itself. An error of the

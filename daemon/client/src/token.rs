@@ -36,7 +36,7 @@ async fn create(session: &mut ClientSession, create: TokenCreateArgs) -> Result<
 
 /// The request of a command line; what is wrong with it is said without the daemon.
 pub(crate) fn request(create: TokenCreateArgs) -> Result<CreateTokenRequest, Error> {
-    let TokenCreateArgs { name, scopes, expires, calls_per_minute, streams } = create;
+    let TokenCreateArgs { name, scopes, expires, calls_per_minute, streams, open_tasks, tokens_per_day } = create;
     ScopeSet::parse(scopes.iter().map(String::as_str)).map_err(|error| Error::Usage(format!("--scopes: {error}")))?;
     let lifetime = expires.map(|text| {
         let lifetime = parse_duration(&text).and_then(|time| prost_types::Duration::try_from(time).ok());
@@ -46,8 +46,12 @@ pub(crate) fn request(create: TokenCreateArgs) -> Result<CreateTokenRequest, Err
             ))
         })
     });
-    let (calls_per_minute, streams) = (calls_per_minute.unwrap_or(0), streams.unwrap_or(0));
-    let limits = Some(AccessLimits { calls_per_minute, streams });
+    let limits = Some(AccessLimits {
+        calls_per_minute: calls_per_minute.unwrap_or(0),
+        streams: streams.unwrap_or(0),
+        open_tasks: open_tasks.unwrap_or(0),
+        tokens_per_day: tokens_per_day.unwrap_or(0),
+    });
     Ok(CreateTokenRequest { name, scopes, lifetime: lifetime.transpose()?, limits })
 }
 
@@ -87,7 +91,8 @@ mod tests {
     fn create(scopes: &str, expires: Option<&str>) -> Result<CreateTokenRequest, String> {
         let scopes = scopes.split(',').map(str::to_owned).collect();
         let (name, expires) = ("ci".to_owned(), expires.map(str::to_owned));
-        let create = TokenCreateArgs { name, scopes, expires, calls_per_minute: None, streams: Some(3) };
+        let (calls_per_minute, streams, open_tasks, tokens_per_day) = (None, Some(3), None, Some(5_000_000_000));
+        let create = TokenCreateArgs { name, scopes, expires, calls_per_minute, streams, open_tasks, tokens_per_day };
         request(create).map_err(|error| error.to_string())
     }
 
@@ -95,7 +100,8 @@ mod tests {
     fn a_request_has_a_lifetime_in_the_units_of_the_settings() {
         let request = create("read,read:all", Some("30d")).unwrap();
         assert_eq!(request.lifetime.map(|time| time.seconds), Some(30 * 86_400));
-        assert_eq!(request.limits, Some(AccessLimits { calls_per_minute: 0, streams: 3 }));
+        let limits = AccessLimits { calls_per_minute: 0, streams: 3, open_tasks: 0, tokens_per_day: 5_000_000_000 };
+        assert_eq!(request.limits, Some(limits));
         assert_eq!(create("admin", None).unwrap().lifetime, None);
         let error = create("read", Some("a month")).unwrap_err();
         assert!(error.contains("`a month` is no time"), "{error}");

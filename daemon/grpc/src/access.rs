@@ -1,6 +1,6 @@
 //! `artel.v1.Access`.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use artel_access::{AccessToken, Error, NewToken, ScopeSet, TokenLimits, TokenStore};
@@ -64,6 +64,8 @@ impl ServiceState {
             limits: Some(v1::AccessLimits {
                 calls_per_minute: count(token.limits.calls_per_minute),
                 streams: count(token.limits.streams),
+                open_tasks: count(token.limits.open_tasks),
+                tokens_per_day: token.limits.tokens_per_day.map_or(0, NonZeroU64::get),
             }),
         }
     }
@@ -104,8 +106,13 @@ fn parse(request: v1::CreateTokenRequest) -> Result<NewToken, Status> {
     let scopes = violations.check("scopes", ScopeSet::parse(scopes.iter().map(String::as_str)));
     let lifetime = lifetime
         .and_then(|lifetime| violations.check("lifetime", Duration::try_from(lifetime).map_err(|_| "is below 0")));
-    let v1::AccessLimits { calls_per_minute, streams } = limits.unwrap_or_default();
-    let limits = TokenLimits { calls_per_minute: NonZeroU32::new(calls_per_minute), streams: NonZeroU32::new(streams) };
+    let v1::AccessLimits { calls_per_minute, streams, open_tasks, tokens_per_day } = limits.unwrap_or_default();
+    let limits = TokenLimits {
+        calls_per_minute: NonZeroU32::new(calls_per_minute),
+        streams: NonZeroU32::new(streams),
+        open_tasks: NonZeroU32::new(open_tasks),
+        tokens_per_day: NonZeroU64::new(tokens_per_day),
+    };
     violations.finish()?;
     let (Some(name), Some(scopes)) = (name, scopes) else { return Err(internal()) };
     Ok(NewToken { name, scopes, lifetime, limits })

@@ -23,7 +23,8 @@ use crate::refused_call;
 /// A service behind the gate: gRPC methods and HTTP routes alike.
 ///
 /// It reads the [`Peer`] from the extensions of a request; without one, nothing is known of the peer. It takes the header
-/// `authorization` away and puts the [`Caller`](artel_access::Caller) into the extensions; what is behind it sees no token.
+/// `authorization` away and puts the [`Caller`](artel_access::Caller) into the extensions; what is behind it sees no token. The
+/// response has the name of the caller in its extensions, for what is before it.
 #[derive(Clone)]
 pub struct AccessGate<S> {
     inner: S,
@@ -103,6 +104,7 @@ where
             request.extensions_mut().insert(audited.object());
             audited
         });
+        let name = caller.as_ref().map(|caller| caller.name.clone());
         if let Some(caller) = caller {
             if let Some(call) = request.extensions().get::<OpenCall>() {
                 call.admit();
@@ -111,7 +113,10 @@ where
         }
         let response = self.inner.call(request);
         async move {
-            let response = response.await?.map(Body::new);
+            let mut response = response.await?.map(Body::new);
+            if let Some(name) = name {
+                response.extensions_mut().insert(name);
+            }
             if let Some(audited) = audited {
                 audited.end(&response);
             }

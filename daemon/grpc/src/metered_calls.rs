@@ -1,4 +1,5 @@
-//! The services with their calls counted and timed, each by its method and by the code of its answer, and told as spans of traces.
+//! The services with their calls counted and timed, each by its method and by the code of its answer, refusals by caller, and told
+//! as spans of traces.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use artel_metrics::{CallTimer, Metrics};
 use artel_proto::FILE_DESCRIPTOR_SET;
+use artel_task::CallerName;
 use artel_traces::{CallSpan, Tracer};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -73,10 +75,11 @@ where
         if let Some(span) = &span {
             request.extensions_mut().insert(span.place().clone());
         }
-        let mut call = MeteredCall { metrics: self.metrics.clone(), timer: Some(timer), span };
+        let mut call = MeteredCall { metrics: self.metrics.clone(), timer: Some(timer), span, caller: None };
         let response = self.services.call(request);
         async move {
             let response = response.await?;
+            call.caller = response.extensions().get().cloned();
             // An answer without a body has its status in the headers.
             if let Some(status) = Status::from_header_map(response.headers()) {
                 call.end(&status);
@@ -92,6 +95,7 @@ struct MeteredCall {
     metrics: Arc<Metrics>,
     timer: Option<CallTimer>,
     span: Option<CallSpan>,
+    caller: Option<CallerName>,
 }
 
 impl MeteredCall {
@@ -106,6 +110,9 @@ impl MeteredCall {
             let details = status.get_error_details();
             let reason = details.error_info().map_or(code_name(status.code()), |info| info.reason.as_str());
             self.metrics.calls.refused(reason);
+            if let Some(caller) = &self.caller {
+                self.metrics.callers.refused(caller.as_str());
+            }
         }
     }
 }
@@ -187,7 +194,11 @@ mod tests {
     async fn call(metrics: &Arc<Metrics>, path: &str, answer: Status) {
         let services = tower::service_fn(move |_: Request<Body>| {
             let answer = answer.clone();
-            async move { Ok::<_, Infallible>(answer.into_http::<Body>()) }
+            async move {
+                let mut response = answer.into_http::<Body>();
+                response.extensions_mut().insert(CallerName::parse("ci").unwrap());
+                Ok::<_, Infallible>(response)
+            }
         });
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         let Ok(_) = MeteredCalls::new(services, metrics.clone(), None).call(request).await;
@@ -209,6 +220,7 @@ mod tests {
             "artel_grpc_call_seconds_count{method=\"other\"} 2\n",
             "artel_calls_refused_total{reason=\"TOO_MANY_TASKS\"} 1\n",
             "artel_calls_refused_total{reason=\"UNAUTHENTICATED\"} 1\n",
+            "artel_caller_calls_refused_total{caller=\"ci\"} 2\n",
             "artel_grpc_calls_open 0\n",
         ] {
             assert!(text.contains(sample), "no {sample} in\n{text}");

@@ -9,9 +9,8 @@ use tonic::body::Body;
 use tonic::codegen::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
-use tonic_types::ErrorDetails;
 
-use crate::status::{self, status, status_with_details};
+use crate::status::{self, caller_limit, status, status_with_details};
 
 /// A caller with too many streams ends one of its own first, which takes it some time.
 const STREAM_RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -21,9 +20,13 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The refusal as a response.
+/// The refusal as a response; the name of its caller, if there is one, is in the extensions.
 pub(crate) fn response(refusal: &AccessRefusal, is_grpc: bool) -> Response<Body> {
-    if is_grpc { grpc_status(refusal).into_http() } else { http(refusal) }
+    let mut response = if is_grpc { grpc_status(refusal).into_http() } else { http(refusal) };
+    if let Some(caller) = refusal.caller() {
+        response.extensions_mut().insert(caller.clone());
+    }
+    response
 }
 
 /// Its reason in the contract's words.
@@ -55,18 +58,11 @@ pub(crate) fn grpc_status(refusal: &AccessRefusal) -> Status {
             let metadata = [("caller", caller.as_str()), ("scope", scope.as_str())];
             status_with_details(Code::PermissionDenied, reason, message, metadata, |_| {})
         }
-        R::TooManyCalls { caller, delay, .. } => limit(message, caller.as_str(), *delay),
-        R::TooManyStreams { caller, .. } => limit(message, caller.as_str(), STREAM_RETRY_DELAY),
+        R::TooManyCalls { caller, delay, .. } => caller_limit(message, caller, "calls_per_minute", *delay),
+        R::TooManyStreams { caller, .. } => caller_limit(message, caller, "streams", STREAM_RETRY_DELAY),
         R::UnknownRoute => status(Code::Unimplemented, reason, message),
         _ => status(Code::Unauthenticated, reason, message),
     }
-}
-
-fn limit(message: String, caller: &str, delay: Duration) -> Status {
-    let more = |details: &mut ErrorDetails| {
-        details.set_retry_info(Some(delay));
-    };
-    status_with_details(Code::ResourceExhausted, ErrorReason::CallerLimit, message, [("caller", caller)], more)
 }
 
 /// A page of JSON, as every error over plain HTTP is one.

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use artel_actors::Error;
+use artel_actors::{Error, QuotaExcess};
 use artel_proto::v1::ErrorReason;
+use artel_task::CallerName;
 use artel_task::event::{Failure, FailureCode};
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
@@ -18,6 +19,8 @@ pub(crate) type RpcResponse<T> = Result<Response<T>, Status>;
 const ERROR_DOMAIN: &str = "artel.v1";
 /// The delay in `RetryInfo` when a queue is full.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// That when a caller has as many tasks open as it may: some time for one of them to end.
+const OPEN_TASK_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// A status with a reason.
 pub(crate) fn status(code: Code, reason: ErrorReason, message: impl Into<String>) -> Status {
@@ -47,6 +50,15 @@ pub(crate) fn reason_text(reason: ErrorReason) -> &'static str {
 pub(crate) fn catalog_busy() -> Status {
     let message = "the catalogs of other clients are being checked: try again later";
     status_with_details(Code::ResourceExhausted, ErrorReason::CatalogBusy, message, [], retry_later)
+}
+
+/// The status of a call beyond a limit of its caller; `limit` is the name of the field of `AccessLimits`.
+pub(crate) fn caller_limit(message: impl Into<String>, caller: &CallerName, limit: &str, delay: Duration) -> Status {
+    let metadata = [("caller", caller.as_str()), ("limit", limit)];
+    let more = |details: &mut ErrorDetails| {
+        details.set_retry_info(Some(delay));
+    };
+    status_with_details(Code::ResourceExhausted, ErrorReason::CallerLimit, message, metadata, more)
 }
 
 fn retry_later(details: &mut ErrorDetails) {
@@ -154,6 +166,13 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
         Error::SetAside { .. } => status(Code::FailedPrecondition, R::SetAside, message),
         Error::TooManyTasks(_) => {
             status_with_details(Code::ResourceExhausted, R::TooManyTasks, message, [], retry_later)
+        }
+        // A place is free when one of its own tasks ends, at a time that is not known.
+        Error::Quota(QuotaExcess::OpenTasks { caller, .. }) => {
+            caller_limit(message, &caller, "open_tasks", OPEN_TASK_RETRY_DELAY)
+        }
+        Error::Quota(QuotaExcess::Tokens { caller, delay, .. }) => {
+            caller_limit(message, &caller, "tokens_per_day", delay)
         }
         Error::InsufficientMemory(_) => status(Code::ResourceExhausted, R::InsufficientMemory, message),
         Error::ShuttingDown | Error::Stopped => {

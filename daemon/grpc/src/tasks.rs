@@ -97,8 +97,8 @@ impl ServiceState {
 #[tonic::async_trait]
 impl Tasks for ServiceState {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> RpcResponse<v1::Task> {
-        let (owner, trace) = (viewer_of(&request).caller, trace_of(&request));
-        let submission = parse::submission(request.into_inner(), "", owner)?;
+        let (viewer, trace) = (viewer_of(&request), trace_of(&request));
+        let submission = parse::submission(request.into_inner(), "", viewer)?;
         let task = self.submit(Submission { trace, ..submission }).await?;
         Ok(Response::new(self.submitted(task).await))
     }
@@ -106,10 +106,10 @@ impl Tasks for ServiceState {
     type RunStream = TaskEventStream;
 
     async fn run(&self, request: Request<v1::RunRequest>) -> RpcResponse<TaskEventStream> {
-        let (owner, trace) = (viewer_of(&request).caller, trace_of(&request));
+        let (viewer, trace) = (viewer_of(&request), trace_of(&request));
         let v1::RunRequest { submit, cancel_on_disconnect } = request.into_inner();
         let submit = submit.ok_or_else(|| invalid_field("submit", "is required"))?;
-        let submission = Submission { trace, ..parse::submission(submit, "submit.", owner)? };
+        let submission = Submission { trace, ..parse::submission(submit, "submit.", viewer)? };
         let (task, guard) = match cancel_on_disconnect {
             true => self.submit_guarded(submission).await.map(|(task, guard)| (task, Some(guard)))?,
             false => (self.submit(submission).await?, None),
@@ -162,7 +162,7 @@ impl Tasks for ServiceState {
         let (viewer, object) = (viewer_of(&request), CallObject::of(&request));
         let task = self.controlled_task(&viewer, &request.into_inner().task_id).await?;
         object.name(task);
-        self.runtime.resume(task).await.map_err(|e| self.status_of(e))?;
+        self.runtime.resume(&viewer, task).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(size::shortened(self.task(task).await?)))
     }
 
@@ -180,7 +180,7 @@ impl Tasks for ServiceState {
 
     async fn fork(&self, request: Request<v1::ForkRequest>) -> RpcResponse<v1::Task> {
         let (viewer, trace) = (viewer_of(&request), trace_of(&request));
-        let fork = Fork { trace, ..parse::fork(request.into_inner(), viewer.caller.clone())? };
+        let fork = Fork { trace, ..parse::fork(request.into_inner(), &viewer)? };
         self.runtime.check_visible(&viewer, fork.task).await.map_err(|e| self.status_of(e))?;
         let task = self.runtime.fork(fork).await.map_err(|e| self.status_of(e))?;
         Ok(Response::new(self.submitted(task).await))

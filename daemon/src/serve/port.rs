@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use artel_accept::{Acceptor, ConnectionLimits, ConnectionPlaces, SocketError, UnixSocket, raise_descriptor_limit};
+use artel_access::PublishedAddress;
 use artel_actors::Runtime;
 use artel_http::{ConnectionTimeouts, HostRules, OriginRules, Pages, PortSockets, Readiness, TlsFiles, TlsIdentity};
 use artel_metrics::ConnectionMetrics;
@@ -144,6 +145,18 @@ fn listen_problem(address: SocketAddr, error: &io::Error) -> anyhow::Error {
         _ => "choose an address of this machine with `--listen`",
     };
     anyhow!("failed to listen on {address}: {error}: {help}")
+}
+
+/// Says in the data directory where this daemon listens. Without that, the verbs of its user have the Unix socket.
+pub(super) fn publish(data: &Path, address: SocketAddr) -> Option<PublishedAddress> {
+    let published = PublishedAddress::publish(data, address);
+    let warn = |error: &io::Error| {
+        tracing::warn!(
+            %error, path = %data.display(),
+            "failed to write the listening address into the data directory: over TCP, verbs do not send the owner's token by themselves"
+        );
+    };
+    published.inspect_err(warn).ok()
 }
 
 fn socket_problem(error: &SocketError) -> anyhow::Error {

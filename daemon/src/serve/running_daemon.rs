@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use artel_access::Access;
+use artel_access::{Access, PublishedAddress};
 use artel_actors::{Clock, Loader, Runtime};
 use artel_grpc::{AccessLayer, ReloadStatus, ServerPaths, ServiceState};
 use artel_http::Port;
@@ -29,6 +29,8 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// A daemon that serves.
 pub(super) struct RunningDaemon {
     pub(super) address: std::net::SocketAddr,
+    /// What the verbs of the same user find in the data directory, unless TCP is encrypted.
+    pub(super) published: Option<PublishedAddress>,
     pub(super) runtime: Runtime,
     pub(super) reload_status: ReloadStatus,
     /// Cancelled when it accepts no more work.
@@ -62,6 +64,7 @@ impl RunningDaemon {
         let access = Access::open(&config.data, Clock::default()).context("failed to open the tokens")?;
         tokio::spawn(log_refusals(access.clone()));
         let (sockets, tls) = listening.with_socket(&config.port.socket)?;
+        let published = if tls.is_none() { port::publish(&config.data, address) } else { None };
         // Before any model is loaded, so that no file is in use.
         artel_gguf::remove_stale_files(&config.dequantized_dir());
         let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;
@@ -115,7 +118,7 @@ impl RunningDaemon {
             closing: CancellationToken::clone(&closing),
         };
         let server = tokio::spawn(port.serve(sockets));
-        Ok(Self { address, runtime, reload_status, draining, closing, server, spans })
+        Ok(Self { address, published, runtime, reload_status, draining, closing, server, spans })
     }
 }
 

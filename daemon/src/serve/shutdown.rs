@@ -42,6 +42,8 @@ pub(super) async fn stop(
         _ = signals.stop_requested() => daemon.runtime.drain(Duration::ZERO).await,
     };
     watchdog.enter("close");
+    // While it still listens: from now on, another process may.
+    drop(daemon.published);
     daemon.closing.cancel();
     let (cut_off, server_problem) = match tokio::time::timeout(close_timeout + SERVER_CLOSE_GRACE, daemon.server).await
     {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use artel_proto::v1::event::Kind;
 use artel_proto::v1::tasks_client::TasksClient;
 use artel_proto::{FILE_DESCRIPTOR_SET, v1};
-use artel_tests::scripted::{QUESTION_GRAPH, SCRIPTED_CATALOG, model_script};
-use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, task_request};
+use artel_tests::scripted::asking_daemon;
+use artel_tests::{Cli, Daemon, task_request};
 use nix::sys::signal::Signal;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -24,10 +24,6 @@ use tonic_types::StatusExt as _;
 
 /// No test waits longer for what must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-fn scripted_daemon() -> DaemonBuilder {
-    daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script())
-}
 
 /// Makes a token and gives its secret.
 async fn create(daemon: &Daemon, name: &str, scopes: &[&str], lifetime: Option<Duration>) -> String {
@@ -78,7 +74,7 @@ fn audited(daemon: &Daemon) -> Vec<[String; 4]> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_gets_health_and_nothing_else() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let mut paths: Vec<String> = Vec::new();
     for file in set.file.iter().filter(|file| file.package() == "artel.v1") {
@@ -105,7 +101,7 @@ async fn a_stranger_gets_health_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_may_what_its_scopes_say_and_no_more() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let reader = create(&daemon, "reader", &["read"], None).await;
     let submitter = create(&daemon, "submitter", &["submit"], None).await;
     let submit = async |token: &str| {
@@ -131,7 +127,7 @@ async fn a_token_may_what_its_scopes_say_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_revoked_and_wrong_tokens_are_refused_and_logged_once() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let [kept, revoked] = ["kept", "revoked"].map(|name| create(&daemon, name, &["read"], None));
     let (kept, revoked) = (kept.await, revoked.await);
     let expired = create(&daemon, "expired", &["read"], Some(Duration::from_millis(1))).await;
@@ -162,7 +158,7 @@ async fn expired_revoked_and_wrong_tokens_are_refused_and_logged_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_ends_when_its_token_is_revoked() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let mut run = daemon.run(task_request("Which?").with_graph("question")).await;
     run.until(|kind| matches!(kind, Kind::Waiting(_))).await;
     let token = create(&daemon, "watcher", &["read:all"], None).await;
@@ -185,8 +181,8 @@ async fn an_open_stream_ends_when_its_token_is_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limits_of_a_token_are_told_with_a_delay() {
-    let daemon = scripted_daemon().start().await;
-    let limits = Some(v1::AccessLimits { calls_per_minute: 3, streams: 0 });
+    let daemon = asking_daemon().start().await;
+    let limits = Some(v1::AccessLimits { calls_per_minute: 3, ..v1::AccessLimits::default() });
     let scopes = vec!["read".to_owned()];
     let request = v1::CreateTokenRequest { name: "busy".to_owned(), scopes, limits, lifetime: None };
     let busy = daemon.access().create_token(request).await.unwrap().into_inner().secret;
@@ -210,7 +206,7 @@ async fn the_limits_of_a_token_are_told_with_a_delay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owners_token_is_private_kept_and_replaced_if_others_could_read_it() {
-    let mut daemon = scripted_daemon().start().await;
+    let mut daemon = asking_daemon().start().await;
     create(&daemon, "ci", &["read"], None).await;
     let data = daemon.dir().join("data");
     let (token, tokens) = (data.join("token"), data.join("tokens.json"));
@@ -235,7 +231,7 @@ async fn the_owners_token_is_private_kept_and_replaced_if_others_could_read_it()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_is_in_no_file_of_the_daemon() {
-    let mut daemon = scripted_daemon().with_env("ARTEL_LOG", "trace").start().await;
+    let mut daemon = asking_daemon().with_env("ARTEL_LOG", "trace").start().await;
     let secret = create(&daemon, "canary", &["submit", "read"], None).await;
     let run = |token: &str| daemon.cli(["run", "--json", "--role", "writer", "Hello"]).env("ARTEL_TOKEN", token).run();
     let (code, out, err) = run(&secret).await;
@@ -258,7 +254,7 @@ async fn a_secret_is_in_no_file_of_the_daemon() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verbs_make_list_and_revoke_tokens() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let (code, out, err) = daemon.cli(["token", "list"]).run().await;
     assert_eq!((code, out.contains("no tokens")), (0, true), "{out}{err}");
     let create = daemon.cli(["token", "create", "--name", "ci", "--scopes", "submit,read", "--expires", "30d"]);
@@ -297,7 +293,7 @@ async fn the_verbs_make_list_and_revoke_tokens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_token_is_said() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     create(&daemon, "ci", &["read"], None).await;
     let failed = async |args: [&str; 4]| {
         let (code, _, err) = daemon.cli(["token"]).arg(args[0]).arg(args[1]).arg(args[2]).arg(args[3]).run().await;
@@ -319,7 +315,7 @@ async fn what_is_wrong_with_a_token_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_without_a_token_is_told_where_it_was_looked_for() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let empty = tempfile::tempdir().unwrap();
     let (code, _, err) = daemon.cli(["task", "list", "--data"]).arg(empty.path()).run().await;
     let path = empty.path().join("token");
@@ -339,7 +335,7 @@ async fn a_client_without_a_token_is_told_where_it_was_looked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_log_says_who_did_what_with_what_outcome() {
-    let daemon = scripted_daemon().start().await;
+    let daemon = asking_daemon().start().await;
     let operator = create(&daemon, "operator", &["admin"], None).await;
     let reader = create(&daemon, "reader", &["read"], None).await;
     let mut run = daemon.run(task_request("Which?").with_graph("question")).await;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use artel_tests::scripted::{QUESTION_GRAPH, SCRIPTED_CATALOG, model_script};
+use artel_tests::scripted::asking_daemon;
 use artel_tests::scripts::{NodeScripts, python_modules, script};
 use artel_tests::{Cli, Daemon, daemon, python};
 use serde_json::{Value, json};
@@ -26,8 +26,7 @@ struct EncryptedDaemon {
 
 impl EncryptedDaemon {
     async fn start() -> Self {
-        let builder =
-            daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script());
+        let builder = asking_daemon();
         let tls = builder.dir().join("tls");
         create_certificate(&tls, &["--name", "localhost"]).await;
         let settings = create_certificate(&tls, &["--client", "laptop"]).await;

@@ -2,23 +2,20 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use artel_tests::{Cli, artel, daemon, task_request, test_catalog};
+use artel_tests::{Cli, OTHER_USER_ID, daemon, program_for_other_user, task_request, test_catalog};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::Uid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::engines::load;
 
 /// No test waits longer for what must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The user `nobody` of most systems; any user without files serves.
-const NOBODY_ID: u32 = 65_534;
 /// Secrets in the environment of the daemon.
 const CANARIES: [(&str, &str); 3] = [
     ("HF_TOKEN", "hf_canary_one_of_a_test"),
@@ -100,34 +97,29 @@ async fn neither_the_daemon_nor_its_engines_dump_core_unless_the_settings_say_so
     }
 }
 
-/// The program, where every user can run it; `None` if this test cannot be another user.
-fn program_for_nobody(dir: &Path) -> Option<PathBuf> {
-    if !Uid::effective().is_root() {
-        return None;
-    }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let program = dir.join("artel");
-    fs::copy(artel(), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    Some(program)
-}
-
 /// Whether a program of the same user can read a file.
 async fn can_nobody_read(path: &str) -> bool {
     let mut cat = Cli::program(Path::new("/bin/cat"), []).arg(path).into_command();
-    cat.uid(NOBODY_ID).gid(NOBODY_ID).stdout(Stdio::null()).stderr(Stdio::null()).status().await.unwrap().success()
+    cat.uid(OTHER_USER_ID)
+        .gid(OTHER_USER_ID)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .unwrap()
+        .success()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_a_daemon_is_closed_to_its_own_user_and_the_daemon_works() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(program) = program_for_nobody(dir.path()) else { return };
+    let Some(program) = program_for_other_user(dir.path()) else { return };
     let data = dir.path().join("data");
     fs::create_dir(&data).unwrap();
-    chown(&data, Some(NOBODY_ID), Some(NOBODY_ID)).unwrap();
+    chown(&data, Some(OTHER_USER_ID), Some(OTHER_USER_ID)).unwrap();
     let serve = Cli::program(&program, ["serve", "--json", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
     let mut command = serve.env("HOME", &data).into_command();
-    let mut child = command.uid(NOBODY_ID).gid(NOBODY_ID).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.uid(OTHER_USER_ID).gid(OTHER_USER_ID).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
     let process = child.id().unwrap();
@@ -146,10 +138,10 @@ async fn the_memory_of_a_daemon_is_closed_to_its_own_user_and_the_daemon_works()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_an_engine_is_closed_to_its_own_user() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(program) = program_for_nobody(dir.path()) else { return };
+    let Some(program) = program_for_other_user(dir.path()) else { return };
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut command = Cli::program(&program, ["engine", "talk"]).into_command();
-    let command = command.uid(NOBODY_ID).gid(NOBODY_ID).stdin(OwnedFd::from(theirs)).stderr(Stdio::null());
+    let command = command.uid(OTHER_USER_ID).gid(OTHER_USER_ID).stdin(OwnedFd::from(theirs)).stderr(Stdio::null());
     let mut engine = command.spawn().unwrap();
     let process = engine.id().unwrap();
     until_not_dumpable(process).await;

@@ -15,8 +15,8 @@ use artel_proto::v1::event::Kind;
 use artel_proto::v1::progress::Stage;
 use artel_tests::https::{HttpResponse, exchange, tls};
 use artel_tests::hub::{HubServer, MODEL_URI};
-use artel_tests::scripted::{QUESTION_GRAPH, SCRIPTED_CATALOG, model_script};
-use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, task_request};
+use artel_tests::scripted::{SCRIPTED_CATALOG, asking_daemon, model_script};
+use artel_tests::{Cli, Daemon, DaemonBuilder, OTHER_USER_ID, daemon, task_request};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
@@ -37,8 +37,6 @@ const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
 const LOCAL: (&str, &str) = ("host", "localhost");
 /// Space for some dozens of tasks.
 const MAX_FILE_BYTES: u64 = 1_000_000;
-/// A user that every system has, and that no daemon runs as.
-const OTHER_USER_ID: u32 = 65_534;
 /// A program that asks for health over a Unix socket, and prints what it gets.
 const CONNECT: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ntry:\n  \
                        s.sendall(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n  \
@@ -156,7 +154,7 @@ async fn a_page_of_a_listed_origin_may_call_and_others_get_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_beyond_the_limit_are_refused_with_a_delay_and_health_is_told() {
-    let daemon = daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script());
+    let daemon = asking_daemon();
     let daemon = daemon.with_settings("http: {requests: 1}\n").start().await;
     let mut run = daemon.run(task_request("Hello").with_graph("question")).await;
     run.until(|kind| matches!(kind, Kind::Waiting(_))).await;

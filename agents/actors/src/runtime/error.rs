@@ -3,6 +3,8 @@
 use artel_task::event::Failure;
 use artel_task::{CatalogVersion, Seq, TaskId};
 
+use crate::caller_ledger::QuotaExcess;
+
 /// Why the runtime cannot do what a caller asks.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -112,6 +114,9 @@ pub enum Error {
     /// Too many tasks are open.
     #[error("{0} tasks are open, the daemon's limit")]
     TooManyTasks(usize),
+    /// The caller asks for more than its quota.
+    #[error(transparent)]
+    Quota(#[from] QuotaExcess),
     /// The daemon is shutting down.
     #[error("the daemon is shutting down")]
     ShuttingDown,

@@ -14,6 +14,7 @@ use artel_task::{
 
 use super::resume::{RestoreError, RestoredCatalogs, graph_of};
 use super::{Error, Runtime, TaskStart};
+use crate::caller_ledger::CallerQuota;
 
 /// A request to fork a task.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Fork {
     pub owner: CallerName,
     /// The span that the new task's own is a child of, if its trace is recorded.
     pub trace: Option<TraceContext>,
+    /// How much the tasks of that caller may take.
+    pub quota: CallerQuota,
 }
 
 /// Why a graph cannot continue after the events of an old task.
@@ -87,6 +90,7 @@ impl Runtime {
             return if is_same { Ok(known) } else { Err(reused().into()) };
         }
         self.check_open()?;
+        let open = self.shared.callers.open(&fork.owner, fork.quota, self.shared.clock.now())?;
         let mut events = self.history(task).await?;
         if matches!(&events[0].kind, EventKind::Accepted(TaskSpec { erased: Some(_), .. })) {
             return Err(Error::Erased(task));
@@ -104,8 +108,7 @@ impl Runtime {
         let incompatible = |reason: ForkMismatch| Error::ForkIncompatible { task, reason: reason.to_string() };
         let base = self.fork_base(&events, fork.use_current_catalog).await?;
         let (catalog, graph) = base.map_err(|reason| incompatible(reason.into()))?;
-        let permit = self.task_permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        let place = self.place(open)?;
         let mut events = self.copy_events(events, &catalog, fork, &forked);
         check_compatible(&events, &graph).map_err(incompatible)?;
         let more = events.split_off(1);
@@ -118,7 +121,7 @@ impl Runtime {
             Acceptance::New => {
                 // The events that follow are copies of what another task did.
                 self.count_accepted(&counted);
-                let start = TaskStart { task, catalog, graph, first, takes_up: false, permit: Some(permit) };
+                let start = TaskStart { task, catalog, graph, first, takes_up: false, place: Some(place) };
                 if self.start_task(start).is_err() {
                     tracing::warn!(%task, "task was forked while the runtime stopped; it starts with the next daemon");
                 }

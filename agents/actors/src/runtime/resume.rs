@@ -6,9 +6,10 @@ use std::sync::Arc;
 use artel_journal::Damage;
 use artel_roles::{Catalog, Problems};
 use artel_task::event::TaskSpec;
-use artel_task::{CatalogVersion, EventKind, Graph, GraphName, RoleName, Seq, TaskId};
+use artel_task::{CallerName, CatalogVersion, EventKind, Graph, GraphName, RoleName, Seq, TaskId};
 
-use super::{Error, Runtime, TaskStart, submission};
+use super::{Error, Runtime, TaskStart, Viewer, submission};
+use crate::caller_ledger::{CallerQuota, TaskPlace};
 use crate::task_history::{history, set_aside_task};
 
 /// Catalogs that tasks started with, parsed again; or why not.
@@ -35,6 +36,13 @@ pub(super) enum RestoreError {
     /// The catalog does not have the graph.
     #[error("its catalog has no graph `{0}`")]
     NoGraph(GraphName),
+}
+
+/// What a task started with.
+struct RestoredTask {
+    catalog: Arc<Catalog>,
+    graph: Arc<Graph>,
+    owner: CallerName,
 }
 
 /// Whether a task runs, and why not.
@@ -64,10 +72,11 @@ impl Runtime {
         let mut catalogs = RestoredCatalogs::from([(self.catalog().version().clone(), Ok(self.catalog()))]);
         for task in tasks {
             match self.restore(task, &mut catalogs).await? {
-                Ok((catalog, graph)) => {
-                    // More tasks than today's limit were open, if it was lowered: they run all the same.
-                    let permit = self.task_permits.clone().try_acquire_owned().ok();
-                    self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: false, permit })?;
+                Ok(RestoredTask { catalog, graph, owner }) => {
+                    // More tasks than today's limits were open, if they were lowered: they run all the same.
+                    let open = self.shared.callers.open(&owner, CallerQuota::default(), self.shared.clock.now())?;
+                    let place = Some(TaskPlace::new(open, self.task_permits.clone().try_acquire_owned().ok()));
+                    self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: false, place })?;
                 }
                 Err(reason) => {
                     set_aside_task(&self.shared, task, reason.to_string()).await;
@@ -77,12 +86,13 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes up a task again that is set aside; when this returns, that is on disk. Another task is left as it is.
+    /// Takes up a task again that is set aside; when this returns, that is on disk. Another task is left as it is. The quota holds
+    /// if the task is the caller's own.
     ///
     /// # Errors
     /// [`Error::NoTask`]; [`Error::SetAside`] if what it needs is still missing or damaged, [`Error::TooManyTasks`],
-    /// [`Error::ShuttingDown`]; [`Error::Suspended`] if the journal does not take it.
-    pub async fn resume(&self, task: TaskId) -> Result<(), Error> {
+    /// [`Error::Quota`], [`Error::ShuttingDown`]; [`Error::Suspended`] if the journal does not take it.
+    pub async fn resume(&self, viewer: &Viewer, task: TaskId) -> Result<(), Error> {
         self.check_open()?;
         match self.standing(task).await? {
             TaskStanding::Ended | TaskStanding::Open => return Ok(()),
@@ -91,14 +101,15 @@ impl Runtime {
         }
         let mut catalogs = RestoredCatalogs::from([(self.catalog().version().clone(), Ok(self.catalog()))]);
         let restored = self.restore(task, &mut catalogs).await?;
-        let (catalog, graph) = restored.map_err(|reason| Error::SetAside { task, reason: reason.to_string() })?;
-        let permit = self.task_permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Error::TooManyTasks(self.options.max_tasks))?;
+        let restored = restored.map_err(|reason| Error::SetAside { task, reason: reason.to_string() })?;
+        let RestoredTask { catalog, graph, owner } = restored;
+        let quota = if owner == viewer.caller { viewer.quota } else { CallerQuota::default() };
+        let place = self.place(self.shared.callers.open(&owner, quota, self.shared.clock.now())?)?;
         let last = self.shared.journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         // Before it starts, so that its first event is not missed.
         self.shared.channels.open(task, None);
         let mut events = self.subscribe(task, last, false).await?;
-        self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: true, permit: Some(permit) })?;
+        self.start_task(TaskStart { task, catalog, graph, first: None, takes_up: true, place: Some(place) })?;
         match events.next().await? {
             Some(_) => Ok(()),
             None => Err(self.suspended(task)),
@@ -125,12 +136,12 @@ impl Runtime {
         }
     }
 
-    /// The catalog and the graph that a task started with.
+    /// What a task started with.
     async fn restore(
         &self,
         task: TaskId,
         catalogs: &mut RestoredCatalogs,
-    ) -> Result<Result<(Arc<Catalog>, Arc<Graph>), RestoreError>, Error> {
+    ) -> Result<Result<RestoredTask, RestoreError>, Error> {
         let first = match self.shared.journal.events(task, Seq(0), 1).await {
             Ok(first) => first.into_iter().next(),
             Err(artel_journal::Error::Corrupt { detail, .. }) => return Ok(Err(RestoreError::Damaged(detail))),
@@ -139,7 +150,8 @@ impl Runtime {
         let Some(EventKind::Accepted(accepted)) = first.map(|event| event.kind) else {
             return Ok(Err(RestoreError::NotAccepted));
         };
-        self.restore_accepted(&accepted, catalogs).await
+        let restored = self.restore_accepted(&accepted, catalogs).await?;
+        Ok(restored.map(|(catalog, graph)| RestoredTask { catalog, graph, owner: accepted.owner }))
     }
 
     /// The catalog and the graph that a task started with, from its first event.

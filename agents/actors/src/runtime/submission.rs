@@ -13,6 +13,7 @@ use artel_task::{
 };
 
 use super::Error;
+use crate::caller_ledger::CallerQuota;
 use crate::router::Candidate;
 
 /// The graph of tasks that name neither graph nor role, unless the daemon is configured with another.
@@ -47,6 +48,8 @@ pub struct Submission {
     pub owner: CallerName,
     /// The span that the task's own is a child of, if its trace is recorded.
     pub trace: Option<TraceContext>,
+    /// How much the tasks of that caller may take.
+    pub quota: CallerQuota,
 }
 
 impl Submission {

@@ -4,6 +4,7 @@ use artel_journal::Erasure;
 use artel_task::{CallerName, TaskId};
 
 use super::{Error, Runtime};
+use crate::caller_ledger::CallerQuota;
 
 /// A caller, and what it may do with the tasks of others. Its own it sees and changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,12 +15,14 @@ pub struct Viewer {
     pub sees_all: bool,
     /// Whether it may change those of all callers that it sees. To answer what a task asks is no change.
     pub controls_all: bool,
+    /// How much its own tasks may take.
+    pub quota: CallerQuota,
 }
 
 impl Viewer {
     /// The user whose daemon it is.
     pub fn owner() -> Self {
-        Self { caller: CallerName::owner(), sees_all: true, controls_all: true }
+        Self { caller: CallerName::owner(), sees_all: true, controls_all: true, quota: CallerQuota::default() }
     }
 
     /// The caller whose tasks alone it sees; `None` if it sees all.

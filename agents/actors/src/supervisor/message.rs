@@ -8,9 +8,9 @@ use artel_roles::{Catalog, Model};
 use artel_task::event::{Decision, Failure};
 use artel_task::{Event, Graph, RoleName, StepId, TaskId};
 use ractor::{ActorRef, RpcReplyPort};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::{Answer, AnswerRejection};
+use crate::caller_ledger::TaskPlace;
 use crate::expert::StepJob;
 use crate::router::RoutingRequest;
 
@@ -55,8 +55,8 @@ pub(crate) struct TaskStart {
     pub(crate) first: Option<Arc<Event>>,
     /// Resumes it even if it is set aside.
     pub(crate) takes_up: bool,
-    /// Its share of the limit of open tasks.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Its share of the limits of open tasks.
+    pub(crate) place: Option<TaskPlace>,
 }
 
 /// A supervised actor.

@@ -12,6 +12,7 @@ use artel_task::Clock;
 use artel_traces::Tracer;
 use tokio::sync::{Semaphore, watch};
 
+use crate::caller_ledger::CallerLedger;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 
@@ -26,6 +27,8 @@ pub(crate) struct SharedDeps {
     pub(crate) metrics: Arc<Metrics>,
     /// Takes the spans of tasks, if they are traced.
     pub(crate) tracer: Option<Tracer>,
+    /// What the tasks of each caller take.
+    pub(crate) callers: CallerLedger,
     pub(crate) running_tasks: watch::Sender<usize>,
     /// Running tasks that are not idle.
     pub(crate) busy_tasks: watch::Sender<usize>,

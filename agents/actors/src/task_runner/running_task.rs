@@ -26,6 +26,7 @@ use super::routing::routing_result;
 use super::run_clock::RunClock;
 use super::storable::check_event;
 use super::timer::WakeTimer;
+use crate::caller_ledger::{CallerLedger, OpenTask, tokens_of};
 use crate::commit_barrier::{CommitBarrier, CommitNotifier};
 use crate::completion::StepOutcome;
 use crate::response_cache::ResponseCache;
@@ -62,6 +63,8 @@ pub(crate) struct TaskContext {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) callers: CallerLedger,
+    pub(crate) open: Option<OpenTask>,
 }
 
 /// An attempt that runs; dropping it cancels it.
@@ -129,7 +132,7 @@ impl RunningTask {
         };
         Ok(Self {
             clock: RunClock::new(cx.clock.clone(), task.last_event_at),
-            observer: TaskObserver::new(cx.metrics.clone()),
+            observer: TaskObserver::new(cx.metrics.clone(), task.spec.owner.as_str()),
             tracer,
             cx,
             me,
@@ -418,6 +421,13 @@ impl RunningTask {
         events.iter().for_each(|event| self.observer.committed(event));
         if let Some(tracer) = &mut self.tracer {
             events.iter().for_each(|event| tracer.committed(event));
+        }
+        let tokens = events.iter().map(tokens_of).sum();
+        self.cx.callers.used(&self.task.spec.owner, tokens, self.wall_time());
+        if self.task.phase != Phase::Running
+            && let Some(open) = &self.cx.open
+        {
+            open.close();
         }
         events.into_iter().for_each(|event| self.cx.channel.publish(Arc::new(event)));
         if self.task.stalled_resumes == 0 && matches!(self.admission, ResumeAdmission::OnProbation { .. }) {

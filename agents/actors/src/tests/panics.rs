@@ -64,7 +64,7 @@ async fn a_task_runner_that_keeps_panicking_has_its_task_set_aside() {
     let reason = set_aside_reason(&runtime, task).await;
     assert!(reason.contains("runner panicked 4 times"), "{reason}");
     loader.gate.open();
-    runtime.resume(task).await.unwrap();
+    runtime.resume(&artel_actors::Viewer::owner(), task).await.unwrap();
     assert_eq!(end(&all_events(&runtime, task).await), ("completed", "<Where?>".to_owned()));
 }
 

@@ -12,12 +12,12 @@ use tempfile::tempdir;
 
 use super::fixtures::*;
 
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 /// A day of the year 2100: the journal deletes tasks that ended long before the system's time.
 const DAY_MS: u64 = 4_102_444_800_000;
 
 /// A wall clock that stands at ten o'clock until it is set.
-fn settable_clock() -> (Clock, Arc<AtomicU64>) {
+pub(super) fn settable_clock() -> (Clock, Arc<AtomicU64>) {
     let wall_ms = Arc::new(AtomicU64::new(DAY_MS + 10 * HOUR_MS));
     let now = wall_ms.clone();
     (Clock::new(move || Timestamp(now.load(Ordering::SeqCst))), wall_ms)

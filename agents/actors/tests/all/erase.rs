@@ -154,6 +154,7 @@ async fn an_erased_task_is_not_forked() {
         labels: Default::default(),
         owner: CallerName::owner(),
         trace: None,
+        quota: artel_actors::CallerQuota::default(),
     };
     assert!(matches!(runtime.fork(fork).await, Err(Error::Erased(erased)) if erased == task));
 }

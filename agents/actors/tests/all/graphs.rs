@@ -321,6 +321,7 @@ async fn a_fork_copies_the_finished_steps_and_continues_from_there() {
         labels: Default::default(),
         owner: artel_task::CallerName::owner(),
         trace: None,
+        quota: artel_actors::CallerQuota::default(),
     };
     let new = runtime.fork(fork(Some("confirm"), false)).await.unwrap();
     assert_eq!(runtime.fork(fork(Some("confirm"), false)).await.unwrap(), new, "the same request is the same task");

@@ -9,6 +9,7 @@ mod graphs;
 mod held_engine;
 mod metrics;
 mod model_scheduler;
+mod quota;
 mod reload;
 mod routing;
 mod runtime;

@@ -101,6 +101,7 @@ async fn a_fork_counts_as_a_task_and_not_what_it_copies() {
         labels: Default::default(),
         owner: CallerName::owner(),
         trace: None,
+        quota: artel_actors::CallerQuota::default(),
     };
     let forked = runtime.fork(fork).await.unwrap();
     all_events(&runtime, forked).await;

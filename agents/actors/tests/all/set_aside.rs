@@ -103,7 +103,7 @@ async fn of_the_tasks_that_stall_one_at_a_time_has_its_last_chance_and_alone_is_
     assert_eq!(runtime.running_tasks(), 0, "a task that is set aside does not run");
     runtime = restart(runtime, dir.path(), &loader).await;
     assert_eq!((runtime.running_tasks(), count(&runtime, poison, is_resumed).await), (0, 3));
-    runtime.resume(poison).await.unwrap();
+    runtime.resume(&artel_actors::Viewer::owner(), poison).await.unwrap();
     assert_eq!(end(&all_events(&runtime, poison).await).0, "completed");
 }
 
@@ -119,7 +119,7 @@ async fn a_task_that_is_set_aside_holds_no_place_among_the_open_ones_and_needs_o
 
     let runtime = start(dir.path(), &loader, 1).await;
     let other = runtime.submit(submission(role("sailor"), "B")).await.unwrap();
-    assert!(matches!(runtime.resume(stalled).await, Err(Error::TooManyTasks(1))));
+    assert!(matches!(runtime.resume(&artel_actors::Viewer::owner(), stalled).await, Err(Error::TooManyTasks(1))));
     let summary = runtime.summary(stalled).await.unwrap().unwrap();
     assert_eq!((summary.status, summary.ended), (TaskStatus::SetAside, None));
     let answered = runtime.answer(stalled, None, Answer::Text("yes".to_owned())).await;
@@ -128,7 +128,7 @@ async fn a_task_that_is_set_aside_holds_no_place_among_the_open_ones_and_needs_o
     loader.open();
     assert_eq!(end(&all_events(&runtime, other).await).0, "completed");
     // Its permit is free once its runner has stopped.
-    while let Err(error) = runtime.resume(stalled).await {
+    while let Err(error) = runtime.resume(&artel_actors::Viewer::owner(), stalled).await {
         assert!(matches!(error, Error::TooManyTasks(1)), "{error:?}");
         tokio::task::yield_now().await;
     }
@@ -136,8 +136,11 @@ async fn a_task_that_is_set_aside_holds_no_place_among_the_open_ones_and_needs_o
     assert!(matches!(next, StreamItem::Event(event) if is_resumed(&event.kind)));
     assert_eq!(end(&all_events(&runtime, stalled).await).0, "completed");
     // It has ended: nothing is left to take up.
-    runtime.resume(stalled).await.unwrap();
-    assert!(matches!(runtime.resume(TaskId::from_bytes([9; 16])).await, Err(Error::NoTask(_))));
+    runtime.resume(&artel_actors::Viewer::owner(), stalled).await.unwrap();
+    assert!(matches!(
+        runtime.resume(&artel_actors::Viewer::owner(), TaskId::from_bytes([9; 16])).await,
+        Err(Error::NoTask(_))
+    ));
 }
 
 /// Appends the event that sets a task aside, as a daemon does.

@@ -80,3 +80,25 @@ async fn a_task_of_another_is_as_one_that_does_not_exist() {
         assert_eq!(journal.is_owned(id(task), &caller(owner)).await.unwrap(), owned, "{task} {owner}");
     }
 }
+
+#[tokio::test]
+async fn the_tasks_of_callers_are_those_that_are_open_or_ended_late_enough() {
+    let dir = temp_dir();
+    let journal = open(dir.path()).await;
+    let now = unix_millis();
+    for (number, owner, ended) in [
+        (1, "alice", Some(now - 1)),
+        (2, "alice", None),
+        (3, "owner", None),
+        (4, "bob", Some(now)),
+        (5, "owner", Some(now + 9)),
+    ] {
+        let task = id(number);
+        journal.accept(first(task, TaskSpec { owner: caller(owner), ..spec("?") })).await.unwrap();
+        if let Some(at) = ended {
+            journal.append(vec![ended_at(task, 2, at)]).await.unwrap();
+        }
+    }
+    assert_eq!(journal.tasks_of_callers(Timestamp(now)).await.unwrap(), [id(2), id(4)]);
+    assert_eq!(journal.tasks_of_callers(Timestamp(0)).await.unwrap(), [id(1), id(2), id(4)]);
+}

@@ -151,7 +151,8 @@ async fn a_call_ends_with_its_token() {
 #[tokio::test(start_paused = true)]
 async fn limits_of_a_token_are_its_own() {
     let world = world();
-    let limits = TokenLimits { calls_per_minute: NonZeroU32::new(60), streams: NonZeroU32::new(1) };
+    let (calls_per_minute, streams) = (NonZeroU32::new(60), NonZeroU32::new(1));
+    let limits = TokenLimits { calls_per_minute, streams, ..TokenLimits::default() };
     let limited = bearer_header(&world.create("limited", "read", None, limits));
     let other = bearer_header(&world.create("other", "read", None, limits));
     let stream = world.call(WATCH, None, Some(&limited)).unwrap();

@@ -31,8 +31,13 @@ pub(crate) fn tokens(tokens: &[AccessToken], out: &mut StyledText) {
 
 fn limits(token: &AccessToken) -> String {
     let limits = token.limits.unwrap_or_default();
-    let limit = |number: u32, of: &str| (number > 0).then(|| format!("{number} {of}"));
-    let parts = [limit(limits.calls_per_minute, "calls a minute"), limit(limits.streams, "streams")];
+    let limit = |number: u64, of: &str| (number > 0).then(|| format!("{number} {of}"));
+    let parts = [
+        limit(limits.calls_per_minute.into(), "calls a minute"),
+        limit(limits.streams.into(), "streams"),
+        limit(limits.open_tasks.into(), "open tasks"),
+        limit(limits.tokens_per_day, "tokens a day"),
+    ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
@@ -54,7 +59,7 @@ mod tests {
             expired,
             limits,
         };
-        let limits = Some(AccessLimits { calls_per_minute: 600, streams: 4 });
+        let limits = Some(AccessLimits { calls_per_minute: 600, streams: 4, open_tasks: 8, tokens_per_day: 2_000_000 });
         let mut out = StyledText::new(false);
         tokens(
             &[

@@ -163,7 +163,8 @@ async fn a_refused_http_request_has_its_own_code_and_names_the_scope() {
 async fn limits_say_when_to_come_back() {
     use tonic_types::StatusExt as _;
     let world = world();
-    let limits = TokenLimits { calls_per_minute: NonZeroU32::new(2), streams: NonZeroU32::new(1) };
+    let (calls_per_minute, streams) = (NonZeroU32::new(2), NonZeroU32::new(1));
+    let limits = TokenLimits { calls_per_minute, streams, ..TokenLimits::default() };
     let reader = world.header("read", limits);
     let (stream, _) = world.call(WATCH, GRPC, &[&reader]).await;
     let (refused, _) = world.call(WATCH, GRPC, &[&reader]).await;

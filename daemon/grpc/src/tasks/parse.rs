@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use artel_actors::{Answer, Fork, Submission, Target};
+use artel_actors::{Answer, Fork, Submission, Target, Viewer};
 use artel_proto::v1;
+use artel_task::RequestId;
 use artel_task::event::TaskPriority;
-use artel_task::{CallerName, RequestId};
 use tonic::Status;
 
 use crate::field_error::FieldError;
@@ -22,7 +22,7 @@ const MAX_LABEL_KEY_BYTES: usize = 63;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
 
 /// Parses a task of this caller. `path` is the prefix of field names in violations.
-pub(super) fn submission(request: v1::SubmitRequest, path: &str, owner: CallerName) -> Result<Submission, Status> {
+pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer) -> Result<Submission, Status> {
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
     let priority = request.priority();
@@ -44,7 +44,8 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, owner: CallerNa
     };
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
-    Ok(Submission { target, input, request_id: request, priority: class, labels, owner, trace: None })
+    let Viewer { caller: owner, quota, .. } = viewer;
+    Ok(Submission { target, input, request_id: request, priority: class, labels, owner, quota, trace: None })
 }
 
 /// Parses the answer of a person.
@@ -61,7 +62,7 @@ pub(super) fn answer(given: Option<v1::answer_request::Answer>) -> Result<Answer
 }
 
 /// Parses a fork by this caller.
-pub(super) fn fork(request: v1::ForkRequest, owner: CallerName) -> Result<Fork, Status> {
+pub(super) fn fork(request: v1::ForkRequest, viewer: &Viewer) -> Result<Fork, Status> {
     let mut violations = Violations::default();
     let current = request.catalog() == v1::ForkCatalog::Current;
     let v1::ForkRequest { task_id, from_step_id, catalog, request_id, labels } = request;
@@ -76,6 +77,7 @@ pub(super) fn fork(request: v1::ForkRequest, owner: CallerName) -> Result<Fork, 
     let task = parse_task_id("task_id", &task_id)?;
     violations.finish()?;
     let from = Some(from_step_id).filter(|step| !step.is_empty());
+    let (owner, quota) = (viewer.caller.clone(), viewer.quota);
     Ok(Fork {
         task,
         from_step: from,
@@ -83,6 +85,7 @@ pub(super) fn fork(request: v1::ForkRequest, owner: CallerName) -> Result<Fork, 
         request_id: parsed.flatten(),
         labels,
         owner,
+        quota,
         trace: None,
     })
 }
@@ -135,7 +138,7 @@ mod tests {
             labels: HashMap::from([(String::new(), "x".to_owned())]),
             target: None,
         };
-        let status = submission(request, "submit.", CallerName::owner()).unwrap_err();
+        let status = submission(request, "submit.", Viewer::owner()).unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;
         let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["submit.input", "submit.priority", "submit.request_id", "submit.labels"]);

@@ -1,7 +1,7 @@
 //! Two callers of one daemon: each sees and changes its own tasks, and another's are as if they did not exist.
 
-use artel_access::{AccessScope, Caller};
-use artel_actors::Viewer;
+use artel_access::{AccessScope, Caller, TokenLimits};
+use artel_actors::{CallerQuota, Viewer};
 use artel_journal::feedback::FeedbackRecord;
 use artel_proto::v1::router_server::Router;
 use artel_task::{CallerName, RoleName, TaskId};
@@ -24,7 +24,12 @@ nodes:
 const MISSING: &str = "0198c0de-0000-7000-8000-000000000000";
 
 fn viewer(name: &str) -> Viewer {
-    Viewer { caller: CallerName::parse(name).unwrap(), sees_all: false, controls_all: false }
+    Viewer {
+        caller: CallerName::parse(name).unwrap(),
+        sees_all: false,
+        controls_all: false,
+        quota: CallerQuota::default(),
+    }
 }
 
 /// A caller that sees the tasks of all and changes its own.
@@ -37,7 +42,9 @@ fn as_caller<T>(viewer: &Viewer, message: T) -> Request<T> {
     let more = more.into_iter().filter_map(|(has, scope)| has.then_some(scope));
     let scopes = [AccessScope::Read, AccessScope::Submit, AccessScope::Answer].into_iter().chain(more).collect();
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Caller { name: viewer.caller.clone(), scopes });
+    let CallerQuota { open_tasks, tokens_per_day } = viewer.quota;
+    let limits = TokenLimits { open_tasks, tokens_per_day, ..TokenLimits::default() };
+    request.extensions_mut().insert(Caller { name: viewer.caller.clone(), scopes, limits });
     request
 }
 
