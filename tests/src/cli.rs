@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::prerequisites::artel;
 
 /// Variables that configure the program, which the environment of the tests must not set.
-const VARIABLES: [&str; 18] = [
+const VARIABLES: [&str; 20] = [
     "ARTEL_ADDRESS",
     "ARTEL_CA",
     "ARTEL_CLIENT_CERT",

@@ -22,6 +22,8 @@ mod tools;
 mod vulkan;
 mod web;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use artel_tests::scripted::asking_daemon;
 use artel_tests::scripts::{NodeScripts, python_modules, script};
-use artel_tests::{Cli, Daemon, daemon, python};
+use artel_tests::{Cli, Daemon, python};
 use serde_json::{Value, json};
 
 /// No test waits longer for a client.

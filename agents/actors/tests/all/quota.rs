@@ -60,6 +60,7 @@ async fn tokens_are_those_of_today_also_after_a_restart_and_a_fork_counts_its_ow
         request_id: None,
         labels: Default::default(),
         owner: ci(),
+        trace: None,
         quota,
     };
     assert!(matches!(runtime.fork(fork("check#2", quota(0, 1))).await, Err(Error::Quota(_))));
