@@ -19,6 +19,8 @@ use crate::problem::{Diagnostics, did_you_mean, shown};
 use cost::{MAX_CHECK_STEPS, MAX_REPORT_STEPS, Meter, SchemaSize, value_size};
 use keyword::{MANY, NAMED, ONE, PLAIN};
 
+pub(crate) use decodable::SchemaUse;
+
 /// The most parts of a schema that are schemas themselves: a large one has a hundred.
 const MAX_SCHEMA_PARTS: usize = 1000;
 /// The most patterns of a schema, and the largest automaton of one: all of them are kept in memory.
@@ -34,15 +36,6 @@ pub struct Schema {
     validator: Arc<Validator>,
     /// How many schemas it consists of.
     part_count: usize,
-}
-
-/// Whose values a schema describes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SchemaUse {
-    /// A model's, which is held to it while it decodes.
-    Output,
-    /// A person's.
-    Answer,
 }
 
 /// Where a value does not match a schema, and why. Its message is one line.

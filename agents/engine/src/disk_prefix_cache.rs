@@ -24,8 +24,8 @@ mod prefix_file_header;
 
 use prefix_file_header::PrefixFileHeader;
 
-/// What the cells in a file depend on: a hash of the model, the adapter and the types of the KV cache.
-pub(crate) type CacheFingerprint = [u8; 32];
+pub(crate) use prefix_file_header::CacheFingerprint;
+
 /// The end of the name of a file whose prefix is the same for every task.
 const FIXED_SUFFIX: &str = ".fixed.prefix";
 /// The same of one that is being written.
@@ -305,7 +305,7 @@ fn write_all(inbox: &mpsc::Receiver<WriterCommand>, dir: &Path, max_bytes: u64) 
         match stored {
             Ok(true) => {}
             Ok(false) => {
-                tracing::debug!(path = %write.path.display(), "a prefix is not written, since texts were erased")
+                tracing::debug!(path = %write.path.display(), "a prefix is not written, since texts were erased");
             }
             Err(error) => {
                 tracing::warn!(path = %write.path.display(), %error, "cannot write a file of the disk prefix cache");
@@ -319,7 +319,7 @@ fn store(write: &PrefixWrite) -> io::Result<()> {
     let part = write.path.with_extension("part");
     let written = File::create(&part).and_then(|file| {
         let mut out = io::BufWriter::new(file);
-        PrefixFileHeader::write(write, &mut out)?;
+        prefix_file_header::write(&write.fingerprint, write.seconds, &write.tokens, &write.state, &mut out)?;
         out.write_all(&write.state)?;
         out.flush()
     });

@@ -19,6 +19,7 @@ mod namespace;
 mod operators;
 mod python;
 mod render_budget;
+mod source_edit;
 mod text_shield;
 
 pub use bounded_template::BoundedTemplate;

@@ -8,7 +8,7 @@ use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use serde_json::Value as Json;
 
-use crate::guard::{SourceEdit, range};
+use crate::source_edit::{SourceEdit, range};
 
 /// Which operators a template has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

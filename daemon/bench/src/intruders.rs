@@ -28,11 +28,11 @@ const REFUSAL_LINE: &str = "calls were refused";
 pub(crate) async fn run(daemon: &ScriptedDaemon, is_quiet_first: bool, table: &mut BenchTable) -> Result<()> {
     for is_quiet in [is_quiet_first, !is_quiet_first] {
         if is_quiet {
-            record("quiet", probe(daemon).await?, daemon, table)?;
+            record("quiet", &probe(daemon).await?, daemon, table)?;
         } else {
             let intruders = intrude(daemon).await?;
             let (refused, probed) = tokio::try_join!(intruders, probe(daemon))?;
-            record("artel", probed, daemon, table)?;
+            record("artel", &probed, daemon, table)?;
             table.record("intruders: p99 until a wrong token is refused", "ms", "artel", refused.percentile_ms(99));
         }
     }
@@ -60,12 +60,11 @@ async fn probe(daemon: &ScriptedDaemon) -> Result<[CallLatencies; 2]> {
 
 fn record(
     target: &'static str,
-    probed: [CallLatencies; 2],
+    probed: &[CallLatencies; 2],
     daemon: &ScriptedDaemon,
     table: &mut BenchTable,
 ) -> Result<()> {
-    for (call, latencies) in
-        ["reading a task", "a task of one step, from its submission to its end"].iter().zip(&probed)
+    for (call, latencies) in ["reading a task", "a task of one step, from its submission to its end"].iter().zip(probed)
     {
         for percent in [50, 99] {
             let metric = format!("intruders: p{percent} of {call}");

@@ -184,33 +184,6 @@ fn chain_graph(roles: &[BenchRole]) -> Value {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use artel_roles::{Catalog, YamlSource};
-
-    use super::*;
-
-    #[test]
-    fn the_daemon_takes_every_kind_of_role_without_a_warning() {
-        let labels = || vec!["one".to_owned(), "two".to_owned()];
-        let options = [
-            RoleOption::None,
-            RoleOption::Batch,
-            RoleOption::Adapter(0, "/a/mirk.gguf".into()),
-            RoleOption::EnumJson(labels()),
-            RoleOption::EnumToken(labels()),
-        ];
-        let roles = options.into_iter().enumerate();
-        let roles: Vec<_> = roles.map(|(at, option)| BenchRole::new(format!("r{at}"), "P.", 8).with(option)).collect();
-        let model = json!({"model": "bench", "file": "/m/bench.gguf", "context": CONTEXT_TOKENS, "sequences": 8});
-        let documents = [model, chain_graph(&roles)].into_iter().chain(roles.iter().map(role_document));
-        let text = documents.map(|document| format!("---\n{document}\n")).collect();
-        let file = YamlSource { path: "bench.yaml".to_owned(), dir: None, text };
-        let catalog = Catalog::parse(vec![vec![file]]).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(catalog.warnings().is_empty(), "{:?}", catalog.warnings());
-    }
-}
-
 impl std::fmt::Debug for OwnDaemon {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OwnDaemon").field("model", &self.model).field("threads", &self.threads).finish_non_exhaustive()
@@ -272,5 +245,32 @@ impl OwnDaemonClient {
         }
         answer.finished_at = Instant::now();
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use artel_roles::{Catalog, YamlSource};
+
+    use super::*;
+
+    #[test]
+    fn the_daemon_takes_every_kind_of_role_without_a_warning() {
+        let labels = || vec!["one".to_owned(), "two".to_owned()];
+        let options = [
+            RoleOption::None,
+            RoleOption::Batch,
+            RoleOption::Adapter(0, "/a/mirk.gguf".into()),
+            RoleOption::EnumJson(labels()),
+            RoleOption::EnumToken(labels()),
+        ];
+        let roles = options.into_iter().enumerate();
+        let roles: Vec<_> = roles.map(|(at, option)| BenchRole::new(format!("r{at}"), "P.", 8).with(option)).collect();
+        let model = json!({"model": "bench", "file": "/m/bench.gguf", "context": CONTEXT_TOKENS, "sequences": 8});
+        let documents = [model, chain_graph(&roles)].into_iter().chain(roles.iter().map(role_document));
+        let text = documents.map(|document| format!("---\n{document}\n")).collect();
+        let file = YamlSource { path: "bench.yaml".to_owned(), dir: None, text };
+        let catalog = Catalog::parse(vec![vec![file]]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(catalog.warnings().is_empty(), "{:?}", catalog.warnings());
     }
 }

@@ -92,7 +92,7 @@ pub fn check(catalog: &Catalog, models: &Path) -> FileReport {
         let Some(a) = &role.adapter else { continue };
         report.add(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
     }
-    report.warnings = template_variables::unread(catalog, models);
+    report.warnings = template_variables::unread(catalog, |model| model_path(model, models).ok());
     report
 }
 

@@ -1,14 +1,13 @@
 //! Variables of `template_kwargs` that the chat template of a model never reads.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use artel_roles::{Catalog, Model, TemplateKwargs};
 use artel_template::ChatTemplate;
 
-use crate::files;
-
-/// A message for each variable of a model or role that its chat template does not read, as far as that is here.
-pub(crate) fn unread(catalog: &Catalog, models: &Path) -> Vec<String> {
+/// A message for each variable of a model or role that its chat template does not read, as far as
+/// that is here: `path_of` says where a model's file is.
+pub(crate) fn unread(catalog: &Catalog, path_of: impl Fn(&Model) -> Option<PathBuf>) -> Vec<String> {
     let mut messages = Vec::new();
     for model in catalog.models().values() {
         let roles =
@@ -21,7 +20,7 @@ pub(crate) fn unread(catalog: &Catalog, models: &Path) -> Vec<String> {
         if owners.is_empty() {
             continue;
         }
-        let Some(template) = chat_template(model, models) else { continue };
+        let Some(template) = chat_template(model, &path_of) else { continue };
         for (owner, kwargs) in owners {
             let unread = kwargs.keys().filter(|name| !template.reads(name));
             messages.extend(unread.map(|name| message(&owner, model, name, &template.variables())));
@@ -37,11 +36,11 @@ fn message(owner: &str, model: &Model, name: &str, known: &[String]) -> String {
 }
 
 /// The template of a model's YAML, or of its file. Faults of either are told elsewhere.
-fn chat_template(model: &Model, models: &Path) -> Option<ChatTemplate> {
+fn chat_template(model: &Model, path_of: impl Fn(&Model) -> Option<PathBuf>) -> Option<ChatTemplate> {
     if let Some(source) = &model.template {
         return ChatTemplate::parse(source).ok();
     }
-    let header = artel_gguf::inspect(&files::model_path(model, models).ok()?).ok()?;
+    let header = artel_gguf::inspect(&path_of(model)?).ok()?;
     ChatTemplate::parse(header.chat_template()?).ok()
 }
 
@@ -59,6 +58,6 @@ mod tests {
         let catalog = Catalog::load(Some(directory.path())).unwrap();
         let expected = "role `poet`: `thinking` in `template_kwargs` has no effect: the chat template of `talk` reads \
                         `enable_thinking`";
-        assert_eq!(unread(&catalog, directory.path()), [expected]);
+        assert_eq!(unread(&catalog, |_| None), [expected]);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn output(output: &Output) -> v1::Output {
         // The text has the JSON too.
         json: output.json.as_ref().and_then(portable_value),
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
-        finish: output.finish.map_or(v1::FinishReason::Unspecified, finish_reason).into(),
+        finish: output.finish.map(|reason| finish_reason(reason).into()),
     }
 }
 

@@ -84,7 +84,11 @@ fn http(refusal: &AccessRefusal) -> Response<Body> {
             (StatusCode::UNAUTHORIZED, "unauthenticated", Some((WWW_AUTHENTICATE, challenge)))
         }
     };
-    let text = json!({"error": {"code": code, "message": refusal.to_string()}}).to_string();
+    let message = match refusal {
+        R::UnknownRoute => "there is no such page, or it does not take this method".to_owned(),
+        _ => refusal.to_string(),
+    };
+    let text = json!({"error": {"code": code, "message": message}}).to_string();
     let mut response = Response::new(Body::new(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

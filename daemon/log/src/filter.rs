@@ -118,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_records_pass() {
+    fn forwarded_records_and_the_audit_log_pass() {
         let filter = LogFilter("error".to_owned());
-        assert_eq!(filter.build(None).to_string(), "error");
+        assert_eq!(filter.build(None).to_string(), "audit=trace,error");
         assert!(filter.build(Some("engine")).to_string().contains("engine=trace"));
     }
 }

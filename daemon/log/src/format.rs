@@ -40,7 +40,7 @@ impl LineFormat {
     /// A text that is no record, which may have several lines.
     pub(crate) fn text(self, level: Level, text: &str) -> Vec<u8> {
         match self {
-            Self::Json => json(level, serde_json::json!({ "message": text })),
+            Self::Json => json(level, &serde_json::json!({ "message": text })),
             Self::Text { .. } => escaped(text).into_bytes(),
             Self::Journald => prefixed(level, escaped(text).as_bytes()),
         }
@@ -51,7 +51,7 @@ impl LineFormat {
         const WHY: &str = "lines of the log were dropped, because standard error was not read in time";
         match self {
             Self::Text { .. } => format!("{}  WARN {TARGET}: {WHY} lines={lines}\n", now()).into_bytes(),
-            Self::Json => json(Level::WARN, serde_json::json!({ "message": WHY, "lines": lines })),
+            Self::Json => json(Level::WARN, &serde_json::json!({ "message": WHY, "lines": lines })),
             Self::Journald => prefixed(Level::WARN, format!("{TARGET}: {WHY} lines={lines}\n").as_bytes()),
         }
     }
@@ -90,7 +90,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// A record with these fields.
-fn json(level: Level, fields: serde_json::Value) -> Vec<u8> {
+fn json(level: Level, fields: &serde_json::Value) -> Vec<u8> {
     let record = serde_json::json!({ "timestamp": now(), "level": level.as_str(), "fields": fields, "target": TARGET });
     format!("{record}\n").into_bytes()
 }

@@ -31,7 +31,7 @@ fn write_batches(queue: &LineQueue, format: LineFormat, mut output: impl Write) 
 }
 
 /// What earlier batches lost.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct LostLines {
     /// Lines that were not written, or not whole.
     count: u64,

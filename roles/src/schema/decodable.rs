@@ -5,9 +5,17 @@ use std::time::Duration;
 use artel_constraint::{Error, check_answer, check_output};
 use serde_json::Value;
 
-use super::SchemaUse;
 use crate::node::YamlNode;
 use crate::problem::Diagnostics;
+
+/// Whose values a schema describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SchemaUse {
+    /// A model's, which is held to it while it decodes.
+    Output,
+    /// A person's.
+    Answer,
+}
 
 /// The longest time for one schema of the directory. Schemas in use take some milliseconds.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(5);

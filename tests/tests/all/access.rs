@@ -305,7 +305,7 @@ async fn what_is_wrong_with_a_token_is_said() {
         (["create", "--name=C I", "--scopes=read", "--json"], 2, "`C I` is not a name"),
         (["create", "--name=x", "--scopes=read,write", "--json"], 2, "there is no scope `write`"),
         (["create", "--name=x", "--scopes=read", "--expires=soon"], 2, "`soon` is no time"),
-        (["create", "--name=x", "--scopes=read", "--expires=0s"], 2, "longer than nothing"),
+        (["create", "--name=x", "--scopes=read", "--expires=0s"], 2, "longer than zero"),
         (["revoke", "cj", "--json", "--color=never"], 2, "did you mean `ci`?"),
     ] {
         let (got, err) = failed(args).await;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use artel_proto::v1;
 use artel_proto::v1::engines_client::EnginesClient;
+use artel_proto::v1::tasks_client::TasksClient;
 use artel_tests::raw_connection::{HTTP2_CLOSED_WINDOW, HTTP2_HANDSHAKE, connect, http2_headers, is_closed};
-use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
-use artel_tests::{CallerChannel, Daemon, DaemonBuilder, RpcServer, TokenHeader, daemon};
+use artel_tests::scripted::{SCRIPTED_CATALOG, asking_daemon, model_script};
+use artel_tests::{CallerChannel, Daemon, DaemonBuilder, RpcServer, TokenHeader, daemon, task_request};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -183,15 +184,17 @@ async fn a_connection_that_idles_after_a_call_is_closed_and_its_client_calls_aga
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_at_its_maximum_leaves_room_for_others_and_gets_no_more() {
-    let daemon = scripted_daemon().with_settings("connections: {max: 4, per_peer: 2}\n").start().await;
+    let daemon = asking_daemon().with_settings("connections: {max: 4, per_peer: 2}\n").start().await;
+    let task = daemon.submit(task_request("Which?").with_graph("question")).await.unwrap().id;
     let from = |last: u8| {
         let endpoint = Endpoint::from_shared(daemon.address.clone()).unwrap();
         endpoint.local_address(Some(IpAddr::from([127, 0, 0, last]))).connect_lazy()
     };
     let mut watches = Vec::new();
     for _ in 0..2 {
-        let watch = HealthClient::new(from(2)).watch(HealthCheckRequest::default()).await.unwrap();
-        watches.push(watch.into_inner());
+        let mut tasks = TasksClient::new(CallerChannel::new(from(2), TokenHeader::new(&daemon.token)));
+        let request = v1::WatchRequest { task_id: task.clone(), ..Default::default() };
+        watches.push(tasks.watch(request).await.unwrap().into_inner());
     }
     let list = |last: u8| {
         let mut engines = EnginesClient::new(CallerChannel::new(from(last), TokenHeader::new(&daemon.token)));

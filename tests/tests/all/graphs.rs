@@ -2,6 +2,7 @@
 
 use artel_proto::v1;
 use artel_proto::v1::event::Kind;
+use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::{Daemon, daemon, task_request, test_catalog};
 use nix::sys::signal::Signal;
 use tonic_types::StatusExt as _;
@@ -206,4 +207,44 @@ nodes:
     assert!(teller.output_tokens > 64, "{teller:?}");
     // Without speculative prefill, all of the story would be computed after its end.
     assert!(listener.prefill_tokens < teller.output_tokens / 2, "{teller:?} {listener:?}");
+}
+
+const ENDS: &str = "---
+role: cut
+description: Is cut after a few tokens.
+model: talk
+prompt: You sail.
+sampling: {max_tokens: 3}
+---
+role: halted
+description: Ends at a line break.
+model: talk
+prompt: You sail.
+sampling: {stop: [\"\\n\"]}
+---
+graph: ends
+description: Goes on where an output was cut.
+start: first
+nodes:
+  first: {role: cut, next: [{to: second, when: 'nodes.first.finish == \"length\"'}, {to: done}]}
+  second: {role: halted, message: \"one\\ntwo\", next: [{to: third, when: 'nodes.second.finish == \"stop_text\"'}, {to: done}]}
+  third: {role: sailor, message: '{{ nodes.first.finish }} {{ nodes.second.finish }}', next: done}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_an_end_is_told_and_decides_on_edges() {
+    let yaml = format!("{SCRIPTED_CATALOG}{ENDS}");
+    let daemon = daemon().with_yaml(&yaml).with_failpoints(&model_script()).start().await;
+    let mut run = daemon.run(task_request("Hello").with_graph("ends")).await;
+    assert_eq!(run.end().await.text(), "<length stop_text>");
+    let task = daemon.task(&run.id).await;
+    let outputs: Vec<_> = task.steps.iter().map(|step| step.output.as_ref().unwrap()).collect();
+    let expected = [
+        ("<He", v1::FinishReason::Length),
+        ("<one", v1::FinishReason::StopText),
+        ("<length stop_text>", v1::FinishReason::Stop),
+    ];
+    assert_eq!(outputs.iter().map(|output| (output.text.as_str(), output.finish())).collect::<Vec<_>>(), expected);
+    let (code, out, err) = daemon.cli(["task", "show"]).arg(&run.id).run().await;
+    assert_eq!((code, out.matches("cut at max_tokens").count()), (0, 1), "{out}{err}");
 }

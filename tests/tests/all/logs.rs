@@ -100,7 +100,7 @@ async fn an_engine_that_runs_follows_the_level() {
     daemon.run(request()).await.end().await;
     let (code, out, err) = daemon.cli(["log", "level", "info,artel_engine=debug"]).run().await;
     assert_eq!(code, 0, "{out}{err}");
-    daemon.until_logged("a client changes the level").await;
+    daemon.until_logged("Admin/SetLogLevel").await;
     let before = daemon.log();
     assert!(!before.contains(DETAIL), "{before}");
     let logged = async {

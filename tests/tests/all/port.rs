@@ -76,10 +76,13 @@ async fn health_is_told_over_http_and_every_error_is_json() {
     assert_eq!((alive.status(), alive.text().as_str()), (200, "ok"), "{alive:?}");
     let ready = get(&daemon, "/readyz", &[LOCAL]);
     assert_eq!(ready.status(), 200, "{ready:?}");
-    let missing = get(&daemon, "/nothing", &[LOCAL]);
+    let stranger = get(&daemon, "/nothing", &[LOCAL]);
+    assert_eq!(stranger.status(), 401, "a stranger does not learn which pages there are: {stranger:?}");
+    let token = format!("Bearer {}", daemon.token);
+    let missing = get(&daemon, "/nothing", &[LOCAL, ("authorization", &token)]);
     let error: serde_json::Value = serde_json::from_slice(&missing.body).unwrap();
     assert_eq!((missing.status(), error["error"]["code"].as_str()), (404, Some("not_found")), "{missing:?}");
-    assert!(error["error"]["message"].as_str().unwrap().contains("/nothing"), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("no such page"), "{error}");
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().await.success());
 }
@@ -175,7 +178,7 @@ async fn requests_beyond_the_limit_are_refused_with_a_delay_and_health_is_told()
     let large = get(&daemon, "/healthz", &[LOCAL, ("x-large", &"x".repeat(17 << 10))]);
     assert_eq!(large.status(), 431, "{large:?}");
     drop(run);
-    until("its place is free", || get(&daemon, "/nothing", &[LOCAL]).status() == 404).await;
+    until("its place is free", || get(&daemon, "/nothing", &[LOCAL]).status() == 401).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{CacheFingerprint, PrefixWrite};
 use crate::backend::Token;
+
+/// What the cells in a file depend on: a hash of the model, the adapter and the types of the KV cache.
+pub(crate) type CacheFingerprint = [u8; 32];
 
 const MAGIC: &[u8; 8] = b"ARTELPX1";
 /// Tokens that a file may claim: more than any context.
@@ -46,14 +48,21 @@ impl PrefixFileHeader {
             length: u64::from_le_bytes(end[32..].try_into().ok()?),
         })
     }
+}
 
-    pub(super) fn write(write: &PrefixWrite, out: &mut impl io::Write) -> io::Result<()> {
-        out.write_all(MAGIC)?;
-        out.write_all(&write.fingerprint)?;
-        out.write_all(&write.seconds.to_le_bytes())?;
-        out.write_all(&(write.tokens.len() as u32).to_le_bytes())?;
-        write.tokens.iter().try_for_each(|token| out.write_all(&token.0.to_le_bytes()))?;
-        out.write_all(&Sha256::digest(&write.state))?;
-        out.write_all(&(write.state.len() as u64).to_le_bytes())
-    }
+/// Writes the header of these cells.
+pub(super) fn write(
+    fingerprint: &CacheFingerprint,
+    seconds: f64,
+    tokens: &[Token],
+    cells: &[u8],
+    out: &mut impl io::Write,
+) -> io::Result<()> {
+    out.write_all(MAGIC)?;
+    out.write_all(fingerprint)?;
+    out.write_all(&seconds.to_le_bytes())?;
+    out.write_all(&(tokens.len() as u32).to_le_bytes())?;
+    tokens.iter().try_for_each(|token| out.write_all(&token.0.to_le_bytes()))?;
+    out.write_all(&Sha256::digest(cells))?;
+    out.write_all(&(cells.len() as u64).to_le_bytes())
 }

@@ -75,6 +75,7 @@ fn plain(shield: &TextShield, value: &Value) -> Value {
 }
 
 /// `join(separator='', attribute=None)`.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja passes the named arguments so")]
 fn join(
     state: &State<'_, '_>,
     values: &Value,

@@ -10,6 +10,7 @@ use super::text::PaidText;
 const MAX_INDENT_COLUMNS: u32 = 64;
 
 /// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja passes the named arguments so")]
 pub(crate) fn tojson(
     state: &State<'_, '_>,
     value: &Value,

@@ -191,7 +191,7 @@ fn without_arguments(text: &str, plain: &str, method: &str) -> Result<Value, Err
         "islower" => Ok(Value::from(plain.chars().any(char::is_lowercase) && !plain.chars().any(char::is_uppercase))),
         "istitle" => Ok(Value::from(plain.chars().any(char::is_alphabetic) && title(plain) == plain)),
         "isspace" => all(is_space),
-        "isdigit" | "isdecimal" => all(|c| c.is_numeric() && c.to_digit(10).is_some() || c.is_ascii_digit()),
+        "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit()),
         "isnumeric" => all(char::is_numeric),
         "isalnum" => all(char::is_alphanumeric),
         "isalpha" => all(char::is_alphabetic),
