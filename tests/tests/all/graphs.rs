@@ -217,17 +217,17 @@ prompt: You sail.
 sampling: {max_tokens: 3}
 ---
 role: halted
-description: Ends at a line break.
+description: Ends at a space.
 model: talk
 prompt: You sail.
-sampling: {stop: [\"\\n\"]}
+sampling: {stop: [' ']}
 ---
 graph: ends
 description: Goes on where an output was cut.
 start: first
 nodes:
   first: {role: cut, next: [{to: second, when: 'nodes.first.finish == \"length\"'}, {to: done}]}
-  second: {role: halted, message: \"one\\ntwo\", next: [{to: third, when: 'nodes.second.finish == \"stop_text\"'}, {to: done}]}
+  second: {role: halted, message: one two, next: [{to: third, when: 'nodes.second.finish == \"stop_text\"'}, {to: done}]}
   third: {role: sailor, message: '{{ nodes.first.finish }} {{ nodes.second.finish }}', next: done}
 ";
 
