@@ -25,6 +25,7 @@ mod test_catalog;
 pub mod tls_proxy;
 mod token;
 pub mod trace_collector;
+mod until;
 
 pub use caller::{CallerChannel, TokenHeader};
 pub use cli::Cli;
@@ -35,3 +36,4 @@ pub use rpc_server::RpcServer;
 pub use task::{TaskOutcome, TaskRequest, TaskStream, task_request};
 pub use terminal_session::TerminalSession;
 pub use test_catalog::test_catalog;
+pub use until::until;

@@ -104,6 +104,11 @@ start: ask
 nodes: {ask: {ask: {message: 'Which?', deadline: 1h}, next: done}}
 ";
 
+/// A daemon with [`SCRIPTED_CATALOG`].
+pub fn scripted_daemon() -> DaemonBuilder {
+    daemon().with_yaml(SCRIPTED_CATALOG).with_failpoints(&model_script())
+}
+
 /// A daemon with [`SCRIPTED_CATALOG`] and the graph `question`, whose tasks are open until a person answers.
 pub fn asking_daemon() -> DaemonBuilder {
     daemon().with_yaml(&format!("{SCRIPTED_CATALOG}{QUESTION_GRAPH}")).with_failpoints(&model_script())

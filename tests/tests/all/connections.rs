@@ -9,30 +9,14 @@ use artel_proto::v1;
 use artel_proto::v1::engines_client::EnginesClient;
 use artel_proto::v1::tasks_client::TasksClient;
 use artel_tests::raw_connection::{HTTP2_CLOSED_WINDOW, HTTP2_HANDSHAKE, connect, http2_headers, is_closed};
-use artel_tests::scripted::{SCRIPTED_CATALOG, asking_daemon, model_script};
-use artel_tests::{CallerChannel, Daemon, DaemonBuilder, RpcServer, TokenHeader, daemon, task_request};
+use artel_tests::scripted::{asking_daemon, scripted_daemon};
+use artel_tests::{CallerChannel, Daemon, RpcServer, TokenHeader, daemon, task_request, until};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 /// No test waits longer for what must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a test looks whether it has happened.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-fn scripted_daemon() -> DaemonBuilder {
-    daemon().with_yaml(SCRIPTED_CATALOG).with_failpoints(&model_script())
-}
-
-/// Waits until this holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let held = async {
-        while !holds() {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-    };
-    tokio::time::timeout(TEST_TIMEOUT, held).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
 
 /// Runs a task on a connection of its own, as the command line does.
 async fn run_task(daemon: &Daemon) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use artel_proto::v1;
 use artel_tests::raw_connection::{HTTP2_HANDSHAKE, connect, is_closed};
-use artel_tests::{Daemon, RpcServer, TaskStream, daemon, task_request, test_catalog};
+use artel_tests::{Daemon, RpcServer, TaskStream, daemon, task_request, test_catalog, until};
 use futures::future::join_all;
 use nix::sys::signal::Signal;
 use tonic::transport::Endpoint;
@@ -33,16 +33,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How much the memory of the daemon may grow in the second round, in percent.
 const MAX_GROWTH_PERCENT: u64 = 5;
-
-/// Waits until this holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let held = async {
-        while !holds() {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-    };
-    tokio::time::timeout(TEST_TIMEOUT, held).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(TEST_TIMEOUT, work).await.unwrap_or_else(|_| panic!("never: {what}"))

@@ -15,8 +15,8 @@ use artel_proto::v1::event::Kind;
 use artel_proto::v1::progress::Stage;
 use artel_tests::https::{HttpResponse, exchange, tls};
 use artel_tests::hub::{HubServer, MODEL_URI};
-use artel_tests::scripted::{SCRIPTED_CATALOG, asking_daemon, model_script};
-use artel_tests::{Cli, Daemon, DaemonBuilder, OTHER_USER_ID, daemon, task_request};
+use artel_tests::scripted::{asking_daemon, scripted_daemon};
+use artel_tests::{Cli, Daemon, DaemonBuilder, OTHER_USER_ID, daemon, task_request, until};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
@@ -28,8 +28,6 @@ use tonic_types::StatusExt as _;
 
 /// No test waits longer for what must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a test looks whether it has happened.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const HEALTH_CHECK: &str = "POST /grpc.health.v1.Health/Check";
 /// An empty message of gRPC: no compression, no bytes.
 const EMPTY_MESSAGE: &[u8] = &[0, 0, 0, 0, 0];
@@ -41,20 +39,6 @@ const MAX_FILE_BYTES: u64 = 1_000_000;
 const CONNECT: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ntry:\n  \
                        s.sendall(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n  \
                        print(s.recv(100))\nexcept ConnectionError:\n  print(b'')\n";
-
-fn scripted_daemon() -> DaemonBuilder {
-    daemon().with_yaml(SCRIPTED_CATALOG).with_failpoints(&model_script())
-}
-
-/// Waits until this holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let held = async {
-        while !holds() {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-    };
-    tokio::time::timeout(TEST_TIMEOUT, held).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
 
 fn address(daemon: &Daemon) -> &str {
     daemon.address.strip_prefix("http://").unwrap()

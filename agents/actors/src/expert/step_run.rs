@@ -281,7 +281,7 @@ impl<'a> StreamedOutput<'a> {
         if let Some(last) = self.last_text.replace(now) {
             self.gaps.observe_time(now.duration_since(last));
         }
-        let text = if self.job.role.output.is_none() { self.without_outer_space(&text) } else { text };
+        let text = if self.job.role.output.is_none() { self.without_outer_space(text) } else { text };
         let offset = self.text.len() as u64;
         self.text.push_str(&text);
         if !text.is_empty() && self.job.channel.has_token_subscribers() {
@@ -292,8 +292,12 @@ impl<'a> StreamedOutput<'a> {
     }
 
     /// The text with the space that was held back, but without space at the beginning or the end of the output.
-    fn without_outer_space(&mut self, text: &str) -> String {
-        let mut text = std::mem::take(&mut self.held_space) + text;
+    fn without_outer_space(&mut self, text: String) -> String {
+        // As most pieces are.
+        if self.held_space.is_empty() && !self.text.is_empty() && !text.ends_with(char::is_whitespace) {
+            return text;
+        }
+        let mut text = std::mem::take(&mut self.held_space) + &text;
         if self.text.is_empty() {
             text = text.trim_start().to_owned();
         }

@@ -1,5 +1,7 @@
-//! What a constraint takes: compiling it, and each masked token. Printed, not judged: `cargo test -p artel-constraint --release
-//! --test all -- --ignored --nocapture`.
+//! What a constraint takes: compiling it, and each masked token: `cargo bench -p artel-constraint`.
+#![allow(clippy::unwrap_used)]
+
+mod model_vocabulary;
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use super::model_vocabulary::model_vocabulary;
+use crate::model_vocabulary::model_vocabulary;
 
 /// How many outputs of each schema are timed, and how long they are at most.
 const TIMED_RUNS: u64 = 40;
@@ -48,9 +50,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[(times.len() - 1) * percent / 100]
 }
 
-#[test]
-#[ignore = "prints times"]
-fn times_of_schemas_and_of_masked_tokens() {
+fn main() {
     let vocabulary = model_vocabulary();
     let trie = vocabulary.tok_trie();
     let compiler = Compiler::new(&vocabulary).unwrap();
