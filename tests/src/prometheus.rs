@@ -17,6 +17,8 @@ use crate::prerequisites::prometheus_program;
 
 /// The interval between two looks at what a program does by itself.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// No count comes later.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A Prometheus that runs. Dropping it ends it.
 pub struct PrometheusServer {
@@ -92,6 +94,21 @@ pub async fn scrape(daemon: &Daemon) -> (String, String) {
     let token = fs::read_to_string(daemon.dir().join("data/token")).ok();
     let token = token.as_deref().map(str::trim);
     http_get(daemon.address.trim_start_matches("http://"), "/metrics", token).await
+}
+
+/// Waits until a daemon gives this line to Prometheus, of which the count may come after what is counted.
+///
+/// # Panics
+/// It never does.
+pub async fn until_scraped(daemon: &Daemon, line: &str) {
+    let found = async {
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        while !scrape(daemon).await.1.lines().any(|scraped| scraped == line) {
+            polls.tick().await;
+        }
+    };
+    let found = tokio::time::timeout(SCRAPE_TIMEOUT, found).await;
+    assert!(found.is_ok(), "`{line}` never came: {}", scrape(daemon).await.1);
 }
 
 /// The headers and the body of an answer. HTTP/1.0, so that the body is not in chunks.

@@ -10,7 +10,7 @@ use artel_proto::v1;
 use artel_proto::v1::event::Kind;
 use artel_proto::v1::submit_request::Target;
 use artel_tests::https::exchange;
-use artel_tests::prometheus::scrape;
+use artel_tests::prometheus::{scrape, until_scraped};
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::trace_collector::{Span, TraceCollector, span_attributes};
 use artel_tests::{Daemon, DaemonBuilder, daemon, task_request, test_catalog};
@@ -150,11 +150,7 @@ async fn a_task_is_a_tree_of_spans_below_its_caller_s() {
         (&json!("artel"), &json!("0.1.0"))
     );
     assert!(journal_has(&daemon, CALLER_TRACE), "the task keeps its place in the trace");
-    let (_, metrics) = scrape(&daemon).await;
-    assert!(
-        metrics.contains(&format!("artel_trace_spans_total{{outcome=\"exported\"}} {}\n", spans.len())),
-        "{metrics}"
-    );
+    until_scraped(&daemon, &format!("artel_trace_spans_total{{outcome=\"exported\"}} {}", spans.len())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
