@@ -138,10 +138,10 @@ impl TokenStore {
         }
     }
 
-    /// All tokens by name, those that have expired among them.
-    pub fn list(&self) -> Vec<AccessToken> {
+    /// All tokens by name, those that have expired among them, and whether each is revoked while the file does not say so yet.
+    pub fn list(&self) -> Vec<(AccessToken, bool)> {
         let table = self.0.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.by_name.values().map(|active| active.token.clone()).collect()
+        table.by_name.values().map(|active| (active.token.clone(), active.revoked.is_cancelled())).collect()
     }
 
     /// The token with this hash.
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!((found(&store, &secret).as_deref(), found(&store, &other).as_deref()), (Some("ci"), Some("other")));
         assert!(found(&store, &Secret::random()).is_none());
         let again = open(dir.path());
-        assert_eq!(again.list()[0], token);
+        assert_eq!(again.list()[0], (token.clone(), false));
         assert_eq!(found(&again, &secret).as_deref(), Some("ci"));
         let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
         assert!(!text.contains(secret.expose()) && !text.contains(&secret.expose()[6..]), "only hashes are at rest");
@@ -323,6 +323,7 @@ mod tests {
         fs::rename(&data, dir.path().join("elsewhere")).unwrap();
         assert!(matches!(store.revoke("ci"), Err(Error::NotDurable { .. })));
         assert!(found(&store, &secret).is_none() && store.with_name("ci").is_none());
+        assert!(store.list()[0].1, "it is listed as revoked");
         assert!(matches!(store.create(new("other")), Err(Error::File { .. })));
         fs::rename(dir.path().join("elsewhere"), &data).unwrap();
         store.revoke("ci").unwrap();
@@ -340,7 +341,7 @@ mod tests {
         let lifetime = Some(Duration::ZERO);
         assert!(matches!(store.create(NewToken { lifetime, ..new("x") }), Err(Error::NoLifetime)));
         store.create(NewToken { lifetime: Some(Duration::MAX), ..new("x") }).unwrap();
-        assert_eq!(open(dir.path()).list()[1].expires, Some(Timestamp(u64::MAX)));
+        assert_eq!(open(dir.path()).list()[1].0.expires, Some(Timestamp(u64::MAX)));
     }
 
     #[tokio::test]

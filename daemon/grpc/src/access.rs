@@ -21,7 +21,7 @@ impl access_server::Access for ServiceState {
         CallObject::of(&request).name(&request.get_ref().name);
         let new = parse(request.into_inner())?;
         let (token, secret) = self.change_tokens(move |tokens| tokens.create(new)).await?;
-        let token = Some(self.token(&token));
+        let token = Some(self.token(&token, false));
         Ok(Response::new(v1::CreateTokenResponse { token, secret: secret.expose().to_owned() }))
     }
 
@@ -29,8 +29,9 @@ impl access_server::Access for ServiceState {
         let v1::ListTokensRequest { page_size, page_token } = request.into_inner();
         let all = self.access.tokens().list();
         let filters = PageFilters::of(&"tokens");
-        let (page, next_page_token) = page::slice(all, page::size(page_size)?, &filters, &page_token, "")?;
-        let tokens = page.iter().map(|token| self.token(token)).collect();
+        let name = |(token, _): &(AccessToken, bool)| token.name.to_string();
+        let (page, next_page_token) = page::slice_by_name(all, name, page::size(page_size)?, &filters, &page_token)?;
+        let tokens = page.iter().map(|(token, revoked)| self.token(token, *revoked)).collect();
         Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token }))
     }
 
@@ -38,7 +39,7 @@ impl access_server::Access for ServiceState {
         CallObject::of(&request).name(&request.get_ref().name);
         let name = request.into_inner().name;
         let token = self.change_tokens(move |tokens| tokens.revoke(&name)).await?;
-        Ok(Response::new(v1::RevokeTokenResponse { token: Some(self.token(&token)) }))
+        Ok(Response::new(v1::RevokeTokenResponse { token: Some(self.token(&token, true)) }))
     }
 }
 
@@ -53,7 +54,7 @@ impl ServiceState {
         changed.map_err(|_| internal())?.map_err(|error| self.token_error(&error))
     }
 
-    fn token(&self, token: &AccessToken) -> v1::AccessToken {
+    fn token(&self, token: &AccessToken, revoked: bool) -> v1::AccessToken {
         let count = |limit: Option<NonZeroU32>| limit.map_or(0, NonZeroU32::get);
         v1::AccessToken {
             name: token.name.to_string(),
@@ -67,6 +68,7 @@ impl ServiceState {
                 open_tasks: count(token.limits.open_tasks),
                 tokens_per_day: token.limits.tokens_per_day.map_or(0, NonZeroU64::get),
             }),
+            revoked,
         }
     }
 
@@ -75,7 +77,7 @@ impl ServiceState {
         match error {
             Error::NoToken(name) => {
                 let tokens = self.access.tokens().list();
-                let names = tokens.iter().map(|token| token.name.as_str());
+                let names = tokens.iter().map(|(token, _)| token.name.as_str());
                 not_found(ErrorReason::TokenNotFound, "token", name, &message, names)
             }
             Error::NameTaken(_) => status(Code::AlreadyExists, ErrorReason::TokenExists, message),

@@ -35,7 +35,9 @@ impl Engines for ServiceState {
         let engine = |report| engine::engine(report, self.runtime.clock(), &self.paths);
         let all = reports.into_iter().filter(wanted).filter_map(engine).collect();
         let filters = PageFilters::of(&("engines", &model));
-        let (engines, next_page_token) = page::slice(all, page::size(page_size)?, &filters, &page_token, "")?;
+        // A space is before all that names have.
+        let name = |engine: &v1::Engine| format!("{} {}", engine.model, engine.id);
+        let (engines, next_page_token) = page::slice_by_name(all, name, page::size(page_size)?, &filters, &page_token)?;
         Ok(Response::new(v1::ListEnginesResponse { engines, next_page_token }))
     }
 

@@ -43,6 +43,25 @@ impl PageFilters {
     }
 }
 
+/// One page of a list in memory that changes between pages, and the token of the next page: the items are sorted by their names,
+/// and those after the last one of the previous page follow, whether that is still there or not.
+pub(crate) fn slice_by_name<T>(
+    mut items: Vec<T>,
+    name: impl Fn(&T) -> String,
+    size: usize,
+    filters: &PageFilters,
+    token: &str,
+) -> Result<(Vec<T>, String), Status> {
+    items.sort_by_cached_key(&name);
+    if let Some(last) = filters.after(token, |last| Some(last.to_owned()))? {
+        items.retain(|item| name(item) > last);
+    }
+    let more = items.len() > size;
+    items.truncate(size);
+    let next = items.last().filter(|_| more).map(|last| filters.token(name(last))).unwrap_or_default();
+    Ok((items, next))
+}
+
 /// One page of a list in memory, and the token of the next page. `version` changes with the list.
 pub(crate) fn slice<T>(
     items: Vec<T>,
@@ -87,6 +106,16 @@ mod tests {
             }
         }
         assert_eq!(seen, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn items_that_come_and_go_between_pages_hide_no_other() {
+        let (filters, name) = (PageFilters::of(&"all"), |item: &&str| (*item).to_owned());
+        let (page, next) = slice_by_name(vec!["c", "a", "e", "b"], name, 2, &filters, "").unwrap();
+        assert_eq!(page, ["a", "b"]);
+        let (page, last) = slice_by_name(vec!["e", "c", "aa"], name, 2, &filters, &next).unwrap();
+        assert_eq!((page, last.as_str()), (vec!["c", "e"], ""));
+        assert!(slice_by_name(vec!["a"], name, 2, &PageFilters::of(&"some"), &next).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) fn tokens(tokens: &[AccessToken], out: &mut StyledText) {
     for token in tokens {
         let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(ToString::to_string);
         let expires = match (time(&token.expire_time), token.expired) {
+            _ if token.revoked => (BAD, "revoked, not on disk: revoke it again".to_owned()),
             (None, _) => (DIM, "never".to_owned()),
             (Some(end), false) => cell(end),
             (Some(end), true) => (BAD, format!("expired {end}")),
@@ -58,6 +59,7 @@ mod tests {
             expire_time,
             expired,
             limits,
+            revoked: name == "lost",
         };
         let limits = Some(AccessLimits { calls_per_minute: 600, streams: 4, open_tasks: 8, tokens_per_day: 2_000_000 });
         let mut out = StyledText::new(false);
@@ -66,6 +68,7 @@ mod tests {
                 token("ci", &["submit", "read"], at(1_769_817_600), false, limits),
                 token("grafana", &["read"], None, false, None),
                 token("intern", &["read"], at(1_767_312_000), true, None),
+                token("lost", &["read"], None, false, None),
             ],
             &mut out,
         );
