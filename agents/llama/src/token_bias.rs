@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::raw::model::LlamaModel;
 
 /// A bias that forbids a token, as with OpenAI's API.
-const FORBIDDING_BIAS: f32 = -100.0;
+const FORBIDDING_LOGITS: f32 = -100.0;
 
 /// What is added to the logits of tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,7 +41,7 @@ impl TokenBias {
 
     /// Whether a token must not come.
     pub(crate) fn forbids(&self, token: i32) -> bool {
-        self.0.get(&token).is_some_and(|bias| *bias <= FORBIDDING_BIAS)
+        self.0.get(&token).is_some_and(|bias| *bias <= FORBIDDING_LOGITS)
     }
 
     /// What is added to its logit.

@@ -49,7 +49,7 @@ pub struct AnswerOptionArgs {
     /// How many answers to give, 1 to 8; the prompt is computed once
     #[arg(long = "n", value_name = "N", requires = "role")]
     pub answers: Option<u32>,
-    /// Tell how likely each token was, with this many alternatives, 0 to 20
+    /// Tell with `--json` how likely each token was, with this many alternatives, 0 to 20
     #[arg(long, value_name = "N", requires = "role")]
     pub logprobs: Option<u32>,
     /// A file with a JSON schema that the answer satisfies

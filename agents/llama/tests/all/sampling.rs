@@ -20,13 +20,13 @@ const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const VOCABULARY_TOKENS: i32 = 49_152;
 
 /// A sequence that is decoded token by token, without an engine.
-struct Sequence {
+struct DecodedTokens {
     backend: LlamaBackend,
     vocabulary: Vec<Token>,
     tokens: Vec<Token>,
 }
 
-impl Sequence {
+impl DecodedTokens {
     fn new(prompt: &str) -> Self {
         let mut backend = LlamaBackend::load(options(MODEL)).unwrap();
         let tokens = backend.tokenizer().tokenize_output(prompt).unwrap();
@@ -59,7 +59,7 @@ fn compare(
     steps: usize,
     reference: impl Fn(&[Token], &mut [f32]),
 ) -> Vec<Token> {
-    let mut sequence = Sequence::new(prompt);
+    let mut sequence = DecodedTokens::new(prompt);
     let start = sequence.tokens.len();
     let mut sampler = sequence.backend.create_sampler(params, None, &sequence.tokens).unwrap();
     for step in 0..steps {
@@ -129,7 +129,7 @@ fn dry_changes_logits_as_a_reference_computes_them() {
 
 #[test]
 fn the_probabilities_that_are_told_are_the_softmax_of_the_logits() {
-    let mut sequence = Sequence::new("The capital of France is");
+    let mut sequence = DecodedTokens::new("The capital of France is");
     let index = sequence.index(true);
     let logits = sequence.backend.logits(AdapterContext::BASE, index, &sequence.vocabulary).unwrap();
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
