@@ -29,6 +29,7 @@ mod portable;
 mod problem;
 mod role;
 pub mod routing;
+mod sampling;
 mod schema;
 mod settings;
 pub mod shipped;
@@ -51,7 +52,8 @@ pub use model::{CacheSetting, Model, ModelPurpose, PlacementSetting, Speculation
 pub use network::{ModelHub, NetworkRules};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
 pub use role::{Adapter, Role, RoleLimits};
-pub use schema::{Schema, SchemaMismatch};
+pub use sampling::RoleSampling;
+pub use schema::{Schema, SchemaMismatch, SchemaRefusal};
 pub use settings::{EngineIsolation, HttpSettings, LogFormat, Settings, TlsSettings, TraceSettings};
 pub use template::Template;
 pub use template_kwargs::TemplateKwargs;

@@ -36,8 +36,12 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("role", "template_kwargs" | "output" | "sampling" | "limits" | "overflow" | "priority")
         | (
             "role.sampling",
-            "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop",
+            "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop"
+            | "typical_p" | "presence_penalty" | "frequency_penalty" | "penalty_last_n" | "dry" | "xtc" | "logit_bias"
+            | "logprobs" | "fixed",
         )
+        | ("role.sampling.dry", "multiplier" | "base" | "allowed_length" | "last_n" | "breakers")
+        | ("role.sampling.xtc", "probability" | "threshold")
         | ("role.limits", "timeout" | "idle" | "retries" | "concurrency" | "queue")
         | ("role.adapter", "scale")
         | ("model", "model" | "description" | "sha256" | "use" | "context" | "sequences" | "threads" | "template")

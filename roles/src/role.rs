@@ -3,23 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use artel_model::{ContextOverflow, SamplingParams};
+use artel_model::ContextOverflow;
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, duration, integer, items, name, number, text, text_with_space, texts};
+use crate::decode::{MapReader, choice, duration, integer, name, number, text, texts};
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
+use crate::sampling::RoleSampling;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
 use crate::template_kwargs::{self, TemplateKwargs};
-
-/// The most tokens of one output of a role that names no limit: an answer of a page.
-const DEFAULT_MAX_TOKENS: u32 = 512;
-const MAX_STOP_ITEMS: usize = 16;
-const MAX_STOP_CHARS: usize = 200;
 
 /// An expert in one subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,12 +44,8 @@ pub struct Role {
     pub template_kwargs: TemplateKwargs,
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
-    /// How tokens are sampled.
-    pub sampling: SamplingParams,
-    /// The most tokens of one output.
-    pub max_tokens: u32,
-    /// Texts that end the output and are not part of it.
-    pub stop: Vec<String>,
+    /// How tokens are chosen, how many there may be, and what ends them.
+    pub sampling: RoleSampling,
     /// The limits of a step.
     pub limits: RoleLimits,
     /// What happens when the prompt does not fit.
@@ -127,7 +119,7 @@ impl Role {
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
-        let decoding = f.get("sampling").map(|n| decoding(n, report)).unwrap_or_default();
+        let sampling = f.get("sampling").map(|n| crate::sampling::decode(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
         let overflow = f.get("overflow").map_or(Some(ContextOverflow::Reject), |n| overflow(n, report));
         let priorities = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
@@ -137,7 +129,6 @@ impl Role {
         let limit_keys = keys::ROLE_LIMITS.names().map(|key| (key, "limits"));
         f.finish(&sampling_keys.chain(limit_keys).collect::<Vec<_>>(), report);
         let (model, model_span) = model?;
-        let Decoding { sampling, max_tokens, stop } = decoding;
         let role = Self {
             name: role.clone(),
             description: description?,
@@ -152,8 +143,6 @@ impl Role {
             template_kwargs: kwargs,
             output: output.flatten(),
             sampling,
-            max_tokens,
-            stop,
             limits,
             overflow: overflow?,
             priority: priority?,
@@ -173,48 +162,6 @@ fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     let scale = f.get("scale").map_or(Some(1.0), |n| number(n, "`scale`", -10.0..=10.0, report));
     f.finish(&[], report);
     Some(Adapter { file: file?, dir, scale: scale? as f32 })
-}
-
-/// What `sampling` says.
-struct Decoding {
-    sampling: SamplingParams,
-    max_tokens: u32,
-    stop: Vec<String>,
-}
-
-impl Default for Decoding {
-    fn default() -> Self {
-        Self { sampling: SamplingParams::default(), max_tokens: DEFAULT_MAX_TOKENS, stop: Vec::new() }
-    }
-}
-
-fn decoding(node: &YamlNode, report: &mut Diagnostics<'_>) -> Decoding {
-    let Some(mut f) = MapReader::open(node, "`sampling`", &keys::SAMPLING, report) else { return Decoding::default() };
-    let base = SamplingParams::default();
-    let mut float = |key: &'static str, range, base: f32, report: &mut Diagnostics<'_>| {
-        let given = f.get(key).and_then(|n| number(n, &format!("`{key}`"), range, report));
-        given.map_or(base, |value| value as f32)
-    };
-    let temperature = float("temperature", 0.0..=2.0, base.temperature, report);
-    let top_p = float("top_p", 0.01..=1.0, base.top_p, report);
-    let min_p = float("min_p", 0.0..=1.0, base.min_p, report);
-    let repeat_penalty = float("repeat_penalty", 0.5..=2.0, base.repeat_penalty, report);
-    let top_k = f.get("top_k").and_then(|n| integer(n, "`top_k`", 0..=1000, report)).unwrap_or(base.top_k);
-    let seed = f.get("seed").and_then(|n| integer(n, "`seed`", 0..=u32::MAX, report));
-    let max_tokens = f.get("max_tokens").and_then(|n| integer(n, "`max_tokens`", 1..=1_048_576, report));
-    let stop = f.get("stop").map(|n| stop_texts(n, report));
-    f.finish(&keys::ROLE_LIMITS.names().map(|key| (key, "limits")).collect::<Vec<_>>(), report);
-    Decoding {
-        sampling: SamplingParams { temperature, top_p, top_k, min_p, repeat_penalty, seed },
-        max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
-        stop: stop.unwrap_or_default(),
-    }
-}
-
-fn stop_texts(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
-    let nodes = items(node, "`stop`", MAX_STOP_ITEMS, report).unwrap_or_default();
-    let text = |n| text_with_space(n, "an item of `stop`", 1..=MAX_STOP_CHARS, report);
-    nodes.iter().filter_map(text).collect()
 }
 
 fn limits(node: &YamlNode, report: &mut Diagnostics<'_>) -> RoleLimits {

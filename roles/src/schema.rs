@@ -1,5 +1,6 @@
 //! JSON schemas of outputs and answers, compiled on load.
 
+mod client;
 mod cost;
 mod decodable;
 mod format;
@@ -19,6 +20,7 @@ use crate::problem::{Diagnostics, did_you_mean, shown};
 use cost::{MAX_CHECK_STEPS, MAX_REPORT_STEPS, Meter, SchemaSize, value_size};
 use keyword::{MANY, NAMED, ONE, PLAIN};
 
+pub use client::SchemaRefusal;
 pub(crate) use decodable::SchemaUse;
 
 /// The most parts of a schema that are schemas themselves: a large one has a hundred.

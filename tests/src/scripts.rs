@@ -11,7 +11,8 @@ use crate::cli::Cli;
 use crate::prerequisites::{python, repository, web};
 
 /// The protos of what clients call.
-const PROTOS: [&str; 3] = ["artel/v1/tasks.proto", "artel/v1/events.proto", "artel/v1/router.proto"];
+const PROTOS: [&str; 4] =
+    ["artel/v1/tasks.proto", "artel/v1/events.proto", "artel/v1/router.proto", "artel/v1/sampling.proto"];
 /// The proto of the details of errors, which clients bring along.
 const DETAILS_PROTO: &str = "google/rpc/error_details.proto";
 /// The scripts for Node.js.

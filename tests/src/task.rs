@@ -24,6 +24,20 @@ impl TaskRequest {
         self
     }
 
+    /// With these options of its sampling.
+    #[must_use]
+    pub fn with_sampling(mut self, sampling: v1::SamplingOptions) -> Self {
+        self.0.sampling = Some(sampling);
+        self
+    }
+
+    /// With an answer of this form.
+    #[must_use]
+    pub fn with_response(mut self, format: v1::response_format::Format) -> Self {
+        self.0.response = Some(v1::ResponseFormat { format: Some(format) });
+        self
+    }
+
     /// For a single role.
     #[must_use]
     pub fn with_role(mut self, name: &str) -> Self {

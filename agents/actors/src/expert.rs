@@ -1,5 +1,6 @@
 //! The expert: the actor of one role. It admits steps up to its role's limits and runs each in a task of its own.
 
+mod answers;
 mod idle_timeout;
 mod prefetch;
 mod prefetch_target;
@@ -8,6 +9,7 @@ mod role_queue;
 mod step_deadline;
 mod step_job;
 mod step_run;
+mod streamed_output;
 
 use artel_hosting::engine_host;
 use artel_stream::StepProgress;

@@ -13,7 +13,7 @@ const MAX_RESPONSES: usize = 4096;
 /// Text of all responses together: a small part of one model's KV cache.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Hash of a catalog's version, a role and its prompt.
+/// Hash of a catalog's version, a role, its prompt, and what the client asks of the answer.
 pub(crate) type ResponseKey = [u8; 32];
 
 /// Responses of all roles, evicted by least recent use; clones are the same cache. It lives as long as the daemon.
@@ -53,9 +53,10 @@ impl ResponseCache {
 }
 
 impl ScopedResponseCache {
-    pub(crate) fn key(&self, role: &Role, system: &str, user: &str) -> ResponseKey {
+    /// `options` is what the client asks of the answer, beyond what its role says.
+    pub(crate) fn key(&self, role: &Role, system: &str, user: &str, options: &str) -> ResponseKey {
         let mut hash = Sha256::new();
-        for part in [self.catalog.as_str(), role.name.as_str(), system, user] {
+        for part in [self.catalog.as_str(), role.name.as_str(), system, user, options] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }
@@ -71,11 +72,6 @@ impl ScopedResponseCache {
     }
 }
 
-/// The JSON of an output takes about as much as its text.
-fn size_bytes(output: &Output) -> usize {
-    output.text.len() * if output.json.is_some() { 2 } else { 1 }
-}
-
 impl ResponseEntries {
     fn get(&mut self, key: &ResponseKey) -> Option<Output> {
         let (used, output) = self.responses.get_mut(key)?;
@@ -87,17 +83,17 @@ impl ResponseEntries {
     }
 
     fn put(&mut self, key: ResponseKey, output: &Output) {
-        if size_bytes(output) > MAX_BYTES || self.responses.contains_key(&key) {
+        if output.max_encoded_len() > MAX_BYTES || self.responses.contains_key(&key) {
             return;
         }
         self.clock += 1;
-        self.bytes += size_bytes(output);
+        self.bytes += output.max_encoded_len();
         self.responses.insert(key, (self.clock, output.clone()));
         self.order.insert(self.clock, key);
         while self.bytes > MAX_BYTES || self.responses.len() > MAX_RESPONSES {
             let Some((_, oldest)) = self.order.pop_first() else { return };
             if let Some((_, output)) = self.responses.remove(&oldest) {
-                self.bytes -= size_bytes(&output);
+                self.bytes -= output.max_encoded_len();
             }
         }
     }

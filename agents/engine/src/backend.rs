@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 pub use error::{DecodeError, Error};
 
-use crate::request::{Message, SamplingParams};
+use crate::request::{Message, SamplingOptions, SamplingParams, TokenLogprob};
 
 /// A token id of the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +119,10 @@ pub trait Backend: 'static {
 
     /// The limits of the model.
     fn limits(&self) -> EngineLimits;
+    /// What the model's file states of its sampling.
+    fn sampling_defaults(&self) -> SamplingOptions {
+        SamplingOptions::default()
+    }
     /// The part that all threads share.
     fn tokenizer(&self) -> Arc<dyn Tokenizer>;
     /// The context of an adapter at a scale, loaded if need be.
@@ -136,6 +140,15 @@ pub trait Backend: 'static {
     fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError>;
     /// Samples from the logits at `index` of the last batch.
     fn sample(&mut self, context: AdapterContext, index: usize, sampler: &mut Self::Sampler) -> Result<Sampled, Error>;
+    /// How likely `token` is after the logits at `index` of the last batch, and which `top` tokens are the likeliest: the model's
+    /// own probabilities, whatever the sampling does with them.
+    fn logprobs(
+        &mut self,
+        context: AdapterContext,
+        index: usize,
+        token: Token,
+        top: u32,
+    ) -> Result<TokenLogprob, Error>;
     /// The tokens that the schema of this sampling state forces next.
     fn forced_tokens(&mut self, sampler: &mut Self::Sampler) -> Result<ForcedTokens, Error>;
     /// The logits of these tokens at `index` of the last batch.

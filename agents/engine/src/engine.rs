@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::backend::{Embeddings, EngineLimits};
 use crate::counters::EngineStats;
 use crate::heartbeat::Heartbeat;
-use crate::request::{Error, LabelScores, Request};
+use crate::request::{Error, LabelScores, Request, SamplingOptions};
 use crate::stream::{OutputStream, PrefixPin};
 
 /// An engine: on a thread of this process, or in a process of its own.
@@ -17,6 +17,10 @@ use crate::stream::{OutputStream, PrefixPin};
 pub trait Engine: Send + Sync + 'static {
     /// The limits of the loaded model.
     fn limits(&self) -> EngineLimits;
+    /// What the model's file states of its sampling.
+    fn sampling_defaults(&self) -> SamplingOptions {
+        SamplingOptions::default()
+    }
     /// The latest statistics that are known without a call to the engine.
     fn stats(&self) -> EngineStats;
     /// The current statistics; an engine in another process is called for them.

@@ -12,7 +12,7 @@ use crate::heartbeat::Heartbeat;
 use crate::load_error::LoadError;
 use crate::local::LocalEngine;
 use crate::options::Options;
-use crate::request::{Error, LabelScores, Request};
+use crate::request::{Error, LabelScores, Request, SamplingOptions};
 use crate::stream::{OutputStream, PrefixPin, wait_for_end};
 
 /// A handle of an engine. Clones refer to the same engine; it ends when the last one is dropped.
@@ -37,6 +37,11 @@ impl EngineHandle {
     /// The limits of the loaded model.
     pub fn limits(&self) -> EngineLimits {
         self.0.limits()
+    }
+
+    /// What the model's file states of its sampling.
+    pub fn sampling_defaults(&self) -> SamplingOptions {
+        self.0.sampling_defaults()
     }
 
     /// The latest statistics that are known without a call to the engine.

@@ -49,7 +49,7 @@ pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{
     ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
-    RequestTimings, RequestUsage, SamplingParams,
+    RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

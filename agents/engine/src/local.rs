@@ -22,6 +22,7 @@ use crate::prefix_cache::MIN_PREFIX_TOKENS;
 use crate::prefix_pins::PrefixPins;
 use crate::request::{
     ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
+    SamplingOptions,
 };
 use crate::sequence::{Job, OutputSender};
 use crate::stream::{LocalStream, OutputStream, PrefixPin, wait_for_end};
@@ -45,6 +46,7 @@ pub(crate) struct LocalEngine {
     commands: mpsc::Sender<EngineCommand>,
     tokenizer: Arc<dyn Tokenizer>,
     limits: EngineLimits,
+    sampling_defaults: SamplingOptions,
     max_waiting: usize,
     counters: Arc<Counters>,
     pins: PrefixPins,
@@ -74,7 +76,7 @@ impl LocalEngine {
                         return reason;
                     }
                 };
-                match loaded.send(Ok((backend.tokenizer(), backend.limits()))) {
+                match loaded.send(Ok((backend.tokenizer(), backend.limits(), backend.sampling_defaults()))) {
                     Ok(()) => EngineWorker::new(backend, options, inbox, counters, pins).run(),
                     Err(_) => "its caller stopped waiting for it to load".to_owned(),
                 }
@@ -90,8 +92,9 @@ impl LocalEngine {
         });
         spawned.map_err(|e| LoadError::transient(format!("failed to start the engine's thread: {e}")))?;
         let loaded = ready.await.map_err(|_| LoadError::transient("the engine's thread panicked while loading"))?;
-        let (tokenizer, limits) = loaded?;
-        Ok(Self { name: name.into(), commands, tokenizer, limits, max_waiting, counters, pins, end })
+        let (tokenizer, limits, sampling_defaults) = loaded?;
+        let name = name.into();
+        Ok(Self { name, commands, tokenizer, limits, sampling_defaults, max_waiting, counters, pins, end })
     }
 
     /// A prompt and the scoring of labels behind it; none if there is nothing to score.
@@ -145,6 +148,8 @@ impl LocalEngine {
             prompt: prompt.tokens,
             adapter: request.adapter,
             sampling: request.sampling,
+            logprobs: request.logprobs,
+            shares_prompt: request.shares_prompt,
             schema: request.schema,
             max_tokens: request.max_tokens.max(1),
             stop,
@@ -218,6 +223,10 @@ impl LocalEngine {
 impl Engine for LocalEngine {
     fn limits(&self) -> EngineLimits {
         self.limits
+    }
+
+    fn sampling_defaults(&self) -> SamplingOptions {
+        self.sampling_defaults.clone()
     }
 
     fn stats(&self) -> EngineStats {

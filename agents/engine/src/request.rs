@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::request_origin::RequestOrigin;
 
-pub use artel_model::{ContextOverflow, FinishReason, SamplingParams};
+pub use artel_model::sampling::{DryParams, XtcParams};
+pub use artel_model::{ContextOverflow, FinishReason, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob};
 
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,10 @@ pub struct Request {
     pub adapter: Option<(PathBuf, f32)>,
     /// How tokens are sampled.
     pub sampling: SamplingParams,
+    /// How many of the likeliest tokens are told at each place, with the probability of the token that came; none: nothing is.
+    pub logprobs: Option<u32>,
+    /// Whether other requests with the same prompt come at the same time: the prompt is computed once, and its cells are copied.
+    pub shares_prompt: bool,
     /// Tokens to generate at most, at least 1.
     pub max_tokens: u32,
     /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone.
@@ -101,6 +106,8 @@ pub enum Chunk {
         text: String,
         /// Tokens generated so far.
         tokens: u32,
+        /// The tokens that begin in this text, if the request asks for them.
+        logprobs: Vec<TokenLogprob>,
     },
     /// Natural logarithms of the probabilities of the labels, in their order.
     Scores(Vec<f64>),

@@ -13,7 +13,7 @@ use crate::backend::{
     AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, Sampled, Slot,
     Token, TokenizedPrompt, Tokenizer,
 };
-use crate::request::{Message, SamplingParams};
+use crate::request::{Message, SamplingParams, TokenLogprob, TopLogprob};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
 pub type ReplyScript = Arc<dyn Fn(&str) -> String + Send + Sync>;
@@ -188,6 +188,9 @@ pub struct ScriptedSampler {
 /// In a reply to a request with a schema, the text between two of these marks is forced.
 pub const FORCED_MARK: char = '|';
 
+/// In a reply, this stands for the sampling parameters of the request, as Rust prints them.
+pub const SAMPLING_MARK: &str = "{sampling}";
+
 impl Backend for ScriptedBackend {
     type Sampler = ScriptedSampler;
 
@@ -224,12 +227,12 @@ impl Backend for ScriptedBackend {
     /// ASCII characters are a token each; the bytes of others are a token each, as in byte-level vocabularies.
     fn create_sampler(
         &mut self,
-        _: &SamplingParams,
+        sampling: &SamplingParams,
         schema: Option<&Value>,
         tokens: &[Token],
     ) -> Result<ScriptedSampler, Error> {
         let prompt: String = tokens.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
-        let reply = (self.reply)(&prompt);
+        let reply = (self.reply)(&prompt).replace(SAMPLING_MARK, &format!("{sampling:?}"));
         let token =
             |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { FIRST_BYTE_TOKEN + i32::from(byte) });
         let reply = reply.bytes().map(token).collect::<Vec<_>>().into_iter();
@@ -300,6 +303,31 @@ impl Backend for ScriptedBackend {
         let next = reply.strip_prefix(output).map(|rest| rest.chars().next().unwrap_or('\0'));
         let logit = |token: &Token| if next.map(|c| c as i32) == Some(token.0) { 5.0 } else { 0.0 };
         Ok(tokens.iter().map(logit).collect())
+    }
+
+    /// Over the characters of ASCII, by their logits.
+    fn logprobs(
+        &mut self,
+        context: AdapterContext,
+        index: usize,
+        token: Token,
+        top: u32,
+    ) -> Result<TokenLogprob, Error> {
+        let all: Vec<Token> = (0..128).map(Token).collect();
+        let logits = self.logits(context, index, &all)?;
+        let sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+        let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
+        let bytes = |token: Token| {
+            let mut bytes = Vec::new();
+            CharTokenizer.append_bytes(token, &mut bytes);
+            bytes
+        };
+        let mut likeliest: Vec<(Token, f32)> = all.into_iter().zip(logits).collect();
+        likeliest.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        let top = likeliest.iter().take(top as usize);
+        let top = top.map(|(token, logit)| TopLogprob { bytes: bytes(*token), logprob: logprob(*logit) }).collect();
+        let own = likeliest.iter().find(|(other, _)| *other == token).map_or(0.0, |(_, logit)| *logit);
+        Ok(TokenLogprob { bytes: bytes(token), logprob: logprob(own), forced: false, top })
     }
 
     fn shift_kv(&mut self, context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool {

@@ -12,7 +12,7 @@ use crate::backend::{ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
 use crate::label_score::LabelScoring;
 use crate::request::{
-    Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams,
+    Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams, TokenLogprob,
 };
 
 /// A tokenized request, as an [`crate::EngineHandle`] hands it to the worker.
@@ -30,6 +30,10 @@ pub(crate) struct Job {
     pub(crate) has_fixed_prefix: bool,
     pub(crate) adapter: Option<(std::path::PathBuf, f32)>,
     pub(crate) sampling: SamplingParams,
+    /// How many of the likeliest tokens are told at each place.
+    pub(crate) logprobs: Option<u32>,
+    /// Whether other jobs with the same prompt are there or come.
+    pub(crate) shares_prompt: bool,
     pub(crate) schema: Option<Arc<Value>>,
     pub(crate) max_tokens: u32,
     pub(crate) stop: Vec<String>,
@@ -120,6 +124,10 @@ pub(crate) struct Sequence<S> {
     usage: RequestUsage,
     /// Bytes that are not sent yet: part of a character, or a possible beginning of a stop text.
     unsent_bytes: Vec<u8>,
+    /// Bytes that are sent.
+    sent_bytes: usize,
+    /// The tokens that are not sent yet, by the bytes of output before them.
+    unsent_logprobs: Vec<(usize, TokenLogprob)>,
     clock: SequenceClock,
 }
 
@@ -159,6 +167,8 @@ impl<S> Sequence<S> {
             intact_cells: None,
             usage: RequestUsage::default(),
             unsent_bytes: Vec::new(),
+            sent_bytes: 0,
+            unsent_logprobs: Vec::new(),
             clock: SequenceClock::default(),
         }
     }
@@ -179,7 +189,7 @@ impl<S> Sequence<S> {
             return 0;
         }
         for token in forced.tokens {
-            tokenizer.append_bytes(token, &mut self.unsent_bytes);
+            self.append_bytes(token, tokenizer, None);
             self.job.prompt.push(token);
             self.num_forced_prompt_tokens += 1;
         }
@@ -311,12 +321,27 @@ impl<S> Sequence<S> {
         self.clock.first_batch.get_or_insert_with(Instant::now);
     }
 
-    /// Appends the next token; [`Self::flush`] sends it.
-    pub(crate) fn push_token(&mut self, token: Token, tokenizer: &dyn Tokenizer) -> SampleOutcome {
+    /// Appends the bytes of a token and, if they are asked for, its probability; without one, it was forced.
+    fn append_bytes(&mut self, token: Token, tokenizer: &dyn Tokenizer, logprob: Option<TokenLogprob>) {
+        let from = self.unsent_bytes.len();
+        tokenizer.append_bytes(token, &mut self.unsent_bytes);
+        if self.job.logprobs.is_some() {
+            let logprob = logprob.unwrap_or_else(|| TokenLogprob::forced(self.unsent_bytes[from..].to_vec()));
+            self.unsent_logprobs.push((self.sent_bytes + from, logprob));
+        }
+    }
+
+    /// Appends the next token; [`Self::flush`] sends it. `logprob` is that of a sampled token, if it is asked for.
+    pub(crate) fn push_token(
+        &mut self,
+        token: Token,
+        tokenizer: &dyn Tokenizer,
+        logprob: Option<TokenLogprob>,
+    ) -> SampleOutcome {
         self.clock.first_token.get_or_insert_with(Instant::now);
         self.usage.output += 1;
         self.output_tokens.push(token);
-        tokenizer.append_bytes(token, &mut self.unsent_bytes);
+        self.append_bytes(token, tokenizer, logprob);
         if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.unsent_bytes, stop.as_bytes())).min() {
             self.unsent_bytes.truncate(at);
             return SampleOutcome::Finished(FinishReason::StopText);
@@ -332,7 +357,7 @@ impl<S> Sequence<S> {
     pub(crate) fn push_forced(&mut self, forced: &ForcedTokens, tokenizer: &dyn Tokenizer) -> SampleOutcome {
         for token in &forced.tokens {
             self.usage.forced += 1;
-            if let SampleOutcome::Finished(reason) = self.push_token(*token, tokenizer) {
+            if let SampleOutcome::Finished(reason) = self.push_token(*token, tokenizer, None) {
                 let is_last = forced.is_complete && forced.tokens.last() == Some(token);
                 let is_whole = is_last && reason == FinishReason::Length;
                 return SampleOutcome::Finished(if is_whole { FinishReason::Stop } else { reason });
@@ -388,7 +413,10 @@ impl<S> Sequence<S> {
         if bytes > 0 {
             let rest = self.unsent_bytes.split_off(bytes);
             let text = String::from_utf8_lossy(&std::mem::replace(&mut self.unsent_bytes, rest)).into_owned();
-            self.job.output.send(Chunk::Text { text, tokens: self.usage.output });
+            self.sent_bytes += bytes;
+            let begun = self.unsent_logprobs.iter().take_while(|(from, _)| *from < self.sent_bytes).count();
+            let logprobs = self.unsent_logprobs.drain(..begun).map(|(_, logprob)| logprob).collect();
+            self.job.output.send(Chunk::Text { text, tokens: self.usage.output, logprobs });
         }
     }
 

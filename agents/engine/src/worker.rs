@@ -29,6 +29,7 @@ use crate::wait_queue::{QueuedSequence, QueuedState, aged_priority};
 
 mod compact;
 mod compute;
+mod shared_prompt;
 
 pub(crate) struct EngineWorker<B: Backend> {
     backend: B,
@@ -366,7 +367,7 @@ impl<B: Backend> EngineWorker<B> {
     fn next_to_admit(&self, context: AdapterContext) -> Option<usize> {
         let is_ready = |queued: &&QueuedSequence<B::Sampler>| {
             let waits_for_prefix = queued.is_new() && self.slot_computing_prefix_of(queued.job(), context).is_some();
-            queued.context == context && !waits_for_prefix
+            queued.context == context && !waits_for_prefix && !self.waits_for_prompt(queued)
         };
         let now = Instant::now();
         let view = |queued: &QueuedSequence<B::Sampler>| queued.view(self.served_tokens_of(&queued.job().flow), now);
@@ -506,6 +507,9 @@ impl<B: Backend> EngineWorker<B> {
         let SlotMatch { slot, matched_tokens, saved_tokens } = self.best_match(context, &job.prompt, cached_len);
         if job.priority == Priority::Prefetch && saved_tokens < 0 {
             return None;
+        }
+        if let Some(copied) = self.copy_prompt((context, slot), job, matched_tokens.max(cached_len)) {
+            return Some((slot, copied));
         }
         if let Some((length, state)) = cached.filter(|(length, _)| *length > matched_tokens) {
             self.backend.truncate_kv(context, slot, 0);

@@ -20,6 +20,7 @@ mod memory;
 mod metadata;
 mod parse;
 mod reader;
+mod stated_sampling;
 mod tensor;
 
 pub use dequantize::{BlockConverter, HalfType, dequantize, remove_stale_files};
@@ -29,3 +30,4 @@ pub use hash::{sampled_hash, verify_sha256};
 pub use header::GgufHeader;
 pub use inspect::{inspect, inspect_adapter};
 pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};
+pub use stated_sampling::stated_sampling;

@@ -576,6 +576,7 @@ impl State {
             state: self.engine.state(self.draining, || self.loader.download_progress(&self.model)),
             stats: None,
             limits: handle.as_ref().map(EngineHandle::limits),
+            sampling_defaults: handle.as_ref().map(EngineHandle::sampling_defaults).unwrap_or_default(),
             placement: self.placement.as_deref().cloned(),
             device_bytes: self.device_bytes.clone(),
             adapters: self.workload.adapters.iter().map(|(path, scale)| adapter_text(path, *scale)).collect(),

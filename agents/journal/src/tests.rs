@@ -69,6 +69,8 @@ fn spec(input: &str) -> TaskSpec {
         owner: CallerName::owner(),
         erased: None,
         trace: None,
+        sampling: None,
+        response: None,
     }
 }
 

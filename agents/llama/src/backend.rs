@@ -7,7 +7,9 @@ use artel_constraint::{Compiler, Constraint};
 use artel_engine::backend::{
     self as engine_backend, BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot,
 };
-use artel_engine::{AdapterContext, Backend, Embeddings, SamplingParams, Token, Tokenizer};
+use artel_engine::{
+    AdapterContext, Backend, Embeddings, SamplingOptions, SamplingParams, Token, TokenLogprob, Tokenizer,
+};
 use artel_model::DeviceMemory;
 use serde_json::Value;
 
@@ -18,11 +20,13 @@ use crate::device_buffers::buffers_by_device;
 use crate::error::{Error, is_lack_of_memory, may_lack_memory};
 use crate::options::Options;
 use crate::raw::context::LlamaContext;
+use crate::raw::dry_samplers::DrySamplers;
 use crate::raw::model::{LlamaModel, LoadParams, LoraHandle};
-use crate::raw::sampler_chain::{PENALTY_TOKENS, SamplerChain};
+use crate::raw::sampler_chain::SamplerChain;
 use crate::raw::thread_pool::ComputeThreadPool;
 use crate::raw::{log, process};
-use crate::{embedding, fingerprint};
+use crate::token_bias::TokenBias;
+use crate::{embedding, fingerprint, logprobs};
 
 /// A loaded model.
 pub struct LlamaBackend {
@@ -30,6 +34,9 @@ pub struct LlamaBackend {
     contexts: Vec<Option<LoadedContext>>,
     /// Made for the first schema.
     schemas: Option<Compiler>,
+    dry_samplers: DrySamplers,
+    /// What the file states.
+    sampling_defaults: SamplingOptions,
     text: Arc<ChatTokenizer>,
     model: Arc<LlamaModel>,
     threads: Arc<ComputeThreadPool>,
@@ -101,6 +108,8 @@ impl LlamaBackend {
         Ok(Self {
             contexts: vec![Some(LoadedContext { context: base, fingerprint })],
             schemas: None,
+            dry_samplers: DrySamplers::default(),
+            sampling_defaults: artel_gguf::stated_sampling(&options.path, &header),
             text,
             model,
             threads,
@@ -154,6 +163,10 @@ impl Backend for LlamaBackend {
         }
     }
 
+    fn sampling_defaults(&self) -> SamplingOptions {
+        self.sampling_defaults.clone()
+    }
+
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         self.text.clone()
     }
@@ -191,7 +204,10 @@ impl Backend for LlamaBackend {
         prompt: &[Token],
     ) -> Result<SequenceSampler, engine_backend::Error> {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let chain = SamplerChain::new(sampling, self.model.vocabulary_size(), self.seed);
+        let bias = TokenBias::of_texts(&sampling.logit_bias, &self.model);
+        let context_tokens = self.base().context.max_sequence_tokens();
+        let dry_samplers = &mut self.dry_samplers;
+        let chain = SamplerChain::new(sampling, (&self.model, dry_samplers), bias, context_tokens, self.seed);
         let mut chain = chain.ok_or_else(|| compute_error("llama.cpp failed to create a sampler chain"))?;
         let constraint = match schema {
             None => None,
@@ -202,10 +218,7 @@ impl Backend for LlamaBackend {
                 self.schemas.as_ref().map(|compiler| constraint::compile(compiler, schema)).transpose()?
             }
         };
-        if sampling.repeat_penalty != 1.0 {
-            let from = prompt.len().saturating_sub(PENALTY_TOKENS.into());
-            prompt[from..].iter().for_each(|token| chain.accept(token.0));
-        }
+        chain.accept_prompt(prompt.iter().map(|token| token.0));
         Ok(SequenceSampler { chain, constraint })
     }
 
@@ -243,7 +256,10 @@ impl Backend for LlamaBackend {
             None => sampler.chain.sample(logits, |_| true),
             Some(mask) => sampler.chain.sample(logits, |id| mask.is_allowed(id)),
         };
-        let token = token.ok_or_else(|| compute_error("no token is allowed at this position"))?;
+        let token = token.ok_or_else(|| match sampler.chain.has_bias() {
+            true => engine_backend::Error::Schema("`logit_bias` forbids every token that may come".to_owned()),
+            false => compute_error("no token is allowed at this position"),
+        })?;
         if self.model.is_end_of_generation(token) {
             return Ok(Sampled::End);
         }
@@ -252,6 +268,19 @@ impl Backend for LlamaBackend {
             constraint.accept(token.cast_unsigned()).map_err(schema_error)?;
         }
         Ok(Sampled::Token(Token(token)))
+    }
+
+    fn logprobs(
+        &mut self,
+        adapter_context: AdapterContext,
+        entry: usize,
+        token: Token,
+        top: u32,
+    ) -> Result<TokenLogprob, engine_backend::Error> {
+        let model = self.model.clone();
+        let context = self.existing_context(adapter_context)?;
+        let logits = context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))?;
+        Ok(logprobs::of_token(&model, logits, token.0, top))
     }
 
     fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {

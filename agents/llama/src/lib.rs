@@ -23,10 +23,13 @@ mod embedding;
 mod error;
 mod fingerprint;
 mod kv_cache;
+mod logprobs;
 mod options;
 mod prefix_lengths;
 #[allow(unsafe_code)]
 mod raw;
+mod seeded_choice;
+mod token_bias;
 
 pub use backend::LlamaBackend;
 pub use chat_template::check_chat_template;

@@ -3,10 +3,12 @@
 
 pub(crate) mod context;
 pub(crate) mod device;
+pub(crate) mod dry_samplers;
 pub(crate) mod half_float;
 pub(crate) mod keepalive;
 pub(crate) mod log;
 pub(crate) mod model;
+mod owned_sampler;
 pub(crate) mod process;
 pub(crate) mod sampler_chain;
 pub(crate) mod thread_pool;

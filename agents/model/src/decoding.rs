@@ -2,36 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How tokens are sampled.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SamplingParams {
-    /// Divides the logits; 0 always takes the likeliest token.
-    pub temperature: f32,
-    /// Keeps the likeliest tokens that make up this share; 1 keeps all.
-    pub top_p: f32,
-    /// Keeps so many of the likeliest tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keeps tokens with at least this share of the likeliest one's probability; 0 keeps all.
-    pub min_p: f32,
-    /// Divides the logits of recent tokens; 1 does nothing.
-    pub repeat_penalty: f32,
-    /// Makes the random numbers repeatable; without it, they differ for each request.
-    pub seed: Option<u32>,
-}
-
-impl SamplingParams {
-    /// Always the likeliest token.
-    pub const GREEDY: Self =
-        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
-}
-
-impl Default for SamplingParams {
-    /// Those of a role that names none.
-    fn default() -> Self {
-        Self { temperature: 0.7, top_p: 0.95, top_k: 40, min_p: 0.05, repeat_penalty: 1.0, seed: None }
-    }
-}
-
 /// Why an output ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,10 +12,12 @@ mod decoding;
 mod device;
 mod kv_cache;
 mod regular_file;
+pub mod sampling;
 mod size;
 
-pub use decoding::{ContextOverflow, FinishReason, SamplingParams};
+pub use decoding::{ContextOverflow, FinishReason};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
 pub use kv_cache::KvCacheType;
 pub use regular_file::open_regular_file;
+pub use sampling::{RequestSampling, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob};
 pub use size::format_bytes;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
-use artel_engine::{Chunk, Embeddings, Engine, EngineStats, Error, LabelScores, OutputStream, PrefixPin, Request};
+use artel_engine::{
+    Chunk, Embeddings, Engine, EngineStats, Error, LabelScores, OutputStream, PrefixPin, Request, SamplingOptions,
+};
 use async_trait::async_trait;
 use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,7 @@ pub(crate) struct RemoteEngine(pub(crate) Arc<RemoteConnection>);
 pub(crate) struct RemoteConnection {
     pub(crate) client: EngineClient<Channel>,
     pub(crate) limits: EngineLimits,
+    pub(crate) sampling_defaults: SamplingOptions,
     pub(crate) process_id: u32,
     /// The last statistics of the engine.
     pub(crate) stats: Mutex<EngineStats>,
@@ -99,6 +102,10 @@ impl RemoteEngine {
 impl Engine for RemoteEngine {
     fn limits(&self) -> EngineLimits {
         self.0.limits
+    }
+
+    fn sampling_defaults(&self) -> SamplingOptions {
+        self.0.sampling_defaults.clone()
     }
 
     /// The last statistics of the engine; calls since then are counted as queued.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use artel_engine::backend::EngineLimits;
 use artel_engine::{self as engine, EngineActivity, EngineHandle, Heartbeat, LoadError, SharedCpu};
 use async_trait::async_trait;
 use tokio::net::UnixStream;
@@ -178,7 +177,7 @@ impl EngineService {
         let shared_cpu = request.shares_cpu.then(|| SharedCpu::new(self.cpu_lease.clone()));
         let event = match self.loader.load(&request.spec, shared_cpu, progress).await {
             Ok((handle, memory)) => {
-                let (limits, watcher) = (handle.limits(), handle.watch_end());
+                let (loaded, watcher) = (loaded(&handle, memory), handle.watch_end());
                 let (ended, closing) = (self.ended.clone(), self.closing.clone());
                 // Never set before, because a process loads one model.
                 let _ = self.engine.set(handle);
@@ -190,7 +189,7 @@ impl EngineService {
                     // The close call may have set it already.
                     let _ = ended.set(outcome);
                 });
-                Event::Loaded(loaded(limits, memory))
+                Event::Loaded(loaded)
             }
             Err(error) => Event::Failed(wire::load_error(&error)),
         };
@@ -199,8 +198,12 @@ impl EngineService {
     }
 }
 
-fn loaded(limits: EngineLimits, memory: Vec<DeviceMemory>) -> v1::Loaded {
-    v1::Loaded { limits: Some(wire::limits(limits)), memory: memory.into_iter().map(wire::memory).collect() }
+fn loaded(engine: &EngineHandle, memory: Vec<DeviceMemory>) -> v1::Loaded {
+    v1::Loaded {
+        limits: Some(wire::limits(engine.limits())),
+        memory: memory.into_iter().map(wire::memory).collect(),
+        sampling_defaults: wire::sampling_defaults(&engine.sampling_defaults()),
+    }
 }
 
 #[async_trait]

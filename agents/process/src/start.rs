@@ -127,6 +127,7 @@ async fn attach(
     let connection = RemoteConnection {
         client,
         limits: wire::limits_of(loaded.limits.unwrap_or_default()),
+        sampling_defaults: wire::sampling_defaults_of(&loaded.sampling_defaults),
         process_id: process.id,
         stats: Mutex::new(EngineStats::default()),
         pending_calls: Arc::new(AtomicU64::new(0)),

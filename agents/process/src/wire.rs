@@ -9,6 +9,11 @@ use std::time::Duration;
 use artel_engine as engine;
 use artel_engine::backend::EngineLimits;
 
+mod sampling;
+
+use sampling::{logprob, logprob_of, sampling, sampling_of};
+pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
+
 /// The messages, the client and the server that are generated from the proto. Both ends are the same binary.
 #[allow(
     dead_code,
@@ -76,13 +81,6 @@ mirrored!(
         batch_ns
     }
 );
-mirrored!(
-    sampling,
-    sampling_of,
-    engine::SamplingParams,
-    v1::SamplingParams { temperature, top_p, top_k, min_p, repeat_penalty, seed }
-);
-
 pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
     v1::GenerateRequest {
         flow: request.flow.to_string(),
@@ -103,6 +101,8 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         origin: Some(origin(request.origin)),
         has_fixed_prefix: request.has_fixed_prefix,
         template_kwargs: serde_json::Value::Object((*request.template_kwargs).clone()).to_string(),
+        logprobs: request.logprobs,
+        shares_prompt: request.shares_prompt,
     }
 }
 
@@ -135,6 +135,8 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         overflow,
         origin: wire.origin.map(origin_of).unwrap_or_default(),
         has_fixed_prefix: wire.has_fixed_prefix,
+        logprobs: wire.logprobs,
+        shares_prompt: wire.shares_prompt,
         template_kwargs: Arc::new(kwargs.map_err(|e| not_json("the variables of the template are", &e))?),
     })
 }
@@ -189,7 +191,10 @@ pub(crate) fn adapter_of(wire: &v1::Adapter) -> (PathBuf, f32) {
 pub(crate) fn chunk(chunk: engine::Chunk) -> Option<v1::Chunk> {
     let chunk = match chunk {
         engine::Chunk::Prefill { done, total } => v1::chunk::Chunk::Prefill(v1::PrefillProgress { done, total }),
-        engine::Chunk::Text { text, tokens } => v1::chunk::Chunk::Text(v1::Text { text, tokens }),
+        engine::Chunk::Text { text, tokens, logprobs } => {
+            let logprobs = logprobs.into_iter().map(logprob).collect();
+            v1::chunk::Chunk::Text(v1::Text { text, tokens, logprobs })
+        }
         engine::Chunk::Scores(_) => return None,
         engine::Chunk::Finished(summary) => v1::chunk::Chunk::Finished(finish(summary)),
         engine::Chunk::Failed(failure) => v1::chunk::Chunk::Failed(error(failure)),
@@ -200,7 +205,10 @@ pub(crate) fn chunk(chunk: engine::Chunk) -> Option<v1::Chunk> {
 pub(crate) fn chunk_of(wire: v1::Chunk) -> engine::Chunk {
     match wire.chunk {
         Some(v1::chunk::Chunk::Prefill(p)) => engine::Chunk::Prefill { done: p.done, total: p.total },
-        Some(v1::chunk::Chunk::Text(t)) => engine::Chunk::Text { text: t.text, tokens: t.tokens },
+        Some(v1::chunk::Chunk::Text(t)) => {
+            let logprobs = t.logprobs.into_iter().map(logprob_of).collect();
+            engine::Chunk::Text { text: t.text, tokens: t.tokens, logprobs }
+        }
         Some(v1::chunk::Chunk::Finished(summary)) => engine::Chunk::Finished(finish_of(&summary)),
         Some(v1::chunk::Chunk::Failed(failure)) => engine::Chunk::Failed(error_of(failure)),
         None => engine::Chunk::Failed(engine::Error::Model("its process sent an empty chunk".to_owned())),

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use artel_journal::Journal;
+use artel_task::event::TokenLogprob;
 use artel_task::{Event, EventKind, ModelName, RoleName, Seq, StepId, TaskId};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -45,6 +46,8 @@ pub enum StreamItem {
         text: Arc<str>,
         /// Bytes of this attempt's text before this piece.
         offset: u64,
+        /// How likely its tokens were, if that was asked for.
+        logprobs: Option<Arc<[TokenLogprob]>>,
     },
     /// How far a running step is.
     Progress {
@@ -450,7 +453,7 @@ mod tests {
         assert!(channel.has_token_subscribers());
         let step = StepId::parse("a#1.1").unwrap();
         let role = RoleName::parse("r").unwrap();
-        channel.send(StreamItem::Token { step, role, text: "x".into(), offset: 0 });
+        channel.send(StreamItem::Token { step, role, text: "x".into(), offset: 0, logprobs: None });
         channel.publish(event(2));
         assert!(matches!(all.try_recv(), Ok(StreamItem::Token { .. })));
         for live in [&mut all, &mut without_tokens] {

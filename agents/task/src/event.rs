@@ -2,6 +2,7 @@
 
 mod decision;
 mod erase;
+mod response;
 mod size;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use artel_model::FinishReason;
+pub use artel_model::sampling::{DryParams, XtcParams};
+pub use artel_model::{FinishReason, RequestSampling, SamplingOptions, TokenLogprob, TopLogprob};
 
 use crate::graph::Reducer;
 use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
@@ -19,6 +21,7 @@ use crate::trace::TraceContext;
 
 pub use decision::{CandidateScore, Decision, NoMatch, Signal};
 pub use erase::ERASED_TEXT;
+pub use response::{MAX_LOGPROBS_BYTES, OutputLogprobs, ResponseFormat};
 pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES};
 
 /// Milliseconds since 1970-01-01 UTC.
@@ -184,6 +187,12 @@ pub struct TaskSpec {
     /// resumed goes on in the same trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// How the client wants the answer of a single role to be sampled, within what the role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Box<RequestSampling>>,
+    /// The form that the client wants the answer of a single role to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<Box<ResponseFormat>>,
 }
 
 /// The origin of a forked task.
@@ -301,6 +310,12 @@ pub struct Output {
     /// Why the model's output ended, if a model wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
+    /// The further answers to the same prompt, if several were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Output>,
+    /// How likely its tokens were, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Box<OutputLogprobs>>,
 }
 
 /// Reads a `null` that is present as a value rather than as absence.
@@ -311,12 +326,13 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 impl Output {
     /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), json: None, role: None, finish: None }
+        Self { text: text.into(), json: None, role: None, finish: None, alternatives: Vec::new(), logprobs: None }
     }
 
     /// JSON without a role; its text is the string's own, or the JSON text.
     pub fn json(json: Value) -> Self {
-        Self { text: as_text(&json), json: Some(json), role: None, finish: None }
+        let text = as_text(&json);
+        Self { json: Some(json), ..Self::text(text) }
     }
 }
 

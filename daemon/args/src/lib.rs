@@ -38,7 +38,10 @@ pub use given::{FlagSource, GivenFlags};
 pub use init::InitArgs;
 pub use log::{LogArgs, LogCommand};
 pub use route::{FeedbackArgs, RouteArgs};
-pub use task::{AnswerArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs, TaskStateFilter};
+pub use task::{
+    AnswerArgs, AnswerOptionArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs,
+    TaskStateFilter,
+};
 pub use token::{TokenCommand, TokenCreateArgs};
 pub use traces::TraceArgs;
 

@@ -1,5 +1,6 @@
 //! `artel run` and `artel task`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use artel_task::portable;
@@ -25,8 +26,35 @@ pub struct SubmitArgs {
     /// An idempotency key: a second request with the same key and content returns the same task
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+    /// How a single role answers.
+    #[command(flatten)]
+    pub answer: AnswerOptionArgs,
     /// The input, up to 1 MiB; `-` reads it from standard input
     pub text: String,
+}
+
+/// What the answer of a single role is to be like, within what the role allows.
+#[derive(Debug, Default, Flags)]
+#[command(next_help_heading = "Options of the answer of a single role")]
+pub struct AnswerOptionArgs {
+    /// The temperature, 0 to 2; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", requires = "role")]
+    pub temperature: Option<f32>,
+    /// The most tokens of the answer, at most those of the role
+    #[arg(long, value_name = "N", requires = "role")]
+    pub max_tokens: Option<u32>,
+    /// A seed: the same request with the same seed gives the same answer
+    #[arg(long, value_name = "SEED", requires = "role")]
+    pub seed: Option<u32>,
+    /// How many answers to give, 1 to 8; the prompt is computed once
+    #[arg(long = "n", value_name = "N", requires = "role")]
+    pub answers: Option<u32>,
+    /// Tell with `--json` how likely each token was, with this many alternatives, 0 to 20
+    #[arg(long, value_name = "N", requires = "role")]
+    pub logprobs: Option<u32>,
+    /// A file with a JSON schema that the answer satisfies
+    #[arg(long, value_name = "FILE", requires = "role")]
+    pub schema: Option<PathBuf>,
 }
 
 /// `artel task`.

@@ -35,6 +35,8 @@ pub struct FileReport {
     pub not_fetched: Vec<String>,
     /// What is no fault, and likely a mistake.
     pub warnings: Vec<String>,
+    /// What the files say that the YAML leaves to them.
+    pub notes: Vec<String>,
 }
 
 /// The first candidate path at which a file exists.
@@ -92,8 +94,17 @@ pub fn check(catalog: &Catalog, models: &Path) -> FileReport {
         let Some(a) = &role.adapter else { continue };
         report.add(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
     }
+    report.notes = catalog.models().values().filter_map(|model| stated_sampling(model, models)).collect();
     report.warnings = template_variables::unread(catalog, |model| model_path(model, models).ok());
     report
+}
+
+/// What a model's file states of its sampling, in a sentence.
+fn stated_sampling(model: &Model, models: &Path) -> Option<String> {
+    let path = model_path(model, models).ok()?;
+    let stated = artel_gguf::stated_sampling(&path, &artel_gguf::inspect(&path).ok()?);
+    let holds = "it holds where a role says nothing";
+    (!stated.is_empty()).then(|| format!("model `{}`: its file states {}; {holds}", model.name, stated.summary()))
 }
 
 fn hash(model: &Model, models: &Path) -> Result<(), FileProblem> {

@@ -55,12 +55,13 @@ impl CheckReport {
     fn objects(&self) -> Vec<serde_json::Value> {
         let mut objects: Vec<_> = match self {
             Self::Invalid(problems) => problems.iter().map(|problem| json!(problem)).collect(),
-            Self::Parsed(catalog, FileReport { problems, not_fetched, warnings: hints }) => {
+            Self::Parsed(catalog, FileReport { problems, not_fetched, warnings: hints, notes }) => {
                 let warnings = catalog.warnings().iter().map(|problem| json!(problem));
                 let messages = problems.iter().map(|message| json!({"message": message}));
                 let not_fetched = not_fetched.iter().map(|message| json!({"not_fetched": message}));
                 let hints = hints.iter().map(|message| json!({"severity": "warning", "message": message}));
-                warnings.chain(messages).chain(not_fetched).chain(hints).collect()
+                let notes = notes.iter().map(|message| json!({"severity": "note", "message": message}));
+                warnings.chain(messages).chain(not_fetched).chain(hints).chain(notes).collect()
             }
         };
         let mut summary = json!({"valid": self.is_valid(), "problems": self.problem_count()});
@@ -82,13 +83,16 @@ impl CheckReport {
                     out.push(format_args!("... and {} more", problems.omitted())).newline().newline();
                 }
             }
-            Self::Parsed(catalog, FileReport { problems, not_fetched, warnings: hints }) => {
+            Self::Parsed(catalog, FileReport { problems, not_fetched, warnings: hints, notes }) => {
                 catalog.warnings().iter().for_each(|problem| render_problem(problem, out));
                 for message in problems.iter().chain(not_fetched) {
                     out.push(message).newline();
                 }
                 for message in hints {
                     out.push("warning: ").push(message).newline();
+                }
+                for message in notes {
+                    out.push("note: ").push(message).newline();
                 }
             }
         }
@@ -203,6 +207,15 @@ mod tests {
         });
         assert!(!report.is_valid());
         assert_eq!(rendered(&report), "model `smollm2`: there is no file\ninvalid: 1 problem\n");
+    }
+
+    #[test]
+    fn what_a_file_states_is_noted() {
+        let notes = vec!["model `m`: its file states temperature 0.6; it holds where a role says nothing".to_owned()];
+        let report = CheckReport::Parsed(Box::new(Catalog::shipped()), FileReport { notes, ..FileReport::default() });
+        assert!(report.is_valid());
+        assert!(rendered(&report).starts_with("note: model `m`: its file states temperature 0.6; "));
+        assert_eq!(report.objects()[0]["severity"], "note");
     }
 
     #[test]

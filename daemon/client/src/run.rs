@@ -20,7 +20,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Submits a task and prints its events; Ctrl-C cancels it.
 pub(super) async fn run(session: &mut ClientSession, submit: SubmitArgs) -> Result<CommandOutcome, Error> {
-    let request = RunRequest { submit: Some(submit::request(submit)), cancel_on_disconnect: true };
+    let request = RunRequest { submit: Some(submit::request(submit)?), cancel_on_disconnect: true };
     let stream = session.daemon.tasks().run(request).await?.into_inner();
     // Before this line, Ctrl-C ends the program and the daemon cancels the accepted task.
     let interrupts = signal(SignalKind::interrupt())?;

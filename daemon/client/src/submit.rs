@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use artel_args::{ClientCommand, SubmitArgs, TaskCommand, TaskLabel};
+use artel_args::{AnswerOptionArgs, ClientCommand, SubmitArgs, TaskCommand, TaskLabel};
+use artel_proto::v1::response_format::Format;
 use artel_proto::v1::submit_request::Target;
-use artel_proto::v1::{Priority, SubmitRequest};
+use artel_proto::v1::{Priority, ResponseFormat, SamplingOptions, SubmitRequest};
 
 use crate::error::Error;
 
@@ -43,15 +44,34 @@ fn read(input: impl Read) -> Result<String, Error> {
 }
 
 /// The request that submits a task.
-pub(crate) fn request(submit: SubmitArgs) -> SubmitRequest {
-    let SubmitArgs { graph, role, batch, labels, request_id, text } = submit;
-    SubmitRequest {
+pub(crate) fn request(submit: SubmitArgs) -> Result<SubmitRequest, Error> {
+    let SubmitArgs { graph, role, batch, labels, request_id, answer, text } = submit;
+    let (sampling, response) = answer_options(answer)?;
+    Ok(SubmitRequest {
         target: graph.map(Target::Graph).or(role.map(Target::Role)),
         input: text,
         request_id: request_id.unwrap_or_default(),
         priority: if batch { Priority::Batch } else { Priority::Interactive }.into(),
         labels: label_map(labels),
-    }
+        sampling,
+        response,
+    })
+}
+
+/// What the answer is to be like; what is not given is not sent.
+fn answer_options(answer: AnswerOptionArgs) -> Result<(Option<SamplingOptions>, Option<ResponseFormat>), Error> {
+    let AnswerOptionArgs { temperature, max_tokens, seed, answers: n, logprobs, schema } = answer;
+    let sampling = SamplingOptions { temperature, max_tokens, seed, n, logprobs, ..SamplingOptions::default() };
+    let sampling = Some(sampling).filter(|sampling| *sampling != SamplingOptions::default());
+    let response = match schema {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Error::Usage(format!("failed to read the schema {}: {e}", path.display())))?;
+            Some(ResponseFormat { format: Some(Format::JsonSchemaText(text)) })
+        }
+    };
+    Ok((sampling, response))
 }
 
 /// Labels as a map; of two with the same key the last one wins.

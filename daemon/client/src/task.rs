@@ -21,7 +21,7 @@ const MAX_PAGE_ITEMS: u32 = 1000;
 pub(super) async fn run(session: &mut ClientSession, command: TaskCommand) -> Result<CommandOutcome, Error> {
     match command {
         TaskCommand::Submit(submit) => {
-            let request = with_deadline(submit::request(submit));
+            let request = with_deadline(submit::request(submit)?);
             let task = session.daemon.tasks().submit(request).await?.into_inner();
             print_id(session, &task)
         }

@@ -6,7 +6,7 @@ use artel_actors::StepProgress;
 use artel_proto::v1;
 use artel_task::event::{
     CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge,
-    TaskPriority, TaskSpec, Timings, Usage,
+    TaskPriority, TaskSpec, Timings, TokenLogprob, TopLogprob, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 
@@ -27,7 +27,23 @@ pub(crate) fn output(output: &Output) -> v1::Output {
         json: output.json.as_ref().and_then(portable_value),
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
         finish: output.finish.map(|reason| finish_reason(reason).into()),
+        alternatives: output.alternatives.iter().map(self::output).collect(),
+        logprobs: output
+            .logprobs
+            .as_ref()
+            .map(|logprobs| v1::Logprobs { tokens: token_logprobs(&logprobs.tokens), truncated: logprobs.truncated }),
     }
+}
+
+pub(crate) fn token_logprobs(tokens: &[TokenLogprob]) -> Vec<v1::TokenLogprob> {
+    let top = |top: &TopLogprob| v1::TopLogprob { bytes: top.bytes.clone(), logprob: top.logprob };
+    let token = |token: &TokenLogprob| v1::TokenLogprob {
+        bytes: token.bytes.clone(),
+        logprob: token.logprob,
+        forced: token.forced,
+        top: token.top.iter().map(top).collect(),
+    };
+    tokens.iter().map(token).collect()
 }
 
 fn finish_reason(reason: FinishReason) -> v1::FinishReason {

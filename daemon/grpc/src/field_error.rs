@@ -35,6 +35,8 @@ pub(crate) enum FieldError {
     DuplicatePath(String),
     #[error(transparent)]
     NotPortable(#[from] portable::Error),
+    #[error("is no JSON that can be sent: {0}")]
+    NotJson(String),
     #[error("{}{number} is not a JSON number", at(.place))]
     NotJsonNumber { place: String, number: f64 },
     #[error(

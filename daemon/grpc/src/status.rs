@@ -151,6 +151,11 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
         Error::NotWaiting { .. } => status(Code::FailedPrecondition, R::NotWaiting, message),
         Error::AmbiguousStep { .. } => invalid_field("step_id", message),
         Error::InvalidAnswer(_) => invalid_field("answer", message),
+        Error::AnswerOptions(faults) => {
+            let mut violations = Violations::default();
+            faults.iter().for_each(|fault| violations.add(&fault.field, &fault.reason));
+            violations.finish().err().unwrap_or_else(internal)
+        }
         Error::Erased(_) => status(Code::FailedPrecondition, R::Erased, message),
         Error::NotPermitted => status(Code::PermissionDenied, R::OtherCaller, message),
         Error::EraseIncomplete(_) => {

@@ -4,6 +4,8 @@ mod erase;
 mod feedback;
 mod list;
 mod parse;
+mod response;
+mod sampling;
 
 use artel_actors::{Error, Fork, Submission};
 use artel_journal::{Damage, DamagedTask, TaskSummary};

@@ -164,9 +164,10 @@ impl EventTranslator {
     fn translate(&mut self, item: StreamItem) -> v1::Event {
         match item {
             StreamItem::Event(event) => self.event(&event),
-            StreamItem::Token { step, role, text, offset } => {
+            StreamItem::Token { step, role, text, offset, logprobs } => {
                 let (node, role, text) = (step.visit.node_path(), role.to_string(), text.to_string());
-                self.not_journalled(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
+                let logprobs = convert::token_logprobs(logprobs.as_deref().unwrap_or_default());
+                self.not_journalled(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset, logprobs }))
             }
             StreamItem::Progress { step, role, progress: stage } => {
                 self.not_journalled(K::Progress(convert::progress(&step, role.as_str(), stage)))

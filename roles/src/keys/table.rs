@@ -21,6 +21,8 @@ impl DocumentKey {
 pub(super) const ALL: &[&KeySet] = &[
     &ROLE,
     &SAMPLING,
+    &DRY,
+    &XTC,
     &ROLE_LIMITS,
     &ADAPTER,
     &MODEL,
@@ -94,17 +96,83 @@ pub(crate) static SAMPLING: KeySet = KeySet {
     name: "role.sampling",
     page: "roles",
     keys: &[
-        key("temperature", Value("0.7"), "Divides the logits; 0 always takes the most probable token."),
-        key("top_p", Value("0.95"), "Keeps the most probable tokens that together have this probability."),
-        key("min_p", Value("0.05"), "Keeps tokens with at least this share of the highest probability."),
-        key("repeat_penalty", Value("1.0"), "Divides the logits of recent tokens; 1 turns it off."),
-        key("top_k", Value("40"), "Keeps this many of the most probable tokens; 0 keeps all."),
+        key(
+            "temperature",
+            Described("the model\'s, or 0.7"),
+            "Divides the logits; 0 always takes the most probable token.",
+        ),
+        key(
+            "top_p",
+            Described("the model\'s, or 0.95"),
+            "Keeps the most probable tokens that together have this probability.",
+        ),
+        key(
+            "min_p",
+            Described("the model\'s, or 0.05"),
+            "Keeps tokens with at least this share of the highest probability.",
+        ),
+        key("top_k", Described("the model\'s, or 40"), "Keeps this many of the most probable tokens; 0 keeps all."),
+        key("typical_p", Described("off"), "Keeps the most typical tokens that together have this probability."),
+        key(
+            "repeat_penalty",
+            Described("the model\'s, or 1.0"),
+            "Divides the logits of recent tokens; 1 turns it off.",
+        ),
+        key("presence_penalty", Described("off"), "Is subtracted once from the logit of a recent token, -2 to 2."),
+        key(
+            "frequency_penalty",
+            Described("off"),
+            "Is subtracted from the logit of a recent token as often as it came, -2 to 2.",
+        ),
+        key(
+            "penalty_last_n",
+            Described("the model\'s, or 64"),
+            "How many tokens before the next one are recent, those of the prompt included.",
+        ),
+        key("dry", Described("off"), "Penalizes tokens that would continue a sequence which occurred before."),
+        key("xtc", Described("the model\'s, or off"), "Leaves out the most probable tokens now and then."),
+        key(
+            "logit_bias",
+            Value("{}"),
+            "Texts and what is added to the logits of their tokens, -100 to 100; -100 forbids them.",
+        ),
         key("seed", Described("another seed for each step"), "The seed of the sampler."),
-        key("max_tokens", Value("512"), "The most tokens of one output."),
+        key(
+            "logprobs",
+            Described("off"),
+            "Tells the probability of each token, and of this many alternatives, 0 to 20.",
+        ),
+        key("max_tokens", Value("512"), "The most tokens of one output; a request may ask for fewer."),
         key(
             "stop",
             Value("[]"),
             "Texts that end the output and are not part of it; an output with a schema ends with its JSON alone.",
+        ),
+        key("fixed", Value("false"), "Whether requests may not change how tokens are chosen."),
+    ],
+};
+
+pub(crate) static DRY: KeySet = KeySet {
+    name: "role.sampling.dry",
+    page: "roles",
+    keys: &[
+        key("multiplier", Required, "The strength of the penalty; 0 turns it off."),
+        key("base", Value("1.75"), "How the penalty grows with each token of the sequence."),
+        key("allowed_length", Value("2"), "Sequences up to this length are free."),
+        key("last_n", Described("the context"), "How many tokens are searched, those of the prompt included."),
+        key("breakers", Value(r#"["\n", ":", "\"", "*"]"#), "Texts over which no sequence is continued."),
+    ],
+};
+
+pub(crate) static XTC: KeySet = KeySet {
+    name: "role.sampling.xtc",
+    page: "roles",
+    keys: &[
+        key("probability", Required, "How often tokens are left out; 0 turns it off."),
+        key(
+            "threshold",
+            Value("0.1"),
+            "Tokens with at least this probability are left out, but for the least likely of them.",
         ),
     ],
 };

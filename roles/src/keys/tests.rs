@@ -16,6 +16,8 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
     match set.name {
         "role" => vec![("role", "x"), ("description", "D."), ("model", "m"), ("prompt", "P.")],
         "role.adapter" => vec![("file", "a.gguf")],
+        "role.sampling.dry" => vec![("multiplier", "0.8")],
+        "role.sampling.xtc" => vec![("probability", "0.5")],
         "model" => vec![("model", "x"), ("file", "x.gguf")],
         "graph" => {
             vec![("graph", "x"), ("description", "D."), ("start", "a"), ("nodes", "{a: {role: r, next: done}}")]
@@ -42,11 +44,15 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
     let map = entries.iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(", ");
     let map = format!("{{{map}}}");
     let role = |key: &str| format!("{{role: x, description: D., model: m, prompt: P., {key}: {map}}}");
+    let sampling =
+        |key: &str| format!("{{role: x, description: D., model: m, prompt: P., sampling: {{{key}: {map}}}}}");
     let graph = |nodes: String| format!("{{graph: x, description: D., start: p, nodes: {{{nodes}}}}}");
     let node = |key: &str| graph(format!("p: {{role: r, {key}: {map}, next: done}}"));
     let signal = |signal: String| format!("{{router: x, signals: {{{signal}}}}}");
     match set.name {
         "role.sampling" => role("sampling"),
+        "role.sampling.dry" => sampling("dry"),
+        "role.sampling.xtc" => sampling("xtc"),
         "role.limits" => role("limits"),
         "role.adapter" => role("adapter"),
         "graph.limits" => {

@@ -13,6 +13,8 @@ use crate::problem::Diagnostics;
 pub(crate) enum SchemaUse {
     /// A model's, which is held to it while it decodes.
     Output,
+    /// The same, and it was checked before.
+    Checked,
     /// A person's.
     Answer,
 }
@@ -26,6 +28,7 @@ pub(super) fn check(node: &YamlNode, schema: &Value, is_for: SchemaUse, report: 
     let checked = match is_for {
         SchemaUse::Output => check_output(schema, timeout),
         SchemaUse::Answer => check_answer(schema, timeout),
+        SchemaUse::Checked => return true,
     };
     let Err(error) = checked else { return true };
     // One that is cut by the time of its client is not to blame.

@@ -60,8 +60,8 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
     assert_eq!(adapter.scale, 0.5);
     let places = [PathBuf::from("/etc/crew/w.gguf"), PathBuf::from("/models/w.gguf")];
     assert_eq!(adapter.candidates(Path::new("/models")), places);
-    assert_eq!((role.sampling.temperature, role.sampling.top_k), (0.0, 40));
-    assert_eq!(role.stop, ["END", "\n"]);
+    assert_eq!((role.sampling.choice.temperature, role.sampling.choice.params().top_k), (Some(0.0), 40));
+    assert_eq!(role.sampling.stop, ["END", "\n"]);
     assert_eq!((role.limits.timeout, role.limits.retries), (Duration::from_secs(300), 2));
     assert_eq!((role.overflow, role.priority), (ContextOverflow::Truncate, TaskPriority::Batch));
     assert!(role.message.is_none() && role.output.is_none() && role.examples.is_empty());

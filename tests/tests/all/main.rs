@@ -40,6 +40,7 @@ mod port;
 mod private_data;
 mod reference;
 mod routing;
+mod sampling;
 mod set_aside;
 mod stopping;
 mod tasks;

@@ -10,7 +10,7 @@ use artel_metrics::RoleMetrics;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
-use artel_task::event::TaskPriority;
+use artel_task::event::{RequestSampling, ResponseFormat, TaskPriority};
 use artel_task::{RoleName, StepId, TaskId};
 use artel_traces::TraceScope;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,10 @@ pub(crate) struct StepJob {
     pub(crate) idle_timeout: Duration,
     /// The attempts before it whose output was not valid.
     pub(crate) invalid_outputs: u32,
+    /// How the client wants the answer to be sampled.
+    pub(crate) sampling: Option<Box<RequestSampling>>,
+    /// The form that the client wants the answer to have.
+    pub(crate) response: Option<Box<ResponseFormat>>,
     /// Set if the node accepts a cached response.
     pub(crate) cache: Option<ScopedResponseCache>,
     pub(crate) priority: TaskPriority,

@@ -1,25 +1,22 @@
 //! One run of a step: renders the templates into a request, reads the engine's stream and parses the output.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use artel_engine as engine;
-use artel_engine::SamplingParams;
+use artel_engine::{SamplingOptions, SamplingParams};
 use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
 use artel_hosting::prompt;
-use artel_metrics::LocalHistogram;
-use artel_roles::Template;
-use artel_stream::{StepProgress, StreamItem};
-use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
-use artel_task::portable;
+use artel_roles::{Schema, Template};
+use artel_stream::StepProgress;
+use artel_task::event::{Failure, FailureCode, ResultSource, TaskPriority, Timings, Usage};
 use ractor::{ActorRef, call};
-use tokio::time::Instant;
 
-use super::idle_timeout::IdleTimeout;
-use super::prefetch::SuccessorPrefetch;
-use super::request_span;
 use super::step_deadline::ModelWaitCounter;
-use super::step_job::{PROGRESS_INTERVAL, StepJob};
+use super::step_job::StepJob;
+use super::{answers, request_span};
 use crate::completion::StepOutcome;
+use crate::response_cache::ResponseKey;
 
 /// A load that takes longer than this is published: a shorter wait needs no explanation.
 const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
@@ -37,17 +34,19 @@ pub(super) struct RenderedPrompt {
 impl StepJob {
     pub(super) async fn run(&self, engine: EngineLease, prompt: RenderedPrompt) -> Result<StepOutcome, Failure> {
         let _expected = engine.pin_prefixes(self.next_roles.iter().map(|role| role.as_str().into()).collect());
-        let key = self.cache.as_ref().map(|cache| cache.key(&self.role, &prompt.system, &prompt.user));
-        let request = self.request(prompt)?;
+        let key = self.cache_key(&prompt);
+        let schema = self.output_schema().await?;
+        let request = self.request(prompt, schema.as_ref(), &engine.sampling_defaults())?;
         let span = self.trace.as_ref().map(|scope| request_span::begin(scope, &self.role, &request));
-        let answered = self.answer(request, &engine).await;
+        let answered = self.answers(request, &engine).await;
         match (span, &answered) {
-            (Some(span), Ok((_, finish))) => span.finish(request_span::report(finish)),
+            (Some(span), Ok(answers)) => span.finish(request_span::report(&answers::summary(answers))),
             (Some(span), Err(failure)) => span.fail(failure.code),
             (None, _) => {}
         }
-        let (text, finish) = answered?;
-        let output = self.parse_output(text, finish.reason)?;
+        let answers = answered?;
+        let finish = answers::summary(&answers);
+        let output = self.output(answers, schema.as_ref())?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
         }
@@ -64,10 +63,16 @@ impl StepJob {
         Ok(StepOutcome::Answer { output, usage, timings, source: ResultSource::Run })
     }
 
+    /// The key of the response in the cache, if the node accepts a cached one.
+    fn cache_key(&self, prompt: &RenderedPrompt) -> Option<ResponseKey> {
+        let cache = self.cache.as_ref()?;
+        let options = serde_json::to_string(&(&self.sampling, &self.response)).ok()?;
+        Some(cache.key(&self.role, &prompt.system, &prompt.user, &options))
+    }
+
     /// The cached response of the same role to the same prompt, if the node accepts one.
     pub(super) fn cached(&self, prompt: &RenderedPrompt) -> Option<StepOutcome> {
-        let cache = self.cache.as_ref()?;
-        let output = cache.get(&cache.key(&self.role, &prompt.system, &prompt.user))?;
+        let output = self.cache.as_ref()?.get(&self.cache_key(prompt)?)?;
         let (usage, timings) = (Usage::default(), Timings::default());
         Some(StepOutcome::Answer { output, usage, timings, source: ResultSource::Cache })
     }
@@ -128,79 +133,48 @@ impl StepJob {
         Ok(RenderedPrompt { system, user })
     }
 
-    fn request(&self, rendered: RenderedPrompt) -> Result<engine::Request, Failure> {
+    /// The schema of the role, or else that of the client.
+    async fn output_schema(&self) -> Result<Option<Schema>, Failure> {
+        let asked = self.response.as_ref().and_then(|response| response.schema());
+        let (None, Some(json)) = (&self.role.output, asked) else { return Ok(self.role.output.clone()) };
+        let compiled = tokio::task::spawn_blocking(move || Schema::of_task(json)).await;
+        match compiled {
+            Ok(Ok(schema)) => Ok(Some(schema)),
+            Ok(Err(refusal)) => {
+                Err(Failure::new(FailureCode::Template, format!("the schema of the response {refusal}")))
+            }
+            Err(error) => Err(Failure::new(FailureCode::Internal, format!("checking a schema panicked: {error}"))),
+        }
+    }
+
+    /// What the client says of the sampling goes before what its role says, and that before what the model's file states.
+    fn request(
+        &self,
+        rendered: RenderedPrompt,
+        schema: Option<&Schema>,
+        of_model: &SamplingOptions,
+    ) -> Result<engine::Request, Failure> {
         let priority = match self.priority {
             TaskPriority::Interactive => engine::Priority::Interactive,
             TaskPriority::Batch => engine::Priority::Batch,
         };
         let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
-        let sampling = resampled(request.sampling, self.invalid_outputs);
-        Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, sampling, ..request })
+        let (role, asked) = (&self.role.sampling, self.sampling.as_deref().cloned().unwrap_or_default());
+        let choice = asked.choice.or(&role.choice).or(of_model);
+        Ok(engine::Request {
+            origin: self.origin(),
+            remaining_steps: self.remaining_steps,
+            sampling: resampled(choice.params(), self.invalid_outputs),
+            logprobs: choice.logprobs,
+            // The role of another catalog may allow less than the one that the client was held to.
+            max_tokens: asked.max_tokens.unwrap_or(role.max_tokens).min(role.max_tokens),
+            stop: role.stop_with(&asked),
+            schema: schema.map(|schema| Arc::new(schema.json().clone())),
+            ..request
+        })
     }
 
-    /// The text that the engine answers with, and how it ended.
-    async fn answer(
-        &self,
-        request: engine::Request,
-        engine: &EngineLease,
-    ) -> Result<(String, engine::FinishSummary), Failure> {
-        let stream = engine.generate(request).await;
-        if stream.is_err() {
-            engine.note(&stream);
-        }
-        let stream = stream.map_err(|e| self.step_failure(&e))?;
-        self.barrier.committed().await;
-        self.read_stream(stream, engine).await
-    }
-
-    async fn read_stream(
-        &self,
-        mut stream: engine::OutputStream,
-        engine: &EngineLease,
-    ) -> Result<(String, engine::FinishSummary), Failure> {
-        let mut prefetch = SuccessorPrefetch::new(self, engine);
-        let mut output = StreamedOutput::new(self);
-        // Until its first batch a sequence may wait for others as long as the step's timeout allows.
-        let mut idle_timeout = IdleTimeout::new(self.timeout);
-        loop {
-            let chunk = tokio::select! {
-                biased;
-                chunk = stream.recv() => chunk,
-                limit = idle_timeout.expired() => {
-                    return Err(Failure::new(FailureCode::Idle, format!("no token came for {limit:?}, the step's idle limit")));
-                }
-            };
-            idle_timeout.reset(self.idle_timeout);
-            match chunk {
-                Some(engine::Chunk::Prefill { done, total }) => {
-                    output.publish_progress(|| StepProgress::Prefill { done_tokens: done, total_tokens: total });
-                }
-                Some(engine::Chunk::Text { text, tokens }) => {
-                    output.append(text, tokens);
-                    prefetch.on_text(&output.text, tokens);
-                }
-                // Only a request to score labels yields scores.
-                Some(engine::Chunk::Scores(_)) => {}
-                Some(engine::Chunk::Finished(finish)) => {
-                    engine.note(&Ok(()));
-                    return Ok((output.text, finish));
-                }
-                Some(engine::Chunk::Failed(error)) => {
-                    let failure = self.step_failure(&error);
-                    engine.note::<()>(&Err(error));
-                    return Err(failure);
-                }
-                None => {
-                    return Err(Failure::new(
-                        FailureCode::ModelUnavailable,
-                        "the engine closed the stream before its last item",
-                    ));
-                }
-            }
-        }
-    }
-
-    fn step_failure(&self, error: &engine::Error) -> Failure {
+    pub(super) fn step_failure(&self, error: &engine::Error) -> Failure {
         let code = match error {
             engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
             engine::Error::QueueFull(_) => FailureCode::QueueFull,
@@ -214,26 +188,6 @@ impl StepJob {
         };
         Failure::new(code, error.to_string())
     }
-
-    fn parse_output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
-        let (role, finish) = (Some(self.role.name.clone()), Some(reason));
-        let Some(schema) = &self.role.output else {
-            return Ok(Output { text, json: None, role, finish });
-        };
-        let invalid = |error: String| {
-            let hint = match reason {
-                engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
-                _ => "",
-            };
-            Failure::new(
-                FailureCode::OutputInvalid,
-                format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
-            )
-        };
-        let json = portable::parse(&text).map_err(|e| invalid(e.to_string()))?;
-        schema.check(&json).map_err(|e| invalid(e.to_string()))?;
-        Ok(Output { text, json: Some(json), role, finish })
-    }
 }
 
 /// The sampling after so many outputs that were not valid: what gave them would give the same once more.
@@ -243,75 +197,6 @@ fn resampled(sampling: SamplingParams, invalid_outputs: u32) -> SamplingParams {
     }
     let temperature = sampling.temperature.max(MIN_RETRY_TEMPERATURE);
     SamplingParams { temperature, seed: sampling.seed.map(|seed| seed.wrapping_add(invalid_outputs)), ..sampling }
-}
-
-/// The text that an attempt has streamed so far, and its publication to the task's subscribers.
-struct StreamedOutput<'a> {
-    job: &'a StepJob,
-    /// What the subscribers have.
-    text: String,
-    /// White space behind it, which is a part of the output if more text follows. With a schema, it always is.
-    held_space: String,
-    first_token: Option<Instant>,
-    /// When the last piece came.
-    last_text: Option<Instant>,
-    /// The times between pieces; counted here alone until the end, so that the pieces cost next to nothing.
-    gaps: LocalHistogram,
-    /// When progress was last published, or the stream began.
-    last_progress: Instant,
-}
-
-impl<'a> StreamedOutput<'a> {
-    fn new(job: &'a StepJob) -> Self {
-        let (gaps, last_progress) = (job.metrics.token_gaps(), Instant::now());
-        Self {
-            job,
-            text: String::new(),
-            held_space: String::new(),
-            first_token: None,
-            last_text: None,
-            gaps,
-            last_progress,
-        }
-    }
-
-    fn append(&mut self, text: String, tokens: u32) {
-        let now = Instant::now();
-        let first_token = *self.first_token.get_or_insert(now);
-        if let Some(last) = self.last_text.replace(now) {
-            self.gaps.observe_time(now.duration_since(last));
-        }
-        let text = if self.job.role.output.is_none() { self.without_outer_space(text) } else { text };
-        let offset = self.text.len() as u64;
-        self.text.push_str(&text);
-        if !text.is_empty() && self.job.channel.has_token_subscribers() {
-            let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
-            self.job.channel.send(StreamItem::Token { step, role, text: text.into(), offset });
-        }
-        self.publish_progress(|| StepProgress::Decode { tokens, elapsed: first_token.elapsed() });
-    }
-
-    /// The text with the space that was held back, but without space at the beginning or the end of the output.
-    fn without_outer_space(&mut self, text: String) -> String {
-        // As most pieces are.
-        if self.held_space.is_empty() && !self.text.is_empty() && !text.ends_with(char::is_whitespace) {
-            return text;
-        }
-        let mut text = std::mem::take(&mut self.held_space) + &text;
-        if self.text.is_empty() {
-            text = text.trim_start().to_owned();
-        }
-        self.held_space = text.split_off(text.trim_end().len());
-        text
-    }
-
-    /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].
-    fn publish_progress(&mut self, progress: impl FnOnce() -> StepProgress) {
-        if self.last_progress.elapsed() >= PROGRESS_INTERVAL {
-            self.last_progress = Instant::now();
-            self.job.publish_progress(progress());
-        }
-    }
 }
 
 #[cfg(test)]

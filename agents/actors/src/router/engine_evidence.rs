@@ -87,6 +87,8 @@ async fn log_probabilities(
         adapter: None,
         // Nothing is sampled.
         sampling: SamplingParams::GREEDY,
+        logprobs: None,
+        shares_prompt: false,
         max_tokens: 1,
         stop: Vec::new(),
         schema: None,

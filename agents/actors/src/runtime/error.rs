@@ -1,5 +1,6 @@
 //! Why the runtime refuses.
 
+use artel_model::sampling::SamplingFault;
 use artel_task::event::Failure;
 use artel_task::{CatalogVersion, Seq, TaskId};
 
@@ -71,6 +72,9 @@ pub enum Error {
     /// The answer does not satisfy the step's schema, or is too large.
     #[error("{0}")]
     InvalidAnswer(String),
+    /// The role does not allow what the client asks of its answer, or there is no single role.
+    #[error("{}", faults(.0))]
+    AnswerOptions(Vec<SamplingFault>),
     /// The text of the task is erased.
     #[error("the text of task {0} is erased: only its figures are left")]
     Erased(TaskId),
@@ -147,4 +151,8 @@ fn not_waiting(task: &TaskId, step: Option<&str>) -> String {
         Some(step) => format!("step `{step}` of task {task} does not wait for an answer, or no longer"),
         None => format!("no step of task {task} waits for an answer"),
     }
+}
+
+fn faults(faults: &[SamplingFault]) -> String {
+    faults.iter().map(|fault| format!("{} {}", fault.field, fault.reason)).collect::<Vec<_>>().join("; ")
 }

@@ -13,7 +13,7 @@ use artel_task::{
 };
 
 use super::resume::{RestoreError, RestoredCatalogs, graph_of};
-use super::{Error, Runtime, TaskStart};
+use super::{Error, Runtime, TaskStart, answer_options};
 use crate::caller_ledger::CallerQuota;
 
 /// A request to fork a task.
@@ -108,6 +108,12 @@ impl Runtime {
         let incompatible = |reason: ForkMismatch| Error::ForkIncompatible { task, reason: reason.to_string() };
         let base = self.fork_base(&events, fork.use_current_catalog).await?;
         let (catalog, graph) = base.map_err(|reason| incompatible(reason.into()))?;
+        if let EventKind::Accepted(accepted) = &events[0].kind {
+            // The role of today's catalog may allow less.
+            let role = accepted.role.as_ref().and_then(|name| catalog.role(name.as_str()));
+            let (sampling, response) = (accepted.sampling.as_deref(), accepted.response.as_deref());
+            answer_options::check(sampling, response, role.map(Arc::as_ref)).await?;
+        }
         let place = self.place(open)?;
         let mut events = self.copy_events(events, &catalog, fork, &forked);
         check_compatible(&events, &graph).map_err(incompatible)?;

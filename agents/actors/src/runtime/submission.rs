@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use artel_roles::{Catalog, Role};
 use artel_router::CandidateProfile;
-use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
+use artel_task::event::{Decision, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec, Timestamp};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
     CallerName, CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq,
@@ -50,6 +50,10 @@ pub struct Submission {
     pub trace: Option<TraceContext>,
     /// How much the tasks of that caller may take.
     pub quota: CallerQuota,
+    /// How the answer of a single role is sampled, within what the role allows.
+    pub sampling: Option<Box<RequestSampling>>,
+    /// The form of the answer of a single role.
+    pub response: Option<Box<ResponseFormat>>,
 }
 
 impl Submission {
@@ -65,6 +69,7 @@ impl Submission {
         target
             && !is_fork
             && (&self.input, &self.labels, self.priority) == (&accepted.input, &accepted.labels, accepted.priority)
+            && (&self.sampling, &self.response) == (&accepted.sampling, &accepted.response)
     }
 }
 
@@ -205,7 +210,7 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, owner, trace, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, trace, sampling, response, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -221,6 +226,8 @@ pub(super) fn accepted_event(
         owner,
         erased: None,
         trace,
+        sampling,
+        response,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

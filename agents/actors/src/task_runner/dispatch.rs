@@ -130,6 +130,8 @@ impl RunningTask {
             timeout: node.policy.timeout.unwrap_or(role.limits.timeout),
             idle_timeout: node.policy.idle_timeout.unwrap_or(role.limits.idle),
             invalid_outputs: self.task.active_visit(&step.visit).map_or(0, |live| live.invalid_outputs),
+            sampling: self.task.spec.sampling.clone(),
+            response: self.task.spec.response.clone(),
             cache: node.cache.then(|| self.cx.response_cache.scoped(self.cx.catalog.version())),
             priority: if is_batch { TaskPriority::Batch } else { TaskPriority::Interactive },
             remaining_steps: self.cx.graph.remaining_steps(&step.visit),

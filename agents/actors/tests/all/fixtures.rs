@@ -212,6 +212,8 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         owner: CallerName::owner(),
         trace: None,
         quota: artel_actors::CallerQuota::default(),
+        sampling: None,
+        response: None,
     }
 }
 

@@ -290,9 +290,11 @@ impl<B: Backend> EngineWorker<B> {
         let Sampled::Token(token) = self.backend.sample(at.0, index, sampler)? else {
             return Ok(SampleOutcome::Finished(FinishReason::Stop));
         };
+        // Before anything else is done with the logits of the batch; the sampler works on a copy.
+        let told = sequence.job.logprobs.map(|top| self.backend.logprobs(at.0, index, token, top)).transpose()?;
         let after = self.backend.forced_tokens(sampler)?;
         self.counters.output_tokens.fetch_add(1 + after.tokens.len() as u64, Relaxed);
-        match sequence.push_token(token, &*self.tokenizer) {
+        match sequence.push_token(token, &*self.tokenizer, told) {
             SampleOutcome::Continue => Ok(sequence.push_forced(&after, &*self.tokenizer)),
             // It has reached max_tokens, and its schema allows no further token.
             SampleOutcome::Finished(FinishReason::Length) if after.is_complete && after.tokens.is_empty() => {

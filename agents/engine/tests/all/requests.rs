@@ -17,6 +17,8 @@ pub(crate) fn ask(text: &str) -> Request {
         messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
         adapter: None,
         sampling: SamplingParams::GREEDY,
+        logprobs: None,
+        shares_prompt: false,
         max_tokens: 100,
         stop: Vec::new(),
         schema: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use artel_engine::backend::EngineLimits;
-use artel_engine::{EngineHandle, EngineStats};
+use artel_engine::{EngineHandle, EngineStats, SamplingOptions};
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use ractor::RpcReplyPort;
@@ -23,6 +23,8 @@ pub struct EngineReport {
     pub stats: Option<EngineStats>,
     /// Its capacity; set while it is ready.
     pub limits: Option<EngineLimits>,
+    /// What its file states of its sampling; empty unless it is ready.
+    pub sampling_defaults: SamplingOptions,
     /// Its devices; set while it is loaded or being loaded.
     pub placement: Option<Placement>,
     /// The memory it takes, by device.

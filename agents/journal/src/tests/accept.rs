@@ -1,6 +1,7 @@
 //! Starting tasks, and the guarantees of request ids.
 
 use super::*;
+use artel_task::event::ResponseFormat;
 
 #[tokio::test]
 async fn an_accepted_task_is_replayed() {
@@ -58,6 +59,8 @@ async fn a_request_id_identifies_one_request() {
         TaskSpec { priority: TaskPriority::Batch, ..original.clone() },
         TaskSpec { labels: labels("blue"), ..original.clone() },
         TaskSpec { labels: BTreeMap::new(), ..original.clone() },
+        TaskSpec { sampling: Some(Box::default()), ..original.clone() },
+        TaskSpec { response: Some(Box::new(ResponseFormat::Text)), ..original.clone() },
     ];
     for (other, number) in others.into_iter().zip(2..) {
         let refused = journal.accept(first(id(number), other.clone())).await;

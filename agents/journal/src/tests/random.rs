@@ -61,10 +61,11 @@ fn output() -> impl Strategy<Value = Output> {
     let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length];
     let finish = prop::option::of(prop::sample::select(finish.to_vec()));
     (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output {
-        text,
         json,
         role,
         finish,
+        alternatives: if finish.is_some() { vec![Output::text(text.clone())] } else { Vec::new() },
+        ..Output::text(text)
     })
 }
 
@@ -195,6 +196,8 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             owner: CallerName::parse(owner).unwrap(),
             erased: None,
             trace: None,
+            sampling: None,
+            response: None,
         },
     )
 }

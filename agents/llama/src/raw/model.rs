@@ -98,7 +98,7 @@ impl LlamaModel {
         self.0.as_ptr()
     }
 
-    fn vocab(&self) -> *const sys::llama_vocab {
+    pub(super) fn vocab(&self) -> *const sys::llama_vocab {
         // SAFETY: the model is loaded; its vocabulary lives as long.
         unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) }
     }

@@ -2,42 +2,97 @@
 
 use std::ptr::NonNull;
 
+use artel_engine::request::{DryParams, SamplingParams};
 use llama_cpp_sys_2 as sys;
 
-/// Tokens before the next one that the repeat penalty counts.
-pub(crate) const PENALTY_TOKENS: u16 = 64;
+use super::dry_samplers::DrySamplers;
+use super::model::LlamaModel;
+use super::owned_sampler::OwnedSampler;
+use crate::seeded_choice::SeededChoice;
+use crate::token_bias::TokenBias;
 
-/// A llama.cpp sampler chain.
+/// The samplers of one sequence.
 pub(crate) struct SamplerChain {
-    chain: NonNull<sys::llama_sampler>,
+    chain: OwnedSampler,
     candidates: Vec<sys::llama_token_data>,
     /// Only the most likely token is needed, without a candidate list.
     is_greedy: bool,
+    /// Chooses among what the chain leaves, if there is a seed; the chain chooses otherwise.
+    seeded: Option<SeededChoice>,
+    bias: TokenBias,
+    /// Tokens before the next one that the chain counts.
+    window_tokens: usize,
 }
 
 impl SamplerChain {
-    pub(crate) fn new(sampling: &artel_engine::SamplingParams, vocabulary: i32, default_seed: u32) -> Option<Self> {
+    /// The order is llama.cpp's own: biases, penalties, DRY, what cuts the tail off, XTC, the temperature, the choice.
+    pub(crate) fn new(
+        sampling: &SamplingParams,
+        (model, dry_samplers): (&LlamaModel, &mut DrySamplers),
+        bias: TokenBias,
+        context_tokens: u32,
+        default_seed: u32,
+    ) -> Option<Self> {
+        let is_deterministic = sampling.temperature <= 0.0;
+        let dry_window = |dry: &DryParams| dry.last_n.unwrap_or(context_tokens).min(context_tokens);
+        let dry = match &sampling.dry {
+            Some(dry) => Some(dry_samplers.get(model, dry, dry_window(dry))?),
+            None => None,
+        };
+        let dry_tokens = sampling.dry.as_ref().map_or(0, dry_window);
+        let penalty_tokens = if sampling.has_penalties() { sampling.penalty_last_n } else { 0 };
+        let is_greedy = is_deterministic && penalty_tokens == 0 && dry.is_none() && bias.is_empty();
         // SAFETY: the chain takes ownership of each sampler and frees it.
         let chain = unsafe {
-            let chain = NonNull::new(sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params()))?;
+            let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params());
+            let chain = OwnedSampler::new(NonNull::new(chain)?);
             let add = |sampler| sys::llama_sampler_chain_add(chain.as_ptr(), sampler);
-            if sampling.repeat_penalty != 1.0 {
-                let last = i32::from(PENALTY_TOKENS);
-                add(sys::llama_sampler_init_penalties(vocabulary, last, sampling.repeat_penalty, 0.0, 0.0));
+            if penalty_tokens > 0 {
+                add(sys::llama_sampler_init_penalties(
+                    model.vocabulary_size(),
+                    i32::try_from(penalty_tokens).unwrap_or(i32::MAX),
+                    sampling.repeat_penalty,
+                    sampling.frequency_penalty,
+                    sampling.presence_penalty,
+                ));
             }
-            if sampling.temperature <= 0.0 {
+            if let Some(dry) = dry {
+                add(dry.into_raw());
+            }
+            if is_deterministic {
                 add(sys::llama_sampler_init_greedy());
             } else {
                 add(sys::llama_sampler_init_top_k(i32::try_from(sampling.top_k).unwrap_or(0)));
+                if sampling.typical_p < 1.0 {
+                    add(sys::llama_sampler_init_typical(sampling.typical_p, 1));
+                }
                 add(sys::llama_sampler_init_top_p(sampling.top_p, 1));
                 add(sys::llama_sampler_init_min_p(sampling.min_p, 1));
+                if let Some(xtc) = sampling.xtc {
+                    let seed = sampling.seed.unwrap_or(default_seed);
+                    add(sys::llama_sampler_init_xtc(xtc.probability, xtc.threshold, 1, seed));
+                }
                 add(sys::llama_sampler_init_temp(sampling.temperature));
-                add(sys::llama_sampler_init_dist(sampling.seed.unwrap_or(default_seed)));
+                if sampling.seed.is_none() {
+                    add(sys::llama_sampler_init_dist(default_seed));
+                }
             }
             chain
         };
-        let is_greedy = sampling.temperature <= 0.0 && sampling.repeat_penalty == 1.0;
-        Some(Self { chain, candidates: Vec::new(), is_greedy })
+        let seeded = sampling.seed.filter(|_| !is_deterministic).map(SeededChoice::new);
+        let window_tokens = penalty_tokens.max(dry_tokens) as usize;
+        Some(Self { chain, candidates: Vec::new(), is_greedy, seeded, bias, window_tokens })
+    }
+
+    /// Whether biases may forbid tokens.
+    pub(crate) fn has_bias(&self) -> bool {
+        !self.bias.is_empty()
+    }
+
+    /// Records the end of a prompt for the penalties.
+    pub(crate) fn accept_prompt(&mut self, prompt: impl DoubleEndedIterator<Item = i32> + ExactSizeIterator) {
+        let skipped = prompt.len().saturating_sub(self.window_tokens);
+        prompt.skip(skipped).for_each(|token| self.accept(token));
     }
 
     /// Records a token for the penalties.
@@ -54,6 +109,11 @@ impl SamplerChain {
         self.candidates.clear();
         let all = (0u32..).zip(logits).filter(|(id, logit)| logit.is_finite() && is_allowed(*id));
         self.candidates.extend(all.map(|(id, logit)| sys::llama_token_data { id: id as i32, logit: *logit, p: 0.0 }));
+        if !self.bias.is_empty() {
+            let bias = &self.bias;
+            self.candidates.retain(|candidate| !bias.forbids(candidate.id));
+            self.candidates.iter_mut().for_each(|candidate| candidate.logit += bias.of(candidate.id));
+        }
         if self.candidates.is_empty() {
             return None;
         }
@@ -65,6 +125,11 @@ impl SamplerChain {
         };
         // SAFETY: the array describes `candidates`, which is borrowed exclusively during the call; samplers only shrink it.
         unsafe { sys::llama_sampler_apply(self.chain.as_ptr(), &raw mut array) };
+        if let Some(seeded) = &mut self.seeded {
+            // SAFETY: samplers leave the array within `candidates`, which nothing else uses now.
+            let left = unsafe { std::slice::from_raw_parts(array.data, array.size) };
+            return seeded.choose(left.iter().map(|candidate| (candidate.id, candidate.logit)));
+        }
         let selected = usize::try_from(array.selected).ok().filter(|at| *at < array.size)?;
         // SAFETY: `selected` is below the array's size.
         Some(unsafe { (*array.data.add(selected)).id })
@@ -100,13 +165,6 @@ fn max_of(row: &[f32]) -> f32 {
         }
     }
     maxima.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, greater)
-}
-
-impl Drop for SamplerChain {
-    fn drop(&mut self) {
-        // SAFETY: `new` created the chain; its samplers are freed with it.
-        unsafe { sys::llama_sampler_free(self.chain.as_ptr()) }
-    }
 }
 
 #[cfg(test)]

@@ -7,3 +7,4 @@ mod memory_estimate;
 mod memory_leak;
 mod model;
 mod rank_pooling;
+mod sampling;

@@ -60,6 +60,8 @@ fn request(number: u32, tokens: u32) -> Request {
         ],
         adapter: None,
         sampling: SamplingParams { seed: Some(1), ..SamplingParams::GREEDY },
+        logprobs: None,
+        shares_prompt: false,
         max_tokens: tokens,
         stop: Vec::new(),
         schema,

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::demo_models;
 
-fn options(file: &str) -> Options {
+pub(crate) fn options(file: &str) -> Options {
     Options {
         path: demo_models::path(file),
         dequantized: None,
@@ -37,7 +37,7 @@ async fn chat() -> EngineHandle {
     EngineHandle::spawn("test", artel_engine::Options::default(), load).await.unwrap()
 }
 
-fn ask(system: &str, user: &str) -> Request {
+pub(crate) fn ask(system: &str, user: &str) -> Request {
     let message = |role, text: &str| Message { role, text: text.to_owned() };
     Request {
         flow: Arc::from("test"),
@@ -46,6 +46,8 @@ fn ask(system: &str, user: &str) -> Request {
         messages: vec![message(ChatRole::System, system), message(ChatRole::User, user)],
         adapter: None,
         sampling: SamplingParams { seed: Some(1), ..SamplingParams::GREEDY },
+        logprobs: None,
+        shares_prompt: false,
         max_tokens: 24,
         stop: Vec::new(),
         schema: None,

@@ -104,8 +104,6 @@ async fn engine(spec: &str, broker: Option<&CpuLeaseBroker>) -> (Result<StartedE
 }
 
 fn request(text: &str) -> Request {
-    let sampling =
-        SamplingParams { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, seed: None };
     Request {
         origin: RequestOrigin { task: Some("t".into()), step: Some("s".into()), role: None },
         flow: "sailor".into(),
@@ -113,7 +111,9 @@ fn request(text: &str) -> Request {
         remaining_steps: 0,
         messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
         adapter: None,
-        sampling,
+        sampling: SamplingParams::GREEDY,
+        logprobs: None,
+        shares_prompt: false,
         max_tokens: 64,
         stop: Vec::new(),
         schema: None,

@@ -24,6 +24,8 @@ impl EventKind {
                 decision: spec.decision.map(|decision| Box::new(without_evidence(*decision))),
                 erased: spec.erased.or(Some(at)),
                 trace: None,
+                sampling: None,
+                response: None,
                 ..spec
             }),
             Self::Routed { step, decision } => Self::Routed { step, decision: without_evidence(decision) },
@@ -80,8 +82,8 @@ mod tests {
 
     use super::*;
     use crate::event::{
-        CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, ResultSource, TakenEdge, TaskPriority, Timings,
-        Usage,
+        CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, RequestSampling, ResponseFormat, ResultSource,
+        TakenEdge, TaskPriority, Timings, Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
     use crate::trace::TraceContext;
@@ -116,6 +118,8 @@ mod tests {
             json: Some(json!({ CANARY: [CANARY] })),
             role: role.clone(),
             finish: Some(FinishReason::Length),
+            alternatives: vec![Output::text(CANARY)],
+            logprobs: None,
         };
         let failure = Failure { code: FailureCode::Router, message: text(), step: Some(step.clone()) };
         let spec = TaskSpec {
@@ -133,6 +137,8 @@ mod tests {
             trace: Some(
                 TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
             ),
+            sampling: Some(Box::new(RequestSampling { stop: vec![text()], ..RequestSampling::default() })),
+            response: Some(Box::new(ResponseFormat::JsonSchema(json!({ "const": CANARY })))),
         };
         let items = Nested::Items(vec![json!(CANARY), json!([CANARY])].into());
         let (graph, start) = (spec.graph.clone(), NodeName::parse("a").unwrap());

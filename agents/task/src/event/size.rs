@@ -12,10 +12,12 @@ pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 pub const MAX_ITEM_OUTPUTS_BYTES: usize = 16 * MAX_OUTPUT_BYTES;
 
 impl Output {
-    /// An upper bound for its size in a message, in bytes: its text and its JSON, whose numbers and nesting take more than they
-    /// do as text.
+    /// An upper bound for its size in a message, in bytes: its text, its JSON, whose numbers and nesting take more than they do as
+    /// text, the probabilities of its tokens and its alternatives.
     pub fn max_encoded_len(&self) -> usize {
-        self.text.len() + self.json.as_ref().map_or(0, value_len)
+        let alternatives = self.alternatives.iter().map(Self::max_encoded_len).sum::<usize>();
+        let logprobs = self.logprobs.as_ref().map_or(0, |logprobs| logprobs.max_encoded_len());
+        self.text.len() + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs
     }
 }
 

@@ -1,7 +1,10 @@
 //! Devices, engines and placements.
 
+use artel_model::SamplingOptions;
+use artel_model::sampling::XtcParams;
 use artel_proto::v1::{
-    Device, DeviceMonitor, DevicePart, Engine, EngineState, PlacedModel, Placement, PlacementChange, UnplacedModel,
+    self, Device, DeviceMonitor, DevicePart, Engine, EngineState, PlacedModel, Placement, PlacementChange,
+    UnplacedModel,
 };
 use artel_terminal::{BAD, BOLD, DIM, DeviceReadings, GOOD, StyledText, TextTable, WARN, bytes, cell};
 
@@ -76,6 +79,9 @@ fn notes(engine: &Engine) -> String {
             totals.sequences, totals.output_tokens, totals.cached_tokens
         ));
     }
+    if let Some(stated) = &engine.sampling_defaults {
+        notes.push(format!("its file states {}", stated_sampling(stated)));
+    }
     if engine.restarts > 0 {
         notes.push(format!("unexpected exits: {}", engine.restarts));
     }
@@ -90,6 +96,26 @@ fn notes(engine: &Engine) -> String {
         None => {}
     }
     notes.join("; ")
+}
+
+/// The fields that a model's file may state.
+fn stated_sampling(stated: &v1::SamplingOptions) -> String {
+    let xtc = stated.xtc.map(|xtc| XtcParams {
+        probability: xtc.probability,
+        threshold: xtc.threshold.unwrap_or_else(XtcParams::default_threshold),
+    });
+    let stated = SamplingOptions {
+        temperature: stated.temperature,
+        top_p: stated.top_p,
+        top_k: stated.top_k,
+        min_p: stated.min_p,
+        typical_p: stated.typical_p,
+        repeat_penalty: stated.repeat_penalty,
+        penalty_last_n: stated.penalty_last_n,
+        xtc,
+        ..SamplingOptions::default()
+    };
+    stated.summary()
 }
 
 /// The placement of models, and the reasons and remedies for those that are not placed.
@@ -194,6 +220,11 @@ mod tests {
             totals: Some(EngineTotals { sequences: 12, output_tokens: 700, ..Default::default() }),
             ..Default::default()
         };
+        let stated = v1::SamplingOptions { temperature: Some(0.6), top_k: Some(20), ..Default::default() };
+        assert_eq!(
+            notes(&Engine { sampling_defaults: Some(stated), ..Default::default() }),
+            "its file states temperature 0.6, top_k 20"
+        );
         let problem = "the file is missing".into();
         let broken = Engine { id: "big".into(), state: EngineState::Failed.into(), problem, ..Default::default() };
         let mut out = StyledText::new(false);

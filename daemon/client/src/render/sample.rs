@@ -64,7 +64,7 @@ impl EventScript {
         let offset = *output_bytes;
         *output_bytes += text.len() as u64;
         let (step_id, node, role) = (step.into(), node.into(), role.into());
-        self.push(Kind::Token(Token { step_id, node, role, text: text.into(), offset }));
+        self.push(Kind::Token(Token { step_id, node, role, text: text.into(), offset, ..Default::default() }));
     }
 
     fn finished(&mut self, step: &str, node: &str, role: &str, text: &str, next: &str) {

@@ -80,6 +80,10 @@ pub(crate) fn get(task: &Task, out: &mut StyledText) {
     }
     if let Some(result) = &task.result {
         out.newline().push(result.text.trim_end()).newline();
+        for (number, alternative) in (2..).zip(&result.alternatives) {
+            out.newline().push_styled(BOLD, format_args!("answer {number}")).push(":").newline();
+            out.push(alternative.text.trim_end()).newline();
+        }
     }
 }
 

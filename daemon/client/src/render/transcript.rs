@@ -293,6 +293,11 @@ impl Transcript {
         if self.last_output.as_deref() != Some(&result.text) {
             self.result(&result);
         }
+        for (number, alternative) in (2..).zip(&result.alternatives) {
+            let out = self.start_line();
+            out.push_styled(BOLD, format_args!("answer {number}")).push(":").newline();
+            out.push(alternative.text.trim_end()).newline();
+        }
         self.start_line().push_styled(BOLD, "task ").push_styled(GOOD, "completed");
         self.total(event);
     }
@@ -325,6 +330,16 @@ mod tests {
 
     use super::*;
     use crate::render::sample;
+
+    #[test]
+    fn further_answers_follow_the_first_one() {
+        let answer = |text: &str| Output { text: text.to_owned(), ..Output::default() };
+        let output = Output { alternatives: vec![answer("two"), answer("three")], ..answer("one") };
+        let completed = Completed { output: Some(output), ..Completed::default() };
+        let event = Event { kind: Some(Kind::Completed(completed)), ..Event::default() };
+        let text = rendered(&[event], None);
+        assert!(text.starts_with("result:\none\nanswer 2:\ntwo\nanswer 3:\nthree\ntask completed"), "{text}");
+    }
 
     fn rendered(events: &[Event], wrap: Option<usize>) -> String {
         let mut transcript = Transcript::new(false, wrap);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use artel_actors::{Clock, EngineReport, EngineState};
 use artel_placement::{Placement, SplitMode};
 use artel_proto::v1;
+use artel_task::event::SamplingOptions;
 
 use crate::server_paths::ServerPaths;
 use crate::value::{duration, system_time};
@@ -52,7 +53,24 @@ pub(super) fn engine(report: EngineReport, clock: &Clock, paths: &ServerPaths) -
             output_tokens: stats.output_tokens,
             compute_time: Some(duration(Duration::from_nanos(stats.compute_ns))),
         }),
+        sampling_defaults: (!report.sampling_defaults.is_empty()).then(|| sampling_options(&report.sampling_defaults)),
     })
+}
+
+/// What a model's file states; it states neither texts nor seeds.
+fn sampling_options(options: &SamplingOptions) -> v1::SamplingOptions {
+    let xtc = options.xtc.map(|xtc| v1::XtcSampling { probability: xtc.probability, threshold: Some(xtc.threshold) });
+    v1::SamplingOptions {
+        temperature: options.temperature,
+        top_p: options.top_p,
+        top_k: options.top_k,
+        min_p: options.min_p,
+        typical_p: options.typical_p,
+        repeat_penalty: options.repeat_penalty,
+        penalty_last_n: options.penalty_last_n,
+        xtc,
+        ..v1::SamplingOptions::default()
+    }
 }
 
 /// The devices of a placement, its split mode, and the fraction on each device (`tensor_split`).

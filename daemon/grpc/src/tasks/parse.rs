@@ -8,6 +8,7 @@ use artel_task::RequestId;
 use artel_task::event::TaskPriority;
 use tonic::Status;
 
+use super::{response, sampling};
 use crate::field_error::FieldError;
 use crate::status::{Violations, invalid_field};
 use crate::value::{json, parse_task_id};
@@ -26,7 +27,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
     let priority = request.priority();
-    let v1::SubmitRequest { target, input, request_id, priority: number, labels } = request;
+    let v1::SubmitRequest { target, input, request_id, priority: number, labels, sampling, response } = request;
     violations.check(&field("input"), input_text(&input));
     let class = violations.check(&field("priority"), task_priority(priority, number));
     let request = match request_id.as_str() {
@@ -37,6 +38,8 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
         }
     };
     let labels = violations.check(&field("labels"), self::labels(labels));
+    let sampling = sampling.and_then(|given| sampling::parse(given, &field("sampling"), &mut violations));
+    let response = response.and_then(|given| response::parse(given, &field("response"), &mut violations));
     let target = match target {
         None => Target::Default,
         Some(v1::submit_request::Target::Graph(name)) => Target::Graph(name),
@@ -45,7 +48,9 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
     let Viewer { caller: owner, quota, .. } = viewer;
-    Ok(Submission { target, input, request_id: request, priority: class, labels, owner, quota, trace: None })
+    let (sampling, response) = (sampling.map(Box::new), response.map(Box::new));
+    let (request_id, priority, trace) = (request, class, None);
+    Ok(Submission { target, input, request_id, priority, labels, owner, quota, trace, sampling, response })
 }
 
 /// Parses the answer of a person.
@@ -137,6 +142,7 @@ mod tests {
             priority: 7,
             labels: HashMap::from([(String::new(), "x".to_owned())]),
             target: None,
+            ..v1::SubmitRequest::default()
         };
         let status = submission(request, "submit.", Viewer::owner()).unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;

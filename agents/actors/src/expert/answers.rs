@@ -1,0 +1,169 @@
+//! The answers of one attempt: one, or as many as the client asks for, to one prompt.
+
+use artel_engine as engine;
+use artel_engine::{FinishSummary, SamplingParams, TokenLogprob};
+use artel_hosting::engine_host::EngineLease;
+use artel_roles::Schema;
+use artel_stream::StepProgress;
+use artel_task::event::{Failure, FailureCode, MAX_LOGPROBS_BYTES, Output, OutputLogprobs};
+use artel_task::portable;
+use futures::future::try_join_all;
+
+use super::idle_timeout::IdleTimeout;
+use super::prefetch::SuccessorPrefetch;
+use super::step_job::StepJob;
+use super::streamed_output::StreamedOutput;
+
+/// The distance of the seeds of two answers; odd, so that no two of them are the same.
+const SEED_DISTANCE_INTEGER: u32 = 0x9e37_79b9;
+
+/// One answer of a model.
+pub(super) struct GeneratedAnswer {
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    finish: FinishSummary,
+}
+
+/// How the answers ended, as one: the prompt is counted once, its last token too, which is computed for each of them.
+pub(super) fn summary(answers: &[GeneratedAnswer]) -> FinishSummary {
+    let mut all = answers[0].finish;
+    for GeneratedAnswer { finish: FinishSummary { usage, timings, .. }, .. } in &answers[1..] {
+        all.usage.computed += usage.computed.saturating_sub(1);
+        all.usage.output += usage.output;
+        all.usage.forced += usage.forced;
+        all.usage.drafted += usage.drafted;
+        all.usage.accepted += usage.accepted;
+        all.timings.decode = all.timings.decode.max(timings.decode);
+        all.timings.max_itl = all.timings.max_itl.max(timings.max_itl);
+    }
+    all
+}
+
+/// A request for each answer: the first one as it is, the others with seeds that follow from its own.
+fn requests(request: engine::Request, count: u32) -> Vec<engine::Request> {
+    let request = engine::Request { shares_prompt: count > 1, ..request };
+    let number = |number: u32| {
+        let distance = number.wrapping_mul(SEED_DISTANCE_INTEGER);
+        let seed = request.sampling.seed.map(|seed| seed.wrapping_add(distance));
+        let sampling = SamplingParams { seed, ..request.sampling.clone() };
+        engine::Request { sampling, ..request.clone() }
+    };
+    (0..count).map(number).collect()
+}
+
+impl StepJob {
+    /// The answers of the engine, at least one.
+    pub(super) async fn answers(
+        &self,
+        request: engine::Request,
+        engine: &EngineLease,
+    ) -> Result<Vec<GeneratedAnswer>, Failure> {
+        let count = self.sampling.as_ref().and_then(|sampling| sampling.answers).unwrap_or(1);
+        let has_schema = request.schema.is_some();
+        let streams = requests(request, count.max(1)).into_iter().map(|request| self.start(request, engine));
+        let streams = try_join_all(streams).await?;
+        self.barrier.committed().await;
+        let read = |(at, stream)| self.read_stream(stream, engine, at == 0, has_schema);
+        try_join_all(streams.into_iter().enumerate().map(read)).await
+    }
+
+    async fn start(&self, request: engine::Request, engine: &EngineLease) -> Result<engine::OutputStream, Failure> {
+        let stream = engine.generate(request).await;
+        if stream.is_err() {
+            engine.note(&stream);
+        }
+        stream.map_err(|e| self.step_failure(&e))
+    }
+
+    async fn read_stream(
+        &self,
+        mut stream: engine::OutputStream,
+        engine: &EngineLease,
+        is_published: bool,
+        has_schema: bool,
+    ) -> Result<GeneratedAnswer, Failure> {
+        let mut prefetch = SuccessorPrefetch::new(self, engine);
+        let mut output = StreamedOutput::new(self, is_published, has_schema);
+        // Until its first batch a sequence may wait for others as long as the step's timeout allows.
+        let mut idle_timeout = IdleTimeout::new(self.timeout);
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = stream.recv() => chunk,
+                limit = idle_timeout.expired() => {
+                    return Err(Failure::new(FailureCode::Idle, format!("no token came for {limit:?}, the step's idle limit")));
+                }
+            };
+            idle_timeout.reset(self.idle_timeout);
+            match chunk {
+                Some(engine::Chunk::Prefill { done, total }) => {
+                    output.publish_progress(|| StepProgress::Prefill { done_tokens: done, total_tokens: total });
+                }
+                Some(engine::Chunk::Text { text, tokens, logprobs }) => {
+                    output.append(text, tokens, logprobs);
+                    if is_published {
+                        prefetch.on_text(&output.text, tokens);
+                    }
+                }
+                // Only a request to score labels yields scores.
+                Some(engine::Chunk::Scores(_)) => {}
+                Some(engine::Chunk::Finished(finish)) => {
+                    engine.note(&Ok(()));
+                    return Ok(GeneratedAnswer { text: output.text, logprobs: output.logprobs, finish });
+                }
+                Some(engine::Chunk::Failed(error)) => {
+                    let failure = self.step_failure(&error);
+                    engine.note::<()>(&Err(error));
+                    return Err(failure);
+                }
+                None => {
+                    return Err(Failure::new(
+                        FailureCode::ModelUnavailable,
+                        "the engine closed the stream before its last item",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The first answer as the output, with the others as its alternatives. Each of them must satisfy the schema.
+    pub(super) fn output(&self, answers: Vec<GeneratedAnswer>, schema: Option<&Schema>) -> Result<Output, Failure> {
+        let mut left_bytes = MAX_LOGPROBS_BYTES;
+        let mut outputs = Vec::with_capacity(answers.len());
+        for GeneratedAnswer { text, logprobs, finish } in answers {
+            let mut output = self.parse_output(text, finish.reason, schema)?;
+            if !logprobs.is_empty() {
+                let (kept, left) = OutputLogprobs::within(logprobs, left_bytes);
+                (output.logprobs, left_bytes) = (Some(Box::new(kept)), left);
+            }
+            outputs.push(output);
+        }
+        let alternatives = outputs.split_off(1);
+        let first = outputs.pop().expect("an attempt has at least one answer");
+        Ok(Output { alternatives, ..first })
+    }
+
+    fn parse_output(
+        &self,
+        text: String,
+        reason: engine::FinishReason,
+        schema: Option<&Schema>,
+    ) -> Result<Output, Failure> {
+        let (role, finish) = (Some(self.role.name.clone()), Some(reason));
+        let output = Output { role, finish, ..Output::text(text) };
+        let Some(schema) = schema else { return Ok(output) };
+        let invalid = |error: String| {
+            let hint = match reason {
+                engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
+                _ => "",
+            };
+            Failure::new(
+                FailureCode::OutputInvalid,
+                format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
+            )
+        };
+        let json = portable::parse(&output.text).map_err(|e| invalid(e.to_string()))?;
+        schema.check(&json).map_err(|e| invalid(e.to_string()))?;
+        Ok(Output { json: Some(json), ..output })
+    }
+}
