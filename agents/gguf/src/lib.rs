@@ -19,6 +19,7 @@ mod inspect;
 mod memory;
 mod metadata;
 mod parse;
+mod purpose;
 mod reader;
 mod tensor;
 
@@ -29,3 +30,4 @@ pub use hash::{sampled_hash, verify_sha256};
 pub use header::GgufHeader;
 pub use inspect::{inspect, inspect_adapter};
 pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};
+pub use purpose::check_purpose;

@@ -11,11 +11,13 @@
 mod decoding;
 mod device;
 mod kv_cache;
+mod purpose;
 mod regular_file;
 mod size;
 
 pub use decoding::{ContextOverflow, FinishReason, SamplingParams};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
 pub use kv_cache::KvCacheType;
+pub use purpose::ModelPurpose;
 pub use regular_file::open_regular_file;
 pub use size::format_bytes;
