@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "artel/v1/tasks.proto",
     "artel/v1/events.proto",
     "artel/v1/catalog.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 7] = [
     "artel/v1/engines.proto",
     "artel/v1/admin.proto",
     "artel/v1/access.proto",
+    "artel/v1/models.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -19,14 +19,15 @@ mod context_params;
 mod control_tokens;
 mod cores;
 mod device_buffers;
-mod embedding;
 mod error;
 mod fingerprint;
 mod kv_cache;
 mod options;
+mod pooling;
 mod prefix_lengths;
 #[allow(unsafe_code)]
 mod raw;
+mod text_tokens;
 
 pub use backend::LlamaBackend;
 pub use chat_template::check_chat_template;
