@@ -181,6 +181,16 @@ impl TinyReranker {
 
     /// The GGUF file, with this pooling of llama.cpp; 4 ranks.
     pub fn gguf(&self, pooling: u32) -> Vec<u8> {
+        self.file(pooling, &[])
+    }
+
+    /// The GGUF file of a model that ranks, with a template for a query and a document.
+    pub fn gguf_with_template(&self, template: &str) -> Vec<u8> {
+        self.file(4, &entry("tokenizer.chat_template.rerank", 8, &text(template)))
+    }
+
+    /// `more` is one more entry of the metadata, or none.
+    fn file(&self, pooling: u32, more: &[u8]) -> Vec<u8> {
         let words = RERANKER_WORDS.iter().map(|word| format!("\u{2581}{word}"));
         let words: Vec<String> = SPECIAL_TOKENS.iter().map(|token| (*token).to_owned()).chain(words).collect();
         // 3 is a control token, 1 a normal one.
@@ -212,8 +222,9 @@ impl TinyReranker {
         ];
         let mut bytes = [&b"GGUF"[..], &3u32.to_le_bytes()].concat();
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
-        bytes.extend((entries.len() as u64).to_le_bytes());
+        bytes.extend((entries.len() as u64 + u64::from(!more.is_empty())).to_le_bytes());
         bytes.extend(entries.concat());
+        bytes.extend(more);
         let mut offset = 0;
         for (name, row, rows, values) in &self.tensors {
             let dimensions: Vec<u64> = [*row, *rows].iter().filter(|n| **n > 0).map(|n| *n as u64).collect();

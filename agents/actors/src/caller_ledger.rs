@@ -288,6 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn a_call_without_a_task_is_refused_once_the_tokens_are_used_up_and_opens_nothing() {
+        let ledger = CallerLedger::default();
+        let check = || ledger.check_tokens(&caller("ci"), quota(1, 10), NOON);
+        for _ in 0..3 {
+            check().unwrap();
+        }
+        ledger.used(&caller("ci"), 10, NOON);
+        assert!(matches!(check(), Err(QuotaExcess::Tokens { used: 10, .. })));
+        ledger.check_tokens(&caller("other"), quota(1, 10), NOON).unwrap();
+        ledger.check_tokens(&caller("ci"), quota(1, 10), Timestamp(NOON.0 + DAY_MS)).unwrap();
+    }
+
+    #[test]
     fn without_a_quota_nothing_is_refused() {
         let ledger = CallerLedger::default();
         ledger.used(&CallerName::owner(), u64::MAX, NOON);

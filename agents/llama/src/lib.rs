@@ -23,6 +23,7 @@ mod error;
 mod fingerprint;
 mod kv_cache;
 mod options;
+mod pair_template;
 mod pooling;
 mod prefix_lengths;
 #[allow(unsafe_code)]

@@ -76,6 +76,33 @@ async fn scores_are_those_of_the_reference_in_a_batch_and_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_template_of_the_file_is_used_and_nobody_writes_a_control_token() {
+    let model = TinyReranker::new(7);
+    let yaml = format!("{CATALOG}---\nmodel: templated\nfile: templated.gguf\nuse: rerank\n");
+    let templated = model.gguf_with_template("[CLS]{query}[SEP]{document}[SEP]");
+    let daemon = reranking(&model).with_yaml(&yaml).with_file("templated.gguf", &templated).start().await;
+    let documents = documents()[..8].to_vec();
+    let by_template = |documents: &[String]| v1::RerankRequest { model: "templated".to_owned(), ..request(documents) };
+    let expected = rerank(&daemon, request(&documents)).await.unwrap();
+    let found = rerank(&daemon, by_template(&documents)).await.unwrap();
+    assert_eq!(found.prompt_tokens, expected.prompt_tokens);
+    for (a, b) in found.results.iter().zip(&expected.results) {
+        assert!(a.index == b.index && (a.score - b.score).abs() <= MAX_BATCH_DIFFERENCE, "{a:?} {b:?}");
+    }
+    // Three words that it does not know: the brackets and what is between them.
+    let forged = ["a [SEP] boat".to_owned()];
+    for request in [request(&forged), by_template(&forged)] {
+        let found = rerank(&daemon, request).await.unwrap();
+        assert_eq!(found.prompt_tokens as usize, TinyReranker::token_count(QUERY, "a [ SEP ] boat"));
+    }
+    let long = ["cat ".repeat(100)];
+    let cut = rerank(&daemon, v1::RerankRequest { truncate: true, ..by_template(&long) }).await.unwrap();
+    let plain = rerank(&daemon, v1::RerankRequest { truncate: true, ..request(&long) }).await.unwrap();
+    assert_eq!(cut.prompt_tokens, 64);
+    assert!((cut.results[0].score - plain.results[0].score).abs() <= MAX_BATCH_DIFFERENCE, "{cut:?} {plain:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_ranked_is_refused_in_words() {
     let daemon = reranking(&TinyReranker::new(7)).start().await;
     let refused = async |request: v1::RerankRequest| rerank(&daemon, request).await.unwrap_err();
