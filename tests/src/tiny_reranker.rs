@@ -1,14 +1,14 @@
 //! A small cross-encoder of random weights: as a GGUF file, and as a reference that computes with 64 bits.
 
 /// Numbers of a token's vector.
-const WIDTH: usize = 32;
+const STATE_DIMENSIONS: usize = 32;
 const HEADS: usize = 2;
 const LAYERS: usize = 2;
 /// Numbers of the inner vector of a feed-forward part.
-const INNER_WIDTH: usize = 64;
+const INNER_DIMENSIONS: usize = 64;
 /// Tokens that the model takes: the query and a document together.
 pub const RERANKER_CONTEXT_TOKENS: usize = 64;
-const NORM_EPSILON: f64 = 1e-12;
+const NORM_PRECISION: f64 = 1e-12;
 
 const UNKNOWN_ID: usize = 1;
 const BEGIN_ID: usize = 2;
@@ -60,25 +60,24 @@ impl TinyReranker {
         for layer in 0..LAYERS {
             let part = |name: &str| format!("blk.{layer}.{name}");
             for name in ["attn_q", "attn_k"] {
-                linear(&part(name), WIDTH, WIDTH, 2.0);
+                linear(&part(name), STATE_DIMENSIONS, STATE_DIMENSIONS, 2.0);
             }
             for name in ["attn_v", "attn_output"] {
-                linear(&part(name), WIDTH, WIDTH, 1.0);
+                linear(&part(name), STATE_DIMENSIONS, STATE_DIMENSIONS, 1.0);
             }
-            linear(&part("ffn_up"), WIDTH, INNER_WIDTH, 1.0);
-            linear(&part("ffn_down"), INNER_WIDTH, WIDTH, 1.0);
+            linear(&part("ffn_up"), STATE_DIMENSIONS, INNER_DIMENSIONS, 1.0);
+            linear(&part("ffn_down"), INNER_DIMENSIONS, STATE_DIMENSIONS, 1.0);
         }
-        linear("cls", WIDTH, WIDTH, 1.0);
-        linear("cls.output", WIDTH, 1, 4.0);
-        add("token_embd.weight".to_owned(), WIDTH, vocabulary, 1.0, 0.0);
-        add("token_types.weight".to_owned(), WIDTH, 2, 0.2, 0.0);
-        add("position_embd.weight".to_owned(), WIDTH, RERANKER_CONTEXT_TOKENS, 0.2, 0.0);
-        let norms = (0..LAYERS).flat_map(|layer| {
-            ["attn_output_norm", "layer_output_norm"].map(|name| format!("blk.{layer}.{name}"))
-        });
+        linear("cls", STATE_DIMENSIONS, STATE_DIMENSIONS, 1.0);
+        linear("cls.output", STATE_DIMENSIONS, 1, 4.0);
+        add("token_embd.weight".to_owned(), STATE_DIMENSIONS, vocabulary, 1.0, 0.0);
+        add("token_types.weight".to_owned(), STATE_DIMENSIONS, 2, 0.2, 0.0);
+        add("position_embd.weight".to_owned(), STATE_DIMENSIONS, RERANKER_CONTEXT_TOKENS, 0.2, 0.0);
+        let norms = (0..LAYERS)
+            .flat_map(|layer| ["attn_output_norm", "layer_output_norm"].map(|name| format!("blk.{layer}.{name}")));
         for name in norms.chain(["token_embd_norm".to_owned()]) {
-            add(format!("{name}.weight"), WIDTH, 0, 0.2, 1.0);
-            add(format!("{name}.bias"), WIDTH, 0, 0.1, 0.0);
+            add(format!("{name}.weight"), STATE_DIMENSIONS, 0, 0.2, 1.0);
+            add(format!("{name}.bias"), STATE_DIMENSIONS, 0, 0.1, 0.0);
         }
         Self { tensors }
     }
@@ -117,7 +116,10 @@ impl TinyReranker {
     pub fn score(&self, query: &str, document: &str) -> f64 {
         let tokens = Self::tokens(query, document);
         let row = |name: &str, at: usize| {
-            self.tensor(name)[at * WIDTH..(at + 1) * WIDTH].iter().map(|x| f64::from(*x)).collect::<Vec<_>>()
+            self.tensor(name)[at * STATE_DIMENSIONS..(at + 1) * STATE_DIMENSIONS]
+                .iter()
+                .map(|x| f64::from(*x))
+                .collect::<Vec<_>>()
         };
         let embedded = tokens.iter().enumerate().map(|(position, token)| {
             let (token, position) = (row("token_embd.weight", *token), row("position_embd.weight", position));
@@ -144,7 +146,7 @@ impl TinyReranker {
             states.iter().map(|x| self.linear(&format!("blk.{layer}.{name}"), x)).collect()
         };
         let (queries, keys, values) = (all("attn_q"), all("attn_k"), all("attn_v"));
-        let head_width = WIDTH / HEADS;
+        let head_width = STATE_DIMENSIONS / HEADS;
         let attend = |query: &Vec<f64>| {
             let mut out = Vec::new();
             for head in 0..HEADS {
@@ -174,7 +176,7 @@ impl TinyReranker {
         let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
         let (weight, bias) = (self.tensor(&format!("{name}.weight")), self.tensor(&format!("{name}.bias")));
         let scaled = |(x, (weight, bias)): (&f64, (&f32, &f32))| {
-            (x - mean) / (variance + NORM_EPSILON).sqrt() * f64::from(*weight) + f64::from(*bias)
+            (x - mean) / (variance + NORM_PRECISION).sqrt() * f64::from(*weight) + f64::from(*bias)
         };
         x.iter().zip(weight.iter().zip(bias)).map(scaled).collect()
     }
@@ -200,10 +202,10 @@ impl TinyReranker {
             entry("general.architecture", 8, &text("bert")),
             number("bert.block_count", LAYERS),
             number("bert.context_length", RERANKER_CONTEXT_TOKENS),
-            number("bert.embedding_length", WIDTH),
-            number("bert.feed_forward_length", INNER_WIDTH),
+            number("bert.embedding_length", STATE_DIMENSIONS),
+            number("bert.feed_forward_length", INNER_DIMENSIONS),
             number("bert.attention.head_count", HEADS),
-            entry("bert.attention.layer_norm_epsilon", 6, &(NORM_EPSILON as f32).to_le_bytes()),
+            entry("bert.attention.layer_norm_epsilon", 6, &(NORM_PRECISION as f32).to_le_bytes()),
             entry("bert.attention.causal", 7, &[0]),
             number("bert.pooling_type", pooling as usize),
             entry("tokenizer.ggml.model", 8, &text("bert")),

@@ -65,7 +65,7 @@ pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
 pub use artel_task::Clock;
 pub use caller_ledger::{CallerQuota, QuotaExcess};
 pub use runtime::{
-    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target, TextsRequest,
-    Viewer,
+    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target,
+    TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

@@ -71,7 +71,9 @@ impl PoolingRequest {
             fitted(tokens.map_err(refused)?, limit, self.truncates, index)
         };
         match &self.input {
-            PooledInput::Texts(texts) => texts.iter().map(|text| tokenizer.tokenize_text(text)).enumerate().map(fit).collect(),
+            PooledInput::Texts(texts) => {
+                texts.iter().map(|text| tokenizer.tokenize_text(text)).enumerate().map(fit).collect()
+            }
             PooledInput::Documents { query, documents } => {
                 documents.iter().map(|text| tokenizer.tokenize_pair(query, text)).enumerate().map(fit).collect()
             }

@@ -96,7 +96,8 @@ impl PoolingQueue {
         // From the last one on, so that the places of the others stay.
         ended.sort_unstable_by(|a, b| b.cmp(a));
         for at in ended {
-            let QueuedPooling { job: PoolingJob { texts, reply, _pending: pending, .. }, vectors } = self.jobs.remove(at);
+            let QueuedPooling { job: PoolingJob { texts, reply, _pending: pending, .. }, vectors } =
+                self.jobs.remove(at);
             let count = if failure.is_some() { &counters.failed } else { &counters.finished };
             count.fetch_add(texts.len() as u64, Relaxed);
             drop(pending);

@@ -211,7 +211,9 @@ pub enum Error {
 
 fn describe_long_text(index: Option<usize>, tokens: u32, limit: u32) -> String {
     match index {
-        Some(index) => format!("text {index} has {tokens} tokens, and the model takes {limit}: shorten it, or have it cut"),
+        Some(index) => {
+            format!("text {index} has {tokens} tokens, and the model takes {limit}: shorten it, or have it cut")
+        }
         None => format!("the query takes {tokens} tokens, and the model {limit} for it and a document: shorten it"),
     }
 }

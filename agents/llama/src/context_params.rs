@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn an_embedding_model_computes_a_whole_text_in_one_batch() {
-        let embedding = Options { purpose: ModelPurpose::Embedding, context: Some(4096), ..options(&["CPU"], KvCacheType::F16) };
+        let embedding =
+            Options { purpose: ModelPurpose::Embedding, context: Some(4096), ..options(&["CPU"], KvCacheType::F16) };
         let params = ContextParams::of(&embedding, 512);
         assert_eq!((params.context_tokens, params.batch_tokens, params.sequences), (512, 512, MAX_BATCH_TEXTS));
         assert_eq!(params.flash_attention, FlashAttention::Auto);

@@ -132,10 +132,7 @@ mod tests {
     fn a_template_is_its_text_and_the_places_of_both() {
         let text = |text: &str| TemplatePart::Text(text.to_owned());
         let parts = template_parts("<s>Q: {query}\nD: {document}</s>");
-        assert_eq!(
-            parts,
-            [text("<s>Q: "), TemplatePart::Query, text("\nD: "), TemplatePart::Document, text("</s>")]
-        );
+        assert_eq!(parts, [text("<s>Q: "), TemplatePart::Query, text("\nD: "), TemplatePart::Document, text("</s>")]);
         assert_eq!(template_parts("{document}{query}"), [TemplatePart::Document, TemplatePart::Query]);
         assert_eq!(template_parts("{other}"), [text("{other}")]);
     }

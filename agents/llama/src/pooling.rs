@@ -85,7 +85,8 @@ pub(crate) fn pool(
         let failed = |code| Error::Compute(format!("llama_decode failed with code {code}"));
         context.decode(entries.into_iter()).map_err(failed)?;
     }
-    let width = if result == PooledResult::Vector { model.embedding_size() } else { model.classifier_outputs() as usize };
+    let width =
+        if result == PooledResult::Vector { model.embedding_size() } else { model.classifier_outputs() as usize };
     let mut vectors = vec![vec![0.0; width.max(2)]; texts.len()];
     for (sequence, _) in sequences() {
         let numbers = context.pooled(sequence, width);
@@ -108,7 +109,9 @@ mod tests {
         assert_eq!(result("qwen3").finish(vec![0.75, 0.25]), Some(vec![0.75, 0.75]));
         assert_eq!(result("bert").finish(vec![f32::NAN]), None);
         assert_eq!(result("bert").finish(vec![-1000.0]), Some(vec![-1000.0, 0.0]), "the sigmoid does not overflow");
-        assert!(result("bert").takes_outputs(1) && !result("bert").takes_outputs(3) && result("qwen3").takes_outputs(2));
+        assert!(
+            result("bert").takes_outputs(1) && !result("bert").takes_outputs(3) && result("qwen3").takes_outputs(2)
+        );
         let vector = PooledResult::of(ModelPurpose::Embedding, "bert").unwrap().finish(vec![3.0, 4.0]);
         assert_eq!(vector, Some(vec![0.6, 0.8]));
         assert_eq!(PooledResult::of(ModelPurpose::Chat, "llama"), None);

@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn all_but_chat_models_pool() {
-        let pooling: Vec<&str> = ModelPurpose::ALL.iter().filter(|use_| use_.pools()).map(|use_| use_.as_str()).collect();
+        let pooling: Vec<&str> =
+            ModelPurpose::ALL.iter().filter(|use_| use_.pools()).map(|use_| use_.as_str()).collect();
         assert_eq!(pooling, ["embedding", "rerank"]);
     }
 }

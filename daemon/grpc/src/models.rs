@@ -23,7 +23,8 @@ impl Models for ServiceState {
         let pooled = self.pool(TextsRequest { trace, ..texts }, "inputs").await?;
         let prompt_tokens = u64::from(pooled.total_tokens());
         let embeddings = pooled.vectors.into_iter().zip(pooled.tokens);
-        let embeddings = embeddings.map(|(values, tokens)| Ok(v1::Embedding { values: shortened(values, dimensions)?, tokens }));
+        let embeddings =
+            embeddings.map(|(values, tokens)| Ok(v1::Embedding { values: shortened(values, dimensions)?, tokens }));
         let embeddings = embeddings.collect::<Result<_, Status>>()?;
         within_limit(v1::EmbedResponse { embeddings, prompt_tokens })
     }
@@ -70,10 +71,11 @@ fn shortened(mut values: Vec<f32>, dimensions: usize) -> Result<Vec<f32>, Status
 
 /// The best documents, at most `top_n` unless it is 0; `None` if one has no score.
 fn ranked(pooled: PooledTexts, top_n: usize) -> Option<Vec<v1::RankedDocument>> {
-    let documents = (0u32..).zip(pooled.vectors).zip(pooled.tokens).map(|((index, numbers), tokens)| match numbers[..] {
-        [score, relevance] => Some(v1::RankedDocument { index, score, relevance, tokens }),
-        _ => None,
-    });
+    let documents =
+        (0u32..).zip(pooled.vectors).zip(pooled.tokens).map(|((index, numbers), tokens)| match numbers[..] {
+            [score, relevance] => Some(v1::RankedDocument { index, score, relevance, tokens }),
+            _ => None,
+        });
     let mut documents = documents.collect::<Option<Vec<_>>>()?;
     // The sort is stable: of equal ones, the lower index stays first.
     documents.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -114,7 +116,10 @@ mod tests {
         assert_eq!((shortened(vector(), 0).unwrap(), shortened(vector(), 3).unwrap()), (vector(), vector()));
         assert_eq!(shortened(vector(), 1).unwrap(), [1.0]);
         let refused = shortened(vector(), 4).unwrap_err();
-        assert!(refused.message().contains("dimensions: is 4, and the vectors of this model have 3 numbers"), "{refused}");
+        assert!(
+            refused.message().contains("dimensions: is 4, and the vectors of this model have 3 numbers"),
+            "{refused}"
+        );
         assert_eq!(shortened(vec![0.0, 1.0], 1).unwrap(), [0.0], "nothing is divided by nothing");
     }
 

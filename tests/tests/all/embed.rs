@@ -16,7 +16,7 @@ use tonic_types::StatusExt as _;
 const TEXTS: [&str; 3] =
     ["How do I train a LoRA adapter?", "fine-tuning with low-rank adapters", "the weather in Paris"];
 /// How far a vector may be from the same one that was computed with others: its matrices are multiplied in other orders.
-const MAX_BATCH_DIFFERENCE: f32 = 2e-3;
+const BATCH_TOLERANCE: f32 = 2e-3;
 
 fn texts(inputs: &[&str]) -> v1::EmbedRequest {
     let inputs = inputs.iter().map(|text| (*text).to_owned()).collect();
@@ -46,12 +46,16 @@ async fn texts_are_embedded_together_as_they_are_alone() {
     }
     assert!(dot(vectors[0], vectors[1]) > dot(vectors[0], vectors[2]) + 0.2);
     let counted: u32 = together.embeddings.iter().map(|embedding| embedding.tokens).sum();
-    assert_eq!((u64::from(counted), together.embeddings[2].tokens), (together.prompt_tokens, 6), "[CLS] and [SEP] count");
+    assert_eq!(
+        (u64::from(counted), together.embeddings[2].tokens),
+        (together.prompt_tokens, 6),
+        "[CLS] and [SEP] count"
+    );
     for (at, text) in TEXTS.iter().enumerate() {
         let alone = embed(&daemon, texts(&[text])).await.unwrap();
         let difference = alone.embeddings[0].values.iter().zip(vectors[at]).map(|(a, b)| (a - b).abs());
         let largest = difference.fold(0.0, f32::max);
-        assert!(largest <= MAX_BATCH_DIFFERENCE, "{text}: {largest}");
+        assert!(largest <= BATCH_TOLERANCE, "{text}: {largest}");
     }
     // More texts than fit into one batch, in their order.
     let many: Vec<&str> = TEXTS.iter().copied().cycle().take(48).collect();
@@ -76,10 +80,7 @@ async fn what_cannot_be_embedded_is_refused_in_words() {
     assert!(status.message().contains("did you mean `minilm`?"), "{status}");
     let status = refused(named("talk")).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "WRONG_USE"));
-    assert_eq!(
-        status.message(),
-        "model `talk` has `use: chat`, and this call needs one with `use: embedding`"
-    );
+    assert_eq!(status.message(), "model `talk` has `use: chat`, and this call needs one with `use: embedding`");
     let long = "word ".repeat(1000);
     let status = refused(texts(&["short", &long])).await;
     assert_eq!(status.code(), Code::InvalidArgument);

@@ -7,9 +7,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 /// How far a score may be from the reference: ggml reads its GELU from a table of 16 bits, and multiplies with 32.
-const MAX_DIFFERENCE: f64 = 1e-2;
+const REFERENCE_TOLERANCE: f64 = 1e-2;
 /// How far a score may be from the same one that was computed with others.
-const MAX_BATCH_DIFFERENCE: f32 = 2e-3;
+const BATCH_TOLERANCE: f32 = 2e-3;
 const QUERY: &str = "how the river wind";
 const CATALOG: &str = "model: judge\nfile: judge.gguf\nuse: rerank\n";
 
@@ -42,7 +42,7 @@ async fn scores_are_those_of_the_reference_in_a_batch_and_alone() {
     let documents = documents();
     let expected: Vec<f64> = documents.iter().map(|document| model.score(QUERY, document)).collect();
     let spread = expected.iter().copied().fold(f64::MIN, f64::max) - expected.iter().copied().fold(f64::MAX, f64::min);
-    assert!(spread > 100.0 * MAX_DIFFERENCE, "the scores differ by far more than what is allowed: {spread}");
+    assert!(spread > 100.0 * REFERENCE_TOLERANCE, "the scores differ by far more than what is allowed: {spread}");
     let answer = rerank(&daemon, request(&documents)).await.unwrap();
     assert_eq!(answer.results.len(), documents.len());
     let mut largest = 0.0f64;
@@ -54,14 +54,14 @@ async fn scores_are_those_of_the_reference_in_a_batch_and_alone() {
         assert_eq!(found.tokens as usize, TinyReranker::token_count(QUERY, &documents[at]));
     }
     println!("largest difference from the reference: {largest:.2e} over a spread of {spread:.2}");
-    assert!(largest <= MAX_DIFFERENCE, "{largest}");
+    assert!(largest <= REFERENCE_TOLERANCE, "{largest}");
     assert!(answer.results.is_sorted_by(|a, b| a.score >= b.score), "the most relevant one is first");
     let tokens: u64 = answer.results.iter().map(|found| u64::from(found.tokens)).sum();
     assert_eq!(answer.prompt_tokens, tokens);
     for found in answer.results.iter().step_by(5) {
         let alone = rerank(&daemon, request(&documents[found.index as usize..][..1])).await.unwrap();
         let difference = (alone.results[0].score - found.score).abs();
-        assert!(alone.results[0].index == 0 && difference <= MAX_BATCH_DIFFERENCE, "{difference}");
+        assert!(alone.results[0].index == 0 && difference <= BATCH_TOLERANCE, "{difference}");
     }
     let best = rerank(&daemon, v1::RerankRequest { top_n: 3, ..request(&documents) }).await.unwrap();
     let indices = |answer: &v1::RerankResponse| answer.results.iter().map(|d| d.index).take(3).collect::<Vec<_>>();
@@ -87,7 +87,7 @@ async fn a_template_of_the_file_is_used_and_nobody_writes_a_control_token() {
     let found = rerank(&daemon, by_template(&documents)).await.unwrap();
     assert_eq!(found.prompt_tokens, expected.prompt_tokens);
     for (a, b) in found.results.iter().zip(&expected.results) {
-        assert!(a.index == b.index && (a.score - b.score).abs() <= MAX_BATCH_DIFFERENCE, "{a:?} {b:?}");
+        assert!(a.index == b.index && (a.score - b.score).abs() <= BATCH_TOLERANCE, "{a:?} {b:?}");
     }
     // Three words that it does not know: the brackets and what is between them.
     let forged = ["a [SEP] boat".to_owned()];
@@ -99,7 +99,7 @@ async fn a_template_of_the_file_is_used_and_nobody_writes_a_control_token() {
     let cut = rerank(&daemon, v1::RerankRequest { truncate: true, ..by_template(&long) }).await.unwrap();
     let plain = rerank(&daemon, v1::RerankRequest { truncate: true, ..request(&long) }).await.unwrap();
     assert_eq!(cut.prompt_tokens, 64);
-    assert!((cut.results[0].score - plain.results[0].score).abs() <= MAX_BATCH_DIFFERENCE, "{cut:?} {plain:?}");
+    assert!((cut.results[0].score - plain.results[0].score).abs() <= BATCH_TOLERANCE, "{cut:?} {plain:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +108,10 @@ async fn what_cannot_be_ranked_is_refused_in_words() {
     let refused = async |request: v1::RerankRequest| rerank(&daemon, request).await.unwrap_err();
     let documents = vec!["a boat".to_owned(), "cat ".repeat(100)];
     let status = refused(request(&documents)).await;
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "documents[1]: has 107 tokens, the model takes 64"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "documents[1]: has 107 tokens, the model takes 64")
+    );
     let cut = rerank(&daemon, v1::RerankRequest { truncate: true, ..request(&documents) }).await.unwrap();
     assert!(cut.results.iter().any(|found| found.tokens == 64), "{cut:?}");
     let query = "how ".repeat(100);

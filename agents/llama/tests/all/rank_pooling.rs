@@ -44,7 +44,9 @@ fn load(file: &tempfile::NamedTempFile, purpose: ModelPurpose) -> Result<LlamaBa
 fn a_model_that_ranks_texts_is_no_embedding_model() {
     // 4 is rank pooling, and llama.cpp aborts at 9.
     for pooling in [4, 9] {
-        let Err(error) = load(&with_pooling(pooling), ModelPurpose::Embedding) else { panic!("pooling {pooling} gives no vectors") };
+        let Err(error) = load(&with_pooling(pooling), ModelPurpose::Embedding) else {
+            panic!("pooling {pooling} gives no vectors")
+        };
         assert!(!error.is_transient() && error.to_string().contains("no embedding of a text"), "{error}");
     }
     assert!(load(&with_pooling(2), ModelPurpose::Embedding).is_ok(), "the first token's vector is one of a text");

@@ -4,15 +4,15 @@ use artel_proto::v1::{Embedding, RankedDocument};
 use artel_terminal::{StyledText, brief};
 
 /// Numbers of a vector that are shown: enough to tell two apart. All of them are in the JSON.
-const SHOWN_NUMBERS: usize = 6;
+const SHOWN_VALUES: usize = 6;
 /// Characters of a text that are shown.
 const SHOWN_CHARS: usize = 60;
 
 /// An embedding in one line.
 pub(crate) fn embedding(text: &str, embedding: &Embedding, out: &mut StyledText) {
     let Embedding { values, tokens } = embedding;
-    let shown: Vec<String> = values.iter().take(SHOWN_NUMBERS).map(|value| format!("{value:.4}")).collect();
-    let rest = if values.len() > SHOWN_NUMBERS { " ..." } else { "" };
+    let shown: Vec<String> = values.iter().take(SHOWN_VALUES).map(|value| format!("{value:.4}")).collect();
+    let rest = if values.len() > SHOWN_VALUES { " ..." } else { "" };
     out.push(format_args!("{} numbers, {tokens} tokens: {}{rest}", values.len(), shown.join(" ")));
     out.push(format_args!("  {}", brief(text, SHOWN_CHARS))).newline();
 }
@@ -36,7 +36,8 @@ mod tests {
         let documents = ["a".to_owned(), "b".to_owned()];
         let results = [RankedDocument { index: 1, score: 2.0, relevance: 0.88, tokens: 5 }];
         ranking(&documents, &results, &mut out);
-        let lines = "8 numbers, 4 tokens: 0.1250 0.1250 0.1250 0.1250 0.1250 0.1250 ...  a text\n0.880  score 2.000  1: b\n";
+        let lines =
+            "8 numbers, 4 tokens: 0.1250 0.1250 0.1250 0.1250 0.1250 0.1250 ...  a text\n0.880  score 2.000  1: b\n";
         assert_eq!(out.take(), lines);
     }
 }

@@ -9,7 +9,7 @@ use crate::status::Violations;
 use crate::tasks::{MAX_INPUT_BYTES, task_priority};
 
 /// Texts of one call to embed: as many as vectors of 4,000 numbers fit into an answer of 4 MiB.
-const MAX_INPUTS: usize = 256;
+const MAX_INPUT_TEXTS: usize = 256;
 /// Documents of one call to rank: ten times what a search hands on to a reranker.
 const MAX_DOCUMENTS: usize = 1000;
 /// The longest name of a model that is looked up; those of the catalog are shorter.
@@ -21,7 +21,7 @@ pub(super) fn embed(request: v1::EmbedRequest, viewer: Viewer) -> Result<(TextsR
     let v1::EmbedRequest { model, inputs, dimensions, truncate, priority } = request;
     let mut violations = Violations::default();
     violations.check("model", model_name(&model));
-    check_texts(&mut violations, "inputs", &inputs, MAX_INPUTS, 0);
+    check_texts(&mut violations, "inputs", &inputs, MAX_INPUT_TEXTS, 0);
     let priority = violations.check("priority", task_priority(class, priority));
     violations.finish()?;
     let Viewer { caller, quota, .. } = viewer;
