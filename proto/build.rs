@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "artel/v1/tasks.proto",
     "artel/v1/events.proto",
     "artel/v1/catalog.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 8] = [
     "artel/v1/admin.proto",
     "artel/v1/access.proto",
     "artel/v1/sampling.proto",
+    "artel/v1/models.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use artel_model::{ContextOverflow, KvCacheType};
+use artel_model::{ContextOverflow, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
 use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
 
@@ -15,7 +15,7 @@ use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
-use crate::model::{CacheSetting, Model, ModelPurpose, PlacementSetting};
+use crate::model::{CacheSetting, Model, PlacementSetting};
 use crate::network::NetworkRules;
 use crate::node::{YamlNode, YamlValue};
 use crate::problem::{Diagnostics, Problem, Problems, did_you_mean};
@@ -302,8 +302,12 @@ impl<'s> CatalogBuilder<'s> {
             let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, report) else { continue };
             let declared = self.documents.names(DefinitionKind::Model);
             match self.models.get_mut(&role.model) {
-                Some(model) if model.purpose == ModelPurpose::Embedding => {
-                    let message = format!("model `{}` is for embedding, and a role needs one for chat", role.model);
+                Some(model) if model.purpose != ModelPurpose::Chat => {
+                    let purpose = match model.purpose {
+                        ModelPurpose::Rerank => "reranking",
+                        _ => "embedding",
+                    };
+                    let message = format!("model `{}` is for {purpose}, and a role needs one for chat", role.model);
                     report.error(model_span, message);
                 }
                 Some(model)

@@ -40,6 +40,7 @@ mod written_setting;
 mod yaml;
 mod yaml_source;
 
+pub use artel_model::ModelPurpose;
 pub use catalog::Catalog;
 pub use deadline::{CheckCancellation, CheckDeadline};
 pub use decode::parse_duration;
@@ -48,7 +49,7 @@ pub use documents::documents;
 pub use gguf_file::GgufFile;
 pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
 pub use labelled_question::LabelledQuestion;
-pub use model::{CacheSetting, Model, ModelPurpose, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use model::{CacheSetting, Model, PlacementSetting, SpeculationSetting, WeightsSetting};
 pub use network::{ModelHub, NetworkRules};
 pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
 pub use role::{Adapter, Role, RoleLimits};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use artel_model::{KvCacheType, SplitMode};
+use artel_model::{KvCacheType, ModelPurpose, SplitMode};
 use artel_task::ModelName;
 use artel_template::MAX_SOURCE_CHARS;
 
@@ -106,15 +106,6 @@ pub enum SpeculationSetting {
     Off,
 }
 
-/// The purpose of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ModelPurpose {
-    /// It generates answers.
-    Chat,
-    /// It computes embeddings, which routers compare.
-    Embedding,
-}
-
 impl Model {
     /// The paths at which the file may be, in the order of the search.
     pub fn candidates(&self, models_dir: &Path) -> Vec<PathBuf> {
@@ -126,7 +117,7 @@ impl Model {
         let description = f.get("description").map(|n| text(n, "`description`", 1..=2000, report));
         let file = f.need("file", report).and_then(|n| crate::gguf_file::decode(n, "`file`", report));
         let sha256 = f.get("sha256").and_then(|n| sha256(n, report));
-        let purposes = [("chat", ModelPurpose::Chat), ("embedding", ModelPurpose::Embedding)];
+        let purposes = ModelPurpose::ALL.map(|purpose| (purpose.as_str(), purpose));
         let purpose = f.get("use").map_or(Some(ModelPurpose::Chat), |n| choice(n, "`use`", &purposes, report));
         let context = f.get("context").and_then(|n| integer(n, "`context`", 64..=1_048_576, report));
         let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use artel_proto::v1::access_client::AccessClient;
 use artel_proto::v1::catalog_client::CatalogClient;
 use artel_proto::v1::engines_client::EnginesClient;
+use artel_proto::v1::models_client::ModelsClient;
 use artel_proto::v1::router_client::RouterClient;
 use artel_proto::v1::tasks_client::TasksClient;
 use nix::sys::signal::{Signal, kill};
@@ -259,6 +260,11 @@ impl Daemon {
     /// A client of `Router`.
     pub fn router(&self) -> RouterClient<CallerChannel> {
         RouterClient::new(self.owner())
+    }
+
+    /// A client of `Models`.
+    pub fn models(&self) -> ModelsClient<CallerChannel> {
+        ModelsClient::new(self.owner())
     }
 
     /// A client of `Engines`.

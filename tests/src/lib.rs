@@ -22,6 +22,7 @@ pub mod scripts;
 mod task;
 mod terminal_session;
 mod test_catalog;
+pub mod tiny_reranker;
 pub mod tls_proxy;
 mod token;
 pub mod trace_collector;

@@ -75,6 +75,18 @@ struct CallerAccount {
     tokens: u64,
 }
 
+impl CallerAccount {
+    fn check_tokens(&self, caller: &CallerName, quota: CallerQuota, now: Timestamp) -> Result<(), QuotaExcess> {
+        match quota.tokens_per_day {
+            Some(limit) if self.tokens >= limit.get() => {
+                let delay = Duration::from_millis(DAY_MS - now.0 % DAY_MS);
+                Err(QuotaExcess::Tokens { caller: caller.clone(), limit, used: self.tokens, delay })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A task that counts as open until the last clone of this is dropped, or it is closed.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenTask(Arc<CountedTask>);
@@ -151,20 +163,24 @@ impl CallerLedger {
             }
             _ => {}
         }
-        match quota.tokens_per_day {
-            Some(limit) if account.tokens >= limit.get() => {
-                let delay = Duration::from_millis(DAY_MS - now.0 % DAY_MS);
-                return Err(QuotaExcess::Tokens { caller: caller.clone(), limit, used: account.tokens, delay });
-            }
-            _ => {}
-        }
+        account.check_tokens(caller, quota, now)?;
         account.open_tasks += 1;
         drop(page);
         let counted = CountedTask { ledger: self.clone(), caller: caller.clone(), is_closed: AtomicBool::new(false) };
         Ok(OpenTask(Arc::new(counted)))
     }
 
-    /// Counts what the tasks of a caller have used.
+    /// An error if the tokens of the caller's day are used up.
+    pub(crate) fn check_tokens(
+        &self,
+        caller: &CallerName,
+        quota: CallerQuota,
+        now: Timestamp,
+    ) -> Result<(), QuotaExcess> {
+        self.page(now).accounts.get(caller).map_or(Ok(()), |account| account.check_tokens(caller, quota, now))
+    }
+
+    /// Counts what the tasks and calls of a caller have used.
     pub(crate) fn used(&self, caller: &CallerName, tokens: u64, now: Timestamp) {
         if tokens > 0 {
             let mut page = self.page(now);
@@ -269,6 +285,19 @@ mod tests {
         ledger.used(&caller("ci"), 10, next);
         drop(open);
         assert!(matches!(ledger.open(&caller("ci"), quota(1, 10), next), Err(QuotaExcess::Tokens { used: 10, .. })));
+    }
+
+    #[test]
+    fn a_call_without_a_task_is_refused_once_the_tokens_are_used_up_and_opens_nothing() {
+        let ledger = CallerLedger::default();
+        let check = || ledger.check_tokens(&caller("ci"), quota(1, 10), NOON);
+        for _ in 0..3 {
+            check().unwrap();
+        }
+        ledger.used(&caller("ci"), 10, NOON);
+        assert!(matches!(check(), Err(QuotaExcess::Tokens { used: 10, .. })));
+        ledger.check_tokens(&caller("other"), quota(1, 10), NOON).unwrap();
+        ledger.check_tokens(&caller("ci"), quota(1, 10), Timestamp(NOON.0 + DAY_MS)).unwrap();
     }
 
     #[test]

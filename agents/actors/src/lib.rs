@@ -39,6 +39,7 @@ mod answer;
 mod caller_ledger;
 mod commit_barrier;
 mod completion;
+mod engine_call;
 mod expert;
 mod priority_semaphore;
 mod response_cache;
@@ -56,6 +57,7 @@ mod tests;
 extern crate self as artel_actors;
 
 pub use answer::Answer;
+pub use artel_engine::{PooledInput, PooledTexts};
 pub use artel_hosting::engine_host::{EngineReport, EngineState};
 pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
@@ -63,6 +65,7 @@ pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
 pub use artel_task::Clock;
 pub use caller_ledger::{CallerQuota, QuotaExcess};
 pub use runtime::{
-    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target, Viewer,
+    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target,
+    TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

@@ -12,6 +12,7 @@ mod request;
 
 use std::sync::Arc;
 
+use artel_engine::PooledTexts;
 use artel_roles::Model;
 use artel_router::{QuestionEvidence, needs_embeddings, truncate_question};
 use artel_task::RoleName;
@@ -118,9 +119,9 @@ async fn question_evidence(
     if needs_embeddings(signals) {
         let span = span("embeddings", &request.embedding_model);
         let embedded = engine_evidence::embed(&engines.embedding, vec![text.to_owned()]).await;
-        end_span(span, embedded.as_ref().map(|embedded| embedded.tokens));
+        end_span(span, embedded.as_ref().map(PooledTexts::total_tokens));
         let embedded = embedded?;
-        tokens += embedded.tokens;
+        tokens += embedded.total_tokens();
         evidence.embedding = embedded.vectors.into_iter().next();
     }
     if signals.contains(&Signal::Label)

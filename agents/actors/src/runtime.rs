@@ -8,6 +8,7 @@ mod engines;
 mod erase;
 mod error;
 mod fork;
+mod pooling;
 mod resume;
 mod route;
 mod submission;
@@ -39,6 +40,7 @@ pub use drain::DrainReport;
 pub use erase::EraseReport;
 pub use error::Error;
 pub use fork::Fork;
+pub use pooling::TextsRequest;
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
 pub use viewer::Viewer;
 

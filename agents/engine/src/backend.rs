@@ -2,6 +2,7 @@
 
 mod error;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,13 +78,13 @@ pub struct ForcedTokens {
     pub is_complete: bool,
 }
 
-/// Embedded texts.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Embeddings {
-    /// One unit vector per text.
-    pub vectors: Vec<Vec<f32>>,
-    /// Tokens computed for all of them.
-    pub tokens: u32,
+/// The tokens of a text that is computed as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PooledTokens {
+    /// All of them, with those that the model wants around the text.
+    pub tokens: Vec<Token>,
+    /// Those of the text itself; of a pair, those of the document.
+    pub cuttable: Range<usize>,
 }
 
 /// A conversation as tokens.
@@ -112,6 +113,14 @@ pub trait Tokenizer: Send + Sync + 'static {
     fn end_of_turn(&self) -> Token;
 }
 
+/// Conversion of texts that are computed as a whole. Any thread may call it at any time.
+pub trait TextTokenizer: Send + Sync + 'static {
+    /// The tokens of a text to embed. Models that are not for embedding refuse.
+    fn tokenize_text(&self, text: &str) -> Result<PooledTokens, Error>;
+    /// The tokens of a query and a document, as a model that reranks reads them. Other models refuse.
+    fn tokenize_pair(&self, query: &str, document: &str) -> Result<PooledTokens, Error>;
+}
+
 /// The part of a model that one thread owns.
 pub trait Backend: 'static {
     /// A sequence's sampling state: random numbers, penalties, the position in its schema.
@@ -125,6 +134,8 @@ pub trait Backend: 'static {
     }
     /// The part that all threads share.
     fn tokenizer(&self) -> Arc<dyn Tokenizer>;
+    /// The same, for texts that are computed as a whole.
+    fn text_tokenizer(&self) -> Arc<dyn TextTokenizer>;
     /// The context of an adapter at a scale, loaded if need be.
     fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, Error>;
     /// Frees a context and its adapter. No sequence is in it; the number may be given to another adapter later.
@@ -165,6 +176,7 @@ pub trait Backend: 'static {
     fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, Error>;
     /// Fills the cells of an empty slot.
     fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), Error>;
-    /// Embeds texts. Chat models refuse.
-    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, Error>;
+    /// Computes texts as a whole: at most [`EngineLimits::sequences`], of [`EngineLimits::batch_tokens`] tokens together. What the
+    /// numbers of each are is said by [`PooledInput`](crate::PooledInput).
+    fn pool(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>, Error>;
 }

@@ -5,7 +5,7 @@ use std::io;
 use tokio::sync::oneshot;
 
 use crate::adapter_contexts::AdapterKey;
-use crate::backend::{self, Embeddings};
+use crate::pooling::PoolingJob;
 use crate::sequence::Job;
 
 /// A command to the engine's thread.
@@ -13,7 +13,7 @@ pub(crate) enum EngineCommand {
     Submit(Box<Job>),
     /// Only these adapters stay loaded.
     RetainAdapters(Vec<AdapterKey>),
-    Embed(Vec<String>, oneshot::Sender<Result<Embeddings, backend::Error>>),
+    Pool(PoolingJob),
     /// Drops all prefixes that may hold the text of a caller. Answered once their files are gone.
     ForgetText(oneshot::Sender<io::Result<()>>),
     /// A stream was drained or dropped: check again.

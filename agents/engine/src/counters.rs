@@ -1,5 +1,6 @@
 //! Statistics of an engine.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -46,8 +47,8 @@ pub struct EngineStats {
 pub(crate) struct Counters {
     pub(crate) running: AtomicU64,
     pub(crate) waiting: AtomicU64,
-    /// Calls to embed that wait or are computed.
-    pub(crate) embed_calls: AtomicU64,
+    /// Requests that wait to be pooled, or are pooled in part.
+    pub(crate) pooling_requests: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) batch_tokens: AtomicU64,
     pub(crate) batch_ns: AtomicU64,
@@ -81,7 +82,7 @@ impl Counters {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         EngineStats {
             running: get(&self.running),
-            waiting: get(&self.waiting) + get(&self.embed_calls),
+            waiting: get(&self.waiting) + get(&self.pooling_requests),
             batches: get(&self.batches),
             batch_tokens: get(&self.batch_tokens),
             batch_ns: get(&self.batch_ns),
@@ -96,6 +97,25 @@ impl Counters {
             failed: get(&self.failed),
             compute_ns: get(&self.compute_ns),
         }
+    }
+}
+
+/// A request that waits to be pooled: counted until this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct PendingPooling(Arc<Counters>);
+
+impl PendingPooling {
+    /// Counts one more; `None` if so many wait already.
+    pub(crate) fn begin(counters: &Arc<Counters>, max: usize) -> Option<Self> {
+        let before = counters.pooling_requests.fetch_add(1, Relaxed);
+        let pending = Self(counters.clone());
+        (before < max as u64).then_some(pending)
+    }
+}
+
+impl Drop for PendingPooling {
+    fn drop(&mut self) {
+        self.0.pooling_requests.fetch_sub(1, Relaxed);
     }
 }
 

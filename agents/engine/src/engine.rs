@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::backend::{Embeddings, EngineLimits};
+use crate::backend::EngineLimits;
 use crate::counters::EngineStats;
 use crate::heartbeat::Heartbeat;
+use crate::pooling::{PooledTexts, PoolingRequest};
 use crate::request::{Error, LabelScores, Request, SamplingOptions};
 use crate::stream::{OutputStream, PrefixPin};
 
@@ -47,8 +48,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error>;
     /// See [`EngineHandle::prefill`](crate::EngineHandle::prefill).
     async fn prefill(&self, request: Request) -> Result<(), Error>;
-    /// See [`EngineHandle::embed`](crate::EngineHandle::embed).
-    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error>;
+    /// See [`EngineHandle::pool`](crate::EngineHandle::pool).
+    async fn pool(&self, request: PoolingRequest) -> Result<PooledTexts, Error>;
     /// See [`EngineHandle::pin_prefixes`](crate::EngineHandle::pin_prefixes).
     fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin;
     /// See [`EngineHandle::retain_adapters`](crate::EngineHandle::retain_adapters).

@@ -5,13 +5,14 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
-use crate::backend::{Backend, Embeddings, EngineLimits};
+use crate::backend::{Backend, EngineLimits};
 use crate::counters::EngineStats;
 use crate::engine::Engine;
 use crate::heartbeat::Heartbeat;
 use crate::load_error::LoadError;
 use crate::local::LocalEngine;
 use crate::options::Options;
+use crate::pooling::{PooledTexts, PoolingRequest};
 use crate::request::{Error, LabelScores, Request, SamplingOptions};
 use crate::stream::{OutputStream, PrefixPin, wait_for_end};
 
@@ -117,9 +118,10 @@ impl EngineHandle {
         self.0.pin_prefixes(flows)
     }
 
-    /// Embeds texts.
-    pub async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
-        self.0.embed(texts).await
+    /// Computes texts as a whole: embeds them, or scores documents by their relevance to a query. Texts of several requests share a
+    /// batch. Dropping the future cancels what is not computed yet.
+    pub async fn pool(&self, request: PoolingRequest) -> Result<PooledTexts, Error> {
+        self.0.pool(request).await
     }
 
     /// Forgets the texts of callers: drops the prefixes that may hold one, in memory and on disk, and what is resident in the cells of

@@ -26,6 +26,8 @@ mod label_score;
 mod load_error;
 mod local;
 mod options;
+mod pooling;
+mod pooling_queue;
 mod prefix_cache;
 mod prefix_pins;
 pub mod request;
@@ -38,7 +40,7 @@ mod stream;
 mod wait_queue;
 mod worker;
 
-pub use backend::{AdapterContext, Backend, Embeddings, Token, TokenizedPrompt, Tokenizer};
+pub use backend::{AdapterContext, Backend, PooledTokens, TextTokenizer, Token, TokenizedPrompt, Tokenizer};
 pub use counters::EngineStats;
 pub use cpu_lease::{CpuArbiter, SharedCpu};
 pub use draft::DraftMode;
@@ -47,6 +49,7 @@ pub use handle::{EngineHandle, WeakEngineHandle};
 pub use heartbeat::{EngineActivity, Heartbeat};
 pub use load_error::LoadError;
 pub use options::Options;
+pub use pooling::{PooledInput, PooledTexts, PoolingRequest};
 pub use request::{
     ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
     RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob,

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -10,14 +10,15 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
-use crate::backend::{self, Backend, Embeddings, EngineLimits, Token, TokenizedPrompt, Tokenizer};
+use crate::backend::{self, Backend, EngineLimits, TextTokenizer, Token, TokenizedPrompt, Tokenizer};
 use crate::command::EngineCommand;
-use crate::counters::{Counters, EngineStats};
+use crate::counters::{Counters, EngineStats, PendingPooling};
 use crate::engine::Engine;
 use crate::heartbeat::Heartbeat;
 use crate::label_score::LabelScoring;
 use crate::load_error::LoadError;
 use crate::options::Options;
+use crate::pooling::{PooledTexts, PoolingJob, PoolingRequest};
 use crate::prefix_cache::MIN_PREFIX_TOKENS;
 use crate::prefix_pins::PrefixPins;
 use crate::request::{
@@ -45,6 +46,7 @@ pub(crate) struct LocalEngine {
     name: Arc<str>,
     commands: mpsc::Sender<EngineCommand>,
     tokenizer: Arc<dyn Tokenizer>,
+    text_tokenizer: Arc<dyn TextTokenizer>,
     limits: EngineLimits,
     sampling_defaults: SamplingOptions,
     max_waiting: usize,
@@ -76,7 +78,8 @@ impl LocalEngine {
                         return reason;
                     }
                 };
-                match loaded.send(Ok((backend.tokenizer(), backend.limits(), backend.sampling_defaults()))) {
+                let tokenizers = (backend.tokenizer(), backend.text_tokenizer());
+                match loaded.send(Ok((tokenizers, backend.limits(), backend.sampling_defaults()))) {
                     Ok(()) => EngineWorker::new(backend, options, inbox, counters, pins).run(),
                     Err(_) => "its caller stopped waiting for it to load".to_owned(),
                 }
@@ -92,9 +95,19 @@ impl LocalEngine {
         });
         spawned.map_err(|e| LoadError::transient(format!("failed to start the engine's thread: {e}")))?;
         let loaded = ready.await.map_err(|_| LoadError::transient("the engine's thread panicked while loading"))?;
-        let (tokenizer, limits, sampling_defaults) = loaded?;
-        let name = name.into();
-        Ok(Self { name, commands, tokenizer, limits, sampling_defaults, max_waiting, counters, pins, end })
+        let ((tokenizer, text_tokenizer), limits, sampling_defaults) = loaded?;
+        Ok(Self {
+            name: name.into(),
+            commands,
+            tokenizer,
+            text_tokenizer,
+            limits,
+            sampling_defaults,
+            max_waiting,
+            counters,
+            pins,
+            end,
+        })
     }
 
     /// A prompt and the scoring of labels behind it; none if there is nothing to score.
@@ -319,16 +332,22 @@ impl Engine for LocalEngine {
         PrefixPin::new(move || drop(pinned))
     }
 
-    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
-        let calls = &self.counters.embed_calls;
-        if calls.fetch_add(1, Ordering::Relaxed) >= self.max_waiting as u64 {
-            calls.fetch_sub(1, Ordering::Relaxed);
-            return Err(Error::QueueFull(self.max_waiting));
+    async fn pool(&self, request: PoolingRequest) -> Result<PooledTexts, Error> {
+        let since = Instant::now();
+        let pending = PendingPooling::begin(&self.counters, self.max_waiting);
+        let pending = pending.ok_or(Error::QueueFull(self.max_waiting))?;
+        let (tokenizer, priority) = (self.text_tokenizer.clone(), request.priority);
+        // A text is computed in one batch.
+        let limit = self.limits.context_tokens.min(self.limits.batch_tokens) as usize;
+        let texts = render(request.bytes(), move || request.tokenize(&*tokenizer, limit)).await?;
+        let tokens = texts.iter().map(|text| text.len() as u32).collect();
+        if texts.is_empty() {
+            return Ok(PooledTexts::default());
         }
         let (reply, vectors) = oneshot::channel();
-        self.send(EngineCommand::Embed(texts, reply))?;
+        self.send(EngineCommand::Pool(PoolingJob { texts, priority, since, reply, _pending: pending }))?;
         match vectors.await {
-            Ok(vectors) => vectors.map_err(backend::Error::into_failure),
+            Ok(vectors) => Ok(PooledTexts { vectors: vectors?, tokens }),
             Err(_) => Err(Error::Ended(wait_for_end(&mut self.end_reason()).await)),
         }
     }

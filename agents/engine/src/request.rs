@@ -192,6 +192,16 @@ pub enum Error {
         /// Tokens that fit.
         context: u32,
     },
+    /// A text that is computed as a whole does not fit.
+    #[error("{}", describe_long_text(*.index, *.tokens, *.limit))]
+    TextTooLong {
+        /// Which of the texts; `None` if the query alone leaves no room for a document.
+        index: Option<usize>,
+        /// Its tokens, with those that the model wants around it.
+        tokens: u32,
+        /// Tokens that fit.
+        limit: u32,
+    },
     /// This model cannot serve the request as it is.
     #[error("{0}")]
     InvalidRequest(String),
@@ -204,4 +214,13 @@ pub enum Error {
     /// The engine has ended.
     #[error("the engine has ended: {0}")]
     Ended(String),
+}
+
+fn describe_long_text(index: Option<usize>, tokens: u32, limit: u32) -> String {
+    match index {
+        Some(index) => {
+            format!("text {index} has {tokens} tokens, and the model takes {limit}: shorten it, or have it cut")
+        }
+        None => format!("the query takes {tokens} tokens, and the model {limit} for it and a document: shorten it"),
+    }
 }

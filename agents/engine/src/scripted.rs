@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use serde_json::{Map, Value};
 
 use crate::backend::{
-    AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, Sampled, Slot,
-    Token, TokenizedPrompt, Tokenizer,
+    AdapterContext, Backend, BatchToken, DecodeError, EngineLimits, Error, ForcedTokens, PooledTokens, Sampled, Slot,
+    TextTokenizer, Token, TokenizedPrompt, Tokenizer,
 };
 use crate::request::{Message, SamplingParams, TokenLogprob, TopLogprob};
 
@@ -27,6 +27,7 @@ pub struct ScriptedBackend {
     reply: ReplyScript,
     faults: Option<FaultScript>,
     gate: Option<BatchGate>,
+    pooling_gate: Option<BatchGate>,
     probe: CacheProbe,
     /// By context, without the base context, which has none.
     adapters: Vec<Option<String>>,
@@ -100,6 +101,7 @@ impl ScriptedBackend {
             reply: Arc::new(reply),
             faults: None,
             gate: None,
+            pooling_gate: None,
             probe: CacheProbe::default(),
             adapters: Vec::new(),
             cells: HashMap::new(),
@@ -121,6 +123,12 @@ impl ScriptedBackend {
     /// Holds each batch at this gate.
     pub fn with_gate(mut self, gate: &BatchGate) -> Self {
         self.gate = Some(gate.clone());
+        self
+    }
+
+    /// Holds each batch of texts that are computed as a whole at this gate.
+    pub fn with_pooling_gate(mut self, gate: &BatchGate) -> Self {
+        self.pooling_gate = Some(gate.clone());
         self
     }
 
@@ -171,6 +179,25 @@ impl Tokenizer for CharTokenizer {
     }
 }
 
+impl TextTokenizer for CharTokenizer {
+    fn tokenize_text(&self, text: &str) -> Result<PooledTokens, Error> {
+        let tokens: Vec<Token> = text.chars().map(|c| Token(c as i32)).collect();
+        let cuttable = 0..tokens.len();
+        Ok(PooledTokens { tokens, cuttable })
+    }
+
+    fn tokenize_pair(&self, query: &str, document: &str) -> Result<PooledTokens, Error> {
+        let mut tokens = self.tokenize_text(query)?.tokens;
+        tokens.push(PAIR_TOKEN);
+        let start = tokens.len();
+        tokens.extend(self.tokenize_text(document)?.tokens);
+        let cuttable = start..tokens.len();
+        Ok(PooledTokens { tokens, cuttable })
+    }
+}
+
+/// Stands between a query and a document.
+const PAIR_TOKEN: Token = Token(0);
 /// Tokens from here on are single bytes, above all characters.
 const FIRST_BYTE_TOKEN: i32 = 0x11_0000;
 
@@ -199,6 +226,10 @@ impl Backend for ScriptedBackend {
     }
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::new(CharTokenizer)
+    }
+
+    fn text_tokenizer(&self) -> Arc<dyn TextTokenizer> {
         Arc::new(CharTokenizer)
     }
 
@@ -372,10 +403,24 @@ impl Backend for ScriptedBackend {
         Ok(())
     }
 
-    /// Unit vectors over words, so that texts with common words are close.
-    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, Error> {
-        let tokens = texts.iter().map(|text| text.chars().count() as u32).sum();
-        Ok(Embeddings { vectors: texts.iter().map(|text| word_vector(text)).collect(), tokens })
+    /// Unit vectors over words, so that texts with common words are close; the cosine of both for a pair.
+    fn pool(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>, Error> {
+        if let Some(gate) = &self.pooling_gate {
+            gate.enter();
+        }
+        assert!(texts.len() <= self.limits.sequences as usize, "a batch keeps to the limit");
+        assert!(texts.iter().map(Vec::len).sum::<usize>() <= self.limits.batch_tokens as usize, "so do its tokens");
+        let vector = |tokens: &[Token]| {
+            word_vector(&tokens.iter().filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect::<String>())
+        };
+        let pooled = |text: &Vec<Token>| match text.iter().position(|token| *token == PAIR_TOKEN) {
+            None => vector(text),
+            Some(at) => {
+                let (query, document) = (vector(&text[..at]), vector(&text[at + 1..]));
+                vec![query.iter().zip(&document).map(|(a, b)| a * b).sum(); 2]
+            }
+        };
+        Ok(texts.iter().map(pooled).collect())
     }
 }
 

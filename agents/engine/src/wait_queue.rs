@@ -60,7 +60,7 @@ pub(crate) fn aged_priority(job: &Job, now: Instant) -> u32 {
 }
 
 /// The priority as a number after a wait of this time. Prefetch and background prefill do not age: they can wait for ever.
-fn priority_after(priority: Priority, waited: Duration) -> u32 {
+pub(crate) fn priority_after(priority: Priority, waited: Duration) -> u32 {
     let periods = if priority.is_requested() { waited.as_secs() / AGING_PERIOD.as_secs() } else { 0 };
     (priority as u32).saturating_sub(u32::try_from(periods).unwrap_or(u32::MAX))
 }

@@ -19,6 +19,7 @@ use crate::disk_prefix_cache::DiskPrefixCache;
 use crate::draft::DraftPolicy;
 use crate::heartbeat::EngineActivity;
 use crate::options::Options;
+use crate::pooling_queue::PoolingQueue;
 use crate::prefix_cache::PrefixCache;
 use crate::prefix_pins::PrefixPins;
 use crate::request::{Error, FinishReason, Priority};
@@ -29,6 +30,7 @@ use crate::wait_queue::{QueuedSequence, QueuedState, aged_priority};
 
 mod compact;
 mod compute;
+mod pool;
 mod shared_prompt;
 
 pub(crate) struct EngineWorker<B: Backend> {
@@ -50,8 +52,10 @@ pub(crate) struct EngineWorker<B: Backend> {
     arrivals: u64,
     /// The cost of prompts; turns the target inter-token latency into a chunk.
     batch_cost: BatchCost,
-    /// The cost of embedding, by the bytes of the texts.
-    embed_cost: BatchCost,
+    /// Texts that wait to be computed as a whole.
+    pooling: PoolingQueue,
+    /// The cost of their batches.
+    pooling_cost: BatchCost,
     draft_policy: DraftPolicy,
     compaction: CompactionPolicy,
 }
@@ -90,7 +94,8 @@ impl<B: Backend> EngineWorker<B> {
             last_context: AdapterContext::BASE,
             arrivals: 0,
             batch_cost: BatchCost::default(),
-            embed_cost: BatchCost::default(),
+            pooling: PoolingQueue::default(),
+            pooling_cost: BatchCost::default(),
             draft_policy: DraftPolicy::default(),
             compaction: CompactionPolicy::default(),
         }
@@ -125,6 +130,7 @@ impl<B: Backend> EngineWorker<B> {
             self.admit();
             self.drop_unadmitted_prefetch();
             self.update_counters();
+            self.pool();
             if let Err(exit) = self.step() {
                 return exit;
             }
@@ -133,7 +139,8 @@ impl<B: Backend> EngineWorker<B> {
 
     /// Handles all pending commands; waits for one if there is nothing to compute.
     fn receive(&mut self) -> Result<(), WorkerExit> {
-        let is_busy = !self.waiting.is_empty() && self.can_admit()
+        let is_busy = !self.pooling.is_empty()
+            || !self.waiting.is_empty() && self.can_admit()
             || self.slots.running().values().any(|s| s.job.output.is_closed() || s.job.output.has_capacity());
         if !is_busy {
             self.counters.heartbeat.record(EngineActivity::Idle);
@@ -158,21 +165,7 @@ impl<B: Backend> EngineWorker<B> {
         match command {
             EngineCommand::Submit(job) => self.enqueue(job),
             EngineCommand::RetainAdapters(keys) => self.contexts.retain(keys),
-            // The caller is gone.
-            EngineCommand::Embed(_, reply) if reply.is_closed() => {
-                self.counters.embed_calls.fetch_sub(1, Relaxed);
-            }
-            EngineCommand::Embed(texts, reply) => {
-                let bytes = u32::try_from(texts.iter().map(String::len).sum::<usize>()).unwrap_or(u32::MAX).max(1);
-                let expected = self.embed_cost.expected(bytes);
-                let (embedded, took) = self.with_cpu(expected, |backend| backend.embed(&texts));
-                if embedded.is_ok() {
-                    self.embed_cost.observe(bytes, took.as_secs_f64());
-                }
-                self.counters.embed_calls.fetch_sub(1, Relaxed);
-                // The caller may have stopped waiting.
-                let _ = reply.send(embedded);
-            }
+            EngineCommand::Pool(job) => self.pooling.push(job),
             EngineCommand::ForgetText(reply) => self.forget_text(reply),
             EngineCommand::Wake => {}
             EngineCommand::Close => return Err(WorkerExit::Closed),

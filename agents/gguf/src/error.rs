@@ -88,6 +88,14 @@ pub enum Error {
         /// What is wrong, and which file is needed.
         reason: String,
     },
+    /// The model cannot serve the purpose that the YAML gives it.
+    #[error("{path}: {reason}")]
+    Purpose {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and which `use` fits.
+        reason: String,
+    },
     /// The weights have a type that cannot be converted.
     #[error("{path}: cannot be dequantized: {reason}; load the model with `weights: file`")]
     Unsupported {
@@ -119,6 +127,7 @@ impl Error {
             | Self::Truncated { .. }
             | Self::HashMismatch { .. }
             | Self::WrongKind { .. }
+            | Self::Purpose { .. }
             | Self::Unsupported { .. } => false,
         }
     }

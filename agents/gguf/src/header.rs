@@ -37,4 +37,9 @@ impl GgufHeader {
     pub fn chat_template(&self) -> Option<&str> {
         self.metadata.get(CHAT_TEMPLATE_KEY).map(String::as_str)
     }
+
+    /// Whether it has the head of a classifier, which makes a score of a pooled text.
+    pub fn has_rank_head(&self) -> bool {
+        self.weights.has_classifier
+    }
 }

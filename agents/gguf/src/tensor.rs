@@ -55,6 +55,8 @@ pub(crate) struct WeightTotals {
     pub(crate) vocabulary: u64,
     /// Whether the output has its own matrix instead of sharing the token embedding.
     pub(crate) has_own_output: bool,
+    /// Whether a classifier follows the last layer.
+    pub(crate) has_classifier: bool,
     /// Whether some tensors have a type of unknown size.
     pub(crate) has_unknown_types: bool,
 }
@@ -64,8 +66,11 @@ impl WeightTotals {
     pub(crate) fn add(&mut self, tensor: &TensorInfo) -> Option<()> {
         // Source: `LLM_TENSOR_LAYER_INPUT` in llama.cpp's llama-arch.cpp.
         const INPUT: [&str; 4] = ["token_embd.", "position_embd.", "token_types.", "per_layer_token_embd."];
+        // Source: `LLM_TENSOR_CLS` and `LLM_TENSOR_CLS_OUT` there.
+        const CLASSIFIER: [&str; 2] = ["cls.weight", "cls.output.weight"];
         let (name, bytes) = (tensor.name.as_str(), tensor.bytes);
         self.has_own_output |= name == "output.weight";
+        self.has_classifier |= CLASSIFIER.contains(&name);
         if name == "token_embd.weight" {
             (self.token_embedding, self.vocabulary) = (bytes, tensor.dimensions.last().copied().unwrap_or(1));
         }

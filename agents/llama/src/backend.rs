@@ -8,7 +8,7 @@ use artel_engine::backend::{
     self as engine_backend, BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot,
 };
 use artel_engine::{
-    AdapterContext, Backend, Embeddings, SamplingOptions, SamplingParams, Token, TokenLogprob, Tokenizer,
+    AdapterContext, Backend, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob, Tokenizer,
 };
 use artel_model::DeviceMemory;
 use serde_json::Value;
@@ -19,14 +19,16 @@ use crate::context_params::{ContextParams, computes_on_cpu, pinned_cores};
 use crate::device_buffers::buffers_by_device;
 use crate::error::{Error, is_lack_of_memory, may_lack_memory};
 use crate::options::Options;
+use crate::pooling::PooledResult;
 use crate::raw::context::LlamaContext;
 use crate::raw::dry_samplers::DrySamplers;
 use crate::raw::model::{LlamaModel, LoadParams, LoraHandle};
 use crate::raw::sampler_chain::SamplerChain;
 use crate::raw::thread_pool::ComputeThreadPool;
 use crate::raw::{log, process};
+use crate::text_tokens::TextTokens;
 use crate::token_bias::TokenBias;
-use crate::{embedding, fingerprint, logprobs};
+use crate::{fingerprint, logprobs, pooling};
 
 /// A loaded model.
 pub struct LlamaBackend {
@@ -38,6 +40,9 @@ pub struct LlamaBackend {
     /// What the file states.
     sampling_defaults: SamplingOptions,
     text: Arc<ChatTokenizer>,
+    text_tokens: Arc<TextTokens>,
+    /// What is made of a text that is computed as a whole; `None` for a chat model.
+    pooling: Option<PooledResult>,
     model: Arc<LlamaModel>,
     threads: Arc<ComputeThreadPool>,
     params: ContextParams,
@@ -70,9 +75,7 @@ impl LlamaBackend {
         // What is wrong with the copy alone is told of the copy.
         let weights = options.dequantized.as_ref().unwrap_or(&options.path);
         let header = artel_gguf::inspect(weights)?;
-        if options.is_embedding {
-            embedding::check_pooling(&options.path, &header)?;
-        }
+        artel_gguf::check_purpose(&options.path, &header, options.purpose)?;
         if let Some(sha256) = &options.sha256 {
             artel_gguf::verify_sha256(weights, sha256)?;
         }
@@ -85,6 +88,10 @@ impl LlamaBackend {
         };
         let model =
             LlamaModel::load(weights, &load_params)?.ok_or_else(|| Error::of_load(weights, log::take_errors()))?;
+        let pooling = PooledResult::of(options.purpose, &header.architecture);
+        if pooling.is_some_and(|result| !result.takes_outputs(model.classifier_outputs())) {
+            return Err(Error::Classifier { path: options.path, outputs: model.classifier_outputs() });
+        }
         let params = ContextParams::of(&options, model.trained_context().max(1));
         let is_on_cpu = computes_on_cpu(options.devices.as_deref());
         let threads = ComputeThreadPool::new(params.threads, &pinned_cores(params.threads, is_on_cpu))
@@ -100,6 +107,7 @@ impl LlamaBackend {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => artel_gguf::sampled_hash(weights)?.to_vec(),
         };
+        let text_tokens = Arc::new(TextTokens::new(model.clone(), options.purpose));
         let text =
             Arc::new(ChatTokenizer::new(model.clone(), options.template, options.template_kwargs, &options.path));
         model.create_text_tables();
@@ -111,6 +119,8 @@ impl LlamaBackend {
             dry_samplers: DrySamplers::default(),
             sampling_defaults: artel_gguf::stated_sampling(&options.path, &header),
             text,
+            text_tokens,
+            pooling,
             model,
             threads,
             params,
@@ -169,6 +179,10 @@ impl Backend for LlamaBackend {
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         self.text.clone()
+    }
+
+    fn text_tokenizer(&self) -> Arc<dyn TextTokenizer> {
+        self.text_tokens.clone()
     }
 
     fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterContext, engine_backend::Error> {
@@ -336,13 +350,13 @@ impl Backend for LlamaBackend {
         is_restored.then_some(()).ok_or_else(|| state_error("llama.cpp rejected the serialized KV cache"))
     }
 
-    fn embed(&mut self, texts: &[String]) -> Result<Embeddings, engine_backend::Error> {
-        if !self.params.is_embedding {
-            let reason = "this model is a chat model, not an embedding model".to_owned();
+    fn pool(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>, engine_backend::Error> {
+        let Some(result) = self.pooling else {
+            let reason = "this model is a chat model: it neither embeds nor reranks".to_owned();
             return Err(engine_backend::Error::Unsupported(reason));
-        }
+        };
         let (model, params) = (self.model.clone(), self.params);
-        embedding::embed(&model, self.existing_context(AdapterContext::BASE)?, &params, texts)
+        pooling::pool(&model, self.existing_context(AdapterContext::BASE)?, &params, result, texts)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The parameters of a context, decided from the options of its model: how large its batches are and how it computes attention.
 
-use artel_model::{DeviceKind, KvCacheType};
+use artel_model::{DeviceKind, KvCacheType, ModelPurpose};
 
 use crate::cores::physical_cores;
 
@@ -23,8 +23,8 @@ const MATMUL_TILE_TOKENS: u32 = 8;
 const MAX_MATMUL_CONTEXT_TOKENS: u32 = 8192;
 /// Tokens of a batch on a GPU, which needs larger batches to be efficient.
 const GPU_BATCH_TOKENS: u32 = 512;
-/// Texts that are embedded in one batch if their tokens fit.
-pub(crate) const MAX_BATCH_TEXTS: u32 = 16;
+/// Texts that are computed as a whole in one batch if their tokens fit.
+const MAX_BATCH_TEXTS: u32 = 16;
 /// The default context: enough for the prompt of a role, a question and an answer.
 const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
 
@@ -35,7 +35,7 @@ pub(crate) struct ContextParams {
     pub(crate) sequences: u32,
     pub(crate) batch_tokens: u32,
     pub(crate) threads: u32,
-    pub(crate) is_embedding: bool,
+    pub(crate) purpose: ModelPurpose,
     pub(crate) kv_cache: KvCacheTypes,
     pub(crate) flash_attention: FlashAttention,
 }
@@ -52,17 +52,18 @@ pub(crate) enum FlashAttention {
 impl ContextParams {
     /// The parameters for a model that was trained with contexts of `trained` tokens.
     pub(crate) fn of(options: &Options, trained: u32) -> Self {
-        let Options { threads, is_embedding, kv_cache, .. } = *options;
+        let Options { threads, purpose, kv_cache, .. } = *options;
+        let pools = purpose.pools();
         let context = options.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
-        // An embedding model computes a text in one batch, so its batch is as large as its context.
-        let context_tokens = if is_embedding { context.min(trained) } else { context };
+        // A model that pools computes a text in one batch, so its batch is as large as its context.
+        let context_tokens = if pools { context.min(trained) } else { context };
         let devices = options.devices.as_deref();
         let chat_batch = if computes_on_cpu(devices) { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let (sequences, batch_tokens) =
-            if is_embedding { (MAX_BATCH_TEXTS, context_tokens) } else { (options.sequences, chat_batch) };
-        let is_like_cpu = computes_as_on_cpu(devices) && !is_embedding;
+            if pools { (MAX_BATCH_TEXTS, context_tokens) } else { (options.sequences, chat_batch) };
+        let is_like_cpu = computes_as_on_cpu(devices) && !pools;
         let flash_attention = flash_attention(is_like_cpu, context_tokens, kv_cache);
-        Self { context_tokens, sequences, batch_tokens, threads, is_embedding, kv_cache, flash_attention }
+        Self { context_tokens, sequences, batch_tokens, threads, purpose, kv_cache, flash_attention }
     }
 
     /// Prompt tokens that cost less together than in smaller pieces.
@@ -123,7 +124,7 @@ mod tests {
             devices: Some(devices.iter().map(|name| (*name).to_owned()).collect()),
             split_mode: artel_model::SplitMode::None,
             tensor_split: Vec::new(),
-            is_embedding: false,
+            purpose: ModelPurpose::Chat,
             template: None,
             template_kwargs: serde_json::Map::new(),
             kv_cache: KvCacheTypes { keys: KvCacheType::F16, values },
@@ -146,7 +147,8 @@ mod tests {
 
     #[test]
     fn an_embedding_model_computes_a_whole_text_in_one_batch() {
-        let embedding = Options { is_embedding: true, context: Some(4096), ..options(&["CPU"], KvCacheType::F16) };
+        let embedding =
+            Options { purpose: ModelPurpose::Embedding, context: Some(4096), ..options(&["CPU"], KvCacheType::F16) };
         let params = ContextParams::of(&embedding, 512);
         assert_eq!((params.context_tokens, params.batch_tokens, params.sequences), (512, 512, MAX_BATCH_TEXTS));
         assert_eq!(params.flash_attention, FlashAttention::Auto);

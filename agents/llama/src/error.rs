@@ -14,14 +14,16 @@ pub enum Error {
     /// A device does not exist, or does not answer.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// An embedding model whose pooling gives no vector for a text.
+    /// A classifier that does not give one score for a text.
     #[error(
-        "{path}: this model gives no embedding of a text: its pooling is neither mean, nor that of the first or the last \
-         token; name another file, or remove `use: embedding`"
+        "{path}: this model cannot rerank: its classifier has {outputs} outputs, where a reranker has one score; name another file, \
+         or remove `use: rerank`"
     )]
-    Pooling {
+    Classifier {
         /// The file.
         path: PathBuf,
+        /// The outputs of its classifier.
+        outputs: u32,
     },
     /// llama.cpp refused the file.
     #[error("{path}: llama.cpp cannot load this model: {reason}")]
@@ -71,7 +73,7 @@ impl Error {
         match self {
             Self::File(error) => error.is_transient(),
             Self::Device(error) => error.is_transient(),
-            Self::Pooling { .. } | Self::Load { .. } => false,
+            Self::Classifier { .. } | Self::Load { .. } => false,
             Self::Memory { .. } | Self::Threads(_) => true,
             Self::Context { reason, .. } => may_lack_memory(reason),
         }

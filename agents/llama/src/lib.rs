@@ -19,16 +19,18 @@ mod context_params;
 mod control_tokens;
 mod cores;
 mod device_buffers;
-mod embedding;
 mod error;
 mod fingerprint;
 mod kv_cache;
 mod logprobs;
 mod options;
+mod pair_template;
+mod pooling;
 mod prefix_lengths;
 #[allow(unsafe_code)]
 mod raw;
 mod seeded_choice;
+mod text_tokens;
 mod token_bias;
 
 pub use backend::LlamaBackend;

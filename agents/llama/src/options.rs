@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use artel_model::SplitMode;
+use artel_model::{ModelPurpose, SplitMode};
 use serde_json::{Map, Value};
 
 use crate::kv_cache::KvCacheTypes;
@@ -29,8 +29,8 @@ pub struct Options {
     pub split_mode: SplitMode,
     /// The proportion of each device, in the order of `devices`; empty: proportional to free memory.
     pub tensor_split: Vec<f32>,
-    /// Whether the model is an embedding model instead of a chat model.
-    pub is_embedding: bool,
+    /// What the model is for.
+    pub purpose: ModelPurpose,
     /// A chat template that replaces that of the GGUF.
     pub template: Option<String>,
     /// Variables of the chat template.

@@ -46,7 +46,7 @@ impl CallerMetrics {
             tokens: register.family(
                 "caller_tokens",
                 None,
-                "Model tokens that the tasks of a caller used, as its limit of a day counts them",
+                "Model tokens that the tasks and calls of a caller used, as its limit of a day counts them",
                 [CALLER, LabelName::of::<TokenKind>("kind")],
                 Counter::default,
             ),
@@ -56,6 +56,11 @@ impl CallerMetrics {
     /// A call of this caller was refused.
     pub fn refused(&self, caller: &str) {
         self.refused.with([&self.names.value(caller)]).inc();
+    }
+
+    /// A call of this caller, without a task, took so many tokens.
+    pub fn used_prompt(&self, caller: &str, tokens: u64) {
+        self.tokens(caller).of(TokenKind::Prompt).inc_by(tokens);
     }
 
     pub(crate) fn tokens(&self, caller: &str) -> CallerTokens {

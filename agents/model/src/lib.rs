@@ -11,6 +11,7 @@
 mod decoding;
 mod device;
 mod kv_cache;
+mod purpose;
 mod regular_file;
 pub mod sampling;
 mod size;
@@ -18,6 +19,7 @@ mod size;
 pub use decoding::{ContextOverflow, FinishReason};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
 pub use kv_cache::KvCacheType;
+pub use purpose::ModelPurpose;
 pub use regular_file::open_regular_file;
 pub use sampling::{RequestSampling, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob};
 pub use size::format_bytes;

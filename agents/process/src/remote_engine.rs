@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::{
-    Chunk, Embeddings, Engine, EngineStats, Error, LabelScores, OutputStream, PrefixPin, Request, SamplingOptions,
+    Chunk, Engine, EngineStats, Error, LabelScores, OutputStream, PooledTexts, PoolingRequest, PrefixPin, Request,
+    SamplingOptions,
 };
 use async_trait::async_trait;
 use tokio::sync::{SetOnce, watch};
@@ -162,14 +163,10 @@ impl Engine for RemoteEngine {
         response.error.map_or(Ok(()), |error| Err(wire::error_of(error)))
     }
 
-    async fn embed(&self, texts: Vec<String>) -> Result<Embeddings, Error> {
+    async fn pool(&self, request: PoolingRequest) -> Result<PooledTexts, Error> {
         let (pending, mut client) = self.start_call();
-        match pending.answer(client.embed(v1::EmbedRequest { texts })).await? {
-            v1::EmbedResponse { error: Some(error), .. } => Err(wire::error_of(error)),
-            v1::EmbedResponse { vectors, tokens, .. } => {
-                Ok(Embeddings { vectors: vectors.into_iter().map(|vector| vector.components).collect(), tokens })
-            }
-        }
+        let response = pending.answer(client.pool(wire::pool_request(request))).await?;
+        wire::pooled_of(response)
     }
 
     fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin {

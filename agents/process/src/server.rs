@@ -266,16 +266,9 @@ impl v1::engine_server::Engine for EngineService {
         Ok(Response::new(v1::PrefillResponse { error: prefilled.err().map(wire::error) }))
     }
 
-    async fn embed(&self, request: Request<v1::EmbedRequest>) -> Result<Response<v1::EmbedResponse>, Status> {
-        let embedded = self.engine()?.embed(request.into_inner().texts).await;
-        Ok(Response::new(match embedded {
-            Ok(embedded) => v1::EmbedResponse {
-                vectors: embedded.vectors.into_iter().map(|components| v1::Vector { components }).collect(),
-                tokens: embedded.tokens,
-                error: None,
-            },
-            Err(error) => v1::EmbedResponse { error: Some(wire::error(error)), ..v1::EmbedResponse::default() },
-        }))
+    async fn pool(&self, request: Request<v1::PoolRequest>) -> Result<Response<v1::PoolResponse>, Status> {
+        let pooled = self.engine()?.pool(wire::pool_request_of(request.into_inner())).await;
+        Ok(Response::new(wire::pooled(pooled)))
     }
 
     async fn pin_prefixes(

@@ -1,5 +1,8 @@
 //! The protocol's messages, and conversions between them and the engine's types.
 
+mod pooling;
+mod sampling;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -9,8 +12,7 @@ use std::time::Duration;
 use artel_engine as engine;
 use artel_engine::backend::EngineLimits;
 
-mod sampling;
-
+pub(crate) use pooling::{pool_request, pool_request_of, pooled, pooled_of};
 use sampling::{logprob, logprob_of, sampling, sampling_of};
 pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
 
@@ -112,13 +114,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         v1::ContextOverflow::Truncate => engine::ContextOverflow::Truncate,
         v1::ContextOverflow::Shift => engine::ContextOverflow::Shift,
     };
-    let priority = match wire.priority() {
-        v1::Priority::Router => engine::Priority::Router,
-        v1::Priority::Interactive => engine::Priority::Interactive,
-        v1::Priority::Batch => engine::Priority::Batch,
-        v1::Priority::Prefetch => engine::Priority::Prefetch,
-        v1::Priority::Background => engine::Priority::Background,
-    };
+    let priority = priority_of(wire.priority());
     let not_json = |what, e: &serde_json::Error| engine::Error::InvalidRequest(format!("{what} not valid JSON: {e}"));
     let kwargs = serde_json::from_str(if wire.template_kwargs.is_empty() { "{}" } else { &wire.template_kwargs });
     let schema = wire.schema.map(|text| serde_json::from_str(&text).map(Arc::new)).transpose();
@@ -158,6 +154,16 @@ fn priority(priority: engine::Priority) -> v1::Priority {
         engine::Priority::Batch => v1::Priority::Batch,
         engine::Priority::Prefetch => v1::Priority::Prefetch,
         engine::Priority::Background => v1::Priority::Background,
+    }
+}
+
+fn priority_of(wire: v1::Priority) -> engine::Priority {
+    match wire {
+        v1::Priority::Router => engine::Priority::Router,
+        v1::Priority::Interactive => engine::Priority::Interactive,
+        v1::Priority::Batch => engine::Priority::Batch,
+        v1::Priority::Prefetch => engine::Priority::Prefetch,
+        v1::Priority::Background => engine::Priority::Background,
     }
 }
 
@@ -286,6 +292,10 @@ pub(crate) fn error(error: engine::Error) -> v1::Error {
         engine::Error::Overflow { prompt, output, context } => {
             v1::error::Error::Overflow(v1::OverflowError { prompt, output, context })
         }
+        engine::Error::TextTooLong { index, tokens, limit } => {
+            let index = index.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
+            v1::error::Error::TextTooLong(v1::TextTooLong { index, tokens, limit })
+        }
         engine::Error::InvalidRequest(reason) => v1::error::Error::InvalidRequest(reason),
         engine::Error::QueueFull(queue) => v1::error::Error::QueueFull(queue as u64),
         engine::Error::Model(reason) => v1::error::Error::Model(reason),
@@ -299,6 +309,11 @@ pub(crate) fn error_of(wire: v1::Error) -> engine::Error {
         Some(v1::error::Error::Overflow(o)) => {
             engine::Error::Overflow { prompt: o.prompt, output: o.output, context: o.context }
         }
+        Some(v1::error::Error::TextTooLong(text)) => engine::Error::TextTooLong {
+            index: text.index.map(|index| index as usize),
+            tokens: text.tokens,
+            limit: text.limit,
+        },
         Some(v1::error::Error::InvalidRequest(reason)) => engine::Error::InvalidRequest(reason),
         Some(v1::error::Error::QueueFull(queue)) => {
             engine::Error::QueueFull(usize::try_from(queue).unwrap_or(usize::MAX))

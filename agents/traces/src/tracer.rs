@@ -7,6 +7,7 @@ use crate::call_span::CallSpan;
 use crate::span::SpanParent;
 use crate::span_ids::{random_span, random_trace};
 use crate::span_queue::SpanQueue;
+use crate::trace_scope::TraceScope;
 
 /// Takes the spans of a daemon. Clones are the same one. Without traces there is none.
 #[derive(Debug, Clone)]
@@ -39,6 +40,11 @@ impl Tracer {
             None => return None,
         };
         Some(CallSpan::begin(self.queue.clone(), method, place, parent))
+    }
+
+    /// A span of this tracer as the parent of others, as the calls of [`Self::call`] have it in their [place](CallSpan::place).
+    pub fn scope(&self, place: TraceContext) -> TraceScope {
+        TraceScope { queue: self.queue.clone(), place }
     }
 
     pub(crate) fn queue(&self) -> &SpanQueue {

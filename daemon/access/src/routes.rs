@@ -80,6 +80,9 @@ pub const ROUTES: &[Route] = &[
     Route::rpc("/artel.v1.Router/Preview", Read),
     // Of one's own tasks; that of others needs `read:all`.
     Route::rpc("/artel.v1.Router/ListFeedback", Read),
+    // It is work for a model, as a task is.
+    Route::rpc("/artel.v1.Models/Embed", Submit),
+    Route::rpc("/artel.v1.Models/Rerank", Submit),
     Route::rpc("/artel.v1.Engines/ListDevices", Read),
     Route::rpc("/artel.v1.Engines/ListEngines", Read),
     Route::rpc("/artel.v1.Engines/GetPlacement", Read),

@@ -13,6 +13,7 @@ mod fetch;
 mod given;
 mod init;
 mod log;
+mod models;
 #[cfg(test)]
 mod reference;
 mod route;
@@ -37,6 +38,7 @@ pub use fetch::FetchArgs;
 pub use given::{FlagSource, GivenFlags};
 pub use init::InitArgs;
 pub use log::{LogArgs, LogCommand};
+pub use models::{EmbedArgs, RerankArgs};
 pub use route::{FeedbackArgs, RouteArgs};
 pub use task::{
     AnswerArgs, AnswerOptionArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs,
@@ -271,6 +273,10 @@ pub enum ClientCommand {
     Graph(GraphCommand),
     /// Show which role the router selects for a question; fit or evaluate the router
     Route(RouteArgs),
+    /// Embed texts with a model of the catalog
+    Embed(EmbedArgs),
+    /// Rank documents by their relevance to a query with a model of the catalog
+    Rerank(RerankArgs),
     /// Show or change what the daemon logs
     #[command(subcommand)]
     Log(LogCommand),

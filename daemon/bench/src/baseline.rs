@@ -65,7 +65,7 @@ impl LlamaBaseline {
             devices: None,
             split_mode: SplitMode::None,
             tensor_split: Vec::new(),
-            is_embedding: false,
+            purpose: artel_model::ModelPurpose::Chat,
             template: None,
             template_kwargs: serde_json::Map::new(),
             kv_cache: cache,

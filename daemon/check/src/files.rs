@@ -65,7 +65,9 @@ pub fn model_path(model: &Model, models: &Path) -> Result<PathBuf, FileProblem> 
 /// The file is missing or invalid.
 pub fn model(model: &Model, models: &Path) -> Result<(), FileProblem> {
     let path = model_path(model, models)?;
-    artel_gguf::inspect(&path).map(drop).map_err(|e| FileProblem::Invalid(e.to_string()))
+    let header = artel_gguf::inspect(&path);
+    let checked = header.and_then(|header| artel_gguf::check_purpose(&path, &header, model.purpose));
+    checked.map_err(|e| FileProblem::Invalid(e.to_string()))
 }
 
 /// Checks that a role's adapter can be loaded, as far as the header of its file shows.

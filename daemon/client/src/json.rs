@@ -98,7 +98,8 @@ fn field_value(value: &prost_reflect::Value, field: &FieldDescriptor) -> Value {
         prost_reflect::Value::I64(value) => (*value).into(),
         prost_reflect::Value::U32(value) => (*value).into(),
         prost_reflect::Value::U64(value) => (*value).into(),
-        prost_reflect::Value::F32(value) => (*value).into(),
+        // The shortest decimal that is this number, rather than that of the same number with 64 bits.
+        prost_reflect::Value::F32(value) => value.to_string().parse::<f64>().unwrap_or(f64::from(*value)).into(),
         prost_reflect::Value::F64(value) => (*value).into(),
         prost_reflect::Value::String(text) => text.as_str().into(),
         prost_reflect::Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),

@@ -18,6 +18,7 @@ mod graph;
 mod json;
 mod location;
 mod log;
+mod models;
 mod render;
 mod route;
 mod run;
@@ -73,6 +74,8 @@ async fn dispatch(session: &mut ClientSession, command: ClientCommand) -> Result
         ClientCommand::Catalog(command) => catalog::run(session, command).await,
         ClientCommand::Graph(command) => graph::run(session, command).await,
         ClientCommand::Route(route) => route::run(session, route).await,
+        ClientCommand::Embed(args) => models::embed(session, args).await,
+        ClientCommand::Rerank(args) => models::rerank(session, args).await,
         ClientCommand::Log(command) => log::run(session, command).await,
         ClientCommand::Token(command) => token::run(session, command).await,
         ClientCommand::Devices => engines::devices(session).await,

@@ -9,12 +9,18 @@ use artel_proto::v1::submit_request::Target;
 use artel_proto::v1::{Priority, ResponseFormat, SamplingOptions, SubmitRequest};
 
 use crate::error::Error;
+use crate::models::texts_or_lines;
 
 /// The longest text that the daemon accepts.
 const MAX_TEXT_BYTES: u64 = 1024 * 1024;
 
-/// Replaces a text of `-` by the content of standard input.
+/// Replaces a text of `-` by the content of standard input, and takes its lines where texts are left out.
 pub(crate) fn read_texts(mut command: ClientCommand) -> Result<ClientCommand, Error> {
+    match &mut command {
+        ClientCommand::Embed(args) => texts_or_lines(&mut args.texts)?,
+        ClientCommand::Rerank(args) => texts_or_lines(&mut args.documents)?,
+        _ => {}
+    }
     let text = match &mut command {
         ClientCommand::Run(submit) | ClientCommand::Task(TaskCommand::Submit(submit)) => Some(&mut submit.text),
         ClientCommand::Task(TaskCommand::Answer(answer)) => answer.text.as_mut(),

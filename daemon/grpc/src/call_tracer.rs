@@ -10,8 +10,14 @@ use tonic::codegen::http::HeaderMap;
 
 /// What the traced methods begin with: those of the daemon, not of its health.
 const TRACED_PREFIX: &str = "artel.v1.";
-/// The methods that begin a task, and so a trace, without a word of their caller.
-const WORK_METHODS: [&str; 3] = ["artel.v1.Tasks/Submit", "artel.v1.Tasks/Run", "artel.v1.Tasks/Fork"];
+/// The methods that begin a task or give work to a model, and so begin a trace, without a word of their caller.
+const WORK_METHODS: [&str; 5] = [
+    "artel.v1.Tasks/Submit",
+    "artel.v1.Tasks/Run",
+    "artel.v1.Tasks/Fork",
+    "artel.v1.Models/Embed",
+    "artel.v1.Models/Rerank",
+];
 
 /// Begins the spans of calls.
 #[derive(Clone)]

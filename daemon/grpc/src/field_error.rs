@@ -11,6 +11,10 @@ pub(crate) enum FieldError {
     Empty,
     #[error("has {bytes} bytes, the limit is {limit}")]
     TooLong { bytes: usize, limit: usize },
+    #[error("all texts have {bytes} bytes together, the limit is {limit}")]
+    TooLongTogether { bytes: usize, limit: usize },
+    #[error("is {dimensions}, and the vectors of this model have {limit} numbers")]
+    TooManyDimensions { dimensions: usize, limit: usize },
     #[error("has {entries} entries, the limit is {limit}")]
     TooManyEntries { entries: usize, limit: usize },
     #[error("a key has 1 to {limit} bytes, one has {bytes}")]

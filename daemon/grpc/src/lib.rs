@@ -27,6 +27,7 @@ mod field_error;
 mod machine;
 mod malformed;
 mod metered_calls;
+mod models;
 mod page;
 mod refused_call;
 mod reload_status;

@@ -5,6 +5,7 @@ use artel_proto::v1::access_server::AccessServer;
 use artel_proto::v1::admin_server::AdminServer;
 use artel_proto::v1::catalog_server::CatalogServer;
 use artel_proto::v1::engines_server::EnginesServer;
+use artel_proto::v1::models_server::ModelsServer;
 use artel_proto::v1::router_server::RouterServer;
 use artel_proto::v1::tasks_server::TasksServer;
 use axum::Router;
@@ -37,6 +38,7 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     let services =
         [TasksServer::<ServiceState>::NAME, CatalogServer::<ServiceState>::NAME, RouterServer::<ServiceState>::NAME];
     let more = [
+        ModelsServer::<ServiceState>::NAME,
         EnginesServer::<ServiceState>::NAME,
         AccessServer::<ServiceState>::NAME,
         AdminServer::<ServiceState>::NAME,
@@ -89,6 +91,7 @@ pub async fn routes(state: ServiceState) -> Result<Router, Error> {
         .add_service(TasksServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(CatalogServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(RouterServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(ModelsServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(AccessServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(AdminServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(EnginesServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES));

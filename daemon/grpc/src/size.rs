@@ -10,7 +10,7 @@ use crate::status::{invalid_field, status_with_details};
 /// The largest request: a catalog of many files. The input of a task is limited to 1 MiB.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 /// The default limit of received messages in gRPC clients of all languages.
-const DEFAULT_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const DEFAULT_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 /// The largest response that a client can request: a task of some thousand steps.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -82,7 +82,7 @@ fn rejected_bytes(response: &Response) -> Option<usize> {
     status.message().strip_prefix(TOO_LARGE_PREFIX)?.split(' ').next()?.parse().ok()
 }
 
-fn too_large(code: Code, bytes: usize, limit: usize, message: String) -> Status {
+pub(crate) fn too_large(code: Code, bytes: usize, limit: usize, message: String) -> Status {
     let (bytes, limit) = (bytes.to_string(), limit.to_string());
     status_with_details(code, ErrorReason::TooLarge, message, [("bytes", &bytes), ("limit", &limit)], |_| {})
 }

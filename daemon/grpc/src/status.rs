@@ -143,6 +143,14 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
         Error::NoModel { name } => {
             not_found(definition, "model", &name, &message, catalog.models().keys().map(artel_task::ModelName::as_str))
         }
+        Error::WrongPurpose { found, needed, .. } => {
+            let metadata = [("use", found.as_str()), ("needed", needed.as_str())];
+            status_with_details(Code::FailedPrecondition, R::WrongUse, message, metadata, |_| {})
+        }
+        Error::EngineBusy { .. } => {
+            status_with_details(Code::ResourceExhausted, R::EngineBusy, message, [], retry_later)
+        }
+        Error::UnusableModel(_) => status(Code::FailedPrecondition, R::ModelUnavailable, message),
         Error::NoRouter { node, .. } => not_found(definition, "node", &node, &message, std::iter::empty()),
         Error::NoTarget => invalid_field("target", message),
         Error::NoCandidates => invalid_field("roles", message),

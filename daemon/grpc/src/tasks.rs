@@ -25,7 +25,7 @@ use crate::unreadable_task;
 use crate::viewer::viewer_of;
 use crate::watch::{self, CancelOnDrop, EventTranslator, StreamShutdown, TaskEventStream};
 
-pub(crate) use parse::input_text;
+pub(crate) use parse::{MAX_INPUT_BYTES, input_text, task_priority};
 
 impl ServiceState {
     async fn task(&self, id: TaskId) -> Result<v1::Task, Status> {

@@ -9,8 +9,8 @@ use artel_engine::{DraftMode, EngineHandle, LoadError, SharedCpu, disk_prefix_ca
 use artel_gguf::{self as gguf, HalfType};
 use artel_hub::disk;
 use artel_llama::{KvCacheTypes, LlamaBackend};
-use artel_model::{DeviceMemory, KvCacheType, SplitMode};
-use artel_roles::{CacheSetting, Model, ModelPurpose, SpeculationSetting};
+use artel_model::{DeviceMemory, KvCacheType, ModelPurpose, SplitMode};
+use artel_roles::{CacheSetting, Model, SpeculationSetting};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -31,7 +31,7 @@ pub(crate) struct EngineSpec {
     pub(crate) devices: Option<Vec<String>>,
     pub(crate) split: SplitMode,
     pub(crate) tensor_split: Vec<f32>,
-    pub(crate) embedding: bool,
+    pub(crate) purpose: ModelPurpose,
     pub(crate) template: Option<String>,
     pub(crate) template_kwargs: Map<String, Value>,
     /// The names of its variants are part of stored keys of compute buffer sizes.
@@ -86,7 +86,7 @@ impl EngineSpec {
             devices: None,
             split: SplitMode::None,
             tensor_split: Vec::new(),
-            embedding: model.purpose == ModelPurpose::Embedding,
+            purpose: model.purpose,
             template: model.template.clone(),
             template_kwargs: (*model.template_kwargs).clone(),
             cache: kv_cache_type(model.cache, None),
@@ -148,7 +148,7 @@ impl EngineSpec {
             devices: self.devices,
             split_mode: self.split,
             tensor_split: self.tensor_split,
-            is_embedding: self.embedding,
+            purpose: self.purpose,
             template: self.template,
             template_kwargs: self.template_kwargs,
             // llama.cpp's flash attention requires the same type of both.

@@ -8,7 +8,7 @@ use artel_actors::MemoryDemand;
 use artel_check::files;
 use artel_init::StarterCatalog;
 use artel_placement::{DeviceBytes, Placement, plan};
-use artel_roles::{Catalog, Model, ModelPurpose};
+use artel_roles::{Catalog, Model};
 
 use crate::serve::config::Config;
 use crate::serve::loader::LlamaLoader;
@@ -62,7 +62,7 @@ fn file_problem(model: &Model, path: &Path, models_dir: &Path) -> Option<String>
     if let Err(problem) = files::model(model, models_dir) {
         return Some(format!("{}: {problem}", model.name));
     }
-    if model.purpose == ModelPurpose::Embedding {
+    if model.purpose.pools() {
         return None;
     }
     let header = artel_gguf::inspect(path).ok()?;

@@ -16,7 +16,7 @@ use artel_log::LogHandle;
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
 use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
-use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, ModelPurpose, WeightsSetting};
+use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, WeightsSetting};
 use async_trait::async_trait;
 
 use super::compute_buffer_cache::ComputeBufferCache;
@@ -143,11 +143,11 @@ impl LlamaLoader {
             window_tokens: None,
         };
         let layers: Vec<LayerFootprint> = header.layers.iter().copied().map(layer).collect();
-        let embeds = model.purpose == ModelPurpose::Embedding;
+        let pools = model.purpose.pools();
         let tokens = model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
-        // A text is embedded in one batch, and each of its tokens has an output.
+        // A text is computed as a whole in one batch, and each of its tokens has an output.
         let outputs =
-            if embeds { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
+            if pools { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
         // The types that `auto` may choose have the same size.
         let kv_type = model.cache.or(KvCacheType::F16);
         let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(kv_type.bytes(layer.kv_elements)));
@@ -161,7 +161,7 @@ impl LlamaLoader {
             tied_bytes: header.tied,
             kv_type,
             context_tokens: tokens,
-            sequences: if embeds { 1 } else { model.sequences },
+            sequences: if pools { 1 } else { model.sequences },
             contexts: demand.contexts,
             compute_bytes: measured.unwrap_or(DEFAULT_COMPUTE_BYTES),
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
@@ -228,7 +228,7 @@ impl LlamaLoader {
         ComputeBufferCache::key(&[
             &spec.path.to_string_lossy(),
             &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
-            &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.embedding),
+            &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.purpose.pools()),
             &spec.dequantized.as_ref().map_or_else(String::new, |weights| format!("recast {}", weights.bf16)),
         ])
     }

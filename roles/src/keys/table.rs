@@ -210,7 +210,11 @@ pub(crate) static MODEL: KeySet = KeySet {
         key("description", Described("none"), "What the model is, for people."),
         key("file", Required, "Its GGUF file: a path, or an `hf:` URI."),
         key("sha256", Described("the file is not verified"), "The SHA-256 of the file, 64 hexadecimal digits."),
-        key("use", Value("chat"), "The purpose of the model: `chat`, or `embedding` for routers."),
+        key(
+            "use",
+            Value("chat"),
+            "The purpose of the model: `chat`, `embedding` for routers and `Embed`, or `rerank` for `Rerank`.",
+        ),
         key(
             "context",
             Described("what the model was trained with, at most 4096"),

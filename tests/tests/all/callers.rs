@@ -42,6 +42,8 @@ const NEEDS: [(&str, &str); 27] = [
     ("Catalog/Get", "read"),
     ("Catalog/Validate", "apply"),
     ("Catalog/Apply", "apply"),
+    ("Models/Embed", "submit"),
+    ("Models/Rerank", "submit"),
     ("Router/Preview", "read"),
     ("Router/ListFeedback", "read"),
     ("Engines/ListDevices", "read"),

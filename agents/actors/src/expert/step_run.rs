@@ -178,8 +178,8 @@ impl StepJob {
         let code = match error {
             engine::Error::Overflow { .. } => FailureCode::ContextOverflow,
             engine::Error::QueueFull(_) => FailureCode::QueueFull,
-            // Its prompt, its schema or its adapter is at fault.
-            engine::Error::InvalidRequest(_) => {
+            // Its prompt, its schema or its adapter is at fault. A step has no texts that are computed as a whole.
+            engine::Error::InvalidRequest(_) | engine::Error::TextTooLong { .. } => {
                 return Failure::new(FailureCode::Template, format!("role `{}`: {error}", self.role.name));
             }
             engine::Error::Model(_) => FailureCode::ModelUnavailable,

@@ -168,6 +168,7 @@ impl CandidateIndex {
     /// Computes and remembers the embeddings of texts; also returns the number of tokens computed.
     async fn embed(&self, texts: &[&str], engines: &RouterEngines) -> Result<(Vec<Embedding>, u32), Failure> {
         let embedded = embed(&engines.embedding, texts.iter().map(|text| (*text).to_owned()).collect()).await?;
+        let tokens = embedded.total_tokens();
         let embeddings: Vec<Embedding> = embedded.vectors.into_iter().map(Into::into).collect();
         {
             let mut table = self.embeddings();
@@ -176,7 +177,7 @@ impl CandidateIndex {
             table.unsaved += texts.len();
         }
         self.save(MIN_UNSAVED_TEXTS).await;
-        Ok((embeddings, embedded.tokens))
+        Ok((embeddings, tokens))
     }
 
     /// Switches to the embeddings of a model: drops another model's, and all if there are too many.

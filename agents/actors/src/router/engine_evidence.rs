@@ -1,47 +1,22 @@
 //! What engines compute for the router: the embeddings of texts, and the log-probabilities of names.
 
 use artel_engine::request::{ChatRole, ContextOverflow, Message, Priority, SamplingParams};
-use artel_engine::{Embeddings, EngineHandle, Error as EngineError, RequestOrigin};
+use artel_engine::{EngineHandle, PooledTexts, PoolingRequest, RequestOrigin};
 use artel_hosting::engine_host;
 use artel_router::LabelPrompt;
-use artel_task::event::{Failure, FailureCode};
-use ractor::{ActorRef, call};
+use artel_task::event::Failure;
+use ractor::ActorRef;
 use tokio::sync::OnceCell;
 
-/// How often an engine is asked for the same: again only if it ended.
-const MAX_ATTEMPTS: u32 = 2;
+use crate::engine_call::on_engine;
 
 /// The embeddings of these texts, in their order.
-pub(super) async fn embed(host: &ActorRef<engine_host::Message>, texts: Vec<String>) -> Result<Embeddings, Failure> {
+pub(super) async fn embed(host: &ActorRef<engine_host::Message>, texts: Vec<String>) -> Result<PooledTexts, Failure> {
     let embed = |engine: EngineHandle| {
-        let texts = texts.clone();
-        async move { engine.embed(texts).await }
+        let request = PoolingRequest::of_router(texts.clone());
+        async move { engine.pool(request).await }
     };
-    let embedded = on_engine(host, embed).await?;
-    embedded
-        .map_err(|e| Failure::new(FailureCode::ModelUnavailable, format!("failed to embed texts for the router: {e}")))
-}
-
-/// Does something with the engine of a host. Once more if the engine ends meanwhile, since the request is not at fault: a
-/// decision that holds up others needs no retry of its own for an engine that was killed. How long an engine may take is known to
-/// the daemon's watch over it, which ends one that hangs.
-async fn on_engine<T, F: Future<Output = Result<T, EngineError>>>(
-    host: &ActorRef<engine_host::Message>,
-    compute: impl Fn(EngineHandle) -> F,
-) -> Result<F::Output, Failure> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let engine = engine_host::lease_or_failure(call!(host, engine_host::Message::Acquire))?;
-        let result = compute(EngineHandle::clone(&engine)).await;
-        engine.note(&result);
-        match result {
-            Err(EngineError::Ended(reason)) if attempts < MAX_ATTEMPTS => {
-                tracing::warn!(reason, "an engine ended while it computed for the router; it is asked again");
-            }
-            result => return Ok(result),
-        }
-    }
+    on_engine(host, embed).await.map_err(|error| error.into_failure("embed texts for the router"))
 }
 
 /// The scores of labels after a content-free question, which are computed with the first question.
@@ -102,9 +77,7 @@ async fn log_probabilities(
         let (request, labels) = (request.clone(), labels.to_vec());
         async move { engine.score_labels(request, labels).await }
     };
-    let choice = on_engine(host, score).await?;
-    let choice = choice.map_err(|e| {
-        Failure::new(FailureCode::ModelUnavailable, format!("failed to score the router's labels: {e}"))
-    })?;
+    let choice = on_engine(host, score).await;
+    let choice = choice.map_err(|error| error.into_failure("score the router's labels"))?;
     Ok((choice.scores, choice.usage.computed))
 }

@@ -94,7 +94,7 @@ impl Runtime {
         self.catalog().engines().remove(name).ok_or_else(|| Error::NoModel { name: name.to_owned() })
     }
 
-    async fn engine_host(&self, model: &Arc<Model>) -> Result<ActorRef<engine_host::Message>, Error> {
+    pub(super) async fn engine_host(&self, model: &Arc<Model>) -> Result<ActorRef<engine_host::Message>, Error> {
         call!(self.supervisor, Message::EngineHost, model.clone()).map_err(|_| Error::Stopped)
     }
 }

@@ -1,5 +1,6 @@
 //! Why the runtime refuses.
 
+use artel_model::ModelPurpose;
 use artel_model::sampling::SamplingFault;
 use artel_task::event::Failure;
 use artel_task::{CatalogVersion, Seq, TaskId};
@@ -28,6 +29,37 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
     },
+    /// The model has another purpose.
+    #[error("model `{name}` has `use: {}`, and this call needs one with `use: {}`", .found.as_str(), .needed.as_str())]
+    WrongPurpose {
+        /// The name that was asked for.
+        name: String,
+        /// Its purpose.
+        found: ModelPurpose,
+        /// What the call needs.
+        needed: ModelPurpose,
+    },
+    /// A text exceeds what the model takes at once.
+    #[error("has {tokens} tokens, the model takes {limit}")]
+    TextTooLong {
+        /// Which of the texts; `None` if the query alone leaves no room for a document.
+        index: Option<usize>,
+        /// Its tokens.
+        tokens: u32,
+        /// Tokens that fit.
+        limit: u32,
+    },
+    /// As many requests wait for the model as may.
+    #[error("{limit} requests wait for model `{name}`, as many as may")]
+    EngineBusy {
+        /// The model.
+        name: String,
+        /// The limit of its queue.
+        limit: usize,
+    },
+    /// The model cannot be used as it is: its file, its setting or the text is at fault.
+    #[error("{0}")]
+    UnusableModel(String),
     /// No such node, or it is no router.
     #[error("graph `{graph}` has no router node `{node}`")]
     NoRouter {

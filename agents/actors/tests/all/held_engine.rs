@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use artel_actors::{LoadProgress, Loader, Options, Runtime};
-use artel_engine::backend::{Embeddings, EngineLimits};
+use artel_engine::backend::EngineLimits;
 use artel_engine::{
     Chunk, Engine, EngineHandle, EngineStats, Error, FinishReason, FinishSummary, LabelScores, LoadError, OutputStream,
-    PrefixPin, Request, RequestTimings, RequestUsage,
+    PooledTexts, PoolingRequest, PrefixPin, Request, RequestTimings, RequestUsage,
 };
 use artel_journal::Journal;
 use artel_placement::Placement;
@@ -109,7 +109,7 @@ impl Engine for HeldEngine {
         Ok(())
     }
 
-    async fn embed(&self, _: Vec<String>) -> Result<Embeddings, Error> {
+    async fn pool(&self, _: PoolingRequest) -> Result<PooledTexts, Error> {
         Err(Error::Model("it only generates".to_owned()))
     }
 

@@ -1,7 +1,7 @@
 //! The heartbeat of an engine over a scripted model.
 
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
-use artel_engine::{EngineActivity, EngineHandle, Heartbeat, Options, SharedCpu};
+use artel_engine::{EngineActivity, EngineHandle, Heartbeat, Options, PoolingRequest, SharedCpu};
 
 use crate::engine::LIMITS;
 use crate::requests::ask;
@@ -41,6 +41,6 @@ async fn a_batch_that_does_not_end_leaves_the_heartbeat_as_it_is() {
     while stream.recv().await.is_some() {}
     let rested = until(&engine, |activity| activity == EngineActivity::Idle).await;
     assert!(rested.beats > held.beats);
-    engine.embed(vec!["one".to_owned()]).await.unwrap();
+    engine.pool(PoolingRequest::of_router(vec!["one".to_owned()])).await.unwrap();
     assert!(until(&engine, |activity| activity == EngineActivity::Idle).await.beats > rested.beats);
 }

@@ -6,5 +6,6 @@ mod decoding;
 mod engine;
 mod heartbeat;
 mod log_lines;
+mod pooling;
 mod prefix_cache;
 mod requests;

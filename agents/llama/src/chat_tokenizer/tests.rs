@@ -7,6 +7,8 @@ use std::fs;
 use super::*;
 use crate::raw::model::LoadParams;
 
+mod greedy;
+
 #[path = "../../tests/all/demo_models.rs"]
 mod demo_models;
 

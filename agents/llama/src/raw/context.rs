@@ -32,16 +32,16 @@ impl LlamaContext {
         // SAFETY: the parameters are plain data and the model is loaded; null is checked.
         let context = unsafe {
             let mut raw = sys::llama_context_default_params();
-            // Embedding sequences share the cells of one stream; chat sequences have a stream each.
-            let streams = if params.is_embedding { 1 } else { params.sequences };
+            // Pooled sequences share the cells of one stream; chat sequences have a stream each.
+            let streams = if params.purpose.pools() { 1 } else { params.sequences };
             raw.n_ctx = params.context_tokens.checked_mul(streams)?;
             raw.n_batch = params.batch_tokens;
             raw.n_ubatch = params.batch_tokens;
             raw.n_seq_max = params.sequences;
             raw.n_threads = i32::try_from(params.threads).ok()?;
             raw.n_threads_batch = raw.n_threads;
-            raw.embeddings = params.is_embedding;
-            raw.kv_unified = params.is_embedding;
+            raw.embeddings = params.purpose.pools();
+            raw.kv_unified = params.purpose.pools();
             (raw.type_k, raw.type_v) = (ggml_type(params.kv_cache.keys), ggml_type(params.kv_cache.values));
             raw.flash_attn_type = match params.flash_attention {
                 FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -116,16 +116,20 @@ impl LlamaContext {
         }
     }
 
-    /// The pooled embedding of a sequence of the last batch. A model with rank pooling has none.
-    pub(crate) fn embedding(&self, sequence: u32) -> Option<Vec<f32>> {
+    /// What the last batch pooled of a sequence: the first `width` numbers; `None` if there are fewer, or none.
+    pub(crate) fn pooled(&self, sequence: u32, width: usize) -> Option<Vec<f32>> {
         // SAFETY: llama.cpp returns null if there is none; the vector has the model's embedding size, but for rank pooling,
         // where it has as many numbers as the classifier has outputs, often one.
         unsafe {
-            if sys::llama_pooling_type(self.context.as_ptr()) == sys::LLAMA_POOLING_TYPE_RANK {
+            let length = match sys::llama_pooling_type(self.context.as_ptr()) {
+                sys::LLAMA_POOLING_TYPE_RANK => self.model.classifier_outputs() as usize,
+                _ => self.model.embedding_size(),
+            };
+            if width > length {
                 return None;
             }
             let vector = sys::llama_get_embeddings_seq(self.context.as_ptr(), i32::try_from(sequence).ok()?);
-            (!vector.is_null()).then(|| std::slice::from_raw_parts(vector, self.model.embedding_size()).to_vec())
+            (!vector.is_null()).then(|| std::slice::from_raw_parts(vector, width).to_vec())
         }
     }
 

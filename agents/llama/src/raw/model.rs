@@ -34,6 +34,17 @@ pub(crate) struct ControlToken {
     pub(crate) strips_right: bool,
 }
 
+/// The tokens around a query and a document, where the vocabulary has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PairMarks {
+    /// Before the query.
+    pub(crate) begin: Option<i32>,
+    /// After each of both.
+    pub(crate) end: Option<i32>,
+    /// Between both.
+    pub(crate) separator: Option<i32>,
+}
+
 unsafe extern "C" fn progress(fraction: f32, callback: *mut std::ffi::c_void) -> bool {
     // SAFETY: `LlamaModel::load` passes a pointer to `LoadParams::progress`, which lives until it returns.
     let callback = unsafe { &*callback.cast::<Option<&(dyn Fn(f32) + Sync)>>() };
@@ -148,10 +159,42 @@ impl LlamaModel {
     }
 
     pub(crate) fn chat_template(&self) -> Option<String> {
-        // SAFETY: llama.cpp returns null or a C string that lives as long as the model.
-        let template = unsafe { sys::llama_model_chat_template(self.0.as_ptr(), ptr::null()) };
+        self.template(ptr::null())
+    }
+
+    /// The template of this name, which a file may have beside that of chats.
+    pub(crate) fn chat_template_of(&self, name: &str) -> Option<String> {
+        let name = CString::new(name).ok()?;
+        self.template(name.as_ptr())
+    }
+
+    fn template(&self, name: *const std::ffi::c_char) -> Option<String> {
+        // SAFETY: the name is null or a C string that outlives the call; llama.cpp returns null or a C string that lives as long as
+        // the model.
+        let template = unsafe { sys::llama_model_chat_template(self.0.as_ptr(), name) };
         // SAFETY: checked for null.
         (!template.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(template) }.to_string_lossy().into_owned())
+    }
+
+    /// The outputs of the classifier of a model that ranks texts.
+    pub(crate) fn classifier_outputs(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_n_cls_out(self.0.as_ptr()) }
+    }
+
+    /// The tokens around a query and a document. What ends a text is what separates texts if nothing else does.
+    pub(crate) fn pair_marks(&self) -> PairMarks {
+        let known = |token: i32| (token >= 0).then_some(token);
+        // SAFETY: the vocabulary lives as long as the model.
+        let (separator, adds_end, adds_separator) = unsafe {
+            let vocab = self.vocab();
+            (sys::llama_vocab_sep(vocab), sys::llama_vocab_get_add_eos(vocab), sys::llama_vocab_get_add_sep(vocab))
+        };
+        PairMarks {
+            begin: known(self.bos()).filter(|_| self.adds_bos()),
+            end: known(self.eos()).or_else(|| known(separator)).filter(|_| adds_end),
+            separator: known(separator).filter(|_| adds_separator),
+        }
     }
 
     pub(crate) fn bos(&self) -> i32 {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use artel_gguf::MemoryEstimate;
 use artel_llama::{KvCacheTypes, LlamaBackend, Options};
-use artel_model::KvCacheType;
+use artel_model::{KvCacheType, ModelPurpose};
 
 use crate::demo_models;
 
@@ -67,7 +67,7 @@ fn options(file: &str, context: u32, sequences: u32, ggml_type: KvCacheType) -> 
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: artel_model::SplitMode::None,
         tensor_split: Vec::new(),
-        is_embedding: file == EMBEDDING,
+        purpose: if file == EMBEDDING { ModelPurpose::Embedding } else { ModelPurpose::Chat },
         template: None,
         template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes { keys: ggml_type, values: ggml_type },

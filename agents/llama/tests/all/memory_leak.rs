@@ -34,7 +34,7 @@ async fn small() -> EngineHandle {
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: artel_model::SplitMode::None,
         tensor_split: Vec::new(),
-        is_embedding: false,
+        purpose: artel_model::ModelPurpose::Chat,
         template: None,
         template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes::default(),

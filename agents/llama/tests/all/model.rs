@@ -25,7 +25,7 @@ pub(crate) fn options(file: &str) -> Options {
         devices: None,
         split_mode: SplitMode::None,
         tensor_split: Vec::new(),
-        is_embedding: false,
+        purpose: artel_model::ModelPurpose::Chat,
         template: None,
         template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes::default(),
@@ -166,12 +166,16 @@ async fn a_dropped_stream_frees_its_slot_within_one_step() {
 #[tokio::test]
 async fn sentences_of_similar_meaning_have_similar_embeddings() {
     let load = || {
-        LlamaBackend::load(Options { is_embedding: true, ..options("all-MiniLM-L6-v2.F16.gguf") })
-            .map_err(LoadError::from)
+        LlamaBackend::load(Options {
+            purpose: artel_model::ModelPurpose::Embedding,
+            ..options("all-MiniLM-L6-v2.F16.gguf")
+        })
+        .map_err(LoadError::from)
     };
     let engine = EngineHandle::spawn("embedding", artel_engine::Options::default(), load).await.unwrap();
     let texts = ["How do I train a LoRA adapter?", "fine-tuning with low-rank adapters", "the weather in Paris"];
-    let vectors = engine.embed(texts.map(str::to_owned).to_vec()).await.unwrap().vectors;
+    let vectors =
+        engine.pool(artel_engine::PoolingRequest::of_router(texts.map(str::to_owned).to_vec())).await.unwrap().vectors;
     let dot = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
     assert!((dot(0, 0) - 1.0).abs() < 1e-4);
     assert!(dot(0, 1) > dot(0, 2) + 0.2, "{} {}", dot(0, 1), dot(0, 2));

@@ -3,7 +3,7 @@
 use std::fs;
 
 use artel_llama::{KvCacheTypes, LlamaBackend, Options};
-use artel_model::SplitMode;
+use artel_model::{ModelPurpose, SplitMode};
 
 use crate::demo_models;
 
@@ -22,7 +22,7 @@ fn with_pooling(pooling: u32) -> tempfile::NamedTempFile {
     file
 }
 
-fn load(file: &tempfile::NamedTempFile) -> Result<LlamaBackend, artel_llama::Error> {
+fn load(file: &tempfile::NamedTempFile, purpose: ModelPurpose) -> Result<LlamaBackend, artel_llama::Error> {
     LlamaBackend::load(Options {
         path: file.path().to_owned(),
         dequantized: None,
@@ -33,7 +33,7 @@ fn load(file: &tempfile::NamedTempFile) -> Result<LlamaBackend, artel_llama::Err
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: SplitMode::None,
         tensor_split: Vec::new(),
-        is_embedding: true,
+        purpose,
         template: None,
         template_kwargs: serde_json::Map::new(),
         kv_cache: KvCacheTypes::default(),
@@ -44,8 +44,13 @@ fn load(file: &tempfile::NamedTempFile) -> Result<LlamaBackend, artel_llama::Err
 fn a_model_that_ranks_texts_is_no_embedding_model() {
     // 4 is rank pooling, and llama.cpp aborts at 9.
     for pooling in [4, 9] {
-        let Err(error) = load(&with_pooling(pooling)) else { panic!("pooling {pooling} gives no vectors") };
+        let Err(error) = load(&with_pooling(pooling), ModelPurpose::Embedding) else {
+            panic!("pooling {pooling} gives no vectors")
+        };
         assert!(!error.is_transient() && error.to_string().contains("no embedding of a text"), "{error}");
     }
-    assert!(load(&with_pooling(2)).is_ok(), "the first token's vector is one of a text");
+    assert!(load(&with_pooling(2), ModelPurpose::Embedding).is_ok(), "the first token's vector is one of a text");
+    // It has no head that would make a score of the vector.
+    let Err(error) = load(&with_pooling(4), ModelPurpose::Rerank) else { panic!("it cannot rank") };
+    assert!(error.to_string().contains("no head that makes a score"), "{error}");
 }

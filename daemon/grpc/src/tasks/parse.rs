@@ -14,7 +14,7 @@ use crate::status::{Violations, invalid_field};
 use crate::value::{json, parse_task_id};
 
 /// The longest text of a request: more than the context of any model.
-pub(super) const MAX_INPUT_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_INPUT_BYTES: usize = 1024 * 1024;
 /// The longest reason: a few sentences.
 pub(super) const MAX_REASON_BYTES: usize = 1000;
 /// Labels of one task: enough for the ids of any client.
@@ -104,7 +104,7 @@ pub(crate) fn input_text(input: &str) -> Result<(), FieldError> {
     }
 }
 
-fn task_priority(priority: v1::Priority, number: i32) -> Result<TaskPriority, FieldError> {
+pub(crate) fn task_priority(priority: v1::Priority, number: i32) -> Result<TaskPriority, FieldError> {
     match priority {
         // An unknown number is decoded as unspecified.
         v1::Priority::Unspecified if number != 0 => Err(FieldError::UnknownPriority(number)),

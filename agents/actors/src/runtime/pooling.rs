@@ -1,0 +1,127 @@
+//! Texts that clients have computed as a whole: embedded, or ranked by their relevance to a query. Nothing of them is journalled.
+
+use std::sync::Arc;
+
+use artel_engine::{Error as EngineError, PooledInput, PooledTexts, PoolingRequest, Priority};
+use artel_roles::{Model, ModelPurpose};
+use artel_task::event::{Failure, FailureCode, TaskPriority};
+use artel_task::{CallerName, TraceContext};
+use artel_traces::{RequestSpan, SpanAttributes};
+
+use super::{Error, Runtime};
+use crate::caller_ledger::CallerQuota;
+use crate::engine_call::{EngineCallError, on_engine};
+
+/// Texts to be computed by a model as a whole, for a caller.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextsRequest {
+    /// The model of the catalog.
+    pub model: String,
+    /// The texts, or a query with documents.
+    pub input: PooledInput,
+    /// Whether a text that exceeds the model's context is cut.
+    pub truncates: bool,
+    /// The priority in the engine.
+    pub priority: TaskPriority,
+    /// Whose call it is.
+    pub caller: CallerName,
+    /// What the caller may use.
+    pub quota: CallerQuota,
+    /// The span of the call, if it is traced.
+    pub trace: Option<TraceContext>,
+}
+
+impl TextsRequest {
+    /// What the model must be for.
+    fn purpose(&self) -> ModelPurpose {
+        match self.input {
+            PooledInput::Texts(_) => ModelPurpose::Embedding,
+            PooledInput::Documents { .. } => ModelPurpose::Rerank,
+        }
+    }
+}
+
+impl Runtime {
+    /// Has a model compute texts as a whole. Its tokens count against those of the caller's day, until the daemon ends: there is no
+    /// task that the journal would keep. Dropping the future cancels what is not computed yet.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`], [`Error::WrongPurpose`], [`Error::Quota`], [`Error::TextTooLong`], [`Error::EngineBusy`],
+    /// [`Error::InsufficientMemory`], [`Error::UnusableModel`], [`Error::Failed`], [`Error::ShuttingDown`].
+    pub async fn pool(&self, request: TextsRequest) -> Result<PooledTexts, Error> {
+        self.check_open()?;
+        let name = &request.model;
+        let model = self.catalog().model(name).cloned().ok_or_else(|| Error::NoModel { name: name.clone() })?;
+        let needed = request.purpose();
+        if model.purpose != needed {
+            return Err(Error::WrongPurpose { name: name.clone(), found: model.purpose, needed });
+        }
+        self.shared.callers.check_tokens(&request.caller, request.quota, self.shared.clock.now())?;
+        let span = self.pooling_span(&request, needed);
+        let pooled = self.pool_on(&model, &request).await;
+        match (span, &pooled) {
+            (Some(span), Ok(pooled)) => {
+                span.finish(SpanAttributes::default().integer("gen_ai.usage.input_tokens", pooled.total_tokens()));
+            }
+            (Some(span), Err(error)) => span.fail(failure_code(error)),
+            (None, _) => {}
+        }
+        if let Ok(pooled) = &pooled {
+            let tokens = u64::from(pooled.total_tokens());
+            self.shared.callers.used(&request.caller, tokens, self.shared.clock.now());
+            self.shared.metrics.callers.used_prompt(request.caller.as_str(), tokens);
+        }
+        pooled
+    }
+
+    async fn pool_on(&self, model: &Arc<Model>, request: &TextsRequest) -> Result<PooledTexts, Error> {
+        let host = self.engine_host(model).await?;
+        let priority = match request.priority {
+            TaskPriority::Interactive => Priority::Interactive,
+            TaskPriority::Batch => Priority::Batch,
+        };
+        let pooling = || PoolingRequest { input: request.input.clone(), priority, truncates: request.truncates };
+        let pooled = on_engine(&host, |engine| {
+            let pooling = pooling();
+            async move { engine.pool(pooling).await }
+        });
+        pooled.await.map_err(|error| error_of(error, &request.model))
+    }
+
+    fn pooling_span(&self, request: &TextsRequest, purpose: ModelPurpose) -> Option<RequestSpan> {
+        let operation = if purpose == ModelPurpose::Rerank { "rerank" } else { "embeddings" };
+        let scope = self.shared.tracer.as_ref()?.scope(request.trace.clone()?);
+        Some(RequestSpan::begin(&scope, operation, &request.model))
+    }
+}
+
+fn error_of(error: EngineCallError, model: &str) -> Error {
+    let failed = |code, message| Error::Failed(Failure::new(code, message));
+    match error {
+        EngineCallError::Unavailable(refusal) if refusal.is_memory_shortage() => {
+            Error::InsufficientMemory(refusal.to_string())
+        }
+        EngineCallError::Unavailable(refusal) if refusal.is_transient() => {
+            failed(FailureCode::ModelUnavailable, refusal.to_string())
+        }
+        EngineCallError::Unavailable(refusal) => Error::UnusableModel(refusal.to_string()),
+        EngineCallError::Host(failure) => Error::Failed(failure),
+        EngineCallError::Engine(EngineError::TextTooLong { index, tokens, limit }) => {
+            Error::TextTooLong { index, tokens, limit }
+        }
+        EngineCallError::Engine(EngineError::QueueFull(limit)) => Error::EngineBusy { name: model.to_owned(), limit },
+        EngineCallError::Engine(EngineError::InvalidRequest(reason)) => Error::UnusableModel(reason),
+        EngineCallError::Engine(error) => failed(FailureCode::ModelUnavailable, format!("model `{model}`: {error}")),
+    }
+}
+
+/// The code that a span tells.
+fn failure_code(error: &Error) -> FailureCode {
+    match error {
+        Error::Failed(failure) => failure.code,
+        Error::TextTooLong { .. } => FailureCode::ContextOverflow,
+        Error::EngineBusy { .. } => FailureCode::QueueFull,
+        Error::InsufficientMemory(_) | Error::UnusableModel(_) => FailureCode::ModelUnavailable,
+        _ => FailureCode::Internal,
+    }
+}
