@@ -211,8 +211,7 @@ async fn what_a_models_file_states_holds_where_nothing_else_is_said_and_is_shown
     std::fs::create_dir(&catalog).unwrap();
     let yaml = format!("model: stated\nfile: {}/stated.gguf\ncontext: 1024\n", dir.path().display());
     std::fs::write(catalog.join("model.yaml"), &yaml).unwrap();
-    let (code, out, err) =
-        Cli::new(["check"]).arg(&catalog).arg("--models").arg(dir.path()).run().await;
+    let (code, out, err) = Cli::new(["check"]).arg(&catalog).arg("--models").arg(dir.path()).run().await;
     let note = "model `stated`: its file states temperature 0.6, top_k 20; it holds where a role says nothing";
     assert!(out.contains(note), "{code} {out}{err}");
     let daemon = daemon().with_yaml(&yaml).start().await;
@@ -240,5 +239,8 @@ async fn the_command_line_asks_for_the_common_ones() {
     let (code, out, err) = run(&["--logprobs", "1", "--json"]).await;
     assert!(code == 0 && out.contains("\"logprobs\":"), "{out}{err}");
     let (code, out, err) = run(&["--schema", schema.to_str().unwrap()]).await;
-    assert!(code != 0 && (out.clone() + &err).contains("gave no valid output"), "the script writes no JSON: {out}{err}");
+    assert!(
+        code != 0 && (out.clone() + &err).contains("gave no valid output"),
+        "the script writes no JSON: {out}{err}"
+    );
 }
