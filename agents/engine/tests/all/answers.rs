@@ -59,7 +59,7 @@ async fn a_model_whose_cells_cannot_be_freed_alone_computes_the_prompt_for_each_
 async fn requests_that_share_nothing_are_not_held_back_by_each_other() {
     let engine = engine(LIMITS, |_| "an answer".to_owned()).await;
     let one = Request { shares_prompt: true, ..ask(&"what ".repeat(20)) };
-    let other = Request { shares_prompt: true, ..ask(&"which ".repeat(20)) };
+    let other = Request { shares_prompt: true, ..ask(&"other ".repeat(20)) };
     let (one, other) = tokio::join!(answer(&engine, one), answer(&engine, other));
     assert_eq!((one.unwrap().1.usage.computed, other.unwrap().1.usage.computed), (101, 121));
 }

@@ -182,9 +182,9 @@ async fn a_bias_forbids_a_text_or_forces_it() {
     let biased =
         |text: &str, bias| SamplingParams { logit_bias: vec![(text.to_owned(), bias)], ..SamplingParams::GREEDY };
     let plain = answer(&engine, capital(SamplingParams::GREEDY)).await.0;
-    assert!(plain.contains("Paris"), "{plain}");
-    let without = answer(&engine, capital(biased("Paris", -100.0))).await.0;
-    assert!(!without.contains("Paris"), "{without}");
+    assert!(plain.contains("France"), "{plain}");
+    let without = answer(&engine, capital(biased("France", -100.0))).await.0;
+    assert!(!without.contains("France"), "{without}");
     let forced = Request { max_tokens: 6, ..capital(biased(" yes", 100.0)) };
     let forced = answer(&engine, forced).await.0;
     assert_eq!(forced.replace("yes", "").trim(), "", "nothing else comes: {forced}");
@@ -195,7 +195,7 @@ async fn a_bias_forbids_a_text_or_forces_it() {
 async fn a_schema_that_a_bias_leaves_nothing_of_fails_the_request_alone() {
     let engine = engine(DraftMode::Auto).await;
     let schema = serde_json::json!({"enum": ["yes", "no"]});
-    let logit_bias = ["yes", "no", "y", "n", "\"yes", "\"no", "\"y", "\"n"].map(|text| (text.to_owned(), -100.0));
+    let logit_bias = ["yes", "no", "ye", "y", "n"].map(|text| (text.to_owned(), -100.0));
     let sampling = SamplingParams { logit_bias: logit_bias.to_vec(), ..SamplingParams::GREEDY };
     let request = Request { schema: Some(schema.into()), ..capital(sampling) };
     let mut stream = engine.generate(request).await.unwrap();
