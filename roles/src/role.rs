@@ -8,7 +8,7 @@ use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, duration, integer, items, name, number, text, text_with_space, texts};
+use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, number, text, text_with_space, texts};
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
@@ -60,6 +60,8 @@ pub struct Role {
     pub overflow: ContextOverflow,
     /// The priority of its steps.
     pub priority: TaskPriority,
+    /// Whether it may be given tools of its callers.
+    pub caller_tools: bool,
 }
 
 /// A LoRA adapter in GGUF form.
@@ -133,6 +135,7 @@ impl Role {
         let priorities = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
         let priority =
             f.get("priority").map_or(Some(TaskPriority::default()), |n| choice(n, "`priority`", &priorities, report));
+        let caller_tools = f.get("caller_tools").map_or(Some(true), |n| boolean(n, "`caller_tools`", report));
         let sampling_keys = keys::SAMPLING.names().map(|key| (key, "sampling"));
         let limit_keys = keys::ROLE_LIMITS.names().map(|key| (key, "limits"));
         f.finish(&sampling_keys.chain(limit_keys).collect::<Vec<_>>(), report);
@@ -157,6 +160,7 @@ impl Role {
             limits,
             overflow: overflow?,
             priority: priority?,
+            caller_tools: caller_tools?,
         };
         Some(RoleDraft { role, model_span })
     }

@@ -165,7 +165,7 @@ impl Runtime {
     /// Accepts a task. When this returns, the task is on disk and starts. It is accepted even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::TooManyTasks`], [`Error::Quota`], [`Error::ShuttingDown`], none
+    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::ToolsOfGraph`], [`Error::ToolsOfRole`], [`Error::TooManyTasks`], [`Error::Quota`], [`Error::ShuttingDown`], none
     /// of them for a request id that was accepted before,
     /// and the errors of [`Journal::accept`].
     pub async fn submit(&self, submission: Submission) -> Result<TaskId, Error> {
@@ -186,6 +186,7 @@ impl Runtime {
         let (target, decision) = self.choose_graph(&submission, &catalog).await?;
         let target = target.as_ref().unwrap_or(&submission.target);
         let (graph, role) = submission::resolve_target(target, &catalog, self.options.default_graph.as_ref())?;
+        submission::check_tools(submission.tools.as_deref(), role.as_ref(), &catalog)?;
         let place = self.place(open)?;
         let now = self.shared.clock.now();
         let event = submission::accepted_event(submission, &graph, role, catalog.version(), decision, now);

@@ -22,6 +22,7 @@ mod engine;
 mod erase_count;
 mod handle;
 mod heartbeat;
+mod job_calls;
 mod label_score;
 mod load_error;
 mod local;
@@ -38,7 +39,7 @@ mod stream;
 mod wait_queue;
 mod worker;
 
-pub use backend::{AdapterContext, Backend, Embeddings, Token, TokenizedPrompt, Tokenizer};
+pub use backend::{AdapterContext, Backend, CallConstraint, Embeddings, Token, TokenizedPrompt, Tokenizer};
 pub use counters::EngineStats;
 pub use cpu_lease::{CpuArbiter, SharedCpu};
 pub use draft::DraftMode;
@@ -48,8 +49,8 @@ pub use heartbeat::{EngineActivity, Heartbeat};
 pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{
-    ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
-    RequestTimings, RequestUsage, SamplingParams,
+    CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
+    RequestTimings, RequestUsage, SamplingParams, ToolSet,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::request_origin::RequestOrigin;
 
-pub use artel_model::{ContextOverflow, FinishReason, SamplingParams};
+pub use artel_chat::CallDelta;
+pub use artel_model::{ContextOverflow, FinishReason, SamplingParams, ToolSet};
 
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +77,10 @@ pub struct Request {
     pub max_tokens: u32,
     /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone.
     pub stop: Vec<String>,
-    /// A JSON schema that the output must satisfy.
+    /// A JSON schema that the output must satisfy; an output that calls tools need not.
     pub schema: Option<Arc<Value>>,
+    /// The tools that the model may call, or must.
+    pub tools: Option<Arc<ToolSet>>,
     /// What happens when prompt and output do not fit into the context.
     pub overflow: ContextOverflow,
     /// Whether everything before the text of its last message is the same for every task. If not, it may hold the text of a caller,
@@ -102,6 +105,8 @@ pub enum Chunk {
         /// Tokens generated so far.
         tokens: u32,
     },
+    /// Parts of calls of tools, never text.
+    Calls(Vec<CallDelta>),
     /// Natural logarithms of the probabilities of the labels, in their order.
     Scores(Vec<f64>),
     /// The end.

@@ -13,7 +13,7 @@ use crate::backend::{
     AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, Sampled, Slot,
     Token, TokenizedPrompt, Tokenizer,
 };
-use crate::request::{Message, SamplingParams};
+use crate::request::{Message, SamplingParams, ToolSet};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
 pub type ReplyScript = Arc<dyn Fn(&str) -> String + Send + Sync>;
@@ -146,6 +146,7 @@ impl Tokenizer for CharTokenizer {
         &self,
         messages: &[Message],
         _template_kwargs: &Map<String, Value>,
+        _tools: Option<&ToolSet>,
     ) -> Result<TokenizedPrompt, Error> {
         let tokens = |messages: &[Message]| {
             let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));

@@ -10,6 +10,7 @@ use tracing::Span;
 
 use crate::backend::{ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
+use crate::job_calls::JobCalls;
 use crate::label_score::LabelScoring;
 use crate::request::{
     Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams,
@@ -31,6 +32,8 @@ pub(crate) struct Job {
     pub(crate) adapter: Option<(std::path::PathBuf, f32)>,
     pub(crate) sampling: SamplingParams,
     pub(crate) schema: Option<Arc<Value>>,
+    /// What tells calls of tools from text, if it has tools.
+    pub(crate) calls: Option<JobCalls>,
     pub(crate) max_tokens: u32,
     pub(crate) stop: Vec<String>,
     /// Whether it may discard its oldest tokens behind the prefix when it outgrows the context.
@@ -56,7 +59,7 @@ impl OutputSender {
         self.is_dropped.load(Ordering::Acquire) || self.chunks.is_closed()
     }
 
-    /// Whether the chunks of another batch fit: at most three, which are text or scores, the remaining text and the end.
+    /// Whether the chunks of another batch fit: at most three, which are text or scores, calls or the remaining text, and the end.
     pub(crate) fn has_capacity(&self) -> bool {
         if self.chunks.capacity() >= 3 {
             return true;
@@ -179,7 +182,7 @@ impl<S> Sequence<S> {
             return 0;
         }
         for token in forced.tokens {
-            tokenizer.append_bytes(token, &mut self.unsent_bytes);
+            self.append_bytes(token, tokenizer);
             self.job.prompt.push(token);
             self.num_forced_prompt_tokens += 1;
         }
@@ -316,7 +319,7 @@ impl<S> Sequence<S> {
         self.clock.first_token.get_or_insert_with(Instant::now);
         self.usage.output += 1;
         self.output_tokens.push(token);
-        tokenizer.append_bytes(token, &mut self.unsent_bytes);
+        self.append_bytes(token, tokenizer);
         if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.unsent_bytes, stop.as_bytes())).min() {
             self.unsent_bytes.truncate(at);
             return SampleOutcome::Finished(FinishReason::StopText);
@@ -325,6 +328,14 @@ impl<S> Sequence<S> {
             SampleOutcome::Finished(FinishReason::Length)
         } else {
             SampleOutcome::Continue
+        }
+    }
+
+    /// Appends the bytes of a token, as far as they are text.
+    fn append_bytes(&mut self, token: Token, tokenizer: &dyn Tokenizer) {
+        match &mut self.job.calls {
+            Some(calls) => calls.push(token, tokenizer, &mut self.unsent_bytes),
+            None => tokenizer.append_bytes(token, &mut self.unsent_bytes),
         }
     }
 
@@ -348,6 +359,7 @@ impl<S> Sequence<S> {
         self.clock.max_itl = self.clock.max_itl.max(latency.unwrap_or_default());
         let certain = self.unsent_bytes.len() - self.possible_stop_bytes();
         self.send_text(whole_characters(&self.unsent_bytes[..certain]));
+        self.send_calls();
     }
 
     pub(crate) fn send_scores(&self, scores: Vec<f64>) {
@@ -356,8 +368,16 @@ impl<S> Sequence<S> {
 
     pub(crate) fn finish(mut self, reason: FinishReason) {
         self.clock.first_token.get_or_insert_with(Instant::now);
+        let mut reason = reason;
+        if let Some(calls) = &mut self.job.calls {
+            calls.finish(&mut self.unsent_bytes);
+            if reason == FinishReason::Stop && calls.has_calls() {
+                reason = FinishReason::Calls;
+            }
+        }
         // An output that is cut may end within a character.
         self.send_text(whole_characters(&self.unsent_bytes));
+        self.send_calls();
         let prefilled = self.num_computed_prompt_tokens - self.num_cached_tokens;
         let computed = prefilled.saturating_sub(self.num_forced_prompt_tokens) + self.usage.computed;
         let prompt = self.job.prompt.len() as u32 - self.num_forced_prompt_tokens;
@@ -389,6 +409,13 @@ impl<S> Sequence<S> {
             let rest = self.unsent_bytes.split_off(bytes);
             let text = String::from_utf8_lossy(&std::mem::replace(&mut self.unsent_bytes, rest)).into_owned();
             self.job.output.send(Chunk::Text { text, tokens: self.usage.output });
+        }
+    }
+
+    fn send_calls(&mut self) {
+        let unsent = self.job.calls.as_mut().map(JobCalls::take_unsent).unwrap_or_default();
+        if !unsent.is_empty() {
+            self.job.output.send(Chunk::Calls(unsent));
         }
     }
 

@@ -23,6 +23,7 @@ mod embedding;
 mod error;
 mod fingerprint;
 mod kv_cache;
+mod lazy_calls;
 mod options;
 mod prefix_lengths;
 #[allow(unsafe_code)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use artel_model::FinishReason;
+pub use artel_model::{FinishReason, InvalidTools, Tool, ToolCall, ToolChoice, ToolSet};
 
 use crate::graph::Reducer;
 use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
@@ -184,6 +184,9 @@ pub struct TaskSpec {
     /// resumed goes on in the same trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// The tools of the caller, which its single role may call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Arc<ToolSet>>,
 }
 
 /// The origin of a forked task.
@@ -301,6 +304,9 @@ pub struct Output {
     /// Why the model's output ended, if a model wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
+    /// The tools that the model calls, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<ToolCall>,
 }
 
 /// Reads a `null` that is present as a value rather than as absence.
@@ -311,12 +317,12 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 impl Output {
     /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), json: None, role: None, finish: None }
+        Self { text: text.into(), json: None, role: None, finish: None, calls: Vec::new() }
     }
 
     /// JSON without a role; its text is the string's own, or the JSON text.
     pub fn json(json: Value) -> Self {
-        Self { text: as_text(&json), json: Some(json), role: None, finish: None }
+        Self { text: as_text(&json), json: Some(json), role: None, finish: None, calls: Vec::new() }
     }
 }
 

@@ -314,6 +314,7 @@ mod tests {
             owner: artel_task::CallerName::owner(),
             erased: None,
             trace: None,
+            tools: None,
         };
         let step = StepId::parse("answer").unwrap();
         let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };

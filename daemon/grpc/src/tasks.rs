@@ -4,6 +4,7 @@ mod erase;
 mod feedback;
 mod list;
 mod parse;
+mod tools;
 
 use artel_actors::{Error, Fork, Submission};
 use artel_journal::{Damage, DamagedTask, TaskSummary};

@@ -168,6 +168,9 @@ impl EventTranslator {
                 let (node, role, text) = (step.visit.node_path(), role.to_string(), text.to_string());
                 self.not_journalled(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset }))
             }
+            StreamItem::ToolCall { step, role, index, part } => {
+                self.not_journalled(K::ToolCallDelta(convert::tool_call_delta(&step, role.as_str(), index, part)))
+            }
             StreamItem::Progress { step, role, progress: stage } => {
                 self.not_journalled(K::Progress(convert::progress(&step, role.as_str(), stage)))
             }

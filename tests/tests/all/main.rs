@@ -43,6 +43,7 @@ mod routing;
 mod set_aside;
 mod stopping;
 mod tasks;
+mod tools;
 mod traces;
 mod values;
 #[cfg(feature = "vulkan")]

@@ -9,7 +9,7 @@ use artel_hosting::prompt;
 use artel_metrics::LocalHistogram;
 use artel_roles::Template;
 use artel_stream::{StepProgress, StreamItem};
-use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
+use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, ToolCall, Usage};
 use artel_task::portable;
 use ractor::{ActorRef, call};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use super::prefetch::SuccessorPrefetch;
 use super::request_span;
 use super::step_deadline::ModelWaitCounter;
 use super::step_job::{PROGRESS_INTERVAL, StepJob};
+use super::streamed_calls::StreamedCalls;
 use crate::completion::StepOutcome;
 
 /// A load that takes longer than this is published: a shorter wait needs no explanation.
@@ -42,12 +43,12 @@ impl StepJob {
         let span = self.trace.as_ref().map(|scope| request_span::begin(scope, &self.role, &request));
         let answered = self.answer(request, &engine).await;
         match (span, &answered) {
-            (Some(span), Ok((_, finish))) => span.finish(request_span::report(finish)),
+            (Some(span), Ok((.., finish))) => span.finish(request_span::report(finish)),
             (Some(span), Err(failure)) => span.fail(failure.code),
             (None, _) => {}
         }
-        let (text, finish) = answered?;
-        let output = self.parse_output(text, finish.reason)?;
+        let (text, calls, finish) = answered?;
+        let output = self.parse_output(text, calls, finish.reason)?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
         }
@@ -135,15 +136,18 @@ impl StepJob {
         };
         let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
         let sampling = resampled(request.sampling, self.invalid_outputs);
-        Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, sampling, ..request })
+        let (origin, remaining_steps, tools) = (self.origin(), self.remaining_steps, self.tools.clone());
+        // The tools are part of it, and their caller's.
+        let has_fixed_prefix = request.has_fixed_prefix && tools.is_none();
+        Ok(engine::Request { origin, remaining_steps, sampling, tools, has_fixed_prefix, ..request })
     }
 
-    /// The text that the engine answers with, and how it ended.
+    /// The text that the engine answers with, the calls of tools, and how it ended.
     async fn answer(
         &self,
         request: engine::Request,
         engine: &EngineLease,
-    ) -> Result<(String, engine::FinishSummary), Failure> {
+    ) -> Result<(String, Vec<ToolCall>, engine::FinishSummary), Failure> {
         let stream = engine.generate(request).await;
         if stream.is_err() {
             engine.note(&stream);
@@ -157,7 +161,8 @@ impl StepJob {
         &self,
         mut stream: engine::OutputStream,
         engine: &EngineLease,
-    ) -> Result<(String, engine::FinishSummary), Failure> {
+    ) -> Result<(String, Vec<ToolCall>, engine::FinishSummary), Failure> {
+        let mut calls = StreamedCalls::default();
         let mut prefetch = SuccessorPrefetch::new(self, engine);
         let mut output = StreamedOutput::new(self);
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
@@ -179,11 +184,12 @@ impl StepJob {
                     output.append(text, tokens);
                     prefetch.on_text(&output.text, tokens);
                 }
+                Some(engine::Chunk::Calls(deltas)) => calls.push(self, deltas),
                 // Only a request to score labels yields scores.
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => {
                     engine.note(&Ok(()));
-                    return Ok((output.text, finish));
+                    return Ok((output.text, calls.into_complete(), finish));
                 }
                 Some(engine::Chunk::Failed(error)) => {
                     let failure = self.step_failure(&error);
@@ -215,11 +221,15 @@ impl StepJob {
         Failure::new(code, error.to_string())
     }
 
-    fn parse_output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
+    fn parse_output(
+        &self,
+        text: String,
+        calls: Vec<ToolCall>,
+        reason: engine::FinishReason,
+    ) -> Result<Output, Failure> {
         let (role, finish) = (Some(self.role.name.clone()), Some(reason));
-        let Some(schema) = &self.role.output else {
-            return Ok(Output { text, json: None, role, finish });
-        };
+        // An answer with calls is none in the schema.
+        let schema = self.role.output.as_ref().filter(|_| calls.is_empty());
         let invalid = |error: String| {
             let hint = match reason {
                 engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
@@ -230,9 +240,14 @@ impl StepJob {
                 format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
             )
         };
+        let must_call = self.tools.as_ref().is_some_and(|tools| tools.must_call());
+        if must_call && calls.is_empty() {
+            return Err(invalid("it calls no tool, which is required".to_owned()));
+        }
+        let Some(schema) = schema else { return Ok(Output { text, json: None, role, finish, calls }) };
         let json = portable::parse(&text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(|e| invalid(e.to_string()))?;
-        Ok(Output { text, json: Some(json), role, finish })
+        Ok(Output { text, json: Some(json), role, finish, calls })
     }
 }
 

@@ -90,6 +90,7 @@ async fn log_probabilities(
         max_tokens: 1,
         stop: Vec::new(),
         schema: None,
+        tools: None,
         overflow: ContextOverflow::Truncate,
         // The names and descriptions of the candidates.
         has_fixed_prefix: true,

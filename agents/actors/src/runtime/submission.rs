@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use artel_roles::{Catalog, Role};
 use artel_router::CandidateProfile;
-use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
+use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp, ToolSet};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
     CallerName, CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq,
@@ -50,6 +50,8 @@ pub struct Submission {
     pub trace: Option<TraceContext>,
     /// How much the tasks of that caller may take.
     pub quota: CallerQuota,
+    /// Tools of the caller, for a single role.
+    pub tools: Option<Arc<ToolSet>>,
 }
 
 impl Submission {
@@ -65,6 +67,7 @@ impl Submission {
         target
             && !is_fork
             && (&self.input, &self.labels, self.priority) == (&accepted.input, &accepted.labels, accepted.priority)
+            && self.tools == accepted.tools
     }
 }
 
@@ -175,6 +178,19 @@ pub(super) fn resolve_target(
     }
 }
 
+/// An error if tools are given to what takes none.
+pub(super) fn check_tools(
+    tools: Option<&ToolSet>,
+    role: Option<&RoleName>,
+    catalog: &Catalog,
+) -> Result<(), Error> {
+    if tools.is_none() {
+        return Ok(());
+    }
+    let Some(role) = role.and_then(|name| catalog.role(name.as_str())) else { return Err(Error::ToolsOfGraph) };
+    if role.caller_tools { Ok(()) } else { Err(Error::ToolsOfRole { role: role.name.clone() }) }
+}
+
 /// A role as a graph of one node; graph and node have the role's name.
 pub(super) fn single_role(role: &Role) -> Arc<Graph> {
     const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
@@ -205,7 +221,7 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, owner, trace, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, trace, tools, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -221,6 +237,7 @@ pub(super) fn accepted_event(
         owner,
         erased: None,
         trace,
+        tools,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

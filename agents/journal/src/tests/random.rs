@@ -1,7 +1,7 @@
 //! Random sequences of events: accepted events are read back identical, and unstorable ones are refused.
 
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge,
+    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge, ToolCall,
     Timestamp, Timings, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
@@ -58,14 +58,12 @@ fn finite() -> impl Strategy<Value = f64> + Clone {
 
 fn output() -> impl Strategy<Value = Output> {
     let json = prop::option::of(json());
-    let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length];
+    let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length, FinishReason::Calls];
     let finish = prop::option::of(prop::sample::select(finish.to_vec()));
-    (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output {
-        text,
-        json,
-        role,
-        finish,
-    })
+    let call = (text(), text(), text()).prop_map(|(id, name, arguments)| ToolCall { id, name, arguments });
+    let calls = prop::collection::vec(call, 0..3);
+    let all = (text(), json, prop::option::of(role()), finish, calls);
+    all.prop_map(|(text, json, role, finish, calls)| Output { text, json, role, finish, calls })
 }
 
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {
@@ -195,6 +193,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             owner: CallerName::parse(owner).unwrap(),
             erased: None,
             trace: None,
+            tools: None,
         },
     )
 }

@@ -63,6 +63,7 @@ fn request(number: u32, tokens: u32) -> Request {
         max_tokens: tokens,
         stop: Vec::new(),
         schema,
+        tools: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),

@@ -117,6 +117,7 @@ fn request(text: &str) -> Request {
         max_tokens: 64,
         stop: Vec::new(),
         schema: None,
+        tools: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),

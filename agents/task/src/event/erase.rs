@@ -24,6 +24,7 @@ impl EventKind {
                 decision: spec.decision.map(|decision| Box::new(without_evidence(*decision))),
                 erased: spec.erased.or(Some(at)),
                 trace: None,
+                tools: None,
                 ..spec
             }),
             Self::Routed { step, decision } => Self::Routed { step, decision: without_evidence(decision) },
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
     use crate::event::{
         CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, ResultSource, TakenEdge, TaskPriority, Timings,
-        Usage,
+        ToolCall, ToolSet, Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
     use crate::trace::TraceContext;
@@ -116,6 +117,7 @@ mod tests {
             json: Some(json!({ CANARY: [CANARY] })),
             role: role.clone(),
             finish: Some(FinishReason::Length),
+            calls: vec![ToolCall { id: text(), name: text(), arguments: text() }],
         };
         let failure = Failure { code: FailureCode::Router, message: text(), step: Some(step.clone()) };
         let spec = TaskSpec {
@@ -133,6 +135,10 @@ mod tests {
             trace: Some(
                 TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
             ),
+            tools: Some(std::sync::Arc::new(ToolSet {
+                tools: vec![artel_model::Tool { name: text(), description: text(), parameters: json!({ CANARY: CANARY }) }],
+                ..ToolSet::default()
+            })),
         };
         let items = Nested::Items(vec![json!(CANARY), json!([CANARY])].into());
         let (graph, start) = (spec.graph.clone(), NodeName::parse("a").unwrap());
