@@ -1,17 +1,15 @@
 //! Calls of tools as a grammar of llguidance: the text around arguments, and the arguments in their schemas.
 
-use std::sync::Arc;
-
 use artel_chat::CallGrammar;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use toktrie::TokTrie;
 
-use crate::compiler::{begun, start};
 use crate::emptiness::Emptiness;
 use crate::error::{Error, shown};
 use crate::grammar;
+use crate::matcher::{begun, start};
 
 /// Compiles a grammar for the vocabulary of a factory.
 pub(crate) fn compile(factory: &ParserFactory, grammar: &CallGrammar) -> Result<Matcher, Error> {
@@ -91,7 +89,8 @@ impl<'t> LarkGrammar<'t> {
             }
             CallGrammar::Through(end) => self.through(end),
             CallGrammar::Sequence(all) => {
-                let all: Vec<String> = all.iter().map(|one| self.expression(one)).filter(|one| !one.is_empty()).collect();
+                let all: Vec<String> =
+                    all.iter().map(|one| self.expression(one)).filter(|one| !one.is_empty()).collect();
                 group(&all, " ")
             }
             CallGrammar::Choice(all) => {
@@ -182,9 +181,6 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Keeps compiled grammars of calls: agents send the same tools with each request.
-pub(crate) type KeptCalls = Vec<(Arc<CallGrammar>, crate::Constraint)>;
-
 #[cfg(test)]
 mod tests {
     use artel_chat::{CallFormat, CallParser, calls_grammar};
@@ -217,12 +213,18 @@ mod tests {
     #[test]
     fn arguments_fit_the_schema_of_their_tool() {
         let grammar = calls_grammar(&CallFormat::generic(), &tools(ToolChoice::Required), None).unwrap();
-        let call = |arguments: &str| format!("<tool_call>\n{{\"name\": \"get\", \"arguments\": {arguments}}}\n</tool_call>");
+        let call =
+            |arguments: &str| format!("<tool_call>\n{{\"name\": \"get\", \"arguments\": {arguments}}}\n</tool_call>");
         let whole = call("{\"city\": \"Köln\", \"days\": 2}");
         assert_eq!(accepted(&grammar, &whole), (whole.len(), true));
         let two = format!("{whole}\n{whole}");
         assert_eq!(accepted(&grammar, &two), (two.len(), true));
-        for refused in ["no call", &call("{\"days\": 2}"), &call("{\"city\": \"K\", \"days\": -1}"), &call("{\"city\": \"K\", \"x\": 1}")] {
+        for refused in [
+            "no call",
+            &call("{\"days\": 2}"),
+            &call("{\"city\": \"K\", \"days\": -1}"),
+            &call("{\"city\": \"K\", \"x\": 1}"),
+        ] {
             assert!(accepted(&grammar, refused).0 < refused.len(), "{refused}");
         }
         let named = calls_grammar(&CallFormat::generic(), &tools(ToolChoice::Named("put".to_owned())), None).unwrap();
@@ -236,7 +238,9 @@ mod tests {
     fn an_answer_in_its_schema_or_a_call_is_allowed() {
         let answer = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
         let grammar = calls_grammar(&CallFormat::generic(), &tools(ToolChoice::Auto), Some(&answer)).unwrap();
-        for text in ["{\"ok\": true}", "<tool_call>\n{\"name\": \"put\", \"arguments\": {\"city\": \"\"}}\n</tool_call>"] {
+        for text in
+            ["{\"ok\": true}", "<tool_call>\n{\"name\": \"put\", \"arguments\": {\"city\": \"\"}}\n</tool_call>"]
+        {
             assert_eq!(accepted(&grammar, text), (text.len(), true), "{text}");
         }
     }

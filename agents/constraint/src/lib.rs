@@ -22,11 +22,12 @@ mod emptiness;
 mod endless;
 mod error;
 mod grammar;
+mod matcher;
 mod object_keys;
 mod reference;
 
 pub use byte_vocabulary::byte_vocabulary;
-pub use check::{check_answer, check_output};
+pub use check::{check_answer, check_arguments, check_output};
 pub use compiler::{COMPILE_TIMEOUT, Compiler};
 pub use constraint::Constraint;
 pub use error::Error;

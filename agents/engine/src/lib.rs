@@ -49,8 +49,8 @@ pub use heartbeat::{EngineActivity, Heartbeat};
 pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{
-    CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
-    RequestTimings, RequestUsage, SamplingParams, ToolSet,
+    CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority,
+    Request, RequestTimings, RequestUsage, SamplingParams, ToolCall, ToolSet,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

@@ -14,6 +14,7 @@ use crate::command::EngineCommand;
 use crate::counters::{Counters, EngineStats};
 use crate::engine::Engine;
 use crate::heartbeat::Heartbeat;
+use crate::job_calls::JobCalls;
 use crate::label_score::LabelScoring;
 use crate::load_error::LoadError;
 use crate::options::Options;
@@ -22,7 +23,6 @@ use crate::prefix_pins::PrefixPins;
 use crate::request::{
     ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
 };
-use crate::job_calls::JobCalls;
 use crate::sequence::{Job, OutputSender};
 use crate::stream::{LocalStream, OutputStream, PrefixPin, wait_for_end};
 use crate::worker::EngineWorker;
@@ -177,8 +177,7 @@ impl LocalEngine {
 
     /// The tokens of these messages, with what else the request tells the template.
     fn tokenize(&self, messages: &[Message], request: &Request) -> Result<TokenizedPrompt, Error> {
-        let prompt =
-            self.tokenizer.apply_chat_template(messages, &request.template_kwargs, request.tools.as_deref());
+        let prompt = self.tokenizer.apply_chat_template(messages, &request.template_kwargs, request.tools.as_deref());
         prompt.map_err(backend::Error::into_refusal)
     }
 

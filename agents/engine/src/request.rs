@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::request_origin::RequestOrigin;
 
 pub use artel_chat::CallDelta;
-pub use artel_model::{ContextOverflow, FinishReason, SamplingParams, ToolSet};
+pub use artel_model::{ContextOverflow, FinishReason, SamplingParams, ToolCall, ToolSet};
 
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum ChatRole {
     User,
     /// The model.
     Assistant,
+    /// The result of a tool that the model called.
+    Tool,
 }
 
 /// A message of a conversation.
@@ -29,6 +31,17 @@ pub struct Message {
     pub role: ChatRole,
     /// Its text.
     pub text: String,
+    /// The tools that the model called with it.
+    pub calls: Vec<ToolCall>,
+    /// The call whose result it is.
+    pub answers: Option<ToolCall>,
+}
+
+impl Message {
+    /// A text.
+    pub fn new(role: ChatRole, text: impl Into<String>) -> Self {
+        Self { role, text: text.into(), calls: Vec::new(), answers: None }
+    }
 }
 
 /// The priority of a sequence, the highest first.

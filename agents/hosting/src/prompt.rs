@@ -33,7 +33,7 @@ pub fn request(
     user: String,
 ) -> Result<engine::Request, Failure> {
     // What surrounds a text in a file or on a command line is no part of it.
-    let message = |speaker, text: String| engine::Message { role: speaker, text: text.trim().to_owned() };
+    let message = |speaker, text: String| engine::Message::new(speaker, text.trim());
     let flow: Arc<str> = role.name.as_str().into();
     Ok(engine::Request {
         origin: engine::RequestOrigin { role: Some(flow.clone()), ..engine::RequestOrigin::default() },

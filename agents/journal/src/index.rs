@@ -243,8 +243,7 @@ fn existing_task(known: Result<&(TaskId, TaskSpec), &Error>, spec: &TaskSpec) ->
 /// since request ids are its own, and an erased task has none.
 fn is_same_request(one: &TaskSpec, other: &TaskSpec) -> bool {
     let TaskSpec { graph, role, input, priority, labels, forked_from, tools, .. } = one;
-    (graph, role, input, priority, labels)
-        == (&other.graph, &other.role, &other.input, &other.priority, &other.labels)
+    (graph, role, input, priority, labels) == (&other.graph, &other.role, &other.input, &other.priority, &other.labels)
         && (forked_from, tools) == (&other.forked_from, &other.tools)
 }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use artel_engine::backend::Error;
 use artel_chat::{CallFormat, ToolPrompt};
+use artel_engine::backend::Error;
 use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer, ToolSet};
 use artel_template::{Chat, ChatTemplate};
 use serde_json::{Map, Value, json};
@@ -67,11 +67,13 @@ impl ChatTokenizer {
         tools: Option<&ToolSet>,
     ) -> Result<String, Error> {
         let template = self.template.as_ref().map_err(Clone::clone)?;
-        let message = |message: &Message| json!({"role": role_name(message.role), "content": message.text});
-        let messages = messages.iter().map(message).collect();
-        let (messages, tools) = match tools.filter(|tools| !tools.is_empty()) {
-            Some(set) => self.tool_prompt().prepare(messages, set),
-            None => (messages, None),
+        let has_tools = tools.is_some_and(|tools| !tools.is_empty());
+        let messages: Vec<Value> = messages.iter().map(|message| self.template_message(message)).collect();
+        let has_calls = has_tools || messages.iter().any(|message: &Value| message["role"] == "tool");
+        let none = ToolSet::default();
+        let (messages, tools) = match has_calls {
+            true => self.tool_prompt().prepare(messages, tools.unwrap_or(&none)),
+            false => (messages, None),
         };
         let mut all = self.template_kwargs.clone();
         all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -85,6 +87,20 @@ impl ChatTokenizer {
             ..Chat::default()
         };
         template.render(chat).map_err(|e| chat_template::fault(&self.path, &e))
+    }
+
+    /// A message as templates take it.
+    fn template_message(&self, message: &Message) -> Value {
+        let mut value = json!({"role": role_name(message.role), "content": message.text});
+        match &message.answers {
+            _ if !message.calls.is_empty() => return self.tool_prompt().calls_message(&message.text, &message.calls),
+            Some(call) => {
+                value["tool_call_id"] = call.id.as_str().into();
+                value["name"] = call.name.as_str().into();
+            }
+            None => {}
+        }
+        value
     }
 
     fn tool_prompt(&self) -> &ToolPrompt {
@@ -204,6 +220,7 @@ fn role_name(role: ChatRole) -> &'static str {
         ChatRole::System => "system",
         ChatRole::User => "user",
         ChatRole::Assistant => "assistant",
+        ChatRole::Tool => "tool",
     }
 }
 

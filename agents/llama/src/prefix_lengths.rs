@@ -19,6 +19,9 @@ impl PrefixKey {
         let mut hasher = DefaultHasher::new();
         for (at, message) in messages.iter().enumerate() {
             (message.role as u8).hash(&mut hasher);
+            for call in message.calls.iter().chain(&message.answers) {
+                (&call.id, &call.name, &call.arguments).hash(&mut hasher);
+            }
             if at + 1 < messages.len() {
                 message.text.hash(&mut hasher);
             }
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
 
     fn key(instructions: &str, question: &str) -> PrefixKey {
-        let message = |role, text: &str| Message { role, text: text.to_owned() };
+        let message = |role, text: &str| Message::new(role, text);
         let messages = [message(ChatRole::System, instructions), message(ChatRole::User, question)];
         PrefixKey::of(&messages, &Map::new(), None)
     }

@@ -21,6 +21,6 @@ pub use kv_cache::KvCacheType;
 pub use regular_file::open_regular_file;
 pub use size::format_bytes;
 pub use tools::{
-    InvalidTools, MAX_TOOL_ENTRIES, MAX_TOOL_NAME_BYTES, MAX_TOOLS_BYTES, Tool, ToolCall, ToolChoice, ToolSet, is_name_byte,
-    is_tool_name,
+    InvalidTools, MAX_TOOL_ENTRIES, MAX_TOOL_NAME_BYTES, MAX_TOOLS_BYTES, Tool, ToolCall, ToolChoice, ToolSet,
+    is_name_byte, is_tool_name,
 };

@@ -155,7 +155,9 @@ impl ToolSet {
             return Err(InvalidTools::TooLarge { given });
         }
         match &self.choice {
-            ToolChoice::Named(name) if !names.contains(name.as_str()) => Err(InvalidTools::NotAmong { name: cut(name) }),
+            ToolChoice::Named(name) if !names.contains(name.as_str()) => {
+                Err(InvalidTools::NotAmong { name: cut(name) })
+            }
             ToolChoice::Required if self.tools.is_empty() => Err(InvalidTools::NoTool),
             _ => Ok(()),
         }

@@ -47,6 +47,7 @@ mirrored!(
     engine::RequestUsage,
     v1::RequestUsage { prompt, computed, output, forced, drafted, accepted }
 );
+mirrored!(tool_call, tool_call_of, engine::ToolCall, v1::ToolCall { id, name, arguments });
 mirrored!(memory, memory_of, crate::DeviceMemory, v1::DeviceMemory { device, weights, kv_cache, compute });
 mirrored!(
     limits,
@@ -167,8 +168,10 @@ fn message(message: engine::Message) -> v1::Message {
         engine::ChatRole::System => v1::ChatRole::System,
         engine::ChatRole::User => v1::ChatRole::User,
         engine::ChatRole::Assistant => v1::ChatRole::Assistant,
+        engine::ChatRole::Tool => v1::ChatRole::Tool,
     };
-    v1::Message { role: role.into(), text: message.text }
+    let calls = message.calls.into_iter().map(tool_call).collect();
+    v1::Message { role: role.into(), text: message.text, calls, answers: message.answers.map(tool_call) }
 }
 
 fn message_of(wire: v1::Message) -> engine::Message {
@@ -176,8 +179,10 @@ fn message_of(wire: v1::Message) -> engine::Message {
         v1::ChatRole::System => engine::ChatRole::System,
         v1::ChatRole::User => engine::ChatRole::User,
         v1::ChatRole::Assistant => engine::ChatRole::Assistant,
+        v1::ChatRole::Tool => engine::ChatRole::Tool,
     };
-    engine::Message { role, text: wire.text }
+    let calls = wire.calls.into_iter().map(tool_call_of).collect();
+    engine::Message { role, text: wire.text, calls, answers: wire.answers.map(tool_call_of) }
 }
 
 pub(crate) fn adapter(path: &Path, scale: f32) -> v1::Adapter {

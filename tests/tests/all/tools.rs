@@ -55,12 +55,9 @@ async fn a_role_answers_with_calls_of_its_callers_tools() {
 async fn what_is_no_call_of_a_tool_stays_text() {
     let daemon = scripted_daemon().start().await;
     let (known, unknown) = (call("get_weather", &json!({"city": "K"})), call("other", &json!({})));
-    let with_tools = |input: &str| {
-        task_request(input).with_role("writer").with_tools(&[WEATHER], v1::ToolChoiceMode::Auto)
-    };
-    let none = |input: &str| {
-        task_request(input).with_role("writer").with_tools(&[WEATHER], v1::ToolChoiceMode::None)
-    };
+    let with_tools =
+        |input: &str| task_request(input).with_role("writer").with_tools(&[WEATHER], v1::ToolChoiceMode::Auto);
+    let none = |input: &str| task_request(input).with_role("writer").with_tools(&[WEATHER], v1::ToolChoiceMode::None);
     for (request, text) in [
         (task_request(&known).with_role("writer"), format!("<{known}>")),
         (none(&known), format!("<{known}>")),

@@ -26,6 +26,8 @@ use crate::completion::StepOutcome;
 const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
 /// How often the fraction of a load is polled.
 const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the arguments of one call are checked at most: they take a thousandth of that.
+const CALL_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The least temperature after an output that was not valid: the likeliest tokens have just been refused.
 const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 
@@ -48,6 +50,7 @@ impl StepJob {
             (None, _) => {}
         }
         let (text, calls, finish) = answered?;
+        let calls = self.checked_calls(calls).await?;
         let output = self.parse_output(text, calls, finish.reason)?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
@@ -219,6 +222,26 @@ impl StepJob {
             engine::Error::Ended(_) => FailureCode::Interrupted,
         };
         Failure::new(code, error.to_string())
+    }
+
+    /// The calls, if their arguments satisfy the schemas of their tools also where the decoder was not held to them.
+    async fn checked_calls(&self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, Failure> {
+        let Some(tools) = self.tools.clone().filter(|_| !calls.is_empty()) else { return Ok(calls) };
+        let check = move || {
+            for call in &calls {
+                let schema = tools.tools.iter().find(|tool| tool.name == call.name).map(|tool| &tool.parameters);
+                let Some(schema) = schema else { continue };
+                let checked = artel_constraint::check_arguments(schema, &call.arguments, CALL_CHECK_TIMEOUT);
+                checked.map_err(|error| format!("its arguments for tool `{}`: {error}", call.name))?;
+            }
+            Ok::<_, String>(calls)
+        };
+        let checked = tokio::task::spawn_blocking(check).await;
+        let checked = checked.unwrap_or_else(|_| Err("its calls could not be checked".to_owned()));
+        checked.map_err(|error| {
+            let message = format!("role `{}` gave no valid call: {error}", self.role.name);
+            Failure::new(FailureCode::OutputInvalid, message)
+        })
     }
 
     fn parse_output(

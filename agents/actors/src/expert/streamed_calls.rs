@@ -27,7 +27,12 @@ impl StreamedCalls {
         for delta in deltas {
             let Some((index, part)) = self.take(delta).filter(|_| is_watched) else { continue };
             let (step, role) = (job.step.clone(), job.role.name.clone());
-            job.channel.send(StreamItem::ToolCall { step, role, index: u32::try_from(index).unwrap_or(u32::MAX), part });
+            job.channel.send(StreamItem::ToolCall {
+                step,
+                role,
+                index: u32::try_from(index).unwrap_or(u32::MAX),
+                part,
+            });
         }
     }
 
@@ -72,10 +77,18 @@ mod tests {
         let begin = |index| CallDelta::Begin { index, name: "get".to_owned() };
         let arguments = |index, text: &str| CallDelta::Arguments { index, text: text.to_owned() };
         for delta in [
-            begin(0), arguments(0, "{\"a\""), arguments(0, ": 1}"), CallDelta::End { index: 0 },
-            begin(1), arguments(1, "{"), CallDelta::Withdrawn { index: 1 },
-            begin(1), arguments(1, "{}"), CallDelta::End { index: 1 },
-            begin(2), arguments(2, "{"),
+            begin(0),
+            arguments(0, "{\"a\""),
+            arguments(0, ": 1}"),
+            CallDelta::End { index: 0 },
+            begin(1),
+            arguments(1, "{"),
+            CallDelta::Withdrawn { index: 1 },
+            begin(1),
+            arguments(1, "{}"),
+            CallDelta::End { index: 1 },
+            begin(2),
+            arguments(2, "{"),
         ] {
             calls.take(delta);
         }

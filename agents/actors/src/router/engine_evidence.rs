@@ -74,7 +74,7 @@ async fn log_probabilities(
     prompt: &LabelPrompt,
     question: &str,
 ) -> Result<(Vec<f64>, u32), Failure> {
-    let message = |speaker, text: String| Message { role: speaker, text: text.trim().to_owned() };
+    let message = |speaker, text: String| Message::new(speaker, text.trim());
     let request = artel_engine::Request {
         origin: RequestOrigin::default(),
         flow: "router".into(),

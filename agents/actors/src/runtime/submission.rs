@@ -179,11 +179,7 @@ pub(super) fn resolve_target(
 }
 
 /// An error if tools are given to what takes none.
-pub(super) fn check_tools(
-    tools: Option<&ToolSet>,
-    role: Option<&RoleName>,
-    catalog: &Catalog,
-) -> Result<(), Error> {
+pub(super) fn check_tools(tools: Option<&ToolSet>, role: Option<&RoleName>, catalog: &Catalog) -> Result<(), Error> {
     if tools.is_none() {
         return Ok(());
     }

@@ -24,8 +24,9 @@ pub(crate) fn renders_tools(render: Render<'_>) -> bool {
     render(question(), Some(tools())).is_some_and(|text| TOOLS.iter().all(|tool| text.contains(tool)))
 }
 
-/// The form of calls in a template; none if it renders none, or in a form of which arguments cannot be held to a schema.
-pub(crate) fn detect(render: Render<'_>) -> Option<CallFormat> {
+/// The form of calls in a template, and whether it takes their arguments as text; none if it renders none, or in a form of which
+/// arguments cannot be held to a schema.
+pub(crate) fn detect(render: Render<'_>) -> Option<(CallFormat, bool)> {
     let messages = |calls: Option<Value>, content: &str| {
         let mut answer = json!({"role": "assistant", "content": content});
         if let Some(calls) = calls {
@@ -42,7 +43,7 @@ pub(crate) fn detect(render: Render<'_>) -> Option<CallFormat> {
         let one = rendered(1, is_text)?;
         let two = rendered(2, is_text).filter(|two| two.contains(TOOLS[1]) && two.len() > one.len());
         let format = known(&one).or_else(|| derive(&one, two.as_deref(), &plain))?;
-        is_read(&format).then_some(format)
+        is_read(&format).then_some((format, is_text))
     })
 }
 
@@ -55,7 +56,7 @@ fn derive(one: &str, two: Option<&str>, plain: &str) -> Option<CallFormat> {
     let start = mark_start(one, common_prefix(one, plain));
     let from = one.rfind(QUESTION)? + QUESTION.len();
     let name = from + one[from..].find(TOOLS[0])?;
-    let first = Arguments::read(&one[name + TOOLS[0].len()..])?;
+    let first = ProbedArguments::read(&one[name + TOOLS[0].len()..])?;
     let turn_end = common_suffix(one, plain).min(first.tail.len());
     let tail = without_open_mark(&first.tail[..first.tail.len() - turn_end]);
     let head = one.get(start..name).unwrap_or_default();
@@ -72,9 +73,9 @@ fn derive(one: &str, two: Option<&str>, plain: &str) -> Option<CallFormat> {
         let name_of_one = one[..name].to_owned();
         let from = two.rfind(QUESTION)? + QUESTION.len();
         let name = from + two[from..].find(TOOLS[0])?;
-        let read = Arguments::read(&two[name + TOOLS[0].len()..])?;
+        let read = ProbedArguments::read(&two[name + TOOLS[0].len()..])?;
         let between = &read.tail[..read.tail.find(TOOLS[1])?];
-        let second = Arguments::read(&read.tail[between.len() + TOOLS[1].len()..])?;
+        let second = ProbedArguments::read(&read.tail[between.len() + TOOLS[1].len()..])?;
         if second.name_end != first.name_end {
             let numbered = numbered(&first.name_end, &second.name_end)?;
             format.name_ends = vec![CallPart::parts(&numbered)];
@@ -106,14 +107,14 @@ fn derive(one: &str, two: Option<&str>, plain: &str) -> Option<CallFormat> {
 }
 
 /// What stands behind the name of a call.
-struct Arguments<'t> {
+struct ProbedArguments<'t> {
     name_end: String,
     format: ArgumentFormat,
     /// What stands behind the arguments.
     tail: &'t str,
 }
 
-impl<'t> Arguments<'t> {
+impl<'t> ProbedArguments<'t> {
     fn read(text: &'t str) -> Option<Self> {
         Self::read_json(text).or_else(|| Self::read_elements(text))
     }
@@ -141,7 +142,9 @@ impl<'t> Arguments<'t> {
         let (json_name_end, last) = rest.split_once(&PROBED_INTEGER.to_string())?;
         // An element that is named after the argument or its type would need a form for each.
         let is_own = [before, between, json_name_end].iter().any(|text| {
-            KEYS.iter().chain(&TOOLS).any(|name| text.contains(name)) || text.contains("number") || text.contains("integer")
+            KEYS.iter().chain(&TOOLS).any(|name| text.contains(name))
+                || text.contains("number")
+                || text.contains("integer")
         });
         if is_own || second_name_end != string_name_end || string_name_end.trim().is_empty() {
             return None;
@@ -173,7 +176,8 @@ fn is_read(format: &CallFormat) -> bool {
     let calls: Vec<(&str, &Value)> = TOOLS[..count].iter().map(|name| (*name, &arguments)).collect();
     let mut parser = CallParser::new(format.clone(), tools.to_vec(), false);
     let deltas = [parser.push(format.write(&calls).as_bytes()), parser.finish()].concat();
-    parser.calls() == count && !deltas.iter().any(|delta| matches!(delta, CallDelta::Text(_) | CallDelta::Withdrawn { .. }))
+    parser.calls() == count
+        && !deltas.iter().any(|delta| matches!(delta, CallDelta::Text(_) | CallDelta::Withdrawn { .. }))
 }
 
 fn arguments() -> Value {
@@ -187,17 +191,13 @@ fn parameters() -> Value {
 }
 
 fn tools() -> Value {
-    let tool = |name: &str| {
-        json!({"type": "function", "function": {"name": name, "description": "D", "parameters": parameters()}})
-    };
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name, "description": "D", "parameters": parameters()}});
     Value::Array(TOOLS.iter().map(|name| tool(name)).collect())
 }
 
 fn calls(count: usize, is_text: bool) -> Value {
     let arguments = if is_text { Value::from(arguments().to_string()) } else { arguments() };
-    let call = |at: usize| {
-        json!({"type": "function", "id": IDS[at], "function": {"name": TOOLS[at], "arguments": arguments.clone()}})
-    };
+    let call = |at: usize| json!({"type": "function", "id": IDS[at], "function": {"name": TOOLS[at], "arguments": arguments.clone()}});
     Value::Array((0..count).map(call).collect())
 }
 

@@ -80,7 +80,8 @@ fn name_end(format: &ElementFormat, bytes: &[u8]) -> Option<(usize, usize, Optio
 /// A value without the line breaks that belong to the marks around it.
 fn without_frame<'t>(text: &'t str, format: &ElementFormat) -> &'t str {
     let space = |text: &str| text[text.trim_end().len()..].to_owned();
-    let (open, close) = (space(&format.string_name_end), format.end[..format.end.len() - format.end.trim_start().len()].to_owned());
+    let (open, close) =
+        (space(&format.string_name_end), format.end[..format.end.len() - format.end.trim_start().len()].to_owned());
     let text = text.strip_prefix(open.as_str()).unwrap_or(text);
     text.strip_suffix(close.as_str()).unwrap_or(text)
 }

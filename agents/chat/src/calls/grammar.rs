@@ -84,7 +84,8 @@ fn closed(parameters: &Value) -> Value {
     if let Some(map) = parameters.as_object_mut() {
         map.entry("type").or_insert_with(|| Value::from("object"));
         let properties = map.get("properties").and_then(Value::as_object);
-        let named = |name: &Value| properties.is_some_and(|all| name.as_str().is_some_and(|name| all.contains_key(name)));
+        let named =
+            |name: &Value| properties.is_some_and(|all| name.as_str().is_some_and(|name| all.contains_key(name)));
         let requires_named = map.get("required").and_then(Value::as_array).is_none_or(|all| all.iter().all(named));
         if requires_named && !OPEN.iter().any(|key| map.contains_key(*key)) {
             map.insert("additionalProperties".to_owned(), Value::Bool(false));

@@ -40,7 +40,9 @@ pub(crate) fn parts(wanted: &[CallPart], bytes: &[u8]) -> Match {
         let rest = &bytes[at..];
         let matched = match part {
             CallPart::Text(text) => literal(text, rest),
-            CallPart::Id => characters(rest, MAX_ID_CHARS, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'),
+            CallPart::Id => {
+                characters(rest, MAX_ID_CHARS, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            }
             CallPart::Index => characters(rest, MAX_ID_CHARS, |byte| byte.is_ascii_digit()),
         };
         match matched {

@@ -202,7 +202,8 @@ impl CallParser {
                 let ends = self.format.name_ends.iter().map(Vec::as_slice);
                 let matched = literal::any(ends, &self.bytes);
                 // A longer one may still come.
-                let may_be_longer = self.format.name_ends.iter().any(|end| literal::parts(end, &self.bytes) == Match::Partial);
+                let may_be_longer =
+                    self.format.name_ends.iter().any(|end| literal::parts(end, &self.bytes) == Match::Partial);
                 let matched = if may_be_longer { Match::Partial } else { matched };
                 self.state = State::NameEnd(name.clone());
                 if matches!(matched, Match::Full(_)) {
@@ -270,7 +271,8 @@ impl CallParser {
     }
 
     fn json(&mut self, mut reader: JsonReader, deltas: &mut Vec<CallDelta>) -> Step {
-        let spaces = if reader.depth == 0 { self.bytes.iter().take_while(|b| b.is_ascii_whitespace()).count() } else { 0 };
+        let spaces =
+            if reader.depth == 0 { self.bytes.iter().take_while(|b| b.is_ascii_whitespace()).count() } else { 0 };
         self.consume(spaces);
         if self.bytes.is_empty() {
             self.state = State::Json(reader);
@@ -303,14 +305,17 @@ impl CallParser {
         let ArgumentFormat::Elements(format) = &self.format.arguments else { return Step::Withdraw };
         let step = reader.step(format, &self.format.end, &self.bytes);
         self.state = State::Elements(reader);
-        let tell = |text: String, deltas: &mut Vec<CallDelta>| deltas.push(CallDelta::Arguments { index: self.calls, text });
+        let tell =
+            |text: String, deltas: &mut Vec<CallDelta>| deltas.push(CallDelta::Arguments { index: self.calls, text });
         match step {
             ElementStep::Wait => Step::Wait,
             ElementStep::Invalid => Step::Withdraw,
             ElementStep::Element(count, text) => {
                 tell(text, deltas);
                 self.consume(count);
-                let State::Elements(reader) = std::mem::replace(&mut self.state, State::Text) else { return Step::Withdraw };
+                let State::Elements(reader) = std::mem::replace(&mut self.state, State::Text) else {
+                    return Step::Withdraw;
+                };
                 Step::Next(State::Elements(reader))
             }
             ElementStep::Complete(text) => {
@@ -394,7 +399,8 @@ impl CallParser {
     fn tell_text(&mut self, count: usize, deltas: &mut Vec<CallDelta>) {
         let bytes: Vec<u8> = self.bytes.drain(..count).collect();
         let marks: Vec<bool> = self.marks.drain(..count).collect();
-        let text: Vec<u8> = bytes.into_iter().zip(marks).filter(|(_, is_mark)| !is_mark).map(|(byte, _)| byte).collect();
+        let text: Vec<u8> =
+            bytes.into_iter().zip(marks).filter(|(_, is_mark)| !is_mark).map(|(byte, _)| byte).collect();
         self.is_after_text |= text.iter().any(|byte| !byte.is_ascii_whitespace());
         if !text.is_empty() {
             deltas.push(CallDelta::Text(text));
@@ -439,7 +445,9 @@ fn joined(deltas: Vec<CallDelta>) -> Vec<CallDelta> {
     for delta in deltas {
         match (joined.last_mut(), delta) {
             (Some(CallDelta::Text(before)), CallDelta::Text(text)) => before.extend(text),
-            (Some(CallDelta::Arguments { index: of, text: before }), CallDelta::Arguments { index, text }) if *of == index => {
+            (Some(CallDelta::Arguments { index: of, text: before }), CallDelta::Arguments { index, text })
+                if *of == index =>
+            {
                 before.push_str(&text);
             }
             (_, delta) => joined.push(delta),

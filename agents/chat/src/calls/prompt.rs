@@ -1,6 +1,6 @@
 //! How a model is told of its tools.
 
-use artel_model::{Tool, ToolChoice, ToolSet};
+use artel_model::{Tool, ToolCall, ToolChoice, ToolSet};
 use serde_json::{Value, json};
 
 use super::detect;
@@ -14,20 +14,21 @@ pub struct ToolPrompt {
     has_tools: bool,
     /// Whether it renders calls, and the results of tools.
     has_calls: bool,
+    /// Whether it takes the arguments of a call as text, not as an object.
+    has_text_arguments: bool,
 }
 
 impl ToolPrompt {
     /// Renders probes with a chat template, which takes messages and tools, and returns none if it refuses them.
     pub fn detect(render: &dyn Fn(Vec<Value>, Option<Value>) -> Option<String>) -> Self {
-        let format = detect::detect(render);
         // Without a form to read calls in, what the template says of tools would only mislead.
-        let has_tools = format.is_some() && detect::renders_tools(render);
-        Self { has_calls: format.is_some(), has_tools, format: format.unwrap_or_else(CallFormat::generic) }
+        let Some((format, has_text_arguments)) = detect::detect(render) else { return Self::generic() };
+        Self { format, has_tools: detect::renders_tools(render), has_calls: true, has_text_arguments }
     }
 
     /// For a model whose template knows no tools.
     pub fn generic() -> Self {
-        Self { format: CallFormat::generic(), has_tools: false, has_calls: false }
+        Self { format: CallFormat::generic(), has_tools: false, has_calls: false, has_text_arguments: false }
     }
 
     /// The form in which it calls tools.
@@ -43,6 +44,17 @@ impl ToolPrompt {
     /// Whether the template renders calls itself.
     pub fn renders_calls(&self) -> bool {
         self.has_calls
+    }
+
+    /// A message of a model that called tools, as templates take it.
+    pub fn calls_message(&self, text: &str, calls: &[ToolCall]) -> Value {
+        let call = |call: &ToolCall| {
+            let object = || serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
+            let arguments = if self.has_text_arguments { Value::from(call.arguments.as_str()) } else { object() };
+            json!({"type": "function", "id": call.id, "function": {"name": call.name, "arguments": arguments}})
+        };
+        let calls: Vec<Value> = calls.iter().map(call).collect();
+        json!({"role": "assistant", "content": text, "tool_calls": calls})
     }
 
     /// Messages as the template takes them, and the tools that it renders itself.
@@ -73,7 +85,8 @@ impl ToolPrompt {
         let tools: Vec<String> = set.callable().map(|tool| definition(tool).to_string()).collect();
         let example = self.format.write(&[("NAME", &json!({"PARAMETER": "VALUE"}))]);
         let when = if set.must_call() { "Call a tool now" } else { "To call a tool" };
-        let several = if self.format.separator.is_some() && !set.single { " Several calls may follow each other." } else { "" };
+        let several =
+            if self.format.separator.is_some() && !set.single { " Several calls may follow each other." } else { "" };
         format!(
             "You can call tools. Each line is the JSON schema of one:\n{}\n\n{when}, write its name and its arguments exactly in \
              this form, and nothing after it:\n{example}\n{several}",
@@ -88,7 +101,8 @@ impl ToolPrompt {
         let calls = message["tool_calls"].as_array().filter(|calls| !calls.is_empty());
         if let Some(calls) = calls {
             let parsed: Vec<(String, Value)> = calls.iter().map(name_and_arguments).collect();
-            let parsed: Vec<(&str, &Value)> = parsed.iter().map(|(name, arguments)| (name.as_str(), arguments)).collect();
+            let parsed: Vec<(&str, &Value)> =
+                parsed.iter().map(|(name, arguments)| (name.as_str(), arguments)).collect();
             let (text, calls) = (message["content"].as_str().unwrap_or_default(), self.format.write(&parsed));
             let text = if text.is_empty() { calls } else { format!("{text}\n{calls}") };
             return json!({"role": "assistant", "content": text});

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use artel_chat::{ArgumentFormat, CallDelta, CallParser, ToolPrompt};
-use artel_model::{Tool, ToolSet};
+use artel_model::{Tool, ToolCall, ToolSet};
 use artel_template::{Chat, ChatTemplate, TextShield};
 use serde_json::{Value, json};
 
@@ -103,21 +103,16 @@ fn a_call_of_the_past_is_rendered_as_it_is_read() {
     for (name, source) in templates() {
         let Ok(template) = ChatTemplate::load(&source, TextShield::default()) else { continue };
         let prompt = ToolPrompt::detect(&|messages, tools| render(&template, messages, tools));
-        let call = |arguments: Value| {
-            json!({"type": "function", "id": "call00001", "function": {"name": "get_weather", "arguments": arguments}})
-        };
-        let messages = |arguments: Value| {
-            vec![
-                json!({"role": "user", "content": "How is it?"}),
-                json!({"role": "assistant", "content": "", "tool_calls": [call(arguments)]}),
-                json!({"role": "tool", "tool_call_id": "call00001", "name": "get_weather", "content": "It rains."}),
-            ]
-        };
+        let (id, name_of) = ("call00001".to_owned(), "get_weather".to_owned());
+        let call = ToolCall { id, name: name_of, arguments: arguments.to_string() };
+        let messages = vec![
+            json!({"role": "user", "content": "How is it?"}),
+            prompt.calls_message("", &[call]),
+            json!({"role": "tool", "tool_call_id": "call00001", "name": "get_weather", "content": "It rains."}),
+        ];
         let set = ToolSet { tools: tools(), ..ToolSet::default() };
-        let rendered = [arguments.clone(), Value::from(arguments.to_string())].into_iter().find_map(|arguments| {
-            let (messages, tools) = prompt.prepare(messages(arguments), &set);
-            render(&template, messages, tools)
-        });
+        let (messages, tools) = prompt.prepare(messages, &set);
+        let rendered = render(&template, messages, tools);
         // Those of gemma-2 and its like refuse a system message or two questions in a row.
         let Some(rendered) = rendered else {
             println!("{name}: refuses results of tools");
@@ -125,7 +120,11 @@ fn a_call_of_the_past_is_rendered_as_it_is_read() {
         };
         assert!(rendered.contains("get_weather"), "{name}: {rendered}");
         if !prompt.renders_calls() {
-            assert_eq!(read(&prompt, &[rendered.split("How is it?").last().unwrap().as_bytes()]).1.len(), 1, "{name}: {rendered}");
+            assert_eq!(
+                read(&prompt, &[rendered.split("How is it?").last().unwrap().as_bytes()]).1.len(),
+                1,
+                "{name}: {rendered}"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn ask(text: &str) -> Request {
         flow: Arc::from("role"),
         priority: Priority::Interactive,
         remaining_steps: 0,
-        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
+        messages: vec![Message::new(ChatRole::User, text)],
         adapter: None,
         sampling: SamplingParams::GREEDY,
         max_tokens: 100,

@@ -1,8 +1,8 @@
 //! Random sequences of events: accepted events are read back identical, and unstorable ones are refused.
 
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge, ToolCall,
-    Timestamp, Timings, Trigger, Usage,
+    CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge,
+    Timestamp, Timings, ToolCall, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
 use proptest::prelude::*;

@@ -33,7 +33,7 @@ fn templates() -> Vec<(String, String)> {
 }
 
 fn conversation(system: &str, user: &str, last: &str) -> Vec<Message> {
-    let message = |role, text: &str| Message { role, text: text.to_owned() };
+    let message = |role, text: &str| Message::new(role, text);
     vec![
         message(ChatRole::System, system),
         message(ChatRole::User, user),
@@ -51,7 +51,7 @@ fn plain_conversations() -> Vec<Vec<Message>> {
             " Über 100 % — 日本語 \u{1F600} ",
             "\n1 < 2 /no_think [INST] ",
         ),
-        vec![Message { role: ChatRole::User, text: "Hi".to_owned() }],
+        vec![Message::new(ChatRole::User, "Hi")],
     ]
 }
 
@@ -110,7 +110,7 @@ fn questions_with_the_same_instructions_share_a_prefix() {
     for (name, source) in templates() {
         let tokenizer = with_template(&model, Some(source));
         let ask = |question: &str| {
-            let message = |role, text: &str| Message { role, text: text.to_owned() };
+            let message = |role, text: &str| Message::new(role, text);
             let messages = [message(ChatRole::System, instructions), message(ChatRole::User, question)];
             tokenizer.apply_chat_template(&messages, &Map::new(), None)
         };
@@ -132,7 +132,7 @@ fn questions_with_the_same_instructions_share_a_prefix() {
         }
     }
     let chatml = with_template(&model, None);
-    let message = |role, text: &str| Message { role, text: text.to_owned() };
+    let message = |role, text: &str| Message::new(role, text);
     let messages = [message(ChatRole::System, instructions), message(ChatRole::User, "Where do you sail?")];
     let prompt = chatml.apply_chat_template(&messages, &Map::new(), None).unwrap();
     let before = "<|im_start|>system\n".to_owned() + instructions + "<|im_end|>\n<|im_start|>user\n";
@@ -146,8 +146,8 @@ fn variables_of_a_request_go_over_those_of_the_model() {
     let source = "{{ messages[-1].content }} {{ enable_thinking }} {{ effort }}".to_owned();
     let of_model = kwargs(r#"{"enable_thinking": true, "effort": "high"}"#);
     let tokenizer = ChatTokenizer::new(model, Some(source), of_model, Path::new("demo.gguf"));
-    let messages = [Message { role: ChatRole::User, text: "Q".to_owned() }];
-    let rendered = |text: &str| tokenizer.render(&messages, &kwargs(text)).unwrap();
+    let messages = [Message::new(ChatRole::User, "Q")];
+    let rendered = |text: &str| tokenizer.render(&messages, &kwargs(text), None).unwrap();
     assert_eq!(rendered("{}"), "Q True high");
     assert_eq!(rendered(r#"{"enable_thinking": false}"#), "Q False high");
 }

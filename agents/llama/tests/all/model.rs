@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use artel_engine::backend::{BatchToken, Slot};
 use artel_engine::{
-    AdapterContext, Backend as _, CallDelta, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason,
-    LoadError, Message, Priority, Request, RequestOrigin, SamplingParams, Token, ToolSet,
+    AdapterContext, Backend as _, CallDelta, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error,
+    FinishReason, LoadError, Message, Priority, Request, RequestOrigin, SamplingParams, Token, ToolSet,
 };
 use artel_llama::{KvCacheTypes, LlamaBackend, Options};
 use artel_model::{KvCacheType, SplitMode, Tool, ToolChoice};
@@ -38,7 +38,7 @@ async fn chat() -> EngineHandle {
 }
 
 fn ask(system: &str, user: &str) -> Request {
-    let message = |role, text: &str| Message { role, text: text.to_owned() };
+    let message = |role, text: &str| Message::new(role, text);
     Request {
         flow: Arc::from("test"),
         priority: Priority::Interactive,
@@ -387,9 +387,11 @@ fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
     let text = model.tokenizer();
     let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-    let tokens =
-        [text.apply_chat_template(&request.messages, &request.template_kwargs, None).unwrap().tokens, one[..same].to_vec()]
-            .concat();
+    let tokens = [
+        text.apply_chat_template(&request.messages, &request.template_kwargs, None).unwrap().tokens,
+        one[..same].to_vec(),
+    ]
+    .concat();
     let last = tokens.len() - 1;
     for (from, piece) in (0..).step_by(64).zip(tokens.chunks(64)) {
         let entry = |(position, token): (usize, &Token)| BatchToken {

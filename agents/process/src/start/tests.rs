@@ -111,7 +111,7 @@ fn request(text: &str) -> Request {
         flow: "sailor".into(),
         priority: Priority::Interactive,
         remaining_steps: 0,
-        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
+        messages: vec![Message::new(ChatRole::User, text)],
         adapter: None,
         sampling,
         max_tokens: 64,

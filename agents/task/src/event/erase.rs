@@ -136,7 +136,11 @@ mod tests {
                 TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
             ),
             tools: Some(std::sync::Arc::new(ToolSet {
-                tools: vec![artel_model::Tool { name: text(), description: text(), parameters: json!({ CANARY: CANARY }) }],
+                tools: vec![artel_model::Tool {
+                    name: text(),
+                    description: text(),
+                    parameters: json!({ CANARY: CANARY }),
+                }],
                 ..ToolSet::default()
             })),
         };

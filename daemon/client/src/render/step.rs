@@ -87,7 +87,11 @@ pub(crate) fn cut(output: Option<&v1::Output>) -> &'static str {
 /// The calls of tools in an output, a line each: `calls get_weather {"city": "Paris"} (id 4f2kd81sX)`.
 pub(crate) fn calls(output: Option<&v1::Output>, indent: &str, out: &mut StyledText) {
     for call in output.map_or(&[][..], |output| output.calls.as_slice()) {
-        out.push(indent).push("calls ").push_styled(BOLD, one_line(&call.name)).push(" ").push(one_line(&call.arguments));
+        out.push(indent)
+            .push("calls ")
+            .push_styled(BOLD, one_line(&call.name))
+            .push(" ")
+            .push(one_line(&call.arguments));
         out.push_styled(DIM, format_args!(" (id {})", one_line(&call.id))).newline();
     }
 }

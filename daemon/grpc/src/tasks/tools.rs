@@ -21,10 +21,7 @@ pub(super) enum ToolError {
 }
 
 /// The tools, if there are any.
-pub(super) fn parse(
-    tools: Vec<v1::Tool>,
-    choice: Option<v1::ToolChoice>,
-) -> Result<Option<Arc<ToolSet>>, ToolError> {
+pub(super) fn parse(tools: Vec<v1::Tool>, choice: Option<v1::ToolChoice>) -> Result<Option<Arc<ToolSet>>, ToolError> {
     let v1::ToolChoice { mode, name, single } = choice.unwrap_or_default();
     let mode = v1::ToolChoiceMode::try_from(mode).map_err(|_| ToolError::UnknownMode(mode))?;
     let choice = match mode {

@@ -106,9 +106,12 @@ fn control_tokens_are_no_text() {
     deltas.extend(parser.push_mark(b"<|message|>"));
     deltas.extend(parser.push(b"Hi"));
     deltas.extend(parser.finish());
-    let text: Vec<u8> = deltas.iter().flat_map(|delta| match delta {
-        CallDelta::Text(text) => text.clone(),
-        other => panic!("{other:?}"),
-    }).collect();
+    let text: Vec<u8> = deltas
+        .iter()
+        .flat_map(|delta| match delta {
+            CallDelta::Text(text) => text.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(text, b"finalHi");
 }
