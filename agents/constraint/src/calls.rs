@@ -174,7 +174,8 @@ fn escaped(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\n' => escaped.push_str("\\n"),
-            c if c.is_ascii_punctuation() => escaped.extend(['\\', c]),
+            // Before `<` and `>` a backslash would make them boundaries of words.
+            c if c.is_ascii_punctuation() && !matches!(c, '<' | '>') => escaped.extend(['\\', c]),
             c => escaped.push(c),
         }
     }
