@@ -43,7 +43,10 @@ pub(crate) fn detect(render: Render<'_>) -> Option<(CallFormat, bool)> {
         let one = rendered(1, is_text)?;
         let two = rendered(2, is_text).filter(|two| two.contains(TOOLS[1]) && two.len() > one.len());
         let format = known(&one).or_else(|| derive(&one, two.as_deref(), &plain))?;
-        is_read(&format).then_some((format, is_text))
+        // What begins answers too does not tell calls from them.
+        let (_, answer) = plain.rsplit_once(QUESTION)?;
+        let is_distinct = format.openings().iter().all(|(opening, _)| !answer.contains(opening.as_str()));
+        (is_distinct && is_read(&format)).then_some((format, is_text))
     })
 }
 

@@ -102,6 +102,8 @@ impl CallFormat {
                 Some('[') if text[1..].starts_with(|c: char| c.is_ascii_uppercase()) => text.find(']'),
                 _ => return (text.to_owned(), true),
             };
+            // A mark with a word behind it may begin other things too, as `<|channel|>` of gpt-oss does.
+            let close = close.filter(|close| !text[close + 1..].starts_with(|c: char| c.is_ascii_alphabetic()));
             (close.map_or(text, |close| &text[..=close]).to_owned(), false)
         };
         let mut openings: Vec<(String, bool)> = Vec::new();

@@ -102,6 +102,14 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_other_things_too_begins_a_call_with_its_word_only() {
+        let mut trigger = CallTrigger::of(&CallFormat::harmony());
+        assert_eq!(trigger.push(b"<|channel|>final<|message|>Hi"), TriggerMatch::Text);
+        assert!(!trigger.is_over());
+        assert!(matches!(trigger.push(b"<|channel|>commentary to=functions.get"), TriggerMatch::Call(38)));
+    }
+
+    #[test]
     fn a_call_without_a_mark_begins_an_answer_only() {
         let begins = vec![CallPart::parts("{\"name\": \"")];
         let format = CallFormat { begins, ..CallFormat::generic() };
