@@ -8,7 +8,7 @@ use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, duration, integer, name, number, text, texts};
+use crate::decode::{MapReader, boolean, choice, duration, integer, name, number, text, texts};
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
@@ -52,6 +52,8 @@ pub struct Role {
     pub overflow: ContextOverflow,
     /// The priority of its steps.
     pub priority: TaskPriority,
+    /// Whether it may be given tools of its callers.
+    pub caller_tools: bool,
 }
 
 /// A LoRA adapter in GGUF form.
@@ -125,6 +127,7 @@ impl Role {
         let priorities = [("interactive", TaskPriority::Interactive), ("batch", TaskPriority::Batch)];
         let priority =
             f.get("priority").map_or(Some(TaskPriority::default()), |n| choice(n, "`priority`", &priorities, report));
+        let caller_tools = f.get("caller_tools").map_or(Some(true), |n| boolean(n, "`caller_tools`", report));
         let sampling_keys = keys::SAMPLING.names().map(|key| (key, "sampling"));
         let limit_keys = keys::ROLE_LIMITS.names().map(|key| (key, "limits"));
         f.finish(&sampling_keys.chain(limit_keys).collect::<Vec<_>>(), report);
@@ -146,6 +149,7 @@ impl Role {
             limits,
             overflow: overflow?,
             priority: priority?,
+            caller_tools: caller_tools?,
         };
         Some(RoleDraft { role, model_span })
     }

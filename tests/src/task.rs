@@ -52,6 +52,19 @@ impl TaskRequest {
         self
     }
 
+    /// With tools of the caller, by name and JSON schema, and whether one must be called.
+    #[must_use]
+    pub fn with_tools(mut self, tools: &[(&str, &str)], mode: v1::ToolChoiceMode) -> Self {
+        let tool = |(name, parameters): &(&str, &str)| v1::Tool {
+            name: (*name).to_owned(),
+            description: "A tool of the test.".to_owned(),
+            parameters: (*parameters).to_owned(),
+        };
+        self.0.tools = tools.iter().map(tool).collect();
+        self.0.tool_choice = Some(v1::ToolChoice { mode: mode.into(), ..v1::ToolChoice::default() });
+        self
+    }
+
     /// With a label.
     #[must_use]
     pub fn with_label(mut self, key: &str, value: &str) -> Self {

@@ -9,6 +9,7 @@ mod role_queue;
 mod step_deadline;
 mod step_job;
 mod step_run;
+mod streamed_calls;
 mod streamed_output;
 
 use artel_hosting::engine_host;

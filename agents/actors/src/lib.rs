@@ -61,7 +61,7 @@ pub use artel_engine::{PooledInput, PooledTexts};
 pub use artel_hosting::engine_host::{EngineReport, EngineState};
 pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
-pub use artel_stream::{StepProgress, StreamItem, TaskSubscription};
+pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_task::Clock;
 pub use caller_ledger::{CallerQuota, QuotaExcess};
 pub use runtime::{

@@ -168,7 +168,8 @@ impl Runtime {
     /// Accepts a task. When this returns, the task is on disk and starts. It is accepted even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::AnswerOptions`], [`Error::TooManyTasks`], [`Error::Quota`], [`Error::ShuttingDown`], none
+    /// [`Error::NoGraph`], [`Error::NoRole`], [`Error::NoTarget`], [`Error::AnswerOptions`], [`Error::ToolsOfGraph`],
+    /// [`Error::ToolsOfRole`], [`Error::TooManyTasks`], [`Error::Quota`], [`Error::ShuttingDown`], none
     /// of them for a request id that was accepted before,
     /// and the errors of [`Journal::accept`].
     pub async fn submit(&self, submission: Submission) -> Result<TaskId, Error> {
@@ -192,6 +193,7 @@ impl Runtime {
         let single = role.as_ref().and_then(|name| catalog.role(name.as_str()));
         let (sampling, response) = (submission.sampling.as_deref(), submission.response.as_deref());
         answer_options::check(sampling, response, single.map(Arc::as_ref)).await?;
+        submission::check_tools(submission.tools.as_deref(), role.as_ref(), &catalog)?;
         let place = self.place(open)?;
         let now = self.shared.clock.now();
         let event = submission::accepted_event(submission, &graph, role, catalog.version(), decision, now);

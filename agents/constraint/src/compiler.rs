@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
-use llguidance::{Matcher, ParserFactory};
+use artel_chat::CallGrammar;
+use llguidance::ParserFactory;
+use llguidance::api::ParserLimits;
 use serde_json::Value;
 use toktrie::TokEnv;
 
-use crate::conjoined_patterns;
-use crate::constraint::{Constraint, is_dead_end};
+use crate::calls;
+use crate::constraint::Constraint;
 use crate::emptiness::Emptiness;
 use crate::error::{Error, shown};
-use crate::grammar::{self, Grammar};
+use crate::grammar;
+use crate::matcher::start;
 use crate::object_keys::QuotingTokens;
 
 /// The longest time for one schema. One of 900 properties takes a tenth of a second; meanwhile an engine computes nothing else,
@@ -42,6 +44,8 @@ pub struct Compiler {
     quoting: Arc<QuotingTokens>,
     /// Constraints at their beginnings, the one that was used last at the end.
     kept: Mutex<Vec<(Value, Constraint)>>,
+    /// The same for calls of tools.
+    kept_calls: Mutex<Vec<(Arc<CallGrammar>, Constraint)>>,
     /// The threads of schemas that took too long.
     abandoned: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -57,7 +61,13 @@ impl Compiler {
         factory.quiet();
         *factory.limits_mut() = limits();
         let quoting = Arc::new(QuotingTokens::of(vocabulary.tok_trie()));
-        Ok(Self { factory: Arc::new(factory), quoting, kept: Mutex::default(), abandoned: Mutex::default() })
+        Ok(Self {
+            factory: Arc::new(factory),
+            quoting,
+            kept: Mutex::default(),
+            kept_calls: Mutex::default(),
+            abandoned: Mutex::default(),
+        })
     }
 
     /// Creates the constraint of one output. The JSON is compact, without white space that the schema does not require.
@@ -74,6 +84,29 @@ impl Compiler {
             kept.remove(0);
         }
         kept.push((schema.clone(), constraint.restarted()));
+        Ok(constraint)
+    }
+
+    /// Creates the constraint of an answer that calls tools. White space is that of the grammar, and in JSON that of chat templates.
+    ///
+    /// # Errors
+    /// No arguments satisfy the schema of a tool, the decoder does not support it, or all of them take more than a budget.
+    pub fn compile_calls(&self, grammar: &CallGrammar) -> Result<Constraint, Error> {
+        let mut kept = self.kept_calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = kept.iter().position(|(of, _)| **of == *grammar) {
+            kept[at..].rotate_left(1);
+            return Ok(kept.last().expect("one was found").1.restarted());
+        }
+        drop(kept);
+        let (factory, grammar) = (self.factory.clone(), Arc::new(grammar.clone()));
+        let of = grammar.clone();
+        let matcher = self.within(COMPILE_TIMEOUT, move || calls::compile(&factory, &of))?;
+        let constraint = Constraint::new(matcher, None);
+        kept = self.kept_calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == MAX_KEPT_ENTRIES {
+            kept.remove(0);
+        }
+        kept.push((grammar, constraint.restarted()));
         Ok(constraint)
     }
 
@@ -102,7 +135,7 @@ impl Compiler {
 
     /// Works on a thread of its own, which has a large stack, and which is not waited for when it takes too long: a schema may come
     /// from anywhere, and the checks of llguidance are not all bounded by its limits.
-    fn within<T: Send + 'static>(
+    pub(crate) fn within<T: Send + 'static>(
         &self,
         timeout: Duration,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -149,35 +182,6 @@ fn compile(factory: &ParserFactory, quoting: &Arc<QuotingTokens>, schema: &Value
         }
     }
     Err(refusal.expect("a schema has a form"))
-}
-
-fn start(factory: &ParserFactory, form: &Grammar) -> Result<Matcher, Error> {
-    conjoined_patterns::check(&form.schema)?;
-    let parser = factory.create_parser(TopLevelGrammar::from_json_schema(form.schema.clone()));
-    // With its causes, of which the last one says most.
-    let parser = parser.map_err(|error| refusal(&format!("{error:#}")))?;
-    let mut matcher = Matcher::new(Ok(parser));
-    if let Some(error) = matcher.get_error() {
-        return Err(refusal(&error));
-    }
-    match matcher.compute_mask_or_eos() {
-        Ok(_) => Ok(matcher),
-        Err(error) if is_dead_end(&error.to_string()) => Err(Error::Unsupported("nothing can be written".to_owned())),
-        Err(error) => Err(Error::costly(&error)),
-    }
-}
-
-/// Why llguidance does not take a schema.
-fn refusal(error: &str) -> Error {
-    match error.rsplit_once("Unsatisfiable schema: ") {
-        Some((_, reason)) => {
-            let is_text = reason.starts_with("Regex is empty");
-            let reason =
-                if is_text { "no text satisfies `pattern`, `format` and the lengths together" } else { reason };
-            Error::Unsatisfiable { place: String::new(), reason: shown(reason) }
-        }
-        None => Error::Unsupported(shown(error)),
-    }
 }
 
 /// The limits of one schema. The defaults of llguidance bound its grammar, and let it take 0.1 s and 400 MB for a token.

@@ -61,6 +61,15 @@ impl Constraint {
         Ok(())
     }
 
+    /// Advances past bytes, whatever tokens they came in.
+    ///
+    /// # Errors
+    /// They are not allowed here, or accepting them takes more than a budget.
+    pub fn accept_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let vocabulary = self.matcher.tok_env().map_err(|e| Error::costly(&e))?;
+        vocabulary.tok_trie().greedy_tokenize(bytes).into_iter().try_for_each(|token| self.accept(token))
+    }
+
     /// Advances past the tokens that the schema forces next and returns them.
     pub fn take_forced(&mut self) -> Vec<TokenId> {
         let tokens = if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() };

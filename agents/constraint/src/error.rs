@@ -22,6 +22,9 @@ pub enum Error {
     /// It exceeds a budget of time or memory.
     #[error("the schema takes too much work or memory as a constraint of an output: {0}")]
     Costly(String),
+    /// A value does not satisfy it.
+    #[error("{0}")]
+    Mismatch(String),
     /// Another schema takes too long at the moment; this one may be compiled later.
     #[error("{0}")]
     Busy(String),

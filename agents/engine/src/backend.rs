@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use artel_chat::{CallFormat, CallGrammar, CallTrigger};
 use serde_json::{Map, Value};
 
 pub use error::{DecodeError, Error};
 
-use crate::request::{Message, SamplingOptions, SamplingParams, TokenLogprob};
+use crate::request::{Message, SamplingOptions, SamplingParams, TokenLogprob, ToolSet};
 
 /// A token id of the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +88,15 @@ pub struct PooledTokens {
     pub cuttable: Range<usize>,
 }
 
+/// What a model may write when it calls tools.
+#[derive(Debug, Clone)]
+pub struct CallConstraint {
+    /// What a call may be.
+    pub grammar: CallGrammar,
+    /// Where it begins; none if the output has nothing else.
+    pub trigger: Option<CallTrigger>,
+}
+
 /// A conversation as tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenizedPrompt {
@@ -98,15 +108,22 @@ pub struct TokenizedPrompt {
 
 /// Conversion of text to tokens and back. Any thread may call it at any time.
 pub trait Tokenizer: Send + Sync + 'static {
-    /// Renders a conversation with the model's own chat template and these variables of it, including the generation prompt, and
-    /// tokenizes it.
+    /// Renders a conversation with the model's own chat template and these variables of it, including the tools that it is told of
+    /// and the generation prompt, and tokenizes it.
     fn apply_chat_template(
         &self,
         messages: &[Message],
         template_kwargs: &Map<String, Value>,
+        tools: Option<&ToolSet>,
     ) -> Result<TokenizedPrompt, Error>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>);
+    /// Appends the text of a control token, which [`Self::append_bytes`] leaves out; nothing if it is none.
+    fn append_control_text(&self, _token: Token, _out: &mut Vec<u8>) {}
+    /// The form in which the model calls tools.
+    fn call_format(&self) -> CallFormat {
+        CallFormat::generic()
+    }
     /// The tokens of a text that stands at the start of an output.
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error>;
     /// The token that ends an output.
@@ -147,6 +164,11 @@ pub trait Backend: 'static {
         schema: Option<&Value>,
         prompt: &[Token],
     ) -> Result<Self::Sampler, Error>;
+    /// Holds what this sampling state gives to calls of tools; a state without a schema. A model that cannot be held to them writes
+    /// them as it likes.
+    fn constrain_calls(&mut self, _sampler: &mut Self::Sampler, _calls: &CallConstraint) -> Result<(), Error> {
+        Ok(())
+    }
     /// Computes a batch of at most [`EngineLimits::batch_tokens`] tokens, all of one context.
     fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError>;
     /// Samples from the logits at `index` of the last batch.

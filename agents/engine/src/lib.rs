@@ -22,6 +22,7 @@ mod engine;
 mod erase_count;
 mod handle;
 mod heartbeat;
+mod job_calls;
 mod label_score;
 mod load_error;
 mod local;
@@ -40,7 +41,9 @@ mod stream;
 mod wait_queue;
 mod worker;
 
-pub use backend::{AdapterContext, Backend, PooledTokens, TextTokenizer, Token, TokenizedPrompt, Tokenizer};
+pub use backend::{
+    AdapterContext, Backend, CallConstraint, PooledTokens, TextTokenizer, Token, TokenizedPrompt, Tokenizer,
+};
 pub use counters::EngineStats;
 pub use cpu_lease::{CpuArbiter, SharedCpu};
 pub use draft::DraftMode;
@@ -51,8 +54,9 @@ pub use load_error::LoadError;
 pub use options::Options;
 pub use pooling::{PooledInput, PooledTexts, PoolingRequest};
 pub use request::{
-    ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
-    RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob,
+    CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority,
+    Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, ToolCall, ToolSet,
+    TopLogprob,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

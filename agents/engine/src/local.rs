@@ -7,7 +7,6 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{self, Backend, EngineLimits, TextTokenizer, Token, TokenizedPrompt, Tokenizer};
@@ -15,6 +14,7 @@ use crate::command::EngineCommand;
 use crate::counters::{Counters, EngineStats, PendingPooling};
 use crate::engine::Engine;
 use crate::heartbeat::Heartbeat;
+use crate::job_calls::JobCalls;
 use crate::label_score::LabelScoring;
 use crate::load_error::LoadError;
 use crate::options::Options;
@@ -150,6 +150,8 @@ impl LocalEngine {
         let (is_dropped, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         // A text within a JSON string ends nothing.
         let stop = if request.schema.is_some() { Vec::new() } else { request.stop };
+        let tools = request.tools.filter(|tools| tools.callable().next().is_some());
+        let calls = tools.map(|tools| JobCalls::new(self.tokenizer.call_format(), &tools, request.schema.as_deref()));
         let stop = stop.into_iter().filter(|stop| !stop.is_empty()).collect();
         let job = Job {
             span: request.origin.span(&self.name),
@@ -163,7 +165,8 @@ impl LocalEngine {
             sampling: request.sampling,
             logprobs: request.logprobs,
             shares_prompt: request.shares_prompt,
-            schema: request.schema,
+            schema: request.schema.filter(|_| calls.is_none()),
+            calls,
             max_tokens: request.max_tokens.max(1),
             stop,
             can_shift: request.overflow == ContextOverflow::Shift && self.limits.can_shift,
@@ -184,14 +187,16 @@ impl LocalEngine {
             if let Some(last) = messages.last_mut() {
                 last.text.push_str(continuation);
             }
-            let other = self.tokenize(&messages, &request.template_kwargs)?.tokens;
+            let other = self.tokenize(&messages, request)?.tokens;
             least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
         }
         Ok(least)
     }
 
-    fn tokenize(&self, messages: &[Message], kwargs: &Map<String, Value>) -> Result<TokenizedPrompt, Error> {
-        self.tokenizer.apply_chat_template(messages, kwargs).map_err(backend::Error::into_refusal)
+    /// The tokens of these messages, with what else the request tells the template.
+    fn tokenize(&self, messages: &[Message], request: &Request) -> Result<TokenizedPrompt, Error> {
+        let prompt = self.tokenizer.apply_chat_template(messages, &request.template_kwargs, request.tools.as_deref());
+        prompt.map_err(backend::Error::into_refusal)
     }
 
     fn send(&self, command: EngineCommand) -> Result<(), Error> {
@@ -204,14 +209,12 @@ impl LocalEngine {
     /// The prompt's tokens, truncated if the request allows that, such that the output fits behind them; with a context shift, such
     /// that a part of the output fits that is worth starting, and the rest after old tokens are discarded.
     fn fit(&self, mut request: Request) -> Result<(TokenizedPrompt, Request), Error> {
-        let kwargs = request.template_kwargs.clone();
-        let tokenize = |messages: &[Message]| self.tokenize(messages, &kwargs);
         let context = self.limits.context_tokens;
         let can_shift = request.overflow == ContextOverflow::Shift && self.limits.can_shift;
         let can_truncate = request.overflow != ContextOverflow::Reject;
         let output = if can_shift { request.max_tokens.min(context / 4) } else { request.max_tokens };
         let max_prompt = context.saturating_sub(output) as usize;
-        let mut prompt = tokenize(&request.messages)?;
+        let mut prompt = self.tokenize(&request.messages, &request)?;
         let original = prompt.tokens.len() as u32;
         let overflow = Error::Overflow { prompt: original, output: request.max_tokens, context };
         // Tokens per byte differ along a text, so it may have to be cut a few times; each cut removes at least a tenth.
@@ -223,7 +226,7 @@ impl LocalEngine {
                 return Err(overflow);
             }
             last.text = cut_middle(&last.text, keep - TRUNCATION_MARK.len());
-            prompt = tokenize(&request.messages)?;
+            prompt = self.tokenize(&request.messages, &request)?;
         }
         if prompt.tokens.is_empty() {
             return Err(Error::InvalidRequest("the prompt is empty".to_owned()));
@@ -301,7 +304,7 @@ impl Engine for LocalEngine {
             return Ok(());
         }
         let rendered = tokio::task::spawn_blocking(move || {
-            let mut prompt = this.tokenize(&request.messages, &request.template_kwargs)?;
+            let mut prompt = this.tokenize(&request.messages, &request)?;
             match request.priority {
                 Priority::Prefetch => prompt.tokens.truncate(this.stable_prefix_len(&request, &prompt.tokens)?),
                 _ => prompt.tokens.truncate(prompt.prefix_len),
@@ -377,7 +380,8 @@ fn cut_middle(text: &str, keep: usize) -> String {
 
 /// Bytes of the texts of a request.
 fn text_bytes(request: &Request) -> usize {
-    request.messages.iter().map(|message| message.text.len()).sum()
+    let tools = request.tools.as_ref().map_or(0, |tools| tools.bytes());
+    request.messages.iter().map(|message| message.text.len()).sum::<usize>() + tools
 }
 
 /// Renders so many bytes: on this thread if they are few, or else on one that may block.

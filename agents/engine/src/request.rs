@@ -8,8 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::request_origin::RequestOrigin;
 
+pub use artel_chat::CallDelta;
 pub use artel_model::sampling::{DryParams, XtcParams};
-pub use artel_model::{ContextOverflow, FinishReason, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob};
+pub use artel_model::{
+    ContextOverflow, FinishReason, SamplingOptions, SamplingParams, TokenLogprob, ToolCall, ToolSet, TopLogprob,
+};
 
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum ChatRole {
     User,
     /// The model.
     Assistant,
+    /// The result of a tool that the model called.
+    Tool,
 }
 
 /// A message of a conversation.
@@ -29,6 +34,17 @@ pub struct Message {
     pub role: ChatRole,
     /// Its text.
     pub text: String,
+    /// The tools that the model called with it.
+    pub calls: Vec<ToolCall>,
+    /// The call whose result it is.
+    pub answers: Option<ToolCall>,
+}
+
+impl Message {
+    /// A text.
+    pub fn new(role: ChatRole, text: impl Into<String>) -> Self {
+        Self { role, text: text.into(), calls: Vec::new(), answers: None }
+    }
 }
 
 /// The priority of a sequence, the highest first.
@@ -81,8 +97,10 @@ pub struct Request {
     pub max_tokens: u32,
     /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone.
     pub stop: Vec<String>,
-    /// A JSON schema that the output must satisfy.
+    /// A JSON schema that the output must satisfy; an output that calls tools need not.
     pub schema: Option<Arc<Value>>,
+    /// The tools that the model may call, or must.
+    pub tools: Option<Arc<ToolSet>>,
     /// What happens when prompt and output do not fit into the context.
     pub overflow: ContextOverflow,
     /// Whether everything before the text of its last message is the same for every task. If not, it may hold the text of a caller,
@@ -109,6 +127,8 @@ pub enum Chunk {
         /// The tokens that begin in this text, if the request asks for them.
         logprobs: Vec<TokenLogprob>,
     },
+    /// Parts of calls of tools, never text.
+    Calls(Vec<CallDelta>),
     /// Natural logarithms of the probabilities of the labels, in their order.
     Scores(Vec<f64>),
     /// The end.

@@ -13,7 +13,7 @@ use crate::backend::{
     AdapterContext, Backend, BatchToken, DecodeError, EngineLimits, Error, ForcedTokens, PooledTokens, Sampled, Slot,
     TextTokenizer, Token, TokenizedPrompt, Tokenizer,
 };
-use crate::request::{Message, SamplingParams, TokenLogprob, TopLogprob};
+use crate::request::{Message, SamplingParams, TokenLogprob, ToolSet, TopLogprob};
 
 /// Makes a reply from the rendered prompt: its messages, a line each.
 pub type ReplyScript = Arc<dyn Fn(&str) -> String + Send + Sync>;
@@ -154,6 +154,7 @@ impl Tokenizer for CharTokenizer {
         &self,
         messages: &[Message],
         _template_kwargs: &Map<String, Value>,
+        _tools: Option<&ToolSet>,
     ) -> Result<TokenizedPrompt, Error> {
         let tokens = |messages: &[Message]| {
             let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));

@@ -10,6 +10,7 @@ use tracing::Span;
 
 use crate::backend::{ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
+use crate::job_calls::JobCalls;
 use crate::label_score::LabelScoring;
 use crate::request::{
     Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams, TokenLogprob,
@@ -35,6 +36,8 @@ pub(crate) struct Job {
     /// Whether other jobs with the same prompt are there or come.
     pub(crate) shares_prompt: bool,
     pub(crate) schema: Option<Arc<Value>>,
+    /// What tells calls of tools from text, if it has tools.
+    pub(crate) calls: Option<JobCalls>,
     pub(crate) max_tokens: u32,
     pub(crate) stop: Vec<String>,
     /// Whether it may discard its oldest tokens behind the prefix when it outgrows the context.
@@ -60,7 +63,7 @@ impl OutputSender {
         self.is_dropped.load(Ordering::Acquire) || self.chunks.is_closed()
     }
 
-    /// Whether the chunks of another batch fit: at most three, which are text or scores, the remaining text and the end.
+    /// Whether the chunks of another batch fit: at most three, which are text or scores, calls or the remaining text, and the end.
     pub(crate) fn has_capacity(&self) -> bool {
         if self.chunks.capacity() >= 3 {
             return true;
@@ -321,12 +324,18 @@ impl<S> Sequence<S> {
         self.clock.first_batch.get_or_insert_with(Instant::now);
     }
 
-    /// Appends the bytes of a token and, if they are asked for, its probability; without one, it was forced.
+    /// Appends the bytes of a token, as far as they are text, and, if they are asked for, its probability; without one, it was forced.
     fn append_bytes(&mut self, token: Token, tokenizer: &dyn Tokenizer, logprob: Option<TokenLogprob>) {
         let from = self.unsent_bytes.len();
-        tokenizer.append_bytes(token, &mut self.unsent_bytes);
-        if self.job.logprobs.is_some() {
-            let logprob = logprob.unwrap_or_else(|| TokenLogprob::forced(self.unsent_bytes[from..].to_vec()));
+        match &mut self.job.calls {
+            Some(calls) => calls.push(token, tokenizer, &mut self.unsent_bytes),
+            None => tokenizer.append_bytes(token, &mut self.unsent_bytes),
+        }
+        // Those of calls are not told.
+        let is_text = self.job.calls.is_none() || self.unsent_bytes.len() > from;
+        if self.job.logprobs.is_some() && is_text {
+            let forced = || TokenLogprob::forced(self.unsent_bytes[from..].to_vec());
+            let logprob = logprob.unwrap_or_else(forced);
             self.unsent_logprobs.push((self.sent_bytes + from, logprob));
         }
     }
@@ -373,6 +382,7 @@ impl<S> Sequence<S> {
         self.clock.max_itl = self.clock.max_itl.max(latency.unwrap_or_default());
         let certain = self.unsent_bytes.len() - self.possible_stop_bytes();
         self.send_text(whole_characters(&self.unsent_bytes[..certain]));
+        self.send_calls();
     }
 
     pub(crate) fn send_scores(&self, scores: Vec<f64>) {
@@ -381,8 +391,16 @@ impl<S> Sequence<S> {
 
     pub(crate) fn finish(mut self, reason: FinishReason) {
         self.clock.first_token.get_or_insert_with(Instant::now);
+        let mut reason = reason;
+        if let Some(calls) = &mut self.job.calls {
+            calls.finish(&mut self.unsent_bytes);
+            if reason == FinishReason::Stop && calls.has_calls() {
+                reason = FinishReason::Calls;
+            }
+        }
         // An output that is cut may end within a character.
         self.send_text(whole_characters(&self.unsent_bytes));
+        self.send_calls();
         let prefilled = self.num_computed_prompt_tokens - self.num_cached_tokens;
         let computed = prefilled.saturating_sub(self.num_forced_prompt_tokens) + self.usage.computed;
         let prompt = self.job.prompt.len() as u32 - self.num_forced_prompt_tokens;
@@ -417,6 +435,13 @@ impl<S> Sequence<S> {
             let begun = self.unsent_logprobs.iter().take_while(|(from, _)| *from < self.sent_bytes).count();
             let logprobs = self.unsent_logprobs.drain(..begun).map(|(_, logprob)| logprob).collect();
             self.job.output.send(Chunk::Text { text, tokens: self.usage.output, logprobs });
+        }
+    }
+
+    fn send_calls(&mut self) {
+        let unsent = self.job.calls.as_mut().map(JobCalls::take_unsent).unwrap_or_default();
+        if !unsent.is_empty() {
+            self.job.output.send(Chunk::Calls(unsent));
         }
     }
 

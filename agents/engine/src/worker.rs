@@ -475,6 +475,9 @@ impl<B: Backend> EngineWorker<B> {
             return Ok((SequenceKind::Score(scoring), ForcedTokens::default()));
         }
         let mut sampler = self.backend.create_sampler(&job.sampling, job.schema.as_deref(), &job.prompt)?;
+        if let Some(calls) = job.calls.as_ref().and_then(|calls| calls.constraint.as_ref()) {
+            self.backend.constrain_calls(&mut sampler, calls)?;
+        }
         let forced_start = self.backend.forced_tokens(&mut sampler)?;
         Ok((SequenceKind::Generate(sampler), forced_start))
     }

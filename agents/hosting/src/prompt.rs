@@ -33,7 +33,7 @@ pub fn request(
     user: String,
 ) -> Result<engine::Request, Failure> {
     // What surrounds a text in a file or on a command line is no part of it.
-    let message = |speaker, text: String| engine::Message { role: speaker, text: text.trim().to_owned() };
+    let message = |speaker, text: String| engine::Message::new(speaker, text.trim());
     let flow: Arc<str> = role.name.as_str().into();
     Ok(engine::Request {
         origin: engine::RequestOrigin { role: Some(flow.clone()), ..engine::RequestOrigin::default() },
@@ -49,6 +49,7 @@ pub fn request(
         max_tokens: role.sampling.max_tokens,
         stop: role.sampling.stop.clone(),
         schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
+        tools: None,
         overflow: role.overflow,
         has_fixed_prefix: role.prompt.is_fixed(),
     })

@@ -71,6 +71,7 @@ fn spec(input: &str) -> TaskSpec {
         trace: None,
         sampling: None,
         response: None,
+        tools: None,
     }
 }
 

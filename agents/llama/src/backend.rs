@@ -8,7 +8,8 @@ use artel_engine::backend::{
     self as engine_backend, BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot,
 };
 use artel_engine::{
-    AdapterContext, Backend, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob, Tokenizer,
+    AdapterContext, Backend, CallConstraint, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob,
+    Tokenizer,
 };
 use artel_model::DeviceMemory;
 use serde_json::Value;
@@ -18,6 +19,7 @@ use crate::constraint::{self, schema_error};
 use crate::context_params::{ContextParams, computes_on_cpu, pinned_cores};
 use crate::device_buffers::buffers_by_device;
 use crate::error::{Error, is_lack_of_memory, may_lack_memory};
+use crate::lazy_calls::{CallBeginning, LazyCalls};
 use crate::options::Options;
 use crate::pooling::PooledResult;
 use crate::raw::context::LlamaContext;
@@ -62,6 +64,8 @@ struct LoadedContext {
 pub struct SequenceSampler {
     chain: SamplerChain,
     constraint: Option<Constraint>,
+    /// What holds it to calls of tools once one begins.
+    lazy_calls: Option<LazyCalls>,
 }
 
 impl LlamaBackend {
@@ -153,6 +157,14 @@ impl LlamaBackend {
         self.context(adapter_context).ok_or_else(|| compute_error("this adapter context does not exist"))
     }
 
+    /// The compiler of schemas, which is made for the first one.
+    fn compiler(&mut self) -> Result<&Compiler, engine_backend::Error> {
+        match &mut self.schemas {
+            Some(compiler) => Ok(compiler),
+            none => Ok(none.insert(constraint::compiler(&self.model)?)),
+        }
+    }
+
     fn base(&self) -> &LoadedContext {
         self.contexts[0].as_ref().expect("the context without an adapter is never unloaded")
     }
@@ -225,15 +237,23 @@ impl Backend for LlamaBackend {
         let mut chain = chain.ok_or_else(|| compute_error("llama.cpp failed to create a sampler chain"))?;
         let constraint = match schema {
             None => None,
-            Some(schema) => {
-                if self.schemas.is_none() {
-                    self.schemas = Some(constraint::compiler(&self.model)?);
-                }
-                self.schemas.as_ref().map(|compiler| constraint::compile(compiler, schema)).transpose()?
-            }
+            Some(schema) => Some(constraint::compile(self.compiler()?, schema)?),
         };
         chain.accept_prompt(prompt.iter().map(|token| token.0));
-        Ok(SequenceSampler { chain, constraint })
+        Ok(SequenceSampler { chain, constraint, lazy_calls: None })
+    }
+
+    fn constrain_calls(
+        &mut self,
+        sampler: &mut SequenceSampler,
+        calls: &CallConstraint,
+    ) -> Result<(), engine_backend::Error> {
+        let constraint = self.compiler()?.compile_calls(&calls.grammar).map_err(schema_error)?;
+        match &calls.trigger {
+            Some(trigger) => sampler.lazy_calls = Some(LazyCalls::new(trigger.clone(), constraint)),
+            None => sampler.constraint = Some(constraint),
+        }
+        Ok(())
     }
 
     fn decode(&mut self, adapter_context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
@@ -280,6 +300,15 @@ impl Backend for LlamaBackend {
         sampler.chain.accept(token);
         if let Some(constraint) = &mut sampler.constraint {
             constraint.accept(token.cast_unsigned()).map_err(schema_error)?;
+        }
+        if let Some(lazy) = sampler.lazy_calls.take() {
+            let mut bytes = Vec::new();
+            self.model.append_piece(token, true, &mut bytes);
+            match lazy.accept(token.cast_unsigned(), bytes) {
+                CallBeginning::Later(lazy) => sampler.lazy_calls = Some(lazy),
+                CallBeginning::Now(constraint) => sampler.constraint = Some(constraint),
+                CallBeginning::Never => {}
+            }
         }
         Ok(Sampled::Token(Token(token)))
     }

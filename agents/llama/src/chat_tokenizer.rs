@@ -1,10 +1,11 @@
 //! Text to tokens and back, with the chat template of the GGUF.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use artel_chat::{CallFormat, ToolPrompt};
 use artel_engine::backend::Error;
-use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer};
+use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer, ToolSet};
 use artel_template::{Chat, ChatTemplate};
 use serde_json::{Map, Value, json};
 
@@ -26,6 +27,8 @@ pub(crate) struct ChatTokenizer {
     bos: String,
     eos: String,
     prefixes: PrefixLengths,
+    /// How the model is told of tools, found out for the first request with some.
+    tool_prompt: OnceLock<ToolPrompt>,
     path: PathBuf,
 }
 
@@ -51,18 +54,32 @@ impl ChatTokenizer {
             bos,
             eos,
             prefixes: PrefixLengths::default(),
+            tool_prompt: OnceLock::new(),
             path: path.to_owned(),
         }
     }
 
     /// The text of a prompt, with people's texts shielded.
-    fn render(&self, messages: &[Message], kwargs: &Map<String, Value>) -> Result<String, Error> {
+    fn render(
+        &self,
+        messages: &[Message],
+        kwargs: &Map<String, Value>,
+        tools: Option<&ToolSet>,
+    ) -> Result<String, Error> {
         let template = self.template.as_ref().map_err(Clone::clone)?;
-        let message = |message: &Message| json!({"role": role_name(message.role), "content": message.text});
+        let has_tools = tools.is_some_and(|tools| !tools.is_empty());
+        let messages: Vec<Value> = messages.iter().map(|message| self.template_message(message)).collect();
+        let has_calls = has_tools || messages.iter().any(|message: &Value| message["role"] == "tool");
+        let none = ToolSet::default();
+        let (messages, tools) = match has_calls {
+            true => self.tool_prompt().prepare(messages, tools.unwrap_or(&none)),
+            false => (messages, None),
+        };
         let mut all = self.template_kwargs.clone();
         all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
         let chat = Chat {
-            messages: messages.iter().map(message).collect(),
+            messages,
+            tools,
             kwargs: all,
             adds_generation_prompt: true,
             bos_token: &self.bos,
@@ -72,16 +89,48 @@ impl ChatTokenizer {
         template.render(chat).map_err(|e| chat_template::fault(&self.path, &e))
     }
 
+    /// A message as templates take it.
+    fn template_message(&self, message: &Message) -> Value {
+        let mut value = json!({"role": role_name(message.role), "content": message.text});
+        match &message.answers {
+            _ if !message.calls.is_empty() => return self.tool_prompt().calls_message(&message.text, &message.calls),
+            Some(call) => {
+                value["tool_call_id"] = call.id.as_str().into();
+                value["name"] = call.name.as_str().into();
+            }
+            None => {}
+        }
+        value
+    }
+
+    fn tool_prompt(&self) -> &ToolPrompt {
+        self.tool_prompt.get_or_init(|| {
+            let Ok(template) = &self.template else { return ToolPrompt::generic() };
+            ToolPrompt::detect(&|messages, tools| {
+                let (bos_token, eos_token) = (self.bos.as_str(), self.eos.as_str());
+                let kwargs = self.template_kwargs.clone();
+                let chat = Chat { messages, tools, kwargs, bos_token, eos_token, ..Chat::default() };
+                template.render(chat).ok().map(|text| template.shield().reveal(&text).into_owned())
+            })
+        })
+    }
+
     /// How many bytes of a prompt's text come before that of its last message, whatever that is.
-    fn prefix_bytes(&self, messages: &[Message], kwargs: &Map<String, Value>, text: &str) -> usize {
-        let key = PrefixKey::of(messages, kwargs);
+    fn prefix_bytes(
+        &self,
+        messages: &[Message],
+        kwargs: &Map<String, Value>,
+        tools: Option<&ToolSet>,
+        text: &str,
+    ) -> usize {
+        let key = PrefixKey::of(messages, kwargs, tools);
         if let Some(bytes) = self.prefixes.get(key, text) {
             return bytes;
         }
         let probe = |probe: &str| {
             let mut messages = messages.to_vec();
             messages.last_mut()?.text = probe.to_owned();
-            self.render(&messages, kwargs).ok()
+            self.render(&messages, kwargs, tools).ok()
         };
         let [Some(first), Some(second)] = PROBES.map(probe) else { return 0 };
         let bytes = common_text(&first, &second);
@@ -139,13 +188,22 @@ impl Tokenizer for ChatTokenizer {
         &self,
         messages: &[Message],
         template_kwargs: &Map<String, Value>,
+        tools: Option<&ToolSet>,
     ) -> Result<TokenizedPrompt, Error> {
-        let text = self.render(messages, template_kwargs)?;
-        self.tokenize_rendered(&text, self.prefix_bytes(messages, template_kwargs, &text))
+        let text = self.render(messages, template_kwargs, tools)?;
+        self.tokenize_rendered(&text, self.prefix_bytes(messages, template_kwargs, tools, &text))
     }
 
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
         self.model.append_piece(token.0, false, out);
+    }
+
+    fn append_control_text(&self, token: Token, out: &mut Vec<u8>) {
+        self.model.append_piece(token.0, true, out);
+    }
+
+    fn call_format(&self) -> CallFormat {
+        self.tool_prompt().format().clone()
     }
 
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error> {
@@ -162,6 +220,7 @@ fn role_name(role: ChatRole) -> &'static str {
         ChatRole::System => "system",
         ChatRole::User => "user",
         ChatRole::Assistant => "assistant",
+        ChatRole::Tool => "tool",
     }
 }
 

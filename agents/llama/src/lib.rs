@@ -22,6 +22,7 @@ mod device_buffers;
 mod error;
 mod fingerprint;
 mod kv_cache;
+mod lazy_calls;
 mod logprobs;
 mod options;
 mod pair_template;

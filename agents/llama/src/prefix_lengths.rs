@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use artel_engine::Message;
+use artel_engine::{Message, ToolSet};
 use serde_json::{Map, Value};
 
 /// The most prompts that are remembered: the roles of a large crew.
@@ -15,15 +15,24 @@ const MAX_REMEMBERED_ENTRIES: usize = 256;
 pub(crate) struct PrefixKey(u64);
 
 impl PrefixKey {
-    pub(crate) fn of(messages: &[Message], kwargs: &Map<String, Value>) -> Self {
+    pub(crate) fn of(messages: &[Message], kwargs: &Map<String, Value>, tools: Option<&ToolSet>) -> Self {
         let mut hasher = DefaultHasher::new();
         for (at, message) in messages.iter().enumerate() {
             (message.role as u8).hash(&mut hasher);
+            for call in message.calls.iter().chain(&message.answers) {
+                (&call.id, &call.name, &call.arguments).hash(&mut hasher);
+            }
             if at + 1 < messages.len() {
                 message.text.hash(&mut hasher);
             }
         }
         kwargs.iter().for_each(|(name, value)| (name, value.to_string()).hash(&mut hasher));
+        if let Some(tools) = tools {
+            tools.single.hash(&mut hasher);
+            format!("{:?}", tools.choice).hash(&mut hasher);
+            let told = tools.tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.to_string()));
+            told.for_each(|tool| tool.hash(&mut hasher));
+        }
         Self(hasher.finish())
     }
 }
@@ -73,9 +82,9 @@ mod tests {
     use super::*;
 
     fn key(instructions: &str, question: &str) -> PrefixKey {
-        let message = |role, text: &str| Message { role, text: text.to_owned() };
+        let message = |role, text: &str| Message::new(role, text);
         let messages = [message(ChatRole::System, instructions), message(ChatRole::User, question)];
-        PrefixKey::of(&messages, &Map::new())
+        PrefixKey::of(&messages, &Map::new(), None)
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum FinishReason {
     StopText,
     /// `max_tokens` are generated.
     Length,
+    /// It calls tools, and waits for their results.
+    Calls,
 }
 
 impl FinishReason {
@@ -21,6 +23,7 @@ impl FinishReason {
             Self::Stop => "stop",
             Self::StopText => "stop_text",
             Self::Length => "length",
+            Self::Calls => "calls",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Words that several crates say of models, devices and requests: the type of a KV cache, the kind of a device, how tokens are
-//! sampled.
+//! sampled, the tools that a model may call.
 //!
 //! Each is a plain value with the spelling that YAML and the specs of engines have for it. What a word means, how YAML is read
 //! and what llama.cpp calls it, this crate does not know: it depends on nothing of ours, so that an engine can say the same
@@ -15,6 +15,7 @@ mod purpose;
 mod regular_file;
 pub mod sampling;
 mod size;
+mod tools;
 
 pub use decoding::{ContextOverflow, FinishReason};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
@@ -23,3 +24,7 @@ pub use purpose::ModelPurpose;
 pub use regular_file::open_regular_file;
 pub use sampling::{RequestSampling, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob};
 pub use size::format_bytes;
+pub use tools::{
+    InvalidTools, MAX_TOOL_ENTRIES, MAX_TOOL_NAME_BYTES, MAX_TOOLS_BYTES, Tool, ToolCall, ToolChoice, ToolSet,
+    is_name_byte, is_tool_name,
+};

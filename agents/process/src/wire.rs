@@ -54,6 +54,7 @@ mirrored!(
     engine::RequestUsage,
     v1::RequestUsage { prompt, computed, output, forced, drafted, accepted }
 );
+mirrored!(tool_call, tool_call_of, engine::ToolCall, v1::ToolCall { id, name, arguments });
 mirrored!(memory, memory_of, crate::DeviceMemory, v1::DeviceMemory { device, weights, kv_cache, compute });
 mirrored!(
     limits,
@@ -94,6 +95,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         max_tokens: request.max_tokens,
         stop: request.stop,
         schema: request.schema.map(|schema| schema.to_string()),
+        tools: request.tools.map(|tools| serde_json::to_string(&*tools).expect("tools are JSON")),
         overflow: match request.overflow {
             engine::ContextOverflow::Reject => v1::ContextOverflow::Reject,
             engine::ContextOverflow::Truncate => v1::ContextOverflow::Truncate,
@@ -118,6 +120,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
     let not_json = |what, e: &serde_json::Error| engine::Error::InvalidRequest(format!("{what} not valid JSON: {e}"));
     let kwargs = serde_json::from_str(if wire.template_kwargs.is_empty() { "{}" } else { &wire.template_kwargs });
     let schema = wire.schema.map(|text| serde_json::from_str(&text).map(Arc::new)).transpose();
+    let tools = wire.tools.map(|text| serde_json::from_str(&text).map(Arc::new)).transpose();
     Ok(engine::Request {
         flow: wire.flow.into(),
         priority,
@@ -128,6 +131,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         max_tokens: wire.max_tokens,
         stop: wire.stop,
         schema: schema.map_err(|e| not_json("the schema is", &e))?,
+        tools: tools.map_err(|e| not_json("the tools are", &e))?,
         overflow,
         origin: wire.origin.map(origin_of).unwrap_or_default(),
         has_fixed_prefix: wire.has_fixed_prefix,
@@ -172,8 +176,10 @@ fn message(message: engine::Message) -> v1::Message {
         engine::ChatRole::System => v1::ChatRole::System,
         engine::ChatRole::User => v1::ChatRole::User,
         engine::ChatRole::Assistant => v1::ChatRole::Assistant,
+        engine::ChatRole::Tool => v1::ChatRole::Tool,
     };
-    v1::Message { role: role.into(), text: message.text }
+    let calls = message.calls.into_iter().map(tool_call).collect();
+    v1::Message { role: role.into(), text: message.text, calls, answers: message.answers.map(tool_call) }
 }
 
 fn message_of(wire: v1::Message) -> engine::Message {
@@ -181,8 +187,10 @@ fn message_of(wire: v1::Message) -> engine::Message {
         v1::ChatRole::System => engine::ChatRole::System,
         v1::ChatRole::User => engine::ChatRole::User,
         v1::ChatRole::Assistant => engine::ChatRole::Assistant,
+        v1::ChatRole::Tool => engine::ChatRole::Tool,
     };
-    engine::Message { role, text: wire.text }
+    let calls = wire.calls.into_iter().map(tool_call_of).collect();
+    engine::Message { role, text: wire.text, calls, answers: wire.answers.map(tool_call_of) }
 }
 
 pub(crate) fn adapter(path: &Path, scale: f32) -> v1::Adapter {
@@ -201,6 +209,7 @@ pub(crate) fn chunk(chunk: engine::Chunk) -> Option<v1::Chunk> {
             let logprobs = logprobs.into_iter().map(logprob).collect();
             v1::chunk::Chunk::Text(v1::Text { text, tokens, logprobs })
         }
+        engine::Chunk::Calls(deltas) => v1::chunk::Chunk::Calls(calls(deltas)),
         engine::Chunk::Scores(_) => return None,
         engine::Chunk::Finished(summary) => v1::chunk::Chunk::Finished(finish(summary)),
         engine::Chunk::Failed(failure) => v1::chunk::Chunk::Failed(error(failure)),
@@ -215,10 +224,43 @@ pub(crate) fn chunk_of(wire: v1::Chunk) -> engine::Chunk {
             let logprobs = t.logprobs.into_iter().map(logprob_of).collect();
             engine::Chunk::Text { text: t.text, tokens: t.tokens, logprobs }
         }
+        Some(v1::chunk::Chunk::Calls(deltas)) => engine::Chunk::Calls(calls_of(deltas)),
         Some(v1::chunk::Chunk::Finished(summary)) => engine::Chunk::Finished(finish_of(&summary)),
         Some(v1::chunk::Chunk::Failed(failure)) => engine::Chunk::Failed(error_of(failure)),
         None => engine::Chunk::Failed(engine::Error::Model("its process sent an empty chunk".to_owned())),
     }
+}
+
+fn calls(deltas: Vec<engine::CallDelta>) -> v1::CallDeltas {
+    use engine::CallDelta as D;
+    use v1::call_delta::Delta as W;
+    let delta = |delta: D| {
+        let (index, delta) = match delta {
+            // The engine sends text as text.
+            D::Text(_) => return None,
+            D::Begin { index, name } => (index, W::Begin(name)),
+            D::Arguments { index, text } => (index, W::Arguments(text)),
+            D::End { index } => (index, W::End(true)),
+            D::Withdrawn { index } => (index, W::Withdrawn(true)),
+        };
+        Some(v1::CallDelta { index: u32::try_from(index).unwrap_or(u32::MAX), delta: Some(delta) })
+    };
+    v1::CallDeltas { deltas: deltas.into_iter().filter_map(delta).collect() }
+}
+
+fn calls_of(wire: v1::CallDeltas) -> Vec<engine::CallDelta> {
+    use engine::CallDelta as D;
+    use v1::call_delta::Delta as W;
+    let delta = |wire: v1::CallDelta| {
+        let index = usize::try_from(wire.index).unwrap_or(usize::MAX);
+        Some(match wire.delta? {
+            W::Begin(name) => D::Begin { index, name },
+            W::Arguments(text) => D::Arguments { index, text },
+            W::End(_) => D::End { index },
+            W::Withdrawn(_) => D::Withdrawn { index },
+        })
+    };
+    wire.deltas.into_iter().filter_map(delta).collect()
 }
 
 fn finish(summary: engine::FinishSummary) -> v1::FinishSummary {
@@ -226,6 +268,7 @@ fn finish(summary: engine::FinishSummary) -> v1::FinishSummary {
         engine::FinishReason::Stop => v1::FinishReason::Stop,
         engine::FinishReason::StopText => v1::FinishReason::StopText,
         engine::FinishReason::Length => v1::FinishReason::Length,
+        engine::FinishReason::Calls => v1::FinishReason::Calls,
     };
     v1::FinishSummary {
         reason: reason.into(),
@@ -239,6 +282,7 @@ fn finish_of(wire: &v1::FinishSummary) -> engine::FinishSummary {
         v1::FinishReason::Stop => engine::FinishReason::Stop,
         v1::FinishReason::StopText => engine::FinishReason::StopText,
         v1::FinishReason::Length => engine::FinishReason::Length,
+        v1::FinishReason::Calls => engine::FinishReason::Calls,
     };
     engine::FinishSummary { reason, usage: usage_of(wire.usage.unwrap_or_default()), timings: timings_of(wire.timings) }
 }

@@ -49,6 +49,17 @@ pub enum StreamItem {
         /// How likely its tokens were, if that was asked for.
         logprobs: Option<Arc<[TokenLogprob]>>,
     },
+    /// A part of a call of a tool.
+    ToolCall {
+        /// The attempt.
+        step: StepId,
+        /// The role that calls.
+        role: RoleName,
+        /// The number of the call in this attempt, from 0.
+        index: u32,
+        /// What is new.
+        part: ToolCallPart,
+    },
     /// How far a running step is.
     Progress {
         /// The attempt.
@@ -58,6 +69,31 @@ pub enum StreamItem {
         /// Its progress.
         progress: StepProgress,
     },
+}
+
+/// A part of a call of a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToolCallPart {
+    /// It begins.
+    Begin {
+        /// Its id.
+        id: Arc<str>,
+        /// The tool.
+        name: Arc<str>,
+    },
+    /// More of its arguments.
+    Arguments(Arc<str>),
+    /// It is complete.
+    End,
+    /// It was no call: the text that it was taken for follows.
+    Withdrawn,
+}
+
+impl StreamItem {
+    /// Whether it is for subscribers of tokens alone.
+    fn is_of_tokens(&self) -> bool {
+        matches!(self, Self::Token { .. } | Self::ToolCall { .. })
+    }
 }
 
 /// The progress of a running step.
@@ -149,7 +185,7 @@ impl TaskChannel {
     }
 
     fn broadcast(&self, item: StreamItem) {
-        let without_tokens = self.0.without_tokens.get().filter(|_| !matches!(item, StreamItem::Token { .. }));
+        let without_tokens = self.0.without_tokens.get().filter(|_| !item.is_of_tokens());
         if let Some(without_tokens) = without_tokens {
             drop(without_tokens.send(item.clone()));
         }

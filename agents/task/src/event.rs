@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use artel_model::sampling::{DryParams, XtcParams};
-pub use artel_model::{FinishReason, RequestSampling, SamplingOptions, TokenLogprob, TopLogprob};
+pub use artel_model::{
+    FinishReason, InvalidTools, RequestSampling, SamplingOptions, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet,
+    TopLogprob,
+};
 
 use crate::graph::Reducer;
 use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
@@ -193,6 +196,9 @@ pub struct TaskSpec {
     /// The form that the client wants the answer of a single role to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Box<ResponseFormat>>,
+    /// The tools of the caller, which its single role may call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Arc<ToolSet>>,
 }
 
 /// The origin of a forked task.
@@ -310,6 +316,9 @@ pub struct Output {
     /// Why the model's output ended, if a model wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
+    /// The tools that the model calls, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<ToolCall>,
     /// The further answers to the same prompt, if several were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Output>,
@@ -326,7 +335,8 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 impl Output {
     /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), json: None, role: None, finish: None, alternatives: Vec::new(), logprobs: None }
+        let text = text.into();
+        Self { text, json: None, role: None, finish: None, calls: Vec::new(), alternatives: Vec::new(), logprobs: None }
     }
 
     /// JSON without a role; its text is the string's own, or the JSON text.

@@ -61,6 +61,7 @@ pub(crate) fn request(submit: SubmitArgs) -> Result<SubmitRequest, Error> {
         labels: label_map(labels),
         sampling,
         response,
+        ..SubmitRequest::default()
     })
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use artel_actors::StepProgress;
+use artel_actors::{StepProgress, ToolCallPart};
 use artel_proto::v1;
 use artel_task::event::{
     CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge,
-    TaskPriority, TaskSpec, Timings, TokenLogprob, TopLogprob, Usage,
+    TaskPriority, TaskSpec, Timings, TokenLogprob, ToolCall, TopLogprob, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 
@@ -27,6 +27,7 @@ pub(crate) fn output(output: &Output) -> v1::Output {
         json: output.json.as_ref().and_then(portable_value),
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
         finish: output.finish.map(|reason| finish_reason(reason).into()),
+        calls: output.calls.iter().map(tool_call).collect(),
         alternatives: output.alternatives.iter().map(self::output).collect(),
         logprobs: output
             .logprobs
@@ -51,7 +52,25 @@ fn finish_reason(reason: FinishReason) -> v1::FinishReason {
         FinishReason::Stop => v1::FinishReason::Stop,
         FinishReason::StopText => v1::FinishReason::StopText,
         FinishReason::Length => v1::FinishReason::Length,
+        FinishReason::Calls => v1::FinishReason::Calls,
     }
+}
+
+fn tool_call(call: &ToolCall) -> v1::ToolCall {
+    v1::ToolCall { id: call.id.clone(), name: call.name.clone(), arguments: call.arguments.clone() }
+}
+
+/// A part of a call of a tool.
+pub(crate) fn tool_call_delta(step: &StepId, role: &str, index: u32, part: ToolCallPart) -> v1::ToolCallDelta {
+    use v1::tool_call_delta::Part as P;
+    let part = match part {
+        ToolCallPart::Begin { id, name } => P::Begin(v1::ToolCallBegin { id: id.to_string(), name: name.to_string() }),
+        ToolCallPart::Arguments(text) => P::Arguments(text.to_string()),
+        ToolCallPart::End => P::End(v1::ToolCallEnd {}),
+        ToolCallPart::Withdrawn => P::Withdrawn(v1::ToolCallWithdrawn {}),
+    };
+    let (step_id, node, role) = (step_id(step), step.visit.node_path(), role.to_owned());
+    v1::ToolCallDelta { step_id, node, role, index, part: Some(part) }
 }
 
 /// The journal and the log have the message with the daemon's paths. Only messages about the daemon's own files have any;

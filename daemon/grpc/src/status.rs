@@ -153,6 +153,7 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
         Error::UnusableModel(_) => status(Code::FailedPrecondition, R::ModelUnavailable, message),
         Error::NoRouter { node, .. } => not_found(definition, "node", &node, &message, std::iter::empty()),
         Error::NoTarget => invalid_field("target", message),
+        Error::ToolsOfGraph | Error::ToolsOfRole { .. } => invalid_field("tools", message),
         Error::NoCandidates => invalid_field("roles", message),
         Error::NoTask(task) => not_found(R::TaskNotFound, "task", &task.to_string(), &message, std::iter::empty()),
         Error::NoStep { step, .. } => not_found(R::StepNotFound, "step", &step, &message, std::iter::empty()),

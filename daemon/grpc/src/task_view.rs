@@ -316,6 +316,7 @@ mod tests {
             trace: None,
             sampling: None,
             response: None,
+            tools: None,
         };
         let step = StepId::parse("answer").unwrap();
         let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };

@@ -6,6 +6,7 @@ mod list;
 mod parse;
 mod response;
 mod sampling;
+mod tools;
 
 use artel_actors::{Error, Fork, Submission};
 use artel_journal::{Damage, DamagedTask, TaskSummary};

@@ -169,6 +169,9 @@ impl EventTranslator {
                 let logprobs = convert::token_logprobs(logprobs.as_deref().unwrap_or_default());
                 self.not_journalled(K::Token(v1::Token { step_id: step_id(&step), node, role, text, offset, logprobs }))
             }
+            StreamItem::ToolCall { step, role, index, part } => {
+                self.not_journalled(K::ToolCallDelta(convert::tool_call_delta(&step, role.as_str(), index, part)))
+            }
             StreamItem::Progress { step, role, progress: stage } => {
                 self.not_journalled(K::Progress(convert::progress(&step, role.as_str(), stage)))
             }

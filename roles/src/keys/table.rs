@@ -89,6 +89,11 @@ pub(crate) static ROLE: KeySet = KeySet {
             "What happens to a prompt that exceeds the context: `reject`, `truncate` or `shift`.",
         ),
         key("priority", Value("interactive"), "The priority of its steps: `interactive` or `batch`.").formerly("class"),
+        key(
+            "caller_tools",
+            Value("true"),
+            "Whether the role takes tools that its callers send, and answers with calls of them.",
+        ),
     ],
 };
 

@@ -41,7 +41,8 @@ pub(super) fn check(node: &YamlNode, schema: &Value, is_for: SchemaUse, report: 
         }
         Error::Unsupported(_) => (node.span, "describe the output with other keywords of JSON schema"),
         Error::Costly(_) => (node.span, "make it smaller, or its patterns and bounds simpler"),
-        Error::Busy(_) => (node.span, "check the catalog again"),
+        // No value is checked here, so that none can mismatch.
+        Error::Busy(_) | Error::Mismatch(_) => (node.span, "check the catalog again"),
     };
     report.error_with_hint(span, format!("bad schema: {error}"), hint);
     false

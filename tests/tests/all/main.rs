@@ -46,6 +46,7 @@ mod sampling;
 mod set_aside;
 mod stopping;
 mod tasks;
+mod tools;
 mod traces;
 mod values;
 #[cfg(feature = "vulkan")]

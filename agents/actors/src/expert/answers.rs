@@ -1,25 +1,31 @@
 //! The answers of one attempt: one, or as many as the client asks for, to one prompt.
 
+use std::time::Duration;
+
 use artel_engine as engine;
 use artel_engine::{FinishSummary, SamplingParams, TokenLogprob};
 use artel_hosting::engine_host::EngineLease;
 use artel_roles::Schema;
 use artel_stream::StepProgress;
-use artel_task::event::{Failure, FailureCode, MAX_LOGPROBS_BYTES, Output, OutputLogprobs};
+use artel_task::event::{Failure, FailureCode, MAX_LOGPROBS_BYTES, Output, OutputLogprobs, ToolCall};
 use artel_task::portable;
 use futures::future::try_join_all;
 
 use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
 use super::step_job::StepJob;
+use super::streamed_calls::StreamedCalls;
 use super::streamed_output::StreamedOutput;
 
 /// The distance of the seeds of two answers; odd, so that no two of them are the same.
 const SEED_DISTANCE_INTEGER: u32 = 0x9e37_79b9;
+/// How long the arguments of one call are checked at most: they take a thousandth of that.
+const CALL_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One answer of a model.
 pub(super) struct GeneratedAnswer {
     text: String,
+    calls: Vec<ToolCall>,
     logprobs: Vec<TokenLogprob>,
     finish: FinishSummary,
 }
@@ -82,6 +88,7 @@ impl StepJob {
         is_published: bool,
         has_schema: bool,
     ) -> Result<GeneratedAnswer, Failure> {
+        let mut calls = StreamedCalls::default();
         let mut prefetch = SuccessorPrefetch::new(self, engine);
         let mut output = StreamedOutput::new(self, is_published, has_schema);
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
@@ -105,11 +112,13 @@ impl StepJob {
                         prefetch.on_text(&output.text, tokens);
                     }
                 }
+                Some(engine::Chunk::Calls(deltas)) => calls.push(self, deltas, is_published),
                 // Only a request to score labels yields scores.
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => {
                     engine.note(&Ok(()));
-                    return Ok(GeneratedAnswer { text: output.text, logprobs: output.logprobs, finish });
+                    let (text, logprobs, calls) = (output.text, output.logprobs, calls.into_complete());
+                    return Ok(GeneratedAnswer { text, calls, logprobs, finish });
                 }
                 Some(engine::Chunk::Failed(error)) => {
                     let failure = self.step_failure(&error);
@@ -127,11 +136,16 @@ impl StepJob {
     }
 
     /// The first answer as the output, with the others as its alternatives. Each of them must satisfy the schema.
-    pub(super) fn output(&self, answers: Vec<GeneratedAnswer>, schema: Option<&Schema>) -> Result<Output, Failure> {
+    pub(super) async fn output(
+        &self,
+        answers: Vec<GeneratedAnswer>,
+        schema: Option<&Schema>,
+    ) -> Result<Output, Failure> {
         let mut left_bytes = MAX_LOGPROBS_BYTES;
         let mut outputs = Vec::with_capacity(answers.len());
-        for GeneratedAnswer { text, logprobs, finish } in answers {
-            let mut output = self.parse_output(text, finish.reason, schema)?;
+        for GeneratedAnswer { text, calls, logprobs, finish } in answers {
+            let calls = self.checked_calls(calls).await?;
+            let mut output = self.parse_output(text, calls, finish.reason, schema)?;
             if !logprobs.is_empty() {
                 let (kept, left) = OutputLogprobs::within(logprobs, left_bytes);
                 (output.logprobs, left_bytes) = (Some(Box::new(kept)), left);
@@ -143,15 +157,38 @@ impl StepJob {
         Ok(Output { alternatives, ..first })
     }
 
+    /// The calls, if their arguments satisfy the schemas of their tools also where the decoder was not held to them.
+    async fn checked_calls(&self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, Failure> {
+        let Some(tools) = self.tools.clone().filter(|_| !calls.is_empty()) else { return Ok(calls) };
+        let check = move || {
+            for call in &calls {
+                let schema = tools.tools.iter().find(|tool| tool.name == call.name).map(|tool| &tool.parameters);
+                let Some(schema) = schema else { continue };
+                let checked = artel_constraint::check_arguments(schema, &call.arguments, CALL_CHECK_TIMEOUT);
+                checked.map_err(|error| format!("its arguments for tool `{}`: {error}", call.name))?;
+            }
+            Ok::<_, String>(calls)
+        };
+        let checked = tokio::task::spawn_blocking(check).await;
+        let checked = checked.unwrap_or_else(|_| Err("its calls could not be checked".to_owned()));
+        checked.map_err(|error| {
+            let message = format!("role `{}` gave no valid call: {error}", self.role.name);
+            Failure::new(FailureCode::OutputInvalid, message)
+        })
+    }
+
     fn parse_output(
         &self,
         text: String,
+        calls: Vec<ToolCall>,
         reason: engine::FinishReason,
         schema: Option<&Schema>,
     ) -> Result<Output, Failure> {
         let (role, finish) = (Some(self.role.name.clone()), Some(reason));
-        let output = Output { role, finish, ..Output::text(text) };
-        let Some(schema) = schema else { return Ok(output) };
+        // An answer with calls is none in the schema.
+        let schema = schema.filter(|_| calls.is_empty());
+        let has_calls = !calls.is_empty();
+        let output = Output { role, finish, calls, ..Output::text(text) };
         let invalid = |error: String| {
             let hint = match reason {
                 engine::FinishReason::Length => "; it was cut at max_tokens, raise it",
@@ -162,6 +199,10 @@ impl StepJob {
                 format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
             )
         };
+        if !has_calls && self.tools.as_ref().is_some_and(|tools| tools.must_call()) {
+            return Err(invalid("it calls no tool, which is required".to_owned()));
+        }
+        let Some(schema) = schema else { return Ok(output) };
         let json = portable::parse(&output.text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(|e| invalid(e.to_string()))?;
         Ok(Output { json: Some(json), ..output })

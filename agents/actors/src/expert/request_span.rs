@@ -28,6 +28,8 @@ pub(super) fn report(finish: &engine::FinishSummary) -> SpanAttributes {
     let reason = match reason {
         engine::FinishReason::Stop | engine::FinishReason::StopText => "stop",
         engine::FinishReason::Length => "length",
+        // The word of the conventions for generative AI.
+        engine::FinishReason::Calls => "tool_call",
     };
     SpanAttributes::default()
         .texts("gen_ai.response.finish_reasons", &[reason])

@@ -46,7 +46,7 @@ impl StepJob {
         }
         let answers = answered?;
         let finish = answers::summary(&answers);
-        let output = self.output(answers, schema.as_ref())?;
+        let output = self.output(answers, schema.as_ref()).await?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
         }
@@ -66,7 +66,7 @@ impl StepJob {
     /// The key of the response in the cache, if the node accepts a cached one.
     fn cache_key(&self, prompt: &RenderedPrompt) -> Option<ResponseKey> {
         let cache = self.cache.as_ref()?;
-        let options = serde_json::to_string(&(&self.sampling, &self.response)).ok()?;
+        let options = serde_json::to_string(&(&self.sampling, &self.response, &self.tools)).ok()?;
         Some(cache.key(&self.role, &prompt.system, &prompt.user, &options))
     }
 
@@ -170,6 +170,9 @@ impl StepJob {
             max_tokens: asked.max_tokens.unwrap_or(role.max_tokens).min(role.max_tokens),
             stop: role.stop_with(&asked),
             schema: schema.map(|schema| Arc::new(schema.json().clone())),
+            tools: self.tools.clone(),
+            // Tools are a part of it, and their caller's.
+            has_fixed_prefix: request.has_fixed_prefix && self.tools.is_none(),
             ..request
         })
     }

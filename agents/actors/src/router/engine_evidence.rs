@@ -49,7 +49,7 @@ async fn log_probabilities(
     prompt: &LabelPrompt,
     question: &str,
 ) -> Result<(Vec<f64>, u32), Failure> {
-    let message = |speaker, text: String| Message { role: speaker, text: text.trim().to_owned() };
+    let message = |speaker, text: String| Message::new(speaker, text.trim());
     let request = artel_engine::Request {
         origin: RequestOrigin::default(),
         flow: "router".into(),
@@ -67,6 +67,7 @@ async fn log_probabilities(
         max_tokens: 1,
         stop: Vec::new(),
         schema: None,
+        tools: None,
         overflow: ContextOverflow::Truncate,
         // The names and descriptions of the candidates.
         has_fixed_prefix: true,

@@ -3,7 +3,7 @@
 use artel_model::ModelPurpose;
 use artel_model::sampling::SamplingFault;
 use artel_task::event::Failure;
-use artel_task::{CatalogVersion, Seq, TaskId};
+use artel_task::{CatalogVersion, RoleName, Seq, TaskId};
 
 use crate::caller_ledger::QuotaExcess;
 
@@ -71,6 +71,15 @@ pub enum Error {
     /// Neither graph nor role is named, and there is no default.
     #[error("neither a graph nor a role is named, and the catalog has no graph `mentor`")]
     NoTarget,
+    /// Only a single role can be given tools.
+    #[error("tools are for a single role: name one as `role`, not a graph")]
+    ToolsOfGraph,
+    /// The role takes none.
+    #[error("role `{role}` takes no tools of its callers: its `caller_tools` is false")]
+    ToolsOfRole {
+        /// The role.
+        role: RoleName,
+    },
     /// There are no candidates to choose from.
     #[error("no role has examples, so there are no candidates to choose from")]
     NoCandidates,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use artel_roles::{Catalog, Role};
 use artel_router::CandidateProfile;
-use artel_task::event::{Decision, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec, Timestamp};
+use artel_task::event::{
+    Decision, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec, Timestamp, ToolSet,
+};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
     CallerName, CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq,
@@ -54,6 +56,8 @@ pub struct Submission {
     pub sampling: Option<Box<RequestSampling>>,
     /// The form of the answer of a single role.
     pub response: Option<Box<ResponseFormat>>,
+    /// Tools of the caller, for a single role.
+    pub tools: Option<Arc<ToolSet>>,
 }
 
 impl Submission {
@@ -69,7 +73,8 @@ impl Submission {
         target
             && !is_fork
             && (&self.input, &self.labels, self.priority) == (&accepted.input, &accepted.labels, accepted.priority)
-            && (&self.sampling, &self.response) == (&accepted.sampling, &accepted.response)
+            && (&self.sampling, &self.response, &self.tools)
+                == (&accepted.sampling, &accepted.response, &accepted.tools)
     }
 }
 
@@ -180,6 +185,15 @@ pub(super) fn resolve_target(
     }
 }
 
+/// An error if tools are given to what takes none.
+pub(super) fn check_tools(tools: Option<&ToolSet>, role: Option<&RoleName>, catalog: &Catalog) -> Result<(), Error> {
+    if tools.is_none() {
+        return Ok(());
+    }
+    let Some(role) = role.and_then(|name| catalog.role(name.as_str())) else { return Err(Error::ToolsOfGraph) };
+    if role.caller_tools { Ok(()) } else { Err(Error::ToolsOfRole { role: role.name.clone() }) }
+}
+
 /// A role as a graph of one node; graph and node have the role's name.
 pub(super) fn single_role(role: &Role) -> Arc<Graph> {
     const ONE_FORM: &str = "names of roles, nodes and graphs have one form";
@@ -210,7 +224,7 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, owner, trace, sampling, response, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, trace, sampling, response, tools, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -228,6 +242,7 @@ pub(super) fn accepted_event(
         trace,
         sampling,
         response,
+        tools,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

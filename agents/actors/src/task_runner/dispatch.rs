@@ -142,6 +142,7 @@ impl RunningTask {
             channel: self.cx.channel.clone(),
             metrics: self.cx.metrics.tasks.role(role.name.as_str()),
             trace: self.trace_of(&step),
+            tools: self.task.spec.tools.clone().filter(|_| self.task.spec.role.is_some()),
             step,
             role,
             barrier,

@@ -211,6 +211,7 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         labels: BTreeMap::new(),
         owner: CallerName::owner(),
         trace: None,
+        tools: None,
         quota: artel_actors::CallerQuota::default(),
         sampling: None,
         response: None,

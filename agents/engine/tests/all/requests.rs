@@ -14,7 +14,7 @@ pub(crate) fn ask(text: &str) -> Request {
         flow: Arc::from("role"),
         priority: Priority::Interactive,
         remaining_steps: 0,
-        messages: vec![Message { role: ChatRole::User, text: text.to_owned() }],
+        messages: vec![Message::new(ChatRole::User, text)],
         adapter: None,
         sampling: SamplingParams::GREEDY,
         logprobs: None,
@@ -22,6 +22,7 @@ pub(crate) fn ask(text: &str) -> Request {
         max_tokens: 100,
         stop: Vec::new(),
         schema: None,
+        tools: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
@@ -35,6 +36,7 @@ pub(crate) async fn read(mut stream: OutputStream) -> Result<(String, FinishSumm
         match stream.recv().await.expect("a stream has an end") {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Calls(_) => panic!("no tools were given"),
             Chunk::Scores(_) => panic!("no labels were given"),
             Chunk::Finished(finish) => {
                 assert_eq!(stream.recv().await, None);

@@ -2,7 +2,7 @@
 
 use artel_task::event::{
     CandidateScore, Decision, Failure, FailureCode, FinishReason, Nested, NoMatch, ResultSource, Signal, TakenEdge,
-    Timestamp, Timings, Trigger, Usage,
+    Timestamp, Timings, ToolCall, Trigger, Usage,
 };
 use artel_task::{NodeName, Visit};
 use proptest::prelude::*;
@@ -58,12 +58,16 @@ fn finite() -> impl Strategy<Value = f64> + Clone {
 
 fn output() -> impl Strategy<Value = Output> {
     let json = prop::option::of(json());
-    let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length];
+    let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length, FinishReason::Calls];
     let finish = prop::option::of(prop::sample::select(finish.to_vec()));
-    (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output {
+    let call = (text(), text(), text()).prop_map(|(id, name, arguments)| ToolCall { id, name, arguments });
+    let calls = prop::collection::vec(call, 0..3);
+    let all = (text(), json, prop::option::of(role()), finish, calls);
+    all.prop_map(|(text, json, role, finish, calls)| Output {
         json,
         role,
         finish,
+        calls,
         alternatives: if finish.is_some() { vec![Output::text(text.clone())] } else { Vec::new() },
         ..Output::text(text)
     })
@@ -198,6 +202,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             trace: None,
             sampling: None,
             response: None,
+            tools: None,
         },
     )
 }

@@ -48,7 +48,7 @@ async fn small() -> EngineHandle {
 /// Almost identical questions, so that most tokens are found in a slot, and short answers, so that the test is short; some
 /// answers have a schema.
 fn request(number: u32, tokens: u32) -> Request {
-    let message = |role, text: &str| Message { role, text: text.to_owned() };
+    let message = |role, text: &str| Message::new(role, text);
     let schema = number.is_multiple_of(20).then(|| Arc::new(json!({"enum": ["a", "b"]})));
     Request {
         flow: Arc::from(if number.is_multiple_of(2) { "even" } else { "odd" }),
@@ -65,6 +65,7 @@ fn request(number: u32, tokens: u32) -> Request {
         max_tokens: tokens,
         stop: Vec::new(),
         schema,
+        tools: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),

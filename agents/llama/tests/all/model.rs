@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use artel_engine::backend::{BatchToken, Slot};
 use artel_engine::{
-    AdapterContext, Backend as _, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason,
-    LoadError, Message, Priority, Request, RequestOrigin, SamplingParams, Token,
+    AdapterContext, Backend as _, CallDelta, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error,
+    FinishReason, LoadError, Message, Priority, Request, RequestOrigin, SamplingParams, Token, ToolSet,
 };
 use artel_llama::{KvCacheTypes, LlamaBackend, Options};
-use artel_model::{KvCacheType, SplitMode};
+use artel_model::{KvCacheType, SplitMode, Tool, ToolChoice};
 use serde_json::json;
 
 use crate::demo_models;
@@ -38,7 +38,7 @@ async fn chat() -> EngineHandle {
 }
 
 pub(crate) fn ask(system: &str, user: &str) -> Request {
-    let message = |role, text: &str| Message { role, text: text.to_owned() };
+    let message = |role, text: &str| Message::new(role, text);
     Request {
         flow: Arc::from("test"),
         priority: Priority::Interactive,
@@ -51,6 +51,7 @@ pub(crate) fn ask(system: &str, user: &str) -> Request {
         max_tokens: 24,
         stop: Vec::new(),
         schema: None,
+        tools: None,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
@@ -69,6 +70,7 @@ async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, arte
         match chunk {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Calls(_) => panic!("the request has no tools"),
             Chunk::Scores(_) => panic!("the request has no labels"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
@@ -105,6 +107,49 @@ async fn adapters_never_mix() {
     }
     let base = answer(&engine, capital()).await.unwrap().0;
     assert!(cities.iter().all(|(_, city)| !base.contains(city)), "{base}");
+}
+
+#[tokio::test]
+async fn a_required_call_names_a_tool_and_its_arguments_satisfy_the_schema() {
+    let engine = chat().await;
+    let parameters = json!({"type": "object", "required": ["city", "days"], "properties": {
+        "city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "minimum": 1, "maximum": 9}
+    }});
+    let tool = |name: &str| Tool {
+        name: name.to_owned(),
+        description: "Tells the weather.".to_owned(),
+        parameters: parameters.clone(),
+    };
+    for (choice, seed) in [(ToolChoice::Required, 1), (ToolChoice::Named("forecast".to_owned()), 2)] {
+        let mut request = ask("You are helpful.", "How is the weather in Paris?");
+        request.sampling = SamplingParams { temperature: 1.5, seed: Some(seed), ..SamplingParams::default() };
+        request.max_tokens = 120;
+        let tools = vec![tool("weather"), tool("forecast")];
+        request.tools = Some(Arc::new(ToolSet { tools, choice: choice.clone(), single: true }));
+        let (mut stream, mut name, mut arguments) = (engine.generate(request).await.unwrap(), None, String::new());
+        let finish = loop {
+            match stream.recv().await.unwrap() {
+                Chunk::Calls(deltas) => deltas.into_iter().for_each(|delta| match delta {
+                    CallDelta::Begin { name: of, .. } => name = Some(of),
+                    CallDelta::Arguments { text, .. } => arguments.push_str(&text),
+                    CallDelta::End { .. } => {}
+                    other => panic!("{other:?}"),
+                }),
+                Chunk::Finished(finish) => break finish,
+                Chunk::Failed(error) => panic!("{error}"),
+                Chunk::Text { text, .. } => panic!("{text:?} is no call"),
+                _ => {}
+            }
+        };
+        let name = name.unwrap();
+        assert!(["weather", "forecast"].contains(&name.as_str()), "{name}");
+        if let ToolChoice::Named(wanted) = choice {
+            assert_eq!(name, wanted);
+        }
+        assert_eq!(finish.reason, FinishReason::Calls, "{arguments}");
+        let value: serde_json::Value = serde_json::from_str(&arguments).unwrap_or_else(|e| panic!("{arguments}: {e}"));
+        assert!(value["city"].is_string() && (1..=9).contains(&value["days"].as_i64().unwrap()), "{arguments}");
+    }
 }
 
 #[tokio::test]
@@ -258,7 +303,7 @@ async fn label_scores_equal_the_log_probabilities_of_the_model() {
     let mut model = LlamaBackend::load(options_of_chat()).unwrap();
     let text = model.tokenizer();
     let of = |name: &str| [text.tokenize_output(name).unwrap(), vec![text.end_of_turn()]].concat();
-    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new()).unwrap().tokens;
+    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new(), None).unwrap().tokens;
     let mut scores_after = |prefix: &[Token], next: &[Token]| {
         let tokens = prompt.iter().chain(prefix);
         let last = prompt.len() + prefix.len() - 1;
@@ -348,9 +393,11 @@ fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
     let text = model.tokenizer();
     let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-    let tokens =
-        [text.apply_chat_template(&request.messages, &request.template_kwargs).unwrap().tokens, one[..same].to_vec()]
-            .concat();
+    let tokens = [
+        text.apply_chat_template(&request.messages, &request.template_kwargs, None).unwrap().tokens,
+        one[..same].to_vec(),
+    ]
+    .concat();
     let last = tokens.len() - 1;
     for (from, piece) in (0..).step_by(64).zip(tokens.chunks(64)) {
         let entry = |(position, token): (usize, &Token)| BatchToken {

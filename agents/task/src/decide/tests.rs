@@ -73,6 +73,7 @@ impl ScriptedRun {
             trace: None,
             sampling: None,
             response: None,
+            tools: None,
             decision: None,
         };
         let task = TaskId::new(0, [0; 10]);

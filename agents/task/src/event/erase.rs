@@ -26,6 +26,7 @@ impl EventKind {
                 trace: None,
                 sampling: None,
                 response: None,
+                tools: None,
                 ..spec
             }),
             Self::Routed { step, decision } => Self::Routed { step, decision: without_evidence(decision) },
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
     use crate::event::{
         CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, RequestSampling, ResponseFormat, ResultSource,
-        TakenEdge, TaskPriority, Timings, Usage,
+        TakenEdge, TaskPriority, Timings, ToolCall, ToolSet, Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
     use crate::trace::TraceContext;
@@ -118,6 +119,7 @@ mod tests {
             json: Some(json!({ CANARY: [CANARY] })),
             role: role.clone(),
             finish: Some(FinishReason::Length),
+            calls: vec![ToolCall { id: text(), name: text(), arguments: text() }],
             alternatives: vec![Output::text(CANARY)],
             logprobs: None,
         };
@@ -139,6 +141,14 @@ mod tests {
             ),
             sampling: Some(Box::new(RequestSampling { stop: vec![text()], ..RequestSampling::default() })),
             response: Some(Box::new(ResponseFormat::JsonSchema(json!({ "const": CANARY })))),
+            tools: Some(std::sync::Arc::new(ToolSet {
+                tools: vec![artel_model::Tool {
+                    name: text(),
+                    description: text(),
+                    parameters: json!({ CANARY: CANARY }),
+                }],
+                ..ToolSet::default()
+            })),
         };
         let items = Nested::Items(vec![json!(CANARY), json!([CANARY])].into());
         let (graph, start) = (spec.graph.clone(), NodeName::parse("a").unwrap());

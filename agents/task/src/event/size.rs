@@ -1,6 +1,6 @@
 //! The size of an output in a message.
 
-use super::Output;
+use super::{Output, ToolCall};
 use crate::value_size::value_len;
 
 /// The largest output, as measured by [`Output::max_encoded_len`]. gRPC clients accept messages of 4 MiB by default: they could
@@ -11,13 +11,18 @@ pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// the same way: sixteen of the largest outputs, or 6 KiB for each of 10,000 items. Both are kept in memory until the task ends, and an item's output is in that of its node twice.
 pub const MAX_ITEM_OUTPUTS_BYTES: usize = 16 * MAX_OUTPUT_BYTES;
 
+/// What a call takes beside its texts: their tags and lengths.
+const CALL_FRAME_BYTES: usize = 32;
+
 impl Output {
-    /// An upper bound for its size in a message, in bytes: its text, its JSON, whose numbers and nesting take more than they do as
-    /// text, the probabilities of its tokens and its alternatives.
+    /// An upper bound for its size in a message, in bytes: its text, its calls, its JSON, whose numbers and nesting take more than
+    /// they do as text, the probabilities of its tokens and its alternatives.
     pub fn max_encoded_len(&self) -> usize {
+        let call = |call: &ToolCall| CALL_FRAME_BYTES + call.id.len() + call.name.len() + call.arguments.len();
+        let calls = self.calls.iter().map(call).sum::<usize>();
         let alternatives = self.alternatives.iter().map(Self::max_encoded_len).sum::<usize>();
         let logprobs = self.logprobs.as_ref().map_or(0, |logprobs| logprobs.max_encoded_len());
-        self.text.len() + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs
+        self.text.len() + calls + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::ReplayError;
 use super::run::{ActiveVisit, NestedRun, NodeState, ResourceUsage, Scope, VisitStatus};
-use crate::event::{Failure, FailureCode, FinishReason, Output, TakenEdge, Timestamp, Trigger, ValueWrite};
+use crate::event::{Failure, FailureCode, FinishReason, Output, TakenEdge, Timestamp, ToolCall, Trigger, ValueWrite};
 use crate::graph::Reducer;
 use crate::id::{GraphName, NodeName, PathSegment, RoleName, StepId, TaskId, ValueName};
 use crate::value_size::value_len;
@@ -264,9 +264,16 @@ pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
         "output": output.json.clone().unwrap_or_else(|| output.text.clone().into()),
         "role": output.role.as_ref().map(RoleName::as_str),
         "finish": output.finish.map(FinishReason::as_str),
+        "calls": output.calls.iter().map(call_value).collect::<Value>(),
     });
     if !roles.is_empty() {
         value["roles"] = roles.iter().map(|role| role.as_ref().map(RoleName::as_str)).collect();
     }
     value
+}
+
+/// A call in CEL and Jinja: its arguments are an object there.
+fn call_value(call: &ToolCall) -> Value {
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+    json!({"id": call.id, "name": call.name, "arguments": arguments})
 }

@@ -58,6 +58,7 @@ fn spec(trace: Option<&str>) -> TaskSpec {
         trace: trace.map(|trace| TraceContext::try_from(trace.to_owned()).unwrap()),
         sampling: None,
         response: None,
+        tools: None,
     }
 }
 

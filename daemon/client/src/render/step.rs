@@ -79,7 +79,20 @@ pub(crate) fn transitions(next: &[String]) -> String {
 pub(crate) fn cut(output: Option<&v1::Output>) -> &'static str {
     match output.map(v1::Output::finish) {
         Some(v1::FinishReason::Length) => ", cut at max_tokens",
+        Some(v1::FinishReason::Calls) => ", waits for the results of its calls",
         _ => "",
+    }
+}
+
+/// The calls of tools in an output, a line each: `calls get_weather {"city": "Paris"} (id 4f2kd81sX)`.
+pub(crate) fn calls(output: Option<&v1::Output>, indent: &str, out: &mut StyledText) {
+    for call in output.map_or(&[][..], |output| output.calls.as_slice()) {
+        out.push(indent)
+            .push("calls ")
+            .push_styled(BOLD, one_line(&call.name))
+            .push(" ")
+            .push(one_line(&call.arguments));
+        out.push_styled(DIM, format_args!(" (id {})", one_line(&call.id))).newline();
     }
 }
 

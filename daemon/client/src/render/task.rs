@@ -179,6 +179,7 @@ fn step(task: &Task, step: &Step, out: &mut StyledText) {
             indent(out).push_styled(DIM, "│ ").push(line).newline();
         }
     }
+    step::calls(step.output.as_ref(), INDENT, out);
 }
 
 fn outcome(task: &Task, step: &Step, out: &mut StyledText) {

@@ -110,7 +110,8 @@ impl Transcript {
                 out.push(one_line(&set_aside.reason)).newline();
                 self.interleaver.current = None;
             }
-            Some(Kind::Progress(_)) | None => {}
+            // The calls are shown when the step has finished.
+            Some(Kind::ToolCallDelta(_) | Kind::Progress(_)) | None => {}
         }
         self.out.take()
     }
@@ -237,6 +238,9 @@ impl Transcript {
         self.finish_text(finished, text);
         self.last_output = Some(text.to_owned());
         let summary = step::result_summary(finished.source(), finished.usage.as_ref(), finished.timings.as_ref());
+        if finished.output.as_ref().is_some_and(|output| !output.calls.is_empty()) {
+            step::calls(finished.output.as_ref(), "    ", self.start_line());
+        }
         let out = self.start_node_line(&node_label(&finished.node, &finished.role));
         out.push_styled(
             DIM,

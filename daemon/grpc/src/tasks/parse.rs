@@ -27,7 +27,17 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
     let priority = request.priority();
-    let v1::SubmitRequest { target, input, request_id, priority: number, labels, sampling, response } = request;
+    let v1::SubmitRequest {
+        target,
+        input,
+        request_id,
+        priority: number,
+        labels,
+        sampling,
+        response,
+        tools,
+        tool_choice,
+    } = request;
     violations.check(&field("input"), input_text(&input));
     let class = violations.check(&field("priority"), task_priority(priority, number));
     let request = match request_id.as_str() {
@@ -40,6 +50,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     let labels = violations.check(&field("labels"), self::labels(labels));
     let sampling = sampling.and_then(|given| sampling::parse(given, &field("sampling"), &mut violations));
     let response = response.and_then(|given| response::parse(given, &field("response"), &mut violations));
+    let tools = violations.check(&field("tools"), super::tools::parse(tools, tool_choice));
     let target = match target {
         None => Target::Default,
         Some(v1::submit_request::Target::Graph(name)) => Target::Graph(name),
@@ -48,9 +59,9 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     violations.finish()?;
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
     let Viewer { caller: owner, quota, .. } = viewer;
-    let (sampling, response) = (sampling.map(Box::new), response.map(Box::new));
+    let (sampling, response, tools) = (sampling.map(Box::new), response.map(Box::new), tools.flatten());
     let (request_id, priority, trace) = (request, class, None);
-    Ok(Submission { target, input, request_id, priority, labels, owner, quota, trace, sampling, response })
+    Ok(Submission { target, input, request_id, priority, labels, owner, quota, trace, sampling, response, tools })
 }
 
 /// Parses the answer of a person.
@@ -141,13 +152,13 @@ mod tests {
             request_id: "two words".to_owned(),
             priority: 7,
             labels: HashMap::from([(String::new(), "x".to_owned())]),
-            target: None,
+            tools: vec![v1::Tool { name: "a b".to_owned(), ..v1::Tool::default() }],
             ..v1::SubmitRequest::default()
         };
         let status = submission(request, "submit.", Viewer::owner()).unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;
         let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["submit.input", "submit.priority", "submit.request_id", "submit.labels"]);
+        assert_eq!(fields, ["submit.input", "submit.priority", "submit.request_id", "submit.labels", "submit.tools"]);
         assert_eq!(status.get_details_error_info().unwrap().reason, "BAD_REQUEST");
     }
 

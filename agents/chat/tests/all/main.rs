@@ -1,0 +1,3 @@
+//! The calls of real chat templates.
+
+mod real_call_formats;

@@ -1,0 +1,64 @@
+//! The calls of tools in one output.
+
+use artel_chat::{CallDelta, CallFormat, CallParser, CallTrigger, calls_grammar};
+use artel_model::ToolSet;
+use serde_json::Value;
+
+use crate::backend::{CallConstraint, Token, Tokenizer};
+
+/// What tells calls from the text of an output, and holds them to their form.
+pub(crate) struct JobCalls {
+    pub(crate) constraint: Option<CallConstraint>,
+    parser: CallParser,
+    /// What is not sent yet.
+    unsent: Vec<CallDelta>,
+}
+
+impl JobCalls {
+    /// For tools of which some may be called. An output that may be in a schema instead has nothing but calls or that.
+    pub(crate) fn new(format: CallFormat, tools: &ToolSet, schema: Option<&Value>) -> Self {
+        let is_whole = tools.must_call() || schema.is_some();
+        let trigger = (!is_whole).then(|| CallTrigger::of(&format));
+        let grammar = calls_grammar(&format, tools, schema);
+        let constraint = grammar.map(|grammar| CallConstraint { grammar, trigger });
+        let parser = CallParser::new(format, tools.callable().cloned().collect(), tools.single);
+        Self { constraint, parser, unsent: Vec::new() }
+    }
+
+    /// Takes a token; what of it is text is appended.
+    pub(crate) fn push(&mut self, token: Token, tokenizer: &dyn Tokenizer, text: &mut Vec<u8>) {
+        let mut bytes = Vec::new();
+        tokenizer.append_bytes(token, &mut bytes);
+        let deltas = if bytes.is_empty() {
+            tokenizer.append_control_text(token, &mut bytes);
+            self.parser.push_mark(&bytes)
+        } else {
+            self.parser.push(&bytes)
+        };
+        self.take(deltas, text);
+    }
+
+    /// What is left at the end of the output.
+    pub(crate) fn finish(&mut self, text: &mut Vec<u8>) {
+        let deltas = self.parser.finish();
+        self.take(deltas, text);
+    }
+
+    /// Whether any call is complete.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.parser.calls() > 0
+    }
+
+    pub(crate) fn take_unsent(&mut self) -> Vec<CallDelta> {
+        std::mem::take(&mut self.unsent)
+    }
+
+    fn take(&mut self, deltas: Vec<CallDelta>, text: &mut Vec<u8>) {
+        for delta in deltas {
+            match delta {
+                CallDelta::Text(bytes) => text.extend(bytes),
+                other => self.unsent.push(other),
+            }
+        }
+    }
+}
