@@ -10,11 +10,6 @@ use artel_engine as engine;
 use artel_engine::backend::EngineLimits;
 
 mod sampling;
-
-use sampling::{logprob, logprob_of, sampling, sampling_of};
-pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
-
-/// The messages, the client and the server that are generated from the proto. Both ends are the same binary.
 #[allow(
     dead_code,
     missing_docs,
@@ -26,9 +21,10 @@ pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
     clippy::uninlined_format_args,
     rustdoc::all
 )]
-pub(crate) mod v1 {
-    tonic::include_proto!("artel.engine.v1");
-}
+pub(crate) mod v1;
+
+use sampling::{logprob, logprob_of, sampling, sampling_of};
+pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
 
 /// Converts values field by field; `ours as wire` where the names differ.
 macro_rules! mirrored {
