@@ -165,8 +165,8 @@ impl Engine for RemoteEngine {
 
     async fn pool(&self, request: PoolingRequest) -> Result<PooledTexts, Error> {
         let (pending, mut client) = self.start_call();
-        let response = pending.answer(client.pool(wire::pool_request(request))).await?;
-        wire::pooled_of(response)
+        let response = pending.answer(client.pool(wire::pooling::pool_request(request))).await?;
+        wire::pooling::pooled_of(response)
     }
 
     fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin {

@@ -267,8 +267,8 @@ impl v1::engine_server::Engine for EngineService {
     }
 
     async fn pool(&self, request: Request<v1::PoolRequest>) -> Result<Response<v1::PoolResponse>, Status> {
-        let pooled = self.engine()?.pool(wire::pool_request_of(request.into_inner())).await;
-        Ok(Response::new(wire::pooled(pooled)))
+        let pooled = self.engine()?.pool(wire::pooling::pool_request_of(request.into_inner())).await;
+        Ok(Response::new(wire::pooling::pooled(pooled)))
     }
 
     async fn pin_prefixes(

@@ -1,6 +1,6 @@
 //! The protocol's messages, and conversions between them and the engine's types.
 
-mod pooling;
+pub(crate) mod pooling;
 mod sampling;
 
 use std::ffi::OsStr;
@@ -12,11 +12,6 @@ use std::time::Duration;
 use artel_engine as engine;
 use artel_engine::backend::EngineLimits;
 
-pub(crate) use pooling::{pool_request, pool_request_of, pooled, pooled_of};
-use sampling::{logprob, logprob_of, sampling, sampling_of};
-pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
-
-/// The messages, the client and the server that are generated from the proto. Both ends are the same binary.
 #[allow(
     dead_code,
     missing_docs,
@@ -28,9 +23,10 @@ pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
     clippy::uninlined_format_args,
     rustdoc::all
 )]
-pub(crate) mod v1 {
-    tonic::include_proto!("artel.engine.v1");
-}
+pub(crate) mod v1;
+
+use sampling::{logprob, logprob_of, sampling, sampling_of};
+pub(crate) use sampling::{sampling_defaults, sampling_defaults_of};
 
 /// Converts values field by field; `ours as wire` where the names differ.
 macro_rules! mirrored {

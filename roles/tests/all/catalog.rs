@@ -68,6 +68,37 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
 }
 
 #[test]
+fn a_role_says_how_it_is_sampled_and_a_number_beyond_its_limit_is_refused() {
+    let role = |sampling: &str| {
+        let text =
+            format!("role: writer\ndescription: Writes.\nmodel: smollm2\nprompt: You write.\nsampling: {sampling}\n");
+        let source = YamlSource { path: "own.yaml".to_owned(), dir: None, text };
+        Catalog::parse(vec![shipped::sources(), vec![source]])
+    };
+    let catalog = role(
+        "{presence_penalty: -0.5, penalty_last_n: 0, dry: {multiplier: 0.8, breakers: []}, xtc: {probability: 0.5}, \
+         logit_bias: {\" yes\": 2, no: -100}, logprobs: 3, fixed: true}",
+    );
+    let sampling = catalog.unwrap().role("writer").unwrap().sampling.clone();
+    let params = sampling.choice.params();
+    assert_eq!((params.presence_penalty, params.penalty_last_n, sampling.fixed), (-0.5, 0, true));
+    assert_eq!(params.logit_bias, [(" yes".to_owned(), 2.0), ("no".to_owned(), -100.0)]);
+    assert_eq!((sampling.choice.logprobs, params.xtc.unwrap().threshold), (Some(3), 0.1));
+    assert!(params.dry.unwrap().breakers.is_empty());
+    let refusals = [
+        ("{presence_penalty: 3}", "`presence_penalty` is a number from -2 to 2, not 3"),
+        ("{logit_bias: {yes: 101}}", "`yes` in `logit_bias` is a number from -100 to 100, not 101"),
+        ("{dry: {base: 2}}", "`dry` has no `multiplier`"),
+        ("{xtc: {probability: 1, threshold: 0.9}}", "`threshold` is a number from 0 to 0.5, not 0.9"),
+        ("{logprobs: 21}", "`logprobs` is a whole number from 0 to 20, not 21"),
+    ];
+    for (sampling, message) in refusals {
+        let problems = role(sampling).unwrap_err().to_string();
+        assert!(problems.contains(message), "{message} in {problems}");
+    }
+}
+
+#[test]
 fn variables_of_a_chat_template_are_any_values_and_no_names_of_the_conversation() {
     let catalog = over_shipped(
         "model: talk\nfile: talk.gguf\ntemplate_kwargs: {enable_thinking: false, tags: [a, 1]}\n---\n\

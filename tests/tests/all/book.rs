@@ -25,6 +25,7 @@ pages! {
     the_commands_of_the_tutorial_succeed: "docs/book/src/tutorial.md",
     the_commands_of_the_page_on_init_succeed: "docs/book/src/init.md",
     the_commands_of_the_concepts_succeed: "docs/book/src/concepts.md",
+    the_commands_of_the_page_on_answers_succeed: "docs/book/src/answers.md",
     the_commands_of_the_page_on_roles_succeed: "docs/book/src/reference/roles.md",
     the_commands_of_the_page_on_models_succeed: "docs/book/src/reference/models.md",
     the_commands_of_the_page_on_graphs_succeed: "docs/book/src/reference/graphs.md",

@@ -32,37 +32,33 @@ pub struct NumberRange {
     pub most: f64,
 }
 
-const fn range(least: f64, most: f64) -> NumberRange {
-    NumberRange { least, most }
-}
-
 impl NumberRange {
     /// Of `temperature`.
-    pub const TEMPERATURE: Self = range(0.0, 2.0);
+    pub const TEMPERATURE: Self = Self { least: 0.0, most: 2.0 };
     /// Of `top_p` and `typical_p`.
-    pub const SHARE: Self = range(0.01, 1.0);
+    pub const SHARE: Self = Self { least: 0.01, most: 1.0 };
     /// Of `min_p` and of XTC's probability.
-    pub const PROBABILITY: Self = range(0.0, 1.0);
+    pub const PROBABILITY: Self = Self { least: 0.0, most: 1.0 };
     /// Of `top_k`.
-    pub const TOP_K: Self = range(0.0, 1000.0);
+    pub const TOP_K: Self = Self { least: 0.0, most: 1000.0 };
     /// Of `repeat_penalty`.
-    pub const REPEAT_PENALTY: Self = range(0.5, 2.0);
+    pub const REPEAT_PENALTY: Self = Self { least: 0.5, most: 2.0 };
     /// Of `presence_penalty` and `frequency_penalty`, as with OpenAI's API.
-    pub const PENALTY: Self = range(-2.0, 2.0);
+    pub const PENALTY: Self = Self { least: -2.0, most: 2.0 };
     /// Of `penalty_last_n`: each is kept for each sequence.
-    pub const PENALTY_TOKENS: Self = range(0.0, 8192.0);
+    pub const PENALTY_TOKENS: Self = Self { least: 0.0, most: 8192.0 };
     /// Of DRY's multiplier.
-    pub const DRY_MULTIPLIER: Self = range(0.0, 10.0);
+    pub const DRY_MULTIPLIER: Self = Self { least: 0.0, most: 10.0 };
     /// Of DRY's base.
-    pub const DRY_BASE: Self = range(1.0, 4.0);
+    pub const DRY_BASE: Self = Self { least: 1.0, most: 4.0 };
     /// Of DRY's allowed length.
-    pub const DRY_ALLOWED_TOKENS: Self = range(1.0, 100.0);
+    pub const DRY_ALLOWED_TOKENS: Self = Self { least: 1.0, most: 100.0 };
     /// Of DRY's window: more than the context is no more than the context.
-    pub const DRY_TOKENS: Self = range(0.0, 1_048_576.0);
+    pub const DRY_TOKENS: Self = Self { least: 0.0, most: 1_048_576.0 };
     /// Of XTC's threshold: from a half on, at most one token has it, and nothing is left out.
-    pub const XTC_THRESHOLD: Self = range(0.0, 0.5);
+    pub const XTC_THRESHOLD: Self = Self { least: 0.0, most: 0.5 };
     /// Of a bias, as with OpenAI's API.
-    pub const BIAS: Self = range(-100.0, 100.0);
+    pub const BIAS: Self = Self { least: -100.0, most: 100.0 };
 
     /// As numbers.
     pub fn numbers(self) -> RangeInclusive<f64> {
@@ -110,8 +106,12 @@ impl RequestSampling {
     pub fn faults(&self) -> Vec<SamplingFault> {
         let mut faults = self.choice.faults();
         let whole = |value: Option<u32>| value.map(f64::from);
-        range(1.0, f64::from(MAX_OUTPUT_TOKENS)).check("max_tokens", whole(self.max_tokens), &mut faults);
-        range(1.0, f64::from(MAX_ANSWER_ITEMS)).check("n", whole(self.answers), &mut faults);
+        NumberRange { least: 1.0, most: f64::from(MAX_OUTPUT_TOKENS) }.check(
+            "max_tokens",
+            whole(self.max_tokens),
+            &mut faults,
+        );
+        NumberRange { least: 1.0, most: f64::from(MAX_ANSWER_ITEMS) }.check("n", whole(self.answers), &mut faults);
         if self.stop.len() > MAX_STOP_ITEMS {
             let reason = format!("has {} texts, the limit is {MAX_STOP_ITEMS}", self.stop.len());
             faults.push(SamplingFault::new("stop", reason));
@@ -142,7 +142,11 @@ impl SamplingOptions {
         NumberRange::PENALTY.check("presence_penalty", number(self.presence_penalty), &mut faults);
         NumberRange::PENALTY.check("frequency_penalty", number(self.frequency_penalty), &mut faults);
         NumberRange::PENALTY_TOKENS.check("penalty_last_n", whole(self.penalty_last_n), &mut faults);
-        range(0.0, f64::from(MAX_ALTERNATIVE_TOKENS)).check("logprobs", whole(self.logprobs), &mut faults);
+        NumberRange { least: 0.0, most: f64::from(MAX_ALTERNATIVE_TOKENS) }.check(
+            "logprobs",
+            whole(self.logprobs),
+            &mut faults,
+        );
         if let Some(dry) = &self.dry {
             dry.check(&mut faults);
         }
