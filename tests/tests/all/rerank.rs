@@ -6,8 +6,9 @@ use artel_tests::{Cli, Daemon, DaemonBuilder, daemon, models};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// How far a score may be from the reference: ggml reads its GELU from a table of 16 bits, and multiplies with 32.
-const REFERENCE_TOLERANCE: f64 = 1e-2;
+/// How far a score may be from the reference: ggml reads its GELU from a table of 16 bits, and attends over keys and values of 16
+/// bits.
+const REFERENCE_TOLERANCE: f64 = 2e-2;
 /// How far a score may be from the same one that was computed with others.
 const BATCH_TOLERANCE: f32 = 2e-3;
 const QUERY: &str = "how the river wind";
@@ -42,7 +43,7 @@ async fn scores_are_those_of_the_reference_in_a_batch_and_alone() {
     let documents = documents();
     let expected: Vec<f64> = documents.iter().map(|document| model.score(QUERY, document)).collect();
     let spread = expected.iter().copied().fold(f64::MIN, f64::max) - expected.iter().copied().fold(f64::MAX, f64::min);
-    assert!(spread > 100.0 * REFERENCE_TOLERANCE, "the scores differ by far more than what is allowed: {spread}");
+    assert!(spread > 50.0 * REFERENCE_TOLERANCE, "the scores differ by far more than what is allowed: {spread}");
     let answer = rerank(&daemon, request(&documents)).await.unwrap();
     assert_eq!(answer.results.len(), documents.len());
     let mut largest = 0.0f64;
