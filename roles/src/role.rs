@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use artel_model::{ContextOverflow, SamplingParams};
+use artel_model::{ContextOverflow, ReasoningParams, SamplingParams};
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, duration, integer, items, name, number, text, text_with_space, texts};
+use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, number, text, text_with_space, texts};
 use crate::keys;
 use crate::node::{Span, YamlNode, YamlValue};
 use crate::problem::Diagnostics;
@@ -18,6 +18,8 @@ use crate::template_kwargs::{self, TemplateKwargs};
 
 /// The most tokens of one output of a role that names no limit: an answer of a page.
 const DEFAULT_MAX_TOKENS: u32 = 512;
+/// The most tokens that a role may ask for: beyond the context of any model.
+const MAX_TOKENS: u32 = 1_048_576;
 const MAX_STOP_ITEMS: usize = 16;
 const MAX_STOP_CHARS: usize = 200;
 
@@ -48,6 +50,8 @@ pub struct Role {
     pub template_kwargs: TemplateKwargs,
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
+    /// What its model may do of its reasoning, and whether that is shown.
+    pub reasoning: ReasoningParams,
     /// How tokens are sampled.
     pub sampling: SamplingParams,
     /// The most tokens of one output.
@@ -127,6 +131,7 @@ impl Role {
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
+        let reasoning = f.get("reasoning").map(|n| reasoning(n, report)).unwrap_or_default();
         let decoding = f.get("sampling").map(|n| decoding(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
         let overflow = f.get("overflow").map_or(Some(ContextOverflow::Reject), |n| overflow(n, report));
@@ -151,6 +156,7 @@ impl Role {
             message: message.flatten(),
             template_kwargs: kwargs,
             output: output.flatten(),
+            reasoning,
             sampling,
             max_tokens,
             stop,
@@ -173,6 +179,23 @@ fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     let scale = f.get("scale").map_or(Some(1.0), |n| number(n, "`scale`", -10.0..=10.0, report));
     f.finish(&[], report);
     Some(Adapter { file: file?, dir, scale: scale? as f32 })
+}
+
+fn reasoning(node: &YamlNode, report: &mut Diagnostics<'_>) -> ReasoningParams {
+    let base = ReasoningParams::default();
+    let Some(mut f) = MapReader::open(node, "`reasoning`", &keys::REASONING, report) else { return base };
+    let show = f.get("show").and_then(|n| boolean(n, "`show`", report));
+    let enabled = f.get("enabled").and_then(|n| match &n.value {
+        YamlValue::Bool(false) => Some(false),
+        YamlValue::Str(word, _) if word == "auto" => Some(true),
+        _ => {
+            crate::decode::wrong(n, "`enabled` is `auto` or `false`", report);
+            None
+        }
+    });
+    let budget = f.get("budget").and_then(|n| integer(n, "`budget`", 0..=MAX_TOKENS, report));
+    f.finish(&[], report);
+    ReasoningParams { show: show.unwrap_or(base.show), is_enabled: enabled.unwrap_or(base.is_enabled), budget }
 }
 
 /// What `sampling` says.
@@ -201,7 +224,7 @@ fn decoding(node: &YamlNode, report: &mut Diagnostics<'_>) -> Decoding {
     let repeat_penalty = float("repeat_penalty", 0.5..=2.0, base.repeat_penalty, report);
     let top_k = f.get("top_k").and_then(|n| integer(n, "`top_k`", 0..=1000, report)).unwrap_or(base.top_k);
     let seed = f.get("seed").and_then(|n| integer(n, "`seed`", 0..=u32::MAX, report));
-    let max_tokens = f.get("max_tokens").and_then(|n| integer(n, "`max_tokens`", 1..=1_048_576, report));
+    let max_tokens = f.get("max_tokens").and_then(|n| integer(n, "`max_tokens`", 1..=MAX_TOKENS, report));
     let stop = f.get("stop").map(|n| stop_texts(n, report));
     f.finish(&keys::ROLE_LIMITS.names().map(|key| (key, "limits")).collect::<Vec<_>>(), report);
     Decoding {

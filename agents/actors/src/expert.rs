@@ -8,6 +8,7 @@ mod role_queue;
 mod step_deadline;
 mod step_job;
 mod step_run;
+mod streamed_output;
 
 use artel_hosting::engine_host;
 use artel_stream::StepProgress;

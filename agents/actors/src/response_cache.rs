@@ -73,7 +73,8 @@ impl ScopedResponseCache {
 
 /// The JSON of an output takes about as much as its text.
 fn size_bytes(output: &Output) -> usize {
-    output.text.len() * if output.json.is_some() { 2 } else { 1 }
+    let reasoning = output.reasoning.as_ref().map_or(0, String::len);
+    output.text.len() * if output.json.is_some() { 2 } else { 1 } + reasoning
 }
 
 impl ResponseEntries {

@@ -5,6 +5,7 @@ mod error;
 use std::path::Path;
 use std::sync::Arc;
 
+use artel_chat::{MarkPatterns, ReasoningPhase};
 use serde_json::{Map, Value};
 
 pub use error::{DecodeError, Error};
@@ -93,19 +94,38 @@ pub struct TokenizedPrompt {
     pub tokens: Vec<Token>,
     /// Tokens before the text of the last message: the prefix that all questions with the same instructions share.
     pub prefix_len: usize,
+    /// How a reasoning in its output is told from the answer; none if the model's template has no marks for one.
+    pub reasoning: Option<ReasoningFormat>,
+}
+
+/// How a reasoning is told from the answer in the output of one prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasoningFormat {
+    /// The marks around it.
+    pub patterns: Arc<MarkPatterns>,
+    /// Where the output begins.
+    pub phase: ReasoningPhase,
+    /// The tokens that end a reasoning and begin the answer.
+    pub end: Vec<Token>,
+    /// Of these, the ones behind the mark that ends it.
+    pub answer_start: Vec<Token>,
 }
 
 /// Conversion of text to tokens and back. Any thread may call it at any time.
 pub trait Tokenizer: Send + Sync + 'static {
     /// Renders a conversation with the model's own chat template and these variables of it, including the generation prompt, and
-    /// tokenizes it.
+    /// tokenizes it. Without `reasons`, the template is told that the model shall not reason, as far as it can be.
     fn apply_chat_template(
         &self,
         messages: &[Message],
         template_kwargs: &Map<String, Value>,
+        reasons: bool,
     ) -> Result<TokenizedPrompt, Error>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>);
+    /// As [`Self::append_bytes`], with control tokens by [`append_control`](artel_chat::append_control) and others by
+    /// [`append_text`](artel_chat::append_text).
+    fn append_marked(&self, token: Token, out: &mut Vec<u8>);
     /// The tokens of a text that stands at the start of an output.
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error>;
     /// The token that ends an output.
@@ -136,6 +156,10 @@ pub trait Backend: 'static {
     fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError>;
     /// Samples from the logits at `index` of the last batch.
     fn sample(&mut self, context: AdapterContext, index: usize, sampler: &mut Self::Sampler) -> Result<Sampled, Error>;
+    /// While it is held, the schema of a sampling state neither constrains nor forces tokens; what is sampled is not of it.
+    fn hold_schema(&mut self, sampler: &mut Self::Sampler, is_held: bool);
+    /// Tells a sampling state of tokens that were appended without it and are not of its schema.
+    fn append_unsampled(&mut self, sampler: &mut Self::Sampler, tokens: &[Token]);
     /// The tokens that the schema of this sampling state forces next.
     fn forced_tokens(&mut self, sampler: &mut Self::Sampler) -> Result<ForcedTokens, Error>;
     /// The logits of these tokens at `index` of the last batch.

@@ -28,6 +28,7 @@ mod local;
 mod options;
 mod prefix_cache;
 mod prefix_pins;
+mod reasoning;
 pub mod request;
 mod request_origin;
 pub mod schedule;
@@ -38,7 +39,7 @@ mod stream;
 mod wait_queue;
 mod worker;
 
-pub use backend::{AdapterContext, Backend, Embeddings, Token, TokenizedPrompt, Tokenizer};
+pub use backend::{AdapterContext, Backend, Embeddings, ReasoningFormat, Token, TokenizedPrompt, Tokenizer};
 pub use counters::EngineStats;
 pub use cpu_lease::{CpuArbiter, SharedCpu};
 pub use draft::DraftMode;
@@ -49,7 +50,7 @@ pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{
     ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
-    RequestTimings, RequestUsage, SamplingParams,
+    ReasoningParams, RequestTimings, RequestUsage, SamplingParams,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

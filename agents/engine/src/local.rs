@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use artel_chat::ReasoningPhase;
 use async_trait::async_trait;
-use serde_json::{Map, Value};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::backend::{self, Backend, Embeddings, EngineLimits, Token, TokenizedPrompt, Tokenizer};
@@ -23,6 +23,7 @@ use crate::prefix_pins::PrefixPins;
 use crate::request::{
     ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
 };
+use crate::reasoning::SequenceReasoning;
 use crate::sequence::{Job, OutputSender};
 use crate::stream::{LocalStream, OutputStream, PrefixPin, wait_for_end};
 use crate::worker::EngineWorker;
@@ -114,7 +115,16 @@ impl LocalEngine {
             return Err(Error::InvalidRequest("two labels are the same".to_owned()));
         }
         request.max_tokens = tokens.iter().map(Vec::len).max().unwrap_or(1) as u32;
+        // What a label is said behind is an answer.
+        request.reasoning.is_enabled = false;
         let (mut prompt, request) = self.fit(request)?;
+        if let Some(format) = prompt.reasoning.take() {
+            match format.phase {
+                ReasoningPhase::Inside => prompt.tokens.extend(format.end),
+                ReasoningPhase::After => prompt.tokens.extend(format.answer_start),
+                ReasoningPhase::Before | ReasoningPhase::Answer => {}
+            }
+        }
         let scoring = LabelScoring::new(tokens, self.limits.can_truncate_kv);
         let scoring = scoring.map(|(scoring, common)| {
             prompt.tokens.extend(common);
@@ -133,7 +143,9 @@ impl LocalEngine {
         let (sender, chunks) = channel::channel(MAX_BUFFERED_CHUNKS);
         let (is_dropped, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         // A text within a JSON string ends nothing.
-        let stop = if request.schema.is_some() { Vec::new() } else { request.stop };
+        let has_schema = request.schema.is_some();
+        let format = prompt.reasoning.filter(|_| scoring.is_none());
+        let stop = if has_schema { Vec::new() } else { request.stop };
         let stop = stop.into_iter().filter(|stop| !stop.is_empty()).collect();
         let job = Job {
             span: request.origin.span(&self.name),
@@ -148,6 +160,7 @@ impl LocalEngine {
             schema: request.schema,
             max_tokens: request.max_tokens.max(1),
             stop,
+            reasoning: format.and_then(|format| SequenceReasoning::new(format, request.reasoning, has_schema)),
             can_shift: request.overflow == ContextOverflow::Shift && self.limits.can_shift,
             scoring,
             output: OutputSender { chunks: sender, is_dropped: is_dropped.clone(), is_full: is_full.clone() },
@@ -166,14 +179,16 @@ impl LocalEngine {
             if let Some(last) = messages.last_mut() {
                 last.text.push_str(continuation);
             }
-            let other = self.tokenize(&messages, &request.template_kwargs)?.tokens;
+            let other = self.tokenize(&messages, request)?.tokens;
             least = least.min(tokens.iter().zip(&other).take_while(|(a, b)| a == b).count());
         }
         Ok(least)
     }
 
-    fn tokenize(&self, messages: &[Message], kwargs: &Map<String, Value>) -> Result<TokenizedPrompt, Error> {
-        self.tokenizer.apply_chat_template(messages, kwargs).map_err(backend::Error::into_refusal)
+    /// The prompt of these messages, and what else the request says of it.
+    fn tokenize(&self, messages: &[Message], request: &Request) -> Result<TokenizedPrompt, Error> {
+        let (kwargs, reasons) = (&request.template_kwargs, request.reasoning.is_enabled);
+        self.tokenizer.apply_chat_template(messages, kwargs, reasons).map_err(backend::Error::into_refusal)
     }
 
     fn send(&self, command: EngineCommand) -> Result<(), Error> {
@@ -186,14 +201,12 @@ impl LocalEngine {
     /// The prompt's tokens, truncated if the request allows that, such that the output fits behind them; with a context shift, such
     /// that a part of the output fits that is worth starting, and the rest after old tokens are discarded.
     fn fit(&self, mut request: Request) -> Result<(TokenizedPrompt, Request), Error> {
-        let kwargs = request.template_kwargs.clone();
-        let tokenize = |messages: &[Message]| self.tokenize(messages, &kwargs);
         let context = self.limits.context_tokens;
         let can_shift = request.overflow == ContextOverflow::Shift && self.limits.can_shift;
         let can_truncate = request.overflow != ContextOverflow::Reject;
         let output = if can_shift { request.max_tokens.min(context / 4) } else { request.max_tokens };
         let max_prompt = context.saturating_sub(output) as usize;
-        let mut prompt = tokenize(&request.messages)?;
+        let mut prompt = self.tokenize(&request.messages, &request)?;
         let original = prompt.tokens.len() as u32;
         let overflow = Error::Overflow { prompt: original, output: request.max_tokens, context };
         // Tokens per byte differ along a text, so it may have to be cut a few times; each cut removes at least a tenth.
@@ -205,7 +218,7 @@ impl LocalEngine {
                 return Err(overflow);
             }
             last.text = cut_middle(&last.text, keep - TRUNCATION_MARK.len());
-            prompt = tokenize(&request.messages)?;
+            prompt = self.tokenize(&request.messages, &request)?;
         }
         if prompt.tokens.is_empty() {
             return Err(Error::InvalidRequest("the prompt is empty".to_owned()));
@@ -279,7 +292,7 @@ impl Engine for LocalEngine {
             return Ok(());
         }
         let rendered = tokio::task::spawn_blocking(move || {
-            let mut prompt = this.tokenize(&request.messages, &request.template_kwargs)?;
+            let mut prompt = this.tokenize(&request.messages, &request)?;
             match request.priority {
                 Priority::Prefetch => prompt.tokens.truncate(this.stable_prefix_len(&request, &prompt.tokens)?),
                 _ => prompt.tokens.truncate(prompt.prefix_len),

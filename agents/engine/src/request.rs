@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::request_origin::RequestOrigin;
 
-pub use artel_model::{ContextOverflow, FinishReason, SamplingParams};
+pub use artel_model::{ContextOverflow, FinishReason, ReasoningParams, SamplingParams};
 
 /// The role of a message in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +72,15 @@ pub struct Request {
     pub adapter: Option<(PathBuf, f32)>,
     /// How tokens are sampled.
     pub sampling: SamplingParams,
-    /// Tokens to generate at most, at least 1.
+    /// Tokens to generate at most, at least 1; those of a reasoning count.
     pub max_tokens: u32,
-    /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone.
+    /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone, and a reasoning with
+    /// its own end.
     pub stop: Vec<String>,
-    /// A JSON schema that the output must satisfy.
+    /// A JSON schema that the output must satisfy. It begins behind a reasoning.
     pub schema: Option<Arc<Value>>,
+    /// What the model may do of its reasoning, if it has one. Whether it is shown is not the engine's matter.
+    pub reasoning: ReasoningParams,
     /// What happens when prompt and output do not fit into the context.
     pub overflow: ContextOverflow,
     /// Whether everything before the text of its last message is the same for every task. If not, it may hold the text of a caller,
@@ -97,6 +100,13 @@ pub enum Chunk {
     },
     /// More text.
     Text {
+        /// Whole characters only.
+        text: String,
+        /// Tokens generated so far.
+        tokens: u32,
+    },
+    /// More of the reasoning, which comes before the text.
+    Reasoning {
         /// Whole characters only.
         text: String,
         /// Tokens generated so far.
@@ -130,8 +140,10 @@ pub struct RequestUsage {
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
-    /// Of these, the ones that the schema forced, which were not sampled.
+    /// Of these, the ones that the schema or the end of a reasoning forced, which were not sampled.
     pub forced: u32,
+    /// Of the tokens generated, the ones of the reasoning, from its opening mark to its closing one.
+    pub reasoning: u32,
     /// Draft tokens that were computed.
     pub drafted: u32,
     /// Of these, the ones that were accepted.

@@ -11,6 +11,7 @@ use tracing::Span;
 use crate::backend::{ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
 use crate::label_score::LabelScoring;
+use crate::reasoning::SequenceReasoning;
 use crate::request::{
     Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams,
 };
@@ -33,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) schema: Option<Arc<Value>>,
     pub(crate) max_tokens: u32,
     pub(crate) stop: Vec<String>,
+    /// How its reasoning is told from its answer; none if there is none to be told.
+    pub(crate) reasoning: Option<Box<SequenceReasoning>>,
     /// Whether it may discard its oldest tokens behind the prefix when it outgrows the context.
     pub(crate) can_shift: bool,
     /// The labels to score; it generates text if there are none.
@@ -179,7 +182,7 @@ impl<S> Sequence<S> {
             return 0;
         }
         for token in forced.tokens {
-            tokenizer.append_bytes(token, &mut self.unsent_bytes);
+            self.append_bytes(token, tokenizer);
             self.job.prompt.push(token);
             self.num_forced_prompt_tokens += 1;
         }
@@ -316,7 +319,7 @@ impl<S> Sequence<S> {
         self.clock.first_token.get_or_insert_with(Instant::now);
         self.usage.output += 1;
         self.output_tokens.push(token);
-        tokenizer.append_bytes(token, &mut self.unsent_bytes);
+        self.append_bytes(token, tokenizer);
         if let Some(at) = self.job.stop.iter().filter_map(|stop| find(&self.unsent_bytes, stop.as_bytes())).min() {
             self.unsent_bytes.truncate(at);
             return SampleOutcome::Finished(FinishReason::StopText);
@@ -328,7 +331,15 @@ impl<S> Sequence<S> {
         }
     }
 
-    /// Appends the tokens that the schema forces.
+    /// Takes the bytes of a token of the output, as far as they are of the answer.
+    fn append_bytes(&mut self, token: Token, tokenizer: &dyn Tokenizer) {
+        match &mut self.job.reasoning {
+            Some(reasoning) => reasoning.push(token, tokenizer, &mut self.unsent_bytes),
+            None => tokenizer.append_bytes(token, &mut self.unsent_bytes),
+        }
+    }
+
+    /// Appends the tokens that the schema forces, or the end of a reasoning.
     pub(crate) fn push_forced(&mut self, forced: &ForcedTokens, tokenizer: &dyn Tokenizer) -> SampleOutcome {
         for token in &forced.tokens {
             self.usage.forced += 1;
@@ -346,6 +357,7 @@ impl<S> Sequence<S> {
         let now = Instant::now();
         let latency = self.clock.last_token.replace(now).map(|last| now - last);
         self.clock.max_itl = self.clock.max_itl.max(latency.unwrap_or_default());
+        self.send_reasoning(false);
         let certain = self.unsent_bytes.len() - self.possible_stop_bytes();
         self.send_text(whole_characters(&self.unsent_bytes[..certain]));
     }
@@ -356,6 +368,13 @@ impl<S> Sequence<S> {
 
     pub(crate) fn finish(mut self, reason: FinishReason) {
         self.clock.first_token.get_or_insert_with(Instant::now);
+        if let Some(reasoning) = &mut self.job.reasoning {
+            if reason != FinishReason::StopText {
+                reasoning.finish(&mut self.unsent_bytes);
+            }
+            self.usage.reasoning = reasoning.tokens();
+        }
+        self.send_reasoning(true);
         // An output that is cut may end within a character.
         self.send_text(whole_characters(&self.unsent_bytes));
         let prefilled = self.num_computed_prompt_tokens - self.num_cached_tokens;
@@ -381,6 +400,21 @@ impl<S> Sequence<S> {
             prefill: between(first_batch, first_token),
             decode: between(first_token, now),
             max_itl: clock.max_itl,
+        }
+    }
+
+    /// Sends the reasoning, as far as its characters are whole; what is left at its end never will be.
+    fn send_reasoning(&mut self, is_end: bool) {
+        let Some(reasoning) = &mut self.job.reasoning else { return };
+        let bytes = reasoning.unsent_bytes();
+        let whole = whole_characters(bytes);
+        if whole > 0 {
+            let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
+            bytes.drain(..whole);
+            self.job.output.send(Chunk::Reasoning { text, tokens: self.usage.output });
+        }
+        if is_end || !reasoning.is_inside() {
+            reasoning.unsent_bytes().clear();
         }
     }
 

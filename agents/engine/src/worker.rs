@@ -29,6 +29,7 @@ use crate::wait_queue::{QueuedSequence, QueuedState, aged_priority};
 
 mod compact;
 mod compute;
+mod reason;
 
 pub(crate) struct EngineWorker<B: Backend> {
     backend: B,
@@ -481,6 +482,9 @@ impl<B: Backend> EngineWorker<B> {
             return Ok((SequenceKind::Score(scoring), ForcedTokens::default()));
         }
         let mut sampler = self.backend.create_sampler(&job.sampling, job.schema.as_deref(), &job.prompt)?;
+        if job.reasoning.as_ref().is_some_and(|reasoning| reasoning.holds_schema()) {
+            self.backend.hold_schema(&mut sampler, true);
+        }
         let forced_start = self.backend.forced_tokens(&mut sampler)?;
         Ok((SequenceKind::Generate(sampler), forced_start))
     }

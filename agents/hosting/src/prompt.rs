@@ -47,6 +47,7 @@ pub fn request(
         max_tokens: role.max_tokens,
         stop: role.stop.clone(),
         schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
+        reasoning: role.reasoning,
         overflow: role.overflow,
         has_fixed_prefix: role.prompt.is_fixed(),
     })

@@ -69,6 +69,7 @@ fn spec(input: &str) -> TaskSpec {
         owner: CallerName::owner(),
         erased: None,
         trace: None,
+        reasoning: None,
     }
 }
 

@@ -50,6 +50,15 @@ struct LoadedContext {
 pub struct SequenceSampler {
     chain: SamplerChain,
     constraint: Option<Constraint>,
+    /// Whether the constraint waits for the end of a reasoning.
+    is_held: bool,
+}
+
+impl SequenceSampler {
+    /// The constraint, unless it is held.
+    fn constraint(&mut self) -> Option<&mut Constraint> {
+        self.constraint.as_mut().filter(|_| !self.is_held)
+    }
 }
 
 impl LlamaBackend {
@@ -206,7 +215,7 @@ impl Backend for LlamaBackend {
             let from = prompt.len().saturating_sub(PENALTY_TOKENS.into());
             prompt[from..].iter().for_each(|token| chain.accept(token.0));
         }
-        Ok(SequenceSampler { chain, constraint })
+        Ok(SequenceSampler { chain, constraint, is_held: false })
     }
 
     fn decode(&mut self, adapter_context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
@@ -230,7 +239,7 @@ impl Backend for LlamaBackend {
         entry: usize,
         sampler: &mut SequenceSampler,
     ) -> Result<Sampled, engine_backend::Error> {
-        let mask = match &mut sampler.constraint {
+        let mask = match sampler.constraint() {
             None => None,
             Some(constraint) => match constraint.mask().map_err(schema_error)? {
                 None => return Ok(Sampled::End),
@@ -248,17 +257,26 @@ impl Backend for LlamaBackend {
             return Ok(Sampled::End);
         }
         sampler.chain.accept(token);
-        if let Some(constraint) = &mut sampler.constraint {
+        if let Some(constraint) = sampler.constraint() {
             constraint.accept(token.cast_unsigned()).map_err(schema_error)?;
         }
         Ok(Sampled::Token(Token(token)))
     }
 
-    fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {
-        let Some(constraint) = &mut sampler.constraint else { return Ok(ForcedTokens::default()) };
-        let tokens: Vec<Token> = constraint.take_forced().into_iter().map(|token| Token(token.cast_signed())).collect();
+    fn hold_schema(&mut self, sampler: &mut SequenceSampler, is_held: bool) {
+        sampler.is_held = is_held;
+    }
+
+    fn append_unsampled(&mut self, sampler: &mut SequenceSampler, tokens: &[Token]) {
         tokens.iter().for_each(|token| sampler.chain.accept(token.0));
-        Ok(ForcedTokens { tokens, is_complete: constraint.is_complete() })
+    }
+
+    fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {
+        let Some(constraint) = sampler.constraint() else { return Ok(ForcedTokens::default()) };
+        let tokens: Vec<Token> = constraint.take_forced().into_iter().map(|token| Token(token.cast_signed())).collect();
+        let is_complete = constraint.is_complete();
+        tokens.iter().for_each(|token| sampler.chain.accept(token.0));
+        Ok(ForcedTokens { tokens, is_complete })
     }
 
     fn logits(

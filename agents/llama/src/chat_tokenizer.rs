@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use artel_chat::{append_control, append_text};
 use artel_engine::backend::Error;
 use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer};
 use artel_template::{Chat, ChatTemplate};
@@ -12,6 +13,7 @@ use crate::chat_template;
 use crate::control_tokens::{ControlTokens, TextPart};
 use crate::prefix_lengths::{PrefixKey, PrefixLengths, common_text};
 use crate::raw::model::LlamaModel;
+use crate::reasoning::ModelReasoning;
 
 /// Two texts that no template changes; where they begin in a prompt, the text of the last message does.
 const PROBES: [&str; 2] = ["\u{E000}", "\u{E001}"];
@@ -23,6 +25,8 @@ pub(crate) struct ChatTokenizer {
     control: ControlTokens,
     template: Result<ChatTemplate, Error>,
     template_kwargs: Map<String, Value>,
+    /// How the model reasons, if its template has marks for that.
+    reasoning: Option<ModelReasoning>,
     bos: String,
     eos: String,
     prefixes: PrefixLengths,
@@ -41,13 +45,18 @@ impl ChatTokenizer {
         let control = ControlTokens::of(&model);
         let template = template.or_else(|| model.chat_template()).ok_or_else(|| Error::Tokenize(missing.to_owned()));
         let load = |source: String| ChatTemplate::load(&source, control.shield());
-        let template = template.and_then(|source| load(source).map_err(|e| chat_template::fault(path, &e.into())));
         let (bos, eos) = (model.token_text(model.bos()), model.token_text(model.eos()));
+        let source = template.clone().unwrap_or_default();
+        let template = template.and_then(|source| load(source).map_err(|e| chat_template::fault(path, &e.into())));
+        let reasoning = template.as_ref().ok().and_then(|template| {
+            ModelReasoning::find(&source, template, &template_kwargs, (&bos, &eos), (&model, &control))
+        });
         Self {
             model,
             control,
             template,
             template_kwargs,
+            reasoning,
             bos,
             eos,
             prefixes: PrefixLengths::default(),
@@ -56,13 +65,18 @@ impl ChatTokenizer {
     }
 
     /// The text of a prompt, with people's texts shielded.
-    fn render(&self, messages: &[Message], kwargs: &Map<String, Value>) -> Result<String, Error> {
+    fn render(&self, messages: &[Message], kwargs: &Map<String, Value>, reasons: bool) -> Result<String, Error> {
         let template = self.template.as_ref().map_err(Clone::clone)?;
         let message = |message: &Message| json!({"role": role_name(message.role), "content": message.text});
         let mut all = self.template_kwargs.clone();
         all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut messages: Vec<Value> = messages.iter().map(message).collect();
+        if let Some(reasoning) = self.reasoning.as_ref().filter(|_| !reasons) {
+            reasoning.switch_off(&mut all);
+            reasoning.switch_off_in(&mut messages);
+        }
         let chat = Chat {
-            messages: messages.iter().map(message).collect(),
+            messages,
             kwargs: all,
             adds_generation_prompt: true,
             bos_token: &self.bos,
@@ -73,15 +87,15 @@ impl ChatTokenizer {
     }
 
     /// How many bytes of a prompt's text come before that of its last message, whatever that is.
-    fn prefix_bytes(&self, messages: &[Message], kwargs: &Map<String, Value>, text: &str) -> usize {
-        let key = PrefixKey::of(messages, kwargs);
+    fn prefix_bytes(&self, messages: &[Message], kwargs: &Map<String, Value>, reasons: bool, text: &str) -> usize {
+        let key = PrefixKey::of(messages, kwargs, reasons);
         if let Some(bytes) = self.prefixes.get(key, text) {
             return bytes;
         }
         let probe = |probe: &str| {
             let mut messages = messages.to_vec();
             messages.last_mut()?.text = probe.to_owned();
-            self.render(&messages, kwargs).ok()
+            self.render(&messages, kwargs, reasons).ok()
         };
         let [Some(first), Some(second)] = PROBES.map(probe) else { return 0 };
         let bytes = common_text(&first, &second);
@@ -114,7 +128,7 @@ impl ChatTokenizer {
             }
         }
         let prefix_len = prefix_len.unwrap_or(tokens.len());
-        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len })
+        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len, reasoning: None })
     }
 
     /// How many of these tokens, which begin with those of a text, stay the same however that text goes on.
@@ -139,13 +153,26 @@ impl Tokenizer for ChatTokenizer {
         &self,
         messages: &[Message],
         template_kwargs: &Map<String, Value>,
+        reasons: bool,
     ) -> Result<TokenizedPrompt, Error> {
-        let text = self.render(messages, template_kwargs)?;
-        self.tokenize_rendered(&text, self.prefix_bytes(messages, template_kwargs, &text))
+        let text = self.render(messages, template_kwargs, reasons)?;
+        let prompt = self.tokenize_rendered(&text, self.prefix_bytes(messages, template_kwargs, reasons, &text))?;
+        let format = |reasoning: &ModelReasoning| reasoning.format(&text, &self.model, &self.control);
+        Ok(TokenizedPrompt { reasoning: self.reasoning.as_ref().map(format), ..prompt })
     }
 
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
         self.model.append_piece(token.0, false, out);
+    }
+
+    fn append_marked(&self, token: Token, out: &mut Vec<u8>) {
+        let mut bytes = Vec::new();
+        self.model.append_piece(token.0, false, &mut bytes);
+        if !bytes.is_empty() {
+            return append_text(&bytes, out);
+        }
+        self.model.append_piece(token.0, true, &mut bytes);
+        append_control(&bytes, out);
     }
 
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error> {

@@ -27,6 +27,7 @@ mod options;
 mod prefix_lengths;
 #[allow(unsafe_code)]
 mod raw;
+mod reasoning;
 
 pub use backend::LlamaBackend;
 pub use chat_template::check_chat_template;

@@ -15,8 +15,9 @@ const MAX_REMEMBERED_ENTRIES: usize = 256;
 pub(crate) struct PrefixKey(u64);
 
 impl PrefixKey {
-    pub(crate) fn of(messages: &[Message], kwargs: &Map<String, Value>) -> Self {
+    pub(crate) fn of(messages: &[Message], kwargs: &Map<String, Value>, reasons: bool) -> Self {
         let mut hasher = DefaultHasher::new();
+        reasons.hash(&mut hasher);
         for (at, message) in messages.iter().enumerate() {
             (message.role as u8).hash(&mut hasher);
             if at + 1 < messages.len() {
@@ -75,7 +76,7 @@ mod tests {
     fn key(instructions: &str, question: &str) -> PrefixKey {
         let message = |role, text: &str| Message { role, text: text.to_owned() };
         let messages = [message(ChatRole::System, instructions), message(ChatRole::User, question)];
-        PrefixKey::of(&messages, &Map::new())
+        PrefixKey::of(&messages, &Map::new(), true)
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod kv_cache;
 mod regular_file;
 mod size;
 
-pub use decoding::{ContextOverflow, FinishReason, SamplingParams};
+pub use decoding::{ContextOverflow, FinishReason, ReasoningParams, SamplingParams};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
 pub use kv_cache::KvCacheType;
 pub use regular_file::open_regular_file;

@@ -45,7 +45,7 @@ mirrored!(
     usage,
     usage_of,
     engine::RequestUsage,
-    v1::RequestUsage { prompt, computed, output, forced, drafted, accepted }
+    v1::RequestUsage { prompt, computed, output, forced, drafted, accepted, reasoning }
 );
 mirrored!(memory, memory_of, crate::DeviceMemory, v1::DeviceMemory { device, weights, kv_cache, compute });
 mirrored!(
@@ -83,6 +83,13 @@ mirrored!(
     v1::SamplingParams { temperature, top_p, top_k, min_p, repeat_penalty, seed }
 );
 
+mirrored!(
+    reasoning,
+    reasoning_of,
+    engine::ReasoningParams,
+    v1::ReasoningParams { show, is_enabled, budget }
+);
+
 pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
     v1::GenerateRequest {
         flow: request.flow.to_string(),
@@ -94,6 +101,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         max_tokens: request.max_tokens,
         stop: request.stop,
         schema: request.schema.map(|schema| schema.to_string()),
+        reasoning: Some(reasoning(request.reasoning)),
         overflow: match request.overflow {
             engine::ContextOverflow::Reject => v1::ContextOverflow::Reject,
             engine::ContextOverflow::Truncate => v1::ContextOverflow::Truncate,
@@ -131,6 +139,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         sampling: sampling_of(wire.sampling.unwrap_or_default()),
         max_tokens: wire.max_tokens,
         stop: wire.stop,
+        reasoning: wire.reasoning.map(reasoning_of).unwrap_or_default(),
         schema: schema.map_err(|e| not_json("the schema is", &e))?,
         overflow,
         origin: wire.origin.map(origin_of).unwrap_or_default(),
@@ -190,6 +199,7 @@ pub(crate) fn chunk(chunk: engine::Chunk) -> Option<v1::Chunk> {
     let chunk = match chunk {
         engine::Chunk::Prefill { done, total } => v1::chunk::Chunk::Prefill(v1::PrefillProgress { done, total }),
         engine::Chunk::Text { text, tokens } => v1::chunk::Chunk::Text(v1::Text { text, tokens }),
+        engine::Chunk::Reasoning { text, tokens } => v1::chunk::Chunk::Reasoning(v1::Text { text, tokens }),
         engine::Chunk::Scores(_) => return None,
         engine::Chunk::Finished(summary) => v1::chunk::Chunk::Finished(finish(summary)),
         engine::Chunk::Failed(failure) => v1::chunk::Chunk::Failed(error(failure)),
@@ -201,6 +211,7 @@ pub(crate) fn chunk_of(wire: v1::Chunk) -> engine::Chunk {
     match wire.chunk {
         Some(v1::chunk::Chunk::Prefill(p)) => engine::Chunk::Prefill { done: p.done, total: p.total },
         Some(v1::chunk::Chunk::Text(t)) => engine::Chunk::Text { text: t.text, tokens: t.tokens },
+        Some(v1::chunk::Chunk::Reasoning(t)) => engine::Chunk::Reasoning { text: t.text, tokens: t.tokens },
         Some(v1::chunk::Chunk::Finished(summary)) => engine::Chunk::Finished(finish_of(&summary)),
         Some(v1::chunk::Chunk::Failed(failure)) => engine::Chunk::Failed(error_of(failure)),
         None => engine::Chunk::Failed(engine::Error::Model("its process sent an empty chunk".to_owned())),

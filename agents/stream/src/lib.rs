@@ -46,6 +46,17 @@ pub enum StreamItem {
         /// Bytes of this attempt's text before this piece.
         offset: u64,
     },
+    /// More of the reasoning of a running step, which comes before its text.
+    Reasoning {
+        /// The attempt.
+        step: StepId,
+        /// The role that answers.
+        role: RoleName,
+        /// The new text.
+        text: Arc<str>,
+        /// Bytes of this attempt's reasoning before this piece.
+        offset: u64,
+    },
     /// How far a running step is.
     Progress {
         /// The attempt.
@@ -146,7 +157,7 @@ impl TaskChannel {
     }
 
     fn broadcast(&self, item: StreamItem) {
-        let without_tokens = self.0.without_tokens.get().filter(|_| !matches!(item, StreamItem::Token { .. }));
+        let without_tokens = self.0.without_tokens.get().filter(|_| !matches!(item, StreamItem::Token { .. } | StreamItem::Reasoning { .. }));
         if let Some(without_tokens) = without_tokens {
             drop(without_tokens.send(item.clone()));
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use artel_model::FinishReason;
+pub use artel_model::{FinishReason, ReasoningParams};
 
 use crate::graph::Reducer;
 use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, Seq, StepId, TaskId, ValueName};
@@ -19,7 +19,7 @@ use crate::trace::TraceContext;
 
 pub use decision::{CandidateScore, Decision, NoMatch, Signal};
 pub use erase::ERASED_TEXT;
-pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES};
+pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES, MAX_REASONING_BYTES};
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -184,6 +184,9 @@ pub struct TaskSpec {
     /// resumed goes on in the same trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// What the client allows of the reasoning of its models, within what their roles do; all of that without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<ReasoningParams>,
 }
 
 /// The origin of a forked task.
@@ -301,6 +304,9 @@ pub struct Output {
     /// Why the model's output ended, if a model wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
+    /// What the model reasoned before it, if its role shows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
 }
 
 /// Reads a `null` that is present as a value rather than as absence.
@@ -311,12 +317,12 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 impl Output {
     /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), json: None, role: None, finish: None }
+        Self { text: text.into(), json: None, role: None, finish: None, reasoning: None }
     }
 
     /// JSON without a role; its text is the string's own, or the JSON text.
     pub fn json(json: Value) -> Self {
-        Self { text: as_text(&json), json: Some(json), role: None, finish: None }
+        Self { text: as_text(&json), json: Some(json), role: None, finish: None, reasoning: None }
     }
 }
 
@@ -334,9 +340,12 @@ pub struct Usage {
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
-    /// Of these, the tokens that the schema determined (SGLang's jump-forward).
+    /// Of these, the tokens that the schema determined (SGLang's jump-forward), or the end of a reasoning.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forced: u32,
+    /// Of the tokens generated, those of the reasoning.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reasoning: u32,
     /// Draft tokens proposed by speculative decoding.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub drafted: u32,

@@ -51,6 +51,7 @@ pub(crate) fn request(submit: SubmitArgs) -> SubmitRequest {
         request_id: request_id.unwrap_or_default(),
         priority: if batch { Priority::Batch } else { Priority::Interactive }.into(),
         labels: label_map(labels),
+        reasoning: None,
     }
 }
 

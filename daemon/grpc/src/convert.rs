@@ -27,6 +27,7 @@ pub(crate) fn output(output: &Output) -> v1::Output {
         json: output.json.as_ref().and_then(portable_value),
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
         finish: output.finish.map(|reason| finish_reason(reason).into()),
+        reasoning: output.reasoning.clone().unwrap_or_default(),
     }
 }
 
@@ -131,6 +132,7 @@ pub(crate) fn usage(usage: Usage) -> v1::Usage {
         drafted_tokens: usage.drafted.into(),
         accepted_tokens: usage.accepted.into(),
         forced_tokens: usage.forced.into(),
+        reasoning_tokens: usage.reasoning.into(),
     }
 }
 

@@ -20,6 +20,7 @@ impl DocumentKey {
 /// In the order of the documentation.
 pub(super) const ALL: &[&KeySet] = &[
     &ROLE,
+    &REASONING,
     &SAMPLING,
     &ROLE_LIMITS,
     &ADAPTER,
@@ -79,6 +80,7 @@ pub(crate) static ROLE: KeySet = KeySet {
             "Variables of the model's chat template, over those of the model, such as `reasoning_effort: low`.",
         ),
         key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
+        key("reasoning", Value("{}"), "What the model may do of its reasoning before an answer, and whether that is shown."),
         key("sampling", Value("{}"), "How tokens are sampled."),
         key("limits", Value("{}"), "The limits of one step of this role."),
         key(
@@ -87,6 +89,20 @@ pub(crate) static ROLE: KeySet = KeySet {
             "What happens to a prompt that exceeds the context: `reject`, `truncate` or `shift`.",
         ),
         key("priority", Value("interactive"), "The priority of its steps: `interactive` or `batch`.").formerly("class"),
+    ],
+};
+
+pub(crate) static REASONING: KeySet = KeySet {
+    name: "role.reasoning",
+    page: "roles",
+    keys: &[
+        key("show", Value("false"), "Whether it is shown: as events, and in the output beside the answer."),
+        key(
+            "enabled",
+            Value("auto"),
+            "`auto`: the model reasons as its template has it; `false`: it does not, as far as it can be told.",
+        ),
+        key("budget", Described("no limit but `max_tokens`"), "The tokens after which its end is forced."),
     ],
 };
 
@@ -100,7 +116,7 @@ pub(crate) static SAMPLING: KeySet = KeySet {
         key("repeat_penalty", Value("1.0"), "Divides the logits of recent tokens; 1 turns it off."),
         key("top_k", Value("40"), "Keeps this many of the most probable tokens; 0 keeps all."),
         key("seed", Described("another seed for each step"), "The seed of the sampler."),
-        key("max_tokens", Value("512"), "The most tokens of one output."),
+        key("max_tokens", Value("512"), "The most tokens of one output, those of a reasoning included."),
         key(
             "stop",
             Value("[]"),

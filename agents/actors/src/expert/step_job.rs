@@ -10,7 +10,7 @@ use artel_metrics::RoleMetrics;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
-use artel_task::event::TaskPriority;
+use artel_task::event::{ReasoningParams, TaskPriority};
 use artel_task::{RoleName, StepId, TaskId};
 use artel_traces::TraceScope;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ pub(crate) struct StepJob {
     pub(crate) idle_timeout: Duration,
     /// The attempts before it whose output was not valid.
     pub(crate) invalid_outputs: u32,
+    /// What its model may do of its reasoning, and whether that is shown.
+    pub(crate) reasoning: ReasoningParams,
     /// Set if the node accepts a cached response.
     pub(crate) cache: Option<ScopedResponseCache>,
     pub(crate) priority: TaskPriority,

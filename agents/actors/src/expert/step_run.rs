@@ -6,19 +6,18 @@ use artel_engine as engine;
 use artel_engine::SamplingParams;
 use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
 use artel_hosting::prompt;
-use artel_metrics::LocalHistogram;
 use artel_roles::Template;
-use artel_stream::{StepProgress, StreamItem};
+use artel_stream::StepProgress;
 use artel_task::event::{Failure, FailureCode, Output, ResultSource, TaskPriority, Timings, Usage};
 use artel_task::portable;
 use ractor::{ActorRef, call};
-use tokio::time::Instant;
 
 use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
 use super::request_span;
 use super::step_deadline::ModelWaitCounter;
-use super::step_job::{PROGRESS_INTERVAL, StepJob};
+use super::step_job::StepJob;
+use super::streamed_output::{AnswerTexts, StreamedOutput};
 use crate::completion::StepOutcome;
 
 /// A load that takes longer than this is published: a shorter wait needs no explanation.
@@ -46,8 +45,8 @@ impl StepJob {
             (Some(span), Err(failure)) => span.fail(failure.code),
             (None, _) => {}
         }
-        let (text, finish) = answered?;
-        let output = self.parse_output(text, finish.reason)?;
+        let (texts, finish) = answered?;
+        let output = self.parse_output(texts, finish.reason)?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
         }
@@ -57,6 +56,7 @@ impl StepJob {
             computed: u.computed,
             output: u.output,
             forced: u.forced,
+            reasoning: u.reasoning,
             drafted: u.drafted,
             accepted: u.accepted,
         };
@@ -135,15 +135,16 @@ impl StepJob {
         };
         let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
         let sampling = resampled(request.sampling, self.invalid_outputs);
-        Ok(engine::Request { origin: self.origin(), remaining_steps: self.remaining_steps, sampling, ..request })
+        let (origin, reasoning) = (self.origin(), self.reasoning);
+        Ok(engine::Request { origin, remaining_steps: self.remaining_steps, sampling, reasoning, ..request })
     }
 
-    /// The text that the engine answers with, and how it ended.
+    /// The texts that the engine answers with, and how they ended.
     async fn answer(
         &self,
         request: engine::Request,
         engine: &EngineLease,
-    ) -> Result<(String, engine::FinishSummary), Failure> {
+    ) -> Result<(AnswerTexts, engine::FinishSummary), Failure> {
         let stream = engine.generate(request).await;
         if stream.is_err() {
             engine.note(&stream);
@@ -157,7 +158,7 @@ impl StepJob {
         &self,
         mut stream: engine::OutputStream,
         engine: &EngineLease,
-    ) -> Result<(String, engine::FinishSummary), Failure> {
+    ) -> Result<(AnswerTexts, engine::FinishSummary), Failure> {
         let mut prefetch = SuccessorPrefetch::new(self, engine);
         let mut output = StreamedOutput::new(self);
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
@@ -177,13 +178,14 @@ impl StepJob {
                 }
                 Some(engine::Chunk::Text { text, tokens }) => {
                     output.append(text, tokens);
-                    prefetch.on_text(&output.text, tokens);
+                    prefetch.on_text(&output.answer.text, tokens);
                 }
+                Some(engine::Chunk::Reasoning { text, tokens }) => output.append_reasoning(text, tokens),
                 // Only a request to score labels yields scores.
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => {
                     engine.note(&Ok(()));
-                    return Ok((output.text, finish));
+                    return Ok((output.into_texts(), finish));
                 }
                 Some(engine::Chunk::Failed(error)) => {
                     let failure = self.step_failure(&error);
@@ -215,10 +217,11 @@ impl StepJob {
         Failure::new(code, error.to_string())
     }
 
-    fn parse_output(&self, text: String, reason: engine::FinishReason) -> Result<Output, Failure> {
+    fn parse_output(&self, texts: AnswerTexts, reason: engine::FinishReason) -> Result<Output, Failure> {
+        let AnswerTexts { text, reasoning } = texts;
         let (role, finish) = (Some(self.role.name.clone()), Some(reason));
         let Some(schema) = &self.role.output else {
-            return Ok(Output { text, json: None, role, finish });
+            return Ok(Output { text, json: None, role, finish, reasoning });
         };
         let invalid = |error: String| {
             let hint = match reason {
@@ -232,7 +235,7 @@ impl StepJob {
         };
         let json = portable::parse(&text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(|e| invalid(e.to_string()))?;
-        Ok(Output { text, json: Some(json), role, finish })
+        Ok(Output { text, json: Some(json), role, finish, reasoning })
     }
 }
 
@@ -243,75 +246,6 @@ fn resampled(sampling: SamplingParams, invalid_outputs: u32) -> SamplingParams {
     }
     let temperature = sampling.temperature.max(MIN_RETRY_TEMPERATURE);
     SamplingParams { temperature, seed: sampling.seed.map(|seed| seed.wrapping_add(invalid_outputs)), ..sampling }
-}
-
-/// The text that an attempt has streamed so far, and its publication to the task's subscribers.
-struct StreamedOutput<'a> {
-    job: &'a StepJob,
-    /// What the subscribers have.
-    text: String,
-    /// White space behind it, which is a part of the output if more text follows. With a schema, it always is.
-    held_space: String,
-    first_token: Option<Instant>,
-    /// When the last piece came.
-    last_text: Option<Instant>,
-    /// The times between pieces; counted here alone until the end, so that the pieces cost next to nothing.
-    gaps: LocalHistogram,
-    /// When progress was last published, or the stream began.
-    last_progress: Instant,
-}
-
-impl<'a> StreamedOutput<'a> {
-    fn new(job: &'a StepJob) -> Self {
-        let (gaps, last_progress) = (job.metrics.token_gaps(), Instant::now());
-        Self {
-            job,
-            text: String::new(),
-            held_space: String::new(),
-            first_token: None,
-            last_text: None,
-            gaps,
-            last_progress,
-        }
-    }
-
-    fn append(&mut self, text: String, tokens: u32) {
-        let now = Instant::now();
-        let first_token = *self.first_token.get_or_insert(now);
-        if let Some(last) = self.last_text.replace(now) {
-            self.gaps.observe_time(now.duration_since(last));
-        }
-        let text = if self.job.role.output.is_none() { self.without_outer_space(text) } else { text };
-        let offset = self.text.len() as u64;
-        self.text.push_str(&text);
-        if !text.is_empty() && self.job.channel.has_token_subscribers() {
-            let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
-            self.job.channel.send(StreamItem::Token { step, role, text: text.into(), offset });
-        }
-        self.publish_progress(|| StepProgress::Decode { tokens, elapsed: first_token.elapsed() });
-    }
-
-    /// The text with the space that was held back, but without space at the beginning or the end of the output.
-    fn without_outer_space(&mut self, text: String) -> String {
-        // As most pieces are.
-        if self.held_space.is_empty() && !self.text.is_empty() && !text.ends_with(char::is_whitespace) {
-            return text;
-        }
-        let mut text = std::mem::take(&mut self.held_space) + &text;
-        if self.text.is_empty() {
-            text = text.trim_start().to_owned();
-        }
-        self.held_space = text.split_off(text.trim_end().len());
-        text
-    }
-
-    /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].
-    fn publish_progress(&mut self, progress: impl FnOnce() -> StepProgress) {
-        if self.last_progress.elapsed() >= PROGRESS_INTERVAL {
-            self.last_progress = Instant::now();
-            self.job.publish_progress(progress());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use artel_roles::{Catalog, Role};
 use artel_router::CandidateProfile;
-use artel_task::event::{Decision, Signal, TaskPriority, TaskSpec, Timestamp};
+use artel_task::event::{Decision, ReasoningParams, Signal, TaskPriority, TaskSpec, Timestamp};
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
     CallerName, CatalogVersion, Event, EventKind, Graph, GraphName, NodeName, RequestId, RoleName, RouterName, Seq,
@@ -48,6 +48,8 @@ pub struct Submission {
     pub owner: CallerName,
     /// The span that the task's own is a child of, if its trace is recorded.
     pub trace: Option<TraceContext>,
+    /// What the client allows of the reasoning of its models.
+    pub reasoning: Option<ReasoningParams>,
     /// How much the tasks of that caller may take.
     pub quota: CallerQuota,
 }
@@ -65,6 +67,7 @@ impl Submission {
         target
             && !is_fork
             && (&self.input, &self.labels, self.priority) == (&accepted.input, &accepted.labels, accepted.priority)
+            && self.reasoning == accepted.reasoning
     }
 }
 
@@ -205,7 +208,7 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, owner, trace, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, trace, reasoning, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -221,6 +224,7 @@ pub(super) fn accepted_event(
         owner,
         erased: None,
         trace,
+        reasoning,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

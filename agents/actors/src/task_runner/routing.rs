@@ -43,7 +43,7 @@ pub(super) async fn route_within(
 pub(super) fn routing_result(decision: &Decision, text: String) -> (Output, Usage, Timings) {
     let roles: Vec<&str> = decision.roles.iter().map(RoleName::as_str).collect();
     let json = (!roles.is_empty()).then(|| json!({"roles": roles}));
-    let output = Output { text, json, role: Some(decision.role.clone()), finish: None };
+    let output = Output { text, json, role: Some(decision.role.clone()), finish: None, reasoning: None };
     let tokens = decision.tokens.saturating_sub(decision.warmup_tokens);
     let usage = Usage { prompt: tokens, computed: tokens, ..Usage::default() };
     (output, usage, Timings { prefill: decision.elapsed, ..Timings::default() })

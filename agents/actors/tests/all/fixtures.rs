@@ -211,6 +211,7 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         labels: BTreeMap::new(),
         owner: CallerName::owner(),
         trace: None,
+        reasoning: None,
         quota: artel_actors::CallerQuota::default(),
     }
 }

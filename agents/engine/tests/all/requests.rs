@@ -23,6 +23,7 @@ pub(crate) fn ask(text: &str) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
     }
 }
 

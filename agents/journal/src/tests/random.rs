@@ -65,6 +65,7 @@ fn output() -> impl Strategy<Value = Output> {
         json,
         role,
         finish,
+        reasoning: None,
     })
 }
 
@@ -195,6 +196,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             owner: CallerName::parse(owner).unwrap(),
             erased: None,
             trace: None,
+            reasoning: None,
         },
     )
 }

@@ -52,6 +52,7 @@ fn ask(system: &str, user: &str) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
         origin: RequestOrigin::default(),
     }
 }

@@ -71,6 +71,7 @@ impl ScriptedRun {
             owner: CallerName::owner(),
             erased: None,
             trace: None,
+            reasoning: None,
             decision: None,
         };
         let task = TaskId::new(0, [0; 10]);
@@ -145,7 +146,7 @@ impl ScriptedRun {
 
     fn finish(&mut self, step: &StepId, text: &str) {
         let json = serde_json::from_str(text).ok().filter(|json: &Value| json.is_object());
-        self.finish_with(step, Output { text: text.to_owned(), json, role: None, finish: None }, ResultSource::Run);
+        self.finish_with(step, Output { text: text.to_owned(), json, role: None, finish: None, reasoning: None }, ResultSource::Run);
     }
 
     fn finish_with(&mut self, step: &StepId, output: Output, source: ResultSource) {

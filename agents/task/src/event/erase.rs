@@ -116,6 +116,7 @@ mod tests {
             json: Some(json!({ CANARY: [CANARY] })),
             role: role.clone(),
             finish: Some(FinishReason::Length),
+            reasoning: Some(text()),
         };
         let failure = Failure { code: FailureCode::Router, message: text(), step: Some(step.clone()) };
         let spec = TaskSpec {
@@ -130,6 +131,7 @@ mod tests {
             decision: Some(Box::new(decision())),
             owner: CallerName::parse("alice").unwrap(),
             erased: None,
+            reasoning: None,
             trace: Some(
                 TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
             ),

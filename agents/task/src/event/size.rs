@@ -11,11 +11,14 @@ pub const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// the same way: sixteen of the largest outputs, or 6 KiB for each of 10,000 items. Both are kept in memory until the task ends, and an item's output is in that of its node twice.
 pub const MAX_ITEM_OUTPUTS_BYTES: usize = 16 * MAX_OUTPUT_BYTES;
 
+/// The most of a reasoning that is kept with an output: some 60,000 tokens, and a sixteenth of the largest output.
+pub const MAX_REASONING_BYTES: usize = 256 * 1024;
+
 impl Output {
-    /// An upper bound for its size in a message, in bytes: its text and its JSON, whose numbers and nesting take more than they
+    /// An upper bound for its size in a message, in bytes: its text, its reasoning and its JSON, whose numbers and nesting take more than they
     /// do as text.
     pub fn max_encoded_len(&self) -> usize {
-        self.text.len() + self.json.as_ref().map_or(0, value_len)
+        self.text.len() + self.reasoning.as_ref().map_or(0, String::len) + self.json.as_ref().map_or(0, value_len)
     }
 }
 

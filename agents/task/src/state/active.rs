@@ -177,6 +177,6 @@ impl MapRun {
         let texts: Vec<&str> = outputs().map(|output| output.text.as_str()).collect();
         let list = outputs().map(|output| output.json.clone().unwrap_or_else(|| output.text.clone().into())).collect();
         let roles: Vec<Option<RoleName>> = outputs().map(|output| output.role.clone()).collect();
-        (Output { text: texts.join("\n\n"), json: Some(Value::Array(list)), role: None, finish: None }, roles)
+        (Output { text: texts.join("\n\n"), ..Output::json(Value::Array(list)) }, roles)
     }
 }

@@ -173,7 +173,7 @@ impl Scope {
             if cancelled {
                 items.finish_item(
                     item,
-                    Output { text: String::new(), json: Some(Value::Null), role: None, finish: None },
+                    Output { text: String::new(), ..Output::json(Value::Null) },
                 );
             } else {
                 items.fatal.get_or_insert_with(|| failure.clone());
@@ -267,6 +267,7 @@ pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
         "output": output.json.clone().unwrap_or_else(|| output.text.clone().into()),
         "role": output.role.as_ref().map(RoleName::as_str),
         "finish": output.finish.map(FinishReason::as_str),
+        "reasoning": output.reasoning,
     });
     if !roles.is_empty() {
         value["roles"] = roles.iter().map(|role| role.as_ref().map(RoleName::as_str)).collect();

@@ -56,6 +56,7 @@ fn spec(trace: Option<&str>) -> TaskSpec {
         owner: CallerName::parse(CANARY).unwrap(),
         erased: None,
         trace: trace.map(|trace| TraceContext::try_from(trace.to_owned()).unwrap()),
+        reasoning: None,
     }
 }
 

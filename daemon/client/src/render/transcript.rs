@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use artel_proto::v1::event::Kind;
-use artel_proto::v1::{Accepted, Completed, Event, Output, StepFailed, StepFinished, StepStarted, Token};
+use artel_proto::v1::{Accepted, Completed, Event, Output, Reasoning, StepFailed, StepFinished, StepStarted, Token};
 use artel_terminal::{BOLD, DIM, GOOD, StyledText, WARN, one_line, span};
 use prost_types::Timestamp;
 
@@ -75,6 +75,7 @@ impl Transcript {
             }
             Some(Kind::StepStarted(started)) => self.started(started),
             Some(Kind::Token(token)) => self.token(token),
+            Some(Kind::Reasoning(reasoning)) => self.reasoning(reasoning),
             Some(Kind::StepFinished(finished)) => self.finished(finished),
             Some(Kind::StepFailed(failed)) => self.failed(failed),
             Some(Kind::Waiting(waiting)) => {
@@ -195,7 +196,43 @@ impl Transcript {
         *self.colors.entry(role.to_owned()).or_insert(next)
     }
 
+    /// Prints more of a reasoning, before the text of its step and under a name of its own.
+    fn reasoning(&mut self, reasoning: &Reasoning) {
+        let id = reasoning_id(&reasoning.step_id);
+        let at = match self.texts.iter().position(|(other, _)| *other == id) {
+            Some(at) => at,
+            None => {
+                let of_step = self.text_index(&reasoning.step_id, &reasoning.node, &reasoning.role);
+                let name = format!("{} reasons", self.texts[of_step].1.name);
+                self.texts.insert(of_step, (id.clone(), StepText::new(name, DIM)));
+                of_step
+            }
+        };
+        self.texts[at].1.push(reasoning.offset, &reasoning.text);
+        if self.interleaver.current.is_none() {
+            self.interleaver.switch_to(&id, &mut self.out);
+        }
+        if self.interleaver.current.as_ref() == Some(&id) {
+            self.interleaver.print(&mut self.texts[at].1, false, &mut self.out);
+        }
+        self.switch_turns();
+    }
+
+    /// Prints the rest of the reasoning of a step, whose text is next.
+    fn end_reasoning(&mut self, step: &str) {
+        let id = reasoning_id(step);
+        let Some(at) = self.texts.iter().position(|(other, _)| *other == id) else { return };
+        if self.interleaver.current.as_ref() != Some(&id) {
+            self.interleaver.switch_to(&id, &mut self.out);
+        }
+        self.interleaver.print(&mut self.texts[at].1, true, &mut self.out);
+        self.texts.remove(at);
+        self.interleaver.start_line(&mut self.out);
+        self.interleaver.current = None;
+    }
+
     fn token(&mut self, token: &Token) {
+        self.end_reasoning(&token.step_id);
         let at = self.text_index(&token.step_id, &token.node, &token.role);
         self.texts[at].1.push(token.offset, &token.text);
         if self.interleaver.current.is_none() {
@@ -228,6 +265,7 @@ impl Transcript {
 
     fn finished(&mut self, finished: &StepFinished) {
         self.finished_steps += 1;
+        self.end_reasoning(&finished.step_id);
         self.output_tokens += finished.usage.map_or(0, |usage| usage.output_tokens);
         let is_router = self.routed.remove(&finished.step_id);
         let text = finished.output.as_ref().map_or("", |output| &output.text);
@@ -262,6 +300,7 @@ impl Transcript {
     }
 
     fn failed(&mut self, failed: &StepFailed) {
+        self.end_reasoning(&failed.step_id);
         if let Some(at) = self.texts.iter().position(|(step, _)| *step == failed.step_id) {
             // The rest of its output is of interest only if its beginning is on the screen.
             if self.interleaver.current.as_deref() == Some(&failed.step_id) {
@@ -317,6 +356,11 @@ impl Transcript {
         let (steps, tokens) = (step::steps(self.finished_steps), step::tokens(self.output_tokens));
         self.out.push_styled(DIM, format_args!(" ({time}{steps} done, {tokens} generated)")).newline();
     }
+}
+
+/// The key of the reasoning of a step among the texts.
+fn reasoning_id(step: &str) -> String {
+    format!("{step} reasoning")
 }
 
 #[cfg(test)]
