@@ -16,7 +16,8 @@ struct KnownMarks {
 /// The first that fits counts.
 const FAMILIES: [KnownMarks; 9] = [
     // Gemma 4.
-    KnownMarks { signature: "<channel|>",
+    KnownMarks {
+        signature: "<channel|>",
         open: "<|channel>thought",
         close: "<channel|>",
         answer_open: &[],
@@ -24,7 +25,8 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "\n<channel|>",
     },
     // Command R7B.
-    KnownMarks { signature: "<|END_THINKING|>",
+    KnownMarks {
+        signature: "<|END_THINKING|>",
         open: "<|START_THINKING|>",
         close: "<|END_THINKING|>",
         answer_open: &["<|START_RESPONSE|>", "<|START_TEXT|>"],
@@ -32,7 +34,8 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "<|END_THINKING|><|START_RESPONSE|>",
     },
     // Apertus.
-    KnownMarks { signature: "<|inner_suffix|>",
+    KnownMarks {
+        signature: "<|inner_suffix|>",
         open: "<|inner_prefix|>",
         close: "<|inner_suffix|>",
         answer_open: &[],
@@ -40,9 +43,17 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "<|inner_suffix|>",
     },
     // Magistral, Ministral.
-    KnownMarks { signature: "[/THINK]", open: "[THINK]", close: "[/THINK]", answer_open: &[], answer_close: &[], end: "[/THINK]" },
+    KnownMarks {
+        signature: "[/THINK]",
+        open: "[THINK]",
+        close: "[/THINK]",
+        answer_open: &[],
+        answer_close: &[],
+        end: "[/THINK]",
+    },
     // Apriel.
-    KnownMarks { signature: "[BEGIN FINAL RESPONSE]",
+    KnownMarks {
+        signature: "[BEGIN FINAL RESPONSE]",
         open: "Here are my reasoning steps:",
         close: "[BEGIN FINAL RESPONSE]",
         answer_open: &[],
@@ -50,7 +61,8 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "\n[BEGIN FINAL RESPONSE]\n",
     },
     // Granite 3.3.
-    KnownMarks { signature: "<response></response>",
+    KnownMarks {
+        signature: "<response></response>",
         open: "<think>",
         close: "</think>",
         answer_open: &["<response>"],
@@ -58,7 +70,8 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "</think>\n<response>",
     },
     // MiniMax M3.
-    KnownMarks { signature: "</mm:think>",
+    KnownMarks {
+        signature: "</mm:think>",
         open: "<mm:think>",
         close: "</mm:think>",
         answer_open: &[],
@@ -66,7 +79,8 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "</mm:think>",
     },
     // Seed.
-    KnownMarks { signature: "</seed:think>",
+    KnownMarks {
+        signature: "</seed:think>",
         open: "<seed:think>",
         close: "</seed:think>",
         answer_open: &[],
@@ -74,7 +88,14 @@ const FAMILIES: [KnownMarks; 9] = [
         end: "</seed:think>\n",
     },
     // DeepSeek, Qwen and those that follow them.
-    KnownMarks { signature: "</think>", open: "<think>", close: "</think>", answer_open: &[], answer_close: &[], end: "\n</think>\n\n" },
+    KnownMarks {
+        signature: "</think>",
+        open: "<think>",
+        close: "</think>",
+        answer_open: &[],
+        answer_close: &[],
+        end: "\n</think>\n\n",
+    },
 ];
 
 /// The marks of the family that a template's source is of.

@@ -62,7 +62,11 @@ impl ReasoningSwitch {
             let text = render(&TemplateProbe::question(kwargs, None));
             is_trained && text.is_some() && text != unchanged
         };
-        Self { kwargs: known.iter().find(is_told).map(object).unwrap_or_default(), system_word: None, is_certain: false }
+        Self {
+            kwargs: known.iter().find(is_told).map(object).unwrap_or_default(),
+            system_word: None,
+            is_certain: false,
+        }
     }
 }
 

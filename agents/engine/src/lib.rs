@@ -49,8 +49,8 @@ pub use heartbeat::{EngineActivity, Heartbeat};
 pub use load_error::LoadError;
 pub use options::Options;
 pub use request::{
-    ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority, Request,
-    ReasoningParams, RequestTimings, RequestUsage, SamplingParams,
+    ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority,
+    ReasoningParams, Request, RequestTimings, RequestUsage, SamplingParams,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

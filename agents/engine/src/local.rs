@@ -20,10 +20,10 @@ use crate::load_error::LoadError;
 use crate::options::Options;
 use crate::prefix_cache::MIN_PREFIX_TOKENS;
 use crate::prefix_pins::PrefixPins;
+use crate::reasoning::SequenceReasoning;
 use crate::request::{
     ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
 };
-use crate::reasoning::SequenceReasoning;
 use crate::sequence::{Job, OutputSender};
 use crate::stream::{LocalStream, OutputStream, PrefixPin, wait_for_end};
 use crate::worker::EngineWorker;

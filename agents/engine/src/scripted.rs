@@ -11,8 +11,8 @@ use artel_chat::{MarkPatterns, ReasoningMarks, ReasoningPhase, append_text};
 use serde_json::{Map, Value};
 
 use crate::backend::{
-    AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, ReasoningFormat, Sampled, Slot,
-    Token, TokenizedPrompt, Tokenizer,
+    AdapterContext, Backend, BatchToken, DecodeError, Embeddings, EngineLimits, Error, ForcedTokens, ReasoningFormat,
+    Sampled, Slot, Token, TokenizedPrompt, Tokenizer,
 };
 use crate::request::{Message, SamplingParams};
 

@@ -83,12 +83,7 @@ mirrored!(
     v1::SamplingParams { temperature, top_p, top_k, min_p, repeat_penalty, seed }
 );
 
-mirrored!(
-    reasoning,
-    reasoning_of,
-    engine::ReasoningParams,
-    v1::ReasoningParams { show, is_enabled, budget }
-);
+mirrored!(reasoning, reasoning_of, engine::ReasoningParams, v1::ReasoningParams { show, is_enabled, budget });
 
 pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
     v1::GenerateRequest {

@@ -157,7 +157,11 @@ impl TaskChannel {
     }
 
     fn broadcast(&self, item: StreamItem) {
-        let without_tokens = self.0.without_tokens.get().filter(|_| !matches!(item, StreamItem::Token { .. } | StreamItem::Reasoning { .. }));
+        let without_tokens = self
+            .0
+            .without_tokens
+            .get()
+            .filter(|_| !matches!(item, StreamItem::Token { .. } | StreamItem::Reasoning { .. }));
         if let Some(without_tokens) = without_tokens {
             drop(without_tokens.send(item.clone()));
         }

@@ -80,7 +80,11 @@ pub(crate) static ROLE: KeySet = KeySet {
             "Variables of the model's chat template, over those of the model, such as `reasoning_effort: low`.",
         ),
         key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
-        key("reasoning", Value("{}"), "What the model may do of its reasoning before an answer, and whether that is shown."),
+        key(
+            "reasoning",
+            Value("{}"),
+            "What the model may do of its reasoning before an answer, and whether that is shown.",
+        ),
         key("sampling", Value("{}"), "How tokens are sampled."),
         key("limits", Value("{}"), "The limits of one step of this role."),
         key(

@@ -38,6 +38,7 @@ mod network_names;
 mod owner_token;
 mod port;
 mod private_data;
+mod reasoning;
 mod reference;
 mod routing;
 mod set_aside;

@@ -132,7 +132,8 @@ impl RunningTask {
             invalid_outputs: self.task.active_visit(&step.visit).map_or(0, |live| live.invalid_outputs),
             reasoning: self.task.spec.reasoning.unwrap_or(ReasoningParams::UNLIMITED).within(role.reasoning),
             // A request of its own may give another answer.
-            cache: (node.cache && self.task.spec.reasoning.is_none()).then(|| self.cx.response_cache.scoped(self.cx.catalog.version())),
+            cache: (node.cache && self.task.spec.reasoning.is_none())
+                .then(|| self.cx.response_cache.scoped(self.cx.catalog.version())),
             priority: if is_batch { TaskPriority::Batch } else { TaskPriority::Interactive },
             remaining_steps: self.cx.graph.remaining_steps(&step.visit),
             next_roles,

@@ -6,4 +6,5 @@ mod engine;
 mod heartbeat;
 mod log_lines;
 mod prefix_cache;
+mod reasoning;
 mod requests;

@@ -32,7 +32,7 @@ pub(crate) async fn read(mut stream: OutputStream) -> Result<(String, FinishSumm
     let mut text = String::new();
     loop {
         match stream.recv().await.expect("a stream has an end") {
-            Chunk::Prefill { .. } => {}
+            Chunk::Prefill { .. } | Chunk::Reasoning { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
             Chunk::Scores(_) => panic!("no labels were given"),
             Chunk::Finished(finish) => {

@@ -146,7 +146,11 @@ impl ScriptedRun {
 
     fn finish(&mut self, step: &StepId, text: &str) {
         let json = serde_json::from_str(text).ok().filter(|json: &Value| json.is_object());
-        self.finish_with(step, Output { text: text.to_owned(), json, role: None, finish: None, reasoning: None }, ResultSource::Run);
+        self.finish_with(
+            step,
+            Output { text: text.to_owned(), json, role: None, finish: None, reasoning: None },
+            ResultSource::Run,
+        );
     }
 
     fn finish_with(&mut self, step: &StepId, output: Output, source: ResultSource) {

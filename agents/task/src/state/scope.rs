@@ -171,10 +171,7 @@ impl Scope {
             let items = items.ok_or_else(|| ReplayError::NotRunning(step.clone()))?;
             items.active.remove(&item);
             if cancelled {
-                items.finish_item(
-                    item,
-                    Output { text: String::new(), ..Output::json(Value::Null) },
-                );
+                items.finish_item(item, Output { text: String::new(), ..Output::json(Value::Null) });
             } else {
                 items.fatal.get_or_insert_with(|| failure.clone());
             }

@@ -376,6 +376,21 @@ mod tests {
     }
 
     #[test]
+    fn a_reasoning_stands_before_its_answer() {
+        let event = |kind| Event { kind: Some(kind), ..Event::default() };
+        let (step_id, role) = ("think".to_owned(), "thinker".to_owned());
+        let ids = || (step_id.clone(), role.clone());
+        let reasoning = |offset, text: &str| {
+            let (step_id, role) = ids();
+            event(Kind::Reasoning(Reasoning { step_id, role, text: text.to_owned(), offset, ..Default::default() }))
+        };
+        let (id, name) = ids();
+        let token = Token { step_id: id, role: name, text: "Yes.".to_owned(), ..Default::default() };
+        let events = [reasoning(0, "Is it "), reasoning(6, "so?"), event(Kind::Token(token))];
+        assert_eq!(rendered(&events, None), "thinker reasons │ Is it so?\nthinker │ Yes.");
+    }
+
+    #[test]
     fn a_run_with_a_router_a_retry_and_a_critic() {
         insta::assert_snapshot!(rendered(&sample::mentor(), None));
     }

@@ -155,13 +155,10 @@ mod tests {
         let status = submission(request, "submit.", Viewer::owner()).unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;
         let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, [
-            "submit.input",
-            "submit.priority",
-            "submit.request_id",
-            "submit.labels",
-            "submit.reasoning.budget"
-        ]);
+        assert_eq!(
+            fields,
+            ["submit.input", "submit.priority", "submit.request_id", "submit.labels", "submit.reasoning.budget"]
+        );
         assert_eq!(status.get_details_error_info().unwrap().reason, "BAD_REQUEST");
     }
 
