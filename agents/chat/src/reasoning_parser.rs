@@ -241,7 +241,7 @@ mod tests {
             let phase = if starts_inside { ReasoningPhase::Inside } else { ReasoningPhase::Before };
             let think = marks("<think>", "</think>");
             let whole = parsed(parser(&think, phase), &[text.as_bytes()]);
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.min(&text.len())).copied().collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| (*cut).min(text.len())).collect();
             cuts.sort_unstable();
             let (mut from, mut pieces) = (0, Vec::new());
             for cut in cuts.into_iter().chain([text.len()]) {

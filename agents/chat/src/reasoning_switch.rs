@@ -45,7 +45,7 @@ impl ReasoningSwitch {
         });
         let known: Vec<Value> = known.collect();
         // A template may begin the answer anyway.
-        for kwargs in std::iter::once(&none).chain(&known) {
+        for kwargs in known.iter().chain([&none]) {
             if render(&TemplateProbe::question(kwargs, None)).is_some_and(|text| is_over(&text)) {
                 return Self { kwargs: object(kwargs), system_word: None, is_certain: true };
             }
@@ -57,16 +57,16 @@ impl ReasoningSwitch {
             }
         }
         let unchanged = render(&TemplateProbe::question(&none, None));
-        let is_told = |kwargs: &&Value| {
-            let is_trained = kwargs["reasoning_effort"].as_str().is_none_or(|word| !UNTRAINED_EFFORTS.contains(&word));
-            let text = render(&TemplateProbe::question(kwargs, None));
-            is_trained && text.is_some() && text != unchanged
-        };
-        Self {
-            kwargs: known.iter().find(is_told).map(object).unwrap_or_default(),
-            system_word: None,
-            is_certain: false,
-        }
+        let is_trained =
+            |kwargs: &&Value| kwargs["reasoning_effort"].as_str().is_none_or(|word| !UNTRAINED_EFFORTS.contains(&word));
+        let texts =
+            known.iter().filter(is_trained).map(|kwargs| (kwargs, render(&TemplateProbe::question(kwargs, None))));
+        let mut usable = texts.filter(|(_, text)| text.is_some());
+        let first = usable.next();
+        let told = first.iter().cloned().chain(usable).find(|(_, text)| *text != unchanged);
+        // One that changes nothing may be off already, and says so over a role that has it on.
+        let off = told.or(first).map(|(kwargs, _)| object(kwargs));
+        Self { kwargs: off.unwrap_or_default(), system_word: None, is_certain: false }
     }
 }
 

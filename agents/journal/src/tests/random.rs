@@ -60,13 +60,9 @@ fn output() -> impl Strategy<Value = Output> {
     let json = prop::option::of(json());
     let finish = [FinishReason::Stop, FinishReason::StopText, FinishReason::Length];
     let finish = prop::option::of(prop::sample::select(finish.to_vec()));
-    (text(), json, prop::option::of(role()), finish).prop_map(|(text, json, role, finish)| Output {
-        text,
-        json,
-        role,
-        finish,
-        reasoning: None,
-    })
+    let reasoning = prop::option::of(text());
+    (text(), json, prop::option::of(role()), finish, reasoning)
+        .prop_map(|(text, json, role, finish, reasoning)| Output { text, json, role, finish, reasoning })
 }
 
 fn decision(score: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Decision> {
