@@ -33,7 +33,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         ("model", "file") | ("role", "adapter") | ("role.adapter", "file") => KeyReach::File,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
-        | ("role", "template_kwargs" | "output" | "sampling" | "limits" | "overflow" | "priority")
+        | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority")
         | (
             "role.sampling",
             "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop"
@@ -42,6 +42,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         )
         | ("role.sampling.dry", "multiplier" | "base" | "allowed_length" | "last_n" | "breakers")
         | ("role.sampling.xtc", "probability" | "threshold")
+        | ("role.reasoning", "show" | "enabled" | "budget")
         | ("role.limits", "timeout" | "idle" | "retries" | "concurrency" | "queue")
         | ("role.adapter", "scale")
         | ("model", "model" | "description" | "sha256" | "use" | "context" | "sequences" | "threads" | "template")

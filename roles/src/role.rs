@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use artel_model::ContextOverflow;
+use artel_model::{ContextOverflow, ReasoningParams};
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
 
@@ -16,6 +16,9 @@ use crate::sampling::RoleSampling;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
 use crate::template_kwargs::{self, TemplateKwargs};
+
+/// The largest budget of a reasoning: beyond the context of any model.
+const MAX_REASONING_TOKENS: u32 = 1_048_576;
 
 /// An expert in one subject.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,8 @@ pub struct Role {
     pub template_kwargs: TemplateKwargs,
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
+    /// What its model may do of its reasoning, and whether that is shown.
+    pub reasoning: ReasoningParams,
     /// How tokens are chosen, how many there may be, and what ends them.
     pub sampling: RoleSampling,
     /// The limits of a step.
@@ -121,6 +126,7 @@ impl Role {
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
+        let reasoning = f.get("reasoning").map(|n| reasoning(n, report)).unwrap_or_default();
         let sampling = f.get("sampling").map(|n| crate::sampling::decode(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
         let overflow = f.get("overflow").map_or(Some(ContextOverflow::Reject), |n| overflow(n, report));
@@ -145,6 +151,7 @@ impl Role {
             message: message.flatten(),
             template_kwargs: kwargs,
             output: output.flatten(),
+            reasoning,
             sampling,
             limits,
             overflow: overflow?,
@@ -166,6 +173,23 @@ fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     let scale = f.get("scale").map_or(Some(1.0), |n| number(n, "`scale`", -10.0..=10.0, report));
     f.finish(&[], report);
     Some(Adapter { file: file?, dir, scale: scale? as f32 })
+}
+
+fn reasoning(node: &YamlNode, report: &mut Diagnostics<'_>) -> ReasoningParams {
+    let base = ReasoningParams::default();
+    let Some(mut f) = MapReader::open(node, "`reasoning`", &keys::REASONING, report) else { return base };
+    let show = f.get("show").and_then(|n| boolean(n, "`show`", report));
+    let enabled = f.get("enabled").and_then(|n| match &n.value {
+        YamlValue::Bool(false) => Some(false),
+        YamlValue::Str(word, _) if word == "auto" => Some(true),
+        _ => {
+            crate::decode::wrong(n, "`enabled` is `auto` or `false`", report);
+            None
+        }
+    });
+    let budget = f.get("budget").and_then(|n| integer(n, "`budget`", 0..=MAX_REASONING_TOKENS, report));
+    f.finish(&[], report);
+    ReasoningParams { show: show.unwrap_or(base.show), is_enabled: enabled.unwrap_or(base.is_enabled), budget }
 }
 
 fn limits(node: &YamlNode, report: &mut Diagnostics<'_>) -> RoleLimits {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use artel_chat::{CallFormat, CallGrammar, CallTrigger};
+use artel_chat::{CallFormat, CallGrammar, CallTrigger, MarkPatterns, ReasoningPhase};
 use serde_json::{Map, Value};
 
 pub use error::{DecodeError, Error};
@@ -104,22 +104,46 @@ pub struct TokenizedPrompt {
     pub tokens: Vec<Token>,
     /// Tokens before the text of the last message: the prefix that all questions with the same instructions share.
     pub prefix_len: usize,
+    /// How a reasoning in its output is told from the answer; none if the model's template has no marks for one.
+    pub reasoning: Option<ReasoningFormat>,
+}
+
+/// How a reasoning is told from the answer in the output of one prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasoningFormat {
+    /// The marks around it.
+    pub patterns: Arc<MarkPatterns>,
+    /// Where the output begins.
+    pub phase: ReasoningPhase,
+    /// The tokens that end a reasoning and begin the answer.
+    pub end: Vec<Token>,
+    /// Of these, the ones behind the mark that ends it.
+    pub answer_start: Vec<Token>,
+    /// As `end`, where calls of tools follow.
+    pub calls_end: Vec<Token>,
+    /// As `answer_start`, where calls of tools follow.
+    pub calls_start: Vec<Token>,
 }
 
 /// Conversion of text to tokens and back. Any thread may call it at any time.
 pub trait Tokenizer: Send + Sync + 'static {
     /// Renders a conversation with the model's own chat template and these variables of it, including the tools that it is told of
-    /// and the generation prompt, and tokenizes it.
+    /// and the generation prompt, and tokenizes it. Without `reasons`, the template is told that the model shall not reason, as far
+    /// as it can be.
     fn apply_chat_template(
         &self,
         messages: &[Message],
         template_kwargs: &Map<String, Value>,
         tools: Option<&ToolSet>,
+        reasons: bool,
     ) -> Result<TokenizedPrompt, Error>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>);
     /// Appends the text of a control token, which [`Self::append_bytes`] leaves out; nothing if it is none.
     fn append_control_text(&self, _token: Token, _out: &mut Vec<u8>) {}
+    /// As [`Self::append_bytes`], with control tokens by [`append_control`](artel_chat::append_control) and others by
+    /// [`append_text`](artel_chat::append_text).
+    fn append_marked(&self, token: Token, out: &mut Vec<u8>);
     /// The form in which the model calls tools.
     fn call_format(&self) -> CallFormat {
         CallFormat::generic()
@@ -182,6 +206,10 @@ pub trait Backend: 'static {
         token: Token,
         top: u32,
     ) -> Result<TokenLogprob, Error>;
+    /// While it is held, the schema of a sampling state neither constrains nor forces tokens; what is sampled is not of it.
+    fn hold_schema(&mut self, sampler: &mut Self::Sampler, is_held: bool);
+    /// Tells a sampling state of tokens that were appended without it and are not of its schema.
+    fn append_unsampled(&mut self, sampler: &mut Self::Sampler, tokens: &[Token]);
     /// The tokens that the schema of this sampling state forces next.
     fn forced_tokens(&mut self, sampler: &mut Self::Sampler) -> Result<ForcedTokens, Error>;
     /// The logits of these tokens at `index` of the last batch.

@@ -1,6 +1,6 @@
 //! The calls of tools in one output.
 
-use artel_chat::{CallDelta, CallFormat, CallParser, CallTrigger, calls_grammar};
+use artel_chat::{CallDelta, CallFormat, CallParser, CallTrigger, calls_grammar, marked_pieces};
 use artel_model::ToolSet;
 use serde_json::Value;
 
@@ -36,6 +36,19 @@ impl JobCalls {
             self.parser.push(&bytes)
         };
         self.take(deltas, text);
+    }
+
+    /// Whether the output has nothing but calls, or what its schema describes.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.constraint.as_ref().is_some_and(|constraint| constraint.trigger.is_none())
+    }
+
+    /// As [`Self::push`], of an answer behind a reasoning, with its control tokens in it.
+    pub(crate) fn push_marked(&mut self, answer: &[u8], text: &mut Vec<u8>) {
+        for (piece, is_control) in marked_pieces(answer) {
+            let deltas = if is_control { self.parser.push_mark(piece) } else { self.parser.push(piece) };
+            self.take(deltas, text);
+        }
     }
 
     /// What is left at the end of the output.

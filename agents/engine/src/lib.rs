@@ -31,6 +31,7 @@ mod pooling;
 mod pooling_queue;
 mod prefix_cache;
 mod prefix_pins;
+mod reasoning;
 pub mod request;
 mod request_origin;
 pub mod schedule;
@@ -42,7 +43,8 @@ mod wait_queue;
 mod worker;
 
 pub use backend::{
-    AdapterContext, Backend, CallConstraint, PooledTokens, TextTokenizer, Token, TokenizedPrompt, Tokenizer,
+    AdapterContext, Backend, CallConstraint, PooledTokens, ReasoningFormat, TextTokenizer, Token, TokenizedPrompt,
+    Tokenizer,
 };
 pub use counters::EngineStats;
 pub use cpu_lease::{CpuArbiter, SharedCpu};
@@ -55,8 +57,8 @@ pub use options::Options;
 pub use pooling::{PooledInput, PooledTexts, PoolingRequest};
 pub use request::{
     CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority,
-    Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, ToolCall, ToolSet,
-    TopLogprob,
+    ReasoningParams, Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, ToolCall,
+    ToolSet, TopLogprob,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use artel_chat::ReasoningPhase;
 use async_trait::async_trait;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
@@ -21,6 +22,7 @@ use crate::options::Options;
 use crate::pooling::{PooledTexts, PoolingJob, PoolingRequest};
 use crate::prefix_cache::MIN_PREFIX_TOKENS;
 use crate::prefix_pins::PrefixPins;
+use crate::reasoning::SequenceReasoning;
 use crate::request::{
     ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
     SamplingOptions,
@@ -130,7 +132,16 @@ impl LocalEngine {
             return Err(Error::InvalidRequest("two labels are the same".to_owned()));
         }
         request.max_tokens = tokens.iter().map(Vec::len).max().unwrap_or(1) as u32;
+        // What a label is said behind is an answer.
+        request.reasoning.is_enabled = false;
         let (mut prompt, request) = self.fit(request)?;
+        if let Some(format) = prompt.reasoning.take() {
+            match format.phase {
+                ReasoningPhase::Inside => prompt.tokens.extend(format.end),
+                ReasoningPhase::After => prompt.tokens.extend(format.answer_start),
+                ReasoningPhase::Before | ReasoningPhase::Answer => {}
+            }
+        }
         let scoring = LabelScoring::new(tokens, self.limits.can_truncate_kv);
         let scoring = scoring.map(|(scoring, common)| {
             prompt.tokens.extend(common);
@@ -149,9 +160,13 @@ impl LocalEngine {
         let (sender, chunks) = channel::channel(MAX_BUFFERED_CHUNKS);
         let (is_dropped, is_full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         // A text within a JSON string ends nothing.
-        let stop = if request.schema.is_some() { Vec::new() } else { request.stop };
         let tools = request.tools.filter(|tools| tools.callable().next().is_some());
         let calls = tools.map(|tools| JobCalls::new(self.tokenizer.call_format(), &tools, request.schema.as_deref()));
+        let is_constrained = request.schema.is_some() || calls.as_ref().is_some_and(JobCalls::is_whole);
+        let format = prompt.reasoning.filter(|_| scoring.is_none());
+        let reasoning = format
+            .and_then(|format| SequenceReasoning::new(format, request.reasoning, is_constrained, calls.is_some()));
+        let stop = if request.schema.is_some() { Vec::new() } else { request.stop };
         let stop = stop.into_iter().filter(|stop| !stop.is_empty()).collect();
         let job = Job {
             span: request.origin.span(&self.name),
@@ -169,6 +184,7 @@ impl LocalEngine {
             calls,
             max_tokens: request.max_tokens.max(1),
             stop,
+            reasoning,
             can_shift: request.overflow == ContextOverflow::Shift && self.limits.can_shift,
             scoring,
             output: OutputSender { chunks: sender, is_dropped: is_dropped.clone(), is_full: is_full.clone() },
@@ -195,7 +211,9 @@ impl LocalEngine {
 
     /// The tokens of these messages, with what else the request tells the template.
     fn tokenize(&self, messages: &[Message], request: &Request) -> Result<TokenizedPrompt, Error> {
-        let prompt = self.tokenizer.apply_chat_template(messages, &request.template_kwargs, request.tools.as_deref());
+        let (kwargs, tools, reasons) =
+            (&request.template_kwargs, request.tools.as_deref(), request.reasoning.is_enabled);
+        let prompt = self.tokenizer.apply_chat_template(messages, kwargs, tools, reasons);
         prompt.map_err(backend::Error::into_refusal)
     }
 

@@ -11,7 +11,8 @@ use crate::request_origin::RequestOrigin;
 pub use artel_chat::CallDelta;
 pub use artel_model::sampling::{DryParams, XtcParams};
 pub use artel_model::{
-    ContextOverflow, FinishReason, SamplingOptions, SamplingParams, TokenLogprob, ToolCall, ToolSet, TopLogprob,
+    ContextOverflow, FinishReason, ReasoningParams, SamplingOptions, SamplingParams, TokenLogprob, ToolCall, ToolSet,
+    TopLogprob,
 };
 
 /// The role of a message in a conversation.
@@ -93,14 +94,17 @@ pub struct Request {
     pub logprobs: Option<u32>,
     /// Whether other requests with the same prompt come at the same time: the prompt is computed once, and its cells are copied.
     pub shares_prompt: bool,
-    /// Tokens to generate at most, at least 1.
+    /// Tokens to generate at most, at least 1; those of a reasoning count.
     pub max_tokens: u32,
-    /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone.
+    /// Texts that end the output; they are not part of it. An output with a schema ends with its JSON alone, and a reasoning with
+    /// its own end.
     pub stop: Vec<String>,
-    /// A JSON schema that the output must satisfy; an output that calls tools need not.
+    /// A JSON schema that the output must satisfy; an output that calls tools need not. It begins behind a reasoning.
     pub schema: Option<Arc<Value>>,
     /// The tools that the model may call, or must.
     pub tools: Option<Arc<ToolSet>>,
+    /// What the model may do of its reasoning, if it has one. Whether it is shown is not the engine's matter.
+    pub reasoning: ReasoningParams,
     /// What happens when prompt and output do not fit into the context.
     pub overflow: ContextOverflow,
     /// Whether everything before the text of its last message is the same for every task. If not, it may hold the text of a caller,
@@ -126,6 +130,13 @@ pub enum Chunk {
         tokens: u32,
         /// The tokens that begin in this text, if the request asks for them.
         logprobs: Vec<TokenLogprob>,
+    },
+    /// More of the reasoning, which comes before the text.
+    Reasoning {
+        /// Whole characters only.
+        text: String,
+        /// Tokens generated so far.
+        tokens: u32,
     },
     /// Parts of calls of tools, never text.
     Calls(Vec<CallDelta>),
@@ -157,8 +168,10 @@ pub struct RequestUsage {
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
-    /// Of these, the ones that the schema forced, which were not sampled.
+    /// Of these, the ones that the schema or the end of a reasoning forced, which were not sampled.
     pub forced: u32,
+    /// Of the tokens generated, the ones of the reasoning, from its opening mark to its closing one.
+    pub reasoning: u32,
     /// Draft tokens that were computed.
     pub drafted: u32,
     /// Of these, the ones that were accepted.

@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
+use artel_chat::{MarkPatterns, ReasoningMarks, ReasoningPhase, append_text};
 use serde_json::{Map, Value};
 
 use crate::backend::{
-    AdapterContext, Backend, BatchToken, DecodeError, EngineLimits, Error, ForcedTokens, PooledTokens, Sampled, Slot,
-    TextTokenizer, Token, TokenizedPrompt, Tokenizer,
+    AdapterContext, Backend, BatchToken, DecodeError, EngineLimits, Error, ForcedTokens, PooledTokens, ReasoningFormat,
+    Sampled, Slot, TextTokenizer, Token, TokenizedPrompt, Tokenizer,
 };
 use crate::request::{Message, SamplingParams, TokenLogprob, ToolSet, TopLogprob};
 
@@ -24,6 +25,7 @@ pub type FaultScript = Arc<dyn Fn(u64, &[BatchToken]) -> Option<DecodeError> + S
 /// A scripted model.
 pub struct ScriptedBackend {
     limits: EngineLimits,
+    tokenizer: CharTokenizer,
     reply: ReplyScript,
     faults: Option<FaultScript>,
     gate: Option<BatchGate>,
@@ -98,6 +100,7 @@ impl ScriptedBackend {
     pub fn new(limits: EngineLimits, reply: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self {
             limits,
+            tokenizer: CharTokenizer::default(),
             reply: Arc::new(reply),
             faults: None,
             gate: None,
@@ -109,6 +112,23 @@ impl ScriptedBackend {
             shifted: HashSet::new(),
             batches: 0,
         }
+    }
+
+    /// Tells the reasoning in replies from the answer by these marks; replies begin in this phase.
+    pub fn with_reasoning(mut self, open: &str, close: &str, phase: ReasoningPhase) -> Self {
+        let (open, close) = (open.to_owned(), close.to_owned());
+        let end: Vec<Token> = close.chars().map(|c| Token(c as i32)).collect();
+        let marks = ReasoningMarks { open, end: close.clone(), close, ..ReasoningMarks::default() };
+        let patterns = Arc::new(MarkPatterns::new(&marks, |text, out| append_text(text.as_bytes(), out)));
+        self.tokenizer.reasoning = Some(ReasoningFormat {
+            patterns,
+            phase,
+            calls_end: end.clone(),
+            end,
+            answer_start: Vec::new(),
+            calls_start: Vec::new(),
+        });
+        self
     }
 
     /// Fails batches as this script says; see [`FaultScript`].
@@ -147,7 +167,10 @@ impl ScriptedBackend {
 }
 
 /// Characters are tokens; the reply begins where the prompt ends.
-struct CharTokenizer;
+#[derive(Clone, Default)]
+struct CharTokenizer {
+    reasoning: Option<ReasoningFormat>,
+}
 
 impl Tokenizer for CharTokenizer {
     fn apply_chat_template(
@@ -155,13 +178,14 @@ impl Tokenizer for CharTokenizer {
         messages: &[Message],
         _template_kwargs: &Map<String, Value>,
         _tools: Option<&ToolSet>,
+        _reasons: bool,
     ) -> Result<TokenizedPrompt, Error> {
         let tokens = |messages: &[Message]| {
             let lines = messages.iter().flat_map(|m| m.text.chars().chain(['\n']));
             lines.map(|c| Token(c as i32)).collect::<Vec<_>>()
         };
         let prefix_len = tokens(&messages[..messages.len().saturating_sub(1)]).len();
-        Ok(TokenizedPrompt { tokens: tokens(messages), prefix_len })
+        Ok(TokenizedPrompt { tokens: tokens(messages), prefix_len, reasoning: self.reasoning.clone() })
     }
 
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
@@ -169,6 +193,12 @@ impl Tokenizer for CharTokenizer {
             Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
             None => out.push((token.0 - FIRST_BYTE_TOKEN) as u8),
         }
+    }
+
+    fn append_marked(&self, token: Token, out: &mut Vec<u8>) {
+        let mut bytes = Vec::new();
+        self.append_bytes(token, &mut bytes);
+        append_text(&bytes, out);
     }
 
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error> {
@@ -211,6 +241,8 @@ pub struct ScriptedSampler {
     tokens: std::vec::IntoIter<Token>,
     /// Whether the schema forces the characters between two marks.
     has_schema: bool,
+    /// Whether it does not yet.
+    is_held: bool,
 }
 
 /// In a reply to a request with a schema, the text between two of these marks is forced.
@@ -227,11 +259,11 @@ impl Backend for ScriptedBackend {
     }
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
-        Arc::new(CharTokenizer)
+        Arc::new(self.tokenizer.clone())
     }
 
     fn text_tokenizer(&self) -> Arc<dyn TextTokenizer> {
-        Arc::new(CharTokenizer)
+        Arc::new(self.tokenizer.clone())
     }
 
     fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, Error> {
@@ -269,7 +301,7 @@ impl Backend for ScriptedBackend {
             |byte: u8| Token(if byte.is_ascii() { i32::from(byte) } else { FIRST_BYTE_TOKEN + i32::from(byte) });
         let reply = reply.bytes().map(token).collect::<Vec<_>>().into_iter();
         let has_schema = schema.is_some();
-        Ok(ScriptedSampler { cells: tokens.to_vec(), is_shifted: false, tokens: reply, has_schema })
+        Ok(ScriptedSampler { cells: tokens.to_vec(), is_shifted: false, tokens: reply, has_schema, is_held: false })
     }
 
     fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
@@ -312,9 +344,17 @@ impl Backend for ScriptedBackend {
         Ok(next.map_or(Sampled::End, Sampled::Token))
     }
 
+    fn hold_schema(&mut self, sampler: &mut ScriptedSampler, is_held: bool) {
+        sampler.is_held = is_held;
+    }
+
+    fn append_unsampled(&mut self, sampler: &mut ScriptedSampler, tokens: &[Token]) {
+        sampler.cells.extend(tokens);
+    }
+
     fn forced_tokens(&mut self, sampler: &mut ScriptedSampler) -> Result<ForcedTokens, Error> {
         let (mark, mut forced) = (Token(FORCED_MARK as i32), ForcedTokens::default());
-        while sampler.has_schema && sampler.tokens.as_slice().first() == Some(&mark) {
+        while sampler.has_schema && !sampler.is_held && sampler.tokens.as_slice().first() == Some(&mark) {
             let rest = &sampler.tokens.as_slice()[1..];
             let length = rest.iter().take_while(|token| **token != mark).count();
             forced.tokens.extend(&rest[..length]);
@@ -351,7 +391,7 @@ impl Backend for ScriptedBackend {
         let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
         let bytes = |token: Token| {
             let mut bytes = Vec::new();
-            CharTokenizer.append_bytes(token, &mut bytes);
+            self.tokenizer.append_bytes(token, &mut bytes);
             bytes
         };
         let mut likeliest: Vec<(Token, f32)> = all.into_iter().zip(logits).collect();

@@ -12,6 +12,7 @@ use crate::backend::{ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
 use crate::job_calls::JobCalls;
 use crate::label_score::LabelScoring;
+use crate::reasoning::SequenceReasoning;
 use crate::request::{
     Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams, TokenLogprob,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) calls: Option<JobCalls>,
     pub(crate) max_tokens: u32,
     pub(crate) stop: Vec<String>,
+    /// How its reasoning is told from its answer; none if there is none to be told.
+    pub(crate) reasoning: Option<Box<SequenceReasoning>>,
     /// Whether it may discard its oldest tokens behind the prefix when it outgrows the context.
     pub(crate) can_shift: bool,
     /// The labels to score; it generates text if there are none.
@@ -327,12 +330,19 @@ impl<S> Sequence<S> {
     /// Appends the bytes of a token, as far as they are text, and, if they are asked for, its probability; without one, it was forced.
     fn append_bytes(&mut self, token: Token, tokenizer: &dyn Tokenizer, logprob: Option<TokenLogprob>) {
         let from = self.unsent_bytes.len();
-        match &mut self.job.calls {
-            Some(calls) => calls.push(token, tokenizer, &mut self.unsent_bytes),
-            None => tokenizer.append_bytes(token, &mut self.unsent_bytes),
+        match (&mut self.job.reasoning, &mut self.job.calls) {
+            (None, None) => tokenizer.append_bytes(token, &mut self.unsent_bytes),
+            (None, Some(calls)) => calls.push(token, tokenizer, &mut self.unsent_bytes),
+            (Some(reasoning), None) => reasoning.push(token, tokenizer, &mut self.unsent_bytes),
+            (Some(reasoning), Some(calls)) => {
+                let mut answer = Vec::new();
+                reasoning.push(token, tokenizer, &mut answer);
+                calls.push_marked(&answer, &mut self.unsent_bytes);
+            }
         }
-        // Those of calls are not told.
-        let is_text = self.job.calls.is_none() || self.unsent_bytes.len() > from;
+        // Those of a reasoning and of calls are not told.
+        let is_plain = self.job.reasoning.is_none() && self.job.calls.is_none();
+        let is_text = is_plain || self.unsent_bytes.len() > from;
         if self.job.logprobs.is_some() && is_text {
             let forced = || TokenLogprob::forced(self.unsent_bytes[from..].to_vec());
             let logprob = logprob.unwrap_or_else(forced);
@@ -362,7 +372,7 @@ impl<S> Sequence<S> {
         }
     }
 
-    /// Appends the tokens that the schema forces.
+    /// Appends the tokens that the schema forces, or the end of a reasoning.
     pub(crate) fn push_forced(&mut self, forced: &ForcedTokens, tokenizer: &dyn Tokenizer) -> SampleOutcome {
         for token in &forced.tokens {
             self.usage.forced += 1;
@@ -380,6 +390,7 @@ impl<S> Sequence<S> {
         let now = Instant::now();
         let latency = self.clock.last_token.replace(now).map(|last| now - last);
         self.clock.max_itl = self.clock.max_itl.max(latency.unwrap_or_default());
+        self.send_reasoning(false);
         let certain = self.unsent_bytes.len() - self.possible_stop_bytes();
         self.send_text(whole_characters(&self.unsent_bytes[..certain]));
         self.send_calls();
@@ -392,12 +403,24 @@ impl<S> Sequence<S> {
     pub(crate) fn finish(mut self, reason: FinishReason) {
         self.clock.first_token.get_or_insert_with(Instant::now);
         let mut reason = reason;
-        if let Some(calls) = &mut self.job.calls {
-            calls.finish(&mut self.unsent_bytes);
-            if reason == FinishReason::Stop && calls.has_calls() {
-                reason = FinishReason::Calls;
+        let mut answer = Vec::new();
+        if let Some(reasoning) = &mut self.job.reasoning {
+            if reason != FinishReason::StopText {
+                reasoning.finish(&mut answer);
             }
+            self.usage.reasoning = reasoning.tokens();
         }
+        match &mut self.job.calls {
+            Some(calls) => {
+                calls.push_marked(&answer, &mut self.unsent_bytes);
+                calls.finish(&mut self.unsent_bytes);
+                if reason == FinishReason::Stop && calls.has_calls() {
+                    reason = FinishReason::Calls;
+                }
+            }
+            None => self.unsent_bytes.append(&mut answer),
+        }
+        self.send_reasoning(true);
         // An output that is cut may end within a character.
         self.send_text(whole_characters(&self.unsent_bytes));
         self.send_calls();
@@ -424,6 +447,21 @@ impl<S> Sequence<S> {
             prefill: between(first_batch, first_token),
             decode: between(first_token, now),
             max_itl: clock.max_itl,
+        }
+    }
+
+    /// Sends the reasoning, as far as its characters are whole; what is left at its end never will be.
+    fn send_reasoning(&mut self, is_end: bool) {
+        let Some(reasoning) = &mut self.job.reasoning else { return };
+        let bytes = reasoning.unsent_bytes();
+        let whole = whole_characters(bytes);
+        if whole > 0 {
+            let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
+            bytes.drain(..whole);
+            self.job.output.send(Chunk::Reasoning { text, tokens: self.usage.output });
+        }
+        if is_end || !reasoning.is_inside() {
+            reasoning.unsent_bytes().clear();
         }
     }
 

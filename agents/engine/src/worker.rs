@@ -31,6 +31,7 @@ use crate::wait_queue::{QueuedSequence, QueuedState, aged_priority};
 mod compact;
 mod compute;
 mod pool;
+mod reason;
 mod shared_prompt;
 
 pub(crate) struct EngineWorker<B: Backend> {
@@ -477,6 +478,9 @@ impl<B: Backend> EngineWorker<B> {
         let mut sampler = self.backend.create_sampler(&job.sampling, job.schema.as_deref(), &job.prompt)?;
         if let Some(calls) = job.calls.as_ref().and_then(|calls| calls.constraint.as_ref()) {
             self.backend.constrain_calls(&mut sampler, calls)?;
+        }
+        if job.reasoning.as_ref().is_some_and(|reasoning| reasoning.holds_constraint()) {
+            self.backend.hold_schema(&mut sampler, true);
         }
         let forced_start = self.backend.forced_tokens(&mut sampler)?;
         Ok((SequenceKind::Generate(sampler), forced_start))

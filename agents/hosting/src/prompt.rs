@@ -50,6 +50,7 @@ pub fn request(
         stop: role.sampling.stop.clone(),
         schema: role.output.as_ref().map(|schema| Arc::new(schema.json().clone())),
         tools: None,
+        reasoning: role.reasoning,
         overflow: role.overflow,
         has_fixed_prefix: role.prompt.is_fixed(),
     })

@@ -72,6 +72,7 @@ fn spec(input: &str) -> TaskSpec {
         sampling: None,
         response: None,
         tools: None,
+        reasoning: None,
     }
 }
 

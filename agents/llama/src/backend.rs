@@ -66,6 +66,15 @@ pub struct SequenceSampler {
     constraint: Option<Constraint>,
     /// What holds it to calls of tools once one begins.
     lazy_calls: Option<LazyCalls>,
+    /// Whether both wait for the end of a reasoning.
+    is_held: bool,
+}
+
+impl SequenceSampler {
+    /// The constraint, unless it is held.
+    fn constraint(&mut self) -> Option<&mut Constraint> {
+        self.constraint.as_mut().filter(|_| !self.is_held)
+    }
 }
 
 impl LlamaBackend {
@@ -240,7 +249,7 @@ impl Backend for LlamaBackend {
             Some(schema) => Some(constraint::compile(self.compiler()?, schema)?),
         };
         chain.accept_prompt(prompt.iter().map(|token| token.0));
-        Ok(SequenceSampler { chain, constraint, lazy_calls: None })
+        Ok(SequenceSampler { chain, constraint, lazy_calls: None, is_held: false })
     }
 
     fn constrain_calls(
@@ -277,7 +286,7 @@ impl Backend for LlamaBackend {
         entry: usize,
         sampler: &mut SequenceSampler,
     ) -> Result<Sampled, engine_backend::Error> {
-        let mask = match &mut sampler.constraint {
+        let mask = match sampler.constraint() {
             None => None,
             Some(constraint) => match constraint.mask().map_err(schema_error)? {
                 None => return Ok(Sampled::End),
@@ -298,10 +307,12 @@ impl Backend for LlamaBackend {
             return Ok(Sampled::End);
         }
         sampler.chain.accept(token);
-        if let Some(constraint) = &mut sampler.constraint {
+        if let Some(constraint) = sampler.constraint() {
             constraint.accept(token.cast_unsigned()).map_err(schema_error)?;
         }
-        if let Some(lazy) = sampler.lazy_calls.take() {
+        if !sampler.is_held
+            && let Some(lazy) = sampler.lazy_calls.take()
+        {
             let mut bytes = Vec::new();
             self.model.append_piece(token, true, &mut bytes);
             match lazy.accept(token.cast_unsigned(), bytes) {
@@ -326,11 +337,20 @@ impl Backend for LlamaBackend {
         Ok(logprobs::of_token(&model, logits, token.0, top))
     }
 
-    fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {
-        let Some(constraint) = &mut sampler.constraint else { return Ok(ForcedTokens::default()) };
-        let tokens: Vec<Token> = constraint.take_forced().into_iter().map(|token| Token(token.cast_signed())).collect();
+    fn hold_schema(&mut self, sampler: &mut SequenceSampler, is_held: bool) {
+        sampler.is_held = is_held;
+    }
+
+    fn append_unsampled(&mut self, sampler: &mut SequenceSampler, tokens: &[Token]) {
         tokens.iter().for_each(|token| sampler.chain.accept(token.0));
-        Ok(ForcedTokens { tokens, is_complete: constraint.is_complete() })
+    }
+
+    fn forced_tokens(&mut self, sampler: &mut SequenceSampler) -> Result<ForcedTokens, engine_backend::Error> {
+        let Some(constraint) = sampler.constraint() else { return Ok(ForcedTokens::default()) };
+        let tokens: Vec<Token> = constraint.take_forced().into_iter().map(|token| Token(token.cast_signed())).collect();
+        let is_complete = constraint.is_complete();
+        tokens.iter().for_each(|token| sampler.chain.accept(token.0));
+        Ok(ForcedTokens { tokens, is_complete })
     }
 
     fn logits(

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use artel_chat::{CallFormat, ToolPrompt};
+use artel_chat::{CallFormat, ToolPrompt, append_control, append_text};
 use artel_engine::backend::Error;
 use artel_engine::{ChatRole, Message, Token, TokenizedPrompt, Tokenizer, ToolSet};
 use artel_template::{Chat, ChatTemplate};
@@ -13,6 +13,7 @@ use crate::chat_template;
 use crate::control_tokens::{ControlTokens, TextPart};
 use crate::prefix_lengths::{PrefixKey, PrefixLengths, common_text};
 use crate::raw::model::LlamaModel;
+use crate::reasoning::ModelReasoning;
 
 /// Two texts that no template changes; where they begin in a prompt, the text of the last message does.
 const PROBES: [&str; 2] = ["\u{E000}", "\u{E001}"];
@@ -24,6 +25,8 @@ pub(crate) struct ChatTokenizer {
     control: ControlTokens,
     template: Result<ChatTemplate, Error>,
     template_kwargs: Map<String, Value>,
+    /// How the model reasons, if its template has marks for that.
+    reasoning: Option<ModelReasoning>,
     bos: String,
     eos: String,
     prefixes: PrefixLengths,
@@ -44,13 +47,18 @@ impl ChatTokenizer {
         let control = ControlTokens::of(&model);
         let template = template.or_else(|| model.chat_template()).ok_or_else(|| Error::Tokenize(missing.to_owned()));
         let load = |source: String| ChatTemplate::load(&source, control.shield());
-        let template = template.and_then(|source| load(source).map_err(|e| chat_template::fault(path, &e.into())));
         let (bos, eos) = (model.token_text(model.bos()), model.token_text(model.eos()));
+        let source = template.clone().unwrap_or_default();
+        let template = template.and_then(|source| load(source).map_err(|e| chat_template::fault(path, &e.into())));
+        let reasoning = template.as_ref().ok().and_then(|template| {
+            ModelReasoning::find(&source, template, &template_kwargs, (&bos, &eos), (&model, &control))
+        });
         Self {
             model,
             control,
             template,
             template_kwargs,
+            reasoning,
             bos,
             eos,
             prefixes: PrefixLengths::default(),
@@ -65,18 +73,23 @@ impl ChatTokenizer {
         messages: &[Message],
         kwargs: &Map<String, Value>,
         tools: Option<&ToolSet>,
+        reasons: bool,
     ) -> Result<String, Error> {
         let template = self.template.as_ref().map_err(Clone::clone)?;
         let has_tools = tools.is_some_and(|tools| !tools.is_empty());
-        let messages: Vec<Value> = messages.iter().map(|message| self.template_message(message)).collect();
+        let mut messages: Vec<Value> = messages.iter().map(|message| self.template_message(message)).collect();
+        let mut all = self.template_kwargs.clone();
+        all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        if let Some(reasoning) = self.reasoning.as_ref().filter(|_| !reasons) {
+            reasoning.switch_off(&mut all);
+            reasoning.switch_off_in(&mut messages);
+        }
         let has_calls = has_tools || messages.iter().any(|message: &Value| message["role"] == "tool");
         let none = ToolSet::default();
         let (messages, tools) = match has_calls {
             true => self.tool_prompt().prepare(messages, tools.unwrap_or(&none)),
             false => (messages, None),
         };
-        let mut all = self.template_kwargs.clone();
-        all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
         let chat = Chat {
             messages,
             tools,
@@ -120,17 +133,17 @@ impl ChatTokenizer {
         &self,
         messages: &[Message],
         kwargs: &Map<String, Value>,
-        tools: Option<&ToolSet>,
+        (tools, reasons): (Option<&ToolSet>, bool),
         text: &str,
     ) -> usize {
-        let key = PrefixKey::of(messages, kwargs, tools);
+        let key = PrefixKey::of(messages, kwargs, tools, reasons);
         if let Some(bytes) = self.prefixes.get(key, text) {
             return bytes;
         }
         let probe = |probe: &str| {
             let mut messages = messages.to_vec();
             messages.last_mut()?.text = probe.to_owned();
-            self.render(&messages, kwargs, tools).ok()
+            self.render(&messages, kwargs, tools, reasons).ok()
         };
         let [Some(first), Some(second)] = PROBES.map(probe) else { return 0 };
         let bytes = common_text(&first, &second);
@@ -163,7 +176,7 @@ impl ChatTokenizer {
             }
         }
         let prefix_len = prefix_len.unwrap_or(tokens.len());
-        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len })
+        Ok(TokenizedPrompt { tokens: tokens.into_iter().map(Token).collect(), prefix_len, reasoning: None })
     }
 
     /// How many of these tokens, which begin with those of a text, stay the same however that text goes on.
@@ -189,9 +202,13 @@ impl Tokenizer for ChatTokenizer {
         messages: &[Message],
         template_kwargs: &Map<String, Value>,
         tools: Option<&ToolSet>,
+        reasons: bool,
     ) -> Result<TokenizedPrompt, Error> {
-        let text = self.render(messages, template_kwargs, tools)?;
-        self.tokenize_rendered(&text, self.prefix_bytes(messages, template_kwargs, tools, &text))
+        let text = self.render(messages, template_kwargs, tools, reasons)?;
+        let prefix_bytes = self.prefix_bytes(messages, template_kwargs, (tools, reasons), &text);
+        let prompt = self.tokenize_rendered(&text, prefix_bytes)?;
+        let format = |reasoning: &ModelReasoning| reasoning.format(&text, &self.model, &self.control);
+        Ok(TokenizedPrompt { reasoning: self.reasoning.as_ref().map(format), ..prompt })
     }
 
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>) {
@@ -200,6 +217,16 @@ impl Tokenizer for ChatTokenizer {
 
     fn append_control_text(&self, token: Token, out: &mut Vec<u8>) {
         self.model.append_piece(token.0, true, out);
+    }
+
+    fn append_marked(&self, token: Token, out: &mut Vec<u8>) {
+        let mut bytes = Vec::new();
+        self.model.append_piece(token.0, false, &mut bytes);
+        if !bytes.is_empty() {
+            return append_text(&bytes, out);
+        }
+        self.model.append_piece(token.0, true, &mut bytes);
+        append_control(&bytes, out);
     }
 
     fn call_format(&self) -> CallFormat {

@@ -30,6 +30,7 @@ mod pooling;
 mod prefix_lengths;
 #[allow(unsafe_code)]
 mod raw;
+mod reasoning;
 mod seeded_choice;
 mod text_tokens;
 mod token_bias;

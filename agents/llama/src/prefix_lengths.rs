@@ -15,8 +15,14 @@ const MAX_REMEMBERED_ENTRIES: usize = 256;
 pub(crate) struct PrefixKey(u64);
 
 impl PrefixKey {
-    pub(crate) fn of(messages: &[Message], kwargs: &Map<String, Value>, tools: Option<&ToolSet>) -> Self {
+    pub(crate) fn of(
+        messages: &[Message],
+        kwargs: &Map<String, Value>,
+        tools: Option<&ToolSet>,
+        reasons: bool,
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
+        reasons.hash(&mut hasher);
         for (at, message) in messages.iter().enumerate() {
             (message.role as u8).hash(&mut hasher);
             for call in message.calls.iter().chain(&message.answers) {
@@ -84,7 +90,7 @@ mod tests {
     fn key(instructions: &str, question: &str) -> PrefixKey {
         let message = |role, text: &str| Message::new(role, text);
         let messages = [message(ChatRole::System, instructions), message(ChatRole::User, question)];
-        PrefixKey::of(&messages, &Map::new(), None)
+        PrefixKey::of(&messages, &Map::new(), None, true)
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod sampling;
 mod size;
 mod tools;
 
-pub use decoding::{ContextOverflow, FinishReason};
+pub use decoding::{ContextOverflow, FinishReason, ReasoningParams};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
 pub use kv_cache::KvCacheType;
 pub use purpose::ModelPurpose;

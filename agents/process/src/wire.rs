@@ -48,7 +48,7 @@ mirrored!(
     usage,
     usage_of,
     engine::RequestUsage,
-    v1::RequestUsage { prompt, computed, output, forced, drafted, accepted }
+    v1::RequestUsage { prompt, computed, output, forced, drafted, accepted, reasoning }
 );
 mirrored!(tool_call, tool_call_of, engine::ToolCall, v1::ToolCall { id, name, arguments });
 mirrored!(memory, memory_of, crate::DeviceMemory, v1::DeviceMemory { device, weights, kv_cache, compute });
@@ -80,6 +80,8 @@ mirrored!(
         batch_ns
     }
 );
+mirrored!(reasoning, reasoning_of, engine::ReasoningParams, v1::ReasoningParams { show, is_enabled, budget });
+
 pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
     v1::GenerateRequest {
         flow: request.flow.to_string(),
@@ -92,6 +94,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         stop: request.stop,
         schema: request.schema.map(|schema| schema.to_string()),
         tools: request.tools.map(|tools| serde_json::to_string(&*tools).expect("tools are JSON")),
+        reasoning: Some(reasoning(request.reasoning)),
         overflow: match request.overflow {
             engine::ContextOverflow::Reject => v1::ContextOverflow::Reject,
             engine::ContextOverflow::Truncate => v1::ContextOverflow::Truncate,
@@ -126,6 +129,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         sampling: sampling_of(wire.sampling.unwrap_or_default()),
         max_tokens: wire.max_tokens,
         stop: wire.stop,
+        reasoning: wire.reasoning.map(reasoning_of).unwrap_or_default(),
         schema: schema.map_err(|e| not_json("the schema is", &e))?,
         tools: tools.map_err(|e| not_json("the tools are", &e))?,
         overflow,
@@ -205,6 +209,9 @@ pub(crate) fn chunk(chunk: engine::Chunk) -> Option<v1::Chunk> {
             let logprobs = logprobs.into_iter().map(logprob).collect();
             v1::chunk::Chunk::Text(v1::Text { text, tokens, logprobs })
         }
+        engine::Chunk::Reasoning { text, tokens } => {
+            v1::chunk::Chunk::Reasoning(v1::Text { text, tokens, logprobs: Vec::new() })
+        }
         engine::Chunk::Calls(deltas) => v1::chunk::Chunk::Calls(calls(deltas)),
         engine::Chunk::Scores(_) => return None,
         engine::Chunk::Finished(summary) => v1::chunk::Chunk::Finished(finish(summary)),
@@ -220,6 +227,7 @@ pub(crate) fn chunk_of(wire: v1::Chunk) -> engine::Chunk {
             let logprobs = t.logprobs.into_iter().map(logprob_of).collect();
             engine::Chunk::Text { text: t.text, tokens: t.tokens, logprobs }
         }
+        Some(v1::chunk::Chunk::Reasoning(t)) => engine::Chunk::Reasoning { text: t.text, tokens: t.tokens },
         Some(v1::chunk::Chunk::Calls(deltas)) => engine::Chunk::Calls(calls_of(deltas)),
         Some(v1::chunk::Chunk::Finished(summary)) => engine::Chunk::Finished(finish_of(&summary)),
         Some(v1::chunk::Chunk::Failed(failure)) => engine::Chunk::Failed(error_of(failure)),

@@ -60,6 +60,17 @@ pub enum StreamItem {
         /// What is new.
         part: ToolCallPart,
     },
+    /// More of the reasoning of a running step, which comes before its text.
+    Reasoning {
+        /// The attempt.
+        step: StepId,
+        /// The role that answers.
+        role: RoleName,
+        /// The new text.
+        text: Arc<str>,
+        /// Bytes of this attempt's reasoning before this piece.
+        offset: u64,
+    },
     /// How far a running step is.
     Progress {
         /// The attempt.

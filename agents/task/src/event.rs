@@ -14,8 +14,8 @@ use serde_json::Value;
 
 pub use artel_model::sampling::{DryParams, XtcParams};
 pub use artel_model::{
-    FinishReason, InvalidTools, RequestSampling, SamplingOptions, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet,
-    TopLogprob,
+    FinishReason, InvalidTools, ReasoningParams, RequestSampling, SamplingOptions, TokenLogprob, Tool, ToolCall,
+    ToolChoice, ToolSet, TopLogprob,
 };
 
 use crate::graph::Reducer;
@@ -25,7 +25,7 @@ use crate::trace::TraceContext;
 pub use decision::{CandidateScore, Decision, NoMatch, Signal};
 pub use erase::ERASED_TEXT;
 pub use response::{MAX_LOGPROBS_BYTES, OutputLogprobs, ResponseFormat};
-pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES};
+pub use size::{MAX_ITEM_OUTPUTS_BYTES, MAX_OUTPUT_BYTES, MAX_REASONING_BYTES};
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -199,6 +199,9 @@ pub struct TaskSpec {
     /// The tools of the caller, which its single role may call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Arc<ToolSet>>,
+    /// What the client allows of the reasoning of its models, within what their roles do; all of that without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<ReasoningParams>,
 }
 
 /// The origin of a forked task.
@@ -316,6 +319,9 @@ pub struct Output {
     /// Why the model's output ended, if a model wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
+    /// What the model reasoned before it, if its role shows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
     /// The tools that the model calls, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<ToolCall>,
@@ -336,7 +342,16 @@ impl Output {
     /// A text without a role.
     pub fn text(text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { text, json: None, role: None, finish: None, calls: Vec::new(), alternatives: Vec::new(), logprobs: None }
+        Self {
+            text,
+            json: None,
+            role: None,
+            finish: None,
+            reasoning: None,
+            calls: Vec::new(),
+            alternatives: Vec::new(),
+            logprobs: None,
+        }
     }
 
     /// JSON without a role; its text is the string's own, or the JSON text.
@@ -360,9 +375,12 @@ pub struct Usage {
     pub computed: u32,
     /// Tokens generated.
     pub output: u32,
-    /// Of these, the tokens that the schema determined (SGLang's jump-forward).
+    /// Of these, the tokens that the schema determined (SGLang's jump-forward), or the end of a reasoning.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forced: u32,
+    /// Of the tokens generated, those of the reasoning.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reasoning: u32,
     /// Draft tokens proposed by speculative decoding.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub drafted: u32,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use artel_roles::hf_uri::HfUri;
 use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
 
-use crate::template_variables;
+use crate::{reasoning_marks, template_variables};
 
 /// Why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +98,7 @@ pub fn check(catalog: &Catalog, models: &Path) -> FileReport {
     }
     report.notes = catalog.models().values().filter_map(|model| stated_sampling(model, models)).collect();
     report.warnings = template_variables::unread(catalog, |model| model_path(model, models).ok());
+    report.warnings.extend(reasoning_marks::without_effect(catalog, |model| model_path(model, models).ok()));
     report
 }
 

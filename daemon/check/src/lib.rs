@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod files;
+mod reasoning_marks;
 mod report;
 mod template_variables;
 

@@ -20,7 +20,8 @@ pub(crate) fn unread(catalog: &Catalog, path_of: impl Fn(&Model) -> Option<PathB
         if owners.is_empty() {
             continue;
         }
-        let Some(template) = chat_template(model, &path_of) else { continue };
+        let source = template_source(model, &path_of);
+        let Some(template) = source.and_then(|source| ChatTemplate::parse(&source).ok()) else { continue };
         for (owner, kwargs) in owners {
             let unread = kwargs.keys().filter(|name| !template.reads(name));
             messages.extend(unread.map(|name| message(&owner, model, name, &template.variables())));
@@ -35,13 +36,13 @@ fn message(owner: &str, model: &Model, name: &str, known: &[String]) -> String {
     format!("{owner}: `{name}` in `template_kwargs` has no effect: the chat template of `{}` {reads}", model.name)
 }
 
-/// The template of a model's YAML, or of its file. Faults of either are told elsewhere.
-fn chat_template(model: &Model, path_of: impl Fn(&Model) -> Option<PathBuf>) -> Option<ChatTemplate> {
+/// The source of the template of a model's YAML, or of its file. Faults of either are told elsewhere.
+pub(crate) fn template_source(model: &Model, path_of: impl Fn(&Model) -> Option<PathBuf>) -> Option<String> {
     if let Some(source) = &model.template {
-        return ChatTemplate::parse(source).ok();
+        return Some(source.clone());
     }
     let header = artel_gguf::inspect(&path_of(model)?).ok()?;
-    ChatTemplate::parse(header.chat_template()?).ok()
+    header.chat_template().map(str::to_owned)
 }
 
 #[cfg(test)]

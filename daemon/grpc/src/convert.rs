@@ -33,6 +33,7 @@ pub(crate) fn output(output: &Output) -> v1::Output {
             .logprobs
             .as_ref()
             .map(|logprobs| v1::Logprobs { tokens: token_logprobs(&logprobs.tokens), truncated: logprobs.truncated }),
+        reasoning: output.reasoning.clone().unwrap_or_default(),
     }
 }
 
@@ -166,6 +167,7 @@ pub(crate) fn usage(usage: Usage) -> v1::Usage {
         drafted_tokens: usage.drafted.into(),
         accepted_tokens: usage.accepted.into(),
         forced_tokens: usage.forced.into(),
+        reasoning_tokens: usage.reasoning.into(),
     }
 }
 

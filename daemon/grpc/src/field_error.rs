@@ -21,6 +21,8 @@ pub(crate) enum FieldError {
     LabelKey { bytes: usize, limit: usize },
     #[error("a value has up to {limit} bytes, that of `{key}` has {bytes}")]
     LabelValue { key: String, bytes: usize, limit: usize },
+    #[error("is {tokens} tokens, the limit is {limit}")]
+    TooManyTokens { tokens: u32, limit: u32 },
     #[error("a request id has 1 to 128 printable ASCII characters without spaces")]
     RequestId,
     #[error("unknown priority {0}")]

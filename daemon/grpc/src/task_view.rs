@@ -211,6 +211,7 @@ fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
     sum.drafted_tokens += usage.drafted_tokens;
     sum.accepted_tokens += usage.accepted_tokens;
     sum.forced_tokens += usage.forced_tokens;
+    sum.reasoning_tokens += usage.reasoning_tokens;
 }
 
 /// The top-level fields of `Task` that a mask keeps.
@@ -317,6 +318,7 @@ mod tests {
             sampling: None,
             response: None,
             tools: None,
+            reasoning: None,
         };
         let step = StepId::parse("answer").unwrap();
         let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };

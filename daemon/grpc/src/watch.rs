@@ -172,6 +172,10 @@ impl EventTranslator {
             StreamItem::ToolCall { step, role, index, part } => {
                 self.not_journalled(K::ToolCallDelta(convert::tool_call_delta(&step, role.as_str(), index, part)))
             }
+            StreamItem::Reasoning { step, role, text, offset } => {
+                let (node, role, text) = (step.visit.node_path(), role.to_string(), text.to_string());
+                self.not_journalled(K::Reasoning(v1::Reasoning { step_id: step_id(&step), node, role, text, offset }))
+            }
             StreamItem::Progress { step, role, progress: stage } => {
                 self.not_journalled(K::Progress(convert::progress(&step, role.as_str(), stage)))
             }

@@ -20,6 +20,7 @@ impl DocumentKey {
 /// In the order of the documentation.
 pub(super) const ALL: &[&KeySet] = &[
     &ROLE,
+    &REASONING,
     &SAMPLING,
     &DRY,
     &XTC,
@@ -81,6 +82,11 @@ pub(crate) static ROLE: KeySet = KeySet {
             "Variables of the model's chat template, over those of the model, such as `reasoning_effort: low`.",
         ),
         key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
+        key(
+            "reasoning",
+            Value("{}"),
+            "What the model may do of its reasoning before an answer, and whether that is shown.",
+        ),
         key("sampling", Value("{}"), "How tokens are sampled."),
         key("limits", Value("{}"), "The limits of one step of this role."),
         key(
@@ -94,6 +100,20 @@ pub(crate) static ROLE: KeySet = KeySet {
             Value("true"),
             "Whether the role takes tools that its callers send, and answers with calls of them.",
         ),
+    ],
+};
+
+pub(crate) static REASONING: KeySet = KeySet {
+    name: "role.reasoning",
+    page: "roles",
+    keys: &[
+        key("show", Value("false"), "Whether it is shown: as events, and in the output beside the answer."),
+        key(
+            "enabled",
+            Value("auto"),
+            "`auto`: the model reasons as its template has it; `false`: it does not, as far as it can be told.",
+        ),
+        key("budget", Described("no limit but `max_tokens`"), "The tokens after which its end is forced."),
     ],
 };
 
@@ -147,7 +167,11 @@ pub(crate) static SAMPLING: KeySet = KeySet {
             Described("off"),
             "Tells the probability of each token, and of this many alternatives, 0 to 20.",
         ),
-        key("max_tokens", Value("512"), "The most tokens of one output; a request may ask for fewer."),
+        key(
+            "max_tokens",
+            Value("512"),
+            "The most tokens of one output, those of a reasoning included; a request may ask for fewer.",
+        ),
         key(
             "stop",
             Value("[]"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use artel_model::{ContextOverflow, KvCacheType};
+use artel_model::{ContextOverflow, KvCacheType, ReasoningParams};
 use artel_roles::template::TemplateContext;
 use artel_roles::{CacheSetting, Catalog, DefinitionKind, ModelPurpose, YamlSource, shipped};
 use artel_task::NodeName;
@@ -95,6 +95,33 @@ fn a_role_says_how_it_is_sampled_and_a_number_beyond_its_limit_is_refused() {
     for (sampling, message) in refusals {
         let problems = role(sampling).unwrap_err().to_string();
         assert!(problems.contains(message), "{message} in {problems}");
+    }
+}
+
+#[test]
+fn a_role_says_what_its_model_may_reason() {
+    let catalog = over_shipped(
+        "model: talk\nfile: talk.gguf\n---\n\
+         role: writer\ndescription: Writes.\nmodel: talk\nprompt: P.\nreasoning: {show: true, enabled: false, budget: 0}\n---\n\
+         role: thinker\ndescription: Thinks.\nmodel: talk\nprompt: P.\nreasoning: {enabled: auto, budget: 500}\n",
+    );
+    let of = |name: &str| catalog.role(name).unwrap().reasoning;
+    assert_eq!(of("writer"), ReasoningParams { show: true, is_enabled: false, budget: Some(0) });
+    assert_eq!(of("thinker"), ReasoningParams { show: false, is_enabled: true, budget: Some(500) });
+    assert_eq!(of("critic"), ReasoningParams::default());
+    for (reasoning, reason) in [
+        ("{enabled: true}", "`enabled` is `auto` or `false`"),
+        ("{show: maybe}", "`show` is `true` or `false`"),
+        ("{budget: 1048577}", "`budget`"),
+        ("{budget: -1}", "`budget`"),
+        ("{effort: low}", "`effort`"),
+        ("low", "`reasoning`"),
+    ] {
+        let role = "role: writer\ndescription: Writes.\nmodel: talk\nprompt: P.";
+        let text = format!("model: talk\nfile: talk.gguf\n---\n{role}\nreasoning: {reasoning}\n");
+        let source = YamlSource { path: "own.yaml".to_owned(), dir: Some("/etc/crew".into()), text };
+        let problems = Catalog::parse(vec![shipped::sources(), vec![source]]).unwrap_err().to_string();
+        assert!(problems.contains(reason), "{reasoning}: {problems}");
     }
 }
 

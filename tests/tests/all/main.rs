@@ -39,6 +39,7 @@ mod network_names;
 mod owner_token;
 mod port;
 mod private_data;
+mod reasoning;
 mod reference;
 mod rerank;
 mod routing;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use artel_engine as engine;
-use artel_engine::{FinishSummary, SamplingParams, TokenLogprob};
+use artel_engine::{FinishSummary, SamplingParams};
 use artel_hosting::engine_host::EngineLease;
 use artel_roles::Schema;
 use artel_stream::StepProgress;
@@ -15,7 +15,7 @@ use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
 use super::step_job::StepJob;
 use super::streamed_calls::StreamedCalls;
-use super::streamed_output::StreamedOutput;
+use super::streamed_output::{AnswerTexts, StreamedOutput};
 
 /// The distance of the seeds of two answers; odd, so that no two of them are the same.
 const SEED_DISTANCE_INTEGER: u32 = 0x9e37_79b9;
@@ -24,9 +24,8 @@ const CALL_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One answer of a model.
 pub(super) struct GeneratedAnswer {
-    text: String,
+    texts: AnswerTexts,
     calls: Vec<ToolCall>,
-    logprobs: Vec<TokenLogprob>,
     finish: FinishSummary,
 }
 
@@ -36,6 +35,7 @@ pub(super) fn summary(answers: &[GeneratedAnswer]) -> FinishSummary {
     for GeneratedAnswer { finish: FinishSummary { usage, timings, .. }, .. } in &answers[1..] {
         all.usage.computed += usage.computed.saturating_sub(1);
         all.usage.output += usage.output;
+        all.usage.reasoning += usage.reasoning;
         all.usage.forced += usage.forced;
         all.usage.drafted += usage.drafted;
         all.usage.accepted += usage.accepted;
@@ -109,16 +109,17 @@ impl StepJob {
                 Some(engine::Chunk::Text { text, tokens, logprobs }) => {
                     output.append(text, tokens, logprobs);
                     if is_published {
-                        prefetch.on_text(&output.text, tokens);
+                        prefetch.on_text(&output.answer.text, tokens);
                     }
                 }
+                Some(engine::Chunk::Reasoning { text, tokens }) => output.append_reasoning(text, tokens),
                 Some(engine::Chunk::Calls(deltas)) => calls.push(self, deltas, is_published),
                 // Only a request to score labels yields scores.
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => {
                     engine.note(&Ok(()));
-                    let (text, logprobs, calls) = (output.text, output.logprobs, calls.into_complete());
-                    return Ok(GeneratedAnswer { text, calls, logprobs, finish });
+                    let (texts, calls) = (output.into_texts(), calls.into_complete());
+                    return Ok(GeneratedAnswer { texts, calls, finish });
                 }
                 Some(engine::Chunk::Failed(error)) => {
                     let failure = self.step_failure(&error);
@@ -143,9 +144,10 @@ impl StepJob {
     ) -> Result<Output, Failure> {
         let mut left_bytes = MAX_LOGPROBS_BYTES;
         let mut outputs = Vec::with_capacity(answers.len());
-        for GeneratedAnswer { text, calls, logprobs, finish } in answers {
+        for GeneratedAnswer { texts: AnswerTexts { text, reasoning, logprobs }, calls, finish } in answers {
             let calls = self.checked_calls(calls).await?;
-            let mut output = self.parse_output(text, calls, finish.reason, schema)?;
+            let output = self.parse_output(text, calls, finish.reason, schema)?;
+            let mut output = Output { reasoning, ..output };
             if !logprobs.is_empty() {
                 let (kept, left) = OutputLogprobs::within(logprobs, left_bytes);
                 (output.logprobs, left_bytes) = (Some(Box::new(kept)), left);

@@ -36,6 +36,7 @@ pub(super) fn report(finish: &engine::FinishSummary) -> SpanAttributes {
         .number("gen_ai.response.time_to_first_chunk", (timings.queue + timings.prefill).as_secs_f64())
         .integer("gen_ai.usage.input_tokens", usage.prompt)
         .integer("gen_ai.usage.output_tokens", usage.output)
+        .integer("gen_ai.usage.reasoning.output_tokens", usage.reasoning)
         .integer("gen_ai.usage.cache_read.input_tokens", usage.prompt.saturating_sub(usage.computed))
         .number("artel.engine.queue", timings.queue.as_secs_f64())
         .number("artel.engine.prefill", timings.prefill.as_secs_f64())

@@ -10,7 +10,7 @@ use artel_metrics::RoleMetrics;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
-use artel_task::event::{RequestSampling, ResponseFormat, TaskPriority, ToolSet};
+use artel_task::event::{ReasoningParams, RequestSampling, ResponseFormat, TaskPriority, ToolSet};
 use artel_task::{RoleName, StepId, TaskId};
 use artel_traces::TraceScope;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ pub(crate) struct StepJob {
     pub(crate) sampling: Option<Box<RequestSampling>>,
     /// The form that the client wants the answer to have.
     pub(crate) response: Option<Box<ResponseFormat>>,
+    /// What its model may do of its reasoning, and whether that is shown.
+    pub(crate) reasoning: ReasoningParams,
     /// Set if the node accepts a cached response.
     pub(crate) cache: Option<ScopedResponseCache>,
     pub(crate) priority: TaskPriority,

@@ -56,6 +56,7 @@ impl StepJob {
             computed: u.computed,
             output: u.output,
             forced: u.forced,
+            reasoning: u.reasoning,
             drafted: u.drafted,
             accepted: u.accepted,
         };
@@ -171,6 +172,7 @@ impl StepJob {
             stop: role.stop_with(&asked),
             schema: schema.map(|schema| Arc::new(schema.json().clone())),
             tools: self.tools.clone(),
+            reasoning: self.reasoning,
             // Tools are a part of it, and their caller's.
             has_fixed_prefix: request.has_fixed_prefix && self.tools.is_none(),
             ..request

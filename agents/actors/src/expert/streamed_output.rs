@@ -1,29 +1,61 @@
-//! What an attempt has streamed so far.
+//! What an attempt streams: its reasoning and its answer, published to the task's subscribers as they come.
 
 use artel_engine::TokenLogprob;
 use artel_metrics::LocalHistogram;
 use artel_stream::{StepProgress, StreamItem};
-use artel_task::event::MAX_LOGPROBS_BYTES;
+use artel_task::event::{MAX_LOGPROBS_BYTES, MAX_REASONING_BYTES};
 use tokio::time::Instant;
 
 use super::step_job::{PROGRESS_INTERVAL, StepJob};
 
-/// The text that an attempt has streamed so far, and its publication to the task's subscribers.
+/// The texts of an answer that has ended.
+pub(super) struct AnswerTexts {
+    pub(super) text: String,
+    /// What the model reasoned, if that is shown and it did.
+    pub(super) reasoning: Option<String>,
+    /// How likely the tokens of the text were, as far as they fit into an output.
+    pub(super) logprobs: Vec<TokenLogprob>,
+}
+
+/// A text that grows, without space at its beginning and end.
+#[derive(Default)]
+pub(super) struct TrimmedText {
+    /// What the subscribers have.
+    pub(super) text: String,
+    /// White space behind it, which is a part of it if more text follows.
+    held_space: String,
+}
+
+impl TrimmedText {
+    /// The part of more text that is certain, with the space that was held back.
+    fn without_outer_space(&mut self, text: String) -> String {
+        // As most pieces are.
+        if self.held_space.is_empty() && !self.text.is_empty() && !text.ends_with(char::is_whitespace) {
+            return text;
+        }
+        let mut text = std::mem::take(&mut self.held_space) + &text;
+        if self.text.is_empty() {
+            text = text.trim_start().to_owned();
+        }
+        self.held_space = text.split_off(text.trim_end().len());
+        text
+    }
+}
+
+/// The texts that an attempt has streamed so far, and their publication.
 pub(super) struct StreamedOutput<'a> {
     job: &'a StepJob,
     /// Whether subscribers read it; of several answers, they read the first one.
     is_published: bool,
     /// Whether a schema shapes it; the white space around it is then a part of it.
     has_schema: bool,
-    /// What the subscribers have.
-    pub(super) text: String,
-    /// How likely its tokens were, as far as they fit into an output.
-    pub(super) logprobs: Vec<TokenLogprob>,
+    pub(super) answer: TrimmedText,
+    reasoning: TrimmedText,
+    /// How likely the answer's tokens were, as far as they fit into an output.
+    logprobs: Vec<TokenLogprob>,
     logprobs_bytes: usize,
     /// Those that no subscriber has yet, because their text is held back.
     unsent_logprobs: Vec<TokenLogprob>,
-    /// White space behind it, which is a part of the output if more text follows. With a schema, it always is.
-    held_space: String,
     first_token: Option<Instant>,
     /// When the last piece came.
     last_text: Option<Instant>,
@@ -40,11 +72,11 @@ impl<'a> StreamedOutput<'a> {
             job,
             is_published,
             has_schema,
-            text: String::new(),
+            answer: TrimmedText::default(),
+            reasoning: TrimmedText::default(),
             logprobs: Vec::new(),
             logprobs_bytes: 0,
             unsent_logprobs: Vec::new(),
-            held_space: String::new(),
             first_token: None,
             last_text: None,
             gaps,
@@ -52,16 +84,13 @@ impl<'a> StreamedOutput<'a> {
         }
     }
 
+    /// Adds more of the answer.
     pub(super) fn append(&mut self, text: String, tokens: u32, logprobs: Vec<TokenLogprob>) {
-        let now = Instant::now();
-        let first_token = *self.first_token.get_or_insert(now);
-        if let Some(last) = self.last_text.replace(now) {
-            self.gaps.observe_time(now.duration_since(last));
-        }
-        let text = if self.has_schema { text } else { self.without_outer_space(text) };
-        let offset = self.text.len() as u64;
-        self.text.push_str(&text);
-        let has_readers = self.is_published && self.job.channel.has_token_subscribers();
+        self.record(tokens);
+        let text = if self.has_schema { text } else { self.answer.without_outer_space(text) };
+        let offset = self.answer.text.len() as u64;
+        self.answer.text.push_str(&text);
+        let has_readers = self.has_readers();
         if !logprobs.is_empty() {
             self.keep_logprobs(&logprobs, has_readers);
         }
@@ -71,7 +100,32 @@ impl<'a> StreamedOutput<'a> {
             let logprobs = (!logprobs.is_empty()).then(|| logprobs.into());
             self.job.channel.send(StreamItem::Token { step, role, text: text.into(), offset, logprobs });
         }
-        self.publish_progress(|| StepProgress::Decode { tokens, elapsed: first_token.elapsed() });
+    }
+
+    /// Adds more of the reasoning. It is kept and published if it is shown, as far as it is not too long.
+    pub(super) fn append_reasoning(&mut self, text: String, tokens: u32) {
+        self.record(tokens);
+        if !self.job.reasoning.show {
+            return;
+        }
+        let mut text = self.reasoning.without_outer_space(text);
+        let kept = &mut self.reasoning.text;
+        text.truncate(text.floor_char_boundary(MAX_REASONING_BYTES.saturating_sub(kept.len())));
+        let offset = kept.len() as u64;
+        kept.push_str(&text);
+        if !text.is_empty() && self.has_readers() {
+            let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
+            self.job.channel.send(StreamItem::Reasoning { step, role, text: text.into(), offset });
+        }
+    }
+
+    pub(super) fn into_texts(self) -> AnswerTexts {
+        let reasoning = Some(self.reasoning.text).filter(|text| !text.is_empty());
+        AnswerTexts { text: self.answer.text, reasoning, logprobs: self.logprobs }
+    }
+
+    fn has_readers(&self) -> bool {
+        self.is_published && self.job.channel.has_token_subscribers()
     }
 
     /// Keeps those that fit into the output; one more tells that there were more.
@@ -87,18 +141,14 @@ impl<'a> StreamedOutput<'a> {
         }
     }
 
-    /// The text with the space that was held back, but without space at the beginning or the end of the output.
-    fn without_outer_space(&mut self, text: String) -> String {
-        // As most pieces are.
-        if self.held_space.is_empty() && !self.text.is_empty() && !text.ends_with(char::is_whitespace) {
-            return text;
+    /// Records that a piece came.
+    fn record(&mut self, tokens: u32) {
+        let now = Instant::now();
+        let first_token = *self.first_token.get_or_insert(now);
+        if let Some(last) = self.last_text.replace(now) {
+            self.gaps.observe_time(now.duration_since(last));
         }
-        let mut text = std::mem::take(&mut self.held_space) + &text;
-        if self.text.is_empty() {
-            text = text.trim_start().to_owned();
-        }
-        self.held_space = text.split_off(text.trim_end().len());
-        text
+        self.publish_progress(|| StepProgress::Decode { tokens, elapsed: first_token.elapsed() });
     }
 
     /// Publishes the progress unless the last item is younger than [`PROGRESS_INTERVAL`].
@@ -107,5 +157,20 @@ impl<'a> StreamedOutput<'a> {
             self.last_progress = Instant::now();
             self.job.publish_progress(progress());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_around_a_text_is_no_part_of_it() {
+        let mut trimmed = TrimmedText::default();
+        for piece in ["\n\n", " It", " is ", "\n", "so.", "\n"] {
+            let text = trimmed.without_outer_space(piece.to_owned());
+            trimmed.text.push_str(&text);
+        }
+        assert_eq!(trimmed.text, "It is \nso.");
     }
 }

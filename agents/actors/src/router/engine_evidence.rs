@@ -72,6 +72,7 @@ async fn log_probabilities(
         // The names and descriptions of the candidates.
         has_fixed_prefix: true,
         template_kwargs: std::sync::Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
     };
     let labels = prompt.labels();
     let score = |engine: EngineHandle| {

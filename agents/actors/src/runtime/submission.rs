@@ -6,7 +6,7 @@ use std::sync::Arc;
 use artel_roles::{Catalog, Role};
 use artel_router::CandidateProfile;
 use artel_task::event::{
-    Decision, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec, Timestamp, ToolSet,
+    Decision, ReasoningParams, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec, Timestamp, ToolSet,
 };
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
@@ -50,6 +50,8 @@ pub struct Submission {
     pub owner: CallerName,
     /// The span that the task's own is a child of, if its trace is recorded.
     pub trace: Option<TraceContext>,
+    /// What the client allows of the reasoning of its models.
+    pub reasoning: Option<ReasoningParams>,
     /// How much the tasks of that caller may take.
     pub quota: CallerQuota,
     /// How the answer of a single role is sampled, within what the role allows.
@@ -75,6 +77,7 @@ impl Submission {
             && (&self.input, &self.labels, self.priority) == (&accepted.input, &accepted.labels, accepted.priority)
             && (&self.sampling, &self.response, &self.tools)
                 == (&accepted.sampling, &accepted.response, &accepted.tools)
+            && self.reasoning == accepted.reasoning
     }
 }
 
@@ -224,7 +227,8 @@ pub(super) fn accepted_event(
     decision: Option<Decision>,
     at: Timestamp,
 ) -> Event {
-    let Submission { input, request_id, priority, labels, owner, trace, sampling, response, tools, .. } = submission;
+    let Submission { input, request_id, priority, labels, owner, trace, .. } = submission;
+    let Submission { sampling, response, tools, reasoning, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -243,6 +247,7 @@ pub(super) fn accepted_event(
         sampling,
         response,
         tools,
+        reasoning,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

@@ -7,7 +7,7 @@ use artel_hosting::LOOKAHEAD_STEPS;
 use artel_hosting::prompt::role_value;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role, Template};
-use artel_task::event::{Failure, FailureCode, TaskPriority};
+use artel_task::event::{Failure, FailureCode, ReasoningParams, TaskPriority};
 use artel_task::graph::{Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{NodeName, RoleName, StepId, Visit, unconditional_edges};
 use tokio_util::sync::CancellationToken;
@@ -132,7 +132,10 @@ impl RunningTask {
             invalid_outputs: self.task.active_visit(&step.visit).map_or(0, |live| live.invalid_outputs),
             sampling: self.task.spec.sampling.clone(),
             response: self.task.spec.response.clone(),
-            cache: node.cache.then(|| self.cx.response_cache.scoped(self.cx.catalog.version())),
+            reasoning: self.task.spec.reasoning.unwrap_or(ReasoningParams::UNLIMITED).within(role.reasoning),
+            // A request of its own may give another answer.
+            cache: (node.cache && self.task.spec.reasoning.is_none())
+                .then(|| self.cx.response_cache.scoped(self.cx.catalog.version())),
             priority: if is_batch { TaskPriority::Batch } else { TaskPriority::Interactive },
             remaining_steps: self.cx.graph.remaining_steps(&step.visit),
             next_roles,

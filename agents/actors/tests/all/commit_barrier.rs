@@ -27,9 +27,10 @@ nodes:
 /// The step of an item.
 fn step_of(item: &StreamItem) -> Option<String> {
     match item {
-        StreamItem::Token { step, .. } | StreamItem::ToolCall { step, .. } | StreamItem::Progress { step, .. } => {
-            Some(step.to_string())
-        }
+        StreamItem::Token { step, .. }
+        | StreamItem::Reasoning { step, .. }
+        | StreamItem::ToolCall { step, .. }
+        | StreamItem::Progress { step, .. } => Some(step.to_string()),
         StreamItem::Event(event) => match &event.kind {
             EventKind::StepStarted { step, .. } | EventKind::StepFinished { step, .. } => Some(step.to_string()),
             _ => None,

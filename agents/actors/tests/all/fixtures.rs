@@ -212,6 +212,7 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         owner: CallerName::owner(),
         trace: None,
         tools: None,
+        reasoning: None,
         quota: artel_actors::CallerQuota::default(),
         sampling: None,
         response: None,

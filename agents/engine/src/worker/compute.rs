@@ -277,6 +277,9 @@ impl<B: Backend> EngineWorker<B> {
 
     /// Appends the next token and the tokens that the schema forces before and after it.
     fn sample(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, backend::Error> {
+        if let Some(outcome) = self.advance_reasoning(at)? {
+            return Ok(outcome);
+        }
         let sequence = self.slots.get_mut(at).expect("sampled sequences are running");
         let SequenceKind::Generate(sampler) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
         let before = match sequence.forced_start.take() {
@@ -287,15 +290,27 @@ impl<B: Backend> EngineWorker<B> {
             self.counters.output_tokens.fetch_add(before.tokens.len() as u64, Relaxed);
             return Ok(sequence.push_forced(&before, &*self.tokenizer));
         }
-        let Sampled::Token(token) = self.backend.sample(at.0, index, sampler)? else {
-            return Ok(SampleOutcome::Finished(FinishReason::Stop));
-        };
+        if let Some(reasoning) = sequence.job.reasoning.as_ref().filter(|reasoning| reasoning.precedes_calls()) {
+            self.backend.hold_schema(sampler, reasoning.holds_constraint());
+        }
+        let sampled = self.backend.sample(at.0, index, sampler)?;
+        if let Some(reasoning) = &mut sequence.job.reasoning
+            && reasoning.is_refused(sampled, &*self.tokenizer)
+        {
+            // The end of a reasoning is not that of the output, and with a schema the answer begins by it.
+            let outcome = self.advance_reasoning(at)?;
+            return outcome.map_or_else(|| self.sample(at, index), Ok);
+        }
+        let Sampled::Token(token) = sampled else { return Ok(SampleOutcome::Finished(FinishReason::Stop)) };
         // Before anything else is done with the logits of the batch; the sampler works on a copy.
         let told = sequence.job.logprobs.map(|top| self.backend.logprobs(at.0, index, token, top)).transpose()?;
         let after = self.backend.forced_tokens(sampler)?;
         self.counters.output_tokens.fetch_add(1 + after.tokens.len() as u64, Relaxed);
         match sequence.push_token(token, &*self.tokenizer, told) {
-            SampleOutcome::Continue => Ok(sequence.push_forced(&after, &*self.tokenizer)),
+            SampleOutcome::Continue => match sequence.push_forced(&after, &*self.tokenizer) {
+                SampleOutcome::Continue => Ok(self.advance_reasoning(at)?.unwrap_or(SampleOutcome::Continue)),
+                finished => Ok(finished),
+            },
             // It has reached max_tokens, and its schema allows no further token.
             SampleOutcome::Finished(FinishReason::Length) if after.is_complete && after.tokens.is_empty() => {
                 Ok(SampleOutcome::Finished(FinishReason::Stop))

@@ -8,4 +8,5 @@ mod heartbeat;
 mod log_lines;
 mod pooling;
 mod prefix_cache;
+mod reasoning;
 mod requests;

@@ -26,6 +26,7 @@ pub(crate) fn ask(text: &str) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
     }
 }
 
@@ -34,7 +35,7 @@ pub(crate) async fn read(mut stream: OutputStream) -> Result<(String, FinishSumm
     let mut text = String::new();
     loop {
         match stream.recv().await.expect("a stream has an end") {
-            Chunk::Prefill { .. } => {}
+            Chunk::Prefill { .. } | Chunk::Reasoning { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
             Chunk::Calls(_) => panic!("no tools were given"),
             Chunk::Scores(_) => panic!("no labels were given"),

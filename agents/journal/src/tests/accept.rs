@@ -57,6 +57,7 @@ async fn a_request_id_identifies_one_request() {
         TaskSpec { graph: GraphName::parse("council").unwrap(), ..original.clone() },
         TaskSpec { role: RoleName::parse("gguf").ok(), ..original.clone() },
         TaskSpec { priority: TaskPriority::Batch, ..original.clone() },
+        TaskSpec { reasoning: Some(artel_task::event::ReasoningParams::UNLIMITED), ..original.clone() },
         TaskSpec { labels: labels("blue"), ..original.clone() },
         TaskSpec { labels: BTreeMap::new(), ..original.clone() },
         TaskSpec { sampling: Some(Box::default()), ..original.clone() },

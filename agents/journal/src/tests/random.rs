@@ -62,12 +62,13 @@ fn output() -> impl Strategy<Value = Output> {
     let finish = prop::option::of(prop::sample::select(finish.to_vec()));
     let call = (text(), text(), text()).prop_map(|(id, name, arguments)| ToolCall { id, name, arguments });
     let calls = prop::collection::vec(call, 0..3);
-    let all = (text(), json, prop::option::of(role()), finish, calls);
-    all.prop_map(|(text, json, role, finish, calls)| Output {
+    let all = (text(), json, prop::option::of(role()), finish, calls, prop::option::of(text()));
+    all.prop_map(|(text, json, role, finish, calls, reasoning)| Output {
         json,
         role,
         finish,
         calls,
+        reasoning,
         alternatives: if finish.is_some() { vec![Output::text(text.clone())] } else { Vec::new() },
         ..Output::text(text)
     })
@@ -203,6 +204,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             sampling: None,
             response: None,
             tools: None,
+            reasoning: None,
         },
     )
 }

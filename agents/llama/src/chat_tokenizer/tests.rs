@@ -68,13 +68,13 @@ fn the_tokens_of_real_templates_are_those_of_the_whole_text() {
         let tokenizer = with_template(&model, Some(source));
         let Ok(template) = &tokenizer.template else { panic!("{name} is refused") };
         for messages in plain_conversations() {
-            let Ok(text) = tokenizer.render(&messages, &Map::new(), None) else { continue };
+            let Ok(text) = tokenizer.render(&messages, &Map::new(), None, true) else { continue };
             let whole = template.shield().reveal(&text).into_owned();
             let mut expected = model.tokenize(&whole, false, true).unwrap();
             if model.adds_bos() && !whole.starts_with(&tokenizer.bos) {
                 expected.insert(0, model.bos());
             }
-            let prompt = tokenizer.apply_chat_template(&messages, &Map::new(), None).unwrap();
+            let prompt = tokenizer.apply_chat_template(&messages, &Map::new(), None, true).unwrap();
             assert_eq!(ids(&prompt), expected, "{name}: {whole}");
             compared += 1;
         }
@@ -93,10 +93,11 @@ fn people_write_no_control_tokens_into_real_templates() {
     let plain = conversation("x", "y\nz\nObey", "w");
     for (name, source) in templates() {
         let tokenizer = with_template(&model, Some(source));
-        let prompts = [&forged, &plain].map(|messages| tokenizer.apply_chat_template(messages, &Map::new(), None));
+        let prompts =
+            [&forged, &plain].map(|messages| tokenizer.apply_chat_template(messages, &Map::new(), None, true));
         let [Ok(forged_prompt), Ok(plain_prompt)] = prompts else { continue };
         assert_eq!(count(&forged_prompt), count(&plain_prompt), "{name}");
-        let text = tokenizer.render(&forged, &Map::new(), None).unwrap();
+        let text = tokenizer.render(&forged, &Map::new(), None, true).unwrap();
         let mut bytes = Vec::new();
         ids(&forged_prompt).iter().for_each(|id| model.append_piece(*id, true, &mut bytes));
         let Ok(template) = &tokenizer.template else { unreachable!("it was rendered") };
@@ -114,7 +115,7 @@ fn questions_with_the_same_instructions_share_a_prefix() {
         let ask = |question: &str| {
             let message = |role, text: &str| Message::new(role, text);
             let messages = [message(ChatRole::System, instructions), message(ChatRole::User, question)];
-            tokenizer.apply_chat_template(&messages, &Map::new(), None)
+            tokenizer.apply_chat_template(&messages, &Map::new(), None, true)
         };
         let Ok(first) = ask("Where do you sail?") else { continue };
         for question in ["", "a", "<|im_end|>", "Und jetzt?", "1", "Where"] {
@@ -136,7 +137,7 @@ fn questions_with_the_same_instructions_share_a_prefix() {
     let chatml = with_template(&model, None);
     let message = |role, text: &str| Message::new(role, text);
     let messages = [message(ChatRole::System, instructions), message(ChatRole::User, "Where do you sail?")];
-    let prompt = chatml.apply_chat_template(&messages, &Map::new(), None).unwrap();
+    let prompt = chatml.apply_chat_template(&messages, &Map::new(), None, true).unwrap();
     let before = "<|im_start|>system\n".to_owned() + instructions + "<|im_end|>\n<|im_start|>user\n";
     assert_eq!(prompt.prefix_len, model.tokenize(&before, false, true).unwrap().len());
 }
@@ -149,7 +150,7 @@ fn variables_of_a_request_go_over_those_of_the_model() {
     let of_model = kwargs(r#"{"enable_thinking": true, "effort": "high"}"#);
     let tokenizer = ChatTokenizer::new(model, Some(source), of_model, Path::new("demo.gguf"));
     let messages = [Message::new(ChatRole::User, "Q")];
-    let rendered = |text: &str| tokenizer.render(&messages, &kwargs(text), None).unwrap();
+    let rendered = |text: &str| tokenizer.render(&messages, &kwargs(text), None, true).unwrap();
     assert_eq!(rendered("{}"), "Q True high");
     assert_eq!(rendered(r#"{"enable_thinking": false}"#), "Q False high");
 }

@@ -69,6 +69,7 @@ fn request(number: u32, tokens: u32) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
         origin: RequestOrigin::default(),
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn ask(system: &str, user: &str) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
         origin: RequestOrigin::default(),
     }
 }

@@ -121,6 +121,7 @@ fn request(text: &str) -> Request {
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
         template_kwargs: Arc::default(),
+        reasoning: artel_engine::ReasoningParams::default(),
     }
 }
 

@@ -74,6 +74,7 @@ impl ScriptedRun {
             sampling: None,
             response: None,
             tools: None,
+            reasoning: None,
             decision: None,
         };
         let task = TaskId::new(0, [0; 10]);

@@ -119,6 +119,7 @@ mod tests {
             json: Some(json!({ CANARY: [CANARY] })),
             role: role.clone(),
             finish: Some(FinishReason::Length),
+            reasoning: Some(text()),
             calls: vec![ToolCall { id: text(), name: text(), arguments: text() }],
             alternatives: vec![Output::text(CANARY)],
             logprobs: None,
@@ -136,6 +137,7 @@ mod tests {
             decision: Some(Box::new(decision())),
             owner: CallerName::parse("alice").unwrap(),
             erased: None,
+            reasoning: None,
             trace: Some(
                 TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
             ),

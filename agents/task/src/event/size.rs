@@ -13,16 +13,19 @@ pub const MAX_ITEM_OUTPUTS_BYTES: usize = 16 * MAX_OUTPUT_BYTES;
 
 /// What a call takes beside its texts: their tags and lengths.
 const CALL_FRAME_BYTES: usize = 32;
+/// The most of a reasoning that is kept with an output: some 60,000 tokens, and a sixteenth of the largest output.
+pub const MAX_REASONING_BYTES: usize = 256 * 1024;
 
 impl Output {
-    /// An upper bound for its size in a message, in bytes: its text, its calls, its JSON, whose numbers and nesting take more than
-    /// they do as text, the probabilities of its tokens and its alternatives.
+    /// An upper bound for its size in a message, in bytes: its text, its reasoning, its calls, its JSON, whose numbers and nesting take
+    /// more than they do as text, the probabilities of its tokens and its alternatives.
     pub fn max_encoded_len(&self) -> usize {
         let call = |call: &ToolCall| CALL_FRAME_BYTES + call.id.len() + call.name.len() + call.arguments.len();
         let calls = self.calls.iter().map(call).sum::<usize>();
+        let reasoning = self.reasoning.as_ref().map_or(0, String::len);
         let alternatives = self.alternatives.iter().map(Self::max_encoded_len).sum::<usize>();
         let logprobs = self.logprobs.as_ref().map_or(0, |logprobs| logprobs.max_encoded_len());
-        self.text.len() + calls + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs
+        self.text.len() + reasoning + calls + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs
     }
 }
 

@@ -265,6 +265,7 @@ pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
         "role": output.role.as_ref().map(RoleName::as_str),
         "finish": output.finish.map(FinishReason::as_str),
         "calls": output.calls.iter().map(call_value).collect::<Value>(),
+        "reasoning": output.reasoning,
     });
     if !roles.is_empty() {
         value["roles"] = roles.iter().map(|role| role.as_ref().map(RoleName::as_str)).collect();

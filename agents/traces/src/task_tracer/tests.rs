@@ -59,6 +59,7 @@ fn spec(trace: Option<&str>) -> TaskSpec {
         sampling: None,
         response: None,
         tools: None,
+        reasoning: None,
     }
 }
 

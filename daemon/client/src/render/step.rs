@@ -49,6 +49,9 @@ fn costs(usage: Option<&v1::Usage>, timings: Option<&v1::Timings>) -> String {
         let time = from_proto(timings.decode.as_ref());
         let rate = rate(usage.output_tokens, time).map_or_else(String::new, |rate| format!(", {rate:.1} t/s"));
         let mut details = String::new();
+        if usage.reasoning_tokens > 0 {
+            details += &format!(", {} of reasoning", usage.reasoning_tokens);
+        }
         if usage.forced_tokens > 0 {
             details += &format!(", {} forced", usage.forced_tokens);
         }

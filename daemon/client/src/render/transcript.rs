@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use artel_proto::v1::event::Kind;
-use artel_proto::v1::{Accepted, Completed, Event, Output, StepFailed, StepFinished, StepStarted, Token};
+use artel_proto::v1::{Accepted, Completed, Event, Output, Reasoning, StepFailed, StepFinished, StepStarted, Token};
 use artel_terminal::{BOLD, DIM, GOOD, StyledText, WARN, one_line, span};
 use prost_types::Timestamp;
 
@@ -75,6 +75,7 @@ impl Transcript {
             }
             Some(Kind::StepStarted(started)) => self.started(started),
             Some(Kind::Token(token)) => self.token(token),
+            Some(Kind::Reasoning(reasoning)) => self.reasoning(reasoning),
             Some(Kind::StepFinished(finished)) => self.finished(finished),
             Some(Kind::StepFailed(failed)) => self.failed(failed),
             Some(Kind::Waiting(waiting)) => {
@@ -196,7 +197,43 @@ impl Transcript {
         *self.colors.entry(role.to_owned()).or_insert(next)
     }
 
+    /// Prints more of a reasoning, before the text of its step and under a name of its own.
+    fn reasoning(&mut self, reasoning: &Reasoning) {
+        let id = reasoning_id(&reasoning.step_id);
+        let at = match self.texts.iter().position(|(other, _)| *other == id) {
+            Some(at) => at,
+            None => {
+                let of_step = self.text_index(&reasoning.step_id, &reasoning.node, &reasoning.role);
+                let name = format!("{} reasons", self.texts[of_step].1.name);
+                self.texts.insert(of_step, (id.clone(), StepText::new(name, DIM)));
+                of_step
+            }
+        };
+        self.texts[at].1.push(reasoning.offset, &reasoning.text);
+        if self.interleaver.current.is_none() {
+            self.interleaver.switch_to(&id, &mut self.out);
+        }
+        if self.interleaver.current.as_ref() == Some(&id) {
+            self.interleaver.print(&mut self.texts[at].1, false, &mut self.out);
+        }
+        self.switch_turns();
+    }
+
+    /// Prints the rest of the reasoning of a step, whose text is next.
+    fn end_reasoning(&mut self, step: &str) {
+        let id = reasoning_id(step);
+        let Some(at) = self.texts.iter().position(|(other, _)| *other == id) else { return };
+        if self.interleaver.current.as_ref() != Some(&id) {
+            self.interleaver.switch_to(&id, &mut self.out);
+        }
+        self.interleaver.print(&mut self.texts[at].1, true, &mut self.out);
+        self.texts.remove(at);
+        self.interleaver.start_line(&mut self.out);
+        self.interleaver.current = None;
+    }
+
     fn token(&mut self, token: &Token) {
+        self.end_reasoning(&token.step_id);
         let at = self.text_index(&token.step_id, &token.node, &token.role);
         self.texts[at].1.push(token.offset, &token.text);
         if self.interleaver.current.is_none() {
@@ -229,6 +266,7 @@ impl Transcript {
 
     fn finished(&mut self, finished: &StepFinished) {
         self.finished_steps += 1;
+        self.end_reasoning(&finished.step_id);
         self.output_tokens += finished.usage.map_or(0, |usage| usage.output_tokens);
         let is_router = self.routed.remove(&finished.step_id);
         let text = finished.output.as_ref().map_or("", |output| &output.text);
@@ -266,6 +304,7 @@ impl Transcript {
     }
 
     fn failed(&mut self, failed: &StepFailed) {
+        self.end_reasoning(&failed.step_id);
         if let Some(at) = self.texts.iter().position(|(step, _)| *step == failed.step_id) {
             // The rest of its output is of interest only if its beginning is on the screen.
             if self.interleaver.current.as_deref() == Some(&failed.step_id) {
@@ -328,6 +367,11 @@ impl Transcript {
     }
 }
 
+/// The key of the reasoning of a step among the texts.
+fn reasoning_id(step: &str) -> String {
+    format!("{step} reasoning")
+}
+
 #[cfg(test)]
 mod tests {
     use artel_proto::v1::{Resumed, SetAside};
@@ -348,6 +392,21 @@ mod tests {
     fn rendered(events: &[Event], wrap: Option<usize>) -> String {
         let mut transcript = Transcript::new(false, wrap);
         events.iter().map(|event| transcript.push_event(event)).collect()
+    }
+
+    #[test]
+    fn a_reasoning_stands_before_its_answer() {
+        let event = |kind| Event { kind: Some(kind), ..Event::default() };
+        let (step_id, role) = ("think".to_owned(), "thinker".to_owned());
+        let ids = || (step_id.clone(), role.clone());
+        let reasoning = |offset, text: &str| {
+            let (step_id, role) = ids();
+            event(Kind::Reasoning(Reasoning { step_id, role, text: text.to_owned(), offset, ..Default::default() }))
+        };
+        let (id, name) = ids();
+        let token = Token { step_id: id, role: name, text: "Yes.".to_owned(), ..Default::default() };
+        let events = [reasoning(0, "Is it "), reasoning(6, "so?"), event(Kind::Token(token))];
+        assert_eq!(rendered(&events, None), "thinker reasons │ Is it so?\nthinker │ Yes.");
     }
 
     #[test]

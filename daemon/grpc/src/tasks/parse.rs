@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use artel_actors::{Answer, Fork, Submission, Target, Viewer};
 use artel_proto::v1;
 use artel_task::RequestId;
-use artel_task::event::TaskPriority;
+use artel_task::event::{ReasoningParams, TaskPriority};
 use tonic::Status;
 
 use super::{response, sampling};
@@ -19,6 +19,8 @@ pub(crate) const MAX_INPUT_BYTES: usize = 1024 * 1024;
 pub(super) const MAX_REASON_BYTES: usize = 1000;
 /// Labels of one task: enough for the ids of any client.
 const MAX_LABELS: usize = 64;
+/// The largest budget of a reasoning: the most tokens that a role may generate.
+const MAX_REASONING_TOKENS: u32 = 1_048_576;
 const MAX_LABEL_KEY_BYTES: usize = 63;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
 
@@ -27,17 +29,8 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
     let priority = request.priority();
-    let v1::SubmitRequest {
-        target,
-        input,
-        request_id,
-        priority: number,
-        labels,
-        sampling,
-        response,
-        tools,
-        tool_choice,
-    } = request;
+    let v1::SubmitRequest { target, input, request_id, priority: number, labels, .. } = request;
+    let v1::SubmitRequest { sampling, response, tools, tool_choice, reasoning, .. } = request;
     violations.check(&field("input"), input_text(&input));
     let class = violations.check(&field("priority"), task_priority(priority, number));
     let request = match request_id.as_str() {
@@ -51,6 +44,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     let sampling = sampling.and_then(|given| sampling::parse(given, &field("sampling"), &mut violations));
     let response = response.and_then(|given| response::parse(given, &field("response"), &mut violations));
     let tools = violations.check(&field("tools"), super::tools::parse(tools, tool_choice));
+    let reasoning = reasoning.map(|options| violations.check(&field("reasoning.budget"), self::reasoning(&options)));
     let target = match target {
         None => Target::Default,
         Some(v1::submit_request::Target::Graph(name)) => Target::Graph(name),
@@ -60,8 +54,21 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
     let (request, class, labels) = (request.flatten(), class.unwrap_or_default(), labels.unwrap_or_default());
     let Viewer { caller: owner, quota, .. } = viewer;
     let (sampling, response, tools) = (sampling.map(Box::new), response.map(Box::new), tools.flatten());
-    let (request_id, priority, trace) = (request, class, None);
-    Ok(Submission { target, input, request_id, priority, labels, owner, quota, trace, sampling, response, tools })
+    let (request_id, priority, trace, reasoning) = (request, class, None, reasoning.flatten());
+    Ok(Submission {
+        target,
+        input,
+        request_id,
+        priority,
+        labels,
+        owner,
+        quota,
+        trace,
+        sampling,
+        response,
+        tools,
+        reasoning,
+    })
 }
 
 /// Parses the answer of a person.
@@ -124,6 +131,15 @@ pub(crate) fn task_priority(priority: v1::Priority, number: i32) -> Result<TaskP
     }
 }
 
+/// What a client allows of the reasoning of its models.
+fn reasoning(options: &v1::ReasoningOptions) -> Result<ReasoningParams, FieldError> {
+    if let Some(tokens) = options.budget.filter(|budget| *budget > MAX_REASONING_TOKENS) {
+        return Err(FieldError::TooManyTokens { tokens, limit: MAX_REASONING_TOKENS });
+    }
+    let v1::ReasoningOptions { show, enabled, budget } = *options;
+    Ok(ReasoningParams { show: show.unwrap_or(true), is_enabled: enabled.unwrap_or(true), budget })
+}
+
 pub(super) fn labels(labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, FieldError> {
     if labels.len() > MAX_LABELS {
         return Err(FieldError::TooManyEntries { entries: labels.len(), limit: MAX_LABELS });
@@ -153,12 +169,23 @@ mod tests {
             priority: 7,
             labels: HashMap::from([(String::new(), "x".to_owned())]),
             tools: vec![v1::Tool { name: "a b".to_owned(), ..v1::Tool::default() }],
+            reasoning: Some(v1::ReasoningOptions { budget: Some(u32::MAX), ..Default::default() }),
             ..v1::SubmitRequest::default()
         };
         let status = submission(request, "submit.", Viewer::owner()).unwrap_err();
         let violations = status.get_details_bad_request().unwrap().field_violations;
         let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["submit.input", "submit.priority", "submit.request_id", "submit.labels", "submit.tools"]);
+        assert_eq!(
+            fields,
+            [
+                "submit.input",
+                "submit.priority",
+                "submit.request_id",
+                "submit.labels",
+                "submit.tools",
+                "submit.reasoning.budget"
+            ]
+        );
         assert_eq!(status.get_details_error_info().unwrap().reason, "BAD_REQUEST");
     }
 
