@@ -57,7 +57,7 @@ async fn tokens_arrive_before_the_step_has_finished_and_add_up_to_its_text() {
                 text.push_str(&more);
             }
             StreamItem::Event(event) => finished |= matches!(event.kind, EventKind::StepFinished { .. }),
-            StreamItem::Progress { .. } => {}
+            StreamItem::Reasoning { .. } | StreamItem::Progress { .. } => {}
         }
     }
     assert_eq!(text, "<Where does it flow?>");

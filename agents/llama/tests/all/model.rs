@@ -68,6 +68,7 @@ async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, arte
         match chunk {
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Reasoning { .. } => panic!("its template has no marks of a reasoning"),
             Chunk::Scores(_) => panic!("the request has no labels"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
@@ -253,7 +254,7 @@ async fn label_scores_equal_the_log_probabilities_of_the_model() {
     let mut model = LlamaBackend::load(options_of_chat()).unwrap();
     let text = model.tokenizer();
     let of = |name: &str| [text.tokenize_output(name).unwrap(), vec![text.end_of_turn()]].concat();
-    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new()).unwrap().tokens;
+    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new(), true).unwrap().tokens;
     let mut scores_after = |prefix: &[Token], next: &[Token]| {
         let tokens = prompt.iter().chain(prefix);
         let last = prompt.len() + prefix.len() - 1;
@@ -343,9 +344,11 @@ fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
     let text = model.tokenizer();
     let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-    let tokens =
-        [text.apply_chat_template(&request.messages, &request.template_kwargs).unwrap().tokens, one[..same].to_vec()]
-            .concat();
+    let tokens = [
+        text.apply_chat_template(&request.messages, &request.template_kwargs, true).unwrap().tokens,
+        one[..same].to_vec(),
+    ]
+    .concat();
     let last = tokens.len() - 1;
     for (from, piece) in (0..).step_by(64).zip(tokens.chunks(64)) {
         let entry = |(position, token): (usize, &Token)| BatchToken {
