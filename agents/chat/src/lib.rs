@@ -13,6 +13,7 @@ mod mark_patterns;
 mod reasoning_marks;
 mod reasoning_parser;
 mod reasoning_switch;
+mod template_marks;
 
 pub use mark_patterns::{MarkPatterns, append_control, append_text};
 pub use reasoning_marks::{ReasoningMarks, ReasoningPhase, TemplateProbe};
