@@ -15,6 +15,7 @@ mod mark_patterns;
 mod reasoning_marks;
 mod reasoning_parser;
 mod reasoning_switch;
+mod template_marks;
 
 pub use calls::{
     ArgumentFormat, CallDelta, CallFormat, CallGrammar, CallParser, CallPart, CallTrigger, ElementFormat, ToolPrompt,

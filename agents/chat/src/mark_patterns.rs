@@ -3,22 +3,22 @@
 use crate::reasoning_marks::ReasoningMarks;
 
 /// Stands before the text of a control token. It occurs in no UTF-8.
-const CONTROL_START: u8 = 0xFF;
+const CONTROL_START_CODE: u8 = 0xFF;
 /// Stands behind the text of a control token.
-const CONTROL_END: u8 = 0xFE;
+const CONTROL_END_CODE: u8 = 0xFE;
 /// Replaces both where a model writes them as text: as invalid as they are.
-const INVALID: u8 = 0xC0;
+const INVALID_CODE: u8 = 0xC0;
 
 /// Appends the text of a control token to the bytes of an output.
 pub fn append_control(text: &[u8], out: &mut Vec<u8>) {
-    out.push(CONTROL_START);
+    out.push(CONTROL_START_CODE);
     out.extend_from_slice(text);
-    out.push(CONTROL_END);
+    out.push(CONTROL_END_CODE);
 }
 
 /// Appends what is not a control token.
 pub fn append_text(text: &[u8], out: &mut Vec<u8>) {
-    let plain = |byte: &u8| if *byte >= CONTROL_END { INVALID } else { *byte };
+    let plain = |byte: &u8| if *byte >= CONTROL_END_CODE { INVALID_CODE } else { *byte };
     out.extend(text.iter().map(plain));
 }
 
@@ -28,8 +28,8 @@ pub(crate) fn text_of(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
     bytes.iter().copied().filter(move |byte| {
         let was_control = is_control;
         match *byte {
-            CONTROL_START => is_control = true,
-            CONTROL_END => is_control = false,
+            CONTROL_START_CODE => is_control = true,
+            CONTROL_END_CODE => is_control = false,
             _ => return !was_control,
         }
         false
@@ -57,7 +57,7 @@ pub fn marked_pieces(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
 /// The length of the control token that bytes begin with; 0 if they begin with none, and `None` if it is not complete.
 pub(crate) fn control_length(bytes: &[u8]) -> Option<usize> {
     match bytes.first() {
-        Some(&CONTROL_START) => bytes.iter().position(|byte| *byte == CONTROL_END).map(|end| end + 1),
+        Some(&CONTROL_START_CODE) => bytes.iter().position(|byte| *byte == CONTROL_END_CODE).map(|end| end + 1),
         _ => Some(0),
     }
 }

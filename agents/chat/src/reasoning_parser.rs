@@ -26,12 +26,14 @@ pub struct ReasoningParser {
     keeps_control: bool,
     /// What may be the beginning of a mark.
     pending: Vec<u8>,
+    /// Whether the model may still write the mark that ends its reasoning, which was ended for it.
+    awaits_late_close: bool,
 }
 
 impl ReasoningParser {
     /// The parser of an output that begins in this phase.
     pub fn new(patterns: Arc<MarkPatterns>, phase: ReasoningPhase) -> Self {
-        Self { patterns, phase, keeps_control: false, pending: Vec::new() }
+        Self { patterns, phase, keeps_control: false, pending: Vec::new(), awaits_late_close: false }
     }
 
     /// The same, for answers that a [`CallParser`](crate::CallParser) reads on: their control tokens stay in them, as they were
@@ -55,6 +57,12 @@ impl ReasoningParser {
     pub fn begin_answer(&mut self) {
         self.phase = ReasoningPhase::Answer;
         self.pending.clear();
+        self.awaits_late_close = false;
+    }
+
+    /// The end of the reasoning was not the model's own: if it writes one in its answer, that is left out, once.
+    pub fn expect_late_close(&mut self) {
+        self.awaits_late_close = true;
     }
 
     /// Whether these bytes would begin an answer without a mark.
@@ -67,7 +75,7 @@ impl ReasoningParser {
     /// Takes more bytes, in which control tokens are written by [`append_control`](crate::append_control) and whole.
     pub fn push(&mut self, bytes: &[u8], out: &mut ParsedOutput) {
         // As most bytes of most outputs are.
-        if self.phase == ReasoningPhase::Answer && self.patterns.answer_close.is_empty() {
+        if self.phase == ReasoningPhase::Answer && self.patterns.answer_close.is_empty() && !self.awaits_late_close {
             return self.answer(bytes, out);
         }
         self.pending.extend_from_slice(bytes);
@@ -105,12 +113,14 @@ impl ReasoningParser {
                 self.turn_to(ReasoningPhase::After, closed)
             }
             ReasoningPhase::Answer => {
-                let closes = self.patterns.answer_close.iter().map(Vec::as_slice);
+                let late = Some(&self.patterns.close[..]).filter(|_| self.awaits_late_close);
+                let closes = self.patterns.answer_close.iter().map(Vec::as_slice).chain(late);
                 let keeps_control = self.keeps_control;
                 let closed = take_until(&mut self.pending, closes, |bytes| match keeps_control {
                     true => out.answer.extend_from_slice(bytes),
                     false => out.answer.extend(text_of(bytes)),
                 });
+                self.awaits_late_close &= !closed;
                 self.turn_to(ReasoningPhase::After, closed)
             }
         }
@@ -234,6 +244,18 @@ mod tests {
         assert_eq!(of(before, "<think>a</think>\n<think>b</think>c"), both("ab", "c"));
         assert_eq!(of(before, "</think>It is."), both("", "It is."));
         assert_eq!(of(ReasoningPhase::Answer, "</think>It is."), both("", "</think>It is."));
+    }
+
+    #[test]
+    fn a_late_end_of_a_reasoning_that_was_ended_is_left_out() {
+        let mut parser = parser(&marks("<think>", "</think>"), ReasoningPhase::Inside);
+        let mut out = ParsedOutput::default();
+        parser.push(b"Hm</think>", &mut out);
+        parser.expect_late_close();
+        let whole = parsed(parser.clone(), &[b"and so</think>\n\nYes </think>"]);
+        assert_eq!(whole, both("", "and soYes </think>"));
+        parser.begin_answer();
+        assert_eq!(parsed(parser, &[b"{}</think>"]), both("", "{}</think>"));
     }
 
     #[test]

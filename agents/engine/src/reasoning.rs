@@ -21,6 +21,8 @@ pub(crate) struct SequenceReasoning {
     precedes_calls: bool,
     /// Whether the model ended its output before an answer.
     is_broken_off: bool,
+    /// Whether the tokens that were due last end it.
+    is_end_forced: bool,
     parsed: ParsedOutput,
     /// The bytes of one token.
     piece: Vec<u8>,
@@ -65,6 +67,7 @@ impl SequenceReasoning {
             holds_schema: has_schema,
             precedes_calls: has_calls && !has_schema,
             is_broken_off: false,
+            is_end_forced: false,
             parsed: ParsedOutput::default(),
             piece: Vec::new(),
         }))
@@ -95,10 +98,13 @@ impl SequenceReasoning {
         self.parser.begin_answer();
     }
 
-    /// Its end was appended: whatever tokens that took, the answer is next.
+    /// Its end was appended, unless it had ended: whatever tokens that took, the answer is next.
     pub(crate) fn settle_end(&mut self) {
         if self.is_inside() {
             self.parser.begin_answer();
+        }
+        if std::mem::take(&mut self.is_end_forced) {
+            self.parser.expect_late_close();
         }
     }
 
@@ -154,6 +160,7 @@ impl SequenceReasoning {
         let begins_schema = self.holds_schema;
         match self.parser.phase() {
             ReasoningPhase::Inside if is_spent || is_broken_off => {
+                self.is_end_forced = true;
                 Some(DueTokens { tokens: self.end.clone(), begins_schema })
             }
             ReasoningPhase::After if begins_schema => {

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 const REASONING: &str = "Is 1 < 2? </ Größe [x] <|y| — 日本語";
 const ANSWER: &str = "Yes: <b>1 < 2</b>, naïve \u{1F600} [END";
 /// Templates with marks in the pinned package.
-const TEMPLATES_WITH_MARKS: usize = 45;
+const MARKED_FILES: usize = 45;
 
 struct RealTemplate {
     name: String,
@@ -180,5 +180,5 @@ fn the_outputs_of_real_templates_are_told_apart_at_every_split() {
         }
     }
     println!("{table}{with_marks} templates have marks");
-    assert_eq!(with_marks, TEMPLATES_WITH_MARKS, "templates with marks");
+    assert_eq!(with_marks, MARKED_FILES, "templates with marks");
 }

@@ -72,6 +72,7 @@ async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, arte
             Chunk::Prefill { .. } => {}
             Chunk::Text { text: more, .. } => text.push_str(&more),
             Chunk::Calls(_) => panic!("the request has no tools"),
+            Chunk::Reasoning { .. } => panic!("its template has no marks of a reasoning"),
             Chunk::Scores(_) => panic!("the request has no labels"),
             Chunk::Finished(finish) => return Ok((text, finish)),
             Chunk::Failed(error) => return Err(error),
@@ -304,7 +305,8 @@ async fn label_scores_equal_the_log_probabilities_of_the_model() {
     let mut model = LlamaBackend::load(options_of_chat()).unwrap();
     let text = model.tokenizer();
     let of = |name: &str| [text.tokenize_output(name).unwrap(), vec![text.end_of_turn()]].concat();
-    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new(), None).unwrap().tokens;
+    let prompt = text.apply_chat_template(&question("France").messages, &serde_json::Map::new(), None, true);
+    let prompt = prompt.unwrap().tokens;
     let mut scores_after = |prefix: &[Token], next: &[Token]| {
         let tokens = prompt.iter().chain(prefix);
         let last = prompt.len() + prefix.len() - 1;
@@ -395,7 +397,7 @@ fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
     let (one, two) = (text.tokenize_output(one).unwrap(), text.tokenize_output(two).unwrap());
     let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
     let tokens = [
-        text.apply_chat_template(&request.messages, &request.template_kwargs, None).unwrap().tokens,
+        text.apply_chat_template(&request.messages, &request.template_kwargs, None, true).unwrap().tokens,
         one[..same].to_vec(),
     ]
     .concat();
