@@ -3,7 +3,8 @@
 use artel_proto::v1;
 use artel_proto::v1::event::Kind;
 use artel_proto::v1::tool_call_delta::Part;
-use artel_tests::{SCRIPTED_CATALOG, daemon, model_script, scripted_daemon, task_request};
+use artel_tests::scripted::{SCRIPTED_CATALOG, model_script, scripted_daemon};
+use artel_tests::{daemon, task_request};
 use serde_json::{Value, json};
 
 const WEATHER: (&str, &str) = (
