@@ -100,7 +100,7 @@ impl StepJob {
                     output.publish_progress(|| StepProgress::Prefill { done_tokens: done, total_tokens: total });
                 }
                 Some(engine::Chunk::Text { text, tokens, logprobs }) => {
-                    output.append(text, tokens, logprobs);
+                    output.append(text, tokens, &logprobs);
                     if is_published {
                         prefetch.on_text(&output.text, tokens);
                     }

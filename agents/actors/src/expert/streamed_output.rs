@@ -52,7 +52,7 @@ impl<'a> StreamedOutput<'a> {
         }
     }
 
-    pub(super) fn append(&mut self, text: String, tokens: u32, logprobs: Vec<TokenLogprob>) {
+    pub(super) fn append(&mut self, text: String, tokens: u32, logprobs: &[TokenLogprob]) {
         let now = Instant::now();
         let first_token = *self.first_token.get_or_insert(now);
         if let Some(last) = self.last_text.replace(now) {
@@ -63,7 +63,7 @@ impl<'a> StreamedOutput<'a> {
         self.text.push_str(&text);
         let has_readers = self.is_published && self.job.channel.has_token_subscribers();
         if !logprobs.is_empty() {
-            self.keep_logprobs(&logprobs, has_readers);
+            self.keep_logprobs(logprobs, has_readers);
         }
         if !text.is_empty() && has_readers {
             let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
