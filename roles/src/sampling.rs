@@ -148,8 +148,8 @@ fn dry(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<DryParams> {
         last_n,
         breakers: breakers.unwrap_or_else(DryParams::default_breakers),
     };
-    Some(dry)
-        .filter(|dry| is_within_limits(SamplingOptions { dry: Some(dry.clone()), ..Default::default() }, node, report))
+    let choice = SamplingOptions { dry: Some(dry), ..SamplingOptions::default() };
+    if is_within_limits(&choice, node, report) { choice.dry } else { None }
 }
 
 fn xtc(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<XtcParams> {
@@ -199,7 +199,7 @@ fn short_texts(
 }
 
 /// Reports what the limits of single keys do not: texts are counted in characters there, and in bytes for llama.cpp.
-fn is_within_limits(choice: SamplingOptions, node: &YamlNode, report: &mut Diagnostics<'_>) -> bool {
+fn is_within_limits(choice: &SamplingOptions, node: &YamlNode, report: &mut Diagnostics<'_>) -> bool {
     let faults = choice.faults();
     for SamplingFault { field, reason } in &faults {
         report.error(node.span, format!("`{field}` {reason}"));
@@ -211,8 +211,8 @@ fn is_within_limits(choice: SamplingOptions, node: &YamlNode, report: &mut Diagn
 mod tests {
     use super::*;
 
-    fn refused(role: &RoleSampling, request: RequestSampling) -> Vec<String> {
-        role.refusals(&request).into_iter().map(|fault| format!("{}: {}", fault.field, fault.reason)).collect()
+    fn refused(role: &RoleSampling, request: &RequestSampling) -> Vec<String> {
+        role.refusals(request).into_iter().map(|fault| format!("{}: {}", fault.field, fault.reason)).collect()
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         let role = RoleSampling { max_tokens: 40, stop, ..RoleSampling::default() };
         let hot = SamplingOptions { temperature: Some(1.5), ..SamplingOptions::default() };
         let request = RequestSampling { choice: hot.clone(), max_tokens: Some(40), ..RequestSampling::default() };
-        assert_eq!(refused(&role, request), [""; 0]);
+        assert_eq!(refused(&role, &request), [""; 0]);
         let more = RequestSampling {
             max_tokens: Some(41),
             stop: vec!["b".to_owned(), "c".to_owned()],
@@ -231,16 +231,16 @@ mod tests {
             "max_tokens: is 41, the role's limit is 40",
             "stop: makes 17 texts with those of the role, the limit is 16",
         ];
-        assert_eq!(refused(&role, more), expected);
+        assert_eq!(refused(&role, &more), expected);
         let fixed = RoleSampling { fixed: true, ..role };
         let request = RequestSampling { choice: hot, ..RequestSampling::default() };
-        let messages = refused(&fixed, request);
+        let messages = refused(&fixed, &request);
         assert!(
             messages[0].starts_with("temperature: is fixed by the role (`sampling: {fixed: true}`)"),
             "{messages:?}"
         );
         let choice = SamplingOptions { seed: Some(1), logprobs: Some(3), ..SamplingOptions::default() };
         let free = RequestSampling { choice, max_tokens: Some(1), answers: Some(8), ..RequestSampling::default() };
-        assert_eq!(refused(&fixed, free), [""; 0]);
+        assert_eq!(refused(&fixed, &free), [""; 0]);
     }
 }

@@ -107,7 +107,7 @@ impl StepJob {
                     output.publish_progress(|| StepProgress::Prefill { done_tokens: done, total_tokens: total });
                 }
                 Some(engine::Chunk::Text { text, tokens, logprobs }) => {
-                    output.append(text, tokens, logprobs);
+                    output.append(text, tokens, &logprobs);
                     if is_published {
                         prefetch.on_text(&output.answer.text, tokens);
                     }
@@ -208,5 +208,39 @@ impl StepJob {
         let json = portable::parse(&output.text).map_err(|e| invalid(e.to_string()))?;
         schema.check(&json).map_err(|e| invalid(e.to_string()))?;
         Ok(Output { json: Some(json), ..output })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use artel_engine::{FinishReason, RequestTimings, RequestUsage};
+
+    use super::*;
+
+    fn answer(usage: RequestUsage, decode: Duration) -> GeneratedAnswer {
+        let timings = RequestTimings { decode, ..RequestTimings::default() };
+        let finish = FinishSummary { reason: FinishReason::Stop, usage, timings };
+        GeneratedAnswer { text: String::new(), logprobs: Vec::new(), finish }
+    }
+
+    #[test]
+    fn the_prompt_of_several_answers_is_counted_once() {
+        let usage = |computed, output| RequestUsage { prompt: 100, computed, output, ..RequestUsage::default() };
+        // Another answer than the first one may compute the prompt.
+        let answers = [(1, 5), (100, 7), (1, 9)]
+            .map(|(computed, output)| answer(usage(computed, output), Duration::from_millis(u64::from(output))));
+        let all = summary(&answers);
+        assert_eq!((all.usage.prompt, all.usage.computed, all.usage.output), (100, 100, 21));
+        assert_eq!(all.timings.decode, Duration::from_millis(9));
+        assert_eq!(summary(&answers[..1]), answers[0].finish);
+    }
+
+    #[test]
+    fn no_two_answers_have_the_same_seed_and_the_first_has_the_one_that_was_given() {
+        let numbers: Vec<u32> = (0..8u32).map(|number| number.wrapping_mul(SEED_DISTANCE_INTEGER)).collect();
+        assert_eq!((numbers[0], numbers.iter().collect::<HashSet<_>>().len()), (0, 8));
     }
 }

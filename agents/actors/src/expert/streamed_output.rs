@@ -85,14 +85,14 @@ impl<'a> StreamedOutput<'a> {
     }
 
     /// Adds more of the answer.
-    pub(super) fn append(&mut self, text: String, tokens: u32, logprobs: Vec<TokenLogprob>) {
+    pub(super) fn append(&mut self, text: String, tokens: u32, logprobs: &[TokenLogprob]) {
         self.record(tokens);
         let text = if self.has_schema { text } else { self.answer.without_outer_space(text) };
         let offset = self.answer.text.len() as u64;
         self.answer.text.push_str(&text);
         let has_readers = self.has_readers();
         if !logprobs.is_empty() {
-            self.keep_logprobs(&logprobs, has_readers);
+            self.keep_logprobs(logprobs, has_readers);
         }
         if !text.is_empty() && has_readers {
             let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
