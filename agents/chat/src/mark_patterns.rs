@@ -44,10 +44,10 @@ pub fn marked_pieces(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
         if length > 0 {
             let (control, behind) = rest.split_at(length);
             rest = behind;
-            let text = control.strip_prefix(&[CONTROL_START]).unwrap_or(control);
-            return Some((text.strip_suffix(&[CONTROL_END]).unwrap_or(text), true));
+            let text = control.strip_prefix(&[CONTROL_START_CODE]).unwrap_or(control);
+            return Some((text.strip_suffix(&[CONTROL_END_CODE]).unwrap_or(text), true));
         }
-        let end = rest.iter().position(|byte| *byte == CONTROL_START).unwrap_or(rest.len());
+        let end = rest.iter().position(|byte| *byte == CONTROL_START_CODE).unwrap_or(rest.len());
         let (text, behind) = rest.split_at(end);
         rest = behind;
         (!text.is_empty()).then_some((text, false))
