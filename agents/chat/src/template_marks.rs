@@ -100,7 +100,7 @@ fn turns(before: &str, between: &str, start: &str, plain: &str) -> Option<Reason
     if !is_header(&open) || !is_header(&answer_open) || !is_header(&close) {
         return None;
     }
-    let mut answers = vec![answer_open.clone()];
+    let mut answers = vec![answer_open];
     // What gpt-oss says between calls of tools is meant for the user, too.
     if open.contains("analysis") {
         answers.push(open.replace("analysis", "commentary"));

@@ -294,7 +294,7 @@ mod tests {
         assert_eq!((found(&store, &secret).as_deref(), found(&store, &other).as_deref()), (Some("ci"), Some("other")));
         assert!(found(&store, &Secret::random()).is_none());
         let again = open(dir.path());
-        assert_eq!(again.list()[0], (token.clone(), false));
+        assert_eq!(again.list()[0], (token, false));
         assert_eq!(found(&again, &secret).as_deref(), Some("ci"));
         let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
         assert!(!text.contains(secret.expose()) && !text.contains(&secret.expose()[6..]), "only hashes are at rest");

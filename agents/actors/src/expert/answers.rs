@@ -223,7 +223,8 @@ mod tests {
     fn answer(usage: RequestUsage, decode: Duration) -> GeneratedAnswer {
         let timings = RequestTimings { decode, ..RequestTimings::default() };
         let finish = FinishSummary { reason: FinishReason::Stop, usage, timings };
-        GeneratedAnswer { text: String::new(), logprobs: Vec::new(), finish }
+        let texts = AnswerTexts { text: String::new(), reasoning: None, logprobs: Vec::new() };
+        GeneratedAnswer { texts, calls: Vec::new(), finish }
     }
 
     #[test]

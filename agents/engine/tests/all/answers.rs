@@ -88,6 +88,7 @@ async fn tokens_of(engine: &EngineHandle, request: Request) -> (String, Vec<Toke
             }
             Chunk::Finished(finish) => return (all, tokens, finish),
             Chunk::Failed(error) => panic!("{error}"),
+            Chunk::Reasoning { .. } | Chunk::Calls(_) => panic!("neither is asked for"),
             Chunk::Prefill { .. } | Chunk::Scores(_) => {}
         }
     }

@@ -38,6 +38,7 @@ async fn both(engine: &EngineHandle, request: Request) -> (String, String, Finis
             Chunk::Text { text: more, .. } => text.push_str(&more),
             Chunk::Finished(finish) => return (reasoning, text, finish),
             Chunk::Failed(error) => panic!("{error}"),
+            Chunk::Calls(_) => panic!("there are no tools"),
             Chunk::Prefill { .. } | Chunk::Scores(_) => {}
         }
     }

@@ -162,6 +162,7 @@ async fn answer(engine: &EngineHandle, request: Request) -> (String, Vec<TokenLo
             }
             Chunk::Finished(finish) => return (all, tokens, finish),
             Chunk::Failed(error) => panic!("{error}"),
+            Chunk::Reasoning { .. } | Chunk::Calls(_) => panic!("neither is asked for"),
             Chunk::Prefill { .. } | Chunk::Scores(_) => {}
         }
     }

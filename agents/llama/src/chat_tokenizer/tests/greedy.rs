@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use artel_engine::backend::{BatchToken, Sampled, Slot};
 use artel_engine::{
-    AdapterContext, Backend as _, Chunk, ContextOverflow, DraftMode, EngineHandle, LoadError, Priority, Request,
-    RequestOrigin, SamplingParams,
+    AdapterContext, Backend as _, Chunk, ContextOverflow, DraftMode, EngineHandle, LoadError, Priority,
+    ReasoningParams, Request, RequestOrigin, SamplingParams,
 };
 use artel_model::{ModelPurpose, SplitMode};
 use serde_json::json;
@@ -116,13 +116,18 @@ async fn answer(engine: &EngineHandle, messages: Vec<Message>) -> String {
         max_tokens: ANSWER_TOKENS,
         stop: Vec::new(),
         schema: None,
+        tools: None,
+        reasoning: ReasoningParams::default(),
+        logprobs: None,
+        shares_prompt: false,
         overflow: ContextOverflow::Reject,
         has_fixed_prefix: true,
     };
     let (mut stream, mut answer) = (engine.generate(request).await.unwrap(), String::new());
     loop {
         match stream.recv().await.unwrap() {
-            Chunk::Text { text, .. } => answer.push_str(&text),
+            // Some of the templates begin a reasoning.
+            Chunk::Text { text, .. } | Chunk::Reasoning { text, .. } => answer.push_str(&text),
             Chunk::Finished(_) => return answer,
             Chunk::Failed(error) => panic!("{error}"),
             _ => {}
