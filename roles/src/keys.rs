@@ -3,10 +3,12 @@
 //! The decoder takes the keys that it knows from this table: [`crate::decode::MapReader`] reads no key that is not in the
 //! set of its map, and `finish` checks that every key of the set was read. Documentation is checked against [`keys`].
 
+mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use settings::*;
 pub(crate) use table::*;
 
 /// The keys of one kind of map.
@@ -85,4 +87,18 @@ impl KeySet {
 /// Every kind of map that this crate reads, with its keys.
 pub fn keys() -> &'static [&'static KeySet] {
     ALL
+}
+
+const fn key(name: &'static str, default: KeyDefault, description: &'static str) -> DocumentKey {
+    DocumentKey { name, description, default, former_name: None, unit: None }
+}
+
+impl DocumentKey {
+    const fn formerly(self, name: &'static str) -> Self {
+        Self { former_name: Some(name), ..self }
+    }
+
+    const fn in_unit(self, unit: &'static str) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
 }

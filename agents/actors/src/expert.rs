@@ -18,7 +18,7 @@ use artel_task::event::{Failure, FailureCode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tracing::Instrument as _;
 
-use crate::priority_semaphore::Permit;
+use artel_admission::Permit;
 
 use role_queue::AdmittedStep;
 use step_deadline::StepDeadline;

@@ -36,12 +36,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
-mod caller_ledger;
 mod commit_barrier;
 mod completion;
 mod engine_call;
 mod expert;
-mod priority_semaphore;
 mod response_cache;
 mod retry;
 mod router;
@@ -57,13 +55,13 @@ mod tests;
 extern crate self as artel_actors;
 
 pub use answer::Answer;
+pub use artel_admission::{CallerQuota, QuotaExcess};
 pub use artel_engine::{PooledInput, PooledTexts};
 pub use artel_hosting::engine_host::{EngineReport, EngineState};
 pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_task::Clock;
-pub use caller_ledger::{CallerQuota, QuotaExcess};
 pub use runtime::{
     Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target,
     TextsRequest, Viewer,

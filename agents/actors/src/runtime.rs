@@ -31,10 +31,10 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::caller_ledger::{OpenTask, TaskPlace};
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
 use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
+use artel_admission::{OpenTask, TaskPlace};
 
 pub use drain::DrainReport;
 pub use erase::EraseReport;

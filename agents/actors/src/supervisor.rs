@@ -14,11 +14,11 @@ use artel_task::state::MAX_STALLED_RESUMES;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use crate::answer::AnswerRejection;
-use crate::caller_ledger::TaskPlace;
 use crate::expert::{self, StepJob};
 use crate::router::{self, RoutingRequest};
 use crate::task_history::set_aside_task;
 use crate::task_runner::{self, TaskContext, TaskRunner};
+use artel_admission::TaskPlace;
 
 use registry::ActorRegistry;
 

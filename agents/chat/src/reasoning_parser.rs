@@ -60,7 +60,7 @@ impl ReasoningParser {
         self.awaits_late_close = false;
     }
 
-    /// The end of the reasoning was not the model's own: if it writes one in its answer, that is left out, once.
+    /// The end of the reasoning was not the model's own: where it writes one in its answer, that is left out.
     pub fn expect_late_close(&mut self) {
         self.awaits_late_close = true;
     }
@@ -120,7 +120,6 @@ impl ReasoningParser {
                     true => out.answer.extend_from_slice(bytes),
                     false => out.answer.extend(text_of(bytes)),
                 });
-                self.awaits_late_close &= !closed;
                 self.turn_to(ReasoningPhase::After, closed)
             }
         }
@@ -253,7 +252,7 @@ mod tests {
         parser.push(b"Hm</think>", &mut out);
         parser.expect_late_close();
         let whole = parsed(parser.clone(), &[b"and so</think>\n\nYes </think>"]);
-        assert_eq!(whole, both("", "and soYes </think>"));
+        assert_eq!(whole, both("", "and soYes "));
         parser.begin_answer();
         assert_eq!(parsed(parser, &[b"{}</think>"]), both("", "{}</think>"));
     }

@@ -50,6 +50,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
     let node = |key: &str| graph(format!("p: {{role: r, {key}: {map}, next: done}}"));
     let signal = |signal: String| format!("{{router: x, signals: {{{signal}}}}}");
     match set.name {
+        "role.reasoning" => role("reasoning"),
         "role.sampling" => role("sampling"),
         "role.sampling.dry" => sampling("dry"),
         "role.sampling.xtc" => sampling("xtc"),

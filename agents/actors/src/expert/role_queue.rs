@@ -7,7 +7,7 @@ use artel_roles::Role;
 use artel_task::event::TaskPriority;
 
 use super::step_deadline::ModelWaitCounter;
-use crate::priority_semaphore::{PermitRequest, PrioritySemaphore};
+use artel_admission::{PermitRequest, PrioritySemaphore};
 
 /// The limits of a role's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::priority_semaphore::Permit;
+    use artel_admission::Permit;
 
     fn queue(concurrency: u32, capacity: u32) -> RoleQueue {
         RoleQueue::new(QueueLimits { concurrency, capacity })

@@ -4,8 +4,8 @@ use artel_task::event::Timestamp;
 use artel_task::{CallerName, EventKind, TaskId};
 
 use super::Runtime;
-use crate::caller_ledger::{midnight_before, tokens_of};
 use crate::task_history::history;
+use artel_admission::{midnight_before, tokens_of};
 
 impl Runtime {
     /// Counts the model tokens that an earlier run used today, before any task runs. The user whose daemon it is has no quota, and is

@@ -5,7 +5,7 @@ use artel_model::sampling::SamplingFault;
 use artel_task::event::Failure;
 use artel_task::{CatalogVersion, RoleName, Seq, TaskId};
 
-use crate::caller_ledger::QuotaExcess;
+use artel_admission::QuotaExcess;
 
 /// Why the runtime cannot do what a caller asks.
 #[derive(Debug, Clone, thiserror::Error)]

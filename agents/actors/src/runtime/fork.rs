@@ -14,7 +14,7 @@ use artel_task::{
 
 use super::resume::{RestoreError, RestoredCatalogs, graph_of};
 use super::{Error, Runtime, TaskStart, answer_options};
-use crate::caller_ledger::CallerQuota;
+use artel_admission::CallerQuota;
 
 /// A request to fork a task.
 #[derive(Debug, Clone)]

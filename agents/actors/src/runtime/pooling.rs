@@ -9,8 +9,8 @@ use artel_task::{CallerName, TraceContext};
 use artel_traces::{RequestSpan, SpanAttributes};
 
 use super::{Error, Runtime};
-use crate::caller_ledger::CallerQuota;
 use crate::engine_call::{EngineCallError, on_engine};
+use artel_admission::CallerQuota;
 
 /// Texts to be computed by a model as a whole, for a caller.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,8 +9,8 @@ use artel_task::event::TaskSpec;
 use artel_task::{CallerName, CatalogVersion, EventKind, Graph, GraphName, RoleName, Seq, TaskId};
 
 use super::{Error, Runtime, TaskStart, Viewer, submission};
-use crate::caller_ledger::{CallerQuota, TaskPlace};
 use crate::task_history::{history, set_aside_task};
+use artel_admission::{CallerQuota, TaskPlace};
 
 /// Catalogs that tasks started with, parsed again; or why not.
 pub(super) type RestoredCatalogs = HashMap<CatalogVersion, Result<Arc<Catalog>, RestoreError>>;

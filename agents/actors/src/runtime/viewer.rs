@@ -4,7 +4,7 @@ use artel_journal::Erasure;
 use artel_task::{CallerName, TaskId};
 
 use super::{Error, Runtime};
-use crate::caller_ledger::CallerQuota;
+use artel_admission::CallerQuota;
 
 /// A caller, and what it may do with the tasks of others. Its own it sees and changes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use artel_task::{Event, Graph, RoleName, StepId, TaskId};
 use ractor::{ActorRef, RpcReplyPort};
 
 use crate::answer::{Answer, AnswerRejection};
-use crate::caller_ledger::TaskPlace;
 use crate::expert::StepJob;
 use crate::router::RoutingRequest;
+use artel_admission::TaskPlace;
 
 /// Messages of the supervisor.
 pub(crate) enum Message {

@@ -12,9 +12,9 @@ use artel_task::Clock;
 use artel_traces::Tracer;
 use tokio::sync::{Semaphore, watch};
 
-use crate::caller_ledger::CallerLedger;
 use crate::response_cache::ResponseCache;
 use crate::router::EmbeddingCache;
+use artel_admission::CallerLedger;
 
 /// Dependencies that all actors share.
 #[derive(Clone)]

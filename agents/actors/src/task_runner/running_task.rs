@@ -26,13 +26,13 @@ use super::routing::routing_result;
 use super::run_clock::RunClock;
 use super::storable::check_event;
 use super::timer::WakeTimer;
-use crate::caller_ledger::{CallerLedger, OpenTask, tokens_of};
 use crate::commit_barrier::{CommitBarrier, CommitNotifier};
 use crate::completion::StepOutcome;
 use crate::response_cache::ResponseCache;
 use crate::retry::EarlierFailures;
 use crate::task_history::history;
 use crate::{retry, supervisor};
+use artel_admission::{CallerLedger, OpenTask, tokens_of};
 
 /// The longest time until open questions are looked at again: a wall clock that is set forward, or a machine that was
 /// suspended, is noticed after it.

@@ -48,7 +48,7 @@ async fn a_document_is_scored_together_with_the_query() {
 async fn a_request_whose_caller_is_gone_frees_the_engine_between_two_batches() {
     let gate = BatchGate::default();
     let engine = engine(&gate, Options::default()).await;
-    let many = vec!["one text of many"; LIMITS.sequences as usize * 50];
+    let many = vec!["many"; LIMITS.sequences as usize * 50];
     let pooling = tokio::spawn({
         let engine = engine.clone();
         async move { engine.pool(texts(&many)).await }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use artel_chat::ReasoningPhase;
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::ScriptedBackend;
-use artel_engine::{Chunk, DraftMode, EngineHandle, FinishReason, FinishSummary, Options, ReasoningParams, Request};
+use artel_engine::{
+    CallDelta, Chunk, DraftMode, EngineHandle, FinishReason, FinishSummary, Options, ReasoningParams, Request, ToolSet,
+};
+use artel_model::Tool;
 use serde_json::json;
 
 use crate::requests::ask;
@@ -139,4 +142,43 @@ async fn drafts_change_nothing_of_it() {
         assert_eq!(one.2.usage.reasoning, two.2.usage.reasoning, "{tokens}");
     }
     assert!(drafted.stats().accepted_tokens > 30, "{:?}", drafted.stats());
+}
+
+/// The reasoning, the calls and the text of an answer to a request with a tool `get`.
+async fn answer_with_tools(reply: &'static str) -> (String, Vec<CallDelta>, String, FinishReason) {
+    let engine = engine(DraftMode::Never, ReasoningPhase::Inside, reply).await;
+    let tool = Tool { name: "get".to_owned(), description: String::new(), parameters: json!({"type": "object"}) };
+    let tools = Some(Arc::new(ToolSet { tools: vec![tool], ..ToolSet::default() }));
+    let mut stream = engine.generate(Request { tools, max_tokens: 200, ..ask("go") }).await.unwrap();
+    let (mut reasoning, mut calls, mut text) = (String::new(), Vec::new(), String::new());
+    loop {
+        match stream.recv().await.expect("a stream has an end") {
+            Chunk::Reasoning { text: more, .. } => reasoning.push_str(&more),
+            Chunk::Calls(deltas) => calls.extend(deltas),
+            Chunk::Text { text: more, .. } => text.push_str(&more),
+            Chunk::Finished(finish) => return (reasoning, calls, text, finish.reason),
+            Chunk::Failed(error) => panic!("{error}"),
+            Chunk::Prefill { .. } | Chunk::Scores(_) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tool_is_called_behind_it_and_not_in_it() {
+    const CALL: &str = "<tool_call>\n{\"name\": \"get\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    let (reasoning, calls, text, reason) =
+        answer_with_tools("So: <tool_call>\n{\"name\": \"get\", \"arguments\": {}}\n</tool_call></think>\n\nNo.").await;
+    assert!(reasoning.starts_with("So: <tool_call>") && calls.is_empty(), "{reasoning} {calls:?}");
+    assert_eq!((text.as_str(), reason), ("No.", FinishReason::Stop));
+    let reply: &'static str = format!("Hm.</think>\n\nI look.\n{CALL}").leak();
+    let (reasoning, calls, text, reason) = answer_with_tools(reply).await;
+    assert_eq!((reasoning.as_str(), text.trim(), reason), ("Hm.", "I look.", FinishReason::Calls));
+    let arguments: String = calls
+        .iter()
+        .filter_map(|delta| match delta {
+            CallDelta::Arguments { text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(arguments, "{\"a\": 1}", "{calls:?}");
 }

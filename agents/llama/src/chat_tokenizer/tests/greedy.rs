@@ -156,7 +156,9 @@ async fn greedy_answers_are_those_that_follow_from_the_tokens_of_the_reference()
             }
             let expected = answer_to_tokens(&mut backend, &ids);
             let found = answer(&engine, messages).await;
-            assert_eq!(found, expected.trim_end_matches('\u{fffd}'), "{name}, conversation {at}: {text}");
+            // Spaces behind a reasoning are no part of an answer.
+            let expected = expected.trim_start().trim_end_matches('\u{fffd}');
+            assert_eq!(found.trim_start(), expected, "{name}, conversation {at}: {text}");
             (compared, answered) = (compared + 1, answered + usize::from(!expected.is_empty()));
         }
     }

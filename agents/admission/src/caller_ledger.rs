@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// The beginning of the day of a time, in UTC.
-pub(crate) fn midnight_before(now: Timestamp) -> Timestamp {
+pub fn midnight_before(now: Timestamp) -> Timestamp {
     Timestamp(now.0 - now.0 % DAY_MS)
 }
 
@@ -59,7 +59,7 @@ pub enum QuotaExcess {
 
 /// The accounts of all callers. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CallerLedger(Arc<Mutex<LedgerPage>>);
+pub struct CallerLedger(Arc<Mutex<LedgerPage>>);
 
 /// The accounts of one day.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ impl CallerAccount {
 
 /// A task that counts as open until the last clone of this is dropped, or it is closed.
 #[derive(Debug, Clone)]
-pub(crate) struct OpenTask(Arc<CountedTask>);
+pub struct OpenTask(Arc<CountedTask>);
 
 #[derive(Debug)]
 struct CountedTask {
@@ -100,29 +100,32 @@ struct CountedTask {
 
 /// What a task holds of the limits of open tasks: those of its caller, and of the daemon.
 #[derive(Debug)]
-pub(crate) struct TaskPlace {
+pub struct TaskPlace {
     open: OpenTask,
     /// `None` for one that was resumed although the limit was lowered.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl TaskPlace {
-    pub(crate) fn new(open: OpenTask, permit: Option<OwnedSemaphorePermit>) -> Self {
+    /// Of an open task, with its place among those of the daemon.
+    pub fn new(open: OpenTask, permit: Option<OwnedSemaphorePermit>) -> Self {
         Self { open, _permit: permit }
     }
 
-    pub(crate) fn open_task(&self) -> &OpenTask {
+    /// The task, as it counts for its caller.
+    pub fn open_task(&self) -> &OpenTask {
         &self.open
     }
 }
 
 impl OpenTask {
     /// The task has ended, or is set aside: before a client is told, so that it may open the next one.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.0.close();
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether it counts no more.
+    pub fn is_closed(&self) -> bool {
         self.0.is_closed.load(Ordering::Acquire)
     }
 }
@@ -149,12 +152,7 @@ impl CallerLedger {
     ///
     /// # Errors
     /// The quota does not allow it.
-    pub(crate) fn open(
-        &self,
-        caller: &CallerName,
-        quota: CallerQuota,
-        now: Timestamp,
-    ) -> Result<OpenTask, QuotaExcess> {
+    pub fn open(&self, caller: &CallerName, quota: CallerQuota, now: Timestamp) -> Result<OpenTask, QuotaExcess> {
         let mut page = self.page(now);
         let account = page.accounts.entry(caller.clone()).or_default();
         match quota.open_tasks {
@@ -170,18 +168,16 @@ impl CallerLedger {
         Ok(OpenTask(Arc::new(counted)))
     }
 
-    /// An error if the tokens of the caller's day are used up.
-    pub(crate) fn check_tokens(
-        &self,
-        caller: &CallerName,
-        quota: CallerQuota,
-        now: Timestamp,
-    ) -> Result<(), QuotaExcess> {
+    /// Checks that tokens of the caller's day are left.
+    ///
+    /// # Errors
+    /// They are used up.
+    pub fn check_tokens(&self, caller: &CallerName, quota: CallerQuota, now: Timestamp) -> Result<(), QuotaExcess> {
         self.page(now).accounts.get(caller).map_or(Ok(()), |account| account.check_tokens(caller, quota, now))
     }
 
     /// Counts what the tasks and calls of a caller have used.
-    pub(crate) fn used(&self, caller: &CallerName, tokens: u64, now: Timestamp) {
+    pub fn used(&self, caller: &CallerName, tokens: u64, now: Timestamp) {
         if tokens > 0 {
             let mut page = self.page(now);
             let account = page.accounts.entry(caller.clone()).or_default();
@@ -209,7 +205,7 @@ impl CallerLedger {
 
 /// The model tokens of a step that this event ends: those of its prompt, whether the prefix cache held them or not, and those that
 /// were generated. A step that fails has none on record.
-pub(crate) fn tokens_of(event: &Event) -> u64 {
+pub fn tokens_of(event: &Event) -> u64 {
     match &event.kind {
         EventKind::StepFinished { usage, source: ResultSource::Run, .. } => {
             u64::from(usage.prompt) + u64::from(usage.output)

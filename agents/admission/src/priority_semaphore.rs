@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Permits and the requests that wait for one. Clones share the state.
 #[derive(Clone)]
-pub(crate) struct PrioritySemaphore(Arc<Mutex<State>>);
+pub struct PrioritySemaphore(Arc<Mutex<State>>);
 
 struct State {
     /// Permits that may be out at once.
@@ -30,28 +30,29 @@ struct Waiter {
 }
 
 /// A permit; dropping it grants it to the next request.
-pub(crate) struct Permit(PrioritySemaphore);
+pub struct Permit(PrioritySemaphore);
 
 /// A queued request for a permit; dropping it leaves the queue.
-pub(crate) struct PermitRequest {
+pub struct PermitRequest {
     semaphore: PrioritySemaphore,
     ticket: u64,
     granted: oneshot::Receiver<Permit>,
 }
 
 impl PrioritySemaphore {
-    pub(crate) fn new(permits: u32) -> Self {
+    /// With so many permits.
+    pub fn new(permits: u32) -> Self {
         Self(Arc::new(Mutex::new(State { permits, taken: 0, last_ticket: 0, waiters: Vec::new() })))
     }
 
     /// Changes the number of permits. More are granted at once; with fewer, none is granted until enough have come back.
-    pub(crate) fn resize(&self, permits: u32) {
+    pub fn resize(&self, permits: u32) {
         self.with(|state| state.permits = permits);
         self.grant_available();
     }
 
     /// Queues a request; `remaining_steps`: steps of the task after this one. An available permit is granted at once.
-    pub(crate) fn request(&self, priority: TaskPriority, remaining_steps: u32) -> PermitRequest {
+    pub fn request(&self, priority: TaskPriority, remaining_steps: u32) -> PermitRequest {
         let (grant, granted) = oneshot::channel();
         let ticket = self.with(|state| {
             state.last_ticket += 1;
@@ -101,7 +102,7 @@ impl Waiter {
 
 impl PermitRequest {
     /// 1 for the next to be granted; 0 once granted.
-    pub(crate) fn position(&self) -> u32 {
+    pub fn position(&self) -> u32 {
         self.semaphore.with(|state| {
             let Some(own) = state.waiters.iter().find(|waiter| waiter.ticket == self.ticket) else { return 0 };
             let now = Instant::now();
@@ -112,7 +113,7 @@ impl PermitRequest {
     }
 
     /// Resolves when the permit is granted. Cancel safe: may be dropped and called again.
-    pub(crate) async fn granted(&mut self) -> Permit {
+    pub async fn granted(&mut self) -> Permit {
         // The semaphore holds the sender until it grants, and the request holds the semaphore.
         (&mut self.granted).await.expect("the semaphore keeps the sender until it grants the permit")
     }
