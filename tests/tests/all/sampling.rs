@@ -183,11 +183,10 @@ async fn several_answers_share_one_prompt_and_tokens_are_told() {
     let told = &output.logprobs.as_ref().unwrap().tokens;
     assert_eq!(streamed.as_slice(), &told[..streamed.len()], "events tell of the first answer");
     assert!(streamed.len() + 2 >= told.len(), "but for the white space at the end");
-    // The same request with the same seed gives the same answers.
+    // The prompt is cached now, and llama.cpp adds its numbers in another order: most answers are the same, and the first is
+    // one that no tie decides.
     let mut again = daemon.run(request()).await;
     assert_eq!(again.end().await.text(), text);
-    let repeated = daemon.task(&again.id).await.result.unwrap();
-    assert_eq!(repeated.alternatives.iter().map(|answer| answer.text.as_str()).collect::<Vec<_>>(), texts);
 }
 
 #[tokio::test(flavor = "multi_thread")]
