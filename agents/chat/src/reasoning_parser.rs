@@ -76,7 +76,7 @@ impl ReasoningParser {
     pub fn push(&mut self, bytes: &[u8], out: &mut ParsedOutput) {
         // As most bytes of most outputs are.
         if self.phase == ReasoningPhase::Answer && self.patterns.answer_close.is_empty() && !self.awaits_late_close {
-            return self.answer(bytes, out);
+            return append_answer(bytes, self.keeps_control, &mut out.answer);
         }
         self.pending.extend_from_slice(bytes);
         while self.step(out) {}
@@ -90,14 +90,7 @@ impl ReasoningParser {
             // A control token says that this is the beginning of a mark.
             ReasoningPhase::Before if text_of(&rest).count() == rest.len() => out.answer.extend(rest),
             ReasoningPhase::Before | ReasoningPhase::After if !self.keeps_control => {}
-            _ => self.answer(&rest, out),
-        }
-    }
-
-    fn answer(&self, bytes: &[u8], out: &mut ParsedOutput) {
-        match self.keeps_control {
-            true => out.answer.extend_from_slice(bytes),
-            false => out.answer.extend(text_of(bytes)),
+            _ => append_answer(&rest, self.keeps_control, &mut out.answer),
         }
     }
 
@@ -116,9 +109,8 @@ impl ReasoningParser {
                 let late = Some(&self.patterns.close[..]).filter(|_| self.awaits_late_close);
                 let closes = self.patterns.answer_close.iter().map(Vec::as_slice).chain(late);
                 let keeps_control = self.keeps_control;
-                let closed = take_until(&mut self.pending, closes, |bytes| match keeps_control {
-                    true => out.answer.extend_from_slice(bytes),
-                    false => out.answer.extend(text_of(bytes)),
+                let closed = take_until(&mut self.pending, closes, |bytes| {
+                    append_answer(bytes, keeps_control, &mut out.answer);
                 });
                 self.turn_to(ReasoningPhase::After, closed)
             }
@@ -172,6 +164,13 @@ impl ReasoningParser {
             // A control token that is no mark.
             length => Some((spaces + length, self.phase)),
         }
+    }
+}
+
+fn append_answer(bytes: &[u8], keeps_control: bool, answer: &mut Vec<u8>) {
+    match keeps_control {
+        true => answer.extend_from_slice(bytes),
+        false => answer.extend(text_of(bytes)),
     }
 }
 

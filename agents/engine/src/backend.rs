@@ -139,8 +139,6 @@ pub trait Tokenizer: Send + Sync + 'static {
     ) -> Result<TokenizedPrompt, Error>;
     /// Appends the bytes of a token; they need not end at a character's boundary.
     fn append_bytes(&self, token: Token, out: &mut Vec<u8>);
-    /// Appends the text of a control token, which [`Self::append_bytes`] leaves out; nothing if it is none.
-    fn append_control_text(&self, _token: Token, _out: &mut Vec<u8>) {}
     /// As [`Self::append_bytes`], with control tokens by [`append_control`](artel_chat::append_control) and others by
     /// [`append_text`](artel_chat::append_text).
     fn append_marked(&self, token: Token, out: &mut Vec<u8>);

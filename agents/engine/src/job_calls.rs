@@ -27,15 +27,9 @@ impl JobCalls {
 
     /// Takes a token; what of it is text is appended.
     pub(crate) fn push(&mut self, token: Token, tokenizer: &dyn Tokenizer, text: &mut Vec<u8>) {
-        let mut bytes = Vec::new();
-        tokenizer.append_bytes(token, &mut bytes);
-        let deltas = if bytes.is_empty() {
-            tokenizer.append_control_text(token, &mut bytes);
-            self.parser.push_mark(&bytes)
-        } else {
-            self.parser.push(&bytes)
-        };
-        self.take(deltas, text);
+        let mut marked = Vec::new();
+        tokenizer.append_marked(token, &mut marked);
+        self.push_marked(&marked, text);
     }
 
     /// Whether the output has nothing but calls, or what its schema describes.
@@ -43,7 +37,7 @@ impl JobCalls {
         self.constraint.as_ref().is_some_and(|constraint| constraint.trigger.is_none())
     }
 
-    /// As [`Self::push`], of an answer behind a reasoning, with its control tokens in it.
+    /// As [`Self::push`], of bytes with the control tokens in them.
     pub(crate) fn push_marked(&mut self, answer: &[u8], text: &mut Vec<u8>) {
         for (piece, is_control) in marked_pieces(answer) {
             let deltas = if is_control { self.parser.push_mark(piece) } else { self.parser.push(piece) };

@@ -215,10 +215,6 @@ impl Tokenizer for ChatTokenizer {
         self.model.append_piece(token.0, false, out);
     }
 
-    fn append_control_text(&self, token: Token, out: &mut Vec<u8>) {
-        self.model.append_piece(token.0, true, out);
-    }
-
     fn append_marked(&self, token: Token, out: &mut Vec<u8>) {
         let mut bytes = Vec::new();
         self.model.append_piece(token.0, false, &mut bytes);

@@ -49,12 +49,16 @@ pub(super) fn summary(answers: &[GeneratedAnswer]) -> FinishSummary {
 fn requests(request: engine::Request, count: u32) -> Vec<engine::Request> {
     let request = engine::Request { shares_prompt: count > 1, ..request };
     let number = |number: u32| {
-        let distance = number.wrapping_mul(SEED_DISTANCE_INTEGER);
-        let seed = request.sampling.seed.map(|seed| seed.wrapping_add(distance));
+        let seed = request.sampling.seed.map(|seed| seed_of(seed, number));
         let sampling = SamplingParams { seed, ..request.sampling.clone() };
         engine::Request { sampling, ..request.clone() }
     };
     (0..count).map(number).collect()
+}
+
+/// The seed of an answer by its number, from 0.
+fn seed_of(seed: u32, number: u32) -> u32 {
+    seed.wrapping_add(number.wrapping_mul(SEED_DISTANCE_INTEGER))
 }
 
 impl StepJob {
@@ -189,7 +193,6 @@ impl StepJob {
         let (role, finish) = (Some(self.role.name.clone()), Some(reason));
         // An answer with calls is none in the schema.
         let schema = schema.filter(|_| calls.is_empty());
-        let has_calls = !calls.is_empty();
         let output = Output { role, finish, calls, ..Output::text(text) };
         let invalid = |error: String| {
             let hint = match reason {
@@ -201,7 +204,7 @@ impl StepJob {
                 format!("role `{}` gave no valid output: {error}{hint}", self.role.name),
             )
         };
-        if !has_calls && self.tools.as_ref().is_some_and(|tools| tools.must_call()) {
+        if output.calls.is_empty() && self.tools.as_ref().is_some_and(|tools| tools.must_call()) {
             return Err(invalid("it calls no tool, which is required".to_owned()));
         }
         let Some(schema) = schema else { return Ok(output) };
@@ -241,7 +244,9 @@ mod tests {
 
     #[test]
     fn no_two_answers_have_the_same_seed_and_the_first_has_the_one_that_was_given() {
-        let numbers: Vec<u32> = (0..8u32).map(|number| number.wrapping_mul(SEED_DISTANCE_INTEGER)).collect();
-        assert_eq!((numbers[0], numbers.iter().collect::<HashSet<_>>().len()), (0, 8));
+        for seed in [0, 7, u32::MAX] {
+            let seeds: Vec<u32> = (0..8).map(|number| seed_of(seed, number)).collect();
+            assert_eq!((seeds[0], seeds.iter().collect::<HashSet<_>>().len()), (seed, 8));
+        }
     }
 }
