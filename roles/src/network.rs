@@ -33,7 +33,8 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         ("model", "file") | ("role", "adapter") | ("role.adapter", "file") => KeyReach::File,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
-        | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools")
+        | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
+            | "caller_system")
         | (
             "role.sampling",
             "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop"

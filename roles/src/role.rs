@@ -59,6 +59,8 @@ pub struct Role {
     pub priority: TaskPriority,
     /// Whether it may be given tools of its callers.
     pub caller_tools: bool,
+    /// Whether callers may add instructions behind its own.
+    pub caller_system: bool,
 }
 
 /// A LoRA adapter in GGUF form.
@@ -134,6 +136,7 @@ impl Role {
         let priority =
             f.get("priority").map_or(Some(TaskPriority::default()), |n| choice(n, "`priority`", &priorities, report));
         let caller_tools = f.get("caller_tools").map_or(Some(true), |n| boolean(n, "`caller_tools`", report));
+        let caller_system = f.get("caller_system").map_or(Some(true), |n| boolean(n, "`caller_system`", report));
         let sampling_keys = keys::SAMPLING.names().map(|key| (key, "sampling"));
         let limit_keys = keys::ROLE_LIMITS.names().map(|key| (key, "limits"));
         f.finish(&sampling_keys.chain(limit_keys).collect::<Vec<_>>(), report);
@@ -157,6 +160,7 @@ impl Role {
             overflow: overflow?,
             priority: priority?,
             caller_tools: caller_tools?,
+            caller_system: caller_system?,
         };
         Some(RoleDraft { role, model_span })
     }

@@ -20,7 +20,7 @@ use crate::problem::{Diagnostics, did_you_mean, nearest, shown};
 use lenient::LenientValue;
 
 /// The names that a template may read.
-const NAMES: [&str; 7] = ["task", "nodes", "values", "input", "item", "role", "attempt"];
+const NAMES: [&str; 8] = ["task", "nodes", "values", "input", "item", "role", "attempt", "history"];
 /// Methods of maps: they may follow `nodes.` and are no nodes.
 const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 
@@ -29,6 +29,7 @@ const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 pub struct Template {
     template: BoundedTemplate,
     source: Arc<str>,
+    reads_history: bool,
 }
 
 /// The values that a template reads.
@@ -48,6 +49,8 @@ pub struct TemplateContext {
     pub role: Option<Json>,
     /// The number of the attempt, from 1.
     pub attempt: u32,
+    /// The turns before the task's input: `{role, content, calls, tool}` each, the oldest first.
+    pub history: Arc<Vec<Json>>,
 }
 
 /// Why a template is invalid.
@@ -67,11 +70,12 @@ pub struct Error {
 }
 
 impl Template {
-    /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and the names that it
+    /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt`, `history` and the names that it
     /// sets; any other name, filter or test is refused as far as it can be found without running every branch.
     pub fn parse(source: &str) -> Result<Self, Error> {
         let template = BoundedTemplate::parse(source, configure).map_err(|e| Error::of(&e, source))?;
-        let template = Self { template, source: source.into() };
+        let reads_history = template.jinja().undeclared_variables(false).contains("history");
+        let template = Self { template, source: source.into(), reads_history };
         template.names()?;
         template.probe()?;
         Ok(template)
@@ -89,7 +93,7 @@ impl Template {
             let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
             return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
         }
-        let TemplateContext { task, nodes, values, input, item, role, attempt } = context;
+        let TemplateContext { task, nodes, values, input, item, role, attempt, history } = context;
         let json = |value: &Json| Value::from(Serde(value.clone()));
         let mut seen: HashMap<&str, Value> = HashMap::from([
             ("task", json(task)),
@@ -99,6 +103,8 @@ impl Template {
         ]);
         let values: BTreeMap<&str, Value> = values.iter().map(|(name, value)| (name.as_str(), json(value))).collect();
         seen.insert("values", Value::from(values));
+        // It may be long, and most templates do not read it.
+        seen.extend(self.reads_history.then(|| ("history", history.iter().map(json).collect())));
         seen.extend(item.as_ref().map(|item| ("item", json(item))));
         seen.extend(role.as_ref().map(|role| ("role", json(role))));
         self.template.render(Value::from(seen))
@@ -126,6 +132,11 @@ impl Template {
         reads.then(|| Error::near(&self.source, "item", message))
     }
 
+    /// Whether it places the turns before the task's input itself.
+    pub fn reads_history(&self) -> bool {
+        self.reads_history
+    }
+
     /// Whether it renders the same for every task: it reads nothing but the role.
     pub fn is_fixed(&self) -> bool {
         !self
@@ -149,7 +160,10 @@ impl Template {
         let Some(name) = unknown.first() else { return Ok(()) };
         let mut error = Error::near(&self.source, name, format!("unknown name `{}` in the template", shown(name)));
         error.hint = did_you_mean(name, NAMES).or_else(|| {
-            Some("a template sees `task`, `nodes`, `values`, `input`, `item`, `role` and `attempt`".to_owned())
+            Some(
+                "a template sees `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and `history`"
+                    .to_owned(),
+            )
         });
         Err(error)
     }

@@ -65,6 +65,13 @@ impl TaskRequest {
         self
     }
 
+    /// With a conversation in place of a text.
+    #[must_use]
+    pub fn with_messages(mut self, messages: Vec<v1::ChatMessage>) -> Self {
+        self.0.messages = messages;
+        self
+    }
+
     /// With a label.
     #[must_use]
     pub fn with_label(mut self, key: &str, value: &str) -> Self {

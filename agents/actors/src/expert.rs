@@ -4,6 +4,7 @@ mod answers;
 mod idle_timeout;
 mod prefetch;
 mod prefetch_target;
+mod rendered_prompt;
 mod request_span;
 mod role_queue;
 mod step_deadline;

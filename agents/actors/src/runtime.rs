@@ -191,9 +191,8 @@ impl Runtime {
         let target = target.as_ref().unwrap_or(&submission.target);
         let (graph, role) = submission::resolve_target(target, &catalog, self.options.default_graph.as_ref())?;
         let single = role.as_ref().and_then(|name| catalog.role(name.as_str()));
-        let (sampling, response) = (submission.sampling.as_deref(), submission.response.as_deref());
-        answer_options::check(sampling, response, single.map(Arc::as_ref)).await?;
         submission::check_tools(submission.tools.as_deref(), role.as_ref(), &catalog)?;
+        answer_options::check(answer_options::AnswerOptions::of(&submission), single.map(Arc::as_ref)).await?;
         let place = self.place(open)?;
         let now = self.shared.clock.now();
         let event = submission::accepted_event(submission, &graph, role, catalog.version(), decision, now);

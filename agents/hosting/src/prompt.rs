@@ -21,26 +21,33 @@ pub fn prefix_request(role: &Role, models_dir: &Path) -> Option<engine::Request>
     }
     let system =
         role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
-    request(role, models_dir, engine::Priority::Background, system, String::new()).ok()
+    request(role, models_dir, engine::Priority::Background, messages(&system, "")).ok()
 }
 
-/// A request with this system and this user message. Its origin is the role.
+/// A text of a conversation. What surrounds it in a file or on a command line is no part of it.
+pub fn message(speaker: engine::ChatRole, text: &str) -> engine::Message {
+    engine::Message::new(speaker, text.trim())
+}
+
+/// This system and this user message.
+pub fn messages(system: &str, user: &str) -> Vec<engine::Message> {
+    vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)]
+}
+
+/// A request with these messages. Its origin is the role.
 pub fn request(
     role: &Role,
     models_dir: &Path,
     priority: engine::Priority,
-    system: String,
-    user: String,
+    messages: Vec<engine::Message>,
 ) -> Result<engine::Request, Failure> {
-    // What surrounds a text in a file or on a command line is no part of it.
-    let message = |speaker, text: String| engine::Message::new(speaker, text.trim());
     let flow: Arc<str> = role.name.as_str().into();
     Ok(engine::Request {
         origin: engine::RequestOrigin { role: Some(flow.clone()), ..engine::RequestOrigin::default() },
         flow,
         priority,
         remaining_steps: 0,
-        messages: vec![message(engine::ChatRole::System, system), message(engine::ChatRole::User, user)],
+        messages,
         template_kwargs: role.template_kwargs.clone(),
         adapter: local_adapter(role, models_dir)?,
         sampling: role.sampling.choice.params(),

@@ -242,11 +242,11 @@ fn existing_task(known: Result<&(TaskId, TaskSpec), &Error>, spec: &TaskSpec) ->
 /// Compares what the client chose. The catalog is not compared: it is the one that was current at the time. The owner is the same,
 /// since request ids are its own, and an erased task has none.
 fn is_same_request(one: &TaskSpec, other: &TaskSpec) -> bool {
-    let TaskSpec { graph, role, input, priority, labels, forked_from, sampling, response, tools, reasoning, .. } = one;
+    let TaskSpec { graph, role, input, priority, labels, forked_from, sampling, response, tools, .. } = one;
     (graph, role, input, priority, labels, forked_from)
         == (&other.graph, &other.role, &other.input, &other.priority, &other.labels, &other.forked_from)
         && (sampling, response, tools) == (&other.sampling, &other.response, &other.tools)
-        && *reasoning == other.reasoning
+        && (one.reasoning, &one.conversation) == (other.reasoning, &other.conversation)
 }
 
 /// Checks that events belong to one task, follow `last` without a gap, and that at most the last one ends the task.

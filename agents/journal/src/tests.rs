@@ -73,6 +73,7 @@ fn spec(input: &str) -> TaskSpec {
         response: None,
         tools: None,
         reasoning: None,
+        conversation: None,
     }
 }
 

@@ -21,7 +21,7 @@ pub const MAX_REFUSAL_VALUES: usize = 64;
 const MAX_CODE_VALUES: usize = 32;
 
 /// Upper bounds for calls, in seconds: from an answer out of memory to a stream that watches for an hour.
-const CALL_BOUNDS: &[f64] =
+pub(crate) const CALL_BOUNDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0];
 
 /// The metrics of calls.

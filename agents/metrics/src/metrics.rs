@@ -14,6 +14,7 @@ use crate::connections::ConnectionMetrics;
 use crate::devices::{DeviceMetrics, DeviceSample};
 use crate::engines::{EngineMetrics, EngineSample};
 use crate::family::{LabelName, MetricDescription, MetricRegister};
+use crate::http::HttpMetrics;
 use crate::journal::JournalMetrics;
 use crate::tasks::{TaskCounts, TaskMetrics};
 use crate::traces::TraceMetrics;
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub journal: JournalMetrics,
     /// Calls of clients.
     pub calls: CallMetrics,
+    /// Requests over plain HTTP.
+    pub http: HttpMetrics,
     /// The callers among them.
     pub callers: CallerMetrics,
     /// Their connections.
@@ -71,6 +74,7 @@ impl Metrics {
         let devices = DeviceMetrics::new(&mut register);
         let journal = JournalMetrics::new(&mut register);
         let calls = CallMetrics::new(&mut register);
+        let http = HttpMetrics::new(&mut register);
         let callers = CallerMetrics::new(&mut register);
         let connections = ConnectionMetrics::new(&mut register);
         let traces = TraceMetrics::new(&mut register);
@@ -81,6 +85,7 @@ impl Metrics {
             devices,
             journal,
             calls,
+            http,
             callers,
             connections,
             traces,
@@ -143,6 +148,7 @@ mod tests {
         metrics.engines.model("talk").loaded(Duration::from_secs(1));
         metrics.calls.ended(&metrics.calls.begin("Tasks/Get"), "OK");
         metrics.calls.refused("TOO_LARGE");
+        metrics.http.ended(&metrics.http.begin("/v1/models"), 200);
         metrics.callers.refused("ci");
         metrics.callers.tokens("ci");
         let gpu = DeviceSample {

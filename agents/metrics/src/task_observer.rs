@@ -118,7 +118,7 @@ mod tests {
 
     fn failed(id: &str, retry_after: Option<Duration>) -> EventKind {
         let failure = Failure::new(FailureCode::Timeout, "too long");
-        EventKind::StepFailed { step: step(id), failure, retry_after, taken: Vec::new() }
+        EventKind::StepFailed { step: step(id), failure, retry_after, taken: Vec::new(), partial: None }
     }
 
     fn observe(metrics: &Arc<Metrics>, kinds: Vec<EventKind>) {

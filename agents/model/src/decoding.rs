@@ -14,6 +14,8 @@ pub enum FinishReason {
     Length,
     /// It calls tools, and waits for their results.
     Calls,
+    /// It was cancelled before its end.
+    Cancelled,
 }
 
 impl FinishReason {
@@ -24,6 +26,7 @@ impl FinishReason {
             Self::StopText => "stop_text",
             Self::Length => "length",
             Self::Calls => "calls",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -273,6 +273,7 @@ fn finish(summary: engine::FinishSummary) -> v1::FinishSummary {
         engine::FinishReason::StopText => v1::FinishReason::StopText,
         engine::FinishReason::Length => v1::FinishReason::Length,
         engine::FinishReason::Calls => v1::FinishReason::Calls,
+        engine::FinishReason::Cancelled => v1::FinishReason::Cancelled,
     };
     v1::FinishSummary {
         reason: reason.into(),
@@ -287,6 +288,7 @@ fn finish_of(wire: &v1::FinishSummary) -> engine::FinishSummary {
         v1::FinishReason::StopText => engine::FinishReason::StopText,
         v1::FinishReason::Length => engine::FinishReason::Length,
         v1::FinishReason::Calls => engine::FinishReason::Calls,
+        v1::FinishReason::Cancelled => engine::FinishReason::Cancelled,
     };
     engine::FinishSummary { reason, usage: usage_of(wire.usage.unwrap_or_default()), timings: timings_of(wire.timings) }
 }

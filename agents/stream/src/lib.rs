@@ -2,21 +2,27 @@
 //!
 //! A task runner publishes on a [`TaskChannel`], and any number of clients read a [`TaskSubscription`]. Events are durable and
 //! complete; tokens and progress are live only. A subscriber that is too slow loses tokens and progress, never an event: it
-//! reads the events that it missed from the journal.
+//! reads the events that it missed from the journal. One that comes late is given what the running attempts have written so far.
 //!
 //! It does not know how tasks run, nor gRPC.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod item;
+mod live_outputs;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::time::Duration;
 
 use artel_journal::Journal;
-use artel_task::event::TokenLogprob;
-use artel_task::{Event, EventKind, ModelName, RoleName, Seq, StepId, TaskId};
+use artel_task::event::PartialOutput;
+use artel_task::{Event, EventKind, Seq, StepId, TaskId};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+
+use live_outputs::LiveOutputs;
+
+pub use item::{StepProgress, StreamItem, ToolCallPart};
 
 /// Items that a subscriber of tokens may lag behind: some seconds of tokens, and some 25 kB for each task with such a
 /// subscriber.
@@ -31,118 +37,11 @@ const MAX_BACKLOG_EVENTS: usize = 64;
 /// Reads all events that the journal holds.
 const JOURNAL_END: Seq = Seq(u64::MAX);
 
-/// An item of a task's stream.
-#[derive(Debug, Clone)]
-pub enum StreamItem {
-    /// An event, journalled before it is published.
-    Event(Arc<Event>),
-    /// More text of a running step.
-    Token {
-        /// The attempt.
-        step: StepId,
-        /// The role that answers.
-        role: RoleName,
-        /// The new text.
-        text: Arc<str>,
-        /// Bytes of this attempt's text before this piece.
-        offset: u64,
-        /// How likely its tokens were, if that was asked for.
-        logprobs: Option<Arc<[TokenLogprob]>>,
-    },
-    /// A part of a call of a tool.
-    ToolCall {
-        /// The attempt.
-        step: StepId,
-        /// The role that calls.
-        role: RoleName,
-        /// The number of the call in this attempt, from 0.
-        index: u32,
-        /// What is new.
-        part: ToolCallPart,
-    },
-    /// More of the reasoning of a running step, which comes before its text.
-    Reasoning {
-        /// The attempt.
-        step: StepId,
-        /// The role that answers.
-        role: RoleName,
-        /// The new text.
-        text: Arc<str>,
-        /// Bytes of this attempt's reasoning before this piece.
-        offset: u64,
-    },
-    /// How far a running step is.
-    Progress {
-        /// The attempt.
-        step: StepId,
-        /// The role that runs the step.
-        role: RoleName,
-        /// Its progress.
-        progress: StepProgress,
-    },
-}
-
-/// A part of a call of a tool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToolCallPart {
-    /// It begins.
-    Begin {
-        /// Its id.
-        id: Arc<str>,
-        /// The tool.
-        name: Arc<str>,
-    },
-    /// More of its arguments.
-    Arguments(Arc<str>),
-    /// It is complete.
-    End,
-    /// It was no call: the text that it was taken for follows.
-    Withdrawn,
-}
-
-impl StreamItem {
-    /// Whether it is for subscribers of tokens alone.
-    fn is_of_tokens(&self) -> bool {
-        matches!(self, Self::Token { .. } | Self::ToolCall { .. })
-    }
-}
-
-/// The progress of a running step.
-#[derive(Debug, Clone, PartialEq)]
-pub enum StepProgress {
-    /// It waits in its role's queue.
-    Queued {
-        /// Its position; 1 is the next.
-        position: u32,
-    },
-    /// It waits for its model.
-    Loading {
-        /// The model.
-        model: ModelName,
-        /// The fraction of it that is downloaded, or loaded.
-        fraction: f32,
-    },
-    /// Its prompt is computed.
-    Prefill {
-        /// Prompt tokens that are computed.
-        done_tokens: u32,
-        /// Prompt tokens in all.
-        total_tokens: u32,
-    },
-    /// Its answer is generated.
-    Decode {
-        /// Tokens so far.
-        tokens: u32,
-        /// Time since the first token.
-        elapsed: Duration,
-    },
-}
-
 /// The channel on which one task's stream is published. Clones are the same channel.
 #[derive(Clone)]
 pub struct TaskChannel(Arc<Broadcasts>);
 
-/// Without subscribers it costs nothing, and a subscriber without tokens is not woken by each of them.
+/// Without subscribers nothing is broadcast, and a subscriber without tokens is not woken by each of them.
 struct Broadcasts {
     /// Everything; exists from the first subscriber of tokens on.
     all: OnceLock<broadcast::Sender<StreamItem>>,
@@ -156,6 +55,8 @@ struct Backlog {
     events: PublishedEvents,
     /// The last progress of each running step: it may not change for long.
     progress: BTreeMap<StepId, StreamItem>,
+    /// What the running attempts have written.
+    outputs: LiveOutputs,
     /// Whether the task is set aside.
     is_set_aside: bool,
 }
@@ -168,6 +69,14 @@ enum PublishedEvents {
     InJournal,
 }
 
+impl Backlog {
+    /// Keeps what is of the attempts for which this holds.
+    fn retain(&mut self, runs: impl Fn(&StepId) -> bool) {
+        self.progress.retain(|step, _| runs(step));
+        self.outputs.retain(runs);
+    }
+}
+
 impl PublishedEvents {
     fn in_memory(&self) -> Option<Vec<Arc<Event>>> {
         if let Self::Complete(events) = self { Some(events.clone()) } else { None }
@@ -178,20 +87,19 @@ impl TaskChannel {
     /// The channel of a task that starts with this event, or of one that has started already.
     fn new(first: Option<Arc<Event>>) -> Self {
         let events = first.map_or(PublishedEvents::InJournal, |first| PublishedEvents::Complete(vec![first]));
-        let backlog = Mutex::new(Backlog { events, progress: BTreeMap::new(), is_set_aside: false });
+        let (progress, outputs) = Default::default();
+        let backlog = Mutex::new(Backlog { events, progress, outputs, is_set_aside: false });
         Self(Arc::new(Broadcasts { all: OnceLock::new(), without_tokens: OnceLock::new(), backlog }))
     }
 
-    /// Whether a subscriber wants tokens.
-    pub fn has_token_subscribers(&self) -> bool {
-        self.0.all.get().is_some_and(|all| all.receiver_count() > 0)
-    }
-
-    /// Sends an item that is not journalled to the subscribers, if there are any.
+    /// Sends an item that is not journalled to the subscribers, if there are any, and adds it to what later ones are given.
     pub fn send(&self, item: StreamItem) {
-        if let StreamItem::Progress { step, .. } = &item {
-            self.backlog().progress.insert(step.clone(), item.clone());
+        let mut backlog = self.backlog();
+        match &item {
+            StreamItem::Progress { step, .. } => drop(backlog.progress.insert(step.clone(), item.clone())),
+            _ => backlog.outputs.add(&item),
         }
+        // The lock is held, so that no subscriber is given it twice.
         self.broadcast(item);
     }
 
@@ -212,10 +120,10 @@ impl TaskChannel {
             EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } => {
                 // What runs inside of it, items or a sub-graph, ends with it.
                 let ended = &step.visit;
-                backlog.progress.retain(|step, _| step.visit != *ended && !step.visit.is_inside(ended));
+                backlog.retain(|step| step.visit != *ended && !step.visit.is_inside(ended));
             }
             // The attempts before it are interrupted.
-            EventKind::Resumed | EventKind::SetAside { .. } => backlog.progress.clear(),
+            EventKind::Resumed | EventKind::SetAside { .. } => backlog.retain(|_| false),
             _ => {}
         }
         backlog.is_set_aside = matches!(event.kind, EventKind::SetAside { .. });
@@ -228,9 +136,15 @@ impl TaskChannel {
         self.broadcast(StreamItem::Event(event));
     }
 
+    /// What the running attempts have written for which this holds, as far as it fits into so many bytes together.
+    pub fn partial_outputs(&self, holds: impl Fn(&StepId) -> bool, max_bytes: usize) -> Vec<PartialOutput> {
+        self.backlog().outputs.partial(holds, max_bytes)
+    }
+
     fn subscribe(&self, tokens: bool) -> LiveSubscription {
         let backlog = self.backlog();
-        let progress = backlog.progress.values().cloned().collect();
+        let outputs = if tokens { backlog.outputs.items() } else { Vec::new() };
+        let progress = outputs.into_iter().chain(backlog.progress.values().cloned()).collect();
         let (sender, buffer) =
             if tokens { (&self.0.all, TOKEN_BUFFER_ITEMS) } else { (&self.0.without_tokens, EVENT_BUFFER_ITEMS) };
         let live = sender.get_or_init(|| broadcast::channel(buffer).0).subscribe();
@@ -256,7 +170,7 @@ pub struct LiveSubscription {
     pub live: broadcast::Receiver<StreamItem>,
     /// All events that were published before, if they are in memory.
     pub backlog: Option<Vec<Arc<Event>>>,
-    /// The last progress of each running step.
+    /// What each running attempt has written, for a subscriber of tokens, and its last progress.
     pub progress: Vec<StreamItem>,
 }
 
@@ -368,7 +282,7 @@ impl TaskSubscription {
         Self { journal, task, last: after, live, backlog, catch_up_to, progress, is_over: false }
     }
 
-    /// The same, with the progress of the steps that run now.
+    /// The same, with the progress of the steps that run now. What is of steps whose end is among the events is left out.
     pub fn with_progress(self, progress: Vec<StreamItem>) -> Self {
         Self { progress: progress.into_iter(), ..self }
     }
@@ -431,8 +345,21 @@ impl TaskSubscription {
 
     fn advance(&mut self, event: Arc<Event>) -> StreamItem {
         self.last = event.seq;
+        if let EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } = &event.kind {
+            self.drop_progress(step);
+        }
         self.is_over = event.kind.is_last();
         StreamItem::Event(event)
+    }
+
+    /// The attempt has ended, and what runs inside of it: what was written until the subscription is in its output.
+    fn drop_progress(&mut self, ended: &StepId) {
+        let runs = |step: &StepId| match step.visit == ended.visit {
+            true => step.attempt > ended.attempt,
+            false => !step.visit.is_inside(&ended.visit),
+        };
+        let progress = std::mem::take(&mut self.progress);
+        self.progress = progress.filter(|item| item.step().is_none_or(runs)).collect::<Vec<_>>().into_iter();
     }
 }
 
@@ -441,6 +368,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Waker};
 
+    use artel_task::RoleName;
     use artel_task::event::{Failure, FailureCode, Timestamp};
 
     use super::*;
@@ -495,19 +423,17 @@ mod tests {
     #[test]
     fn tokens_are_received_by_subscribers_that_want_them() {
         let channel = TaskChannel::new(Some(event(1)));
-        assert!(!channel.has_token_subscribers());
         let (mut all, mut without_tokens) = (channel.subscribe(true).live, channel.subscribe(false).live);
-        assert!(channel.has_token_subscribers());
         let step = StepId::parse("a#1.1").unwrap();
         let role = RoleName::parse("r").unwrap();
         channel.send(StreamItem::Token { step, role, text: "x".into(), offset: 0, logprobs: None });
+        let late = |tokens| channel.subscribe(tokens).progress.len();
+        assert_eq!((late(true), late(false)), (1, 0), "what was written so far");
         channel.publish(event(2));
         assert!(matches!(all.try_recv(), Ok(StreamItem::Token { .. })));
         for live in [&mut all, &mut without_tokens] {
             assert!(matches!(live.try_recv(), Ok(StreamItem::Event(event)) if event.seq == Seq(2)));
         }
-        drop(all);
-        assert!(!channel.has_token_subscribers());
     }
 
     #[test]
@@ -527,6 +453,7 @@ mod tests {
             failure: Failure { code: FailureCode::Idle, message: "M.".to_owned(), step: None },
             retry_after: None,
             taken: Vec::new(),
+            partial: None,
         };
         channel.publish(Arc::new(Event { kind, ..Event::clone(&event(2)) }));
         let progress = channel.subscribe(false).progress;
@@ -545,7 +472,9 @@ mod tests {
         channel.publish(of_kind(2, EventKind::SetAside { reason: "it stalls".to_owned() }));
         drop(channel);
         channels.close(task);
-        channels.open(task, None).publish(of_kind(3, EventKind::Cancelled { reason: "enough".to_owned() }));
+        channels
+            .open(task, None)
+            .publish(of_kind(3, EventKind::Cancelled { reason: "enough".to_owned(), partial: Vec::new() }));
         channels.close(task);
         for seq in [2, 3] {
             assert!(matches!(live.recv().await, Ok(StreamItem::Event(event)) if event.seq == Seq(seq)));

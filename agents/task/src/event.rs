@@ -14,8 +14,8 @@ use serde_json::Value;
 
 pub use artel_model::sampling::{DryParams, XtcParams};
 pub use artel_model::{
-    FinishReason, InvalidTools, ReasoningParams, RequestSampling, SamplingOptions, TokenLogprob, Tool, ToolCall,
-    ToolChoice, ToolSet, TopLogprob,
+    Conversation, FinishReason, InvalidConversation, InvalidTools, ReasoningParams, RequestSampling, SamplingOptions,
+    Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet, TopLogprob, Turn,
 };
 
 use crate::graph::Reducer;
@@ -115,6 +115,9 @@ pub enum EventKind {
         /// The failure edge, if the node has one.
         #[serde(rename = "took", default, skip_serializing_if = "Vec::is_empty")]
         taken: Vec<TakenEdge>,
+        /// What it had written when a client cancelled it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partial: Option<Box<Output>>,
     },
     /// The daemon resumed the task, after a restart or because a client took it up again; interrupted attempts start again.
     Resumed,
@@ -140,6 +143,9 @@ pub enum EventKind {
     Cancelled {
         /// The reason given with the cancellation.
         reason: String,
+        /// What its running attempts had written by then.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        partial: Vec<PartialOutput>,
     },
 }
 
@@ -202,6 +208,9 @@ pub struct TaskSpec {
     /// What the client allows of the reasoning of its models, within what their roles do; all of that without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<ReasoningParams>,
+    /// The conversation that the request continues; its text is the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Arc<Conversation>>,
 }
 
 /// The origin of a forked task.
@@ -331,6 +340,15 @@ pub struct Output {
     /// How likely its tokens were, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Box<OutputLogprobs>>,
+}
+
+/// What an attempt had written before its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartialOutput {
+    /// The attempt.
+    pub step: StepId,
+    /// What it had written; its finish is `cancelled`.
+    pub output: Output,
 }
 
 /// Reads a `null` that is present as a value rather than as absence.

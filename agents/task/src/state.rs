@@ -142,18 +142,18 @@ impl State {
                 let scope = self.enter(step, |scope| scope.usage.tokens += usage.total())?;
                 scope.finished(step, output, taken, write.as_ref())?;
             }
-            EventKind::StepFailed { step, failure, retry_after, taken } => {
+            EventKind::StepFailed { step, failure, retry_after, taken, partial } => {
                 let scope = self.enter(step, |_| {})?;
                 match retry_after {
                     Some(after) => scope.running(step)?.retry(event.at, *after, failure.code),
-                    None => scope.failed(step, failure, taken)?,
+                    None => scope.failed(step, failure, taken, partial.as_deref())?,
                 }
             }
             EventKind::Resumed => self.resume(event),
             EventKind::SetAside { reason } => self.phase = Phase::SetAside(reason.clone()),
             EventKind::Completed { output, .. } => self.phase = Phase::Completed(output.clone()),
             EventKind::Failed { failure } => self.phase = Phase::Failed(failure.clone()),
-            EventKind::Cancelled { reason } => self.phase = Phase::Cancelled(reason.clone()),
+            EventKind::Cancelled { reason, .. } => self.phase = Phase::Cancelled(reason.clone()),
         }
         if event.kind.is_progress() {
             self.stalled_resumes = 0;

@@ -13,7 +13,7 @@ use crate::span_queue::SpanQueue;
 const SERVER_ERRORS: [&str; 6] =
     ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
 
-/// A call of gRPC that is being answered. Nothing is told of one that is dropped without an end.
+/// A call of gRPC, or a request over HTTP, that is being answered. Nothing is told of one that is dropped without an end.
 #[derive(Debug)]
 pub struct CallSpan {
     queue: SpanQueue,
@@ -31,6 +31,24 @@ impl CallSpan {
     /// The span as the parent of what the call begins.
     pub fn place(&self) -> &TraceContext {
         &self.place
+    }
+
+    /// A request over HTTP for this route was answered with this status, to its end. Its method is that of HTTP and the route.
+    pub fn end_http(self, route: &str, status: u16) {
+        let method = self.method.split(' ').next().unwrap_or_default().to_owned();
+        let attributes = SpanAttributes::default()
+            .text("http.request.method", method.as_str())
+            .text("http.route", route)
+            .integer("http.response.status_code", status);
+        let draft = SpanDraft {
+            name: self.method,
+            kind: SpanKind::Server,
+            start: self.start,
+            end: SystemTime::now(),
+            attributes,
+            error: (status >= 500).then(|| status.to_string()),
+        };
+        self.queue.push(draft.at(&self.place, self.parent));
     }
 
     /// The call was answered with this code, such as `NOT_FOUND`, to its end.

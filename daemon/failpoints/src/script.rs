@@ -46,7 +46,7 @@ struct ScriptedReply {
     /// Texts that the rendered prompt must all contain.
     #[serde(default)]
     when: Vec<String>,
-    /// The output; `{last}` stands for the last line of the prompt.
+    /// The output; `{last}` stands for the last line of the prompt, `{prompt}` for all of them.
     #[serde(default)]
     say: String,
     /// What happens instead.
@@ -76,7 +76,9 @@ impl ModelScript {
         let last = prompt.lines().last().unwrap_or_default();
         let Some(reply) = self.replies.iter().find(matches) else { return String::new() };
         match reply.fault {
-            None => reply.say.replace("{last}", last),
+            None => {
+                reply.say.replace("{last}", last).replace("{prompt}", prompt.trim_end().replace('\n', " / ").as_str())
+            }
             Some(ScriptedFault::Kill) => die(),
             Some(ScriptedFault::Panic) => panic!("the script ends the engine"),
         }

@@ -54,6 +54,7 @@ fn finish_reason(reason: FinishReason) -> v1::FinishReason {
         FinishReason::StopText => v1::FinishReason::StopText,
         FinishReason::Length => v1::FinishReason::Length,
         FinishReason::Calls => v1::FinishReason::Calls,
+        FinishReason::Cancelled => v1::FinishReason::Cancelled,
     }
 }
 

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn the_error_for_an_event_that_is_too_large_says_how_to_continue() {
         let event_of = |bytes: usize| {
-            let cancelled = v1::Cancelled { reason: "x".repeat(bytes) };
+            let cancelled = v1::Cancelled { reason: "x".repeat(bytes), partial: Vec::new() };
             v1::Event { seq: 7, kind: Some(v1::event::Kind::Cancelled(cancelled)), ..v1::Event::default() }
         };
         let fits = event_of(DEFAULT_RESPONSE_BYTES - 100);

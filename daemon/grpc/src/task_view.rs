@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use artel_proto::v1;
-use artel_task::event::{ResultSource, TaskSpec, Timestamp};
+use artel_task::event::{PartialOutput, ResultSource, TaskSpec, Timestamp};
 use artel_task::{Event, EventKind, StepId, Visit};
 
 use crate::convert::{self, step_id};
@@ -105,10 +105,11 @@ impl TaskView<'_> {
                     at.set_source(convert::source(*source));
                 });
             }
-            EventKind::StepFailed { step, failure, retry_after, taken: took } => {
+            EventKind::StepFailed { step, failure, retry_after, taken: took, partial } => {
                 let failed = convert::failure(failure, self.paths);
                 self.end_step(step, event.at, v1::StepState::Failed, |at| {
                     at.failure = Some(failed);
+                    at.output = partial.as_deref().map(convert::output);
                     let due = retry_after.map(|after| Timestamp(event.at.0 + after.as_millis() as u64));
                     at.retry_time = due.map(timestamp);
                     at.next = convert::next(took);
@@ -126,8 +127,11 @@ impl TaskView<'_> {
                 self.task.failure = Some(convert::failure(failure, self.paths));
                 self.end(event, v1::TaskState::Failed);
             }
-            EventKind::Cancelled { reason } => {
+            EventKind::Cancelled { reason, partial } => {
                 self.task.cancel_reason = reason.clone();
+                for PartialOutput { step, output } in partial {
+                    self.step(step, |at| at.output = Some(convert::output(output)));
+                }
                 self.end(event, v1::TaskState::Cancelled);
             }
         }
@@ -319,6 +323,7 @@ mod tests {
             response: None,
             tools: None,
             reasoning: None,
+            conversation: None,
         };
         let step = StepId::parse("answer").unwrap();
         let set_aside = || EventKind::SetAside { reason: "/models/a.gguf is gone".to_owned() };
@@ -328,7 +333,7 @@ mod tests {
             EventKind::Resumed,
             EventKind::StepStarted { step, trigger: None, role: None, nested: None },
             set_aside(),
-            EventKind::Cancelled { reason: "enough".to_owned() },
+            EventKind::Cancelled { reason: "enough".to_owned(), partial: Vec::new() },
         ];
         let task_id = TaskId::from_bytes([1; 16]);
         let event = |(seq, kind)| Event { task: task_id, seq: Seq(seq), at: Timestamp(seq), kind };

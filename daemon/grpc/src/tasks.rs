@@ -3,6 +3,7 @@
 mod erase;
 mod feedback;
 mod list;
+mod messages;
 mod parse;
 mod response;
 mod sampling;

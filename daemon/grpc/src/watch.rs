@@ -6,7 +6,7 @@ use std::pin::Pin;
 use artel_actors::{Clock, Runtime, StreamItem, TaskSubscription};
 use artel_proto::v1;
 use artel_proto::v1::event::Kind as K;
-use artel_task::event::ResultSource;
+use artel_task::event::{PartialOutput, ResultSource};
 use artel_task::{Event, EventKind, StepId, TaskId};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
@@ -241,15 +241,18 @@ impl EventTranslator {
                     item: step.visit.innermost_item(),
                 })
             }
-            EventKind::StepFailed { step, failure, retry_after, taken: took } => K::StepFailed(v1::StepFailed {
-                step_id: step_id(step),
-                node: step.visit.node_path(),
-                role: self.role(step),
-                failure: Some(convert::failure(failure, &self.paths)),
-                will_retry: retry_after.is_some(),
-                retry_after: retry_after.map(duration),
-                next: convert::next(took),
-            }),
+            EventKind::StepFailed { step, failure, retry_after, taken: took, partial } => {
+                K::StepFailed(v1::StepFailed {
+                    step_id: step_id(step),
+                    node: step.visit.node_path(),
+                    role: self.role(step),
+                    failure: Some(convert::failure(failure, &self.paths)),
+                    will_retry: retry_after.is_some(),
+                    retry_after: retry_after.map(duration),
+                    next: convert::next(took),
+                    partial: partial.as_deref().map(convert::output),
+                })
+            }
             EventKind::Waiting { .. } => K::Waiting(convert::waiting(kind).unwrap_or_default()),
             EventKind::Resumed => K::Resumed(v1::Resumed {}),
             EventKind::Completed { output, instead_of } => K::Completed(v1::Completed {
@@ -259,7 +262,13 @@ impl EventTranslator {
             EventKind::Failed { failure } => {
                 K::Failed(v1::Failed { failure: Some(convert::failure(failure, &self.paths)) })
             }
-            EventKind::Cancelled { reason } => K::Cancelled(v1::Cancelled { reason: reason.clone() }),
+            EventKind::Cancelled { reason, partial } => {
+                let partial = partial.iter().map(|PartialOutput { step, output }| v1::PartialOutput {
+                    step_id: step_id(step),
+                    output: Some(convert::output(output)),
+                });
+                K::Cancelled(v1::Cancelled { reason: reason.clone(), partial: partial.collect() })
+            }
             EventKind::SetAside { reason } => K::SetAside(v1::SetAside { reason: self.paths.hide(reason) }),
         }
     }

@@ -87,6 +87,7 @@ pub(crate) static ROLE: KeySet = KeySet {
             Value("true"),
             "Whether the role takes tools that its callers send, and answers with calls of them.",
         ),
+        key("caller_system", Value("true"), "Whether the system messages of its callers follow its own prompt."),
     ],
 };
 

@@ -1,5 +1,7 @@
 //! Schemas that clients send with a task.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{Schema, SchemaUse};
@@ -20,6 +22,20 @@ impl Schema {
     /// It is refused.
     pub fn of_client(json: Value) -> Result<Self, SchemaRefusal> {
         compile(json, SchemaUse::Output)
+    }
+
+    /// Checks the schema of a tool's arguments: whether any object satisfies it, and whether a model can be held to it while it
+    /// decodes. Keywords that say nothing to the decoder are allowed: the client keeps to them. Whether it was checked: not while
+    /// too many others are.
+    ///
+    /// # Errors
+    /// It is refused, or its check takes longer than this.
+    pub fn check_parameters(json: &Value, timeout: Duration) -> Result<bool, SchemaRefusal> {
+        match artel_constraint::check_output(json, timeout) {
+            Ok(()) => Ok(true),
+            Err(artel_constraint::Error::Busy(_)) => Ok(false),
+            Err(error) => Err(SchemaRefusal(error.to_string())),
+        }
     }
 
     /// A schema of a task, which was checked when the task was accepted. Takes some milliseconds.
@@ -74,6 +90,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_parameters_of_a_tool_need_an_object_that_a_model_can_be_held_to() {
+        let schema = json!({"type": "object", "title": "T", "x-order": 1, "properties": {"a": {"type": "integer"}}});
+        assert_eq!(Schema::check_parameters(&schema, Duration::from_secs(5)), Ok(true));
+        let empty = json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "integer", "minimum": 2, "maximum": 1}}});
+        assert!(Schema::check_parameters(&empty, Duration::from_secs(5)).is_err());
+    }
 
     #[test]
     fn a_clients_schema_is_held_to_the_rules_of_a_role() {

@@ -12,6 +12,10 @@ const WEATHER: (&str, &str) = (
     r#"{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}"#,
 );
 
+/// Parameters that no object satisfies.
+const EMPTY: &str =
+    r#"{"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 2, "maximum": 1}}}"#;
+
 /// What a scripted writer repeats between `<` and `>` is a call.
 fn call(name: &str, arguments: &Value) -> String {
     format!("tool_call>{{\"name\": \"{name}\", \"arguments\": {arguments}}}</tool_call")
@@ -88,7 +92,8 @@ async fn tools_are_for_a_role_that_takes_them() {
         (of_role, WEATHER, "its `caller_tools` is false"),
         (unnamed.clone(), ("no name", "{}"), "is no name of a tool"),
         (unnamed.clone(), ("a", "{"), "are no JSON"),
-        (unnamed, ("a", "[]"), "no JSON schema of an object"),
+        (unnamed.clone(), ("a", "[]"), "no JSON schema of an object"),
+        (unnamed, ("a", EMPTY), "tools[0].parameters: are those of `a`, which no model can be held to"),
     ] {
         let request = request.with_tools(&[tool], v1::ToolChoiceMode::Auto);
         let status = daemon.submit(request).await.unwrap_err();

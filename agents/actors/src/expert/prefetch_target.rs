@@ -29,8 +29,10 @@ impl PrefetchTarget {
         let (longer_system, longer_user) = self.render(&longer)?;
         let common = user.chars().zip(longer_user.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
         let user = user.get(..common)?.to_owned();
-        (system == longer_system)
-            .then(|| prompt::request(&self.role, models_dir, engine::Priority::Prefetch, system, user).ok())?
+        (system == longer_system).then(|| {
+            let messages = prompt::messages(&system, &user);
+            prompt::request(&self.role, models_dir, engine::Priority::Prefetch, messages).ok()
+        })?
     }
 
     /// Its system and user prompt if this were the answer.

@@ -30,6 +30,7 @@ pub(super) fn report(finish: &engine::FinishSummary) -> SpanAttributes {
         engine::FinishReason::Length => "length",
         // The word of the conventions for generative AI.
         engine::FinishReason::Calls => "tool_call",
+        engine::FinishReason::Cancelled => "cancelled",
     };
     SpanAttributes::default()
         .texts("gen_ai.response.finish_reasons", &[reason])

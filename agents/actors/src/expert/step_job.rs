@@ -10,7 +10,7 @@ use artel_metrics::RoleMetrics;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
-use artel_task::event::{ReasoningParams, RequestSampling, ResponseFormat, TaskPriority, ToolSet};
+use artel_task::event::{Conversation, ReasoningParams, RequestSampling, ResponseFormat, TaskPriority, ToolSet};
 use artel_task::{RoleName, StepId, TaskId};
 use artel_traces::TraceScope;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,8 @@ pub(crate) struct StepJob {
     pub(crate) metrics: Arc<RoleMetrics>,
     /// The tools that its role may call.
     pub(crate) tools: Option<Arc<ToolSet>>,
+    /// The conversation that its role continues: that of a task of this role alone.
+    pub(crate) conversation: Option<Arc<Conversation>>,
     /// Its span, if its task is traced.
     pub(crate) trace: Option<TraceScope>,
     /// Opens when the step's start is committed; nothing of the step is published before.

@@ -7,11 +7,12 @@ use artel_engine as engine;
 use artel_engine::{SamplingOptions, SamplingParams};
 use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
 use artel_hosting::prompt;
-use artel_roles::{Schema, Template};
+use artel_roles::Schema;
 use artel_stream::StepProgress;
 use artel_task::event::{Failure, FailureCode, ResultSource, TaskPriority, Timings, Usage};
 use ractor::{ActorRef, call};
 
+use super::rendered_prompt::RenderedPrompt;
 use super::step_deadline::ModelWaitCounter;
 use super::step_job::StepJob;
 use super::{answers, request_span};
@@ -24,12 +25,6 @@ const LOADING_PUBLISH_DELAY: Duration = Duration::from_millis(100);
 const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The least temperature after an output that was not valid: the likeliest tokens have just been refused.
 const MIN_RETRY_TEMPERATURE: f32 = 0.5;
-
-/// The rendered texts of a step's prompt.
-pub(super) struct RenderedPrompt {
-    system: String,
-    user: String,
-}
 
 impl StepJob {
     pub(super) async fn run(&self, engine: EngineLease, prompt: RenderedPrompt) -> Result<StepOutcome, Failure> {
@@ -120,20 +115,6 @@ impl StepJob {
         }
     }
 
-    pub(super) fn render_prompt(&self) -> Result<RenderedPrompt, Failure> {
-        let role = &self.role;
-        let render = |template: &Template| {
-            let text = template.render(&self.context);
-            text.map_err(|e| Failure::new(FailureCode::Template, format!("role `{}`: {e}", role.name)))
-        };
-        let system = render(&role.prompt)?;
-        let user = match self.message.as_ref().or(role.message.as_ref()) {
-            Some(template) => render(template)?,
-            None => self.context.input.clone(),
-        };
-        Ok(RenderedPrompt { system, user })
-    }
-
     /// The schema of the role, or else that of the client.
     async fn output_schema(&self) -> Result<Option<Schema>, Failure> {
         let asked = self.response.as_ref().and_then(|response| response.schema());
@@ -159,7 +140,7 @@ impl StepJob {
             TaskPriority::Interactive => engine::Priority::Interactive,
             TaskPriority::Batch => engine::Priority::Batch,
         };
-        let request = prompt::request(&self.role, &self.models_dir, priority, rendered.system, rendered.user)?;
+        let request = prompt::request(&self.role, &self.models_dir, priority, rendered.into_messages())?;
         let (role, asked) = (&self.role.sampling, self.sampling.as_deref().cloned().unwrap_or_default());
         let choice = asked.choice.or(&role.choice).or(of_model);
         Ok(engine::Request {
@@ -173,8 +154,8 @@ impl StepJob {
             schema: schema.map(|schema| Arc::new(schema.json().clone())),
             tools: self.tools.clone(),
             reasoning: self.reasoning,
-            // Tools are a part of it, and their caller's.
-            has_fixed_prefix: request.has_fixed_prefix && self.tools.is_none(),
+            // Tools and a conversation are a part of it, and their caller's.
+            has_fixed_prefix: request.has_fixed_prefix && self.tools.is_none() && self.conversation.is_none(),
             ..request
         })
     }

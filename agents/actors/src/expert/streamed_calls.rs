@@ -23,9 +23,8 @@ pub(super) struct StreamedCalls {
 impl StreamedCalls {
     /// Takes parts of calls, and publishes them if subscribers read this answer.
     pub(super) fn push(&mut self, job: &StepJob, deltas: Vec<CallDelta>, is_published: bool) {
-        let is_watched = is_published && job.channel.has_token_subscribers();
         for delta in deltas {
-            let Some((index, part)) = self.take(delta).filter(|_| is_watched) else { continue };
+            let Some((index, part)) = self.take(delta).filter(|_| is_published) else { continue };
             let (step, role) = (job.step.clone(), job.role.name.clone());
             job.channel.send(StreamItem::ToolCall {
                 step,

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use super::step_job::{PROGRESS_INTERVAL, StepJob};
 
+/// The most tokens whose text is held back, such as white space that may be the end.
+const MAX_UNSENT_ITEMS: usize = 512;
+
 /// The texts of an answer that has ended.
 pub(super) struct AnswerTexts {
     pub(super) text: String,
@@ -90,11 +93,10 @@ impl<'a> StreamedOutput<'a> {
         let text = if self.has_schema { text } else { self.answer.without_outer_space(text) };
         let offset = self.answer.text.len() as u64;
         self.answer.text.push_str(&text);
-        let has_readers = self.has_readers();
         if !logprobs.is_empty() {
-            self.keep_logprobs(logprobs, has_readers);
+            self.keep_logprobs(logprobs);
         }
-        if !text.is_empty() && has_readers {
+        if !text.is_empty() && self.is_published {
             let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
             let logprobs = std::mem::take(&mut self.unsent_logprobs);
             let logprobs = (!logprobs.is_empty()).then(|| logprobs.into());
@@ -113,7 +115,7 @@ impl<'a> StreamedOutput<'a> {
         text.truncate(text.floor_char_boundary(MAX_REASONING_BYTES.saturating_sub(kept.len())));
         let offset = kept.len() as u64;
         kept.push_str(&text);
-        if !text.is_empty() && self.has_readers() {
+        if !text.is_empty() && self.is_published {
             let (step, role) = (self.job.step.clone(), self.job.role.name.clone());
             self.job.channel.send(StreamItem::Reasoning { step, role, text: text.into(), offset });
         }
@@ -124,19 +126,16 @@ impl<'a> StreamedOutput<'a> {
         AnswerTexts { text: self.answer.text, reasoning, logprobs: self.logprobs }
     }
 
-    fn has_readers(&self) -> bool {
-        self.is_published && self.job.channel.has_token_subscribers()
-    }
-
     /// Keeps those that fit into the output; one more tells that there were more.
-    fn keep_logprobs(&mut self, logprobs: &[TokenLogprob], has_readers: bool) {
+    fn keep_logprobs(&mut self, logprobs: &[TokenLogprob]) {
         for token in logprobs {
             if self.logprobs_bytes <= MAX_LOGPROBS_BYTES {
                 self.logprobs_bytes += token.max_encoded_len();
                 self.logprobs.push(token.clone());
             }
         }
-        if has_readers {
+        // White space without an end is no answer whose tokens are told.
+        if self.is_published && self.unsent_logprobs.len() < MAX_UNSENT_ITEMS {
             self.unsent_logprobs.extend_from_slice(logprobs);
         }
     }

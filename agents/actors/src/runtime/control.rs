@@ -34,7 +34,7 @@ impl Runtime {
 
     /// Cancels a task that nothing runs. Damaged rows are left as they are, the end follows them.
     pub(super) async fn cancel_unrun(&self, task: TaskId, reason: &str) -> Result<(), Error> {
-        let cancelled = EventKind::Cancelled { reason: reason.to_owned() };
+        let cancelled = EventKind::Cancelled { reason: reason.to_owned(), partial: Vec::new() };
         match append_event(&self.shared, task, cancelled).await {
             Ok(()) => self.shared.channels.close(task),
             // By another client.

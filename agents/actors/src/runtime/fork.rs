@@ -111,8 +111,7 @@ impl Runtime {
         if let EventKind::Accepted(accepted) = &events[0].kind {
             // The role of today's catalog may allow less.
             let role = accepted.role.as_ref().and_then(|name| catalog.role(name.as_str()));
-            let (sampling, response) = (accepted.sampling.as_deref(), accepted.response.as_deref());
-            answer_options::check(sampling, response, role.map(Arc::as_ref)).await?;
+            answer_options::check(answer_options::AnswerOptions::accepted(accepted), role.map(Arc::as_ref)).await?;
         }
         let place = self.place(open)?;
         let mut events = self.copy_events(events, &catalog, fork, &forked);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use artel_roles::{Catalog, Role};
 use artel_router::CandidateProfile;
 use artel_task::event::{
-    Decision, ReasoningParams, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec, Timestamp, ToolSet,
+    Conversation, Decision, ReasoningParams, RequestSampling, ResponseFormat, Signal, TaskPriority, TaskSpec,
+    Timestamp, ToolSet,
 };
 use artel_task::graph::{Edge, GraphLimits, GraphParts, Node, NodeKind, RoleRef, RouterNode};
 use artel_task::{
@@ -60,6 +61,8 @@ pub struct Submission {
     pub response: Option<Box<ResponseFormat>>,
     /// Tools of the caller, for a single role.
     pub tools: Option<Arc<ToolSet>>,
+    /// The conversation that the input continues.
+    pub conversation: Option<Arc<Conversation>>,
 }
 
 impl Submission {
@@ -77,7 +80,7 @@ impl Submission {
             && (&self.input, &self.labels, self.priority) == (&accepted.input, &accepted.labels, accepted.priority)
             && (&self.sampling, &self.response, &self.tools)
                 == (&accepted.sampling, &accepted.response, &accepted.tools)
-            && self.reasoning == accepted.reasoning
+            && (self.reasoning, &self.conversation) == (accepted.reasoning, &accepted.conversation)
     }
 }
 
@@ -228,7 +231,7 @@ pub(super) fn accepted_event(
     at: Timestamp,
 ) -> Event {
     let Submission { input, request_id, priority, labels, owner, trace, .. } = submission;
-    let Submission { sampling, response, tools, reasoning, .. } = submission;
+    let Submission { sampling, response, tools, reasoning, conversation, .. } = submission;
     let (graph, catalog) = (graph.name().clone(), catalog.clone());
     let decision = decision.map(Box::new);
     let kind = EventKind::Accepted(TaskSpec {
@@ -248,6 +251,7 @@ pub(super) fn accepted_event(
         response,
         tools,
         reasoning,
+        conversation,
     });
     Event { task: TaskId::new(at.0, rand::random()), seq: Seq(1), at, kind }
 }

@@ -25,19 +25,19 @@ impl Runtime {
             }
             subscribed => subscribed,
         };
-        let live = match subscribed {
+        let (live, progress) = match subscribed {
             Some(LiveSubscription { live, backlog: Some(events), progress }) if reaches(&events, after) => {
                 let subscription = TaskSubscription::from_memory(journal, task, after, live, events);
                 return Ok(subscription.with_progress(progress));
             }
-            // The journal may have the end of a step whose progress this is.
-            subscribed => subscribed.map(|subscribed| subscribed.live),
+            Some(LiveSubscription { live, progress, .. }) => (Some(live), progress),
+            None => (None, Vec::new()),
         };
         let last = journal.last_seq(task).await?.ok_or(Error::NoTask(task))?;
         if after > last {
             return Err(Error::SeqOutOfRange { task, last, after });
         }
-        let subscription = TaskSubscription::from_journal(journal, task, after, live, last);
+        let subscription = TaskSubscription::from_journal(journal, task, after, live, last).with_progress(progress);
         // A client that has the last event and subscribes again learns that the task has ended, not that it is suspended.
         let is_over = after == last && self.is_last_event(task, last).await?;
         Ok(if is_over { subscription.at_the_end() } else { subscription })

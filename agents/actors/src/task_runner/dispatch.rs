@@ -146,6 +146,7 @@ impl RunningTask {
             metrics: self.cx.metrics.tasks.role(role.name.as_str()),
             trace: self.trace_of(&step),
             tools: self.task.spec.tools.clone().filter(|_| self.task.spec.role.is_some()),
+            conversation: self.task.spec.conversation.clone().filter(|_| self.task.spec.role.is_some()),
             step,
             role,
             barrier,

@@ -10,7 +10,7 @@ use artel_journal::Journal;
 use artel_metrics::{Metrics, TaskObserver};
 use artel_roles::Catalog;
 use artel_stream::TaskChannel;
-use artel_task::event::{Failure, FailureCode, Output, ResultSource, Timestamp, Timings, Usage};
+use artel_task::event::{Failure, FailureCode, MAX_OUTPUT_BYTES, Output, ResultSource, Timestamp, Timings, Usage};
 use artel_task::graph::{NodeKind, ReplaySafety, RetryPolicy};
 use artel_task::{
     Clock, Event, EventKind, Graph, NextAction, Phase, StepId, TaskId, Transition, decide, failure_edges, transition,
@@ -79,6 +79,8 @@ pub(super) struct RunningTask {
     pub(super) me: ActorRef<Message>,
     pub(super) task: artel_task::State,
     clock: RunClock,
+    /// The turns of the caller's conversation before the input, as templates read them.
+    pub(super) history: Arc<Vec<serde_json::Value>>,
     pub(super) attempts: HashMap<StepId, RunningAttempt>,
     /// The lookahead of attempts that have ended, kept until the next ones have started.
     ended_lookahead: Vec<LookaheadGuard>,
@@ -133,6 +135,7 @@ impl RunningTask {
         Ok(Self {
             clock: RunClock::new(cx.clock.clone(), task.last_event_at),
             observer: TaskObserver::new(cx.metrics.clone(), task.spec.owner.as_str()),
+            history: task.spec.conversation.as_ref().map(|known| known.history()).unwrap_or_default().into(),
             tracer,
             cx,
             me,
@@ -249,7 +252,11 @@ impl RunningTask {
         // A step that a client cancelled ends its branch.
         let takes_no_edge = retry_after.is_some() || failure.code == FailureCode::Cancelled;
         let took = if takes_no_edge { Vec::new() } else { failure_edges(&self.cx.graph, &self.task, &step.visit) };
-        self.record(EventKind::StepFailed { step: step.clone(), failure, retry_after, taken: took });
+        let is_cancelled = failure.code == FailureCode::Cancelled;
+        let partial =
+            is_cancelled.then(|| self.cx.channel.partial_outputs(|running| running == step, MAX_OUTPUT_BYTES));
+        let partial = partial.and_then(|mut partial| Some(Box::new(partial.pop()?.output)));
+        self.record(EventKind::StepFailed { step: step.clone(), failure, retry_after, taken: took, partial });
     }
 
     /// The retries of a step; none if it must never be retried.
@@ -272,7 +279,8 @@ impl RunningTask {
     /// Whether the task's end is on disk.
     pub(super) async fn cancel(&mut self, reason: String) -> bool {
         if matches!(self.task.phase, Phase::Running | Phase::SetAside(_)) {
-            self.record(EventKind::Cancelled { reason });
+            let partial = self.cx.channel.partial_outputs(|_| true, MAX_OUTPUT_BYTES);
+            self.record(EventKind::Cancelled { reason, partial });
         }
         self.commit().await
     }

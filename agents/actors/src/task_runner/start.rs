@@ -96,6 +96,7 @@ impl RunningTask {
             item: self.task.item(visit).cloned(),
             role: self.role_of(visit).map(|role| role_value(&role)),
             attempt,
+            history: self.history.clone(),
         }
     }
 }

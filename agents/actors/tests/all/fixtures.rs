@@ -213,6 +213,7 @@ pub(super) fn submission(target: Target, input: &str) -> Submission {
         trace: None,
         tools: None,
         reasoning: None,
+        conversation: None,
         quota: artel_actors::CallerQuota::default(),
         sampling: None,
         response: None,
@@ -267,7 +268,7 @@ pub(super) fn end(events: &[Event]) -> (&'static str, String) {
     match &events.last().unwrap().kind {
         EventKind::Completed { output, .. } => ("completed", output.text.clone()),
         EventKind::Failed { failure } => ("failed", format!("{:?}: {}", failure.code, failure.message)),
-        EventKind::Cancelled { reason } => ("cancelled", reason.clone()),
+        EventKind::Cancelled { reason, .. } => ("cancelled", reason.clone()),
         other => panic!("{other:?} is no end"),
     }
 }

@@ -58,6 +58,7 @@ async fn a_request_id_identifies_one_request() {
         TaskSpec { role: RoleName::parse("gguf").ok(), ..original.clone() },
         TaskSpec { priority: TaskPriority::Batch, ..original.clone() },
         TaskSpec { reasoning: Some(artel_task::event::ReasoningParams::UNLIMITED), ..original.clone() },
+        TaskSpec { conversation: Some(std::sync::Arc::default()), ..original.clone() },
         TaskSpec { labels: labels("blue"), ..original.clone() },
         TaskSpec { labels: BTreeMap::new(), ..original.clone() },
         TaskSpec { sampling: Some(Box::default()), ..original.clone() },

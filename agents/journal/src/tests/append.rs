@@ -75,7 +75,9 @@ async fn an_ended_task_takes_no_events() {
     let dir = temp_dir();
     let journal = open(dir.path()).await;
     for (number, last) in
-        [EventKind::Cancelled { reason: "Enough.".to_owned() }, completed(id(0), 2).kind].into_iter().enumerate()
+        [EventKind::Cancelled { reason: "Enough.".to_owned(), partial: Vec::new() }, completed(id(0), 2).kind]
+            .into_iter()
+            .enumerate()
     {
         let task = id(number as u64);
         journal.accept(first(task, spec("?"))).await.unwrap();

@@ -85,7 +85,7 @@ async fn statuses_are_distinguished() {
         None,
         Some(completed(id(1), 2).kind),
         Some(EventKind::Failed { failure }),
-        Some(EventKind::Cancelled { reason: "Enough.".to_owned() }),
+        Some(EventKind::Cancelled { reason: "Enough.".to_owned(), partial: Vec::new() }),
     ];
     for (end, number) in ends.into_iter().zip(0..) {
         journal.accept(first(id(number), spec("?"))).await.unwrap();

@@ -157,7 +157,7 @@ fn middle() -> impl Strategy<Value = EventKind> {
         ),
         finished(),
         (step(), failure(), prop::option::of(duration())).prop_map(|(step, failure, retry_after)| {
-            EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() }
+            EventKind::StepFailed { step, failure, retry_after, taken: Vec::new(), partial: None }
         }),
         Just(EventKind::Resumed),
         text().prop_map(|reason| EventKind::SetAside { reason }),
@@ -168,7 +168,7 @@ fn last() -> impl Strategy<Value = EventKind> {
     prop_oneof![
         output().prop_map(|output| EventKind::Completed { output, instead_of: None }),
         failure().prop_map(|failure| EventKind::Failed { failure }),
-        text().prop_map(|reason| EventKind::Cancelled { reason }),
+        text().prop_map(|reason| EventKind::Cancelled { reason, partial: Vec::new() }),
     ]
 }
 
@@ -205,6 +205,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
             response: None,
             tools: None,
             reasoning: None,
+            conversation: None,
         },
     )
 }

@@ -48,7 +48,10 @@ async fn a_task_is_set_aside_resumed_set_aside_again_and_ends() {
     let listed = crate::set_aside(dir.path()).await.unwrap();
     assert_eq!(listed, [SetAsideTask { task, reason: REASON.to_owned() }]);
     let journal = open(dir.path()).await;
-    journal.append(vec![event(task, 9, EventKind::Cancelled { reason: "Enough.".to_owned() })]).await.unwrap();
+    journal
+        .append(vec![event(task, 9, EventKind::Cancelled { reason: "Enough.".to_owned(), partial: Vec::new() })])
+        .await
+        .unwrap();
     assert_eq!(status(&journal, task).await, (TaskStatus::Cancelled, Some(Timestamp(1009))));
     assert!(matches!(journal.append(vec![started(task, 10)]).await, Err(Error::Ended { .. })));
     journal.close().await;

@@ -75,6 +75,7 @@ impl ScriptedRun {
             response: None,
             tools: None,
             reasoning: None,
+            conversation: None,
             decision: None,
         };
         let task = TaskId::new(0, [0; 10]);
@@ -144,7 +145,7 @@ impl ScriptedRun {
 
     fn fail(&mut self, step: &StepId, failure: Failure) {
         let taken = failure_edges(&self.graph, &self.state, &step.visit);
-        self.note(EventKind::StepFailed { step: step.clone(), failure, retry_after: None, taken });
+        self.note(EventKind::StepFailed { step: step.clone(), failure, retry_after: None, taken, partial: None });
     }
 
     fn finish(&mut self, step: &StepId, text: &str) {
@@ -335,7 +336,7 @@ fn a_failed_attempt_is_retried_after_its_delay() {
     let step = run.advance().remove(0);
     let failure = Failure { code: FailureCode::Timeout, message: "slow".to_owned(), step: None };
     let retry_after = Some(Duration::from_secs(2));
-    run.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() });
+    run.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new(), partial: None });
     assert_eq!(
         decide(&run.graph, &run.state, Timestamp(500), Timestamp(500)),
         [NextAction::Wait(Duration::from_millis(1500))]

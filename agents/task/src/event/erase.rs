@@ -27,6 +27,7 @@ impl EventKind {
                 sampling: None,
                 response: None,
                 tools: None,
+                conversation: None,
                 ..spec
             }),
             Self::Routed { step, decision } => Self::Routed { step, decision: without_evidence(decision) },
@@ -39,8 +40,8 @@ impl EventKind {
             Self::StepFinished { step, output, usage, timings, taken, source, write } => {
                 Self::StepFinished { step, output: without_output(output), usage, timings, taken, source, write }
             }
-            Self::StepFailed { step, failure, retry_after, taken } => {
-                Self::StepFailed { step, failure: without_message(failure), retry_after, taken }
+            Self::StepFailed { step, failure, retry_after, taken, partial: _ } => {
+                Self::StepFailed { step, failure: without_message(failure), retry_after, taken, partial: None }
             }
             Self::Resumed => Self::Resumed,
             Self::SetAside { .. } => Self::SetAside { reason: ERASED_TEXT.to_owned() },
@@ -48,7 +49,7 @@ impl EventKind {
                 Self::Completed { output: without_output(output), instead_of: instead_of.map(without_message) }
             }
             Self::Failed { failure } => Self::Failed { failure: without_message(failure) },
-            Self::Cancelled { .. } => Self::Cancelled { reason: ERASED_TEXT.to_owned() },
+            Self::Cancelled { .. } => Self::Cancelled { reason: ERASED_TEXT.to_owned(), partial: Vec::new() },
         }
     }
 }
@@ -83,8 +84,8 @@ mod tests {
 
     use super::*;
     use crate::event::{
-        CandidateScore, FailureCode, FinishReason, ForkOrigin, NoMatch, RequestSampling, ResponseFormat, ResultSource,
-        TakenEdge, TaskPriority, Timings, ToolCall, ToolSet, Usage,
+        CandidateScore, Conversation, FailureCode, FinishReason, ForkOrigin, NoMatch, PartialOutput, RequestSampling,
+        ResponseFormat, ResultSource, Speaker, TakenEdge, TaskPriority, Timings, ToolCall, ToolSet, Turn, Usage,
     };
     use crate::id::{CallerName, CatalogVersion, GraphName, NodeName, RequestId, RoleName, StepId, TaskId};
     use crate::trace::TraceContext;
@@ -138,6 +139,9 @@ mod tests {
             owner: CallerName::parse("alice").unwrap(),
             erased: None,
             reasoning: None,
+            conversation: Conversation::of(vec![Turn::new(Speaker::System, text()), Turn::new(Speaker::User, text())])
+                .map(|(_, conversation)| conversation.into())
+                .ok(),
             trace: Some(
                 TraceContext::try_from(format!("00-{}-{}-01 {CANARY}", "1".repeat(32), "2".repeat(16))).unwrap(),
             ),
@@ -156,6 +160,7 @@ mod tests {
         let (graph, start) = (spec.graph.clone(), NodeName::parse("a").unwrap());
         let graph = Nested::Graph { graph, start, input: text() };
         let started = |nested| EventKind::StepStarted { step: step.clone(), trigger: None, role: role.clone(), nested };
+        let partial = vec![PartialOutput { step: step.clone(), output: output.clone() }];
         vec![
             EventKind::Accepted(spec),
             EventKind::Routed { step: step.clone(), decision: decision() },
@@ -181,12 +186,13 @@ mod tests {
                 failure: failure.clone(),
                 retry_after: Some(Duration::from_secs(1)),
                 taken: Vec::new(),
+                partial: Some(Box::new(output.clone())),
             },
             EventKind::Resumed,
             EventKind::SetAside { reason: text() },
             EventKind::Completed { output, instead_of: Some(failure.clone()) },
             EventKind::Failed { failure },
-            EventKind::Cancelled { reason: text() },
+            EventKind::Cancelled { reason: text(), partial },
         ]
     }
 

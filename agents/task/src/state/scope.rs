@@ -159,7 +159,13 @@ impl Scope {
     }
 
     /// A step failed and has no retry.
-    pub(super) fn failed(&mut self, step: &StepId, failure: &Failure, taken: &[TakenEdge]) -> Result<(), ReplayError> {
+    pub(super) fn failed(
+        &mut self,
+        step: &StepId,
+        failure: &Failure,
+        taken: &[TakenEdge],
+        partial: Option<&Output>,
+    ) -> Result<(), ReplayError> {
         let segment = step.visit.segment();
         // It may have been interrupted, or wait for a retry.
         if self.active_visit(&segment).is_none_or(|active| active.attempt != step.attempt) {
@@ -178,8 +184,12 @@ impl Scope {
             return Ok(());
         }
         self.active.remove(&segment);
-        let failed = json!({"text": "", "output": null, "role": null,
+        let mut failed = json!({"text": "", "output": null, "role": null,
             "failure": {"code": failure.code, "message": failure.message}});
+        if let Some(partial) = partial {
+            failed["text"] = partial.text.as_str().into();
+            failed["finish"] = partial.finish.map(FinishReason::as_str).into();
+        }
         Arc::make_mut(&mut self.outputs).insert(segment.node.clone(), Arc::new(failed));
         if !taken.is_empty() {
             self.follow(&segment.node, taken);

@@ -60,6 +60,7 @@ fn spec(trace: Option<&str>) -> TaskSpec {
         response: None,
         tools: None,
         reasoning: None,
+        conversation: None,
     }
 }
 
@@ -122,6 +123,7 @@ fn events() -> Vec<Event> {
             failure,
             retry_after: Some(Duration::from_secs(2)),
             taken: Vec::new(),
+            partial: None,
         },
         started("note#1.2[0]", None),
         finished("note[1]", ResultSource::Cache),
@@ -217,7 +219,10 @@ fn a_graph_that_the_router_chose_has_the_decision_first() {
     let spec = TaskSpec { decision: Some(Box::new(decision())), ..spec(Some(TRACE)) };
     let accepted = Event { kind: EventKind::Accepted(spec), ..events().remove(0) };
     let mut task = TaskTracer::begin(&tracer, &accepted, Some(&graph())).unwrap();
-    task.committed(&Event { kind: EventKind::Cancelled { reason: CANARY.to_owned() }, ..events().remove(1) });
+    task.committed(&Event {
+        kind: EventKind::Cancelled { reason: CANARY.to_owned(), partial: Vec::new() },
+        ..events().remove(1)
+    });
     let spans = tracer.queue().take();
     let [route, task] = &spans[..] else { panic!("{spans:?}") };
     assert_eq!((route.name.as_str(), &route.parent_span_id), ("route", &task.span_id));

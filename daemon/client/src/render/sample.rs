@@ -87,6 +87,7 @@ impl EventScript {
             node: node.into(),
             role: role.into(),
             failure: Some(failure(FailureCode::Idle)),
+            partial: None,
             will_retry: retry_ms.is_some(),
             retry_after: retry_ms.map(|ms| Duration { seconds: 0, nanos: ms * 1_000_000 }),
             next: Vec::new(),
@@ -219,7 +220,7 @@ pub(crate) fn troubled() -> Vec<Event> {
         schema: None,
         deadline: Some(Timestamp { seconds: 1_767_229_200, nanos: 0 }),
     }));
-    script.push(Kind::Cancelled(Cancelled { reason: "the client\nexited".into() }));
+    script.push(Kind::Cancelled(Cancelled { reason: "the client\nexited".into(), partial: Vec::new() }));
     script.events
 }
 

@@ -82,6 +82,7 @@ pub(crate) fn transitions(next: &[String]) -> String {
 pub(crate) fn cut(output: Option<&v1::Output>) -> &'static str {
     match output.map(v1::Output::finish) {
         Some(v1::FinishReason::Length) => ", cut at max_tokens",
+        Some(v1::FinishReason::Cancelled) => ", cancelled",
         Some(v1::FinishReason::Calls) => ", waits for the results of its calls",
         _ => "",
     }

@@ -8,7 +8,7 @@ use artel_task::RequestId;
 use artel_task::event::{ReasoningParams, TaskPriority};
 use tonic::Status;
 
-use super::{response, sampling};
+use super::{messages, response, sampling};
 use crate::field_error::FieldError;
 use crate::status::{Violations, invalid_field};
 use crate::value::{json, parse_task_id};
@@ -21,17 +21,25 @@ pub(super) const MAX_REASON_BYTES: usize = 1000;
 const MAX_LABELS: usize = 64;
 /// The largest budget of a reasoning: the most tokens that a role may generate.
 const MAX_REASONING_TOKENS: u32 = 1_048_576;
-const MAX_LABEL_KEY_BYTES: usize = 63;
-const MAX_LABEL_VALUE_BYTES: usize = 256;
+/// As much as the metadata of a request of OpenAI may have.
+const MAX_LABEL_KEY_BYTES: usize = 64;
+const MAX_LABEL_VALUE_BYTES: usize = 512;
 
 /// Parses a task of this caller. `path` is the prefix of field names in violations.
 pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer) -> Result<Submission, Status> {
     let mut violations = Violations::default();
     let field = |name: &str| format!("{path}{name}");
     let priority = request.priority();
-    let v1::SubmitRequest { target, input, request_id, priority: number, labels, .. } = request;
+    let v1::SubmitRequest { target, input, request_id, priority: number, labels, messages, .. } = request;
     let v1::SubmitRequest { sampling, response, tools, tool_choice, reasoning, .. } = request;
-    violations.check(&field("input"), input_text(&input));
+    let (input, conversation) = if messages.is_empty() {
+        violations.check(&field("input"), input_text(&input));
+        (input, None)
+    } else {
+        messages::parse(messages, &input, path, &mut violations)
+            .map(|(text, known)| (text, Some(known)))
+            .unwrap_or_default()
+    };
     let class = violations.check(&field("priority"), task_priority(priority, number));
     let request = match request_id.as_str() {
         "" => Some(None),
@@ -68,6 +76,7 @@ pub(super) fn submission(request: v1::SubmitRequest, path: &str, viewer: Viewer)
         response,
         tools,
         reasoning,
+        conversation,
     })
 }
 

@@ -94,7 +94,7 @@ impl ScriptedRun {
             RandomOutcome::Finish(length) => self.finish(&step, &"x".repeat(length)),
             RandomOutcome::Retry => {
                 let (failure, retry_after) = (Failure::new(FailureCode::Timeout, String::new()), Some(Duration::ZERO));
-                self.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new() });
+                self.note(EventKind::StepFailed { step, failure, retry_after, taken: Vec::new(), partial: None });
             }
             RandomOutcome::Fail => self.fail(&step, Failure::new(FailureCode::Template, String::new())),
             RandomOutcome::Cancel => self.fail(&step, Failure::new(FailureCode::Cancelled, String::new())),

@@ -12,7 +12,7 @@ fn set_aside() -> EventKind {
 impl ScriptedRun {
     fn retry(&mut self, step: StepId, code: FailureCode, after: Duration) {
         let failure = Failure::new(code, "x");
-        self.note(EventKind::StepFailed { step, failure, retry_after: Some(after), taken: Vec::new() });
+        self.note(EventKind::StepFailed { step, failure, retry_after: Some(after), taken: Vec::new(), partial: None });
     }
 
     fn apply(&mut self, kind: EventKind) -> Result<(), ReplayError> {
@@ -77,7 +77,7 @@ fn a_task_that_is_set_aside_is_resumed_with_its_counts_anew_or_ends() {
     assert_eq!(decide(&run.graph, &run.state, run.now, run.now), []);
     assert_eq!(run.apply(set_aside()), Err(ReplayError::WhileSetAside(run.state.last_seq.0 + 1)));
     let mut cancelled = run.state.clone();
-    let cancel = EventKind::Cancelled { reason: "enough".to_owned() };
+    let cancel = EventKind::Cancelled { reason: "enough".to_owned(), partial: Vec::new() };
     cancelled
         .apply(&Event { task: cancelled.task, seq: cancelled.last_seq.next(), at: run.now, kind: cancel })
         .unwrap();
