@@ -9,6 +9,7 @@ pub(crate) mod loader;
 pub(crate) mod port;
 mod reload;
 mod running_daemon;
+mod served_models;
 mod shutdown;
 mod span_export;
 mod stop_watchdog;

@@ -30,4 +30,8 @@ artel() {
     ready=${ready#*\"listening\":\"}
     export ARTEL_ADDRESS=http://${ready%%\"*}
 }
+# As the text has it: the daemon's address is the default one there, and an answer that is an error is a failure.
+curl() {
+    command curl -fsS "${@//http:\/\/127.0.0.1:7430/$ARTEL_ADDRESS}"
+}
 set -x

@@ -8,10 +8,12 @@
 pub mod book;
 mod caller;
 mod cli;
+pub mod client_scripts;
 mod daemon;
 pub mod https;
 pub mod hub;
 pub mod monitoring;
+pub mod openai;
 mod other_user;
 mod prerequisites;
 pub mod prometheus;

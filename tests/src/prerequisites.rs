@@ -51,6 +51,17 @@ pub(crate) fn web(name: &str) -> PathBuf {
     path
 }
 
+/// A directory with packages of clients that speak OpenAI's API: below `ARTEL_TEST_CLIENTS`, or where the verb of `cargo xtask`
+/// prepares it.
+pub(crate) fn client_packages(name: &str, verb: &str) -> PathBuf {
+    let path = variable("ARTEL_TEST_CLIENTS").unwrap_or_else(cache).join(name);
+    // The last file that is written there.
+    if !path.join("installed.json").is_file() {
+        end(&format!("{} is missing: `cargo xtask {verb}` prepares it", path.display()));
+    }
+    path
+}
+
 /// The daemon and command line.
 pub fn artel() -> PathBuf {
     built("artel")

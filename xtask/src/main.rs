@@ -1,10 +1,11 @@
-//! `cargo xtask demo | test | book | names | structure | vulkan | bench | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | clients | book | names | structure | vulkan | bench | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod book;
 mod calm;
 mod chat_templates;
+mod clients;
 mod demo;
 mod json_schema_suite;
 mod licences;
@@ -19,6 +20,7 @@ mod sources;
 mod structure;
 mod test;
 mod tools;
+mod venv;
 mod vulkan;
 mod web;
 
@@ -60,6 +62,8 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         artel: Option<PathBuf>,
     },
+    /// Install LangChain, LiteLLM and the AI SDK, and run them and OpenAI's own packages against a daemon
+    Clients,
     /// Check the licences and sources of all dependencies
     Licences,
     /// Build and run every test
@@ -78,6 +82,7 @@ fn main() -> Result<()> {
         Verb::Setup => setup::run(&cache).and_then(|()| test::fetch(&cache)),
         Verb::Demo { message } => setup::run(&cache).and_then(|()| demo::run(&cache, message.as_deref())),
         Verb::Book => book::run(&cache),
+        Verb::Clients => setup::run(&cache).and_then(|()| test::clients(&cache)),
         Verb::Names => names::run(),
         Verb::Structure => structure::run(),
         Verb::Calm { minutes, artel } => setup::run(&cache).and_then(|()| calm::run(&cache, minutes, artel)),

@@ -6,17 +6,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{models, shell};
+use crate::{models, shell, venv};
 
 /// Each program or file that must be there, and the Debian package that brings it.
 /// cmake only recommends make, and we install without what is only recommended.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
     ("cmake", "cmake"),
     ("make", "make"),
     ("clang", "clang"),
     ("g++", "g++"),
     ("ccache", "ccache"),
     ("python3", "python3"),
+    ("curl", "curl"),
 ];
 /// Packages for Python, pinned: what writes the embedding model, what the clients in the tests are made with, and what renders chat templates beside ours. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
 const PYTHON: [&str; 8] = [
@@ -101,17 +102,5 @@ fn has_libclang() -> bool {
 }
 
 pub(crate) fn python_packages(cache: &Path) -> Result<()> {
-    let stamp = cache.join("python/packages.txt");
-    let wanted = PYTHON.join("\n");
-    if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
-        return Ok(());
-    }
-    eprintln!("xtask: preparing Python packages");
-    shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(cache.join("python")))?;
-    shell::run(
-        Command::new(shell::python(cache))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"])
-            .args(PYTHON),
-    )?;
-    fs::write(&stamp, wanted).with_context(|| format!("failed to write {}", stamp.display()))
+    venv::prepare(&cache.join("python"), &PYTHON)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask bench`.
+//! `cargo xtask test`, `cargo xtask clients` and `cargo xtask bench`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,18 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{chat_templates, json_schema_suite, models, prometheus, shell, tools, web};
+use crate::{chat_templates, clients, json_schema_suite, models, prometheus, shell, tools, web};
+
+/// The tests of clients, those among them that need the packages of frameworks. Each of their checks is printed.
+const CLIENTS: [&str; 5] = ["--run-ignored", "all", "--success-output", "immediate", "openai_clients::"];
 
 /// Fetches what the tests need beside the demo models.
 pub(crate) fn fetch(cache: &Path) -> Result<()> {
     prometheus::fetch(cache)?;
     json_schema_suite::fetch(cache)?;
     chat_templates::fetch(cache)?;
-    web::fetch(cache)
+    web::fetch(cache)?;
+    clients::fetch(cache)
 }
 
 pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
@@ -28,6 +32,12 @@ pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
         command.env("INSTA_WORKSPACE_ROOT", package.parent().unwrap_or(&package));
     }
     shell::run(with_models(&mut command, cache))
+}
+
+/// Runs all clients of OpenAI's API against daemons of the same build.
+pub(crate) fn clients(cache: &Path) -> Result<()> {
+    clients::fetch_frameworks(cache)?;
+    run(cache, &CLIENTS.map(str::to_owned))
 }
 
 /// The test runner: the machine's own, or the one of `tools`.
@@ -56,5 +66,5 @@ fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
     command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", shell::python(cache));
     command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache)).env("ARTEL_TEST_WEB", web::root(cache));
     command.env("ARTEL_TEST_JSON_SCHEMA_SUITE", json_schema_suite::dir(cache));
-    command.env("ARTEL_TEST_CHAT_TEMPLATES", chat_templates::dir(cache))
+    command.env("ARTEL_TEST_CHAT_TEMPLATES", chat_templates::dir(cache)).env("ARTEL_TEST_CLIENTS", cache)
 }

@@ -1,4 +1,4 @@
-//! What the web clients in the tests need: Node.js, packages of npm, and Chromium.
+//! What the clients in the tests need: Node.js and packages of npm, and Chromium for those in a browser.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -29,19 +29,27 @@ pub(crate) fn root(cache: &Path) -> PathBuf {
 /// Installs what is missing.
 pub(crate) fn fetch(cache: &Path) -> Result<()> {
     let root = root(cache);
-    fs::create_dir_all(&root).with_context(|| format!("failed to create {}", root.display()))?;
-    let [node, npm, chromium] = ["node", "npm", "chromium"].map(|name| root.join(name));
-    if !node.exists() || !npm.exists() {
-        let programs = own_node().map_or_else(|| unpack_node(cache), Ok)?;
-        link(&programs[0], &node)?;
-        link(&programs[1], &npm)?;
-    }
-    packages(&root, &node, &npm)?;
+    packages(&root, &node(cache)?, MANIFEST, LOCK)?;
+    let chromium = root.join("chromium");
     if !chromium.exists() {
         let advice = || format!("failed to install Chromium: put one, or a link to it, at {}", chromium.display());
         link(&browser().with_context(advice)?, &chromium)?;
     }
     Ok(())
+}
+
+/// Links to Node.js and npm; what is missing is unpacked.
+pub(crate) fn node(cache: &Path) -> Result<[PathBuf; 2]> {
+    let root = root(cache);
+    fs::create_dir_all(&root).with_context(|| format!("failed to create {}", root.display()))?;
+    let links = ["node", "npm"].map(|name| root.join(name));
+    if !links.iter().all(|link| link.exists()) {
+        let programs = own_node().map_or_else(|| unpack_node(cache), Ok)?;
+        for (program, place) in programs.iter().zip(&links) {
+            link(program, place)?;
+        }
+    }
+    Ok(links)
 }
 
 /// The machine's own Node.js and npm, unless they are too old.
@@ -62,20 +70,20 @@ fn unpack_node(cache: &Path) -> Result<[PathBuf; 2]> {
     Ok(WHEEL_PROGRAMS.map(|program| target.join(program)))
 }
 
-/// Installs the packages, unless they are there as the lock says.
-fn packages(root: &Path, node: &Path, npm: &Path) -> Result<()> {
+/// Installs packages in a directory, unless they are there as the lock says.
+pub(crate) fn packages(root: &Path, [node, npm]: &[PathBuf; 2], manifest: &str, lock: &str) -> Result<()> {
     let stamp = root.join("installed.json");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == LOCK) {
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    eprintln!("xtask: installing the packages of the web clients");
+    eprintln!("xtask: installing packages of npm in {}", root.display());
     let write = |path: &Path, text: &str| fs::write(path, text).with_context(|| format!("failed to write {path:?}"));
-    write(&root.join("package.json"), MANIFEST)?;
-    write(&root.join("package-lock.json"), LOCK)?;
+    write(&root.join("package.json"), manifest)?;
+    write(&root.join("package-lock.json"), lock)?;
     // Scripts of packages may download what no registry checks.
     let flags = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
     shell::run(Command::new(node).arg(npm).args(flags).current_dir(root))?;
-    write(&stamp, LOCK)
+    write(&stamp, lock)
 }
 
 /// Chromium, installed if it is missing.

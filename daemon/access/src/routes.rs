@@ -2,12 +2,15 @@
 
 use crate::scope::AccessScope::{self, Admin, Answer, Apply, Read, Submit};
 
+/// What a path ends in that has a part of the client's choice there.
+const ID_PART: &str = "{id}";
+
 /// A gRPC method or an HTTP route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The HTTP method.
     pub method: &'static str,
-    /// The path.
+    /// The path; one that ends in `{id}` is that of all paths that have one more part in its place.
     pub path: &'static str,
     /// What a caller needs for it.
     pub need: RouteNeed,
@@ -30,11 +33,22 @@ impl Route {
     /// The route of a request; `HEAD` is `GET` without the body.
     pub fn find(method: &str, path: &str) -> Option<&'static Self> {
         let method = if method == "HEAD" { "GET" } else { method };
-        ROUTES.iter().find(|route| route.path == path && route.method == method)
+        ROUTES.iter().find(|route| route.is_of(path) && route.method == method)
+    }
+
+    fn is_of(&self, path: &str) -> bool {
+        match self.path.strip_suffix(ID_PART) {
+            Some(before) => path.strip_prefix(before).is_some_and(|id| !id.is_empty() && !id.contains('/')),
+            None => self.path == path,
+        }
     }
 
     const fn rpc(path: &'static str, scope: AccessScope) -> Self {
         Self { method: "POST", path, need: RouteNeed::Scope(scope), is_audited: false, is_stream: false }
+    }
+
+    const fn post(path: &'static str, scope: AccessScope) -> Self {
+        Self::rpc(path, scope)
     }
 
     const fn get(path: &'static str, need: RouteNeed) -> Self {
@@ -97,6 +111,13 @@ pub const ROUTES: &[Route] = &[
     Route::rpc("/grpc.health.v1.Health/Watch", Read).public().stream(),
     Route::rpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Read).stream(),
     Route::rpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Read).stream(),
+    Route::get("/v1/models", RouteNeed::Scope(Read)),
+    Route::get("/v1/models/{id}", RouteNeed::Scope(Read)),
+    Route::post("/v1/chat/completions", Submit).stream(),
+    Route::post("/v1/completions", Submit).stream(),
+    Route::post("/v1/responses", Submit).stream(),
+    Route::post("/v1/embeddings", Submit),
+    Route::post("/v1/rerank", Submit),
     Route::get("/healthz", RouteNeed::Nothing),
     Route::get("/readyz", RouteNeed::Nothing),
     Route::get("/metrics", RouteNeed::Scope(Read)),
@@ -110,9 +131,15 @@ mod tests {
     fn a_route_is_found_by_method_and_path() {
         assert_eq!(Route::find("POST", "/artel.v1.Tasks/Get").map(|route| route.need), Some(RouteNeed::Scope(Read)));
         assert_eq!(Route::find("HEAD", "/healthz").map(|route| route.need), Some(RouteNeed::Nothing));
-        for (method, path) in
-            [("GET", "/artel.v1.Tasks/Get"), ("POST", "/metrics"), ("POST", "/artel.v1.Tasks/Get/"), ("GET", "")]
-        {
+        assert_eq!(Route::find("GET", "/v1/models/shop").map(|route| route.path), Some("/v1/models/{id}"));
+        for (method, path) in [
+            ("GET", "/artel.v1.Tasks/Get"),
+            ("POST", "/metrics"),
+            ("POST", "/artel.v1.Tasks/Get/"),
+            ("GET", "/v1/models/"),
+            ("GET", "/v1/models/a/b"),
+            ("GET", ""),
+        ] {
             assert_eq!(Route::find(method, path), None, "{method} {path}");
         }
     }

@@ -54,6 +54,8 @@ pub enum BenchWorkload {
     Choose,
     /// Load at twice the capacity, a quarter of it interactive: the time to first token of interactive tasks, and lost tasks.
     Overload,
+    /// The OpenAI-compatible front and gRPC on one daemon, in turn: the time to the first token, and the throughput of 8 streams.
+    Front,
     /// A chain of three roles: the time from the last token of a role to the first token of the next.
     Hops,
     /// 8 sequences without a common prefix: decoding throughput in tokens per second.

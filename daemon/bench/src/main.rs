@@ -14,6 +14,7 @@ mod choose;
 mod closed_loop;
 mod daemon_process;
 mod decode;
+mod front;
 mod hops;
 mod intruders;
 mod measure;

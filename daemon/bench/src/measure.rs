@@ -16,7 +16,7 @@ use crate::scripted_daemon::ScriptedDaemon;
 use crate::span_counter::SpanCounter;
 use crate::table::BenchTable;
 use crate::target::BenchTarget;
-use crate::{adapters, baseline, choose, decode, hops, intruders, overload, roles, route, stall, watchers};
+use crate::{adapters, baseline, choose, decode, front, hops, intruders, overload, roles, route, stall, watchers};
 
 /// Measures a workload.
 pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
@@ -51,6 +51,7 @@ pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
                 BenchWorkload::Adapters => adapters::run(target, bench.adapters.as_ref(), salt, &mut table).await?,
                 BenchWorkload::Choose => choose::run(target, salt, &mut table).await?,
                 BenchWorkload::Overload => overload::run(target, salt, &mut table).await?,
+                BenchWorkload::Front => front::run(target, salt, &mut table).await?,
                 BenchWorkload::Hops => hops::run(target, salt, &mut table).await?,
                 BenchWorkload::Decode => cells = decode::run(target, salt, &mut table).await?.unwrap_or(cells),
                 BenchWorkload::Intruders | BenchWorkload::Watchers => bail!("they are measured on scripted models"),
@@ -90,7 +91,9 @@ pub(crate) async fn measure(bench: &BenchArgs) -> Result<BenchTable> {
             overload::set_limits
         }
         // The cost of a decision depends on the signals in use, so llama.cpp alone gives no limit.
-        BenchWorkload::Route | BenchWorkload::Intruders | BenchWorkload::Watchers => return Ok(table),
+        BenchWorkload::Route | BenchWorkload::Front | BenchWorkload::Intruders | BenchWorkload::Watchers => {
+            return Ok(table);
+        }
     };
     set_limits(&measure_baseline(&model, threads, cells).await?, &mut table);
     Ok(table)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use artel_args::DaemonAddress;
 use artel_client::DaemonClient;
 use artel_proto::v1;
 use artel_proto::v1::event::Kind;
@@ -23,6 +24,8 @@ pub(crate) const CONTEXT_TOKENS: u32 = 4096;
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The graph in which the roles of a workload run one after the other.
 const CHAIN_GRAPH: &str = "chain";
+/// The name of the token for requests over HTTP.
+const HTTP_TOKEN: &str = "http";
 
 /// What a daemon of the bench has beside its model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub(crate) struct OwnDaemon {
     threads: Option<u32>,
     variant: DaemonVariant,
     child: Child,
+    address: DaemonAddress,
     daemon: DaemonClient,
 }
 
@@ -60,8 +64,8 @@ impl OwnDaemon {
             DaemonVariant::Traced(endpoint) => settings.push_str(&format!("traces: {{endpoint: '{endpoint}'}}\n")),
         }
         std::fs::write(dir.path().join("settings.yaml"), settings).context("failed to write the settings")?;
-        let (child, daemon) = launch(dir.path(), model).await?;
-        let own = Self { dir, model: model.to_owned(), threads, variant, child, daemon };
+        let (child, address, daemon) = launch(dir.path(), model).await?;
+        let own = Self { dir, model: model.to_owned(), threads, variant, child, address, daemon };
         own.wait_for_router().await;
         Ok(own)
     }
@@ -72,6 +76,17 @@ impl OwnDaemon {
             DaemonVariant::InProcess => "in_process",
             DaemonVariant::Traced(_) => "traced",
         }
+    }
+
+    /// Its address over HTTP, and a token for tasks.
+    pub(crate) async fn http_access(&self) -> Result<(String, String)> {
+        let revoke = v1::RevokeTokenRequest { name: HTTP_TOKEN.to_owned() };
+        // That of an earlier repeat, if there was one.
+        let _ = self.daemon.access().revoke_token(revoke).await;
+        let scopes = ["read", "submit"].map(str::to_owned).to_vec();
+        let request = v1::CreateTokenRequest { name: HTTP_TOKEN.to_owned(), scopes, lifetime: None, limits: None };
+        let made = self.daemon.access().create_token(request).await.context("failed to make a token")?;
+        Ok((self.address.to_string(), made.into_inner().secret))
     }
 
     pub(crate) fn client(&self) -> OwnDaemonClient {
@@ -149,7 +164,7 @@ impl OwnDaemon {
         if !ended.success() {
             bail!("the daemon ended with {ended}");
         }
-        (self.child, self.daemon) = launch(self.dir.path(), &self.model).await?;
+        (self.child, self.address, self.daemon) = launch(self.dir.path(), &self.model).await?;
         Ok(())
     }
 }
@@ -191,10 +206,10 @@ impl std::fmt::Debug for OwnDaemon {
 }
 
 /// Starts the daemon. It finds other models, such as the embedding model, beside the given one.
-async fn launch(dir: &Path, model: &Path) -> Result<(Child, DaemonClient)> {
+async fn launch(dir: &Path, model: &Path) -> Result<(Child, DaemonAddress, DaemonClient)> {
     let (child, address) = daemon_process::launch("artel", dir, model.parent().unwrap_or(dir)).await?;
-    let daemon = daemon_process::connect_owner(address, dir).await?;
-    Ok((child, daemon))
+    let daemon = daemon_process::connect_owner(address.clone(), dir).await?;
+    Ok((child, address, daemon))
 }
 
 impl OwnDaemonClient {

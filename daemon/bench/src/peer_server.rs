@@ -15,11 +15,18 @@ const ADAPTERS: usize = 4;
 #[derive(Clone)]
 pub(crate) struct PeerServer {
     url: String,
+    /// The token of a server whose models are the roles of the workload.
+    token: Option<String>,
 }
 
 impl PeerServer {
     pub(crate) fn new(url: &str) -> Self {
-        Self { url: format!("{}/v1/chat/completions", url.trim_end_matches('/')) }
+        Self { url: format!("{}/v1/chat/completions", url.trim_end_matches('/')), token: None }
+    }
+
+    /// A daemon of ours: it has the roles, and asks for a token.
+    pub(crate) fn with_roles(self, token: String) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     pub(crate) async fn ask(
@@ -38,6 +45,14 @@ impl PeerServer {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
+        if self.token.is_some() {
+            body = json!({
+                "model": role.name,
+                "messages": [{"role": "user", "content": question}],
+                "stream": true,
+                "stream_options": {"include_usage": true},
+            });
+        }
         match &role.option {
             RoleOption::None | RoleOption::Batch => {}
             // All other adapters of the server are off.
@@ -55,9 +70,9 @@ impl PeerServer {
                 body["top_logprobs"] = json!(labels.len().clamp(1, 20));
             }
         }
-        let url = self.url.clone();
+        let (url, token) = (self.url.clone(), self.token.clone());
         // ureq blocks, so each request has its own thread.
-        let response = tokio::task::spawn_blocking(move || read_stream(&url, &body, &mut on_chunk));
+        let response = tokio::task::spawn_blocking(move || read_stream(&url, token.as_deref(), &body, &mut on_chunk));
         response.await.context("a request panicked")?
     }
 }
@@ -81,9 +96,14 @@ impl PeerServer {
     }
 }
 
-fn read_stream(url: &str, body: &Value, on_chunk: &mut impl FnMut(usize)) -> Result<TimedAnswer> {
+fn read_stream(url: &str, token: Option<&str>, body: &Value, on_chunk: &mut impl FnMut(usize)) -> Result<TimedAnswer> {
+    let request = ureq::post(url);
+    let request = match token {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
+    };
     let mut answer = TimedAnswer::start();
-    let response = ureq::post(url).send_json(body).with_context(|| format!("failed to send a request to {url}"))?;
+    let response = request.send_json(body).with_context(|| format!("failed to send a request to {url}"))?;
     for line in BufReader::new(response.into_body().into_reader()).lines() {
         let line = line.with_context(|| format!("failed to read the response of {url}"))?;
         let Some(event) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok()) else {

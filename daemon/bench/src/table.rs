@@ -86,10 +86,10 @@ impl BenchRow {
         Some(if self.unit.ends_with("/s") { own / limit } else { limit / own })
     }
 
-    /// The column to compare with: the other server, else a daemon with engines in its process or with traces, else the same one
+    /// The column to compare with: the other server, else the same daemon over gRPC, else a daemon with engines in its process or with traces, else the same one
     /// at rest, else llama.cpp alone.
     fn other(&self) -> &'static str {
-        let others = ["peer", "in_process", "traced", "quiet"];
+        let others = ["peer", "grpc", "in_process", "traced", "quiet"];
         others.into_iter().find(|target| self.values.contains_key(target)).unwrap_or("llama.cpp")
     }
 

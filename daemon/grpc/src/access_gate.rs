@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use http_body::Body as HttpBody;
 use tonic::body::Body;
-use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Bytes, Service, StdError};
 use tower::Layer;
@@ -86,10 +86,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let is_grpc = refused_call::is_grpc(request.headers());
         let AdmittedCall { route, caller, grant } = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                let is_grpc = refused_call::is_grpc(request.headers());
                 if !is_grpc {
                     // Of gRPC, all calls are counted with the code of their answer.
                     self.metrics.calls.refused(refused_call::reason_text(&refusal));
@@ -109,6 +109,8 @@ where
             if let Some(call) = request.extensions().get::<OpenCall>() {
                 call.admit();
             }
+            // What is behind the gate may keep the extensions for longer than the call.
+            request.extensions_mut().remove::<OpenCall>();
             request.extensions_mut().insert(caller);
         }
         let response = self.inner.call(request);
@@ -120,11 +122,17 @@ where
             if let Some(audited) = audited {
                 audited.end(&response);
             }
-            let ends = route.is_stream && grant.can_end();
-            Ok(if ends { response.map(|body| EndingBody::wrap(body, grant)) } else { response })
+            // A whole answer is sent at once, and ends by itself.
+            let is_open = is_grpc || is_event_stream(&response);
+            let ends = route.is_stream && is_open && grant.can_end();
+            Ok(if ends { response.map(|body| EndingBody::wrap(body, grant, is_grpc)) } else { response })
         }
         .boxed()
     }
+}
+
+fn is_event_stream(response: &Response<Body>) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl CallTracer {
 }
 
 /// What the headers say of the caller's trace. Several `traceparent` say nothing, and several `tracestate` are one.
-fn caller(headers: &HeaderMap) -> Option<CallerTrace> {
+pub(crate) fn caller(headers: &HeaderMap) -> Option<CallerTrace> {
     let mut parents = headers.get_all("traceparent").iter();
     let parent = parents.next()?.to_str().ok()?;
     if parents.next().is_some() {

@@ -12,18 +12,19 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::HeaderMap;
 
-use crate::refused_call::grpc_status;
+use crate::refused_call::{grpc_status, stream_event};
 
 /// A stream that ends with an error when the token of its caller is revoked or expires.
 pub(crate) struct EndingBody {
     body: Body,
     /// `None` once it has resolved.
     ended: Option<BoxFuture<'static, AccessRefusal>>,
+    is_grpc: bool,
 }
 
 impl EndingBody {
-    pub(crate) fn wrap(body: Body, grant: CallGrant) -> Body {
-        Body::new(Self { body, ended: Some(grant.ended().boxed()) })
+    pub(crate) fn wrap(body: Body, grant: CallGrant, is_grpc: bool) -> Body {
+        Body::new(Self { body, ended: Some(grant.ended().boxed()), is_grpc })
     }
 }
 
@@ -35,6 +36,9 @@ impl HttpBody for EndingBody {
         let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
         if let Poll::Ready(refusal) = ended.poll_unpin(cx) {
             (self.ended, self.body) = (None, Body::default());
+            if !self.is_grpc {
+                return Poll::Ready(Some(Ok(Frame::data(stream_event(&refusal).into()))));
+            }
             let mut trailers = HeaderMap::new();
             grpc_status(&refusal).add_header(&mut trailers)?;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));

@@ -27,6 +27,7 @@ mod field_error;
 mod machine;
 mod malformed;
 mod metered_calls;
+mod metered_pages;
 mod models;
 mod page;
 mod refused_call;
@@ -49,6 +50,7 @@ mod watch;
 
 pub use access_gate::{AccessGate, AccessLayer};
 pub use machine::{DeviceStatus, GpuReading, Machine};
+pub use metered_pages::{MeteredPage, MeteredPages, MeteredPagesLayer};
 pub use reload_status::ReloadStatus;
 pub use server::{Error, routes};
 pub use server_paths::ServerPaths;

@@ -65,15 +65,28 @@ pub(crate) fn grpc_status(refusal: &AccessRefusal) -> Status {
     }
 }
 
+/// The type and the code of a refusal for a limit.
+const LIMIT: (&str, &str) = ("rate_limit_error", "rate_limit_exceeded");
+
+/// A refusal as an event of a stream over plain HTTP.
+pub(crate) fn stream_event(refusal: &AccessRefusal) -> String {
+    format!("data: {}\n\n", error_text("authentication_error", "invalid_api_key", &refusal.to_string()))
+}
+
+/// An error in the shape that clients of OpenAI's API read.
+fn error_text(kind: &str, code: &str, message: &str) -> String {
+    json!({"error": {"message": message, "type": kind, "param": null, "code": code}}).to_string()
+}
+
 /// A page of JSON, as every error over plain HTTP is one.
 fn http(refusal: &AccessRefusal) -> Response<Body> {
     use AccessRefusal as R;
     let retry_after = |delay: Duration| Some((RETRY_AFTER, HeaderValue::from(delay.as_secs_f64().ceil() as u64)));
-    let (status, code, header) = match refusal {
-        R::MissingScope { .. } => (StatusCode::FORBIDDEN, "missing_scope", None),
-        R::TooManyCalls { delay, .. } => (StatusCode::TOO_MANY_REQUESTS, "caller_limit", retry_after(*delay)),
-        R::TooManyStreams { .. } => (StatusCode::TOO_MANY_REQUESTS, "caller_limit", retry_after(STREAM_RETRY_DELAY)),
-        R::UnknownRoute => (StatusCode::NOT_FOUND, "not_found", None),
+    let (status, (kind, code), header) = match refusal {
+        R::MissingScope { .. } => (StatusCode::FORBIDDEN, ("permission_error", "insufficient_permissions"), None),
+        R::TooManyCalls { delay, .. } => (StatusCode::TOO_MANY_REQUESTS, LIMIT, retry_after(*delay)),
+        R::TooManyStreams { .. } => (StatusCode::TOO_MANY_REQUESTS, LIMIT, retry_after(STREAM_RETRY_DELAY)),
+        R::UnknownRoute => (StatusCode::NOT_FOUND, ("invalid_request_error", "not_found"), None),
         R::NoToken
         | R::InvalidHeader
         | R::UnknownToken
@@ -81,14 +94,15 @@ fn http(refusal: &AccessRefusal) -> Response<Body> {
         | R::ForeignUser(_)
         | R::UnknownCertificate => {
             let challenge = HeaderValue::from_static("Bearer realm=\"artel\"");
-            (StatusCode::UNAUTHORIZED, "unauthenticated", Some((WWW_AUTHENTICATE, challenge)))
+            let kind = ("authentication_error", "invalid_api_key");
+            (StatusCode::UNAUTHORIZED, kind, Some((WWW_AUTHENTICATE, challenge)))
         }
     };
     let message = match refusal {
         R::UnknownRoute => "there is no such page, or it does not take this method".to_owned(),
         _ => refusal.to_string(),
     };
-    let text = json!({"error": {"code": code, "message": message}}).to_string();
+    let text = error_text(kind, code, &message);
     let mut response = Response::new(Body::new(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use artel_accept::{LogThrottle, OpenCall, Peer};
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, Response, Version};
+use axum::http::{HeaderMap, Method, Request, Response, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -126,6 +126,9 @@ impl Gate {
     /// The answer to a request. Its call is admitted by the routes that know its caller.
     pub(crate) async fn answer(&self, mut request: Request<Body>, arrival: &Arrival, call: &OpenCall) -> GatedResponse {
         let dialect = Dialect::of(request.headers());
+        if dialect == Dialect::Plain {
+            remove_trailing_slash(request.uri_mut());
+        }
         let origin = match self.rules.check(&request, arrival) {
             Ok(origin) => origin,
             Err(refusal) => {
@@ -180,6 +183,20 @@ impl Gate {
 impl GatedResponse {
     fn of(response: Response<Body>) -> Self {
         Self { response, request: None }
+    }
+}
+
+/// Clients whose base address ends in a slash mean the same pages.
+fn remove_trailing_slash(uri: &mut Uri) {
+    let (path, query) = (uri.path().trim_end_matches('/'), uri.query());
+    if path.is_empty() || path.len() == uri.path().len() {
+        return;
+    }
+    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    if let Ok(without) = Uri::from_parts(parts) {
+        *uri = without;
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
@@ -13,11 +14,16 @@ use crate::refusal::{Refusal, shown};
 
 /// The methods that pages may use.
 const METHODS: &str = "GET, POST, OPTIONS";
-/// The headers that pages may send: those of gRPC-Web, of tokens and of traces.
-const REQUEST_HEADERS: &str =
-    "authorization, content-type, grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent";
+/// The headers that pages may send: those of gRPC-Web, of tokens, of traces, and of clients of OpenAI's API.
+const REQUEST_HEADERS: &str = "authorization, content-type, grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent, \
+                               idempotency-key, x-artel-detach, x-artel-events, openai-beta, openai-organization, openai-project";
+/// What the clients of OpenAI say of themselves, in headers that change with their versions.
+const CLIENT_HEADER_PREFIX: &str = "x-stainless-";
+/// The most of these headers that are listed: the clients send some ten.
+const MAX_CLIENT_HEADER_ITEMS: usize = 32;
 /// The headers that pages may read.
-const RESPONSE_HEADERS: &str = "grpc-status, grpc-message, grpc-status-details-bin, retry-after";
+const RESPONSE_HEADERS: &str =
+    "grpc-status, grpc-message, grpc-status-details-bin, retry-after, x-artel-task, x-artel-not-taken";
 /// How long a browser may remember the answer: ten minutes, in seconds. After a change of the settings it asks again soon.
 const PREFLIGHT_MAX_AGE: &str = "600";
 /// A page of the public internet asks whether it may reach a private address.
@@ -118,12 +124,23 @@ pub(crate) fn preflight(request: &HeaderMap) -> Response<Body> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(request));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
     if request.contains_key(PRIVATE_NETWORK_QUESTION) {
         headers.insert(PRIVATE_NETWORK_ANSWER, HeaderValue::from_static("true"));
     }
     response
+}
+
+/// The headers that a page may send, of which its browser names those that it wants to.
+fn allowed_headers(request: &HeaderMap) -> HeaderValue {
+    let asked = request.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|names| names.to_str().ok()).unwrap_or_default();
+    let of_client = asked.split(',').map(str::trim).filter(|name| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        name.len() < 64 && name.starts_with(CLIENT_HEADER_PREFIX) && name.bytes().all(is_name)
+    });
+    let all: Vec<&str> = [REQUEST_HEADERS].into_iter().chain(of_client.take(MAX_CLIENT_HEADER_ITEMS)).collect();
+    HeaderValue::try_from(all.join(", ")).unwrap_or(HeaderValue::from_static(REQUEST_HEADERS))
 }
 
 impl PageOrigin {
@@ -161,6 +178,15 @@ mod tests {
         for listed in ["https://desk.example", "http://127.0.0.1:5173"] {
             assert_eq!(check(&[("origin", listed)]), Ok(PageOrigin::Listed(listed.try_into().unwrap())));
         }
+    }
+
+    #[test]
+    fn the_headers_of_clients_are_allowed_and_no_others() {
+        let asked = "x-stainless-os,authorization, x-stainless-lang,x-evil,x-stainless-a b";
+        let request = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static(asked))]);
+        let allowed = allowed_headers(&request);
+        assert_eq!(allowed, format!("{REQUEST_HEADERS}, x-stainless-os, x-stainless-lang"));
+        assert_eq!(allowed_headers(&HeaderMap::new()), REQUEST_HEADERS);
     }
 
     #[test]

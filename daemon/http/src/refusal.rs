@@ -179,9 +179,15 @@ pub(crate) fn shown(name: &str) -> String {
     name.chars().take(MAX_SHOWN_CHARS).map(visible).collect()
 }
 
-/// An error as a page of JSON.
+/// An error as a page of JSON, in the shape that clients of OpenAI's API read.
 fn error_page(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    let text = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
+    let kind = match status.as_u16() {
+        429 | 503 => "rate_limit_error",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    };
+    let error = serde_json::json!({"message": message, "type": kind, "param": null, "code": code});
+    let text = serde_json::json!({"error": error}).to_string();
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -117,7 +117,7 @@ async fn pages_answer_and_errors_are_json() {
     let metrics = port.get("GET /metrics").await;
     assert!(metrics.contains("application/openmetrics-text") && metrics.ends_with("# EOF\n"), "{metrics}");
     let missing = port.get("GET /nothing").await;
-    assert!(missing.starts_with("HTTP/1.1 404") && missing.contains(r#"{"error":{"code":"not_found""#), "{missing}");
+    assert!(missing.starts_with("HTTP/1.1 404") && missing.contains(r#""code":"not_found""#), "{missing}");
     let posted = port.get("POST /healthz").await;
     assert!(posted.starts_with("HTTP/1.1 405") && posted.contains("method_not_allowed"), "{posted}");
 }

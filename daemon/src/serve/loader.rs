@@ -28,7 +28,7 @@ use crate::log_config::FILTER_VARIABLE;
 use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
-const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
+pub(super) const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
 /// Compute buffers of a model that was never loaded in this configuration: more than small models need, less than large ones
 /// with large batches. The size is measured when the model is loaded.
 const DEFAULT_COMPUTE_BYTES: u64 = 64 << 20;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use artel_access::{Access, PublishedAddress};
 use artel_actors::{Clock, Loader, Runtime};
-use artel_grpc::{AccessLayer, ReloadStatus, ServerPaths, ServiceState};
-use artel_http::Port;
+use artel_grpc::{AccessLayer, MeteredPagesLayer, ReloadStatus, ServerPaths, ServiceState};
+use artel_http::{Port, with_body_limits};
 use artel_journal::{FeedbackStore, Journal};
 use artel_log::LogHandle;
 use artel_roles::Catalog;
@@ -20,6 +20,7 @@ use super::hooks::ServeHooks;
 use super::loader::LlamaLoader;
 use super::port::{self, ListeningPort};
 use super::reload;
+use super::served_models::ServedModels;
 use super::span_export::SpanExport;
 use crate::trace_config::TraceConfig;
 
@@ -106,9 +107,15 @@ impl RunningDaemon {
                 async move { state.scrape().await }
             }
         });
+        let served = ServedModels::new(runtime.clone(), config.runtime.models_dir.clone());
+        let openai = with_body_limits(artel_openai::routes(state.clone(), Arc::new(served)));
         let port = Port {
             grpc: artel_grpc::routes(state).await.context("failed to make the routes of gRPC")?,
-            pages: pages.routes().layer(AccessLayer::new(access, runtime.metrics().clone())),
+            pages: pages
+                .routes()
+                .merge(openai)
+                .layer(AccessLayer::new(access, runtime.metrics().clone()))
+                .layer(MeteredPagesLayer::new(runtime.metrics().clone(), runtime.tracer().cloned())),
             hosts: config.port.hosts.clone(),
             origins: config.port.origins.clone(),
             max_requests: config.port.max_requests,

@@ -38,6 +38,8 @@ pages! {
     the_commands_of_the_page_on_operations_succeed: "docs/book/src/operations.md",
     the_commands_of_the_page_on_benchmarks_succeed: "docs/book/src/benchmarks.md",
     the_commands_of_the_page_on_limits_succeed: "docs/book/src/limits.md",
+    the_commands_of_the_page_on_clients_succeed: "docs/book/src/clients/overview.md",
+    the_commands_of_the_page_on_curl_succeed: "docs/book/src/clients/curl.md",
 }
 
 fn assert_commands_succeed(page: &str) {

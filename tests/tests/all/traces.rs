@@ -106,6 +106,26 @@ fn has_ended(spans: &[Span]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chat_over_http_is_a_span_below_its_caller_s() {
+    let collector = TraceCollector::start().await;
+    let daemon = scripted_daemon(&traced_to(&collector)).start().await;
+    let body = json!({"model": "writer", "messages": [{"role": "user", "content": CANARY}]});
+    let request = daemon.openai().post("/v1/chat/completions", &body).header("traceparent", parent("01"));
+    assert_eq!(artel_tests::openai::answer(request).await.status.as_u16(), 200);
+    let name = "POST /v1/chat/completions";
+    let spans = collector.until(|spans| spans.iter().any(|span| span.name == name)).await.spans;
+    let call = one(&spans, name);
+    assert_eq!((hex(&call.trace_id).as_str(), hex(&call.parent_span_id).as_str()), (CALLER_TRACE, CALLER_SPAN));
+    let attributes = span_attributes(call);
+    assert_eq!(
+        (&attributes["http.route"], &attributes["http.response.status_code"]),
+        (&json!("/v1/chat/completions"), &json!(200))
+    );
+    let below = spans.iter().filter(|span| span.parent_span_id == call.span_id).count();
+    assert_eq!(below, 1, "the task: {spans:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_a_tree_of_spans_below_its_caller_s() {
     let collector = TraceCollector::start().await;
     let daemon = scripted_daemon(&traced_to(&collector)).start().await;
