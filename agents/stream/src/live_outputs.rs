@@ -216,4 +216,32 @@ mod tests {
         assert!(outputs.partial(|_| true, 3).is_empty() && outputs.partial(|_| false, 1000).is_empty());
         assert_eq!(parts, [&begin(), &ToolCallPart::Arguments("{\"a\":1}".into()), &ToolCallPart::End]);
     }
+
+    /// A message has a limit, and an output has one for its probabilities.
+    #[test]
+    fn a_long_text_comes_in_pieces_and_its_probabilities_are_bounded() {
+        let (step, role) = (StepId::parse("a#1.1").unwrap(), RoleName::parse("r").unwrap());
+        let mut outputs = LiveOutputs::default();
+        let text: Arc<str> = "ä".repeat(MAX_PIECE_BYTES / 4).into();
+        let tokens: Arc<[TokenLogprob]> = vec![TokenLogprob::forced(vec![0; 1 << 16]); 8].into();
+        for offset in 0..5 {
+            let (step, role, text, logprobs) = (step.clone(), role.clone(), text.clone(), Some(tokens.clone()));
+            outputs.add(&StreamItem::Token {
+                step,
+                role,
+                text,
+                offset: offset * (MAX_PIECE_BYTES as u64 / 2),
+                logprobs,
+            });
+        }
+        let (mut written, mut known) = (String::new(), 0);
+        for item in outputs.items() {
+            let StreamItem::Token { text, offset, logprobs, .. } = item else { panic!("{item:?}") };
+            assert!(offset == written.len() as u64 && text.len() <= MAX_PIECE_BYTES);
+            written.push_str(&text);
+            known += logprobs.iter().flat_map(|tokens| tokens.iter()).map(TokenLogprob::max_encoded_len).sum::<usize>();
+        }
+        assert_eq!(written, text.repeat(5));
+        assert!(known > MAX_LOGPROBS_BYTES / 2 && known <= MAX_LOGPROBS_BYTES, "{known}");
+    }
 }

@@ -196,6 +196,26 @@ async fn a_stream_ends_with_its_token() {
     assert!(end.is_none() && body.is_end_stream());
 }
 
+#[tokio::test]
+async fn a_whole_answer_outlives_its_token_and_a_stream_of_events_ends_with_one() {
+    let world = world();
+    for (kind, is_ended) in [("application/json", false), ("text/event-stream", true)] {
+        let submitter = world.header("submit", TokenLimits::default());
+        let service = service_fn(move |_: Request<()>| {
+            let response = Response::builder().header("content-type", kind).body(Body::new("{}".to_owned()));
+            future::ready(Ok::<_, Infallible>(response.unwrap()))
+        });
+        let request = Request::builder().method("POST").uri("/v1/chat/completions").header(AUTHORIZATION, &submitter);
+        let mut gate = AccessGate::new(service, world.access.clone(), world.metrics.clone());
+        let response = gate.call(request.body(()).unwrap()).await.unwrap();
+        world.access.tokens().revoke("ci").unwrap();
+        let mut body = response.into_body();
+        let frame = future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+        let text = String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
+        assert_eq!((text == "{}", text.contains("invalid_api_key")), (!is_ended, is_ended), "{text}");
+    }
+}
+
 #[test]
 fn what_the_audit_log_tells_changes_something() {
     let audited: Vec<&str> = ROUTES.iter().filter(|route| route.is_audited).map(|route| route.path).collect();
