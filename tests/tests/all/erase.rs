@@ -124,7 +124,12 @@ async fn the_text_is_in_no_file_and_the_figures_stay() {
     assert!(named(&found[1], "journal.sqlite") && named(&found[2], "prefixes/"), "{found:?}");
     assert!(named(&found[3], "journal.sqlite"), "{found:?}");
     let embedded = ["Where does the river flow?", CANARY].map(|text| with_embedding(&daemon, text).len());
-    assert_eq!(embedded, [1, 0], "the embeddings that are kept are those of the catalog's texts, and of no question");
+    // A file that is written anew lies beside the one before until it takes its place.
+    let of_catalog_alone = embedded[0] >= 1 && embedded[1] == 0;
+    assert!(
+        of_catalog_alone,
+        "the embeddings that are kept are those of the catalog's texts, and of no question: {embedded:?}"
+    );
 
     let list = daemon.tasks().list(v1::ListTasksRequest::default()).await.unwrap().into_inner().tasks;
     let ids: Vec<&str> = list.iter().map(|task| task.id.as_str()).filter(|task| *task != other.id).collect();
