@@ -1,7 +1,7 @@
 //! The gRPC contract between Artel's daemon and its clients: messages, clients and servers of package `artel.v1`, generated
 //! from the protos in this crate.
 //!
-//! The crate has no logic. Every message, field and error is documented in the protos in `proto/artel/v1`. The contract only
+//! The crate has no logic but sums of token counts. Every message, field and error is documented in the protos in `proto/artel/v1`. The contract only
 //! grows: fields are added under new numbers, and neither numbers nor names are reused. `tests/contract.rs` compares it with
 //! `recorded/artel.v1.txt`.
 #![forbid(unsafe_code)]
@@ -21,6 +21,8 @@ mod generated {
         tonic::include_proto!("artel.v1");
     }
 }
+
+mod usage;
 
 /// Package `artel.v1`.
 pub use generated::v1;

@@ -426,11 +426,14 @@ mod tests {
         let (mut all, mut without_tokens) = (channel.subscribe(true).live, channel.subscribe(false).live);
         let step = StepId::parse("a#1.1").unwrap();
         let role = RoleName::parse("r").unwrap();
+        let (of_step, of_role) = (step.clone(), role.clone());
         channel.send(StreamItem::Token { step, role, text: "x".into(), offset: 0, logprobs: None });
+        channel.send(StreamItem::Reasoning { step: of_step, role: of_role, text: "hm".into(), offset: 0 });
         let late = |tokens| channel.subscribe(tokens).progress.len();
-        assert_eq!((late(true), late(false)), (1, 0), "what was written so far");
+        assert_eq!((late(true), late(false)), (2, 0), "what was written so far");
         channel.publish(event(2));
         assert!(matches!(all.try_recv(), Ok(StreamItem::Token { .. })));
+        assert!(matches!(all.try_recv(), Ok(StreamItem::Reasoning { .. })));
         for live in [&mut all, &mut without_tokens] {
             assert!(matches!(live.try_recv(), Ok(StreamItem::Event(event)) if event.seq == Seq(2)));
         }

@@ -40,15 +40,7 @@ impl CallSpan {
             .text("http.request.method", method.as_str())
             .text("http.route", route)
             .integer("http.response.status_code", status);
-        let draft = SpanDraft {
-            name: self.method,
-            kind: SpanKind::Server,
-            start: self.start,
-            end: SystemTime::now(),
-            attributes,
-            error: (status >= 500).then(|| status.to_string()),
-        };
-        self.queue.push(draft.at(&self.place, self.parent));
+        self.push(attributes, (status >= 500).then(|| status.to_string()));
     }
 
     /// The call was answered with this code, such as `NOT_FOUND`, to its end.
@@ -57,13 +49,17 @@ impl CallSpan {
             .text("rpc.system.name", "grpc")
             .text("rpc.method", self.method.as_str())
             .text("rpc.response.status_code", code);
+        self.push(attributes, SERVER_ERRORS.contains(&code).then(|| code.to_owned()));
+    }
+
+    fn push(self, attributes: SpanAttributes, error: Option<String>) {
         let draft = SpanDraft {
             name: self.method,
             kind: SpanKind::Server,
             start: self.start,
             end: SystemTime::now(),
             attributes,
-            error: SERVER_ERRORS.contains(&code).then(|| code.to_owned()),
+            error,
         };
         self.queue.push(draft.at(&self.place, self.parent));
     }

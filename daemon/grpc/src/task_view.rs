@@ -95,7 +95,7 @@ impl TaskView<'_> {
                 });
             }
             EventKind::StepFinished { step, output, usage, timings, taken: took, source, write: _ } => {
-                add(self.task.usage.get_or_insert_default(), &convert::usage(*usage));
+                *self.task.usage.get_or_insert_default() += &convert::usage(*usage);
                 self.end_step(step, event.at, v1::StepState::Finished, |at| {
                     at.output = Some(convert::output(output));
                     at.usage = Some(convert::usage(*usage));
@@ -205,17 +205,6 @@ impl TaskView<'_> {
         self.task.set_state(state);
         self.task.end_time = Some(timestamp(event.at));
     }
-}
-
-fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
-    sum.prompt_tokens += usage.prompt_tokens;
-    sum.prefill_tokens += usage.prefill_tokens;
-    sum.cached_tokens += usage.cached_tokens;
-    sum.output_tokens += usage.output_tokens;
-    sum.drafted_tokens += usage.drafted_tokens;
-    sum.accepted_tokens += usage.accepted_tokens;
-    sum.forced_tokens += usage.forced_tokens;
-    sum.reasoning_tokens += usage.reasoning_tokens;
 }
 
 /// The top-level fields of `Task` that a mask keeps.

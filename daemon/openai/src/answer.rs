@@ -77,15 +77,3 @@ impl AnswerFinish {
         }
     }
 }
-
-/// Adds token counts to a sum.
-pub(crate) fn add(sum: &mut v1::Usage, usage: &v1::Usage) {
-    sum.prompt_tokens += usage.prompt_tokens;
-    sum.prefill_tokens += usage.prefill_tokens;
-    sum.cached_tokens += usage.cached_tokens;
-    sum.output_tokens += usage.output_tokens;
-    sum.drafted_tokens += usage.drafted_tokens;
-    sum.accepted_tokens += usage.accepted_tokens;
-    sum.forced_tokens += usage.forced_tokens;
-    sum.reasoning_tokens += usage.reasoning_tokens;
-}

@@ -11,7 +11,7 @@ mod step_lines;
 use artel_proto::v1;
 use artel_proto::v1::event::Kind as K;
 
-use crate::answer::{AnswerFinish, AnswerPart, FinishedAnswer, add};
+use crate::answer::{AnswerFinish, AnswerPart, FinishedAnswer};
 use crate::api_error::ApiError;
 use crate::run_options::EventsMode;
 use sent_calls::SentCalls;
@@ -131,7 +131,7 @@ impl AnswerFold {
                 self.calls.push(delta)?.into_iter().collect()
             }
             K::StepFinished(step) => {
-                add(&mut self.usage, &step.usage.unwrap_or_default());
+                self.usage += &step.usage.unwrap_or_default();
                 Vec::new()
             }
             K::Completed(done) => {

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use futures::stream::{self, Stream, StreamExt as _};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{AnswerFinish, AnswerHead, AnswerPart, FinishedAnswer, add};
+use crate::answer::{AnswerFinish, AnswerHead, AnswerPart, FinishedAnswer};
 use crate::answer_json::{AnswerNotes, fingerprint, finish_word, json_response, usage};
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -168,7 +168,7 @@ impl CompletionPage {
         let mut used = v1::Usage::default();
         let mut choices = Vec::new();
         for (_, answer) in answers {
-            add(&mut used, &answer.usage);
+            used += &answer.usage;
             for (output, finish) in answer.outputs() {
                 let tokens = output.logprobs.as_ref().map(|all| legacy_logprobs(&all.tokens, 0));
                 choices.push(choice(choices.len(), &output.text, tokens.as_ref(), Some(finish)));
@@ -230,7 +230,7 @@ impl TextWriter {
 
     /// The ends of all answers to a prompt.
     fn finished(&mut self, prompt: usize, answer: &FinishedAnswer) -> String {
-        add(&mut self.used, &answer.usage);
+        self.used += &answer.usage;
         self.open -= 1;
         let count = 1 + answer.output.alternatives.len();
         let mut lines = String::new();

@@ -157,6 +157,7 @@ async fn the_fifth_turn_computes_its_new_tokens_alone() {
         let answer = run.end().await.text();
         messages.push(message(v1::ChatRole::Assistant, &answer));
         let usage = daemon.task(&run.id).await.usage.unwrap();
+        println!("turn {}: {usage:?}", turn + 1);
         if turn > 0 {
             let new = usage.prompt_tokens - last.prompt_tokens;
             assert!(usage.prefill_tokens <= new + MAX_NEW_TOKENS, "turn {turn}: {usage:?} after {last:?}");

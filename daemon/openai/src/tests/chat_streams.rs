@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::scripted::{
     CREATED_SECS, Play, ReadResponse, Scripted, TASK_ID, call_part, completed, completed_text, failed, live, output,
-    refusal, step_finished, thought, token,
+    refusal, step_finished, thought, token, usage_json,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -69,13 +69,7 @@ async fn a_whole_answer_has_every_field() {
         "model": "helper",
         "system_fingerprint": "fp_abcdef0123",
         "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
-        "usage": {
-            "prompt_tokens": 20,
-            "completion_tokens": 7,
-            "total_tokens": 27,
-            "prompt_tokens_details": {"cached_tokens": 16},
-            "completion_tokens_details": {"reasoning_tokens": 2},
-        },
+        "usage": usage_json(),
         "artel": {"task": TASK_ID, "not_taken": []},
     });
     assert_eq!(response.json(), expected);

@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 
 use super::scripted::{
     CREATED_SECS, ReadResponse, Scripted, TASK_ID, completed, completed_text, failed, live, output, step_finished,
-    token,
+    token, usage_json,
 };
 
 const PATH: &str = "/v1/completions";
@@ -48,13 +48,7 @@ async fn a_prompt_is_the_input_of_a_task() {
         "model": "helper",
         "system_fingerprint": "fp_abcdef0123",
         "choices": [{"index": 0, "text": "hi", "logprobs": null, "finish_reason": "stop"}],
-        "usage": {
-            "prompt_tokens": 20,
-            "completion_tokens": 7,
-            "total_tokens": 27,
-            "prompt_tokens_details": {"cached_tokens": 16},
-            "completion_tokens_details": {"reasoning_tokens": 2},
-        },
+        "usage": usage_json(),
         "artel": {"task": TASK_ID, "not_taken": []},
     });
     assert_eq!(response.json(), expected);

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, Request as HttpRequest, Response as HttpResponse, St
 use futures::stream::{self, Stream, StreamExt as _};
 use http_body_util::BodyExt as _;
 use prost_types::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -352,6 +352,17 @@ pub(super) fn step_finished() -> Play {
         ..v1::Usage::default()
     });
     Play::Event(K::StepFinished(v1::StepFinished { node: "answer".to_owned(), usage, ..v1::StepFinished::default() }))
+}
+
+/// The same as an answer has it.
+pub(super) fn usage_json() -> Value {
+    json!({
+        "prompt_tokens": 20,
+        "completion_tokens": 7,
+        "total_tokens": 27,
+        "prompt_tokens_details": {"cached_tokens": 16},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    })
 }
 
 /// The end of a task with this result.

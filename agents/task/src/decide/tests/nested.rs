@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::condition::ListExpression;
-use crate::event::Nested;
+use crate::event::{FinishReason, Nested};
 use crate::graph::{AskNode, ForEach, Reducer, ReplaySafety};
 use crate::id::ValueName;
 
@@ -217,8 +217,21 @@ fn a_cancelled_step_ends_its_branch_alone() {
     let s = run.advance().remove(0);
     run.finish(&s, "go");
     let both = run.advance();
-    run.fail(&both[1], Failure::new(FailureCode::Cancelled, "enough".to_owned()));
+    let partial = Output { finish: Some(FinishReason::Cancelled), ..Output::text("half") };
+    run.note(EventKind::StepFailed {
+        step: both[1].clone(),
+        failure: Failure::new(FailureCode::Cancelled, "enough".to_owned()),
+        retry_after: None,
+        taken: Vec::new(),
+        partial: Some(Box::new(partial)),
+    });
     assert_eq!(run.advance(), []);
+    let shown = &run.state.root.outputs[&name("b")];
+    assert_eq!(
+        (&shown["text"], &shown["finish"]),
+        (&Value::from("half"), &Value::from("cancelled")),
+        "what it had written"
+    );
     run.finish(&both[0], "a");
     run.advance();
     assert_eq!(done(&run), "a");
