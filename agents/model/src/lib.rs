@@ -12,6 +12,7 @@ mod conversation;
 mod decoding;
 mod device;
 mod kv_cache;
+mod memory_settings;
 mod purpose;
 mod regular_file;
 pub mod sampling;
@@ -25,6 +26,7 @@ pub use conversation::{
 pub use decoding::{ContextOverflow, FinishReason, ReasoningParams};
 pub use device::{DeviceKind, DeviceMemory, SplitMode};
 pub use kv_cache::KvCacheType;
+pub use memory_settings::{CacheSize, ExpertPlacement, GpuLayers, KeepLoaded};
 pub use purpose::ModelPurpose;
 pub use regular_file::open_regular_file;
 pub use sampling::{RequestSampling, SamplingOptions, SamplingParams, TokenLogprob, TopLogprob};
