@@ -3,8 +3,9 @@
 mod error;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use artel_chat::{CallFormat, CallGrammar, CallTrigger, MarkPatterns, ReasoningPhase};
 use serde_json::{Map, Value};
@@ -17,17 +18,18 @@ use crate::request::{Message, SamplingOptions, SamplingParams, TokenLogprob, Too
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub i32);
 
-/// A context over the shared weights with a KV cache of its own: 0 has no adapter, each pair of adapter and scale has one.
-/// Two contexts never share cells.
+/// The adapters that apply to a sequence, with their scales, by number: 0 is none. Cells that were computed with one set are of no
+/// use to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AdapterContext(pub u32);
+pub struct AdapterSet(pub u32);
 
-impl AdapterContext {
-    /// The context without an adapter.
-    pub const BASE: Self = Self(0);
+impl AdapterSet {
+    /// No adapter.
+    pub const NONE: Self = Self(0);
 }
 
-/// A slot for one sequence in the KV cache of one context, from 0 to [`EngineLimits::sequences`] - 1.
+/// A slot for one sequence in the KV cache, from 0 to [`EngineLimits::sequences`] - 1. Whatever its adapters, a sequence may be in
+/// any slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
@@ -36,7 +38,7 @@ pub struct Slot(pub u32);
 pub struct EngineLimits {
     /// Tokens of one sequence at most, prompt and output together.
     pub context_tokens: u32,
-    /// Slots of each context.
+    /// Slots.
     pub sequences: u32,
     /// Tokens in one batch at most.
     pub batch_tokens: u32,
@@ -175,10 +177,10 @@ pub trait Backend: 'static {
     fn tokenizer(&self) -> Arc<dyn Tokenizer>;
     /// The same, for texts that are computed as a whole.
     fn text_tokenizer(&self) -> Arc<dyn TextTokenizer>;
-    /// The context of an adapter at a scale, loaded if need be.
-    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, Error>;
-    /// Frees a context and its adapter. No sequence is in it; the number may be given to another adapter later.
-    fn unload_adapter(&mut self, context: AdapterContext);
+    /// Loads adapters that apply together, each at its scale.
+    fn load_adapters(&mut self, adapters: &[(PathBuf, f32)]) -> Result<AdapterSet, Error>;
+    /// Frees adapters. No cells were computed with them any more; the number may be given to other ones later.
+    fn unload_adapters(&mut self, adapters: AdapterSet);
     /// Creates a sampling state; `schema` is a JSON schema that the output must satisfy; `prompt` feeds the penalties.
     fn create_sampler(
         &mut self,
@@ -191,19 +193,18 @@ pub trait Backend: 'static {
     fn constrain_calls(&mut self, _sampler: &mut Self::Sampler, _calls: &CallConstraint) -> Result<(), Error> {
         Ok(())
     }
-    /// Computes a batch of at most [`EngineLimits::batch_tokens`] tokens, all of one context.
-    fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError>;
+    /// Computes a batch of at most [`EngineLimits::batch_tokens`] tokens, all with the same adapters.
+    fn decode(&mut self, adapters: AdapterSet, batch: &[BatchToken]) -> Result<(), DecodeError>;
+    /// How long the change to other adapters took that the last batch began with; none if it began with none, or if that is not
+    /// known.
+    fn take_switch_time(&mut self) -> Option<Duration> {
+        None
+    }
     /// Samples from the logits at `index` of the last batch.
-    fn sample(&mut self, context: AdapterContext, index: usize, sampler: &mut Self::Sampler) -> Result<Sampled, Error>;
+    fn sample(&mut self, index: usize, sampler: &mut Self::Sampler) -> Result<Sampled, Error>;
     /// How likely `token` is after the logits at `index` of the last batch, and which `top` tokens are the likeliest: the model's
     /// own probabilities, whatever the sampling does with them.
-    fn logprobs(
-        &mut self,
-        context: AdapterContext,
-        index: usize,
-        token: Token,
-        top: u32,
-    ) -> Result<TokenLogprob, Error>;
+    fn logprobs(&mut self, index: usize, token: Token, top: u32) -> Result<TokenLogprob, Error>;
     /// While it is held, the schema of a sampling state neither constrains nor forces tokens; what is sampled is not of it.
     fn hold_schema(&mut self, sampler: &mut Self::Sampler, is_held: bool);
     /// Tells a sampling state of tokens that were appended without it and are not of its schema.
@@ -211,19 +212,19 @@ pub trait Backend: 'static {
     /// The tokens that the schema of this sampling state forces next.
     fn forced_tokens(&mut self, sampler: &mut Self::Sampler) -> Result<ForcedTokens, Error>;
     /// The logits of these tokens at `index` of the last batch.
-    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, Error>;
+    fn logits(&mut self, index: usize, tokens: &[Token]) -> Result<Vec<f32>, Error>;
     /// Context shift: frees `discard` cells of a sequence after the first `keep` and moves the cells behind them into the gap.
     /// False if the model cannot do that; nothing has changed then.
-    fn shift_kv(&mut self, context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool;
+    fn shift_kv(&mut self, slot: Slot, keep: u32, discard: u32) -> bool;
     /// Frees the cells of a sequence from this position on. False if the model cannot free a part of them: then all are freed.
-    fn truncate_kv(&mut self, context: AdapterContext, slot: Slot, from: u32) -> bool;
-    /// A hash of everything that cells of a context depend on: the model's content, the adapter and its scale, and the types of
-    /// the KV cache.
-    fn fingerprint(&self, context: AdapterContext) -> [u8; 32];
-    /// The cells of a sequence as bytes, which [`Self::restore_state`] loads into any slot of the same context.
-    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, Error>;
+    fn truncate_kv(&mut self, slot: Slot, from: u32) -> bool;
+    /// A hash of everything that cells depend on which are computed with these adapters: the model's content, theirs and their
+    /// scales, and the types of the KV cache.
+    fn fingerprint(&self, adapters: AdapterSet) -> [u8; 32];
+    /// The cells of a sequence as bytes, which [`Self::restore_state`] loads into any slot.
+    fn save_state(&mut self, slot: Slot) -> Result<Vec<u8>, Error>;
     /// Fills the cells of an empty slot.
-    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), Error>;
+    fn restore_state(&mut self, slot: Slot, state: &[u8]) -> Result<(), Error>;
     /// Computes texts as a whole: at most [`EngineLimits::sequences`], of [`EngineLimits::batch_tokens`] tokens together. What the
     /// numbers of each are is said by [`PooledInput`](crate::PooledInput).
     fn pool(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>, Error>;

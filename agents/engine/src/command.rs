@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::sync::oneshot;
 
-use crate::adapter_contexts::AdapterKey;
+use crate::adapter_sets::AdapterKey;
 use crate::pooling::PoolingJob;
 use crate::sequence::Job;
 

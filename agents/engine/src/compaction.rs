@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::backend::AdapterContext;
+use crate::backend::AdapterSet;
 
 /// So many batches in a row must have taken more than one pass: a gap is usually filled by the next sequence.
 const MIN_FRAGMENTED_BATCHES: u32 = 4;
@@ -17,12 +17,12 @@ const MOVE_COST_DECAY_FACTOR: f64 = 0.98;
 /// What is known of the passes of decoding sequences, and of the cost of a move.
 #[derive(Debug, Default)]
 pub(crate) struct CompactionPolicy {
-    fragmentation: HashMap<AdapterContext, Fragmentation>,
+    fragmentation: HashMap<AdapterSet, Fragmentation>,
     /// Seconds per cell of the last move.
     move_seconds_per_cell: Option<f64>,
 }
 
-/// The recent fragmentation of the decoding slots of a context.
+/// The recent fragmentation of the decoding slots of sequences with the same adapters.
 #[derive(Debug, Clone, Copy, Default)]
 struct Fragmentation {
     batches: u32,
@@ -31,19 +31,19 @@ struct Fragmentation {
 }
 
 impl CompactionPolicy {
-    /// Records how many passes over the weights the decoding sequences of a context took. Returns the time of one if there
+    /// Records how many passes over the weights the decoding sequences with these adapters took. Returns the time of one if there
     /// have been too many for some batches, so that one of the sequences should move.
-    pub(crate) fn observe_batch(&mut self, context: AdapterContext, passes: usize, took: Duration) -> Option<Duration> {
+    pub(crate) fn observe_batch(&mut self, adapters: AdapterSet, passes: usize, took: Duration) -> Option<Duration> {
         if passes < 2 {
-            self.fragmentation.remove(&context);
+            self.fragmentation.remove(&adapters);
             return None;
         }
-        let seen = self.fragmentation.entry(context).or_default();
+        let seen = self.fragmentation.entry(adapters).or_default();
         *seen = Fragmentation { batches: seen.batches + 1, pass_time: took / passes as u32 };
         if seen.batches < MIN_FRAGMENTED_BATCHES {
             return None;
         }
-        self.fragmentation.remove(&context).map(|seen| seen.pass_time)
+        self.fragmentation.remove(&adapters).map(|seen| seen.pass_time)
     }
 
     /// Whether a move of so many cells pays, where one pass takes this time.
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_move_is_due_after_some_fragmented_batches_in_a_row() {
         let (mut policy, pass_time) = (CompactionPolicy::default(), Duration::from_millis(10));
-        let mut seen = |passes: u32| policy.observe_batch(AdapterContext::BASE, passes as usize, pass_time * passes);
+        let mut seen = |passes: u32| policy.observe_batch(AdapterSet::NONE, passes as usize, pass_time * passes);
         assert_eq!([seen(2), seen(2), seen(2), seen(1)], [None; 4]);
         assert_eq!([seen(3), seen(2), seen(2), seen(2)], [None, None, None, Some(pass_time)]);
         assert_eq!(seen(2), None, "it is counted anew");

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use crate::backend::{AdapterContext, Token};
+use crate::backend::{AdapterSet, Token};
 use crate::erase_count;
 
 mod prefix_file_header;
@@ -46,11 +46,11 @@ pub struct Options {
     pub max_bytes: u64,
 }
 
-/// The prefix files of one engine's contexts.
+/// The prefix files of one engine, by the adapters that they were computed with.
 pub(crate) struct DiskPrefixCache {
     dir: PathBuf,
-    files: HashMap<AdapterContext, Vec<PrefixFile>>,
-    fingerprints: HashMap<AdapterContext, CacheFingerprint>,
+    files: HashMap<AdapterSet, Vec<PrefixFile>>,
+    fingerprints: HashMap<AdapterSet, CacheFingerprint>,
     /// The number of erases when no text was known to the engine that is erased since; `None` before its first text.
     erase_count: Option<u64>,
     /// Taken when the cache is dropped.
@@ -125,10 +125,10 @@ impl DiskPrefixCache {
         Some(Self { dir, files, fingerprints, erase_count: None, writer: Some((writer, thread)) })
     }
 
-    /// Lists the files of a context, unless that is done. Comes before any text of the context.
-    pub(crate) fn index_context(&mut self, context: AdapterContext, fingerprint: CacheFingerprint) {
+    /// Lists the files of these adapters, unless that is done. Comes before any text with them.
+    pub(crate) fn index_adapters(&mut self, adapters: AdapterSet, fingerprint: CacheFingerprint) {
         self.erase_count.get_or_insert_with(|| erase_count::read(&self.dir));
-        if self.fingerprints.insert(context, fingerprint) == Some(fingerprint) {
+        if self.fingerprints.insert(adapters, fingerprint) == Some(fingerprint) {
             return;
         }
         let start = format!("{}-", hex(&fingerprint[..8]));
@@ -138,20 +138,20 @@ impl DiskPrefixCache {
             let header = PrefixFileHeader::read(&mut File::open(&path).ok()?, &fingerprint)?;
             Some(PrefixFile { tokens: header.tokens, path, queued: Weak::new() })
         };
-        self.files.insert(context, own.filter_map(|entry| indexed(entry.path())).collect());
+        self.files.insert(adapters, own.filter_map(|entry| indexed(entry.path())).collect());
     }
 
     /// The longest prefix of a prompt on disk that is longer than `longer_than`. `may_be_whole`: the whole prompt counts too.
     pub(crate) fn find(
         &mut self,
-        context: AdapterContext,
+        adapters: AdapterSet,
         prompt: &[Token],
         longer_than: usize,
         may_be_whole: bool,
     ) -> Option<DiskPrefix> {
         let most = prompt.len() - usize::from(!may_be_whole && !prompt.is_empty());
-        let fingerprint = *self.fingerprints.get(&context)?;
-        let files = self.files.get_mut(&context)?;
+        let fingerprint = *self.fingerprints.get(&adapters)?;
+        let files = self.files.get_mut(&adapters)?;
         let matches = |file: &&PrefixFile| {
             let is_of_prompt =
                 (longer_than + 1..=most).contains(&file.tokens.len()) && prompt.starts_with(&file.tokens);
@@ -178,13 +178,13 @@ impl DiskPrefixCache {
     /// Writes a prefix to disk, in the background. `is_fixed`: it is the same for every task.
     pub(crate) fn insert(
         &mut self,
-        context: AdapterContext,
+        adapters: AdapterSet,
         (tokens, is_fixed): (&[Token], bool),
         state: &Arc<[u8]>,
         seconds: f64,
     ) {
-        let Some(fingerprint) = self.fingerprints.get(&context) else { return };
-        let Some(files) = self.files.get_mut(&context) else { return };
+        let Some(fingerprint) = self.fingerprints.get(&adapters) else { return };
+        let Some(files) = self.files.get_mut(&adapters) else { return };
         if files.iter().any(|file| *file.tokens == *tokens && file.is_there()) {
             return;
         }
@@ -400,7 +400,7 @@ mod tests {
 
     fn open(dir: &Path) -> DiskPrefixCache {
         let mut cache = DiskPrefixCache::open(&Options { dir: dir.to_owned(), max_bytes: 1 << 20 }).unwrap();
-        cache.index_context(AdapterContext(0), FINGERPRINT);
+        cache.index_adapters(AdapterSet(0), FINGERPRINT);
         cache
     }
 
@@ -411,16 +411,16 @@ mod tests {
         write_file(dir.path(), FINGERPRINT, "You are", b"long");
         write_file(dir.path(), [8; 32], "You are a", b"another model's");
         let mut cache = open(dir.path());
-        let found = cache.find(AdapterContext(0), &tokens("You are a sailor"), 0, false).unwrap();
+        let found = cache.find(AdapterSet(0), &tokens("You are a sailor"), 0, false).unwrap();
         assert_eq!((found.tokens.len(), found.state.as_slice(), found.seconds), (7, b"long".as_slice(), 1.5));
-        assert!(cache.find(AdapterContext(0), &tokens("You are a sailor"), 7, false).is_none(), "no longer one");
-        assert_eq!(cache.find(AdapterContext(0), &tokens("You are"), 0, false).unwrap().tokens.len(), 3);
-        assert_eq!(cache.find(AdapterContext(0), &tokens("You are"), 0, true).unwrap().tokens.len(), 7);
-        assert!(cache.find(AdapterContext(1), &tokens("You are"), 0, true).is_none());
+        assert!(cache.find(AdapterSet(0), &tokens("You are a sailor"), 7, false).is_none(), "no longer one");
+        assert_eq!(cache.find(AdapterSet(0), &tokens("You are"), 0, false).unwrap().tokens.len(), 3);
+        assert_eq!(cache.find(AdapterSet(0), &tokens("You are"), 0, true).unwrap().tokens.len(), 7);
+        assert!(cache.find(AdapterSet(1), &tokens("You are"), 0, true).is_none());
     }
 
     fn insert(cache: &mut DiskPrefixCache, text: &str, is_fixed: bool) {
-        cache.insert(AdapterContext(0), (&tokens(text), is_fixed), &b"state".as_slice().into(), 1.0);
+        cache.insert(AdapterSet(0), (&tokens(text), is_fixed), &b"state".as_slice().into(), 1.0);
     }
 
     /// Waits until all that was inserted before is written; deletes what may hold the text of a caller.
@@ -450,7 +450,7 @@ mod tests {
         forget_text(&mut cache);
         let fixed = file_name(&FINGERPRINT, &tokens("You are"), true);
         assert_eq!(names(dir.path()), ["0-0.fixed.part", &fixed, "note"]);
-        let found = cache.find(AdapterContext(0), &tokens("You are Ann, a sailor"), 0, false).unwrap();
+        let found = cache.find(AdapterSet(0), &tokens("You are Ann, a sailor"), 0, false).unwrap();
         assert_eq!((found.tokens.len(), found.is_fixed), (7, true));
         fs::write(dir.path().join("0-0.prefix"), "x").unwrap();
         assert_eq!(erase_text(dir.path()).unwrap(), 1);
@@ -474,7 +474,7 @@ mod tests {
         insert(&mut told, "You are Bob", false);
         drop(told);
         let mut later = unused.unwrap();
-        later.index_context(AdapterContext(0), FINGERPRINT);
+        later.index_adapters(AdapterSet(0), FINGERPRINT);
         insert(&mut later, "You are Eve", false);
         drop(later);
         let mut all = ["You are Bob", "You are Eve"].map(|text| file_name(&FINGERPRINT, &tokens(text), false)).to_vec();
@@ -514,7 +514,7 @@ mod tests {
             forget_text(&mut cache);
             fs::remove_file(&path).unwrap();
             if is_looked_up {
-                let found = cache.find(AdapterContext(0), &tokens("You are a sailor"), 0, false).unwrap();
+                let found = cache.find(AdapterSet(0), &tokens("You are a sailor"), 0, false).unwrap();
                 assert_eq!(found.tokens.len(), 3, "the next longest");
             }
             insert(&mut cache, "You are", true);
@@ -527,7 +527,7 @@ mod tests {
     fn damaged_files_are_deleted_and_never_used() {
         let dir = tempfile::tempdir().unwrap();
         let file = write_file(dir.path(), FINGERPRINT, "You are", b"long state");
-        let find = || open(dir.path()).find(AdapterContext(0), &tokens("You are a sailor"), 0, false);
+        let find = || open(dir.path()).find(AdapterSet(0), &tokens("You are a sailor"), 0, false);
         let whole = fs::read(&file).unwrap();
         for cut in 0..whole.len() {
             fs::write(&file, &whole[..cut]).unwrap();

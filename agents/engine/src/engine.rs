@@ -1,6 +1,5 @@
 //! The interface of an engine, in this process or in another.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +9,7 @@ use crate::backend::EngineLimits;
 use crate::counters::EngineStats;
 use crate::heartbeat::Heartbeat;
 use crate::pooling::{PooledTexts, PoolingRequest};
-use crate::request::{Error, LabelScores, Request, SamplingOptions};
+use crate::request::{Error, LabelScores, Request, SamplingOptions, ScaledAdapters};
 use crate::stream::{OutputStream, PrefixPin};
 
 /// An engine: on a thread of this process, or in a process of its own.
@@ -53,7 +52,7 @@ pub trait Engine: Send + Sync + 'static {
     /// See [`EngineHandle::pin_prefixes`](crate::EngineHandle::pin_prefixes).
     fn pin_prefixes(&self, flows: Vec<Arc<str>>) -> PrefixPin;
     /// See [`EngineHandle::retain_adapters`](crate::EngineHandle::retain_adapters).
-    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>);
+    fn retain_adapters(&self, sets: Vec<ScaledAdapters>);
     /// See [`EngineHandle::forget_text`](crate::EngineHandle::forget_text).
     async fn forget_text(&self) -> Result<(), Error>;
     /// Asks the engine to end.

@@ -1,6 +1,5 @@
 //! The handle that callers hold of an engine.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
@@ -13,7 +12,7 @@ use crate::load_error::LoadError;
 use crate::local::LocalEngine;
 use crate::options::Options;
 use crate::pooling::{PooledTexts, PoolingRequest};
-use crate::request::{Error, LabelScores, Request, SamplingOptions};
+use crate::request::{Error, LabelScores, Request, SamplingOptions, ScaledAdapters};
 use crate::stream::{OutputStream, PrefixPin, wait_for_end};
 
 /// A handle of an engine. Clones refer to the same engine; it ends when the last one is dropped.
@@ -99,9 +98,10 @@ impl EngineHandle {
         self.0.score_labels(request, labels).await
     }
 
-    /// Unloads all adapters but these once no sequence uses them. A request for another adapter loads it again.
-    pub fn retain_adapters(&self, adapters: impl IntoIterator<Item = (PathBuf, f32)>) {
-        self.0.retain_adapters(adapters.into_iter().collect());
+    /// Unloads all adapters once no sequence uses them, but for these, each the ones that apply together. A request for others
+    /// loads them again.
+    pub fn retain_adapters(&self, sets: impl IntoIterator<Item = ScaledAdapters>) {
+        self.0.retain_adapters(sets.into_iter().collect());
     }
 
     /// Prefills the prefix of a conversation, which is all before the text of its last message, and caches it for requests

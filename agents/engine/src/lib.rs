@@ -9,7 +9,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod adapter_contexts;
+mod adapter_sets;
+mod adapter_turn;
 pub mod backend;
 mod batch_cost;
 mod command;
@@ -43,7 +44,7 @@ mod wait_queue;
 mod worker;
 
 pub use backend::{
-    AdapterContext, Backend, CallConstraint, PooledTokens, ReasoningFormat, TextTokenizer, Token, TokenizedPrompt,
+    AdapterSet, Backend, CallConstraint, PooledTokens, ReasoningFormat, TextTokenizer, Token, TokenizedPrompt,
     Tokenizer,
 };
 pub use counters::EngineStats;
@@ -57,8 +58,8 @@ pub use options::Options;
 pub use pooling::{PooledInput, PooledTexts, PoolingRequest};
 pub use request::{
     CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority,
-    ReasoningParams, Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams, TokenLogprob, ToolCall,
-    ToolSet, TopLogprob,
+    ReasoningParams, Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams, ScaledAdapters,
+    TokenLogprob, ToolCall, ToolSet, TopLogprob,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

@@ -1,7 +1,6 @@
 //! An engine on a thread of this process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -10,6 +9,7 @@ use artel_chat::ReasoningPhase;
 use async_trait::async_trait;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
+use crate::adapter_sets;
 use crate::backend::{self, Backend, EngineLimits, TextTokenizer, Token, TokenizedPrompt, Tokenizer};
 use crate::command::EngineCommand;
 use crate::counters::{Counters, EngineStats, PendingPooling};
@@ -25,7 +25,7 @@ use crate::prefix_pins::PrefixPins;
 use crate::reasoning::SequenceReasoning;
 use crate::request::{
     ChatRole, Chunk, ContextOverflow, Error, LabelScores, Message, Priority, Request, RequestTimings, RequestUsage,
-    SamplingOptions,
+    SamplingOptions, ScaledAdapters,
 };
 use crate::sequence::{Job, OutputSender};
 use crate::stream::{LocalStream, OutputStream, PrefixPin, wait_for_end};
@@ -176,7 +176,7 @@ impl LocalEngine {
             prefix_len: if prompt.prefix_len < MIN_PREFIX_TOKENS { 0 } else { prompt.prefix_len },
             has_fixed_prefix: request.has_fixed_prefix,
             prompt: prompt.tokens,
-            adapter: request.adapter,
+            adapters: request.adapters,
             sampling: request.sampling,
             logprobs: request.logprobs,
             shares_prompt: request.shares_prompt,
@@ -307,8 +307,8 @@ impl Engine for LocalEngine {
         }
     }
 
-    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
-        let keys = adapters.into_iter().map(|(path, scale)| (path, scale.to_bits())).collect();
+    fn retain_adapters(&self, sets: Vec<ScaledAdapters>) {
+        let keys = sets.iter().map(|adapters| adapter_sets::key_of(adapters)).collect();
         // An engine that has ended needs no commands.
         let _ = self.commands.send(EngineCommand::RetainAdapters(keys));
     }

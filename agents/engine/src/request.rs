@@ -71,6 +71,9 @@ impl Priority {
     }
 }
 
+/// LoRA adapters in GGUF form that apply together, each with its scale.
+pub type ScaledAdapters = Vec<(PathBuf, f32)>;
+
 /// A request to generate.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -86,8 +89,8 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Variables of the model's chat template, over those of the model.
     pub template_kwargs: Arc<Map<String, Value>>,
-    /// A LoRA adapter in GGUF form and its scale.
-    pub adapter: Option<(PathBuf, f32)>,
+    /// The LoRA adapters that apply to it.
+    pub adapters: ScaledAdapters,
     /// How tokens are sampled.
     pub sampling: SamplingParams,
     /// How many of the likeliest tokens are told at each place, with the probability of the token that came; none: nothing is.

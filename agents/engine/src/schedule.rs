@@ -1,15 +1,16 @@
 //! The schedule of the next batch: a pure function over plain data.
 //!
 //! Decoding sequences come first, one token each. The remaining tokens of the batch are given to their other output tokens, to
-//! prompts, in chunks (chunked prefill) while an interactive sequence of any context streams, so that no stream stalls behind a
+//! prompts, in chunks (chunked prefill) while an interactive sequence streams, whatever its adapters, so that no stream stalls behind a
 //! long prompt, and, where there are no prompts, to drafts. Of the prompts of one priority the one that needs the fewest tokens
 //! comes first, so that it decodes beside the others instead of all finishing together; to the tokens it needs are added half of
 //! those that its flow was served more than the least served flow, so that no flow lives at the cost of another, and a number for
 //! each earlier arrival, so that none starves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::backend::{AdapterContext, Slot};
+use crate::backend::{AdapterSet, Slot};
 use crate::request::Priority;
 
 /// Slots between two decoding ones that are bridged at most: a pass over the weights of a small model takes as long as two more
@@ -26,8 +27,10 @@ const ARRIVAL_PENALTY_TOKENS: u64 = 8;
 pub struct SequenceView {
     /// Its slot.
     pub slot: Slot,
-    /// The context of the slot.
-    pub context: AdapterContext,
+    /// Its adapters.
+    pub adapters: AdapterSet,
+    /// The number of the last batch with these adapters, 0 before the first.
+    pub last_batch: u64,
     /// Its priority.
     pub priority: Priority,
     /// Tokens that its flow was served so far.
@@ -78,15 +81,24 @@ pub struct BatchBudget {
     pub chunk_tokens: u32,
 }
 
-/// The next batch: a context and the shares in it, or nothing to do. Contexts alternate, starting after `last`.
+/// The adapters of the last batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastTurn {
+    /// Which.
+    pub adapters: AdapterSet,
+    /// Whether they may have the next batch too.
+    pub may_stay: bool,
+}
+
+/// The next batch: its adapters and the shares in it, or nothing to do.
 ///
-/// The chunk limit holds if an interactive sequence of *any* context streams, since contexts wait for each other. It does not
+/// The chunk limit holds if an interactive sequence with *any* adapters streams, since all wait for each other. It does not
 /// hold for batch work alone: no client reads its output as it comes.
 pub fn next_batch(
     sequences: &[SequenceView],
     budget: BatchBudget,
-    last: AdapterContext,
-) -> Option<(AdapterContext, Vec<BatchShare>)> {
+    last: LastTurn,
+) -> Option<(AdapterSet, Vec<BatchShare>)> {
     // Background prefill runs when there is nothing else to do, prefetch when no other prompt waits.
     let has_foreground = sequences.iter().any(|view| !view.is_blocked && view.priority != Priority::Background);
     let has_prompts =
@@ -98,8 +110,8 @@ pub fn next_batch(
     };
     let ready = || sequences.iter().filter(|view| !view.is_blocked && !is_paused(view));
     let has_streams = ready().any(|view| view.is_interactive() && view.prefill_tokens == 0);
-    let context = ready().map(|view| view.context).min_by_key(|context| (context.0 <= last.0, context.0))?;
-    let own = || ready().filter(|view| view.context == context);
+    let adapters = next_adapters(ready(), last)?;
+    let own = || ready().filter(|view| view.adapters == adapters);
     let decoding: Vec<&SequenceView> =
         own().filter(|view| view.prefill_tokens == 0).take(budget.batch_tokens as usize).collect();
     let mut shares: Vec<BatchShare> = decoding.iter().map(|view| BatchShare { slot: view.slot, tokens: 1 }).collect();
@@ -135,7 +147,24 @@ pub fn next_batch(
             shares.push(share);
         }
     }
-    Some((context, shares))
+    Some((adapters, shares))
+}
+
+/// Whose turn is next: that of the last adapters while it may go on, unless others have work of a higher priority; else that of
+/// those that have waited for the longest.
+fn next_adapters<'a>(ready: impl Iterator<Item = &'a SequenceView> + Clone, last: LastTurn) -> Option<AdapterSet> {
+    let highest = ready.clone().map(|view| view.priority).min()?;
+    let may_stay = last.may_stay && ready.clone().any(|view| view.adapters == last.adapters);
+    let candidates = ready.filter(|view| !may_stay || view.priority == highest);
+    let stays = |view: &SequenceView| may_stay && view.adapters == last.adapters;
+    let next = candidates.min_by_key(|view| (!stays(view), view.last_batch, view.adapters));
+    next.map(|view| view.adapters)
+}
+
+/// The number of sets of adapters of which sequences can go on.
+pub fn ready_sets(sequences: &[SequenceView]) -> usize {
+    let ready = sequences.iter().filter(|view| !view.is_blocked && view.priority.is_requested());
+    ready.map(|view| view.adapters).collect::<BTreeSet<_>>().len()
 }
 
 /// Adds one token each of the prompts in slots between decoding ones, as far as tokens `remain`, so that all of them are
@@ -145,11 +174,11 @@ pub fn bridge(
     decoding: &mut Vec<BatchShare>,
     prompts: &mut [BatchShare],
     sequences: &[SequenceView],
-    context: AdapterContext,
+    adapters: AdapterSet,
     remaining: u32,
 ) {
     let prompt_in = |slot| {
-        let mut in_slot = sequences.iter().filter(|view| (view.context, view.slot) == (context, Slot(slot)));
+        let mut in_slot = sequences.iter().filter(|view| (view.adapters, view.slot) == (adapters, Slot(slot)));
         in_slot.find(|view| view.prefill_tokens > 1 && !view.is_blocked)
     };
     decoding.sort_by_key(|share| share.slot);
@@ -217,8 +246,6 @@ pub fn chunk_tokens(fitting: Option<u32>, prefill_multiple: u32) -> u32 {
 /// The scheduler's view of a sequence that waits for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuedView {
-    /// The context in which it needs a slot.
-    pub context: AdapterContext,
     /// Its priority as a number, less one for each [`AGING_PERIOD`] of its wait.
     pub aged_priority: u32,
     /// Tokens that its flow was served so far.
@@ -232,12 +259,11 @@ pub struct QueuedView {
 /// After so long a wait a sequence rises by one priority, so that batch work never starves.
 pub const AGING_PERIOD: Duration = Duration::from_secs(30);
 
-/// Which waiting sequence gets the next free slot of `context`: the one of the highest priority, then of the least served flow,
+/// Which waiting sequence gets the next free slot: the one of the highest priority, then of the least served flow,
 /// then of the task with the fewest remaining steps.
-pub fn admit(waiting: &[QueuedView], context: AdapterContext) -> Option<usize> {
-    let candidates = waiting.iter().enumerate().filter(|(_, view)| view.context == context);
+pub fn admit(waiting: &[QueuedView]) -> Option<usize> {
     let order = |view: &QueuedView| (view.aged_priority, view.served_tokens, view.remaining_steps, view.arrival);
-    candidates.min_by_key(|(_, view)| order(view)).map(|(at, _)| at)
+    waiting.iter().enumerate().min_by_key(|(_, view)| order(view)).map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -245,12 +271,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn view(slot: u32, context: u32, prefill_tokens: u32) -> SequenceView {
+    fn view(slot: u32, adapters: u32, prefill_tokens: u32) -> SequenceView {
         let priority = Priority::Interactive;
-        let (slot, context, arrival) = (Slot(slot), AdapterContext(context), u64::from(slot));
+        let (slot, adapters, arrival) = (Slot(slot), AdapterSet(adapters), u64::from(slot));
         SequenceView {
             slot,
-            context,
+            adapters,
+            last_batch: 0,
             priority,
             served_tokens: 0,
             arrival,
@@ -261,20 +288,38 @@ mod tests {
         }
     }
 
-    const BASE: AdapterContext = AdapterContext::BASE;
+    const BASE: AdapterSet = AdapterSet::NONE;
+    const LAST: LastTurn = LastTurn { adapters: BASE, may_stay: false };
     const BUDGET: BatchBudget = BatchBudget { batch_tokens: 64, chunk_tokens: 16 };
 
     #[test]
     fn a_long_prompt_does_not_stall_a_stream() {
-        let shares = next_batch(&[view(0, 0, 2000), view(1, 0, 0)], BUDGET, BASE);
+        let shares = next_batch(&[view(0, 0, 2000), view(1, 0, 0)], BUDGET, LAST);
         let wanted = vec![BatchShare { slot: Slot(1), tokens: 1 }, BatchShare { slot: Slot(0), tokens: 16 }];
         assert_eq!(shares, Some((BASE, wanted)));
     }
 
     #[test]
+    fn a_turn_goes_on_until_its_time_is_over_or_others_have_more_urgent_work() {
+        let next = |views: &[SequenceView], adapters, may_stay| {
+            next_batch(views, BUDGET, LastTurn { adapters: AdapterSet(adapters), may_stay }).unwrap().0.0
+        };
+        let of = |slot, adapters, last_batch| SequenceView { last_batch, ..view(slot, adapters, 0) };
+        let equal = [of(0, 0, 8), of(1, 1, 9), of(2, 4, 3)];
+        assert_eq!([0, 1, 4, 9].map(|last| next(&equal, last, true)), [0, 1, 4, 4]);
+        assert_eq!([0, 1, 4, 9].map(|last| next(&equal, last, false)), [4, 4, 4, 4], "it has waited for the longest");
+        let urgent = SequenceView { priority: Priority::Router, ..of(3, 7, 10) };
+        let views = [equal[0], equal[1], equal[2], urgent];
+        assert_eq!([0, 7].map(|last| next(&views, last, true)), [7, 7], "it interrupts the turn of others");
+        assert_eq!([0, 7].map(|last| next(&views, last, false)), [4, 4], "and starves none");
+        assert_eq!(next(&[SequenceView { is_blocked: true, ..equal[0] }, equal[1]], 0, true), 1);
+    }
+
+    #[test]
     fn a_prompt_between_decoding_slots_gets_a_token_in_their_batch() {
         let bridged = |views: &[SequenceView], remaining| {
-            let shares = next_batch(views, BUDGET, AdapterContext(9)).unwrap().1;
+            let none = LastTurn { adapters: AdapterSet(9), may_stay: false };
+            let shares = next_batch(views, BUDGET, none).unwrap().1;
             let (mut decoding, mut prompts): (Vec<_>, Vec<_>) = shares
                 .into_iter()
                 .partition(|share| views.iter().any(|v| v.slot == share.slot && v.prefill_tokens == 0));
@@ -290,7 +335,11 @@ mod tests {
             "its last token needs logits"
         );
         assert_eq!(bridged(&with(&[view(1, 0, 1)]), 9), [vec![(0, 1), (2, 1)], vec![(1, 1)]]);
-        assert_eq!(bridged(&with(&[view(1, 1, 100)]), 9)[0], [(0, 1), (2, 1)], "another context has slots of its own");
+        assert_eq!(
+            bridged(&with(&[view(1, 1, 100)]), 9)[0],
+            [(0, 1), (2, 1)],
+            "with other adapters it is in another batch"
+        );
         assert_eq!(bridged(&with(&[view(1, 0, 100)]), 0)[0], [(0, 1), (2, 1)]);
         assert_eq!(bridged(&with(&[view(3, 0, 100)]), 9)[0], [(0, 1), (2, 1)], "no sequence decodes behind it");
         let several = [view(0, 0, 0), view(1, 0, 100), SequenceView { output_tokens: 3, ..view(2, 0, 0) }];
@@ -320,7 +369,7 @@ mod tests {
         let prefilled = |first, then: &[u32]| {
             let mut views = vec![view(0, 0, 0), view(1, 0, first)];
             views.extend(then.iter().zip(2..).map(|(prompt, slot)| view(slot, 0, *prompt)));
-            let shares = next_batch(&views, BUDGET, BASE).unwrap().1;
+            let shares = next_batch(&views, BUDGET, LAST).unwrap().1;
             shares.iter().skip(1).map(|share| (share.slot.0, share.tokens)).collect::<Vec<_>>()
         };
         assert_eq!(prefilled(9, &[100]), [(1, 9)]);
@@ -332,7 +381,7 @@ mod tests {
     #[test]
     fn chunks_have_no_limit_where_no_client_reads() {
         let chunk = |priority| {
-            next_batch(&[SequenceView { priority, ..view(0, 0, 0) }, view(1, 0, 2000)], BUDGET, BASE).unwrap().1[1]
+            next_batch(&[SequenceView { priority, ..view(0, 0, 0) }, view(1, 0, 2000)], BUDGET, LAST).unwrap().1[1]
                 .tokens
         };
         assert_eq!([Priority::Interactive, Priority::Batch].map(chunk), [16, 63]);
@@ -370,14 +419,14 @@ mod tests {
 
     #[test]
     fn a_lone_prompt_gets_the_whole_batch() {
-        assert_eq!(next_batch(&[view(0, 0, 2000)], BUDGET, BASE).unwrap().1[0].tokens, 64);
+        assert_eq!(next_batch(&[view(0, 0, 2000)], BUDGET, LAST).unwrap().1[0].tokens, 64);
     }
 
     #[test]
     fn a_started_prompt_is_finished_and_only_a_short_one_overtakes_it() {
         let mut started = view(0, 0, 36);
         started.served_tokens = 64;
-        let first = |views: &[SequenceView]| next_batch(views, BUDGET, BASE).unwrap().1[0].slot;
+        let first = |views: &[SequenceView]| next_batch(views, BUDGET, LAST).unwrap().1[0].slot;
         assert_eq!(first(&[view(1, 0, 100), started]), Slot(0));
         assert_eq!(first(&[view(1, 0, 20), started]), Slot(1));
     }
@@ -386,7 +435,7 @@ mod tests {
     fn a_long_prompt_is_overtaken_only_so_often() {
         let first = |late| {
             let short = SequenceView { arrival: late, ..view(1, 0, 20) };
-            next_batch(&[view(0, 0, 600), short, view(2, 0, 0)], BUDGET, BASE).unwrap().1[1].slot
+            next_batch(&[view(0, 0, 600), short, view(2, 0, 0)], BUDGET, LAST).unwrap().1[1].slot
         };
         assert_eq!((1..1000).find(|late| first(*late) == Slot(0)), Some(73));
     }
@@ -395,20 +444,20 @@ mod tests {
     fn background_prefill_waits_for_all_other_work_and_is_cut_in_chunks() {
         let background = SequenceView { priority: Priority::Background, ..view(0, 0, 100) };
         let alone = |slot, tokens| Some((BASE, vec![BatchShare { slot: Slot(slot), tokens }]));
-        assert_eq!(next_batch(&[background, view(1, 0, 0)], BUDGET, BASE), alone(1, 1));
+        assert_eq!(next_batch(&[background, view(1, 0, 0)], BUDGET, LAST), alone(1, 1));
         assert_eq!(
-            next_batch(&[background, SequenceView { is_blocked: true, ..view(1, 0, 0) }], BUDGET, BASE),
+            next_batch(&[background, SequenceView { is_blocked: true, ..view(1, 0, 0) }], BUDGET, LAST),
             alone(0, BUDGET.chunk_tokens)
         );
         assert_eq!(
             next_batch(
-                &[background, SequenceView { context: AdapterContext(1), ..background }, view(1, 2, 0)],
+                &[background, SequenceView { adapters: AdapterSet(1), ..background }, view(1, 2, 0)],
                 BUDGET,
-                BASE
+                LAST
             )
             .unwrap()
             .0,
-            AdapterContext(2)
+            AdapterSet(2)
         );
     }
 
@@ -416,24 +465,24 @@ mod tests {
     fn prefetch_runs_beside_decoding_sequences_and_behind_all_waiting_prompts() {
         let prefetch = SequenceView { priority: Priority::Prefetch, ..view(0, 0, 100) };
         let share = |slot, tokens| BatchShare { slot: Slot(slot), tokens };
-        assert_eq!(next_batch(&[prefetch, view(1, 0, 0)], BUDGET, BASE), Some((BASE, vec![share(1, 1), share(0, 16)])));
+        assert_eq!(next_batch(&[prefetch, view(1, 0, 0)], BUDGET, LAST), Some((BASE, vec![share(1, 1), share(0, 16)])));
         let prompt = view(1, 0, 40);
-        assert_eq!(next_batch(&[prefetch, prompt], BUDGET, BASE), Some((BASE, vec![share(1, 40)])));
+        assert_eq!(next_batch(&[prefetch, prompt], BUDGET, LAST), Some((BASE, vec![share(1, 40)])));
         assert_eq!(
-            next_batch(&[prefetch, view(1, 0, 0), SequenceView { slot: Slot(2), ..prompt }], BUDGET, BASE)
+            next_batch(&[prefetch, view(1, 0, 0), SequenceView { slot: Slot(2), ..prompt }], BUDGET, LAST)
                 .unwrap()
                 .1
                 .len(),
             2
         );
         let background = SequenceView { priority: Priority::Background, ..view(1, 0, 100) };
-        assert_eq!(next_batch(&[background, prefetch], BUDGET, BASE), Some((BASE, vec![share(0, 64)])));
+        assert_eq!(next_batch(&[background, prefetch], BUDGET, LAST), Some((BASE, vec![share(0, 64)])));
     }
 
     #[test]
     fn drafts_take_the_tokens_that_remain() {
         let tokens = |views: &[SequenceView]| {
-            let shares = next_batch(views, BUDGET, BASE).unwrap().1;
+            let shares = next_batch(views, BUDGET, LAST).unwrap().1;
             shares.iter().map(|share| share.tokens).collect::<Vec<_>>()
         };
         let (drafting, forced) =
@@ -448,31 +497,26 @@ mod tests {
     fn the_flow_that_was_served_less_comes_first() {
         let mut greedy = view(0, 0, 100);
         greedy.served_tokens = 1000;
-        assert_eq!(next_batch(&[greedy, view(1, 0, 100)], BUDGET, BASE).unwrap().1[0].slot, Slot(1));
+        assert_eq!(next_batch(&[greedy, view(1, 0, 100)], BUDGET, LAST).unwrap().1[0].slot, Slot(1));
     }
 
     #[test]
     fn the_highest_priority_is_admitted_first_and_then_the_least_served_flow() {
         let of = |aged_priority, served_tokens, arrival| QueuedView {
-            context: BASE,
             aged_priority,
             served_tokens,
             remaining_steps: 1,
             arrival,
         };
-        assert_eq!(admit(&[of(2, 0, 0), of(1, 9, 1)], BASE), Some(1));
-        assert_eq!(admit(&[of(1, 9, 0), of(1, 0, 1)], BASE), Some(1));
-        assert_eq!(
-            admit(&[of(1, 5, 0), QueuedView { remaining_steps: 0, ..of(1, 5, 1) }], BASE),
-            Some(1),
-            "nearly done"
-        );
-        assert_eq!(admit(&[of(1, 0, 0)], AdapterContext(1)), None);
+        assert_eq!(admit(&[of(2, 0, 0), of(1, 9, 1)]), Some(1));
+        assert_eq!(admit(&[of(1, 9, 0), of(1, 0, 1)]), Some(1));
+        assert_eq!(admit(&[of(1, 5, 0), QueuedView { remaining_steps: 0, ..of(1, 5, 1) }]), Some(1), "nearly done");
+        assert_eq!(admit(&[]), None);
     }
 
     prop_compose! {
         fn any_view()(
-            context in 0..3u32,
+            adapters in 0..3u32,
             prefill_tokens in 0..300u32,
             served_tokens in 0..9u64,
             is_blocked: bool,
@@ -480,11 +524,10 @@ mod tests {
         ) -> SequenceView {
             let priority = [Priority::Router, Priority::Interactive, Priority::Batch][priority as usize];
             SequenceView {
-                context: AdapterContext(context),
                 priority,
                 served_tokens,
                 is_blocked,
-                ..view(0, context, prefill_tokens)
+                ..view(0, adapters, prefill_tokens)
             }
         }
     }
@@ -496,15 +539,16 @@ mod tests {
                 view.slot = Slot(at as u32);
                 view.arrival = at as u64;
             }
-            let mut last = BASE;
-            for _ in 0..5000 {
-                let Some((context, shares)) = next_batch(&views, BUDGET, last) else { break };
-                last = context;
+            let mut last = LAST;
+            for at in 1..5000 {
+                let Some((adapters, shares)) = next_batch(&views, BUDGET, last) else { break };
+                last = LastTurn { adapters, may_stay: at % 4 != 0 };
+                views.iter_mut().filter(|view| view.adapters == adapters).for_each(|view| view.last_batch = at);
                 prop_assert!(shares.iter().map(|s| s.tokens).sum::<u32>() <= BUDGET.batch_tokens);
                 prop_assert!(!shares.is_empty());
                 for share in shares {
                     let view = &mut views[share.slot.0 as usize];
-                    prop_assert!(!view.is_blocked && view.context == context && share.tokens <= view.prefill_tokens.max(1));
+                    prop_assert!(!view.is_blocked && view.adapters == adapters && share.tokens <= view.prefill_tokens.max(1));
                     view.prefill_tokens -= share.tokens.min(view.prefill_tokens);
                     view.served_tokens += u64::from(share.tokens);
                 }

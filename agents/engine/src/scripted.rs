@@ -4,14 +4,14 @@
 //! engine before a batch, so that no test has to sleep.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 
 use artel_chat::{MarkPatterns, ReasoningMarks, ReasoningPhase, append_text};
 use serde_json::{Map, Value};
 
 use crate::backend::{
-    AdapterContext, Backend, BatchToken, DecodeError, EngineLimits, Error, ForcedTokens, PooledTokens, ReasoningFormat,
+    AdapterSet, Backend, BatchToken, DecodeError, EngineLimits, Error, ForcedTokens, PooledTokens, ReasoningFormat,
     Sampled, Slot, TextTokenizer, Token, TokenizedPrompt, Tokenizer,
 };
 use crate::request::{Message, SamplingParams, TokenLogprob, ToolSet, TopLogprob};
@@ -31,14 +31,20 @@ pub struct ScriptedBackend {
     gate: Option<BatchGate>,
     pooling_gate: Option<BatchGate>,
     probe: CacheProbe,
-    /// By context, without the base context, which has none.
+    /// By set, without the first, which has none.
     adapters: Vec<Option<String>>,
-    cells: HashMap<(AdapterContext, Slot), Vec<Token>>,
+    cells: HashMap<Slot, ScriptedCells>,
     /// The slot of each token of the last batch, and how many cells it had up to it.
     last_batch: Vec<(Slot, usize)>,
     /// Slots whose cells were shifted since they were empty.
-    shifted: HashSet<(AdapterContext, Slot)>,
+    shifted: HashSet<Slot>,
     batches: u64,
+}
+
+/// The cells of a slot, and the adapters that they were computed with.
+struct ScriptedCells {
+    adapters: AdapterSet,
+    tokens: Vec<Token>,
 }
 
 /// Holds the engine before each batch until the test lets one more through.
@@ -86,11 +92,20 @@ impl BatchGate {
 
 /// Shows a test the cells of the model while it runs.
 #[derive(Clone, Default)]
-pub struct CacheProbe(Arc<Mutex<HashMap<(AdapterContext, Slot), usize>>>);
+pub struct CacheProbe(Arc<Mutex<HashMap<Slot, ProbedCells>>>);
+
+/// The cells of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbedCells {
+    /// The adapters that they were computed with.
+    pub adapters: AdapterSet,
+    /// How many.
+    pub count: usize,
+}
 
 impl CacheProbe {
-    /// Cells in use, by context and slot.
-    pub fn cells(&self) -> HashMap<(AdapterContext, Slot), usize> {
+    /// Cells in use, by slot.
+    pub fn cells(&self) -> HashMap<Slot, ProbedCells> {
         self.0.lock().expect(PROBE_NOT_POISONED).clone()
     }
 }
@@ -157,11 +172,11 @@ impl ScriptedBackend {
         self.probe.clone()
     }
 
-    fn update_probe(&self, at: (AdapterContext, Slot)) {
+    fn update_probe(&self, slot: Slot) {
         let mut cells = self.probe.0.lock().expect(PROBE_NOT_POISONED);
-        match self.cells.get(&at) {
-            Some(tokens) => cells.insert(at, tokens.len()),
-            None => cells.remove(&at),
+        match self.cells.get(&slot) {
+            Some(own) => cells.insert(slot, ProbedCells { adapters: own.adapters, count: own.tokens.len() }),
+            None => cells.remove(&slot),
         };
     }
 }
@@ -266,26 +281,26 @@ impl Backend for ScriptedBackend {
         Arc::new(self.tokenizer.clone())
     }
 
-    fn load_adapter(&mut self, adapter: &Path, scale: f32) -> Result<AdapterContext, Error> {
-        let name = format!("{}@{scale}", adapter.display());
+    fn load_adapters(&mut self, adapters: &[(PathBuf, f32)]) -> Result<AdapterSet, Error> {
+        let names = adapters.iter().map(|(path, scale)| format!("{}@{scale}", path.display()));
+        let name = names.collect::<Vec<_>>().join(" and ");
         if name.contains("missing") {
             return Err(Error::Adapter(format!("{name}: no such adapter")));
         }
         if let Some(at) = self.adapters.iter().position(|loaded| loaded.as_ref() == Some(&name)) {
-            return Ok(AdapterContext(at as u32 + 1));
+            return Ok(AdapterSet(at as u32 + 1));
         }
         let at = self.adapters.iter().position(Option::is_none).unwrap_or_else(|| {
             self.adapters.push(None);
             self.adapters.len() - 1
         });
         self.adapters[at] = Some(name);
-        Ok(AdapterContext(at as u32 + 1))
+        Ok(AdapterSet(at as u32 + 1))
     }
 
-    fn unload_adapter(&mut self, context: AdapterContext) {
-        self.adapters[context.0 as usize - 1] = None;
-        self.cells.retain(|(c, _), _| *c != context);
-        self.probe.0.lock().expect(PROBE_NOT_POISONED).retain(|(c, _), _| *c != context);
+    fn unload_adapters(&mut self, adapters: AdapterSet) {
+        assert!(self.cells.values().all(|cells| cells.adapters != adapters), "no cells of theirs are left");
+        self.adapters[adapters.0 as usize - 1] = None;
     }
 
     /// ASCII characters are a token each; the bytes of others are a token each, as in byte-level vocabularies.
@@ -304,7 +319,7 @@ impl Backend for ScriptedBackend {
         Ok(ScriptedSampler { cells: tokens.to_vec(), is_shifted: false, tokens: reply, has_schema, is_held: false })
     }
 
-    fn decode(&mut self, context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
+    fn decode(&mut self, adapters: AdapterSet, batch: &[BatchToken]) -> Result<(), DecodeError> {
         if let Some(gate) = &self.gate {
             gate.enter();
         }
@@ -315,7 +330,9 @@ impl Backend for ScriptedBackend {
         assert!(batch.len() <= self.limits.batch_tokens as usize, "a batch keeps to the limit");
         for token in batch {
             assert!(token.slot.0 < self.limits.sequences, "slots keep to the limit");
-            let cells = self.cells.entry((context, token.slot)).or_default();
+            let own = || ScriptedCells { adapters, tokens: Vec::new() };
+            let ScriptedCells { adapters: before, tokens: cells } = self.cells.entry(token.slot).or_insert_with(own);
+            assert_eq!(*before, adapters, "cells are never continued with other adapters");
             assert_eq!(
                 cells.len(),
                 token.position as usize,
@@ -323,21 +340,16 @@ impl Backend for ScriptedBackend {
             );
             assert!(cells.len() < self.limits.context_tokens as usize, "sequences keep to the context");
             cells.push(token.token);
-            self.update_probe((context, token.slot));
+            self.update_probe(token.slot);
         }
         self.last_batch = batch.iter().map(|token| (token.slot, token.position as usize + 1)).collect();
         Ok(())
     }
 
-    fn sample(
-        &mut self,
-        context: AdapterContext,
-        index: usize,
-        sampler: &mut ScriptedSampler,
-    ) -> Result<Sampled, Error> {
+    fn sample(&mut self, index: usize, sampler: &mut ScriptedSampler) -> Result<Sampled, Error> {
         let (slot, count) = self.last_batch[index];
-        let cells = &self.cells[&(context, slot)][..count];
-        sampler.is_shifted |= self.shifted.contains(&(context, slot));
+        let cells = &self.cells[&slot].tokens[..count];
+        sampler.is_shifted |= self.shifted.contains(&slot);
         assert!(sampler.is_shifted || *cells == *sampler.cells, "a sequence runs on its own prompt and output");
         let next = sampler.tokens.next();
         sampler.cells.extend(next);
@@ -366,9 +378,9 @@ impl Backend for ScriptedBackend {
     }
 
     /// The token that continues the reply is `e` to the fifth times as likely as each other one.
-    fn logits(&mut self, context: AdapterContext, index: usize, tokens: &[Token]) -> Result<Vec<f32>, Error> {
+    fn logits(&mut self, index: usize, tokens: &[Token]) -> Result<Vec<f32>, Error> {
         let (slot, count) = self.last_batch[index];
-        let cells = self.cells[&(context, slot)][..count].iter();
+        let cells = self.cells[&slot].tokens[..count].iter();
         let text: String = cells.filter_map(|t| char::from_u32(t.0.cast_unsigned())).collect();
         let (prompt, output) = text.rsplit_once('\n').unwrap_or_default();
         let reply = (self.reply)(&format!("{prompt}\n"));
@@ -378,15 +390,9 @@ impl Backend for ScriptedBackend {
     }
 
     /// Over the characters of ASCII, by their logits.
-    fn logprobs(
-        &mut self,
-        context: AdapterContext,
-        index: usize,
-        token: Token,
-        top: u32,
-    ) -> Result<TokenLogprob, Error> {
+    fn logprobs(&mut self, index: usize, token: Token, top: u32) -> Result<TokenLogprob, Error> {
         let all: Vec<Token> = (0..128).map(Token).collect();
-        let logits = self.logits(context, index, &all)?;
+        let logits = self.logits(index, &all)?;
         let sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
         let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
         let bytes = |token: Token| {
@@ -402,45 +408,46 @@ impl Backend for ScriptedBackend {
         Ok(TokenLogprob { bytes: bytes(token), logprob: logprob(own), forced: false, top })
     }
 
-    fn shift_kv(&mut self, context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool {
-        let cells = self.cells.get_mut(&(context, slot)).filter(|_| self.limits.can_shift);
+    fn shift_kv(&mut self, slot: Slot, keep: u32, discard: u32) -> bool {
+        let cells = self.cells.get_mut(&slot).filter(|_| self.limits.can_shift);
         let Some(cells) = cells else { return false };
-        cells.drain(keep as usize..(keep + discard) as usize);
-        self.shifted.insert((context, slot));
-        self.update_probe((context, slot));
+        cells.tokens.drain(keep as usize..(keep + discard) as usize);
+        self.shifted.insert(slot);
+        self.update_probe(slot);
         true
     }
 
-    fn truncate_kv(&mut self, context: AdapterContext, slot: Slot, from: u32) -> bool {
-        match self.cells.get_mut(&(context, slot)) {
-            Some(cells) if from > 0 && self.limits.can_truncate_kv => cells.truncate(from as usize),
-            Some(cells) if from as usize >= cells.len() => {}
+    fn truncate_kv(&mut self, slot: Slot, from: u32) -> bool {
+        match self.cells.get_mut(&slot) {
+            Some(cells) if from > 0 && self.limits.can_truncate_kv => cells.tokens.truncate(from as usize),
+            Some(cells) if from > 0 && from as usize >= cells.tokens.len() => {}
             _ => {
-                self.shifted.remove(&(context, slot));
-                self.cells.remove(&(context, slot));
+                self.shifted.remove(&slot);
+                self.cells.remove(&slot);
             }
         }
-        self.update_probe((context, slot));
-        from == 0 || self.cells.contains_key(&(context, slot))
+        self.update_probe(slot);
+        from == 0 || self.cells.contains_key(&slot)
     }
 
-    fn fingerprint(&self, context: AdapterContext) -> [u8; 32] {
-        [context.0 as u8; 32]
+    fn fingerprint(&self, adapters: AdapterSet) -> [u8; 32] {
+        [adapters.0 as u8; 32]
     }
 
-    fn save_state(&mut self, context: AdapterContext, slot: Slot) -> Result<Vec<u8>, Error> {
+    fn save_state(&mut self, slot: Slot) -> Result<Vec<u8>, Error> {
         let empty = || Error::State("the slot is empty".to_owned());
-        let cells = self.cells.get(&(context, slot)).ok_or_else(empty)?;
-        let numbers = std::iter::once(context.0.cast_signed()).chain(cells.iter().map(|token| token.0));
+        let cells = self.cells.get(&slot).ok_or_else(empty)?;
+        let tokens = cells.tokens.iter().map(|token| token.0);
+        let numbers = std::iter::once(cells.adapters.0.cast_signed()).chain(tokens);
         Ok(numbers.flat_map(i32::to_le_bytes).collect())
     }
 
-    fn restore_state(&mut self, context: AdapterContext, slot: Slot, state: &[u8]) -> Result<(), Error> {
+    fn restore_state(&mut self, slot: Slot, state: &[u8]) -> Result<(), Error> {
         let mut numbers = state.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        assert_eq!(numbers.next(), Some(context.0.cast_signed()), "cells stay in their context");
-        assert!(!self.cells.contains_key(&(context, slot)), "only empty slots are filled");
-        self.cells.insert((context, slot), numbers.map(Token).collect());
-        self.update_probe((context, slot));
+        let adapters = AdapterSet(numbers.next().unwrap_or_default().cast_unsigned());
+        assert!(!self.cells.contains_key(&slot), "only empty slots are filled");
+        self.cells.insert(slot, ScriptedCells { adapters, tokens: numbers.map(Token).collect() });
+        self.update_probe(slot);
         Ok(())
     }
 

@@ -8,14 +8,16 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::Span;
 
-use crate::backend::{ForcedTokens, Token, Tokenizer};
+use crate::backend::{AdapterSet, ForcedTokens, Token, Tokenizer};
 use crate::draft::PromptLookup;
 use crate::job_calls::JobCalls;
 use crate::label_score::LabelScoring;
 use crate::reasoning::SequenceReasoning;
 use crate::request::{
-    Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams, TokenLogprob,
+    Chunk, Error, FinishReason, FinishSummary, Priority, RequestTimings, RequestUsage, SamplingParams, ScaledAdapters,
+    TokenLogprob,
 };
+use crate::slot_table::HasAdapters;
 
 /// A tokenized request, as an [`crate::EngineHandle`] hands it to the worker.
 pub(crate) struct Job {
@@ -30,7 +32,7 @@ pub(crate) struct Job {
     pub(crate) prefix_len: usize,
     /// Whether these are the same for every task.
     pub(crate) has_fixed_prefix: bool,
-    pub(crate) adapter: Option<(std::path::PathBuf, f32)>,
+    pub(crate) adapters: ScaledAdapters,
     pub(crate) sampling: SamplingParams,
     /// How many of the likeliest tokens are told at each place.
     pub(crate) logprobs: Option<u32>,
@@ -102,6 +104,7 @@ pub(crate) enum SequenceKind<S> {
 /// A sequence in a slot.
 pub(crate) struct Sequence<S> {
     pub(crate) job: Job,
+    pub(crate) adapters: AdapterSet,
     pub(crate) arrival: u64,
     pub(crate) kind: SequenceKind<S>,
     /// Tokens of the prompt that are in its cells.
@@ -146,17 +149,24 @@ struct SequenceClock {
     max_itl: Duration,
 }
 
+impl<S> HasAdapters for Sequence<S> {
+    fn adapters(&self) -> AdapterSet {
+        self.adapters
+    }
+}
+
 impl<S> Sequence<S> {
     /// A sequence that has so many tokens of its prompt in its cells already.
     pub(crate) fn new(
         job: Job,
-        arrival: u64,
+        (adapters, arrival): (AdapterSet, u64),
         kind: SequenceKind<S>,
         num_cached_tokens: u32,
         caches_prefix: bool,
     ) -> Self {
         Self {
             job,
+            adapters,
             arrival,
             kind,
             num_computed_prompt_tokens: num_cached_tokens,

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::backend::AdapterContext;
+use crate::backend::AdapterSet;
 use crate::request::{Error, Priority};
 use crate::schedule::{AGING_PERIOD, QueuedView};
 use crate::sequence::{Job, Sequence};
 
 /// A sequence that waits for a slot.
 pub(crate) struct QueuedSequence<S> {
-    pub(crate) context: AdapterContext,
+    pub(crate) adapters: AdapterSet,
     /// Its number among all arrivals.
     pub(crate) arrival: u64,
     pub(crate) state: QueuedState<S>,
@@ -45,7 +45,6 @@ impl<S> QueuedSequence<S> {
     pub(crate) fn view(&self, served_tokens: u64, now: Instant) -> QueuedView {
         let job = self.job();
         QueuedView {
-            context: self.context,
             aged_priority: aged_priority(job, now),
             served_tokens,
             remaining_steps: job.remaining_steps,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::adapter_contexts::{AdapterContexts, MAX_ADAPTERS};
-use crate::backend::{self, AdapterContext, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
+use crate::adapter_sets::{self, AdapterSets, MAX_ADAPTER_SETS};
+use crate::adapter_turn::AdapterTurn;
+use crate::backend::{self, AdapterSet, Backend, EngineLimits, ForcedTokens, Slot, Token, Tokenizer};
 use crate::batch_cost::BatchCost;
 use crate::command::EngineCommand;
 use crate::compaction::CompactionPolicy;
@@ -41,15 +42,14 @@ pub(crate) struct EngineWorker<B: Backend> {
     options: Options,
     commands: mpsc::Receiver<EngineCommand>,
     counters: Arc<Counters>,
-    contexts: AdapterContexts,
+    adapters: AdapterSets,
     waiting: Vec<QueuedSequence<B::Sampler>>,
     slots: SlotTable<Sequence<B::Sampler>>,
     prefix_cache: PrefixCache,
     disk_cache: Option<DiskPrefixCache>,
     /// Tokens served, by flow.
     served_tokens: HashMap<Arc<str>, u64>,
-    /// The context of the last batch.
-    last_context: AdapterContext,
+    turn: AdapterTurn,
     arrivals: u64,
     /// The cost of prompts; turns the target inter-token latency into a chunk.
     batch_cost: BatchCost,
@@ -89,10 +89,10 @@ impl<B: Backend> EngineWorker<B> {
             options,
             commands,
             counters,
-            contexts: AdapterContexts::default(),
+            adapters: AdapterSets::default(),
             waiting: Vec::new(),
             served_tokens: HashMap::new(),
-            last_context: AdapterContext::BASE,
+            turn: AdapterTurn::default(),
             arrivals: 0,
             batch_cost: BatchCost::default(),
             pooling: PoolingQueue::default(),
@@ -141,7 +141,7 @@ impl<B: Backend> EngineWorker<B> {
     /// Handles all pending commands; waits for one if there is nothing to compute.
     fn receive(&mut self) -> Result<(), WorkerExit> {
         let is_busy = !self.pooling.is_empty()
-            || !self.waiting.is_empty() && self.can_admit()
+            || !self.waiting.is_empty() && self.slots.has_free()
             || self.slots.running().values().any(|s| s.job.output.is_closed() || s.job.output.has_capacity());
         if !is_busy {
             self.counters.heartbeat.record(EngineActivity::Idle);
@@ -158,14 +158,10 @@ impl<B: Backend> EngineWorker<B> {
         }
     }
 
-    fn can_admit(&self) -> bool {
-        self.waiting.iter().any(|queued| self.slots.has_free(queued.context))
-    }
-
     fn handle(&mut self, command: EngineCommand) -> Result<(), WorkerExit> {
         match command {
             EngineCommand::Submit(job) => self.enqueue(job),
-            EngineCommand::RetainAdapters(keys) => self.contexts.retain(keys),
+            EngineCommand::RetainAdapters(keys) => self.adapters.retain(keys),
             EngineCommand::Pool(job) => self.pooling.push(job),
             EngineCommand::ForgetText(reply) => self.forget_text(reply),
             EngineCommand::Wake => {}
@@ -181,8 +177,8 @@ impl<B: Backend> EngineWorker<B> {
         for sequence in self.slots.running_mut().filter(|sequence| !sequence.job.has_fixed_prefix) {
             sequence.caches_prefix = false;
         }
-        for (context, slot) in self.slots.take_residents() {
-            self.backend.truncate_kv(context, slot, 0);
+        for slot in self.slots.take_residents(|_| true) {
+            self.backend.truncate_kv(slot, 0);
         }
         self.prefix_cache.remove_text();
         self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
@@ -217,14 +213,14 @@ impl<B: Backend> EngineWorker<B> {
 
     fn enqueue(&mut self, job: Box<Job>) {
         // Prefetch never loads an adapter, which might unload another one, for a request that may not come.
-        if job.priority == Priority::Prefetch && !self.is_context_loaded(&job) {
+        if job.priority == Priority::Prefetch && !self.are_adapters_loaded(&job) {
             return finish_unneeded(*job);
         }
-        match job.span.in_scope(|| self.context_of(&job)) {
-            Ok(context) => {
+        match job.span.in_scope(|| self.adapters_of(&job)) {
+            Ok(adapters) => {
                 self.arrivals += 1;
                 let (arrival, state) = (self.arrivals, QueuedState::New(job));
-                self.waiting.push(QueuedSequence { context, arrival, state });
+                self.waiting.push(QueuedSequence { adapters, arrival, state });
                 self.enforce_queue_limit();
             }
             Err(error) => {
@@ -234,42 +230,46 @@ impl<B: Backend> EngineWorker<B> {
         }
     }
 
-    /// Whether the context of a job is loaded.
-    fn is_context_loaded(&mut self, job: &Job) -> bool {
-        job.adapter.as_ref().is_none_or(|(path, scale)| self.contexts.find(&(path.clone(), scale.to_bits())).is_some())
+    /// Whether the adapters of a job are loaded.
+    fn are_adapters_loaded(&mut self, job: &Job) -> bool {
+        job.adapters.is_empty() || self.adapters.find(&adapter_sets::key_of(&job.adapters)).is_some()
     }
 
-    /// The context of a job, loaded if need be, for which the least recently used idle one may be unloaded.
-    fn context_of(&mut self, job: &Job) -> Result<AdapterContext, backend::Error> {
-        let Some((path, scale)) = &job.adapter else { return Ok(AdapterContext::BASE) };
-        let key = (path.clone(), scale.to_bits());
-        if let Some(context) = self.contexts.find(&key) {
-            return Ok(context);
+    /// The adapters of a job, loaded if need be, for which the least recently used idle ones may be unloaded.
+    fn adapters_of(&mut self, job: &Job) -> Result<AdapterSet, backend::Error> {
+        if job.adapters.is_empty() {
+            return Ok(AdapterSet::NONE);
         }
-        if self.contexts.len() >= MAX_ADAPTERS {
-            let is_idle = |context| is_idle(&self.slots, &self.waiting, context);
-            let oldest = self.contexts.take_least_recent(is_idle);
+        let key = adapter_sets::key_of(&job.adapters);
+        if let Some(adapters) = self.adapters.find(&key) {
+            return Ok(adapters);
+        }
+        if self.adapters.len() >= MAX_ADAPTER_SETS {
+            let is_idle = |adapters| is_idle(&self.slots, &self.waiting, adapters);
+            let oldest = self.adapters.take_least_recent(is_idle);
             let full = || backend::Error::Exhausted("too many adapters are in use at once".to_owned());
             self.unload(oldest.ok_or_else(full)?);
         }
-        let context = self.backend.load_adapter(path, *scale)?;
-        self.contexts.add(key, context);
-        Ok(context)
+        let adapters = self.backend.load_adapters(&job.adapters)?;
+        self.adapters.add(key, adapters);
+        Ok(adapters)
     }
 
     /// Unloads adapters that are no longer retained, once no sequence uses them.
     fn unload_unretained(&mut self) {
-        let is_idle = |context| is_idle(&self.slots, &self.waiting, context);
-        for context in self.contexts.take_unretained(is_idle) {
-            self.unload(context);
+        let is_idle = |adapters| is_idle(&self.slots, &self.waiting, adapters);
+        for adapters in self.adapters.take_unretained(is_idle) {
+            self.unload(adapters);
         }
     }
 
-    fn unload(&mut self, context: AdapterContext) {
-        self.slots.remove_context(context);
-        self.prefix_cache.remove_context(context);
-        self.backend.unload_adapter(context);
-        tracing::info!(context = context.0, "unloaded an adapter");
+    fn unload(&mut self, adapters: AdapterSet) {
+        for slot in self.slots.take_residents(|owner| owner == adapters) {
+            self.backend.truncate_kv(slot, 0);
+        }
+        self.prefix_cache.remove_adapters(adapters);
+        self.backend.unload_adapters(adapters);
+        tracing::info!(adapters = adapters.0, "unloaded adapters");
     }
 
     /// Refuses the newest sequence if the queue is too long even after all possible cancellations and admissions.
@@ -313,9 +313,8 @@ impl<B: Backend> EngineWorker<B> {
     /// Prefetch is useful now or not at all: what finds no free slot is dropped.
     fn drop_unadmitted_prefetch(&mut self) {
         let slots = &self.slots;
-        let is_late = |queued: &mut QueuedSequence<B::Sampler>| {
-            queued.job().priority == Priority::Prefetch && !slots.has_free(queued.context)
-        };
+        let is_late =
+            |queued: &mut QueuedSequence<B::Sampler>| queued.job().priority == Priority::Prefetch && !slots.has_free();
         for queued in self.waiting.extract_if(.., is_late) {
             if let QueuedState::New(job) = queued.state {
                 finish_unneeded(*job);
@@ -324,103 +323,95 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// Takes a sequence out of its slot and frees its cells, unless these tokens are to stay resident in them.
-    fn release(
-        &mut self,
-        (context, slot): (AdapterContext, Slot),
-        resident: Vec<Token>,
-    ) -> Option<Sequence<B::Sampler>> {
+    fn release(&mut self, slot: Slot, resident: Vec<Token>) -> Option<Sequence<B::Sampler>> {
         if resident.is_empty() {
-            self.backend.truncate_kv(context, slot, 0);
+            self.backend.truncate_kv(slot, 0);
         }
-        let prefetch = self.slots.get_mut((context, slot)).filter(|s| s.job.priority == Priority::Prefetch);
+        let prefetch = self.slots.get_mut(slot).filter(|s| s.job.priority == Priority::Prefetch);
         let prefetched_for = prefetch.map(|sequence| sequence.job.flow.clone());
-        let sequence = self.slots.release((context, slot), resident, prefetched_for);
+        let sequence = self.slots.release(slot, resident, prefetched_for);
         self.update_counters();
         sequence
     }
 
     fn admit(&mut self) {
-        let mut contexts: Vec<AdapterContext> = self.waiting.iter().map(|queued| queued.context).collect();
-        contexts.sort_unstable();
-        contexts.dedup();
-        for context in contexts {
-            while let Some(at) = self.next_to_admit(context) {
-                if !self.slots.has_free(context) && !self.preempt_for(at, context) {
-                    break;
-                }
-                let QueuedSequence { context, arrival, state } = self.waiting.swap_remove(at);
-                match state {
-                    QueuedState::New(job) => self.start(*job, context, arrival),
-                    QueuedState::Preempted(sequence, state) => self.resume(*sequence, context, &state),
-                }
+        while let Some(at) = self.next_to_admit() {
+            if !self.slots.has_free() && !self.preempt_for(at) {
+                break;
+            }
+            let QueuedSequence { adapters, arrival, state } = self.waiting.swap_remove(at);
+            match state {
+                QueuedState::New(job) => self.start(*job, adapters, arrival),
+                QueuedState::Preempted(sequence, state) => self.resume(*sequence, &state),
             }
         }
     }
 
-    /// The next sequence for a slot of a context. A sequence whose prefix is being computed waits for it.
-    fn next_to_admit(&self, context: AdapterContext) -> Option<usize> {
+    /// The next sequence for a slot. A sequence whose prefix is being computed waits for it.
+    fn next_to_admit(&self) -> Option<usize> {
         let is_ready = |queued: &&QueuedSequence<B::Sampler>| {
-            let waits_for_prefix = queued.is_new() && self.slot_computing_prefix_of(queued.job(), context).is_some();
-            queued.context == context && !waits_for_prefix && !self.waits_for_prompt(queued)
+            let waits_for_prefix = queued.is_new() && self.slot_computing_prefix_of(queued).is_some();
+            !waits_for_prefix && !self.waits_for_prompt(queued)
         };
         let now = Instant::now();
         let view = |queued: &QueuedSequence<B::Sampler>| queued.view(self.served_tokens_of(&queued.job().flow), now);
         let views: Vec<QueuedView> = self.waiting.iter().filter(is_ready).map(view).collect();
-        let arrival = schedule::admit(&views, context).map(|at| views[at].arrival)?;
+        let arrival = schedule::admit(&views).map(|at| views[at].arrival)?;
         self.waiting.iter().position(|queued| queued.arrival == arrival)
     }
 
-    /// Preempts the sequence of the lowest priority in a context, for a queued one of a higher priority. Its cells are saved in
-    /// host memory; those of a prefill stay resident instead.
-    fn preempt_for(&mut self, at: usize, context: AdapterContext) -> bool {
+    /// Preempts the sequence of the lowest priority for a queued one of a higher priority. Its cells are saved in host memory;
+    /// those of a prefill stay resident instead.
+    fn preempt_for(&mut self, at: usize) -> bool {
         let now = Instant::now();
         let newcomer = aged_priority(self.waiting[at].job(), now);
-        let is_lower = |s: &Sequence<B::Sampler>| aged_priority(&s.job, now) > newcomer;
-        let lower = self.slots.running().iter().filter(|((c, _), s)| *c == context && is_lower(s));
+        let lower = self.slots.running().iter().filter(|(_, s)| aged_priority(&s.job, now) > newcomer);
         let Some((victim, sequence)) = lower.max_by_key(|(_, s)| (aged_priority(&s.job, now), s.arrival)) else {
             return false;
         };
         let (victim, is_prefill) = (*victim, matches!(sequence.kind, SequenceKind::Prefill));
         let needs_no_state = is_prefill || sequence.position() == 0;
-        let state = if needs_no_state { Ok(Vec::new()) } else { self.backend.save_state(victim.0, victim.1) };
+        let state = if needs_no_state { Ok(Vec::new()) } else { self.backend.save_state(victim) };
         // A model whose cells cannot be saved preempts nothing.
         let Ok(state) = state else { return false };
         let resident = self.slots.get_mut(victim).map(|s| s.resident_tokens()).unwrap_or_default();
         let Some(sequence) = self.release(victim, resident) else { return false };
-        let arrival = sequence.arrival;
+        let (adapters, arrival) = (sequence.adapters, sequence.arrival);
         let state = if is_prefill {
             QueuedState::New(Box::new(sequence.job))
         } else {
             QueuedState::Preempted(Box::new(sequence), state)
         };
-        self.waiting.push(QueuedSequence { context, arrival, state });
+        self.waiting.push(QueuedSequence { adapters, arrival, state });
         true
     }
 
     /// Resumes a preempted sequence in a free slot.
-    fn resume(&mut self, sequence: Sequence<B::Sampler>, context: AdapterContext, state: &[u8]) {
-        let slot = self.best_match(context, &[], 0).slot;
-        self.backend.truncate_kv(context, slot, 0);
+    fn resume(&mut self, sequence: Sequence<B::Sampler>, state: &[u8]) {
+        let slot = self.best_match(sequence.adapters, &[], 0).slot;
+        self.backend.truncate_kv(slot, 0);
         if sequence.position() > 0
-            && let Err(error) = self.backend.restore_state(context, slot, state)
+            && let Err(error) = self.backend.restore_state(slot, state)
         {
-            self.backend.truncate_kv(context, slot, 0);
+            self.backend.truncate_kv(slot, 0);
             self.counters.failed.fetch_add(1, Relaxed);
             return sequence.fail(error.into_failure());
         }
-        self.slots.assign((context, slot), sequence);
+        self.slots.assign(slot, sequence);
     }
 
-    /// The slot of a sequence that is computing exactly the prefix that a job needs: computing it twice would help neither.
-    fn slot_computing_prefix_of(&self, job: &Job, context: AdapterContext) -> Option<(AdapterContext, Slot)> {
+    /// The slot of a sequence that is computing exactly the prefix that a queued one needs: computing it twice would help neither.
+    fn slot_computing_prefix_of(&self, queued: &QueuedSequence<B::Sampler>) -> Option<Slot> {
+        let job = queued.job();
         let is_same = |s: &Sequence<B::Sampler>| {
             s.caches_prefix
+                && s.adapters == queued.adapters
                 && s.num_computed_prompt_tokens < s.job.prefix_len as u32
                 && s.job.prefix_len == job.prefix_len
                 && s.job.prompt[..job.prefix_len] == job.prompt[..job.prefix_len]
         };
-        let running = self.slots.running().range((context, Slot(0))..=(context, Slot(u32::MAX)));
-        (job.prefix_len > 0).then(|| running.into_iter().find(|(_, s)| is_same(s)).map(|(at, _)| *at)).flatten()
+        let mut running = self.slots.running().iter().filter(|_| job.prefix_len > 0);
+        running.find(|(_, s)| is_same(s)).map(|(slot, _)| *slot)
     }
 
     fn served_tokens_of(&self, flow: &Arc<str>) -> u64 {
@@ -428,20 +419,20 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// Starts a new sequence in a free slot.
-    fn start(&mut self, mut job: Job, context: AdapterContext, arrival: u64) {
+    fn start(&mut self, mut job: Job, adapters: AdapterSet, arrival: u64) {
         let span = job.span.clone();
         let _in_request = span.enter();
         let prefix = job.prompt[..job.prefix_len].to_vec();
         if let Some(disk_cache) = &mut self.disk_cache {
-            disk_cache.index_context(context, self.backend.fingerprint(context));
+            disk_cache.index_adapters(adapters, self.backend.fingerprint(adapters));
         }
-        self.load_from_disk(context, &job);
-        if job.priority == Priority::Background && self.prefix_cache.contains(context, &prefix) {
+        self.load_from_disk(adapters, &job);
+        if job.priority == Priority::Background && self.prefix_cache.contains(adapters, &prefix) {
             return finish_unneeded(job);
         }
         match self.kind_of(&mut job) {
             Ok((kind, forced_start)) => {
-                let Some((slot, cached)) = self.prepare_slot(context, &job) else { return finish_unneeded(job) };
+                let Some((slot, cached)) = self.prepare_slot(adapters, &job) else { return finish_unneeded(job) };
                 // A flow that was idle must not claim the time that it did not use.
                 let running = self.slots.running().values();
                 let least = running.map(|s| self.served_tokens_of(&s.job.flow)).min().unwrap_or(0);
@@ -449,16 +440,16 @@ impl<B: Backend> EngineWorker<B> {
                 *served = (*served).max(least);
                 let caches_prefix = cached < prefix.len()
                     && self.options.prefix_cache_bytes > 0
-                    && !self.prefix_cache.contains(context, &prefix);
+                    && !self.prefix_cache.contains(adapters, &prefix);
                 if job.priority.is_requested() {
                     self.counters.cached_tokens.fetch_add(cached as u64, Relaxed);
                 }
-                let mut sequence = Sequence::new(job, arrival, kind, cached as u32, caches_prefix);
+                let mut sequence = Sequence::new(job, (adapters, arrival), kind, cached as u32, caches_prefix);
                 let (tokenizer, context_tokens) = (&*self.tokenizer, self.limits.context_tokens);
                 let forced = sequence.append_forced_start(forced_start, tokenizer, context_tokens);
                 self.counters.output_tokens.fetch_add(u64::from(forced), Relaxed);
-                tracing::debug!(context = context.0, slot = slot.0, cached, "the request is admitted to a slot");
-                self.slots.assign((context, slot), sequence);
+                tracing::debug!(adapters = adapters.0, slot = slot.0, cached, "the request is admitted to a slot");
+                self.slots.assign(slot, sequence);
             }
             Err(error) => {
                 self.counters.failed.fetch_add(1, Relaxed);
@@ -487,62 +478,62 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// Loads the prefix of a prompt into the prefix cache, if a longer one is on disk than in memory.
-    fn load_from_disk(&mut self, context: AdapterContext, job: &Job) {
-        let in_memory = self.prefix_cache.find(context, &job.prompt).map_or(0, |(length, _)| length);
+    fn load_from_disk(&mut self, adapters: AdapterSet, job: &Job) {
+        let in_memory = self.prefix_cache.find(adapters, &job.prompt).map_or(0, |(length, _)| length);
         let may_be_whole = job.priority == Priority::Background;
         let disk_cache = self.disk_cache.as_mut();
-        let found = disk_cache.and_then(|cache| cache.find(context, &job.prompt, in_memory, may_be_whole));
+        let found = disk_cache.and_then(|cache| cache.find(adapters, &job.prompt, in_memory, may_be_whole));
         if let Some(found) = found {
             let flow = (&job.flow, found.is_fixed);
-            self.prefix_cache.insert(context, flow, &found.tokens, &found.state.into(), found.seconds);
+            self.prefix_cache.insert(adapters, flow, &found.tokens, &found.state.into(), found.seconds);
             self.counters.prefix_cache_bytes.store(self.prefix_cache.bytes() as u64, Relaxed);
         }
     }
 
     /// A free slot and how many tokens of the prompt are in its cells, resident or restored from the prefix cache, whichever are
     /// more. None if a prefetch would overwrite more prefetched tokens of other flows than it saves.
-    fn prepare_slot(&mut self, context: AdapterContext, job: &Job) -> Option<(Slot, usize)> {
-        let cached = self.prefix_cache.find(context, &job.prompt);
+    fn prepare_slot(&mut self, adapters: AdapterSet, job: &Job) -> Option<(Slot, usize)> {
+        let cached = self.prefix_cache.find(adapters, &job.prompt);
         let cached_len = cached.as_ref().map_or(0, |(length, _)| *length);
-        let SlotMatch { slot, matched_tokens, saved_tokens } = self.best_match(context, &job.prompt, cached_len);
+        let SlotMatch { slot, matched_tokens, saved_tokens } = self.best_match(adapters, &job.prompt, cached_len);
         if job.priority == Priority::Prefetch && saved_tokens < 0 {
             return None;
         }
-        if let Some(copied) = self.copy_prompt((context, slot), job, matched_tokens.max(cached_len)) {
+        if let Some(copied) = self.copy_prompt((adapters, slot), job, matched_tokens.max(cached_len)) {
             return Some((slot, copied));
         }
         if let Some((length, state)) = cached.filter(|(length, _)| *length > matched_tokens) {
-            self.backend.truncate_kv(context, slot, 0);
-            let restored = self.backend.restore_state(context, slot, &state);
+            self.backend.truncate_kv(slot, 0);
+            let restored = self.backend.restore_state(slot, &state);
             if let Err(error) = &restored {
                 tracing::warn!(%error, "cannot restore a prefix from the prefix cache; it is computed");
-                self.backend.truncate_kv(context, slot, 0);
+                self.backend.truncate_kv(slot, 0);
             }
             return Some((slot, if restored.is_ok() { length } else { 0 }));
         }
-        let is_kept = self.backend.truncate_kv(context, slot, matched_tokens as u32);
+        let is_kept = self.backend.truncate_kv(slot, matched_tokens as u32);
         Some((slot, if is_kept { matched_tokens } else { 0 }))
     }
 
     /// The best free slot for a prompt of which so many tokens are in the prefix cache.
-    fn best_match(&self, context: AdapterContext, prompt: &[Token], cached: usize) -> SlotMatch {
-        let best = self.slots.best_match(context, prompt, cached, |flow| self.prefix_cache.is_pinned(flow));
+    fn best_match(&self, adapters: AdapterSet, prompt: &[Token], cached: usize) -> SlotMatch {
+        let best = self.slots.best_match(adapters, prompt, cached, |flow| self.prefix_cache.is_pinned(flow));
         best.expect("callers have checked that a slot is free")
     }
 
     /// Caches the prefix that a sequence has just computed.
-    fn cache_prefix(&mut self, at: (AdapterContext, Slot)) {
-        let state = self.backend.save_state(at.0, at.1);
-        let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
+    fn cache_prefix(&mut self, slot: Slot) {
+        let state = self.backend.save_state(slot);
+        let sequence = self.slots.get_mut(slot).expect("the sequence was just computed");
         sequence.caches_prefix = false;
-        let (job, seconds) = (&sequence.job, sequence.prefill_time.as_secs_f64());
+        let (job, adapters, seconds) = (&sequence.job, sequence.adapters, sequence.prefill_time.as_secs_f64());
         match state {
             Ok(state) => {
                 let (state, prefix) = (state.into(), &job.prompt[..job.prefix_len]);
                 let is_fixed = job.has_fixed_prefix;
-                self.prefix_cache.insert(at.0, (&job.flow, is_fixed), prefix, &state, seconds);
+                self.prefix_cache.insert(adapters, (&job.flow, is_fixed), prefix, &state, seconds);
                 if let Some(disk_cache) = &mut self.disk_cache {
-                    disk_cache.insert(at.0, (prefix, is_fixed), &state, seconds);
+                    disk_cache.insert(adapters, (prefix, is_fixed), &state, seconds);
                 }
             }
             Err(error) => {
@@ -561,10 +552,10 @@ impl<B: Backend> EngineWorker<B> {
 
 /// Finishes a prefill that is not needed, before any of it is computed.
 fn finish_unneeded(job: Job) {
-    Sequence::new(job, 0, SequenceKind::<()>::Prefill, 0, false).finish(FinishReason::Stop);
+    Sequence::new(job, (AdapterSet::NONE, 0), SequenceKind::<()>::Prefill, 0, false).finish(FinishReason::Stop);
 }
 
-/// Whether no sequence runs in a context or waits for a slot there.
-fn is_idle<S>(slots: &SlotTable<Sequence<S>>, waiting: &[QueuedSequence<S>], context: AdapterContext) -> bool {
-    slots.running().keys().all(|(c, _)| *c != context) && waiting.iter().all(|queued| queued.context != context)
+/// Whether no sequence with these adapters runs or waits for a slot.
+fn is_idle<S>(slots: &SlotTable<Sequence<S>>, waiting: &[QueuedSequence<S>], adapters: AdapterSet) -> bool {
+    slots.running().values().all(|s| s.adapters != adapters) && waiting.iter().all(|queued| queued.adapters != adapters)
 }

@@ -49,7 +49,7 @@ pub fn request(
         remaining_steps: 0,
         messages,
         template_kwargs: role.template_kwargs.clone(),
-        adapter: local_adapter(role, models_dir)?,
+        adapters: local_adapter(role, models_dir)?.into_iter().collect(),
         sampling: role.sampling.choice.params(),
         logprobs: role.sampling.choice.logprobs,
         shares_prompt: false,

@@ -1,15 +1,16 @@
-//! The backend: one model with a context per adapter.
+//! The backend: one model with one context, and the adapters that batches are computed with.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use artel_constraint::{Compiler, Constraint};
 use artel_engine::backend::{
     self as engine_backend, BatchToken, DecodeError, EngineLimits, ForcedTokens, Sampled, Slot,
 };
 use artel_engine::{
-    AdapterContext, Backend, CallConstraint, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob,
-    Tokenizer,
+    AdapterSet, Backend, CallConstraint, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob, Tokenizer,
 };
 use artel_model::DeviceMemory;
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::chat_tokenizer::ChatTokenizer;
 use crate::constraint::{self, schema_error};
 use crate::context_params::{ContextParams, computes_on_cpu, pinned_cores};
 use crate::device_buffers::buffers_by_device;
-use crate::error::{Error, is_lack_of_memory, may_lack_memory};
+use crate::error::{Error, is_lack_of_memory};
 use crate::lazy_calls::{CallBeginning, LazyCalls};
 use crate::options::Options;
 use crate::pooling::PooledResult;
@@ -34,8 +35,12 @@ use crate::{fingerprint, logprobs, pooling};
 
 /// A loaded model.
 pub struct LlamaBackend {
-    // Contexts come first, so that they are dropped before the model. The index is the number of the adapter context.
-    contexts: Vec<Option<LoadedContext>>,
+    /// Comes before the adapters and the model, so that it is dropped before them.
+    context: LlamaContext,
+    /// The index is the number of the set; the first is that of no adapters.
+    adapters: Vec<Option<LoadedAdapters>>,
+    /// Adapters by the hash of their file: sets may share them.
+    adapter_files: HashMap<[u8; 32], Weak<LoraHandle>>,
     /// Made for the first schema.
     schemas: Option<Compiler>,
     dry_samplers: DrySamplers,
@@ -46,7 +51,6 @@ pub struct LlamaBackend {
     /// What is made of a text that is computed as a whole; `None` for a chat model.
     pooling: Option<PooledResult>,
     model: Arc<LlamaModel>,
-    threads: Arc<ComputeThreadPool>,
     params: ContextParams,
     architecture: String,
     device_buffers: Vec<DeviceMemory>,
@@ -54,9 +58,10 @@ pub struct LlamaBackend {
     seed: u32,
 }
 
-/// The context of one adapter.
-struct LoadedContext {
-    context: LlamaContext,
+/// Adapters that apply together.
+struct LoadedAdapters {
+    /// Each with its scale.
+    adapters: Vec<(Arc<LoraHandle>, f32)>,
     fingerprint: [u8; 32],
 }
 
@@ -78,7 +83,7 @@ impl SequenceSampler {
 }
 
 impl LlamaBackend {
-    /// Checks and loads the file, and creates the context without an adapter. Blocks until done.
+    /// Checks and loads the file, and creates the context. Blocks until done.
     pub fn load(options: Options) -> Result<Self, Error> {
         Self::load_with_progress(options, &|_| {})
     }
@@ -115,7 +120,7 @@ impl LlamaBackend {
             Error::Context { path: options.path.clone(), context, sequences, reason: log::take_errors() }
         };
         drop(log::take_errors());
-        let base = LlamaContext::new(&model, &threads, params, None).ok_or_else(no_context)?;
+        let context = LlamaContext::new(&model, &threads, params).ok_or_else(no_context)?;
         let content = match &options.sha256 {
             Some(sha256) => sha256.as_bytes().to_vec(),
             None => artel_gguf::sampled_hash(weights)?.to_vec(),
@@ -127,7 +132,9 @@ impl LlamaBackend {
         process::skip_static_destructors();
         let fingerprint = fingerprint::of_model(&params, &content);
         Ok(Self {
-            contexts: vec![Some(LoadedContext { context: base, fingerprint })],
+            context,
+            adapters: vec![Some(LoadedAdapters { adapters: Vec::new(), fingerprint })],
+            adapter_files: HashMap::new(),
             schemas: None,
             dry_samplers: DrySamplers::default(),
             sampling_defaults: artel_gguf::stated_sampling(&options.path, &header),
@@ -135,7 +142,6 @@ impl LlamaBackend {
             text_tokens,
             pooling,
             model,
-            threads,
             params,
             architecture: header.architecture,
             device_buffers: buffers_by_device(log::take_buffers()),
@@ -154,16 +160,9 @@ impl LlamaBackend {
         self.is_on_cpu
     }
 
-    fn context(&mut self, adapter_context: AdapterContext) -> Option<&mut LlamaContext> {
-        self.contexts.get_mut(adapter_context.0 as usize)?.as_mut().map(|loaded| &mut loaded.context)
-    }
-
-    /// As [`Self::context`], with an error for a context that does not exist.
-    fn existing_context(
-        &mut self,
-        adapter_context: AdapterContext,
-    ) -> Result<&mut LlamaContext, engine_backend::Error> {
-        self.context(adapter_context).ok_or_else(|| compute_error("this adapter context does not exist"))
+    /// The logits of an entry of the last batch.
+    fn entry_logits(&mut self, entry: usize) -> Result<&mut [f32], engine_backend::Error> {
+        self.context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))
     }
 
     /// The compiler of schemas, which is made for the first one.
@@ -174,8 +173,19 @@ impl LlamaBackend {
         }
     }
 
-    fn base(&self) -> &LoadedContext {
-        self.contexts[0].as_ref().expect("the context without an adapter is never unloaded")
+    /// The adapter in a file, which other sets may have loaded already.
+    fn adapter(&mut self, path: &Path) -> Result<(Arc<LoraHandle>, [u8; 32]), engine_backend::Error> {
+        artel_gguf::inspect_adapter(path, &self.architecture).map_err(|e| adapter_error(&e))?;
+        let content = artel_gguf::sampled_hash(path).map_err(|e| adapter_error(&e))?;
+        if let Some(loaded) = self.adapter_files.get(&content).and_then(Weak::upgrade) {
+            return Ok((loaded, content));
+        }
+        drop(log::take_errors());
+        let adapter = LoraHandle::load(&self.model, path).ok_or_else(|| refused_adapter(path, &log::take_errors()))?;
+        let adapter = Arc::new(adapter);
+        self.adapter_files.retain(|_, loaded| loaded.strong_count() > 0);
+        self.adapter_files.insert(content, Arc::downgrade(&adapter));
+        Ok((adapter, content))
     }
 }
 
@@ -183,7 +193,7 @@ impl Backend for LlamaBackend {
     type Sampler = SequenceSampler;
 
     fn limits(&self) -> EngineLimits {
-        let context = &self.base().context;
+        let context = &self.context;
         EngineLimits {
             context_tokens: context.max_sequence_tokens(),
             sequences: self.params.sequences,
@@ -206,29 +216,34 @@ impl Backend for LlamaBackend {
         self.text_tokens.clone()
     }
 
-    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterContext, engine_backend::Error> {
-        artel_gguf::inspect_adapter(path, &self.architecture).map_err(|e| adapter_error(&e))?;
-        drop(log::take_errors());
-        let adapter = LoraHandle::load(&self.model, path).ok_or_else(|| refused_adapter(path, &log::take_errors()))?;
-        let context = LlamaContext::new(&self.model, &self.threads, self.params, Some((adapter, scale)))
-            .ok_or_else(|| refused_context(path, &log::take_errors()))?;
-        let content = artel_gguf::sampled_hash(path).map_err(|e| adapter_error(&e))?;
-        let fingerprint = fingerprint::of_adapter(&self.base().fingerprint, &content, scale);
-        let loaded = Some(LoadedContext { context, fingerprint });
-        let free = self.contexts.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.contexts.len());
-        match free {
-            Some(at) => self.contexts[at] = loaded,
-            None => self.contexts.push(loaded),
+    fn load_adapters(&mut self, adapters: &[(PathBuf, f32)]) -> Result<AdapterSet, engine_backend::Error> {
+        let mut fingerprint = self.fingerprint(AdapterSet::NONE);
+        let mut loaded = Vec::new();
+        for (path, scale) in adapters {
+            let (adapter, content) = self.adapter(path)?;
+            fingerprint = fingerprint::of_adapter(&fingerprint, &content, *scale);
+            if loaded.iter().any(|(other, _)| Arc::ptr_eq(other, &adapter)) {
+                let message = format!("{}: two of these adapters have the same content", path.display());
+                return Err(engine_backend::Error::Adapter(message));
+            }
+            loaded.push((adapter, *scale));
         }
-        Ok(AdapterContext(at as u32))
+        let loaded = Some(LoadedAdapters { adapters: loaded, fingerprint });
+        let free = self.adapters.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.adapters.len());
+        match free {
+            Some(at) => self.adapters[at] = loaded,
+            None => self.adapters.push(loaded),
+        }
+        Ok(AdapterSet(at as u32))
     }
 
-    fn unload_adapter(&mut self, adapter_context: AdapterContext) {
-        if let Some(loaded) =
-            self.contexts.get_mut(adapter_context.0 as usize).filter(|_| adapter_context != AdapterContext::BASE)
-        {
-            *loaded = None;
+    fn unload_adapters(&mut self, adapters: AdapterSet) {
+        let of_set = self.adapters.get_mut(adapters.0 as usize).filter(|_| adapters != AdapterSet::NONE);
+        if let Some(unloaded) = of_set.and_then(Option::take) {
+            // The context must not refer to an adapter that is freed here.
+            self.context.apply_adapters(&[]);
+            drop(unloaded);
         }
     }
 
@@ -240,7 +255,7 @@ impl Backend for LlamaBackend {
     ) -> Result<SequenceSampler, engine_backend::Error> {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let bias = TokenBias::of_texts(&sampling.logit_bias, &self.model);
-        let context_tokens = self.base().context.max_sequence_tokens();
+        let context_tokens = self.context.max_sequence_tokens();
         let dry_samplers = &mut self.dry_samplers;
         let chain = SamplerChain::new(sampling, (&self.model, dry_samplers), bias, context_tokens, self.seed);
         let mut chain = chain.ok_or_else(|| compute_error("llama.cpp failed to create a sampler chain"))?;
@@ -265,12 +280,14 @@ impl Backend for LlamaBackend {
         Ok(())
     }
 
-    fn decode(&mut self, adapter_context: AdapterContext, batch: &[BatchToken]) -> Result<(), DecodeError> {
-        let context = self
-            .context(adapter_context)
-            .ok_or_else(|| DecodeError::Batch(format!("adapter context {} does not exist", adapter_context.0)))?;
+    fn decode(&mut self, adapters: AdapterSet, batch: &[BatchToken]) -> Result<(), DecodeError> {
+        let of_set = self.adapters.get(adapters.0 as usize).and_then(Option::as_ref);
+        let of_set = of_set.ok_or_else(|| DecodeError::Batch(format!("no adapters have number {}", adapters.0)))?;
+        if !self.context.apply_adapters(&of_set.adapters) {
+            return Err(DecodeError::Batch("llama.cpp refused the adapters".to_owned()));
+        }
         let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.needs_logits));
-        match context.decode(entries) {
+        match self.context.decode(entries) {
             Ok(()) => Ok(()),
             Err(code @ -1) => {
                 Err(DecodeError::Batch(format!("an entry is out of range (llama_decode returned {code})")))
@@ -280,12 +297,11 @@ impl Backend for LlamaBackend {
         }
     }
 
-    fn sample(
-        &mut self,
-        adapter_context: AdapterContext,
-        entry: usize,
-        sampler: &mut SequenceSampler,
-    ) -> Result<Sampled, engine_backend::Error> {
+    fn take_switch_time(&mut self) -> Option<Duration> {
+        log::take_reservation_time()
+    }
+
+    fn sample(&mut self, entry: usize, sampler: &mut SequenceSampler) -> Result<Sampled, engine_backend::Error> {
         let mask = match sampler.constraint() {
             None => None,
             Some(constraint) => match constraint.mask().map_err(schema_error)? {
@@ -293,8 +309,7 @@ impl Backend for LlamaBackend {
                 mask => mask,
             },
         };
-        let context = self.existing_context(adapter_context)?;
-        let logits = context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))?;
+        let logits = self.entry_logits(entry)?;
         let token = match &mask {
             None => sampler.chain.sample(logits, |_| true),
             Some(mask) => sampler.chain.sample(logits, |id| mask.is_allowed(id)),
@@ -324,17 +339,9 @@ impl Backend for LlamaBackend {
         Ok(Sampled::Token(Token(token)))
     }
 
-    fn logprobs(
-        &mut self,
-        adapter_context: AdapterContext,
-        entry: usize,
-        token: Token,
-        top: u32,
-    ) -> Result<TokenLogprob, engine_backend::Error> {
+    fn logprobs(&mut self, entry: usize, token: Token, top: u32) -> Result<TokenLogprob, engine_backend::Error> {
         let model = self.model.clone();
-        let context = self.existing_context(adapter_context)?;
-        let logits = context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))?;
-        Ok(logprobs::of_token(&model, logits, token.0, top))
+        Ok(logprobs::of_token(&model, self.entry_logits(entry)?, token.0, top))
     }
 
     fn hold_schema(&mut self, sampler: &mut SequenceSampler, is_held: bool) {
@@ -353,14 +360,8 @@ impl Backend for LlamaBackend {
         Ok(ForcedTokens { tokens, is_complete })
     }
 
-    fn logits(
-        &mut self,
-        adapter_context: AdapterContext,
-        entry: usize,
-        tokens: &[Token],
-    ) -> Result<Vec<f32>, engine_backend::Error> {
-        let context = self.existing_context(adapter_context)?;
-        let logits = context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))?;
+    fn logits(&mut self, entry: usize, tokens: &[Token]) -> Result<Vec<f32>, engine_backend::Error> {
+        let logits = self.entry_logits(entry)?;
         let logit = |token: &Token| logits.get(usize::try_from(token.0).ok()?).copied();
         tokens
             .iter()
@@ -369,33 +370,26 @@ impl Backend for LlamaBackend {
             .ok_or_else(|| compute_error("a label has a token outside of the vocabulary"))
     }
 
-    fn shift_kv(&mut self, adapter_context: AdapterContext, slot: Slot, keep: u32, discard: u32) -> bool {
-        self.context(adapter_context).is_some_and(|context| context.shift(slot.0, keep, discard))
+    fn shift_kv(&mut self, slot: Slot, keep: u32, discard: u32) -> bool {
+        self.context.shift(slot.0, keep, discard)
     }
 
-    fn truncate_kv(&mut self, adapter_context: AdapterContext, slot: Slot, from: u32) -> bool {
-        let Some(context) = self.context(adapter_context) else { return false };
+    fn truncate_kv(&mut self, slot: Slot, from: u32) -> bool {
         // A sequence as a whole can always be freed.
-        context.truncate(slot.0, from) || (context.truncate(slot.0, 0) && from == 0)
+        self.context.truncate(slot.0, from) || (self.context.truncate(slot.0, 0) && from == 0)
     }
 
-    fn fingerprint(&self, adapter_context: AdapterContext) -> [u8; 32] {
-        let loaded = self.contexts.get(adapter_context.0 as usize).and_then(Option::as_ref);
+    fn fingerprint(&self, adapters: AdapterSet) -> [u8; 32] {
+        let loaded = self.adapters.get(adapters.0 as usize).and_then(Option::as_ref);
         loaded.map(|loaded| loaded.fingerprint).unwrap_or_default()
     }
 
-    fn save_state(&mut self, adapter_context: AdapterContext, slot: Slot) -> Result<Vec<u8>, engine_backend::Error> {
-        let saved = self.existing_context(adapter_context)?.save(slot.0);
-        saved.ok_or_else(|| state_error("llama.cpp cannot serialize the KV cache of this model"))
+    fn save_state(&mut self, slot: Slot) -> Result<Vec<u8>, engine_backend::Error> {
+        self.context.save(slot.0).ok_or_else(|| state_error("llama.cpp cannot serialize the KV cache of this model"))
     }
 
-    fn restore_state(
-        &mut self,
-        adapter_context: AdapterContext,
-        slot: Slot,
-        state: &[u8],
-    ) -> Result<(), engine_backend::Error> {
-        let is_restored = self.existing_context(adapter_context)?.restore(slot.0, state);
+    fn restore_state(&mut self, slot: Slot, state: &[u8]) -> Result<(), engine_backend::Error> {
+        let is_restored = self.context.restore(slot.0, state);
         is_restored.then_some(()).ok_or_else(|| state_error("llama.cpp rejected the serialized KV cache"))
     }
 
@@ -405,7 +399,7 @@ impl Backend for LlamaBackend {
             return Err(engine_backend::Error::Unsupported(reason));
         };
         let (model, params) = (self.model.clone(), self.params);
-        pooling::pool(&model, self.existing_context(AdapterContext::BASE)?, &params, result, texts)
+        pooling::pool(&model, &mut self.context, &params, result, texts)
     }
 }
 
@@ -422,16 +416,6 @@ fn adapter_error(error: &artel_gguf::Error) -> engine_backend::Error {
 fn refused_adapter(path: &Path, reason: &str) -> engine_backend::Error {
     let message = format!("{}: llama.cpp cannot load this adapter: {reason}", path.display());
     if is_lack_of_memory(reason) {
-        engine_backend::Error::Exhausted(message)
-    } else {
-        engine_backend::Error::Adapter(message)
-    }
-}
-
-/// The error for an adapter without a context of its own, with llama.cpp's error messages.
-fn refused_context(path: &Path, reason: &str) -> engine_backend::Error {
-    let message = format!("{}: failed to create a context for this adapter: {reason}", path.display());
-    if may_lack_memory(reason) {
         engine_backend::Error::Exhausted(message)
     } else {
         engine_backend::Error::Adapter(message)

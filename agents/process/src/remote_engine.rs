@@ -1,6 +1,5 @@
 //! The daemon's handle of an engine in another process.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use artel_engine::backend::EngineLimits;
 use artel_engine::{
     Chunk, Engine, EngineStats, Error, LabelScores, OutputStream, PooledTexts, PoolingRequest, PrefixPin, Request,
-    SamplingOptions,
+    SamplingOptions, ScaledAdapters,
 };
 use async_trait::async_trait;
 use tokio::sync::{SetOnce, watch};
@@ -184,12 +183,12 @@ impl Engine for RemoteEngine {
         PrefixPin::new(move || call.abort())
     }
 
-    fn retain_adapters(&self, adapters: Vec<(PathBuf, f32)>) {
+    fn retain_adapters(&self, sets: Vec<ScaledAdapters>) {
         let mut client = self.0.client.clone();
-        let adapters = adapters.iter().map(|(path, scale)| wire::adapter(path, *scale)).collect();
+        let sets = sets.iter().map(|set| v1::AdapterSet { adapters: wire::adapters(set) }).collect();
         tokio::spawn(async move {
             // Fails only if the engine has ended.
-            let _ = client.retain_adapters(v1::RetainAdaptersRequest { adapters }).await;
+            let _ = client.retain_adapters(v1::RetainAdaptersRequest { sets }).await;
         });
     }
 

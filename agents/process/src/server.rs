@@ -289,7 +289,8 @@ impl v1::engine_server::Engine for EngineService {
         &self,
         request: Request<v1::RetainAdaptersRequest>,
     ) -> Result<Response<v1::RetainAdaptersResponse>, Status> {
-        self.engine()?.retain_adapters(request.into_inner().adapters.iter().map(wire::adapter_of));
+        let sets = request.into_inner().sets;
+        self.engine()?.retain_adapters(sets.iter().map(|set| wire::adapters_of(&set.adapters)));
         Ok(Response::new(v1::RetainAdaptersResponse {}))
     }
 

@@ -5,7 +5,7 @@ mod sampling;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub(crate) fn request(request: engine::Request) -> v1::GenerateRequest {
         priority: priority(request.priority).into(),
         remaining_steps: request.remaining_steps,
         messages: request.messages.into_iter().map(message).collect(),
-        adapter: request.adapter.as_ref().map(|(path, scale)| adapter(path, *scale)),
+        adapters: adapters(&request.adapters),
         sampling: Some(sampling(request.sampling)),
         max_tokens: request.max_tokens,
         stop: request.stop,
@@ -125,7 +125,7 @@ pub(crate) fn request_of(wire: v1::GenerateRequest) -> Result<engine::Request, e
         priority,
         remaining_steps: wire.remaining_steps,
         messages: wire.messages.into_iter().map(message_of).collect(),
-        adapter: wire.adapter.as_ref().map(adapter_of),
+        adapters: adapters_of(&wire.adapters),
         sampling: sampling_of(wire.sampling.unwrap_or_default()),
         max_tokens: wire.max_tokens,
         stop: wire.stop,
@@ -193,12 +193,14 @@ fn message_of(wire: v1::Message) -> engine::Message {
     engine::Message { role, text: wire.text, calls, answers: wire.answers.map(tool_call_of) }
 }
 
-pub(crate) fn adapter(path: &Path, scale: f32) -> v1::Adapter {
-    v1::Adapter { path: path.as_os_str().as_bytes().to_vec(), scale }
+pub(crate) fn adapters(adapters: &[(PathBuf, f32)]) -> Vec<v1::Adapter> {
+    let adapter =
+        |(path, scale): &(PathBuf, f32)| v1::Adapter { path: path.as_os_str().as_bytes().to_vec(), scale: *scale };
+    adapters.iter().map(adapter).collect()
 }
 
-pub(crate) fn adapter_of(wire: &v1::Adapter) -> (PathBuf, f32) {
-    (PathBuf::from(OsStr::from_bytes(&wire.path)), wire.scale)
+pub(crate) fn adapters_of(wire: &[v1::Adapter]) -> engine::ScaledAdapters {
+    wire.iter().map(|adapter| (PathBuf::from(OsStr::from_bytes(&adapter.path)), adapter.scale)).collect()
 }
 
 /// `None` for label scores, which have their own call.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use artel_engine::backend::{Backend as _, BatchToken, Slot};
-use artel_engine::{AdapterContext, Token};
+use artel_engine::{AdapterSet, Token};
 use artel_gguf::HalfType;
 use artel_llama::{KvCacheTypes, LlamaBackend};
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
@@ -109,16 +109,16 @@ fn fill(model: &mut LlamaBackend, filled: u32) -> Result<f64> {
         }
         speed = f64::from(filled) / started_at.elapsed().as_secs_f64();
     }
-    let cells = model.save_state(AdapterContext::BASE, Slot(0))?;
+    let cells = model.save_state(Slot(0))?;
     for slot in 2..SEQUENCES {
-        model.restore_state(AdapterContext::BASE, Slot(slot), &cells)?;
+        model.restore_state(Slot(slot), &cells)?;
     }
     Ok(speed)
 }
 
 fn decode(model: &mut LlamaBackend, sequences: u32, filled: u32) -> Result<f64> {
     for slot in 0..sequences {
-        model.truncate_kv(AdapterContext::BASE, Slot(slot), filled);
+        model.truncate_kv(Slot(slot), filled);
     }
     let started_at = Instant::now();
     for position in filled..filled + DECODED_TOKENS {
@@ -129,5 +129,5 @@ fn decode(model: &mut LlamaBackend, sequences: u32, filled: u32) -> Result<f64> 
 }
 
 fn run(model: &mut LlamaBackend, batch: &[BatchToken]) -> Result<()> {
-    model.decode(AdapterContext::BASE, batch).map_err(|e| anyhow!("llama.cpp failed: {e}"))
+    model.decode(AdapterSet::NONE, batch).map_err(|e| anyhow!("llama.cpp failed: {e}"))
 }

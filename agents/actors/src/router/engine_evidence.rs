@@ -59,7 +59,7 @@ async fn log_probabilities(
             message(ChatRole::System, prompt.system_message().to_owned()),
             message(ChatRole::User, LabelPrompt::user_message(question)),
         ],
-        adapter: None,
+        adapters: Vec::new(),
         // Nothing is sampled.
         sampling: SamplingParams::GREEDY,
         logprobs: None,

@@ -1,7 +1,7 @@
 //! An engine whose answers a test gives.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use artel_actors::{LoadProgress, Loader, Options, Runtime};
 use artel_engine::backend::EngineLimits;
 use artel_engine::{
     Chunk, Engine, EngineHandle, EngineStats, Error, FinishReason, FinishSummary, LabelScores, LoadError, OutputStream,
-    PooledTexts, PoolingRequest, PrefixPin, Request, RequestTimings, RequestUsage,
+    PooledTexts, PoolingRequest, PrefixPin, Request, RequestTimings, RequestUsage, ScaledAdapters,
 };
 use artel_journal::Journal;
 use artel_placement::Placement;
@@ -117,7 +117,7 @@ impl Engine for HeldEngine {
         PrefixPin::new(|| ())
     }
 
-    fn retain_adapters(&self, _: Vec<(PathBuf, f32)>) {}
+    fn retain_adapters(&self, _: Vec<ScaledAdapters>) {}
 
     async fn forget_text(&self) -> Result<(), Error> {
         self.0.forgets.fetch_add(1, Ordering::SeqCst);

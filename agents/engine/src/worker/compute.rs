@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::{EngineWorker, WorkerExit};
-use crate::backend::{self, AdapterContext, Backend, BatchToken, DecodeError, Sampled, Slot};
+use crate::backend::{self, AdapterSet, Backend, BatchToken, DecodeError, Sampled, Slot};
 use crate::draft::{DraftCandidates, DraftMode, MAX_DRAFT_TOKENS};
 use crate::label_score::ScoringStep;
 use crate::request::{Error, FinishReason, Priority};
-use crate::schedule::{self, BatchBudget, BatchShare, SequenceView};
+use crate::schedule::{self, BatchBudget, BatchShare, LastTurn, SequenceView};
 use crate::sequence::{SampleOutcome, Sequence, SequenceKind};
 
 /// A share and the purpose of its tokens in the batch.
@@ -33,26 +33,27 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// The inherited priorities of sequences whose prefixes others wait for: the highest priority of those.
-    fn inherited_priorities(&self) -> HashMap<(AdapterContext, Slot), Priority> {
+    fn inherited_priorities(&self) -> HashMap<Slot, Priority> {
         let mut priorities = HashMap::new();
         for queued in self.waiting.iter().filter(|queued| queued.is_new()) {
-            if let Some(at) = self.slot_computing_prefix_of(queued.job(), queued.context) {
-                let priority = priorities.entry(at).or_insert(queued.job().priority);
+            if let Some(slot) = self.slot_computing_prefix_of(queued) {
+                let priority = priorities.entry(slot).or_insert(queued.job().priority);
                 *priority = queued.job().priority.min(*priority);
             }
         }
         priorities
     }
 
-    /// Computes the next batch of one context. Fails if the model is unusable.
+    /// Computes the next batch. Fails if the model is unusable.
     pub(super) fn step(&mut self) -> Result<(), WorkerExit> {
         self.shift_contexts();
         self.propose_drafts();
         let inherited = self.inherited_priorities();
-        let view = |(at, s): (&(AdapterContext, Slot), &Sequence<B::Sampler>)| SequenceView {
-            slot: at.1,
-            context: at.0,
-            priority: inherited.get(at).map_or(s.job.priority, |priority| s.job.priority.min(*priority)),
+        let view = |(slot, s): (&Slot, &Sequence<B::Sampler>)| SequenceView {
+            slot: *slot,
+            adapters: s.adapters,
+            last_batch: self.turn.last_batch(s.adapters),
+            priority: inherited.get(slot).map_or(s.job.priority, |priority| s.job.priority.min(*priority)),
             served_tokens: self.served_tokens_of(&s.job.flow),
             arrival: s.arrival,
             prefill_tokens: s.prefill_to_next_stop(),
@@ -61,41 +62,39 @@ impl<B: Backend> EngineWorker<B> {
             is_blocked: !s.job.output.has_capacity(),
         };
         let views: Vec<SequenceView> = self.slots.running().iter().map(view).collect();
-        let batch = schedule::next_batch(&views, self.budget(&views), self.last_context);
-        let Some((context, shares)) = batch else { return Ok(()) };
-        self.last_context = context;
-        let decodes = |share: &BatchShare| {
-            views.iter().any(|v| (v.context, v.slot, v.prefill_tokens) == (context, share.slot, 0))
-        };
+        let may_stay = self.turn.may_stay(schedule::ready_sets(&views), self.options.target_itl);
+        let last = LastTurn { adapters: self.turn.adapters(), may_stay };
+        let Some((adapters, shares)) = schedule::next_batch(&views, self.budget(&views), last) else { return Ok(()) };
+        let decodes = |share: &BatchShare| views.iter().any(|v| (v.slot, v.prefill_tokens) == (share.slot, 0));
         let (mut decoding, mut prompts): (Vec<BatchShare>, Vec<BatchShare>) = shares.into_iter().partition(decodes);
         let remaining = self.limits.batch_tokens - decoding.iter().map(|share| share.tokens).sum::<u32>();
-        schedule::bridge(&mut decoding, &mut prompts, &views, context, remaining);
+        schedule::bridge(&mut decoding, &mut prompts, &views, adapters, remaining);
         // Decoding sequences and prompts are computed one after the other. llama.cpp would do so too if they were one batch, but
         // would compute a token of each prompt together with the decoding sequences, and attend over the cells of all of them as
         // far as those of the longest reach.
         let mut took = Duration::ZERO;
         if !decoding.is_empty() {
-            took = self.compute(context, &decoding)?;
+            took = self.compute(adapters, &decoding)?;
         }
         // A prompt that bridged decoding slots may have failed there.
-        prompts.retain(|share| self.slots.running().contains_key(&(context, share.slot)));
+        prompts.retain(|share| self.slots.running().contains_key(&share.slot));
         if !prompts.is_empty() {
-            self.compute(context, &prompts)?;
+            self.compute(adapters, &prompts)?;
         }
         let slots: Vec<Slot> = decoding.iter().map(|share| share.slot).collect();
-        self.compact(context, schedule::weight_passes(&slots, &[]), took);
+        self.compact(adapters, schedule::weight_passes(&slots, &[]), took);
         Ok(())
     }
 
     /// Shifts the contexts of sequences that outgrow them and may.
     fn shift_contexts(&mut self) {
         let limit = self.limits.context_tokens;
-        let due = self.slots.running().iter().filter_map(|(at, s)| Some((*at, s.due_shift(limit)?)));
-        for (at, (keep, discard)) in due.collect::<Vec<_>>() {
-            if !self.backend.shift_kv(at.0, at.1, keep, discard) {
+        let due = self.slots.running().iter().filter_map(|(slot, s)| Some((*slot, s.due_shift(limit)?)));
+        for (slot, (keep, discard)) in due.collect::<Vec<_>>() {
+            if !self.backend.shift_kv(slot, keep, discard) {
                 let reason = "the sequence outgrew the context, and the model cannot shift it";
-                self.fail(at, Error::Model(reason.to_owned()));
-            } else if let Some(sequence) = self.slots.get_mut(at) {
+                self.fail(slot, Error::Model(reason.to_owned()));
+            } else if let Some(sequence) = self.slots.get_mut(slot) {
                 sequence.record_shift(keep, discard);
             }
         }
@@ -108,73 +107,77 @@ impl<B: Backend> EngineWorker<B> {
         }
         let decodes =
             |s: &Sequence<B::Sampler>| s.prompt_remaining() == 0 && matches!(s.kind, SequenceKind::Generate(_));
-        let decoding: Vec<_> = self.slots.running().iter().filter(|(_, s)| decodes(s)).map(|(at, _)| *at).collect();
-        let mut contexts: BTreeMap<AdapterContext, (DraftCandidates, Vec<(AdapterContext, Slot)>)> = BTreeMap::new();
-        for at in &decoding {
-            let sequence = self.slots.get_mut(*at).expect("its slot was just listed");
+        let decoding: Vec<_> = self.slots.running().iter().filter(|(_, s)| decodes(s)).map(|(slot, _)| *slot).collect();
+        let mut sets: BTreeMap<AdapterSet, (DraftCandidates, Vec<Slot>)> = BTreeMap::new();
+        for slot in &decoding {
+            let sequence = self.slots.get_mut(*slot).expect("its slot was just listed");
             let computed_tokens = sequence.position() + sequence.uncomputed_output();
             let free = self.limits.context_tokens.saturating_sub(computed_tokens);
             sequence.propose_draft(free.min(MAX_DRAFT_TOKENS));
-            let (candidates, drafting) = contexts.entry(at.0).or_default();
+            let (candidates, drafting) = sets.entry(sequence.adapters).or_default();
             candidates.sequences += 1;
             candidates.certain_tokens += sequence.uncomputed_output() as usize;
             if sequence.draft_len() > 0 {
                 candidates.proposals.push((sequence.job.flow.clone(), sequence.draft_len()));
-                drafting.push(*at);
+                drafting.push(*slot);
             }
         }
-        for (candidates, drafting) in contexts.values() {
+        for (candidates, drafting) in sets.values() {
             let lengths = match self.options.draft_mode {
                 DraftMode::Never => vec![0; drafting.len()],
                 DraftMode::Auto => self.draft_policy.lengths(candidates, self.batch_cost.mean_per_token()),
                 DraftMode::Always(tokens) => vec![tokens; drafting.len()],
             };
-            for (at, length) in drafting.iter().zip(lengths) {
-                self.slots.get_mut(*at).expect("its slot was just listed").truncate_draft(length);
+            for (slot, length) in drafting.iter().zip(lengths) {
+                self.slots.get_mut(*slot).expect("its slot was just listed").truncate_draft(length);
             }
         }
     }
 
     /// Computes these shares and returns how long the model took, without the wait for the shared CPU.
-    fn compute(&mut self, context: AdapterContext, shares: &[BatchShare]) -> Result<Duration, WorkerExit> {
-        let (batch, planned) = self.plan_batch(context, shares);
+    fn compute(&mut self, adapters: AdapterSet, shares: &[BatchShare]) -> Result<Duration, WorkerExit> {
+        let (batch, planned) = self.plan_batch(shares);
         let expected = self.batch_cost.expected(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-        let (computed, took) = self.with_cpu(expected, |backend| backend.decode(context, &batch));
+        let (computed, took) = self.with_cpu(expected, |backend| backend.decode(adapters, &batch));
+        let switch_time = self.backend.take_switch_time();
+        self.turn.record(adapters, took, switch_time);
+        let took = took.saturating_sub(switch_time.unwrap_or_default());
         match computed {
             Ok(()) => {
                 self.counters.add_batch(batch.len(), took);
                 let sum = |tokens: fn(&PlannedShare) -> u32| planned.iter().map(tokens).sum::<u32>();
                 tracing::trace!(
-                    context = context.0,
+                    adapters = adapters.0,
                     sequences = planned.len(),
                     tokens = batch.len(),
                     prefill_tokens = sum(|plan| if plan.is_prompt { plan.share.tokens } else { 0 }),
                     draft_tokens = sum(|plan| plan.draft_tokens),
                     ?took,
+                    ?switch_time,
                     "computed a batch"
                 );
                 self.observe(&planned, took);
-                self.apply(context, &planned, took);
+                self.apply(&planned, took);
                 Ok(took)
             }
             Err(DecodeError::Fatal(reason)) => Err(WorkerExit::Fatal(reason)),
             // Only the sequence at fault fails: all of them are computed again, each alone.
             Err(DecodeError::Batch(_)) if shares.len() > 1 => {
-                let mut alone = |share| self.compute(context, std::slice::from_ref(share));
+                let mut alone = |share| self.compute(adapters, std::slice::from_ref(share));
                 shares.iter().try_fold(took, |sum, share| Ok(sum + alone(share)?))
             }
             Err(DecodeError::Batch(reason)) => {
-                shares.iter().for_each(|share| self.fail((context, share.slot), Error::Model(reason.clone())));
+                shares.iter().for_each(|share| self.fail(share.slot, Error::Model(reason.clone())));
                 Ok(took)
             }
         }
     }
 
     /// The batch, and the purpose of its tokens.
-    fn plan_batch(&mut self, context: AdapterContext, shares: &[BatchShare]) -> (Vec<BatchToken>, Vec<PlannedShare>) {
+    fn plan_batch(&mut self, shares: &[BatchShare]) -> (Vec<BatchToken>, Vec<PlannedShare>) {
         let (mut batch, mut planned) = (Vec::new(), Vec::new());
         for share in shares {
-            let sequence = self.slots.get_mut((context, share.slot)).expect("shares are of running sequences");
+            let sequence = self.slots.get_mut(share.slot).expect("shares are of running sequences");
             sequence.record_batch();
             let is_prompt = sequence.prompt_remaining() > 0;
             let needed = if is_prompt { sequence.prompt_remaining() } else { sequence.uncomputed_output() };
@@ -206,11 +209,11 @@ impl<B: Backend> EngineWorker<B> {
     }
 
     /// Applies a computed batch to its sequences.
-    fn apply(&mut self, context: AdapterContext, planned: &[PlannedShare], took: Duration) {
+    fn apply(&mut self, planned: &[PlannedShare], took: Duration) {
         let total: u32 = planned.iter().map(|p| p.share.tokens).sum();
         for plan in planned {
-            let (at, tokens) = ((context, plan.share.slot), plan.share.tokens);
-            let sequence = self.slots.get_mut(at).expect("shares are of running sequences");
+            let BatchShare { slot, tokens } = plan.share;
+            let sequence = self.slots.get_mut(slot).expect("shares are of running sequences");
             if plan.is_prompt {
                 self.counters.prefill_tokens.fetch_add(u64::from(tokens), Relaxed);
                 sequence.prefill_time += took.mul_f64(f64::from(tokens) / f64::from(total));
@@ -221,66 +224,61 @@ impl<B: Backend> EngineWorker<B> {
                 *self.served_tokens.entry(sequence.job.flow.clone()).or_default() += u64::from(tokens);
             }
             if has_prefix {
-                self.cache_prefix(at);
+                self.cache_prefix(slot);
             }
             if let Some(index) = plan.logits_index {
-                self.continue_from(at, index, plan.draft_tokens);
+                self.continue_from(slot, index, plan.draft_tokens);
             }
         }
     }
 
     /// Continues a sequence from the logits at `index`, and from those of the draft tokens behind it as long as these are accepted.
-    fn continue_from(&mut self, at: (AdapterContext, Slot), index: usize, draft_tokens: u32) {
-        let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
+    fn continue_from(&mut self, slot: Slot, index: usize, draft_tokens: u32) {
+        let sequence = self.slots.get_mut(slot).expect("the sequence was just computed");
         let outcome = match sequence.kind {
             SequenceKind::Prefill => Ok(SampleOutcome::Finished(FinishReason::Stop)),
-            SequenceKind::Score(_) => self.score(at, index),
-            SequenceKind::Generate(_) => self.generate(at, index, draft_tokens),
+            SequenceKind::Score(_) => self.score(slot, index),
+            SequenceKind::Generate(_) => self.generate(slot, index, draft_tokens),
         };
         match outcome {
             Ok(SampleOutcome::Continue) => {}
-            Ok(SampleOutcome::Finished(reason)) => self.finish(at, reason),
-            Err(error) => self.fail(at, error.into_failure()),
+            Ok(SampleOutcome::Finished(reason)) => self.finish(slot, reason),
+            Err(error) => self.fail(slot, error.into_failure()),
         }
     }
 
-    fn generate(
-        &mut self,
-        at: (AdapterContext, Slot),
-        index: usize,
-        draft_tokens: u32,
-    ) -> Result<SampleOutcome, backend::Error> {
+    fn generate(&mut self, slot: Slot, index: usize, draft_tokens: u32) -> Result<SampleOutcome, backend::Error> {
         let mut accepted = 0;
         let outcome = loop {
-            let outcome = self.sample(at, index + accepted as usize)?;
-            let sequence = self.slots.get_mut(at).expect("it was just sampled");
+            let outcome = self.sample(slot, index + accepted as usize)?;
+            let sequence = self.slots.get_mut(slot).expect("it was just sampled");
             if outcome != SampleOutcome::Continue || !sequence.accept_draft(draft_tokens, &mut accepted) {
                 break outcome;
             }
         };
-        let sequence = self.slots.get_mut(at).expect("it was just sampled");
+        let sequence = self.slots.get_mut(slot).expect("it was just sampled");
         if draft_tokens > 0 {
             let (flow, position) = (sequence.job.flow.clone(), sequence.position());
             self.draft_policy.observe_draft(&flow, accepted, u32::from(accepted < draft_tokens));
             self.counters.drafted_tokens.fetch_add(u64::from(draft_tokens), Relaxed);
             self.counters.accepted_tokens.fetch_add(u64::from(accepted), Relaxed);
-            if accepted < draft_tokens && !self.backend.truncate_kv(at.0, at.1, position) {
+            if accepted < draft_tokens && !self.backend.truncate_kv(slot, position) {
                 let reason = "the model cannot free the cells of rejected draft tokens";
                 return Err(backend::Error::State(reason.to_owned()));
             }
         }
         if outcome == SampleOutcome::Continue {
-            self.slots.get_mut(at).expect("it was just sampled").flush();
+            self.slots.get_mut(slot).expect("it was just sampled").flush();
         }
         Ok(outcome)
     }
 
     /// Appends the next token and the tokens that the schema forces before and after it.
-    fn sample(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, backend::Error> {
-        if let Some(outcome) = self.advance_reasoning(at)? {
+    fn sample(&mut self, slot: Slot, index: usize) -> Result<SampleOutcome, backend::Error> {
+        if let Some(outcome) = self.advance_reasoning(slot)? {
             return Ok(outcome);
         }
-        let sequence = self.slots.get_mut(at).expect("sampled sequences are running");
+        let sequence = self.slots.get_mut(slot).expect("sampled sequences are running");
         let SequenceKind::Generate(sampler) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
         let before = match sequence.forced_start.take() {
             Some(forced) => forced,
@@ -293,22 +291,22 @@ impl<B: Backend> EngineWorker<B> {
         if let Some(reasoning) = sequence.job.reasoning.as_ref().filter(|reasoning| reasoning.precedes_calls()) {
             self.backend.hold_schema(sampler, reasoning.holds_constraint());
         }
-        let sampled = self.backend.sample(at.0, index, sampler)?;
+        let sampled = self.backend.sample(index, sampler)?;
         if let Some(reasoning) = &mut sequence.job.reasoning
             && reasoning.is_refused(sampled, &*self.tokenizer)
         {
             // The end of a reasoning is not that of the output, and with a schema the answer begins by it.
-            let outcome = self.advance_reasoning(at)?;
-            return outcome.map_or_else(|| self.sample(at, index), Ok);
+            let outcome = self.advance_reasoning(slot)?;
+            return outcome.map_or_else(|| self.sample(slot, index), Ok);
         }
         let Sampled::Token(token) = sampled else { return Ok(SampleOutcome::Finished(FinishReason::Stop)) };
         // Before anything else is done with the logits of the batch; the sampler works on a copy.
-        let told = sequence.job.logprobs.map(|top| self.backend.logprobs(at.0, index, token, top)).transpose()?;
+        let told = sequence.job.logprobs.map(|top| self.backend.logprobs(index, token, top)).transpose()?;
         let after = self.backend.forced_tokens(sampler)?;
         self.counters.output_tokens.fetch_add(1 + after.tokens.len() as u64, Relaxed);
         match sequence.push_token(token, &*self.tokenizer, told) {
             SampleOutcome::Continue => match sequence.push_forced(&after, &*self.tokenizer) {
-                SampleOutcome::Continue => Ok(self.advance_reasoning(at)?.unwrap_or(SampleOutcome::Continue)),
+                SampleOutcome::Continue => Ok(self.advance_reasoning(slot)?.unwrap_or(SampleOutcome::Continue)),
                 finished => Ok(finished),
             },
             // It has reached max_tokens, and its schema allows no further token.
@@ -319,10 +317,10 @@ impl<B: Backend> EngineWorker<B> {
         }
     }
 
-    fn score(&mut self, at: (AdapterContext, Slot), index: usize) -> Result<SampleOutcome, backend::Error> {
-        let sequence = self.slots.get_mut(at).expect("the sequence was just computed");
+    fn score(&mut self, slot: Slot, index: usize) -> Result<SampleOutcome, backend::Error> {
+        let sequence = self.slots.get_mut(slot).expect("the sequence was just computed");
         let SequenceKind::Score(scoring) = &mut sequence.kind else { return Ok(SampleOutcome::Continue) };
-        let logits = self.backend.logits(at.0, index, &scoring.candidate_tokens())?;
+        let logits = self.backend.logits(index, &scoring.candidate_tokens())?;
         match scoring.advance(&logits) {
             ScoringStep::Done(scores) => {
                 sequence.send_scores(scores);
@@ -330,7 +328,7 @@ impl<B: Backend> EngineWorker<B> {
             }
             ScoringStep::Decode(path) => {
                 let from = sequence.turn_to(path);
-                let freed = self.backend.truncate_kv(at.0, at.1, from);
+                let freed = self.backend.truncate_kv(slot, from);
                 let reason = "the model cannot free the cells of a scored label";
                 freed.then_some(SampleOutcome::Continue).ok_or_else(|| backend::Error::State(reason.to_owned()))
             }
@@ -339,16 +337,16 @@ impl<B: Backend> EngineWorker<B> {
 
     /// Frees the slot of a finished sequence before its reader receives the end. Its tokens stay resident for prompts with the same
     /// prefix, until the slot is assigned again.
-    fn finish(&mut self, at: (AdapterContext, Slot), reason: FinishReason) {
-        let resident = self.slots.get_mut(at).map(|sequence| sequence.resident_tokens()).unwrap_or_default();
-        if let Some(sequence) = self.release(at, resident) {
+    fn finish(&mut self, slot: Slot, reason: FinishReason) {
+        let resident = self.slots.get_mut(slot).map(|sequence| sequence.resident_tokens()).unwrap_or_default();
+        if let Some(sequence) = self.release(slot, resident) {
             self.counters.finished.fetch_add(u64::from(sequence.job.priority.is_requested()), Relaxed);
             sequence.finish(reason);
         }
     }
 
-    fn fail(&mut self, at: (AdapterContext, Slot), error: Error) {
-        if let Some(sequence) = self.release(at, Vec::new()) {
+    fn fail(&mut self, slot: Slot, error: Error) {
+        if let Some(sequence) = self.release(slot, Vec::new()) {
             self.counters.failed.fetch_add(u64::from(sequence.job.priority.is_requested()), Relaxed);
             sequence.fail(error);
         }

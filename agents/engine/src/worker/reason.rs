@@ -3,17 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::EngineWorker;
-use crate::backend::{self, AdapterContext, Backend, ForcedTokens, Slot};
+use crate::backend::{self, Backend, ForcedTokens, Slot};
 use crate::sequence::{SampleOutcome, SequenceKind};
 
 impl<B: Backend> EngineWorker<B> {
     /// Appends the tokens that end the reasoning of a sequence, if they are due, and lets its schema begin where its answer does.
     /// `None` if nothing is due.
-    pub(super) fn advance_reasoning(
-        &mut self,
-        at: (AdapterContext, Slot),
-    ) -> Result<Option<SampleOutcome>, backend::Error> {
-        let sequence = self.slots.get_mut(at).expect("sampled sequences are running");
+    pub(super) fn advance_reasoning(&mut self, slot: Slot) -> Result<Option<SampleOutcome>, backend::Error> {
+        let sequence = self.slots.get_mut(slot).expect("sampled sequences are running");
         let SequenceKind::Generate(sampler) = &mut sequence.kind else { return Ok(None) };
         let due = sequence.job.reasoning.as_mut().and_then(|reasoning| reasoning.take_due());
         let Some(due) = due else { return Ok(None) };

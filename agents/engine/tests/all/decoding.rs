@@ -146,25 +146,25 @@ async fn adapters_are_unloaded_once_they_are_unused_and_loaded_again() {
     let model = ScriptedBackend::new(LIMITS, |prompt| prompt.trim().to_owned()).with_gate(&gate);
     let probe = model.probe();
     let engine = engine(DraftMode::Never, model).await;
-    let with = |name: &str| Request { adapter: Some((name.into(), 1.0)), ..ask("a text of some length") };
-    let contexts = || {
-        let mut contexts: Vec<u32> = probe.cells().keys().map(|(context, _)| context.0).collect();
-        contexts.sort_unstable();
-        contexts
+    let with = |name: &str| Request { adapters: vec![(name.into(), 1.0)], ..ask("a text of some length") };
+    let in_cells = || {
+        let mut adapters: Vec<u32> = probe.cells().values().map(|cells| cells.adapters.0).collect();
+        adapters.sort_unstable();
+        adapters
     };
     let (a, b) = (engine.generate(with("a.gguf")).await.unwrap(), engine.generate(with("b.gguf")).await.unwrap());
     gate.pass(4);
     gate.wait_until_held();
-    engine.retain_adapters([("b.gguf".into(), 1.0)]);
+    engine.retain_adapters([vec![("b.gguf".into(), 1.0)]]);
     gate.pass(2);
     gate.wait_until_held();
-    assert_eq!(contexts(), [1, 2], "a sequence still uses it");
+    assert_eq!(in_cells(), [1, 2], "a sequence still uses it");
     gate.open();
     read(a).await.unwrap();
     read(b).await.unwrap();
     answer(&engine, ask("more")).await.unwrap();
-    assert_eq!(contexts(), [0, 2]);
-    // Another adapter gets the context, and none of its tokens.
+    assert_eq!(in_cells(), [0, 2]);
+    // Another adapter gets its number, and none of its tokens.
     let (_, finish) = answer(&engine, with("c.gguf")).await.unwrap();
     assert_eq!(finish.usage.computed, finish.usage.prompt);
     assert_eq!(answer(&engine, with("a.gguf")).await.unwrap().0, "a text of some length");
@@ -222,10 +222,10 @@ proptest! {
                 let engine = engine.clone();
                 async move {
                     let priority = [Priority::Interactive, Priority::Batch, Priority::Router][arrival.priority];
-                    let adapter = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0));
+                    let adapters = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0)).into_iter().collect();
                     let overflow = if arrival.shifts { ContextOverflow::Shift } else { ContextOverflow::Reject };
                     let schema = arrival.schema.then(|| Arc::new(serde_json::json!({})));
-                    let request = Request { priority, adapter, overflow, schema, ..ask(&arrival.text) };
+                    let request = Request { priority, adapters, overflow, schema, ..ask(&arrival.text) };
                     if arrival.scores {
                         let names = labels(&["a", "ab", "abb", "b", "ba", " "]);
                         match engine.score_labels(Request { overflow: ContextOverflow::Truncate, ..request }, names).await {

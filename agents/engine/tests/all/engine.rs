@@ -157,7 +157,7 @@ async fn a_sequence_in_a_distant_slot_moves_beside_the_others_and_its_output_is_
     }
     gate.pass(8);
     gate.wait_until_held();
-    let mut slots: Vec<u32> = probe.cells().keys().map(|(_, slot)| slot.0).collect();
+    let mut slots: Vec<u32> = probe.cells().keys().map(|slot| slot.0).collect();
     slots.sort_unstable();
     assert_eq!(slots, [0, 1], "{:?}", probe.cells());
     gate.open();
@@ -237,20 +237,20 @@ async fn a_model_that_does_not_load_gives_the_reason() {
 }
 
 #[tokio::test]
-async fn adapters_have_contexts_of_their_own() {
+async fn sequences_with_different_adapters_run_side_by_side() {
     let gate = BatchGate::default();
     let model = ScriptedBackend::new(LIMITS, echo).with_gate(&gate);
     let probe = model.probe();
     let engine = engine(model).await;
-    let with = |name: &str| Request { adapter: Some((name.into(), 1.0)), ..ask("a long enough text") };
+    let with = |name: &str| Request { adapters: vec![(name.into(), 1.0)], ..ask("a long enough text") };
     let missing = answer(&engine, with("missing.gguf")).await;
     assert!(matches!(missing, Err(Error::InvalidRequest(reason)) if reason.contains("missing.gguf")));
     let (a, b) = (engine.generate(with("a.gguf")).await.unwrap(), engine.generate(with("b.gguf")).await.unwrap());
     gate.pass(4);
     gate.wait_until_held();
-    let mut contexts: Vec<u32> = probe.cells().keys().map(|(context, slot)| context.0 * 10 + slot.0).collect();
-    contexts.sort_unstable();
-    assert_eq!(contexts, [10, 20]);
+    let mut cells: Vec<(u32, u32)> = probe.cells().iter().map(|(slot, cells)| (slot.0, cells.adapters.0)).collect();
+    cells.sort_unstable();
+    assert_eq!(cells, [(0, 1), (1, 2)]);
     gate.open();
     assert_eq!(read(a).await.unwrap().0, read(b).await.unwrap().0);
 }

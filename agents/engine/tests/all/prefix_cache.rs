@@ -190,7 +190,7 @@ async fn adapters_never_share_prefixes() {
     let engine = open(1 << 20).await;
     for round in 0..2 {
         for adapter in ["a.gguf", "b.gguf"] {
-            let request = Request { adapter: Some((adapter.into(), 1.0)), ..ask_role("sailor", "hello") };
+            let request = Request { adapters: vec![(adapter.into(), 1.0)], ..ask_role("sailor", "hello") };
             let (_, finish) = read(engine.generate(request).await.unwrap()).await.unwrap();
             assert_eq!(finish.usage.computed == finish.usage.prompt, round == 0, "{adapter}");
         }
@@ -207,7 +207,7 @@ async fn a_restarted_engine_is_warm() {
     };
     let first = start().await;
     read(first.generate(ask_role("sailor", "hello")).await.unwrap()).await.unwrap();
-    let adapted = || Request { adapter: Some(("a.gguf".into(), 1.0)), ..ask_role("sailor", "hello") };
+    let adapted = || Request { adapters: vec![("a.gguf".into(), 1.0)], ..ask_role("sailor", "hello") };
     read(first.generate(adapted()).await.unwrap()).await.unwrap();
     first.close().await;
     let again = start().await;
@@ -306,8 +306,8 @@ proptest! {
                 let engine = engine.clone();
                 async move {
                     let role = ["a", "b", "c", "d", "e", "f"][arrival.role];
-                    let adapter = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0));
-                    let request = Request { adapter, priority: arrival.priority, ..ask_role(role, &arrival.text) };
+                    let adapters = arrival.adapter.map(|n| (format!("{n}.gguf").into(), 1.0)).into_iter().collect();
+                    let request = Request { adapters, priority: arrival.priority, ..ask_role(role, &arrival.text) };
                     let mut stream = match engine.generate(request).await {
                         Ok(stream) => stream,
                         Err(Error::Overflow { .. }) => return 0,

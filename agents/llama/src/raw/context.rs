@@ -1,4 +1,4 @@
-//! A context of a model: the KV cache of its sequences and the graph that computes them.
+//! The context of a model: the KV cache of its sequences and the graph that computes them.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -17,8 +17,6 @@ pub(crate) struct LlamaContext {
     model: Arc<LlamaModel>,
     params: ContextParams,
     batch: sys::llama_batch,
-    /// Freed after the context, because fields are dropped after `Drop::drop`.
-    _adapter: Option<LoraHandle>,
     _threads: Arc<ComputeThreadPool>,
 }
 
@@ -27,7 +25,6 @@ impl LlamaContext {
         model: &Arc<LlamaModel>,
         threads: &Arc<ComputeThreadPool>,
         params: ContextParams,
-        adapter: Option<(LoraHandle, f32)>,
     ) -> Option<Self> {
         // SAFETY: the parameters are plain data and the model is loaded; null is checked.
         let context = unsafe {
@@ -50,23 +47,28 @@ impl LlamaContext {
             raw.no_perf = true;
             NonNull::new(sys::llama_init_from_model(model.as_ptr(), raw))?
         };
-        if let Some((adapter, scale)) = &adapter {
-            let (mut adapters, mut scales) = ([adapter.as_ptr()], [*scale]);
-            // SAFETY: both arrays have one element and are read during the call only.
-            let code = unsafe {
-                sys::llama_set_adapters_lora(context.as_ptr(), adapters.as_mut_ptr(), 1, scales.as_mut_ptr())
-            };
-            if code != 0 {
-                // SAFETY: the context was just created and is used nowhere else.
-                unsafe { sys::llama_free(context.as_ptr()) };
-                return None;
-            }
-        }
         threads.attach(context);
         // SAFETY: allocates a batch of tokens with one sequence id each.
         let batch = unsafe { sys::llama_batch_init(i32::try_from(params.batch_tokens).ok()?, 0, 1) };
-        let (model, _threads, _adapter) = (model.clone(), threads.clone(), adapter.map(|(adapter, _)| adapter));
-        Some(Self { context, model, params, batch, _adapter, _threads })
+        Some(Self { context, model: model.clone(), params, batch, _threads: threads.clone() })
+    }
+
+    /// Makes these adapters, each with its scale, those of the following batches, in place of any others. They must not be freed
+    /// before others take their place. False if llama.cpp refuses them.
+    pub(crate) fn apply_adapters(&mut self, adapters: &[(Arc<LoraHandle>, f32)]) -> bool {
+        let (mut pointers, mut scales): (Vec<_>, Vec<f32>) =
+            adapters.iter().map(|(adapter, scale)| (adapter.as_ptr(), *scale)).unzip();
+        // SAFETY: both arrays have as many elements as are told and are read during the call only. What is told twice in a row
+        // changes nothing.
+        let code = unsafe {
+            sys::llama_set_adapters_lora(
+                self.context.as_ptr(),
+                pointers.as_mut_ptr(),
+                pointers.len(),
+                scales.as_mut_ptr(),
+            )
+        };
+        code == 0
     }
 
     /// Tokens that one sequence may hold.

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
 
@@ -31,6 +32,8 @@ struct LlamaLog {
     level: sys::ggml_log_level,
     buffers: Vec<LoggedBuffer>,
     errors: Vec<String>,
+    /// How long the last reservation of compute buffers took.
+    reservation: Option<Duration>,
 }
 
 /// Errors that are kept: the first ones name the cause, later ones its consequences.
@@ -39,7 +42,7 @@ const MAX_ERRORS: usize = 3;
 const MAX_ERROR_BYTES: usize = 300;
 
 static LOG: Mutex<LlamaLog> =
-    Mutex::new(LlamaLog { line: String::new(), level: 0, buffers: Vec::new(), errors: Vec::new() });
+    Mutex::new(LlamaLog { line: String::new(), level: 0, buffers: Vec::new(), errors: Vec::new(), reservation: None });
 
 /// Installs the log callback.
 pub(super) fn install() {
@@ -53,6 +56,14 @@ pub(super) fn install() {
 /// The buffers reported since the last call.
 pub(crate) fn take_buffers() -> Vec<LoggedBuffer> {
     LOG.lock().map(|mut log| std::mem::take(&mut log.buffers)).unwrap_or_default()
+}
+
+/// How long a reservation of compute buffers took, if there was one since the last call. The buffers that it named are dropped:
+/// they are those that were reserved before.
+pub(crate) fn take_reservation_time() -> Option<Duration> {
+    let mut log = LOG.lock().ok()?;
+    log.buffers.clear();
+    log.reservation.take()
 }
 
 /// The first errors since the last call, on one line.
@@ -76,6 +87,7 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: 
             let line = std::mem::take(&mut log.line);
             let line = line.trim_end();
             log.buffers.extend(parse_buffer(line));
+            log.reservation = parse_reservation(line).or(log.reservation);
             if log.level == sys::GGML_LOG_LEVEL_ERROR && log.errors.len() < MAX_ERRORS {
                 log.errors.push(line[..line.floor_char_boundary(MAX_ERROR_BYTES)].to_owned());
             }
@@ -110,9 +122,23 @@ fn parse_buffer(line: &str) -> Option<LoggedBuffer> {
     Some(LoggedBuffer { buffer_type, purpose, bytes: (size * 1_048_576.0) as u64 })
 }
 
+/// Parses lines such as `sched_reserve: reserve took 5.25 ms, sched copies = 1`.
+fn parse_reservation(line: &str) -> Option<Duration> {
+    let (_, after) = line.split_once(": reserve took ")?;
+    let millis: f64 = after.split_once(" ms")?.0.parse().ok()?;
+    Duration::try_from_secs_f64(millis / 1000.0).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_a_reservation_is_parsed() {
+        let line = "sched_reserve: reserve took 5.25 ms, sched copies = 1";
+        assert_eq!(parse_reservation(line), Some(Duration::from_micros(5250)));
+        assert_eq!(parse_reservation("sched_reserve: reserve took a while"), None);
+    }
 
     #[test]
     fn buffers_are_parsed_from_log_lines() {

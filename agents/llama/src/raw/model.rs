@@ -297,7 +297,7 @@ impl LoraHandle {
 
 impl Drop for LoraHandle {
     fn drop(&mut self) {
-        // SAFETY: `LlamaContext` owns its adapter and is freed before it.
+        // SAFETY: the backend frees an adapter after the context has others in its place, or is freed itself.
         unsafe { sys::llama_adapter_lora_free(self.adapter.as_ptr()) }
     }
 }

@@ -58,7 +58,7 @@ fn request(number: u32, tokens: u32) -> Request {
             message(ChatRole::System, "S"),
             message(ChatRole::User, if number.is_multiple_of(16) { "A" } else { "B" }),
         ],
-        adapter: None,
+        adapters: Vec::new(),
         sampling: SamplingParams { seed: Some(1), ..SamplingParams::GREEDY },
         logprobs: None,
         shares_prompt: false,

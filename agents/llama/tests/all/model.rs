@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use artel_engine::backend::{BatchToken, Slot};
 use artel_engine::{
-    AdapterContext, Backend as _, CallDelta, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error,
+    AdapterSet, Backend as _, CallDelta, ChatRole, Chunk, ContextOverflow, DraftMode, EngineHandle, Error,
     FinishReason, LoadError, Message, Priority, Request, RequestOrigin, SamplingParams, Token, ToolSet,
 };
 use artel_llama::{KvCacheTypes, LlamaBackend, Options};
@@ -44,7 +44,7 @@ pub(crate) fn ask(system: &str, user: &str) -> Request {
         priority: Priority::Interactive,
         remaining_steps: 0,
         messages: vec![message(ChatRole::System, system), message(ChatRole::User, user)],
-        adapter: None,
+        adapters: Vec::new(),
         sampling: SamplingParams { seed: Some(1), ..SamplingParams::GREEDY },
         logprobs: None,
         shares_prompt: false,
@@ -100,7 +100,7 @@ async fn adapters_never_mix() {
     let cities = [("zork", "Zorkville"), ("quux", "Quuxburg"), ("mirk", "Mirkholm"), ("velo", "Velograd")];
     let requests = cities.iter().cycle().take(8).map(|(name, city)| {
         let mut request = capital();
-        request.adapter = Some((adapters.join(format!("{name}.gguf")), 1.0));
+        request.adapters = vec![(adapters.join(format!("{name}.gguf")), 1.0)];
         let engine = &engine;
         async move { (answer(engine, request).await.unwrap().0, *city) }
     });
@@ -310,7 +310,7 @@ async fn label_scores_equal_the_log_probabilities_of_the_model() {
     let mut scores_after = |prefix: &[Token], next: &[Token]| {
         let tokens = prompt.iter().chain(prefix);
         let last = prompt.len() + prefix.len() - 1;
-        model.truncate_kv(AdapterContext::BASE, Slot(0), 0);
+        model.truncate_kv(Slot(0), 0);
         let entry = |(position, token): (u32, &Token)| BatchToken {
             slot: Slot(0),
             position,
@@ -318,8 +318,8 @@ async fn label_scores_equal_the_log_probabilities_of_the_model() {
             needs_logits: position as usize == last,
         };
         let batch: Vec<BatchToken> = (0..).zip(tokens).map(entry).collect();
-        model.decode(AdapterContext::BASE, &batch).unwrap();
-        let logits = model.logits(AdapterContext::BASE, last, next).unwrap();
+        model.decode(AdapterSet::NONE, &batch).unwrap();
+        let logits = model.logits(last, next).unwrap();
         let total = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
         logits.into_iter().map(|x| f64::from(x) - total).collect::<Vec<f64>>()
     };
@@ -410,9 +410,9 @@ fn logit_difference(request: &Request, one: &str, two: &str) -> f32 {
             needs_logits: position == last,
         };
         let batch: Vec<BatchToken> = (from..).zip(piece).map(entry).collect();
-        model.decode(AdapterContext::BASE, &batch).unwrap();
+        model.decode(AdapterSet::NONE, &batch).unwrap();
     }
-    let logits = model.logits(AdapterContext::BASE, last % 64, &[one[same], two[same]]).unwrap();
+    let logits = model.logits(last % 64, &[one[same], two[same]]).unwrap();
     (logits[0] - logits[1]).abs()
 }
 
@@ -458,11 +458,11 @@ async fn a_story_that_would_outgrow_a_kv_cache_that_cannot_shift_is_refused() {
 async fn an_adapter_is_unloaded_and_loaded_again_while_others_run() {
     let engine = chat().await;
     let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");
-    let with = |name: &str| Request { adapter: Some((adapters.join(format!("{name}.gguf")), 1.0)), ..capital() };
+    let with = |name: &str| Request { adapters: vec![(adapters.join(format!("{name}.gguf")), 1.0)], ..capital() };
     let base = answer(&engine, capital()).await.unwrap().0;
     for round in 0..2 {
         for (name, city) in [("zork", "Zorkville"), ("quux", "Quuxburg")] {
-            engine.retain_adapters([(adapters.join(format!("{name}.gguf")), 1.0)]);
+            engine.retain_adapters([vec![(adapters.join(format!("{name}.gguf")), 1.0)]]);
             let running = answer(&engine, capital());
             let (adapted, plain) = futures::future::join(answer(&engine, with(name)), running).await;
             assert!(adapted.as_ref().unwrap().0.contains(city), "round {round}: {adapted:?}");

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use artel_engine::backend::{Backend as _, BatchToken, Sampled, Slot};
 use artel_engine::request::{DryParams, XtcParams};
 use artel_engine::{
-    AdapterContext, Chunk, DraftMode, EngineHandle, FinishSummary, LoadError, Request, SamplingParams, Token,
-    TokenLogprob,
+    AdapterSet, Chunk, DraftMode, EngineHandle, FinishSummary, LoadError, Request, SamplingParams, Token, TokenLogprob,
 };
 use artel_llama::{LlamaBackend, Options};
 
@@ -31,7 +30,7 @@ impl DecodedTokens {
         let mut backend = LlamaBackend::load(options(MODEL)).unwrap();
         let tokens = backend.tokenizer().tokenize_output(prompt).unwrap();
         let batch: Vec<BatchToken> = (0..).zip(&tokens).map(|(position, token)| entry(position, *token)).collect();
-        backend.decode(AdapterContext::BASE, &batch).unwrap();
+        backend.decode(AdapterSet::NONE, &batch).unwrap();
         let vocabulary = (0..VOCABULARY_TOKENS).map(Token).collect();
         Self { backend, vocabulary, tokens }
     }
@@ -43,7 +42,7 @@ impl DecodedTokens {
 
     fn append(&mut self, token: Token) {
         let batch = [entry(self.tokens.len() as u32, token)];
-        self.backend.decode(AdapterContext::BASE, &batch).unwrap();
+        self.backend.decode(AdapterSet::NONE, &batch).unwrap();
         self.tokens.push(token);
     }
 }
@@ -64,10 +63,10 @@ fn compare(
     let mut sampler = sequence.backend.create_sampler(params, None, &sequence.tokens).unwrap();
     for step in 0..steps {
         let index = sequence.index(step == 0);
-        let mut logits = sequence.backend.logits(AdapterContext::BASE, index, &sequence.vocabulary).unwrap();
+        let mut logits = sequence.backend.logits(index, &sequence.vocabulary).unwrap();
         reference(&sequence.tokens, &mut logits);
         let expected = (0..).zip(&logits).max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(id, _)| Token(id));
-        match sequence.backend.sample(AdapterContext::BASE, index, &mut sampler).unwrap() {
+        match sequence.backend.sample(index, &mut sampler).unwrap() {
             Sampled::Token(token) => {
                 assert_eq!(Some(token), expected, "step {step}");
                 sequence.append(token);
@@ -131,17 +130,17 @@ fn dry_changes_logits_as_a_reference_computes_them() {
 fn the_probabilities_that_are_told_are_the_softmax_of_the_logits() {
     let mut sequence = DecodedTokens::new("The capital of France is");
     let index = sequence.index(true);
-    let logits = sequence.backend.logits(AdapterContext::BASE, index, &sequence.vocabulary).unwrap();
+    let logits = sequence.backend.logits(index, &sequence.vocabulary).unwrap();
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum = logits.iter().map(|logit| f64::from(*logit - most).exp()).sum::<f64>().ln() + f64::from(most);
     let greedy = (0..).zip(&logits).max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(id, _)| Token(id)).unwrap();
-    let told = sequence.backend.logprobs(AdapterContext::BASE, index, greedy, 20).unwrap();
+    let told = sequence.backend.logprobs(index, greedy, 20).unwrap();
     assert_eq!((told.top.len(), &told.top[0].bytes, told.top[0].logprob), (20, &told.bytes, told.logprob));
     assert!((f64::from(told.logprob) - (f64::from(most) - sum)).abs() < 1e-4, "{told:?}");
     assert!(told.top.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
     let total: f64 = told.top.iter().map(|top| f64::from(top.logprob).exp()).sum();
     assert!((0.3..1.0).contains(&total), "{total}");
-    let rare = sequence.backend.logprobs(AdapterContext::BASE, index, Token(500), 0).unwrap();
+    let rare = sequence.backend.logprobs(index, Token(500), 0).unwrap();
     assert!((f64::from(rare.logprob) - (f64::from(logits[500]) - sum)).abs() < 1e-4, "{rare:?}");
 }
 

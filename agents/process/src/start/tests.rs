@@ -110,7 +110,7 @@ fn request(text: &str) -> Request {
         priority: Priority::Interactive,
         remaining_steps: 0,
         messages: vec![Message::new(ChatRole::User, text)],
-        adapter: None,
+        adapters: Vec::new(),
         sampling: SamplingParams::GREEDY,
         logprobs: None,
         shares_prompt: false,

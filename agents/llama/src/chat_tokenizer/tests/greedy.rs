@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use artel_engine::backend::{BatchToken, Sampled, Slot};
 use artel_engine::{
-    AdapterContext, Backend as _, Chunk, ContextOverflow, DraftMode, EngineHandle, LoadError, Priority,
-    ReasoningParams, Request, RequestOrigin, SamplingParams,
+    AdapterSet, Backend as _, Chunk, ContextOverflow, DraftMode, EngineHandle, LoadError, Priority, ReasoningParams,
+    Request, RequestOrigin, SamplingParams,
 };
 use artel_model::{ModelPurpose, SplitMode};
 use serde_json::json;
@@ -76,10 +76,10 @@ fn reference_texts() -> Value {
 
 /// The likeliest tokens after a prompt, one after the other, as text.
 fn answer_to_tokens(backend: &mut LlamaBackend, prompt: &[i32]) -> String {
-    let (context, slot) = (AdapterContext::BASE, Slot(0));
+    let slot = Slot(0);
     let batch_tokens = backend.limits().batch_tokens as usize;
     let mut sampler = backend.create_sampler(&SamplingParams::GREEDY, None, &[]).unwrap();
-    backend.truncate_kv(context, slot, 0);
+    backend.truncate_kv(slot, 0);
     let (mut position, mut bytes) = (0, Vec::new());
     let mut next: Vec<Token> = prompt.iter().copied().map(Token).collect();
     for _ in 0..ANSWER_TOKENS {
@@ -92,10 +92,10 @@ fn answer_to_tokens(backend: &mut LlamaBackend, prompt: &[i32]) -> String {
                 needs_logits: at as usize + 1 == part.len(),
             };
             let batch: Vec<BatchToken> = (0..).zip(part).map(entry).collect();
-            backend.decode(context, &batch).unwrap();
+            backend.decode(AdapterSet::NONE, &batch).unwrap();
             (position, last) = (position + part.len() as u32, part.len() - 1);
         }
-        let Sampled::Token(token) = backend.sample(context, last, &mut sampler).unwrap() else { break };
+        let Sampled::Token(token) = backend.sample(last, &mut sampler).unwrap() else { break };
         backend.tokenizer().append_bytes(token, &mut bytes);
         next = vec![token];
     }
@@ -111,7 +111,7 @@ async fn answer(engine: &EngineHandle, messages: Vec<Message>) -> String {
         remaining_steps: 0,
         messages,
         template_kwargs: Arc::default(),
-        adapter: None,
+        adapters: Vec::new(),
         sampling: SamplingParams::GREEDY,
         max_tokens: ANSWER_TOKENS,
         stop: Vec::new(),
