@@ -11,7 +11,7 @@ use artel_engine::{
     AdapterContext, Backend, CallConstraint, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob,
     Tokenizer,
 };
-use artel_model::DeviceMemory;
+use artel_model::{DeviceMemory, first_piece};
 use serde_json::Value;
 
 use crate::chat_tokenizer::ChatTokenizer;
@@ -86,7 +86,7 @@ impl LlamaBackend {
     /// As [`Self::load`]; `progress` takes the fraction loaded, from 0 to 1.
     pub fn load_with_progress(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
         // What is wrong with the copy alone is told of the copy.
-        let weights = options.dequantized.as_ref().unwrap_or(&options.path);
+        let weights = &first_piece(options.dequantized.as_ref().unwrap_or(&options.path));
         let header = artel_gguf::inspect(weights)?;
         artel_gguf::check_purpose(&options.path, &header, options.purpose)?;
         if let Some(sha256) = &options.sha256 {
@@ -117,7 +117,7 @@ impl LlamaBackend {
         drop(log::take_errors());
         let base = LlamaContext::new(&model, &threads, params, None).ok_or_else(no_context)?;
         let content = match &options.sha256 {
-            Some(sha256) => sha256.as_bytes().to_vec(),
+            Some(sha256) => sha256.concatenated().into_bytes(),
             None => artel_gguf::sampled_hash(weights)?.to_vec(),
         };
         let text_tokens = Arc::new(TextTokens::new(model.clone(), options.purpose));
