@@ -235,28 +235,20 @@ async fn the_hub_states_the_size_of_all_pieces_together() {
 }
 
 #[tokio::test]
-async fn a_download_that_is_stopped_keeps_what_is_here() {
-    // Each response stops after its first part, until the client is gone.
-    let server = TestServer::start(|request| {
-        let whole = serve_piece(request);
-        if request.method == "HEAD" { whole } else { whole[..400_000].to_vec() }
+async fn a_download_that_ends_early_keeps_what_is_here() {
+    // Each response with a piece breaks off, and the rest is not to be had.
+    let server = TestServer::start(|request| match (request.method.as_str(), request.first_byte()) {
+        ("HEAD", _) => serve_piece(request),
+        (_, None) => serve_piece(request)[..400_000].to_vec(),
+        (_, Some(_)) => response("503 Service Unavailable", &[], b""),
     });
-    let DownloadFixture { dir, downloader } = fixture(&server, None);
-    let enough = std::sync::Arc::new(tokio::sync::Notify::new());
-    let progress = |progress: &DownloadProgress| {
-        if progress.done_bytes > 500_000 {
-            enough.notify_one();
-        }
-    };
-    tokio::select! {
-        result = downloader.get(&address(), None, progress) => drop(result),
-        () = enough.notified() => {}
-    }
-    drop(downloader);
-    drop(server);
+    let first = fixture(&server, None);
+    let error = first.get_pieces().await.unwrap_err();
+    assert!(error.is_transient() && matches!(error, Error::GivenUp { .. }), "the first error and no stop: {error}");
     let server = TestServer::start(serve_piece);
-    let second = fixture_in(dir, &server.address, None);
+    let second = fixture_in(first.dir, &server.address, None);
     second.get_pieces().await.unwrap();
     second.assert_complete();
-    assert!(server.requests().iter().any(|request| request.first_byte().is_some()), "something was resumed");
+    let resumed = server.requests().iter().filter_map(RecordedRequest::first_byte).collect::<Vec<_>>();
+    assert!(!resumed.is_empty() && resumed.iter().all(|from| *from > 300_000), "{resumed:?}");
 }
