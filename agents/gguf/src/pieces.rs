@@ -286,5 +286,18 @@ mod tests {
             (joined.data_offset, joined.tensor_info_offset) = (whole.data_offset, whole.tensor_info_offset);
             prop_assert_eq!(joined, whole);
         }
+
+        #[test]
+        fn damage_of_any_piece_never_panics(piece in 0..3usize, at in 0..400usize, byte: u8, cut in 0..700usize) {
+            let dir = tempfile::tempdir().unwrap();
+            let pieces = TestModel::with_layers("llama", 4).write_pieces(dir.path(), "m", 3);
+            let mut bytes = fs::read(&pieces[piece]).unwrap();
+            let length = bytes.len();
+            bytes[at % length] = byte;
+            bytes.truncate(cut.max(1));
+            fs::write(&pieces[piece], bytes).unwrap();
+            let error = inspect(&pieces[0]).err().map(|error| error.to_string());
+            prop_assert!(error.is_none_or(|error| error.contains("-of-00003.gguf")));
+        }
     }
 }

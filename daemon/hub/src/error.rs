@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// The hub has not all pieces of the model.
     #[error(
-        "{address}: the hub has not {missing} in {}/{}, revision `{}`, and nothing is fetched; check the address in the YAML",
+        "{address}: the hub lacks {missing} in {}/{}, revision `{}`, and nothing is fetched; check the address in the YAML",
         .address.org(), .address.repo(), .address.revision()
     )]
     PiecesNotFound {

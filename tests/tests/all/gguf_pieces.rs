@@ -109,7 +109,7 @@ async fn a_piece_that_the_hub_has_not_is_named_before_anything_is_fetched() {
     pieces.remove(1);
     let hub = HubServer::start_with_pieces(pieces);
     let (code, out, err) = cli_in(["fetch"], dir.path()).env("HF_ENDPOINT", &hub.endpoint).run().await;
-    assert!(code == 1 && out.contains("the hub has not piece 2 of 3 in org/pieces"), "{code} {out}{err}");
+    assert!(code == 1 && out.contains("the hub lacks piece 2 of 3 in org/pieces"), "{code} {out}{err}");
     assert!(hub.file_requests().is_empty() && !dir.path().join("models/hf").exists());
 }
 

@@ -4,7 +4,7 @@ use std::sync::Condvar;
 
 use super::*;
 
-const PIECES: u32 = 5;
+const PIECE_FILES: u32 = 5;
 
 fn address() -> HfUri {
     HfUri::parse("hf:org/big@v1/q4/m-00002-of-00005.gguf").unwrap()
@@ -18,13 +18,13 @@ fn piece(number: u32) -> Vec<u8> {
 }
 
 fn name(number: u32) -> String {
-    format!("m-{number:05}-of-{PIECES:05}.gguf")
+    format!("m-{number:05}-of-{PIECE_FILES:05}.gguf")
 }
 
 /// The number of the piece that is requested.
 fn number(request: &RecordedRequest) -> u32 {
     let name = request.path.strip_prefix("/org/big/resolve/v1/q4/m-").unwrap();
-    name.strip_suffix(&format!("-of-{PIECES:05}.gguf")).unwrap().parse().unwrap()
+    name.strip_suffix(&format!("-of-{PIECE_FILES:05}.gguf")).unwrap().parse().unwrap()
 }
 
 /// Responds to questions and requests for a piece, or for the rest of one.
@@ -64,10 +64,10 @@ impl DownloadFixture {
     }
 
     fn assert_complete(&self) {
-        for number in 1..=PIECES {
+        for number in 1..=PIECE_FILES {
             assert!(fs::read(self.place().join(name(number))).unwrap() == piece(number), "piece {number}");
         }
-        assert_eq!(fs::read_dir(self.place()).unwrap().count(), PIECES as usize, "nothing else is left");
+        assert_eq!(fs::read_dir(self.place()).unwrap().count(), PIECE_FILES as usize, "nothing else is left");
     }
 }
 
@@ -118,8 +118,7 @@ async fn a_piece_that_the_hub_has_not_is_named_before_anything_is_fetched() {
     let fixture = fixture(&server, None);
     let error = fixture.get_pieces().await.unwrap_err();
     assert!(!error.is_transient());
-    let wanted =
-        "hf:org/big@v1/q4/m-00001-of-00005.gguf: the hub has not pieces 2 and 5 of 5 in org/big, revision `v1`";
+    let wanted = "hf:org/big@v1/q4/m-00001-of-00005.gguf: the hub lacks pieces 2 and 5 of 5 in org/big, revision `v1`";
     assert!(error.to_string().starts_with(wanted), "{error}");
     assert!(requested(&server, "GET").is_empty() && !fixture.place().exists());
 }
@@ -192,7 +191,7 @@ async fn the_hashes_of_the_yaml_are_compared_with_what_the_hub_states_first() {
     let download = fixture(&server, None);
     let hashes = |wrong: u32| {
         let hash = |number| if number == wrong { "0".repeat(64) } else { sha256(&piece(number)) };
-        PieceHashes::new((1..=PIECES).map(hash).collect()).unwrap()
+        PieceHashes::new((1..=PIECE_FILES).map(hash).collect()).unwrap()
     };
     let error = download.downloader.get(&address(), Some(&hashes(3)), |_| ()).await.unwrap_err().to_string();
     assert!(error.contains("m-00003-of-00005.gguf: the hub has another file than expected"), "{error}");
