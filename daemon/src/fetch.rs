@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, anyhow, bail};
 use artel_args::{FetchArgs, GlobalArgs};
 use artel_hub::{DownloadProgress, HfDownloader};
+use artel_model::{PieceHashes, piece_paths};
 use artel_roles::hf_uri::HfUri;
 use artel_roles::{Catalog, nearest};
 use artel_terminal::{BAD, CommandOutput, GOOD, bytes};
@@ -39,7 +40,7 @@ fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
         HfDownloader::new(config.runtime.models_dir, config.offline).with_token_file(config.hf_token_file.as_deref());
     let mut all_fetched = true;
     for (address, sha256) in &wanted {
-        let fetched = runtime.block_on(download(&downloader, address, sha256.as_deref()));
+        let fetched = runtime.block_on(download(&downloader, address, sha256.as_ref()));
         all_fetched &= fetched.is_ok();
         show(address, &fetched, output)?;
     }
@@ -47,7 +48,7 @@ fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
 }
 
 /// The addresses to download, each with the hash that the YAML states.
-fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<String>>> {
+fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<PieceHashes>>> {
     if let Some(name) = names.iter().find(|name| catalog.model(name).is_none()) {
         let near = nearest(name, catalog.models().keys().map(|name| name.as_str()));
         bail!("there is no model `{name}`{}", near.map(|name| format!("; is `{name}` meant?")).unwrap_or_default());
@@ -68,7 +69,7 @@ fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<
 pub(crate) async fn download(
     downloader: &HfDownloader,
     address: &HfUri,
-    sha256: Option<&str>,
+    sha256: Option<&PieceHashes>,
 ) -> Result<PathBuf, artel_hub::Error> {
     let bar = bar(address);
     let progress = |progress: &DownloadProgress| {
@@ -82,26 +83,34 @@ pub(crate) async fn download(
     fetched
 }
 
-/// A progress bar, shown only on a terminal.
+/// A progress bar, shown only on a terminal; one for all pieces of a model.
 fn bar(address: &HfUri) -> ProgressBar {
     const BAR: &str = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-    let bar = ProgressBar::no_length().with_message(address.to_string());
+    let pieces = match address.pieces().len() {
+        1 => String::new(),
+        pieces => format!(" and {} more", pieces - 1),
+    };
+    let bar = ProgressBar::no_length().with_message(format!("{address}{pieces}"));
     bar.set_style(ProgressStyle::with_template(BAR).expect("the template is valid"));
     bar
 }
 
 fn show(address: &HfUri, fetched: &Result<PathBuf, artel_hub::Error>, output: &mut CommandOutput) -> Result<()> {
-    let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    let size = |path: &Path| -> u64 {
+        piece_paths(path).iter().map(|path| path.metadata().map_or(0, |file| file.len())).sum()
+    };
+    let pieces = address.pieces().len();
     let address = address.to_string();
     let json = match fetched {
-        Ok(path) => json!({"address": address, "path": path, "bytes": size(path)}),
+        Ok(path) => json!({"address": address, "path": path, "bytes": size(path), "pieces": pieces}),
         Err(error) => json!({"address": address, "error": error.to_string()}),
     };
     output.show(&json, |out| {
         match fetched {
             Ok(path) => out.push_styled(GOOD, "here").push(format_args!(
-                ": {address}, {}, {}",
+                ": {address}, {}{}, {}",
                 bytes(size(path)),
+                if pieces > 1 { format!(" in {pieces} pieces") } else { String::new() },
                 path.display()
             )),
             Err(error) => out.push_styled(BAD, "not fetched").push(format_args!(": {error}")),
@@ -136,6 +145,9 @@ mod tests {
         assert_eq!(names(&["smollm2"]).unwrap(), ["hf:org/lora@v2/poet.gguf"]);
         assert_eq!(names(&["phi"]).unwrap(), ["hf:org/phi/phi.gguf"]);
         assert!(names(&["phy"]).unwrap_err().to_string().contains("is `phi` meant?"));
-        assert_eq!(wanted(&catalog, &["phi".to_owned()]).unwrap().into_values().next().unwrap(), Some("ab".repeat(32)));
+        assert_eq!(
+            wanted(&catalog, &["phi".to_owned()]).unwrap().into_values().next().unwrap(),
+            Some("ab".repeat(32).into())
+        );
     }
 }

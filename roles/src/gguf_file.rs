@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use artel_model::{PieceName, piece_paths};
+
 use crate::decode::text;
 use crate::hf_uri::{HfUri, SCHEME};
 use crate::node::YamlNode;
@@ -10,13 +12,21 @@ use crate::problem::Diagnostics;
 /// The GGUF file of a model or an adapter, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GgufFile {
-    /// A file on this machine.
+    /// A file on this machine; the first piece of a model in pieces, whichever was named.
     Path(PathBuf),
     /// A file on Hugging Face, downloaded when it is first needed.
     Hf(HfUri),
 }
 
 impl GgufFile {
+    /// How many files it is: more than one for a model in pieces.
+    pub fn pieces(&self) -> usize {
+        match self {
+            Self::Path(path) => piece_paths(path).len(),
+            Self::Hf(uri) => uri.pieces().len(),
+        }
+    }
+
     /// The URI that it is downloaded from.
     pub fn uri(&self) -> Option<&HfUri> {
         match self {
@@ -54,8 +64,29 @@ pub(crate) fn decode(node: &YamlNode, what: &str, report: &mut Diagnostics<'_>) 
     } else if path.ends_with('/') {
         (format!("{what} is a file, and this is a directory"), None)
     } else {
-        return Some(GgufFile::Path(path.into()));
+        let path = PathBuf::from(path);
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match PieceName::parse(name) {
+            Ok(None) => return Some(GgufFile::Path(path)),
+            Ok(Some(piece)) => return Some(GgufFile::Path(path.with_file_name(piece.of(1)))),
+            Err(error) => (error.to_string(), None),
+        }
     };
     report.push_error(node.span, message, hint.map(str::to_owned));
     None
+}
+
+/// The GGUF file of an adapter, which is never in pieces: llama.cpp reads one file.
+pub(crate) fn decode_whole(node: &YamlNode, what: &str, report: &mut Diagnostics<'_>) -> Option<GgufFile> {
+    let file = decode(node, what, report)?;
+    if let pieces @ 2.. = file.pieces() {
+        let message = format!("{what} is one file, and this is the name of one of {pieces} pieces");
+        report.push_error(
+            node.span,
+            message,
+            Some("merge them with llama.cpp's `llama-gguf-split --merge`".to_owned()),
+        );
+        return None;
+    }
+    Some(file)
 }

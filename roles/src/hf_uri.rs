@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use artel_model::{InvalidPieceName, PieceName};
+
 /// The scheme of such a URI.
 pub(crate) const SCHEME: &str = "hf:";
 /// The revision of a URI that names none.
@@ -31,12 +33,12 @@ pub enum InvalidHfUri {
     /// It names no GGUF file.
     #[error("an `hf:` URI names one file, and its name ends with `.gguf`")]
     NotGguf,
-    /// It names a part of a model.
-    #[error("this is one shard of a split model, which cannot be downloaded as one file")]
-    Shard,
+    /// It names a piece of a model that cannot be.
+    #[error(transparent)]
+    Piece(#[from] InvalidPieceName),
 }
 
-/// A file on Hugging Face. Every part is a plain name of a file or a directory, so that its path cannot leave the models
+/// A file on Hugging Face, or a model in pieces there: any of them stands for all, and is kept as the first. Every part is a plain name of a file or a directory, so that its path cannot leave the models
 /// directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HfUri {
@@ -55,7 +57,7 @@ impl HfUri {
         let rest = text.strip_prefix(SCHEME).ok_or(InvalidHfUri::Form)?;
         let mut parts = rest.split('/');
         let (Some(org), Some(repo)) = (parts.next(), parts.next()) else { return Err(InvalidHfUri::Form) };
-        let file: Vec<String> = parts.map(str::to_owned).collect();
+        let mut file: Vec<String> = parts.map(str::to_owned).collect();
         let (repo, revision) = match repo.split_once('@') {
             Some((repo, revision)) => (repo, Some(revision.to_owned())),
             None => (repo, None),
@@ -72,12 +74,12 @@ impl HfUri {
         if !file.iter().all(|part| is_name(part)) {
             return Err(InvalidHfUri::Path);
         }
-        let name = name.to_lowercase();
-        if !name.ends_with(".gguf") {
+        if !name.to_lowercase().ends_with(".gguf") {
             return Err(InvalidHfUri::NotGguf);
         }
-        if is_shard(&name) {
-            return Err(InvalidHfUri::Shard);
+        if let Some(piece) = PieceName::parse(name)? {
+            file.pop();
+            file.push(piece.of(1));
         }
         Ok(Self { org: org.to_owned(), repo: repo.to_owned(), revision, file })
     }
@@ -85,6 +87,19 @@ impl HfUri {
     /// Its path in the models directory: `hf/org/repo/revision/file`.
     pub fn path(&self) -> PathBuf {
         ["hf", &self.org, &self.repo, self.revision()].into_iter().chain(self.file.iter().map(String::as_str)).collect()
+    }
+
+    /// The address of each of its pieces, in their order; itself if it is a whole file.
+    pub fn pieces(&self) -> Vec<Self> {
+        let name = self.file.last().map(String::as_str).unwrap_or_default();
+        let Ok(Some(piece)) = PieceName::parse(name) else { return vec![self.clone()] };
+        let with_name = |name: String| {
+            let mut piece = self.clone();
+            piece.file.pop();
+            piece.file.push(name);
+            piece
+        };
+        piece.names().map(with_name).collect()
     }
 
     /// The organisation or person.
@@ -124,15 +139,6 @@ fn is_name(part: &str) -> bool {
     !matches!(part, "" | "." | "..") && part.len() <= MAX_PART_BYTES && part.chars().all(is_plain)
 }
 
-/// Whether it is named like `model-00001-of-00003.gguf`.
-fn is_shard(name: &str) -> bool {
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-    let stem = name.trim_end_matches(".gguf");
-    let Some((rest, all)) = stem.rsplit_once("-of-") else { return false };
-    let Some((_, number)) = rest.rsplit_once('-') else { return false };
-    digits(all) && digits(number) && all.bytes().any(|b| b != b'0') && all != "00001"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,10 +169,25 @@ mod tests {
             "hf:org/repo/a\\m.gguf",
             "hf:org/re po/m.gguf",
             "hf:org/repo/m.bin",
-            "hf:org/repo/m-00001-of-00003.gguf",
+            "hf:org/repo/m-00004-of-00003.gguf",
+            "hf:org/repo/m-00001-of-00003.GGUF",
         ] {
             assert!(HfUri::parse(text).is_err(), "{text}");
         }
         assert!(HfUri::parse("hf:org/repo/m-00001-of-00001.gguf").is_ok());
+    }
+
+    #[test]
+    fn any_piece_stands_for_the_model() {
+        let uri = HfUri::parse("hf:org/repo@v1/q8/m-00002-of-00002.gguf").unwrap();
+        assert_eq!(uri.to_string(), "hf:org/repo@v1/q8/m-00001-of-00002.gguf");
+        assert_eq!(uri, HfUri::parse("hf:org/repo@v1/q8/m-00001-of-00002.gguf").unwrap());
+        let pieces: Vec<PathBuf> = uri.pieces().iter().map(HfUri::path).collect();
+        let path = |name: &str| PathBuf::from("hf/org/repo/v1/q8").join(name);
+        assert_eq!(pieces, [path("m-00001-of-00002.gguf"), path("m-00002-of-00002.gguf")]);
+        let whole = HfUri::parse("hf:org/repo/m.gguf").unwrap();
+        assert_eq!(whole.pieces(), std::slice::from_ref(&whole));
+        let error = HfUri::parse("hf:org/repo/m-00003-of-00002.gguf").unwrap_err().to_string();
+        assert!(error.starts_with("there is no piece 3 of 2"), "{error}");
     }
 }

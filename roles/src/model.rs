@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use artel_model::{KvCacheType, ModelPurpose, SplitMode};
+use artel_model::{KvCacheType, MAX_PIECE_FILES, ModelPurpose, PieceHashes, SplitMode};
 use artel_task::ModelName;
 use artel_template::MAX_SOURCE_CHARS;
 
 use crate::GgufFile;
 use crate::decode::{MapReader, choice, integer, items, text};
-use crate::node::YamlNode;
+use crate::node::{YamlNode, YamlValue};
 use crate::problem::{Diagnostics, shown};
 use crate::template_kwargs::{self, TemplateKwargs};
 
@@ -22,12 +22,12 @@ pub struct Model {
     pub name: ModelName,
     /// What it is, for people.
     pub description: Option<String>,
-    /// Its file.
+    /// Its file, or the first of its pieces.
     pub file: GgufFile,
     /// The absolute directory of the YAML file; none if that is embedded.
     pub dir: Option<PathBuf>,
-    /// The file's SHA-256, 64 lowercase hexadecimal digits.
-    pub sha256: Option<String>,
+    /// The SHA-256 of the file, or of each piece, in lowercase hexadecimal digits.
+    pub sha256: Option<PieceHashes>,
     /// Its purpose.
     pub purpose: ModelPurpose,
     /// The context of one sequence in tokens; without it, what the model was trained with, at most 4096.
@@ -116,7 +116,7 @@ impl Model {
         let mut f = fields;
         let description = f.get("description").map(|n| text(n, "`description`", 1..=2000, report));
         let file = f.need("file", report).and_then(|n| crate::gguf_file::decode(n, "`file`", report));
-        let sha256 = f.get("sha256").and_then(|n| sha256(n, report));
+        let sha256 = f.get("sha256").and_then(|n| sha256(n, file.as_ref(), report));
         let purposes = ModelPurpose::ALL.map(|purpose| (purpose.as_str(), purpose));
         let purpose = f.get("use").map_or(Some(ModelPurpose::Chat), |n| choice(n, "`use`", &purposes, report));
         let context = f.get("context").and_then(|n| integer(n, "`context`", 64..=1_048_576, report));
@@ -184,7 +184,7 @@ fn placement(f: &mut MapReader<'_>, report: &mut Diagnostics<'_>) -> PlacementSe
 
 /// `auto`, or names; whether the machine has such devices is checked when the model is placed.
 pub(crate) fn devices(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
-    if matches!(&node.value, crate::node::YamlValue::Str(text, _) if text == "auto") {
+    if matches!(&node.value, YamlValue::Str(text, _) if text == "auto") {
         return Vec::new();
     }
     let mut names: Vec<String> = Vec::new();
@@ -203,7 +203,25 @@ pub(crate) fn devices(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<Stri
     names
 }
 
-fn sha256(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
+/// One hash, or a list with one for each piece.
+fn sha256(node: &YamlNode, file: Option<&GgufFile>, report: &mut Diagnostics<'_>) -> Option<PieceHashes> {
+    let hashes: Vec<String> = match &node.value {
+        YamlValue::List(_) => {
+            let nodes = items(node, "`sha256`", MAX_PIECE_FILES as usize, report)?;
+            nodes.iter().map(|node| hash(node, report)).collect::<Option<_>>()?
+        }
+        _ => vec![hash(node, report)?],
+    };
+    if let Some(pieces) = file.map(GgufFile::pieces).filter(|pieces| *pieces != hashes.len()) {
+        let message = format!("the model has {pieces} files and `sha256` has {} hashes", hashes.len());
+        let hint = "give one for each file, in a list and in the order of the pieces, as `sha256sum` prints them";
+        report.push_error(node.span, message, Some(hint.to_owned()));
+        return None;
+    }
+    PieceHashes::new(hashes)
+}
+
+fn hash(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
     let digits = text(node, "`sha256`", 1..=200, report)?;
     if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Some(digits.to_ascii_lowercase());

@@ -12,6 +12,8 @@ mod tests;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use artel_model::piece_paths;
+
 use crate::hf_uri::{HfUri, SCHEME};
 use crate::node::{YamlNode, YamlValue};
 
@@ -148,15 +150,20 @@ impl NetworkRules {
         if name.starts_with(SCHEME) {
             // The decoder reports what is no URI.
             let Ok(uri) = HfUri::parse(name) else { return Ok(()) };
-            let path = self.models.join(uri.path());
-            let is_allowed = self.hubs.contains(&ModelHub::HuggingFace) || (path.is_file() && self.allows(&path));
+            let is_here = |piece: &HfUri| {
+                let path = self.models.join(piece.path());
+                path.is_file() && self.allows(&path)
+            };
+            let is_allowed = self.hubs.contains(&ModelHub::HuggingFace) || uri.pieces().iter().all(is_here);
             return is_allowed.then_some(()).ok_or(NetworkRefusal::Hub);
         }
         let name = Path::new(name);
         // What lies above a link depends on whether the link exists.
         let goes_up = name.components().any(|part| part == Component::ParentDir);
         // The first of these that exists will be loaded, which may be another one by then.
-        let is_allowed = !goes_up && [dir, &self.models].iter().all(|dir| self.allows(&dir.join(name)));
+        let pieces = piece_paths(name);
+        let allows = |dir: &&Path| pieces.iter().all(|piece| self.allows(&dir.join(piece)));
+        let is_allowed = !goes_up && [dir, &self.models].iter().all(allows);
         is_allowed.then_some(()).ok_or(NetworkRefusal::File)
     }
 

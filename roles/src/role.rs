@@ -169,11 +169,11 @@ impl Role {
 fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     let dir = report.source.dir.clone();
     if !matches!(node.value, YamlValue::Map(_)) {
-        let file = crate::gguf_file::decode(node, "`adapter`", report)?;
+        let file = crate::gguf_file::decode_whole(node, "`adapter`", report)?;
         return Some(Adapter { file, dir, scale: 1.0 });
     }
     let mut f = MapReader::open(node, "`adapter`", &keys::ADAPTER, report)?;
-    let file = f.need("file", report).and_then(|n| crate::gguf_file::decode(n, "`file`", report));
+    let file = f.need("file", report).and_then(|n| crate::gguf_file::decode_whole(n, "`file`", report));
     let scale = f.get("scale").map_or(Some(1.0), |n| number(n, "`scale`", -10.0..=10.0, report));
     f.finish(&[], report);
     Some(Adapter { file: file?, dir, scale: scale? as f32 })

@@ -1,5 +1,6 @@
 //! A model hub on the loopback. Like the Hugging Face hub it redirects downloads of large files to a second server.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
+use sha2::{Digest as _, Sha256};
+
+use crate::gguf_split::GgufPiece;
 use crate::prerequisites::{models, repository};
 
 /// The URI of the demo model.
@@ -18,6 +22,8 @@ pub const ADAPTER_URI: &str = "hf:org/lora@v1/velo.gguf";
 /// The URI of the embedding model.
 pub const EMBEDDING_URI: &str = "hf:org/mini/mini.gguf";
 
+/// The path of the repository of pieces on the hub.
+const PIECES_PATH: &str = "/org/pieces/resolve/main/";
 /// The embedding model, in the directory of the demo models.
 const EMBEDDING_FILE: &str = "all-MiniLM-L6-v2.F16.gguf";
 /// The hash of the demo model.
@@ -32,9 +38,11 @@ pub struct HubServer {
     rest_of_model: Arc<Latch>,
 }
 
-/// A request: its path and its headers.
+/// A request: its method, its path and its headers.
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
+    /// The method.
+    pub method: String,
     /// The path.
     pub path: String,
     /// The headers, in lower case.
@@ -64,12 +72,29 @@ impl Latch {
 }
 
 impl HubServer {
+    /// Starts one that also has these pieces of a model, in the repository `org/pieces`.
+    pub fn start_with_pieces(pieces: Vec<GgufPiece>) -> Self {
+        let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::start_serving(pieces.into_iter().map(|piece| (piece.name, (hash(&piece.bytes), piece.bytes))).collect())
+    }
+
     /// Starts one. The first response with the model breaks off after a third; the next one stops after two thirds until
     /// [`HubServer::resume`].
     pub fn start() -> Self {
+        Self::start_serving(HashMap::new())
+    }
+
+    /// The pieces by their names, each with its hash.
+    fn start_serving(pieces: HashMap<String, (String, Vec<u8>)>) -> Self {
+        let pieces = Arc::new(pieces);
+        let of_files = pieces.clone();
         let rest_of_model = Arc::new(Latch::default());
         let (latch, has_broken_off) = (rest_of_model.clone(), AtomicBool::new(false));
         let files = HttpServer::start(move |request, stream| {
+            if let Some((_, bytes)) = request.path.strip_prefix("/pieces/").and_then(|name| of_files.get(name)) {
+                head(stream, "200 OK", bytes.len(), "")?;
+                return stream.write_all(bytes);
+            }
             if request.path.starts_with("/mini") {
                 let bytes = fs::read(models().join(EMBEDDING_FILE))?;
                 head(stream, "200 OK", bytes.len(), "")?;
@@ -109,6 +134,14 @@ impl HubServer {
                 let bytes = fs::read(repository().join("tests/fixtures/adapters/velo.gguf"))?;
                 head(stream, "200 OK", bytes.len(), "")?;
                 stream.write_all(&bytes)
+            }
+            path if path.strip_prefix(PIECES_PATH).is_some_and(|name| pieces.contains_key(name)) => {
+                let name = &path[PIECES_PATH.len()..];
+                let (hash, bytes) = &pieces[name];
+                let size = bytes.len();
+                let headers =
+                    format!("Location: {blob}/pieces/{name}\r\nX-Linked-Size: {size}\r\nX-Linked-Etag: \"{hash}\"\r\n");
+                head(stream, "302 Found", 0, &headers)
             }
             _ => head(stream, "404 Not Found", 0, "X-Error-Code: EntryNotFound\r\n"),
         });
@@ -160,7 +193,9 @@ struct HttpServer {
 }
 
 impl HttpServer {
-    fn start(respond: impl Fn(&HttpRequest, &mut TcpStream) -> std::io::Result<()> + Send + 'static) -> Self {
+    /// Responds to each request in a thread of its own.
+    fn start(respond: impl Fn(&HttpRequest, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        let respond = Arc::new(respond);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -172,8 +207,9 @@ impl HttpServer {
                 }
                 let Some(request) = read(&stream) else { continue };
                 received.lock().unwrap().push(request.clone());
+                let respond = respond.clone();
                 // The client may have closed the connection.
-                let _ = respond(&request, &mut stream);
+                thread::spawn(move || respond(&request, &mut stream).ok());
             }
         });
         Self { address, requests, stopped, thread: Some(thread) }
@@ -194,9 +230,11 @@ impl Drop for HttpServer {
 
 fn read(stream: &TcpStream) -> Option<HttpRequest> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let line = lines.next()?;
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let headers = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
-    Some(HttpRequest { path, headers })
+    Some(HttpRequest { method, path, headers })
 }
 
 fn head(stream: &mut TcpStream, status: &str, length: usize, headers: &str) -> std::io::Result<()> {

@@ -10,6 +10,7 @@ mod caller;
 mod cli;
 pub mod client_scripts;
 mod daemon;
+pub mod gguf_split;
 pub mod https;
 pub mod hub;
 pub mod monitoring;

@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artel_model::open_regular_file;
+use artel_model::{PieceName, open_regular_file, piece_paths};
 
 use crate::error::Error;
 use crate::ggml_types;
 use crate::hash::sampled_hash;
 use crate::header::GgufHeader;
-use crate::inspect::{inspect, open_with_tensors};
+use crate::inspect::inspect;
+use crate::parse::SPLIT_COUNT_KEY;
+use crate::pieces::{OpenedModel, open_model};
 use crate::tensor::TensorInfo;
 
 /// A 16-bit floating-point type to which weights are dequantized.
@@ -64,7 +66,8 @@ const PARTIAL_SUFFIX: &str = ".part";
 /// A partial file that was not modified for this long has no writer any more.
 const MAX_PARTIAL_AGE: Duration = Duration::from_secs(3600);
 
-/// Returns the dequantized file of a model in `dir`, and writes it first if it is missing, with at most `max_bytes`. `progress`
+/// Returns the dequantized file of a model in `dir`, and writes it first if it is missing, with at most `max_bytes`: one file, also
+/// of a model in pieces. `progress`
 /// takes the fraction written, from 0 to 1, and neither it nor `convert` is called if nothing is written. Blocks until done.
 ///
 /// # Errors
@@ -120,12 +123,17 @@ pub fn remove_stale_files(dir: &Path) {
     }
 }
 
-/// A name that is unique to the content and the modification time of a file.
+/// A name that is unique to the content and the modification time of a file, or of the newest piece of a model.
 fn file_name(from: &Path, half: HalfType) -> Result<String, Error> {
-    let modified = fs::metadata(from).and_then(|file| file.modified()).ok();
+    let modified = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let modified = piece_paths(from).iter().filter_map(modified).max();
     let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     let digits: String = sampled_hash(from)?[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let stem = from.file_stem().unwrap_or_default().to_string_lossy();
+    let name = from.file_name().unwrap_or_default().to_string_lossy();
+    let stem = match PieceName::parse(&name) {
+        Ok(Some(piece)) => piece.prefix().to_owned(),
+        _ => from.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+    };
     let stem = &stem[..stem.floor_char_boundary(100)];
     Ok(format!("{stem}-{digits}{:x}{}", modified.as_nanos(), half.suffix()))
 }
@@ -138,33 +146,38 @@ fn write_dequantized(
     convert: BlockConverter<'_>,
     progress: &dyn Fn(f32),
 ) -> Result<(), Error> {
-    let read = |source| Error::of_read(from, source);
     let write = |source| Error::Write { path: to.to_owned(), source };
     let unsupported = |tensor: &TensorInfo| {
         let reason = format!("`{}` has the type {} of ggml, which has no conversion", tensor.name, tensor.ggml_type);
         Error::Unsupported { path: from.to_owned(), reason }
     };
     let mut tensors = Vec::new();
-    let header = open_with_tensors(from, &mut |tensor| tensors.push(tensor))?;
-    let sizes = tensors.iter().map(|tensor| tensor.dequantized_bytes().unwrap_or(tensor.bytes));
+    let OpenedModel { header, files } = open_model(from, &mut |at, tensor| tensors.push((at, tensor)))?;
+    let sizes = tensors.iter().map(|(_, tensor)| tensor.dequantized_bytes().unwrap_or(tensor.bytes));
     let required_bytes = sizes.fold(header.data_offset, u64::saturating_add);
     if required_bytes > max_bytes {
         let reason = format!("it needs {required_bytes} bytes and only {max_bytes} bytes of disk space are available");
         return Err(write(io::Error::new(io::ErrorKind::StorageFull, reason)));
     }
-    let mut source = BufReader::new(open_regular_file(from).map_err(read)?);
+    let open = |path: &Path| open_regular_file(path).map(BufReader::new).map_err(|e| Error::of_read(path, e));
+    let mut sources = files.iter().map(|(path, _)| open(path)).collect::<Result<Vec<_>, _>>()?;
     let file = File::options().write(true).create_new(true).open(to).map_err(write)?;
     let mut target = BufWriter::with_capacity(1 << 20, file);
     let mut metadata = vec![0; usize::try_from(header.tensor_info_offset).unwrap_or(usize::MAX)];
-    source.read_exact(&mut metadata).map_err(read)?;
+    sources[0].read_exact(&mut metadata).map_err(|e| Error::of_read(&files[0].0, e))?;
+    if files.len() > 1 {
+        state_one_file(&mut metadata, &header);
+    }
     target.write_all(&metadata).map_err(write)?;
     target.write_all(&tensor_infos(&tensors, &header, half)).map_err(write)?;
-    let total: u64 = tensors.iter().map(|tensor| tensor.bytes).sum::<u64>().max(1);
+    let total: u64 = tensors.iter().map(|(_, tensor)| tensor.bytes).sum::<u64>().max(1);
     let mut done = 0;
-    for tensor in &tensors {
+    for (at, tensor) in &tensors {
+        let ((path, data_offset), source) = (&files[*at], &mut sources[*at]);
+        let read = |source| Error::of_read(path, source);
         // No overflow: the parser has checked the end of every tensor.
-        source.seek(SeekFrom::Start(header.data_offset + tensor.offset)).map_err(read)?;
-        let mut rest = (&mut source).take(tensor.bytes);
+        source.seek(SeekFrom::Start(data_offset + tensor.offset)).map_err(read)?;
+        let mut rest = source.take(tensor.bytes);
         let dequantized_bytes = tensor.dequantized_bytes();
         // Chunks consist of complete blocks, as their conversion requires.
         let block = dequantized_bytes.and_then(|_| ggml_types::block_layout(tensor.ggml_type));
@@ -189,10 +202,26 @@ fn write_dequantized(
     inspect(to).map(drop)
 }
 
+/// Changes the metadata of a first piece to those of one file with the tensors of all: their number, and that there are no others.
+fn state_one_file(metadata: &mut [u8], header: &GgufHeader) {
+    /// The offset of the number of tensors.
+    const COUNT_OFFSET_BYTES: usize = 8;
+    metadata[COUNT_OFFSET_BYTES..COUNT_OFFSET_BYTES + 8].copy_from_slice(&header.tensor_count.to_le_bytes());
+    // llama.cpp takes a number of pieces of no other type. The copy is inspected when it is written: it is refused if this is the text
+    // of another entry.
+    const U16_TYPE: u32 = 2;
+    let length = SPLIT_COUNT_KEY.len() as u64;
+    let entry = [&length.to_le_bytes()[..], SPLIT_COUNT_KEY.as_bytes(), &U16_TYPE.to_le_bytes()].concat();
+    let at = metadata.windows(entry.len()).position(|window| window == entry).map(|at| at + entry.len());
+    if let Some(count) = at.and_then(|at| metadata.get_mut(at..at + 2)) {
+        count.copy_from_slice(&1u16.to_le_bytes());
+    }
+}
+
 /// The tensor descriptions of the header, padded to the start of the tensor data.
-fn tensor_infos(tensors: &[TensorInfo], header: &GgufHeader, half: HalfType) -> Vec<u8> {
+fn tensor_infos(tensors: &[(usize, TensorInfo)], header: &GgufHeader, half: HalfType) -> Vec<u8> {
     let (mut bytes, mut offset) = (Vec::new(), 0u64);
-    for tensor in tensors {
+    for (_, tensor) in tensors {
         let dequantized = tensor.dequantized_bytes().map(|bytes| (half.ggml_type(), bytes));
         let (ggml_type, length) = dequantized.unwrap_or((tensor.ggml_type, tensor.bytes));
         bytes.extend((tensor.name.len() as u64).to_le_bytes());
@@ -216,6 +245,7 @@ fn padding(length: u64, header: &GgufHeader) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_model::TestModel;
 
     /// A token embedding in Q8_0, and a layer with a matrix in Q4_1 and a vector in F32.
     fn file() -> Vec<u8> {
@@ -264,7 +294,7 @@ mod tests {
     /// Each tensor's name, type and bytes.
     fn tensors(path: &Path) -> Vec<(String, u32, Vec<u8>)> {
         let mut found = Vec::new();
-        let header = open_with_tensors(path, &mut |tensor| found.push(tensor)).unwrap();
+        let header = open_model(path, &mut |_, tensor| found.push(tensor)).unwrap().header;
         let bytes = fs::read(path).unwrap();
         let of = |tensor: TensorInfo| {
             let from = (header.data_offset + tensor.offset) as usize;
@@ -293,6 +323,27 @@ mod tests {
             dequantize(&path, &dir_of_dequantized, HalfType::Bf16, 0, &convert, &|_| panic!("it exists")).unwrap(),
             dequantized
         );
+    }
+
+    #[test]
+    fn the_copy_of_a_model_in_pieces_is_the_one_file_that_the_whole_model_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = TestModel::with_layers("llama", 4);
+        let convert = |_: u32, blocks: &[u8], _: HalfType| -> Option<Vec<u8>> {
+            Some(blocks.chunks(18).flat_map(|block| block.iter().cycle().take(64).copied()).collect())
+        };
+        let copy = |path: &Path| dequantize(path, dir.path(), HalfType::F16, 1 << 20, &convert, &|_| ()).unwrap();
+        let whole = copy(&model.write(&dir.path().join("w.gguf")));
+        let pieces = model.write_pieces(dir.path(), "m", 3);
+        let joined = copy(&pieces[0]);
+        assert_eq!(tensors(&joined), tensors(&whole));
+        assert_eq!(copy(&pieces[2]), joined, "whichever piece is named");
+        let name = joined.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.starts_with("m-") && name.ends_with(".f16.gguf") && !name.contains("of-00003"), "{name}");
+        let (joined, whole) = (inspect(&joined).unwrap(), inspect(&whole).unwrap());
+        assert_eq!((joined.tensor_count, joined.metadata["split.count"].as_str()), (whole.tensor_count, "1"));
+        fs::remove_file(&pieces[1]).unwrap();
+        assert!(dequantize(&pieces[0], dir.path(), HalfType::F16, 1 << 20, &convert, &|_| ()).is_err());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use artel_model::PieceNumbers;
+
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -11,6 +13,35 @@ pub enum Error {
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// Some pieces of a model are not beside the others.
+    #[error(
+        "{path}: {missing} not found in {}; fetch them again, or copy them there: a model is loaded with all of its pieces",
+        .path.parent().unwrap_or(Path::new(".")).display()
+    )]
+    MissingPieces {
+        /// The first piece.
+        path: PathBuf,
+        /// The missing ones.
+        missing: PieceNumbers,
+    },
+    /// A piece is not the one that its name says, or one of another model.
+    #[error("{path}: {reason}; fetch or copy all pieces of the model together")]
+    PieceMismatch {
+        /// The piece.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A hash is needed for each piece.
+    #[error("{path}: the model has {pieces} files and `sha256` has {hashes} hashes; give one for each, in their order")]
+    HashCount {
+        /// The model.
+        path: PathBuf,
+        /// The number of files.
+        pieces: usize,
+        /// The number of hashes.
+        hashes: usize,
     },
     /// The file cannot be read.
     #[error("{path}: cannot be read: {source}; {}", advice(.source))]
@@ -80,7 +111,7 @@ pub enum Error {
         /// The hash of the file.
         actual: String,
     },
-    /// An adapter instead of a model or the reverse, an adapter for another architecture, or one part of a split model.
+    /// An adapter instead of a model or the reverse, an adapter for another architecture, or a piece under another name.
     #[error("{path}: {reason}")]
     WrongKind {
         /// The file.
@@ -120,6 +151,9 @@ impl Error {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => is_transient(source),
             Self::Missing { .. }
+            | Self::MissingPieces { .. }
+            | Self::PieceMismatch { .. }
+            | Self::HashCount { .. }
             | Self::NotGguf { .. }
             | Self::Version { .. }
             | Self::Damaged { .. }

@@ -1,63 +1,46 @@
-//! Opens a file and checks that it is what its user takes it for.
+//! Opens the file of a model or an adapter and checks that it is what its user takes it for.
 //!
 //! Source: the GGUF specification, versions 2 and 3.
 
-use std::io::BufReader;
 use std::path::Path;
 
-use artel_model::open_regular_file;
+use artel_model::piece_paths;
 
 use crate::error::Error;
 use crate::header::GgufHeader;
-use crate::parse::parse;
-use crate::tensor::TensorInfo;
+use crate::parse::SPLIT_COUNT_KEY;
+use crate::pieces::{open_file, open_model};
+use crate::tensor::WeightTotals;
 
-/// Reads and checks the header of a model's file.
+/// What to do with an adapter in pieces.
+const MERGE: &str = "merge it with llama.cpp's `llama-gguf-split --merge`";
+
+/// Reads and checks the header of a model: of its file, or of all pieces of one that is split, whichever of them is named.
 pub fn inspect(path: &Path) -> Result<GgufHeader, Error> {
-    let header = open(path)?;
+    let header = open_model(path, &mut |_, _| ())?.header;
     if header.metadata.get("general.type").is_some_and(|kind| kind == "adapter") {
         let reason = "this is an adapter; a model's `file` must name the base model".to_owned();
         return Err(Error::WrongKind { path: path.to_owned(), reason });
-    }
-    if let Some(parts) =
-        header.metadata.get("split.count").filter(|count| count.parse().is_ok_and(|count: i64| count > 1))
-    {
-        let merge = "merge them with llama.cpp's `llama-gguf-split --merge` and name the merged file";
-        return Err(Error::WrongKind {
-            path: path.to_owned(),
-            reason: format!("this is one of {parts} parts of a split model: {merge}"),
-        });
     }
     Ok(header)
 }
 
 /// Reads and checks the header of an adapter's file for a model of `architecture`.
 pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<GgufHeader, Error> {
-    let header = open(path)?;
     let wrong_kind = |reason: String| Err(Error::WrongKind { path: path.to_owned(), reason });
+    if let pieces @ 2.. = piece_paths(path).len() {
+        return wrong_kind(format!("an adapter is one file, and this is the name of one of {pieces} pieces; {MERGE}"));
+    }
+    let header = open_file(path, WeightTotals::default(), &mut |_| ())?;
     if header.metadata.get("general.type").is_none_or(|kind| kind != "adapter") {
         return wrong_kind("not an adapter: its `general.type` is not `adapter`; name a LoRA in GGUF form".to_owned());
+    }
+    if header.metadata.get(SPLIT_COUNT_KEY).and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 1) {
+        return wrong_kind(format!("an adapter is one file, and this is a piece of one; {MERGE}"));
     }
     if header.architecture != architecture {
         let mismatch = format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture);
         return wrong_kind(format!("{mismatch}; name an adapter that was trained for this model"));
-    }
-    Ok(header)
-}
-
-fn open(path: &Path) -> Result<GgufHeader, Error> {
-    open_with_tensors(path, &mut |_| ())
-}
-
-/// As [`open`]; `on_tensor` takes the tensors, in order.
-pub(crate) fn open_with_tensors(path: &Path, on_tensor: &mut dyn FnMut(TensorInfo)) -> Result<GgufHeader, Error> {
-    let read = |source| Error::of_read(path, source);
-    let file = open_regular_file(path).map_err(read)?;
-    let size = file.metadata().map_err(read)?.len();
-    let header = parse(BufReader::new(file), size, on_tensor).map_err(|fault| fault.into_error(path, size))?;
-    if header.required_bytes > size {
-        let required_bytes = header.required_bytes;
-        return Err(Error::Truncated { path: path.to_owned(), required_bytes, actual_bytes: size });
     }
     Ok(header)
 }
@@ -69,6 +52,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::parse::parse;
 
     fn string(text: &str) -> Vec<u8> {
         [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
@@ -128,14 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn the_error_for_a_part_of_a_split_model_says_to_merge_it() {
-        let count = [string("split.count"), 2u32.to_le_bytes().to_vec(), 3u16.to_le_bytes().to_vec()].concat();
-        let mut bytes = file();
-        bytes[16] = 2;
-        bytes.splice(24..24, count);
-        bytes.resize(bytes.len() + 64, 0);
-        let (_dir, path) = written(&bytes);
-        assert!(inspect(&path).unwrap_err().to_string().contains("one of 3 parts of a split model: merge them"));
+    fn an_adapter_in_pieces_is_refused() {
+        let (dir, path) = written(&file());
+        let named = dir.path().join("lora-00001-of-00002.gguf");
+        std::fs::rename(path, &named).unwrap();
+        let error = inspect_adapter(&named, "llama").unwrap_err().to_string();
+        assert!(error.contains("an adapter is one file") && error.contains("one of 2 pieces; merge it"), "{error}");
     }
 
     proptest! {

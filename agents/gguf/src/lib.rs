@@ -5,6 +5,8 @@
 //! what is wrong and what to do, where llama.cpp would abort. Only regular files are opened, and no error repeats their content. [`estimate_memory`] counts bytes by the rules of llama.cpp without loading anything. [`dequantize()`]
 //! arranges the copy and leaves the numbers of each block to its caller.
 //!
+//! A model that is split into pieces is read as one, whichever of its files is named.
+//!
 //! This crate does not link llama.cpp and contains no unsafe code: what it has to know of ggml, such as the sizes of blocks, is
 //! written down here, and `artel-llama` tests that ggml agrees. It knows nothing of devices, engines, roles or YAML.
 #![forbid(unsafe_code)]
@@ -19,10 +21,13 @@ mod inspect;
 mod memory;
 mod metadata;
 mod parse;
+mod pieces;
 mod purpose;
 mod reader;
 mod stated_sampling;
 mod tensor;
+#[cfg(test)]
+mod test_model;
 
 pub use dequantize::{BlockConverter, HalfType, dequantize, remove_stale_files};
 pub use error::Error;

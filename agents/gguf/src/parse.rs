@@ -11,16 +11,23 @@ use crate::tensor::{TensorInfo, WeightTotals};
 /// Metadata entries; current models have about fifty.
 const MAX_ENTRIES: u64 = 65_536;
 /// Tensors; the largest mixtures of experts have about ten thousand.
-const MAX_TENSORS: u64 = 65_536;
+pub(crate) const MAX_TENSORS: u64 = 65_536;
 /// Bytes of a tensor's name; ggml takes 63.
 const MAX_TENSOR_NAME_BYTES: u64 = 255;
 /// Bytes of `general.architecture`, which stands in messages; the longest name in llama.cpp has about twenty.
 const MAX_ARCHITECTURE_BYTES: usize = 64;
 
-/// Reads a header; `on_tensor` takes the tensors, in order.
-pub(crate) fn parse(
+/// What a piece of a model says of itself: which it is, from 0, and how many there are.
+pub(crate) const SPLIT_NUMBER_KEY: &str = "split.no";
+pub(crate) const SPLIT_COUNT_KEY: &str = "split.count";
+
+/// Reads a header; `on_tensor` takes the tensors, in order. They are added to `weights`, which are those of the pieces before this one.
+///
+/// The architecture is empty in a piece of a model that is not the first one and leaves it out.
+pub(crate) fn parse_piece(
     inner: impl BufRead,
     size: u64,
+    mut weights: WeightTotals,
     on_tensor: &mut dyn FnMut(TensorInfo),
 ) -> Result<GgufHeader, HeaderFault> {
     let mut reader = HeaderReader::new(inner, size);
@@ -35,7 +42,7 @@ pub(crate) fn parse(
     let entries = reader.count(MAX_ENTRIES, "metadata entries")?;
     let metadata::Metadata { texts: metadata, integer_arrays } = metadata::read(&mut reader, entries)?;
     let tensor_info_offset = reader.offset();
-    let (end, weights) = tensor_infos(&mut reader, tensor_count, on_tensor)?;
+    let end = tensor_infos(&mut reader, tensor_count, &mut weights, on_tensor)?;
     let alignment = metadata.get("general.alignment").and_then(|a| a.parse().ok()).unwrap_or(32u64);
     if !alignment.is_power_of_two() || alignment > 1 << 20 {
         return Err(HeaderFault::Damaged(format!("invalid alignment {alignment}")));
@@ -43,7 +50,9 @@ pub(crate) fn parse(
     let data_offset = reader.offset().next_multiple_of(alignment);
     let required_bytes =
         data_offset.checked_add(end).ok_or_else(|| HeaderFault::Damaged("tensor sizes overflow".to_owned()))?;
-    let architecture = metadata.get("general.architecture").cloned();
+    let number = |key: &str| metadata.get(key).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    let is_later_piece = number(SPLIT_NUMBER_KEY) > 0 && number(SPLIT_COUNT_KEY) > 1;
+    let architecture = metadata.get("general.architecture").cloned().or_else(|| is_later_piece.then(String::new));
     let architecture =
         architecture.ok_or_else(|| HeaderFault::Damaged("`general.architecture` is missing".to_owned()))?;
     if architecture.len() > MAX_ARCHITECTURE_BYTES {
@@ -65,14 +74,24 @@ pub(crate) fn parse(
     })
 }
 
-/// The end of the last tensor, relative to the tensor data, and the bytes by position in the model.
+/// Reads the header of a whole file.
+#[cfg(test)]
+pub(crate) fn parse(
+    inner: impl BufRead,
+    size: u64,
+    on_tensor: &mut dyn FnMut(TensorInfo),
+) -> Result<GgufHeader, HeaderFault> {
+    parse_piece(inner, size, WeightTotals::default(), on_tensor)
+}
+
+/// The end of the last tensor, relative to the tensor data; the bytes of all by position in the model are added to `weights`.
 fn tensor_infos(
     reader: &mut HeaderReader<impl BufRead>,
     tensor_count: u64,
+    weights: &mut WeightTotals,
     on_tensor: &mut dyn FnMut(TensorInfo),
-) -> Result<(u64, WeightTotals), HeaderFault> {
+) -> Result<u64, HeaderFault> {
     let overflow = || HeaderFault::Damaged("tensor sizes overflow".to_owned());
-    let mut weights = WeightTotals::default();
     let mut end = 0u64;
     for at in 0..tensor_count {
         let length = reader.count(MAX_TENSOR_NAME_BYTES, "bytes of a tensor's name")?;
@@ -95,5 +114,5 @@ fn tensor_infos(
         weights.add(&tensor).ok_or_else(overflow)?;
         on_tensor(tensor);
     }
-    Ok((end, weights))
+    Ok(end)
 }

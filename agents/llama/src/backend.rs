@@ -12,7 +12,7 @@ use artel_engine::backend::{
 use artel_engine::{
     AdapterSet, Backend, CallConstraint, SamplingOptions, SamplingParams, TextTokenizer, Token, TokenLogprob, Tokenizer,
 };
-use artel_model::DeviceMemory;
+use artel_model::{DeviceMemory, first_piece};
 use serde_json::Value;
 
 use crate::chat_tokenizer::ChatTokenizer;
@@ -91,7 +91,7 @@ impl LlamaBackend {
     /// As [`Self::load`]; `progress` takes the fraction loaded, from 0 to 1.
     pub fn load_with_progress(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
         // What is wrong with the copy alone is told of the copy.
-        let weights = options.dequantized.as_ref().unwrap_or(&options.path);
+        let weights = &first_piece(options.dequantized.as_ref().unwrap_or(&options.path));
         let header = artel_gguf::inspect(weights)?;
         artel_gguf::check_purpose(&options.path, &header, options.purpose)?;
         if let Some(sha256) = &options.sha256 {
@@ -122,7 +122,7 @@ impl LlamaBackend {
         drop(log::take_errors());
         let context = LlamaContext::new(&model, &threads, params).ok_or_else(no_context)?;
         let content = match &options.sha256 {
-            Some(sha256) => sha256.as_bytes().to_vec(),
+            Some(sha256) => sha256.concatenated().into_bytes(),
             None => artel_gguf::sampled_hash(weights)?.to_vec(),
         };
         let text_tokens = Arc::new(TextTokens::new(model.clone(), options.purpose));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use artel_model::{ModelPurpose, SplitMode};
+use artel_model::{ModelPurpose, PieceHashes, SplitMode};
 use serde_json::{Map, Value};
 
 use crate::kv_cache::KvCacheTypes;
@@ -10,12 +10,12 @@ use crate::kv_cache::KvCacheTypes;
 /// The model to load and its parameters.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The GGUF file.
+    /// The GGUF file; any piece of a model in pieces.
     pub path: PathBuf,
     /// A copy of `path` whose matrices are dequantized: its weights are loaded in place of those of `path`.
     pub dequantized: Option<PathBuf>,
-    /// The expected SHA-256 of the loaded file in hexadecimal; `None`: not verified.
-    pub sha256: Option<String>,
+    /// The expected SHA-256 of the loaded file, or of each of its pieces; `None`: not verified.
+    pub sha256: Option<PieceHashes>,
     /// Tokens of one sequence; by default 4096 or the context length in training, whichever is less.
     pub context: Option<u32>,
     /// Concurrent sequences per adapter.

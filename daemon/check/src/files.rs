@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use artel_model::piece_paths;
 use artel_roles::hf_uri::HfUri;
 use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
 
@@ -39,16 +40,20 @@ pub struct FileReport {
     pub notes: Vec<String>,
 }
 
-/// The first candidate path at which a file exists.
+/// The first candidate path at which a file exists. Of a model in pieces, that of the first piece: where any piece is, so that the
+/// missing ones can be named; or, from a hub, where all are.
 ///
 /// # Errors
 /// It exists at none of them.
 pub fn find(file: &GgufFile, candidates: &[PathBuf]) -> Result<PathBuf, FileProblem> {
-    let found = candidates.iter().find(|path| path.exists());
-    found.cloned().ok_or_else(|| match (file.uri(), candidates.first()) {
-        (Some(address), Some(path)) => FileProblem::NotFetched { address: address.clone(), path: path.clone() },
-        _ => FileProblem::Missing(candidates.to_vec()),
-    })
+    match (file.uri(), candidates.first()) {
+        (Some(_), Some(path)) if piece_paths(path).iter().all(|piece| piece.exists()) => Ok(path.clone()),
+        (Some(address), Some(path)) => Err(FileProblem::NotFetched { address: address.clone(), path: path.clone() }),
+        _ => {
+            let is_here = |path: &&PathBuf| piece_paths(path).iter().any(|piece| piece.exists());
+            candidates.iter().find(is_here).cloned().ok_or_else(|| FileProblem::Missing(candidates.to_vec()))
+        }
+    }
 }
 
 /// The path of the file of a model, below a directory of models unless its YAML says another one.

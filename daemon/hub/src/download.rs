@@ -1,20 +1,18 @@
-//! The download of one file: attempts, retries, verification.
+//! The download of one file, which may be a piece of a model: attempts, retries, verification.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use artel_model::format_bytes;
 use artel_roles::hf_uri::HfUri;
-use tokio::sync::watch;
 
 use crate::disk;
 use crate::endpoint::{AttemptFault, FileResponse, HfEndpoint, is_sha256};
 use crate::error::{Error, HashSource};
 use crate::interruption::Interruption;
 use crate::partial_file::PartialFile;
-use crate::progress::DownloadProgress;
+use crate::statement::HubStatement;
 use crate::stop::StopToken;
 
 /// Consecutive attempts without progress before a download fails.
@@ -23,8 +21,6 @@ const MAX_ATTEMPTS: u32 = 6;
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// How often the lock is tried while another process downloads the same file.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How often progress is logged.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of one read.
 const CHUNK_BYTES: usize = 1 << 18;
 
@@ -37,38 +33,63 @@ pub(crate) struct Download {
     /// The hash stated by the YAML.
     pub(crate) sha256: Option<String>,
     pub(crate) stop: StopToken,
-    /// Reports progress to waiting requests.
-    pub(crate) progress: watch::Sender<DownloadProgress>,
 }
 
-impl Download {
-    /// Downloads the file and reports the result.
-    pub(crate) fn run(self) {
-        let start = Instant::now();
-        let result = self.download();
-        match &result {
-            Ok(()) => tracing::info!(file = %self.address, seconds = start.elapsed().as_secs_f64(), "downloaded"),
-            Err(error) => tracing::error!(file = %self.address, reason = %error, "download failed"),
-        }
-        self.progress.send_modify(|progress| progress.result = Some(result));
-    }
+/// Takes the bytes of a file that are here, and those of the whole file, if known.
+pub(crate) type DownloadReport<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
 
-    fn download(&self) -> Result<(), Error> {
+impl Download {
+    /// Downloads the file.
+    pub(crate) fn run(&self, report: DownloadReport<'_>) -> Result<(), Error> {
         let Some(mut part) = PartialFile::lock(&self.path, || self.wait(LOCK_POLL_INTERVAL))? else { return Ok(()) };
         let mut attempts = 0;
         loop {
             let before = part.len();
-            let (cause, delay) = match self.attempt(&mut part) {
+            let (cause, delay) = match self.attempt(&mut part, report) {
                 Ok(stated) => return self.finish(part, stated),
                 Err(AttemptFault::Final(error)) => return Err(error),
                 Err(AttemptFault::Interrupted(cause, delay)) => (cause, delay),
             };
             attempts = if part.len() > before { 1 } else { attempts + 1 };
-            if attempts >= MAX_ATTEMPTS {
-                return Err(Error::GivenUp { address: self.address(), attempts, cause });
+            self.retry_after(attempts, cause, delay)?;
+        }
+    }
+
+    /// What the hub states of the file, before any byte of it is asked for.
+    pub(crate) fn statement(&self) -> Result<HubStatement, Error> {
+        let mut attempts = 0;
+        let stated = loop {
+            self.wait(Duration::ZERO)?;
+            match self.endpoint.statement(&self.address) {
+                Ok(stated) => break stated,
+                Err(AttemptFault::Final(error)) => return Err(error),
+                Err(AttemptFault::Interrupted(cause, delay)) => {
+                    attempts += 1;
+                    self.retry_after(attempts, cause, delay)?;
+                }
             }
-            let doubled = self.endpoint.retry_delay * 2u32.saturating_pow(attempts - 1);
-            self.wait_for_retry(&cause, delay.unwrap_or(doubled.min(MAX_RETRY_DELAY)))?;
+        };
+        self.refuse_other_file(stated.sha256.as_deref())?;
+        Ok(stated)
+    }
+
+    /// Waits before the next attempt; an error after the last one.
+    fn retry_after(&self, attempts: u32, cause: Interruption, delay: Option<Duration>) -> Result<(), Error> {
+        if attempts >= MAX_ATTEMPTS {
+            return Err(Error::GivenUp { address: self.address(), attempts, cause });
+        }
+        let doubled = self.endpoint.retry_delay * 2u32.saturating_pow(attempts - 1);
+        self.wait_for_retry(&cause, delay.unwrap_or(doubled.min(MAX_RETRY_DELAY)))
+    }
+
+    /// An error if the hub states another hash than the YAML.
+    fn refuse_other_file(&self, stated: Option<&str>) -> Result<(), Error> {
+        match (&self.sha256, stated) {
+            (Some(wanted), Some(stated)) if !wanted.eq_ignore_ascii_case(stated) => {
+                let (stated, wanted) = (stated.to_owned(), wanted.clone());
+                Err(Error::OtherFile { address: self.address(), stated, wanted })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -86,15 +107,10 @@ impl Download {
     }
 
     /// Requests the missing bytes and writes them. Returns the hash stated by the hub.
-    fn attempt(&self, part: &mut PartialFile) -> Result<Option<String>, AttemptFault> {
+    fn attempt(&self, part: &mut PartialFile, report: DownloadReport<'_>) -> Result<Option<String>, AttemptFault> {
         let response = self.endpoint.request(&self.address, part)?;
         let stated = response.validators.linked.clone().filter(|tag| is_sha256(tag));
-        if let (Some(wanted), Some(stated)) = (&self.sha256, &stated)
-            && !wanted.eq_ignore_ascii_case(stated)
-        {
-            let (stated, wanted) = (stated.clone(), wanted.clone());
-            return Err(Error::OtherFile { address: self.address(), stated, wanted }.into());
-        }
+        self.refuse_other_file(stated.as_deref())?;
         if !response.resumes {
             part.clear().map_err(|e| self.write_error(e))?;
         }
@@ -104,7 +120,7 @@ impl Download {
         };
         let limit_bytes = self.limit_bytes(part, total_bytes)?;
         part.set_validators(validators).map_err(|e| self.write_error(e))?;
-        self.copy(body.into_reader(), part, total_bytes, limit_bytes)?;
+        self.copy(body.into_reader(), part, (total_bytes, limit_bytes), report)?;
         Ok(stated)
     }
 
@@ -124,15 +140,13 @@ impl Download {
         &self,
         mut body: impl io::Read,
         part: &mut PartialFile,
-        total_bytes: Option<u64>,
-        limit_bytes: u64,
+        (total_bytes, limit_bytes): (Option<u64>, u64),
+        report: DownloadReport<'_>,
     ) -> Result<(), AttemptFault> {
         let mut buffer = vec![0; CHUNK_BYTES];
-        let (start, mut last_log) = ((Instant::now(), part.len()), Instant::now());
         loop {
             self.wait(Duration::ZERO)?;
-            self.progress
-                .send_modify(|progress| (progress.done_bytes, progress.total_bytes) = (part.len(), total_bytes));
+            report(part.len(), total_bytes);
             match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => part.write(&buffer[..n]).map_err(|e| self.write_error(e))?,
@@ -143,10 +157,6 @@ impl Download {
                 part.clear().map_err(|e| self.write_error(e))?;
                 return Err(Error::TooLarge { address: self.address(), limit_bytes }.into());
             }
-            if last_log.elapsed() >= LOG_INTERVAL {
-                last_log = Instant::now();
-                self.log(part.len(), total_bytes, start);
-            }
         }
         match total_bytes {
             Some(total_bytes) if part.len() < total_bytes => {
@@ -154,12 +164,6 @@ impl Download {
             }
             _ => Ok(()),
         }
-    }
-
-    fn log(&self, done_bytes: u64, total_bytes: Option<u64>, (start, start_bytes): (Instant, u64)) {
-        let speed = (done_bytes - start_bytes) as f64 / start.elapsed().as_secs_f64().max(0.001);
-        let of_total = total_bytes.map(|total| format!(" of {}", format_bytes(total))).unwrap_or_default();
-        tracing::info!(file = %self.address, "downloading: {}{of_total}, {}/s", format_bytes(done_bytes), format_bytes(speed as u64));
     }
 
     /// The address as an error carries it.

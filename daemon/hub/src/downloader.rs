@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use artel_model::{PieceHashes, PieceNumbers};
 use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
 use crate::download::Download;
 use crate::endpoint::{AttemptFault, HfEndpoint};
 use crate::error::Error;
+use crate::job::DownloadJob;
 use crate::progress::DownloadProgress;
 use crate::statement::HubStatement;
 use crate::stop::StopOnDrop;
@@ -45,23 +47,23 @@ impl HfDownloader {
         Self { endpoint, ..self }
     }
 
-    /// The path of a file, downloaded first if it does not exist. `sha256` is its expected hash, if known. The download continues
-    /// if this future is dropped.
+    /// The path of a file, or of the first piece of a model, downloaded first if it does not exist, with all pieces. `sha256` has the
+    /// expected hash of each, if known. The download continues if this future is dropped.
     ///
     /// # Errors
     /// The file is not here and cannot be downloaded.
     pub async fn get(
         &self,
         address: &HfUri,
-        sha256: Option<&str>,
+        sha256: Option<&PieceHashes>,
         progress: impl Fn(&DownloadProgress),
     ) -> Result<PathBuf, Error> {
         let path = self.path(address);
-        if path.exists() {
+        if self.has(address) {
             return Ok(path);
         }
         if self.offline {
-            return Err(Error::Offline { address: Box::new(address.clone()), path });
+            return Err(self.offline_error(address));
         }
         let mut updates = self.join(address, &path, sha256)?;
         loop {
@@ -76,21 +78,27 @@ impl HfDownloader {
         }
     }
 
-    /// Where a file is or will be.
+    /// Whether a file is here, with all of its pieces.
+    pub fn has(&self, address: &HfUri) -> bool {
+        address.pieces().iter().all(|piece| self.path(piece).exists())
+    }
+
+    /// Where a file is or will be; of a model in pieces, the first.
     pub fn path(&self, address: &HfUri) -> PathBuf {
         self.models.join(address.path())
     }
 
-    /// What the hub states of a file, asked once and without downloading it.
+    /// What the hub states of a file, or of all pieces of a model together, asked once and without downloading it.
     ///
     /// # Errors
     /// Downloads are disabled, or the hub does not answer or has no such file for this client.
     pub async fn statement(&self, address: &HfUri) -> Result<HubStatement, Error> {
         if self.offline {
-            return Err(Error::Offline { address: Box::new(address.clone()), path: self.path(address) });
+            return Err(self.offline_error(address));
         }
-        let (endpoint, asked) = (self.endpoint.clone()?, address.clone());
-        let answer = tokio::task::spawn_blocking(move || endpoint.statement(&asked)).await;
+        let (endpoint, asked) = (self.endpoint.clone()?, address.pieces());
+        let ask = move || asked.iter().map(|piece| endpoint.statement(piece)).collect::<Result<_, _>>();
+        let answer = tokio::task::spawn_blocking(ask).await.map(|stated| stated.map(HubStatement::of_pieces));
         answer.map_err(|_| Error::Cancelled(Box::new(address.clone())))?.map_err(|fault| match fault {
             AttemptFault::Final(error) => error,
             AttemptFault::Interrupted(cause, _) => Error::Unanswered { address: Box::new(address.clone()), cause },
@@ -111,7 +119,7 @@ impl HfDownloader {
         &self,
         address: &HfUri,
         path: &PathBuf,
-        sha256: Option<&str>,
+        sha256: Option<&PieceHashes>,
     ) -> Result<watch::Receiver<DownloadProgress>, Error> {
         let endpoint = self.endpoint.clone()?;
         let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,14 +131,45 @@ impl HfDownloader {
             return Ok(updates.clone());
         }
         let (progress, updates) = watch::channel(DownloadProgress::default());
-        let (stop, sha256) = (self.stop.token(), sha256.map(str::to_owned));
-        let download = Download { endpoint, address: address.clone(), path: path.clone(), sha256, stop, progress };
+        let job = DownloadJob { pieces: self.pieces(address, sha256, &endpoint)?, progress };
         // A thread of its own, for which the exit of the program does not wait: the partial file is resumed after the next start.
         let thread = std::thread::Builder::new().name("fetch".to_owned());
         thread
-            .spawn(move || download.run())
+            .spawn(move || job.run())
             .map_err(|e| Error::Thread { address: Box::new(address.clone()), cause: Arc::new(e) })?;
         downloads.insert(path.clone(), updates.clone());
         Ok(updates)
+    }
+
+    /// The downloads of all pieces of a file, each with its hash.
+    fn pieces(
+        &self,
+        address: &HfUri,
+        sha256: Option<&PieceHashes>,
+        endpoint: &Arc<HfEndpoint>,
+    ) -> Result<Vec<Download>, Error> {
+        let pieces = address.pieces();
+        if let Some(hashes) = sha256.map(PieceHashes::count).filter(|hashes| *hashes != pieces.len()) {
+            return Err(Error::HashCount { address: Box::new(address.clone()), pieces: pieces.len(), hashes });
+        }
+        let stop = self.stop.token();
+        let download = |(at, piece): (usize, HfUri)| Download {
+            endpoint: endpoint.clone(),
+            path: self.path(&piece),
+            address: piece,
+            sha256: sha256.and_then(|hashes| hashes.get(at)).map(str::to_owned),
+            stop: stop.clone(),
+        };
+        Ok(pieces.into_iter().enumerate().map(download).collect())
+    }
+
+    fn offline_error(&self, address: &HfUri) -> Error {
+        let (pieces, path, address) = (address.pieces(), self.path(address), Box::new(address.clone()));
+        if pieces.len() == 1 {
+            return Error::Offline { address, path };
+        }
+        let numbers = (1..).zip(&pieces).filter(|(_, piece)| !self.path(piece).exists()).map(|(number, _)| number);
+        let missing = PieceNumbers { numbers: numbers.collect(), count: pieces.len() as u32 };
+        Error::OfflinePieces { address, missing, dir: path.parent().unwrap_or(&self.models).to_owned() }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use artel_model::format_bytes;
+use artel_model::{PieceNumbers, format_bytes};
 use artel_roles::hf_uri::HfUri;
 
 use crate::interruption::Interruption;
@@ -21,6 +21,41 @@ pub enum Error {
         address: Box<HfUri>,
         /// Where it is expected.
         path: PathBuf,
+    },
+    /// Downloads are disabled, and a model is not here with all of its pieces.
+    #[error(
+        "{address}: {missing} not found in {dir}, and downloads are disabled (offline): copy them there, or allow downloads"
+    )]
+    OfflinePieces {
+        /// The address of the first piece.
+        address: Box<HfUri>,
+        /// Which are not here.
+        missing: PieceNumbers,
+        /// The directory in which they are expected.
+        dir: PathBuf,
+    },
+    /// The hub has not all pieces of the model.
+    #[error(
+        "{address}: the hub lacks {missing} in {}/{}, revision `{}`, and nothing is fetched; check the address in the YAML",
+        .address.org(), .address.repo(), .address.revision()
+    )]
+    PiecesNotFound {
+        /// The address of the first piece.
+        address: Box<HfUri>,
+        /// Which the hub has not.
+        missing: PieceNumbers,
+    },
+    /// The YAML has not a hash for each piece.
+    #[error(
+        "{address}: the model has {pieces} files and `sha256` has {hashes} hashes; give one for each, in their order"
+    )]
+    HashCount {
+        /// The address of the first piece.
+        address: Box<HfUri>,
+        /// The number of files.
+        pieces: usize,
+        /// The number of hashes.
+        hashes: usize,
     },
     /// `HF_ENDPOINT` is no address of a hub.
     #[error("HF_ENDPOINT is not an HTTP URL: {0}; set it to the URL of a mirror, or unset it")]

@@ -3,7 +3,8 @@
 //! No other crate accesses the hub. An existing file is used without asking the hub for a newer one: the address can name a
 //! revision instead. A missing file is downloaded once for all requests, in this process and in others: a thread of its own
 //! writes a partial file beside the final path, under a lock, and renames it when it is complete and its hash matches. An
-//! interrupted download is resumed by the next attempt, or by the next start of the program.
+//! interrupted download is resumed by the next attempt, or by the next start of the program. A model in pieces is one download: the
+//! hub is asked for all pieces before any is fetched, and several are fetched at once.
 //!
 //! [`disk`] says how much space is left for such files. This crate does not know what is in a file beyond its first bytes, nor
 //! which model needs it.
@@ -16,6 +17,7 @@ mod downloader;
 mod endpoint;
 mod error;
 mod interruption;
+mod job;
 mod partial_file;
 mod progress;
 mod statement;

@@ -169,6 +169,12 @@ impl PartialFile {
     }
 }
 
+/// Bytes of a file that are here already, whether another process writes them or none.
+pub(crate) fn existing_bytes(final_path: &Path) -> u64 {
+    let size = |path: &Path| fs::metadata(path).ok().map(|file| file.len());
+    size(final_path).or_else(|| size(&beside(final_path, ".part"))).unwrap_or(0)
+}
+
 fn beside(whole: &Path, suffix: &str) -> PathBuf {
     let mut name = whole.as_os_str().to_owned();
     name.push(suffix);

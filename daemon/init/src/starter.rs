@@ -1,5 +1,6 @@
 //! The files of a first catalog: templates that ship, with the names of the models filled in.
 
+use artel_model::PieceHashes;
 use serde_json::json;
 
 /// The context of a request in the catalog, in tokens: long enough for a question of several pages, short enough that the cache
@@ -24,8 +25,8 @@ pub struct CatalogModel {
     pub description: String,
     /// Its file: an `hf:` URI or a path.
     pub file: String,
-    /// The hash of the file, if known.
-    pub sha256: Option<String>,
+    /// The hash of the file, or of each piece, if known.
+    pub sha256: Option<PieceHashes>,
     /// The tokens that it was trained for.
     pub context_tokens: u32,
 }
@@ -74,7 +75,11 @@ impl CatalogModel {
 
     /// Its YAML document. Texts are quoted as JSON, which is YAML.
     fn document(&self, template: &str) -> String {
-        let sha256 = self.sha256.as_ref().map(|sha256| format!("sha256: {sha256}\n")).unwrap_or_default();
+        let sha256 = self.sha256.as_ref().map(|sha256| match (sha256.get(0), sha256.count()) {
+            (Some(hash), 1) => format!("sha256: {hash}\n"),
+            _ => format!("sha256: {}\n", json!(sha256)),
+        });
+        let sha256 = sha256.unwrap_or_default();
         template
             .replace("@name@", &self.name)
             .replace("@description@", &json!(self.description).to_string())
@@ -141,10 +146,10 @@ mod tests {
     fn a_path_with_its_hash_is_named_as_it_is() {
         let mut catalog = starter(true);
         catalog.chat.file = "demo \"file\".gguf".to_owned();
-        catalog.chat.sha256 = Some("ab".repeat(32));
+        catalog.chat.sha256 = Some("ab".repeat(32).into());
         catalog.chat.context_tokens = 2048;
         let model = parsed(&catalog).model("tiny").unwrap().clone();
-        assert_eq!((model.sha256.as_deref(), model.context), (Some("ab".repeat(32).as_str()), Some(2048)));
+        assert_eq!((model.sha256.clone(), model.context), (Some("ab".repeat(32).into()), Some(2048)));
         assert_eq!(model.candidates(std::path::Path::new("m")), [std::path::Path::new("m/demo \"file\".gguf")]);
     }
 

@@ -9,7 +9,7 @@ use artel_engine::{DraftMode, EngineHandle, LoadError, SharedCpu, disk_prefix_ca
 use artel_gguf::{self as gguf, HalfType};
 use artel_hub::disk;
 use artel_llama::{KvCacheTypes, LlamaBackend};
-use artel_model::{DeviceMemory, KvCacheType, ModelPurpose, SplitMode};
+use artel_model::{DeviceMemory, KvCacheType, ModelPurpose, PieceHashes, SplitMode};
 use artel_roles::{CacheSetting, Model, SpeculationSetting};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 pub(crate) struct EngineSpec {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
-    pub(crate) sha256: Option<String>,
+    pub(crate) sha256: Option<PieceHashes>,
     /// None: the weights are computed with as stored in the file.
     pub(crate) dequantized: Option<DequantizedWeights>,
     pub(crate) context: Option<u32>,

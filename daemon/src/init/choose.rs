@@ -52,7 +52,7 @@ impl Setup<'_> {
 
     /// The rows of the table, each with whether it fits.
     fn offers(&self) -> Vec<ModelOffer<'_>> {
-        assess(&self.table, &self.resources, &|address| self.downloader.path(address).exists())
+        assess(&self.table, &self.resources, &|address| self.downloader.has(address))
     }
 
     /// The name that a person chose; none without a person, or without a model that fits.

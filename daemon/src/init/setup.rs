@@ -48,9 +48,9 @@ impl<'a> Setup<'a> {
         self.notes.push(format!("memory: {memory}"), output)
     }
 
-    /// Whether a file of the hub is here.
+    /// Whether a file of the hub is here, with all of its pieces.
     pub(super) fn is_here(&self, model: &TableModel) -> bool {
-        self.downloader.path(&model.address).exists()
+        self.downloader.has(&model.address)
     }
 
     /// The first embedding model of the table.

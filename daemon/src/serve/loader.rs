@@ -103,7 +103,7 @@ impl LlamaLoader {
     async fn file(&self, model: &Model) -> Result<PathBuf, LoadError> {
         match &model.file {
             GgufFile::Hf(address) => {
-                let downloaded = self.downloader.get(address, model.sha256.as_deref(), |_| ()).await;
+                let downloaded = self.downloader.get(address, model.sha256.as_ref(), |_| ()).await;
                 downloaded.map_err(|e| download_error(&e))
             }
             GgufFile::Path(_) => self.existing_file(model),

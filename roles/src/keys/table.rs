@@ -226,7 +226,11 @@ pub(crate) static MODEL: KeySet = KeySet {
         key("model", Required, "The name of the model."),
         key("description", Described("none"), "What the model is, for people."),
         key("file", Required, "Its GGUF file: a path, or an `hf:` URI."),
-        key("sha256", Described("the file is not verified"), "The SHA-256 of the file, 64 hexadecimal digits."),
+        key(
+            "sha256",
+            Described("the file is not verified"),
+            "The SHA-256 of the file, 64 hexadecimal digits; a list with that of each piece of a model in pieces.",
+        ),
         key(
             "use",
             Value("chat"),

@@ -162,3 +162,27 @@ fn a_stored_catalog_is_checked_again_if_a_client_sent_it() {
     let own = Catalog::parse(vec![crate::shipped::sources(), vec![source]]).unwrap();
     Catalog::restore(&own.sources().to_json(), Some(&tightened)).unwrap();
 }
+
+#[test]
+fn a_link_that_leads_out_is_refused_in_any_piece() {
+    let dir = directories();
+    let named = dir.path().join("models/big-00001-of-00002.gguf");
+    let other = dir.path().join("models/big-00002-of-00002.gguf");
+    fs::write(&named, "GGUF").unwrap();
+    parse(&model(&named), &dir, &rules(&dir)).unwrap();
+    symlink(dir.path().join("secret/m.gguf"), &other).unwrap();
+    assert_refused(&model(&named), &dir);
+    assert_refused(&model(&other), &dir);
+}
+
+#[test]
+fn a_model_in_pieces_from_a_hub_is_allowed_once_all_are_here() {
+    let dir = directories();
+    let place = dir.path().join("models/hf/org/big/main");
+    fs::create_dir_all(&place).unwrap();
+    let yaml = model(Path::new("hf:org/big/m-00002-of-00002.gguf"));
+    fs::write(place.join("m-00001-of-00002.gguf"), "GGUF").unwrap();
+    assert_refused(&yaml, &dir);
+    fs::write(place.join("m-00002-of-00002.gguf"), "GGUF").unwrap();
+    parse(&yaml, &dir, &rules(&dir)).unwrap();
+}

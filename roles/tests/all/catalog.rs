@@ -421,3 +421,33 @@ fn an_hf_uri_names_a_file_on_hugging_face() {
     let adapter = catalog.role("writer").unwrap().adapter.as_ref().unwrap();
     assert_eq!(adapter.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/lora/main/w.gguf")]);
 }
+
+#[test]
+fn any_piece_names_a_model_in_pieces_and_each_piece_has_a_hash() {
+    let hashes = ["a", "B", "c"].map(|digit| digit.repeat(64));
+    let yaml = |file: &str, hashes: &str| format!("model: big\nfile: {file}\nsha256: {hashes}\n");
+    let list = format!("[{}]", hashes.join(", "));
+    let catalog = over_shipped(&yaml("dir/big-00003-of-00003.gguf", &list));
+    let model = catalog.model("big").unwrap();
+    assert_eq!(model.candidates(Path::new("/models"))[0], PathBuf::from("/etc/crew/dir/big-00001-of-00003.gguf"));
+    assert_eq!(model.sha256.as_ref().unwrap().get(1), Some(&*"b".repeat(64)));
+    let hub = over_shipped(&yaml("hf:org/big/q8/big-00002-of-00003.gguf", &list));
+    let address = hub.model("big").unwrap().file.uri().unwrap().to_string();
+    assert_eq!(address, "hf:org/big/q8/big-00001-of-00003.gguf");
+    let single = over_shipped(&yaml("m.gguf", &format!("[{}]", hashes[0])));
+    assert_eq!(single.model("big").unwrap().sha256.as_ref().unwrap().count(), 1);
+
+    let refused = |text: String| {
+        let source = YamlSource { path: "own.yaml".to_owned(), dir: None, text };
+        Catalog::parse(vec![shipped::sources(), vec![source]]).unwrap_err().to_string()
+    };
+    let one = refused(yaml("big-00001-of-00003.gguf", &hashes[0]));
+    assert!(one.contains("own.yaml:3:9: the model has 3 files and `sha256` has 1 hashes"), "{one}");
+    assert!(refused(yaml("m.gguf", &list)).contains("the model has 1 files and `sha256` has 3 hashes"));
+    assert!(refused(yaml("m.gguf", "[]")).contains("the model has 1 files and `sha256` has 0 hashes"));
+    let number = refused(yaml("big-00004-of-00003.gguf", &list));
+    assert!(number.contains("own.yaml:2:7: there is no piece 4 of 3; name the first piece"), "{number}");
+    let role = "role: r\ndescription: D.\nmodel: smollm2\nprompt: P.\nadapter: lora-00001-of-00002.gguf\n";
+    let adapter = refused(role.to_owned());
+    assert!(adapter.contains("own.yaml:5:10: `adapter` is one file") && adapter.contains("merge"), "{adapter}");
+}

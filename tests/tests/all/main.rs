@@ -24,6 +24,7 @@ mod engines;
 mod erase;
 mod feedback;
 mod full_disk;
+mod gguf_pieces;
 mod graphs;
 mod hardening;
 mod hostile;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use artel_model::open_regular_file;
+use artel_model::{open_regular_file, piece_paths};
 use artel_roles::Model;
 use artel_router::Embedding;
 use sha2::{Digest as _, Sha256};
@@ -57,11 +57,13 @@ impl EmbeddingCache {
     /// The fingerprint of a model; `None` if its file cannot be read. Reads the whole file unless the catalog has its hash.
     pub(super) fn fingerprint(&self, model: &Model) -> Option<ModelFingerprint> {
         let content = match &model.sha256 {
-            Some(known) => known.clone().into_bytes(),
+            Some(known) => known.concatenated().into_bytes(),
             None => {
                 let path = model.candidates(&self.models_dir).into_iter().find(|path| path.exists())?;
                 let mut hash = HashWriter(Sha256::new());
-                io::copy(&mut open_regular_file(&path).ok()?, &mut hash).ok()?;
+                for piece in piece_paths(&path) {
+                    io::copy(&mut open_regular_file(&piece).ok()?, &mut hash).ok()?;
+                }
                 hash.0.finalize().to_vec()
             }
         };

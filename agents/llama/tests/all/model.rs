@@ -232,7 +232,11 @@ async fn sentences_of_similar_meaning_have_similar_embeddings() {
 fn files_that_are_not_models_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let load = |path: PathBuf, sha256: Option<&str>| {
-        let loaded = LlamaBackend::load(Options { path, sha256: sha256.map(str::to_owned), ..options_of_chat() });
+        let loaded = LlamaBackend::load(Options {
+            path,
+            sha256: sha256.map(|hash| hash.to_owned().into()),
+            ..options_of_chat()
+        });
         loaded.err().expect("the file is refused").to_string()
     };
     assert!(load(dir.path().join("no.gguf"), None).contains("no such file"));

@@ -1,5 +1,6 @@
 //! Downloads from scripted servers on the loopback.
 
+mod pieces;
 mod server;
 
 use std::fs;
@@ -36,7 +37,8 @@ fn fixture_in(dir: tempfile::TempDir, url: &str, token: Option<&str>) -> Downloa
 
 impl DownloadFixture {
     async fn get(&self, sha256: Option<&str>) -> Result<PathBuf, Error> {
-        self.downloader.get(&HfUri::parse(FILE).unwrap(), sha256, |_| ()).await
+        let sha256 = sha256.map(|hash| hash.to_owned().into());
+        self.downloader.get(&HfUri::parse(FILE).unwrap(), sha256.as_ref(), |_| ()).await
     }
 
     /// The message of its error.

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 /// A received request.
 #[derive(Debug, Clone)]
 pub(super) struct RecordedRequest {
+    pub(super) method: String,
     pub(super) path: String,
     headers: Vec<(String, String)>,
 }
@@ -18,9 +19,15 @@ pub(super) struct RecordedRequest {
 impl RecordedRequest {
     fn read(stream: &TcpStream) -> Option<Self> {
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-        let path = lines.next()?.split(' ').nth(1)?.to_owned();
+        let line = lines.next()?;
+        let (method, rest) = line.split_once(' ')?;
+        let path = rest.split(' ').next()?.to_owned();
         let header = |line: String| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-        Some(Self { path, headers: lines.take_while(|line| !line.is_empty()).filter_map(header).collect() })
+        Some(Self {
+            method: method.to_owned(),
+            path,
+            headers: lines.take_while(|line| !line.is_empty()).filter_map(header).collect(),
+        })
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -48,6 +55,7 @@ impl TestServer {
         let port = listener.local_addr().unwrap();
         let (requests, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (recorded, stop) = (requests.clone(), stopped.clone());
+        let respond = Arc::new(respond);
         let thread = thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if stop.load(Ordering::SeqCst) {
@@ -55,8 +63,11 @@ impl TestServer {
                 }
                 let Some(request) = RecordedRequest::read(&stream) else { continue };
                 recorded.lock().unwrap().push(request.clone());
-                // The client may have disconnected.
-                let _ = (&stream).write_all(&respond(&request));
+                let respond = respond.clone();
+                thread::spawn(move || {
+                    // The client may have disconnected.
+                    let _ = (&stream).write_all(&respond(&request));
+                });
             }
         });
         Self { address: format!("http://{port}"), port, requests, stopped, thread: Some(thread) }
