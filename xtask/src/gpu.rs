@@ -84,8 +84,7 @@ pub(crate) fn run(cache: &Path, args: GpuArgs) -> Result<()> {
     let mut report = Report::new(&hardware, &facts);
     for group in trials::plan(&models, &names) {
         eprintln!("xtask: {} ({} runs)", group.title, group.trials.len());
-        let outcomes = bed.run(&group);
-        report.add_group(&group, &outcomes);
+        report.add_group(&group, bed.run(&group));
     }
     if names.len() < 2 {
         report.add_words("There is one device, so nothing was split.");

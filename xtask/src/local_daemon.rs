@@ -42,7 +42,7 @@ impl LocalDaemon {
             .ok()
             .and_then(|ready| ready["listening"].as_str().map(str::to_owned));
         let Some(address) = address else {
-            bail!("the daemon did not start: {}", fs::read_to_string(&log).unwrap_or_default());
+            bail!("the daemon did not start: {}", last_message(&fs::read_to_string(&log).unwrap_or_default()));
         };
         Ok(Self { child, artel: artel.to_owned(), data: data.to_owned(), address, log })
     }
@@ -63,9 +63,30 @@ impl LocalDaemon {
     }
 }
 
+/// The message of the last line of a log in JSON, or the line as it is: a panic is none.
+fn last_message(log: &str) -> String {
+    let line = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty");
+    let record: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    let message = record.and_then(|record| record["fields"]["message"].as_str().map(str::to_owned));
+    message.unwrap_or_else(|| line.to_owned())
+}
+
 impl Drop for LocalDaemon {
     fn drop(&mut self) {
         // A daemon that was stopped is gone already.
         let _ = self.child.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_says_last_why_it_does_not_start() {
+        let log = "{\"fields\":{\"message\":\"the limits\"}}\n{\"fields\":{\"message\":\"the catalog is invalid\"}}\n";
+        assert_eq!(last_message(log), "the catalog is invalid");
+        assert_eq!(last_message("thread 'main' panicked\n\n"), "thread 'main' panicked");
+        assert_eq!(last_message(""), "its log is empty");
     }
 }

@@ -40,12 +40,19 @@ impl Report {
     }
 
     /// A group of trials, with what came of each. The first group is the reference of the others.
-    pub(crate) fn add_group(&mut self, group: &TrialGroup, outcomes: &[TrialOutcome]) {
+    pub(crate) fn add_group(&mut self, group: &TrialGroup, outcomes: anyhow::Result<Vec<TrialOutcome>>) {
+        let outcomes = match outcomes {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                self.add(&format!("\n## {}\n\nfailed\n", group.title));
+                return self.fail(&format!("{}: {error:#}", group.title));
+            }
+        };
         self.add(&format!(
             "\n## {}\n\n| model | placed | answer | tokens/s | plan |\n|---|---|---|---|---|\n",
             group.title
         ));
-        for (trial, outcome) in group.trials.iter().zip(outcomes) {
+        for (trial, outcome) in group.trials.iter().zip(&outcomes) {
             let row = self.row(trial, outcome);
             self.add(&row);
         }
@@ -159,20 +166,19 @@ mod tests {
     #[test]
     fn answers_are_compared_with_those_of_the_cpu_and_failures_stand_at_the_end() {
         let mut report = Report::new(&Hardware::default(), &[("Program", "artel 0.1.0".to_owned())]);
-        report.add_group(&group([None, None]), &[answered("one two three"), answered("one two four")]);
-        report.add_group(
-            &group([Some("Velograd"), None]),
-            &[answered("Paris"), TrialOutcome::Failed("no\ndevice".to_owned())],
-        );
+        report.add_group(&group([None, None]), Ok(vec![answered("one two three"), answered("one two four")]));
+        let outcomes = vec![answered("Paris"), TrialOutcome::Failed("no\ndevice".to_owned())];
+        report.add_group(&group([Some("Velograd"), None]), Ok(outcomes));
+        report.add_group(&group([None, None]), Err(anyhow::anyhow!("no such key")));
         report.add_bench("decode", Err(anyhow::anyhow!("exit status: 1")));
-        assert_eq!(report.failures(), 3);
+        assert_eq!(report.failures(), 4);
         let text = report.finish();
         for part in [
             "- Program: artel 0.1.0\n",
             "| m | CUDA0 | the reference | 7.2 | CUDA0 12 MB |\n",
             "| m | CUDA0 | the same for 2 of 3 words | 7.2 | CUDA0 12 MB |\n",
             "| m | CUDA0 | lacks Velograd | 7.2 | CUDA0 12 MB |\n",
-            "## What failed\n\n- m, CUDA0: the answer lacks Velograd: Paris\n- m, CUDA0: no device\n- artel bench decode: exit status: 1\n",
+            "## What failed\n\n- m, CUDA0: the answer lacks Velograd: Paris\n- m, CUDA0: no device\n- Pinned: no such key\n- artel bench decode: exit status: 1\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

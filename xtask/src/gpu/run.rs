@@ -13,6 +13,8 @@ use crate::local_daemon::LocalDaemon;
 
 /// What every model is asked.
 const QUESTION: &str = "What is the capital of France?";
+/// The router's model, which would take a GPU.
+const EMBEDDING_MODEL: &str = "model: minilm\nfile: all-MiniLM-L6-v2.F16.gguf\nuse: embedding\ndevices: [CPU]\n";
 
 /// The program, and where its daemons have their files.
 pub(crate) struct Bed {
@@ -41,46 +43,46 @@ pub(crate) struct TrialAnswer {
 }
 
 impl Bed {
-    /// The devices that a daemon lists, as JSON.
+    /// Removes what an earlier run left behind, and gives the devices that a daemon lists, as JSON.
     pub(crate) fn devices(&self) -> Result<Vec<Value>> {
-        let mut daemon = self.daemon("devices", "")?;
+        let data = self.data();
+        if data.exists() {
+            fs::remove_dir_all(&data).with_context(|| format!("failed to remove {}", data.display()))?;
+        }
+        let mut daemon = self.daemon("")?;
         let lines = output(daemon.command("devices").arg("--json"))?;
         daemon.stop()?;
         Ok(lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Runs the trials of a group, in turn; a model is unloaded before the next one is loaded.
-    pub(crate) fn run(&self, group: &TrialGroup) -> Vec<TrialOutcome> {
+    /// Runs the trials of a group, in turn; a model is unloaded before the next one is loaded. Fails if the daemon refuses the
+    /// catalog, as for a key that its version does not know.
+    pub(crate) fn run(&self, group: &TrialGroup) -> Result<Vec<TrialOutcome>> {
         let yaml: String = group.trials.iter().map(|trial| trial.yaml.as_str()).collect();
-        let mut daemon = match self.daemon("group", yaml.trim_start_matches("---\n")) {
-            Ok(daemon) => daemon,
-            // Such as for a key that this version does not know: every trial of the group has it.
-            Err(error) => return group.trials.iter().map(|_| TrialOutcome::Failed(format!("{error:#}"))).collect(),
-        };
+        let mut daemon = self.daemon(&yaml)?;
         let outcome =
             |trial| run_trial(&daemon, trial).unwrap_or_else(|error| TrialOutcome::Failed(format!("{error:#}")));
         let outcomes = group.trials.iter().map(outcome).collect();
-        // An engine that does not end is seen in the trials already.
-        let _ = daemon.stop();
-        outcomes
+        daemon.stop()?;
+        Ok(outcomes)
     }
 
-    /// A daemon with this catalog over the shipped one, and a new data directory.
-    fn daemon(&self, name: &str, yaml: &str) -> Result<LocalDaemon> {
-        let dir = self.dir.join(name);
-        if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| format!("failed to empty {}", dir.display()))?;
-        }
-        let (catalog, settings) = (dir.join("catalog"), dir.join("settings.yaml"));
+    /// A daemon with these documents over the shipped catalog. All have one data directory, which keeps the embeddings of the
+    /// router: each daemon would compute them for some ten seconds, beside the trials.
+    fn daemon(&self, yaml: &str) -> Result<LocalDaemon> {
+        let (catalog, settings) = (self.dir.join("catalog"), self.dir.join("settings.yaml"));
         fs::create_dir_all(&catalog).with_context(|| format!("failed to create {}", catalog.display()))?;
-        if !yaml.is_empty() {
-            fs::write(catalog.join("trials.yaml"), yaml).context("failed to write the catalog")?;
-        }
+        fs::write(catalog.join("trials.yaml"), format!("{EMBEDDING_MODEL}{yaml}"))
+            .context("failed to write the catalog")?;
         let servers: Vec<String> = self.rpc.iter().map(|address| format!("'{address}'")).collect();
         fs::write(&settings, format!("rpc: [{}]\n", servers.join(", "))).context("failed to write the settings")?;
         let args = [("--catalog", &catalog), ("--config", &settings), ("--models", &self.models)];
         let args: Vec<&OsStr> = args.iter().flat_map(|(flag, path)| [OsStr::new(*flag), path.as_os_str()]).collect();
-        LocalDaemon::start(&self.artel, &dir.join("data"), &args)
+        LocalDaemon::start(&self.artel, &self.data(), &args)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     /// The table of a workload of `artel bench`.
