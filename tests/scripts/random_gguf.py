@@ -19,6 +19,8 @@ import numpy as np
 HEAD = 64
 # Logits with this deviation are sure enough of the best token that another order of additions does not change it.
 LOGIT_DEVIATION = 3.0
+# The same where the output has the weights of the embedding: with more, the last token would be the best next one.
+TIED_LOGIT_DEVIATION = 1.5
 # What a layer of gemma3 adds, beside embeddings that are multiplied by the root of the width.
 POST_NORM = 4.0
 # Tokens such as the end of a text are never the best one, so that answers have the length that was asked for.
@@ -66,7 +68,7 @@ class Model:
 
     def tensors(self):
         """Yields name and values of each; matrices as rows of outputs."""
-        yield "token_embd.weight", self.embedding(1.0 if not self.tied else LOGIT_DEVIATION / math.sqrt(self.width))
+        yield "token_embd.weight", self.embedding(TIED_LOGIT_DEVIATION / math.sqrt(self.width) if self.tied else 1.0)
         yield "output_norm.weight", self.norm(self.width)
         if not self.tied:
             yield "output.weight", self.embedding(LOGIT_DEVIATION / math.sqrt(self.width))
