@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::local_daemon::LocalDaemon;
+use crate::local_daemon::{LocalDaemon, message};
 use crate::shell;
 
 /// Where NVIDIA's own installer puts the compiler.
@@ -54,7 +54,7 @@ pub(crate) fn run(cache: &Path, architectures: &str, jobs: Option<usize>) -> Res
 
 /// Builds `artel` and `artel-bench` for these architectures, in a target directory of their own: what was compiled once stays.
 pub(crate) fn build(cache: &Path, architectures: &str, jobs: Option<usize>, wanted: CudaCompiler) -> Result<CudaBuild> {
-    check_architectures(architectures)?;
+    let architectures = self::architectures(architectures)?;
     let target = cache.join(format!("target-cuda-{}", architectures.replace(';', "-")));
     let mut cargo = shell::cargo();
     cargo.args(["build", "--locked", "--release", "-p", "artel", "-p", "artel-bench", "--features", "artel/cuda"]);
@@ -72,7 +72,7 @@ pub(crate) fn build(cache: &Path, architectures: &str, jobs: Option<usize>, want
         toolkit::prepare(cache)?.set(&mut cargo);
         "CUDA 13.0 of Python's packages".to_owned()
     };
-    eprintln!("xtask: building artel with its feature `cuda` in {}; this takes hours of CPU time", target.display());
+    eprintln!("xtask: building artel with its feature `cuda` in {}; this takes long", target.display());
     let (started, used) = (Instant::now(), cpu_of_children()?);
     let artel = shell::built(&mut cargo, "artel")?;
     Ok(CudaBuild { artel, compiler, wall: started.elapsed(), cpu: cpu_of_children()?.saturating_sub(used) })
@@ -85,14 +85,15 @@ fn start(cache: &Path, artel: &Path) -> Result<()> {
     let mut daemon = LocalDaemon::start(artel, &data, &[OsStr::new("--models"), models.as_os_str()])?;
     let devices = output(&mut daemon.command("devices"))?;
     daemon.stop()?;
-    let log = fs::read_to_string(&daemon.log).with_context(|| format!("failed to read {}", daemon.log.display()))?;
-    println!("starts:   yes\n\n{}", devices.trim_end());
-    let is_of_cuda = |line: &&str| line.to_lowercase().contains("cuda");
-    for line in log.lines().filter(is_of_cuda) {
-        println!("{line}");
+    println!("starts:   yes, and lists these devices\n\n{}\n", devices.trim_end());
+    // The daemon keeps to itself what a driver says that has no device.
+    let probe = Command::new(artel).args(["engine", "--probe"]).output();
+    let probe = probe.with_context(|| format!("failed to start {}", artel.display()))?;
+    for line in String::from_utf8_lossy(&probe.stderr).lines() {
+        println!("driver:   {}", message(line));
     }
     if !devices.contains("CUDA") {
-        println!("\nno GPU of NVIDIA's was found, so nothing was computed with this program");
+        println!("there is no GPU of NVIDIA's, so nothing was computed with this program");
     }
     Ok(())
 }
@@ -105,15 +106,15 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Refuses what CMake would take for several flags: compute capabilities without their dot, such as `86` or `86;89`.
-fn check_architectures(text: &str) -> Result<()> {
+/// Compute capabilities without their dot, such as `86` or `86;89`. CMake would take another text for several flags.
+pub(crate) fn architectures(text: &str) -> Result<String> {
     let is_one = |part: &str| (2..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     if !text.split(';').all(is_one) {
         bail!(
             "`{text}` is no compute capability: name it without its dot, such as 86 for 8.6, several with `;` between"
         );
     }
-    Ok(())
+    Ok(text.to_owned())
 }
 
 /// The machine's own compiler.
@@ -149,10 +150,10 @@ mod tests {
     #[test]
     fn architectures_are_compute_capabilities_without_a_dot() {
         for text in ["86", "120", "75;86;120"] {
-            check_architectures(text).unwrap();
+            assert_eq!(architectures(text).unwrap(), text);
         }
         for text in ["", "8.6", "86;", "86,89", "native", "86 -DX=1"] {
-            let error = check_architectures(text).unwrap_err().to_string();
+            let error = architectures(text).unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")) && error.contains("such as 86"), "{error}");
         }
     }

@@ -63,9 +63,13 @@ impl LocalDaemon {
     }
 }
 
-/// The message of the last line of a log in JSON, or the line as it is: a panic is none.
+/// The message of the last line of a log.
 fn last_message(log: &str) -> String {
-    let line = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty");
+    message(log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty"))
+}
+
+/// The message of a line of a log in JSON, or the line as it is: a panic is none.
+pub(crate) fn message(line: &str) -> String {
     let record: Option<serde_json::Value> = serde_json::from_str(line).ok();
     let message = record.and_then(|record| record["fields"]["message"].as_str().map(str::to_owned));
     message.unwrap_or_else(|| line.to_owned())

@@ -75,10 +75,10 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Build for GPUs of NVIDIA's with a compiler of Python's packages, which takes hours of CPU time; no GPU is needed
+    /// Build for GPUs of NVIDIA's with a compiler of Python's packages, which takes long; no GPU is needed
     Cuda {
         /// The compute capability of the GPU without its dot; several with `;` between
-        #[arg(long, default_value = "86")]
+        #[arg(long, default_value = "86", value_parser = cuda::architectures)]
         arch: String,
         /// Compilers at once: each takes up to 3 GB of memory [default: one for each core]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
