@@ -18,6 +18,7 @@ pub mod openai;
 mod other_user;
 mod prerequisites;
 pub mod prometheus;
+pub mod random_models;
 pub mod raw_connection;
 mod rpc_server;
 pub mod scripted;

@@ -87,7 +87,7 @@ fn variable(name: &str) -> Option<PathBuf> {
 }
 
 /// The cache of xtask.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let home = || variable("HOME").map(|home| home.join(".cache"));
     let user_cache = || variable("XDG_CACHE_HOME").or_else(home).expect("HOME is set");
     variable("ARTEL_CACHE").unwrap_or_else(|| user_cache().join("artel"))

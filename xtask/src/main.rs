@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | clients | book | names | structure | vulkan | bench | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | clients | book | names | structure | vulkan | cuda | gpu | bench | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -6,9 +6,12 @@ mod book;
 mod calm;
 mod chat_templates;
 mod clients;
+mod cuda;
 mod demo;
+mod gpu;
 mod json_schema_suite;
 mod licences;
+mod local_daemon;
 mod models;
 mod names;
 #[cfg(test)]
@@ -72,6 +75,17 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Build for GPUs of NVIDIA's with a compiler of Python's packages, which takes long; no GPU is needed
+    Cuda {
+        /// The compute capability of the GPU without its dot; several with `;` between
+        #[arg(long, default_value = "86", value_parser = cuda::architectures)]
+        arch: String,
+        /// Compilers at once: each takes up to 3 GB of memory [default: one for each core]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        jobs: Option<u16>,
+    },
+    /// Run models on the GPUs of this machine, placed in every way, and the benches, and write a report
+    Gpu(gpu::GpuArgs),
     /// Build for Vulkan, which takes long, and run the tests of its devices
     Vulkan,
 }
@@ -89,6 +103,10 @@ fn main() -> Result<()> {
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),
+        Verb::Cuda { arch, jobs } => setup::run(&cache).and_then(|()| cuda::run(&cache, &arch, jobs.map(usize::from))),
+        // Without a GPU, nothing is installed and fetched either.
+        Verb::Gpu(args) if !gpu::has_devices(&args) => Ok(()),
+        Verb::Gpu(args) => setup::run(&cache).and_then(|()| gpu::run(&cache, args)),
         Verb::Vulkan => setup::run(&cache).and_then(|()| vulkan::run(&cache)),
     }
 }

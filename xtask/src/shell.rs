@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -43,6 +43,21 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.env("CMAKE_C_COMPILER_LAUNCHER", "ccache").env("CMAKE_CXX_COMPILER_LAUNCHER", "ccache");
     command
+}
+
+/// Runs `cargo build` and gives the path of a binary that it built. Cargo says where that is, whatever the target directory is.
+pub(crate) fn built(build: &mut Command, name: &str) -> Result<PathBuf> {
+    let output = build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output();
+    let output = output.context("failed to start cargo")?;
+    if !output.status.success() {
+        bail!("cargo build ended with {}", output.status);
+    }
+    let executables = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+        Some(PathBuf::from(message.get("executable")?.as_str()?))
+    });
+    let found = executables.into_iter().find(|path| path.file_stem().is_some_and(|stem| stem == name));
+    found.with_context(|| format!("cargo built no binary `{name}`"))
 }
 
 /// The Python of our own virtual environment.

@@ -1,7 +1,7 @@
 //! `cargo xtask vulkan`: the tests of Vulkan devices, on Mesa's lavapipe where there is no GPU.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -31,6 +31,17 @@ pub(crate) fn run(cache: &Path) -> Result<()> {
     };
     shell::run(cargo("build").args(["--bin", "artel"]))?;
     shell::run(cargo("test").args(["--test", "all", "vulkan::"]).env("ARTEL_TEST_MODELS", models::dir(cache)))
+}
+
+/// Builds `artel` and `artel-bench` for Vulkan as people run them, for the driver that the machine has.
+pub(crate) fn build_release(cache: &Path) -> Result<PathBuf> {
+    let is_driver = |package: &str| package == "mesa-vulkan-drivers";
+    let missing = NEEDED.iter().filter(|(dir, name, package)| !is_driver(package) && !has(dir, name));
+    setup::install(&missing.map(|(.., package)| *package).collect::<Vec<_>>())?;
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--locked", "--release", "-p", "artel", "-p", "artel-bench", "--features", "artel/vulkan"]);
+    cargo.arg("--target-dir").arg(cache.join("target-vulkan-release"));
+    shell::built(&mut cargo, "artel")
 }
 
 fn has(dir: &str, name: &str) -> bool {

@@ -43,6 +43,7 @@ mod openai_clients;
 mod owner_token;
 mod port;
 mod private_data;
+mod random_models;
 mod reasoning;
 mod reference;
 mod rerank;
