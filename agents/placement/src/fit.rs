@@ -2,7 +2,7 @@
 
 use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, SplitMode};
 
-use crate::cache::CacheShapes;
+use crate::cache_shapes::CacheShapes;
 use crate::device::Device;
 use crate::error::PlacementError;
 use crate::footprint::{DeviceChoice, ModelFootprint};

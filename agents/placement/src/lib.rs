@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cache;
+mod cache_shapes;
 mod device;
 mod error;
 mod evict;
@@ -24,6 +25,7 @@ mod quantization;
 mod reason;
 mod remedy;
 mod search;
+mod space;
 mod swap;
 
 pub use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, SplitMode};

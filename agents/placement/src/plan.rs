@@ -9,6 +9,7 @@ use crate::footprint::{DeviceChoice, ModelFootprint};
 use crate::limits::FitLimits;
 use crate::placement::Placement;
 use crate::remedy;
+use crate::space::{Space, fit_within};
 
 /// The placements of all models that fit side by side, and the reasons why the others do not.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -47,15 +48,6 @@ pub fn place(footprint: &ModelFootprint, devices: &[Device]) -> Result<Placement
     place_within(footprint, &Space { all: devices, free: devices })
 }
 
-/// Devices beside other models of ours.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Space<'a> {
-    /// The devices without them.
-    pub(crate) all: &'a [Device],
-    /// The devices with what they leave.
-    pub(crate) free: &'a [Device],
-}
-
 /// As [`place`], beside other models.
 pub(crate) fn place_within(footprint: &ModelFootprint, space: &Space<'_>) -> Result<Placement, PlacementError> {
     fit_within(footprint, space).map_err(|error| match error {
@@ -65,15 +57,6 @@ pub(crate) fn place_within(footprint: &ModelFootprint, space: &Space<'_>) -> Res
         }
         other => other,
     })
-}
-
-/// The placement beside other models. Its error names no remedies.
-pub(crate) fn fit_within(footprint: &ModelFootprint, space: &Space<'_>) -> Result<Placement, PlacementError> {
-    let alone = fit(footprint, space.all, FitLimits::alone(footprint))?;
-    if space.all == space.free {
-        return Ok(alone);
-    }
-    fit(footprint, space.free, FitLimits::beside_others(footprint, &alone))
 }
 
 /// Places all models side by side on empty devices: pinned ones first, since they have no choice, and the biggest first within

@@ -2,12 +2,13 @@
 
 use artel_model::{CacheSize, DeviceKind, GpuLayers, KvCacheType, SplitMode};
 
-use crate::cache::{CacheShapes, KV_PADDING_CELLS};
+use crate::cache::KV_PADDING_CELLS;
+use crate::cache_shapes::CacheShapes;
 use crate::device::Device;
 use crate::error::{Remedy, SettingChange};
 use crate::footprint::{DeviceChoice, ModelFootprint};
-use crate::plan::{Space, fit_within};
 use crate::quantization;
+use crate::space::{Space, fit_within};
 
 /// The smallest context offered if the needs of the roles are unknown: enough for a role's prompt and an answer.
 const MIN_CONTEXT_TOKENS: u32 = 512;

@@ -2,7 +2,8 @@
 
 use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, SplitMode};
 
-use crate::cache::{CacheShape, CacheShapes};
+use crate::cache::CacheShape;
+use crate::cache_shapes::CacheShapes;
 use crate::device::{Device, demand, host};
 use crate::error::{MemoryShortage, PlacementError};
 use crate::footprint::ModelFootprint;

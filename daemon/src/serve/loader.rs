@@ -133,7 +133,7 @@ impl LlamaLoader {
         let header = memory_estimate(path.clone()).await.map_err(wrap)?;
         let half_type = self.half_type(model, &header).await;
         let trained = header.trained_context.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1);
-        let tokens = model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
+        let tokens = wanted_context(model, header.trained_context);
         let mut spec = EngineSpec::of(model, path, &self.defaults);
         spec.context = Some(tokens);
         let measured = |device: &str, half, cpu_expert_layers| {
@@ -281,6 +281,17 @@ impl LlamaLoader {
         ])
     }
 
+    /// The keys under which the compute buffers of a loaded engine are kept: its own, and that of the cache which the model wants,
+    /// by which it is planned, as long as that was never loaded.
+    async fn compute_keys(&self, model: &Model, spec: &EngineSpec) -> Vec<String> {
+        let own = Self::compute_key(spec);
+        let trained = memory_estimate(spec.path.clone()).await.ok().and_then(|header| header.trained_context);
+        let wanted =
+            EngineSpec { context: Some(wanted_context(model, trained)), sequences: model.sequences, ..spec.clone() };
+        let wanted = Some(Self::compute_key(&wanted)).filter(|key| self.compute_buffers.get(key).is_none());
+        [own].into_iter().chain(wanted).collect()
+    }
+
     async fn start(
         &self,
         mut spec: EngineSpec,
@@ -348,12 +359,12 @@ impl Loader for LlamaLoader {
         let wrap = |error: LoadError| error.in_context(of_model(model));
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, placement).await.map_err(wrap)?;
-        let compute_key = Self::compute_key(&spec);
+        let compute_keys = self.compute_keys(model, &spec).await;
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
             Ok((handle, memory)) => {
                 if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
-                    self.compute_buffers.put(compute_key, compute);
+                    compute_keys.into_iter().for_each(|key| self.compute_buffers.put(key, compute));
                 }
                 Ok(handle)
             }
@@ -399,6 +410,11 @@ impl Machine for LlamaLoader {
     async fn estimate_footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
         self.estimate(model, demand).await
     }
+}
+
+/// The context that a model wants, trained with contexts of `trained` tokens.
+fn wanted_context(model: &Model, trained: Option<u32>) -> u32 {
+    model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1)))
 }
 
 /// The context of an error in loading a model.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{GB, device, devices, footprint, machine, model, pinned};
 use crate::device::{allocated, demand};
-use crate::plan::{Space, fit_within};
+use crate::space::{Space, fit_within};
 use crate::{Device, DeviceBytes, DeviceKind, EvictionPlan, ModelFootprint, ResidentModel, place, plan_eviction};
 
 fn engine(model: &str, device: &str, bytes: u64) -> ResidentModel {

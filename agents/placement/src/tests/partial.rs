@@ -198,7 +198,7 @@ fn a_pinned_model_goes_partly_to_the_cpu_only_if_it_does_not_fit_on_the_empty_de
 
 #[test]
 fn beside_others_a_model_keeps_the_cache_that_it_would_have_alone() {
-    use crate::plan::{Space, fit_within};
+    use crate::space::{Space, fit_within};
     let all = [device("CPU", DeviceKind::Cpu, 8 * GB)];
     let beside = |free, footprint: &ModelFootprint| {
         let free = [device("CPU", DeviceKind::Cpu, free)];

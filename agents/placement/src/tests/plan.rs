@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{GB, machine, model, model_and_devices, pinned};
 use crate::device::allocated;
-use crate::plan::{Space, fit_within};
+use crate::space::{Space, fit_within};
 use crate::{PlacementPlan, place, plan};
 
 fn report(plan: &PlacementPlan) -> String {
