@@ -41,6 +41,10 @@ pub struct MemoryEstimate {
     /// Bytes of host memory for the outputs of one token: an embedding and one logit per token of the vocabulary. llama.cpp
     /// reserves the logits for embedding models too, where they are never read. Source: `llama_context::output_reserve`.
     pub output_buffer_per_token: u64,
+    /// Bytes of the largest tensor of a layer. A GPU that computes large batches of layers of the CPU copies them one by one.
+    pub largest_layer_tensor: u64,
+    /// Elements of all weights.
+    pub weight_elements: u64,
     /// The context length in training, in tokens.
     pub trained_context: Option<u32>,
     /// The sliding window of some layers, in tokens. It does not shrink their KV cache, because contexts are created with
@@ -59,6 +63,8 @@ pub struct LayerMemory {
     pub weights: u64,
     /// Bytes of its weights after dequantization.
     pub dequantized: u64,
+    /// Bytes of its weights, as stored, that are experts of a mixture of experts. Dequantization leaves them as they are.
+    pub expert_weights: u64,
     /// Elements of the keys of one token in the KV cache.
     pub key_elements: u64,
     /// Elements of the values of one token in the KV cache.
@@ -101,8 +107,13 @@ impl MemoryEstimate {
         let layer = |at: usize| -> Result<LayerMemory, Error> {
             let (key_elements, value_elements) = if has_kv_cache { hparams.kv_elements(at, count)? } else { (0, 0) };
             let of = |all: &[u64]| all.get(at).copied().unwrap_or(0);
-            let (weights, dequantized) = (of(&weights.layers), of(&weights.dequantized));
-            Ok(LayerMemory { weights, dequantized, key_elements, value_elements })
+            Ok(LayerMemory {
+                weights: of(&weights.layers),
+                dequantized: of(&weights.dequantized),
+                expert_weights: of(&weights.experts),
+                key_elements,
+                value_elements,
+            })
         };
         Ok(Self {
             layers: (0..count).map(layer).collect::<Result<_, _>>()?,
@@ -112,6 +123,8 @@ impl MemoryEstimate {
             output_buffer_per_token: u64::from(hparams.number("embedding_length")?.unwrap_or(0))
                 .saturating_add(weights.vocabulary)
                 .saturating_mul(4),
+            largest_layer_tensor: weights.largest_of_layers,
+            weight_elements: weights.elements,
             trained_context: hparams.number("context_length")?,
             sliding_window: hparams.number("attention.sliding_window")?.filter(|window| *window > 0),
             is_faster_dequantized: weights.is_faster_dequantized(),
@@ -292,6 +305,21 @@ mod tests {
         assert_eq!((found.trained_context, found.output_buffer_per_token), (Some(2048), (64 + 100) * 4));
         let own = [&TENSORS[..], &[("output.weight", &[64, 100], 8)]].concat();
         assert_eq!(estimate(&metadata_with(vec![]), &own).unwrap().tied, 0);
+    }
+
+    #[test]
+    fn experts_are_a_part_of_the_weights_of_their_layer() {
+        let experts: [(&str, &[u64], u32); 3] = [
+            ("blk.0.ffn_gate_up_exps.weight", &[64, 64, 4], 8),
+            ("blk.0.ffn_down_exps.weight", &[64, 64, 4], 8),
+            ("blk.0.ffn_gate_inp.weight", &[64, 4], 0),
+        ];
+        let found = estimate(&metadata_with(vec![]), &[&TENSORS[..], &experts].concat()).unwrap();
+        let (one, router) = (4 * 128 * 34, 64 * 4 * 4);
+        assert_eq!(found.layers[0].expert_weights, 2 * one);
+        assert_eq!((found.layers[0].weights, found.layers[1].expert_weights), (128 * 18 + 2 * one + router, 0));
+        assert_eq!(found.largest_layer_tensor, one);
+        assert_eq!(found.weight_elements, 6400 + 4096 + 512 + 64 + 64 + 2 * 64 * 64 * 4 + 256);
     }
 
     #[test]

@@ -27,12 +27,27 @@ impl TensorInfo {
         layer.filter(|layer| *layer < MAX_LAYERS)
     }
 
+    /// Whether it holds experts of a mixture of experts. Source: `LLM_FFN_EXPS_REGEX` in llama.cpp's common.h, which matches the
+    /// fused `gate_up` too; biases are experts' as well there.
+    pub(crate) fn is_expert(&self) -> bool {
+        const PARTS: [&str; 4] = ["up", "down", "gate", "gate_up"];
+        let Some(part) = self.name.split_once(".ffn_").map(|(_, part)| part) else { return false };
+        PARTS.iter().any(|name| {
+            let rest = part.strip_prefix(name).and_then(|rest| rest.strip_prefix('_'));
+            rest.is_some_and(|rest| rest.starts_with("exps") || rest.starts_with("chexps"))
+        })
+    }
+
+    /// Its elements; `None` if their number overflows.
+    fn elements(&self) -> Option<u64> {
+        self.dimensions.iter().try_fold(1u64, |elements, more| elements.checked_mul(*more))
+    }
+
     /// Its bytes after dequantization; `None` if it is copied unchanged, as all but the quantized matrices of layers are.
     pub(crate) fn dequantized_bytes(&self) -> Option<u64> {
         let is_matrix = self.dimensions.iter().filter(|length| **length > 1).count() == 2;
         let is_dequantized = self.layer().is_some() && is_matrix && ggml_types::is_quantized(self.ggml_type);
-        let elements = self.dimensions.iter().try_fold(1u64, |elements, more| elements.checked_mul(*more))?;
-        is_dequantized.then_some(()).and(elements.checked_mul(2))
+        is_dequantized.then_some(()).and(self.elements()?.checked_mul(2))
     }
 }
 
@@ -43,6 +58,12 @@ pub(crate) struct WeightTotals {
     pub(crate) layers: Vec<u64>,
     /// Per layer, after dequantization.
     pub(crate) dequantized: Vec<u64>,
+    /// Per layer, of experts, as stored.
+    pub(crate) experts: Vec<u64>,
+    /// The largest tensor of a layer.
+    pub(crate) largest_of_layers: u64,
+    /// Elements of all tensors; saturating.
+    pub(crate) elements: u64,
     /// Over all layers, in types without a fast matrix product in llama.cpp.
     slow_matmul: u64,
     /// Before the first layer.
@@ -74,11 +95,17 @@ impl WeightTotals {
         if name == "token_embd.weight" {
             (self.token_embedding, self.vocabulary) = (bytes, tensor.dimensions.last().copied().unwrap_or(1));
         }
+        self.elements = self.elements.saturating_add(tensor.elements().unwrap_or(u64::MAX));
         let sum = match tensor.layer() {
             Some(layer) => {
                 let layers = self.layers.len().max(layer + 1);
                 self.layers.resize(layers, 0);
                 self.dequantized.resize(layers, 0);
+                self.experts.resize(layers, 0);
+                if tensor.is_expert() {
+                    self.experts[layer] = self.experts[layer].checked_add(bytes)?;
+                }
+                self.largest_of_layers = self.largest_of_layers.max(bytes);
                 let dequantized = tensor.dequantized_bytes();
                 self.dequantized[layer] = self.dequantized[layer].checked_add(dequantized.unwrap_or(bytes))?;
                 let is_slow = dequantized.is_some() && ggml_types::has_slow_matmul(tensor.ggml_type);
@@ -107,6 +134,16 @@ mod tests {
         let (elements, bytes) = ggml_types::block_layout(ggml_type).unwrap();
         let (name, dimensions) = ("blk.0.ffn_up.weight".to_owned(), vec![256, rows]);
         TensorInfo { name, dimensions, ggml_type, offset: 0, bytes: 256 * rows / elements * bytes }
+    }
+
+    #[test]
+    fn experts_are_told_by_their_names() {
+        let is_expert = |name: &str| TensorInfo { name: name.to_owned(), ..matrix(0, 1) }.is_expert();
+        let experts = ["ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps", "ffn_up_chexps"];
+        assert!(experts.iter().all(|name| is_expert(&format!("blk.3.{name}.weight"))));
+        assert!(is_expert("blk.3.ffn_down_exps.bias"));
+        let others = ["ffn_up", "ffn_gate_inp", "ffn_up_shexp", "ffn_norm_exps", "attn_q"];
+        assert!(!others.iter().any(|name| is_expert(&format!("blk.3.{name}.weight"))));
     }
 
     #[test]

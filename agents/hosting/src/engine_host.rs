@@ -487,7 +487,7 @@ impl State {
     }
 
     fn start_prefill(&mut self, handle: EngineHandle) {
-        let ModelWorkload { prefixes, adapters } = self.workload.clone();
+        let ModelWorkload { prefixes, adapters, .. } = self.workload.clone();
         handle.retain_adapters(adapters.into_iter().map(|adapter| vec![adapter]));
         let model = self.model.name.clone();
         let prefill = tokio::spawn(async move {

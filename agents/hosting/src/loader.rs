@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use artel_engine::{EngineHandle, LoadError};
 use artel_placement::{
-    Device, DeviceBytes, DeviceChoice, DeviceKind, KvCacheType, ModelFootprint, Placement, SplitMode,
+    CacheSize, Device, DeviceBytes, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, ModelFootprint,
+    Placement, SplitMode,
 };
 use artel_roles::{Adapter, Model};
 use async_trait::async_trait;
@@ -30,7 +31,8 @@ pub trait Loader: Send + Sync + 'static {
     /// The memory that the model takes under this demand. The error says why it cannot be estimated; a permanent one is treated
     /// as that of [`load`](Self::load).
     async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
-        Ok(zero_footprint(model, demand.contexts))
+        let _ = demand;
+        Ok(zero_footprint(model))
     }
 
     /// The downloaded fraction of a model's file, from 0 to 1; `None` if no download is running.
@@ -53,7 +55,7 @@ pub trait Loader: Send + Sync + 'static {
 }
 
 /// The footprint of a model that takes no memory, such as a scripted one.
-pub fn zero_footprint(model: &Model, contexts: u32) -> ModelFootprint {
+pub fn zero_footprint(model: &Model) -> ModelFootprint {
     ModelFootprint {
         model: model.name.to_string(),
         layers: Vec::new(),
@@ -62,12 +64,19 @@ pub fn zero_footprint(model: &Model, contexts: u32) -> ModelFootprint {
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
         context_tokens: 1,
+        min_context_tokens: 1,
         sequences: 1,
-        contexts,
+        min_sequences: 1,
+        role_tokens: 0,
+        cache_size: CacheSize::Fitting,
         compute_bytes: 0,
+        mixed_compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,
         split: SplitMode::None,
         tensor_split: None,
+        gpu_layers: GpuLayers::Auto,
+        experts: ExpertPlacement::Auto,
+        weight_elements: 0,
     }
 }

@@ -12,12 +12,14 @@ use crate::prompt::{expected_adapter, prefix_request};
 /// The memory that the roles of a model need from its engine, beside the model's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryDemand {
-    /// The base model's context and one more for each adapter: each has a KV cache of its own.
-    pub contexts: u32,
     /// Bytes of the adapters' files that exist locally.
     pub adapter_bytes: u64,
     /// Bytes of the text of all roles' prompt prefixes: the KV cache computed for them is kept.
     pub prefix_bytes: u64,
+    /// Bytes of the text of the longest of them.
+    pub longest_prefix_bytes: u64,
+    /// The most tokens of an answer of a role.
+    pub max_output_tokens: u32,
 }
 
 impl MemoryDemand {
@@ -34,6 +36,8 @@ pub struct ModelWorkload {
     pub prefixes: Vec<Request>,
     /// Their paths, which need not exist yet, and scales.
     pub adapters: Vec<(PathBuf, f32)>,
+    /// The most tokens of an answer of a role.
+    pub max_output_tokens: u32,
 }
 
 impl ModelWorkload {
@@ -43,6 +47,7 @@ impl ModelWorkload {
         let mut workload = Self::default();
         for role in catalog.roles().values().filter(on_model) {
             workload.prefixes.extend(prefix_request(role, models_dir));
+            workload.max_output_tokens = workload.max_output_tokens.max(role.sampling.max_tokens);
             // Several roles may share one adapter.
             let adapter = expected_adapter(role, models_dir);
             workload.adapters.extend(adapter.filter(|adapter| !workload.adapters.contains(adapter)));
@@ -52,12 +57,13 @@ impl ModelWorkload {
 
     /// The memory that these prefixes and adapters take.
     pub fn memory_demand(&self) -> MemoryDemand {
-        let messages = self.prefixes.iter().flat_map(|request| &request.messages);
+        let bytes = |request: &Request| request.messages.iter().map(|message| message.text.len() as u64).sum::<u64>();
         let files = self.adapters.iter().filter_map(|(path, _)| fs::metadata(path).ok());
         MemoryDemand {
-            contexts: 1 + self.adapters.len() as u32,
             adapter_bytes: files.map(|file| file.len()).sum(),
-            prefix_bytes: messages.map(|message| message.text.len() as u64).sum(),
+            prefix_bytes: self.prefixes.iter().map(bytes).sum(),
+            longest_prefix_bytes: self.prefixes.iter().map(bytes).max().unwrap_or(0),
+            max_output_tokens: self.max_output_tokens,
         }
     }
 }

@@ -102,6 +102,8 @@ impl LlamaBackend {
             devices: options.devices.as_deref(),
             split_mode: options.split_mode,
             tensor_split: &options.tensor_split,
+            gpu_layers: options.gpu_layers,
+            cpu_expert_layers: options.cpu_expert_layers,
             progress: Some(progress),
         };
         let model =

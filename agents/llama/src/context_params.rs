@@ -124,6 +124,8 @@ mod tests {
             devices: Some(devices.iter().map(|name| (*name).to_owned()).collect()),
             split_mode: artel_model::SplitMode::None,
             tensor_split: Vec::new(),
+            gpu_layers: None,
+            cpu_expert_layers: 0,
             purpose: ModelPurpose::Chat,
             template: None,
             template_kwargs: serde_json::Map::new(),

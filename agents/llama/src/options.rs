@@ -29,6 +29,11 @@ pub struct Options {
     pub split_mode: SplitMode,
     /// The proportion of each device, in the order of `devices`; empty: proportional to free memory.
     pub tensor_split: Vec<f32>,
+    /// The layers on `devices`, counted from the last one, the output as one of them; the others are on the CPU with their KV
+    /// cache. `None`: all.
+    pub gpu_layers: Option<u32>,
+    /// The first layers whose experts are on the CPU.
+    pub cpu_expert_layers: u32,
     /// What the model is for.
     pub purpose: ModelPurpose,
     /// A chat template that replaces that of the GGUF.

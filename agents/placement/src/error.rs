@@ -4,6 +4,7 @@ use std::fmt;
 
 use artel_model::{KvCacheType, format_bytes};
 
+use crate::cache::CacheShape;
 use crate::device::Device;
 use crate::footprint::ModelFootprint;
 use crate::placement::Placement;
@@ -38,6 +39,8 @@ pub enum PlacementError {
         model: String,
         /// The smallest shortage over all tried placements.
         shortage: MemoryShortage,
+        /// The smallest cache that was tried, if that is smaller than wanted.
+        cache: Option<CacheShape>,
         /// Changes that would make it fit, the least costly first. Each has been tried.
         remedies: Vec<Remedy>,
     },
@@ -50,16 +53,13 @@ pub struct MemoryShortage {
     pub device: String,
     /// Bytes that the model needs there.
     pub needed: u64,
-    /// Bytes that are free there.
+    /// Bytes that are free there, or that it may take there.
     pub free: u64,
+    /// The share of its cache in percent, if that limits what it may take.
+    pub cache_share: Option<u8>,
 }
 
 impl MemoryShortage {
-    /// The shortage for `needed` bytes, if there is one.
-    pub(crate) fn of(device: &Device, needed: u64) -> Option<Self> {
-        (needed > device.free).then(|| Self { device: device.name.clone(), needed, free: device.free })
-    }
-
     /// Bytes that are missing.
     pub fn missing(&self) -> u64 {
         self.needed.saturating_sub(self.free)
@@ -103,6 +103,34 @@ pub enum SettingChange {
         /// The new value.
         to: u32,
     },
+    /// Another number of tokens in the cache.
+    CacheTokens {
+        /// The present value.
+        from: u32,
+        /// The new value.
+        to: u32,
+    },
+    /// A larger share of memory for the cache, in percent.
+    CacheShare {
+        /// The present value.
+        from: u8,
+        /// The new value.
+        to: u8,
+    },
+    /// Fewer layers on devices other than the CPU.
+    GpuLayers {
+        /// The present value.
+        from: u32,
+        /// The new value.
+        to: u32,
+    },
+    /// A file of the same model with fewer bits per weight.
+    Quantization {
+        /// Its name, as in names of files.
+        name: &'static str,
+        /// The bytes of its weights, estimated.
+        bytes: u64,
+    },
     /// A split by layers over these devices.
     Split {
         /// Their names.
@@ -127,6 +155,12 @@ impl fmt::Display for SettingChange {
             Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.as_str(), from.as_str()),
             Self::Sequences { from, to } => write!(f, "`sequences: {to}` instead of {from}"),
             Self::Context { from, to } => write!(f, "`context: {to}` instead of {from}"),
+            Self::CacheTokens { from, to } => write!(f, "`cache: {{tokens: {to}}}` instead of {from}"),
+            Self::CacheShare { from, to } => write!(f, "`cache: {{share: {to}%}}` instead of {from}%"),
+            Self::GpuLayers { from, to } => write!(f, "`gpu_layers: {to}` instead of {from}"),
+            Self::Quantization { name, bytes } => {
+                write!(f, "the same model as {name}, which has about {}", format_bytes(*bytes))
+            }
             Self::Split { devices } => write!(f, "`devices: [{}]` with `split: layer`", devices.join(", ")),
             Self::Unpin => f.write_str("`devices: auto`"),
         }
@@ -183,11 +217,18 @@ impl fmt::Display for PlacementError {
                 nearest.as_ref().map_or(Ok(()), |nearest| write!(f, "; did you mean {nearest}?"))
             }
             Self::Impossible { model, reason } => write!(f, "{model} cannot be placed: {reason}"),
-            Self::InsufficientMemory { model, shortage, .. } => {
-                let MemoryShortage { device, needed, free } = shortage;
+            Self::InsufficientMemory { model, shortage, cache, .. } => {
+                let MemoryShortage { device, needed, free, cache_share } = shortage;
                 let missing = format_bytes(shortage.missing());
                 let (needed, free) = (format_bytes(*needed), format_bytes(*free));
-                write!(f, "{model} does not fit: it needs {needed} of {device}, {free} are free, {missing} are missing")
+                write!(f, "{model} does not fit: it needs {needed} of {device}, ")?;
+                match cache_share {
+                    None => write!(f, "{free} are free, {missing} are missing")?,
+                    Some(share) => {
+                        write!(f, "`cache: {{share: {share}%}}` leaves it {free}, {missing} are missing")?;
+                    }
+                }
+                cache.as_ref().map_or(Ok(()), |cache| write!(f, ", even with a cache of {cache}"))
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::device::{Device, DeviceBytes, allocated};
 use crate::error::{PlacementError, list};
 use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
+use crate::limits::FitLimits;
 use crate::placement::Placement;
 use crate::plan::place;
 
@@ -69,19 +70,24 @@ pub enum EvictionPlan {
 ///
 /// Victims are never busy. They are a smallest set that frees enough memory, taken from engines for which no step waits if
 /// these suffice. Among sets of one size, it is the one whose most needed engine is needed latest (Belady's rule, applied to the
-/// known waits), then has been idle longest, then is cheapest to load again. If the model fits on the CPU only, engines that no
-/// task has needed for `UPGRADE_IDLE_AGE` are evicted if that gives it a better device. An engine of the same model counts as
-/// evicted.
+/// known waits), then has been idle longest, then is cheapest to load again. If the model fits on the CPU only, or partly on it,
+/// engines that no task has needed for `UPGRADE_IDLE_AGE` are evicted if that leaves less of it to the CPU. An engine of the same
+/// model counts as evicted.
+///
+/// Beside others, the model has as long a context as it would have alone, and as many sequences unless it has fewer alone too:
+/// then engines are evicted.
 pub fn plan_eviction(footprint: &ModelFootprint, devices: &[Device], resident: &[ResidentModel]) -> EvictionPlan {
     let others: Vec<&ResidentModel> = resident.iter().filter(|engine| engine.model != footprint.model).collect();
     let mut ranked = others.clone();
     ranked.sort_by_key(|engine| eviction_rank(engine));
-    let search = EvictionSearch { footprint, devices, others: &others, excludes_cpu: false };
+    let alone = match place(footprint, devices) {
+        Ok(alone) => alone,
+        Err(error) => return EvictionPlan::Impossible(error),
+    };
+    let limits = FitLimits::beside_others(footprint, &alone);
+    let search = EvictionSearch { footprint, devices, limits, others: &others, max_cpu_rank: u8::MAX };
     if let Some(placement) = search.placement_without(&[]) {
-        return search.upgrade(&ranked).unwrap_or(EvictionPlan::Fits(placement));
-    }
-    if let Err(error) = place(footprint, devices) {
-        return EvictionPlan::Impossible(error);
+        return search.upgrade(&ranked, &placement).unwrap_or(EvictionPlan::Fits(placement));
     }
     let idle: Vec<&ResidentModel> = ranked.iter().copied().filter(|engine| !engine.is_busy).collect();
     let unneeded: Vec<&ResidentModel> = idle.iter().copied().filter(|engine| engine.waiting_steps == 0).collect();
@@ -108,9 +114,10 @@ fn names(engines: &[&ResidentModel]) -> Vec<String> {
 struct EvictionSearch<'a> {
     footprint: &'a ModelFootprint,
     devices: &'a [Device],
+    limits: FitLimits,
     others: &'a [&'a ResidentModel],
-    /// Whether a placement on the CPU is not accepted.
-    excludes_cpu: bool,
+    /// How much of the model the CPU may compute.
+    max_cpu_rank: u8,
 }
 
 impl<'a> EvictionSearch<'a> {
@@ -122,16 +129,13 @@ impl<'a> EvictionSearch<'a> {
             let sum = taken.entry(device.clone()).or_default();
             *sum = sum.saturating_add(*bytes);
         }
-        let placement = fit(self.footprint, &allocated(self.devices, &taken)).ok()?;
-        // If a part includes the process, the CPU computes.
-        let accepted = !self.excludes_cpu || placement.host.is_some();
-        accepted.then_some(placement)
+        let placement = fit(self.footprint, &allocated(self.devices, &taken), self.limits).ok()?;
+        (placement.cpu_rank() <= self.max_cpu_rank).then_some(placement)
     }
 
-    /// An eviction that gives the model a better device than the CPU, if only long-idle engines prevent that.
-    fn upgrade(&self, ranked: &[&'a ResidentModel]) -> Option<EvictionPlan> {
-        let search = EvictionSearch { excludes_cpu: true, ..*self };
-        if self.footprint.devices != DeviceChoice::Auto || search.placement_without(&[]).is_some() {
+    /// An eviction that leaves less of the model to the CPU, if only long-idle engines prevent that.
+    fn upgrade(&self, ranked: &[&'a ResidentModel], present: &Placement) -> Option<EvictionPlan> {
+        if self.footprint.devices != DeviceChoice::Auto {
             return None;
         }
         let is_evictable = |engine: &&&ResidentModel| {
@@ -141,8 +145,10 @@ impl<'a> EvictionSearch<'a> {
                 && engine.idle >= UPGRADE_IDLE_AGE
         };
         let evictable: Vec<&ResidentModel> = ranked.iter().filter(is_evictable).copied().collect();
-        let (victims, placement) = search.smallest_set(&evictable)?;
-        Some(search.evict(&victims, placement))
+        (0..present.cpu_rank()).find_map(|max_cpu_rank| {
+            let (victims, placement) = EvictionSearch { max_cpu_rank, ..*self }.smallest_set(&evictable)?;
+            Some(self.evict(&victims, placement))
+        })
     }
 
     fn evict(&self, victims: &[&ResidentModel], placement: Placement) -> EvictionPlan {

@@ -1,44 +1,64 @@
-//! The search for a placement of one model.
+//! Where one model is placed: which devices are tried, in which order.
 
-use artel_model::{DeviceKind, SplitMode, format_bytes};
+use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, SplitMode};
 
-use crate::device::{Device, demand, host};
-use crate::error::{MemoryShortage, PlacementError, list};
+use crate::cache_shapes::CacheShapes;
+use crate::device::Device;
+use crate::error::PlacementError;
 use crate::footprint::{DeviceChoice, ModelFootprint};
-use crate::layout::{self, Layout};
-use crate::placement::{Placement, PlacementPart};
+use crate::limits::FitLimits;
+use crate::placement::Placement;
+use crate::reason;
+use crate::search::{DeviceSet, DevicesTaken, PlacementSearch, with_reserve};
+
+/// The smallest part of a model, in layers of 1, that goes to a GPU by itself while the CPU has the memory for all of it: less
+/// would hardly be faster, and takes memory that another model may need.
+const MIN_DEVICE_SHARE_DIVISOR: usize = 8;
 
 /// The placement of a model as [`place`](crate::place) finds it. Its error names no remedies.
-pub(crate) fn fit(footprint: &ModelFootprint, devices: &[Device]) -> Result<Placement, PlacementError> {
+pub(crate) fn fit(
+    footprint: &ModelFootprint,
+    devices: &[Device],
+    limits: FitLimits,
+) -> Result<Placement, PlacementError> {
+    if footprint.experts == ExpertPlacement::Cpu && !footprint.has_experts() {
+        return refuse(footprint, "`experts: cpu`, but the model has no experts".to_owned());
+    }
+    let Some(caches) = CacheShapes::of(footprint, limits.least_cache) else {
+        let tokens = match footprint.cache_size {
+            CacheSize::Tokens(tokens) => tokens,
+            CacheSize::Fitting | CacheSize::Percent(_) => unreachable!("only a number of tokens excludes every cache"),
+        };
+        let least = limits.least_cache;
+        return refuse(
+            footprint,
+            format!("`cache: {{tokens: {tokens}}}` is less than {least}, which it needs at least"),
+        );
+    };
+    let search = PlacementSearch::new(footprint, limits, caches);
     match &footprint.devices {
-        DeviceChoice::Auto => anywhere(footprint, devices),
-        DeviceChoice::Pinned(names) => pinned(footprint, names, devices),
+        DeviceChoice::Auto => anywhere(search, devices),
+        DeviceChoice::Pinned(names) => pinned(search, names, devices),
     }
 }
 
-fn pinned(footprint: &ModelFootprint, names: &[String], devices: &[Device]) -> Result<Placement, PlacementError> {
+fn refuse<T>(footprint: &ModelFootprint, reason: String) -> Result<T, PlacementError> {
+    Err(PlacementError::Impossible { model: footprint.model.clone(), reason })
+}
+
+fn pinned(mut search: PlacementSearch<'_>, names: &[String], devices: &[Device]) -> Result<Placement, PlacementError> {
+    let footprint = search.footprint;
     let chosen: Vec<&Device> = names.iter().map(|name| named(footprint, name, devices)).collect::<Result<_, _>>()?;
     check(footprint, &chosen)?;
-    let mut search = PlacementSearch::new(footprint, devices);
-    let found = match footprint.split {
-        SplitMode::None => search.one(&chosen),
-        _ if chosen.len() == 1 => search.one(&chosen),
-        _ => search.all(&chosen),
+    let takes = match footprint.split {
+        SplitMode::None => DevicesTaken::One,
+        _ if chosen.len() == 1 => DevicesTaken::One,
+        _ => DevicesTaken::All,
     };
+    let found = search.whole(&DeviceSet::of_names(devices, names, takes));
+    let found = found.or_else(|| search.reduced(&DeviceSet::of_names(&with_reserve(devices), names, takes), 1));
     let Some(mut placement) = found else { return Err(search.error()) };
-    let free = |part: &PlacementPart| {
-        let device = devices.iter().find(|device| device.name == part.device);
-        format!("{} of {} free", format_bytes(part.bytes()), format_bytes(device.map_or(0, |device| device.free)))
-    };
-    placement.reason = match placement.parts.as_slice() {
-        [part] => format!("pinned to {}: {}", list(names), free(part)),
-        parts => {
-            let part = |part: &PlacementPart| format!("{} takes {}", part.device, free(part));
-            let by = if footprint.tensor_split.is_some() { "`tensor_split`" } else { "free memory" };
-            let each = parts.iter().map(part).collect::<Vec<_>>().join(", ");
-            format!("pinned to {}, split by {by}: {each}", list(names))
-        }
-    };
+    placement.reason = reason::of_pinned(footprint, devices, &placement, names);
     Ok(placement)
 }
 
@@ -49,185 +69,116 @@ fn named<'a>(footprint: &ModelFootprint, name: &str, devices: &'a [Device]) -> R
         .ok_or_else(|| PlacementError::unknown(&footprint.model, name, devices))
 }
 
-/// Checks that the pins, the split and the shares are consistent.
+/// Checks that the pins, the split, the shares and the number of layers are consistent.
 fn check(footprint: &ModelFootprint, chosen: &[&Device]) -> Result<(), PlacementError> {
-    let refuse = |reason: String| Err(PlacementError::Impossible { model: footprint.model.clone(), reason });
     let names: Vec<&str> = chosen.iter().map(|device| device.name.as_str()).collect();
     if let Some((_, name)) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
-        return refuse(format!("`devices` names {name} twice"));
+        return refuse(footprint, format!("`devices` names {name} twice"));
     }
     let spread = chosen.len() > 1 && footprint.split != SplitMode::None;
-    if spread && let Some(cpu) = chosen.iter().find(|device| device.kind == DeviceKind::Cpu) {
-        return refuse(format!("a model cannot be split over {} and other devices", cpu.name));
+    let cpu = chosen.iter().find(|device| device.kind == DeviceKind::Cpu);
+    if spread && let Some(cpu) = cpu {
+        let reason = format!(
+            "a model cannot be split over {0} and other devices; name the others, and {0} gets the layers that `gpu_layers` \
+             leaves",
+            cpu.name
+        );
+        return refuse(footprint, reason);
+    }
+    match footprint.gpu_layers {
+        GpuLayers::Count(0) if chosen.iter().any(|device| device.kind != DeviceKind::Cpu) => {
+            return refuse(footprint, "`gpu_layers: 0` with `devices`; use `devices: [CPU]`".to_owned());
+        }
+        GpuLayers::Count(count @ 1..) if let Some(cpu) = cpu => {
+            return refuse(footprint, format!("`gpu_layers: {count}` with `devices` that include {}", cpu.name));
+        }
+        _ => {}
     }
     let no_rows = |device: &&&Device| matches!(device.kind, DeviceKind::Rpc | DeviceKind::IntegratedGpu);
     if spread
         && footprint.split == SplitMode::Row
         && let Some(device) = chosen.iter().find(no_rows)
     {
-        return refuse(format!("{} does not support `split: row`; use `split: layer`", device.name));
+        return refuse(footprint, format!("{} does not support `split: row`; use `split: layer`", device.name));
     }
     match &footprint.tensor_split {
-        Some(shares) if shares.len() != chosen.len() => {
-            refuse(format!("`tensor_split` has {} numbers and `devices` has {} names", shares.len(), chosen.len()))
-        }
+        Some(shares) if shares.len() != chosen.len() => refuse(
+            footprint,
+            format!("`tensor_split` has {} numbers and `devices` has {} names", shares.len(), chosen.len()),
+        ),
         Some(shares) if shares.iter().any(|share| !share.is_finite() || *share < 0.0) => {
-            refuse("`tensor_split` has a number that is negative or not finite".to_owned())
+            refuse(footprint, "`tensor_split` has a number that is negative or not finite".to_owned())
         }
         Some(shares) if shares.iter().sum::<f32>() <= 0.0 || !shares.iter().sum::<f32>().is_finite() => {
-            refuse("the numbers in `tensor_split` add up to 0 or overflow".to_owned())
+            refuse(footprint, "the numbers in `tensor_split` add up to 0 or overflow".to_owned())
         }
         _ => Ok(()),
     }
 }
 
-fn anywhere(footprint: &ModelFootprint, devices: &[Device]) -> Result<Placement, PlacementError> {
+fn anywhere(mut search: PlacementSearch<'_>, devices: &[Device]) -> Result<Placement, PlacementError> {
+    let footprint = search.footprint;
     if footprint.tensor_split.is_some() {
-        let reason = "`tensor_split` without `devices`: its numbers belong to no device".to_owned();
-        return Err(PlacementError::Impossible { model: footprint.model.clone(), reason });
+        return refuse(footprint, "`tensor_split` without `devices`: its numbers belong to no device".to_owned());
     }
-    let of = |kinds: &[DeviceKind]| devices.iter().filter(|device| kinds.contains(&device.kind)).collect::<Vec<_>>();
-    let gpus = of(&[DeviceKind::Gpu]);
-    let tiers = [
-        (gpus.clone(), true),
-        (of(&[DeviceKind::IntegratedGpu]), false),
-        (of(&[DeviceKind::Cpu]), false),
-        (of(&[DeviceKind::Rpc]), true),
-        (of(&[DeviceKind::Gpu, DeviceKind::Rpc]), true),
-    ];
-    let mut search = PlacementSearch::new(footprint, devices);
-    for (tier, together) in &tiers {
-        let found = search.one(tier).or_else(|| if *together { search.several(tier) } else { None });
-        if let Some(mut placement) = found {
-            placement.reason = search.reason(&placement, &gpus);
-            return Ok(placement);
+    let reserved = with_reserve(devices);
+    let (whole, fitted) = (Tiers::of(devices), Tiers::of(&reserved));
+    let share = footprint.items().div_ceil(MIN_DEVICE_SHARE_DIVISOR);
+    let found = match footprint.gpu_layers {
+        GpuLayers::Auto => {
+            let found = search.whole(&whole.gpus).or_else(|| search.reduced(&fitted.gpus, share));
+            let found = found.or_else(|| whole.others().into_iter().find_map(|set| search.whole(set)));
+            let found = found.or_else(|| fitted.others().into_iter().find_map(|set| search.smaller_cache(set)));
+            found.or_else(|| search.reduced(&fitted.all, 1))
         }
-    }
-    Err(search.error())
+        GpuLayers::Count(0) => search.whole(&whole.cpu).or_else(|| search.smaller_cache(&fitted.cpu)),
+        GpuLayers::Count(count) if whole.has_only_cpu() => {
+            return refuse(footprint, format!("`gpu_layers: {count}`, but there is no device other than the CPU"));
+        }
+        GpuLayers::Count(_) => {
+            let found = whole.without_cpu().into_iter().find_map(|set| search.whole(set));
+            found.or_else(|| fitted.without_cpu().into_iter().find_map(|set| search.reduced(set, 1)))
+        }
+    };
+    let Some(mut placement) = found else { return Err(search.error()) };
+    placement.reason = reason::of_any(footprint, devices, &placement);
+    Ok(placement)
 }
 
-/// A search for a placement, which records the smallest shortage.
-struct PlacementSearch<'a> {
-    footprint: &'a ModelFootprint,
-    devices: &'a [Device],
-    /// The smallest total shortage, and its largest single one.
-    nearest: Option<(u64, MemoryShortage)>,
+/// The devices of a machine, in the order in which a model that is not pinned tries them.
+struct Tiers<'a> {
+    gpus: DeviceSet<'a>,
+    integrated: DeviceSet<'a>,
+    cpu: DeviceSet<'a>,
+    remote: DeviceSet<'a>,
+    /// GPUs and devices of other machines.
+    all: DeviceSet<'a>,
 }
 
-impl<'a> PlacementSearch<'a> {
-    fn new(footprint: &'a ModelFootprint, devices: &'a [Device]) -> Self {
-        Self { footprint, devices, nearest: None }
-    }
-
-    /// The placement on one of these alone: the one with the least memory left over, the CPU last.
-    fn one(&mut self, chosen: &[&Device]) -> Option<Placement> {
-        let fits = chosen.iter().filter_map(|device| {
-            let placement = self.accept(layout::alone(self.footprint, device, host(self.devices)))?;
-            Some(((device.kind == DeviceKind::Cpu, device.free - placement.parts[0].bytes()), placement))
-        });
-        fits.min_by_key(|(last, _)| *last).map(|(_, placement)| placement)
-    }
-
-    /// The placement on the fewest of these together, those with the most free memory.
-    fn several(&mut self, chosen: &[&Device]) -> Option<Placement> {
-        if self.footprint.split == SplitMode::None {
-            return None;
-        }
-        let mut order: Vec<usize> = (0..chosen.len()).collect();
-        order.sort_by_key(|index| std::cmp::Reverse(chosen[*index].free));
-        (2..=chosen.len()).find_map(|count| {
-            let mut these = order[..count].to_vec();
-            these.sort_unstable();
-            let these: Vec<&Device> = these.into_iter().map(|index| chosen[index]).collect();
-            if self.footprint.split == SplitMode::Row && these.iter().any(|device| device.kind == DeviceKind::Rpc) {
-                return None;
-            }
-            self.all(&these)
-        })
-    }
-
-    /// The placement on all of these together: by `tensor_split`, or by free memory, or else by filling each in order.
-    fn all(&mut self, chosen: &[&Device]) -> Option<Placement> {
-        let host = host(self.devices);
-        let layouts: Vec<Layout> = match &self.footprint.tensor_split {
-            Some(shares) => vec![Layout::new(chosen, shares.clone())],
-            None => [layout::by_free_memory(self.footprint, chosen), layout::filled(self.footprint, chosen)]
-                .into_iter()
-                .flatten()
-                .collect(),
-        };
-        layouts.into_iter().find_map(|layout| self.accept(layout::spread(self.footprint, &layout, host)))
-    }
-
-    /// The placement, if no memory is missing.
-    fn accept(&mut self, placement: Placement) -> Option<Placement> {
-        let needs = demand(&placement.bytes(), self.devices);
-        let short = self.devices.iter().zip(needs).filter_map(|(device, needs)| MemoryShortage::of(device, needs));
-        let short: Vec<MemoryShortage> = short.collect();
-        let missing = short.iter().map(MemoryShortage::missing).fold(0, u64::saturating_add);
-        let Some(worst) = short.into_iter().max_by_key(MemoryShortage::missing) else { return Some(placement) };
-        if self.nearest.as_ref().is_none_or(|(least, _)| missing < *least) {
-            self.nearest = Some((missing, worst));
-        }
-        None
-    }
-
-    fn error(self) -> PlacementError {
-        let model = self.footprint.model.clone();
-        match self.nearest {
-            Some((_, shortage)) => PlacementError::InsufficientMemory { model, shortage, remedies: Vec::new() },
-            None => PlacementError::Impossible { model, reason: "no device can run it".to_owned() },
+impl<'a> Tiers<'a> {
+    fn of(devices: &'a [Device]) -> Self {
+        let one = |kind| DeviceSet::of_kinds(devices, &[kind], DevicesTaken::One);
+        let several = |kinds: &[DeviceKind]| DeviceSet::of_kinds(devices, kinds, DevicesTaken::OneOrSeveral);
+        Self {
+            gpus: several(&[DeviceKind::Gpu]),
+            integrated: one(DeviceKind::IntegratedGpu),
+            cpu: one(DeviceKind::Cpu),
+            remote: several(&[DeviceKind::Rpc]),
+            all: several(&[DeviceKind::Gpu, DeviceKind::Rpc]),
         }
     }
 
-    /// Why this placement was chosen.
-    fn reason(&self, placement: &Placement, gpus: &[&Device]) -> String {
-        let kind = |part: &PlacementPart| {
-            self.devices.iter().find(|device| device.name == part.device).map(|device| device.kind)
-        };
-        let free: u64 = placement.parts.iter().filter_map(|part| self.free(&part.device)).sum();
-        let usage = format!(
-            "{} of {} free",
-            format_bytes(placement.parts.iter().map(PlacementPart::bytes).sum()),
-            format_bytes(free)
-        );
-        let no_gpu = match self.shortages(gpus) {
-            None => "there is no GPU".to_owned(),
-            Some(shortages) => format!("it fits on no GPU: {shortages}"),
-        };
-        match placement.parts.as_slice() {
-            [part] if kind(part) == Some(DeviceKind::Gpu) && gpus.len() == 1 => format!("it fits on the GPU: {usage}"),
-            [part] if kind(part) == Some(DeviceKind::Gpu) => {
-                format!("of the GPUs that it fits on, the fullest: {usage}")
-            }
-            [part] if kind(part) == Some(DeviceKind::Rpc) => format!("it fits on no device of this machine: {usage}"),
-            [_] => format!("{no_gpu}; {usage}"),
-            parts if parts.iter().any(|part| kind(part) == Some(DeviceKind::Rpc)) => {
-                format!("it fits on no machine alone; split by free memory: {}", placement.summary())
-            }
-            _ => format!(
-                "it fits on no GPU alone: {}; split by free memory: {}",
-                self.shortages(gpus).unwrap_or_default(),
-                placement.summary()
-            ),
-        }
+    /// All but the GPUs alone.
+    fn others(&self) -> [&DeviceSet<'a>; 4] {
+        [&self.integrated, &self.cpu, &self.remote, &self.all]
     }
 
-    fn free(&self, name: &str) -> Option<u64> {
-        self.devices.iter().find(|device| device.name == name).map(|device| device.free)
+    /// All but the CPU.
+    fn without_cpu(&self) -> [&DeviceSet<'a>; 4] {
+        [&self.gpus, &self.integrated, &self.remote, &self.all]
     }
 
-    /// The shortage of each of them for the whole model.
-    fn shortages(&self, chosen: &[&Device]) -> Option<String> {
-        let shortage = |device: &&Device| {
-            let part = layout::alone(self.footprint, device, host(self.devices)).parts.remove(0);
-            let missing = part.bytes().saturating_sub(device.free);
-            match missing {
-                0 => format!("{} takes too much of the machine's memory", device.name),
-                missing => format!("{} lacks {} of {}", device.name, format_bytes(missing), format_bytes(part.bytes())),
-            }
-        };
-        let shortages: Vec<String> = chosen.iter().map(shortage).collect();
-        if shortages.is_empty() { None } else { Some(shortages.join(", ")) }
+    fn has_only_cpu(&self) -> bool {
+        self.without_cpu().into_iter().all(DeviceSet::is_empty)
     }
 }

@@ -10,23 +10,31 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cache;
+mod cache_shapes;
 mod device;
 mod error;
 mod evict;
 mod fit;
 mod footprint;
 mod layout;
+mod limits;
 mod placement;
 mod plan;
+mod quantization;
+mod reason;
 mod remedy;
+mod search;
+mod space;
 mod swap;
 
-pub use artel_model::{DeviceKind, KvCacheType, SplitMode};
+pub use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, SplitMode};
+pub use cache::CacheShape;
 pub use device::{Device, DeviceBytes};
 pub use error::{MemoryShortage, PlacementError, Remedy, SettingChange};
 pub use evict::{EvictionPlan, ResidentModel, plan_eviction};
 pub use footprint::{DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES};
-pub use placement::{Placement, PlacementPart};
+pub use placement::{HostPart, Placement, PlacementPart};
 pub use plan::{PlacementPlan, UnplacedModel, place, plan};
 pub use swap::{ModelQueue, SwapDecision, decide_swap};
 

@@ -1,24 +1,33 @@
 //! Changes that would make a model fit.
 
-use artel_model::{DeviceKind, KvCacheType, SplitMode};
+use artel_model::{CacheSize, DeviceKind, GpuLayers, KvCacheType, SplitMode};
 
+use crate::cache::KV_PADDING_CELLS;
+use crate::cache_shapes::CacheShapes;
 use crate::device::Device;
 use crate::error::{Remedy, SettingChange};
-use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
+use crate::quantization;
+use crate::space::{Space, fit_within};
 
-/// The smallest context offered: enough for a role's prompt and an answer.
+/// The smallest context offered if the needs of the roles are unknown: enough for a role's prompt and an answer.
 const MIN_CONTEXT_TOKENS: u32 = 512;
-/// Context lengths are offered in multiples of this many tokens, as llama.cpp allocates them.
-const CONTEXT_MULTIPLE_TOKENS: u32 = 256;
+/// The largest share of memory for a cache that is offered, the largest that a model may set.
+const MAX_CACHE_PERCENT: u32 = 90;
 
 /// Changes that would make it fit, the least costly first: single changes that cost precision, speed or context, then these
-/// combined, then changes of devices.
-pub(crate) fn remedies(footprint: &ModelFootprint, devices: &[Device]) -> Vec<Remedy> {
-    let unchanged = RemedyTrial { footprint: footprint.clone(), changes: Vec::new(), devices };
+/// combined, then another file, then changes of devices.
+///
+/// What a model leaves to the planner needs no advice: it has tried fewer sequences, a shorter context, experts and layers on the
+/// CPU.
+pub(crate) fn remedies(footprint: &ModelFootprint, space: &Space<'_>) -> Vec<Remedy> {
+    let unchanged = RemedyTrial { footprint: footprint.clone(), changes: Vec::new(), space };
     let alone = [
         RemedyTrial::file_weights,
+        RemedyTrial::fewer_gpu_layers,
         RemedyTrial::q8_0_cache,
+        RemedyTrial::other_cache_tokens,
+        RemedyTrial::larger_cache_share,
         RemedyTrial::fewer_sequences,
         RemedyTrial::shorter_context,
     ];
@@ -27,6 +36,7 @@ pub(crate) fn remedies(footprint: &ModelFootprint, devices: &[Device]) -> Vec<Re
     if remedies.is_empty() {
         remedies.extend(unchanged.combined());
     }
+    remedies.extend(unchanged.quantized());
     remedies.extend(unchanged.clone().split());
     let unpinned = unchanged.unpin().and_then(RemedyTrial::into_remedy);
     // The same placement is not offered twice.
@@ -41,16 +51,16 @@ pub(crate) fn remedies(footprint: &ModelFootprint, devices: &[Device]) -> Vec<Re
 struct RemedyTrial<'a> {
     footprint: ModelFootprint,
     changes: Vec<SettingChange>,
-    devices: &'a [Device],
+    space: &'a Space<'a>,
 }
 
 impl RemedyTrial<'_> {
     fn fits(&self) -> bool {
-        fit(&self.footprint, self.devices).is_ok()
+        fit_within(&self.footprint, self.space).is_ok()
     }
 
     fn into_remedy(self) -> Option<Remedy> {
-        let placement = fit(&self.footprint, self.devices).ok()?;
+        let placement = fit_within(&self.footprint, self.space).ok()?;
         Some(Remedy { changes: self.changes, footprint: self.footprint, placement })
     }
 
@@ -75,11 +85,58 @@ impl RemedyTrial<'_> {
         Some(self)
     }
 
+    /// As many layers on devices other than the CPU as fit; one if none fit.
+    fn fewer_gpu_layers(mut self) -> Option<Self> {
+        let GpuLayers::Count(from) = self.footprint.gpu_layers else { return None };
+        let most = u32::try_from(self.footprint.items()).unwrap_or(u32::MAX).min(from).checked_sub(1)?;
+        let set = |footprint: &mut ModelFootprint, count| footprint.gpu_layers = GpuLayers::Count(count);
+        let to = self.largest(1, most, set)?;
+        set(&mut self.footprint, to);
+        self.changes.push(SettingChange::GpuLayers { from, to });
+        Some(self)
+    }
+
+    /// As many tokens in the cache as fit, or as few as are enough.
+    fn other_cache_tokens(mut self) -> Option<Self> {
+        let CacheSize::Tokens(from) = self.footprint.cache_size else { return None };
+        let set = |footprint: &mut ModelFootprint, tokens| footprint.cache_size = CacheSize::Tokens(tokens);
+        let multiples = from.checked_sub(1)? / KV_PADDING_CELLS;
+        let to = self.largest(1, multiples, |footprint, multiple| set(footprint, multiple * KV_PADDING_CELLS))?;
+        set(&mut self.footprint, to * KV_PADDING_CELLS);
+        // The sequences need not use all of them.
+        let used =
+            CacheShapes::of(&self.footprint, self.footprint.least_cache()).map(|shapes| shapes.largest().tokens());
+        let to = used.and_then(|used| u32::try_from(used).ok()).unwrap_or(to * KV_PADDING_CELLS);
+        set(&mut self.footprint, to);
+        self.changes.push(SettingChange::CacheTokens { from, to });
+        Some(self)
+    }
+
+    /// The smallest share of memory that is enough for the cache.
+    fn larger_cache_share(mut self) -> Option<Self> {
+        let CacheSize::Percent(from) = self.footprint.cache_size else { return None };
+        let set =
+            |footprint: &mut ModelFootprint, percent: u32| footprint.cache_size = CacheSize::Percent(percent as u8);
+        // The largest number of percent points below the most.
+        let points = MAX_CACHE_PERCENT.checked_sub(u32::from(from) + 1)?;
+        let saved = self.largest(0, points, |footprint, points| set(footprint, MAX_CACHE_PERCENT - points))?;
+        set(&mut self.footprint, MAX_CACHE_PERCENT - saved);
+        self.changes.push(SettingChange::CacheShare { from, to: (MAX_CACHE_PERCENT - saved) as u8 });
+        Some(self)
+    }
+
     /// As many sequences as fit; one if none fit.
     fn fewer_sequences(mut self) -> Option<Self> {
         let from = self.footprint.sequences;
-        let most = self.largest(1, from.checked_sub(1)?, |footprint, sequences| footprint.sequences = sequences)?;
-        self.footprint.sequences = most;
+        if self.footprint.min_sequences < from {
+            return None;
+        }
+        let set = |footprint: &mut ModelFootprint, sequences| {
+            footprint.sequences = sequences;
+            footprint.min_sequences = sequences;
+        };
+        let most = self.largest(1, from.checked_sub(1)?, set)?;
+        set(&mut self.footprint, most);
         self.changes.push(SettingChange::Sequences { from, to: most });
         Some(self)
     }
@@ -87,12 +144,17 @@ impl RemedyTrial<'_> {
     /// As long a context as fits; the shortest offered if none fits.
     fn shorter_context(mut self) -> Option<Self> {
         let from = self.footprint.context_tokens;
-        let (least, most) =
-            (MIN_CONTEXT_TOKENS / CONTEXT_MULTIPLE_TOKENS, from.checked_sub(1)? / CONTEXT_MULTIPLE_TOKENS);
-        let most = self.largest(least, most, |footprint, multiple| {
-            footprint.context_tokens = multiple * CONTEXT_MULTIPLE_TOKENS;
-        })? * CONTEXT_MULTIPLE_TOKENS;
-        self.footprint.context_tokens = most;
+        if self.footprint.min_context_tokens < from {
+            return None;
+        }
+        let least = MIN_CONTEXT_TOKENS.max(self.footprint.role_tokens).div_ceil(KV_PADDING_CELLS);
+        let set = |footprint: &mut ModelFootprint, multiple: u32| {
+            footprint.context_tokens = multiple * KV_PADDING_CELLS;
+            footprint.min_context_tokens = footprint.context_tokens;
+        };
+        let multiple = self.largest(least, from.checked_sub(1)? / KV_PADDING_CELLS, set)?;
+        set(&mut self.footprint, multiple);
+        let most = self.footprint.context_tokens;
         self.changes.push(SettingChange::Context { from, to: most });
         Some(self)
     }
@@ -118,13 +180,30 @@ impl RemedyTrial<'_> {
     /// Adds one change after the other until it fits.
     fn combined(&self) -> Option<Remedy> {
         let mut trial = self.clone();
-        for change in [Self::file_weights, Self::q8_0_cache, Self::fewer_sequences, Self::shorter_context] {
+        let changes = [
+            Self::file_weights,
+            Self::fewer_gpu_layers,
+            Self::q8_0_cache,
+            Self::other_cache_tokens,
+            Self::fewer_sequences,
+            Self::shorter_context,
+        ];
+        for change in changes {
             trial = change(trial.clone()).unwrap_or(trial);
             if trial.fits() {
                 return trial.into_remedy();
             }
         }
         None
+    }
+
+    /// The most exact quantization that fits.
+    fn quantized(&self) -> Option<Remedy> {
+        quantization::smaller(&self.footprint).into_iter().find_map(|(name, bytes, footprint)| {
+            let mut trial = Self { footprint, ..self.clone() };
+            trial.changes.push(SettingChange::Quantization { name, bytes });
+            trial.into_remedy()
+        })
     }
 
     /// A split over the fewest devices on which it fits, the pinned ones among them.
@@ -134,7 +213,7 @@ impl RemedyTrial<'_> {
             DeviceChoice::Pinned(names) => names.clone(),
         };
         let can_split = |device: &&Device| !matches!(device.kind, DeviceKind::Cpu | DeviceKind::IntegratedGpu);
-        let mut others: Vec<&Device> = self.devices.iter().filter(can_split).collect();
+        let mut others: Vec<&Device> = self.space.free.iter().filter(can_split).collect();
         let usable = pinned.iter().all(|name| others.iter().any(|device| device.name == *name));
         if !usable {
             return None;

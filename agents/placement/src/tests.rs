@@ -2,13 +2,17 @@
 
 mod evict;
 mod messages;
+mod partial;
 mod placement;
 mod plan;
 mod swap;
 
 use proptest::prelude::*;
 
-use crate::{Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, SplitMode};
+use crate::{
+    CacheSize, Device, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, LayerFootprint,
+    ModelFootprint, SplitMode,
+};
 
 const GB: u64 = 1_000_000_000;
 
@@ -25,10 +29,14 @@ fn machine() -> Vec<Device> {
     ]
 }
 
-/// A model of ten layers with these bytes of weights in total, and half a gigabyte of KV cache per sequence of 4,096 tokens.
+fn layer(weight_bytes: u64, kv_elements: u64) -> LayerFootprint {
+    LayerFootprint { weight_bytes, file_bytes: weight_bytes, expert_bytes: 0, kv_elements, window_tokens: None }
+}
+
+/// A model of ten layers with these bytes of weights in total, and half a gigabyte of KV cache per sequence of 4,096 tokens,
+/// which are written.
 fn model(name: &str, weights: u64) -> ModelFootprint {
-    let layer =
-        LayerFootprint { weight_bytes: weights / 10, file_bytes: weights / 10, kv_elements: 6103, window_tokens: None };
+    let layer = layer(weights / 10, 6103);
     ModelFootprint {
         model: name.to_owned(),
         layers: vec![layer; 10],
@@ -37,14 +45,26 @@ fn model(name: &str, weights: u64) -> ModelFootprint {
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
         context_tokens: 4096,
+        min_context_tokens: 4096,
         sequences: 1,
-        contexts: 1,
+        min_sequences: 1,
+        role_tokens: 0,
+        cache_size: CacheSize::Fitting,
         compute_bytes: GB / 10,
+        mixed_compute_bytes: GB / 5,
         process_bytes: GB / 10,
         devices: DeviceChoice::Auto,
         split: SplitMode::Layer,
         tensor_split: None,
+        gpu_layers: GpuLayers::Auto,
+        experts: ExpertPlacement::Auto,
+        weight_elements: 0,
     }
+}
+
+/// All layers on devices other than the CPU.
+fn whole(footprint: ModelFootprint) -> ModelFootprint {
+    ModelFootprint { gpu_layers: GpuLayers::Count(99), ..footprint }
 }
 
 fn pinned(footprint: ModelFootprint, devices: &[&str]) -> ModelFootprint {
@@ -68,38 +88,55 @@ fn devices() -> impl Strategy<Value = Vec<Device>> {
 }
 
 fn footprint() -> impl Strategy<Value = ModelFootprint> {
-    let layer = (0..200u64, 0..3u64, prop::option::of(1..2000u32));
-    let layers = layer.prop_map(|(weight_bytes, elements, window_tokens)| {
+    let layer = (0..200u64, 0..3u64, prop::option::of(1..2000u32), 0..101u64);
+    let layers = layer.prop_map(|(weight_bytes, elements, window_tokens, percent)| {
         let file_bytes = if elements == 1 { weight_bytes / 3 } else { weight_bytes };
-        LayerFootprint { weight_bytes, file_bytes, kv_elements: elements / 2, window_tokens }
+        let expert_bytes = weight_bytes * percent.saturating_sub(50) / 50;
+        LayerFootprint { weight_bytes, file_bytes, expert_bytes, kv_elements: elements / 2, window_tokens }
     });
     let kv_types = prop::sample::select(vec![KvCacheType::F32, KvCacheType::F16, KvCacheType::Q8_0]);
     let splits = prop::sample::select(vec![SplitMode::None, SplitMode::Layer, SplitMode::Row]);
-    let sizes = (0..100u64, 0..100u64, 0..30u64, 0..30u64);
-    (prop::collection::vec(layers, 1..12), sizes, kv_types, splits, 1..1500u32, 1..4u32, 1..3u32).prop_map(
-        |(
-            layers,
-            (input_bytes, output_bytes, compute_bytes, process_bytes),
-            kv_type,
-            split,
-            context_tokens,
-            sequences,
-            contexts,
-        )| ModelFootprint {
-            model: "m".to_owned(),
-            layers,
-            input_bytes,
-            output_bytes,
-            tied_bytes: input_bytes.min(output_bytes) / 2,
-            kv_type,
-            context_tokens,
-            sequences,
-            contexts,
-            compute_bytes,
-            process_bytes,
-            devices: DeviceChoice::Auto,
-            split,
-            tensor_split: None,
+    let sizes = (0..100u64, 0..100u64, 0..30u64, 0..30u64, 0..30u64);
+    let cache_sizes = prop_oneof![
+        4 => Just(CacheSize::Fitting),
+        1 => (1..5000u32).prop_map(CacheSize::Tokens),
+        1 => (1..91u8).prop_map(CacheSize::Percent),
+    ];
+    let gpu_layers = prop_oneof![4 => Just(GpuLayers::Auto), 1 => (0..15u32).prop_map(GpuLayers::Count)];
+    let cache = (1..1500u32, 1..1500u32, 1..4u32, 1..4u32, cache_sizes);
+    let experts = prop::sample::select(vec![ExpertPlacement::Auto, ExpertPlacement::Auto, ExpertPlacement::Cpu]);
+    let placed = (splits, gpu_layers, experts, prop::bool::ANY, 0..3u64);
+    (prop::collection::vec(layers, 1..12), sizes, kv_types, cache, placed).prop_map(
+        |(mut layers, sizes, kv_type, cache, (split, gpu_layers, experts, has_experts, elements))| {
+            let (input_bytes, output_bytes, compute_bytes, copies, process_bytes) = sizes;
+            let (context_tokens, min_context_tokens, sequences, min_sequences, cache_size) = cache;
+            if !has_experts {
+                layers.iter_mut().for_each(|layer| layer.expert_bytes = 0);
+            }
+            let has_experts = layers.iter().any(|layer| layer.expert_bytes > 0);
+            ModelFootprint {
+                model: "m".to_owned(),
+                weight_elements: layers.iter().map(|layer| layer.weight_bytes).sum::<u64>() * elements / 2,
+                layers,
+                input_bytes,
+                output_bytes,
+                tied_bytes: input_bytes.min(output_bytes) / 2,
+                kv_type,
+                context_tokens,
+                min_context_tokens: min_context_tokens.min(context_tokens),
+                sequences,
+                min_sequences: min_sequences.min(sequences),
+                role_tokens: 0,
+                cache_size,
+                compute_bytes,
+                mixed_compute_bytes: compute_bytes + copies,
+                process_bytes,
+                devices: DeviceChoice::Auto,
+                split,
+                tensor_split: None,
+                gpu_layers,
+                experts: if has_experts { experts } else { ExpertPlacement::Auto },
+            }
         },
     )
 }

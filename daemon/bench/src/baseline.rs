@@ -65,6 +65,8 @@ impl LlamaBaseline {
             devices: None,
             split_mode: SplitMode::None,
             tensor_split: Vec::new(),
+            gpu_layers: None,
+            cpu_expert_layers: 0,
             purpose: artel_model::ModelPurpose::Chat,
             template: None,
             template_kwargs: serde_json::Map::new(),

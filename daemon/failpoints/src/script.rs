@@ -115,7 +115,7 @@ impl Loader for ScriptModelLoader {
 
     async fn footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
         match is_script(model) {
-            true => Ok(artel_actors::zero_footprint(model, demand.contexts)),
+            true => Ok(artel_actors::zero_footprint(model)),
             false => self.inner.footprint(model, demand).await,
         }
     }

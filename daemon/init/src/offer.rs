@@ -4,8 +4,8 @@ use std::fmt;
 
 use artel_model::format_bytes;
 use artel_placement::{
-    Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement, SplitMode,
-    plan,
+    CacheSize, Device, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, LayerFootprint,
+    ModelFootprint, PROCESS_BYTES, Placement, SplitMode, plan,
 };
 use artel_roles::ModelPurpose;
 use artel_roles::hf_uri::HfUri;
@@ -49,7 +49,7 @@ pub enum ModelFit {
     Fits(Placement),
     /// There is too little memory; in words.
     Memory(String),
-    /// Only the CPU has the memory, and would be slow.
+    /// Only the CPU has the memory for all of it, and would be slow.
     SlowOnCpu {
         /// The size of the file.
         file_bytes: u64,
@@ -138,7 +138,9 @@ fn fit(
         (Some(placement), None) => {
             let is_cpu =
                 |device: &Device| device.kind == DeviceKind::Cpu && placement.devices().contains(&device.name.as_str());
-            match resources.devices.iter().any(is_cpu) && model.file_bytes > MAX_CPU_FILE_BYTES {
+            // Layers that are left to the CPU set the pace of all.
+            let needs_cpu = placement.is_mixed() || resources.devices.iter().any(is_cpu);
+            match needs_cpu && model.file_bytes > MAX_CPU_FILE_BYTES {
                 true => ModelFit::SlowOnCpu { file_bytes: model.file_bytes },
                 false => ModelFit::Fits(placement),
             }
@@ -151,9 +153,18 @@ fn fit(
 /// The memory of a model before its file is here: all weights in its layers, and the context that the starter catalog gives it.
 fn footprint(model: &TableModel) -> ModelFootprint {
     let weight_bytes = model.file_bytes.div_ceil(u64::from(model.layers.max(1)));
-    let layer =
-        LayerFootprint { weight_bytes, file_bytes: weight_bytes, kv_elements: model.kv_elements, window_tokens: None };
+    let layer = LayerFootprint {
+        weight_bytes,
+        file_bytes: weight_bytes,
+        expert_bytes: 0,
+        kv_elements: model.kv_elements,
+        window_tokens: None,
+    };
     let embeds = model.purpose == ModelPurpose::Embedding;
+    // A model is offered only if all that the starter catalog gives it fits.
+    let context_tokens = CONTEXT_TOKENS.min(model.context_tokens);
+    let sequences = if embeds { 1 } else { SEQUENCES };
+    let compute_bytes = if embeds { EMBEDDING_COMPUTE_BYTES } else { COMPUTE_BYTES };
     ModelFootprint {
         model: model.name.to_string(),
         layers: vec![layer; model.layers as usize],
@@ -161,14 +172,21 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         output_bytes: 0,
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
-        context_tokens: CONTEXT_TOKENS.min(model.context_tokens),
-        sequences: if embeds { 1 } else { SEQUENCES },
-        contexts: 1,
-        compute_bytes: if embeds { EMBEDDING_COMPUTE_BYTES } else { COMPUTE_BYTES },
+        context_tokens,
+        min_context_tokens: context_tokens,
+        sequences,
+        min_sequences: sequences,
+        role_tokens: 0,
+        cache_size: CacheSize::Fitting,
+        compute_bytes,
+        mixed_compute_bytes: compute_bytes,
         process_bytes: PROCESS_BYTES,
         devices: DeviceChoice::Auto,
         split: SplitMode::Layer,
         tensor_split: None,
+        gpu_layers: GpuLayers::Auto,
+        experts: ExpertPlacement::Auto,
+        weight_elements: 0,
     }
 }
 

@@ -8,7 +8,8 @@ use artel_grpc::GpuReading;
 use artel_http::CertificateValidity;
 use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_placement::{
-    Device, DeviceChoice, DeviceKind, KvCacheType, LayerFootprint, ModelFootprint, PlacementPlan, SplitMode, plan,
+    CacheSize, Device, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, LayerFootprint,
+    ModelFootprint, PlacementPlan, SplitMode, plan,
 };
 use artel_roles::hf_uri::HfUri;
 use artel_task::TaskId;
@@ -104,6 +105,7 @@ fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
         layers: vec![LayerFootprint {
             weight_bytes: *weights,
             file_bytes: *weights,
+            expert_bytes: 0,
             kv_elements: 0,
             window_tokens: None,
         }],
@@ -112,13 +114,20 @@ fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
         context_tokens: 4096,
+        min_context_tokens: 4096,
         sequences: 8,
-        contexts: 1,
+        min_sequences: 8,
+        role_tokens: 0,
+        cache_size: CacheSize::Fitting,
         compute_bytes: 0,
+        mixed_compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,
         split: SplitMode::None,
         tensor_split: None,
+        gpu_layers: GpuLayers::Auto,
+        experts: ExpertPlacement::Auto,
+        weight_elements: 0,
     };
     let needs: Vec<ModelFootprint> = models.iter().map(need).collect();
     plan(&needs, &[Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: 16 << 30, free }])

@@ -31,6 +31,10 @@ pub(crate) struct EngineSpec {
     pub(crate) devices: Option<Vec<String>>,
     pub(crate) split: SplitMode,
     pub(crate) tensor_split: Vec<f32>,
+    /// The layers on `devices`, counted from the last one, the output as one of them; the others are on the CPU. None: all.
+    pub(crate) gpu_layers: Option<u32>,
+    /// The first layers whose experts are on the CPU.
+    pub(crate) cpu_expert_layers: u32,
     pub(crate) purpose: ModelPurpose,
     pub(crate) template: Option<String>,
     pub(crate) template_kwargs: Map<String, Value>,
@@ -86,6 +90,8 @@ impl EngineSpec {
             devices: None,
             split: SplitMode::None,
             tensor_split: Vec::new(),
+            gpu_layers: None,
+            cpu_expert_layers: 0,
             purpose: model.purpose,
             template: model.template.clone(),
             template_kwargs: (*model.template_kwargs).clone(),
@@ -101,6 +107,16 @@ impl EngineSpec {
     pub(crate) fn with_dequantized_weights(self, half_type: Option<HalfType>, defaults: &EngineDefaults) -> Self {
         let weights = |half| DequantizedWeights { dir: defaults.dequantized_dir.clone(), bf16: half == HalfType::Bf16 };
         Self { dequantized: half_type.map(weights), ..self }
+    }
+
+    /// Whether the CPU computes, alone or beside other devices.
+    pub(crate) fn uses_cpu(&self) -> bool {
+        self.is_mixed() || self.devices.iter().flatten().any(|device| device == "CPU")
+    }
+
+    /// Whether the CPU computes a part of the model and other devices the rest.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.gpu_layers.is_some() || self.cpu_expert_layers > 0
     }
 
     /// Loads the engine into this process.
@@ -148,6 +164,8 @@ impl EngineSpec {
             devices: self.devices,
             split_mode: self.split,
             tensor_split: self.tensor_split,
+            gpu_layers: self.gpu_layers,
+            cpu_expert_layers: self.cpu_expert_layers,
             purpose: self.purpose,
             template: self.template,
             template_kwargs: self.template_kwargs,

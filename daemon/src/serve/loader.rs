@@ -14,7 +14,10 @@ use artel_grpc::{DeviceStatus, Machine};
 use artel_hub::HfDownloader;
 use artel_log::LogHandle;
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
-use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
+use artel_placement::{
+    CacheSize, Device, DeviceBytes, DeviceChoice, ExpertPlacement, GpuLayers, LayerFootprint, ModelFootprint,
+    PROCESS_BYTES, Placement,
+};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
 use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, WeightsSetting};
 use async_trait::async_trait;
@@ -27,13 +30,21 @@ use crate::host::own_program;
 use crate::log_config::FILTER_VARIABLE;
 use visible_devices::visible_devices;
 
+/// The sequences of a model that does not set them, as in a catalog.
+const DEFAULT_SEQUENCES: u32 = 8;
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
 pub(super) const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
-/// Compute buffers of a model that was never loaded in this configuration: more than small models need, less than large ones
-/// with large batches. The size is measured when the model is loaded.
+/// The least compute buffers of a model that was never loaded in this configuration: more than small models need. The size is
+/// measured when the model is loaded.
 const DEFAULT_COMPUTE_BYTES: u64 = 64 << 20;
+/// The tokens of a batch on GPUs and on CPUs, as in `artel_llama`: llama.cpp reserves the outputs of all of them, which are most of
+/// the compute buffers of a model with a large vocabulary.
+const BATCH_TOKENS: [u64; 2] = [512, 144];
 /// Bytes of text in a token. Most texts have more, so that the memory of prefixes is overestimated rather than underestimated.
 const TOKEN_BYTES: u64 = 3;
+
+/// Tokens of a question, which a sequence must hold beside a role's prompt and answer.
+const MIN_QUESTION_TOKENS: u64 = 512;
 
 /// The glibc tunable that requests huge pages.
 const HUGE_PAGES_TUNABLE: &str = "glibc.malloc.hugetlb";
@@ -121,17 +132,27 @@ impl LlamaLoader {
         let path = self.existing_file(model).map_err(wrap)?;
         let header = memory_estimate(path.clone()).await.map_err(wrap)?;
         let half_type = self.half_type(model, &header).await;
-        let spec = EngineSpec::of(model, path, &self.defaults);
-        let measured = |device: &str, half| {
+        let trained = header.trained_context.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1);
+        let tokens = wanted_context(model, header.trained_context);
+        let mut spec = EngineSpec::of(model, path, &self.defaults);
+        spec.context = Some(tokens);
+        let measured = |device: &str, half, cpu_expert_layers| {
             let devices = Some(vec![device.to_owned()]);
             let cache = kv_cache_type(model.cache, half);
             let spec = spec.clone().with_dequantized_weights(half_type, &self.defaults);
-            self.compute_buffers.get(&Self::compute_key(&EngineSpec { devices, cache, ..spec }))
+            let spec = EngineSpec { devices, cache, cpu_expert_layers, ..spec };
+            self.compute_buffers.get(&Self::compute_key(&spec))
         };
-        let measured = measured("CPU", half_type).max(measured("GPU", half_type)).max(measured("GPU", None));
+        let compute_bytes =
+            measured("CPU", half_type, 0).max(measured("GPU", half_type, 0)).max(measured("GPU", None, 0));
+        let batch = BATCH_TOKENS[usize::from(!self.may_use_gpus(model).await)];
+        let outputs = if model.purpose.pools() { 0 } else { header.output_buffer_per_token.saturating_mul(batch) };
+        let compute_bytes = compute_bytes.unwrap_or(DEFAULT_COMPUTE_BYTES.max(outputs));
+        let mixed_compute_bytes = measured("GPU", half_type, 1).max(measured("GPU", None, 1));
+        let mixed_compute_bytes =
+            mixed_compute_bytes.unwrap_or(compute_bytes.saturating_add(header.largest_layer_tensor));
         // An adapter has the same size in every layer.
         let adapter_bytes = demand.adapter_bytes.checked_div(header.layers.len() as u64).unwrap_or(0);
-        let trained = header.trained_context.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1);
         let layer = |layer: gguf::LayerMemory| LayerFootprint {
             weight_bytes: adapter_bytes.saturating_add(if half_type.is_some() {
                 layer.dequantized
@@ -139,12 +160,12 @@ impl LlamaLoader {
                 layer.weights
             }),
             file_bytes: adapter_bytes.saturating_add(layer.weights),
+            expert_bytes: layer.expert_weights,
             kv_elements: layer.key_elements.saturating_add(layer.value_elements),
             window_tokens: None,
         };
         let layers: Vec<LayerFootprint> = header.layers.iter().copied().map(layer).collect();
         let pools = model.purpose.pools();
-        let tokens = model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained));
         // A text is computed as a whole in one batch, and each of its tokens has an output.
         let outputs =
             if pools { header.output_buffer_per_token.saturating_mul(u64::from(tokens.min(trained))) } else { 0 };
@@ -153,6 +174,13 @@ impl LlamaLoader {
         let cached = layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(kv_type.bytes(layer.kv_elements)));
         let prefix_bytes =
             cached.saturating_mul(demand.prefix_bytes / TOKEN_BYTES).min(self.defaults.prefix_cache_bytes as u64);
+        let role_tokens = (demand.longest_prefix_bytes / TOKEN_BYTES)
+            .saturating_add(MIN_QUESTION_TOKENS)
+            .saturating_add(u64::from(demand.max_output_tokens));
+        let role_tokens = u32::try_from(role_tokens).unwrap_or(u32::MAX);
+        // What was written is a promise. A model that pools computes a text in one batch, whose size is its context.
+        let has_own_context = model.context.is_some() || pools;
+        let sequences = if pools { 1 } else { model.sequences };
         Ok(ModelFootprint {
             model: model.name.to_string(),
             layers,
@@ -161,9 +189,14 @@ impl LlamaLoader {
             tied_bytes: header.tied,
             kv_type,
             context_tokens: tokens,
-            sequences: if pools { 1 } else { model.sequences },
-            contexts: demand.contexts,
-            compute_bytes: measured.unwrap_or(DEFAULT_COMPUTE_BYTES),
+            min_context_tokens: if has_own_context { tokens } else { role_tokens.min(tokens) },
+            sequences,
+            // Until a model says whether its sequences were written, they may be fewer only if they are the default.
+            min_sequences: if sequences == DEFAULT_SEQUENCES { 1 } else { sequences },
+            role_tokens,
+            cache_size: CacheSize::default(),
+            compute_bytes,
+            mixed_compute_bytes,
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
             devices: match model.placement.devices.is_empty() {
                 true => DeviceChoice::Auto,
@@ -172,6 +205,9 @@ impl LlamaLoader {
             split: model.placement.split,
             tensor_split: (!model.placement.tensor_split.is_empty())
                 .then(|| model.placement.tensor_split.iter().map(|share| *share as f32).collect()),
+            gpu_layers: GpuLayers::default(),
+            experts: ExpertPlacement::default(),
+            weight_elements: header.weight_elements,
         })
     }
 
@@ -187,13 +223,17 @@ impl LlamaLoader {
             WeightsSetting::Bf16 => return Some(HalfType::Bf16),
             WeightsSetting::Auto => artel_llama::fast_half_type().filter(|_| header.is_faster_dequantized)?,
         };
-        let on_cpus = if model.placement.devices.is_empty() {
+        (!self.may_use_gpus(model).await).then_some(half_type)
+    }
+
+    /// Whether a GPU may compute the model.
+    async fn may_use_gpus(&self, model: &Model) -> bool {
+        if model.placement.devices.is_empty() {
             let devices = self.devices.devices(&DeviceBytes::new()).await;
-            !devices.iter().any(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu))
+            devices.iter().any(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu))
         } else {
-            model.placement.devices.iter().all(|name| counts_as_cpu(name))
-        };
-        on_cpus.then_some(half_type)
+            !model.placement.devices.iter().all(|name| counts_as_cpu(name))
+        }
     }
 
     async fn spec(&self, model: &Model, path: PathBuf, placement: &Placement) -> Result<EngineSpec, LoadError> {
@@ -216,6 +256,12 @@ impl LlamaLoader {
             spec.tensor_split = placement.parts.iter().map(|part| part.share).collect();
         }
         spec.devices = Some(devices);
+        spec.gpu_layers = placement.gpu_layers;
+        spec.cpu_expert_layers = placement.cpu_expert_layers;
+        spec.context = Some(placement.context_tokens);
+        if !model.purpose.pools() {
+            spec.sequences = placement.sequences;
+        }
         Ok(spec)
     }
 
@@ -225,12 +271,25 @@ impl LlamaLoader {
         let modified = file.as_ref().and_then(|file| file.modified().ok());
         let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let on_cpu = spec.devices.iter().flatten().all(|device| device == "CPU");
+        let mixed = if spec.is_mixed() { "mixed" } else { "" };
         ComputeBufferCache::key(&[
             &spec.path.to_string_lossy(),
             &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
             &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.purpose.pools()),
             &spec.dequantized.as_ref().map_or_else(String::new, |weights| format!("recast {}", weights.bf16)),
+            mixed,
         ])
+    }
+
+    /// The keys under which the compute buffers of a loaded engine are kept: its own, and that of the cache which the model wants,
+    /// by which it is planned, as long as that was never loaded.
+    async fn compute_keys(&self, model: &Model, spec: &EngineSpec) -> Vec<String> {
+        let own = Self::compute_key(spec);
+        let trained = memory_estimate(spec.path.clone()).await.ok().and_then(|header| header.trained_context);
+        let wanted =
+            EngineSpec { context: Some(wanted_context(model, trained)), sequences: model.sequences, ..spec.clone() };
+        let wanted = Some(Self::compute_key(&wanted)).filter(|key| self.compute_buffers.get(key).is_none());
+        [own].into_iter().chain(wanted).collect()
     }
 
     async fn start(
@@ -244,9 +303,8 @@ impl LlamaLoader {
         };
         let visible = visible_devices(&spec.devices.take().unwrap_or_default(), |name| std::env::var(name).ok());
         spec.devices = Some(visible.inner_names);
-        let devices = || spec.devices.iter().flatten();
-        let uses_cpu = devices().any(|device| device == "CPU");
-        let is_cpu_only = uses_cpu && devices().all(|device| device == "CPU");
+        let uses_cpu = spec.uses_cpu();
+        let is_cpu_only = uses_cpu && spec.devices.iter().flatten().all(|device| device == "CPU");
         let policy = HangPolicy { timeout: hang_timeout, is_cpu_only, rpc_servers: spec.rpc.clone() };
         let program = self.program(&spec, visible.variables, policy)?;
         // An engine that does not compute on the CPU needs no lease of it.
@@ -301,12 +359,12 @@ impl Loader for LlamaLoader {
         let wrap = |error: LoadError| error.in_context(of_model(model));
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, placement).await.map_err(wrap)?;
-        let compute_key = Self::compute_key(&spec);
+        let compute_keys = self.compute_keys(model, &spec).await;
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
             Ok((handle, memory)) => {
                 if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
-                    self.compute_buffers.put(compute_key, compute);
+                    compute_keys.into_iter().for_each(|key| self.compute_buffers.put(key, compute));
                 }
                 Ok(handle)
             }
@@ -352,6 +410,11 @@ impl Machine for LlamaLoader {
     async fn estimate_footprint(&self, model: &Model, demand: MemoryDemand) -> Result<ModelFootprint, LoadError> {
         self.estimate(model, demand).await
     }
+}
+
+/// The context that a model wants, trained with contexts of `trained` tokens.
+fn wanted_context(model: &Model, trained: Option<u32>) -> u32 {
+    model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1)))
 }
 
 /// The context of an error in loading a model.

@@ -19,6 +19,10 @@ pub(crate) struct LoadParams<'a> {
     pub(crate) split_mode: SplitMode,
     /// The proportion of each device; empty: proportional to free memory.
     pub(crate) tensor_split: &'a [f32],
+    /// The layers on the devices, counted from the last one, the output as one of them. `None`: all.
+    pub(crate) gpu_layers: Option<u32>,
+    /// The first layers whose experts are on the CPU.
+    pub(crate) cpu_expert_layers: u32,
     /// Takes the fraction loaded, from 0 to 1.
     pub(crate) progress: Option<&'a (dyn Fn(f32) + Sync)>,
 }
@@ -54,6 +58,15 @@ unsafe extern "C" fn progress(fraction: f32, callback: *mut std::ffi::c_void) ->
     true
 }
 
+/// The regular expression for the tensors of experts in the first `layers`, as llama.cpp's `--n-cpu-moe` builds them, but one for
+/// all layers: llama.cpp compiles each expression anew for each tensor. `None` for no layers.
+fn expert_pattern(layers: u32) -> Option<CString> {
+    let numbers: Vec<String> = (0..layers).map(|layer| layer.to_string()).collect();
+    let pattern = format!("blk\\.({})\\.ffn_(up|down|gate|gate_up)_(ch|)exps", numbers.join("|"));
+    let pattern = CString::new(pattern).expect("the pattern has no null byte");
+    (layers > 0).then_some(pattern)
+}
+
 /// A loaded model. Contexts and adapters hold an `Arc` of it, so it is freed last.
 pub(crate) struct LlamaModel(NonNull<sys::llama_model>);
 
@@ -77,10 +90,20 @@ impl LlamaModel {
             return Err(DeviceError::TooMany { max: tensor_split.len() });
         }
         tensor_split[..load_params.tensor_split.len()].copy_from_slice(load_params.tensor_split);
-        // SAFETY: the parameters are plain data; all pointers in them outlive the call, and llama.cpp copies `tensor_split`.
+        let experts = expert_pattern(load_params.cpu_expert_layers);
+        // SAFETY: the function has no arguments and returns a buffer type that is never freed.
+        let cpu = unsafe { sys::ggml_backend_cpu_buffer_type() };
+        let on_cpu = |pattern: &CString| sys::llama_model_tensor_buft_override { pattern: pattern.as_ptr(), buft: cpu };
+        let end = sys::llama_model_tensor_buft_override { pattern: ptr::null(), buft: ptr::null_mut() };
+        let overrides: Vec<_> = experts.iter().map(on_cpu).chain([end]).collect();
+        // SAFETY: the parameters are plain data; all pointers in them outlive the call, which is the last to use them, and llama.cpp
+        // copies `tensor_split`. The list of overrides ends with a null pattern.
         let model = unsafe {
             let mut params = sys::llama_model_default_params();
-            params.n_gpu_layers = -1;
+            params.n_gpu_layers = load_params.gpu_layers.map_or(-1, |count| i32::try_from(count).unwrap_or(i32::MAX));
+            if experts.is_some() {
+                params.tensor_buft_overrides = overrides.as_ptr();
+            }
             if let Some(devices) = &mut devices {
                 if devices.is_empty() {
                     params.n_gpu_layers = 0;
@@ -299,5 +322,17 @@ impl Drop for LoraHandle {
     fn drop(&mut self) {
         // SAFETY: the backend frees an adapter after the context has others in its place, or is freed itself.
         unsafe { sys::llama_adapter_lora_free(self.adapter.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expert_pattern;
+
+    #[test]
+    fn experts_of_the_first_layers_match_one_pattern() {
+        assert_eq!(expert_pattern(0), None);
+        let pattern = expert_pattern(3).map(|pattern| pattern.to_string_lossy().into_owned());
+        assert_eq!(pattern.as_deref(), Some(r"blk\.(0|1|2)\.ffn_(up|down|gate|gate_up)_(ch|)exps"));
     }
 }

@@ -67,6 +67,8 @@ fn options(file: &str, context: u32, sequences: u32, ggml_type: KvCacheType) -> 
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: artel_model::SplitMode::None,
         tensor_split: Vec::new(),
+        gpu_layers: None,
+        cpu_expert_layers: 0,
         purpose: if file == EMBEDDING { ModelPurpose::Embedding } else { ModelPurpose::Chat },
         template: None,
         template_kwargs: serde_json::Map::new(),

@@ -34,6 +34,8 @@ async fn small() -> EngineHandle {
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: artel_model::SplitMode::None,
         tensor_split: Vec::new(),
+        gpu_layers: None,
+        cpu_expert_layers: 0,
         purpose: artel_model::ModelPurpose::Chat,
         template: None,
         template_kwargs: serde_json::Map::new(),

@@ -33,6 +33,8 @@ fn load(file: &tempfile::NamedTempFile, purpose: ModelPurpose) -> Result<LlamaBa
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: SplitMode::None,
         tensor_split: Vec::new(),
+        gpu_layers: None,
+        cpu_expert_layers: 0,
         purpose,
         template: None,
         template_kwargs: serde_json::Map::new(),

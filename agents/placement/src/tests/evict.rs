@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{GB, device, devices, footprint, machine, model, pinned};
 use crate::device::{allocated, demand};
+use crate::space::{Space, fit_within};
 use crate::{Device, DeviceBytes, DeviceKind, EvictionPlan, ModelFootprint, ResidentModel, place, plan_eviction};
 
 fn engine(model: &str, device: &str, bytes: u64) -> ResidentModel {
@@ -91,7 +92,13 @@ fn long_idle_engines_are_evicted_from_a_gpu_rather_than_the_cpu_used() {
     loaded.iter_mut().for_each(|engine| engine.idle = Duration::from_secs(100));
     assert_eq!(outcome(&loaded), ("CUDA0".to_owned(), vec!["a".to_owned(), "b".to_owned()]));
     loaded[0].waiting_steps = 1;
-    assert_eq!(outcome(&loaded), ("CPU".to_owned(), Vec::new()), "a step waits for a");
+    assert_eq!(
+        outcome(&loaded),
+        ("CUDA0".to_owned(), vec!["b".to_owned()]),
+        "a step waits for a: a part is on the GPU"
+    );
+    loaded[1].waiting_steps = 1;
+    assert_eq!(outcome(&loaded), ("CPU".to_owned(), Vec::new()), "steps wait for both");
 }
 
 #[test]
@@ -139,7 +146,7 @@ fn beside(
     for engine in loaded.iter().filter(|engine| !victims.contains(&engine.model)) {
         remaining = allocated(&remaining, &engine.bytes);
     }
-    place(footprint, &remaining).ok()
+    fit_within(footprint, &Space { all: devices, free: &remaining }).ok()
 }
 
 fn sets(of: &[&ResidentModel]) -> Vec<Vec<String>> {
@@ -166,11 +173,11 @@ proptest! {
                 prop_assert!(victims.iter().all(|name| idle.iter().any(|engine| engine.model == *name)));
                 prop_assert!(victims.iter().all(|name| reason.contains(name.as_str())));
                 prop_assert_eq!(beside(&footprint, &devices, &loaded, &victims), Some(found.clone()));
-                if beside(&footprint, &devices, &loaded, &[]).is_none() {
-                    prop_assert_eq!(Some(victims.len()), smallest(&unneeded).or_else(|| smallest(&idle)));
-                } else {
-                    prop_assert!(found.host.is_some(), "only for a better device than the CPU");
+                if let Some(present) = beside(&footprint, &devices, &loaded, &[]) {
+                    prop_assert!(found.cpu_rank() < present.cpu_rank(), "only for less of it on the CPU");
                     prop_assert!(victims.iter().all(|name| unneeded.iter().any(|engine| engine.model == *name)));
+                } else {
+                    prop_assert_eq!(Some(victims.len()), smallest(&unneeded).or_else(|| smallest(&idle)));
                 }
             }
             EvictionPlan::Wait { drain, .. } => {

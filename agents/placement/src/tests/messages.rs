@@ -1,6 +1,6 @@
 //! The texts for humans.
 
-use super::{GB, device, machine, model, pinned};
+use super::{GB, device, machine, model, pinned, whole};
 use crate::{Device, DeviceKind, ModelFootprint, SplitMode, place};
 
 fn report(footprint: &ModelFootprint, devices: &[Device]) -> String {
@@ -33,17 +33,28 @@ fn placements_give_their_reason() {
 
 #[test]
 fn errors_name_the_shortage_and_the_remedies() {
-    let wide = ModelFootprint { sequences: 12, ..model("m", 3 * GB) };
-    let mut dequantized = pinned(model("m", 8 * GB), &["CUDA0"]);
+    let wide = whole(ModelFootprint { sequences: 12, min_sequences: 12, ..model("m", 3 * GB) });
+    let mut dequantized = whole(pinned(model("m", 8 * GB), &["CUDA0"]));
     dequantized.layers.iter_mut().for_each(|layer| layer.file_bytes /= 3);
     let all = [
         report(&pinned(wide.clone(), &["CUDA0"]), &machine()),
         report(
-            &pinned(ModelFootprint { context_tokens: 40_960, sequences: 1, ..wide.clone() }, &["CUDA1"]),
+            &pinned(
+                ModelFootprint { context_tokens: 40_960, min_context_tokens: 40_960, ..whole(model("m", 3 * GB)) },
+                &["CUDA1"],
+            ),
             &machine(),
         ),
         report(&ModelFootprint { split: SplitMode::None, ..model("m", 11 * GB) }, &machine()[..2]),
-        report(&ModelFootprint { context_tokens: 65_536, ..wide }, &machine()),
+        report(
+            &ModelFootprint {
+                context_tokens: 65_536,
+                min_context_tokens: 65_536,
+                gpu_layers: crate::GpuLayers::Auto,
+                ..wide
+            },
+            &machine(),
+        ),
         report(&model("m", 100 * GB), &machine()),
         report(&pinned(model("m", GB), &["cuda0"]), &machine()),
         report(&pinned(model("m", GB), &["Metal"]), &machine()),

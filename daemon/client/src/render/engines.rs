@@ -122,7 +122,7 @@ fn stated_sampling(stated: &v1::SamplingOptions) -> String {
 pub(crate) fn placement(placement: &Placement, out: &mut StyledText) {
     let Placement { placed, unplaced, changes, .. } = placement;
     if !placed.is_empty() {
-        let mut table = TextTable::new(&["MODEL", "STATE", "DEVICE", "SHARE", "MEMORY", "REASON"]);
+        let mut table = TextTable::new(&["MODEL", "STATE", "DEVICE", "SHARE", "LAYERS", "MEMORY", "CACHE", "REASON"]);
         placed.iter().for_each(|model| placed_rows(model, &mut table));
         table.render(out);
     }
@@ -155,17 +155,29 @@ fn change_row(change: &PlacementChange, table: &mut TextTable) {
 
 /// A row for each device; only the first has the columns of the model.
 fn placed_rows(model: &PlacedModel, table: &mut TextTable) {
-    let on = |share: &DevicePart| {
-        // The host memory beside a GPU holds no part of the model.
-        let part = if share.share > 0.0 { format!("{:.0} %", share.share * 100.0) } else { String::new() };
-        [cell(share.device.clone()), cell(part), cell(bytes(share.bytes))]
+    let on = |at: usize, part: &DevicePart| {
+        // The host memory beside a GPU holds layers or experts only if the GPU has too little memory for them; it comes last.
+        let share = if part.share > 0.0 { format!("{:.0} %", part.share * 100.0) } else { String::new() };
+        let has_experts = model.cpu_expert_layers > 0 && at + 1 == model.parts.len();
+        let experts = format!("experts of {}", model.cpu_expert_layers);
+        let layers = match (part.layers, has_experts) {
+            (0, false) => String::new(),
+            (0, true) => experts,
+            (layers, false) => layers.to_string(),
+            (layers, true) => format!("{layers}, {experts}"),
+        };
+        [cell(part.device.clone()), cell(share), cell(layers), cell(bytes(part.bytes))]
     };
     let state = if model.loaded { (GOOD, "loaded".to_owned()) } else { cell("") };
-    let first = model.parts.first().map_or_else(|| [cell(""), cell(""), cell("")], on);
-    let row = [(BOLD, model.model.clone()), state].into_iter().chain(first).chain([(DIM, model.reason.clone())]);
-    table.row(row.collect());
-    for share in model.parts.iter().skip(1) {
-        table.row([cell(""), cell("")].into_iter().chain(on(share)).chain([cell("")]).collect());
+    let cache = match (model.sequences, model.context_tokens) {
+        (0, _) | (_, 0) => String::new(),
+        (sequences, tokens) => format!("{sequences} x {tokens}"),
+    };
+    let first = model.parts.first().map_or_else(|| [cell(""), cell(""), cell(""), cell("")], |part| on(0, part));
+    let rest = [cell(cache), (DIM, model.reason.clone())];
+    table.row([(BOLD, model.model.clone()), state].into_iter().chain(first).chain(rest).collect());
+    for (at, part) in model.parts.iter().enumerate().skip(1) {
+        table.row([cell(""), cell("")].into_iter().chain(on(at, part)).chain([cell(""), cell("")]).collect());
     }
 }
 

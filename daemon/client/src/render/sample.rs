@@ -224,26 +224,42 @@ pub(crate) fn troubled() -> Vec<Event> {
     script.events
 }
 
-/// A model on the CPU, one split over two GPUs, one that does not fit beside another, and one with a missing device.
+/// A model on the CPU, one split over two GPUs, one with experts and layers on the CPU, one that does not fit beside another, and one with a missing device.
 pub(crate) fn placement() -> Placement {
-    let share = |device: &str, share, bytes| DevicePart { device: device.into(), share, bytes };
+    let share = |device: &str, share, bytes, layers| DevicePart { device: device.into(), share, bytes, layers };
     let small = PlacedModel {
         model: "smollm2".into(),
         split: SplitMode::None.into(),
-        parts: vec![share("CPU", 1.0, 256_000_000)],
+        parts: vec![share("CPU", 1.0, 256_000_000, 30)],
         reason: "there is no GPU; 256 MB of 8.0 GB free".into(),
         loaded: true,
+        context_tokens: 4096,
+        sequences: 8,
+        ..PlacedModel::default()
     };
     let big = PlacedModel {
         model: "big".into(),
         split: SplitMode::Layer.into(),
         parts: vec![
-            share("CUDA0", 0.75, 7_400_000_000),
-            share("CUDA1", 0.25, 3_200_000_000),
-            share("CPU", 0.0, 150_000_000),
+            share("CUDA0", 0.75, 7_400_000_000, 24),
+            share("CUDA1", 0.25, 3_200_000_000, 8),
+            share("CPU", 0.0, 150_000_000, 0),
         ],
         reason: "no single GPU has enough memory; split by free memory".into(),
-        loaded: false,
+        context_tokens: 4096,
+        sequences: 8,
+        ..PlacedModel::default()
+    };
+    let experts = PlacedModel {
+        model: "experts".into(),
+        split: SplitMode::None.into(),
+        parts: vec![share("CUDA0", 0.75, 7_400_000_000, 35), share("CPU", 0.25, 20_100_000_000, 12)],
+        reason: "it fits on no GPU; the last 36 of 48 layers are on CUDA0".into(),
+        gpu_layers: Some(36),
+        cpu_expert_layers: 47,
+        context_tokens: 2304,
+        sequences: 1,
+        ..PlacedModel::default()
     };
     let critic = UnplacedModel {
         model: "critic".into(),
@@ -263,5 +279,10 @@ pub(crate) fn placement() -> Placement {
         loaded: true,
         reason: "steps wait for it".into(),
     }];
-    Placement { placed: vec![small, big], unplaced: vec![critic, lost], catalog_version: "c0ffee".into(), changes }
+    Placement {
+        placed: vec![small, big, experts],
+        unplaced: vec![critic, lost],
+        catalog_version: "c0ffee".into(),
+        changes,
+    }
 }

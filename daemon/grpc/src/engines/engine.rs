@@ -85,12 +85,12 @@ pub(super) fn device_split(placement: &Placement) -> (Vec<String>, v1::SplitMode
 
 fn memory(placement: &Placement, prefix_bytes: u64) -> v1::EngineMemory {
     let sum = |of: fn(&artel_placement::PlacementPart) -> u64| placement.parts.iter().map(of).sum::<u64>();
-    // Host memory of a model on other devices holds the input embeddings: nearly all of it is weights.
-    let host = placement.host.as_ref().map_or(0, |(_, bytes)| *bytes);
+    let host = |of: fn(&artel_placement::HostPart) -> u64| placement.host.as_ref().map_or(0, of);
     v1::EngineMemory {
-        weights_bytes: sum(|part| part.weight_bytes) + host,
-        kv_cache_bytes: sum(|part| part.kv_bytes),
-        compute_bytes: sum(|part| part.compute_bytes + part.process_bytes),
+        weights_bytes: sum(|part| part.weight_bytes) + host(|host| host.weight_bytes),
+        kv_cache_bytes: sum(|part| part.kv_bytes) + host(|host| host.kv_bytes),
+        compute_bytes: sum(|part| part.compute_bytes + part.process_bytes)
+            + host(|host| host.compute_bytes + host.process_bytes),
         prefix_cache_bytes: prefix_bytes,
     }
 }

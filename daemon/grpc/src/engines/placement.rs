@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use artel_actors::{EngineReport, MemoryDemand, ModelMove};
-use artel_placement::{Device, ModelFootprint, Placement, PlacementError, UnplacedModel, plan};
+use artel_placement::{Device, ModelFootprint, Placement, PlacementError, PlacementPart, UnplacedModel, plan};
 use artel_proto::v1;
 use tonic::Status;
 
@@ -60,18 +60,32 @@ fn loaded_placements(reports: &[EngineReport]) -> BTreeMap<String, Placement> {
 
 fn placed_model(placement: &Placement, loaded: bool) -> v1::PlacedModel {
     let (_, split, _) = device_split(placement);
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let share_of_host = placement.host_share();
     let parts = placement.parts.iter().zip(placement.fractions());
-    let mut parts: Vec<v1::DevicePart> =
-        parts.map(|(part, share)| v1::DevicePart { device: part.device.clone(), share, bytes: part.bytes() }).collect();
-    if let Some((device, bytes)) = &placement.host {
-        parts.push(v1::DevicePart { device: device.clone(), share: 0.0, bytes: *bytes });
-    }
+    let part = |(part, share): (&PlacementPart, f64)| v1::DevicePart {
+        device: part.device.clone(),
+        share: share * (1.0 - share_of_host),
+        bytes: part.bytes(),
+        layers: number(part.layers),
+    };
+    let mut parts: Vec<v1::DevicePart> = parts.map(part).collect();
+    parts.extend(placement.host.iter().map(|host| v1::DevicePart {
+        device: host.device.clone(),
+        share: share_of_host,
+        bytes: host.bytes(),
+        layers: number(host.layers),
+    }));
     v1::PlacedModel {
         model: placement.model.clone(),
         split: split.into(),
         parts,
         reason: placement.reason.clone(),
         loaded,
+        gpu_layers: placement.gpu_layers,
+        cpu_expert_layers: placement.cpu_expert_layers,
+        context_tokens: placement.context_tokens,
+        sequences: placement.sequences,
     }
 }
 

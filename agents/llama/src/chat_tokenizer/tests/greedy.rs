@@ -40,6 +40,8 @@ fn options(template: Option<String>) -> Options {
         devices: Some(vec!["CPU".to_owned()]),
         split_mode: SplitMode::None,
         tensor_split: Vec::new(),
+        gpu_layers: None,
+        cpu_expert_layers: 0,
         purpose: ModelPurpose::Chat,
         template,
         template_kwargs: Map::new(),
