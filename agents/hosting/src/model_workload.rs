@@ -67,3 +67,23 @@ impl ModelWorkload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::MemoryDemand;
+    use crate::tests::catalog;
+
+    #[test]
+    fn the_longest_prompt_and_the_longest_answer_need_not_be_of_one_role() {
+        let catalog = catalog(
+            "model: talk\nfile: talk.gguf\n---\n\
+             role: short\ndescription: Writes much.\nmodel: talk\nprompt: P.\nsampling: {max_tokens: 900}\n---\n\
+             role: long\ndescription: Writes little.\nmodel: talk\nprompt: A longer prompt.\nsampling: {max_tokens: 9}\n",
+        );
+        let demand = MemoryDemand::of(&catalog, catalog.model("talk").unwrap(), Path::new("/nowhere"));
+        assert_eq!((demand.prefix_bytes, demand.longest_prefix_bytes), (2 + 16, 16));
+        assert_eq!((demand.max_output_tokens, demand.adapter_bytes), (900, 0));
+    }
+}

@@ -155,7 +155,7 @@ fn sets(of: &[&ResidentModel]) -> Vec<Vec<String>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn victims_are_never_busy_and_never_more_than_required(footprint in footprint(), devices in devices(), loaded in loaded()) {

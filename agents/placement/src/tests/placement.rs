@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{GB, device, layer, machine, model, model_and_devices, pinned};
+use crate::search::with_reserve;
 use crate::{
     CacheShape, CacheSize, Device, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, LayerFootprint,
     ModelFootprint, Placement, PlacementError, Remedy, SettingChange, SplitMode, place,
@@ -39,10 +40,9 @@ fn wanted(footprint: &ModelFootprint) -> CacheShape {
     CacheShape { sequences: footprint.sequences, context_tokens: footprint.context_tokens }
 }
 
-/// The bytes that the whole model takes of `device` and of the machine's memory, with the smallest cache that it may have.
-fn alone_on(footprint: &ModelFootprint, device: &Device) -> (u64, u64) {
-    let least = CacheShape { sequences: footprint.min_sequences, context_tokens: footprint.context_tokens };
-    let layers = footprint.layers.iter().map(|layer| layer.weight_bytes + cache_bytes(footprint, layer, least));
+/// The bytes that the whole model takes of `device` and of the machine's memory, with this cache.
+fn alone_on(footprint: &ModelFootprint, device: &Device, cache: CacheShape) -> (u64, u64) {
+    let layers = footprint.layers.iter().map(|layer| layer.weight_bytes + cache_bytes(footprint, layer, cache));
     let there = layers.sum::<u64>() + footprint.output_bytes + footprint.compute_bytes;
     let beside = footprint.input_bytes + footprint.process_bytes;
     match device.kind {
@@ -61,9 +61,15 @@ fn fits_alone(footprint: &ModelFootprint, devices: &[Device]) -> Option<String> 
         DeviceChoice::Auto => device.kind != DeviceKind::Accelerator,
         DeviceChoice::Pinned(names) => names.contains(&device.name),
     };
+    let within = |device: &Device, cache, cpu| {
+        let (there, host) = alone_on(footprint, device, cache);
+        there <= device.free && host <= cpu
+    };
+    let least = CacheShape { sequences: footprint.min_sequences, context_tokens: footprint.context_tokens };
+    let reserved = with_reserve(devices);
     let fits = |device: &&Device| {
-        let (there, host) = alone_on(footprint, device);
-        there <= device.free && host <= cpu(devices)
+        let fitted = reserved.iter().find(|other| other.name == device.name).unwrap();
+        within(device, wanted(footprint), cpu(devices)) || within(fitted, least, cpu(&reserved))
     };
     devices.iter().filter(allowed).find(fits).map(|device| device.name.clone())
 }
