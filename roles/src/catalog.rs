@@ -9,21 +9,19 @@ use std::sync::{Arc, OnceLock};
 use artel_model::{ContextOverflow, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
 use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
+use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue, did_you_mean};
 
-use crate::deadline::CheckDeadline;
 use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
 use crate::model::{CacheSetting, Model, PlacementSetting};
 use crate::network::NetworkRules;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, Problem, Problems, did_you_mean};
 use crate::role::{Role, RoleDraft};
 use crate::schema::Schema;
+use crate::sources::Sources;
 use crate::template::Template;
-use crate::yaml_source::{Sources, YamlSource};
-use crate::{routing, shipped, source};
+use crate::{routing, shipped};
 use document::{Document, Documents};
 
 /// Roles, models and graphs that fit together. It never changes: a reload builds another one.
@@ -51,7 +49,7 @@ impl Catalog {
     pub fn load(dir: Option<&Path>) -> Result<Self, Problems> {
         let mut layers = vec![shipped::sources()];
         if let Some(dir) = dir {
-            layers.push(source::read_dir(dir)?);
+            layers.push(artel_yaml::source::read_dir(dir)?);
         }
         Self::parse(layers)
     }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use artel_model::{KvCacheType, ModelPurpose, SplitMode};
 use artel_task::ModelName;
 use artel_template::MAX_SOURCE_CHARS;
+use artel_yaml::{Diagnostics, YamlNode, shown};
 
 use crate::GgufFile;
 use crate::decode::{MapReader, choice, integer, items, text};
-use crate::node::YamlNode;
-use crate::problem::{Diagnostics, shown};
 use crate::template_kwargs::{self, TemplateKwargs};
 
 /// The most devices of one model: llama.cpp's limit.
@@ -184,7 +183,7 @@ fn placement(f: &mut MapReader<'_>, report: &mut Diagnostics<'_>) -> PlacementSe
 
 /// `auto`, or names; whether the machine has such devices is checked when the model is placed.
 pub(crate) fn devices(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
-    if matches!(&node.value, crate::node::YamlValue::Str(text, _) if text == "auto") {
+    if matches!(&node.value, artel_yaml::YamlValue::Str(text, _) if text == "auto") {
         return Vec::new();
     }
     let mut names: Vec<String> = Vec::new();

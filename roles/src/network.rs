@@ -12,8 +12,9 @@ mod tests;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use artel_yaml::{KeyRefusal, KeyRules, YamlNode, YamlValue};
+
 use crate::hf_uri::{HfUri, SCHEME};
-use crate::node::{YamlNode, YamlValue};
 
 /// What the value of a key reaches outside of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +165,13 @@ impl NetworkRules {
     fn allows(&self, path: &Path) -> bool {
         let Some(path) = resolved(path) else { return false };
         self.dirs.iter().filter_map(|dir| resolved(dir)).any(|dir| path.starts_with(dir))
+    }
+}
+
+impl KeyRules for NetworkRules {
+    fn refusal(&self, set: &str, key: &str, value: &YamlNode, dir: &Path) -> Option<KeyRefusal> {
+        let refusal = self.check(set, key, value, dir).err()?;
+        Some(KeyRefusal { reason: refusal.to_string(), hint: refusal.hint() })
     }
 }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 use artel_model::{ContextOverflow, ReasoningParams};
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
+use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue};
 
 use crate::GgufFile;
 use crate::decode::{MapReader, boolean, choice, duration, integer, name, number, text, texts};
 use crate::keys;
-use crate::node::{Span, YamlNode, YamlValue};
-use crate::problem::Diagnostics;
 use crate::sampling::RoleSampling;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};

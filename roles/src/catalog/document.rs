@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use artel_task::RoleName;
+use artel_yaml::{CheckDeadline, Diagnostics, Span, YamlNode, YamlValue, did_you_mean, shown};
 
-use crate::deadline::CheckDeadline;
 use crate::decode::name;
 use crate::definition::{Definition, DefinitionKind};
 use crate::network::NetworkRules;
-use crate::node::{Span, YamlNode, YamlValue};
-use crate::problem::{Diagnostics, did_you_mean, shown};
-use crate::yaml;
-use crate::yaml_source::Sources;
+use crate::sources::Sources;
 
 /// A document whose kind and name are known.
 pub(super) struct Document {
@@ -43,9 +40,10 @@ impl Documents {
             let mut list: BTreeMap<(DefinitionKind, String), Document> = BTreeMap::new();
             for source in layer {
                 let is_shipped = source.dir.is_none();
-                let mut report = Diagnostics::new(source).with_rules(rules.filter(|_| !is_shipped));
+                let mut report =
+                    Diagnostics::new(source).with_rules(rules.filter(|_| !is_shipped).map(|rules| rules as _));
                 report = report.with_deadline(deadline);
-                let parsed = yaml::parse(&mut report);
+                let parsed = artel_yaml::parse(&mut report);
                 if !parsed.is_complete {
                     documents.guess(&source.text);
                 }
