@@ -1,4 +1,4 @@
-//! YAML to a catalog of roles, models, graphs and router settings that is valid once built.
+//! YAML to a catalog of roles, models, adapters, graphs and router settings that is valid once built.
 //!
 //! Sources (the shipped files, and the files of a directory over them) become located trees, trees become definitions,
 //! and definitions become a [`Catalog`], or else [`Problems`]: everything that is wrong, with file, line, column and a
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adapter;
 mod catalog;
 mod decode;
 mod definition;
@@ -18,6 +19,7 @@ pub mod hf_uri;
 mod keys;
 mod labelled_question;
 mod model;
+mod model_memory;
 mod network;
 mod portable;
 mod role;
@@ -31,6 +33,7 @@ pub mod template;
 mod template_kwargs;
 mod written_setting;
 
+pub use adapter::Adapter;
 pub use artel_model::ModelPurpose;
 pub use artel_yaml::{
     CheckCancellation, CheckDeadline, MAX_PROBLEMS, Problem, Problems, Severity, Snippet, YamlSource, documents,
@@ -42,9 +45,10 @@ pub use definition::{Definition, DefinitionKind};
 pub use gguf_file::GgufFile;
 pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
 pub use labelled_question::LabelledQuestion;
-pub use model::{CacheSetting, Model, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use model::{Model, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use model_memory::CacheSetting;
 pub use network::{ModelHub, NetworkRules};
-pub use role::{Adapter, Role, RoleLimits};
+pub use role::{Role, RoleLimits};
 pub use sampling::RoleSampling;
 pub use schema::{Schema, SchemaMismatch, SchemaRefusal};
 pub use settings::{EngineIsolation, HttpSettings, LogFormat, Settings, TlsSettings, TraceSettings};

@@ -31,7 +31,7 @@ pub(crate) enum KeyReach {
 /// use.
 pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
     Some(match (set, key) {
-        ("model", "file") | ("role", "adapter") | ("role.adapter", "file") => KeyReach::File,
+        ("model" | "adapter" | "role.adapter", "file") | ("role", "adapter") => KeyReach::File,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
         | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
@@ -46,10 +46,13 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("role.sampling.xtc", "probability" | "threshold")
         | ("role.reasoning", "show" | "enabled" | "budget")
         | ("role.limits", "timeout" | "idle" | "retries" | "concurrency" | "queue")
-        | ("role.adapter", "scale")
+        | ("role.adapter", "adapter" | "scale")
+        | ("adapter", "adapter" | "description" | "sha256" | "scale" | "version")
         | ("model", "model" | "description" | "sha256" | "use" | "context" | "sequences" | "threads" | "template")
         // A device of an RPC server is one of those that the settings name.
         | ("model", "template_kwargs" | "cache" | "weights" | "speculation" | "devices" | "split" | "tensor_split")
+        | ("model", "gpu_layers" | "experts" | "keep")
+        | ("model.cache", "tokens" | "share" | "type")
         | ("graph", "graph" | "description" | "examples" | "keywords" | "start" | "result" | "limits" | "nodes")
         | ("graph", "reduce" | "fallback")
         | ("graph.limits", "steps" | "tokens" | "time")
