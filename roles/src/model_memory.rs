@@ -17,9 +17,9 @@ const MAX_CACHE_PERCENT: u8 = 90;
 /// The most layers: twice as many as the deepest models have.
 const MAX_GPU_LAYERS: u32 = 1024;
 /// The shortest time for which an idle model is kept: a shorter one would unload it between two steps of a task.
-const MIN_KEEP_TIME: Duration = Duration::from_secs(1);
+const MIN_KEEP_DURATION: Duration = Duration::from_secs(1);
 /// The longest time for which an idle model is kept: longer ones are meant as `forever`.
-const MAX_KEEP_TIME: Duration = Duration::from_secs(30 * 86_400);
+const MAX_KEEP_DURATION: Duration = Duration::from_secs(30 * 86_400);
 
 /// The type of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -128,5 +128,5 @@ pub(crate) fn keep(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Keep
             return None;
         }
     }
-    duration(node, "`keep` that is not `forever`", MIN_KEEP_TIME..=MAX_KEEP_TIME, report).map(KeepLoaded::For)
+    duration(node, "`keep` that is not `forever`", MIN_KEEP_DURATION..=MAX_KEEP_DURATION, report).map(KeepLoaded::For)
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_engine::Request;
-use artel_roles::{Catalog, Model, Role};
+use artel_roles::{Adapter, Catalog, Model, Role};
 
-use crate::prompt::{expected_adapter, prefix_request};
+use crate::prompt::{expected_adapters, prefix_request};
 
 /// The memory that the roles of a model need from its engine, beside the model's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct ModelWorkload {
     pub prefixes: Vec<Request>,
     /// Their paths, which need not exist yet, and scales.
     pub adapters: Vec<(PathBuf, f32)>,
+    /// Those whose documents state a hash: an engine must not read another file.
+    pub hashed: Vec<(PathBuf, Adapter)>,
 }
 
 impl ModelWorkload {
@@ -44,8 +46,14 @@ impl ModelWorkload {
         for role in catalog.roles().values().filter(on_model) {
             workload.prefixes.extend(prefix_request(role, models_dir));
             // Several roles may share one adapter.
-            let adapter = expected_adapter(role, models_dir);
-            workload.adapters.extend(adapter.filter(|adapter| !workload.adapters.contains(adapter)));
+            for (adapter, expected) in expected_adapters(role, models_dir) {
+                if adapter.sha256.is_some() && !workload.hashed.iter().any(|(_, known)| known == adapter) {
+                    workload.hashed.push((expected.0.clone(), adapter.clone()));
+                }
+                if !workload.adapters.contains(&expected) {
+                    workload.adapters.push(expected);
+                }
+            }
         }
         workload
     }

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use super::compute_buffer_cache::ComputeBufferCache;
 use super::config::Config;
 use super::devices::DeviceInventory;
+use super::verified_adapters::VerifiedAdapters;
 use crate::engine::{EngineDefaults, EngineSpec, environment, kv_cache_type};
 use crate::host::own_program;
 use crate::log_config::FILTER_VARIABLE;
@@ -45,6 +46,7 @@ pub(crate) struct LlamaLoader {
     location: EngineLocation,
     devices: DeviceInventory,
     compute_buffers: ComputeBufferCache,
+    verified_adapters: VerifiedAdapters,
     downloader: HfDownloader,
     core_dumps: bool,
     /// The log that engines write to, with its level.
@@ -82,6 +84,7 @@ impl LlamaLoader {
             location,
             devices: DeviceInventory::new(config.rpc.clone(), config.budgets.clone()),
             compute_buffers: ComputeBufferCache::open(&config.data),
+            verified_adapters: VerifiedAdapters::default(),
             downloader: HfDownloader::new(config.runtime.models_dir.clone(), config.offline)
                 .with_token_file(config.hf_token_file.as_deref()),
             core_dumps: config.core_dumps,
@@ -161,7 +164,7 @@ impl LlamaLoader {
             tied_bytes: header.tied,
             kv_type,
             context_tokens: tokens,
-            sequences: if pools { 1 } else { model.sequences },
+            sequences: if pools { 1 } else { model.sequences() },
             contexts: demand.contexts,
             compute_bytes: measured.unwrap_or(DEFAULT_COMPUTE_BYTES),
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
@@ -330,12 +333,11 @@ impl Loader for LlamaLoader {
     }
 
     async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), LoadError> {
-        match &adapter.file {
-            GgufFile::Hf(address) => {
-                self.downloader.get(address, None, |_| ()).await.map(drop).map_err(|e| download_error(&e))
-            }
-            GgufFile::Path(_) => Ok(()),
+        if let GgufFile::Hf(address) = &adapter.file {
+            let sha256 = adapter.sha256.as_deref();
+            self.downloader.get(address, sha256, |_| ()).await.map_err(|e| download_error(&e))?;
         }
+        self.verified_adapters.verify(adapter, &self.models).await
     }
 
     async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {

@@ -47,6 +47,12 @@ pub struct EngineReport {
     pub load_time: Duration,
     /// Steps that wait for it to be loaded.
     pub waiting_steps: u32,
+    /// For how long it has been ready and unused; none unless it is.
+    pub idle: Option<Duration>,
+    /// When it is unloaded if nothing uses it until then, by the `keep` of its model; none if it stays.
+    pub unloads_at: Option<SystemTime>,
+    /// Whether its model is kept for ever.
+    pub is_kept: bool,
 }
 
 impl EngineReport {
