@@ -138,7 +138,9 @@ fn models(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), FilePro
 }
 
 fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), FileProblem>)> {
-    let label = |kind, name| if kind == DefinitionKind::Role { format!("of role {name}") } else { name };
+    let label = |kind: DefinitionKind, name: String| {
+        if kind == DefinitionKind::Role { format!("of role {name}") } else { name }
+    };
     let checked = files::adapters(catalog, &config.runtime.models_dir).into_iter();
     checked.map(|(kind, name, result)| (label(kind, name), result)).collect()
 }
