@@ -49,15 +49,23 @@ fn fetch_all(fetch: &FetchArgs, output: &mut CommandOutput) -> Result<bool> {
 
 /// The addresses to download, each with the hash that the YAML states.
 fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<PieceHashes>>> {
-    if let Some(name) = names.iter().find(|name| catalog.model(name).is_none()) {
-        let near = nearest(name, catalog.models().keys().map(|name| name.as_str()));
-        bail!("there is no model `{name}`{}", near.map(|name| format!("; is `{name}` meant?")).unwrap_or_default());
+    if let Some(name) = names.iter().find(|name| catalog.model(name).is_none() && catalog.adapter(name).is_none()) {
+        let models = catalog.models().keys().map(|name| name.as_str());
+        let near = nearest(name, models.chain(catalog.adapters().keys().map(|name| name.as_str())));
+        bail!(
+            "there is no model or adapter `{name}`{}",
+            near.map(|name| format!("; is `{name}` meant?")).unwrap_or_default()
+        );
     }
     let is_wanted = |model: &str| names.is_empty() || names.iter().any(|name| name == model);
-    let mut wanted = BTreeMap::new();
-    for role in catalog.roles().values().filter(|role| is_wanted(role.model.as_str())) {
-        let address = role.adapter.as_ref().and_then(|adapter| adapter.file.uri());
-        wanted.extend(address.map(|address| (address.clone(), None)));
+    let mut wanted: BTreeMap<HfUri, Option<PieceHashes>> = BTreeMap::new();
+    let of_roles = catalog.roles().values().filter(|role| is_wanted(role.model.as_str()));
+    let named = catalog.adapters().iter().filter(|(name, _)| is_wanted(name.as_str()));
+    let adapters = of_roles.flat_map(|role| &role.adapters).chain(named.map(|(_, adapter)| &**adapter));
+    for (address, adapter) in adapters.filter_map(|adapter| Some((adapter.file.uri()?, adapter))) {
+        // The document of an adapter states its hash, and a role may name the same file.
+        let sha256 = wanted.entry(address.clone()).or_default();
+        *sha256 = sha256.take().or_else(|| adapter.sha256.clone());
     }
     for model in catalog.models().values().filter(|model| is_wanted(model.name.as_str())) {
         wanted.extend(model.file.uri().map(|address| (address.clone(), model.sha256.clone())));
@@ -132,6 +140,27 @@ mod tests {
             + "\n---\nrole: poet\ndescription: D.\nmodel: smollm2\nadapter: hf:org/lora@v2/poet.gguf\nprompt: P.\n";
         let own = YamlSource { path: "own.yaml".to_owned(), dir: None, text };
         Catalog::parse(vec![shipped::sources(), vec![own]]).unwrap()
+    }
+
+    #[test]
+    fn adapters_are_fetched_by_their_names_or_with_the_models_of_their_roles() {
+        let text = "adapter: poet\nfile: hf:org/lora/poet.gguf\nsha256: ".to_owned()
+            + &"cd".repeat(32)
+            + "\n---\nadapter: idle\nfile: hf:org/lora/idle.gguf\n---\nrole: one\ndescription: D.\nmodel: smollm2\n\
+               adapter: [poet, 'hf:org/lora/two.gguf']\nprompt: P.\n---\nrole: two\ndescription: D.\nmodel: smollm2\n\
+               adapter: {file: 'hf:org/lora/poet.gguf'}\nprompt: P.\n";
+        let own = YamlSource { path: "own.yaml".to_owned(), dir: None, text };
+        let catalog = Catalog::parse(vec![shipped::sources(), vec![own]]).unwrap();
+        let files = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            wanted(&catalog, &names).unwrap().into_iter().map(|(uri, hash)| (uri.to_string(), hash)).collect::<Vec<_>>()
+        };
+        let file = |name: &str, hash: Option<String>| (format!("hf:org/lora/{name}.gguf"), hash);
+        let (poet, hash) = (|| file("poet", Some("cd".repeat(32))), None);
+        assert_eq!(files(&[]), [file("idle", hash.clone()), poet(), file("two", hash.clone())]);
+        assert_eq!(files(&["smollm2"]), [poet(), file("two", hash.clone())]);
+        assert_eq!(files(&["idle"]), [file("idle", hash)]);
+        assert_eq!(files(&["poet"]), [poet()]);
     }
 
     #[test]

@@ -6,24 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use artel_model::{ContextOverflow, KvCacheType, ModelPurpose};
+use artel_model::{ContextOverflow, GpuLayers, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
-use artel_task::{CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
+use artel_task::{AdapterName, CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
+use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue, did_you_mean};
 
-use crate::deadline::CheckDeadline;
+use crate::adapter::{Adapter, DeclaredAdapters};
 use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
-use crate::model::{CacheSetting, Model, PlacementSetting};
+use crate::model::{Model, PlacementSetting};
+use crate::model_memory::CacheSetting;
 use crate::network::NetworkRules;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, Problem, Problems, did_you_mean};
 use crate::role::{Role, RoleDraft};
 use crate::schema::Schema;
+use crate::sources::Sources;
 use crate::template::Template;
-use crate::yaml_source::{Sources, YamlSource};
-use crate::{routing, shipped, source};
+use crate::{routing, shipped};
 use document::{Document, Documents};
 
 /// Roles, models and graphs that fit together. It never changes: a reload builds another one.
@@ -32,6 +32,7 @@ pub struct Catalog {
     version: CatalogVersion,
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
+    adapters: BTreeMap<AdapterName, Arc<Adapter>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
     profiles: BTreeMap<GraphName, CandidateProfile>,
@@ -51,7 +52,7 @@ impl Catalog {
     pub fn load(dir: Option<&Path>) -> Result<Self, Problems> {
         let mut layers = vec![shipped::sources()];
         if let Some(dir) = dir {
-            layers.push(source::read_dir(dir)?);
+            layers.push(artel_yaml::source::read_dir(dir)?);
         }
         Self::parse(layers)
     }
@@ -85,13 +86,27 @@ impl Catalog {
     ) -> Result<Self, Problems> {
         let mut builder = CatalogBuilder::new(&sources, rules, deadline);
         builder.models();
+        builder.adapters();
         builder.routers();
         builder.roles();
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let CatalogParts { roles, models, graphs, compiled, profiles, routers, definitions, warnings } = parts;
-        Ok(Self { version, roles, models, graphs, compiled, profiles, routers, definitions, warnings, sources })
+        let CatalogParts { roles, models, adapters, graphs, compiled, profiles, routers, definitions, warnings } =
+            parts;
+        Ok(Self {
+            version,
+            roles,
+            models,
+            adapters,
+            graphs,
+            compiled,
+            profiles,
+            routers,
+            definitions,
+            warnings,
+            sources,
+        })
     }
 
     /// The catalog that [`Sources::to_json`] stored. It may fail if the language has changed since, or if a client sent its files and
@@ -138,6 +153,16 @@ impl Catalog {
         self.models.get(name)
     }
 
+    /// All adapters by name; those of which a role names the file are not among them.
+    pub fn adapters(&self) -> &BTreeMap<AdapterName, Arc<Adapter>> {
+        &self.adapters
+    }
+
+    /// An adapter.
+    pub fn adapter(&self, name: &str) -> Option<&Arc<Adapter>> {
+        self.adapters.get(name)
+    }
+
     /// All models by the names of their engines: a model that a role has on its own devices is one more, `name@device`.
     pub fn engines(&self) -> BTreeMap<String, Arc<Model>> {
         let own = self.models.values().map(|model| (model.name.to_string(), model.clone()));
@@ -162,7 +187,9 @@ impl Catalog {
         }
         let placement =
             PlacementSetting { devices: role.devices.clone(), split: model.placement.split, tensor_split: Vec::new() };
-        Some(Arc::new(Model { placement, ..Model::clone(model) }))
+        // Layers cannot be on GPUs where there are none.
+        let gpu_layers = if placement.is_cpu_only() { GpuLayers::Auto } else { model.gpu_layers };
+        Some(Arc::new(Model { placement, gpu_layers, ..Model::clone(model) }))
     }
 
     /// Whether a request may still need this model, as it is.
@@ -229,6 +256,7 @@ fn shipped_router_settings() -> Arc<RouterSettings> {
 struct CatalogParts {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
+    adapters: BTreeMap<AdapterName, Arc<Adapter>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
     profiles: BTreeMap<GraphName, CandidateProfile>,
@@ -243,6 +271,7 @@ struct CatalogBuilder<'s> {
     documents: Documents,
     /// The models that could be read; the others are declared only.
     models: BTreeMap<ModelName, Arc<Model>>,
+    adapters: BTreeMap<AdapterName, Arc<Adapter>>,
     roles: BTreeMap<RoleName, Arc<Role>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
@@ -258,6 +287,7 @@ impl<'s> CatalogBuilder<'s> {
             diagnostics,
             documents,
             models: BTreeMap::new(),
+            adapters: BTreeMap::new(),
             roles: BTreeMap::new(),
             graphs: BTreeMap::new(),
             compiled: BTreeMap::new(),
@@ -273,6 +303,17 @@ impl<'s> CatalogBuilder<'s> {
             let Some(fields) = fields(document, report) else { continue };
             if let Some(model) = Model::decode(&name, fields, report) {
                 self.models.insert(name, Arc::new(model));
+            }
+        }
+    }
+
+    fn adapters(&mut self) {
+        for document in self.documents.of(DefinitionKind::Adapter) {
+            let report = &mut self.diagnostics[document.source];
+            let Ok(name) = AdapterName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            if let Some(adapter) = Adapter::decode(&name, fields, report) {
+                self.adapters.insert(name, Arc::new(adapter));
             }
         }
     }
@@ -295,11 +336,13 @@ impl<'s> CatalogBuilder<'s> {
     }
 
     fn roles(&mut self) {
+        let adapter_names = self.documents.names(DefinitionKind::Adapter);
+        let adapters = DeclaredAdapters { read: &self.adapters, names: &adapter_names };
         for document in self.documents.of(DefinitionKind::Role) {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RoleName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, report) else { continue };
+            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, &adapters, report) else { continue };
             let declared = self.documents.names(DefinitionKind::Model);
             match self.models.get_mut(&role.model) {
                 Some(model) if model.purpose != ModelPurpose::Chat => {
@@ -378,13 +421,16 @@ impl<'s> CatalogBuilder<'s> {
     /// The definitions that a definition refers to, as far as it could be read.
     fn uses(&self, kind: DefinitionKind, name: &str) -> BTreeSet<(DefinitionKind, String)> {
         match kind {
-            DefinitionKind::Model => BTreeSet::new(),
+            DefinitionKind::Model | DefinitionKind::Adapter => BTreeSet::new(),
             DefinitionKind::Router => {
                 let label = self.routers.get(name).and_then(|settings| settings.label_model.as_ref());
                 label.map(|model| (DefinitionKind::Model, model.to_string())).into_iter().collect()
             }
             DefinitionKind::Role => {
-                self.roles.get(name).map(|role| (DefinitionKind::Model, role.model.to_string())).into_iter().collect()
+                let Some(role) = self.roles.get(name) else { return BTreeSet::new() };
+                let adapters = role.adapters.iter().filter_map(|adapter| adapter.name.as_ref());
+                let adapters = adapters.map(|name| (DefinitionKind::Adapter, name.to_string()));
+                adapters.chain([(DefinitionKind::Model, role.model.to_string())]).collect()
             }
             DefinitionKind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
@@ -399,8 +445,8 @@ impl<'s> CatalogBuilder<'s> {
     fn finish(self) -> Result<CatalogParts, Problems> {
         let definitions = self.documents.definitions(&self.diagnostics, |kind, name| self.uses(kind, name));
         let warnings = Problems::warnings(self.diagnostics)?;
-        let Self { roles, models, graphs, compiled, profiles, routers, .. } = self;
-        Ok(CatalogParts { roles, models, graphs, compiled, profiles, routers, definitions, warnings })
+        let Self { roles, models, adapters, graphs, compiled, profiles, routers, .. } = self;
+        Ok(CatalogParts { roles, models, adapters, graphs, compiled, profiles, routers, definitions, warnings })
     }
 }
 
@@ -445,6 +491,7 @@ fn fields<'d>(document: &'d Document, report: &mut Diagnostics<'_>) -> Option<Ma
     let keys = match document.kind {
         DefinitionKind::Role => &keys::ROLE,
         DefinitionKind::Model => &keys::MODEL,
+        DefinitionKind::Adapter => &keys::ADAPTER,
         DefinitionKind::Graph => &keys::GRAPH,
         DefinitionKind::Router => &keys::ROUTER,
     };

@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use artel_yaml::{Diagnostics, Span, YamlEntry, YamlNode, YamlValue, did_you_mean, shown};
+
 use crate::keys::KeySet;
-use crate::node::{Span, YamlEntry, YamlNode, YamlValue};
-use crate::problem::{Diagnostics, did_you_mean, shown};
 
 /// A map of YAML, read key by key. Keys that are not in its [`KeySet`] are refused by [`MapReader::finish`]; former names
 /// of keys are read with a warning. In a document from a client, every key is checked against the rules of the network.
@@ -97,9 +97,9 @@ impl<'n> MapReader<'n> {
         for entry in self.entries {
             // Another key is refused as unknown.
             let Some(key) = self.keys.find(&entry.key) else { continue };
-            if let Err(refusal) = rules.check(self.keys.name, key.name, &entry.value, dir) {
-                let message = format!("`{}` of {} {refusal}", key.name, self.what);
-                report.refuse(entry.value.span, message, refusal.hint());
+            if let Some(refusal) = rules.refusal(self.keys.name, key.name, &entry.value, dir) {
+                let message = format!("`{}` of {} {}", key.name, self.what, refusal.reason);
+                report.refuse(entry.value.span, message, refusal.hint);
             }
         }
     }

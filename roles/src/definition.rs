@@ -12,6 +12,8 @@ pub enum DefinitionKind {
     Role,
     /// A GGUF file.
     Model,
+    /// A LoRA adapter.
+    Adapter,
     /// Roles joined by edges.
     Graph,
     /// The settings of routers.
@@ -20,13 +22,14 @@ pub enum DefinitionKind {
 
 impl DefinitionKind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 4] = [Self::Role, Self::Model, Self::Graph, Self::Router];
+    pub(crate) const ALL: [Self; 5] = [Self::Role, Self::Model, Self::Adapter, Self::Graph, Self::Router];
 
     /// The key with which a document of this kind begins.
     pub fn key(self) -> &'static str {
         match self {
             Self::Role => "role",
             Self::Model => "model",
+            Self::Adapter => "adapter",
             Self::Graph => "graph",
             Self::Router => "router",
         }
@@ -56,7 +59,7 @@ pub struct Definition {
     pub text: String,
     /// The YAML as data: keys and values as written, aliases resolved, defaults left out.
     pub content: serde_json::Value,
-    /// The definitions that it refers to, by kind and name, each once: the model of a role, the roles of a graph.
+    /// The definitions that it refers to, by kind and name, each once: the model and the adapters of a role, the roles of a graph.
     pub uses: Vec<(DefinitionKind, String)>,
     /// Whether it is part of the program.
     pub shipped: bool,

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use artel_model::{PieceName, piece_paths};
+use artel_yaml::{Diagnostics, YamlNode};
 
 use crate::decode::text;
 use crate::hf_uri::{HfUri, SCHEME};
-use crate::node::YamlNode;
-use crate::problem::Diagnostics;
 
 /// The GGUF file of a model or an adapter, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,12 +15,11 @@ use std::time::Duration;
 use artel_router::CandidateProfile;
 use artel_task::graph::{Graph, GraphLimits, GraphParts, Node, NodeKind, Reducer, RoleRef};
 use artel_task::{GraphName, NodeName, RoleName, ValueName};
+use artel_yaml::{Diagnostics, TextStyle, YamlEntry, YamlNode, YamlValue, did_you_mean, shown};
 
 use crate::decode::{MapReader, choice, duration, integer, list, name, text, texts, wrong};
 use crate::definition::DefinitionKind;
 use crate::keys;
-use crate::node::{TextStyle, YamlEntry, YamlNode, YamlValue};
-use crate::problem::{Diagnostics, did_you_mean, shown};
 use crate::role::MAX_EXAMPLES;
 use decoder::{DONE, GraphDecoder};
 use fault::GraphNames;

@@ -3,13 +3,10 @@
 use std::path::Path;
 
 use artel_task::RoleName;
+use artel_yaml::{Diagnostics, Problems, YamlNode, YamlSource, YamlValue};
 
 use crate::decode::{MapReader, items, name, text, texts};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, Problems};
-use crate::yaml;
-use crate::yaml_source::YamlSource;
 
 /// The most questions of one file: more than a person labels, and few enough to fit into memory several times.
 const MAX_QUESTIONS: usize = 100_000;
@@ -50,7 +47,7 @@ impl LabelledQuestion {
     /// Everything that is wrong with it.
     pub fn parse(source: &YamlSource) -> Result<Vec<Self>, Problems> {
         let mut report = Diagnostics::new(source);
-        let documents = yaml::parse(&mut report).documents;
+        let documents = artel_yaml::parse(&mut report).documents;
         let nodes = documents.first().and_then(|node| items(node, "the file", MAX_QUESTIONS, &mut report));
         let questions = nodes.unwrap_or_default().iter().filter_map(|node| decode(node, &mut report)).collect();
         Problems::warnings([report]).map(|_| questions)

@@ -1,62 +1,58 @@
-//! YAML to a catalog of roles, models, graphs and router settings that is valid once built.
+//! YAML to a catalog of roles, models, adapters, graphs and router settings that is valid once built.
 //!
 //! Sources (the shipped files, and the files of a directory over them) become located trees, trees become definitions,
 //! and definitions become a [`Catalog`], or else [`Problems`]: everything that is wrong, with file, line, column and a
 //! hint. A catalog keeps its sources, so that a task can end under the catalog with which it began. The daemon's
 //! [`Settings`] are read in the same way, for the same messages. [`keys`] lists every key that the decoder reads.
 //!
-//! `serde_yaml` is archived upstream; `saphyr-parser` is maintained and gives the span of every node, which is needed to
-//! report all errors at once.
-//!
 //! This crate knows no model file, no engine and no network. It reads directories and YAML files; nothing else.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adapter;
 mod catalog;
-mod deadline;
 mod decode;
 mod definition;
-mod documents;
 mod gguf_file;
 mod graph;
 pub mod hf_uri;
 mod keys;
 mod labelled_question;
 mod model;
+mod model_memory;
 mod network;
-mod node;
 mod portable;
-mod problem;
 mod role;
 pub mod routing;
 mod sampling;
 mod schema;
 mod settings;
 pub mod shipped;
-pub mod source;
+mod sources;
 pub mod template;
 mod template_kwargs;
 mod written_setting;
-mod yaml;
-mod yaml_source;
 
+pub use adapter::Adapter;
 pub use artel_model::ModelPurpose;
+pub use artel_yaml::{
+    CheckCancellation, CheckDeadline, MAX_PROBLEMS, Problem, Problems, Severity, Snippet, YamlSource, documents,
+    nearest, source,
+};
 pub use catalog::Catalog;
-pub use deadline::{CheckCancellation, CheckDeadline};
 pub use decode::parse_duration;
 pub use definition::{Definition, DefinitionKind};
-pub use documents::documents;
 pub use gguf_file::GgufFile;
 pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
 pub use labelled_question::LabelledQuestion;
-pub use model::{CacheSetting, Model, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use model::{Model, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use model_memory::CacheSetting;
 pub use network::{ModelHub, NetworkRules};
-pub use problem::{MAX_PROBLEMS, Problem, Problems, Severity, Snippet, nearest};
-pub use role::{Adapter, Role, RoleLimits};
+pub use role::{Role, RoleLimits};
 pub use sampling::RoleSampling;
 pub use schema::{Schema, SchemaMismatch, SchemaRefusal};
 pub use settings::{EngineIsolation, HttpSettings, LogFormat, Settings, TlsSettings, TraceSettings};
+pub use sources::Sources;
 pub use template::Template;
 pub use template_kwargs::TemplateKwargs;
 pub use written_setting::{SettingKey, WrittenSetting, setting_keys};
-pub use yaml_source::{Sources, YamlSource};

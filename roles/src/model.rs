@@ -2,18 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use artel_model::{KvCacheType, MAX_PIECE_FILES, ModelPurpose, PieceHashes, SplitMode};
+use artel_model::{
+    CacheSize, ExpertPlacement, GpuLayers, KeepLoaded, MAX_PIECE_FILES, ModelPurpose, PieceHashes, SplitMode,
+};
 use artel_task::ModelName;
 use artel_template::MAX_SOURCE_CHARS;
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, shown};
 
 use crate::GgufFile;
 use crate::decode::{MapReader, choice, integer, items, text};
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, shown};
+use crate::model_memory::{self, CacheSetting};
 use crate::template_kwargs::{self, TemplateKwargs};
 
 /// The most devices of one model: llama.cpp's limit.
 const MAX_DEVICES: usize = 16;
+
+/// Sequences of a model that says nothing of them.
+const DEFAULT_SEQUENCES: u32 = 8;
+/// The name of the processor among the devices.
+const CPU: &str = "CPU";
 
 /// A GGUF file and how to load it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +37,11 @@ pub struct Model {
     pub sha256: Option<PieceHashes>,
     /// Its purpose.
     pub purpose: ModelPurpose,
-    /// The context of one sequence in tokens; without it, what the model was trained with, at most 4096.
+    /// The context of one sequence in tokens, a promise; without it, what the model was trained with, at most 4096, or less if that
+    /// does not fit.
     pub context: Option<u32>,
-    /// Sequences decoded at once.
-    pub sequences: u32,
+    /// Sequences decoded at once, a promise; without it, [as many](Self::sequences) as by default, or fewer if these do not fit.
+    pub sequences: Option<u32>,
     /// CPU threads; without it, those of the daemon's settings.
     pub threads: Option<u32>,
     /// A Jinja chat template in place of the GGUF's own.
@@ -42,6 +50,14 @@ pub struct Model {
     pub template_kwargs: TemplateKwargs,
     /// The type of the KV cache.
     pub cache: CacheSetting,
+    /// The tokens that the KV cache holds.
+    pub cache_size: CacheSize,
+    /// The layers that are computed by other devices than the CPU.
+    pub gpu_layers: GpuLayers,
+    /// Where its experts are computed, if it has some.
+    pub experts: ExpertPlacement,
+    /// How long it stays loaded when nothing needs it.
+    pub keep: KeepLoaded,
     /// The type in which its weights are computed with.
     pub weights: WeightsSetting,
     /// Whether likely tokens are drafted and verified.
@@ -59,27 +75,6 @@ pub struct PlacementSetting {
     pub split: SplitMode,
     /// The share of each device, in their order; empty: in proportion to their free memory.
     pub tensor_split: Vec<u32>,
-}
-
-/// The type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum CacheSetting {
-    /// The type of dequantized weights, so that one kernel reads both; otherwise `f16`. In a catalog, no model with this
-    /// value has a role with `overflow: shift`.
-    #[default]
-    Auto,
-    /// This type.
-    Fixed(KvCacheType),
-}
-
-impl CacheSetting {
-    /// The type, where `auto` stands for this one.
-    pub fn or(self, auto: KvCacheType) -> KvCacheType {
-        match self {
-            Self::Auto => auto,
-            Self::Fixed(kind) => kind,
-        }
-    }
 }
 
 /// The type in which a model's weights are computed with.
@@ -120,13 +115,17 @@ impl Model {
         let purposes = ModelPurpose::ALL.map(|purpose| (purpose.as_str(), purpose));
         let purpose = f.get("use").map_or(Some(ModelPurpose::Chat), |n| choice(n, "`use`", &purposes, report));
         let context = f.get("context").and_then(|n| integer(n, "`context`", 64..=1_048_576, report));
-        let sequences = f.get("sequences").map_or(Some(8), |n| integer(n, "`sequences`", 1..=256, report));
+        let sequences = f.get("sequences").and_then(|n| integer(n, "`sequences`", 1..=256, report));
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
         let template = f.get("template").and_then(|n| template(n, report));
         let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
-        let types = KvCacheType::ALL.map(|kind| (kind.as_str(), CacheSetting::Fixed(kind)));
-        let caches: Vec<_> = [("auto", CacheSetting::Auto)].into_iter().chain(types).collect();
-        let cache = f.get("cache").map_or(Some(CacheSetting::Auto), |n| choice(n, "`cache`", &caches, report));
+        let cache_node = f.get("cache");
+        let (cache, cache_size) =
+            cache_node.map_or(Some(Default::default()), |n| model_memory::cache(n, report)).unzip();
+        let layers_node = f.get("gpu_layers");
+        let gpu_layers = layers_node.map_or(Some(GpuLayers::Auto), |n| model_memory::gpu_layers(n, report));
+        let experts = f.get("experts").map_or(Some(ExpertPlacement::Auto), |n| model_memory::experts(n, report));
+        let keep = f.get("keep").map_or(Some(KeepLoaded::UntilNeeded), |n| model_memory::keep(n, report));
         let words = [
             ("auto", WeightsSetting::Auto),
             ("file", WeightsSetting::File),
@@ -139,8 +138,8 @@ impl Model {
         let speculation =
             speculation.map_or(Some(SpeculationSetting::Auto), |n| choice(n, "`speculation`", &words, report));
         let placement = placement(&mut f, report);
-        f.finish(&[], report);
-        Some(Self {
+        f.finish(&[("tokens", "cache"), ("share", "cache")], report);
+        let model = Self {
             name: name.clone(),
             description: description.flatten(),
             file: file?,
@@ -148,15 +147,63 @@ impl Model {
             sha256,
             purpose: purpose?,
             context,
-            sequences: sequences?,
+            sequences,
             threads,
             template,
             template_kwargs: kwargs,
             cache: cache?,
+            cache_size: cache_size?,
+            gpu_layers: gpu_layers?,
+            experts: experts?,
+            keep: keep?,
             weights: weights?,
             speculation: speculation?,
             placement,
-        })
+        };
+        model.check_memory(cache_node, layers_node, report);
+        Some(model)
+    }
+
+    /// Reports what it says of its memory that cannot hold together; with the nodes of `cache` and `gpu_layers`.
+    fn check_memory(&self, cache: Option<&YamlNode>, layers: Option<&YamlNode>, report: &mut Diagnostics<'_>) {
+        let size = |key| cache.and_then(|node| node.get(key));
+        if let Some(node) = size("tokens").or_else(|| size("share")).filter(|_| self.purpose.pools()) {
+            let message = format!("the cache of a model with `use: {}` has no size of its own", self.purpose.as_str());
+            report.error_with_hint(
+                node.span,
+                message,
+                "its cache holds the texts of one batch; `context` bounds a text",
+            );
+        } else if let (CacheSize::Tokens(tokens), Some(context), Some(node)) =
+            (self.cache_size, self.context, size("tokens"))
+            && tokens < context
+        {
+            let message = format!("a cache of {tokens} tokens cannot hold one sequence of `context: {context}`");
+            report.error_with_hint(node.span, message, "a larger cache, or a shorter context");
+        }
+        if let (GpuLayers::Count(count @ 1..), true, Some(node)) =
+            (self.gpu_layers, self.placement.is_cpu_only(), layers)
+        {
+            let message =
+                format!("`gpu_layers: {count}` needs a device beside the CPU, and `devices` names the CPU alone");
+            report.error_with_hint(
+                node.span,
+                message,
+                "name a GPU too, as `artel devices` shows it, or remove one of the two",
+            );
+        }
+    }
+
+    /// The sequences that it decodes at once if there is memory for them.
+    pub fn sequences(&self) -> u32 {
+        self.sequences.unwrap_or(DEFAULT_SEQUENCES)
+    }
+}
+
+impl PlacementSetting {
+    /// Whether it may use the CPU and nothing else.
+    pub(crate) fn is_cpu_only(&self) -> bool {
+        matches!(self.devices.as_slice(), [one] if one == CPU)
     }
 }
 
@@ -221,7 +268,8 @@ fn sha256(node: &YamlNode, file: Option<&GgufFile>, report: &mut Diagnostics<'_>
     PieceHashes::new(hashes)
 }
 
-fn hash(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
+/// The hash of one file.
+pub(crate) fn hash(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
     let digits = text(node, "`sha256`", 1..=200, report)?;
     if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Some(digits.to_ascii_lowercase());

@@ -13,9 +13,9 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use artel_model::piece_paths;
+use artel_yaml::{KeyRefusal, KeyRules, YamlNode, YamlValue};
 
 use crate::hf_uri::{HfUri, SCHEME};
-use crate::node::{YamlNode, YamlValue};
 
 /// What the value of a key reaches outside of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) enum KeyReach {
 /// use.
 pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
     Some(match (set, key) {
-        ("model", "file") | ("role", "adapter") | ("role.adapter", "file") => KeyReach::File,
+        ("model" | "adapter" | "role.adapter", "file") | ("role", "adapter") => KeyReach::File,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
         | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
@@ -47,10 +47,13 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("role.sampling.xtc", "probability" | "threshold")
         | ("role.reasoning", "show" | "enabled" | "budget")
         | ("role.limits", "timeout" | "idle" | "retries" | "concurrency" | "queue")
-        | ("role.adapter", "scale")
+        | ("role.adapter", "adapter" | "scale")
+        | ("adapter", "adapter" | "description" | "sha256" | "scale" | "version")
         | ("model", "model" | "description" | "sha256" | "use" | "context" | "sequences" | "threads" | "template")
         // A device of an RPC server is one of those that the settings name.
         | ("model", "template_kwargs" | "cache" | "weights" | "speculation" | "devices" | "split" | "tensor_split")
+        | ("model", "gpu_layers" | "experts" | "keep")
+        | ("model.cache", "tokens" | "share" | "type")
         | ("graph", "graph" | "description" | "examples" | "keywords" | "start" | "result" | "limits" | "nodes")
         | ("graph", "reduce" | "fallback")
         | ("graph.limits", "steps" | "tokens" | "time")
@@ -171,6 +174,13 @@ impl NetworkRules {
     fn allows(&self, path: &Path) -> bool {
         let Some(path) = resolved(path) else { return false };
         self.dirs.iter().filter_map(|dir| resolved(dir)).any(|dir| path.starts_with(dir))
+    }
+}
+
+impl KeyRules for NetworkRules {
+    fn refusal(&self, set: &str, key: &str, value: &YamlNode, dir: &Path) -> Option<KeyRefusal> {
+        let refusal = self.check(set, key, value, dir).err()?;
+        Some(KeyRefusal { reason: refusal.to_string(), hint: refusal.hint() })
     }
 }
 

@@ -1,9 +1,7 @@
 //! Values of YAML that clients receive as JSON: the schema of an answer, and the answer after a deadline.
 
 use artel_task::portable::{MAX_EXACT_INTEGER, MAX_VALUE_DEPTH};
-
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::Diagnostics;
+use artel_yaml::{Diagnostics, YamlNode, YamlValue};
 
 /// Reports the parts of a value that no client would receive as they are.
 pub(crate) fn check(node: &YamlNode, report: &mut Diagnostics<'_>) {

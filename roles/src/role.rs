@@ -1,17 +1,15 @@
 //! Roles: a prompt, the model that it runs on, its output schema, its sampling and its limits.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use artel_model::{ContextOverflow, ReasoningParams};
 use artel_task::event::TaskPriority;
 use artel_task::{Condition, ModelName, RoleName};
+use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue};
 
-use crate::GgufFile;
-use crate::decode::{MapReader, boolean, choice, duration, integer, name, number, text, texts};
+use crate::adapter::{self, Adapter, DeclaredAdapters};
+use crate::decode::{MapReader, boolean, choice, duration, integer, name, text, texts};
 use crate::keys;
-use crate::node::{Span, YamlNode, YamlValue};
-use crate::problem::Diagnostics;
 use crate::sampling::RoleSampling;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
@@ -35,8 +33,8 @@ pub struct Role {
     pub when: Option<Condition>,
     /// The model that it runs on; a chat model of the catalog.
     pub model: ModelName,
-    /// The LoRA adapter on that model.
-    pub adapter: Option<Adapter>,
+    /// The LoRA adapters on that model, all at once.
+    pub adapters: Vec<Adapter>,
     /// Devices on which the model is loaded once more for it; empty: it shares the model's engine.
     pub devices: Vec<String>,
     /// The system message.
@@ -61,24 +59,6 @@ pub struct Role {
     pub caller_tools: bool,
     /// Whether callers may add instructions behind its own.
     pub caller_system: bool,
-}
-
-/// A LoRA adapter in GGUF form.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Adapter {
-    /// Its file.
-    pub file: GgufFile,
-    /// The absolute directory of the YAML file; none if that is embedded.
-    pub dir: Option<PathBuf>,
-    /// The factor by which its weights are multiplied.
-    pub scale: f32,
-}
-
-impl Adapter {
-    /// The paths at which the file may be, in the order of the search.
-    pub fn candidates(&self, models_dir: &Path) -> Vec<PathBuf> {
-        crate::gguf_file::candidates(&self.file, self.dir.as_deref(), models_dir)
-    }
 }
 
 /// The limits of a step.
@@ -113,7 +93,12 @@ pub(crate) struct RoleDraft {
 pub(crate) const MAX_EXAMPLES: usize = 1024;
 
 impl Role {
-    pub(crate) fn decode(role: &RoleName, fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> Option<RoleDraft> {
+    pub(crate) fn decode(
+        role: &RoleName,
+        fields: MapReader<'_>,
+        declared: &DeclaredAdapters<'_>,
+        report: &mut Diagnostics<'_>,
+    ) -> Option<RoleDraft> {
         let mut f = fields;
         let description = f.need("description", report).and_then(|n| text(n, "`description`", 1..=2000, report));
         let examples =
@@ -122,7 +107,7 @@ impl Role {
         let when = f.get("when").map(|n| crate::routing::rule(n, report));
         let model = f.need("model", report);
         let model = model.and_then(|n| Some((name(n, "a model", ModelName::parse, report)?, n.span)));
-        let adapter = f.get("adapter").map(|n| adapter(n, report));
+        let adapters = f.get("adapter").map(|n| adapter::of_role(n, declared, report)).unwrap_or_default();
         let devices = f.get("devices").map(|n| crate::model::devices(n, report)).unwrap_or_default();
         let prompt = f.need("prompt", report).and_then(|n| template::decode(n, "`prompt`", report));
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
@@ -148,7 +133,7 @@ impl Role {
             keywords,
             when: when.flatten(),
             model,
-            adapter: adapter.flatten(),
+            adapters,
             devices,
             prompt: prompt?,
             message: message.flatten(),
@@ -164,19 +149,6 @@ impl Role {
         };
         Some(RoleDraft { role, model_span })
     }
-}
-
-fn adapter(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Adapter> {
-    let dir = report.source.dir.clone();
-    if !matches!(node.value, YamlValue::Map(_)) {
-        let file = crate::gguf_file::decode_whole(node, "`adapter`", report)?;
-        return Some(Adapter { file, dir, scale: 1.0 });
-    }
-    let mut f = MapReader::open(node, "`adapter`", &keys::ADAPTER, report)?;
-    let file = f.need("file", report).and_then(|n| crate::gguf_file::decode_whole(n, "`file`", report));
-    let scale = f.get("scale").map_or(Some(1.0), |n| number(n, "`scale`", -10.0..=10.0, report));
-    f.finish(&[], report);
-    Some(Adapter { file: file?, dir, scale: scale? as f32 })
 }
 
 fn reasoning(node: &YamlNode, report: &mut Diagnostics<'_>) -> ReasoningParams {

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use artel_router::{RouterSettings, SignalWeight, rule_matches};
 use artel_task::event::Signal;
 use artel_task::{Condition, ModelName};
+use artel_yaml::{Diagnostics, Span, YamlNode, did_you_mean};
 use serde_json::json;
 
 use crate::decode::{MapReader, name, number, text, texts};
 use crate::keys;
-use crate::node::{Span, YamlNode};
-use crate::problem::{Diagnostics, did_you_mean};
 
 /// The router document of routers that name none.
 pub const DEFAULT_ROUTER: &str = "default";

@@ -7,11 +7,10 @@ use artel_model::sampling::{
     MAX_OUTPUT_TOKENS, MAX_STOP_CHARS, MAX_STOP_ITEMS, NumberRange, SamplingFault, XtcParams,
 };
 use artel_model::{RequestSampling, SamplingOptions};
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, shown};
 
 use crate::decode::{MapReader, boolean, integer, items, number, text_with_space, wrong};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, shown};
 
 /// The most tokens of one output of a role that names no limit: an answer of a page.
 const DEFAULT_MAX_TOKENS: u32 = 512;

@@ -9,14 +9,13 @@ mod keyword;
 use std::fmt;
 use std::sync::Arc;
 
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, did_you_mean, shown};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 use crate::decode::list;
-use crate::node::{self, YamlNode};
 use crate::portable;
-use crate::problem::{Diagnostics, did_you_mean, shown};
 use cost::{MAX_CHECK_STEPS, MAX_REPORT_STEPS, Meter, SchemaSize, value_size};
 use keyword::{MANY, NAMED, ONE, PLAIN};
 
@@ -93,7 +92,7 @@ impl Schema {
     }
 
     pub(crate) fn decode(node: &YamlNode, is_for: SchemaUse, report: &mut Diagnostics<'_>) -> Option<Self> {
-        let node::YamlValue::Map(_) = node.value else {
+        let YamlValue::Map(_) = node.value else {
             crate::decode::wrong(node, "`output` is a JSON schema, which is a map", report);
             return None;
         };
@@ -153,11 +152,11 @@ fn refuse(node: &YamlNode, error: &ValidationError<'_>, report: &mut Diagnostics
     const TYPES: [&str; 7] = ["array", "boolean", "integer", "null", "number", "object", "string"];
     let place = node.pointer(error.instance_path().as_str());
     match (error.kind(), &place.value) {
-        (ValidationErrorKind::AnyOf { .. }, node::YamlValue::Str(word, _)) if !TYPES.contains(&word.as_str()) => {
+        (ValidationErrorKind::AnyOf { .. }, YamlValue::Str(word, _)) if !TYPES.contains(&word.as_str()) => {
             let hint = did_you_mean(word, TYPES).unwrap_or_else(|| format!("the types are {}", list(&TYPES)));
             report.error_with_hint(place.span, format!("bad schema: there is no type `{}`", shown(word)), hint);
         }
-        (ValidationErrorKind::Format { format }, node::YamlValue::Str(text, _)) if format == "regex" => {
+        (ValidationErrorKind::Format { format }, YamlValue::Str(text, _)) if format == "regex" => {
             let message = format!("bad schema: `{}` is no pattern that this program supports", shown(text));
             report.error_with_hint(
                 place.span,
@@ -175,7 +174,7 @@ fn one_line(text: &str) -> String {
 }
 
 fn root(node: &YamlNode, report: &mut Diagnostics<'_>) {
-    let is_object = matches!(node.get("type").map(|t| &t.value), Some(node::YamlValue::Str(t, _)) if t == "object");
+    let is_object = matches!(node.get("type").map(|t| &t.value), Some(YamlValue::Str(t, _)) if t == "object");
     if !is_object && node.get("enum").is_none() {
         let place = node.get("type").map_or(node.span, |t| t.span);
         report.error_with_hint(
@@ -188,7 +187,7 @@ fn root(node: &YamlNode, report: &mut Diagnostics<'_>) {
 
 /// JSON schema ignores keywords that it does not know, so a misspelt limit would silently be none.
 fn keywords(node: &YamlNode, report: &mut Diagnostics<'_>) {
-    let node::YamlValue::Map(entries) = &node.value else { return };
+    let YamlValue::Map(entries) = &node.value else { return };
     for entry in entries {
         let key = entry.key.as_str();
         if ONE.contains(&key) {
@@ -206,7 +205,7 @@ fn keywords(node: &YamlNode, report: &mut Diagnostics<'_>) {
             );
         } else if key == "format" {
             format::check(&entry.value, report);
-        } else if let ("$ref", node::YamlValue::Str(target, _)) = (key, &entry.value.value)
+        } else if let ("$ref", YamlValue::Str(target, _)) = (key, &entry.value.value)
             && !target.starts_with('#')
         {
             let message = format!("`$ref` leads out of the schema, to `{}`", shown(target));
@@ -221,8 +220,8 @@ fn keywords(node: &YamlNode, report: &mut Diagnostics<'_>) {
 
 fn children(node: &YamlNode) -> Box<dyn Iterator<Item = &YamlNode> + '_> {
     match &node.value {
-        node::YamlValue::List(items) => Box::new(items.iter()),
-        node::YamlValue::Map(entries) => Box::new(entries.iter().map(|e| &e.value)),
+        YamlValue::List(items) => Box::new(items.iter()),
+        YamlValue::Map(entries) => Box::new(entries.iter().map(|e| &e.value)),
         _ => Box::new(std::iter::empty()),
     }
 }

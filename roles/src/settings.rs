@@ -9,14 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use artel_task::GraphName;
+use artel_yaml::{Diagnostics, Problems, YamlNode, YamlSource, shown};
 
 use crate::decode::{MapReader, boolean, choice, duration, integer, items, name, text, texts, wrong};
 use crate::keys;
 use crate::network::ModelHub;
-use crate::node::YamlNode;
-use crate::problem::{Diagnostics, Problems, shown};
-use crate::yaml;
-use crate::yaml_source::YamlSource;
 
 pub use port::{HttpSettings, TlsSettings};
 pub use traces::TraceSettings;
@@ -153,7 +150,7 @@ impl Settings {
     /// Reads settings; an empty file has none.
     pub fn parse(source: &YamlSource) -> Result<Self, Problems> {
         let mut report = Diagnostics::new(source);
-        let documents = yaml::parse(&mut report).documents;
+        let documents = artel_yaml::parse(&mut report).documents;
         let settings = documents.first().map(|node| Self::decode(node, &mut report)).unwrap_or_default();
         if let Some(second) = documents.get(1) {
             report.error(second.span, "a settings file is one document");
@@ -325,11 +322,11 @@ fn servers(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<String> {
 
 /// Memory budgets in MiB, by device.
 fn budgets(node: &YamlNode, report: &mut Diagnostics<'_>) -> BTreeMap<String, u32> {
-    let crate::node::YamlValue::Map(entries) = &node.value else {
+    let artel_yaml::YamlValue::Map(entries) = &node.value else {
         wrong(node, "`memory` is a map from devices to MiB", report);
         return BTreeMap::new();
     };
-    let budget = |entry: &crate::node::YamlEntry, report: &mut Diagnostics<'_>| {
+    let budget = |entry: &artel_yaml::YamlEntry, report: &mut Diagnostics<'_>| {
         let mib = integer(&entry.value, "`memory` of a device in MiB", 1..=16_777_216, report)?;
         Some((entry.key.clone(), mib))
     };

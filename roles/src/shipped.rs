@@ -1,6 +1,6 @@
 //! The shipped catalog, embedded in the program.
 
-use crate::yaml_source::YamlSource;
+use artel_yaml::YamlSource;
 
 macro_rules! definitions {
     ($($path:literal),* $(,)?) => {
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn every_definition_is_embedded() {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("definitions");
-        let on_disk = crate::source::read_dir(&dir).unwrap();
+        let on_disk = artel_yaml::source::read_dir(&dir).unwrap();
         let embedded = super::sources();
         let texts = |sources: &[crate::YamlSource]| sources.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
         assert_eq!(texts(&on_disk), texts(&embedded));

@@ -10,13 +10,12 @@ use artel_task::condition::{GraphValues, NodeOutputs};
 use artel_template::{
     BoundedTemplate, ChatTemplate, InvalidTemplate, MAX_RENDERED_BYTES, MAX_SOURCE_CHARS, RenderError,
 };
+use artel_yaml::{Diagnostics, YamlNode, did_you_mean, nearest, shown};
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 use crate::decode::text;
-use crate::node::YamlNode;
-use crate::problem::{Diagnostics, did_you_mean, nearest, shown};
 use lenient::LenientValue;
 
 /// The names that a template may read.

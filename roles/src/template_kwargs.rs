@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, shown};
 use serde_json::{Map, Value as Json};
-
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, shown};
 
 /// The most variables of one model or role; a chat template knows a handful.
 const MAX_VARIABLE_ENTRIES: usize = 32;

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
+use artel_yaml::{Diagnostics, Problems, YamlNode, YamlSource, YamlValue};
 use serde_json::Value;
 
 use crate::keys::{DocumentKey, KeySet, SETTINGS};
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, Problems};
-use crate::yaml;
-use crate::yaml_source::YamlSource;
 
 /// A key of the settings file, which may be inside of a map.
 #[derive(Debug, Clone)]
@@ -58,7 +55,7 @@ impl WrittenSetting {
 
     fn parse(source: &YamlSource) -> Result<Vec<Self>, Problems> {
         let mut report = Diagnostics::new(source);
-        let documents = yaml::parse(&mut report).documents;
+        let documents = artel_yaml::parse(&mut report).documents;
         Problems::warnings([report])?;
         let mut written = Vec::new();
         if let Some(document) = documents.first() {

@@ -1,11 +1,14 @@
 //! The host of one model's engine.
 
+mod args;
 mod engine_users;
 mod hosted_engine;
+mod idle_timer;
 mod lease;
 mod load_failures;
 mod message;
 mod placement_command;
+mod prefill;
 mod report;
 mod step_failures;
 mod unavailable;
@@ -18,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use artel_engine::backend::EngineLimits;
 use artel_engine::{EngineHandle, LoadError};
 use artel_metrics::{EngineEnd, LoadOutcome, ModelMetrics};
+use artel_model::KeepLoaded;
 use artel_placement::{DeviceBytes, Placement};
 use artel_roles::Model;
 use artel_task::{Clock, TaskId};
@@ -35,10 +39,11 @@ use lease::LeaseWaiter;
 use load_failures::LoadFailures;
 use step_failures::StepFailures;
 
+pub use args::EngineHostArgs;
 pub use lease::{EngineLease, lease_or_failure};
 pub use message::Message;
 pub use placement_command::PlacementCommand;
-use report::adapter_text;
+use report::adapters_text;
 pub use report::{EngineReport, EngineState};
 pub use step_failures::LeaseOutcome;
 pub use unavailable::EngineUnavailable;
@@ -49,27 +54,11 @@ const HEALTHY_AGE: Duration = Duration::from_secs(60);
 /// Loads the engine of a model when it is first needed and the model scheduler has placed it, holds it, and loads it again
 /// after it exited.
 ///
-/// States: unloaded -> loading -> ready -> unloading (evicted or on request) -> unloaded; ready -> failed (the engine exited)
+/// States: unloaded -> loading -> ready -> unloading (evicted, idle for long enough, or on request) -> unloaded; ready -> failed (the engine exited)
 /// -> loading (at once); ready -> unloading -> failed (its steps fail again and again) -> loading (at once); loading -> failed ->
 /// loading (after a pause), or -> given up; unloaded -> failed (no placement) -> loading (after a pause). Every change is reported
 /// to the scheduler.
 pub struct EngineHost;
-
-/// The arguments of an engine host.
-pub struct EngineHostArgs {
-    /// The id of the engine.
-    pub id: EngineId,
-    /// Its model.
-    pub model: Arc<Model>,
-    /// Loads the model.
-    pub loader: Arc<dyn Loader>,
-    /// Decides where it is loaded.
-    pub scheduler: ActorRef<model_scheduler::Message>,
-    /// The wall time, for reports.
-    pub clock: Clock,
-    /// Counts its loads and ends.
-    pub metrics: Arc<ModelMetrics>,
-}
 
 /// The state of an engine host.
 pub struct State {
@@ -107,6 +96,8 @@ pub struct State {
     workload: ModelWorkload,
     /// The prefill in progress; another workload or engine replaces it.
     prefill: Option<AbortOnDropHandle<()>>,
+    /// Set while the engine is ready and its model is kept for a time.
+    idle_timer: Option<AbortOnDropHandle<()>>,
 }
 
 impl Actor for EngineHost {
@@ -143,6 +134,7 @@ impl Actor for EngineHost {
             last_error: None,
             workload: ModelWorkload::default(),
             prefill: None,
+            idle_timer: None,
         };
         state.send_status(&me);
         Ok(state)
@@ -192,6 +184,7 @@ impl Actor for EngineHost {
             }
             Message::Loaded(result) => state.on_loaded(&me, result),
             Message::EngineExited { generation, reason } => state.on_engine_exited(&me, generation, reason),
+            Message::IdleTimeOver(generation) => state.on_idle_time_over(&me, generation),
             #[cfg(feature = "test-panics")]
             Message::Panic => panic!("as the test asked"),
         }
@@ -234,18 +227,9 @@ impl State {
             }
             Some(retry_at) => {
                 let pause = retry_at.saturating_duration_since(Instant::now());
-                (!pause.is_zero()).then(|| self.during_pause(reason, pause))
+                (!pause.is_zero()).then(|| reason.during_pause(&self.id, pause))
             }
         }
-    }
-
-    /// What a request is told that fails for this reason, with so much of the pause left.
-    fn during_pause(&self, reason: &EngineUnavailable, pause: Duration) -> EngineUnavailable {
-        if reason.is_transient() {
-            return reason.clone();
-        }
-        let (reason, model) = (Box::new(reason.clone()), self.id.to_string());
-        EngineUnavailable::Paused { reason, model, retry_after: pause }
     }
 
     /// Forgets a failure, so that the next request loads at once.
@@ -359,19 +343,10 @@ impl State {
         self.generation += 1;
         let (since, ready_since) = (Instant::now(), self.clock.system_time());
         self.engine = HostedEngine::Ready { handle: handle.clone(), since, ready_since };
-        self.watch_exit(me, &handle);
+        hosted_engine::watch_exit(me, &handle, self.generation);
         self.grant_leases(me);
         self.start_prefill(handle);
-    }
-
-    /// Sends the host a message when the engine exits.
-    fn watch_exit(&self, me: &ActorRef<Message>, handle: &EngineHandle) {
-        let (me, exited, generation) = (me.clone(), handle.watch_end(), self.generation);
-        tokio::spawn(async move {
-            let reason = exited.await;
-            // If the host has stopped, it has dropped the engine, which is why it exited.
-            let _ = me.cast(Message::EngineExited { generation, reason });
-        });
+        self.idle_timer = idle_timer::start(me, self.generation, self.model.keep, since);
     }
 
     /// Fails the waiters of a load that failed; it may be tried again after a pause.
@@ -395,7 +370,7 @@ impl State {
     }
 
     fn fail_waiters(&mut self, me: &ActorRef<Message>, reason: &EngineUnavailable, pause: Option<Duration>) {
-        let told = pause.map_or_else(|| reason.clone(), |pause| self.during_pause(reason, pause));
+        let told = pause.map_or_else(|| reason.clone(), |pause| reason.during_pause(&self.id, pause));
         for waiter in self.waiters.drain(..) {
             send_reply(waiter.reply, Err(told.clone()));
         }
@@ -422,7 +397,7 @@ impl State {
     /// Sets the state after the engine's memory was freed.
     fn set_unloaded(&mut self) {
         self.engine = HostedEngine::Unloaded;
-        (self.prefill, self.placement) = (None, None);
+        (self.prefill, self.idle_timer, self.placement) = (None, None, None);
         self.device_bytes.clear();
         self.draining = false;
     }
@@ -487,18 +462,7 @@ impl State {
     }
 
     fn start_prefill(&mut self, handle: EngineHandle) {
-        let ModelWorkload { prefixes, adapters, .. } = self.workload.clone();
-        handle.retain_adapters(adapters.into_iter().map(|adapter| vec![adapter]));
-        let model = self.model.name.clone();
-        let prefill = tokio::spawn(async move {
-            for prefix in prefixes {
-                let role = prefix.flow.clone();
-                if let Err(error) = handle.prefill(prefix).await {
-                    tracing::warn!(%model, %role, %error, "failed to prefill the prompt of a role");
-                }
-            }
-        });
-        self.prefill = Some(AbortOnDropHandle::new(prefill));
+        self.prefill = Some(prefill::start(handle, self.workload.clone(), &self.model, self.loader.clone()));
     }
 
     /// Unloads a ready engine. A load in progress continues, since steps wait for it.
@@ -510,7 +474,7 @@ impl State {
                     self.failures.reset();
                 }
                 self.engine = HostedEngine::Unloading(handle.downgrade());
-                self.prefill = None;
+                (self.prefill, self.idle_timer) = (None, None);
                 self.send_status(me);
                 Some(handle)
             }
@@ -526,12 +490,39 @@ impl State {
     }
 
     fn unload_if_idle(&mut self, me: &ActorRef<Message>) {
-        if self.leases == 0
-            && let Some(handle) = self.unload(me)
-        {
-            self.metrics.ended(EngineEnd::Evicted);
+        if self.leases == 0 {
+            self.close_unused(me, EngineEnd::Evicted);
+        }
+    }
+
+    fn close_unused(&mut self, me: &ActorRef<Message>, end: EngineEnd) {
+        if let Some(handle) = self.unload(me) {
+            self.metrics.ended(end);
             // Without leases, closing interrupts only prefills.
             tokio::spawn(async move { handle.close().await });
+        }
+    }
+
+    /// Since when the engine has been idle, if it is ready and nothing uses or waits for it.
+    fn idle_since(&self) -> Option<Instant> {
+        let HostedEngine::Ready { since, .. } = &self.engine else { return None };
+        (self.leases == 0 && self.waiters.is_empty()).then(|| self.idle_since.max(*since))
+    }
+
+    /// Unloads the engine if it has been idle for as long as its model is kept; otherwise, asks again when it may have been.
+    fn on_idle_time_over(&mut self, me: &ActorRef<Message>, generation: u64) {
+        let Some(time) = idle_timer::keep_time(self.model.keep).filter(|_| generation == self.generation) else {
+            return;
+        };
+        match self.idle_since() {
+            Some(since) if since.elapsed() >= time => {
+                self.close_unused(me, EngineEnd::Idle);
+                self.send_unloaded(&format!("nothing has used it for {time:?}, as its `keep` says"));
+            }
+            since => {
+                let since = since.unwrap_or_else(Instant::now);
+                self.idle_timer = idle_timer::start(me, generation, self.model.keep, since);
+            }
         }
     }
 
@@ -569,7 +560,7 @@ impl State {
     }
 
     fn report(&self, reply: RpcReplyPort<EngineReport>) {
-        let handle = self.engine.handle().cloned();
+        let (handle, idle) = (self.engine.handle().cloned(), self.idle_since().map(|since| since.elapsed()));
         let report = EngineReport {
             id: self.id.to_string(),
             model: self.model.clone(),
@@ -579,7 +570,7 @@ impl State {
             sampling_defaults: handle.as_ref().map(EngineHandle::sampling_defaults).unwrap_or_default(),
             placement: self.placement.as_deref().cloned(),
             device_bytes: self.device_bytes.clone(),
-            adapters: self.workload.adapters.iter().map(|(path, scale)| adapter_text(path, *scale)).collect(),
+            adapters: self.workload.adapters.iter().map(|set| adapters_text(set)).collect(),
             process_id: handle.as_ref().and_then(EngineHandle::process_id),
             restarts: self.restarts,
             last_error: self.last_error.clone(),
@@ -588,6 +579,9 @@ impl State {
             active_steps: self.leases,
             load_time: self.load_time,
             waiting_steps: self.waiters.len() as u32,
+            idle,
+            is_kept: self.model.keep == KeepLoaded::Forever,
+            unloads_at: idle_timer::unloads_after(self.model.keep, idle).map(|time| self.clock.system_time() + time),
         };
         report.send_with_stats(handle, reply);
     }

@@ -41,7 +41,7 @@ pub trait Loader: Send + Sync + 'static {
         None
     }
 
-    /// Makes an adapter's file available locally. The error says what failed and what to do.
+    /// Makes an adapter's file available locally, and compares it with the hash that its document states. The error says what failed and what to do.
     async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), LoadError> {
         let _ = adapter;
         Ok(())

@@ -1,5 +1,6 @@
 //! The model scheduler: which models are loaded, where, and which are evicted for others.
 
+mod kept_models;
 mod message;
 mod scheduled_model;
 
@@ -9,8 +10,7 @@ use std::time::Duration;
 
 use artel_engine::LoadError;
 use artel_placement::{
-    self as placement, Device, DeviceBytes, EvictionPlan, ModelFootprint, ModelQueue, Placement, PlacementError,
-    SwapDecision,
+    self as placement, Device, DeviceBytes, EvictionPlan, ModelFootprint, ModelQueue, Placement, SwapDecision,
 };
 use artel_task::Clock;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef};
@@ -21,6 +21,7 @@ use crate::loader::Loader;
 use crate::lookahead::ModelLookahead;
 use crate::model_workload::MemoryDemand;
 
+use kept_models::KeptModels;
 use scheduled_model::ScheduledModel;
 
 pub use message::{EngineId, EngineStatus, Message, ModelMove, Residency};
@@ -211,17 +212,19 @@ impl State {
         if self.swap.is_some() {
             return;
         }
+        let kept = KeptModels::of(&self.models);
+        let evictable = self.models.iter().filter(|(id, _)| !kept.contains(id));
         let loaded: Vec<placement::ResidentModel> =
-            self.models.iter().filter_map(|(id, model)| model.loaded(id, &self.args.lookahead)).collect();
-        let refused: Vec<(EngineId, PlacementError)> = self.refused(devices, &loaded);
-        for (id, refusal) in refused {
+            evictable.filter_map(|(id, model)| model.loaded(id, &self.args.lookahead)).collect();
+        for (id, reason) in self.refused(devices, &kept, &loaded) {
             if let Some(model) = self.models.get_mut(&id) {
-                model.set_placement(Err(EngineUnavailable::Unplaceable(refusal)));
+                model.set_placement(Err(reason));
             }
         }
+        let devices = kept.leave(devices);
         let queues: Vec<ModelQueue<'_>> = self.models.values().filter_map(ScheduledModel::queue).collect();
         let next_due = queues.iter().map(|queue| queue.max_wait().saturating_sub(queue.oldest_wait)).min();
-        let decision = placement::decide_swap(&queues, devices, &loaded);
+        let decision = placement::decide_swap(&queues, &devices, &loaded);
         self.swap_timer =
             next_due.filter(|_| decision == SwapDecision::Keep).map(|delay| self.start_swap_timer(me, delay));
         match decision {
@@ -240,14 +243,25 @@ impl State {
         }
     }
 
-    /// The wanted models that would not fit even if nothing else were loaded.
-    fn refused(&self, devices: &[Device], loaded: &[placement::ResidentModel]) -> Vec<(EngineId, PlacementError)> {
+    /// The wanted models that would not fit even if nothing were loaded but what is kept for ever.
+    fn refused(
+        &self,
+        devices: &[Device],
+        kept: &KeptModels,
+        loaded: &[placement::ResidentModel],
+    ) -> Vec<(EngineId, EngineUnavailable)> {
+        let left = kept.leave(devices);
         let wanted = self.models.iter().filter(|(_, model)| model.is_wanted());
         let refused = wanted.filter_map(|(id, model)| {
-            match placement::plan_eviction(&model.footprint.as_ref()?.1, devices, loaded) {
-                EvictionPlan::Impossible(refusal) => Some((id.clone(), refusal)),
-                _ => None,
-            }
+            let footprint = &model.footprint.as_ref()?.1;
+            let EvictionPlan::Impossible(refusal) = placement::plan_eviction(footprint, &left, loaded) else {
+                return None;
+            };
+            let reason = match placement::place(footprint, devices) {
+                Err(refusal) => EngineUnavailable::Unplaceable(refusal),
+                Ok(_) => EngineUnavailable::KeptOut { holders: kept.holders(&refusal), refusal },
+            };
+            Some((id.clone(), reason))
         });
         refused.collect()
     }

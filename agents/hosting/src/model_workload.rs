@@ -1,13 +1,14 @@
 //! The prefixes and adapters that the roles of a catalog need from an engine.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use artel_engine::Request;
-use artel_roles::{Catalog, Model, Role};
+use artel_engine::{Request, ScaledAdapters};
+use artel_roles::{Adapter, Catalog, Model, Role};
 
-use crate::prompt::{expected_adapter, prefix_request};
+use crate::prompt::{expected_adapters, prefix_request};
 
 /// The memory that the roles of a model need from its engine, beside the model's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +35,12 @@ impl MemoryDemand {
 pub struct ModelWorkload {
     /// Requests of the prefixes alone.
     pub prefixes: Vec<Request>,
-    /// Their paths, which need not exist yet, and scales.
-    pub adapters: Vec<(PathBuf, f32)>,
+    /// Those that apply together, by their paths, which need not exist yet, and scales.
+    pub adapters: Vec<ScaledAdapters>,
     /// The most tokens of an answer of a role.
     pub max_output_tokens: u32,
+    /// Those whose documents state a hash: an engine must not read another file.
+    pub hashed: Vec<(PathBuf, Adapter)>,
 }
 
 impl ModelWorkload {
@@ -48,9 +51,17 @@ impl ModelWorkload {
         for role in catalog.roles().values().filter(on_model) {
             workload.prefixes.extend(prefix_request(role, models_dir));
             workload.max_output_tokens = workload.max_output_tokens.max(role.sampling.max_tokens);
-            // Several roles may share one adapter.
-            let adapter = expected_adapter(role, models_dir);
-            workload.adapters.extend(adapter.filter(|adapter| !workload.adapters.contains(adapter)));
+            let (adapters, set): (Vec<_>, ScaledAdapters) =
+                expected_adapters(role, models_dir).unwrap_or_default().into_iter().unzip();
+            for (adapter, (path, _)) in adapters.into_iter().zip(&set).filter(|(adapter, _)| adapter.sha256.is_some()) {
+                if !workload.hashed.iter().any(|(_, known)| known == adapter) {
+                    workload.hashed.push((path.clone(), adapter.clone()));
+                }
+            }
+            // Several roles may share adapters.
+            if !set.is_empty() && !workload.adapters.contains(&set) {
+                workload.adapters.push(set);
+            }
         }
         workload
     }
@@ -58,7 +69,9 @@ impl ModelWorkload {
     /// The memory that these prefixes and adapters take.
     pub fn memory_demand(&self) -> MemoryDemand {
         let bytes = |request: &Request| request.messages.iter().map(|message| message.text.len() as u64).sum::<u64>();
-        let files = self.adapters.iter().filter_map(|(path, _)| fs::metadata(path).ok());
+        // An engine loads a file once, at whichever scales.
+        let paths: BTreeSet<&PathBuf> = self.adapters.iter().flatten().map(|(path, _)| path).collect();
+        let files = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
         MemoryDemand {
             adapter_bytes: files.map(|file| file.len()).sum(),
             prefix_bytes: self.prefixes.iter().map(bytes).sum(),

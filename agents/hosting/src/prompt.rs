@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_engine as engine;
-use artel_roles::Role;
 use artel_roles::template::TemplateContext;
+use artel_roles::{Adapter, Role};
+use artel_task::AdapterName;
 use artel_task::event::{Failure, FailureCode};
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ pub fn request(
         remaining_steps: 0,
         messages,
         template_kwargs: role.template_kwargs.clone(),
-        adapters: local_adapter(role, models_dir)?.into_iter().collect(),
+        adapters: local_adapters(role, models_dir)?,
         sampling: role.sampling.choice.params(),
         logprobs: role.sampling.choice.logprobs,
         shares_prompt: false,
@@ -63,24 +64,46 @@ pub fn request(
     })
 }
 
-/// The path of a role's adapter, which must exist, and its scale.
-fn local_adapter(role: &Role, models_dir: &Path) -> Result<Option<(PathBuf, f32)>, Failure> {
-    let Some(adapter) = &role.adapter else { return Ok(None) };
-    let candidates = adapter.candidates(models_dir);
-    let existing = candidates.iter().find(|path| path.exists());
-    let existing = existing.ok_or_else(|| {
-        let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-        let message = format!("role `{}`: its adapter's file does not exist; tried {}", role.name, tried.join(", "));
-        Failure::new(FailureCode::ModelUnavailable, message)
-    })?;
-    Ok(Some((existing.clone(), adapter.scale)))
+/// The paths of a role's adapters, which must exist, and their scales.
+fn local_adapters(role: &Role, models_dir: &Path) -> Result<Vec<(PathBuf, f32)>, Failure> {
+    let local = |adapter: &Adapter| {
+        if let Some(homonym) = homonym(adapter, models_dir) {
+            let name = adapter.name.as_ref().map(AdapterName::as_str).unwrap_or_default();
+            let message = format!(
+                "role `{}`: `{name}` is the name of an adapter and of the file {}; write `{{adapter: {name}}}` or `{{file: {name}}}`",
+                role.name,
+                homonym.display()
+            );
+            return Err(Failure::new(FailureCode::Template, message));
+        }
+        let candidates = adapter.candidates(models_dir);
+        let existing = candidates.iter().find(|path| path.exists());
+        let existing = existing.ok_or_else(|| {
+            let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+            let named = adapter.missing_name();
+            let named = named.map(|name| format!("; no adapter of the catalog is named `{name}` either"));
+            let (tried, named) = (tried.join(", "), named.unwrap_or_default());
+            let message = format!("role `{}`: its adapter's file does not exist; tried {tried}{named}", role.name);
+            Failure::new(FailureCode::ModelUnavailable, message)
+        })?;
+        Ok((existing.clone(), adapter.scale))
+    };
+    role.adapters.iter().map(local).collect()
 }
 
-/// The path of a role's adapter, which exists or will once it is fetched, and its scale.
-pub fn expected_adapter(role: &Role, models_dir: &Path) -> Option<(PathBuf, f32)> {
-    let adapter = role.adapter.as_ref()?;
-    let candidates = adapter.candidates(models_dir);
-    let existing = candidates.iter().find(|path| path.exists());
-    let path = existing.or_else(|| candidates.first().filter(|_| adapter.file.uri().is_some()))?;
-    Some((path.clone(), adapter.scale))
+/// A file that a role may have meant by the name of an adapter.
+fn homonym(adapter: &Adapter, models_dir: &Path) -> Option<PathBuf> {
+    adapter.homonyms(models_dir).into_iter().find(|path| path.is_file())
+}
+
+/// The adapters of a role, each with its path and scale, if all their files exist, or will once they are fetched.
+pub fn expected_adapters<'a>(role: &'a Role, models_dir: &Path) -> Option<Vec<(&'a Adapter, (PathBuf, f32))>> {
+    let expected = |adapter: &'a Adapter| {
+        let candidates = adapter.candidates(models_dir);
+        let existing = candidates.iter().find(|path| path.exists());
+        let path = existing.or_else(|| candidates.first().filter(|_| adapter.file.uri().is_some()))?;
+        // No request of a role that may mean another file reaches an engine.
+        homonym(adapter, models_dir).is_none().then(|| (adapter, (path.clone(), adapter.scale)))
+    };
+    role.adapters.iter().map(expected).collect()
 }

@@ -1,5 +1,6 @@
 //! Fixtures, and tests of a host and its scheduler together.
 
+mod keep;
 mod load_failures;
 mod step_failures;
 
@@ -21,12 +22,28 @@ pub(crate) fn catalog(yaml: &str) -> Catalog {
 
 /// The host of the model `talk`, with a scheduler of its own.
 pub(crate) async fn host(loader: Arc<dyn Loader>) -> ActorRef<Message> {
-    let clock = Clock::default();
+    only_host("model: talk\nfile: talk.gguf\n", loader).await
+}
+
+/// The host of the model `talk`, whose document this is.
+async fn only_host(yaml: &str, loader: Arc<dyn Loader>) -> ActorRef<Message> {
+    let [host] = hosts(yaml, ["talk"], loader).await;
+    host
+}
+
+/// The hosts of these models, with one scheduler.
+async fn hosts<const N: usize>(yaml: &str, names: [&str; N], loader: Arc<dyn Loader>) -> [ActorRef<Message>; N] {
+    let (clock, catalog) = (Clock::default(), catalog(yaml));
     let args =
         ModelSchedulerArgs { loader: loader.clone(), lookahead: ModelLookahead::default(), clock: clock.clone() };
     let (scheduler, _) = ModelScheduler::spawn(None, ModelScheduler, args).await.unwrap();
-    let model = catalog("---\nmodel: talk\nfile: talk.gguf\n").model("talk").unwrap().clone();
-    let metrics = artel_metrics::Metrics::new().engines.model("talk");
-    let args = EngineHostArgs { id: "talk".into(), model, loader, scheduler, clock, metrics };
-    EngineHost::spawn(None, EngineHost, args).await.unwrap().0
+    let mut hosts = Vec::new();
+    for name in names {
+        let model = catalog.model(name).unwrap().clone();
+        let metrics = artel_metrics::Metrics::new().engines.model(name);
+        let (loader, scheduler, clock) = (loader.clone(), scheduler.clone(), clock.clone());
+        let args = EngineHostArgs { id: name.into(), model, loader, scheduler, clock, metrics };
+        hosts.push(EngineHost::spawn(None, EngineHost, args).await.unwrap().0);
+    }
+    hosts.try_into().unwrap_or_else(|_| unreachable!("there are as many as names"))
 }

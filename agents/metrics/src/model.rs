@@ -34,6 +34,8 @@ label_values! {
     pub enum EngineEnd {
         /// Its memory was needed for another model.
         Evicted = "evicted",
+        /// Nothing used it for as long as its model is kept.
+        Idle = "idle",
         /// A client asked for it.
         Requested = "requested",
         /// Its process exited by itself, or was killed from outside.

@@ -95,6 +95,10 @@ name!(
     ModelName
 );
 name!(
+    /// The name of an adapter.
+    AdapterName
+);
+name!(
     /// The name of a node of a graph.
     NodeName
 );

@@ -10,6 +10,6 @@ pub struct FetchArgs {
     /// The settings of the daemon whose catalog is read.
     #[command(flatten)]
     pub daemon: DaemonArgs,
-    /// The models to download, each with the adapters of its roles; none: every file that the catalog names
+    /// The models to download, each with the adapters of its roles, and the adapters; none: every file that the catalog names
     pub names: Vec<String>,
 }

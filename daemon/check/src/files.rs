@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use artel_model::piece_paths;
 use artel_roles::hf_uri::HfUri;
-use artel_roles::{Adapter, Catalog, GgufFile, Model, Role};
+use artel_roles::{Adapter, Catalog, DefinitionKind, GgufFile, Model, Role, nearest};
 
 use crate::{reasoning_marks, template_variables};
 
@@ -22,6 +22,16 @@ pub enum FileProblem {
     /// It exists at none of these paths.
     #[error("no such file: {}", joined(.0))]
     Missing(Vec<PathBuf>),
+    /// It exists at none of these paths, and its text may have been meant as the name of an adapter.
+    #[error("no such file: {}; and there is no adapter `{name}`{}", joined(.paths), meant(.near.as_deref()))]
+    NoAdapter {
+        /// The paths.
+        paths: Vec<PathBuf>,
+        /// The text.
+        name: String,
+        /// The adapter whose name is nearest to it, if one is near.
+        near: Option<String>,
+    },
     /// It is not the expected file; the reason.
     #[error("{0}")]
     Invalid(String),
@@ -75,13 +85,45 @@ pub fn model(model: &Model, models: &Path) -> Result<(), FileProblem> {
     checked.map_err(|e| FileProblem::Invalid(e.to_string()))
 }
 
+/// Checks that the file of a document `adapter: NAME` is there, and is none of a model. Which models it fits is checked with the roles that
+/// name it.
+///
+/// # Errors
+/// The file is missing or invalid.
+pub fn named_adapter(adapter: &Adapter, models: &Path) -> Result<(), FileProblem> {
+    let path = find(&adapter.file, &adapter.candidates(models))?;
+    match artel_gguf::inspect(&path) {
+        // The file of a model is what this one must not be.
+        Err(artel_gguf::Error::WrongKind { .. }) => Ok(()),
+        Err(error) => Err(FileProblem::Invalid(error.to_string())),
+        Ok(_) => {
+            let path = path.display();
+            Err(FileProblem::Invalid(format!("{path}: not an adapter, but a model; name a LoRA in GGUF form")))
+        }
+    }
+}
+
 /// Checks that a role's adapter can be loaded, as far as the header of its file shows.
 ///
 /// # Errors
-/// The file is missing, invalid, or made for another architecture than that of the role's model.
+/// The file is missing, invalid, or made for another architecture than that of the role's model; or it is not known whether a name or a
+/// file is meant.
 pub fn adapter(role: &Role, adapter: &Adapter, catalog: &Catalog, models: &Path) -> Result<(), FileProblem> {
     let invalid = |error: artel_gguf::Error| FileProblem::Invalid(error.to_string());
-    let path = find(&adapter.file, &adapter.candidates(models))?;
+    if let (Some(name), Some(path)) = (&adapter.name, adapter.homonyms(models).into_iter().find(|path| path.is_file()))
+    {
+        let both = format!("`{name}` is the name of an adapter and of the file {}", path.display());
+        return Err(FileProblem::Invalid(format!("{both}; write `{{adapter: {name}}}` or `{{file: {name}}}`")));
+    }
+    let path = find(&adapter.file, &adapter.candidates(models)).map_err(|problem| {
+        match (problem, adapter.missing_name()) {
+            (FileProblem::Missing(paths), Some(name)) => {
+                let near = nearest(name, catalog.adapters().keys().map(|known| known.as_str()));
+                FileProblem::NoAdapter { paths, name: name.to_owned(), near: near.map(str::to_owned) }
+            }
+            (problem, _) => problem,
+        }
+    })?;
     let base = catalog.model(role.model.as_str());
     let base = base.ok_or_else(|| FileProblem::Invalid(format!("there is no model `{}`", role.model)))?;
     // A missing base model is reported with the models.
@@ -97,14 +139,32 @@ pub fn check(catalog: &Catalog, models: &Path) -> FileReport {
         let result = model(m, models).and_then(|()| hash(m, models));
         report.add(result, &format!("model `{}`", m.name));
     }
-    for role in catalog.roles().values() {
-        let Some(a) = &role.adapter else { continue };
-        report.add(adapter(role, a, catalog, models), &format!("role `{}`", role.name));
+    for (kind, name, result) in adapters(catalog, models) {
+        let result = match catalog.adapter(&name).filter(|_| kind == DefinitionKind::Adapter) {
+            Some(adapter) => result.and_then(|()| adapter_hash(adapter, models)),
+            None => result,
+        };
+        report.add(result, &format!("{kind} `{name}`"));
     }
     report.notes = catalog.models().values().filter_map(|model| stated_sampling(model, models)).collect();
     report.warnings = template_variables::unread(catalog, |model| model_path(model, models).ok());
     report.warnings.extend(reasoning_marks::without_effect(catalog, |model| model_path(model, models).ok()));
     report
+}
+
+/// The adapters of a catalog, and those of its roles, each with the kind and the name of the definition and the result of its check. A role
+/// is not blamed for the missing file of an adapter with a document.
+pub fn adapters(catalog: &Catalog, models: &Path) -> Vec<(DefinitionKind, String, Result<(), FileProblem>)> {
+    let named = catalog.adapters().values().filter_map(|adapter| {
+        let name = adapter.name.as_ref()?.to_string();
+        Some((DefinitionKind::Adapter, name, named_adapter(adapter, models)))
+    });
+    let of_roles = catalog.roles().values().flat_map(|role| role.adapters.iter().map(move |adapter| (role, adapter)));
+    let is_here = |adapter: &Adapter| adapter.candidates(models).iter().any(|path| path.exists());
+    let of_roles = of_roles.filter(|(_, adapter)| adapter.name.is_none() || is_here(adapter));
+    let of_roles = of_roles
+        .map(|(role, of_role)| (DefinitionKind::Role, role.name.to_string(), adapter(role, of_role, catalog, models)));
+    named.chain(of_roles).collect()
 }
 
 /// What a model's file states of its sampling, in a sentence.
@@ -118,6 +178,17 @@ fn stated_sampling(model: &Model, models: &Path) -> Option<String> {
 fn hash(model: &Model, models: &Path) -> Result<(), FileProblem> {
     let Some(sha256) = &model.sha256 else { return Ok(()) };
     artel_gguf::verify_sha256(&model_path(model, models)?, sha256).map_err(|e| FileProblem::Invalid(e.to_string()))
+}
+
+fn adapter_hash(adapter: &Adapter, models: &Path) -> Result<(), FileProblem> {
+    let Some(sha256) = &adapter.sha256 else { return Ok(()) };
+    let path = find(&adapter.file, &adapter.candidates(models))?;
+    artel_gguf::verify_sha256(&path, sha256).map_err(|e| FileProblem::Invalid(e.to_string()))
+}
+
+/// What may have been meant, in words.
+fn meant(near: Option<&str>) -> String {
+    near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_default()
 }
 
 fn joined(paths: &[PathBuf]) -> String {

@@ -69,6 +69,7 @@ impl CheckReport {
             summary["roles"] = catalog.roles().len().into();
             summary["graphs"] = catalog.graphs().len().into();
             summary["models"] = catalog.models().len().into();
+            summary["adapters"] = catalog.adapters().len().into();
             summary["catalog_version"] = catalog.version().as_str().into();
         }
         objects.push(summary);
@@ -109,7 +110,11 @@ fn render_counts(catalog: &Catalog, out: &mut StyledText) {
     out.push_styled(GOOD, "valid").push(": ");
     out.push(count(catalog.roles().len(), "role")).push(", ");
     out.push(count(catalog.graphs().len(), "graph")).push(", ");
-    out.push(count(catalog.models().len(), "model")).newline();
+    out.push(count(catalog.models().len(), "model"));
+    if !catalog.adapters().is_empty() {
+        out.push(", ").push(count(catalog.adapters().len(), "adapter"));
+    }
+    out.newline();
 }
 
 /// The number of listed problems that are no warnings.

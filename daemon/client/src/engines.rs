@@ -1,5 +1,7 @@
 //! `artel devices`, `engines`, `plan`, `load` and `unload`.
 
+use std::time::SystemTime;
+
 use artel_proto::v1::{
     Device, Engine, EngineState, GetPlacementRequest, ListDevicesRequest, ListEnginesRequest, LoadRequest,
     UnloadRequest,
@@ -52,7 +54,7 @@ pub(super) async fn engines(session: &mut ClientSession) -> Result<CommandOutcom
     if session.output.is_json() {
         engines.iter().try_for_each(|engine| session.output.object(&engine.to_json()))?;
     } else {
-        session.output.render(|out| render::engines(&engines, out))?;
+        session.output.render(|out| render::engines(&engines, SystemTime::now(), out))?;
     }
     Ok(CommandOutcome::Done)
 }

@@ -100,7 +100,7 @@ impl Loader for ScriptModelLoader {
         let script = ModelScript::read(&path.map_err(|problem| LoadError::permanent(problem.to_string()))?)?;
         let limits = EngineLimits {
             context_tokens: model.context.unwrap_or(4096),
-            sequences: model.sequences,
+            sequences: model.sequences(),
             batch_tokens: 512,
             prefill_multiple: 1,
             can_truncate_kv: true,

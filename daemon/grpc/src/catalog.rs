@@ -156,9 +156,13 @@ impl ServiceState {
     fn file_problem(&self, definition: &Definition, catalog: &artel_roles::Catalog) -> Option<String> {
         let result = match definition.kind {
             DefinitionKind::Model => model_files::model(catalog.model(&definition.name)?, &self.models),
+            DefinitionKind::Adapter => model_files::named_adapter(catalog.adapter(&definition.name)?, &self.models),
             DefinitionKind::Role => {
                 let role = catalog.role(&definition.name)?;
-                model_files::adapter(role, role.adapter.as_ref()?, catalog, &self.models)
+                let checked = |adapter| model_files::adapter(role, adapter, catalog, &self.models);
+                let is_problem =
+                    |result: &Result<(), FileProblem>| !matches!(result, Ok(()) | Err(FileProblem::NotFetched { .. }));
+                role.adapters.iter().map(checked).find(is_problem)?
             }
             DefinitionKind::Graph | DefinitionKind::Router => return None,
         };

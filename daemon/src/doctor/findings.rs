@@ -8,7 +8,7 @@ use artel_http::{CertificateValidity, TlsError};
 use artel_hub::disk;
 use artel_journal::{DirExposure, JournalStats, Retention, SetAsideTask};
 use artel_placement::{DeviceBytes, ModelFootprint, PlacementPlan, plan};
-use artel_roles::Catalog;
+use artel_roles::{Catalog, DefinitionKind};
 use artel_task::Clock;
 use artel_task::event::Timestamp;
 use nix::errno::Errno;
@@ -79,7 +79,7 @@ pub(super) struct Findings {
     pub(super) catalog: Option<String>,
     /// The models, and the problems of their files.
     pub(super) models: Vec<(String, Result<(), FileProblem>)>,
-    /// The roles with adapters, and the problems of the adapters' files.
+    /// The adapters, each by its name or its role, and the problems of their files.
     pub(super) adapters: Vec<(String, Result<(), FileProblem>)>,
     /// Where a daemon would place the models whose footprint is known.
     pub(super) plan: PlacementPlan,
@@ -138,11 +138,11 @@ fn models(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), FilePro
 }
 
 fn adapters(catalog: &Catalog, config: &Config) -> Vec<(String, Result<(), FileProblem>)> {
-    let check = |role: &artel_roles::Role| {
-        let adapter = role.adapter.as_ref()?;
-        Some((role.name.to_string(), files::adapter(role, adapter, catalog, &config.runtime.models_dir)))
+    let label = |kind: DefinitionKind, name: String| {
+        if kind == DefinitionKind::Role { format!("of role {name}") } else { name }
     };
-    catalog.roles().values().filter_map(|role| check(role)).collect()
+    let checked = files::adapters(catalog, &config.runtime.models_dir).into_iter();
+    checked.map(|(kind, name, result)| (label(kind, name), result)).collect()
 }
 
 /// Where a daemon would place the models. Models without a file are reported elsewhere.

@@ -93,7 +93,7 @@ fn healthy() -> Findings {
         offline: false,
         catalog: None,
         models: vec![("smollm2".to_owned(), Ok(()))],
-        adapters: vec![("poet".to_owned(), Ok(()))],
+        adapters: vec![("of role poet".to_owned(), Ok(()))],
         plan: planned(&[("smollm2", 300 << 20)], 8 << 30),
     }
 }
@@ -202,7 +202,7 @@ fn a_machine_that_is_too_small_and_misconfigured() {
             ("phi".to_owned(), Err(not_fetched())),
             ("torn".to_owned(), Err(FileProblem::Invalid("/models/torn.gguf: the file is truncated".to_owned()))),
         ],
-        adapters: vec![("poet".to_owned(), Err(FileProblem::Missing(vec!["/models/poet.gguf".into()])))],
+        adapters: vec![("of role poet".to_owned(), Err(FileProblem::Missing(vec!["/models/poet.gguf".into()])))],
         plan: planned(&[("huge", 9 << 30), ("large", 5 << 30), ("other", 4 << 30)], 8 << 30),
         ..healthy()
     };

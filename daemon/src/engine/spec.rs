@@ -84,7 +84,7 @@ impl EngineSpec {
             sha256: model.sha256.clone(),
             dequantized: None,
             context: model.context,
-            sequences: model.sequences,
+            sequences: model.sequences(),
             threads: model.threads.unwrap_or(defaults.threads).min(defaults.threads),
             rpc: Vec::new(),
             devices: None,

@@ -14,10 +14,7 @@ use artel_grpc::{DeviceStatus, Machine};
 use artel_hub::HfDownloader;
 use artel_log::LogHandle;
 use artel_model::{DeviceKind, KvCacheType, SplitMode};
-use artel_placement::{
-    CacheSize, Device, DeviceBytes, DeviceChoice, ExpertPlacement, GpuLayers, LayerFootprint, ModelFootprint,
-    PROCESS_BYTES, Placement,
-};
+use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
 use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, WeightsSetting};
 use async_trait::async_trait;
@@ -25,13 +22,12 @@ use async_trait::async_trait;
 use super::compute_buffer_cache::ComputeBufferCache;
 use super::config::Config;
 use super::devices::DeviceInventory;
+use super::verified_adapters::VerifiedAdapters;
 use crate::engine::{EngineDefaults, EngineSpec, environment, kv_cache_type};
 use crate::host::own_program;
 use crate::log_config::FILTER_VARIABLE;
 use visible_devices::visible_devices;
 
-/// The sequences of a model that does not set them, as in a catalog.
-const DEFAULT_SEQUENCES: u32 = 8;
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
 pub(super) const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
 /// The least compute buffers of a model that was never loaded in this configuration: more than small models need. The size is
@@ -56,6 +52,7 @@ pub(crate) struct LlamaLoader {
     location: EngineLocation,
     devices: DeviceInventory,
     compute_buffers: ComputeBufferCache,
+    verified_adapters: VerifiedAdapters,
     downloader: HfDownloader,
     core_dumps: bool,
     /// The log that engines write to, with its level.
@@ -93,6 +90,7 @@ impl LlamaLoader {
             location,
             devices: DeviceInventory::new(config.rpc.clone(), config.budgets.clone()),
             compute_buffers: ComputeBufferCache::open(&config.data),
+            verified_adapters: VerifiedAdapters::default(),
             downloader: HfDownloader::new(config.runtime.models_dir.clone(), config.offline)
                 .with_token_file(config.hf_token_file.as_deref()),
             core_dumps: config.core_dumps,
@@ -180,7 +178,7 @@ impl LlamaLoader {
         let role_tokens = u32::try_from(role_tokens).unwrap_or(u32::MAX);
         // What was written is a promise. A model that pools computes a text in one batch, whose size is its context.
         let has_own_context = model.context.is_some() || pools;
-        let sequences = if pools { 1 } else { model.sequences };
+        let sequences = if pools { 1 } else { model.sequences() };
         Ok(ModelFootprint {
             model: model.name.to_string(),
             layers,
@@ -191,10 +189,9 @@ impl LlamaLoader {
             context_tokens: tokens,
             min_context_tokens: if has_own_context { tokens } else { role_tokens.min(tokens) },
             sequences,
-            // Until a model says whether its sequences were written, they may be fewer only if they are the default.
-            min_sequences: if sequences == DEFAULT_SEQUENCES { 1 } else { sequences },
+            min_sequences: if pools || model.sequences.is_some() { sequences } else { 1 },
             role_tokens,
-            cache_size: CacheSize::default(),
+            cache_size: model.cache_size,
             compute_bytes,
             mixed_compute_bytes,
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
@@ -205,8 +202,8 @@ impl LlamaLoader {
             split: model.placement.split,
             tensor_split: (!model.placement.tensor_split.is_empty())
                 .then(|| model.placement.tensor_split.iter().map(|share| *share as f32).collect()),
-            gpu_layers: GpuLayers::default(),
-            experts: ExpertPlacement::default(),
+            gpu_layers: model.gpu_layers,
+            experts: model.experts,
             weight_elements: header.weight_elements,
         })
     }
@@ -287,7 +284,7 @@ impl LlamaLoader {
         let own = Self::compute_key(spec);
         let trained = memory_estimate(spec.path.clone()).await.ok().and_then(|header| header.trained_context);
         let wanted =
-            EngineSpec { context: Some(wanted_context(model, trained)), sequences: model.sequences, ..spec.clone() };
+            EngineSpec { context: Some(wanted_context(model, trained)), sequences: model.sequences(), ..spec.clone() };
         let wanted = Some(Self::compute_key(&wanted)).filter(|key| self.compute_buffers.get(key).is_none());
         [own].into_iter().chain(wanted).collect()
     }
@@ -388,12 +385,10 @@ impl Loader for LlamaLoader {
     }
 
     async fn fetch_adapter(&self, adapter: &Adapter) -> Result<(), LoadError> {
-        match &adapter.file {
-            GgufFile::Hf(address) => {
-                self.downloader.get(address, None, |_| ()).await.map(drop).map_err(|e| download_error(&e))
-            }
-            GgufFile::Path(_) => Ok(()),
+        if let GgufFile::Hf(address) = &adapter.file {
+            self.downloader.get(address, adapter.sha256.as_ref(), |_| ()).await.map_err(|e| download_error(&e))?;
         }
+        self.verified_adapters.verify(adapter, &self.models).await
     }
 
     async fn devices(&self, taken: &DeviceBytes) -> Vec<Device> {

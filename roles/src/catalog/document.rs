@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use artel_task::RoleName;
+use artel_yaml::{CheckDeadline, Diagnostics, Span, YamlNode, YamlValue, did_you_mean, shown};
 
-use crate::deadline::CheckDeadline;
 use crate::decode::name;
 use crate::definition::{Definition, DefinitionKind};
 use crate::network::NetworkRules;
-use crate::node::{Span, YamlNode, YamlValue};
-use crate::problem::{Diagnostics, did_you_mean, shown};
-use crate::yaml;
-use crate::yaml_source::Sources;
+use crate::sources::Sources;
 
 /// A document whose kind and name are known.
 pub(super) struct Document {
@@ -43,9 +40,10 @@ impl Documents {
             let mut list: BTreeMap<(DefinitionKind, String), Document> = BTreeMap::new();
             for source in layer {
                 let is_shipped = source.dir.is_none();
-                let mut report = Diagnostics::new(source).with_rules(rules.filter(|_| !is_shipped));
+                let mut report =
+                    Diagnostics::new(source).with_rules(rules.filter(|_| !is_shipped).map(|rules| rules as _));
                 report = report.with_deadline(deadline);
-                let parsed = yaml::parse(&mut report);
+                let parsed = artel_yaml::parse(&mut report);
                 if !parsed.is_complete {
                     documents.guess(&source.text);
                 }
@@ -118,7 +116,8 @@ impl Documents {
 
 /// The kind and name of a document.
 fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Option<Document> {
-    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME`, `graph: NAME` or `router: NAME`";
+    const FORM: &str =
+        "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `graph: NAME` or `router: NAME`";
     let keys = || DefinitionKind::ALL.map(DefinitionKind::key);
     let entries = match &node.value {
         YamlValue::Map(entries) if !entries.is_empty() => entries,
@@ -132,8 +131,12 @@ fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Opti
         }
     };
     let first = entries.first()?;
-    let Some(kind) = DefinitionKind::ALL.into_iter().find(|kind| kind.key() == first.key) else {
-        let later = entries.iter().find(|e| keys().contains(&e.key.as_str()) && e.key != "model");
+    // A role has keys of these names too.
+    let is_key_of_role = |key: &str| matches!(key, "model" | "adapter");
+    let is_role = is_key_of_role(&first.key) && entries.iter().any(|e| e.key == "role");
+    let kind = DefinitionKind::ALL.into_iter().find(|kind| kind.key() == first.key && !is_role);
+    let Some(kind) = kind else {
+        let later = entries.iter().find(|e| keys().contains(&e.key.as_str()) && !is_key_of_role(&e.key));
         let hint = later.map(|e| format!("move `{}`, in line {}, to the top", e.key, e.key_span.line));
         let hint = hint.or_else(|| did_you_mean(&first.key, keys())).unwrap_or_else(|| FORM.to_owned());
         let message = match later {

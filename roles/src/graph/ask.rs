@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use artel_task::NodeName;
 use artel_task::graph::AskNode;
+use artel_yaml::{YamlNode, YamlValue};
 
 use super::decoder::GraphDecoder;
 use crate::decode::{MapReader, duration, wrong};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
 use crate::portable;
 use crate::schema::{Schema, SchemaUse};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use artel_task::graph::{Graph, Reducer};
 use artel_task::{GraphName, NodeName, RoleName, ValueName};
+use artel_yaml::Diagnostics;
 
 use super::spans::GraphSpans;
-use crate::problem::Diagnostics;
 use crate::schema::Schema;
 use crate::template::Template;
 

@@ -3,12 +3,11 @@
 use artel_task::NodeName;
 use artel_task::condition::{self, Condition};
 use artel_task::graph::Edge;
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, did_you_mean, shown};
 
 use super::decoder::{DONE, GraphDecoder};
 use crate::decode::{MapReader, integer, items, name, text, wrong};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, did_you_mean, shown};
 use crate::template;
 
 /// The most edges from one node: more than a graph that a person can draw.

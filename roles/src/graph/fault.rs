@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use artel_task::graph::GraphFault;
 use artel_task::{NodeName, ValueName};
+use artel_yaml::{Diagnostics, Span, did_you_mean};
 
 use super::decoder::DONE;
 use super::spans::GraphSpans;
-use crate::node::Span;
-use crate::problem::{Diagnostics, did_you_mean};
 
 /// The names that a graph has.
 pub(super) struct GraphNames<'a> {

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use artel_task::graph::{NodeKind, RoleRef};
 use artel_task::{GraphName, NodeName, RoleName};
+use artel_yaml::{YamlEntry, YamlNode, YamlValue, did_you_mean};
 
 use super::decoder::GraphDecoder;
 use super::router;
 use crate::decode::{MapReader, integer, list, name};
 use crate::keys;
-use crate::node::{YamlEntry, YamlNode, YamlValue};
-use crate::problem::did_you_mean;
 use crate::template;
 
 /// The keys that give a node its kind.

@@ -5,13 +5,12 @@ use std::time::Duration;
 use artel_task::NodeName;
 use artel_task::condition::ListExpression;
 use artel_task::graph::{ForEach, Join, MAX_ITEMS, ReplaySafety, RetryPolicy, StepPolicy};
+use artel_yaml::{YamlNode, YamlValue, shown};
 
 use super::decoder::GraphDecoder;
 use super::edge::expression;
 use crate::decode::{MapReader, boolean, choice, duration, integer, wrong};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::shown;
 
 /// The default of `parallel`: enough to fill a batch of the engine.
 const DEFAULT_PARALLEL_ITEMS: u32 = 8;

@@ -3,13 +3,12 @@
 use artel_task::event::Signal;
 use artel_task::graph::RouterNode;
 use artel_task::{RoleName, RouterName};
+use artel_yaml::{YamlNode, YamlValue, did_you_mean, shown};
 
 use super::MAX_NODES;
 use super::decoder::GraphDecoder;
 use crate::decode::{MapReader, choice, integer, items, name, number, wrong};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{did_you_mean, shown};
 
 /// The most roles that a router chooses at once: each is a branch of the graph.
 pub(super) const MAX_BEST_ROLES: u32 = 16;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use artel_task::NodeName;
-
-use crate::node::{Span, YamlNode};
+use artel_yaml::{Span, YamlNode};
 
 /// The spans of the parts of a graph.
 #[derive(Default)]

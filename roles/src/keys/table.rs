@@ -12,8 +12,10 @@ pub(super) const ALL: &[&KeySet] = &[
     &DRY,
     &XTC,
     &ROLE_LIMITS,
-    &ADAPTER,
+    &ROLE_ADAPTER,
     &MODEL,
+    &CACHE,
+    &ADAPTER,
     &GRAPH,
     &GRAPH_LIMITS,
     &NODE,
@@ -55,7 +57,11 @@ pub(crate) static ROLE: KeySet = KeySet {
             "A CEL condition over `task.input`; if it holds, the router chooses this role.",
         ),
         key("model", Required, "The name of a chat model."),
-        key("adapter", Described("no adapter"), "A LoRA adapter: a GGUF file, or a map with `file` and `scale`."),
+        key(
+            "adapter",
+            Described("no adapter"),
+            "A LoRA adapter: the name of one, a GGUF file, a map with one of the two and `scale`, or a list of 2 to 8 of these.",
+        ),
         key("devices", Value("auto"), "Devices on which the model is loaded once more for this role alone."),
         key("prompt", Required, "The system message, a Jinja template."),
         key(
@@ -210,12 +216,13 @@ pub(crate) static ROLE_LIMITS: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ADAPTER: KeySet = KeySet {
+pub(crate) static ROLE_ADAPTER: KeySet = KeySet {
     name: "role.adapter",
     page: "roles",
     keys: &[
-        key("file", Required, "The GGUF file of the adapter: a path, or an `hf:` URI."),
-        key("scale", Value("1.0"), "The factor by which its weights are multiplied."),
+        key("adapter", Described("`file` says which"), "The name of an adapter of the catalog."),
+        key("file", Described("that of `adapter`"), "The GGUF file of the adapter: a path, or an `hf:` URI."),
+        key("scale", Described("that of `adapter`, or 1.0"), "The factor by which its weights are multiplied."),
     ],
 };
 
@@ -238,14 +245,18 @@ pub(crate) static MODEL: KeySet = KeySet {
         ),
         key(
             "context",
-            Described("what the model was trained with, at most 4096"),
+            Described("what the model was trained with, at most 4096, or less if that does not fit"),
             "The context of each sequence, in tokens.",
         ),
-        key("sequences", Value("8"), "Sequences decoded at once, each with a KV cache of the whole context."),
+        key("sequences", Described("8, or fewer if these do not fit"), "Sequences decoded at once."),
         key("threads", Described("the daemon's `threads`"), "CPU threads, at most those of the daemon's settings."),
         key("template", Described("the chat template of the GGUF file"), "A Jinja chat template."),
         key("template_kwargs", Value("{}"), "Variables of the chat template, such as `enable_thinking: false`."),
-        key("cache", Value("auto"), "The type of the KV cache: `auto`, `f16`, `f32`, `bf16`, `q8_0` or `q4_0`."),
+        key(
+            "cache",
+            Value("auto"),
+            "The type of the KV cache: `auto`, `f16`, `f32`, `bf16`, `q8_0` or `q4_0`; or a map of its size and its type.",
+        ),
         key(
             "weights",
             Value("auto"),
@@ -253,6 +264,12 @@ pub(crate) static MODEL: KeySet = KeySet {
         ),
         key("speculation", Value("auto"), "Speculative decoding from n-grams: `auto` or `off`."),
         key("devices", Value("auto"), "The devices that the model may use: `auto`, or a list of names."),
+        key(
+            "gpu_layers",
+            Value("auto"),
+            "The layers that other devices than the CPU compute, the output among them: `auto`, or their number.",
+        ),
+        key("experts", Value("auto"), "Where the experts of a mixture of experts are computed: `auto` or `cpu`."),
         key("split", Value("layer"), "How the model is split over several devices: `layer`, `none` or `row`."),
         key(
             "tensor_split",
@@ -260,6 +277,43 @@ pub(crate) static MODEL: KeySet = KeySet {
             "The share of each device, in the order of `devices`.",
         )
         .formerly("shares"),
+        key(
+            "keep",
+            Described("until another model needs its memory"),
+            "How long the model stays loaded when nothing needs it: a duration, or `forever`.",
+        ),
+    ],
+};
+
+pub(crate) static CACHE: KeySet = KeySet {
+    name: "model.cache",
+    page: "models",
+    keys: &[
+        key(
+            "tokens",
+            Described("as many as its sequences may have, or fewer if these do not fit"),
+            "The tokens that the cache holds, over all sequences.",
+        )
+        .in_unit("tokens"),
+        key(
+            "share",
+            Described("no share"),
+            "The share of the memory that is free beside the weights, such as `50%`, that the cache takes.",
+        ),
+        key("type", Value("auto"), "The type of the cache: `auto`, `f16`, `f32`, `bf16`, `q8_0` or `q4_0`."),
+    ],
+};
+
+pub(crate) static ADAPTER: KeySet = KeySet {
+    name: "adapter",
+    page: "models",
+    keys: &[
+        key("adapter", Required, "The name of the adapter."),
+        key("description", Described("none"), "What the adapter is, for people."),
+        key("file", Required, "Its GGUF file: a path, or an `hf:` URI."),
+        key("sha256", Described("the file is not verified"), "The SHA-256 of the file, 64 hexadecimal digits."),
+        key("scale", Value("1.0"), "The factor by which its weights are multiplied where a role says no other."),
+        key("version", Described("none"), "Which version of the adapter it is, for people."),
     ],
 };
 

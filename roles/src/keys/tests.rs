@@ -19,6 +19,7 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "role.sampling.dry" => vec![("multiplier", "0.8")],
         "role.sampling.xtc" => vec![("probability", "0.5")],
         "model" => vec![("model", "x"), ("file", "x.gguf")],
+        "adapter" => vec![("adapter", "x"), ("file", "x.gguf")],
         "graph" => {
             vec![("graph", "x"), ("description", "D."), ("start", "a"), ("nodes", "{a: {role: r, next: done}}")]
         }
@@ -56,6 +57,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "role.sampling.xtc" => sampling("xtc"),
         "role.limits" => role("limits"),
         "role.adapter" => role("adapter"),
+        "model.cache" => format!("{{model: x, file: x.gguf, cache: {map}}}"),
         "graph.limits" => {
             format!("{{graph: x, description: D., start: p, nodes: {{p: {{role: r, next: done}}}}, limits: {map}}}")
         }
@@ -98,7 +100,8 @@ fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, Problems> {
         }
         _ => Catalog::parse(vec![vec![source(BASE.to_owned() + &text)]]).map(|catalog| {
             let router = RouterName::parse("x").map(|name| catalog.router_settings(Some(&name))).ok();
-            format!("{:?} {:?} {:?} {router:?}", catalog.roles(), catalog.models(), catalog.graphs())
+            let (roles, models, adapters) = (catalog.roles(), catalog.models(), catalog.adapters());
+            format!("{roles:?} {models:?} {adapters:?} {:?} {router:?}", catalog.graphs())
         }),
     }
 }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use artel_yaml::{Diagnostics, Problems, Span, TextStyle, YamlEntry, YamlNode, YamlSource, YamlValue};
 use serde_json::Value;
 
 use super::{Schema, SchemaUse};
-use crate::node::{Span, TextStyle, YamlEntry, YamlNode, YamlValue};
-use crate::problem::{Diagnostics, Problems};
-use crate::yaml_source::YamlSource;
 
 /// Why a client's schema is refused, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

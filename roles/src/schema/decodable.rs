@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use artel_constraint::{Error, check_answer, check_output};
+use artel_yaml::{Diagnostics, YamlNode};
 use serde_json::Value;
-
-use crate::node::YamlNode;
-use crate::problem::Diagnostics;
 
 /// Whose values a schema describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

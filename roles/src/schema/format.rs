@@ -1,7 +1,6 @@
 //! The formats of texts: those that are checked, and those that say how a text is meant.
 
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, did_you_mean, shown};
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, did_you_mean, shown};
 
 /// The formats of draft 2020-12, to which outputs and answers are held.
 const CHECKED: [&str; 17] = [

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use artel_yaml::{Diagnostics, YamlNode, YamlValue, shown};
+
 use crate::decode::{MapReader, integer, text, texts};
 use crate::keys;
-use crate::node::{YamlNode, YamlValue};
-use crate::problem::{Diagnostics, shown};
 
 /// The most names of hosts, and the most origins: each request is compared with all of them.
 const MAX_HTTP_ITEMS: usize = 64;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use artel_yaml::{Diagnostics, YamlNode};
+
 use crate::decode::{MapReader, number, text};
 use crate::keys;
-use crate::node::YamlNode;
-use crate::problem::Diagnostics;
 
 /// The longest path.
 const MAX_PATH_CHARS: usize = 4096;

@@ -56,7 +56,7 @@ fn a_role_has_what_its_yaml_says_and_defaults_for_the_rest() {
          sampling: {temperature: 0, stop: [END, \"\\n\"]}\nlimits: {timeout: 5m}\noverflow: truncate\npriority: batch\n",
     );
     let role = catalog.role("writer").unwrap();
-    let adapter = role.adapter.as_ref().unwrap();
+    let [adapter] = role.adapters.as_slice() else { panic!("{:?}", role.adapters) };
     assert_eq!(adapter.scale, 0.5);
     let places = [PathBuf::from("/etc/crew/w.gguf"), PathBuf::from("/models/w.gguf")];
     assert_eq!(adapter.candidates(Path::new("/models")), places);
@@ -418,7 +418,7 @@ fn an_hf_uri_names_a_file_on_hugging_face() {
     let model = catalog.model("phi").unwrap();
     assert_eq!(model.file.uri().unwrap().to_string(), "hf:org/phi@v2/q4/phi.gguf");
     assert_eq!(model.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/phi/v2/q4/phi.gguf")]);
-    let adapter = catalog.role("writer").unwrap().adapter.as_ref().unwrap();
+    let adapter = &catalog.role("writer").unwrap().adapters[0];
     assert_eq!(adapter.candidates(Path::new("/models")), [PathBuf::from("/models/hf/org/lora/main/w.gguf")]);
 }
 

@@ -1,11 +1,13 @@
 //! The tests of the catalog, in one binary.
 #![allow(clippy::unwrap_used)]
 
+mod adapters;
 mod broken;
 mod budgets;
 mod catalog;
 mod contradictions;
 mod former_keys;
+mod memory;
 mod portable;
 mod random;
 mod random_outputs;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod adapters_by_name;
 mod book;
 mod browser;
 mod budgets;
@@ -32,6 +33,7 @@ mod hub;
 mod hung_engine;
 mod init;
 mod journal;
+mod keep;
 mod kill;
 mod logs;
 mod message_size;

@@ -55,7 +55,7 @@ pub(crate) struct StepJob {
     pub(crate) next_roles: Vec<RoleName>,
     /// The successors that read its answer as soon as it ends, on the same model.
     pub(crate) prefetch_targets: Vec<PrefetchTarget>,
-    /// Fetches the role's adapter.
+    /// Fetches the role's adapters.
     pub(crate) loader: Arc<dyn Loader>,
     /// The folder in which adapters' paths are resolved.
     pub(crate) models_dir: Arc<Path>,

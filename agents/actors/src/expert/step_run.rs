@@ -73,14 +73,14 @@ impl StepJob {
         Some(StepOutcome::Answer { output, usage, timings, source: ResultSource::Cache })
     }
 
-    /// Fetches the adapter and leases the engine, loading it if needed.
+    /// Fetches the adapters and leases the engine, loading it if needed.
     pub(super) async fn engine(
         &self,
         host: &ActorRef<engine_host::Message>,
         model_waits: &ModelWaitCounter,
     ) -> Result<EngineLease, Failure> {
         let lease = async {
-            if let Some(adapter) = &self.role.adapter {
+            for adapter in &self.role.adapters {
                 let fetched = self.loader.fetch_adapter(adapter).await;
                 fetched.map_err(|error| {
                     let error = error.in_context(format_args!("role `{}`", self.role.name));

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use artel_engine::{EngineHandle, WeakEngineHandle};
+use ractor::ActorRef;
 use tokio::time::Instant;
 
+use super::message::Message;
 use super::report::EngineState;
 use super::unavailable::EngineUnavailable;
 use crate::model_scheduler::Residency;
@@ -75,4 +77,14 @@ impl HostedEngine {
             }
         }
     }
+}
+
+/// Sends the host a message when the engine of this generation exits.
+pub(super) fn watch_exit(me: &ActorRef<Message>, handle: &EngineHandle, generation: u64) {
+    let (me, exited) = (me.clone(), handle.watch_end());
+    tokio::spawn(async move {
+        let reason = exited.await;
+        // If the host has stopped, it has dropped the engine, which is why it exited.
+        let _ = me.cast(Message::EngineExited { generation, reason });
+    });
 }

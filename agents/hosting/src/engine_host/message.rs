@@ -51,6 +51,8 @@ pub enum Message {
         /// Why it exited.
         reason: String,
     },
+    /// The engine of this generation may have been idle for as long as its model is kept.
+    IdleTimeOver(u64),
     /// Panics, as a bug would.
     #[cfg(feature = "test-panics")]
     Panic,

@@ -1,6 +1,6 @@
 //! The public report of an engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +47,12 @@ pub struct EngineReport {
     pub load_time: Duration,
     /// Steps that wait for it to be loaded.
     pub waiting_steps: u32,
+    /// For how long it has been ready and unused; none unless it is.
+    pub idle: Option<Duration>,
+    /// When it is unloaded if nothing uses it until then, by the `keep` of its model; none if it stays.
+    pub unloads_at: Option<SystemTime>,
+    /// Whether its model is kept for ever.
+    pub is_kept: bool,
 }
 
 impl EngineReport {
@@ -64,8 +70,14 @@ impl EngineReport {
     }
 }
 
+/// Adapters that apply together, as a report names them.
+pub(super) fn adapters_text(set: &[(PathBuf, f32)]) -> String {
+    let text = |(path, scale): &(PathBuf, f32)| adapter_text(path, *scale);
+    set.iter().map(text).collect::<Vec<_>>().join(" and ")
+}
+
 /// An adapter as a report names it.
-pub(super) fn adapter_text(path: &Path, scale: f32) -> String {
+fn adapter_text(path: &Path, scale: f32) -> String {
     if scale == 1.0 { path.display().to_string() } else { format!("{} at {scale}", path.display()) }
 }
 

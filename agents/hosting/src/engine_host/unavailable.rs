@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use artel_engine::LoadError;
+use artel_model::format_bytes;
 use artel_placement::PlacementError;
 
 /// Why an engine cannot be had. Each text says what failed and, where it is known, what to do.
@@ -11,6 +12,14 @@ pub enum EngineUnavailable {
     /// There is no place for the model, even if nothing else were loaded.
     #[error("{}", describe_refusal(.0))]
     Unplaceable(PlacementError),
+    /// There is no place for the model beside models that are kept for ever.
+    #[error("{}", describe_kept(.refusal, .holders))]
+    KeptOut {
+        /// What is missing beside them.
+        refusal: PlacementError,
+        /// The models that are kept, each with the bytes that it holds where they are missing.
+        holders: Vec<(String, u64)>,
+    },
     /// It could not be loaded, or its memory not be estimated.
     #[error("{0}")]
     Load(LoadError),
@@ -41,7 +50,15 @@ impl EngineUnavailable {
     /// Whether the model would not fit even if nothing else were loaded.
     pub fn is_memory_shortage(&self) -> bool {
         // A device that is missing is no shortage of memory.
-        matches!(self, Self::Unplaceable(refusal) if refusal.shortage().is_some())
+        matches!(self, Self::Unplaceable(refusal) | Self::KeptOut { refusal, .. } if refusal.shortage().is_some())
+    }
+
+    /// What a request is told that fails for this reason, with so much of the pause left before the engine is asked for again.
+    pub(super) fn during_pause(&self, engine: &str, pause: Duration) -> Self {
+        if self.is_transient() {
+            return self.clone();
+        }
+        Self::Paused { reason: Box::new(self.clone()), model: engine.to_owned(), retry_after: pause }
     }
 
     /// Whether it may pass by itself, so that it is worth asking again soon.
@@ -49,7 +66,7 @@ impl EngineUnavailable {
         match self {
             Self::Load(error) => error.is_transient(),
             // Memory or a device may become available at any time.
-            Self::Unplaceable(_) | Self::Exited(_) => true,
+            Self::Unplaceable(_) | Self::KeptOut { .. } | Self::Exited(_) => true,
             Self::Paused { reason, .. } | Self::GivenUp { reason, .. } => reason.is_transient(),
         }
     }
@@ -62,6 +79,20 @@ fn describe_refusal(refusal: &PlacementError) -> String {
         true => refusal.to_string(),
         false => format!("{refusal}; what would help: {}", remedies.join("; or ")),
     }
+}
+
+/// The text of a refusal with the models that hold the memory, and what frees it.
+fn describe_kept(refusal: &PlacementError, holders: &[(String, u64)]) -> String {
+    let each: Vec<String> =
+        holders.iter().map(|(model, bytes)| format!("{model} ({})", format_bytes(*bytes))).collect();
+    let (have, model) =
+        (if each.len() == 1 { "has" } else { "have" }, holders.first().map_or("MODEL", |(model, _)| model));
+    format!(
+        "{}; {} {have} `keep: forever`: `artel unload {model}` frees memory, and with a duration in place of `forever` a model \
+         gives it back",
+        describe_refusal(refusal),
+        each.join(", ")
+    )
 }
 
 /// Rounded up, so that a request after this time is not too early.

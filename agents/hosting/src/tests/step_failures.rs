@@ -18,7 +18,14 @@ use crate::{LoadProgress, Loader};
 
 /// Loads scripted engines, and counts.
 #[derive(Default)]
-struct CountingLoader(AtomicU32);
+pub(super) struct CountingLoader(AtomicU32);
+
+impl CountingLoader {
+    /// The loads so far.
+    pub(super) fn loads(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 #[async_trait]
 impl Loader for CountingLoader {
@@ -70,7 +77,7 @@ async fn an_engine_on_which_five_steps_in_a_row_fail_is_loaded_anew() {
     // Waits for the new engine.
     drop(lease(&host).await);
     let report = call!(host, Message::Report).unwrap();
-    assert_eq!((report.restarts, loader.0.load(Ordering::SeqCst)), (1, 2));
+    assert_eq!((report.restarts, loader.loads()), (1, 2));
     let reason = report.last_error.unwrap();
     assert_eq!(reason, "5 steps in a row failed on it, the last one because the model failed: llama_decode failed");
 }
@@ -89,7 +96,7 @@ async fn an_engine_that_never_does_anything_well_is_given_up() {
         }
     };
     assert!(state.contains("5 steps in a row failed"), "{state}");
-    assert_eq!(loader.0.load(Ordering::SeqCst), 5);
+    assert_eq!(loader.loads(), 5);
     let refused = call!(host, Message::Acquire).unwrap().unwrap_err().to_string();
     assert!(refused.contains("given up after 5 failures"), "{refused}");
 }
@@ -111,7 +118,7 @@ async fn an_engine_that_two_tasks_end_in_each_attempt_serves_others() {
         }
     }
     drop(lease(&host).await);
-    assert_eq!(loader.0.load(Ordering::SeqCst), 9);
+    assert_eq!(loader.loads(), 9);
 }
 
 #[tokio::test]

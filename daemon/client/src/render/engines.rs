@@ -1,5 +1,7 @@
 //! Devices, engines and placements.
 
+use std::time::{Duration, SystemTime};
+
 use artel_model::SamplingOptions;
 use artel_model::sampling::XtcParams;
 use artel_proto::v1::{
@@ -9,6 +11,7 @@ use artel_proto::v1::{
 use artel_terminal::{BAD, BOLD, DIM, DeviceReadings, GOOD, StyledText, TextTable, WARN, bytes, cell};
 
 use crate::json::EnumName;
+use crate::render::time::from_proto;
 
 /// The most placement changes that are shown.
 const MAX_CHANGES: usize = 20;
@@ -44,8 +47,8 @@ fn readings(monitor: &DeviceMonitor) -> DeviceReadings<'_> {
     }
 }
 
-/// The engines of the daemon.
-pub(crate) fn engines(engines: &[Engine], out: &mut StyledText) {
+/// The engines of the daemon, at this time.
+pub(crate) fn engines(engines: &[Engine], now: SystemTime, out: &mut StyledText) {
     let mut table = TextTable::new(&["MODEL", "STATE", "DEVICES", "ACTIVE", "QUEUED", "MEMORY", "NOTES"]);
     for engine in engines {
         let state = match engine.state() {
@@ -62,14 +65,15 @@ pub(crate) fn engines(engines: &[Engine], out: &mut StyledText) {
             cell(format!("{}/{}", engine.active_sequences, engine.sequences)),
             cell(engine.queued_sequences.to_string()),
             cell(memory.map(bytes).unwrap_or_default()),
-            (DIM, notes(engine)),
+            (DIM, notes(engine, now)),
         ]);
     }
     table.render(out);
 }
 
-fn notes(engine: &Engine) -> String {
+fn notes(engine: &Engine, now: SystemTime) -> String {
     let mut notes = Vec::new();
+    notes.extend(stay(engine, now));
     if !engine.adapters.is_empty() {
         notes.push(format!("adapters {}", engine.adapters.join(", ")));
     }
@@ -96,6 +100,27 @@ fn notes(engine: &Engine) -> String {
         None => {}
     }
     notes.join("; ")
+}
+
+/// How long the engine stays loaded, if its model says so.
+fn stay(engine: &Engine, now: SystemTime) -> Option<String> {
+    if engine.kept {
+        return Some("kept".to_owned());
+    }
+    let unloads = SystemTime::try_from(*engine.unload_time.as_ref()?).ok()?;
+    let idle = from_proto(engine.idle_time.as_ref());
+    // The clock of the daemon's machine may be another one.
+    let left = unloads.duration_since(now).unwrap_or_default();
+    Some(format!("idle {}, unloads in {}", coarse(idle), coarse(left)))
+}
+
+/// A duration as people say it: `40 s`, `7 min`, `3 h 20 min`.
+fn coarse(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
 }
 
 /// The fields that a model's file may state.
@@ -208,6 +233,20 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_says_how_long_it_stays() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let idle_time = Some(prost_types::Duration { seconds: 180, nanos: 999_000_000 });
+        let unload_time = Some(SystemTime::into(now + Duration::from_secs(420)));
+        let idle = Engine { idle_time, unload_time, ..Default::default() };
+        assert_eq!(notes(&idle, now), "idle 3 min, unloads in 7 min");
+        assert_eq!(notes(&idle, now + Duration::from_secs(500)), "idle 3 min, unloads in 0 s");
+        assert_eq!(notes(&Engine { kept: true, ..Default::default() }, now), "kept");
+        // What stays until its memory is needed is not worth a note.
+        assert_eq!(notes(&Engine { idle_time, ..Default::default() }, now), "");
+        assert_eq!([40, 12_000].map(|seconds| coarse(Duration::from_secs(seconds))), ["40 s", "3 h 20 min"]);
+    }
+
+    #[test]
     fn devices_and_engines_are_listed_in_columns() {
         let cpu = Device {
             name: "CPU".into(),
@@ -234,7 +273,7 @@ mod tests {
         };
         let stated = v1::SamplingOptions { temperature: Some(0.6), top_k: Some(20), ..Default::default() };
         assert_eq!(
-            notes(&Engine { sampling_defaults: Some(stated), ..Default::default() }),
+            notes(&Engine { sampling_defaults: Some(stated), ..Default::default() }, SystemTime::UNIX_EPOCH),
             "its file states temperature 0.6, top_k 20"
         );
         let problem = "the file is missing".into();
@@ -242,7 +281,7 @@ mod tests {
         let mut out = StyledText::new(false);
         devices(&[cpu, lost], &mut out);
         out.newline();
-        engines(&[ready, broken], &mut out);
+        engines(&[ready, broken], SystemTime::UNIX_EPOCH, &mut out);
         insta::assert_snapshot!(out.take());
     }
 }

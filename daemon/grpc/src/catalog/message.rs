@@ -42,9 +42,7 @@ pub(super) fn kind_filter(number: i32) -> Result<Option<DefinitionKind>, Status>
         Ok(v1::DefinitionKind::Graph) => Ok(Some(DefinitionKind::Graph)),
         Ok(v1::DefinitionKind::Model) => Ok(Some(DefinitionKind::Model)),
         Ok(v1::DefinitionKind::Router) => Ok(Some(DefinitionKind::Router)),
-        Ok(v1::DefinitionKind::Adapter) => {
-            Err(invalid_field("kind", "this version has no named adapters; a role names the file of its adapter"))
-        }
+        Ok(v1::DefinitionKind::Adapter) => Ok(Some(DefinitionKind::Adapter)),
         Err(_) => Err(invalid_field("kind", format!("there is no kind {number}"))),
     }
 }
@@ -52,6 +50,7 @@ pub(super) fn kind_filter(number: i32) -> Result<Option<DefinitionKind>, Status>
 pub(super) fn kind(kind: DefinitionKind) -> v1::DefinitionKind {
     match kind {
         DefinitionKind::Role => v1::DefinitionKind::Role,
+        DefinitionKind::Adapter => v1::DefinitionKind::Adapter,
         DefinitionKind::Graph => v1::DefinitionKind::Graph,
         DefinitionKind::Model => v1::DefinitionKind::Model,
         DefinitionKind::Router => v1::DefinitionKind::Router,

@@ -34,7 +34,7 @@ pub(super) fn engine(report: EngineReport, clock: &Clock, paths: &ServerPaths) -
         tensor_split,
         state: state.into(),
         loaded_fraction: loaded,
-        sequences: limits.map_or(report.model.sequences, |limits| limits.sequences),
+        sequences: limits.map_or(report.model.sequences(), |limits| limits.sequences),
         active_sequences: number(stats.running),
         queued_sequences: number(stats.waiting).saturating_add(report.waiting_steps),
         context_tokens: limits.map_or(0, |limits| limits.context_tokens),
@@ -53,6 +53,9 @@ pub(super) fn engine(report: EngineReport, clock: &Clock, paths: &ServerPaths) -
             output_tokens: stats.output_tokens,
             compute_time: Some(duration(Duration::from_nanos(stats.compute_ns))),
         }),
+        idle_time: report.idle.map(duration),
+        unload_time: report.unloads_at.map(system_time),
+        kept: report.is_kept,
         sampling_defaults: (!report.sampling_defaults.is_empty()).then(|| sampling_options(&report.sampling_defaults)),
     })
 }

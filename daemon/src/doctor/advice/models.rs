@@ -19,9 +19,9 @@ pub(super) fn diagnose(findings: &Findings) -> Vec<Diagnosis> {
         Ok(()) => Diagnosis::ok("model", format!("{name}: file found")),
         Err(problem) => file_problem("model", name, problem, findings.offline),
     });
-    let adapters = findings.adapters.iter().filter_map(|(role, checked)| {
+    let adapters = findings.adapters.iter().filter_map(|(adapter, checked)| {
         let problem = checked.as_ref().err()?;
-        Some(file_problem("adapter", &format!("of role {role}"), problem, findings.offline))
+        Some(file_problem("adapter", adapter, problem, findings.offline))
     });
     models.chain(adapters).chain(placement(findings)).collect()
 }
@@ -55,6 +55,11 @@ fn file_problem(subject: &'static str, name: &str, problem: &FileProblem, offlin
             message,
             "put the GGUF file there, set `models` in the settings to the directory of your files, or name a file on \
              Hugging Face: `file: hf:org/repo/file.gguf`",
+        ),
+        FileProblem::NoAdapter { .. } => Diagnosis::error(
+            subject,
+            message,
+            "put the GGUF file there, or write a document `adapter: NAME` with its `file`",
         ),
         FileProblem::Invalid(_) => Diagnosis::error(
             subject,

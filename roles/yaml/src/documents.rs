@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::parse::parse;
 use crate::problem::{Diagnostics, Problems};
-use crate::yaml;
 use crate::yaml_source::YamlSource;
 
 /// The documents of a file as JSON, for a reader that decodes them itself. The limits are those of a catalog.
@@ -12,7 +12,7 @@ use crate::yaml_source::YamlSource;
 /// It is not YAML, or not within the limits: with file, line and column.
 pub fn documents(source: &YamlSource) -> Result<Vec<Value>, Problems> {
     let mut report = Diagnostics::new(source);
-    let documents = yaml::parse(&mut report).documents;
+    let documents = parse(&mut report).documents;
     Problems::warnings([report]).map(|_| documents.iter().map(crate::node::YamlNode::json).collect())
 }
 

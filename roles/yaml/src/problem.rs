@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::deadline::CheckDeadline;
-use crate::network::NetworkRules;
+use crate::key_rules::KeyRules;
 use crate::node::{Span, line_of};
 use crate::yaml_source::YamlSource;
 
@@ -63,7 +63,7 @@ pub struct Snippet {
 
 impl Problem {
     /// An error of a file as a whole.
-    pub(crate) fn file(file: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn file(file: impl Into<String>, message: impl Into<String>) -> Self {
         let (file, message, severity) = (file.into(), message.into(), Severity::Error);
         Self { severity, file, line: 0, column: 0, message, hint: None, snippet: None, is_refusal: false }
     }
@@ -76,7 +76,7 @@ impl Problem {
     }
 
     /// With a hint.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -145,7 +145,8 @@ pub struct Problems {
 }
 
 impl Problems {
-    pub(crate) fn new(mut list: Vec<Problem>, omitted: usize) -> Self {
+    /// These, so many of them as are listed, and more that are counted alone.
+    pub fn new(mut list: Vec<Problem>, omitted: usize) -> Self {
         let place = |p: &Problem| (p.file.clone(), p.line, p.column);
         // Warnings must not displace errors.
         list.sort_by_cached_key(|p| (p.severity, place(p)));
@@ -160,7 +161,7 @@ impl Problems {
     ///
     /// # Errors
     /// There are errors; the warnings are among them.
-    pub(crate) fn warnings<'s>(sources: impl IntoIterator<Item = Diagnostics<'s>>) -> Result<Self, Self> {
+    pub fn warnings<'s>(sources: impl IntoIterator<Item = Diagnostics<'s>>) -> Result<Self, Self> {
         let (mut list, mut omitted, mut is_valid) = (Vec::new(), 0, true);
         for source in sources {
             is_valid &= source.errors.is_empty();
@@ -205,10 +206,11 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The problems of one source while it is read.
-pub(crate) struct Diagnostics<'s> {
-    pub(crate) source: &'s YamlSource,
+pub struct Diagnostics<'s> {
+    /// The source.
+    pub source: &'s YamlSource,
     /// What the source may name, if it comes from a client.
-    pub(crate) rules: Option<&'s NetworkRules>,
+    pub rules: Option<&'s dyn KeyRules>,
     /// When its check must end, if a client waits for it.
     deadline: Option<&'s CheckDeadline>,
     is_ended: bool,
@@ -218,7 +220,8 @@ pub(crate) struct Diagnostics<'s> {
 }
 
 impl<'s> Diagnostics<'s> {
-    pub(crate) fn new(source: &'s YamlSource) -> Self {
+    /// Of this source, without problems.
+    pub fn new(source: &'s YamlSource) -> Self {
         Self {
             source,
             rules: None,
@@ -231,22 +234,22 @@ impl<'s> Diagnostics<'s> {
     }
 
     /// Of a source that comes from a client, with what it may name.
-    pub(crate) fn with_rules(self, rules: Option<&'s NetworkRules>) -> Self {
+    pub fn with_rules(self, rules: Option<&'s dyn KeyRules>) -> Self {
         Self { rules, ..self }
     }
 
     /// With the time at which its check must end.
-    pub(crate) fn with_deadline(self, deadline: Option<&'s CheckDeadline>) -> Self {
+    pub fn with_deadline(self, deadline: Option<&'s CheckDeadline>) -> Self {
         Self { deadline, ..self }
     }
 
     /// The time that is left for the check, if a client waits for it.
-    pub(crate) fn time_left(&self) -> Option<Duration> {
+    pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(CheckDeadline::time_left)
     }
 
     /// Whether the check must end here; that is an error, once.
-    pub(crate) fn is_over_time(&mut self, span: Span) -> bool {
+    pub fn is_over_time(&mut self, span: Span) -> bool {
         let Some(deadline) = self.deadline.filter(|deadline| deadline.is_over()) else { return false };
         if !std::mem::replace(&mut self.is_ended, true) {
             let message = format!("the check was ended here: a client's catalog may take {:?}", deadline.timeout());
@@ -259,33 +262,36 @@ impl<'s> Diagnostics<'s> {
         true
     }
 
-    pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
+    /// Adds an error.
+    pub fn error(&mut self, span: Span, message: impl Into<String>) {
         self.push_error(span, message.into(), None);
     }
 
-    pub(crate) fn error_with_hint(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+    /// Adds an error, and what to do about it.
+    pub fn error_with_hint(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
         self.push_error(span, message.into(), Some(hint.into()));
     }
 
-    /// With a hint if there is one.
-    pub(crate) fn push_error(&mut self, span: Span, message: String, hint: Option<String>) {
+    /// Adds an error, with a hint if there is one.
+    pub fn push_error(&mut self, span: Span, message: String, hint: Option<String>) {
         let problem = Problem::at(self.source, span, Severity::Error, message, hint);
         Self::push(&mut self.errors, problem, &mut self.omitted);
     }
 
-    /// An error that a document from the daemon's own disk would not have.
-    pub(crate) fn refuse(&mut self, span: Span, message: String, hint: &str) {
+    /// Adds an error that a document from the daemon's own disk would not have.
+    pub fn refuse(&mut self, span: Span, message: String, hint: &str) {
         let problem = Problem::at(self.source, span, Severity::Error, message, Some(hint.to_owned()));
         Self::push(&mut self.errors, Problem { is_refusal: true, ..problem }, &mut self.omitted);
     }
 
-    pub(crate) fn warn(&mut self, span: Span, message: String, hint: String) {
+    /// Adds a warning.
+    pub fn warn(&mut self, span: Span, message: String, hint: String) {
         let problem = Problem::at(self.source, span, Severity::Warning, message, Some(hint));
         Self::push(&mut self.warnings, problem, &mut self.omitted);
     }
 
     /// The errors so far, those that are not listed included.
-    pub(crate) fn error_count(&self) -> usize {
+    pub fn error_count(&self) -> usize {
         self.errors.len() + self.omitted
     }
 
@@ -299,7 +305,7 @@ impl<'s> Diagnostics<'s> {
 }
 
 /// A name or value as messages repeat it: on one line, cut, without control characters.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut out: String = text
         .chars()
         .take(MAX_SHOWN_CHARS)
@@ -312,7 +318,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 /// `did you mean ...`, if a candidate is near.
-pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(given, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 

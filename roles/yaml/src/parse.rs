@@ -11,12 +11,12 @@ use crate::node::{Span, TextStyle, YamlEntry, YamlNode, YamlValue};
 use crate::problem::{Diagnostics, shown};
 
 /// The deepest nesting: a graph with conditions has six levels, a large schema twenty.
-pub(crate) const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 /// The most nodes of one file, with aliases expanded.
-pub(crate) const MAX_NODES: usize = 200_000;
+pub const MAX_NODES: usize = 200_000;
 
 /// The documents of a source. A syntax error ends the reading; `is_complete` is then false.
-pub(crate) fn parse(report: &mut Diagnostics<'_>) -> ParsedYaml {
+pub fn parse(report: &mut Diagnostics<'_>) -> ParsedYaml {
     let text = report.source.text.as_str();
     let mut tree = TreeBuilder::default();
     let mut parser = Parser::new_from_str(text);
@@ -31,11 +31,11 @@ pub(crate) fn parse(report: &mut Diagnostics<'_>) -> ParsedYaml {
 }
 
 /// The content of a source.
-pub(crate) struct ParsedYaml {
+pub struct ParsedYaml {
     /// The documents up to the first syntax error.
-    pub(crate) documents: Vec<YamlNode>,
+    pub documents: Vec<YamlNode>,
     /// Whether the source was read to its end.
-    pub(crate) is_complete: bool,
+    pub is_complete: bool,
 }
 
 /// Reading cannot go on; the reason is reported.

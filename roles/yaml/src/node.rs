@@ -4,41 +4,55 @@ use serde_json::Value as Json;
 
 /// A range of the file: lines and columns from 1, in characters; the end is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Span {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
-    pub(crate) end_line: u32,
-    pub(crate) end_column: u32,
+pub struct Span {
+    /// Its first line.
+    pub line: u32,
+    /// Its first column.
+    pub column: u32,
+    /// The line of its end.
+    pub end_line: u32,
+    /// The column behind its last character.
+    pub end_column: u32,
 }
 
 impl Span {
     /// A single character.
-    pub(crate) fn point(line: u32, column: u32) -> Self {
+    pub fn point(line: u32, column: u32) -> Self {
         Self { line, column, end_line: line, end_column: column + 1 }
     }
 }
 
 /// A value and its span.
 #[derive(Debug, Clone)]
-pub(crate) struct YamlNode {
-    pub(crate) span: Span,
-    pub(crate) value: YamlValue,
+pub struct YamlNode {
+    /// Where it is written.
+    pub span: Span,
+    /// What it is.
+    pub value: YamlValue,
 }
 
+/// A value by the core schema of YAML 1.2.
 #[derive(Debug, Clone)]
-pub(crate) enum YamlValue {
+pub enum YamlValue {
+    /// Nothing, `~` or `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// Another number.
     Float(f64),
+    /// A text, and how it was written.
     Str(String, TextStyle),
+    /// A list.
     List(Vec<YamlNode>),
+    /// A map, as its entries are written.
     Map(Vec<YamlEntry>),
 }
 
 /// How a text was written, by which a place inside it is found in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TextStyle {
+pub enum TextStyle {
     /// On its own lines below `|`.
     Literal,
     /// In any other way.
@@ -47,17 +61,20 @@ pub(crate) enum TextStyle {
 
 /// A key with its value.
 #[derive(Debug, Clone)]
-pub(crate) struct YamlEntry {
-    pub(crate) key: String,
-    pub(crate) key_span: Span,
+pub struct YamlEntry {
+    /// The key.
+    pub key: String,
+    /// Where the key is written.
+    pub key_span: Span,
     /// Whether it was reported already that this is no key.
-    pub(crate) refused: bool,
-    pub(crate) value: YamlNode,
+    pub refused: bool,
+    /// The value.
+    pub value: YamlNode,
 }
 
 impl YamlNode {
     /// The kind of the value, in words.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self.value {
             YamlValue::Null => "nothing",
             YamlValue::Bool(_) => "true or false",
@@ -68,7 +85,8 @@ impl YamlNode {
         }
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&YamlNode> {
+    /// The value of a key of a map.
+    pub fn get(&self, key: &str) -> Option<&YamlNode> {
         match &self.value {
             YamlValue::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.value),
             _ => None,
@@ -76,7 +94,7 @@ impl YamlNode {
     }
 
     /// The node at a JSON pointer, or the last node on its path that exists.
-    pub(crate) fn pointer(&self, pointer: &str) -> &YamlNode {
+    pub fn pointer(&self, pointer: &str) -> &YamlNode {
         let mut at = self;
         for part in pointer.split('/').skip(1) {
             let part = part.replace("~1", "/").replace("~0", "~");
@@ -93,7 +111,7 @@ impl YamlNode {
     }
 
     /// As JSON; a number that JSON cannot hold becomes null.
-    pub(crate) fn json(&self) -> Json {
+    pub fn json(&self) -> Json {
         match &self.value {
             YamlValue::Null => Json::Null,
             YamlValue::Bool(b) => Json::Bool(*b),
@@ -107,7 +125,7 @@ impl YamlNode {
 
     /// The span in the file of a line and column (both from 1, in characters) inside a text node; the span of the node
     /// where the file's text and the node's differ, as in folded and escaped texts.
-    pub(crate) fn inside(&self, file: &str, line: u32, column: u32, width: u32) -> Span {
+    pub fn inside(&self, file: &str, line: u32, column: u32, width: u32) -> Span {
         self.locate(file, line, column).map_or(self.span, |(line, column)| Span {
             line,
             column,
@@ -139,7 +157,7 @@ impl YamlNode {
 }
 
 /// A line of a text, from 1, without its end; lines end as YAML ends them.
-pub(crate) fn line_of(text: &str, line: u32) -> Option<&str> {
+pub fn line_of(text: &str, line: u32) -> Option<&str> {
     let mut rest = text;
     for _ in 1..line {
         let end = rest.find(['\n', '\r'])?;

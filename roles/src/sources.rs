@@ -1,21 +1,11 @@
-//! YAML files as text, and the layers of files that a catalog is built from.
+//! The layers of files that a catalog is built from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use artel_task::CatalogVersion;
+use artel_yaml::YamlSource;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-/// A YAML file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct YamlSource {
-    /// Its path, as problems show it.
-    pub path: String,
-    /// The absolute directory that paths in it are relative to; none for a file that is embedded in the program.
-    pub dir: Option<PathBuf>,
-    /// Its content.
-    pub text: String,
-}
 
 /// The files that a catalog was built from, layer over layer; they can be stored, and the catalog built again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -29,17 +29,17 @@ impl CheckDeadline {
     }
 
     /// The time that the check may take.
-    pub(crate) fn timeout(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// The time that is left.
-    pub(crate) fn time_left(&self) -> Duration {
+    pub fn time_left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
     /// Whether the check must end.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.is_cancelled.load(Ordering::Relaxed) || Instant::now() >= self.end
     }
 }

@@ -1,0 +1,58 @@
+//! Models that give their memory back when nothing uses them, and models that never do.
+
+use artel_proto::v1;
+use artel_tests::{Daemon, daemon, task_request};
+use tonic_types::StatusExt as _;
+
+use crate::engines::{engines, load};
+
+fn model(name: &str, keep: &str) -> String {
+    format!(
+        "---\nmodel: {name}\nfile: SmolLM2-135M-Instruct.Q4_1.gguf\ncontext: 512\nsequences: 4\nkeep: {keep}\n\
+         ---\nrole: of-{name}\ndescription: D.\nmodel: {name}\nprompt: You answer briefly.\n\
+         sampling: {{temperature: 0, max_tokens: 4}}\nlimits: {{retries: 0}}\n"
+    )
+}
+
+async fn answer(daemon: &Daemon, role: &str) {
+    daemon.run(task_request("Hello").with_role(role)).await.end().await.text();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_nothing_uses_gives_its_memory_back() {
+    let daemon = daemon().with_yaml(&(model("brief", "2s") + &model("long", "10m"))).start().await;
+    answer(&daemon, "of-long").await;
+    answer(&daemon, "of-brief").await;
+    // It ends by itself.
+    while engines(&daemon).await.contains_key("brief") {}
+    let long = engines(&daemon).await["long"].clone();
+    assert!(long.idle_time.is_some() && long.unload_time.is_some() && !long.kept, "{long:?}");
+    let (code, out, error) = daemon.cli(["engines"]).run().await;
+    assert!(code == 0 && out.contains("idle ") && out.contains("unloads in 9 min"), "{code} {out} {error}");
+    let (_, json, _) = daemon.cli(["engines", "--json"]).run().await;
+    assert!(json.contains("\"idle_time_ms\"") && json.contains("\"unload_time\""), "{json}");
+    let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
+    let reason = placement.changes.iter().find(|change| change.model == "brief" && !change.loaded).unwrap();
+    assert!(reason.reason.contains("nothing has used it for 2s"), "{reason:?}");
+    answer(&daemon, "of-brief").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_model_gets_the_memory_of_those_that_are_kept_for_ever() {
+    let yaml = model("a", "forever") + &model("b", "forever") + &model("c", "10m");
+    let daemon = daemon().with_yaml(&yaml).with_settings("memory: {CPU: 520}\n").start().await;
+    assert!(load(&daemon, "a").await.kept);
+    load(&daemon, "b").await;
+    let refused = daemon.engines().load(v1::LoadRequest { model: "c".to_owned() }).await.unwrap_err();
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "INSUFFICIENT_MEMORY", "{refused:?}");
+    for part in ["c does not fit", "have `keep: forever`", "`artel unload a` frees memory"] {
+        assert!(refused.message().contains(part), "{part} in {}", refused.message());
+    }
+    let (code, out, error) = daemon.cli(["engines"]).run().await;
+    assert!(code == 0 && out.contains("kept"), "{code} {out} {error}");
+    // As the message advises.
+    daemon.engines().unload(v1::UnloadRequest { model: "a".to_owned(), interrupt: false }).await.unwrap();
+    answer(&daemon, "of-c").await;
+    let loaded: Vec<String> = engines(&daemon).await.into_keys().collect();
+    assert_eq!(loaded, ["b", "c"]);
+}
