@@ -155,8 +155,8 @@ mod tests {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             wanted(&catalog, &names).unwrap().into_iter().map(|(uri, hash)| (uri.to_string(), hash)).collect::<Vec<_>>()
         };
-        let file = |name: &str, hash: Option<String>| (format!("hf:org/lora/{name}.gguf"), hash);
-        let (poet, hash) = (|| file("poet", Some("cd".repeat(32))), None);
+        let file = |name: &str, hash: Option<PieceHashes>| (format!("hf:org/lora/{name}.gguf"), hash);
+        let (poet, hash) = (|| file("poet", PieceHashes::new(vec!["cd".repeat(32)])), None);
         assert_eq!(files(&[]), [file("idle", hash.clone()), poet(), file("two", hash.clone())]);
         assert_eq!(files(&["smollm2"]), [poet(), file("two", hash.clone())]);
         assert_eq!(files(&["idle"]), [file("idle", hash)]);

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use artel_constraint::{Compiler, Constraint};
@@ -61,7 +62,7 @@ pub struct LlamaBackend {
 /// Adapters that apply together.
 struct LoadedAdapters {
     /// Each with its scale.
-    adapters: Vec<(Arc<LoraHandle>, f32)>,
+    adapters: Vec<(Rc<LoraHandle>, f32)>,
     fingerprint: [u8; 32],
 }
 
@@ -176,7 +177,7 @@ impl LlamaBackend {
     }
 
     /// The adapter in a file, which other sets may have loaded already.
-    fn adapter(&mut self, path: &Path) -> Result<(Arc<LoraHandle>, [u8; 32]), engine_backend::Error> {
+    fn adapter(&mut self, path: &Path) -> Result<(Rc<LoraHandle>, [u8; 32]), engine_backend::Error> {
         artel_gguf::inspect_adapter(path, &self.architecture).map_err(|e| adapter_error(&e))?;
         let content = artel_gguf::sampled_hash(path).map_err(|e| adapter_error(&e))?;
         if let Some(loaded) = self.adapter_files.get(&content).and_then(Weak::upgrade) {
@@ -184,9 +185,9 @@ impl LlamaBackend {
         }
         drop(log::take_errors());
         let adapter = LoraHandle::load(&self.model, path).ok_or_else(|| refused_adapter(path, &log::take_errors()))?;
-        let adapter = Arc::new(adapter);
+        let adapter = Rc::new(adapter);
         self.adapter_files.retain(|_, loaded| loaded.strong_count() > 0);
-        self.adapter_files.insert(content, Arc::downgrade(&adapter));
+        self.adapter_files.insert(content, Rc::downgrade(&adapter));
         Ok((adapter, content))
     }
 }
@@ -224,7 +225,7 @@ impl Backend for LlamaBackend {
         for (path, scale) in adapters {
             let (adapter, content) = self.adapter(path)?;
             fingerprint = fingerprint::of_adapter(&fingerprint, &content, *scale);
-            if loaded.iter().any(|(other, _)| Arc::ptr_eq(other, &adapter)) {
+            if loaded.iter().any(|(other, _)| Rc::ptr_eq(other, &adapter)) {
                 let message = format!("{}: two of these adapters have the same content", path.display());
                 return Err(engine_backend::Error::Adapter(message));
             }

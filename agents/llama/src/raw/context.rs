@@ -1,6 +1,7 @@
 //! The context of a model: the KV cache of its sequences and the graph that computes them.
 
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use artel_model::KvCacheType;
@@ -55,7 +56,7 @@ impl LlamaContext {
 
     /// Makes these adapters, each with its scale, those of the following batches, in place of any others. They must not be freed
     /// before others take their place. False if llama.cpp refuses them.
-    pub(crate) fn apply_adapters(&mut self, adapters: &[(Arc<LoraHandle>, f32)]) -> bool {
+    pub(crate) fn apply_adapters(&mut self, adapters: &[(Rc<LoraHandle>, f32)]) -> bool {
         let (mut pointers, mut scales): (Vec<_>, Vec<f32>) =
             adapters.iter().map(|(adapter, scale)| (adapter.as_ptr(), *scale)).unzip();
         // SAFETY: both arrays have as many elements as are told and are read during the call only. What is told twice in a row
