@@ -157,7 +157,7 @@ impl Actor for EngineHost {
             Message::LeaseReleased { generation, task, outcome } => {
                 state.on_lease_released(&me, generation, task, outcome);
             }
-            Message::SetWorkload(workload) => state.set_workload(&me, workload),
+            Message::SetWorkload(workload) => state.set_workload(&me, *workload),
             Message::Placement(PlacementCommand::Place(placement)) => state.set_placement(&me, placement),
             Message::Placement(PlacementCommand::SetDraining(draining)) => {
                 state.draining = draining;

@@ -259,7 +259,7 @@ impl State {
             };
             let reason = match placement::place(footprint, devices) {
                 Err(refusal) => EngineUnavailable::Unplaceable(refusal),
-                Ok(_) => EngineUnavailable::KeptOut { holders: kept.holders(&refusal), refusal },
+                Ok(_) => EngineUnavailable::KeptOut { holders: kept.holders(&refusal), refusal: Box::new(refusal) },
             };
             Some((id.clone(), reason))
         });

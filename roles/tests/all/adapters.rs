@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use artel_model::PieceHashes;
 use artel_roles::{Adapter, Catalog, DefinitionKind, Role, YamlSource, shipped};
 
 const ADAPTERS: &str = "adapter: sailor-lora\ndescription: Talks like a sailor.\nfile: lora/sailor.gguf\nscale: 0.5\n\
@@ -45,7 +46,7 @@ fn an_adapter_is_a_document_that_no_role_needs_to_use() {
         (sailor.version.as_deref(), sailor.description.as_deref()),
         (Some("2 of May"), Some("Talks like a sailor."))
     );
-    assert_eq!(sailor.sha256, Some("ab".repeat(32)));
+    assert_eq!(sailor.sha256, PieceHashes::new(vec!["ab".repeat(32)]));
     let places = ["/etc/crew/adapters/lora/sailor.gguf", "/models/lora/sailor.gguf"].map(PathBuf::from);
     assert_eq!(sailor.candidates(Path::new("/models")), places);
     assert_eq!(catalog.adapters().len(), 2);
@@ -60,7 +61,7 @@ fn a_role_names_an_adapter_with_or_without_a_scale() {
     assert_eq!(named(&with_role("{adapter: sailor-lora}")), [by_name("sailor-lora", 0.5)]);
     assert_eq!(named(&with_role("{adapter: sailor-lora, scale: -2}")), [by_name("sailor-lora", -2.0)]);
     let catalog = with_role("sailor-lora");
-    assert_eq!(role(&catalog).adapters[0].sha256, Some("ab".repeat(32)));
+    assert_eq!(role(&catalog).adapters[0].sha256, PieceHashes::new(vec!["ab".repeat(32)]));
     let uses = &catalog.definition(DefinitionKind::Role, "r").unwrap().uses;
     let used = |kind, name: &str| (kind, name.to_owned());
     assert_eq!(*uses, [used(DefinitionKind::Model, "smollm2"), used(DefinitionKind::Adapter, "sailor-lora")]);

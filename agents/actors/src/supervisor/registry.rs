@@ -227,7 +227,7 @@ impl ActorRegistry {
     fn update_workload(&self, model: &Arc<Model>, host: &ActorRef<engine_host::Message>) {
         let workload = ModelWorkload::of(&self.catalog, model, &self.shared.models_dir);
         // A host that has just stopped is started again, and gets its workload then.
-        let _ = host.cast(engine_host::Message::SetWorkload(workload));
+        let _ = host.cast(engine_host::Message::SetWorkload(Box::new(workload)));
     }
 
     /// Keeps a newer expert of the same role, if there is one.

@@ -31,7 +31,7 @@ pub enum Message {
     },
     /// Prefills these prefixes, now and whenever the engine has been loaded, and keeps no other adapters. The catalog may have
     /// changed.
-    SetWorkload(ModelWorkload),
+    SetWorkload(Box<ModelWorkload>),
     /// The model scheduler has decided.
     Placement(PlacementCommand),
     /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.

@@ -16,7 +16,7 @@ pub enum EngineUnavailable {
     #[error("{}", describe_kept(.refusal, .holders))]
     KeptOut {
         /// What is missing beside them.
-        refusal: PlacementError,
+        refusal: Box<PlacementError>,
         /// The models that are kept, each with the bytes that it holds where they are missing.
         holders: Vec<(String, u64)>,
     },
@@ -50,7 +50,11 @@ impl EngineUnavailable {
     /// Whether the model would not fit even if nothing else were loaded.
     pub fn is_memory_shortage(&self) -> bool {
         // A device that is missing is no shortage of memory.
-        matches!(self, Self::Unplaceable(refusal) | Self::KeptOut { refusal, .. } if refusal.shortage().is_some())
+        match self {
+            Self::Unplaceable(refusal) => refusal.shortage().is_some(),
+            Self::KeptOut { refusal, .. } => refusal.shortage().is_some(),
+            _ => false,
+        }
     }
 
     /// What a request is told that fails for this reason, with so much of the pause left before the engine is asked for again.

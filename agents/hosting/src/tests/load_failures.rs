@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::engine_host::Message;
 use crate::tests::host;
-use crate::{LoadProgress, Loader, MemoryDemand, ModelWorkload, zero_footprint};
+use crate::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -92,7 +92,7 @@ async fn a_change_of_the_catalog_and_a_load_by_name_end_the_pause() {
     let asked = loader.asked();
     refusal(&host).await;
     assert_eq!(loader.asked(), asked, "the pause is not over");
-    host.cast(Message::SetWorkload(ModelWorkload::default())).unwrap();
+    host.cast(Message::SetWorkload(Box::default())).unwrap();
     refusal(&host).await;
     assert_eq!(loader.asked(), asked + 1);
     for more in [2, 3] {
