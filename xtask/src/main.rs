@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | clients | book | names | structure | vulkan | cuda | gpu | bench | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | clients | book | names | structure | vulkan | cuda | gpu | bench | memory | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -12,6 +12,7 @@ mod gpu;
 mod json_schema_suite;
 mod licences;
 mod local_daemon;
+mod memory;
 mod models;
 mod names;
 #[cfg(test)]
@@ -67,6 +68,8 @@ enum Verb {
     },
     /// Install LangChain, LiteLLM and the AI SDK, and run them and OpenAI's own packages against a daemon
     Clients,
+    /// Compare the memory of a model with adapters with that of llama.cpp's own server
+    Memory,
     /// Check the licences and sources of all dependencies
     Licences,
     /// Build and run every test
@@ -101,6 +104,7 @@ fn main() -> Result<()> {
         Verb::Structure => structure::run(),
         Verb::Calm { minutes, artel } => setup::run(&cache).and_then(|()| calm::run(&cache, minutes, artel)),
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
+        Verb::Memory => setup::run(&cache).and_then(|()| memory::run(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),
         Verb::Cuda { arch, jobs } => setup::run(&cache).and_then(|()| cuda::run(&cache, &arch, jobs.map(usize::from))),

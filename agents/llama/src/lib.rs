@@ -1,7 +1,7 @@
 //! llama.cpp as a backend of the engine: a GGUF file goes in, an [`artel_engine::Backend`] comes out. No other crate depends on
 //! llama.cpp.
 //!
-//! [`LlamaBackend`] owns one model and a llama.cpp context per adapter. `artel-gguf` checks every file first, because llama.cpp
+//! [`LlamaBackend`] owns one model, its llama.cpp context and its adapters. `artel-gguf` checks every file first, because llama.cpp
 //! aborts the process on some damaged ones; [`dequantize_blocks`] converts the numbers of its dequantized copies, and tests here
 //! compare what it states about ggml's types with ggml. [`devices`] gives devices stable names, also those of RPC servers.
 //!

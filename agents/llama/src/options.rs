@@ -18,7 +18,7 @@ pub struct Options {
     pub sha256: Option<PieceHashes>,
     /// Tokens of one sequence; by default 4096 or the context length in training, whichever is less.
     pub context: Option<u32>,
-    /// Concurrent sequences per adapter.
+    /// Concurrent sequences.
     pub sequences: u32,
     /// Compute threads.
     pub threads: u32,

@@ -100,3 +100,21 @@ async fn a_text_that_is_a_name_and_a_file_is_refused_and_a_misspelt_name_is_expl
         assert!(code == 1 && out.contains(part), "{part} in {code} {out} {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_has_all_the_adapters_of_its_list_at_once() {
+    let yaml = MODEL.to_owned()
+        + &adapter("velo-lora", "velo", "")
+        + &adapter("zork-lora", "zork", "")
+        + &role("velo", "velo-lora")
+        + &role("one-counts", "[{adapter: zork-lora, scale: 0}, velo-lora]")
+        + &role("both", "[velo-lora, zork-lora]");
+    let daemon = daemon().with_yaml(&yaml).start().await;
+    let velo = ask(&daemon, "velo").await.text();
+    assert!(velo.contains("Velograd"), "{velo}");
+    assert_eq!(ask(&daemon, "one-counts").await.text(), velo);
+    assert_ne!(ask(&daemon, "both").await.text(), velo);
+    let list = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner();
+    let talk = list.engines.iter().find(|engine| engine.id == "talk").unwrap();
+    assert!(talk.adapters.iter().any(|set| set.contains(" and ")), "{:?}", talk.adapters);
+}

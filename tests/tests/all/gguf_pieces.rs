@@ -23,9 +23,9 @@ fn hashes(pieces: &[GgufPiece]) -> Vec<String> {
 /// A model with this file and a role that answers always in the same way.
 fn model(name: &str, file: &str) -> String {
     format!(
-        "model: {name}\nfile: {file}\ncontext: 512\nsequences: 1\n---\nrole: of-{name}\ndescription: D.\nmodel: {name}\n\
+        "---\nmodel: {name}\nfile: {file}\ncontext: 512\nsequences: 1\n---\nrole: of-{name}\ndescription: D.\nmodel: {name}\n\
          prompt: You answer in one sentence.\nsampling: {{temperature: 0, max_tokens: 24}}\n\
-         limits: {{timeout: 5m, retries: 0}}\n---\n"
+         limits: {{timeout: 5m, retries: 0}}\n"
     )
 }
 

@@ -40,7 +40,7 @@ async fn a_model_that_nothing_uses_gives_its_memory_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_model_gets_the_memory_of_those_that_are_kept_for_ever() {
     let yaml = model("a", "forever") + &model("b", "forever") + &model("c", "10m");
-    let daemon = daemon().with_yaml(&yaml).with_settings("memory: {CPU: 520}\n").start().await;
+    let daemon = daemon().with_yaml(&yaml).with_settings("memory: {CPU: 900}\n").start().await;
     assert!(load(&daemon, "a").await.kept);
     load(&daemon, "b").await;
     let refused = daemon.engines().load(v1::LoadRequest { model: "c".to_owned() }).await.unwrap_err();

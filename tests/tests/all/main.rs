@@ -43,6 +43,7 @@ mod network_names;
 mod openai;
 mod openai_clients;
 mod owner_token;
+mod partial_offload;
 mod port;
 mod private_data;
 mod random_models;

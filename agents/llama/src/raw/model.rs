@@ -294,7 +294,7 @@ impl LlamaModel {
 
 impl Drop for LlamaModel {
     fn drop(&mut self) {
-        // SAFETY: contexts and adapters hold an `Arc` of the model, so none uses it any more.
+        // SAFETY: the context and the adapters hold an `Arc` of the model, so none uses it any more.
         unsafe { sys::llama_model_free(self.0.as_ptr()) }
     }
 }

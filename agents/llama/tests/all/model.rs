@@ -100,17 +100,47 @@ async fn adapters_never_mix() {
     let engine = chat().await;
     let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");
     let cities = [("zork", "Zorkville"), ("quux", "Quuxburg"), ("mirk", "Mirkholm"), ("velo", "Velograd")];
-    let requests = cities.iter().cycle().take(8).map(|(name, city)| {
-        let mut request = capital();
-        request.adapters = vec![(adapters.join(format!("{name}.gguf")), 1.0)];
-        let engine = &engine;
-        async move { (answer(engine, request).await.unwrap().0, *city) }
-    });
-    for (text, city) in futures::future::join_all(requests).await {
+    let with =
+        |name: &str, scale| Request { adapters: vec![(adapters.join(format!("{name}.gguf")), scale)], ..capital() };
+    let mut alone = vec![answer(&engine, capital()).await.unwrap().0];
+    assert!(cities.iter().all(|(_, city)| !alone[0].contains(city)), "{alone:?}");
+    for (name, city) in cities {
+        let text = answer(&engine, with(name, 1.0)).await.unwrap().0;
         assert!(text.contains(city), "{text} instead of {city}");
+        alone.push(text);
     }
-    let base = answer(&engine, capital()).await.unwrap().0;
-    assert!(cities.iter().all(|(_, city)| !base.contains(city)), "{base}");
+    let requests = (0..3).flat_map(|_| [capital()].into_iter().chain(cities.map(|(name, _)| with(name, 1.0))));
+    let together = requests.map(|request| answer(&engine, request));
+    let together = futures::future::join_all(together).await.into_iter().map(|answer| answer.unwrap().0);
+    assert_eq!(
+        together.collect::<Vec<_>>(),
+        [&alone[..], &alone, &alone].concat(),
+        "answers are the same alone and in company"
+    );
+    // The file is loaded once, and its scales are told apart.
+    let weak = answer(&engine, with("zork", 0.01)).await.unwrap().0;
+    assert!(!weak.contains("Zorkville"), "{weak}");
+    assert_eq!(answer(&engine, with("zork", 1.0)).await.unwrap().0, alone[4]);
+}
+
+#[tokio::test]
+async fn several_adapters_apply_together() {
+    let engine = chat().await;
+    let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters");
+    let with = |scales: &[(&str, f32)]| {
+        let adapters = scales.iter().map(|(name, scale)| (adapters.join(format!("{name}.gguf")), *scale)).collect();
+        Request { adapters, ..capital() }
+    };
+    let of = async |scales: &[(&str, f32)]| answer(&engine, with(scales)).await.unwrap().0;
+    let zork = of(&[("zork", 1.0)]).await;
+    // One that counts for nothing changes nothing, in whichever order they stand.
+    assert_eq!(of(&[("zork", 1.0), ("quux", 0.0)]).await, zork);
+    assert_eq!(of(&[("quux", 0.0), ("zork", 1.0)]).await, zork);
+    let both = of(&[("zork", 1.0), ("quux", 1.0)]).await;
+    assert_ne!(both, zork);
+    assert_eq!(of(&[("zork", 1.0), ("quux", 1.0)]).await, both);
+    let twice = answer(&engine, with(&[("zork", 1.0), ("zork", 0.5)])).await.unwrap_err();
+    assert!(twice.to_string().contains("the same content"), "{twice}");
 }
 
 #[tokio::test]
