@@ -83,7 +83,7 @@ enum Verb {
         /// The compute capability of the GPU without its dot; several with `;` between
         #[arg(long, default_value = "86", value_parser = cuda::architectures)]
         arch: String,
-        /// Compilers at once: each takes up to 3 GB of memory [default: one for each core]
+        /// Compilers at once [default: one for each core]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         jobs: Option<u16>,
     },
