@@ -2,10 +2,12 @@
 
 python memory.py ARTEL MODEL.gguf ADAPTERS
 
-Both have the same weights, the same adapters at the same scales, and as many sequences of the same context. Each answers one
-question for each adapter, all at once, and one without an adapter. The figures are proportional set sizes (PSS) of all processes
+Both have the same adapters at the same scales, and as many sequences of the same context. The daemon runs twice: with the weights
+as they are in the file (`weights: file`), as the server has them, and as by default, which dequantizes those of a small model on a
+CPU. Each answers one question for each adapter, all at once, and one without an adapter. The figures are proportional set sizes (PSS) of all processes
 of each side together: the most that was seen, every tenth of a second, and what is left after the answers. ADAPTERS is a
-directory with the adapters of the tests. Ends with 1 if the daemon takes more than 1.5 times of what the server takes.
+directory with the adapters of the tests. Ends with 1 if the daemon takes more than 1.5 times of what the
+server takes with the same weights.
 """
 import concurrent.futures
 import contextlib
@@ -81,8 +83,9 @@ def all_at_once(ask, adapters):
         sys.exit(f"{len(adapters) - right} of {len(adapters)} answers are not those of their adapters: {answers}")
 
 
-def artel(program, model, adapters, directory):
-    documents = [f"model: m\nfile: {model}\nsequences: {SEQUENCES}\ncontext: {CONTEXT_TOKENS}\n"]
+def artel(program, model, adapters, directory, weights):
+    settings = f"weights: {weights}\nsequences: {SEQUENCES}\ncontext: {CONTEXT_TOKENS}\n"
+    documents = [f"model: m\nfile: {model}\n{settings}"]
     for name, file, scale in [("base", None, 1.0)] + [(f"r{at}", file, scale) for at, (file, scale, _) in enumerate(adapters)]:
         role = {"role": name, "description": "Answers questions.", "model": "m", "prompt": PROMPT}
         role["sampling"] = {"temperature": 0, "max_tokens": OUTPUT_TOKENS}
@@ -110,7 +113,7 @@ def artel(program, model, adapters, directory):
     return max(peak.megabytes, after), after
 
 
-def server(_, model, adapters, directory):
+def server(model, adapters, directory):
     directory.mkdir()
     for at, (file, _, _) in enumerate(adapters):
         shutil.copy(file, directory / f"{at:02}.gguf")
@@ -140,8 +143,8 @@ def server(_, model, adapters, directory):
 def main(program, model, adapters):
     model, adapters = pathlib.Path(model).resolve(), pathlib.Path(adapters).resolve()
     print(f"{model.name}, {SEQUENCES} sequences of {CONTEXT_TOKENS} tokens; MB of PSS, daemon and engines together")
-    print("| adapters | artel, most | after | llama.cpp's server, most | after | ratio of the most |")
-    print("|---|---|---|---|---|---|")
+    print("| adapters | artel, most | after | llama.cpp's server, most | after | ratio of the most | artel as by default, most | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
     is_over = False
     for count in COUNTS:
         with tempfile.TemporaryDirectory() as directory:
@@ -151,11 +154,13 @@ def main(program, model, adapters):
                 file = directory / f"{name}-{at}.gguf"
                 shutil.copy(adapters / f"{name}.gguf", file)
                 used.append((file, round(1 - at / 1000, 3), CITIES[name]))
-            own = artel(program, model, used, directory / "artel")
-            other = server(program, model, used, directory / "server")
+            own = artel(program, model, used, directory / "artel", "file")
+            other = server(model, used, directory / "server")
+            default = artel(program, model, used, directory / "default", "auto")
         ratio = own[0] / other[0]
         is_over |= ratio > MAX_RATIO
-        print(f"| {count} | {own[0]:.0f} | {own[1]:.0f} | {other[0]:.0f} | {other[1]:.0f} | {ratio:.2f} |", flush=True)
+        figures = [f"{figure:.0f}" for figure in (*own, *other)] + [f"{ratio:.2f}", f"{default[0]:.0f}", f"{default[0] / other[0]:.2f}"]
+        print("| " + " | ".join([str(count), *figures]) + " |", flush=True)
     sys.exit(is_over)
 
 

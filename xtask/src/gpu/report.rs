@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::hardware::Hardware;
 use super::run::TrialOutcome;
-use super::trials::{Trial, TrialGroup};
+use super::trials::{GpuTrial, TrialGroup};
 
 /// A failure has at most so much of its message in the report.
 const FAILURE_CHARS: usize = 400;
@@ -58,8 +58,8 @@ impl Report {
         }
     }
 
-    fn row(&mut self, trial: &Trial, outcome: &TrialOutcome) -> String {
-        let Trial { model, placed, .. } = trial;
+    fn row(&mut self, trial: &GpuTrial, outcome: &TrialOutcome) -> String {
+        let GpuTrial { model, placed, .. } = trial;
         let answer = match outcome {
             TrialOutcome::Failed(reason) => {
                 self.fail(&format!("{model}, {placed}: {reason}"));
@@ -148,7 +148,7 @@ mod tests {
     use crate::gpu::run::TrialAnswer;
 
     fn group(words: [Option<&'static str>; 2]) -> TrialGroup {
-        let trial = |word| Trial {
+        let trial = |word| GpuTrial {
             name: "n".to_owned(),
             model: "m".to_owned(),
             placed: "CUDA0".to_owned(),

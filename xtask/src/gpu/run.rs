@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::trials::{Trial, TrialGroup};
+use super::trials::{GpuTrial, TrialGroup};
 use crate::local_daemon::LocalDaemon;
 
 /// What every model is asked.
@@ -93,7 +93,7 @@ impl Bed {
     }
 }
 
-fn run_trial(daemon: &LocalDaemon, trial: &Trial) -> Result<TrialOutcome> {
+fn run_trial(daemon: &LocalDaemon, trial: &GpuTrial) -> Result<TrialOutcome> {
     let task = daemon.command("run").args(["--json", "--role", &trial.name, QUESTION]).output();
     let task = task.context("failed to start a task")?;
     let mut outcome = read_events(&String::from_utf8_lossy(&task.stdout));

@@ -14,12 +14,12 @@ const ADAPTERS: [(&str, &str); 4] =
 #[derive(Debug)]
 pub(crate) struct TrialGroup {
     pub(crate) title: &'static str,
-    pub(crate) trials: Vec<Trial>,
+    pub(crate) trials: Vec<GpuTrial>,
 }
 
 /// One model, placed in one way, asked once.
 #[derive(Debug)]
-pub(crate) struct Trial {
+pub(crate) struct GpuTrial {
     /// The name of its model document; its role has the same name.
     pub(crate) name: String,
     /// The name of the model file, by which answers are compared.
@@ -87,8 +87,8 @@ pub(crate) fn plan(models: &[TrialModel], devices: &[String]) -> Vec<TrialGroup>
     groups
 }
 
-fn trial(model: &TrialModel, placed: &str, yaml: &str) -> Trial {
-    Trial {
+fn trial(model: &TrialModel, placed: &str, yaml: &str) -> GpuTrial {
+    GpuTrial {
         name: model.name.clone(),
         model: model.name.clone(),
         placed: placed.to_owned(),
@@ -97,10 +97,10 @@ fn trial(model: &TrialModel, placed: &str, yaml: &str) -> Trial {
     }
 }
 
-fn with_adapter(model: &TrialModel, device: &str, adapter: &str, word: &'static str) -> Trial {
+fn with_adapter(model: &TrialModel, device: &str, adapter: &str, word: &'static str) -> GpuTrial {
     let file = adapters().join(format!("{adapter}.gguf"));
     let role = format!("adapter: {}\n", file.display());
-    Trial {
+    GpuTrial {
         name: model.name.clone(),
         // Its answers are not those of the model without it.
         model: format!("{} with {adapter}", model.name),
