@@ -70,7 +70,7 @@ impl AdapterTurn {
 mod tests {
     use super::*;
 
-    const GAP_DELAY: Duration = Duration::from_millis(100);
+    const TARGET_ITL: Duration = Duration::from_millis(100);
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -79,15 +79,15 @@ mod tests {
     #[test]
     fn a_turn_lasts_while_changes_would_take_too_much_of_the_time() {
         let (mut turn, set) = (AdapterTurn::default(), AdapterSet);
-        assert!(turn.may_stay(1, GAP_DELAY) && !turn.may_stay(2, GAP_DELAY), "no cost is known yet");
+        assert!(turn.may_stay(1, TARGET_ITL) && !turn.may_stay(2, TARGET_ITL), "no cost is known yet");
         turn.record(set(1), millis(10), Some(millis(5)));
-        assert!(turn.may_stay(2, GAP_DELAY));
+        assert!(turn.may_stay(2, TARGET_ITL));
         turn.record(set(1), millis(59), None);
-        assert!(turn.may_stay(2, GAP_DELAY));
+        assert!(turn.may_stay(2, TARGET_ITL));
         turn.record(set(1), millis(2), None);
-        assert!(!turn.may_stay(2, GAP_DELAY) && turn.may_stay(1, GAP_DELAY));
+        assert!(!turn.may_stay(2, TARGET_ITL) && turn.may_stay(1, TARGET_ITL));
         turn.record(set(2), millis(1), None);
-        assert_eq!((turn.may_stay(2, GAP_DELAY), turn.adapters()), (true, set(2)));
+        assert_eq!((turn.may_stay(2, TARGET_ITL), turn.adapters()), (true, set(2)));
         assert_eq!([1, 2, 3].map(|number| turn.last_batch(set(number))), [3, 4, 0]);
     }
 
@@ -95,6 +95,6 @@ mod tests {
     fn all_sets_have_their_turn_within_the_gap() {
         let mut turn = AdapterTurn::default();
         turn.record(AdapterSet(1), millis(20), Some(millis(50)));
-        assert!(turn.may_stay(5, GAP_DELAY) && !turn.may_stay(6, GAP_DELAY));
+        assert!(turn.may_stay(5, TARGET_ITL) && !turn.may_stay(6, TARGET_ITL));
     }
 }
