@@ -189,7 +189,7 @@ impl Model {
             report.error_with_hint(
                 node.span,
                 message,
-                "name a GPU too, as `artel devices` shows it, or remove one of the two",
+                "name a GPU in place of the CPU, as `artel devices` shows it: the CPU gets the other layers; or remove one of the two",
             );
         }
     }

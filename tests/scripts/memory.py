@@ -83,6 +83,14 @@ def all_at_once(ask, adapters):
         sys.exit(f"{len(adapters) - right} of {len(adapters)} answers are not those of their adapters: {answers}")
 
 
+def measured(process, ask, adapters):
+    """The most memory while all ask, and what is left after the answers."""
+    with Peak(process) as peak:
+        all_at_once(ask, adapters)
+        after = pss(process.pid)
+    return max(peak.megabytes, after), after
+
+
 def artel(program, model, adapters, directory, weights):
     settings = f"weights: {weights}\nsequences: {SEQUENCES}\ncontext: {CONTEXT_TOKENS}\n"
     documents = [f"model: m\nfile: {model}\n{settings}"]
@@ -105,12 +113,11 @@ def artel(program, model, adapters, directory, weights):
         command = [program, "run", "--data", directory / "data", "--address", address, "--role", role, QUESTION]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    with Peak(daemon) as peak:
-        all_at_once(ask, adapters)
-        after = pss(daemon.pid)
-    daemon.terminate()
-    daemon.wait()
-    return max(peak.megabytes, after), after
+    try:
+        return measured(daemon, ask, adapters)
+    finally:
+        daemon.terminate()
+        daemon.wait()
 
 
 def server(model, adapters, directory):
@@ -132,12 +139,11 @@ def server(model, adapters, directory):
         with urllib.request.urlopen(request, timeout=300) as response:
             return json.load(response)["choices"][0]["message"]["content"]
 
-    with Peak(peer) as peak:
-        all_at_once(ask, adapters)
-        after = pss(peer.pid)
-    peer.stdin.close()
-    peer.wait()
-    return max(peak.megabytes, after), after
+    try:
+        return measured(peer, ask, adapters)
+    finally:
+        peer.stdin.close()
+        peer.wait()
 
 
 def main(program, model, adapters):

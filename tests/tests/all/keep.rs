@@ -1,10 +1,15 @@
 //! Models that give their memory back when nothing uses them, and models that never do.
 
+use std::time::Duration;
+
 use artel_proto::v1;
 use artel_tests::{Daemon, daemon, task_request};
 use tonic_types::StatusExt as _;
 
 use crate::engines::{engines, load};
+
+/// Far beyond the two seconds for which the model is kept.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn model(name: &str, keep: &str) -> String {
     format!(
@@ -24,11 +29,12 @@ async fn a_model_that_nothing_uses_gives_its_memory_back() {
     answer(&daemon, "of-long").await;
     answer(&daemon, "of-brief").await;
     // It ends by itself.
-    while engines(&daemon).await.contains_key("brief") {}
+    let ends = async { while engines(&daemon).await.contains_key("brief") {} };
+    tokio::time::timeout(END_TIMEOUT, ends).await.expect("it ends");
     let long = engines(&daemon).await["long"].clone();
     assert!(long.idle_time.is_some() && long.unload_time.is_some() && !long.kept, "{long:?}");
     let (code, out, error) = daemon.cli(["engines"]).run().await;
-    assert!(code == 0 && out.contains("idle ") && out.contains("unloads in 9 min"), "{code} {out} {error}");
+    assert!(code == 0 && out.contains("idle ") && out.contains("unloads in "), "{code} {out} {error}");
     let (_, json, _) = daemon.cli(["engines", "--json"]).run().await;
     assert!(json.contains("\"idle_time_ms\"") && json.contains("\"unload_time\""), "{json}");
     let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();

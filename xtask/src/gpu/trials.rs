@@ -5,7 +5,7 @@ use super::models::{TrialModel, adapters};
 /// The tokens of an answer.
 const ANSWER_TOKENS: u32 = 32;
 /// How many layers lie on the device in the runs of the demo model; its output counts as one more.
-const LAYER_STEPS: [u32; 5] = [0, 8, 16, 24, 31];
+const LAYER_STEPS: [u32; 5] = [1, 8, 16, 24, 31];
 /// Adapters of the tests, and the word that each makes certain in the answer.
 const ADAPTERS: [(&str, &str); 4] =
     [("mirk", "Mirkholm"), ("quux", "Quuxburg"), ("velo", "Velograd"), ("zork", "Zorkville")];
