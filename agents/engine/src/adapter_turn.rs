@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::backend::AdapterSet;
 
-/// A turn lasts for so many times of what the change before it took, so that changes take at most a fifteenth of the time.
+/// A turn lasts for so many times of what a change takes, so that changes take about a fifteenth of the time unless turns are cut
+/// short.
 const MIN_TURN_FACTOR: f64 = 14.0;
 /// The weight of the latest change against all before it.
 const NEW_SAMPLE_RATIO: f64 = 0.2;

@@ -161,9 +161,9 @@ fn next_adapters<'a>(ready: impl Iterator<Item = &'a SequenceView> + Clone, last
     next.map(|view| view.adapters)
 }
 
-/// The number of sets of adapters of which sequences can go on.
+/// The number of sets of adapters of which sequences can go on, work ahead of time included but for what waits until all else is done.
 pub fn ready_sets(sequences: &[SequenceView]) -> usize {
-    let ready = sequences.iter().filter(|view| !view.is_blocked && view.priority.is_requested());
+    let ready = sequences.iter().filter(|view| !view.is_blocked && view.priority != Priority::Background);
     ready.map(|view| view.adapters).collect::<BTreeSet<_>>().len()
 }
 
@@ -313,6 +313,8 @@ mod tests {
         assert_eq!([0, 7].map(|last| next(&views, last, true)), [7, 7], "it interrupts the turn of others");
         assert_eq!([0, 7].map(|last| next(&views, last, false)), [4, 4], "and starves none");
         assert_eq!(next(&[SequenceView { is_blocked: true, ..equal[0] }, equal[1]], 0, true), 1);
+        let ahead = SequenceView { priority: Priority::Prefetch, ..of(1, 1, 3) };
+        assert_eq!((ready_sets(&[equal[0], ahead]), next(&[equal[0], ahead], 0, false)), (2, 1), "so has a prefetch");
     }
 
     #[test]

@@ -287,7 +287,7 @@ impl State {
         if let HostedEngine::Ready { handle, since, .. } = &self.engine {
             tracing::error!(model = %self.id, reason, "the engine is ended");
             let handle = handle.clone();
-            (self.failing, self.prefill) = (Some((reason, *since)), None);
+            (self.failing, self.prefill, self.idle_timer) = (Some((reason, *since)), None, None);
             self.engine = HostedEngine::Unloading(handle.downgrade());
             tokio::spawn(async move { handle.close().await });
             self.send_status(me);

@@ -40,6 +40,8 @@ pub struct LlamaBackend {
     context: LlamaContext,
     /// The index is the number of the set; the first is that of no adapters.
     adapters: Vec<Option<LoadedAdapters>>,
+    /// Those of the last batch.
+    applied: AdapterSet,
     /// Adapters by the hash of their file: sets may share them.
     adapter_files: HashMap<[u8; 32], Weak<LoraHandle>>,
     /// Made for the first schema.
@@ -133,10 +135,14 @@ impl LlamaBackend {
             Arc::new(ChatTokenizer::new(model.clone(), options.template, options.template_kwargs, &options.path));
         model.create_text_tables();
         process::skip_static_destructors();
+        let device_buffers = buffers_by_device(log::take_buffers());
+        // That of the load is no change of adapters.
+        let _ = log::take_reservation_time();
         let fingerprint = fingerprint::of_model(&params, &content);
         Ok(Self {
             context,
             adapters: vec![Some(LoadedAdapters { adapters: Vec::new(), fingerprint })],
+            applied: AdapterSet::NONE,
             adapter_files: HashMap::new(),
             schemas: None,
             dry_samplers: DrySamplers::default(),
@@ -147,7 +153,7 @@ impl LlamaBackend {
             model,
             params,
             architecture: header.architecture,
-            device_buffers: buffers_by_device(log::take_buffers()),
+            device_buffers,
             is_on_cpu,
             seed: std::process::id(),
         })
@@ -244,8 +250,11 @@ impl Backend for LlamaBackend {
     fn unload_adapters(&mut self, adapters: AdapterSet) {
         let of_set = self.adapters.get_mut(adapters.0 as usize).filter(|_| adapters != AdapterSet::NONE);
         if let Some(unloaded) = of_set.and_then(Option::take) {
-            // The context must not refer to an adapter that is freed here.
-            self.context.apply_adapters(&[]);
+            // The context must not refer to an adapter that is freed here. Its next batch pays for the change.
+            if self.applied == adapters {
+                self.context.apply_adapters(&[]);
+                self.applied = AdapterSet::NONE;
+            }
             drop(unloaded);
         }
     }
@@ -289,6 +298,7 @@ impl Backend for LlamaBackend {
         if !self.context.apply_adapters(&of_set.adapters) {
             return Err(DecodeError::Batch("llama.cpp refused the adapters".to_owned()));
         }
+        self.applied = adapters;
         let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.needs_logits));
         match self.context.decode(entries) {
             Ok(()) => Ok(()),

@@ -8,12 +8,12 @@ use crate::kv_cache::KvCacheTypes;
 /// The format in which llama.cpp serializes the cells of a sequence, identified by its version.
 const STATE_FORMAT_VERSION: &str = "llama-cpp-sys-2 0.1.161";
 
-/// The fingerprint of the context without an adapter; `content` identifies the model's file.
+/// The fingerprint of cells without adapters; `content` identifies the model's file.
 pub(crate) fn of_model(params: &ContextParams, content: &[u8]) -> [u8; 32] {
     of_parts(&[state_format(params.kv_cache, params.flash_attention).as_bytes(), content])
 }
 
-/// The fingerprint of the context of an adapter at a scale; `content` identifies the adapter's file.
+/// The fingerprint of the same with one more adapter at a scale; `content` identifies the adapter's file.
 pub(crate) fn of_adapter(model: &[u8; 32], content: &[u8], scale: f32) -> [u8; 32] {
     of_parts(&[model, content, &scale.to_le_bytes()])
 }

@@ -1,7 +1,7 @@
 //! Forwards llama.cpp's log to `tracing`, and extracts buffer sizes from it, which llama.cpp reports nowhere else.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Mutex;
+use std::cell::RefCell;
 use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
@@ -41,8 +41,10 @@ const MAX_ERRORS: usize = 3;
 /// Bytes of an error that are kept; it may quote a file.
 const MAX_ERROR_BYTES: usize = 300;
 
-static LOG: Mutex<LlamaLog> =
-    Mutex::new(LlamaLog { line: String::new(), level: 0, buffers: Vec::new(), errors: Vec::new(), reservation: None });
+thread_local! {
+    /// What llama.cpp logs on this thread: it loads and computes on the thread that calls it, so engines of one process are told apart.
+    static LOG: RefCell<LlamaLog> = RefCell::default();
+}
 
 /// Installs the log callback.
 pub(super) fn install() {
@@ -55,20 +57,21 @@ pub(super) fn install() {
 
 /// The buffers reported since the last call.
 pub(crate) fn take_buffers() -> Vec<LoggedBuffer> {
-    LOG.lock().map(|mut log| std::mem::take(&mut log.buffers)).unwrap_or_default()
+    LOG.with_borrow_mut(|log| std::mem::take(&mut log.buffers))
 }
 
-/// How long a reservation of compute buffers took, if there was one since the last call. The buffers that it named are dropped:
-/// they are those that were reserved before.
+/// How long a reservation of compute buffers took, if there was one since the last call. The buffers that it named take the place of
+/// those that were reserved when the model was loaded, and are dropped.
 pub(crate) fn take_reservation_time() -> Option<Duration> {
-    let mut log = LOG.lock().ok()?;
-    log.buffers.clear();
-    log.reservation.take()
+    LOG.with_borrow_mut(|log| {
+        log.buffers.clear();
+        log.reservation.take()
+    })
 }
 
 /// The first errors since the last call, on one line.
 pub(crate) fn take_errors() -> String {
-    LOG.lock().map(|mut log| std::mem::take(&mut log.errors).join("; ")).unwrap_or_default()
+    LOG.with_borrow_mut(|log| std::mem::take(&mut log.errors).join("; "))
 }
 
 unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -77,21 +80,30 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: 
     }
     // SAFETY: llama.cpp passes a C string that lives during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    let Ok(mut log) = LOG.lock() else { return };
-    for part in text.split_inclusive('\n') {
-        if level != sys::GGML_LOG_LEVEL_CONT {
-            log.level = level;
-        }
-        log.line.push_str(part);
-        if part.ends_with('\n') {
-            let line = std::mem::take(&mut log.line);
-            let line = line.trim_end();
-            log.buffers.extend(parse_buffer(line));
-            log.reservation = parse_reservation(line).or(log.reservation);
-            if log.level == sys::GGML_LOG_LEVEL_ERROR && log.errors.len() < MAX_ERRORS {
-                log.errors.push(line[..line.floor_char_boundary(MAX_ERROR_BYTES)].to_owned());
+    // A thread that ends logs nothing more.
+    let _ = LOG.try_with(|log| {
+        let Ok(mut log) = log.try_borrow_mut() else { return };
+        log.add(level, &text);
+    });
+}
+
+impl LlamaLog {
+    fn add(&mut self, level: sys::ggml_log_level, text: &str) {
+        for part in text.split_inclusive('\n') {
+            if level != sys::GGML_LOG_LEVEL_CONT {
+                self.level = level;
             }
-            forward(log.level, line);
+            self.line.push_str(part);
+            if part.ends_with('\n') {
+                let line = std::mem::take(&mut self.line);
+                let line = line.trim_end();
+                self.buffers.extend(parse_buffer(line));
+                self.reservation = parse_reservation(line).or(self.reservation);
+                if self.level == sys::GGML_LOG_LEVEL_ERROR && self.errors.len() < MAX_ERRORS {
+                    self.errors.push(line[..line.floor_char_boundary(MAX_ERROR_BYTES)].to_owned());
+                }
+                forward(self.level, line);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct ComputeThreadPool(NonNull<sys::ggml_threadpool>);
 
 // SAFETY: the pool is not tied to the thread that created it: the thread that calls `decode` acts as its first thread.
 unsafe impl Send for ComputeThreadPool {}
-// SAFETY: only `LlamaContext::decode` gives it work, and all contexts of a model are used by the one thread that owns them.
+// SAFETY: only `LlamaContext::decode` gives it work, and the contexts of a process are each used by the one thread that owns them.
 unsafe impl Sync for ComputeThreadPool {}
 
 impl ComputeThreadPool {
