@@ -1,7 +1,7 @@
 //! Forwards llama.cpp's log to `tracing`, and extracts buffer sizes from it, which llama.cpp reports nowhere else.
 
-use std::ffi::{CStr, c_char, c_void};
 use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
 use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
