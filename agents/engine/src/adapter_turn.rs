@@ -12,7 +12,7 @@ const MIN_TURN_FACTOR: f64 = 14.0;
 const NEW_SAMPLE_RATIO: f64 = 0.2;
 
 /// The adapters of the last batch, and for how long they have had their turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct AdapterTurn {
     adapters: AdapterSet,
     batches: u64,
@@ -22,13 +22,6 @@ pub(crate) struct AdapterTurn {
     spent: Duration,
     /// How long a change takes; zero until one was measured.
     switch_time: Duration,
-}
-
-impl Default for AdapterTurn {
-    fn default() -> Self {
-        let (spent, switch_time) = (Duration::ZERO, Duration::ZERO);
-        Self { adapters: AdapterSet::NONE, batches: 0, last_batches: HashMap::new(), spent, switch_time }
-    }
 }
 
 impl AdapterTurn {
@@ -42,8 +35,8 @@ impl AdapterTurn {
         self.last_batches.get(&adapters).copied().unwrap_or(0)
     }
 
-    /// Whether the turn may go on while so many sets want one, all of which shall have had theirs within this gap. Without a cost,
-    /// turns change with each batch.
+    /// Whether the turn may go on while so many sets want one: for its part of this gap at most. Without a cost, turns change with
+    /// each batch.
     pub(crate) fn may_stay(&self, sets: usize, gap: Duration) -> bool {
         let others = u32::try_from(sets.saturating_sub(1)).unwrap_or(u32::MAX);
         let Some(share) = gap.checked_div(others) else { return true };
@@ -93,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn all_sets_have_their_turn_within_the_gap() {
+    fn a_turn_ends_after_its_part_of_the_gap() {
         let mut turn = AdapterTurn::default();
         turn.record(AdapterSet(1), millis(20), Some(millis(50)));
         assert!(turn.may_stay(5, TARGET_ITL) && !turn.may_stay(6, TARGET_ITL));

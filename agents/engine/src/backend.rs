@@ -20,7 +20,7 @@ pub struct Token(pub i32);
 
 /// The adapters that apply to a sequence, with their scales, by number: 0 is none. Cells that were computed with one set are of no
 /// use to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterSet(pub u32);
 
 impl AdapterSet {

@@ -295,10 +295,12 @@ impl Backend for LlamaBackend {
     fn decode(&mut self, adapters: AdapterSet, batch: &[BatchToken]) -> Result<(), DecodeError> {
         let of_set = self.adapters.get(adapters.0 as usize).and_then(Option::as_ref);
         let of_set = of_set.ok_or_else(|| DecodeError::Batch(format!("no adapters have number {}", adapters.0)))?;
-        if !self.context.apply_adapters(&of_set.adapters) {
-            return Err(DecodeError::Batch("llama.cpp refused the adapters".to_owned()));
+        if self.applied != adapters {
+            if !self.context.apply_adapters(&of_set.adapters) {
+                return Err(DecodeError::Batch("llama.cpp refused the adapters".to_owned()));
+            }
+            self.applied = adapters;
         }
-        self.applied = adapters;
         let entries = batch.iter().map(|e| (e.token.0, e.position, e.slot.0, e.needs_logits));
         match self.context.decode(entries) {
             Ok(()) => Ok(()),
