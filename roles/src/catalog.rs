@@ -9,9 +9,10 @@ use std::sync::{Arc, OnceLock};
 use artel_model::{ContextOverflow, GpuLayers, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
 use artel_task::{AdapterName, CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
-use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue, did_you_mean};
+use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue};
 
 use crate::adapter::{Adapter, DeclaredAdapters};
+use crate::declared_names::DeclaredNames;
 use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
@@ -241,6 +242,14 @@ impl Catalog {
         &self.definitions
     }
 
+    /// What has this name and is of none of these kinds, each with its place: `a role (own.yaml:3)`. None if nothing is.
+    pub fn other_kinds(&self, name: &str, kinds: &[DefinitionKind]) -> Option<String> {
+        let others = self.definitions.iter().filter(|d| d.name == name && !kinds.contains(&d.kind));
+        let others: Vec<String> =
+            others.map(|d| format!("{} ({}:{})", d.kind.with_article(), d.file, d.line)).collect();
+        (!others.is_empty()).then(|| others.join(" and "))
+    }
+
     /// A definition with its YAML.
     pub fn definition(&self, kind: DefinitionKind, name: &str) -> Option<&Definition> {
         self.definitions.iter().find(|d| d.kind == kind && d.name == name)
@@ -269,6 +278,7 @@ struct CatalogParts {
 struct CatalogBuilder<'s> {
     diagnostics: Vec<Diagnostics<'s>>,
     documents: Documents,
+    declared: DeclaredNames,
     /// The models that could be read; the others are declared only.
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
@@ -284,6 +294,7 @@ impl<'s> CatalogBuilder<'s> {
         let mut diagnostics = Vec::new();
         let documents = Documents::read(sources, rules, deadline, &mut diagnostics);
         Self {
+            declared: documents.names(&diagnostics),
             diagnostics,
             documents,
             models: BTreeMap::new(),
@@ -324,26 +335,22 @@ impl<'s> CatalogBuilder<'s> {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RouterName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let declared = self.documents.names(DefinitionKind::Model);
-            let is_chat_model = |model: &str| match self.models.get(model) {
-                Some(model) => Some(model.purpose == ModelPurpose::Chat),
-                None => declared.contains(model).then_some(true),
-            };
-            if let Some(settings) = routing::decode(fields, is_chat_model, report) {
+            // One that could not be read has its own errors.
+            let is_chat_model =
+                |model: &str| self.models.get(model).is_none_or(|model| model.purpose == ModelPurpose::Chat);
+            if let Some(settings) = routing::decode(fields, &self.declared, is_chat_model, report) {
                 self.routers.insert(name, Arc::new(settings));
             }
         }
     }
 
     fn roles(&mut self) {
-        let adapter_names = self.documents.names(DefinitionKind::Adapter);
-        let adapters = DeclaredAdapters { read: &self.adapters, names: &adapter_names };
+        let adapters = DeclaredAdapters { read: &self.adapters, names: &self.declared };
         for document in self.documents.of(DefinitionKind::Role) {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RoleName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
             let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, &adapters, report) else { continue };
-            let declared = self.documents.names(DefinitionKind::Model);
             match self.models.get_mut(&role.model) {
                 Some(model) if model.purpose != ModelPurpose::Chat => {
                     let purpose = match model.purpose {
@@ -366,31 +373,27 @@ impl<'s> CatalogBuilder<'s> {
                 Some(model) if model.cache == CacheSetting::Auto && role.overflow == ContextOverflow::Shift => {
                     Arc::make_mut(model).cache = CacheSetting::Fixed(KvCacheType::F16);
                 }
-                None if !declared.contains(role.model.as_str()) => {
-                    let hint = did_you_mean(role.model.as_str(), declared.iter().map(String::as_str));
-                    report.push_error(model_span, format!("there is no model `{}`", role.model), hint);
+                Some(_) => {}
+                None => {
+                    self.declared.report_missing(DefinitionKind::Model, role.model.as_str(), model_span, report);
                 }
-                _ => {}
             }
             self.roles.insert(name, Arc::new(role));
         }
     }
 
     fn graphs(&mut self) {
-        let declared = self.documents.names(DefinitionKind::Role);
-        let roles: BTreeSet<RoleName> = declared.iter().filter_map(|name| RoleName::parse(name).ok()).collect();
+        let role_count = self.declared.of(DefinitionKind::Role).filter(|name| RoleName::parse(name).is_ok()).count();
         let with_examples: Vec<RoleName> =
             self.roles.values().filter(|role| !role.examples.is_empty()).map(|role| role.name.clone()).collect();
         // A model that could not be read may be the embedding model.
-        let has_invalid_model = self.documents.names(DefinitionKind::Model).len() > self.models.len();
+        let has_invalid_model = self.declared.of(DefinitionKind::Model).count() > self.models.len();
         let inner_graphs: BTreeMap<String, BTreeSet<String>> = self
             .documents
             .of(DefinitionKind::Graph)
             .map(|document| (document.name.clone(), inner_graphs_of(document)))
             .collect();
-        let routers = self.documents.names(DefinitionKind::Router);
-        let graph_names = self.documents.names(DefinitionKind::Graph);
-        let has_all_roles = self.roles.len() == roles.len();
+        let has_all_roles = self.roles.len() == role_count;
         let has_embedding_model =
             has_invalid_model || self.models.values().any(|model| model.purpose == ModelPurpose::Embedding);
         let mut built: BTreeMap<GraphName, Arc<Graph>> = BTreeMap::new();
@@ -399,12 +402,10 @@ impl<'s> CatalogBuilder<'s> {
             let Ok(name) = GraphName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
             let declared = DeclaredDefinitions {
-                roles: &roles,
-                routers: &routers,
+                names: &self.declared,
                 with_examples: &with_examples,
                 has_all_roles,
                 has_embedding_model,
-                graph_names: &graph_names,
                 graphs: &built,
                 inner_graphs: &inner_graphs,
             };

@@ -34,7 +34,7 @@ pub use error::Error;
 pub use ggml_types::block_layout;
 pub use hash::{sampled_hash, verify_sha256};
 pub use header::GgufHeader;
-pub use inspect::{inspect, inspect_adapter};
+pub use inspect::{inspect, inspect_adapter, inspect_any_adapter};
 pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};
 pub use purpose::check_purpose;
 pub use stated_sampling::stated_sampling;

@@ -9,6 +9,7 @@ use artel_yaml::{YamlEntry, YamlNode, YamlValue, did_you_mean};
 use super::decoder::GraphDecoder;
 use super::router;
 use crate::decode::{MapReader, integer, list, name};
+use crate::definition::DefinitionKind;
 use crate::keys;
 use crate::template;
 
@@ -82,9 +83,8 @@ impl GraphDecoder<'_, '_, '_> {
         let message = message.and_then(|n| self.message(node, n, mapped));
         self.spans.from(node, given.span);
         let graph = name(given, "a graph", GraphName::parse, self.report)?;
-        if !self.declared.graph_names.contains(graph.as_str()) {
-            let hint = did_you_mean(graph.as_str(), self.declared.graph_names.iter().map(String::as_str));
-            self.report.push_error(given.span, format!("there is no graph `{graph}`"), hint);
+        if !self.declared.names.has(DefinitionKind::Graph, graph.as_str()) {
+            self.declared.names.report_missing(DefinitionKind::Graph, graph.as_str(), given.span, self.report);
             return None;
         }
         if let Some(path) = self.path_back(graph.as_str()) {
@@ -142,10 +142,7 @@ impl GraphDecoder<'_, '_, '_> {
 
     pub(super) fn role_name(&mut self, node: &YamlNode) -> Option<RoleName> {
         let role = name(node, "a role", RoleName::parse, self.report)?;
-        if !self.declared.roles.contains(&role) {
-            let hint = did_you_mean(role.as_str(), self.declared.roles.iter().map(RoleName::as_str));
-            self.report.push_error(node.span, format!("there is no role `{role}`"), hint);
-        }
+        self.declared.names.report_missing(DefinitionKind::Role, role.as_str(), node.span, self.report);
         Some(role)
     }
 }

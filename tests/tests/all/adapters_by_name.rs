@@ -81,7 +81,8 @@ async fn a_text_that_is_a_name_and_a_file_is_refused_and_a_misspelt_name_is_expl
         + &adapter("velo", "velo", "")
         + &role("either", "velo")
         + &role("named", "{adapter: velo}")
-        + &role("misspelt", "vello");
+        + &role("misspelt", "vello")
+        + &role("mistaken", "talk");
     let builder = daemon().with_yaml(&yaml);
     let file = fs::read(repository().join("tests/fixtures/adapters/zork.gguf")).unwrap();
     let daemon = builder.with_file("velo", &file).start().await;
@@ -91,11 +92,14 @@ async fn a_text_that_is_a_name_and_a_file_is_refused_and_a_misspelt_name_is_expl
     assert!(text.contains("Velograd"), "{text}");
     let message = failure(&daemon, "misspelt").await;
     assert!(message.contains("no adapter of the catalog is named `vello`"), "{message}");
+    let message = failure(&daemon, "mistaken").await;
+    assert!(message.contains("no adapter of the catalog is named `talk` either, but a model ("), "{message}");
     let check = Cli::new(["check"]).arg(daemon.dir().join("catalog")).arg("--models").arg(models());
     let (code, out, error) = check.run().await;
     for part in [
         "role `either`: `velo` is the name of an adapter and of the file",
         "there is no adapter `vello`: did you mean `velo`?",
+        "there is no adapter `talk`, but a model (",
     ] {
         assert!(code == 1 && out.contains(part), "{part} in {code} {out} {error}");
     }
