@@ -188,8 +188,12 @@ impl Catalog {
         }
         let placement =
             PlacementSetting { devices: role.devices.clone(), split: model.placement.split, tensor_split: Vec::new() };
-        // Layers cannot be on GPUs where there are none.
-        let gpu_layers = if placement.is_cpu_only() { GpuLayers::Auto } else { model.gpu_layers };
+        // A number of layers that the devices of the role cannot have is said of the model elsewhere: some are on GPUs, and there are
+        // none; or none are, and the role wants one.
+        let gpu_layers = match model.gpu_layers {
+            GpuLayers::Count(1..) if !placement.names_cpu() => model.gpu_layers,
+            GpuLayers::Auto | GpuLayers::Count(_) => GpuLayers::Auto,
+        };
         Some(Arc::new(Model { placement, gpu_layers, ..Model::clone(model) }))
     }
 
