@@ -20,11 +20,14 @@ fn existing_dir(path: &Path) -> Option<&Path> {
     path.ancestors().find(|dir| dir.is_dir())
 }
 
+/// Tells how many bytes can be written to the disk of a path, if that is known.
+type FreeBytes = Box<dyn Fn(&Path) -> Option<u64> + Send + Sync>;
+
 /// The disks to which the downloads of a process write. What several of them still need is summed: each alone would find the same space
 /// free.
 pub(crate) struct DiskSpace {
     /// [`free_bytes`], but in tests of full disks.
-    free_bytes: Box<dyn Fn(&Path) -> Option<u64> + Send + Sync>,
+    free_bytes: FreeBytes,
     claims: Mutex<HashMap<PathBuf, Claim>>,
 }
 
