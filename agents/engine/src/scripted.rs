@@ -458,7 +458,8 @@ impl Backend for ScriptedBackend {
         let empty = || Error::State("the slot is empty".to_owned());
         let cells = self.cells.get(&slot).ok_or_else(empty)?;
         let tokens = cells.tokens.iter().map(|token| token.0);
-        let numbers = std::iter::once(cells.adapters.0.cast_signed()).chain(tokens);
+        let header = [cells.adapters.0.cast_signed(), i32::from(self.shifted.contains(&slot))];
+        let numbers = header.into_iter().chain(tokens);
         Ok(numbers.flat_map(i32::to_le_bytes).collect())
     }
 
@@ -469,6 +470,9 @@ impl Backend for ScriptedBackend {
         }
         let mut numbers = state.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let adapters = AdapterSet(numbers.next().unwrap_or_default().cast_unsigned());
+        if numbers.next() == Some(1) {
+            self.shifted.insert(slot);
+        }
         assert!(!self.cells.contains_key(&slot), "only empty slots are filled");
         self.cells.insert(slot, ScriptedCells { adapters, tokens: numbers.map(Token).collect() });
         self.update_probe(slot);

@@ -21,20 +21,24 @@ pub fn verify_sha256(path: &Path, expected: &PieceHashes) -> Result<(), Error> {
 }
 
 fn verify_file(path: &Path, expected: &str) -> Result<(), Error> {
+    let actual: String = content_hash(path)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    if actual.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(Error::HashMismatch { path: path.to_owned(), expected: expected.to_owned(), actual })
+}
+
+/// The SHA-256 of one file.
+pub fn content_hash(path: &Path) -> Result<[u8; 32], Error> {
     let read = |source| Error::of_read(path, source);
     let mut file = open_regular_file(path).map_err(read)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(read)? {
-            0 => break,
+            0 => return Ok(hash.finalize().into()),
             n => hash.update(&buffer[..n]),
         }
     }
-    let actual: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if actual.eq_ignore_ascii_case(expected) {
-        return Ok(());
-    }
-    Err(Error::HashMismatch { path: path.to_owned(), expected: expected.to_owned(), actual })
 }
 
 /// A hash of a file's size, its head and 64 evenly spaced samples: enough to tell models apart in milliseconds, where a hash of
@@ -99,6 +103,20 @@ mod tests {
         assert!(error.contains("m-00002-of-00002.gguf: its sha256 is ba7816bf"), "{error}");
         let error = verify_sha256(&path(1), &hashes(&[ABC])).unwrap_err().to_string();
         assert!(error.contains("the model has 2 files and `sha256` has 1 hashes"), "{error}");
+    }
+
+    #[test]
+    fn two_files_that_differ_between_the_samples_have_different_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        let mut bytes = vec![0; 9 << 20];
+        std::fs::write(&path, &bytes).unwrap();
+        let before = (sampled_hash(&path).unwrap(), content_hash(&path).unwrap());
+        let step = bytes.len() / 64;
+        bytes[40 * step - 1] = 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(sampled_hash(&path).unwrap(), before.0);
+        assert_ne!(content_hash(&path).unwrap(), before.1);
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod test_model;
 pub use dequantize::{BlockConverter, HalfType, dequantize, remove_stale_files};
 pub use error::Error;
 pub use ggml_types::block_layout;
-pub use hash::{sampled_hash, verify_sha256};
+pub use hash::{content_hash, sampled_hash, verify_sha256};
 pub use header::GgufHeader;
 pub use inspect::{inspect, inspect_adapter};
 pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};
