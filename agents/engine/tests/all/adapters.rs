@@ -147,7 +147,9 @@ async fn sequences_of_each_set_gather_where_no_slot_is_free() {
         batches += 1;
         assert!(batches < MAX_EXCHANGE_BATCHES, "{:?}", layout(&probe));
     }
-    println!("{batches} batches, {} passes", passes.load(Relaxed));
+    let (passes_before, batches) = (passes.load(Relaxed), engine.stats().batches);
+    (0..40).for_each(|_| step(&gate));
+    assert_eq!(passes.load(Relaxed) - passes_before, engine.stats().batches - batches, "one pass a batch");
     gate.open();
     assert_answers(streams).await;
     assert_eq!(engine.stats().failed, 0);
