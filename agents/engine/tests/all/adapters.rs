@@ -9,7 +9,7 @@ use artel_engine::backend::{BatchToken, EngineLimits, Slot};
 use artel_engine::scripted::{BatchGate, CacheProbe, ScriptedBackend};
 use artel_engine::{DraftMode, EngineHandle, Options, OutputStream, Request};
 
-use crate::requests::{ask, read};
+use crate::requests::{answer, ask, read};
 
 const LIMITS: EngineLimits = EngineLimits {
     context_tokens: 512,
@@ -131,15 +131,10 @@ async fn sequences_of_each_set_gather_where_no_slot_is_free() {
     let probe = model.probe();
     let engine = engine(model).await;
     // All slots have tokens of others, released in their order, so that the sequences with adapters lie scattered.
-    let mut first = Vec::new();
     for at in 0..LIMITS.sequences {
-        first.push(engine.generate(ask(&format!("{at} x"))).await.unwrap());
-        step(&gate);
+        gate.pass(1);
+        answer(&engine, Request { max_tokens: 1, ..ask(&format!("{at} x")) }).await.unwrap();
     }
-    for stream in first {
-        drop(stream);
-    }
-    step(&gate);
     let streams = streams(&engine, &gate, &probe).await;
     let mut batches = 0;
     while groups(&layout(&probe)) > 4 {
