@@ -1,6 +1,7 @@
 //! The tests of the engine on real models, in one binary.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod adapters;
 mod demo_models;
 mod memory_estimate;
 #[cfg(target_os = "linux")]
