@@ -63,6 +63,7 @@ pub fn zero_footprint(model: &Model) -> ModelFootprint {
         output_bytes: 0,
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
+        written_kv_type: None,
         context_tokens: 1,
         min_context_tokens: 1,
         sequences: 1,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::device::{Device, allocated};
-use crate::error::{PlacementError, list};
+use crate::error::PlacementError;
 use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
 use crate::kept::{KeptModel, KeptOut, left_by};
@@ -107,15 +107,14 @@ impl Planner<'_> {
         if let Ok(alone) = fit(footprint, &self.left, FitLimits::alone(footprint)) {
             let on = alone.devices();
             let is_kept = |placement: &Placement| self.kept.iter().any(|kept| kept.model == placement.model);
-            let others = self.plan.placed.iter().filter(|placement| {
-                !is_kept(placement) && placement.bytes().keys().any(|device| on.contains(&device.as_str()))
-            });
+            let short = beside.shortage().map(|shortage| shortage.device.as_str());
+            let holds = |placement: &&Placement| {
+                !is_kept(placement)
+                    && placement.bytes().iter().any(|(device, bytes)| *bytes > 0 && Some(device.as_str()) == short)
+            };
+            let others = self.plan.placed.iter().filter(holds);
             let others: Vec<&str> = others.map(|placement| placement.model.as_str()).collect();
-            let reason = format!(
-                "{beside} beside {}; it would fit on {} alone, and is swapped with them",
-                list(&others),
-                list(&on)
-            );
+            let reason = beside.beside(&others, &on);
             return UnplacedModel { model, reason, error: beside, alone: Some(alone), kept_out: None };
         }
         // What other models take is irrelevant then.

@@ -17,7 +17,7 @@ use artel_log::LogHandle;
 use artel_model::{DeviceKind, ExpertPlacement, GpuLayers, KeepLoaded, KvCacheType, SplitMode};
 use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
-use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, WeightsSetting};
+use artel_roles::{Adapter, CacheSetting, EngineIsolation, GgufFile, Model, WeightsSetting};
 use async_trait::async_trait;
 
 use super::compute_buffer_cache::{ComputeBufferCache, LayerDivision};
@@ -149,6 +149,7 @@ impl LlamaLoader {
             }),
             file_bytes: adapter_bytes.saturating_add(layer.weights),
             expert_bytes: layer.expert_weights,
+            adapter_bytes,
             kv_elements: layer.key_elements.saturating_add(layer.value_elements),
             window_tokens: None,
         };
@@ -176,6 +177,10 @@ impl LlamaLoader {
             output_bytes: header.output,
             tied_bytes: header.tied,
             kv_type,
+            written_kv_type: match model.cache {
+                CacheSetting::Auto => None,
+                CacheSetting::Fixed(written) => Some(written),
+            },
             context_tokens: tokens,
             min_context_tokens: if has_own_context { tokens } else { role_tokens.min(tokens) },
             sequences,
