@@ -145,7 +145,7 @@ fn beside_others_what_the_planner_may_not_do_by_itself_is_offered() {
     let first = pinned(model("first", 6 * GB), &["CUDA0"]);
     let mut devices = one_gpu(16 * GB);
     devices[0].free = 10 * GB;
-    let plan = plan(&[first, second], &devices);
+    let plan = plan(&[first, second], &devices, &[]);
     let unplaced = &plan.unplaced[0];
     let remedies = unplaced.error.remedies().iter().map(|remedy| format!("  {remedy}\n"));
     insta::assert_snapshot!(format!("{}\n{}", unplaced.reason, remedies.collect::<String>()));
