@@ -124,7 +124,7 @@ pub fn next_batch(
     };
     let ready = || sequences.iter().filter(|view| !view.is_blocked && !is_paused(view));
     let has_streams = ready().any(SequenceView::streams);
-    let (adapters, may_prefill) = next_turn(ready(), last)?;
+    let (adapters, may_prefill) = next_turn(&ready().collect::<Vec<_>>(), last)?;
     let own = || ready().filter(|view| view.adapters == adapters);
     let decoding: Vec<&SequenceView> =
         own().filter(|view| view.prefill_tokens == 0).take(budget.batch_tokens as usize).collect();
@@ -170,10 +170,11 @@ pub fn next_batch(
 /// Where sequences stream, those that prompts have held up come first, and of all sets only the one whose last prompts are the longest
 /// ago has prompts computed: however many sets have prompts, a stream waits for those of one. Prompts that are more urgent than all
 /// streams do not wait.
-fn next_turn<'a>(ready: impl Iterator<Item = &'a SequenceView> + Clone, last: LastTurn) -> Option<(AdapterSet, bool)> {
-    let highest = ready.clone().map(|view| view.priority).min()?;
-    let streams = || ready.clone().filter(|view| view.streams());
-    let prompts = || ready.clone().filter(|view| view.prefill_tokens > 0);
+fn next_turn(ready: &[&SequenceView], last: LastTurn) -> Option<(AdapterSet, bool)> {
+    let ready = || ready.iter().copied();
+    let highest = ready().map(|view| view.priority).min()?;
+    let streams = || ready().filter(|view| view.streams());
+    let prompts = || ready().filter(|view| view.prefill_tokens > 0);
     let most_urgent_stream = streams().map(|view| view.priority).min();
     let held_up = sets_of(streams().filter(|view| view.history.is_held_up));
     let next_prefill = prompts().map(|view| (view.history.last_prefill, view.adapters)).min().map(|(_, set)| set);
@@ -182,8 +183,8 @@ fn next_turn<'a>(ready: impl Iterator<Item = &'a SequenceView> + Clone, last: La
         let is_urgent = |view: &SequenceView| most_urgent_stream.is_none_or(|priority| view.priority < priority);
         is_next || prompts().any(|view| view.adapters == adapters && is_urgent(view))
     };
-    let may_stay = last.may_stay && ready.clone().any(|view| view.adapters == last.adapters);
-    let candidates = ready.clone().filter(|view| !may_stay || view.priority == highest);
+    let may_stay = last.may_stay && ready().any(|view| view.adapters == last.adapters);
+    let candidates = ready().filter(|view| !may_stay || view.priority == highest);
     let candidates = candidates.filter(|view| view.prefill_tokens == 0 || may_prefill(view.adapters));
     let next = candidates.map(|view| (view.adapters, view.history.last_batch)).min_by_key(|(adapters, last_batch)| {
         let stays = may_stay && *adapters == last.adapters;

@@ -124,20 +124,6 @@ mod tests {
     }
 
     #[test]
-    fn two_files_that_differ_between_the_samples_have_different_contents() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("m.gguf");
-        let mut bytes = vec![0; 9 << 20];
-        std::fs::write(&path, &bytes).unwrap();
-        let before = (sampled_hash(&path).unwrap(), content_hash(&path).unwrap());
-        let step = bytes.len() / 64;
-        bytes[40 * step - 1] = 1;
-        std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(sampled_hash(&path).unwrap(), before.0);
-        assert_ne!(content_hash(&path).unwrap(), before.1);
-    }
-
-    #[test]
     fn the_sampled_hash_of_a_model_covers_all_of_its_pieces() {
         let dir = tempfile::tempdir().unwrap();
         let path = |at: u32| dir.path().join(format!("m-0000{at}-of-00002.gguf"));

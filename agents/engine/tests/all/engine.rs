@@ -170,6 +170,31 @@ async fn a_sequence_in_a_distant_slot_moves_beside_the_others_and_its_output_is_
 }
 
 #[tokio::test]
+async fn a_sequence_whose_move_fails_goes_on_in_its_slot_or_fails_alone() {
+    for failures in [1, 2] {
+        let gate = BatchGate::default();
+        let model = ScriptedBackend::new(LIMITS, |prompt| prompt.trim().repeat(20)).with_gate(&gate);
+        let engine = engine(model.with_restore_faults(move |number| number <= failures)).await;
+        let mut streams = Vec::new();
+        for (name, tokens) in [("a", 60), ("b", 2), ("c", 60)] {
+            streams.push(engine.generate(Request { max_tokens: tokens, ..ask(name) }).await.unwrap());
+            gate.pass(1);
+            gate.wait_until_held();
+        }
+        gate.open();
+        let mut texts = Vec::new();
+        for stream in streams {
+            texts.push(read(stream).await.map(|(text, _)| text));
+        }
+        let first = texts.remove(0);
+        assert!(if failures == 1 { first.unwrap() == "a".repeat(20) } else { matches!(first, Err(Error::Model(_))) });
+        assert_eq!(texts.into_iter().map(Result::unwrap).collect::<Vec<_>>(), ["b".repeat(2), "c".repeat(20)]);
+        assert_eq!(engine.stats().failed, failures - 1);
+        assert_eq!(answer(&engine, ask("a")).await.unwrap().0, "a".repeat(20));
+    }
+}
+
+#[tokio::test]
 async fn only_the_sequence_at_fault_fails() {
     let faults = |_, batch: &[artel_engine::backend::BatchToken]| {
         let is_bad = batch.iter().any(|token| token.token.0 == '!' as i32);
