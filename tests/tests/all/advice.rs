@@ -222,42 +222,57 @@ async fn advice_on_weights_that_are_dequantized_is_true() {
     assert_eq!(advice, ["half-0: `weights: file`"]);
 }
 
-/// Two servers lend 198 MiB each, and a third 400. A layer takes 15 MiB, the output 72, and buffers some 98: the guess before the
-/// first load may be a few MiB less than what is measured then, which decides nothing here.
-#[tokio::test(flavor = "multi_thread")]
-async fn advice_on_layers_and_devices_is_true() {
+/// Takes the advice on a model that is pinned to the first of these servers, or to the first two. Two servers lend 198 MiB each, and
+/// a third 400. A layer takes 15 MiB, the output 72, and buffers some 98: what is measured at a load may be more than this guess. So
+/// each model has weights of its own, and no load of another one says what is to be expected.
+async fn device_advice(name: &str, seed: &str, pins: usize, more: &str) -> Vec<String> {
     let servers = [RpcServer::start().await, RpcServer::start().await, RpcServer::start().await];
-    let [a, b, c] = servers.each_ref().map(RpcServer::device_name);
-    let of = |keys: &[String]| {
-        let fixed = ["context: 512", "sequences: 1", "gpu_layers: 7"].map(str::to_owned);
-        let weights = RandomModel::new("llama").with("--width", "768").with("--quant", "f16");
-        Definition { weights: Weights::Random(weights), keys: fixed.iter().chain(keys).cloned().collect() }
-    };
-    let refused = [
-        ("layers", of(&[format!("devices: ['{a}']")])),
-        ("shares", of(&[format!("devices: ['{a}', '{b}']"), "tensor_split: [1, 3]".to_owned()])),
-        ("one", of(&[format!("devices: ['{a}', '{b}']"), "split: none".to_owned()])),
-    ];
+    let names = servers.each_ref().map(RpcServer::device_name);
+    let weights = RandomModel::new("llama").with("--width", "768").with("--quant", "f16").with("--seed", seed);
+    let devices = format!("devices: ['{}']", names[..pins].join("', '"));
+    let keys = ["context: 512", "sequences: 1", "gpu_layers: 7", &devices, more];
+    let refused = [(name, Definition::new(Weights::Random(weights), &keys))];
     let settings = format!(
-        "rpc: ['{}', '{}', '{}']\nmemory: {{'{a}': 198, '{b}': 198, '{c}': 400}}\n",
-        servers[0].address, servers[1].address, servers[2].address
+        "rpc: ['{}']\nmemory: {{'{}': 198, '{}': 198, '{}': 400}}\n",
+        servers.each_ref().map(|server| server.address.clone()).join("', '"),
+        names[0],
+        names[1],
+        names[2]
     );
-    let advice = advice_is_true(&refused, &settings, &servers.each_ref()).await;
+    advice_is_true(&refused, &settings, &servers.each_ref()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_on_layers_and_more_devices_is_true() {
     let expected = [
         "layers-0: `gpu_layers: 2` instead of 7",
         "layers-1: the same model as Q8_0, which has about 85.2 MB",
         "layers-2: `devices: ['a', 'c']`",
         "layers-3: `devices: auto`",
+    ];
+    assert_eq!(device_advice("layers", "1", 1, "split: layer").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_on_written_shares_of_devices_is_true() {
+    let expected = [
         "shares-0: `gpu_layers: 3` instead of 7",
         "shares-1: the same model as Q8_0, which has about 85.2 MB",
         "shares-2: no `tensor_split`",
         "shares-3: `devices: auto` and no `tensor_split`",
+    ];
+    assert_eq!(device_advice("shares", "2", 2, "tensor_split: [1, 3]").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_on_a_model_that_is_not_split_is_true() {
+    let expected = [
         "one-0: `gpu_layers: 2` instead of 7",
         "one-1: the same model as Q8_0, which has about 85.2 MB",
         "one-2: `split: layer` instead of none",
         "one-3: `devices: auto`",
     ];
-    assert_eq!(advice, expected);
+    assert_eq!(device_advice("one", "3", 2, "split: none").await, expected);
 }
 
 /// One model has half of a device; a mixture of experts fits there without it, or beside it with less on the device.
