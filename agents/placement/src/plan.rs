@@ -107,13 +107,16 @@ impl Planner<'_> {
         if let Ok(alone) = fit(footprint, &self.left, FitLimits::alone(footprint)) {
             let on = alone.devices();
             let is_kept = |placement: &Placement| self.kept.iter().any(|kept| kept.model == placement.model);
-            let short = beside.shortage().map(|shortage| shortage.device.as_str());
-            let holds = |placement: &&Placement| {
-                !is_kept(placement)
-                    && placement.bytes().iter().any(|(device, bytes)| *bytes > 0 && Some(device.as_str()) == short)
+            let holding = |on: &[&str]| -> Vec<&str> {
+                let holds = |placement: &&Placement| {
+                    let bytes = placement.bytes();
+                    !is_kept(placement) && on.iter().any(|device| bytes.get(*device).is_some_and(|bytes| *bytes > 0))
+                };
+                self.plan.placed.iter().filter(holds).map(|placement| placement.model.as_str()).collect()
             };
-            let others = self.plan.placed.iter().filter(holds);
-            let others: Vec<&str> = others.map(|placement| placement.model.as_str()).collect();
+            let short: Vec<&str> = beside.shortage().iter().map(|shortage| shortage.device.as_str()).collect();
+            // What is short may be left so by models that stay.
+            let others = Some(holding(&short)).filter(|others| !others.is_empty()).unwrap_or_else(|| holding(&on));
             let reason = beside.beside(&others, &on);
             return UnplacedModel { model, reason, error: beside, alone: Some(alone), kept_out: None };
         }
