@@ -22,7 +22,6 @@ use hardware::Hardware;
 use models::TrialModel;
 use report::Report;
 use run::Bed;
-use speed::SpeedTrial;
 
 /// `cargo xtask gpu`.
 #[derive(Debug, Args)]
@@ -78,7 +77,6 @@ pub(crate) fn run(cache: &Path, args: GpuArgs) -> Result<()> {
         None => build(cache, &hardware, args.vulkan || args.lavapipe)?,
     };
     let env = if args.lavapipe { vulkan::show_lavapipe()? } else { Vec::new() };
-    let models = models::prepare(cache, &dir.join("models"))?;
     let bed = Bed { artel, dir: dir.clone(), models: crate::models::dir(cache), rpc: args.rpc, env };
     let devices = bed.devices()?;
     let names: Vec<String> = devices.iter().filter(|device| is_tried(device, &bed)).filter_map(name).collect();
@@ -93,9 +91,11 @@ pub(crate) fn run(cache: &Path, args: GpuArgs) -> Result<()> {
     ];
     let mut report = Report::new(&hardware, &facts);
     if !args.speed {
-        place(&bed, &models, &names, &mut report);
+        place(&bed, &models::prepare(cache, &dir.join("models"))?, &names, &mut report);
     }
-    let speed = measure(&bed, &models, &names, &mut report);
+    let trials = speed::plan(&models::demo(cache), &names);
+    eprintln!("xtask: speed as layers move ({} runs)", trials.len());
+    let speed = report.add_speed(&trials, bed.measure(&trials));
     if args.speed {
         println!("{speed}");
     } else if bed.rpc.is_empty() && !args.lavapipe {
@@ -121,14 +121,6 @@ fn place(bed: &Bed, models: &[TrialModel], names: &[String], report: &mut Report
     if names.len() < 2 {
         report.add_words("There is one device, so nothing was split.");
     }
-}
-
-/// Measures the demo model as its layers move, and gives the table.
-fn measure(bed: &Bed, models: &[TrialModel], names: &[String], report: &mut Report) -> String {
-    let trials: Vec<SpeedTrial> =
-        models.iter().filter(|model| model.is_demo).flat_map(|model| speed::plan(model, names)).collect();
-    eprintln!("xtask: speed as layers move ({} runs)", trials.len());
-    report.add_speed(&trials, bed.measure(&trials))
 }
 
 /// Builds for the GPUs that are there, and says with what.
