@@ -63,14 +63,15 @@ fn planned_mib(placed: &v1::PlacedModel, device: &str) -> f64 {
     placed.parts.iter().filter(|part| part.device == device).map(|part| part.bytes as f64 / MIB_BYTES).sum()
 }
 
-/// MiB that llama.cpp logged for a model on devices of these names: weights, cache, and the largest of the buffers to compute in.
-fn logged_mib(daemon: &Daemon, model: &str, names: &[&str]) -> f64 {
-    let sum = |kind| names.iter().flat_map(|name| buffer_mib(daemon, model, name, kind)).sum::<f64>();
-    let largest = |kind| {
-        let of = |name: &&str| buffer_mib(daemon, model, name, kind).into_iter().fold(0.0, f64::max);
-        names.iter().map(of).sum::<f64>()
-    };
-    sum("model") + sum("KV") + largest("compute") + largest("output")
+/// MiB that llama.cpp logged of a kind for a model on a device.
+fn sum_mib(daemon: &Daemon, model: &str, device: &str, kind: &str) -> f64 {
+    buffer_mib(daemon, model, device, kind).iter().sum()
+}
+
+/// MiB that llama.cpp logged for a model on a device beside its weights: the cache, and the largest of the buffers to compute in.
+fn buffers_mib(daemon: &Daemon, model: &str, device: &str) -> f64 {
+    let largest = |kind| buffer_mib(daemon, model, device, kind).into_iter().fold(0.0, f64::max);
+    sum_mib(daemon, model, device, "KV") + largest("compute") + largest("output")
 }
 
 /// MiB of a device that llama.cpp allocated of Vulkan for a model, by its own log of each allocation. Memory of the host that the
@@ -111,7 +112,16 @@ fn allocation(message: &str) -> Option<(char, f64, &str)> {
 
 fn assert_within_a_tenth(planned: f64, found: f64, what: &str) {
     println!("{what}: {planned:.1} MiB planned, {found:.1} MiB found");
-    assert!((0.9..1.1).contains(&(planned / found)), "{what}: {planned} MiB planned, {found} MiB found");
+    // Nothing is planned where nothing is.
+    assert!(
+        planned == found || (0.9..1.1).contains(&(planned / found)),
+        "{what}: {planned} MiB planned, {found} MiB found"
+    );
+}
+
+async fn load(daemon: &Daemon, model: &str) {
+    let request = v1::LoadRequest { model: model.to_owned() };
+    daemon.engines().load(request).await.unwrap();
 }
 
 async fn unload(daemon: &Daemon, model: &str) {
@@ -121,6 +131,8 @@ async fn unload(daemon: &Daemon, model: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_and_their_memory_are_where_the_plan_says() {
     let daemon = started(&LAYERS.map(layered).concat(), &[("ARTEL_LOG", "info,llama_cpp=debug")]).await;
+    // The input, and the weights that the device has when it has all of them, as the first of the models does.
+    let (mut input, mut whole) = (0.0, 0.0);
     for count in LAYERS {
         let name = format!("n{count}");
         assert!(!answer(&daemon, &format!("of-{name}")).await.is_empty(), "{count} layers");
@@ -128,21 +140,30 @@ async fn layers_and_their_memory_are_where_the_plan_says() {
         assert_eq!(placed.gpu_layers, Some(count).filter(|count| (1..31).contains(count)), "{placed:?}");
         let layers = |device| placed.parts.iter().find(|part| part.device == device).map(|part| part.layers);
         // The output counts as one, and is the last.
-        let expected = (count > 0).then(|| count - 1);
+        let expected = count.checked_sub(1);
         assert_eq!(layers(DEVICE), expected, "{placed:?}");
         assert_eq!(layers("CPU"), Some(30 - expected.unwrap_or(0)), "{placed:?}");
-        let logged = logged_mib(&daemon, &name, &[DEVICE]);
-        if count > 0 {
-            assert_within_a_tenth(planned_mib(&placed, DEVICE), logged, &format!("{count} layers on {DEVICE}"));
-        } else {
-            assert_eq!(logged, 0.0, "nothing is on {DEVICE}");
+        let on_device = sum_mib(&daemon, &name, DEVICE, "model");
+        if count == LAYERS[0] {
+            (input, whole) = (sum_mib(&daemon, &name, "CPU_Mapped", "model"), on_device);
         }
-        let on_cpu = logged_mib(&daemon, &name, &["CPU", "CPU_Mapped", "Vulkan_Host"]) + PROCESS_MIB;
-        assert_within_a_tenth(planned_mib(&placed, "CPU"), on_cpu, &format!("{count} layers on {DEVICE}, the CPU"));
+        let what = format!("{count} layers on {DEVICE}");
+        assert_within_a_tenth(
+            planned_mib(&placed, DEVICE),
+            on_device + buffers_mib(&daemon, &name, DEVICE),
+            &format!("{what}, there"),
+        );
+        // The CPU maps the file from its first weight to its last one, also those between that are on the device. The input is the
+        // output: one memory has it once.
+        let on_cpu = if count == 0 { whole } else { input + whole - on_device };
+        let buffers = ["CPU", "Vulkan_Host"].map(|name_of| buffers_mib(&daemon, &name, name_of)).iter().sum::<f64>();
+        let planned = planned_mib(&placed, "CPU");
+        assert_within_a_tenth(planned, on_cpu + buffers + PROCESS_MIB, &format!("{what}, the CPU"));
         unload(&daemon, &name).await;
     }
 }
 
+/// lavapipe of Mesa 22 crashes when it computes experts, so nothing is asked where they are on the device.
 #[tokio::test(flavor = "multi_thread")]
 async fn experts_stay_on_the_cpu() {
     let models = mixtures();
@@ -150,12 +171,18 @@ async fn experts_stay_on_the_cpu() {
     let daemon = started(&yaml, &[("ARTEL_LOG", "info,llama_cpp=debug")]).await;
     for (name, _) in &models {
         let mut on_device = Vec::new();
-        for model in ["whole", "experts"].map(|place| format!("{name}-{place}")) {
-            assert!(!answer(&daemon, &format!("of-{model}")).await.is_empty(), "{model}");
+        for place in ["whole", "experts"] {
+            let model = format!("{name}-{place}");
+            load(&daemon, &model).await;
             let placed = placed(&daemon, &model).await;
-            assert_eq!(placed.cpu_expert_layers > 0, model.ends_with("experts"), "{placed:?}");
-            assert_within_a_tenth(planned_mib(&placed, DEVICE), logged_mib(&daemon, &model, &[DEVICE]), &model);
-            on_device.push(buffer_mib(&daemon, &model, DEVICE, "model").iter().sum::<f64>());
+            assert_eq!(placed.cpu_expert_layers > 0, place == "experts", "{placed:?}");
+            let weights = sum_mib(&daemon, &model, DEVICE, "model");
+            let found = weights + buffers_mib(&daemon, &model, DEVICE);
+            assert_within_a_tenth(planned_mib(&placed, DEVICE), found, &model);
+            on_device.push(weights);
+            if place == "experts" {
+                assert!(!answer(&daemon, &format!("of-{model}")).await.is_empty(), "{model}");
+            }
             unload(&daemon, &model).await;
         }
         assert!(on_device[1] < 0.8 * on_device[0], "{name}: MiB of weights on the device are {on_device:?}");
@@ -173,7 +200,10 @@ async fn vulkan_allocates_what_the_plan_says() {
     let daemon = started(&yaml, &variables).await;
     let experts = mixtures.iter().flat_map(|(name, _)| ["whole", "experts"].map(|place| format!("{name}-{place}")));
     for name in on_device.map(|count| format!("n{count}")).chain(experts) {
-        answer(&daemon, &format!("of-{name}")).await;
+        match name.ends_with("-whole") {
+            true => load(&daemon, &name).await,
+            false => assert!(!answer(&daemon, &format!("of-{name}")).await.is_empty(), "{name}"),
+        }
         let planned = planned_mib(&placed(&daemon, &name).await, DEVICE);
         assert_within_a_tenth(planned, allocated_mib(&daemon, &name), &format!("{name} on {DEVICE}"));
         unload(&daemon, &name).await;
