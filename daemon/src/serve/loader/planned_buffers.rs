@@ -85,16 +85,13 @@ impl BufferKeys {
 
     /// Stores what a loaded engine has.
     pub(super) fn store(self, cache: &ComputeBufferCache, memory: &[DeviceMemory]) {
-        let most = |memory: &mut dyn Iterator<Item = &DeviceMemory>| memory.map(|memory| memory.compute).max();
-        let is_cpu = |memory: &&DeviceMemory| memory.device == "CPU";
-        let devices = match &self.beside {
-            Some(_) => most(&mut memory.iter().filter(|memory| !is_cpu(memory))),
-            None => most(&mut memory.iter()),
-        };
-        if let Some(bytes) = devices {
+        let is_beside = |memory: &&DeviceMemory| self.beside.is_some() && memory.device == "CPU";
+        let (on_cpu, on_devices): (Vec<&DeviceMemory>, Vec<&DeviceMemory>) = memory.iter().partition(is_beside);
+        let most = |memory: &[&DeviceMemory]| memory.iter().map(|memory| memory.compute).max();
+        if let Some(bytes) = most(&on_devices) {
             cache.put(self.family, self.shape, bytes);
         }
-        if let Some((family, bytes)) = self.beside.zip(most(&mut memory.iter().filter(is_cpu))) {
+        if let Some((family, bytes)) = self.beside.zip(most(&on_cpu)) {
             cache.put(family, self.shape, bytes);
         }
     }
