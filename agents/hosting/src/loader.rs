@@ -73,6 +73,7 @@ pub fn zero_footprint(model: &Model) -> ModelFootprint {
         compute_bytes: 0,
         cpu_compute_bytes: 0,
         mixed_compute_bytes: 0,
+        beside_compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,
         split: SplitMode::None,

@@ -43,6 +43,9 @@ pub struct ModelFootprint {
     /// The same on each device other than the CPU if the CPU holds some layers or experts: such a device computes large batches
     /// of them too, with copies of their weights.
     pub mixed_compute_bytes: u64,
+    /// The same on the CPU, beside other devices, if it holds some layers or experts: far fewer than elsewhere, since it has no
+    /// outputs.
+    pub beside_compute_bytes: u64,
     /// Bytes of the machine's memory that its process takes in addition, on whichever devices it computes.
     pub process_bytes: u64,
     /// The devices on which it may be placed.

@@ -183,6 +183,7 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         compute_bytes,
         cpu_compute_bytes: compute_bytes,
         mixed_compute_bytes: compute_bytes,
+        beside_compute_bytes: compute_bytes,
         process_bytes: PROCESS_BYTES,
         devices: DeviceChoice::Auto,
         split: SplitMode::Layer,

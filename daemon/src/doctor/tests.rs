@@ -124,6 +124,7 @@ fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
         compute_bytes: 0,
         cpu_compute_bytes: 0,
         mixed_compute_bytes: 0,
+        beside_compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,
         split: SplitMode::None,

@@ -27,7 +27,7 @@ use super::verified_adapters::VerifiedAdapters;
 use crate::engine::{EngineDefaults, EngineSpec, environment, kv_cache_type};
 use crate::host::own_program;
 use crate::log_config::FILTER_VARIABLE;
-use planned_buffers::{BufferGuess, PlannedBuffers, key_of};
+use planned_buffers::{BufferGuess, BufferKeys, PlannedBuffers};
 use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
@@ -190,6 +190,7 @@ impl LlamaLoader {
             compute_bytes: buffers.device,
             cpu_compute_bytes: buffers.cpu,
             mixed_compute_bytes: buffers.mixed,
+            beside_compute_bytes: buffers.beside,
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
             devices: match model.placement.devices.is_empty() {
                 true => DeviceChoice::Auto,
@@ -326,13 +327,11 @@ impl Loader for LlamaLoader {
         let wrap = |error: LoadError| error.in_context(of_model(model));
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, placement).await.map_err(wrap)?;
-        let (family, shape) = key_of(&spec);
+        let keys = BufferKeys::of(&spec);
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
             Ok((handle, memory)) => {
-                if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
-                    self.compute_buffers.put(family, shape, compute);
-                }
+                keys.store(&self.compute_buffers, &memory);
                 Ok(handle)
             }
             Err(error) => {

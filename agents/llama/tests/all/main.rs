@@ -9,3 +9,5 @@ mod memory_leak;
 mod model;
 mod rank_pooling;
 mod sampling;
+#[cfg(feature = "vulkan")]
+mod vulkan;

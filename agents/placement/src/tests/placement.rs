@@ -183,7 +183,7 @@ pub(super) fn check_sum(footprint: &ModelFootprint, placement: &Placement) -> Re
             let rounding = if placement.split == SplitMode::Row { parts * footprint.items() as u64 } else { 0 };
             prop_assert!((weights..=weights + rounding).contains(&found), "{found} of {weights}");
             prop_assert_eq!(host.process_bytes, footprint.process_bytes);
-            prop_assert_eq!(host.compute_bytes, if placement.is_mixed() { footprint.compute_bytes } else { 0 });
+            prop_assert_eq!(host.compute_bytes, if placement.is_mixed() { footprint.beside_compute_bytes } else { 0 });
         }
     }
     Ok(())
