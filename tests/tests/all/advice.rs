@@ -246,7 +246,7 @@ async fn device_advice(name: &str, seed: &str, pins: usize, more: &str) -> Vec<S
 async fn advice_on_layers_and_more_devices_is_true() {
     let expected = [
         "layers-0: `gpu_layers: 2` instead of 7",
-        "layers-1: the same model as Q8_0, which has about 85.2 MB",
+        "layers-1: the same model as Q8_0, which has about 85.3 MB",
         "layers-2: `devices: ['a', 'c']`",
         "layers-3: `devices: auto`",
     ];
@@ -257,8 +257,8 @@ async fn advice_on_layers_and_more_devices_is_true() {
 async fn advice_on_written_shares_of_devices_is_true() {
     let expected = [
         "shares-0: `gpu_layers: 3` instead of 7",
-        "shares-1: the same model as Q8_0, which has about 85.2 MB",
-        "shares-2: no `tensor_split`",
+        "shares-1: the same model as Q8_0, which has about 85.3 MB",
+        "shares-2: `devices: ['a', 'b', 'c']` and no `tensor_split`",
         "shares-3: `devices: auto` and no `tensor_split`",
     ];
     assert_eq!(device_advice("shares", "2", 2, "tensor_split: [1, 3]").await, expected);
@@ -268,7 +268,7 @@ async fn advice_on_written_shares_of_devices_is_true() {
 async fn advice_on_a_model_that_is_not_split_is_true() {
     let expected = [
         "one-0: `gpu_layers: 2` instead of 7",
-        "one-1: the same model as Q8_0, which has about 85.2 MB",
+        "one-1: the same model as Q8_0, which has about 85.3 MB",
         "one-2: `split: layer` instead of none",
         "one-3: `devices: auto`",
     ];
