@@ -30,7 +30,11 @@ pub(crate) fn run(cache: &Path) -> Result<()> {
         cargo
     };
     shell::run(cargo("build").args(["--bin", "artel"]))?;
-    shell::run(cargo("test").args(["--test", "all", "vulkan::"]).env("ARTEL_TEST_MODELS", models::dir(cache)))
+    shell::run(
+        cargo("test")
+            .args(["--no-fail-fast", "--test", "all", "vulkan::"])
+            .env("ARTEL_TEST_MODELS", models::dir(cache)),
+    )
 }
 
 /// Builds `artel` and `artel-bench` for Vulkan as people run them, for the driver that the machine has.

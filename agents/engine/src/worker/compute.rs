@@ -81,9 +81,11 @@ impl<B: Backend> EngineWorker<B> {
         if !prompts.is_empty() {
             self.compute(adapters, &prompts)?;
         }
-        let decodes = |slot| decoding.iter().any(|share| share.slot == Slot(slot));
-        let work = |slot| if decodes(slot) { SlotWork::Decode(adapters) } else { SlotWork::Nothing };
-        self.compact(adapters, adjacency::weight_passes((0..self.limits.sequences).map(work)), took);
+        let mut work = vec![SlotWork::Nothing; self.limits.sequences as usize];
+        for share in &decoding {
+            work[share.slot.0 as usize] = SlotWork::Decode(adapters);
+        }
+        self.compact(adapters, adjacency::weight_passes(work), took);
         Ok(())
     }
 

@@ -77,16 +77,19 @@ impl DownloadFixture {
     }
 }
 
+/// A hub whose revision means another commit as soon as it was asked for.
+fn restless_server() -> TestServer {
+    let hub = MovingHub::default();
+    TestServer::start(move |request| {
+        let answer = hub.answer(request, true);
+        hub.move_on();
+        answer
+    })
+}
+
 #[tokio::test]
 async fn all_pieces_are_of_the_commit_that_the_first_answer_names() {
-    let hub = MovingHub::default();
-    let of_server = hub.clone();
-    let server = TestServer::start(move |request| {
-        let answer = of_server.answer(request, true);
-        // The revision means another commit as soon as it was asked for.
-        of_server.move_on();
-        answer
-    });
+    let server = restless_server();
     let fixture = fixture(&server, None);
     fixture.get_pieces().await.unwrap();
     fixture.assert_version(piece);
@@ -223,13 +226,7 @@ async fn a_server_without_commits_that_changes_after_a_piece_came_is_refused() {
 
 #[tokio::test]
 async fn two_processes_fetch_pieces_of_one_version() {
-    let hub = MovingHub::default();
-    let of_server = hub.clone();
-    let server = TestServer::start(move |request| {
-        let answer = of_server.answer(request, true);
-        of_server.move_on();
-        answer
-    });
+    let server = restless_server();
     let first = fixture(&server, None);
     // Stands for another process: it knows nothing of the first one's downloads.
     let second = HfDownloader {
