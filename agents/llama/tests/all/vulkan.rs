@@ -1,5 +1,8 @@
 //! Top tokens on a Vulkan device beside those of the CPU, at positions whose tokens are given.
 //!
+//! The CPU has the same weights dequantized: it multiplies quantized ones with numbers rounded to 8 bits, which Vulkan does not.
+//! How often that rounding alone changes its best token is printed beside.
+//!
 //! The device is Mesa's lavapipe, which computes on the processor with Vulkan's kernels. A process that sees it is started anew: the
 //! variables that show it are read once.
 
@@ -11,6 +14,7 @@ use std::process::Command;
 use artel_engine::Backend as _;
 use artel_engine::backend::{BatchToken, Sampled, Slot};
 use artel_engine::{AdapterSet, SamplingParams, Token, TokenLogprob};
+use artel_gguf::HalfType;
 use artel_llama::{LlamaBackend, Options};
 
 use crate::demo_models;
@@ -51,9 +55,9 @@ struct ForcedModel {
 }
 
 impl ForcedModel {
-    fn load(devices: &[&str], gpu_layers: Option<u32>) -> Self {
-        let devices = Some(devices.iter().map(|name| (*name).to_owned()).collect());
-        let options = Options { devices, gpu_layers, sequences: 1, ..options(CHAT_MODEL) };
+    fn load(device: &str, gpu_layers: Option<u32>, dequantized: Option<PathBuf>) -> Self {
+        let devices = Some(vec![device.to_owned()]);
+        let options = Options { devices, gpu_layers, dequantized, sequences: 1, ..options(CHAT_MODEL) };
         Self { backend: LlamaBackend::load(options).unwrap(), position: 0 }
     }
 
@@ -67,6 +71,19 @@ impl ForcedModel {
     fn force(&mut self, tokens: &[Token]) -> Vec<TopToken> {
         let batch_tokens = self.backend.limits().batch_tokens as usize;
         tokens.chunks(batch_tokens).flat_map(|tokens| self.force_batch(tokens)).collect()
+    }
+
+    /// Its best tokens beside those of the texts.
+    fn compare(&mut self, name: &str, texts: &[ForcedText]) -> Comparison {
+        let mut all = Comparison::default();
+        for text in texts {
+            self.clear();
+            let compared = Comparison::of(&text.best, &self.force(&text.tokens));
+            compared.print(&format!("{name}, {}", text.name));
+            all.add(compared);
+        }
+        all.print(name);
+        all
     }
 
     fn force_batch(&mut self, tokens: &[Token]) -> Vec<TopToken> {
@@ -86,6 +103,14 @@ impl ForcedModel {
 fn top_token(logprobs: TokenLogprob) -> TopToken {
     let [first, second] = <[_; 2]>::try_from(logprobs.top).unwrap();
     TopToken { bytes: first.bytes, margin: first.logprob - second.logprob }
+}
+
+/// A text with its continuation.
+struct ForcedText {
+    name: &'static str,
+    tokens: Vec<Token>,
+    /// The CPU's best token after each.
+    best: Vec<TopToken>,
 }
 
 /// Positions at which a device was compared with the CPU.
@@ -149,24 +174,22 @@ fn lavapipe() -> PathBuf {
 }
 
 fn compare() {
-    let mut cpu = ForcedModel::load(&["CPU"], None);
+    let dir = tempfile::tempdir().unwrap();
+    let quantized = demo_models::path(CHAT_MODEL);
+    let convert = &artel_llama::dequantize_blocks;
+    let dequantized = artel_gguf::dequantize(&quantized, dir.path(), HalfType::F16, u64::MAX, convert, &|_| ()).unwrap();
+    let mut cpu = ForcedModel::load("CPU", None, Some(dequantized));
     let texts = TEXTS.map(|(name, text)| {
         let (tokens, best) = continued(&mut cpu, text);
-        (name, tokens, best)
+        ForcedText { name, tokens, best }
     });
     drop(cpu);
+    ForcedModel::load("CPU", None, None).compare("the CPU, quantized weights", &texts);
     for layers in LAYERS {
-        let mut device = ForcedModel::load(&["Vulkan0"], Some(layers));
+        let mut device = ForcedModel::load("Vulkan0", Some(layers), None);
         let used = device.backend.device_buffers().iter().find(|buffers| buffers.device == "Vulkan0");
         assert!(used.is_some_and(|buffers| buffers.weights > 0), "{:?}", device.backend.device_buffers());
-        let mut all = Comparison::default();
-        for (name, tokens, best) in &texts {
-            device.clear();
-            let compared = Comparison::of(best, &device.force(tokens));
-            compared.print(&format!("{layers} layers, {name}"));
-            all.add(compared);
-        }
-        all.print(&format!("{layers} layers"));
+        let all = device.compare(&format!("{layers} layers on Vulkan"), &texts);
         assert!(all.positions >= MIN_COMPARED_TOKENS, "{}", all.positions);
         assert!(all.rate() >= 0.99, "{layers} layers: {:.4}", all.rate());
     }
