@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use artel_model::{ContextOverflow, GpuLayers, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
-use artel_task::{AdapterName, CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
+use artel_task::{AdapterName, CatalogVersion, Graph, GraphName, KnowledgeName, ModelName, NodeName, RoleName, RouterName};
 use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue, did_you_mean};
 
 use crate::adapter::{Adapter, DeclaredAdapters};
@@ -16,6 +16,7 @@ use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
+use crate::knowledge::{Knowledge, KnowledgeDraft};
 use crate::model::{Model, PlacementSetting};
 use crate::model_memory::CacheSetting;
 use crate::network::NetworkRules;
@@ -33,6 +34,7 @@ pub struct Catalog {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
+    knowledge: BTreeMap<KnowledgeName, Arc<Knowledge>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
     profiles: BTreeMap<GraphName, CandidateProfile>,
@@ -87,18 +89,20 @@ impl Catalog {
         let mut builder = CatalogBuilder::new(&sources, rules, deadline);
         builder.models();
         builder.adapters();
+        builder.knowledge();
         builder.routers();
         builder.roles();
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let CatalogParts { roles, models, adapters, graphs, compiled, profiles, routers, definitions, warnings } =
+        let CatalogParts { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, definitions, warnings } =
             parts;
         Ok(Self {
             version,
             roles,
             models,
             adapters,
+            knowledge,
             graphs,
             compiled,
             profiles,
@@ -161,6 +165,17 @@ impl Catalog {
     /// An adapter.
     pub fn adapter(&self, name: &str) -> Option<&Arc<Adapter>> {
         self.adapters.get(name)
+    }
+
+    /// All knowledge by name.
+    pub fn knowledge(&self) -> &BTreeMap<KnowledgeName, Arc<Knowledge>> {
+        &self.knowledge
+    }
+
+    /// The model that embeds the passages of a knowledge; none if they are found by their words alone.
+    pub fn embedding_model_of(&self, knowledge: &Knowledge) -> Option<&Arc<Model>> {
+        let named = knowledge.embedding.as_ref().and_then(|name| self.model(name.as_str()));
+        named.or_else(|| self.embedding_model()).filter(|_| knowledge.has_vectors())
     }
 
     /// All models by the names of their engines: a model that a role has on its own devices is one more, `name@device`.
@@ -257,6 +272,7 @@ struct CatalogParts {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
+    knowledge: BTreeMap<KnowledgeName, Arc<Knowledge>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
     profiles: BTreeMap<GraphName, CandidateProfile>,
@@ -272,6 +288,7 @@ struct CatalogBuilder<'s> {
     /// The models that could be read; the others are declared only.
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
+    knowledge: BTreeMap<KnowledgeName, Arc<Knowledge>>,
     roles: BTreeMap<RoleName, Arc<Role>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
@@ -288,6 +305,7 @@ impl<'s> CatalogBuilder<'s> {
             documents,
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
+            knowledge: BTreeMap::new(),
             roles: BTreeMap::new(),
             graphs: BTreeMap::new(),
             compiled: BTreeMap::new(),
@@ -332,6 +350,44 @@ impl<'s> CatalogBuilder<'s> {
             if let Some(settings) = routing::decode(fields, is_chat_model, report) {
                 self.routers.insert(name, Arc::new(settings));
             }
+        }
+    }
+
+    fn knowledge(&mut self) {
+        let declared = self.documents.names(DefinitionKind::Model);
+        // A model that could not be read may be the embedding model.
+        let has_embedding_model = declared.len() > self.models.len()
+            || self.models.values().any(|model| model.purpose == ModelPurpose::Embedding);
+        for document in self.documents.of(DefinitionKind::Knowledge) {
+            let report = &mut self.diagnostics[document.source];
+            let Ok(name) = KnowledgeName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            let Some(KnowledgeDraft { knowledge, models }) = Knowledge::decode(&name, fields, report) else { continue };
+            for (model, needed, span) in models {
+                match self.models.get(&model) {
+                    Some(found) if found.purpose != needed => {
+                        let message = format!(
+                            "model `{model}` has `use: {}`, and `use: {}` is needed here",
+                            found.purpose.as_str(),
+                            needed.as_str()
+                        );
+                        report.error(span, message);
+                    }
+                    None if !declared.contains(model.as_str()) => {
+                        let hint = did_you_mean(model.as_str(), declared.iter().map(String::as_str));
+                        report.push_error(span, format!("there is no model `{model}`"), hint);
+                    }
+                    _ => {}
+                }
+            }
+            if knowledge.has_vectors() && knowledge.embedding.is_none() && !has_embedding_model {
+                report.error_with_hint(
+                    document.name_span,
+                    format!("knowledge `{name}` needs a model with `use: embedding`, and the catalog has none"),
+                    "define one, or take `search: {mode: keyword}`",
+                );
+            }
+            self.knowledge.insert(name, Arc::new(knowledge));
         }
     }
 
@@ -422,6 +478,11 @@ impl<'s> CatalogBuilder<'s> {
     fn uses(&self, kind: DefinitionKind, name: &str) -> BTreeSet<(DefinitionKind, String)> {
         match kind {
             DefinitionKind::Model | DefinitionKind::Adapter => BTreeSet::new(),
+            DefinitionKind::Knowledge => {
+                let Some(knowledge) = self.knowledge.get(name) else { return BTreeSet::new() };
+                let models = knowledge.embedding.iter().chain(&knowledge.search.rerank);
+                models.map(|model| (DefinitionKind::Model, model.to_string())).collect()
+            }
             DefinitionKind::Router => {
                 let label = self.routers.get(name).and_then(|settings| settings.label_model.as_ref());
                 label.map(|model| (DefinitionKind::Model, model.to_string())).into_iter().collect()
@@ -445,8 +506,8 @@ impl<'s> CatalogBuilder<'s> {
     fn finish(self) -> Result<CatalogParts, Problems> {
         let definitions = self.documents.definitions(&self.diagnostics, |kind, name| self.uses(kind, name));
         let warnings = Problems::warnings(self.diagnostics)?;
-        let Self { roles, models, adapters, graphs, compiled, profiles, routers, .. } = self;
-        Ok(CatalogParts { roles, models, adapters, graphs, compiled, profiles, routers, definitions, warnings })
+        let Self { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, .. } = self;
+        Ok(CatalogParts { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, definitions, warnings })
     }
 }
 
@@ -492,6 +553,7 @@ fn fields<'d>(document: &'d Document, report: &mut Diagnostics<'_>) -> Option<Ma
         DefinitionKind::Role => &keys::ROLE,
         DefinitionKind::Model => &keys::MODEL,
         DefinitionKind::Adapter => &keys::ADAPTER,
+        DefinitionKind::Knowledge => &keys::KNOWLEDGE,
         DefinitionKind::Graph => &keys::GRAPH,
         DefinitionKind::Router => &keys::ROUTER,
     };

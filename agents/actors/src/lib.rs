@@ -64,6 +64,6 @@ pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart}
 pub use artel_task::Clock;
 pub use runtime::{
     Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target,
-    TextsRequest, Viewer,
+    EmbeddedAs, TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

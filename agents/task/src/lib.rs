@@ -36,7 +36,7 @@ pub use decide::{
 pub use event::{Event, EventKind};
 pub use graph::Graph;
 pub use id::{
-    AdapterName, CallerName, CatalogVersion, GraphName, ModelName, NodeName, PathSegment, RequestId, RoleName,
+    AdapterName, CallerName, CatalogVersion, GraphName, KnowledgeName, ModelName, NodeName, PathSegment, RequestId, RoleName,
     RouterName, Seq, StepId, TaskId, ValueName, Visit,
 };
 pub use state::{Phase, Scope, State, output_value};

@@ -38,7 +38,7 @@ pub use fetch::FetchArgs;
 pub use given::{FlagSource, GivenFlags};
 pub use init::InitArgs;
 pub use log::{LogArgs, LogCommand};
-pub use models::{EmbedArgs, RerankArgs};
+pub use models::{EmbedArgs, InputKind, RerankArgs};
 pub use route::{FeedbackArgs, RouteArgs};
 pub use task::{
     AnswerArgs, AnswerOptionArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs,

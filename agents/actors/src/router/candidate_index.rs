@@ -149,7 +149,7 @@ impl CandidateIndex {
                     "the decision was abandoned: its step no longer waits for it",
                 ));
             }
-            let (embeddings, computed) = self.embed(texts, engines).await?;
+            let (embeddings, computed) = self.embed(texts, &request.embedding_model, engines).await?;
             *tokens += computed;
             known.extend(texts.iter().zip(embeddings).map(|(text, embedding)| ((*text).to_owned(), embedding)));
         }
@@ -160,14 +160,23 @@ impl CandidateIndex {
     /// The known embeddings of these texts.
     fn known(&self, texts: &BTreeSet<&str>) -> HashMap<String, Embedding> {
         let table = self.embeddings();
-        let known =
-            |text: &&str| Some(((*text).to_owned(), table.embeddings.get(&embedding_cache::hash_text(text))?.clone()));
+        let prefixes = table.model.as_ref().map(|model| &model.prefixes);
+        let known = |text: &&str| {
+            let embedded = prefixes.map_or_else(|| (*text).to_owned(), |prefixes| prefixes.query_text(text));
+            Some(((*text).to_owned(), table.embeddings.get(&embedding_cache::hash_text(&embedded))?.clone()))
+        };
         texts.iter().filter_map(known).collect()
     }
 
     /// Computes and remembers the embeddings of texts; also returns the number of tokens computed.
-    async fn embed(&self, texts: &[&str], engines: &RouterEngines) -> Result<(Vec<Embedding>, u32), Failure> {
-        let embedded = embed(&engines.embedding, texts.iter().map(|text| (*text).to_owned()).collect()).await?;
+    async fn embed(
+        &self,
+        texts: &[&str],
+        model: &Model,
+        engines: &RouterEngines,
+    ) -> Result<(Vec<Embedding>, u32), Failure> {
+        let texts: Vec<String> = texts.iter().map(|text| model.prefixes.query_text(text)).collect();
+        let embedded = embed(&engines.embedding, texts.clone()).await?;
         let tokens = embedded.total_tokens();
         let embeddings: Vec<Embedding> = embedded.vectors.into_iter().map(Into::into).collect();
         {

@@ -19,6 +19,8 @@ pub struct TextsRequest {
     pub model: String,
     /// The texts, or a query with documents.
     pub input: PooledInput,
+    /// What texts to embed are, which says what the model sees before them; as they are without it.
+    pub embedded_as: Option<EmbeddedAs>,
     /// Whether a text that exceeds the model's context is cut.
     pub truncates: bool,
     /// The priority in the engine.
@@ -31,7 +33,36 @@ pub struct TextsRequest {
     pub trace: Option<TraceContext>,
 }
 
+/// What a text to embed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddedAs {
+    /// It asks.
+    Query,
+    /// It is searched.
+    Passage,
+}
+
+impl EmbeddedAs {
+    /// The text as the model sees it.
+    fn apply(self, model: &Model, text: &str) -> String {
+        match self {
+            Self::Query => model.prefixes.query_text(text),
+            Self::Passage => model.prefixes.passage_text(text),
+        }
+    }
+}
+
 impl TextsRequest {
+    /// The input as the model sees it.
+    fn input_of(&self, model: &Model) -> PooledInput {
+        match (&self.input, self.embedded_as) {
+            (PooledInput::Texts(texts), Some(kind)) => {
+                PooledInput::Texts(texts.iter().map(|text| kind.apply(model, text)).collect())
+            }
+            (input, _) => input.clone(),
+        }
+    }
+
     /// What the model must be for.
     fn purpose(&self) -> ModelPurpose {
         match self.input {
@@ -80,7 +111,8 @@ impl Runtime {
             TaskPriority::Interactive => Priority::Interactive,
             TaskPriority::Batch => Priority::Batch,
         };
-        let pooling = || PoolingRequest { input: request.input.clone(), priority, truncates: request.truncates };
+        let input = request.input_of(model);
+        let pooling = || PoolingRequest { input: input.clone(), priority, truncates: request.truncates };
         let pooled = on_engine(&host, |engine| {
             let pooling = pooling();
             async move { engine.pool(pooling).await }

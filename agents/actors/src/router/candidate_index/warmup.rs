@@ -81,7 +81,7 @@ impl CandidateIndex {
         if missing.is_empty() {
             return Ok(true);
         }
-        self.embed(&missing, engines).await?;
+        self.embed(&missing, &request.embedding_model, engines).await?;
         Ok(false)
     }
 }
