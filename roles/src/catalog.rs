@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use artel_model::{ContextOverflow, GpuLayers, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
-use artel_task::{AdapterName, CatalogVersion, Graph, GraphName, KnowledgeName, ModelName, NodeName, RoleName, RouterName};
+use artel_task::{
+    AdapterName, CatalogVersion, Graph, GraphName, KnowledgeName, ModelName, NodeName, RoleName, RouterName,
+};
 use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue, did_you_mean};
 
 use crate::adapter::{Adapter, DeclaredAdapters};
@@ -95,8 +97,18 @@ impl Catalog {
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let CatalogParts { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, definitions, warnings } =
-            parts;
+        let CatalogParts {
+            roles,
+            models,
+            adapters,
+            knowledge,
+            graphs,
+            compiled,
+            profiles,
+            routers,
+            definitions,
+            warnings,
+        } = parts;
         Ok(Self {
             version,
             roles,
@@ -507,7 +519,18 @@ impl<'s> CatalogBuilder<'s> {
         let definitions = self.documents.definitions(&self.diagnostics, |kind, name| self.uses(kind, name));
         let warnings = Problems::warnings(self.diagnostics)?;
         let Self { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, .. } = self;
-        Ok(CatalogParts { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, definitions, warnings })
+        Ok(CatalogParts {
+            roles,
+            models,
+            adapters,
+            knowledge,
+            graphs,
+            compiled,
+            profiles,
+            routers,
+            definitions,
+            warnings,
+        })
     }
 }
 

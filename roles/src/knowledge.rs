@@ -8,7 +8,7 @@ use artel_task::{KnowledgeName, ModelName};
 use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue, shown};
 use globset::Glob;
 
-use crate::decode::{MapReader, choice, integer, items, name, text, texts};
+use crate::decode::{MapReader, choice, integer, items, name, text};
 use crate::keys;
 
 /// The most sources of one knowledge: each is watched by itself.

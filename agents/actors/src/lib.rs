@@ -63,7 +63,7 @@ pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_task::Clock;
 pub use runtime::{
-    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target,
-    EmbeddedAs, TextsRequest, Viewer,
+    Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission,
+    Target, TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

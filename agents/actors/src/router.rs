@@ -118,7 +118,8 @@ async fn question_evidence(
         |operation, model: &Model| Some(RequestSpan::begin(request.trace.as_ref()?, operation, model.name.as_str()));
     if needs_embeddings(signals) {
         let span = span("embeddings", &request.embedding_model);
-        let embedded = engine_evidence::embed(&engines.embedding, vec![request.embedding_model.prefixes.query_text(text)]).await;
+        let embedded =
+            engine_evidence::embed(&engines.embedding, vec![request.embedding_model.prefixes.query_text(text)]).await;
         end_span(span, embedded.as_ref().map(PooledTexts::total_tokens));
         let embedded = embedded?;
         tokens += embedded.total_tokens();

@@ -40,7 +40,7 @@ pub use drain::DrainReport;
 pub use erase::EraseReport;
 pub use error::Error;
 pub use fork::Fork;
-pub use pooling::TextsRequest;
+pub use pooling::{EmbeddedAs, TextsRequest};
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
 pub use viewer::Viewer;
 

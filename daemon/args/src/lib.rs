@@ -12,6 +12,7 @@ mod daemon;
 mod fetch;
 mod given;
 mod init;
+mod knowledge;
 mod log;
 mod models;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use daemon::{DaemonArgs, default_data_dir};
 pub use fetch::FetchArgs;
 pub use given::{FlagSource, GivenFlags};
 pub use init::InitArgs;
+pub use knowledge::{KnowledgeAddArgs, KnowledgeCommand, KnowledgeSearchArgs, SearchModeArg};
 pub use log::{LogArgs, LogCommand};
 pub use models::{EmbedArgs, InputKind, RerankArgs};
 pub use route::{FeedbackArgs, RouteArgs};
@@ -277,6 +279,9 @@ pub enum ClientCommand {
     Embed(EmbedArgs),
     /// Rank documents by their relevance to a query with a model of the catalog
     Rerank(RerankArgs),
+    /// Search texts that roles answer from, hand in further ones, and show how far their index is
+    #[command(subcommand)]
+    Knowledge(KnowledgeCommand),
     /// Show or change what the daemon logs
     #[command(subcommand)]
     Log(LogCommand),
@@ -347,6 +352,7 @@ pub enum CatalogKind {
     Graph,
     Model,
     Adapter,
+    Knowledge,
     Router,
 }
 

@@ -116,8 +116,7 @@ impl Documents {
 
 /// The kind and name of a document.
 fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Option<Document> {
-    const FORM: &str =
-        "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `knowledge: NAME`, `graph: NAME` or `router: NAME`";
+    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `knowledge: NAME`, `graph: NAME` or `router: NAME`";
     let keys = || DefinitionKind::ALL.map(DefinitionKind::key);
     let entries = match &node.value {
         YamlValue::Map(entries) if !entries.is_empty() => entries,
