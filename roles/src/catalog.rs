@@ -406,11 +406,12 @@ impl<'s> CatalogBuilder<'s> {
     fn roles(&mut self) {
         let adapter_names = self.documents.names(DefinitionKind::Adapter);
         let adapters = DeclaredAdapters { read: &self.adapters, names: &adapter_names };
+        let knowledge = self.documents.names(DefinitionKind::Knowledge);
         for document in self.documents.of(DefinitionKind::Role) {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RoleName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, &adapters, report) else { continue };
+            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, &adapters, &knowledge, report) else { continue };
             let declared = self.documents.names(DefinitionKind::Model);
             match self.models.get_mut(&role.model) {
                 Some(model) if model.purpose != ModelPurpose::Chat => {
@@ -457,6 +458,7 @@ impl<'s> CatalogBuilder<'s> {
             .map(|document| (document.name.clone(), inner_graphs_of(document)))
             .collect();
         let routers = self.documents.names(DefinitionKind::Router);
+        let knowledge = self.documents.names(DefinitionKind::Knowledge);
         let graph_names = self.documents.names(DefinitionKind::Graph);
         let has_all_roles = self.roles.len() == roles.len();
         let has_embedding_model =
@@ -469,6 +471,7 @@ impl<'s> CatalogBuilder<'s> {
             let declared = DeclaredDefinitions {
                 roles: &roles,
                 routers: &routers,
+                knowledge: &knowledge,
                 with_examples: &with_examples,
                 has_all_roles,
                 has_embedding_model,
@@ -503,7 +506,8 @@ impl<'s> CatalogBuilder<'s> {
                 let Some(role) = self.roles.get(name) else { return BTreeSet::new() };
                 let adapters = role.adapters.iter().filter_map(|adapter| adapter.name.as_ref());
                 let adapters = adapters.map(|name| (DefinitionKind::Adapter, name.to_string()));
-                adapters.chain([(DefinitionKind::Model, role.model.to_string())]).collect()
+                let knowledge = role.knowledge.iter().map(|name| (DefinitionKind::Knowledge, name.to_string()));
+                adapters.chain(knowledge).chain([(DefinitionKind::Model, role.model.to_string())]).collect()
             }
             DefinitionKind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());

@@ -1,6 +1,6 @@
 //! Knowledge: the files that roles may answer from, and how these are searched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use artel_model::ModelPurpose;
@@ -24,8 +24,10 @@ const MAX_LABEL_CHARS: usize = 100;
 const MIN_CHUNK_TOKENS: u32 = 32;
 /// The largest passage: several of them fit into the context of a small model, and into that of an embedding model.
 const MAX_CHUNK_TOKENS: u32 = 2048;
+/// The most knowledge of one role: each is searched for each of its steps.
+const MAX_ROLE_KNOWLEDGE: usize = 8;
 /// The most passages of one search: more do not fit into a prompt.
-const MAX_TOP_PASSAGES: u32 = 50;
+pub(crate) const MAX_TOP_PASSAGES: u32 = 50;
 
 /// Files that roles may answer from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,12 +325,11 @@ fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<Language> {
 /// The knowledge that a role names: one, or a list.
 pub(crate) fn of_role(
     node: &YamlNode,
-    declared: &std::collections::BTreeSet<String>,
+    declared: &BTreeSet<String>,
     report: &mut Diagnostics<'_>,
 ) -> Vec<KnowledgeName> {
-    const MAX_OF_ROLE: usize = 8;
     let nodes = match &node.value {
-        YamlValue::List(_) => items(node, "`knowledge`", MAX_OF_ROLE, report).unwrap_or_default(),
+        YamlValue::List(_) => items(node, "`knowledge`", MAX_ROLE_KNOWLEDGE, report).unwrap_or_default(),
         _ => std::slice::from_ref(node),
     };
     let mut named: Vec<KnowledgeName> = Vec::new();

@@ -40,7 +40,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
         | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
-            | "caller_system")
+            | "caller_system" | "knowledge" | "grounded")
         | (
             "role.sampling",
             "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop"
@@ -66,11 +66,12 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("graph", "graph" | "description" | "examples" | "keywords" | "start" | "result" | "limits" | "nodes")
         | ("graph", "reduce" | "fallback")
         | ("graph.limits", "steps" | "tokens" | "time")
-        | ("node", "role" | "router" | "ask" | "graph" | "message" | "for_each" | "timeout" | "idle" | "retries")
+        | ("node", "role" | "router" | "ask" | "search" | "passages" | "graph" | "message" | "for_each" | "timeout" | "idle" | "retries")
         | ("node", "effect" | "cache" | "join" | "next" | "on_failure" | "write")
         | ("node.role", "from" | "rank")
         | ("node.router", "roles" | "confidence" | "otherwise" | "best" | "settings" | "signals")
         | ("node.ask", "message" | "output" | "deadline" | "otherwise")
+        | ("node.search", "knowledge" | "query" | "top")
         | ("node.for_each", "list" | "parallel" | "at_most")
         | ("node.join", "quorum")
         | ("node.retries", "count" | "delay" | "max_delay")

@@ -19,6 +19,8 @@ pub(crate) enum StepWork {
     Map,
     /// Another graph runs.
     Workflow(String),
+    /// A knowledge is searched.
+    Search,
     /// The graph does not have the node.
     Unknown,
 }
@@ -32,6 +34,7 @@ impl StepWork {
             (Some(role), ..) => Self::Agent(role.clone()),
             (_, _, Some(NodeKind::Router(_))) => Self::Route,
             (_, _, Some(NodeKind::Ask(_))) => Self::Ask,
+            (_, _, Some(NodeKind::Search(_))) => Self::Search,
             _ => Self::Unknown,
         }
     }

@@ -158,6 +158,9 @@ pub enum CliCommand {
     Bench(BenchArgs),
     /// Serve the devices of this machine to daemons on other machines, over llama.cpp's RPC
     RpcServe(RpcServeArgs),
+    /// Read documents in a process of its own; started by the daemon
+    #[command(hide = true)]
+    Extract,
     /// Run one model in a process of its own; started by the daemon
     #[command(hide = true)]
     Engine(EngineArgs),

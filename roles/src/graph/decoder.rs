@@ -20,6 +20,8 @@ pub(crate) struct DeclaredDefinitions<'a> {
     pub(crate) roles: &'a BTreeSet<RoleName>,
     /// Every router document that is defined, valid or not.
     pub(crate) routers: &'a BTreeSet<String>,
+    /// Every knowledge that is defined, valid or not.
+    pub(crate) knowledge: &'a BTreeSet<String>,
     /// The roles that have examples.
     pub(crate) with_examples: &'a [RoleName],
     /// Whether every role could be read.

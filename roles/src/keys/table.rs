@@ -27,6 +27,7 @@ pub(super) const ALL: &[&KeySet] = &[
     &CHOSEN_ROLE,
     &ROUTER_NODE,
     &ASK,
+    &SEARCH_NODE,
     &FOR_EACH,
     &JOIN,
     &RETRIES,
@@ -80,6 +81,12 @@ pub(crate) static ROLE: KeySet = KeySet {
             "Variables of the model's chat template, over those of the model, such as `reasoning_effort: low`.",
         ),
         key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
+        key("knowledge", Value("[]"), "The knowledge that the role answers from: a name, or a list of 1 to 8 names."),
+        key(
+            "grounded",
+            Value("false"),
+            "Whether the role answers from the passages that were found alone, or says that nothing was found.",
+        ),
         key(
             "reasoning",
             Value("{}"),
@@ -424,7 +431,7 @@ pub(crate) static GRAPH_LIMITS: KeySet = KeySet {
 };
 
 /// What holds where a node does not name its kind by this key.
-const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask` and `graph` is required");
+const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask`, `search` and `graph` is required");
 
 pub(crate) static NODE: KeySet = KeySet {
     name: "node",
@@ -433,8 +440,14 @@ pub(crate) static NODE: KeySet = KeySet {
         key("role", ANOTHER_KIND, "The role of the step: a name, or a map with `from` and `rank`."),
         key("router", ANOTHER_KIND, "A router that chooses a role."),
         key("ask", ANOTHER_KIND, "A question to a person: the message, or a map."),
+        key("search", ANOTHER_KIND, "A search of a knowledge, whose passages are the output."),
         key("graph", ANOTHER_KIND, "Another graph that runs as part of the same task."),
         key("message", Described("the `message` of the role"), "The user message, a Jinja template."),
+        key(
+            "passages",
+            Described("what the role's own `knowledge` gives"),
+            "The node with `search` whose passages the role answers from, and cites.",
+        ),
         key(
             "for_each",
             Described("the node runs once"),
@@ -502,6 +515,20 @@ pub(crate) static ASK: KeySet = KeySet {
         key("output", Described("any text"), "A JSON Schema that the answer must satisfy."),
         key("deadline", Described("no deadline"), "The longest wait for an answer."),
         key("otherwise", Described("the step fails"), "The answer after the deadline."),
+    ],
+};
+
+pub(crate) static SEARCH_NODE: KeySet = KeySet {
+    name: "node.search",
+    page: "graphs",
+    keys: &[
+        key("knowledge", Required, "The name of the knowledge that is searched."),
+        key(
+            "query",
+            Described("the output of the node before, or the task's input at the start"),
+            "The question, a Jinja template.",
+        ),
+        key("top", Described("as the knowledge says"), "The passages that it gives."),
     ],
 };
 

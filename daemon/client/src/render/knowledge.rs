@@ -64,7 +64,7 @@ fn state(status: &KnowledgeStatus) -> (anstyle::Style, String) {
     if !status.problem.is_empty() {
         return (BAD, status.problem.clone());
     }
-    if status.pending == 0 && status.pending_passages == 0 && !status.rebuilding {
+    if status.pending == 0 && !status.rebuilding {
         return (DIM, "up to date".to_owned());
     }
     let left = status.time_left.and_then(|left| Duration::try_from(left).ok());

@@ -10,10 +10,10 @@ use artel_router::{CandidateDocument, Embedding, RouterSettings, RoutingIndex, n
 use artel_task::event::{Failure, FailureCode, Signal};
 use tokio::sync::watch;
 
-use super::candidate::Candidate;
-use super::embedding_cache::{self, EmbeddingCache, ModelFingerprint, TextHash};
-use super::engine_evidence::{LabelBaseline, embed};
-use super::request::{RouterEngines, RoutingRequest};
+use crate::candidate::Candidate;
+use crate::embedding_cache::{self, EmbeddingCache, ModelFingerprint, TextHash};
+use crate::engine_evidence::{LabelBaseline, embed};
+use crate::request::{RouterEngines, RoutingRequest};
 
 /// Embeddings held in memory: all examples of some hundred roles.
 const MAX_EMBEDDINGS: usize = 32_768;
@@ -27,14 +27,14 @@ const MIN_UNSAVED_TEXTS: usize = 512;
 const NO_PANIC: &str = "no code panics while it holds the lock of the embeddings";
 
 /// The index of one set of candidates.
-pub(super) struct CandidateSet {
+pub(crate) struct CandidateSet {
     candidates: Vec<Candidate>,
     settings: Arc<RouterSettings>,
     embedding_model: Arc<Model>,
     label_model: Option<Arc<Model>>,
     /// It has embeddings if a signal needed them.
-    pub(super) index: RoutingIndex,
-    pub(super) label_baseline: LabelBaseline,
+    pub(crate) index: RoutingIndex,
+    pub(crate) label_baseline: LabelBaseline,
 }
 
 impl CandidateSet {
@@ -74,14 +74,14 @@ struct EmbeddingTable {
 
 impl CandidateIndex {
     /// An index whose embeddings are kept on disk if there is a cache.
-    pub(super) fn new(cache: Option<Arc<EmbeddingCache>>) -> Self {
+    pub(crate) fn new(cache: Option<Arc<EmbeddingCache>>) -> Self {
         let (sets, embeddings, indexing) = (Mutex::default(), Arc::default(), tokio::sync::Mutex::default());
         Self { sets, embeddings, indexing, decisions: watch::Sender::new(0), cache }
     }
 
     /// The index of the request's candidates, and the tokens that were computed for it. One request indexes at a time: those
     /// that wait meanwhile find its result.
-    pub(super) async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         request: &RoutingRequest,
         signals: &[Signal],

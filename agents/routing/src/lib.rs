@@ -1,7 +1,10 @@
 //! The router actor: has engines compute what a question needs, and lets [`artel_router`] decide.
 //!
 //! For a question it finds or makes the index of the candidates (their embeddings come from memory, from the cache on disk
-//! or from the embedding engine), has the question embedded and the labels scored, and asks the policy for the decision.
+//! or from the embedding engine), has the question embedded and the labels scored, and asks the policy for the decision. How
+//! it decides is known to [`artel_router`] alone; which engines there are, to those that send the [`Message`]s.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod candidate;
 mod candidate_index;
@@ -24,15 +27,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use candidate_index::{CandidateIndex, CandidateSet};
 
-pub(crate) use candidate::Candidate;
-pub(crate) use embedding_cache::EmbeddingCache;
-pub(crate) use message::Message;
-pub(crate) use request::{RouterEngines, RoutingRequest};
+pub use candidate::Candidate;
+pub use embedding_cache::{EmbeddingCache, model_fingerprint};
+pub use message::Message;
+pub use request::{RouterEngines, RoutingRequest};
 
 /// Decides; each decision runs in a task of its own, so that none waits for another.
-pub(crate) struct Router;
+pub struct Router;
 
-pub(crate) struct State {
+/// What it remembers between questions.
+pub struct State {
     index: Arc<CandidateIndex>,
     warmup: Option<AbortOnDropHandle<()>>,
 }
@@ -67,7 +71,7 @@ impl Actor for Router {
                 let warmup = tokio::spawn(state.index.clone().warm_up(requests, busy));
                 state.warmup = Some(AbortOnDropHandle::new(warmup));
             }
-            #[cfg(test)]
+            #[cfg(feature = "test-panics")]
             Message::Panic => panic!("as the test asked"),
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Calls to the engine of a host that need no step: those of the router, and texts that clients have computed as a whole.
 
+use crate::engine_host::{self, EngineLease, EngineUnavailable};
 use artel_engine::{EngineHandle, Error as EngineError};
-use artel_hosting::engine_host::{self, EngineLease, EngineUnavailable};
 use artel_task::event::{Failure, FailureCode};
 use ractor::{ActorRef, call};
 
@@ -9,7 +9,7 @@ use ractor::{ActorRef, call};
 const MAX_ATTEMPTS: u32 = 2;
 
 /// Why a call gave nothing.
-pub(crate) enum EngineCallError {
+pub enum EngineCallError {
     /// The engine cannot be had.
     Unavailable(EngineUnavailable),
     /// The host has stopped.
@@ -21,7 +21,7 @@ pub(crate) enum EngineCallError {
 /// Does something with the engine of a host. Once more if the engine ends meanwhile, since the request is not at fault: a
 /// decision that holds up others needs no retry of its own for an engine that was killed. How long an engine may take is known to
 /// the daemon's watch over it, which ends one that hangs.
-pub(crate) async fn on_engine<T, F: Future<Output = Result<T, EngineError>>>(
+pub async fn on_engine<T, F: Future<Output = Result<T, EngineError>>>(
     host: &ActorRef<engine_host::Message>,
     compute: impl Fn(EngineHandle) -> F,
 ) -> Result<T, EngineCallError> {
@@ -52,7 +52,7 @@ async fn lease(host: &ActorRef<engine_host::Message>) -> Result<EngineLease, Eng
 
 impl EngineCallError {
     /// As the failure of a decision; `what` could not be done.
-    pub(crate) fn into_failure(self, what: &str) -> Failure {
+    pub fn into_failure(self, what: &str) -> Failure {
         match self {
             Self::Unavailable(unavailable) => Failure::new(FailureCode::ModelUnavailable, unavailable.to_string()),
             Self::Host(failure) => failure,

@@ -11,37 +11,34 @@ use artel_task::graph::RouterNode;
 use artel_traces::TraceScope;
 use ractor::ActorRef;
 
-use super::candidate::Candidate;
+use crate::candidate::Candidate;
 
 /// The hosts of the engines that a decision needs.
 #[derive(Clone)]
-pub(crate) struct RouterEngines {
-    pub(crate) embedding: ActorRef<engine_host::Message>,
+pub struct RouterEngines {
+    /// That of [`RoutingRequest::embedding_model`].
+    pub embedding: ActorRef<engine_host::Message>,
     /// That of [`RoutingRequest::label_model`].
-    pub(crate) label: Option<ActorRef<engine_host::Message>>,
+    pub label: Option<ActorRef<engine_host::Message>>,
 }
 
 /// A question, its candidates and how to choose among them.
-pub(crate) struct RoutingRequest {
-    pub(super) text: String,
+pub struct RoutingRequest {
+    pub(crate) text: String,
     /// At least one.
-    pub(super) candidates: Vec<Candidate>,
-    pub(super) policy: RoutingPolicy,
-    pub(crate) embedding_model: Arc<Model>,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) policy: RoutingPolicy,
+    /// The model that embeds the texts.
+    pub embedding_model: Arc<Model>,
     /// The model that scores labels, if that signal is used.
-    pub(crate) label_model: Option<Arc<Model>>,
+    pub label_model: Option<Arc<Model>>,
     /// The span of the decision, if it is traced.
-    pub(super) trace: Option<TraceScope>,
+    pub(crate) trace: Option<TraceScope>,
 }
 
 impl RoutingRequest {
     /// The request of a router node for a text; `None` if the catalog has no embedding model.
-    pub(crate) fn for_node(
-        text: String,
-        candidates: Vec<Candidate>,
-        node: &RouterNode,
-        catalog: &Catalog,
-    ) -> Option<Self> {
+    pub fn for_node(text: String, candidates: Vec<Candidate>, node: &RouterNode, catalog: &Catalog) -> Option<Self> {
         let policy = RoutingPolicy::for_node(node, catalog.router_settings(node.settings.as_ref()));
         let label_model = policy.settings.label_model.as_ref().filter(|_| policy.uses_labels());
         let label_model = label_model.and_then(|name| catalog.model(name.as_str()).cloned());
@@ -50,22 +47,22 @@ impl RoutingRequest {
     }
 
     /// The same as a part of this span.
-    pub(crate) fn with_trace(self, trace: Option<TraceScope>) -> Self {
+    pub fn with_trace(self, trace: Option<TraceScope>) -> Self {
         Self { trace, ..self }
     }
 
     /// The signals to score, without rules.
-    pub(super) fn scored_signals(&self) -> Vec<Signal> {
+    pub(crate) fn scored_signals(&self) -> Vec<Signal> {
         self.policy.scored_signals(self.label_model.is_some())
     }
 
     /// Questions that belong to no candidate.
-    pub(super) fn background(&self) -> &[String] {
+    pub(crate) fn background(&self) -> &[String] {
         &self.policy.settings.background
     }
 
     /// The texts of which an index needs the embeddings.
-    pub(super) fn texts(&self) -> BTreeSet<&str> {
+    pub(crate) fn texts(&self) -> BTreeSet<&str> {
         let candidates = self.candidates.iter().flat_map(|candidate| candidate.document().texts());
         candidates.chain(self.background().iter().map(String::as_str)).collect()
     }

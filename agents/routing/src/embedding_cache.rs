@@ -29,13 +29,13 @@ const MAX_FILE_BYTES: usize = 64 << 20;
 const MAX_FILES: usize = 4;
 
 /// The key of a text: the start of its SHA-256.
-pub(super) type TextHash = [u8; 16];
+pub(crate) type TextHash = [u8; 16];
 
 /// The key of a model: a hash of its content and its context length.
-pub(super) type ModelFingerprint = [u8; 32];
+pub(crate) type ModelFingerprint = [u8; 32];
 
 /// Stores the embeddings of each model in a file.
-pub(crate) struct EmbeddingCache {
+pub struct EmbeddingCache {
     dir: PathBuf,
     /// The folder in which models' paths are resolved.
     models_dir: PathBuf,
@@ -43,37 +43,44 @@ pub(crate) struct EmbeddingCache {
     write_lock: Mutex<()>,
 }
 
-pub(super) fn hash_text(text: &str) -> TextHash {
+pub(crate) fn hash_text(text: &str) -> TextHash {
     let mut hash = TextHash::default();
     hash.copy_from_slice(&Sha256::digest(text.as_bytes())[..16]);
     hash
 }
 
+/// A hash of a model's content and of its context length; `None` if its file, which is looked up in this directory too, cannot be
+/// read. Reads the whole file unless the catalog has its hash.
+pub fn model_fingerprint(model: &Model, models_dir: &Path) -> Option<[u8; 32]> {
+    let content = match &model.sha256 {
+        Some(known) => known.concatenated().into_bytes(),
+        None => {
+            let path = model.candidates(models_dir).into_iter().find(|path| path.exists())?;
+            let mut hash = HashWriter(Sha256::new());
+            for piece in piece_paths(&path) {
+                io::copy(&mut open_regular_file(&piece).ok()?, &mut hash).ok()?;
+            }
+            hash.0.finalize().to_vec()
+        }
+    };
+    // With a longer context the model reads more of a long text.
+    let context = model.context.unwrap_or_default().to_le_bytes();
+    Some(Sha256::new().chain_update(content).chain_update(context).finalize().into())
+}
+
 impl EmbeddingCache {
-    pub(crate) fn new(dir: PathBuf, models_dir: PathBuf) -> Self {
+    /// A cache in this directory, of models that are looked up in the other one.
+    pub fn new(dir: PathBuf, models_dir: PathBuf) -> Self {
         Self { dir, models_dir, write_lock: Mutex::default() }
     }
 
-    /// The fingerprint of a model; `None` if its file cannot be read. Reads the whole file unless the catalog has its hash.
-    pub(super) fn fingerprint(&self, model: &Model) -> Option<ModelFingerprint> {
-        let content = match &model.sha256 {
-            Some(known) => known.concatenated().into_bytes(),
-            None => {
-                let path = model.candidates(&self.models_dir).into_iter().find(|path| path.exists())?;
-                let mut hash = HashWriter(Sha256::new());
-                for piece in piece_paths(&path) {
-                    io::copy(&mut open_regular_file(&piece).ok()?, &mut hash).ok()?;
-                }
-                hash.0.finalize().to_vec()
-            }
-        };
-        // With a longer context the model reads more of a long text.
-        let context = model.context.unwrap_or_default().to_le_bytes();
-        Some(Sha256::new().chain_update(content).chain_update(context).finalize().into())
+    /// The fingerprint of a model; `None` if its file cannot be read.
+    pub(crate) fn fingerprint(&self, model: &Model) -> Option<ModelFingerprint> {
+        model_fingerprint(model, &self.models_dir)
     }
 
     /// The stored embeddings; empty if there is no file, or a damaged one.
-    pub(super) fn load(&self, fingerprint: &ModelFingerprint) -> HashMap<TextHash, Embedding> {
+    pub(crate) fn load(&self, fingerprint: &ModelFingerprint) -> HashMap<TextHash, Embedding> {
         let path = self.path(fingerprint);
         let bytes = match fs::metadata(&path) {
             Ok(meta) if meta.len() as usize <= MAX_FILE_BYTES + HEADER_BYTES + HASH_BYTES => fs::read(&path),
@@ -92,7 +99,7 @@ impl EmbeddingCache {
     }
 
     /// Stores the embeddings that `embeddings` returns once the write lock is held.
-    pub(super) fn store(
+    pub(crate) fn store(
         &self,
         fingerprint: &ModelFingerprint,
         embeddings: impl FnOnce() -> HashMap<TextHash, Embedding>,

@@ -9,7 +9,7 @@ use ractor::call;
 use tokio::sync::watch;
 
 use super::CandidateIndex;
-use crate::router::request::{RouterEngines, RoutingRequest};
+use crate::request::{RouterEngines, RoutingRequest};
 
 /// Texts that are embedded at once: a question that comes meanwhile waits for them, so they are few.
 const CHUNK_TEXTS: usize = 4;

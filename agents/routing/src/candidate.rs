@@ -8,23 +8,24 @@ use artel_task::RoleName;
 
 /// A role or graph that may be chosen.
 #[derive(Debug, Clone)]
-pub(crate) enum Candidate {
+pub enum Candidate {
+    /// A role.
     Role(Arc<Role>),
     /// A graph, by its name, which has the form of a role's.
     Graph(RoleName, Arc<CandidateProfile>),
 }
 
 impl Candidate {
-    pub(super) fn name(&self) -> &RoleName {
+    pub(crate) fn name(&self) -> &RoleName {
         self.document().name
     }
 
-    pub(super) fn is_graph(&self) -> bool {
+    pub(crate) fn is_graph(&self) -> bool {
         matches!(self, Self::Graph(..))
     }
 
     /// Its texts.
-    pub(super) fn document(&self) -> CandidateDocument<'_> {
+    pub(crate) fn document(&self) -> CandidateDocument<'_> {
         match self {
             Self::Role(role) => CandidateDocument {
                 name: &role.name,
@@ -38,7 +39,7 @@ impl Candidate {
 
     /// Whether its own rule matches this text. A rule whose evaluation fails does not match: no task waits until the rule is
     /// repaired.
-    pub(super) fn rule_matches(&self, text: &str) -> bool {
+    pub(crate) fn rule_matches(&self, text: &str) -> bool {
         let Self::Role(role) = self else { return false };
         let Some(when) = &role.when else { return false };
         artel_router::rule_matches(when, text).unwrap_or_else(|error| {
@@ -48,7 +49,7 @@ impl Candidate {
     }
 
     /// Whether both are the same definition of the same catalog, or graphs of equal name and profile.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Role(one), Self::Role(other)) => Arc::ptr_eq(one, other) || one == other,
             (Self::Graph(one, profile), Self::Graph(other, others)) => one == other && profile == others,

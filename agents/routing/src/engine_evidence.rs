@@ -8,10 +8,10 @@ use artel_task::event::Failure;
 use ractor::ActorRef;
 use tokio::sync::OnceCell;
 
-use crate::engine_call::on_engine;
+use artel_hosting::engine_call::on_engine;
 
 /// The embeddings of these texts, in their order.
-pub(super) async fn embed(host: &ActorRef<engine_host::Message>, texts: Vec<String>) -> Result<PooledTexts, Failure> {
+pub(crate) async fn embed(host: &ActorRef<engine_host::Message>, texts: Vec<String>) -> Result<PooledTexts, Failure> {
     let embed = |engine: EngineHandle| {
         let request = PoolingRequest::of_router(texts.clone());
         async move { engine.pool(request).await }
@@ -21,11 +21,11 @@ pub(super) async fn embed(host: &ActorRef<engine_host::Message>, texts: Vec<Stri
 
 /// The scores of labels after a content-free question, which are computed with the first question.
 #[derive(Default)]
-pub(super) struct LabelBaseline(OnceCell<Vec<f64>>);
+pub(crate) struct LabelBaseline(OnceCell<Vec<f64>>);
 
 impl LabelBaseline {
     /// The calibrated score of each label of a prompt, always the same one, and the number of tokens computed.
-    pub(super) async fn scores(
+    pub(crate) async fn scores(
         &self,
         host: &ActorRef<engine_host::Message>,
         prompt: &LabelPrompt,
