@@ -77,8 +77,12 @@ pub fn chunk(document: &LoadedDocument, size: ChunkSize, count: &dyn Fn(&str) ->
         places.begin(part);
         match &part.kind {
             PartKind::Text => cut_prose(&budget, &mut places, part, &[], &[], &mut chunks),
-            PartKind::Markdown { sections, tables } => cut_prose(&budget, &mut places, part, sections, tables, &mut chunks),
-            PartKind::Source { definitions, .. } => cut_prose(&budget, &mut places, part, definitions, &[], &mut chunks),
+            PartKind::Markdown { sections, tables } => {
+                cut_prose(&budget, &mut places, part, sections, tables, &mut chunks);
+            }
+            PartKind::Source { definitions, .. } => {
+                cut_prose(&budget, &mut places, part, definitions, &[], &mut chunks);
+            }
             PartKind::Rows(rows) => rows::cut(&budget, &mut places, part, rows, &mut chunks),
         }
     }
@@ -128,7 +132,8 @@ fn cut_prose(
     }));
     let header_tokens = budget.reserve(tables.iter().map(|table| format!("{}\n", table.header)));
     let text = &places.text[part.range.clone()];
-    let ranges = window::split(text, &part.kind, budget.tokens - context_tokens - header_tokens, budget.overlap, budget.count);
+    let ranges =
+        window::split(text, &part.kind, budget.tokens - context_tokens - header_tokens, budget.overlap, budget.count);
     let mut paths = OutlineCursor::new(entries);
     let mut tables = tables.iter().peekable();
     for range in ranges {
@@ -153,7 +158,13 @@ struct Places<'d> {
 
 impl<'d> Places<'d> {
     fn new(document: &'d LoadedDocument) -> Self {
-        Self { text: &document.text, file: OffsetCursor::new(&document.text, &document.offsets), page: None, at: 0, line: 1 }
+        Self {
+            text: &document.text,
+            file: OffsetCursor::new(&document.text, &document.offsets),
+            page: None,
+            at: 0,
+            line: 1,
+        }
     }
 
     fn begin(&mut self, part: &DocumentPart) {
@@ -178,6 +189,3 @@ fn line_ends(text: &str) -> u32 {
     let count = text.bytes().filter(|byte| *byte == b'\n').count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }
-
-
-

@@ -122,7 +122,9 @@ fn utf16_without_mark(sample: &[u8]) -> Option<&'static Encoding> {
     let count = |at: usize, test: &dyn Fn(u8) -> bool| sample.iter().skip(at).step_by(2).filter(|b| test(**b)).count();
     let most = |number: usize| number * 10 >= pairs * 9;
     // Text has line ends and spaces, which have a zero in their high byte, and never one in their low byte.
-    let fits = |high_at: usize| most(count(high_at, &high)) && count(high_at, &|b| b == 0) > 0 && count(1 - high_at, &|b| b == 0) == 0;
+    let fits = |high_at: usize| {
+        most(count(high_at, &high)) && count(high_at, &|b| b == 0) > 0 && count(1 - high_at, &|b| b == 0) == 0
+    };
     if fits(1) {
         Some(UTF_16LE)
     } else if fits(0) {

@@ -78,7 +78,7 @@ impl Extractor {
     }
 
     /// Reads a file as `format`, or as what its name and first bytes say; blocks until it is read, at most for
-    /// [`LoadLimits::time`], or twice as long if a process that had read others fails at it.
+    /// five times [`LoadLimits::time`], or twice as long if a process that had read others fails at it.
     ///
     /// # Errors
     /// One reason.
@@ -86,9 +86,9 @@ impl Extractor {
         let was_used = self.process.is_some();
         match self.attempt(source, format) {
             // What files before it have left in that process may be what it failed at.
-            Err(DocumentError::Crashed { .. } | DocumentError::OutOfMemory { .. } | DocumentError::Unavailable { .. }) if was_used => {
-                self.attempt(source, format)
-            }
+            Err(
+                DocumentError::Crashed { .. } | DocumentError::OutOfMemory { .. } | DocumentError::Unavailable { .. },
+            ) if was_used => self.attempt(source, format),
             result => result,
         }
     }
@@ -106,7 +106,8 @@ impl Extractor {
                 cause: format!("{} cannot be started: {error}", self.program.path.display()),
             })?,
         };
-        let request = |payload| ExtractRequest { payload, format, limits: self.limits, size: self.size, rates: self.rates };
+        let request =
+            |payload| ExtractRequest { payload, format, limits: self.limits, size: self.size, rates: self.rates };
         let (request, payload) = match source {
             FileSource::Path(path) => (request(PayloadKind::Path), path.as_os_str().as_bytes()),
             FileSource::Content { bytes, .. } if bytes.len() as u64 > self.limits.file_bytes => {
@@ -139,7 +140,7 @@ fn exchange(
     payload: &[u8],
     limits: LoadLimits,
 ) -> io::Result<Result<(Vec<DocumentChunk>, Extracted), DocumentError>> {
-    let mut socket = process.until(Instant::now() + limits.time);
+    let mut socket = process.until(Instant::now() + limits.wall_time());
     wire::write_message(&mut socket, request)?;
     wire::write_frame(&mut socket, payload)?;
     let mut chunks = Vec::new();

@@ -85,16 +85,18 @@ pub const HEAD_BYTES: usize = 8192;
 /// known format.
 #[must_use]
 pub fn format_of(path: &Path, head: &[u8]) -> Option<Format> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-    match extension.as_deref().and_then(by_extension) {
+    let head = &head[..head.len().min(HEAD_BYTES)];
+    match format_by_name(path) {
         Some(format) if format.is_text() && encoding::is_binary(head) => by_magic(head),
         Some(format) => Some(format),
         None => by_magic(head),
     }
 }
 
-fn by_extension(extension: &str) -> Option<Format> {
-    Some(match extension {
+/// What the extension of a name says.
+pub(crate) fn format_by_name(path: &Path) -> Option<Format> {
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    Some(match extension.as_str() {
         "txt" | "text" | "log" | "rst" | "adoc" | "asciidoc" | "org" | "tex" | "srt" | "vtt" => Format::Text,
         "md" | "markdown" | "mdx" | "mkd" | "mdown" => Format::Markdown,
         "html" | "htm" | "xhtml" => Format::Html,
@@ -115,7 +117,6 @@ fn by_extension(extension: &str) -> Option<Format> {
 }
 
 fn by_magic(head: &[u8]) -> Option<Format> {
-    let head = &head[..head.len().min(HEAD_BYTES)];
     if head.starts_with(b"%PDF-") {
         return Some(Format::Pdf);
     }

@@ -25,10 +25,21 @@ pub struct LoadLimits {
     pub nesting: u32,
     /// Chunks.
     pub chunks: u32,
-    /// The time for one file in a worker; [`load`](crate::load) knows no clock.
+    /// Processor time for one file in a worker, in whole seconds; a busy machine may take five times as long.
+    /// [`load`](crate::load) knows no clock.
     pub time: Duration,
     /// Memory of a worker beyond what its program needs.
     pub memory_bytes: u64,
+}
+
+/// How much later than its processor time allows a worker is given up, which waits for a disk or for its turn.
+pub(crate) const WALL_TIME_FACTOR: u32 = 5;
+
+impl LoadLimits {
+    /// How long the other side waits for a worker.
+    pub(crate) fn wall_time(&self) -> Duration {
+        self.time * WALL_TIME_FACTOR
+    }
 }
 
 impl Default for LoadLimits {

@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DocumentError;
+use crate::limits::LoadLimits;
 
 /// What the system says of a file: if it is the same again, the content is taken to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,16 +41,17 @@ impl ReadStamp {
 const MAX_ATTEMPTS: usize = 2;
 
 /// The content of a regular file that did not change while it was read; symbolic links are followed.
-pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<(Vec<u8>, ReadStamp), DocumentError> {
-    read_with(path, max_bytes, |file, bytes| file.read_to_end(bytes).map(|_| ()))
+pub(crate) fn read(path: &Path, limits: &LoadLimits) -> Result<(Vec<u8>, ReadStamp), DocumentError> {
+    read_with(path, limits, |file, bytes| file.read_to_end(bytes).map(|_| ()))
 }
 
 /// `fill` reads the file; a test writes to it meanwhile.
 fn read_with(
     path: &Path,
-    max_bytes: u64,
+    limits: &LoadLimits,
     mut fill: impl FnMut(&mut dyn Read, &mut Vec<u8>) -> io::Result<()>,
 ) -> Result<(Vec<u8>, ReadStamp), DocumentError> {
+    let max_bytes = limits.file_bytes;
     for _ in 0..MAX_ATTEMPTS {
         // A pipe that no program writes to would be waited for.
         let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
@@ -63,7 +65,10 @@ fn read_with(
         if before.bytes > max_bytes {
             return Err(DocumentError::TooLarge { bytes: before.bytes, limit: max_bytes });
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(before.bytes).unwrap_or(0));
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(usize::try_from(before.bytes).unwrap_or(usize::MAX)).is_err() {
+            return Err(DocumentError::OutOfMemory { limit: limits.memory_bytes });
+        }
         fill(&mut (&file).take(max_bytes + 1), &mut bytes).map_err(|error| DocumentError::unreadable(&error))?;
         let after = ReadStamp::of(&stat(&file)?);
         // An editor that replaces the file leaves the open one as it was.

@@ -30,7 +30,9 @@ pub(crate) struct ExtractRequest {
 pub(crate) enum PayloadKind {
     Path,
     /// The content of what is called `name`.
-    Content { name: String },
+    Content {
+        name: String,
+    },
 }
 
 /// What follows a request: batches of chunks, then one of the others.
@@ -80,6 +82,9 @@ pub(crate) fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> io::Re
 }
 
 /// A frame of bytes.
+///
+/// # Errors
+/// Those of `input`, or [`ErrorKind::OutOfMemory`], which leaves the frame behind.
 pub(crate) fn read_frame(input: &mut impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut length = [0; 8];
     input.read_exact(&mut length)?;
@@ -89,10 +94,19 @@ pub(crate) fn read_frame(input: &mut impl Read, max_bytes: u64) -> io::Result<Ve
 fn read_body(input: &mut impl Read, length: [u8; 8], max_bytes: u64) -> io::Result<Vec<u8>> {
     let length = u64::from_le_bytes(length);
     if length > max_bytes {
-        return Err(io::Error::new(ErrorKind::InvalidData, format!("a frame of {length} bytes, and the limit is {max_bytes}")));
+        return Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!("a frame of {length} bytes, and the limit is {max_bytes}"),
+        ));
     }
     let mut bytes = Vec::new();
-    input.take(length).read_to_end(&mut bytes)?;
+    let mut body = input.take(length);
+    if bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).is_err() {
+        // The next frame begins behind this one.
+        io::copy(&mut body, &mut io::sink())?;
+        return Err(ErrorKind::OutOfMemory.into());
+    }
+    body.read_to_end(&mut bytes)?;
     if (bytes.len() as u64) < length {
         return Err(ErrorKind::UnexpectedEof.into());
     }

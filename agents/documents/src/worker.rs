@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::chunk::{DocumentChunk, chunk};
 use crate::error::DocumentError;
-use crate::format::format_of;
+use crate::format::{format_by_name, format_of};
 use crate::limits::LoadLimits;
 use crate::load::load;
 use crate::read_file;
@@ -28,8 +28,6 @@ use crate::wire::{self, ExtractReply, ExtractRequest, Extracted, PayloadKind};
 const STACK_BYTES: usize = 64 << 20;
 /// A reply of so much text is sent before the next one is begun, so that neither side holds all of it twice.
 const BATCH_BYTES: usize = 1 << 20;
-/// Processor time beyond the deadline of the other side, which ends this process first if it still runs.
-const CPU_GRACE_SECS: u64 = 10;
 const MAX_PATH_BYTES: u64 = 64 << 10;
 
 /// Serves the socket that is the standard input of this process, until the other end closes it.
@@ -48,7 +46,10 @@ pub fn serve_on_stdin() -> io::Result<()> {
 pub fn serve(input: impl Read + Send, output: impl Write + Send) -> io::Result<()> {
     let worker = Worker { input, output };
     thread::scope(|scope| {
-        let worker = thread::Builder::new().name("extract".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, || worker.run())?;
+        let worker = thread::Builder::new()
+            .name("extract".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || worker.run())?;
         worker.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
     })
 }
@@ -67,10 +68,16 @@ impl<I: Read, O: Write> Worker<I, O> {
                 PayloadKind::Path => MAX_PATH_BYTES,
                 PayloadKind::Content { .. } => request.limits.file_bytes,
             };
-            let payload = wire::read_frame(&mut self.input, max_bytes)?;
-            let answer = match limited {
-                Ok(()) => extract(&request, payload),
-                Err(error) => Err(DocumentError::Unavailable { cause: format!("its limits cannot be set: {error}") }),
+            let payload = match wire::read_frame(&mut self.input, max_bytes) {
+                Err(error) if error.kind() == ErrorKind::OutOfMemory => None,
+                payload => Some(payload?),
+            };
+            let answer = match (limited, payload) {
+                (Ok(()), Some(payload)) => extract(&request, payload),
+                (Ok(()), None) => Err(DocumentError::OutOfMemory { limit: request.limits.memory_bytes }),
+                (Err(error), _) => {
+                    Err(DocumentError::Unavailable { cause: format!("its limits cannot be set: {error}") })
+                }
             };
             match answer {
                 Ok((chunks, mut done)) => {
@@ -103,7 +110,7 @@ fn extract(request: &ExtractRequest, payload: Vec<u8>) -> Result<(Vec<DocumentCh
     let (path, bytes, stamp) = match &request.payload {
         PayloadKind::Path => {
             let path = PathBuf::from(OsStr::from_bytes(&payload));
-            let (bytes, stamp) = read_file::read(&path, limits.file_bytes)?;
+            let (bytes, stamp) = read_file::read(&path, limits)?;
             (path, bytes, Some(stamp))
         }
         PayloadKind::Content { name } => (Path::new(name).to_owned(), payload, None),
@@ -111,7 +118,12 @@ fn extract(request: &ExtractRequest, payload: Vec<u8>) -> Result<(Vec<DocumentCh
     if bytes.is_empty() {
         return Err(DocumentError::Empty);
     }
-    let format = request.format.or_else(|| format_of(&path, &bytes)).ok_or(DocumentError::UnknownFormat)?;
+    // A text by its name that is none is refused for what it holds.
+    let format = request
+        .format
+        .or_else(|| format_of(&path, &bytes))
+        .or_else(|| format_by_name(&path))
+        .ok_or(DocumentError::UnknownFormat)?;
     let document = load(&bytes, format, limits)?;
     let sha256 = Sha256::digest(&bytes).into();
     drop(bytes);
@@ -127,7 +139,8 @@ fn limit_process(limits: &LoadLimits, program_bytes: u64) -> io::Result<()> {
     lower(Resource::RLIMIT_AS, program_bytes.saturating_add(limits.memory_bytes))?;
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let used = usage.user_time().tv_sec() + usage.system_time().tv_sec();
-    lower(Resource::RLIMIT_CPU, used.unsigned_abs() + limits.time.as_secs() + CPU_GRACE_SECS)
+    // The second that has begun is not theirs.
+    lower(Resource::RLIMIT_CPU, used.unsigned_abs() + 1 + limits.time.as_secs().max(1))
 }
 
 fn lower(resource: Resource, soft: u64) -> io::Result<()> {

@@ -12,14 +12,28 @@ use crate::load::grammar;
 
 /// No tokenizer makes more of a token, but for runs of one character; a longer text is not counted.
 const MAX_TOKEN_BYTES: usize = 32;
-/// A window holds at least some ten chunks of ordinary text.
-const WINDOW_FOR_EACH_TOKEN_BYTES: usize = 64;
-/// Below it, parsing again what windows share costs more than the splitter saves.
-const MIN_WINDOW_BYTES: usize = 16 << 10;
+/// A window holds some chunks of ordinary text: each of them costs time in proportion to the window, and the last one is cut
+/// twice. Plain text, where a line may be a megabyte, is better off with few.
+const TEXT_WINDOW_FOR_EACH_TOKEN_BYTES: usize = 32;
+/// Blocks of Markdown and code that a window cuts are parsed as something else, so these windows are wide.
+const BLOCK_WINDOW_FOR_EACH_TOKEN_BYTES: usize = 64;
+/// Of blocks too: below it a function does not fit.
+const MIN_BLOCK_WINDOW_BYTES: usize = 16 << 10;
 
 /// The ranges of the chunks of a text, in the order of their beginnings.
-pub(super) fn split(text: &str, kind: &PartKind, tokens: usize, overlap: usize, count: &dyn Fn(&str) -> usize) -> Vec<Range<usize>> {
-    let window_bytes = (tokens * WINDOW_FOR_EACH_TOKEN_BYTES).max(MIN_WINDOW_BYTES);
+pub(super) fn split(
+    text: &str,
+    kind: &PartKind,
+    tokens: usize,
+    overlap: usize,
+    count: &dyn Fn(&str) -> usize,
+) -> Vec<Range<usize>> {
+    let window_bytes = match kind {
+        PartKind::Text | PartKind::Rows(_) => tokens * TEXT_WINDOW_FOR_EACH_TOKEN_BYTES,
+        PartKind::Markdown { .. } | PartKind::Source { .. } => {
+            (tokens * BLOCK_WINDOW_FOR_EACH_TOKEN_BYTES).max(MIN_BLOCK_WINDOW_BYTES)
+        }
+    };
     let cutter = Cutter::new(kind, tokens, overlap.min(tokens.saturating_sub(1)), count);
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut start = 0;

@@ -10,7 +10,8 @@ use encoding_rs::{Encoding, IBM866, ISO_8859_5, KOI8_U, WINDOWS_1251};
 const CANDIDATES: [&Encoding; 4] = [WINDOWS_1251, KOI8_U, IBM866, ISO_8859_5];
 /// Letters of Russian in thousandths of a text, from `а` to `я`; `ё` counts as `е`.
 const LETTERS_RATIO: [i64; 32] = [
-    80, 16, 45, 17, 30, 85, 9, 16, 74, 12, 35, 44, 32, 67, 110, 28, 47, 55, 63, 26, 3, 10, 5, 14, 7, 4, 1, 19, 17, 3, 6, 20,
+    80, 16, 45, 17, 30, 85, 9, 16, 74, 12, 35, 44, 32, 67, 110, 28, 47, 55, 63, 26, 3, 10, 5, 14, 7, 4, 1, 19, 17, 3,
+    6, 20,
 ];
 /// A letter that stands where no text has one: a capital after a small letter, a symbol inside a word.
 const MISPLACED_SCORE: i64 = -120;
@@ -64,7 +65,9 @@ fn letter_score(previous: char, c: char) -> i64 {
         'ё' | 'і' | 'ї' | 'є' => 20,
         'ґ' | 'ў' | 'ј' | 'њ' | 'љ' | 'ђ' | 'ћ' | 'џ' | 'ѓ' | 'ќ' | 'ѕ' => -20,
         // Quotes, dashes, the number sign and the like are part of any text.
-        '«' | '»' | '—' | '–' | '„' | '“' | '”' | '…' | '№' | '§' | '°' | '\u{a0}' if !previous.is_alphabetic() => 0,
+        '«' | '»' | '—' | '–' | '„' | '“' | '”' | '…' | '№' | '§' | '°' | '\u{a0}' if !previous.is_alphabetic() => {
+            0
+        }
         '«' | '»' | '—' | '–' | '„' | '“' | '”' | '…' | '№' | '§' | '°' | '\u{a0}' => -5,
         _ => return MISPLACED_SCORE,
     };

@@ -51,7 +51,10 @@ fn other_languages_are_left_to_the_detector() {
     let chinese = "合同的期限为三年，自双方签字之日起生效。任何一方可以提前三十天书面通知对方解除合同。";
     assert_eq!(decode(&GBK.encode(chinese).0).unwrap().text, chinese);
     let ukrainian = "Відпустка надається за заявою працівника, її тривалість — двадцять чотири дні.";
-    assert_eq!(decode(&KOI8_U.encode(ukrainian.replace('—', "-").as_str()).0).unwrap().text, ukrainian.replace('—', "-"));
+    assert_eq!(
+        decode(&KOI8_U.encode(ukrainian.replace('—', "-").as_str()).0).unwrap().text,
+        ukrainian.replace('—', "-")
+    );
 }
 
 #[test]

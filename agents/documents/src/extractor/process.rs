@@ -53,7 +53,8 @@ impl WorkerProcess {
         if error.kind() == ErrorKind::TimedOut {
             return DocumentError::TimedOut { seconds: limits.time.as_secs() };
         }
-        let has_ended = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        let has_ended =
+            matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         if !has_ended {
             return DocumentError::Unavailable { cause: format!("its worker cannot be used: {error}") };
         }
@@ -81,7 +82,9 @@ fn end_reason(status: ExitStatus, written: &str, limits: &LoadLimits) -> Documen
         return DocumentError::OutOfMemory { limit: limits.memory_bytes };
     }
     if written.contains("has overflowed its stack") {
-        return DocumentError::Crashed { cause: "its parts are nested too deeply or in a circle (stack overflow)".to_owned() };
+        return DocumentError::Crashed {
+            cause: "its parts are nested too deeply or in a circle (stack overflow)".to_owned(),
+        };
     }
     let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
     if signal == Some(Signal::SIGXCPU) {

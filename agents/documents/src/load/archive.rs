@@ -30,13 +30,17 @@ impl<'b> Archive<'b> {
         let mut bytes = Vec::new();
         match self.zip.by_name(name) {
             Ok(entry) => {
-                entry.take(self.left_bytes + 1).read_to_end(&mut bytes).map_err(|error| read_error(self.format, name, &error))?;
+                entry
+                    .take(self.left_bytes + 1)
+                    .read_to_end(&mut bytes)
+                    .map_err(|error| read_error(self.format, name, &error))?;
             }
             Err(ZipError::FileNotFound) => return Ok(None),
             Err(error) => return Err(zip_error(self.format, error)),
         }
         self.spend(bytes.len() as u64)?;
-        let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        let text =
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         Ok(Some(text))
     }
 

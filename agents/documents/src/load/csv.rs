@@ -16,7 +16,8 @@ const SNIFFED_BYTES: usize = 64 << 10;
 /// The rows of a table; without a `delimiter` the first rows tell it.
 pub(super) fn rows(text: &str, delimiter: Option<u8>, limits: &LoadLimits) -> Result<RowsPart, DocumentError> {
     let delimiter = delimiter.unwrap_or_else(|| sniffed(text));
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text.as_bytes());
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text.as_bytes());
     let (mut record, mut starts) = (ByteRecord::new(), Vec::new());
     let mut header_named = false;
     loop {
@@ -62,8 +63,13 @@ fn sniffed(text: &str) -> u8 {
         end -= 1;
     }
     let cells = |delimiter: u8| -> (usize, usize) {
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(&text.as_bytes()[..end]);
-        let counts: Vec<usize> = reader.byte_records().take(SNIFFED_ROWS).filter_map(Result::ok).map(|row| row.len()).collect();
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(delimiter)
+            .from_reader(&text.as_bytes()[..end]);
+        let counts: Vec<usize> =
+            reader.byte_records().take(SNIFFED_ROWS).filter_map(Result::ok).map(|row| row.len()).collect();
         let first = counts.first().copied().unwrap_or(1);
         let same = counts.iter().filter(|count| **count == first).count();
         (if first > 1 { same } else { 0 }, first)

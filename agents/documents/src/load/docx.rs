@@ -38,7 +38,15 @@ pub(super) fn load(bytes: &[u8], limits: &LoadLimits) -> Result<LoadedDocument, 
 }
 
 fn markdown_of(xml: &str, styles: &HashMap<String, u8>, limits: &LoadLimits) -> Result<String, DocumentError> {
-    let mut body = DocxBody { styles, limits, text: String::new(), paragraphs: Vec::new(), tables: Vec::new(), skipped: 0, in_text: false };
+    let mut body = DocxBody {
+        styles,
+        limits,
+        text: String::new(),
+        paragraphs: Vec::new(),
+        tables: Vec::new(),
+        skipped: 0,
+        in_text: false,
+    };
     let mut reader = Reader::from_str(xml);
     loop {
         let event = reader.read_event();
@@ -57,7 +65,10 @@ fn markdown_of(xml: &str, styles: &HashMap<String, u8>, limits: &LoadLimits) -> 
                 body.words(&words.unwrap_or_default());
             }
             Event::DocType(_) => {
-                return Err(DocumentError::malformed(FORMAT_NAME, "it declares entities, which no word processor does"));
+                return Err(DocumentError::malformed(
+                    FORMAT_NAME,
+                    "it declares entities, which no word processor does",
+                ));
             }
             Event::Eof => break,
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
@@ -113,9 +124,13 @@ impl DocxBody<'_> {
             "tr" => self.tables.iter_mut().last().into_iter().for_each(|table| table.rows.push(Vec::new())),
             "tc" => self.cells().into_iter().for_each(|row| row.push(String::new())),
             "t" => self.in_text = !empty,
-            "tab" | "br" | "cr" if self.paragraphs.last().is_some_and(|paragraph| !paragraph.words.is_empty()) => self.raw(" "),
+            "tab" | "br" | "cr" if self.paragraphs.last().is_some_and(|paragraph| !paragraph.words.is_empty()) => {
+                self.raw(" ");
+            }
             "noBreakHyphen" => self.raw("-"),
-            "pStyle" | "outlineLvl" | "ilvl" | "numPr" => self.property(name, &attribute(element, "val").unwrap_or_default()),
+            "pStyle" | "outlineLvl" | "ilvl" | "numPr" => {
+                self.property(name, &attribute(element, "val").unwrap_or_default());
+            }
             _ => {}
         }
         Ok(())
@@ -159,7 +174,9 @@ impl DocxBody<'_> {
         let styles = self.styles;
         let Some(paragraph) = self.paragraphs.last_mut() else { return };
         match name {
-            "pStyle" => paragraph.heading = styles.get(value).copied().or_else(|| level_of_name(value)).or(paragraph.heading),
+            "pStyle" => {
+                paragraph.heading = styles.get(value).copied().or_else(|| level_of_name(value)).or(paragraph.heading);
+            }
             "outlineLvl" => paragraph.heading = outline_level(value).or(paragraph.heading),
             "numPr" => paragraph.item = paragraph.item.or(Some(0)),
             _ => paragraph.item = Some(value.parse().unwrap_or(0).min(MAX_LIST_DEPTH)),
@@ -188,7 +205,8 @@ impl DocxBody<'_> {
             (None, None) => String::new(),
         };
         // The items of a list follow each other without a blank line.
-        if !self.text.is_empty() && !(mark.ends_with("- ") && self.last_line_is_item()) {
+        let continues_list = mark.ends_with("- ") && self.last_line_is_item();
+        if !self.text.is_empty() && !continues_list {
             self.text.push('\n');
         }
         self.text.push_str(&mark);

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use quick_xml::{Reader, XmlVersion};
 use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, XmlVersion};
 
 /// Levels of Markdown.
 const MAX_HEADING_LEVEL: u8 = 6;

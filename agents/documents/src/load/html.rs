@@ -62,6 +62,7 @@ fn label(bytes: &[u8]) -> Option<&'static Encoding> {
     let at = head.windows(mark.len()).position(|window| window == mark)? + mark.len();
     let value = head[at..].trim_ascii_start();
     let value = value.strip_prefix(b"\"").or_else(|| value.strip_prefix(b"'")).unwrap_or(value);
-    let end = value.iter().position(|byte| matches!(byte, b'"' | b'\'' | b'>' | b';' | b'/') || byte.is_ascii_whitespace());
+    let end =
+        value.iter().position(|byte| matches!(byte, b'"' | b'\'' | b'>' | b';' | b'/') || byte.is_ascii_whitespace());
     Encoding::for_label(&value[..end.unwrap_or(value.len())])
 }

@@ -13,9 +13,9 @@ use crate::error::DocumentError;
 const PIECE_BYTES: usize = 64 << 10;
 /// Elements that are never open, or that close each other.
 const FLAT_TAGS: [&str; 37] = [
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr", "p", "li",
-    "dt", "dd", "td", "th", "tr", "tbody", "thead", "tfoot", "colgroup", "caption", "option", "optgroup", "rp", "rt", "rb",
-    "rtc", "html", "head", "body", "frame", "keygen",
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr", "p",
+    "li", "dt", "dd", "td", "th", "tr", "tbody", "thead", "tfoot", "colgroup", "caption", "option", "optgroup", "rp",
+    "rt", "rb", "rtc", "html", "head", "body", "frame", "keygen",
 ];
 
 /// Refuses a page that nests elements deeper than `limit`.

@@ -59,7 +59,8 @@ pub(super) fn load(bytes: &[u8], limits: &LoadLimits) -> Result<LoadedDocument, 
 fn page_text(file: &PdfFile, page: u32) -> Result<String, PageFault> {
     catch_unwind(AssertUnwindSafe(|| {
         let mut text = String::new();
-        output_doc_page(file, &mut PlainTextOutput::new(&mut text), page).map_err(|error| PageFault(error.to_string()))?;
+        output_doc_page(file, &mut PlainTextOutput::new(&mut text), page)
+            .map_err(|error| PageFault(error.to_string()))?;
         Ok(text)
     }))
     .unwrap_or_else(|panic| Err(PageFault(panic_text(panic.as_ref()).to_owned())))
@@ -71,8 +72,17 @@ struct PageFault(String);
 
 /// Appends the lines of a page, without the empty space of its layout.
 fn tidy(extracted: &str, text: &mut String) {
+    // Where most lines have a blank one behind them, the lines of the page are set wide, and blank ones separate nothing.
+    let is_blank = |line: &&str| line.trim().is_empty();
+    let words = extracted.lines().filter(|line| !is_blank(line)).count();
+    let gaps = extracted
+        .lines()
+        .zip(extracted.lines().skip(1))
+        .filter(|(line, next)| !is_blank(line) && is_blank(next))
+        .count();
+    let is_wide = words > 3 && gaps * 3 > words * 2;
     let mut blank = true;
-    for line in extracted.lines() {
+    for line in extracted.lines().filter(|line| !(is_wide && is_blank(line))) {
         let words = line.split_whitespace();
         let start = text.len();
         for word in words {
@@ -93,5 +103,24 @@ fn pdf_error(error: PdfError) -> DocumentError {
     match error {
         PdfError::Decryption(_) | PdfError::InvalidPassword => DocumentError::Encrypted,
         error => DocumentError::malformed(FORMAT_NAME, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_space_of_a_layout_is_left_out() {
+        let tidied = |extracted: &str| {
+            let mut text = String::new();
+            tidy(extracted, &mut text);
+            text
+        };
+        assert_eq!(
+            tidied("\n\n Title \n\n\nfirst  line\nsecond line\n\nthird\n"),
+            "Title\n\nfirst line\nsecond line\n\nthird\n"
+        );
+        assert_eq!(tidied("\none\n\ntwo\n\nthree\n\nfour\n\nfive"), "one\ntwo\nthree\nfour\nfive\n");
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn definitions(text: &str, language: SourceLanguage) -> Vec<OutlineEn
 /// The name of a node that defines something with a body.
 fn definition_name(node: Node<'_>, text: &str) -> Option<String> {
     let field = match node.kind() {
-        "function_item" | "struct_item" | "enum_item" | "union_item" | "trait_item" | "mod_item" | "macro_definition" => "name",
+        "function_item" | "struct_item" | "enum_item" | "union_item" | "trait_item" | "mod_item"
+        | "macro_definition" => "name",
         "impl_item" => "type",
         "function_definition" => {
             // In C the name stands within declarators: `int *f(void)`.

@@ -132,7 +132,11 @@ fn cell_text(value: &DataRef<'_>) -> String {
         DataRef::Error(_) | DataRef::Empty => String::new(),
     };
     // A row is a line.
-    if text.contains(['\n', '\r']) { text.split_whitespace().collect::<Vec<_>>().join(" ") } else { text.trim().to_owned() }
+    if text.contains(['\n', '\r']) {
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    } else {
+        text.trim().to_owned()
+    }
 }
 
 fn date_text(value: &ExcelDateTime) -> String {

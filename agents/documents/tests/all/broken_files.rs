@@ -37,7 +37,8 @@ impl Reader {
         if let Err(reason) = &read {
             assert!(!reason.contains(['\n', '\r']), "{reason:?} is one line");
         }
-        let next = self.extractor.extract(FileSource::Content { name: "next.txt", bytes: b"the next file" }, None).unwrap();
+        let next =
+            self.extractor.extract(FileSource::Content { name: "next.txt", bytes: b"the next file" }, None).unwrap();
         assert_eq!(next.chunks[0].text, "the next file");
         read
     }
@@ -64,10 +65,23 @@ fn broken_pdf_files() {
     reader.refuses("words.pdf", b"these are words", "is no valid PDF: ");
     let catalog = "<< /Type /Catalog /Pages 2 0 R >>".to_owned();
     // The tree of pages contains itself, a page inherits from itself, a font is its own descendant.
-    let circle = |objects: &[&str]| pdf::of_objects(&[&[catalog.clone()], &objects.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>()[..]].concat());
+    let circle = |objects: &[&str]| {
+        pdf::of_objects(
+            &[std::slice::from_ref(&catalog), &objects.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>()[..]]
+                .concat(),
+        )
+    };
     reader.refuses("tree.pdf", &circle(&["<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 2 >>"]), "");
-    let parent = circle(&["<< /Type /Pages /Kids [3 0 R] /Count 1 /Parent 2 0 R >>", "<< /Type /Page /Parent 2 0 R /Contents 4 0 R >>", &pdf::stream("BT ET")]);
-    reader.refuses("parent.pdf", &parent, "ends the process that reads it: its parts are nested too deeply or in a circle");
+    let parent = circle(&[
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 /Parent 2 0 R >>",
+        "<< /Type /Page /Parent 2 0 R /Contents 4 0 R >>",
+        &pdf::stream("BT ET"),
+    ]);
+    reader.refuses(
+        "parent.pdf",
+        &parent,
+        "ends the process that reads it: its parts are nested too deeply or in a circle",
+    );
     reader.refuses("self.pdf", &circle(&["2 0 R"]), "is no valid PDF: ");
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
     reader.refuses("deep.pdf", &circle(&["<< /Type /Pages /Kids 3 0 R /Count 1 >>", &deep]), "");
@@ -119,8 +133,16 @@ fn entities_are_not_expanded() {
 #[test]
 fn texts_without_measure() {
     let mut reader = Reader::new(LoadLimits { file_bytes: 64 << 20, text_bytes: 64 << 20, ..LIMITS });
-    reader.refuses("deep.html", "<div>".repeat(100_000).as_bytes(), "nests elements deeper than 512, the limit for a file");
-    reader.refuses("deep.html", "<b><p>".repeat(100_000).as_bytes(), "nests elements deeper than 512, the limit for a file");
+    reader.refuses(
+        "deep.html",
+        "<div>".repeat(100_000).as_bytes(),
+        "nests elements deeper than 512, the limit for a file",
+    );
+    reader.refuses(
+        "deep.html",
+        "<b><p>".repeat(100_000).as_bytes(),
+        "nests elements deeper than 512, the limit for a file",
+    );
     let allowed = format!("{}text{}", "<div>".repeat(500), "</div>".repeat(500));
     assert_eq!(reader.content("allowed.html", allowed.as_bytes()).unwrap().chunks[0].text, "text");
     let items = format!("<ul>{}</ul>", "<li>one<p>two".repeat(5_000));
@@ -137,20 +159,47 @@ fn texts_without_measure() {
 }
 
 #[test]
-fn one_line_of_50_mb_is_read_within_the_memory() {
-    let mut reader = Reader::new(LoadLimits { file_bytes: 64 << 20, text_bytes: 64 << 20, chunks: 1_000_000, ..LIMITS });
+fn one_line_is_cut_as_far_as_the_limits_go() {
+    let mut reader = Reader::new(LoadLimits { file_bytes: 64 << 20, ..LIMITS });
     let line = "0123456789".repeat(5 << 20);
-    let read = reader.content("line.txt", line.as_bytes());
-    let read = read.unwrap();
-    assert_eq!(read.chunks.last().unwrap().bytes.end, line.len() as u64);
-    assert!(reader.most_bytes < 400 << 20, "{} bytes", reader.most_bytes);
+    reader.refuses("line.txt", line.as_bytes(), "has more than 8388608 bytes of text, the limit for a file");
+    let short = &line[..1 << 20];
+    let read = reader.content("line.txt", short.as_bytes()).unwrap();
+    assert_eq!(read.chunks.last().unwrap().bytes.end, short.len() as u64);
+    assert!(reader.most_bytes < 256 << 20, "{} bytes", reader.most_bytes);
 }
 
 #[test]
 fn a_file_that_needs_too_much_memory_ends_its_process_alone() {
-    let mut reader = Reader::new(LoadLimits { memory_bytes: 16 << 20, ..LIMITS });
-    let text = "a,b\n".repeat(9_000) + &"some words of a text\n".repeat(300_000);
-    reader.refuses("a.txt", text.as_bytes(), "needs more than 16777216 bytes of memory to be read");
+    let mut reader =
+        Reader::new(LoadLimits { memory_bytes: 16 << 20, file_bytes: 64 << 20, text_bytes: 64 << 20, ..LIMITS });
+    let text = "some words of a text\n".repeat(3 << 20);
+    let reason = "needs more than 16777216 bytes of memory to be read, the limit for a file";
+    reader.refuses("a.txt", text.as_bytes(), reason);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.txt");
+    fs::write(&path, &text).unwrap();
+    assert_eq!(reader.path(&path).unwrap_err(), reason);
+    // What a parser asks for is not refused but ends the process: a short stream that unpacks to 200 MB.
+    let packed = flate_stream(200 << 20);
+    let length = format!("<< /Filter /FlateDecode /Length {} >>\nstream\n", packed.len());
+    let objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>".to_vec(),
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 /MediaBox [0 0 9 9] >>".to_vec(),
+        b"<< /Type /Page /Parent 2 0 R /Contents 4 0 R >>".to_vec(),
+        [length.as_bytes(), &packed, b"\nendstream"].concat(),
+    ];
+    reader.refuses("bomb.pdf", &pdf::of_objects(&objects), reason);
+}
+
+/// Spaces as a zlib stream, which an archive's deflated entry is but for two bytes before it and a checksum behind it.
+fn flate_stream(bytes: usize) -> Vec<u8> {
+    let archive = archive(&[("a", &vec![b' '; bytes])]);
+    let start = 30
+        + usize::from(u16::from_le_bytes([archive[26], archive[27]]))
+        + usize::from(u16::from_le_bytes([archive[28], archive[29]]));
+    let packed = u32::from_le_bytes(archive[18..22].try_into().unwrap()) as usize;
+    [&[0x78, 0x9c][..], &archive[start..start + packed], &[0; 4]].concat()
 }
 
 #[test]
@@ -168,7 +217,10 @@ fn what_is_no_file_and_what_may_not_be_read() {
     let mut reason = |name: &str| reader.path(&path(name)).map(|read| read.chunks.len());
     assert_eq!(reason("x.md"), Err("is a directory, not a file".to_owned()));
     assert_eq!(reason("pipe.md"), Err("is a pipe, not a file".to_owned()));
-    assert_eq!(reason("sparse.txt"), Err("holds 2147483648 bytes, and the limit for a file is 8388608: split it, or raise the limit".to_owned()));
+    assert_eq!(
+        reason("sparse.txt"),
+        Err("holds 2147483648 bytes, and the limit for a file is 8388608: split it, or raise the limit".to_owned())
+    );
     assert!(reason("a.md").unwrap_err().starts_with("cannot be read: Too many levels of symbolic links"));
     assert!(reason("gone.md").unwrap_err().starts_with("cannot be read: No such file"));
     // Root reads what it likes.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use artel_documents::{ChunkSize, DocumentError, Extractor, ExtractorProgram, FileSource, Format, LoadLimits, ReadStamp, TokenRates};
+use artel_documents::{
+    ChunkSize, DocumentError, Extractor, ExtractorProgram, FileSource, Format, LoadLimits, ReadStamp, TokenRates,
+};
 
 use crate::WORKER_VARIABLE;
 
@@ -42,7 +44,8 @@ fn a_file_is_read_with_what_identifies_it() {
     assert_eq!(read.chunks[0].context, ["Title"]);
     assert_eq!(read.stamp, Some(ReadStamp::of(&fs::metadata(&path).unwrap())));
     let process = extractor.process_id();
-    let handed_in = extractor.extract(FileSource::Content { name: "b.md", bytes: b"# Title\n\nText.\n" }, None).unwrap();
+    let handed_in =
+        extractor.extract(FileSource::Content { name: "b.md", bytes: b"# Title\n\nText.\n" }, None).unwrap();
     assert_eq!((handed_in.stamp, handed_in.sha256, &handed_in.chunks), (None, read.sha256, &read.chunks));
     assert_eq!(extractor.process_id(), process, "one process reads both");
 }
@@ -58,17 +61,15 @@ fn a_large_answer_comes_whole() {
 #[test]
 fn a_process_that_takes_too_long_is_ended_and_the_next_file_is_read() {
     let text = "some words of a text. ".repeat(300_000);
-    let limits = LoadLimits { time: Duration::from_millis(300), ..LIMITS };
+    let limits = LoadLimits { time: Duration::from_millis(60), ..LIMITS };
     let mut extractor = extractor(limits);
     let error = extractor.extract(FileSource::Content { name: "a.txt", bytes: text.as_bytes() }, None).unwrap_err();
     assert_eq!(error, DocumentError::TimedOut { seconds: 0 });
     assert_eq!(extractor.process_id(), None);
-    let mut patient = extractor_of_same_program(&extractor);
-    assert!(patient.extract(FileSource::Content { name: "b.txt", bytes: b"words" }, None).is_ok());
-}
-
-fn extractor_of_same_program(_: &Extractor) -> Extractor {
-    extractor(LIMITS)
+    let words = FileSource::Content { name: "b.txt", bytes: b"words" };
+    // A process that starts slowly beside other tests is late as well.
+    while extractor.extract(words, None) == Err(error.clone()) {}
+    assert!(extractor.process_id().is_some());
 }
 
 #[test]
@@ -88,5 +89,8 @@ fn a_program_that_is_missing_is_no_fault_of_the_file() {
     let program = ExtractorProgram { path: "/nonexistent".into(), args: Vec::new(), env: Vec::new() };
     let mut extractor = Extractor::new(program, LIMITS, ChunkSize { tokens: 200, overlap: 0 }, TokenRates::default());
     let error = extractor.extract(FileSource::Content { name: "b.txt", bytes: b"words" }, None).unwrap_err();
-    assert!(error.may_pass() && error.to_string().starts_with("was not read: /nonexistent cannot be started"), "{error}");
+    assert!(
+        error.may_pass() && error.to_string().starts_with("was not read: /nonexistent cannot be started"),
+        "{error}"
+    );
 }
