@@ -139,3 +139,9 @@ pub(crate) fn one_line(text: &str) -> String {
     }
     line
 }
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("its parser failed")
+}

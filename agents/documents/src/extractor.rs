@@ -2,12 +2,12 @@
 
 mod process;
 
-use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
+pub use process::ExtractorProgram;
 use process::WorkerProcess;
 
 use crate::chunk::{ChunkSize, DocumentChunk};
@@ -17,17 +17,6 @@ use crate::limits::LoadLimits;
 use crate::read_file::ReadStamp;
 use crate::tokens::TokenRates;
 use crate::wire::{self, ExtractReply, ExtractRequest, Extracted, PayloadKind};
-
-/// The program that serves: [`worker::serve_on_stdin`](crate::worker::serve_on_stdin).
-#[derive(Debug, Clone)]
-pub struct ExtractorProgram {
-    /// The path of the executable.
-    pub path: PathBuf,
-    /// Its arguments.
-    pub args: Vec<OsString>,
-    /// Its whole environment: it inherits nothing, since a variable of this process may be secret.
-    pub env: Vec<(OsString, OsString)>,
-}
 
 /// What is to be read.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::DocumentError;
+
 /// What reading one file may cost. Every limit has an error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadLimits {
@@ -36,6 +38,14 @@ pub struct LoadLimits {
 pub(crate) const WALL_TIME_FACTOR: u32 = 5;
 
 impl LoadLimits {
+    /// Refuses a text that is too long.
+    pub(crate) fn check_text(&self, text: &str) -> Result<(), DocumentError> {
+        if text.len() as u64 > self.text_bytes {
+            return Err(DocumentError::TextTooLong { limit: self.text_bytes });
+        }
+        Ok(())
+    }
+
     /// How long the other side waits for a worker.
     pub(crate) fn wall_time(&self) -> Duration {
         self.time * WALL_TIME_FACTOR

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::document::{LoadedDocument, PartKind};
 use crate::encoding::{Decoded, decode};
-use crate::error::DocumentError;
+use crate::error::{DocumentError, panic_text};
 use crate::format::Format;
 use crate::limits::LoadLimits;
 
@@ -37,7 +37,7 @@ pub fn load(bytes: &[u8], format: Format, limits: &LoadLimits) -> Result<LoadedD
     }
     let document = catch_unwind(AssertUnwindSafe(|| load_format(bytes, format, limits)))
         .unwrap_or_else(|panic| Err(DocumentError::malformed(format.name(), panic_text(panic.as_ref()))))?;
-    within_text_limit(&document.text, limits)?;
+    limits.check_text(&document.text)?;
     if document.text.trim().is_empty() {
         return Err(DocumentError::NoText);
     }
@@ -53,7 +53,7 @@ fn load_format(bytes: &[u8], format: Format, limits: &LoadLimits) -> Result<Load
         Format::Text | Format::Markdown | Format::Csv | Format::Tsv | Format::Source(_) => {}
     }
     let Decoded { text, offsets } = decode(bytes)?;
-    within_text_limit(&text, limits)?;
+    limits.check_text(&text)?;
     let kind = match format {
         Format::Markdown => markdown::outlined(&text),
         Format::Csv => PartKind::Rows(csv::rows(&text, None, limits)?),
@@ -62,17 +62,4 @@ fn load_format(bytes: &[u8], format: Format, limits: &LoadLimits) -> Result<Load
         _ => PartKind::Text,
     };
     Ok(LoadedDocument::single(format, text, offsets, kind))
-}
-
-fn within_text_limit(text: &str, limits: &LoadLimits) -> Result<(), DocumentError> {
-    if text.len() as u64 > limits.text_bytes {
-        return Err(DocumentError::TextTooLong { limit: limits.text_bytes });
-    }
-    Ok(())
-}
-
-/// What a panic said.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("its parser failed")
 }

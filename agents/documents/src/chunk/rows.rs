@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{ChunkBudget, DocumentChunk, Places, context_line, window};
+use super::budget::ChunkBudget;
+use super::document_chunk::{DocumentChunk, context_line};
+use super::places::Places;
+use super::window;
 use crate::document::{DocumentPart, PartKind, RowsPart};
 
 pub(super) fn cut(

@@ -1,16 +1,17 @@
 //! A worker process, and what its end says.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::ExtractorProgram;
 use crate::error::{DocumentError, one_line};
 use crate::limits::LoadLimits;
 
@@ -18,6 +19,17 @@ use crate::limits::LoadLimits;
 const STDERR_BYTES: usize = 4096;
 /// A timeout of a socket is not zero.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The program that serves: [`worker::serve_on_stdin`](crate::worker::serve_on_stdin).
+#[derive(Debug, Clone)]
+pub struct ExtractorProgram {
+    /// The path of the executable.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its whole environment: it inherits nothing, since a variable of this process may be secret.
+    pub env: Vec<(OsString, OsString)>,
+}
 
 #[derive(Debug)]
 pub(super) struct WorkerProcess {

@@ -9,7 +9,7 @@ use crate::limits::LoadLimits;
 /// What a file called CSV separates its cells with; spreadsheets of half of Europe write `;`.
 const DELIMITERS: [u8; 4] = *b",;\t|";
 /// As many rows show the delimiter as any number.
-const SNIFFED_ROWS: usize = 20;
+const SNIFFED_RECORDS: usize = 20;
 /// The rows that are looked at for the delimiter are within so many bytes.
 const SNIFFED_BYTES: usize = 64 << 10;
 
@@ -69,7 +69,7 @@ fn sniffed(text: &str) -> u8 {
             .delimiter(delimiter)
             .from_reader(&text.as_bytes()[..end]);
         let counts: Vec<usize> =
-            reader.byte_records().take(SNIFFED_ROWS).filter_map(Result::ok).map(|row| row.len()).collect();
+            reader.byte_records().take(SNIFFED_RECORDS).filter_map(Result::ok).map(|row| row.len()).collect();
         let first = counts.first().copied().unwrap_or(1);
         let same = counts.iter().filter(|count| **count == first).count();
         (if first > 1 { same } else { 0 }, first)

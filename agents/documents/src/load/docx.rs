@@ -7,7 +7,7 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::archive::Archive;
 use super::docx_styles::{attribute, heading_levels, level_of_name, outline_level};
-use super::{markdown, within_text_limit};
+use super::markdown;
 use crate::document::LoadedDocument;
 use crate::error::DocumentError;
 use crate::format::Format;
@@ -29,7 +29,7 @@ pub(super) fn load(bytes: &[u8], limits: &LoadLimits) -> Result<LoadedDocument, 
             let notes = markdown_of(&notes, &styles, limits)?;
             if !notes.trim().is_empty() {
                 text.push_str(&notes);
-                within_text_limit(&text, limits)?;
+                limits.check_text(&text)?;
             }
         }
     }
@@ -155,7 +155,7 @@ impl DocxBody<'_> {
             }
             _ => return Ok(()),
         }
-        within_text_limit(&self.text, self.limits)
+        self.limits.check_text(&self.text)
     }
 
     fn words(&mut self, words: &str) {

@@ -5,7 +5,7 @@ use htmd::element_handler::Handlers;
 use htmd::options::{BulletListMarker, Options as MarkdownOptions};
 use htmd::{Element, HtmlToMarkdown};
 
-use super::{html_depth, markdown, within_text_limit};
+use super::{html_depth, markdown};
 use crate::document::LoadedDocument;
 use crate::encoding::decode_labelled;
 use crate::error::DocumentError;
@@ -23,7 +23,7 @@ const MAX_ADDRESS_BYTES: usize = 200;
 
 pub(super) fn load(bytes: &[u8], limits: &LoadLimits) -> Result<LoadedDocument, DocumentError> {
     let html = decode_labelled(bytes, label(bytes))?.text;
-    within_text_limit(&html, limits)?;
+    limits.check_text(&html)?;
     html_depth::check(&html, limits.nesting)?;
     let options = MarkdownOptions {
         bullet_list_marker: BulletListMarker::Dash,

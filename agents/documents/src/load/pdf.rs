@@ -4,9 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pdf_extract::{Document as PdfFile, Error as PdfError, PlainTextOutput, output_doc_page};
 
-use super::panic_text;
 use crate::document::{DocumentPart, LoadedDocument, PartKind};
-use crate::error::{DocumentError, one_line};
+use crate::error::{DocumentError, one_line, panic_text};
 use crate::format::Format;
 use crate::limits::LoadLimits;
 use crate::offsets::FileOffsets;
