@@ -4,6 +4,7 @@ mod budget;
 mod document_chunk;
 mod places;
 mod rows;
+mod source;
 mod window;
 
 pub use document_chunk::{ChunkSize, DocumentChunk, MIN_CHUNK_TOKENS};
@@ -32,7 +33,7 @@ pub fn chunk(document: &LoadedDocument, size: ChunkSize, count: &dyn Fn(&str) ->
             PartKind::Markdown { sections, tables } => {
                 cut_prose(&budget, &mut places, part, sections, tables, &mut chunks);
             }
-            PartKind::Source { definitions, .. } => {
+            PartKind::Source { definitions } => {
                 cut_prose(&budget, &mut places, part, definitions, &[], &mut chunks);
             }
             PartKind::Rows(rows) => rows::cut(&budget, &mut places, part, rows, &mut chunks),
@@ -57,8 +58,11 @@ fn cut_prose(
     }));
     let header_tokens = budget.reserve(tables.iter().map(|table| format!("{}\n", table.header)));
     let text = &places.text[part.range.clone()];
-    let ranges =
-        window::split(text, &part.kind, budget.tokens - context_tokens - header_tokens, budget.overlap, budget.count);
+    let tokens = budget.tokens - context_tokens - header_tokens;
+    let ranges = match &part.kind {
+        PartKind::Source { definitions } => source::split(text, definitions, tokens, budget.overlap, budget.count),
+        kind => window::split(text, kind, tokens, budget.overlap, budget.count),
+    };
     let mut paths = OutlineCursor::new(entries);
     let mut tables = tables.iter().peekable();
     for range in ranges {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::format::{Format, SourceLanguage};
+use crate::format::Format;
 use crate::offsets::FileOffsets;
 use crate::outline::{OutlineEntry, TableBody};
 
@@ -33,8 +33,8 @@ pub(crate) enum PartKind {
     Text,
     /// By headings and blocks.
     Markdown { sections: Vec<OutlineEntry>, tables: Vec<TableBody> },
-    /// By syntax.
-    Source { language: SourceLanguage, definitions: Vec<OutlineEntry> },
+    /// By definitions.
+    Source { definitions: Vec<OutlineEntry> },
     /// By rows.
     Rows(RowsPart),
 }

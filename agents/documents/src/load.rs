@@ -11,8 +11,6 @@ mod pdf;
 mod source;
 mod xlsx;
 
-pub(crate) use source::grammar;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::document::{LoadedDocument, PartKind};
@@ -58,7 +56,7 @@ fn load_format(bytes: &[u8], format: Format, limits: &LoadLimits) -> Result<Load
         Format::Markdown => markdown::outlined(&text),
         Format::Csv => PartKind::Rows(csv::rows(&text, None, limits)?),
         Format::Tsv => PartKind::Rows(csv::rows(&text, Some(b'\t'), limits)?),
-        Format::Source(language) => PartKind::Source { language, definitions: source::definitions(&text, language) },
+        Format::Source(language) => PartKind::Source { definitions: source::definitions(&text, language) },
         _ => PartKind::Text,
     };
     Ok(LoadedDocument::single(format, text, offsets, kind))

@@ -5,20 +5,17 @@
 
 use std::ops::Range;
 
-use text_splitter::{ChunkConfig, ChunkSizer, CodeSplitter, MarkdownSplitter, TextSplitter};
+use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
 
 use crate::document::PartKind;
-use crate::load::grammar;
 
 /// No tokenizer makes more of a token, but for runs of one character; a longer text is not counted.
 const MAX_TOKEN_BYTES: usize = 32;
 /// A window holds some chunks of ordinary text: each of them costs time in proportion to the window, and the last one is cut
 /// twice. Plain text, where a line may be a megabyte, is better off with few.
 const TEXT_WINDOW_FOR_EACH_TOKEN_BYTES: usize = 32;
-/// Blocks of Markdown and code that a window cuts are parsed as something else, so these windows are wide.
-const BLOCK_WINDOW_FOR_EACH_TOKEN_BYTES: usize = 64;
-/// Of blocks too: below it a function does not fit.
-const MIN_BLOCK_WINDOW_BYTES: usize = 16 << 10;
+/// Blocks of Markdown that a window cuts are parsed as something else, so these windows are wider.
+const MARKDOWN_WINDOW_FOR_EACH_TOKEN_BYTES: usize = 64;
 
 /// The ranges of the chunks of a text, in the order of their beginnings.
 pub(super) fn split(
@@ -28,12 +25,11 @@ pub(super) fn split(
     overlap: usize,
     count: &dyn Fn(&str) -> usize,
 ) -> Vec<Range<usize>> {
-    let window_bytes = match kind {
-        PartKind::Text | PartKind::Rows(_) => tokens * TEXT_WINDOW_FOR_EACH_TOKEN_BYTES,
-        PartKind::Markdown { .. } | PartKind::Source { .. } => {
-            (tokens * BLOCK_WINDOW_FOR_EACH_TOKEN_BYTES).max(MIN_BLOCK_WINDOW_BYTES)
-        }
-    };
+    let window_bytes = tokens
+        * match kind {
+            PartKind::Markdown { .. } => MARKDOWN_WINDOW_FOR_EACH_TOKEN_BYTES,
+            PartKind::Text | PartKind::Rows(_) | PartKind::Source { .. } => TEXT_WINDOW_FOR_EACH_TOKEN_BYTES,
+        };
     let cutter = Cutter::new(kind, tokens, overlap.min(tokens.saturating_sub(1)), count);
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut start = 0;
@@ -76,7 +72,6 @@ fn window_end(text: &str, start: usize, window_bytes: usize) -> usize {
 enum Cutter<'c> {
     Text(TextSplitter<TokenSizer<'c>>),
     Markdown(MarkdownSplitter<TokenSizer<'c>>),
-    Source(CodeSplitter<TokenSizer<'c>>),
 }
 
 impl<'c> Cutter<'c> {
@@ -86,12 +81,8 @@ impl<'c> Cutter<'c> {
             config.with_overlap(overlap).expect("the overlap is below the size, by its caller")
         };
         match kind {
-            PartKind::Text | PartKind::Rows(_) => Self::Text(TextSplitter::new(config())),
             PartKind::Markdown { .. } => Self::Markdown(MarkdownSplitter::new(config())),
-            PartKind::Source { language, .. } => match CodeSplitter::new(grammar(*language), config()) {
-                Ok(splitter) => Self::Source(splitter),
-                Err(_) => Self::Text(TextSplitter::new(config())),
-            },
+            PartKind::Text | PartKind::Rows(_) | PartKind::Source { .. } => Self::Text(TextSplitter::new(config())),
         }
     }
 
@@ -100,7 +91,6 @@ impl<'c> Cutter<'c> {
         match self {
             Self::Text(splitter) => splitter.chunk_indices(text).map(range).collect(),
             Self::Markdown(splitter) => splitter.chunk_indices(text).map(range).collect(),
-            Self::Source(splitter) => splitter.chunk_indices(text).map(range).collect(),
         }
     }
 }

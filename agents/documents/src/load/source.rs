@@ -9,7 +9,7 @@ use crate::outline::{OutlineEntry, title};
 const MAX_DEFINITION_DEPTH: usize = 64;
 
 /// The grammar of a language.
-pub(crate) fn grammar(language: SourceLanguage) -> Language {
+fn grammar(language: SourceLanguage) -> Language {
     match language {
         SourceLanguage::Rust => tree_sitter_rust::LANGUAGE,
         SourceLanguage::Python => tree_sitter_python::LANGUAGE,

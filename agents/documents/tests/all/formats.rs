@@ -204,3 +204,16 @@ fn files_without_text_say_so() {
     assert!(try_load(pdf::of_pages(&["", ""]), Format::Pdf).unwrap_err().to_string().starts_with("has no text"));
     assert!(try_load(docx(""), Format::Docx).unwrap_err().to_string().starts_with("has no text"));
 }
+
+#[test]
+fn definitions_stay_whole_with_the_comment_above_them() {
+    let function = |number: usize| {
+        let body = format!("    call({number});\n").repeat(6);
+        format!("/// Number {number}.\n#[inline]\nfn number_{number}() {{\n{body}}}\n\n")
+    };
+    let text: String = (0..40).map(function).collect();
+    for chunk in chunks(&loaded(&text, Format::Source(SourceLanguage::Rust)), 220) {
+        assert!(chunk.text.starts_with("/// Number ") && chunk.text.ends_with("}"), "{chunk:?}");
+        assert!(chunk.text.matches("fn number_").count() >= 2, "{chunk:?}");
+    }
+}
