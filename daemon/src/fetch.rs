@@ -9,7 +9,7 @@ use artel_args::{FetchArgs, GlobalArgs};
 use artel_hub::{DownloadProgress, HfDownloader};
 use artel_model::{PieceHashes, piece_paths};
 use artel_roles::hf_uri::HfUri;
-use artel_roles::{Catalog, nearest};
+use artel_roles::{Catalog, DefinitionKind, nearest};
 use artel_terminal::{BAD, CommandOutput, GOOD, bytes};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -52,8 +52,10 @@ fn wanted(catalog: &Catalog, names: &[String]) -> Result<BTreeMap<HfUri, Option<
     if let Some(name) = names.iter().find(|name| catalog.model(name).is_none() && catalog.adapter(name).is_none()) {
         let models = catalog.models().keys().map(|name| name.as_str());
         let near = nearest(name, models.chain(catalog.adapters().keys().map(|name| name.as_str())));
+        let others = catalog.other_kinds(name, &[DefinitionKind::Model, DefinitionKind::Adapter]);
         bail!(
-            "there is no model or adapter `{name}`{}",
+            "there is no model or adapter `{name}`{}{}",
+            others.map(|others| format!(", but {others} of this name")).unwrap_or_default(),
             near.map(|name| format!("; is `{name}` meant?")).unwrap_or_default()
         );
     }

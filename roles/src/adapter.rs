@@ -1,14 +1,16 @@
 //! LoRA adapters: documents of their own, and how roles name them or their files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_model::PieceHashes;
 use artel_task::AdapterName;
-use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue, did_you_mean, shown};
+use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue, shown};
 
+use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, name, number, text};
+use crate::definition::DefinitionKind;
 use crate::gguf_file::{self, GgufFile};
 use crate::{keys, model};
 
@@ -36,6 +38,8 @@ pub struct Adapter {
     pub scale: f32,
     /// The plain text by which a role names it.
     named_by: Option<PlainText>,
+    /// What else has the name that stands for its file, in words.
+    other_kinds: Option<String>,
 }
 
 /// A text that is the name of an adapter and might be that of a file.
@@ -50,8 +54,8 @@ struct PlainText {
 pub(crate) struct DeclaredAdapters<'a> {
     /// Those that could be read.
     pub(crate) read: &'a BTreeMap<AdapterName, Arc<Adapter>>,
-    /// The names of all.
-    pub(crate) names: &'a BTreeSet<String>,
+    /// The names of all definitions.
+    pub(crate) names: &'a DeclaredNames,
 }
 
 impl Adapter {
@@ -74,6 +78,11 @@ impl Adapter {
         (!text.contains('/') && !text.ends_with(".gguf")).then_some(text)
     }
 
+    /// What has the [missing name](Self::missing_name) and is no adapter, with its place: `a model (own.yaml:3) of this name`.
+    pub fn other_kinds(&self) -> Option<&str> {
+        self.other_kinds.as_deref()
+    }
+
     pub(crate) fn decode(adapter: &AdapterName, fields: MapReader<'_>, report: &mut Diagnostics<'_>) -> Option<Self> {
         let mut f = fields;
         let description = f.get("description").map(|n| text(n, "`description`", 1..=2000, report));
@@ -91,12 +100,23 @@ impl Adapter {
             version,
             scale: scale?,
             named_by: None,
+            other_kinds: None,
         })
     }
 
     fn of_file(file: GgufFile, scale: f32, report: &Diagnostics<'_>) -> Self {
         let dir = report.source.dir.clone();
-        Self { name: None, description: None, file, dir, sha256: None, version: None, scale, named_by: None }
+        Self {
+            name: None,
+            description: None,
+            file,
+            dir,
+            sha256: None,
+            version: None,
+            scale,
+            named_by: None,
+            other_kinds: None,
+        }
     }
 }
 
@@ -132,12 +152,18 @@ pub(crate) fn of_role(node: &YamlNode, declared: &DeclaredAdapters<'_>, report: 
 fn reference(node: &YamlNode, declared: &DeclaredAdapters<'_>, report: &mut Diagnostics<'_>) -> Option<Adapter> {
     match &node.value {
         YamlValue::Map(_) => in_map(node, declared, report),
-        YamlValue::Str(text, _) if declared.names.contains(text) => {
+        YamlValue::Str(text, _) if declared.names.has(DefinitionKind::Adapter, text) => {
             let adapter = declared.read.get(text.as_str())?;
             let named_by = PlainText { text: text.into(), dir: report.source.dir.clone() };
             Some(Adapter { named_by: Some(named_by), ..Adapter::clone(adapter) })
         }
-        _ => gguf_file::decode_whole(node, "`adapter`", report).map(|file| Adapter::of_file(file, 1.0, report)),
+        _ => {
+            let file = gguf_file::decode_whole(node, "`adapter`", report)?;
+            let adapter = Adapter::of_file(file, 1.0, report);
+            let name = adapter.missing_name();
+            let other_kinds = name.and_then(|name| warn_of_other_kind(name, node.span, declared.names, report));
+            Some(Adapter { other_kinds, ..adapter })
+        }
     }
 }
 
@@ -178,9 +204,16 @@ fn find<'a>(
     declared: &DeclaredAdapters<'a>,
     report: &mut Diagnostics<'_>,
 ) -> Option<&'a Arc<Adapter>> {
-    if !declared.names.contains(name.as_str()) {
-        let hint = did_you_mean(name.as_str(), declared.names.iter().map(String::as_str));
-        report.push_error(span, format!("there is no adapter `{}`", shown(name.as_str())), hint);
-    }
+    declared.names.report_missing(DefinitionKind::Adapter, name.as_str(), span, report);
     declared.read.get(name)
+}
+
+/// Warns of a text that is read as a path and is the name of something else than an adapter: a file of this name is unlikely. Returns
+/// what it is.
+fn warn_of_other_kind(name: &str, span: Span, names: &DeclaredNames, report: &mut Diagnostics<'_>) -> Option<String> {
+    let instead = names.instead(DefinitionKind::Adapter, name)?;
+    let message = format!("there is no adapter `{}`, but {instead}, and so this is the path of a file", shown(name));
+    let hint = names.hint(DefinitionKind::Adapter, name);
+    report.warn(span, message, format!("for a file of this name, write `{{file: {}}}`; {hint}", shown(name)));
+    Some(instead)
 }

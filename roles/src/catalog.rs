@@ -11,9 +11,10 @@ use artel_router::{CandidateProfile, RouterSettings};
 use artel_task::{
     AdapterName, CatalogVersion, Graph, GraphName, KnowledgeName, ModelName, NodeName, RoleName, RouterName,
 };
-use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue, did_you_mean};
+use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue};
 
 use crate::adapter::{Adapter, DeclaredAdapters};
+use crate::declared_names::DeclaredNames;
 use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
@@ -214,8 +215,12 @@ impl Catalog {
         }
         let placement =
             PlacementSetting { devices: role.devices.clone(), split: model.placement.split, tensor_split: Vec::new() };
-        // Layers cannot be on GPUs where there are none.
-        let gpu_layers = if placement.is_cpu_only() { GpuLayers::Auto } else { model.gpu_layers };
+        // A number of layers that the devices of the role cannot have is said of the model elsewhere: some are on GPUs, and there are
+        // none; or none are, and the role wants one.
+        let gpu_layers = match model.gpu_layers {
+            GpuLayers::Count(1..) if !placement.names_cpu() => model.gpu_layers,
+            GpuLayers::Auto | GpuLayers::Count(_) => GpuLayers::Auto,
+        };
         Some(Arc::new(Model { placement, gpu_layers, ..Model::clone(model) }))
     }
 
@@ -268,6 +273,14 @@ impl Catalog {
         &self.definitions
     }
 
+    /// What has this name and is of none of these kinds, each with its place: `a role (own.yaml:3)`. None if nothing is.
+    pub fn other_kinds(&self, name: &str, kinds: &[DefinitionKind]) -> Option<String> {
+        let others = self.definitions.iter().filter(|d| d.name == name && !kinds.contains(&d.kind));
+        let others: Vec<String> =
+            others.map(|d| format!("{} ({}:{})", d.kind.with_article(), d.file, d.line)).collect();
+        (!others.is_empty()).then(|| others.join(" and "))
+    }
+
     /// A definition with its YAML.
     pub fn definition(&self, kind: DefinitionKind, name: &str) -> Option<&Definition> {
         self.definitions.iter().find(|d| d.kind == kind && d.name == name)
@@ -297,6 +310,7 @@ struct CatalogParts {
 struct CatalogBuilder<'s> {
     diagnostics: Vec<Diagnostics<'s>>,
     documents: Documents,
+    declared: DeclaredNames,
     /// The models that could be read; the others are declared only.
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
@@ -313,6 +327,7 @@ impl<'s> CatalogBuilder<'s> {
         let mut diagnostics = Vec::new();
         let documents = Documents::read(sources, rules, deadline, &mut diagnostics);
         Self {
+            declared: documents.names(&diagnostics),
             diagnostics,
             documents,
             models: BTreeMap::new(),
@@ -354,21 +369,18 @@ impl<'s> CatalogBuilder<'s> {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RouterName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let declared = self.documents.names(DefinitionKind::Model);
-            let is_chat_model = |model: &str| match self.models.get(model) {
-                Some(model) => Some(model.purpose == ModelPurpose::Chat),
-                None => declared.contains(model).then_some(true),
-            };
-            if let Some(settings) = routing::decode(fields, is_chat_model, report) {
+            // One that could not be read has its own errors.
+            let is_chat_model =
+                |model: &str| self.models.get(model).is_none_or(|model| model.purpose == ModelPurpose::Chat);
+            if let Some(settings) = routing::decode(fields, &self.declared, is_chat_model, report) {
                 self.routers.insert(name, Arc::new(settings));
             }
         }
     }
 
     fn knowledge(&mut self) {
-        let declared = self.documents.names(DefinitionKind::Model);
         // A model that could not be read may be the embedding model.
-        let has_embedding_model = declared.len() > self.models.len()
+        let has_embedding_model = self.declared.of(DefinitionKind::Model).count() > self.models.len()
             || self.models.values().any(|model| model.purpose == ModelPurpose::Embedding);
         for document in self.documents.of(DefinitionKind::Knowledge) {
             let report = &mut self.diagnostics[document.source];
@@ -385,10 +397,7 @@ impl<'s> CatalogBuilder<'s> {
                         );
                         report.error(span, message);
                     }
-                    None if !declared.contains(model.as_str()) => {
-                        let hint = did_you_mean(model.as_str(), declared.iter().map(String::as_str));
-                        report.push_error(span, format!("there is no model `{model}`"), hint);
-                    }
+                    None => self.declared.report_missing(DefinitionKind::Model, model.as_str(), span, report),
                     _ => {}
                 }
             }
@@ -404,15 +413,13 @@ impl<'s> CatalogBuilder<'s> {
     }
 
     fn roles(&mut self) {
-        let adapter_names = self.documents.names(DefinitionKind::Adapter);
-        let adapters = DeclaredAdapters { read: &self.adapters, names: &adapter_names };
-        let knowledge = self.documents.names(DefinitionKind::Knowledge);
+        let adapters = DeclaredAdapters { read: &self.adapters, names: &self.declared };
         for document in self.documents.of(DefinitionKind::Role) {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RoleName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, &adapters, &knowledge, report) else { continue };
-            let declared = self.documents.names(DefinitionKind::Model);
+            let draft = Role::decode(&name, fields, &adapters, &self.declared, report);
+            let Some(RoleDraft { role, model_span }) = draft else { continue };
             match self.models.get_mut(&role.model) {
                 Some(model) if model.purpose != ModelPurpose::Chat => {
                     let purpose = match model.purpose {
@@ -435,32 +442,27 @@ impl<'s> CatalogBuilder<'s> {
                 Some(model) if model.cache == CacheSetting::Auto && role.overflow == ContextOverflow::Shift => {
                     Arc::make_mut(model).cache = CacheSetting::Fixed(KvCacheType::F16);
                 }
-                None if !declared.contains(role.model.as_str()) => {
-                    let hint = did_you_mean(role.model.as_str(), declared.iter().map(String::as_str));
-                    report.push_error(model_span, format!("there is no model `{}`", role.model), hint);
+                Some(_) => {}
+                None => {
+                    self.declared.report_missing(DefinitionKind::Model, role.model.as_str(), model_span, report);
                 }
-                _ => {}
             }
             self.roles.insert(name, Arc::new(role));
         }
     }
 
     fn graphs(&mut self) {
-        let declared = self.documents.names(DefinitionKind::Role);
-        let roles: BTreeSet<RoleName> = declared.iter().filter_map(|name| RoleName::parse(name).ok()).collect();
+        let role_count = self.declared.of(DefinitionKind::Role).filter(|name| RoleName::parse(name).is_ok()).count();
         let with_examples: Vec<RoleName> =
             self.roles.values().filter(|role| !role.examples.is_empty()).map(|role| role.name.clone()).collect();
         // A model that could not be read may be the embedding model.
-        let has_invalid_model = self.documents.names(DefinitionKind::Model).len() > self.models.len();
+        let has_invalid_model = self.declared.of(DefinitionKind::Model).count() > self.models.len();
         let inner_graphs: BTreeMap<String, BTreeSet<String>> = self
             .documents
             .of(DefinitionKind::Graph)
             .map(|document| (document.name.clone(), inner_graphs_of(document)))
             .collect();
-        let routers = self.documents.names(DefinitionKind::Router);
-        let knowledge = self.documents.names(DefinitionKind::Knowledge);
-        let graph_names = self.documents.names(DefinitionKind::Graph);
-        let has_all_roles = self.roles.len() == roles.len();
+        let has_all_roles = self.roles.len() == role_count;
         let has_embedding_model =
             has_invalid_model || self.models.values().any(|model| model.purpose == ModelPurpose::Embedding);
         let mut built: BTreeMap<GraphName, Arc<Graph>> = BTreeMap::new();
@@ -469,13 +471,10 @@ impl<'s> CatalogBuilder<'s> {
             let Ok(name) = GraphName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
             let declared = DeclaredDefinitions {
-                roles: &roles,
-                routers: &routers,
-                knowledge: &knowledge,
+                names: &self.declared,
                 with_examples: &with_examples,
                 has_all_roles,
                 has_embedding_model,
-                graph_names: &graph_names,
                 graphs: &built,
                 inner_graphs: &inner_graphs,
             };

@@ -38,6 +38,17 @@ impl DefinitionKind {
             Self::Router => "router",
         }
     }
+
+    /// The kind in a sentence, such as `an adapter`.
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Self::Role => "a role",
+            Self::Model => "a model",
+            Self::Adapter => "an adapter",
+            Self::Graph => "a graph",
+            Self::Router => "a router",
+        }
+    }
 }
 
 impl fmt::Display for DefinitionKind {

@@ -1,6 +1,6 @@
 //! Knowledge: the files that roles may answer from, and how these are searched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use artel_model::ModelPurpose;
@@ -8,7 +8,9 @@ use artel_task::{KnowledgeName, ModelName};
 use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue, shown};
 use globset::Glob;
 
+use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, choice, integer, items, name, text};
+use crate::definition::DefinitionKind;
 use crate::keys;
 
 /// The most sources of one knowledge: each is watched by itself.
@@ -122,8 +124,8 @@ pub struct Language(&'static str);
 
 impl Language {
     /// The ISO 639-1 codes of the languages for which there are stemmers.
-    pub const CODES: [&str; 17] =
-        ["ar", "da", "de", "el", "en", "es", "fi", "fr", "hu", "it", "nl", "no", "pt", "ro", "ru", "sv", "tr"];
+    pub const CODES: [&str; 11] =
+        ["ar", "de", "el", "en", "es", "fr", "it", "nl", "pt", "ru", "sv"];
 
     /// The code.
     pub fn code(self) -> &'static str {
@@ -325,7 +327,7 @@ fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<Language> {
 /// The knowledge that a role names: one, or a list.
 pub(crate) fn of_role(
     node: &YamlNode,
-    declared: &BTreeSet<String>,
+    declared: &DeclaredNames,
     report: &mut Diagnostics<'_>,
 ) -> Vec<KnowledgeName> {
     let nodes = match &node.value {
@@ -335,9 +337,8 @@ pub(crate) fn of_role(
     let mut named: Vec<KnowledgeName> = Vec::new();
     for node in nodes {
         let Some(found) = name(node, "a knowledge", KnowledgeName::parse, report) else { continue };
-        if !declared.contains(found.as_str()) {
-            let hint = artel_yaml::did_you_mean(found.as_str(), declared.iter().map(String::as_str));
-            report.push_error(node.span, format!("there is no knowledge `{found}`"), hint);
+        if !declared.has(DefinitionKind::Knowledge, found.as_str()) {
+            declared.report_missing(DefinitionKind::Knowledge, found.as_str(), node.span, report);
         } else if named.contains(&found) {
             report.error(node.span, format!("knowledge `{found}` is named twice"));
         } else {

@@ -11,6 +11,7 @@
 
 mod adapter;
 mod catalog;
+mod declared_names;
 mod decode;
 mod definition;
 mod gguf_file;

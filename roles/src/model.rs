@@ -222,17 +222,30 @@ impl Model {
             let message = format!("a cache of {tokens} tokens cannot hold one sequence of `context: {context}`");
             report.error_with_hint(node.span, message, "a larger cache, or a shorter context");
         }
-        if let (GpuLayers::Count(count @ 1..), true, Some(node)) =
-            (self.gpu_layers, self.placement.is_cpu_only(), layers)
-        {
-            let message =
-                format!("`gpu_layers: {count}` needs a device beside the CPU, and `devices` names the CPU alone");
-            report.error_with_hint(
-                node.span,
-                message,
-                "name a GPU in place of the CPU, as `artel devices` shows it: the CPU gets the other layers; or remove one of the two",
-            );
+        if let Some(node) = layers {
+            self.check_devices_of_layers(node, report);
         }
+    }
+
+    /// Reports a number of layers, at this node, that its devices cannot have.
+    fn check_devices_of_layers(&self, node: &YamlNode, report: &mut Diagnostics<'_>) {
+        let PlacementSetting { devices, .. } = &self.placement;
+        let (message, hint) = match self.gpu_layers {
+            GpuLayers::Count(count @ 1..) if self.placement.is_cpu_only() => (
+                format!("`gpu_layers: {count}` needs a device beside the CPU, and `devices` names the CPU alone"),
+                "name a GPU in place of the CPU, as `artel devices` shows it: the CPU gets the other layers; or remove one of the two",
+            ),
+            GpuLayers::Count(count @ 1..) if self.placement.names_cpu() => (
+                format!("`gpu_layers: {count}` needs `devices` without the CPU"),
+                "remove the CPU from `devices`: it gets the other layers; or remove `gpu_layers`",
+            ),
+            GpuLayers::Count(0) if !devices.is_empty() && !self.placement.is_cpu_only() => (
+                format!("`gpu_layers: 0` keeps all layers on the CPU, and `devices` names {}", devices.join(", ")),
+                "`devices: [CPU]`, or remove one of the two",
+            ),
+            GpuLayers::Auto | GpuLayers::Count(_) => return,
+        };
+        report.error_with_hint(node.span, message, hint);
     }
 
     /// The sequences that it decodes at once if there is memory for them.
@@ -242,6 +255,11 @@ impl Model {
 }
 
 impl PlacementSetting {
+    /// Whether the CPU is one of the devices that it names.
+    pub(crate) fn names_cpu(&self) -> bool {
+        self.devices.iter().any(|device| device == CPU)
+    }
+
     /// Whether it may use the CPU and nothing else.
     pub(crate) fn is_cpu_only(&self) -> bool {
         matches!(self.devices.as_slice(), [one] if one == CPU)

@@ -1,6 +1,5 @@
 //! Roles: a prompt, the model that it runs on, its output schema, its sampling and its limits.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use artel_model::{ContextOverflow, ReasoningParams};
@@ -9,6 +8,7 @@ use artel_task::{Condition, KnowledgeName, ModelName, RoleName};
 use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue};
 
 use crate::adapter::{self, Adapter, DeclaredAdapters};
+use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, boolean, choice, duration, integer, name, text, texts};
 use crate::keys;
 use crate::knowledge;
@@ -103,7 +103,7 @@ impl Role {
         role: &RoleName,
         fields: MapReader<'_>,
         declared: &DeclaredAdapters<'_>,
-        known: &BTreeSet<String>,
+        known: &DeclaredNames,
         report: &mut Diagnostics<'_>,
     ) -> Option<RoleDraft> {
         let mut f = fields;

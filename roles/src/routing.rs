@@ -8,7 +8,9 @@ use artel_task::{Condition, ModelName};
 use artel_yaml::{Diagnostics, Span, YamlNode, did_you_mean};
 use serde_json::json;
 
+use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, name, number, text, texts};
+use crate::definition::DefinitionKind;
 use crate::keys;
 
 /// The router document of routers that name none.
@@ -38,11 +40,11 @@ pub fn yaml(settings: &RouterSettings, name: &str, description: &str) -> String 
     out
 }
 
-/// Reads the fields of a router document. `is_chat_model` tells whether a name is that of a chat model; `None`: there is no
-/// such model.
+/// Reads the fields of a router document. `is_chat_model` tells whether a model is one for chat.
 pub(crate) fn decode(
     fields: MapReader<'_>,
-    is_chat_model: impl Fn(&str) -> Option<bool>,
+    declared: &DeclaredNames,
+    is_chat_model: impl Fn(&str) -> bool,
     report: &mut Diagnostics<'_>,
 ) -> Option<RouterSettings> {
     let mut f = fields;
@@ -59,10 +61,9 @@ pub(crate) fn decode(
         let Some((weight, named)) = weight(signal, node, report) else { continue };
         signals.insert(signal, weight);
         if let Some((given, span)) = named {
-            match is_chat_model(given.as_str()) {
-                Some(true) => {}
-                Some(false) => report.error(span, format!("model `{given}` is not for chat")),
-                None => report.error(span, format!("there is no model `{given}`")),
+            declared.report_missing(DefinitionKind::Model, given.as_str(), span, report);
+            if !is_chat_model(given.as_str()) {
+                report.error(span, format!("model `{given}` is not for chat"));
             }
             label_model = Some(given);
         }

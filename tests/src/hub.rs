@@ -22,8 +22,10 @@ pub const ADAPTER_URI: &str = "hf:org/lora@v1/velo.gguf";
 /// The URI of the embedding model.
 pub const EMBEDDING_URI: &str = "hf:org/mini/mini.gguf";
 
-/// The path of the repository of pieces on the hub.
-const PIECES_PATH: &str = "/org/pieces/resolve/main/";
+/// The path of the repository of pieces on the hub, before the revision.
+const PIECES_PATH: &str = "/org/pieces/resolve/";
+/// The commit that `main` means there.
+const PIECES_COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// The embedding model, in the directory of the demo models.
 const EMBEDDING_FILE: &str = "all-MiniLM-L6-v2.F16.gguf";
 /// The hash of the demo model.
@@ -135,12 +137,14 @@ impl HubServer {
                 head(stream, "200 OK", bytes.len(), "")?;
                 stream.write_all(&bytes)
             }
-            path if path.strip_prefix(PIECES_PATH).is_some_and(|name| pieces.contains_key(name)) => {
-                let name = &path[PIECES_PATH.len()..];
+            path if piece_name(path).is_some_and(|name| pieces.contains_key(name)) => {
+                let name = piece_name(path).unwrap_or_default();
                 let (hash, bytes) = &pieces[name];
                 let size = bytes.len();
-                let headers =
-                    format!("Location: {blob}/pieces/{name}\r\nX-Linked-Size: {size}\r\nX-Linked-Etag: \"{hash}\"\r\n");
+                let headers = format!(
+                    "Location: {blob}/pieces/{name}\r\nX-Linked-Size: {size}\r\nX-Linked-Etag: \"{hash}\"\r\n\
+                     X-Repo-Commit: {PIECES_COMMIT}\r\n"
+                );
                 head(stream, "302 Found", 0, &headers)
             }
             _ => head(stream, "404 Not Found", 0, "X-Error-Code: EntryNotFound\r\n"),
@@ -177,6 +181,12 @@ impl HubServer {
     pub fn embedding_path() -> PathBuf {
         PathBuf::from("hf/org/mini/main/mini.gguf")
     }
+}
+
+/// The name of the piece in a path, at `main` or at its commit.
+fn piece_name(path: &str) -> Option<&str> {
+    let (revision, name) = path.strip_prefix(PIECES_PATH)?.split_once('/')?;
+    matches!(revision, "main" | PIECES_COMMIT).then_some(name)
 }
 
 impl Drop for HubServer {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::backend::AdapterSet;
+use crate::file_version::FileVersion;
 
 /// Sets of adapters loaded at once. Each takes the memory of its weights, which is a few percent of the model's.
 pub(crate) const MAX_ADAPTER_SETS: usize = 256;
@@ -11,7 +12,7 @@ pub(crate) const MAX_ADAPTER_SETS: usize = 256;
 /// Adapters that apply together, each with the bits of its scale.
 pub(crate) type AdapterKey = Vec<(PathBuf, u32)>;
 
-/// The key of these adapters.
+/// The key of these adapters, whichever version of their files is there.
 pub(crate) fn key_of(adapters: &[(PathBuf, f32)]) -> AdapterKey {
     adapters.iter().map(|(path, scale)| (path.clone(), scale.to_bits())).collect()
 }
@@ -28,23 +29,35 @@ pub(crate) struct AdapterSets {
 #[derive(Debug)]
 struct LoadedSet {
     key: AdapterKey,
+    /// Those of its files when it was loaded.
+    versions: Vec<Option<FileVersion>>,
     adapters: AdapterSet,
+    /// Whether other files are at its paths by now: no new sequence uses it.
+    is_former: bool,
     /// The number of its last use.
     last_use: u64,
 }
 
 impl AdapterSets {
-    /// The number of a set, which counts as a use.
-    pub(crate) fn find(&mut self, key: &AdapterKey) -> Option<AdapterSet> {
+    /// The number of a set that was loaded from these versions of its files, which counts as a use. One that was loaded from others
+    /// is a former one from now on.
+    pub(crate) fn find(&mut self, key: &AdapterKey, versions: &[Option<FileVersion>]) -> Option<AdapterSet> {
         self.uses += 1;
-        let set = self.loaded.iter_mut().find(|set| set.key == *key)?;
-        set.last_use = self.uses;
-        Some(set.adapters)
+        let mut found = None;
+        for set in self.loaded.iter_mut().filter(|set| set.key == *key) {
+            set.is_former = set.versions != versions;
+            if !set.is_former {
+                set.last_use = self.uses;
+                found = Some(set.adapters);
+            }
+        }
+        found
     }
 
-    pub(crate) fn add(&mut self, key: AdapterKey, adapters: AdapterSet) {
+    /// Adds a set that [`find`](Self::find) has not found.
+    pub(crate) fn add(&mut self, key: AdapterKey, versions: Vec<Option<FileVersion>>, adapters: AdapterSet) {
         self.uses += 1;
-        self.loaded.push(LoadedSet { key, adapters, last_use: self.uses });
+        self.loaded.push(LoadedSet { key, versions, adapters, is_former: false, last_use: self.uses });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -56,10 +69,11 @@ impl AdapterSets {
         self.retained = Some(keys.into_iter().collect());
     }
 
-    /// Removes the idle sets that are not retained.
+    /// Removes the idle sets that are not retained, and former ones.
     pub(crate) fn take_unretained(&mut self, is_idle: impl Fn(AdapterSet) -> bool) -> Vec<AdapterSet> {
-        let Some(retained) = &self.retained else { return Vec::new() };
-        let is_unused = |set: &mut LoadedSet| !retained.contains(&set.key) && is_idle(set.adapters);
+        let retained = self.retained.as_ref();
+        let is_retained = |set: &LoadedSet| !set.is_former && retained.is_none_or(|keys| keys.contains(&set.key));
+        let is_unused = |set: &mut LoadedSet| !is_retained(set) && is_idle(set.adapters);
         self.loaded.extract_if(.., is_unused).map(|set| set.adapters).collect()
     }
 
@@ -84,14 +98,40 @@ mod tests {
     fn sets_are_removed_when_not_retained_or_least_recent_and_never_while_in_use() {
         let mut sets = AdapterSets::default();
         for (at, name) in ["a", "b", "c"].iter().enumerate() {
-            sets.add(key(name), AdapterSet(at as u32 + 1));
+            sets.add(key(name), Vec::new(), AdapterSet(at as u32 + 1));
         }
         assert_eq!(sets.take_unretained(|_| true), [], "no set to retain is given yet");
-        assert_eq!(sets.find(&key("a")), Some(AdapterSet(1)));
+        assert_eq!(sets.find(&key("a"), &[]), Some(AdapterSet(1)));
         assert_eq!(sets.take_least_recent(|adapters| adapters != AdapterSet(2)), Some(AdapterSet(3)));
         sets.retain([key("b")]);
         assert_eq!(sets.take_unretained(|adapters| adapters != AdapterSet(1)), []);
         assert_eq!(sets.take_unretained(|_| true), [AdapterSet(1)]);
-        assert_eq!((sets.find(&key("a")), sets.len()), (None, 1));
+        assert_eq!((sets.find(&key("a"), &[]), sets.len()), (None, 1));
+    }
+
+    #[test]
+    fn a_set_whose_file_is_another_one_now_is_loaded_anew_and_the_former_one_removed_when_idle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.gguf");
+        let (key, version) = (vec![(path.clone(), 0)], || FileVersion::of_each([&path].into_iter()));
+        let mut sets = AdapterSets::default();
+        sets.retain([key.clone()]);
+        let mut add = |number| {
+            assert_eq!(sets.find(&key, &version()), None);
+            sets.add(key.clone(), version(), AdapterSet(number));
+            assert_eq!(sets.find(&key, &version()), Some(AdapterSet(number)));
+        };
+        add(1);
+        std::fs::write(&path, "1").unwrap();
+        add(2);
+        // Of the same size, in its place, and older.
+        let other = dir.path().join("b.gguf");
+        std::fs::write(&other, "2").unwrap();
+        std::fs::File::open(&other).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        add(3);
+        assert_eq!(sets.take_unretained(|adapters| adapters != AdapterSet(1)), [AdapterSet(2)], "1 is in use");
+        assert_eq!(sets.take_unretained(|_| true), [AdapterSet(1)]);
+        assert_eq!((sets.find(&key, &version()), sets.len()), (Some(AdapterSet(3)), 1));
     }
 }

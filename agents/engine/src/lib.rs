@@ -21,6 +21,7 @@ pub mod disk_prefix_cache;
 mod draft;
 mod engine;
 mod erase_count;
+mod file_version;
 mod handle;
 mod heartbeat;
 mod job_calls;

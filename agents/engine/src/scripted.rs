@@ -287,9 +287,6 @@ impl Backend for ScriptedBackend {
         if name.contains("missing") {
             return Err(Error::Adapter(format!("{name}: no such adapter")));
         }
-        if let Some(at) = self.adapters.iter().position(|loaded| loaded.as_ref() == Some(&name)) {
-            return Ok(AdapterSet(at as u32 + 1));
-        }
         let at = self.adapters.iter().position(Option::is_none).unwrap_or_else(|| {
             self.adapters.push(None);
             self.adapters.len() - 1

@@ -18,6 +18,7 @@ use crate::compaction::CompactionPolicy;
 use crate::counters::Counters;
 use crate::disk_prefix_cache::DiskPrefixCache;
 use crate::draft::DraftPolicy;
+use crate::file_version::FileVersion;
 use crate::heartbeat::EngineActivity;
 use crate::options::Options;
 use crate::pooling_queue::PoolingQueue;
@@ -232,7 +233,8 @@ impl<B: Backend> EngineWorker<B> {
 
     /// Whether the adapters of a job are loaded.
     fn are_adapters_loaded(&mut self, job: &Job) -> bool {
-        job.adapters.is_empty() || self.adapters.find(&adapter_sets::key_of(&job.adapters)).is_some()
+        let versions = FileVersion::of_each(job.adapters.iter().map(|(path, _)| path));
+        job.adapters.is_empty() || self.adapters.find(&adapter_sets::key_of(&job.adapters), &versions).is_some()
     }
 
     /// The adapters of a job, loaded if need be, for which the least recently used idle ones may be unloaded.
@@ -241,7 +243,9 @@ impl<B: Backend> EngineWorker<B> {
             return Ok(AdapterSet::NONE);
         }
         let key = adapter_sets::key_of(&job.adapters);
-        if let Some(adapters) = self.adapters.find(&key) {
+        // If another file takes the place of one from here on, the next job finds it and loads it.
+        let versions = FileVersion::of_each(job.adapters.iter().map(|(path, _)| path));
+        if let Some(adapters) = self.adapters.find(&key, &versions) {
             return Ok(adapters);
         }
         if self.adapters.len() >= MAX_ADAPTER_SETS {
@@ -251,11 +255,11 @@ impl<B: Backend> EngineWorker<B> {
             self.unload(oldest.ok_or_else(full)?);
         }
         let adapters = self.backend.load_adapters(&job.adapters)?;
-        self.adapters.add(key, adapters);
+        self.adapters.add(key, versions, adapters);
         Ok(adapters)
     }
 
-    /// Unloads adapters that are no longer retained, once no sequence uses them.
+    /// Unloads adapters that are no longer retained or whose files are others by now, once no sequence uses them.
     fn unload_unretained(&mut self) {
         let is_idle = |adapters| is_idle(&self.slots, &self.waiting, adapters);
         for adapters in self.adapters.take_unretained(is_idle) {

@@ -21,20 +21,27 @@ pub fn verify_sha256(path: &Path, expected: &PieceHashes) -> Result<(), Error> {
 }
 
 fn verify_file(path: &Path, expected: &str) -> Result<(), Error> {
+    let actual: String = content_hash(path)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    if actual.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(Error::HashMismatch { path: path.to_owned(), expected: expected.to_owned(), actual })
+}
+
+/// The SHA-256 of one file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn content_hash(path: &Path) -> Result<[u8; 32], Error> {
     let read = |source| Error::of_read(path, source);
     let mut file = open_regular_file(path).map_err(read)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(read)? {
-            0 => break,
+            0 => return Ok(hash.finalize().into()),
             n => hash.update(&buffer[..n]),
         }
     }
-    let actual: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if actual.eq_ignore_ascii_case(expected) {
-        return Ok(());
-    }
-    Err(Error::HashMismatch { path: path.to_owned(), expected: expected.to_owned(), actual })
 }
 
 /// A hash of a file's size, its head and 64 evenly spaced samples: enough to tell models apart in milliseconds, where a hash of
@@ -82,6 +89,21 @@ mod tests {
         verify_sha256(&path, &hashes(&["ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"])).unwrap();
         let error = verify_sha256(&path, &hashes(&["00"])).unwrap_err().to_string();
         assert!(error.contains("ba7816bf") && error.contains("states 00"), "{error}");
+    }
+
+    #[test]
+    fn a_change_between_the_samples_changes_the_hash_of_the_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.gguf");
+        let hash_of = |byte: u8| {
+            let mut text = vec![0; 16 << 20];
+            text[(5 << 20) - 1] = byte;
+            std::fs::write(&path, text).unwrap();
+            (sampled_hash(&path).unwrap(), content_hash(&path).unwrap())
+        };
+        let (one, other) = (hash_of(1), hash_of(2));
+        assert_eq!(one.0, other.0, "the samples miss it");
+        assert_ne!(one.1, other.1);
     }
 
     fn hashes(hashes: &[&str]) -> PieceHashes {

@@ -12,6 +12,8 @@ use crate::parse::SPLIT_COUNT_KEY;
 use crate::pieces::{open_file, open_model};
 use crate::tensor::WeightTotals;
 
+/// The part of an architecture that a message repeats: the names of llama.cpp are shorter.
+const MAX_SHOWN_CHARS: usize = 32;
 /// What to do with an adapter in pieces.
 const MERGE: &str = "merge it with llama.cpp's `llama-gguf-split --merge`";
 
@@ -25,24 +27,37 @@ pub fn inspect(path: &Path) -> Result<GgufHeader, Error> {
     Ok(header)
 }
 
-/// Reads and checks the header of an adapter's file for a model of `architecture`.
-pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<GgufHeader, Error> {
+/// Reads and checks the header of an adapter's file, whichever model it is for.
+pub fn inspect_any_adapter(path: &Path) -> Result<GgufHeader, Error> {
     let wrong_kind = |reason: String| Err(Error::WrongKind { path: path.to_owned(), reason });
     if let pieces @ 2.. = piece_paths(path).len() {
         return wrong_kind(format!("an adapter is one file, and this is the name of one of {pieces} pieces; {MERGE}"));
     }
     let header = open_file(path, WeightTotals::default(), &mut |_| ())?;
     if header.metadata.get("general.type").is_none_or(|kind| kind != "adapter") {
-        return wrong_kind("not an adapter: its `general.type` is not `adapter`; name a LoRA in GGUF form".to_owned());
+        // What a file says of itself is repeated as far as it is a word.
+        let architecture: String =
+            header.architecture.chars().take(MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect();
+        return wrong_kind(format!(
+            "not an adapter: its `general.type` is not `adapter`, and it is a model of architecture `{architecture}`; name a LoRA in \
+             GGUF form"
+        ));
     }
     if header.metadata.get(SPLIT_COUNT_KEY).and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 1) {
         return wrong_kind(format!("an adapter is one file, and this is a piece of one; {MERGE}"));
     }
-    if header.architecture != architecture {
-        let mismatch = format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture);
-        return wrong_kind(format!("{mismatch}; name an adapter that was trained for this model"));
-    }
     Ok(header)
+}
+
+/// Reads and checks the header of an adapter's file for a model of `architecture`.
+pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<GgufHeader, Error> {
+    let header = inspect_any_adapter(path)?;
+    if header.architecture == architecture {
+        return Ok(header);
+    }
+    let mismatch = format!("this adapter is for `{}`, the model is `{architecture}`", header.architecture);
+    let reason = format!("{mismatch}; name an adapter that was trained for this model");
+    Err(Error::WrongKind { path: path.to_owned(), reason })
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub struct EngineHost;
 pub struct State {
     id: EngineId,
     model: Arc<Model>,
+    /// Whether the newest catalog does not have the model.
+    has_left_catalog: bool,
     loader: Arc<dyn Loader>,
     scheduler: ActorRef<model_scheduler::Message>,
     clock: Clock,
@@ -110,6 +112,7 @@ impl Actor for EngineHost {
         let mut state = State {
             id,
             model,
+            has_left_catalog: false,
             loader,
             scheduler,
             clock,
@@ -158,6 +161,10 @@ impl Actor for EngineHost {
                 state.on_lease_released(&me, generation, task, outcome);
             }
             Message::SetWorkload(workload) => state.set_workload(&me, *workload),
+            Message::LeftCatalog => {
+                state.has_left_catalog = true;
+                state.send_status(&me);
+            }
             Message::Placement(PlacementCommand::Place(placement)) => state.set_placement(&me, placement),
             Message::Placement(PlacementCommand::SetDraining(draining)) => {
                 state.draining = draining;
@@ -209,27 +216,12 @@ impl State {
         if let Some(reason) = self.engine.handle().and_then(EngineHandle::end_reason) {
             self.on_engine_exited(me, self.generation, reason);
         }
-        if let Some(refusal) = self.refusal() {
+        if let Some(refusal) = self.engine.refusal(&self.id, self.failures.count()) {
             return send_reply(reply, Err(refusal));
         }
         self.clear_failure();
         self.waiters.push_back(LeaseWaiter { task, reply, since: Instant::now() });
         self.grant_leases(me);
-    }
-
-    /// Why the engine is not loaded for a new request: it was given up, or its pause is not over.
-    fn refusal(&self) -> Option<EngineUnavailable> {
-        let HostedEngine::Failed { reason, retry_at } = &self.engine else { return None };
-        match retry_at {
-            None => {
-                let (reason, failures) = (Box::new(reason.clone()), self.failures.count());
-                Some(EngineUnavailable::GivenUp { reason, failures })
-            }
-            Some(retry_at) => {
-                let pause = retry_at.saturating_duration_since(Instant::now());
-                (!pause.is_zero()).then(|| reason.during_pause(&self.id, pause))
-            }
-        }
     }
 
     /// Forgets a failure, so that the next request loads at once.
@@ -450,7 +442,7 @@ impl State {
     }
 
     fn set_workload(&mut self, me: &ActorRef<Message>, workload: ModelWorkload) {
-        self.workload = workload;
+        (self.workload, self.has_left_catalog) = (workload, false);
         // The catalog may have changed.
         self.failures.reset();
         self.clear_failure();
@@ -459,6 +451,11 @@ impl State {
             self.start_prefill(handle);
         }
         self.send_status(me);
+    }
+
+    /// Whether it is kept for ever. A model that only running tasks need keeps out none that follows it.
+    fn is_kept(&self) -> bool {
+        self.model.keep == KeepLoaded::Forever && !self.has_left_catalog
     }
 
     fn start_prefill(&mut self, handle: EngineHandle) {
@@ -552,6 +549,8 @@ impl State {
             idle_since: self.idle_since,
             load_time: self.load_time,
             device_bytes: self.device_bytes.clone(),
+            is_kept: self.is_kept(),
+            has_left_catalog: self.has_left_catalog,
             placement_version: self.placement_version,
         };
         let message = model_scheduler::Message::Status(self.id.clone(), me.get_derived(), Box::new(status));
@@ -580,7 +579,7 @@ impl State {
             load_time: self.load_time,
             waiting_steps: self.waiters.len() as u32,
             idle,
-            is_kept: self.model.keep == KeepLoaded::Forever,
+            is_kept: self.is_kept(),
             unloads_at: idle_timer::unloads_after(self.model.keep, idle).map(|time| self.clock.system_time() + time),
         };
         report.send_with_stats(handle, reply);

@@ -70,6 +70,7 @@ pub fn zero_footprint(model: &Model) -> ModelFootprint {
         role_tokens: 0,
         cache_size: CacheSize::Fitting,
         compute_bytes: 0,
+        cpu_compute_bytes: 0,
         mixed_compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,
@@ -77,6 +78,7 @@ pub fn zero_footprint(model: &Model) -> ModelFootprint {
         tensor_split: None,
         gpu_layers: GpuLayers::Auto,
         experts: ExpertPlacement::Auto,
+        is_kept: false,
         weight_elements: 0,
     }
 }

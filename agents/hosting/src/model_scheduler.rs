@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use artel_engine::LoadError;
 use artel_placement::{
-    self as placement, Device, DeviceBytes, EvictionPlan, ModelFootprint, ModelQueue, Placement, SwapDecision,
+    self as placement, Device, DeviceBytes, EvictionPlan, KeptModel, KeptOut, ModelFootprint, ModelQueue, Placement,
+    SwapDecision, left_by,
 };
 use artel_task::Clock;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef};
@@ -21,7 +22,7 @@ use crate::loader::Loader;
 use crate::lookahead::ModelLookahead;
 use crate::model_workload::MemoryDemand;
 
-use kept_models::KeptModels;
+use kept_models::{is_kept, kept_models};
 use scheduled_model::ScheduledModel;
 
 pub use message::{EngineId, EngineStatus, Message, ModelMove, Residency};
@@ -171,7 +172,7 @@ impl State {
     /// Starts estimating the footprints of wanted models.
     fn estimate_footprints(&mut self, me: &ActorRef<Message>) {
         for (id, model) in self.models.iter_mut().filter(|(_, model)| model.is_wanted() && !model.is_estimated()) {
-            let (definition, demand) = (model.status.model.clone(), model.status.demand);
+            let EngineStatus { model: definition, demand, is_kept, .. } = model.status.clone();
             if model.estimating.replace(demand) == Some(demand) {
                 continue;
             }
@@ -182,7 +183,8 @@ impl State {
                     Err(LoadError::transient(format!("estimating the model's memory panicked: {e}")))
                 });
                 let footprint =
-                    Box::new(footprint.map(|footprint| ModelFootprint { model: id.to_string(), ..footprint }));
+                    footprint.map(|footprint| ModelFootprint { model: id.to_string(), is_kept, ..footprint });
+                let footprint = Box::new(footprint);
                 // A scheduler that was restarted meanwhile asks again.
                 let _ = me.cast(Message::Footprint { id, demand, footprint });
             });
@@ -212,8 +214,8 @@ impl State {
         if self.swap.is_some() {
             return;
         }
-        let kept = KeptModels::of(&self.models);
-        let evictable = self.models.iter().filter(|(id, _)| !kept.contains(id));
+        let kept = kept_models(&self.models);
+        let evictable = self.models.iter().filter(|(_, model)| !is_kept(model, &self.models));
         let loaded: Vec<placement::ResidentModel> =
             evictable.filter_map(|(id, model)| model.loaded(id, &self.args.lookahead)).collect();
         for (id, reason) in self.refused(devices, &kept, &loaded) {
@@ -221,7 +223,7 @@ impl State {
                 model.set_placement(Err(reason));
             }
         }
-        let devices = kept.leave(devices);
+        let devices = left_by(&kept, devices);
         let queues: Vec<ModelQueue<'_>> = self.models.values().filter_map(ScheduledModel::queue).collect();
         let next_due = queues.iter().map(|queue| queue.max_wait().saturating_sub(queue.oldest_wait)).min();
         let decision = placement::decide_swap(&queues, &devices, &loaded);
@@ -247,19 +249,20 @@ impl State {
     fn refused(
         &self,
         devices: &[Device],
-        kept: &KeptModels,
+        kept: &[KeptModel],
         loaded: &[placement::ResidentModel],
     ) -> Vec<(EngineId, EngineUnavailable)> {
-        let left = kept.leave(devices);
+        let left = left_by(kept, devices);
         let wanted = self.models.iter().filter(|(_, model)| model.is_wanted());
         let refused = wanted.filter_map(|(id, model)| {
             let footprint = &model.footprint.as_ref()?.1;
             let EvictionPlan::Impossible(refusal) = placement::plan_eviction(footprint, &left, loaded) else {
                 return None;
             };
-            let reason = match placement::place(footprint, devices) {
-                Err(refusal) => EngineUnavailable::Unplaceable(refusal),
-                Ok(_) => EngineUnavailable::KeptOut { holders: kept.holders(&refusal), refusal: Box::new(refusal) },
+            let reason = match KeptOut::of(footprint, devices, kept, refusal.clone()) {
+                Some(kept_out) => EngineUnavailable::KeptOut(Box::new(kept_out)),
+                // What is missing without them is what counts then.
+                None => EngineUnavailable::Unplaceable(placement::place(footprint, devices).err().unwrap_or(refusal)),
             };
             Some((id.clone(), reason))
         });

@@ -81,7 +81,8 @@ fn local_adapters(role: &Role, models_dir: &Path) -> Result<Vec<(PathBuf, f32)>,
         let existing = existing.ok_or_else(|| {
             let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
             let named = adapter.missing_name();
-            let named = named.map(|name| format!("; no adapter of the catalog is named `{name}` either"));
+            let others = adapter.other_kinds().map(|others| format!(", but {others}")).unwrap_or_default();
+            let named = named.map(|name| format!("; no adapter of the catalog is named `{name}` either{others}"));
             let (tried, named) = (tried.join(", "), named.unwrap_or_default());
             let message = format!("role `{}`: its adapter's file does not exist; tried {tried}{named}", role.name);
             Failure::new(FailureCode::ModelUnavailable, message)

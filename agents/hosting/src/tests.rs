@@ -6,7 +6,7 @@ mod step_failures;
 
 use std::sync::Arc;
 
-use artel_roles::{Catalog, YamlSource};
+use artel_roles::{Catalog, Model, YamlSource};
 use artel_task::Clock;
 use ractor::{Actor, ActorRef};
 
@@ -33,16 +33,21 @@ async fn only_host(yaml: &str, loader: Arc<dyn Loader>) -> ActorRef<Message> {
 
 /// The hosts of these models, with one scheduler.
 async fn hosts<const N: usize>(yaml: &str, names: [&str; N], loader: Arc<dyn Loader>) -> [ActorRef<Message>; N] {
-    let (clock, catalog) = (Clock::default(), catalog(yaml));
+    let catalog = catalog(yaml);
+    hosts_of(names.map(|name| (name, catalog.model(name).unwrap().clone())), loader).await
+}
+
+/// The hosts of models by their ids, with one scheduler.
+async fn hosts_of<const N: usize>(models: [(&str, Arc<Model>); N], loader: Arc<dyn Loader>) -> [ActorRef<Message>; N] {
+    let clock = Clock::default();
     let args =
         ModelSchedulerArgs { loader: loader.clone(), lookahead: ModelLookahead::default(), clock: clock.clone() };
     let (scheduler, _) = ModelScheduler::spawn(None, ModelScheduler, args).await.unwrap();
     let mut hosts = Vec::new();
-    for name in names {
-        let model = catalog.model(name).unwrap().clone();
-        let metrics = artel_metrics::Metrics::new().engines.model(name);
+    for (id, model) in models {
+        let metrics = artel_metrics::Metrics::new().engines.model(id);
         let (loader, scheduler, clock) = (loader.clone(), scheduler.clone(), clock.clone());
-        let args = EngineHostArgs { id: name.into(), model, loader, scheduler, clock, metrics };
+        let args = EngineHostArgs { id: id.into(), model, loader, scheduler, clock, metrics };
         hosts.push(EngineHost::spawn(None, EngineHost, args).await.unwrap().0);
     }
     hosts.try_into().unwrap_or_else(|_| unreachable!("there are as many as names"))

@@ -10,8 +10,8 @@ use crate::error::{PlacementError, list};
 use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
 use crate::limits::FitLimits;
+use crate::place::place;
 use crate::placement::Placement;
-use crate::plan::place;
 
 /// Sets of engines that are tried in the search for a smallest one, before a merely minimal one is accepted: with ten engines,
 /// every set.

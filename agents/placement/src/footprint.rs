@@ -34,8 +34,10 @@ pub struct ModelFootprint {
     pub role_tokens: u32,
     /// What was written of the size of the cache.
     pub cache_size: CacheSize,
-    /// Bytes of compute buffers on each device that computes. They are measured; they cannot be calculated.
+    /// Bytes of compute buffers on each device other than the CPU that computes. They are measured; they cannot be calculated.
     pub compute_bytes: u64,
+    /// The same on the CPU if it computes everything: its batches are smaller.
+    pub cpu_compute_bytes: u64,
     /// The same on each device other than the CPU if the CPU holds some layers or experts: such a device computes large batches
     /// of them too, with copies of their weights.
     pub mixed_compute_bytes: u64,
@@ -51,6 +53,8 @@ pub struct ModelFootprint {
     pub gpu_layers: GpuLayers,
     /// Where experts are computed.
     pub experts: ExpertPlacement,
+    /// Whether it stays loaded for ever: other models get what it leaves.
+    pub is_kept: bool,
     /// Elements of all weights, to estimate what the file would have in another data type; 0 if unknown.
     pub weight_elements: u64,
 }
@@ -114,6 +118,6 @@ impl ModelFootprint {
         let layer = |layer: &LayerFootprint| layer.weight_bytes.saturating_add(self.kv_bytes(layer, cache));
         let layers = self.layers.iter().map(layer).fold(0, u64::saturating_add);
         let outside = self.input_bytes.saturating_add(self.output_bytes).saturating_sub(self.tied_bytes);
-        layers.saturating_add(outside).saturating_add(self.compute_bytes).saturating_add(self.process_bytes)
+        layers.saturating_add(outside).saturating_add(self.cpu_compute_bytes).saturating_add(self.process_bytes)
     }
 }

@@ -37,9 +37,13 @@ impl Arrangement {
         footprint.items().saturating_sub(self.device_items).min(footprint.layers.len())
     }
 
-    /// Bytes of compute buffers on a device.
-    fn buffer_bytes(&self, footprint: &ModelFootprint) -> u64 {
-        if self.is_mixed(footprint) { footprint.mixed_compute_bytes } else { footprint.compute_bytes }
+    /// Bytes of compute buffers on a device. The CPU is one only if it computes everything.
+    fn buffer_bytes(&self, footprint: &ModelFootprint, device: &Device) -> u64 {
+        match device.kind {
+            DeviceKind::Cpu => footprint.cpu_compute_bytes,
+            _ if self.is_mixed(footprint) => footprint.mixed_compute_bytes,
+            _ => footprint.compute_bytes,
+        }
     }
 
     /// Bytes of the weights of a layer on its device.
@@ -97,8 +101,8 @@ pub(crate) fn by_free_memory<'a>(
     arrangement: Arrangement,
     devices: &[&'a Device],
 ) -> Option<Layout<'a>> {
-    let buffers = arrangement.buffer_bytes(footprint);
-    let shares: Vec<f32> = devices.iter().map(|device| device.free.saturating_sub(buffers) as f32).collect();
+    let left = |device: &&Device| device.free.saturating_sub(arrangement.buffer_bytes(footprint, device));
+    let shares: Vec<f32> = devices.iter().map(|device| left(device) as f32).collect();
     let any = shares.iter().any(|share| *share > 0.0);
     any.then(|| Layout::of_counts(devices, &counts(&shares, arrangement.device_items)))
 }
@@ -117,7 +121,7 @@ pub(crate) fn filled<'a>(
     let mut items = layers.chain([footprint.output_bytes]).skip(skipped).peekable();
     let mut counts = vec![0; devices.len()];
     for (count, device) in counts.iter_mut().zip(devices) {
-        let Some(mut free) = device.free.checked_sub(arrangement.buffer_bytes(footprint)) else { continue };
+        let Some(mut free) = device.free.checked_sub(arrangement.buffer_bytes(footprint, device)) else { continue };
         while let Some(size) = items.next_if(|size| *size <= free) {
             free -= size;
             *count += 1;
@@ -171,7 +175,7 @@ pub(crate) fn spread(
             has_output: output,
             weight_bytes: weights(here),
             kv_bytes: cache(here),
-            compute_bytes: arrangement.buffer_bytes(footprint),
+            compute_bytes: arrangement.buffer_bytes(footprint, device),
             process_bytes: 0,
         };
         if output {

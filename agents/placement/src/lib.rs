@@ -2,8 +2,8 @@
 //!
 //! A [`ModelFootprint`] is the memory of one model, layer by layer; a [`Device`] has memory to offer. [`place`] finds a
 //! [`Placement`] for one model, or a [`PlacementError`] that says how much is missing where and what would help; [`plan`] places
-//! the models of a whole catalog. [`plan_eviction`] frees memory held by [`ResidentModel`]s, and [`decide_swap`] decides when to
-//! swap models for waiting steps.
+//! the models of a whole catalog, beside [`KeptModel`]s that are never evicted. [`plan_eviction`] frees memory held by
+//! [`ResidentModel`]s, and [`decide_swap`] decides when to swap models for waiting steps.
 //!
 //! Everything here is a function of its arguments: no IO, no clock, no async. It does not know llama.cpp's API, files, roles or
 //! tasks; sizes are bytes, and models and devices are names.
@@ -17,8 +17,10 @@ mod error;
 mod evict;
 mod fit;
 mod footprint;
+mod kept;
 mod layout;
 mod limits;
+mod place;
 mod placement;
 mod plan;
 mod quantization;
@@ -34,8 +36,10 @@ pub use device::{Device, DeviceBytes};
 pub use error::{MemoryShortage, PlacementError, Remedy, SettingChange};
 pub use evict::{EvictionPlan, ResidentModel, plan_eviction};
 pub use footprint::{DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES};
+pub use kept::{KeptModel, KeptOut, left_by};
+pub use place::place;
 pub use placement::{HostPart, Placement, PlacementPart};
-pub use plan::{PlacementPlan, UnplacedModel, place, plan};
+pub use plan::{PlacementPlan, UnplacedModel, plan};
 pub use swap::{ModelQueue, SwapDecision, decide_swap};
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Placements for one model and for all models of a catalog.
+//! Placements for all models of a catalog.
 
 use std::cmp::Reverse;
 
@@ -6,10 +6,11 @@ use crate::device::{Device, allocated};
 use crate::error::{PlacementError, list};
 use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
+use crate::kept::{KeptModel, KeptOut, left_by};
 use crate::limits::FitLimits;
+use crate::place::{place, place_within};
 use crate::placement::Placement;
-use crate::remedy;
-use crate::space::{Space, fit_within};
+use crate::space::Space;
 
 /// The placements of all models that fit side by side, and the reasons why the others do not.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,108 +30,104 @@ pub struct UnplacedModel {
     pub reason: String,
     /// What is missing, and what would help.
     pub error: PlacementError,
-    /// Its placement without the others: then it can be swapped with them. None if it fits nowhere.
+    /// Its placement without the others: then it can be swapped with them. None if it fits nowhere, or if others that are never
+    /// evicted leave too little.
     pub alone: Option<Placement>,
+    /// The others that are never evicted, if it would fit without them alone.
+    pub kept_out: Option<KeptOut>,
 }
 
-/// Finds the placement of a model on devices without other models of ours.
+/// Places all models side by side on devices that hold none but `kept`, which are never evicted.
 ///
-/// Pins are obeyed. Without one, the first of these that fits:
-///
-/// 1. one GPU, the one with the least memory left over; the fewest GPUs that fit together, split by layers;
-/// 2. these with a smaller cache, if the model may have one: fewer sequences, then a shorter context;
-/// 3. GPUs, with the experts of as few layers as needed on the CPU;
-/// 4. GPUs with as many of the last layers as fit, and the others on the CPU;
-/// 5. an integrated GPU; the CPU; devices of other machines, alone and then together, if necessary with the GPUs of this machine.
-///    The network comes last;
-/// 6. the same with a smaller cache; at last GPUs and devices of other machines with the CPU.
-pub fn place(footprint: &ModelFootprint, devices: &[Device]) -> Result<Placement, PlacementError> {
-    place_within(footprint, &Space { all: devices, free: devices })
-}
-
-/// As [`place`], beside other models.
-pub(crate) fn place_within(footprint: &ModelFootprint, space: &Space<'_>) -> Result<Placement, PlacementError> {
-    fit_within(footprint, space).map_err(|error| match error {
-        PlacementError::InsufficientMemory { model, shortage, cache, .. } => {
-            let remedies = remedy::remedies(footprint, space);
-            PlacementError::InsufficientMemory { model, shortage, cache, remedies }
-        }
-        other => other,
-    })
-}
-
-/// Places all models side by side on empty devices: pinned ones first, since they have no choice, and the biggest first within
-/// each group, since small ones still fit last. A model that others leave only a part of a device, though it would fit there
-/// alone, comes after all: a smaller one may fit there whole.
-pub fn plan(footprints: &[ModelFootprint], devices: &[Device]) -> PlacementPlan {
+/// Models that are kept come first, since they stay when others are swapped; then pinned ones, since they have no choice; and the
+/// biggest first within each group, since small ones still fit last. A model that others leave only a part of a device, though it
+/// would fit there alone, comes after all: a smaller one may fit there whole.
+pub fn plan(footprints: &[ModelFootprint], devices: &[Device], kept: &[KeptModel]) -> PlacementPlan {
     let mut order: Vec<&ModelFootprint> = footprints.iter().collect();
     order.sort_by_key(|footprint| {
-        (footprint.devices == DeviceChoice::Auto, Reverse(footprint.total_bytes()), footprint.model.clone())
+        let is_auto = footprint.devices == DeviceChoice::Auto;
+        (!footprint.is_kept, is_auto, Reverse(footprint.total_bytes()), footprint.model.clone())
     });
-    let mut plan = PlacementPlan::default();
-    let mut remaining = devices.to_vec();
+    let left = left_by(kept, devices);
+    let mut planner =
+        Planner { devices, kept: kept.to_vec(), remaining: left.clone(), left, plan: PlacementPlan::default() };
     let mut postponed = Vec::new();
     for footprint in order {
-        let placed = place_within(footprint, &Space { all: devices, free: &remaining });
-        if placed.as_ref().is_ok_and(Placement::is_mixed) && is_whole_alone(footprint, devices) {
+        let placed = planner.place(footprint);
+        if placed.as_ref().is_ok_and(Placement::is_mixed) && is_whole_alone(footprint, &planner.left) {
             postponed.push(footprint);
             continue;
         }
-        plan.add(footprint, placed, devices, &mut remaining);
+        planner.add(footprint, placed);
     }
     for footprint in postponed {
-        let placed = place_within(footprint, &Space { all: devices, free: &remaining });
-        plan.add(footprint, placed, devices, &mut remaining);
+        let placed = planner.place(footprint);
+        planner.add(footprint, placed);
     }
-    plan
+    planner.plan
 }
 
 fn is_whole_alone(footprint: &ModelFootprint, devices: &[Device]) -> bool {
     fit(footprint, devices, FitLimits::alone(footprint)).is_ok_and(|alone| !alone.is_mixed())
 }
 
-impl PlacementPlan {
-    fn add(
-        &mut self,
-        footprint: &ModelFootprint,
-        placed: Result<Placement, PlacementError>,
-        devices: &[Device],
-        remaining: &mut Vec<Device>,
-    ) {
-        match placed {
-            Ok(placement) => {
-                *remaining = allocated(remaining, &placement.bytes());
-                self.placed.push(placement);
-            }
-            Err(error) => self.unplaced.push(unplaced(footprint, devices, error, &self.placed)),
-        }
-    }
+/// A plan in the making.
+struct Planner<'a> {
+    devices: &'a [Device],
+    /// The models that are never evicted.
+    kept: Vec<KeptModel>,
+    /// The devices with what these leave.
+    left: Vec<Device>,
+    /// The devices with what all placed models leave.
+    remaining: Vec<Device>,
+    plan: PlacementPlan,
 }
 
-fn unplaced(
-    footprint: &ModelFootprint,
-    devices: &[Device],
-    beside: PlacementError,
-    placed: &[Placement],
-) -> UnplacedModel {
-    let model = footprint.model.clone();
-    match fit(footprint, devices, FitLimits::alone(footprint)) {
-        // The shortage beside the others is irrelevant then.
-        Err(_) => {
-            let error = place(footprint, devices).err().unwrap_or(beside);
-            UnplacedModel { model, reason: error.to_string(), error, alone: None }
+impl Planner<'_> {
+    fn place(&self, footprint: &ModelFootprint) -> Result<Placement, PlacementError> {
+        place_within(footprint, &Space { all: &self.left, free: &self.remaining })
+    }
+
+    fn add(&mut self, footprint: &ModelFootprint, placed: Result<Placement, PlacementError>) {
+        match placed {
+            Ok(placement) => {
+                self.remaining = allocated(&self.remaining, &placement.bytes());
+                if footprint.is_kept {
+                    self.left = allocated(&self.left, &placement.bytes());
+                    self.kept.push(KeptModel { model: placement.model.clone(), bytes: placement.bytes() });
+                }
+                self.plan.placed.push(placement);
+            }
+            Err(error) => self.plan.unplaced.push(self.unplaced(footprint, error)),
         }
-        Ok(alone) => {
+    }
+
+    fn unplaced(&self, footprint: &ModelFootprint, beside: PlacementError) -> UnplacedModel {
+        let model = footprint.model.clone();
+        if let Ok(alone) = fit(footprint, &self.left, FitLimits::alone(footprint)) {
             let on = alone.devices();
-            let others =
-                placed.iter().filter(|placement| placement.bytes().keys().any(|device| on.contains(&device.as_str())));
+            let is_kept = |placement: &Placement| self.kept.iter().any(|kept| kept.model == placement.model);
+            let others = self.plan.placed.iter().filter(|placement| {
+                !is_kept(placement) && placement.bytes().keys().any(|device| on.contains(&device.as_str()))
+            });
             let others: Vec<&str> = others.map(|placement| placement.model.as_str()).collect();
             let reason = format!(
                 "{beside} beside {}; it would fit on {} alone, and is swapped with them",
                 list(&others),
                 list(&on)
             );
-            UnplacedModel { model, reason, error: beside, alone: Some(alone) }
+            return UnplacedModel { model, reason, error: beside, alone: Some(alone), kept_out: None };
+        }
+        // What other models take is irrelevant then.
+        let error = place(footprint, &self.left).err().unwrap_or(beside);
+        match KeptOut::of(footprint, self.devices, &self.kept, error.clone()) {
+            Some(kept_out) => {
+                UnplacedModel { model, reason: kept_out.to_string(), error, alone: None, kept_out: Some(kept_out) }
+            }
+            None => {
+                let error = place(footprint, self.devices).err().unwrap_or(error);
+                UnplacedModel { model, reason: error.to_string(), error, alone: None, kept_out: None }
+            }
         }
     }
 }

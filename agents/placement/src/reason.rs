@@ -31,7 +31,7 @@ pub(crate) fn of_pinned(
         let free = format_bytes(free_bytes(devices, &host.device));
         on_devices.push_str(&format!(", {} takes {} of {free} free", host.device, format_bytes(host.bytes())));
     }
-    format!("{on_devices}{}{}", on_cpu(footprint, placement), cache(footprint, placement))
+    format!("{on_devices}{}", details(footprint, placement))
 }
 
 /// The reason for a placement on devices of the planner's choice.
@@ -63,7 +63,13 @@ pub(crate) fn of_any(footprint: &ModelFootprint, devices: &[Device], placement: 
             placement.summary()
         ),
     };
-    format!("{on_devices}{}{}", on_cpu(footprint, placement), cache(footprint, placement))
+    format!("{on_devices}{}", details(footprint, placement))
+}
+
+/// What is not as it is for most models.
+fn details(footprint: &ModelFootprint, placement: &Placement) -> String {
+    let stays = if footprint.is_kept { "; it stays loaded: `keep: forever`" } else { "" };
+    format!("{}{}{stays}", on_cpu(footprint, placement), cache(footprint, placement))
 }
 
 fn free_bytes(devices: &[Device], name: &str) -> u64 {

@@ -58,7 +58,8 @@ impl ModelQueue<'_> {
     }
 
     fn is_overdue(&self) -> bool {
-        self.oldest_wait > self.max_wait()
+        // Equal counts: a timer that ends at the limit must find the model due.
+        self.oldest_wait >= self.max_wait()
     }
 }
 
@@ -68,7 +69,7 @@ impl ModelQueue<'_> {
 /// skipped; [`plan_eviction`] reports that.
 ///
 /// All steps that wait for a resident model are served before it is evicted, which keeps swaps few; but a model whose oldest
-/// step has waited longer than [`ModelQueue::max_wait`] is loaded, the most overdue first, so that no model starves. Call it
+/// step has waited for [`ModelQueue::max_wait`] is loaded, the most overdue first, so that no model starves. Call it
 /// whenever a step arrives or ends, a model is loaded, or the next such limit is reached, and each time after the steps that
 /// can start on the resident models have started; otherwise a model that has just been loaded might be evicted before it has
 /// served a step.

@@ -1,6 +1,7 @@
 //! Fixtures and strategies: models, machines, and random combinations of both.
 
 mod evict;
+mod kept;
 mod messages;
 mod partial;
 mod placement;
@@ -51,6 +52,7 @@ fn model(name: &str, weights: u64) -> ModelFootprint {
         role_tokens: 0,
         cache_size: CacheSize::Fitting,
         compute_bytes: GB / 10,
+        cpu_compute_bytes: GB / 10,
         mixed_compute_bytes: GB / 5,
         process_bytes: GB / 10,
         devices: DeviceChoice::Auto,
@@ -58,6 +60,7 @@ fn model(name: &str, weights: u64) -> ModelFootprint {
         tensor_split: None,
         gpu_layers: GpuLayers::Auto,
         experts: ExpertPlacement::Auto,
+        is_kept: false,
         weight_elements: 0,
     }
 }
@@ -116,6 +119,7 @@ fn footprint() -> impl Strategy<Value = ModelFootprint> {
             let has_experts = layers.iter().any(|layer| layer.expert_bytes > 0);
             ModelFootprint {
                 model: "m".to_owned(),
+                is_kept: false,
                 weight_elements: layers.iter().map(|layer| layer.weight_bytes).sum::<u64>() * elements / 2,
                 layers,
                 input_bytes,
@@ -129,6 +133,7 @@ fn footprint() -> impl Strategy<Value = ModelFootprint> {
                 role_tokens: 0,
                 cache_size,
                 compute_bytes,
+                cpu_compute_bytes: compute_bytes / 2,
                 mixed_compute_bytes: compute_bytes + copies,
                 process_bytes,
                 devices: DeviceChoice::Auto,

@@ -1,5 +1,8 @@
 //! Checks the GGUF files that a catalog names: whether they exist, and whether they are valid.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use artel_model::piece_paths;
@@ -23,12 +26,17 @@ pub enum FileProblem {
     #[error("no such file: {}", joined(.0))]
     Missing(Vec<PathBuf>),
     /// It exists at none of these paths, and its text may have been meant as the name of an adapter.
-    #[error("no such file: {}; and there is no adapter `{name}`{}", joined(.paths), meant(.near.as_deref()))]
+    #[error(
+        "no such file: {}; and there is no adapter `{name}`{}{}",
+        joined(.paths), instead(.others.as_deref()), meant(.near.as_deref())
+    )]
     NoAdapter {
         /// The paths.
         paths: Vec<PathBuf>,
         /// The text.
         name: String,
+        /// The definitions of other kinds that have this name, each with its place.
+        others: Option<String>,
         /// The adapter whose name is nearest to it, if one is near.
         near: Option<String>,
     },
@@ -92,15 +100,7 @@ pub fn model(model: &Model, models: &Path) -> Result<(), FileProblem> {
 /// The file is missing or invalid.
 pub fn named_adapter(adapter: &Adapter, models: &Path) -> Result<(), FileProblem> {
     let path = find(&adapter.file, &adapter.candidates(models))?;
-    match artel_gguf::inspect(&path) {
-        // The file of a model is what this one must not be.
-        Err(artel_gguf::Error::WrongKind { .. }) => Ok(()),
-        Err(error) => Err(FileProblem::Invalid(error.to_string())),
-        Ok(_) => {
-            let path = path.display();
-            Err(FileProblem::Invalid(format!("{path}: not an adapter, but a model; name a LoRA in GGUF form")))
-        }
-    }
+    artel_gguf::inspect_any_adapter(&path).map(drop).map_err(|e| FileProblem::Invalid(e.to_string()))
 }
 
 /// Checks that a role's adapter can be loaded, as far as the header of its file shows.
@@ -119,7 +119,8 @@ pub fn adapter(role: &Role, adapter: &Adapter, catalog: &Catalog, models: &Path)
         match (problem, adapter.missing_name()) {
             (FileProblem::Missing(paths), Some(name)) => {
                 let near = nearest(name, catalog.adapters().keys().map(|known| known.as_str()));
-                FileProblem::NoAdapter { paths, name: name.to_owned(), near: near.map(str::to_owned) }
+                let others = adapter.other_kinds().map(str::to_owned);
+                FileProblem::NoAdapter { paths, name: name.to_owned(), others, near: near.map(str::to_owned) }
             }
             (problem, _) => problem,
         }
@@ -184,6 +185,11 @@ fn adapter_hash(adapter: &Adapter, models: &Path) -> Result<(), FileProblem> {
     let Some(sha256) = &adapter.sha256 else { return Ok(()) };
     let path = find(&adapter.file, &adapter.candidates(models))?;
     artel_gguf::verify_sha256(&path, sha256).map_err(|e| FileProblem::Invalid(e.to_string()))
+}
+
+/// What has a name that no adapter has, in words.
+fn instead(others: Option<&str>) -> String {
+    others.map(|others| format!(", but {others}")).unwrap_or_default()
 }
 
 /// What may have been meant, in words.

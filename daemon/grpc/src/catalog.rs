@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::audit::CallObject;
 use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
-use crate::status::{RpcResponse, Violations, catalog_busy, internal, invalid_field, not_found};
+use crate::status::{RpcResponse, Violations, catalog_busy, internal, invalid_field, no_definition};
 use crate::value::portable_struct;
 use message::{kind, kind_filter, reference};
 
@@ -59,9 +59,7 @@ impl Catalog for ServiceState {
         let kind = kind_filter(kind)?.ok_or_else(|| invalid_field("kind", "is required"))?;
         let (catalog, state) = (self.runtime.catalog(), self.clone());
         let Some(definition) = catalog.definition(kind, &name).cloned() else {
-            let names = catalog.definitions().iter().filter(|d| d.kind == kind).map(|d| d.name.as_str());
-            let reason = v1::ErrorReason::DefinitionNotFound;
-            return Err(not_found(reason, kind.key(), &name, &format!("there is no {kind} `{name}`"), names));
+            return Err(no_definition(&catalog, kind, &name));
         };
         let catalog = catalog.clone();
         let converted = tokio::task::spawn_blocking(move || state.definition(&definition, &catalog, true));

@@ -13,7 +13,7 @@ use crate::convert;
 use crate::field_error::FieldError;
 use crate::page::{self, PageFilters};
 use crate::state::ServiceState;
-use crate::status::{RpcResponse, Violations, internal, not_found};
+use crate::status::{RpcResponse, Violations, internal, no_definition};
 use crate::tasks::input_text;
 use crate::viewer::viewer_of;
 
@@ -108,9 +108,6 @@ fn router_definition(catalog: &Catalog, name: &str) -> Result<RouterName, Status
     let known = || catalog.definitions().iter().filter(|d| d.kind == DefinitionKind::Router).map(|d| d.name.as_str());
     match RouterName::parse(name) {
         Ok(found) if known().any(|known| known == name) => Ok(found),
-        _ => {
-            let message = format!("there is no router `{name}`");
-            Err(not_found(v1::ErrorReason::DefinitionNotFound, "router", name, &message, known()))
-        }
+        _ => Err(no_definition(catalog, DefinitionKind::Router, name)),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use artel_actors::{Error, QuotaExcess};
 use artel_proto::v1::ErrorReason;
+use artel_roles::{Definition, DefinitionKind};
 use artel_task::CallerName;
 use artel_task::event::{Failure, FailureCode};
 use tonic::{Code, Response, Status};
@@ -118,6 +119,19 @@ pub(crate) fn not_found<'a>(
     }
 }
 
+/// The status for a name that no definition of this kind has: with what else has it, and the most similar name of the kind.
+pub(crate) fn no_definition(catalog: &artel_roles::Catalog, kind: DefinitionKind, name: &str) -> Status {
+    let of_name = |definition: &&Definition| definition.name == name && definition.kind != kind;
+    let others: Vec<&str> =
+        catalog.definitions().iter().filter(of_name).map(|definition| definition.kind.with_article()).collect();
+    let message = match others.is_empty() {
+        true => format!("there is no {kind} `{name}`"),
+        false => format!("there is no {kind} `{name}`, but {} of this name", others.join(" and ")),
+    };
+    let names = catalog.definitions().iter().filter(|d| d.kind == kind).map(|d| d.name.as_str());
+    not_found(ErrorReason::DefinitionNotFound, kind.key(), name, &message, names)
+}
+
 /// A fault of the daemon's own, whose cause is in the log.
 pub(crate) fn internal() -> Status {
     status(Code::Internal, ErrorReason::Internal, "internal error of the daemon; see its log")
@@ -132,17 +146,10 @@ pub(crate) fn failed_load(failure: &Failure, paths: &ServerPaths) -> Status {
 pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &ServerPaths) -> Status {
     use ErrorReason as R;
     let message = paths.hide(&error.to_string());
-    let definition = R::DefinitionNotFound;
     match error {
-        Error::NoGraph { name } => {
-            not_found(definition, "graph", &name, &message, catalog.graphs().keys().map(artel_task::GraphName::as_str))
-        }
-        Error::NoRole { name } => {
-            not_found(definition, "role", &name, &message, catalog.roles().keys().map(artel_task::RoleName::as_str))
-        }
-        Error::NoModel { name } => {
-            not_found(definition, "model", &name, &message, catalog.models().keys().map(artel_task::ModelName::as_str))
-        }
+        Error::NoGraph { name } => no_definition(catalog, DefinitionKind::Graph, &name),
+        Error::NoRole { name } => no_definition(catalog, DefinitionKind::Role, &name),
+        Error::NoModel { name } => no_definition(catalog, DefinitionKind::Model, &name),
         Error::WrongPurpose { found, needed, .. } => {
             let metadata = [("use", found.as_str()), ("needed", needed.as_str())];
             status_with_details(Code::FailedPrecondition, R::WrongUse, message, metadata, |_| {})
@@ -151,7 +158,7 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
             status_with_details(Code::ResourceExhausted, R::EngineBusy, message, [], retry_later)
         }
         Error::UnusableModel(_) => status(Code::FailedPrecondition, R::ModelUnavailable, message),
-        Error::NoRouter { node, .. } => not_found(definition, "node", &node, &message, std::iter::empty()),
+        Error::NoRouter { node, .. } => not_found(R::DefinitionNotFound, "node", &node, &message, std::iter::empty()),
         Error::NoTarget => invalid_field("target", message),
         Error::ToolsOfGraph | Error::ToolsOfRole { .. } => invalid_field("tools", message),
         Error::NoCandidates => invalid_field("roles", message),
@@ -254,5 +261,23 @@ pub(crate) fn journal(error: &artel_journal::Error) -> Status {
             };
             status(Code::Unavailable, ErrorReason::Journal, message)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_another_kind_is_told_as_what_it_is() {
+        let catalog = artel_roles::Catalog::shipped();
+        let message = |kind, name| no_definition(&catalog, kind, name).message().to_owned();
+        assert_eq!(message(DefinitionKind::Role, "mentor"), "there is no role `mentor`, but a graph of this name");
+        assert_eq!(message(DefinitionKind::Graph, "critic"), "there is no graph `critic`, but a role of this name");
+        assert_eq!(
+            message(DefinitionKind::Adapter, "smollm2"),
+            "there is no adapter `smollm2`, but a model of this name"
+        );
+        assert_eq!(message(DefinitionKind::Role, "crtic"), "there is no role `crtic`; did you mean `critic`?");
     }
 }

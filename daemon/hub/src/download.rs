@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use artel_roles::hf_uri::HfUri;
 
-use crate::disk;
-use crate::endpoint::{AttemptFault, FileResponse, HfEndpoint, is_sha256};
+use crate::commit::RepoCommit;
+use crate::disk::{self, DiskSpace, SpaceClaims};
+use crate::endpoint::{AttemptFault, FileResponse, HfEndpoint};
 use crate::error::{Error, HashSource};
 use crate::interruption::Interruption;
 use crate::partial_file::PartialFile;
-use crate::statement::HubStatement;
+use crate::statement::FileStatement;
 use crate::stop::StopToken;
 
 /// Consecutive attempts without progress before a download fails.
@@ -20,7 +21,7 @@ const MAX_ATTEMPTS: u32 = 6;
 /// The longest delay between attempts.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// How often the lock is tried while another process downloads the same file.
-const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
+pub(crate) const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes of one read.
 const CHUNK_BYTES: usize = 1 << 18;
 
@@ -32,6 +33,7 @@ pub(crate) struct Download {
     pub(crate) path: PathBuf,
     /// The hash stated by the YAML.
     pub(crate) sha256: Option<String>,
+    pub(crate) disk: Arc<DiskSpace>,
     pub(crate) stop: StopToken,
 }
 
@@ -39,13 +41,13 @@ pub(crate) struct Download {
 pub(crate) type DownloadReport<'a> = &'a (dyn Fn(u64, Option<u64>) + Sync);
 
 impl Download {
-    /// Downloads the file.
-    pub(crate) fn run(&self, report: DownloadReport<'_>) -> Result<(), Error> {
+    /// Downloads the file. A piece of a model was asked for before: what comes must be of the version that was `asked`.
+    pub(crate) fn run(&self, asked: Option<&FileStatement>, report: DownloadReport<'_>) -> Result<(), Error> {
         let Some(mut part) = PartialFile::lock(&self.path, || self.wait(LOCK_POLL_INTERVAL))? else { return Ok(()) };
         let mut attempts = 0;
         loop {
             let before = part.len();
-            let (cause, delay) = match self.attempt(&mut part, report) {
+            let (cause, delay) = match self.attempt(&mut part, asked, report) {
                 Ok(stated) => return self.finish(part, stated),
                 Err(AttemptFault::Final(error)) => return Err(error),
                 Err(AttemptFault::Interrupted(cause, delay)) => (cause, delay),
@@ -55,12 +57,12 @@ impl Download {
         }
     }
 
-    /// What the hub states of the file, before any byte of it is asked for.
-    pub(crate) fn statement(&self) -> Result<HubStatement, Error> {
+    /// What the hub states of the file, of this commit if one is named, before any byte of it is asked for.
+    pub(crate) fn statement(&self, commit: Option<&RepoCommit>) -> Result<FileStatement, Error> {
         let mut attempts = 0;
         let stated = loop {
             self.wait(Duration::ZERO)?;
-            match self.endpoint.statement(&self.address) {
+            match self.endpoint.statement(&self.address, commit) {
                 Ok(stated) => break stated,
                 Err(AttemptFault::Final(error)) => return Err(error),
                 Err(AttemptFault::Interrupted(cause, delay)) => {
@@ -69,7 +71,7 @@ impl Download {
                 }
             }
         };
-        self.refuse_other_file(stated.sha256.as_deref())?;
+        self.refuse_other_file(stated.sha256())?;
         Ok(stated)
     }
 
@@ -93,13 +95,24 @@ impl Download {
         }
     }
 
+    /// An error if what comes cannot be of the version that was asked for. A hash in the YAML says which version is meant, whatever
+    /// else the hub states.
+    fn refuse_other_version(&self, asked: Option<&FileStatement>, comes: &FileStatement) -> Result<(), Error> {
+        match asked {
+            Some(asked) if self.sha256.is_none() && comes.contradicts(asked) => {
+                Err(Error::VersionChanged(self.address()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn wait_for_retry(&self, cause: &Interruption, delay: Duration) -> Result<(), Error> {
         tracing::warn!(file = %self.address, reason = %cause, delay_seconds = delay.as_secs_f64(), "the download was interrupted; retrying after a delay");
         self.wait(delay)
     }
 
     /// Waits; an error if downloads must stop.
-    fn wait(&self, delay: Duration) -> Result<(), Error> {
+    pub(crate) fn wait(&self, delay: Duration) -> Result<(), Error> {
         match self.stop.wait(delay) {
             true => Err(Error::Stopped(self.address())),
             false => Ok(()),
@@ -107,40 +120,51 @@ impl Download {
     }
 
     /// Requests the missing bytes and writes them. Returns the hash stated by the hub.
-    fn attempt(&self, part: &mut PartialFile, report: DownloadReport<'_>) -> Result<Option<String>, AttemptFault> {
-        let response = self.endpoint.request(&self.address, part)?;
-        let stated = response.validators.linked.clone().filter(|tag| is_sha256(tag));
-        self.refuse_other_file(stated.as_deref())?;
-        if !response.resumes {
+    fn attempt(
+        &self,
+        part: &mut PartialFile,
+        asked: Option<&FileStatement>,
+        report: DownloadReport<'_>,
+    ) -> Result<Option<String>, AttemptFault> {
+        let commit = asked.and_then(|asked| asked.commit.as_ref());
+        let FileResponse { body, resumes, stated } = self.endpoint.request(&self.address, commit, part)?;
+        let sha256 = stated.sha256().map(str::to_owned);
+        self.refuse_other_file(sha256.as_deref())?;
+        self.refuse_other_version(asked, &stated)?;
+        if !resumes {
             part.clear().map_err(|e| self.write_error(e))?;
         }
-        let FileResponse { body, total_bytes, validators, .. } = response;
+        let total_bytes = stated.size_bytes;
         let Some(body) = body else {
-            return if total_bytes == Some(part.len()) { Ok(stated) } else { Err(Interruption::OtherRange.into()) };
+            return if total_bytes == Some(part.len()) { Ok(sha256) } else { Err(Interruption::OtherRange.into()) };
         };
-        let limit_bytes = self.limit_bytes(part, total_bytes)?;
-        part.set_validators(validators).map_err(|e| self.write_error(e))?;
-        self.copy(body.into_reader(), part, (total_bytes, limit_bytes), report)?;
-        Ok(stated)
+        let _claim = total_bytes.map(|total_bytes| self.claim(part, total_bytes)).transpose()?;
+        part.set_validators(stated.validators).map_err(|e| self.write_error(e))?;
+        self.copy(body.into_reader(), part, total_bytes, report)?;
+        Ok(sha256)
     }
 
-    /// The most bytes that the file may have: as stated by the hub, or as the disk has free space.
-    fn limit_bytes(&self, part: &PartialFile, total_bytes: Option<u64>) -> Result<u64, Error> {
-        let free_bytes = disk::free_bytes(&self.path).unwrap_or(u64::MAX);
-        let limit_bytes = part.len().saturating_add(free_bytes.saturating_sub(disk::RESERVED_BYTES));
-        let total_bytes = total_bytes.unwrap_or(limit_bytes);
-        if total_bytes <= limit_bytes {
-            return Ok(total_bytes);
+    /// Claims space for the rest of the file.
+    fn claim(&self, part: &PartialFile, total_bytes: u64) -> Result<SpaceClaims<'_>, Error> {
+        let rest_bytes = total_bytes.saturating_sub(part.len());
+        let claim = self.disk.claim(vec![(self.path.clone(), rest_bytes)]);
+        claim.map_err(|shortage| Error::no_space(&self.address, &self.path, shortage))
+    }
+
+    /// An error if these bytes would take what must stay free. The size of a file may be unknown, and others write to the same disk.
+    fn refuse_full_disk(&self, part: &PartialFile, next_bytes: u64) -> Result<(), Error> {
+        let free_bytes = self.disk.free(&self.path);
+        if next_bytes <= free_bytes.saturating_sub(disk::RESERVED_BYTES) {
+            return Ok(());
         }
-        let missing_bytes = total_bytes.saturating_sub(part.len());
-        Err(Error::NoSpace { address: self.address(), path: self.path.clone(), missing_bytes, free_bytes })
+        Err(Error::DiskFull { address: self.address(), path: self.path.clone(), done_bytes: part.len(), free_bytes })
     }
 
     fn copy(
         &self,
         mut body: impl io::Read,
         part: &mut PartialFile,
-        (total_bytes, limit_bytes): (Option<u64>, u64),
+        total_bytes: Option<u64>,
         report: DownloadReport<'_>,
     ) -> Result<(), AttemptFault> {
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -149,11 +173,15 @@ impl Download {
             report(part.len(), total_bytes);
             match body.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(n) => part.write(&buffer[..n]).map_err(|e| self.write_error(e))?,
+                Ok(n) => {
+                    self.refuse_full_disk(part, n as u64)?;
+                    part.write(&buffer[..n]).map_err(|e| self.write_error(e))?;
+                    self.disk.wrote(&self.path, n as u64);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Interruption::Broken { done_bytes: part.len(), cause: e.to_string() }.into()),
             }
-            if part.len() > limit_bytes {
+            if let Some(limit_bytes) = total_bytes.filter(|total_bytes| part.len() > *total_bytes) {
                 part.clear().map_err(|e| self.write_error(e))?;
                 return Err(Error::TooLarge { address: self.address(), limit_bytes }.into());
             }

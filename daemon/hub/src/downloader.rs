@@ -11,6 +11,7 @@ use artel_model::{PieceHashes, PieceNumbers};
 use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
+use crate::disk::DiskSpace;
 use crate::download::Download;
 use crate::endpoint::{AttemptFault, HfEndpoint};
 use crate::error::Error;
@@ -27,6 +28,7 @@ pub struct HfDownloader {
     /// The hub; or the error in the environment variables, which is reported when something is downloaded.
     endpoint: Result<Arc<HfEndpoint>, Error>,
     downloads: Mutex<HashMap<PathBuf, watch::Receiver<DownloadProgress>>>,
+    disk: Arc<DiskSpace>,
     /// Stops all downloads when the downloader is dropped.
     stop: StopOnDrop,
 }
@@ -36,7 +38,14 @@ impl HfDownloader {
     /// Offline, it downloads nothing.
     pub fn new(models: PathBuf, offline: bool) -> Self {
         let endpoint = HfEndpoint::from_env(HubTokenSource::find(None).as_ref()).map(Arc::new);
-        Self { models, offline, endpoint, downloads: Mutex::default(), stop: StopOnDrop::default() }
+        Self {
+            models,
+            offline,
+            endpoint,
+            downloads: Mutex::default(),
+            disk: Arc::default(),
+            stop: StopOnDrop::default(),
+        }
     }
 
     /// With the token in this file, if one is named.
@@ -97,8 +106,9 @@ impl HfDownloader {
             return Err(self.offline_error(address));
         }
         let (endpoint, asked) = (self.endpoint.clone()?, address.pieces());
-        let ask = move || asked.iter().map(|piece| endpoint.statement(piece)).collect::<Result<_, _>>();
-        let answer = tokio::task::spawn_blocking(ask).await.map(|stated| stated.map(HubStatement::of_pieces));
+        let ask = move || asked.iter().map(|piece| endpoint.statement(piece, None)).collect::<Result<Vec<_>, _>>();
+        let answer =
+            tokio::task::spawn_blocking(ask).await.map(|stated| stated.map(|all| HubStatement::of_pieces(&all)));
         answer.map_err(|_| Error::Cancelled(Box::new(address.clone())))?.map_err(|fault| match fault {
             AttemptFault::Final(error) => error,
             AttemptFault::Interrupted(cause, _) => Error::Unanswered { address: Box::new(address.clone()), cause },
@@ -158,6 +168,7 @@ impl HfDownloader {
             path: self.path(&piece),
             address: piece,
             sha256: sha256.and_then(|hashes| hashes.get(at)).map(str::to_owned),
+            disk: self.disk.clone(),
             stop: stop.clone(),
         };
         Ok(pieces.into_iter().enumerate().map(download).collect())

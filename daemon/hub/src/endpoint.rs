@@ -12,10 +12,11 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 use url::Url;
 
+use crate::commit::RepoCommit;
 use crate::error::{Error, MissingPart};
 use crate::interruption::Interruption;
 use crate::partial_file::{FileValidators, PartialFile};
-use crate::statement::HubStatement;
+use crate::statement::FileStatement;
 use crate::token::HubTokenSource;
 
 /// The hub of `hf:` addresses, unless `HF_ENDPOINT` names a mirror.
@@ -26,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// More redirects are considered a loop.
 const MAX_REDIRECTS: usize = 10;
+/// In which the hub names the commit that a file is from.
+const COMMIT_HEADER: &str = "x-repo-commit";
 /// The longest delay that a `Retry-After` header can request.
 const MAX_SERVER_DELAY: Duration = Duration::from_secs(60);
 
@@ -66,9 +69,8 @@ pub(crate) struct FileResponse {
     pub(crate) body: Option<Body>,
     /// True if the bytes continue the partial file; false if they are the whole file.
     pub(crate) resumes: bool,
-    /// Bytes of the whole file.
-    pub(crate) total_bytes: Option<u64>,
-    pub(crate) validators: FileValidators,
+    /// Of the whole file.
+    pub(crate) stated: FileStatement,
 }
 
 impl HfEndpoint {
@@ -102,10 +104,15 @@ impl HfEndpoint {
         Ok(Self { agent: agent.into(), base_url, token, retry_delay })
     }
 
-    /// Requests a file, or the rest of a partial file.
-    pub(crate) fn request(&self, address: &HfUri, part: &PartialFile) -> Result<FileResponse, AttemptFault> {
-        let mut url = self.url(address)?;
-        let (mut linked, mut total_bytes) = (None, None);
+    /// Requests a file, or the rest of a partial file: of this commit, if one is named, whatever the revision of the address means now.
+    pub(crate) fn request(
+        &self,
+        address: &HfUri,
+        commit: Option<&RepoCommit>,
+        part: &PartialFile,
+    ) -> Result<FileResponse, AttemptFault> {
+        let mut url = self.url(address, commit)?;
+        let (mut linked, mut total_bytes, mut of_commit) = (None, None, None);
         for _ in 0..=MAX_REDIRECTS {
             let at_hub = url.origin() == self.base_url.origin();
             let response = self.send(&url, at_hub, part, linked.as_deref())?;
@@ -113,20 +120,26 @@ impl HfEndpoint {
             if at_hub {
                 linked = linked.or_else(|| tag(text(headers, "x-linked-etag")?));
                 total_bytes = total_bytes.or_else(|| text(headers, "x-linked-size")?.parse().ok());
+                of_commit = of_commit.or_else(|| RepoCommit::parse(text(headers, COMMIT_HEADER)?));
             }
             match response.status().as_u16() {
                 301 | 302 | 303 | 307 | 308 => url = redirect_target(&url, headers)?,
-                200 | 206 | 416 => return Ok(file_response(response, part, linked, total_bytes)),
+                200 | 206 | 416 => {
+                    let mut answer = file_response(response, part, linked, total_bytes);
+                    answer.stated.commit = of_commit;
+                    return Ok(answer);
+                }
                 status => return Err(self.response_fault(status, headers, address, &url)),
             }
         }
         Err(Error::TooManyRedirects(Box::new(address.clone())).into())
     }
 
-    fn url(&self, address: &HfUri) -> Result<Url, Error> {
+    fn url(&self, address: &HfUri, commit: Option<&RepoCommit>) -> Result<Url, Error> {
         let mut url = self.base_url.clone();
         let invalid = |()| Error::InvalidEndpoint(self.base_url.to_string());
-        let names = [address.org(), address.repo(), "resolve", address.revision()];
+        let revision = commit.map_or(address.revision(), RepoCommit::as_str);
+        let names = [address.org(), address.repo(), "resolve", revision];
         url.path_segments_mut().map_err(invalid)?.pop_if_empty().extend(names).extend(address.file());
         Ok(url)
     }
@@ -151,10 +164,14 @@ impl HfEndpoint {
         request.call().map_err(|error| call_fault(url, &error))
     }
 
-    /// Asks for what the hub states of a file, and for none of its bytes.
-    pub(crate) fn statement(&self, address: &HfUri) -> Result<HubStatement, AttemptFault> {
-        let mut url = self.url(address)?;
-        let mut statement = HubStatement::default();
+    /// Asks for what the hub states of a file, of this commit if one is named, and for none of its bytes.
+    pub(crate) fn statement(
+        &self,
+        address: &HfUri,
+        commit: Option<&RepoCommit>,
+    ) -> Result<FileStatement, AttemptFault> {
+        let mut url = self.url(address, commit)?;
+        let mut stated = FileStatement::default();
         for _ in 0..=MAX_REDIRECTS {
             let at_hub = url.origin() == self.base_url.origin();
             let mut request = self.agent.head(url.as_str()).header(ACCEPT_ENCODING, "identity");
@@ -166,16 +183,20 @@ impl HfEndpoint {
             let number = |name: &str| text(headers, name)?.trim().parse::<u64>().ok();
             if at_hub {
                 let linked = || tag(text(headers, "x-linked-etag")?);
-                statement.sha256 = statement.sha256.or_else(linked).filter(|tag| is_sha256(tag));
-                statement.size_bytes = statement.size_bytes.or_else(|| number("x-linked-size"));
+                stated.validators.linked = stated.validators.linked.or_else(linked);
+                stated.size_bytes = stated.size_bytes.or_else(|| number("x-linked-size"));
+                stated.commit = stated.commit.or_else(|| RepoCommit::parse(text(headers, COMMIT_HEADER)?));
             }
             match response.status().as_u16() {
                 // A large file is elsewhere, and the hub states its size.
-                301 | 302 | 303 | 307 | 308 if statement.size_bytes.is_some() => return Ok(statement),
+                301 | 302 | 303 | 307 | 308 if stated.size_bytes.is_some() => return Ok(stated),
                 301 | 302 | 303 | 307 | 308 => url = redirect_target(&url, headers)?,
                 200 => {
-                    statement.size_bytes = statement.size_bytes.or_else(|| number(CONTENT_LENGTH.as_str()));
-                    return Ok(statement);
+                    // Some servers answer a question with the length of their empty answer.
+                    let length = || number(CONTENT_LENGTH.as_str()).filter(|bytes| *bytes > 0);
+                    stated.size_bytes = stated.size_bytes.or_else(length);
+                    stated.validators.etag = text(headers, ETAG.as_str()).map(str::to_owned);
+                    return Ok(stated);
                 }
                 status => return Err(self.response_fault(status, headers, address, &url)),
             }
@@ -254,24 +275,24 @@ fn file_response(
     let range = text(headers, CONTENT_RANGE.as_str()).and_then(range);
     let etag = text(headers, ETAG.as_str()).map(str::to_owned);
     let (status, length) = (response.status().as_u16(), number(CONTENT_LENGTH.as_str()));
+    let of = |size_bytes, validators| FileStatement { size_bytes, validators, commit: None };
     match (status, range) {
         (200, _) => {
-            let validators = FileValidators { linked, etag };
-            let total_bytes = total_bytes.or(length);
-            FileResponse { total_bytes, body: Some(response.into_body()), resumes: false, validators }
+            let stated = of(total_bytes.or(length), FileValidators { linked, etag });
+            FileResponse { body: Some(response.into_body()), resumes: false, stated }
         }
         (206, Some((Some(from), all))) if from == part.len() => {
             let before = part.validators().clone();
             let validators = FileValidators { linked: linked.or(before.linked), etag: etag.or(before.etag) };
-            let total_bytes = total_bytes.or(all);
-            FileResponse { total_bytes, body: Some(response.into_body()), resumes: true, validators }
+            let stated = of(total_bytes.or(all), validators);
+            FileResponse { body: Some(response.into_body()), resumes: true, stated }
         }
         // The partial file is complete.
         (416, Some((None, Some(all)))) if all == part.len() => {
-            let (total_bytes, validators) = (total_bytes.or(Some(all)), part.validators().clone());
-            FileResponse { total_bytes, body: None, resumes: true, validators }
+            let stated = of(total_bytes.or(Some(all)), part.validators().clone());
+            FileResponse { body: None, resumes: true, stated }
         }
-        _ => FileResponse { total_bytes: None, body: None, resumes: false, validators: FileValidators::default() },
+        _ => FileResponse { body: None, resumes: false, stated: FileStatement::default() },
     }
 }
 
@@ -297,11 +318,6 @@ fn range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// Whether an ETag is the hash of the file, as it is for large files.
-pub(crate) fn is_sha256(tag: &str) -> bool {
-    tag.len() == 64 && tag.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// An ETag without quotes.

@@ -1,12 +1,13 @@
 //! Why a file is not downloaded.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use artel_model::{PieceNumbers, format_bytes};
 use artel_roles::hf_uri::HfUri;
 
+use crate::disk::{self, SpaceShortage};
 use crate::interruption::Interruption;
 
 /// Why a file is not here. Clones go to every request that waits for it; each message says what to do.
@@ -196,10 +197,29 @@ pub enum Error {
          network"
     )]
     NotGguf(Box<HfUri>),
+    /// What a revision means has changed since all pieces were asked for.
+    #[error(
+        "{0}: the hub has another version of this file now than when it was asked for all pieces, and pieces of two versions are no \
+         model; the next request asks again. Name a revision that does not change, such as a commit, or state `sha256`"
+    )]
+    VersionChanged(Box<HfUri>),
+    /// A piece that is here is not of the version that the hub has of the others.
+    #[error(
+        "{address}: the file {path} is of another version than the hub has of this model in revision `{}`: {difference}; pieces of two \
+         versions are no model: remove the file, or name the revision that it is from", .address.revision()
+    )]
+    OtherVersion {
+        /// The address of the piece.
+        address: Box<HfUri>,
+        /// The file that is here.
+        path: PathBuf,
+        /// How it differs.
+        difference: VersionDifference,
+    },
     /// The disk has no space for the file.
     #[error(
-        "{address}: {} are missing, and the disk of {path} has {} free; free disk space, and the next request resumes the \
-         download", format_bytes(*.missing_bytes), format_bytes(*.free_bytes)
+        "{address}: {} are missing, and the disk of {path} has {} free{}; free disk space, and the next request resumes the \
+         download", format_bytes(*.missing_bytes), format_bytes(*.free_bytes), claimed(*.claimed_bytes)
     )]
     NoSpace {
         /// The address of the file.
@@ -210,13 +230,30 @@ pub enum Error {
         missing_bytes: u64,
         /// Bytes that are free.
         free_bytes: u64,
+        /// Bytes of them that other downloads will take.
+        claimed_bytes: u64,
     },
-    /// The server sends more than it announced, or than the disk has space for.
-    #[error("{address}: the server sent more than {}; free disk space, or check HF_ENDPOINT", format_bytes(*.limit_bytes))]
+    /// The disk became full: the server does not say how large the file is, or others write there.
+    #[error(
+        "{address}: the disk of {path} is full after {} of the file: it has {} free, and {} stay free; free disk space, and the next \
+         request resumes the download", format_bytes(*.done_bytes), format_bytes(*.free_bytes), format_bytes(disk::RESERVED_BYTES)
+    )]
+    DiskFull {
+        /// The address of the file.
+        address: Box<HfUri>,
+        /// The path that it would have.
+        path: PathBuf,
+        /// Bytes of it that are here.
+        done_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
+    /// The server sends more than it announced.
+    #[error("{address}: the server sent more than the {} that it announced; check HF_ENDPOINT", format_bytes(*.limit_bytes))]
     TooLarge {
         /// The address of the file.
         address: Box<HfUri>,
-        /// The most bytes that were accepted.
+        /// The bytes that it announced.
         limit_bytes: u64,
     },
     /// A file or directory of the models directory cannot be used.
@@ -235,8 +272,9 @@ impl Error {
     /// Whether the same request may succeed later without a change of a file, a setting or the hub.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Thread { .. } | Self::Stopped(_) | Self::GivenUp { .. } | Self::NoSpace { .. } => true,
-            Self::Unanswered { .. } | Self::Cancelled(_) => true,
+            Self::Thread { .. } | Self::Stopped(_) | Self::GivenUp { .. } => true,
+            Self::NoSpace { .. } | Self::DiskFull { .. } => true,
+            Self::Unanswered { .. } | Self::Cancelled(_) | Self::VersionChanged(_) => true,
             // A page of a network's login, or bytes that were changed on their way: the next download has others.
             Self::NotGguf(_) | Self::WrongHash { source_of_hash: HashSource::Hub, .. } => true,
             Self::File { cause, .. } => !matches!(
@@ -245,6 +283,13 @@ impl Error {
             ),
             _ => false,
         }
+    }
+
+    /// [`Error::NoSpace`].
+    pub(crate) fn no_space(address: &HfUri, path: &Path, shortage: SpaceShortage) -> Self {
+        let SpaceShortage { missing_bytes, free_bytes, claimed_bytes } = shortage;
+        let (address, path) = (Box::new(address.clone()), path.to_owned());
+        Self::NoSpace { address, path, missing_bytes, free_bytes, claimed_bytes }
     }
 
     /// [`Error::File`].
@@ -278,6 +323,27 @@ impl MissingPart {
     }
 }
 
+/// How a file differs from what the hub states.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VersionDifference {
+    /// In its size.
+    #[error("it has {here_bytes} bytes, the hub states {stated_bytes}")]
+    Size {
+        /// The bytes of the file.
+        here_bytes: u64,
+        /// The bytes that the hub states.
+        stated_bytes: u64,
+    },
+    /// In its content.
+    #[error("its sha256 is {here}, the hub states {stated}")]
+    Hash {
+        /// The hash of the file.
+        here: String,
+        /// The hash that the hub states.
+        stated: String,
+    },
+}
+
 /// What states the hash of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashSource {
@@ -302,6 +368,14 @@ impl std::fmt::Display for HashSource {
             Self::Yaml => "the YAML",
             Self::Hub => "the hub",
         })
+    }
+}
+
+/// What is not free for long, in words.
+fn claimed(claimed_bytes: u64) -> String {
+    match claimed_bytes {
+        0 => String::new(),
+        bytes => format!(", of which other downloads take {}", format_bytes(bytes)),
     }
 }
 

@@ -1,28 +1,25 @@
 //! What a thread of the downloader does: it fetches a file, or all pieces of a model.
 //!
-//! Of a model in pieces, the hub is asked first what it has, so that a missing piece, another file than the YAML means, or a lack
-//! of disk space ends the job before it begins. A few pieces are then fetched at once, each into its own file; the first error stops
-//! the others, whose partial files stay.
+//! Of a model in pieces, the hub is asked first what it has, so that a missing piece, another file than the YAML means, pieces of two
+//! versions, or a lack of disk space ends the job before it begins. A few pieces are then fetched at once, each into its own file; the
+//! first error stops the others, whose partial files stay.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use artel_model::{PieceNumbers, format_bytes};
+use artel_model::format_bytes;
 use artel_roles::hf_uri::HfUri;
 use tokio::sync::watch;
 
-use crate::disk;
-use crate::download::Download;
-use crate::error::{Error, MissingPart};
+use crate::disk::SpaceClaims;
+use crate::download::{Download, DownloadReport, LOCK_POLL_INTERVAL};
+use crate::error::Error;
+use crate::parallel::in_parallel;
 use crate::partial_file::existing_bytes;
+use crate::piece_record::PieceRecord;
+use crate::piece_set::{AskedPieces, LocalPieces, PieceSet};
 use crate::progress::DownloadProgress;
-use crate::statement::HubStatement;
 
-/// The pieces that are fetched at once, and the requests that ask for them: enough to use a connection that is faster than a server
-/// sends one file, and few enough that the hub serves others.
-const MAX_PARALLEL_FILES: usize = 3;
 /// How often progress is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -53,18 +50,63 @@ impl DownloadJob {
                 .send_modify(|progress| (progress.done_bytes, progress.total_bytes) = (done_bytes, total_bytes));
             log.lock().unwrap_or_else(PoisonError::into_inner).add(self.address(), done_bytes, total_bytes);
         };
-        if let [whole] = &self.pieces[..] {
-            return whole.run(&report);
+        match &self.pieces[..] {
+            [whole] => whole.run(None, &report),
+            pieces => self.fetch_pieces(&PieceSet(pieces), &report),
         }
-        let (here, missing): (Vec<&Download>, Vec<&Download>) =
-            self.pieces.iter().partition(|piece| piece.path.exists());
-        let stated = self.statements(&missing)?;
-        self.refuse_lack_of_space(&missing, &stated)?;
-        let here_bytes: u64 = here.iter().map(|piece| existing_bytes(&piece.path)).sum();
-        let total_bytes = HubStatement::of_pieces(stated).size_bytes.map(|missing| missing.saturating_add(here_bytes));
-        let done = Mutex::new(missing.iter().map(|piece| existing_bytes(&piece.path)).collect::<Vec<u64>>());
-        let fetched = self.in_parallel(missing.len(), |at| {
-            missing[at].run(&|done_bytes, _| {
+    }
+
+    fn fetch_pieces(&self, set: &PieceSet<'_>, report: DownloadReport<'_>) -> Result<(), Error> {
+        // Before the record is made, so that a refusal leaves nothing behind.
+        let before = set.local();
+        if before.missing.is_empty() {
+            return Ok(());
+        }
+        let plan = self.plan(set, &before)?;
+        let first = &self.pieces[0];
+        let mut record = PieceRecord::lock(&first.path, || first.wait(LOCK_POLL_INTERVAL))?;
+        // Another process may have fetched some meanwhile, or all.
+        let local = set.local();
+        if !local.missing.is_empty() {
+            let (asked, _claims) = if local == before {
+                plan
+            } else {
+                drop(plan);
+                self.plan(set, &local)?
+            };
+            record.set(asked.commit.as_ref())?;
+            self.fetch_missing(&asked, report)?;
+            set.confirm(&asked)?;
+        }
+        record.discard();
+        Ok(())
+    }
+
+    /// What is to be fetched, and the space for it.
+    fn plan(&self, set: &PieceSet<'_>, local: &LocalPieces) -> Result<(AskedPieces, SpaceClaims<'_>), Error> {
+        let asked = set.ask(local)?;
+        // Those of which the hub states no size are checked when they are fetched.
+        let rest = asked.missing.iter().filter_map(|(at, stated)| {
+            let path = &self.pieces[*at].path;
+            Some((path.clone(), stated.size_bytes?.saturating_sub(existing_bytes(path))))
+        });
+        let first = &self.pieces[0];
+        let claims = first.disk.claim(rest.collect());
+        let claims = claims.map_err(|shortage| Error::no_space(&first.address, &first.path, shortage))?;
+        Ok((asked, claims))
+    }
+
+    fn fetch_missing(&self, asked: &AskedPieces, report: DownloadReport<'_>) -> Result<(), Error> {
+        let missing = |at: usize| &self.pieces[asked.missing[at].0];
+        let is_missing = |at: usize| asked.missing.iter().any(|(missing, _)| *missing == at);
+        let here = (0..self.pieces.len()).filter(|at| !is_missing(*at));
+        let here_bytes: u64 = here.map(|at| existing_bytes(&self.pieces[at].path)).sum();
+        let sizes = asked.missing.iter().map(|(_, stated)| stated.size_bytes);
+        let total_bytes = sizes.chain([Some(here_bytes)]).try_fold(0u64, |sum, size| sum.checked_add(size?));
+        let count = asked.missing.len();
+        let done = Mutex::new((0..count).map(|at| existing_bytes(&missing(at).path)).collect::<Vec<u64>>());
+        let fetched = in_parallel(count, &self.pieces[0].stop, |at| {
+            missing(at).run(Some(&asked.missing[at].1), &|done_bytes, _| {
                 // Locked until it is reported, so that sums are reported in their order.
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 done[at] = done_bytes;
@@ -72,82 +114,6 @@ impl DownloadJob {
             })
         });
         fetched.map(drop)
-    }
-
-    /// What the hub states of each of these pieces.
-    ///
-    /// # Errors
-    /// It has not all of them, or the request fails.
-    fn statements(&self, missing: &[&Download]) -> Result<Vec<HubStatement>, Error> {
-        let stated = self.in_parallel(missing.len(), |at| match missing[at].statement() {
-            Ok(stated) => Ok(Some(stated)),
-            Err(Error::NotFound { part: MissingPart::File, .. }) => Ok(None),
-            Err(error) => Err(error),
-        })?;
-        let number = |piece: &Download| {
-            let at = self.pieces.iter().position(|other| other.address == piece.address);
-            at.map_or(0, |at| at as u32 + 1)
-        };
-        let without = missing.iter().zip(&stated).filter(|(_, stated)| stated.is_none());
-        let numbers: Vec<u32> = without.map(|(piece, _)| number(piece)).collect();
-        match numbers.is_empty() {
-            true => Ok(stated.into_iter().flatten().collect()),
-            false => Err(Error::PiecesNotFound {
-                address: Box::new(self.address().clone()),
-                missing: PieceNumbers { numbers, count: self.pieces.len() as u32 },
-            }),
-        }
-    }
-
-    /// An error if the disk has no space for all of them; those of which the hub states no size are checked when they are fetched.
-    fn refuse_lack_of_space(&self, missing: &[&Download], stated: &[HubStatement]) -> Result<(), Error> {
-        let path = &self.pieces[0].path;
-        let Some(free_bytes) = disk::free_bytes(path) else { return Ok(()) };
-        let rest = missing
-            .iter()
-            .zip(stated)
-            .map(|(piece, stated)| stated.size_bytes.unwrap_or(0).saturating_sub(existing_bytes(&piece.path)));
-        let missing_bytes = rest.fold(0, u64::saturating_add);
-        if missing_bytes <= free_bytes.saturating_sub(disk::RESERVED_BYTES) {
-            return Ok(());
-        }
-        let address = Box::new(self.address().clone());
-        Err(Error::NoSpace { address, path: path.clone(), missing_bytes, free_bytes })
-    }
-
-    /// Calls `task` with each number below `count`, a few at once. The first error stops the others, and is returned.
-    fn in_parallel<T: Send>(
-        &self,
-        count: usize,
-        task: impl Fn(usize) -> Result<T, Error> + Sync,
-    ) -> Result<Vec<T>, Error> {
-        let (next, error) = (AtomicUsize::new(0), Mutex::new(None));
-        let results = Mutex::new((0..count).map(|_| None).collect::<Vec<Option<T>>>());
-        let work = || {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                if at >= count || error.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-                    return;
-                }
-                match task(at) {
-                    Ok(result) => results.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result),
-                    Err(cause) => {
-                        error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
-                        self.pieces[0].stop.stop_group();
-                    }
-                }
-            }
-        };
-        thread::scope(|scope| {
-            // A thread that cannot be started leaves its work to the others.
-            let start = |_| thread::Builder::new().name("fetch-piece".to_owned()).spawn_scoped(scope, work).ok();
-            let _threads: Vec<_> = (1..MAX_PARALLEL_FILES.min(count)).map(start).collect();
-            work();
-        });
-        match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()),
-        }
     }
 
     /// The address by which it was asked for: that of the first piece.

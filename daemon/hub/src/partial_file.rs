@@ -1,8 +1,8 @@
 //! A partially downloaded file: `NAME.part`, locked, with its validators in `NAME.part.etag`.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use artel_model::open_regular_file;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
+use crate::lock_file::try_lock;
 
 /// HTTP validators: whether further bytes belong to the same version of the file. Stored as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,29 +42,16 @@ impl PartialFile {
             fs::create_dir_all(dir).map_err(|e| Error::file("create", dir, e))?;
         }
         loop {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-            let file = file.map_err(failed)?;
-            // To open a FIFO for both does not block; to read it would.
-            if !file.metadata().map_err(failed)?.is_file() {
-                return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-            }
-            let locked = match file.try_lock() {
-                Ok(()) => true,
-                Err(TryLockError::WouldBlock) => false,
-                Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path, e)),
-            };
-            // The previous holder of the lock may have renamed or removed it.
-            let is_same = |other: fs::Metadata| file.metadata().is_ok_and(|own| own.ino() == other.ino());
-            let is_current = locked && fs::metadata(&path).is_ok_and(is_same);
+            let locked = try_lock(&path)?;
             if final_path.exists() {
-                if is_current {
+                if locked.is_some() {
                     // Our file is empty: it was created after the other one was renamed.
                     let _ = fs::remove_file(&path);
                     let _ = fs::remove_file(beside(final_path, ".part.etag"));
                 }
                 return Ok(None);
             }
-            if is_current {
+            if let Some(file) = locked {
                 return Self::open(final_path, path.clone(), file).map(Some).map_err(failed);
             }
             wait()?;
@@ -175,7 +163,8 @@ pub(crate) fn existing_bytes(final_path: &Path) -> u64 {
     size(final_path).or_else(|| size(&beside(final_path, ".part"))).unwrap_or(0)
 }
 
-fn beside(whole: &Path, suffix: &str) -> PathBuf {
+/// The path of a file that belongs to another one.
+pub(crate) fn beside(whole: &Path, suffix: &str) -> PathBuf {
     let mut name = whole.as_os_str().to_owned();
     name.push(suffix);
     name.into()

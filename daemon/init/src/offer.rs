@@ -131,7 +131,7 @@ fn fit(
         return ModelFit::Disk { file_bytes: missing_bytes, free_bytes };
     }
     let footprints: Vec<ModelFootprint> = models.iter().map(|model| footprint(model)).collect();
-    let plan = plan(&footprints, &resources.devices);
+    let plan = plan(&footprints, &resources.devices, &[]);
     let name = model.name.as_str();
     let placed = plan.placed.into_iter().find(|placement| placement.model == name);
     match (placed, plan.unplaced.first()) {
@@ -179,6 +179,7 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         role_tokens: 0,
         cache_size: CacheSize::Fitting,
         compute_bytes,
+        cpu_compute_bytes: compute_bytes,
         mixed_compute_bytes: compute_bytes,
         process_bytes: PROCESS_BYTES,
         devices: DeviceChoice::Auto,
@@ -186,6 +187,7 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         tensor_split: None,
         gpu_layers: GpuLayers::Auto,
         experts: ExpertPlacement::Auto,
+        is_kept: false,
         weight_elements: 0,
     }
 }

@@ -153,7 +153,7 @@ async fn planned(catalog: &Catalog, config: &Config) -> PlacementPlan {
         let need = loader.estimate(&model, MemoryDemand::of(catalog, &model, &config.runtime.models_dir)).await;
         needs.extend(need.ok().map(|need| ModelFootprint { model: name, ..need }));
     }
-    plan(&needs, &loader.inventory().devices(&DeviceBytes::new()).await)
+    plan(&needs, &loader.inventory().devices(&DeviceBytes::new()).await, &[])
 }
 
 /// Checks that files can be created in a directory, or the directory itself if it does not exist.

@@ -120,6 +120,7 @@ fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
         role_tokens: 0,
         cache_size: CacheSize::Fitting,
         compute_bytes: 0,
+        cpu_compute_bytes: 0,
         mixed_compute_bytes: 0,
         process_bytes: 0,
         devices: DeviceChoice::Auto,
@@ -127,10 +128,11 @@ fn planned(models: &[(&str, u64)], free: u64) -> PlacementPlan {
         tensor_split: None,
         gpu_layers: GpuLayers::Auto,
         experts: ExpertPlacement::Auto,
+        is_kept: false,
         weight_elements: 0,
     };
     let needs: Vec<ModelFootprint> = models.iter().map(need).collect();
-    plan(&needs, &[Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: 16 << 30, free }])
+    plan(&needs, &[Device { name: "CPU".to_owned(), kind: DeviceKind::Cpu, total: 16 << 30, free }], &[])
 }
 
 fn not_fetched() -> FileProblem {

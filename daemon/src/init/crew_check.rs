@@ -48,7 +48,7 @@ pub(super) async fn check(dir: &Path, config: &Config, starter: &StarterCatalog)
         // A file whose header cannot be read is reported above.
         footprints.extend(loader.estimate(model, MemoryDemand::of(&catalog, model, models_dir)).await.ok());
     }
-    let plan = plan(&footprints, &loader.inventory().devices(&DeviceBytes::new()).await);
+    let plan = plan(&footprints, &loader.inventory().devices(&DeviceBytes::new()).await, &[]);
     let placed = |placement: &Placement| {
         format!("{} runs on {}: {}", placement.model, placement.devices().join(" and "), placement.reason)
     };

@@ -1,10 +1,11 @@
 //! Loads models into engines with llama.cpp, and estimates their memory.
 
+mod planned_buffers;
 mod visible_devices;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use artel_actors::{LoadProgress, Loader, MemoryDemand};
 use artel_check::files;
@@ -13,29 +14,24 @@ use artel_gguf::{self as gguf, HalfType};
 use artel_grpc::{DeviceStatus, Machine};
 use artel_hub::HfDownloader;
 use artel_log::LogHandle;
-use artel_model::{DeviceKind, KvCacheType, SplitMode};
+use artel_model::{DeviceKind, ExpertPlacement, GpuLayers, KeepLoaded, KvCacheType, SplitMode};
 use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
 use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, WeightsSetting};
 use async_trait::async_trait;
 
-use super::compute_buffer_cache::ComputeBufferCache;
+use super::compute_buffer_cache::{ComputeBufferCache, LayerDivision};
 use super::config::Config;
 use super::devices::DeviceInventory;
 use super::verified_adapters::VerifiedAdapters;
 use crate::engine::{EngineDefaults, EngineSpec, environment, kv_cache_type};
 use crate::host::own_program;
 use crate::log_config::FILTER_VARIABLE;
+use planned_buffers::{BufferGuess, PlannedBuffers, key_of};
 use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
 pub(super) const DEFAULT_CONTEXT_TOKENS: u32 = 4096;
-/// The least compute buffers of a model that was never loaded in this configuration: more than small models need. The size is
-/// measured when the model is loaded.
-const DEFAULT_COMPUTE_BYTES: u64 = 64 << 20;
-/// The tokens of a batch on GPUs and on CPUs, as in `artel_llama`: llama.cpp reserves the outputs of all of them, which are most of
-/// the compute buffers of a model with a large vocabulary.
-const BATCH_TOKENS: [u64; 2] = [512, 144];
 /// Bytes of text in a token. Most texts have more, so that the memory of prefixes is overestimated rather than underestimated.
 const TOKEN_BYTES: u64 = 3;
 
@@ -134,21 +130,15 @@ impl LlamaLoader {
         let tokens = wanted_context(model, header.trained_context);
         let mut spec = EngineSpec::of(model, path, &self.defaults);
         spec.context = Some(tokens);
-        let measured = |device: &str, half, cpu_expert_layers| {
-            let devices = Some(vec![device.to_owned()]);
-            let cache = kv_cache_type(model.cache, half);
-            let spec = spec.clone().with_dequantized_weights(half_type, &self.defaults);
-            let spec = EngineSpec { devices, cache, cpu_expert_layers, ..spec };
-            self.compute_buffers.get(&Self::compute_key(&spec))
+        let spec = spec.with_dequantized_weights(half_type, &self.defaults);
+        let with_cache = |half| EngineSpec { cache: kv_cache_type(model.cache, half), ..spec.clone() };
+        let guess = BufferGuess {
+            output_bytes: if model.purpose.pools() { 0 } else { header.output_buffer_per_token },
+            largest_matrix_bytes: header.largest_layer_tensor,
         };
-        let compute_bytes =
-            measured("CPU", half_type, 0).max(measured("GPU", half_type, 0)).max(measured("GPU", None, 0));
-        let batch = BATCH_TOKENS[usize::from(!self.may_use_gpus(model).await)];
-        let outputs = if model.purpose.pools() { 0 } else { header.output_buffer_per_token.saturating_mul(batch) };
-        let compute_bytes = compute_bytes.unwrap_or(DEFAULT_COMPUTE_BYTES.max(outputs));
-        let mixed_compute_bytes = measured("GPU", half_type, 1).max(measured("GPU", None, 1));
-        let mixed_compute_bytes =
-            mixed_compute_bytes.unwrap_or(compute_bytes.saturating_add(header.largest_layer_tensor));
+        let (halved, full) = (with_cache(half_type), with_cache(None));
+        let division = stated_division(model, &header);
+        let buffers = PlannedBuffers::of(&self.compute_buffers, &halved, [&halved, &full], division, guess);
         // An adapter has the same size in every layer.
         let adapter_bytes = demand.adapter_bytes.checked_div(header.layers.len() as u64).unwrap_or(0);
         let layer = |layer: gguf::LayerMemory| LayerFootprint {
@@ -192,8 +182,9 @@ impl LlamaLoader {
             min_sequences: if pools || model.sequences.is_some() { sequences } else { 1 },
             role_tokens,
             cache_size: model.cache_size,
-            compute_bytes,
-            mixed_compute_bytes,
+            compute_bytes: buffers.device,
+            cpu_compute_bytes: buffers.cpu,
+            mixed_compute_bytes: buffers.mixed,
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
             devices: match model.placement.devices.is_empty() {
                 true => DeviceChoice::Auto,
@@ -204,6 +195,7 @@ impl LlamaLoader {
                 .then(|| model.placement.tensor_split.iter().map(|share| *share as f32).collect()),
             gpu_layers: model.gpu_layers,
             experts: model.experts,
+            is_kept: model.keep == KeepLoaded::Forever,
             weight_elements: header.weight_elements,
         })
     }
@@ -260,33 +252,6 @@ impl LlamaLoader {
             spec.sequences = placement.sequences;
         }
         Ok(spec)
-    }
-
-    /// The key of the size of a compute buffer: all that it depends on. The texts are part of stored keys.
-    fn compute_key(spec: &EngineSpec) -> String {
-        let file = std::fs::metadata(&spec.path).ok();
-        let modified = file.as_ref().and_then(|file| file.modified().ok());
-        let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        let on_cpu = spec.devices.iter().flatten().all(|device| device == "CPU");
-        let mixed = if spec.is_mixed() { "mixed" } else { "" };
-        ComputeBufferCache::key(&[
-            &spec.path.to_string_lossy(),
-            &format!("{} {modified:?}", file.map_or(0, |file| file.len())),
-            &format!("{:?} {} {:?} {} {on_cpu}", spec.context, spec.sequences, spec.cache, spec.purpose.pools()),
-            &spec.dequantized.as_ref().map_or_else(String::new, |weights| format!("recast {}", weights.bf16)),
-            mixed,
-        ])
-    }
-
-    /// The keys under which the compute buffers of a loaded engine are kept: its own, and that of the cache which the model wants,
-    /// by which it is planned, as long as that was never loaded.
-    async fn compute_keys(&self, model: &Model, spec: &EngineSpec) -> Vec<String> {
-        let own = Self::compute_key(spec);
-        let trained = memory_estimate(spec.path.clone()).await.ok().and_then(|header| header.trained_context);
-        let wanted =
-            EngineSpec { context: Some(wanted_context(model, trained)), sequences: model.sequences(), ..spec.clone() };
-        let wanted = Some(Self::compute_key(&wanted)).filter(|key| self.compute_buffers.get(key).is_none());
-        [own].into_iter().chain(wanted).collect()
     }
 
     async fn start(
@@ -356,12 +321,12 @@ impl Loader for LlamaLoader {
         let wrap = |error: LoadError| error.in_context(of_model(model));
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, placement).await.map_err(wrap)?;
-        let compute_keys = self.compute_keys(model, &spec).await;
+        let (family, shape) = key_of(&spec);
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
             Ok((handle, memory)) => {
                 if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
-                    compute_keys.into_iter().for_each(|key| self.compute_buffers.put(key, compute));
+                    self.compute_buffers.put(family, shape, compute);
                 }
                 Ok(handle)
             }
@@ -410,6 +375,19 @@ impl Machine for LlamaLoader {
 /// The context that a model wants, trained with contexts of `trained` tokens.
 fn wanted_context(model: &Model, trained: Option<u32>) -> u32 {
     model.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(trained.unwrap_or(DEFAULT_CONTEXT_TOKENS).max(1)))
+}
+
+/// How the settings of a model divide its layers between the CPU and other devices; none if they leave that to the planner.
+fn stated_division(model: &Model, header: &gguf::MemoryEstimate) -> Option<LayerDivision> {
+    let layers = u32::try_from(header.layers.len()).unwrap_or(u32::MAX);
+    let GpuLayers::Count(count) = model.gpu_layers else { return None };
+    let cpu_expert_layers = match model.experts {
+        ExpertPlacement::Cpu => layers,
+        ExpertPlacement::Auto if header.layers.iter().all(|layer| layer.expert_weights == 0) => 0,
+        ExpertPlacement::Auto => return None,
+    };
+    // The output counts as one more layer.
+    Some(LayerDivision { gpu_layers: (count <= layers).then_some(count), cpu_expert_layers })
 }
 
 /// The context of an error in loading a model.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use artel_task::RoleName;
 use artel_yaml::{CheckDeadline, Diagnostics, Span, YamlNode, YamlValue, did_you_mean, shown};
 
+use crate::declared_names::DeclaredNames;
 use crate::decode::name;
 use crate::definition::{Definition, DefinitionKind};
 use crate::network::NetworkRules;
@@ -79,9 +80,14 @@ impl Documents {
         self.list.values().filter(move |d| d.kind == kind)
     }
 
-    /// The names of a kind, of documents that can be read and of those that cannot.
-    pub(super) fn names(&self, kind: DefinitionKind) -> BTreeSet<String> {
-        self.list.keys().chain(&self.guessed).filter(|(k, _)| *k == kind).map(|(_, name)| name.clone()).collect()
+    /// The names of all kinds, of documents that can be read and of those that cannot.
+    pub(super) fn names(&self, diagnostics: &[Diagnostics<'_>]) -> DeclaredNames {
+        let guessed = self.guessed.iter().map(|(kind, name)| (*kind, name.clone(), None));
+        let read = self.list.values().map(|document| {
+            let place = format!("{}:{}", diagnostics[document.source].source.path, document.name_span.line);
+            (document.kind, document.name.clone(), Some(place))
+        });
+        DeclaredNames::new(guessed.chain(read))
     }
 
     /// Every document that holds; `uses` gives the definitions that it refers to.

@@ -8,6 +8,7 @@ use artel_task::{GraphName, NodeName, RoleName, ValueName};
 use artel_yaml::Diagnostics;
 
 use super::spans::GraphSpans;
+use crate::declared_names::DeclaredNames;
 use crate::schema::Schema;
 use crate::template::Template;
 
@@ -16,20 +17,14 @@ pub(super) const DONE: &str = "done";
 
 /// What a graph may refer to.
 pub(crate) struct DeclaredDefinitions<'a> {
-    /// Every role that is defined, valid or not.
-    pub(crate) roles: &'a BTreeSet<RoleName>,
-    /// Every router document that is defined, valid or not.
-    pub(crate) routers: &'a BTreeSet<String>,
-    /// Every knowledge that is defined, valid or not.
-    pub(crate) knowledge: &'a BTreeSet<String>,
+    /// Everything that is defined, valid or not.
+    pub(crate) names: &'a DeclaredNames,
     /// The roles that have examples.
     pub(crate) with_examples: &'a [RoleName],
     /// Whether every role could be read.
     pub(crate) has_all_roles: bool,
     /// Whether there is an embedding model, which routers need.
     pub(crate) has_embedding_model: bool,
-    /// Every graph that is defined, valid or not.
-    pub(crate) graph_names: &'a BTreeSet<String>,
     /// The graphs that could be read.
     pub(crate) graphs: &'a BTreeMap<GraphName, Arc<Graph>>,
     /// The graphs that the nodes of each graph run, as written.

@@ -9,6 +9,7 @@ use artel_yaml::{YamlEntry, YamlNode, YamlValue, did_you_mean};
 use super::decoder::GraphDecoder;
 use super::router;
 use crate::decode::{MapReader, integer, list, name};
+use crate::definition::DefinitionKind;
 use crate::keys;
 use crate::knowledge::MAX_TOP_PASSAGES;
 use crate::template;
@@ -89,9 +90,8 @@ impl GraphDecoder<'_, '_, '_> {
         let message = message.and_then(|n| self.message(node, n, mapped));
         self.spans.from(node, given.span);
         let graph = name(given, "a graph", GraphName::parse, self.report)?;
-        if !self.declared.graph_names.contains(graph.as_str()) {
-            let hint = did_you_mean(graph.as_str(), self.declared.graph_names.iter().map(String::as_str));
-            self.report.push_error(given.span, format!("there is no graph `{graph}`"), hint);
+        if !self.declared.names.has(DefinitionKind::Graph, graph.as_str()) {
+            self.declared.names.report_missing(DefinitionKind::Graph, graph.as_str(), given.span, self.report);
             return None;
         }
         if let Some(path) = self.path_back(graph.as_str()) {
@@ -155,20 +155,14 @@ impl GraphDecoder<'_, '_, '_> {
         f.finish(&[("next", "the node")], self.report);
         let knowledge = knowledge?;
         let name = name(knowledge, "a knowledge", KnowledgeName::parse, self.report)?;
-        if !self.declared.knowledge.contains(name.as_str()) {
-            let hint = did_you_mean(name.as_str(), self.declared.knowledge.iter().map(String::as_str));
-            self.report.push_error(knowledge.span, format!("there is no knowledge `{name}`"), hint);
-        }
+        self.declared.names.report_missing(DefinitionKind::Knowledge, name.as_str(), knowledge.span, self.report);
         let query = query.unwrap_or_else(|| Some(String::new()))?;
         Some(SearchNode { knowledge: name, query, top: top.map_or(Some(None), |top| top.map(Some))? })
     }
 
     pub(super) fn role_name(&mut self, node: &YamlNode) -> Option<RoleName> {
         let role = name(node, "a role", RoleName::parse, self.report)?;
-        if !self.declared.roles.contains(&role) {
-            let hint = did_you_mean(role.as_str(), self.declared.roles.iter().map(RoleName::as_str));
-            self.report.push_error(node.span, format!("there is no role `{role}`"), hint);
-        }
+        self.declared.names.report_missing(DefinitionKind::Role, role.as_str(), node.span, self.report);
         Some(role)
     }
 }

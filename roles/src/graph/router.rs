@@ -3,11 +3,12 @@
 use artel_task::event::Signal;
 use artel_task::graph::RouterNode;
 use artel_task::{RoleName, RouterName};
-use artel_yaml::{YamlNode, YamlValue, did_you_mean, shown};
+use artel_yaml::{YamlNode, YamlValue, shown};
 
 use super::MAX_NODES;
 use super::decoder::GraphDecoder;
 use crate::decode::{MapReader, choice, integer, items, name, number, wrong};
+use crate::definition::DefinitionKind;
 use crate::keys;
 
 /// The most roles that a router chooses at once: each is a branch of the graph.
@@ -47,10 +48,7 @@ impl GraphDecoder<'_, '_, '_> {
 
     fn settings(&mut self, node: &YamlNode) -> Option<RouterName> {
         let settings = name(node, "a router's settings", RouterName::parse, self.report)?;
-        if !self.declared.routers.contains(settings.as_str()) {
-            let hint = did_you_mean(settings.as_str(), self.declared.routers.iter().map(String::as_str));
-            self.report.push_error(node.span, format!("there is no router `{settings}`"), hint);
-        }
+        self.declared.names.report_missing(DefinitionKind::Router, settings.as_str(), node.span, self.report);
         Some(settings)
     }
 

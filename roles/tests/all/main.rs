@@ -8,6 +8,7 @@ mod catalog;
 mod contradictions;
 mod former_keys;
 mod memory;
+mod other_kinds;
 mod portable;
 mod random;
 mod random_outputs;

@@ -55,3 +55,14 @@ fn no_layers_are_on_gpus_for_a_role_on_the_cpu() {
     // None on GPUs is what the CPU alone does.
     self::catalog("model: m\nfile: m.gguf\ngpu_layers: 0\ndevices: [CPU]\n");
 }
+
+#[test]
+fn a_role_on_a_gpu_has_the_layers_there_that_its_model_keeps_on_the_cpu_elsewhere() {
+    let catalog = catalog(
+        "model: m\nfile: m.gguf\ngpu_layers: 0\n---\n\
+         role: one\ndescription: D.\nmodel: m\ndevices: [CUDA1]\nprompt: P.\n---\n\
+         role: two\ndescription: D.\nmodel: m\nprompt: P.\n",
+    );
+    let layers = |role: &str| catalog.model_of(catalog.role(role).unwrap()).unwrap().gpu_layers;
+    assert_eq!([layers("one"), layers("two")], [GpuLayers::Auto, GpuLayers::Count(0)]);
+}

@@ -60,6 +60,37 @@ async fn a_role_answers_with_the_adapter_that_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_engine_takes_the_weights_of_the_file_that_took_the_place_of_another() {
+    let fixture = |name: &str| repository().join(format!("tests/fixtures/adapters/{name}.gguf"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("current.gguf");
+    let put = |name: &str| {
+        let written = dir.path().join("written.gguf");
+        fs::copy(fixture(name), &written).unwrap();
+        fs::rename(&written, &path).unwrap();
+    };
+    put("velo");
+    let document = format!("---\nadapter: current\ndescription: Changes.\nfile: {}\n", path.display());
+    let yaml = MODEL.to_owned()
+        + &document
+        + &adapter("zork-lora", "zork", "")
+        + &role("changing", "current")
+        + &role("zork", "zork-lora");
+    let daemon = daemon().with_yaml(&yaml).start().await;
+    let velo = ask(&daemon, "changing").await.text();
+    assert!(velo.contains("Velograd"), "{velo}");
+    put("zork");
+    let zork = ask(&daemon, "changing").await.text();
+    assert_eq!(zork, ask(&daemon, "zork").await.text());
+    assert_ne!(zork, velo);
+    put("velo");
+    assert_eq!(ask(&daemon, "changing").await.text(), velo);
+    let list = daemon.engines().list_engines(v1::ListEnginesRequest::default()).await.unwrap().into_inner();
+    let talk = list.engines.iter().find(|engine| engine.id == "talk").unwrap();
+    assert_eq!(talk.restarts, 0, "{talk:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_adapter_with_another_hash_is_not_used() {
     let wrong = format!("sha256: {}\n", "ab".repeat(32));
     let yaml = MODEL.to_owned() + &adapter("velo-lora", "velo", &wrong) + &role("one", "velo-lora");
@@ -81,7 +112,8 @@ async fn a_text_that_is_a_name_and_a_file_is_refused_and_a_misspelt_name_is_expl
         + &adapter("velo", "velo", "")
         + &role("either", "velo")
         + &role("named", "{adapter: velo}")
-        + &role("misspelt", "vello");
+        + &role("misspelt", "vello")
+        + &role("mistaken", "talk");
     let builder = daemon().with_yaml(&yaml);
     let file = fs::read(repository().join("tests/fixtures/adapters/zork.gguf")).unwrap();
     let daemon = builder.with_file("velo", &file).start().await;
@@ -91,11 +123,14 @@ async fn a_text_that_is_a_name_and_a_file_is_refused_and_a_misspelt_name_is_expl
     assert!(text.contains("Velograd"), "{text}");
     let message = failure(&daemon, "misspelt").await;
     assert!(message.contains("no adapter of the catalog is named `vello`"), "{message}");
+    let message = failure(&daemon, "mistaken").await;
+    assert!(message.contains("no adapter of the catalog is named `talk` either, but a model ("), "{message}");
     let check = Cli::new(["check"]).arg(daemon.dir().join("catalog")).arg("--models").arg(models());
     let (code, out, error) = check.run().await;
     for part in [
         "role `either`: `velo` is the name of an adapter and of the file",
         "there is no adapter `vello`: did you mean `velo`?",
+        "there is no adapter `talk`, but a model (",
     ] {
         assert!(code == 1 && out.contains(part), "{part} in {code} {out} {error}");
     }

@@ -84,6 +84,9 @@ async fn all_pieces_are_fetched_and_verified_as_one_model() {
     assert_eq!((fetched["bytes"].as_u64(), fetched["pieces"].as_u64()), (Some(bytes as u64), Some(3)), "{out}");
     let asked = hub.requests().iter().filter(|request| request.method == "HEAD").count();
     assert_eq!((asked, hub.file_requests().len()), (3, 3));
+    // After the first answer, all are asked for by the commit that it names.
+    let by_revision = hub.requests().iter().filter(|request| request.path.contains("/resolve/main/")).count();
+    assert_eq!(by_revision, 1);
 
     let check = || Cli::new(["check", "--models"]).arg(dir.path().join("models")).arg(dir.path().join("catalog"));
     let (_, out, err) = check().run().await;

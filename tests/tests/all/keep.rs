@@ -54,6 +54,17 @@ async fn no_model_gets_the_memory_of_those_that_are_kept_for_ever() {
     for part in ["c does not fit", "have `keep: forever`", "`artel unload a` frees memory"] {
         assert!(refused.message().contains(part), "{part} in {}", refused.message());
     }
+    // A plan says so before, whether or not it is for this model alone.
+    for models in [vec!["c".to_owned()], Vec::new()] {
+        let plan = daemon.engines().get_placement(v1::GetPlacementRequest { models }).await.unwrap().into_inner();
+        let unplaced = plan.unplaced.iter().find(|unplaced| unplaced.model == "c").unwrap();
+        let reason = &unplaced.reason;
+        assert!(reason.contains("have `keep: forever`: it fits without a"), "{reason}");
+        assert!(unplaced.device == "CPU" && unplaced.missing_bytes > 0, "{unplaced:?}");
+        let stay = plan.placed.iter().filter(|placed| placed.loaded && placed.reason.contains("it stays loaded"));
+        let stay: Vec<&str> = stay.map(|placed| placed.model.as_str()).collect();
+        assert_eq!(stay, if plan.placed.is_empty() { vec![] } else { vec!["a", "b"] });
+    }
     let (code, out, error) = daemon.cli(["engines"]).run().await;
     assert!(code == 0 && out.contains("kept"), "{code} {out} {error}");
     // As the message advises.

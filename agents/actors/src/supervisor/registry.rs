@@ -217,17 +217,20 @@ impl ActorRegistry {
     /// Updates all engine hosts after a change of the catalog.
     pub(super) fn update_workloads(&self) {
         for (model, host) in &self.engine_hosts {
-            if self.catalog.uses_model(model) {
-                self.update_workload(model, host);
-            }
+            self.update_workload(model, host);
         }
     }
 
-    /// Sends an engine host the prompt prefixes and the adapters of the catalog's roles.
+    /// Sends an engine host the prompt prefixes and the adapters of the catalog's roles; or that the catalog does not have its
+    /// model, whose roles need what they needed.
     fn update_workload(&self, model: &Arc<Model>, host: &ActorRef<engine_host::Message>) {
-        let workload = ModelWorkload::of(&self.catalog, model, &self.shared.models_dir);
-        // A host that has just stopped is started again, and gets its workload then.
-        let _ = host.cast(engine_host::Message::SetWorkload(Box::new(workload)));
+        let workload = || Box::new(ModelWorkload::of(&self.catalog, model, &self.shared.models_dir));
+        let message = match self.catalog.uses_model(model) {
+            true => engine_host::Message::SetWorkload(workload()),
+            false => engine_host::Message::LeftCatalog,
+        };
+        // A host that has just stopped is started again, and gets the message then.
+        let _ = host.cast(message);
     }
 
     /// Keeps a newer expert of the same role, if there is one.

@@ -7,7 +7,7 @@ use artel_roles::Catalog;
 use artel_task::{EventKind, TaskId};
 use tempfile::tempdir;
 
-use super::fixtures::{all_events, end, graph, parse, submission, wait_for_events};
+use super::fixtures::{all_events, end, graph, parse, role, submission, wait_for_events};
 use super::held_engine::{HeldEngine, start};
 
 /// A graph of two steps of one role, which runs so many at once.
@@ -96,4 +96,26 @@ async fn a_lowered_concurrency_lets_running_steps_end_and_starts_no_more_than_it
     for task in tasks.into_values() {
         assert_eq!(end(&all_events(&runtime, task).await).0, "completed");
     }
+}
+
+#[tokio::test]
+async fn a_model_that_was_changed_is_not_kept_for_the_tasks_that_run_with_it() {
+    let catalog = |context: u32| {
+        parse(&format!(
+            "model: talk\nfile: talk.gguf\ncontext: {context}\nkeep: forever\n---\n\
+             role: worker\ndescription: D.\nmodel: talk\nprompt: P.\n"
+        ))
+    };
+    let (dir, engine) = (tempdir().unwrap(), HeldEngine::new());
+    let runtime = start(dir.path(), &engine, catalog(512)).await;
+    let task = runtime.submit(submission(role("worker"), "a")).await.unwrap();
+    engine.started(1).await;
+    let kept = async || runtime.engines().await.unwrap().iter().map(|engine| engine.is_kept).collect::<Vec<_>>();
+    assert_eq!(kept().await, [true]);
+    reload(&runtime, catalog(1024)).await;
+    assert_eq!(kept().await, [false]);
+    reload(&runtime, catalog(512)).await;
+    assert_eq!(kept().await, [true]);
+    engine.answer("a");
+    assert_eq!(end(&all_events(&runtime, task).await).0, "completed");
 }

@@ -198,6 +198,27 @@ async fn adapters_never_share_prefixes() {
 }
 
 #[tokio::test]
+async fn the_prefix_of_an_adapter_whose_file_was_changed_is_computed_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    let engine = open(1 << 20).await;
+    let adapted = || Request { adapters: vec![(path.clone(), 1.0)], ..ask_role("sailor", "hello") };
+    engine.retain_adapters([adapted().adapters]);
+    let is_computed = async || {
+        let (_, finish) = read(engine.generate(adapted()).await.unwrap()).await.unwrap();
+        finish.usage.computed == finish.usage.prompt
+    };
+    std::fs::write(&path, "first").unwrap();
+    assert_eq!([is_computed().await, is_computed().await], [true, false]);
+    let other = dir.path().join("b.gguf");
+    std::fs::write(&other, "other").unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    assert_eq!([is_computed().await, is_computed().await], [true, false], "another file is in its place");
+    std::fs::write(&path, "third").unwrap();
+    assert_eq!([is_computed().await, is_computed().await], [true, false], "it was written again");
+}
+
+#[tokio::test]
 async fn a_restarted_engine_is_warm() {
     let dir = tempfile::tempdir().unwrap();
     let disk_options = disk_prefix_cache::Options { dir: dir.path().join("prefixes"), max_bytes: 1 << 20 };

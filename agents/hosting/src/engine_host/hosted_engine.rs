@@ -54,6 +54,16 @@ impl HostedEngine {
         if let Self::Ready { ready_since, .. } = self { Some(*ready_since) } else { None }
     }
 
+    /// Why it is not loaded for a new request: it was given up after so many failures, or its pause is not over.
+    pub(super) fn refusal(&self, id: &str, failures: u32) -> Option<EngineUnavailable> {
+        let Self::Failed { reason, retry_at } = self else { return None };
+        let Some(retry_at) = retry_at else {
+            return Some(EngineUnavailable::GivenUp { reason: Box::new(reason.clone()), failures });
+        };
+        let pause = retry_at.saturating_duration_since(Instant::now());
+        (!pause.is_zero()).then(|| reason.during_pause(id, pause))
+    }
+
     /// Whether its model is in memory.
     pub(super) fn residency(&self) -> Residency {
         match self {

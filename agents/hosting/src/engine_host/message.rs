@@ -32,6 +32,8 @@ pub enum Message {
     /// Prefills these prefixes, now and whenever the engine has been loaded, and keeps no other adapters. The catalog may have
     /// changed.
     SetWorkload(Box<ModelWorkload>),
+    /// The newest catalog does not have the model, which running tasks may still need.
+    LeftCatalog,
     /// The model scheduler has decided.
     Placement(PlacementCommand),
     /// Unloads the engine: running steps finish, and the memory is free when the last one has ended.

@@ -51,7 +51,7 @@ pub struct EngineReport {
     pub idle: Option<Duration>,
     /// When it is unloaded if nothing uses it until then, by the `keep` of its model; none if it stays.
     pub unloads_at: Option<SystemTime>,
-    /// Whether its model is kept for ever.
+    /// Whether it is kept for ever. One that the newest catalog does not have is not.
     pub is_kept: bool,
 }
 

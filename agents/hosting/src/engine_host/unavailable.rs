@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use artel_engine::LoadError;
-use artel_model::format_bytes;
-use artel_placement::PlacementError;
+use artel_placement::{KeptOut, PlacementError};
 
 /// Why an engine cannot be had. Each text says what failed and, where it is known, what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -13,13 +12,8 @@ pub enum EngineUnavailable {
     #[error("{}", describe_refusal(.0))]
     Unplaceable(PlacementError),
     /// There is no place for the model beside models that are kept for ever.
-    #[error("{}", describe_kept(.refusal, .holders))]
-    KeptOut {
-        /// What is missing beside them.
-        refusal: Box<PlacementError>,
-        /// The models that are kept, each with the bytes that it holds where they are missing.
-        holders: Vec<(String, u64)>,
-    },
+    #[error("{}", describe_kept(.0))]
+    KeptOut(Box<KeptOut>),
     /// It could not be loaded, or its memory not be estimated.
     #[error("{0}")]
     Load(LoadError),
@@ -52,7 +46,7 @@ impl EngineUnavailable {
         // A device that is missing is no shortage of memory.
         match self {
             Self::Unplaceable(refusal) => refusal.shortage().is_some(),
-            Self::KeptOut { refusal, .. } => refusal.shortage().is_some(),
+            Self::KeptOut(kept_out) => kept_out.refusal.shortage().is_some(),
             _ => false,
         }
     }
@@ -70,7 +64,7 @@ impl EngineUnavailable {
         match self {
             Self::Load(error) => error.is_transient(),
             // Memory or a device may become available at any time.
-            Self::Unplaceable(_) | Self::KeptOut { .. } | Self::Exited(_) => true,
+            Self::Unplaceable(_) | Self::KeptOut(_) | Self::Exited(_) => true,
             Self::Paused { reason, .. } | Self::GivenUp { reason, .. } => reason.is_transient(),
         }
     }
@@ -85,17 +79,15 @@ fn describe_refusal(refusal: &PlacementError) -> String {
     }
 }
 
-/// The text of a refusal with the models that hold the memory, and what frees it.
-fn describe_kept(refusal: &PlacementError, holders: &[(String, u64)]) -> String {
-    let each: Vec<String> =
-        holders.iter().map(|(model, bytes)| format!("{model} ({})", format_bytes(*bytes))).collect();
-    let (have, model) =
-        (if each.len() == 1 { "has" } else { "have" }, holders.first().map_or("MODEL", |(model, _)| model));
+/// The text of a refusal with the models that hold the memory, and what frees enough of it.
+fn describe_kept(kept_out: &KeptOut) -> String {
+    let unload: Vec<String> = kept_out.unload.iter().map(|model| format!("`artel unload {model}`")).collect();
+    let frees = if unload.len() == 1 { "frees" } else { "free" };
     format!(
-        "{}; {} {have} `keep: forever`: `artel unload {model}` frees memory, and with a duration in place of `forever` a model \
-         gives it back",
-        describe_refusal(refusal),
-        each.join(", ")
+        "{}; {} `keep: forever`: {} {frees} memory, and with a duration in place of `forever` a model gives it back",
+        describe_refusal(&kept_out.refusal),
+        kept_out.holders_have(),
+        unload.join(" and ")
     )
 }
 

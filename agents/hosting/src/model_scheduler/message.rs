@@ -64,6 +64,10 @@ pub struct EngineStatus {
     pub load_time: Duration,
     /// The memory it takes, by device.
     pub device_bytes: DeviceBytes,
+    /// Whether it is kept for ever: never evicted.
+    pub is_kept: bool,
+    /// Whether the newest catalog does not have its model, which running tasks may still need.
+    pub has_left_catalog: bool,
     /// The number of placements its host has received: a status sent before the latest one is stale.
     pub placement_version: u64,
 }

@@ -11,7 +11,7 @@ use ractor::{ActorRef, call};
 use tokio::time::sleep;
 
 use super::step_failures::CountingLoader;
-use super::{hosts, only_host};
+use super::{catalog, hosts, hosts_of, only_host};
 use crate::engine_host::{EngineLease, EngineReport, EngineState, Message};
 use crate::{LoadProgress, Loader, MemoryDemand, zero_footprint};
 
@@ -137,7 +137,8 @@ async fn a_step_is_told_which_kept_models_hold_the_memory() {
     assert!(refused.is_memory_shortage() && refused.is_transient());
     let text = refused.to_string();
     assert!(text.starts_with("three does not fit: it needs 40 B of CPU, 20 B are free"), "{text}");
-    assert!(text.contains("one (40 B), two (40 B) have `keep: forever`: `artel unload one` frees memory"), "{text}");
+    let holders = "one (40 B of CPU), two (40 B of CPU) have `keep: forever`: `artel unload one` frees memory";
+    assert!(text.contains(holders), "{text}");
     assert_eq!([report(&one).await.state, report(&two).await.state], [EngineState::Ready, EngineState::Ready]);
     // As the text advises.
     let unloading = call!(one, Message::Unload).unwrap().unwrap();
@@ -147,4 +148,37 @@ async fn a_step_is_told_which_kept_models_hold_the_memory() {
     sleep(Duration::from_secs(2)).await;
     drop(lease(&three).await);
     assert_eq!(report(&two).await.state, EngineState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_model_takes_turns_with_what_it_was_while_tasks_need_that() {
+    let model = |name: &str, context: u32| {
+        let catalog = catalog(&format!("model: {name}\nfile: {name}.gguf\ncontext: {context}\nkeep: forever\n"));
+        catalog.model(name).unwrap().clone()
+    };
+    let models = [("one", model("one", 512)), ("one#2", model("one", 1024)), ("two", model("two", 512))];
+    let [former, changed, other] = hosts_of(models, Arc::new(SmallDevice::default())).await;
+    let of_a_task = lease(&former).await;
+    drop(lease(&other).await);
+    former.cast(Message::LeftCatalog).unwrap();
+    assert!(!report(&former).await.is_kept && report(&other).await.is_kept);
+    // A task that began before uses it still: its memory is waited for.
+    let waits = tokio::spawn({
+        let changed = changed.clone();
+        async move { drop(lease(&changed).await) }
+    });
+    sleep(minutes(1)).await;
+    assert!(!waits.is_finished());
+    drop(of_a_task);
+    waits.await.unwrap();
+    let states = async || [report(&former).await.state, report(&changed).await.state, report(&other).await.state];
+    assert_eq!(states().await, [EngineState::Unloaded, EngineState::Ready, EngineState::Ready]);
+    // The next step of that task, and one of a task that began later.
+    drop(lease(&former).await);
+    assert_eq!(states().await, [EngineState::Ready, EngineState::Unloaded, EngineState::Ready]);
+    drop(lease(&changed).await);
+    assert_eq!(states().await, [EngineState::Unloaded, EngineState::Ready, EngineState::Ready]);
+    // A catalog that has it again keeps it again.
+    former.cast(Message::SetWorkload(Box::default())).unwrap();
+    assert!(report(&former).await.is_kept);
 }

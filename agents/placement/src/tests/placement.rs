@@ -43,12 +43,16 @@ fn wanted(footprint: &ModelFootprint) -> CacheShape {
 /// The bytes that the whole model takes of `device` and of the machine's memory, with this cache.
 fn alone_on(footprint: &ModelFootprint, device: &Device, cache: CacheShape) -> (u64, u64) {
     let layers = footprint.layers.iter().map(|layer| layer.weight_bytes + cache_bytes(footprint, layer, cache));
-    let there = layers.sum::<u64>() + footprint.output_bytes + footprint.compute_bytes;
+    let there = layers.sum::<u64>() + footprint.output_bytes;
     let beside = footprint.input_bytes + footprint.process_bytes;
+    let with_buffers = there + footprint.compute_bytes;
     match device.kind {
-        DeviceKind::Cpu => (there + beside - footprint.tied_bytes, there + beside - footprint.tied_bytes),
-        DeviceKind::IntegratedGpu => (there, there + beside),
-        _ => (there, beside),
+        DeviceKind::Cpu => {
+            let all = there + footprint.cpu_compute_bytes + beside - footprint.tied_bytes;
+            (all, all)
+        }
+        DeviceKind::IntegratedGpu => (with_buffers, with_buffers + beside),
+        _ => (with_buffers, beside),
     }
 }
 
@@ -160,7 +164,11 @@ pub(super) fn check_sum(footprint: &ModelFootprint, placement: &Placement) -> Re
     let cache: u64 = footprint.layers.iter().map(|layer| cache_bytes(footprint, layer, placement.cache())).sum();
     let found = placement.parts.iter().map(|part| part.kv_bytes).sum::<u64>() + host.map_or(0, |host| host.kv_bytes);
     prop_assert_eq!(found, cache);
-    let buffers = if placement.is_mixed() { footprint.mixed_compute_bytes } else { footprint.compute_bytes };
+    let buffers = match (host, placement.is_mixed()) {
+        (None, _) => footprint.cpu_compute_bytes,
+        (Some(_), true) => footprint.mixed_compute_bytes,
+        (Some(_), false) => footprint.compute_bytes,
+    };
     prop_assert_eq!(placement.parts.iter().map(|part| part.compute_bytes).sum::<u64>(), parts * buffers);
     let weights: u64 = footprint.layers.iter().map(|layer| layer.weight_bytes).sum::<u64>() + footprint.output_bytes;
     let found = placement.parts.iter().map(|part| part.weight_bytes).sum::<u64>();
@@ -317,6 +325,7 @@ proptest! {
         let huge_buffers = huge[1];
         grow(&mut footprint.compute_bytes, huge_buffers);
         grow(&mut footprint.mixed_compute_bytes, huge_buffers);
+        grow(&mut footprint.cpu_compute_bytes, huge_buffers);
         footprint.tied_bytes = 0;
         prop_assert!(huge == [false; 4] || place(&footprint, &devices).is_err());
     }

@@ -253,8 +253,8 @@ fn a_model_without_waiting_steps_is_swapped_at_once_and_one_with_them_is_not() {
         other => panic!("{other:?}"),
     };
     assert_eq!(victims(decide_swap(&queue(0), devices, &[engine(0, 1), engine(1, 0)])), ["b"]);
-    assert_eq!(victims(decide_swap(&queue(MAX_WAIT_SECS), devices, &[engine(0, 1), engine(1, 1)])), ["none"]);
-    assert_eq!(victims(decide_swap(&queue(MAX_WAIT_SECS + 1), devices, &[engine(0, 1), engine(1, 1)])), ["a"]);
+    assert_eq!(victims(decide_swap(&queue(MAX_WAIT_SECS - 1), devices, &[engine(0, 1), engine(1, 1)])), ["none"]);
+    assert_eq!(victims(decide_swap(&queue(MAX_WAIT_SECS), devices, &[engine(0, 1), engine(1, 1)])), ["a"]);
     assert!(victims(decide_swap(&queue(0), devices, &[engine(0, 1)])).is_empty(), "it fits");
     let busy = [ResidentModel { is_busy: true, ..engine(0, 0) }, ResidentModel { is_busy: true, ..engine(1, 0) }];
     assert_eq!(decide_swap(&queue(0), devices, &busy), SwapDecision::Keep);

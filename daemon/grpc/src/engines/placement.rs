@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use artel_actors::{EngineReport, MemoryDemand, ModelMove};
-use artel_placement::{Device, ModelFootprint, Placement, PlacementError, PlacementPart, UnplacedModel, plan};
+use artel_placement::{
+    Device, KeptModel, ModelFootprint, Placement, PlacementError, PlacementPart, UnplacedModel, plan,
+};
 use artel_proto::v1;
 use tonic::Status;
 
@@ -14,15 +16,21 @@ use crate::state::ServiceState;
 use crate::value::system_time;
 
 impl ServiceState {
-    /// The placement of these models on empty devices. Without names: of all models of the catalog; loaded ones keep their devices.
+    /// The placement of these models on devices with no others but those that are kept for ever. Without names: of all models of the
+    /// catalog; loaded ones keep their devices.
     pub(super) async fn placement(&self, names: &[String]) -> Result<v1::Placement, Status> {
         let (catalog, reports) = (self.runtime.catalog(), self.reports().await?);
         let engines = catalog.engines();
         if let Some(name) = names.iter().find(|name| !engines.contains_key(*name)) {
             return Err(self.status_of(artel_actors::Error::NoModel { name: name.clone() }));
         }
+        let kept = kept_models(&reports, names);
         let (mut needs, mut unplaced) = (Vec::new(), Vec::new());
-        for (name, model) in engines.into_iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
+        let is_meant = |name: &String| match names.is_empty() {
+            true => kept.iter().all(|kept| kept.model != *name),
+            false => names.contains(name),
+        };
+        for (name, model) in engines.into_iter().filter(|(name, _)| is_meant(name)) {
             match self.machine.estimate_footprint(&model, MemoryDemand::of(&catalog, &model, &self.models)).await {
                 Ok(need) => needs.push(ModelFootprint { model: name, ..need }),
                 Err(error) => {
@@ -33,7 +41,7 @@ impl ServiceState {
         }
         let statuses = self.machine.device_statuses(&self.taken().await?).await;
         let devices: Vec<Device> = statuses.iter().filter_map(DeviceStatus::to_placeable).collect();
-        let plan = plan(&needs, &devices);
+        let plan = plan(&needs, &devices, &kept);
         let is_loaded = |name: &str| reports.iter().any(|report| report.id == name && report.stats.is_some());
         let loaded_places = if names.is_empty() { loaded_placements(&reports) } else { BTreeMap::new() };
         unplaced
@@ -50,6 +58,13 @@ impl ServiceState {
             changes: changes.into_iter().map(|moved| change(moved, &self.paths)).collect(),
         })
     }
+}
+
+/// The loaded engines other than these that are kept for ever.
+fn kept_models(reports: &[EngineReport], but: &[String]) -> Vec<KeptModel> {
+    let is_kept = |report: &&EngineReport| report.is_kept && report.placement.is_some() && !but.contains(&report.id);
+    let kept = |report: &EngineReport| KeptModel { model: report.id.clone(), bytes: report.device_bytes.clone() };
+    reports.iter().filter(is_kept).map(kept).collect()
 }
 
 /// The placements of engines by their ids.

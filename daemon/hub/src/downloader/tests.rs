@@ -1,7 +1,9 @@
 //! Downloads from scripted servers on the loopback.
 
+mod full_disk;
 mod pieces;
 mod server;
+mod versions;
 
 use std::fs;
 use std::sync::Mutex;

@@ -90,6 +90,11 @@ fn placement(findings: &Findings) -> Vec<Diagnosis> {
 fn unplaced(unplaced: &UnplacedModel) -> Diagnosis {
     let remedies: Vec<String> = PlacementError::remedies(&unplaced.error).iter().map(ToString::to_string).collect();
     let remedies = remedies.join("; or ");
+    if unplaced.kept_out.is_some() {
+        let or = if remedies.is_empty() { String::new() } else { format!("; other remedies: {remedies}") };
+        let help = format!("with a duration in place of `keep: forever`, models take turns{or}");
+        return Diagnosis::error("placement", &unplaced.reason, help);
+    }
     match (&unplaced.alone, remedies.is_empty()) {
         (Some(_), true) => {
             Diagnosis::warning("placement", &unplaced.reason, "models that take turns are loaded anew at every swap")
