@@ -208,7 +208,7 @@ mod tests {
     use crate::vectors::StoredVector;
 
     fn view(texts: &[&str]) -> GenerationView {
-        let mut view = GenerationView::new(Some(1), 2, &Language::ALL);
+        let mut view = GenerationView::new(2, &Language::ALL);
         for (id, text) in (1..).zip(texts) {
             let vector = StoredVector::of(&[1.0, id as f32]);
             let terms = ChunkTerms::of(text, &Language::ALL);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A piece of a document with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chunk {
+pub struct DocumentChunk {
     /// Exactly the extracted text of its range; what a citation quotes.
     pub text: String,
     /// The heading path, or the name of a sheet or a function; outermost first.
@@ -21,14 +21,12 @@ pub struct Chunk {
     pub page: Option<u32>,
 }
 
-/// What is embedded and searched by words: context, header and text. What is shown is the text alone.
-pub(crate) fn indexed_text(chunk: &Chunk) -> String {
-    let mut text = chunk.context.join(" > ");
-    for part in [chunk.header.as_deref().unwrap_or(""), &chunk.text] {
-        if !text.is_empty() && !part.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(part);
+impl DocumentChunk {
+    /// What is embedded and searched: context, header and text, a line each. What is shown is the text alone.
+    #[must_use]
+    pub fn indexed_text(&self) -> String {
+        let context = self.context.join(" > ");
+        let parts = [context.as_str(), self.header.as_deref().unwrap_or(""), &self.text];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
     }
-    text
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use crate::chunk::Chunk;
+use crate::chunk::DocumentChunk;
 
 /// Why a document has no chunks.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -33,5 +33,5 @@ pub trait Chunker: Send + Sync {
     fn takes(&self, path: &Path) -> bool;
 
     /// The chunks of a content; the path tells its format and is not opened.
-    async fn chunk(&self, path: &Path, content: Vec<u8>) -> Result<Vec<Chunk>, ChunkError>;
+    async fn chunk(&self, path: &Path, content: Vec<u8>) -> Result<Vec<DocumentChunk>, ChunkError>;
 }

@@ -104,7 +104,7 @@ pub(crate) async fn open_base(
     .map_err(|e| writer.failed(e))?;
     let dimensions = settings.model.as_ref().map_or(0, |(_, dimensions)| *dimensions);
     let languages = settings.languages.clone();
-    writer.change(ViewChange::Create { generation: id, model, dimensions, languages });
+    writer.change(ViewChange::Create { generation: id, dimensions, languages });
     Ok(OpenedBase { target: GenerationId(id), answering })
 }
 

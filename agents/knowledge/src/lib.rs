@@ -56,7 +56,7 @@ mod words;
 mod write;
 mod writer;
 
-pub use chunk::Chunk;
+pub use chunk::DocumentChunk;
 pub use chunker::{ChunkError, Chunker};
 pub use embedder::{EmbedError, EmbedPurpose, Embedder, ModelPrint};
 pub use entry::{ContentHash, EntryKey, EntryLabels, EntryMeta, FileStat, HandedText, StoredEntry};

@@ -17,18 +17,18 @@ use crate::views::Views;
 pub(crate) async fn load(path: &Path, conn: &mut SqliteConnection) -> Result<(i64, Views), Error> {
     let failed = |e| Error::database(path, e);
     let commits: i64 = sqlx::query_scalar("SELECT commits FROM state").fetch_one(&mut *conn).await.map_err(failed)?;
-    let generations: Vec<(i64, Option<i64>, i64, String)> = sqlx::query_as(
-        "SELECT g.id, g.model, coalesce(m.dimensions, 0), g.languages FROM generations g
+    let generations: Vec<(i64, i64, String)> = sqlx::query_as(
+        "SELECT g.id, coalesce(m.dimensions, 0), g.languages FROM generations g
          LEFT JOIN models m ON m.id = g.model WHERE g.phase <> 2",
     )
     .fetch_all(&mut *conn)
     .await
     .map_err(failed)?;
     let mut views = Views::new();
-    for (generation, model, dimensions, languages) in generations {
+    for (generation, dimensions, languages) in generations {
         let languages: Vec<Language> =
             serde_json::from_str(&languages).map_err(|e| corrupt(path, format!("languages are damaged: {e}")))?;
-        let mut view = GenerationView::new(model, usize::try_from(dimensions).unwrap_or_default(), &languages);
+        let mut view = GenerationView::new(usize::try_from(dimensions).unwrap_or_default(), &languages);
         fill(path, conn, generation, &mut view).await?;
         views.insert(generation, view);
     }

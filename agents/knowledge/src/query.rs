@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use artel_task::CallerName;
 
-use crate::chunk::Chunk;
+use crate::chunk::DocumentChunk;
 use crate::embedder::ModelPrint;
 use crate::entry::{EntryKey, EntryLabels};
 use crate::error::Error;
@@ -132,7 +132,7 @@ pub struct Passage {
     /// The labels of its source.
     pub labels: EntryLabels,
     /// The text and its place.
-    pub chunk: Chunk,
+    pub chunk: DocumentChunk,
 }
 
 /// How long the parts of a search took.

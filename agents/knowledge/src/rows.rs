@@ -6,7 +6,7 @@ use artel_task::CallerName;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use crate::chunk::Chunk;
+use crate::chunk::DocumentChunk;
 use crate::entry::{ContentHash, EntryKey, EntryLabels, EntryMeta, FileStat, StoredEntry};
 use crate::error::Error;
 
@@ -59,13 +59,13 @@ pub(crate) fn labels(path: &Path, row: &SqliteRow) -> Result<EntryLabels, Error>
 pub(crate) const CHUNK_COLUMNS: &str =
     "c.text, c.context, c.header, c.byte_start, c.byte_end, c.line_start, c.line_end, c.page";
 
-pub(crate) fn chunk(path: &Path, row: &SqliteRow) -> Result<Chunk, Error> {
+pub(crate) fn chunk(path: &Path, row: &SqliteRow) -> Result<DocumentChunk, Error> {
     let failed = |e| Error::database(path, e);
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed);
     let line = |column: &str| Ok::<_, Error>(u32::try_from(number(column)?).unwrap_or_default());
     let context: String = row.try_get("context").map_err(failed)?;
     let page: Option<i64> = row.try_get("page").map_err(failed)?;
-    Ok(Chunk {
+    Ok(DocumentChunk {
         text: row.try_get("text").map_err(failed)?,
         context: serde_json::from_str(&context).map_err(|e| corrupt(path, format!("headings are damaged: {e}")))?,
         header: row.try_get("header").map_err(failed)?,

@@ -113,8 +113,6 @@ impl LiveSegment {
 /// The chunks of a generation in one committed state. Cheap to clone; a change makes another one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GenerationView {
-    /// The embedding model of the vectors, as the database numbers it.
-    pub(crate) model: Option<i64>,
     pub(crate) dimensions: usize,
     /// In whose words the stems of its chunks are.
     pub(crate) languages: Arc<[Language]>,
@@ -123,8 +121,8 @@ pub(crate) struct GenerationView {
 }
 
 impl GenerationView {
-    pub(crate) fn new(model: Option<i64>, dimensions: usize, languages: &[Language]) -> Self {
-        Self { model, dimensions, languages: languages.into(), segments: Vec::new() }
+    pub(crate) fn new(dimensions: usize, languages: &[Language]) -> Self {
+        Self { dimensions, languages: languages.into(), segments: Vec::new() }
     }
 
     /// Appends chunks, whose ids are higher than those before, and merges segments where that is due.
@@ -230,7 +228,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_view_has_what_was_appended_and_not_removed(steps in prop::collection::vec((1..6_i64, prop::collection::vec(0..200_i64, 0..6)), 0..40)) {
-            let mut view = GenerationView::new(None, 2, &[]);
+            let mut view = GenerationView::new(2, &[]);
             let mut expected = BTreeSet::new();
             let mut next = 0;
             for (added, removed) in steps {

@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 use crate::{
-    Chunk, ChunkError, Chunker, ContentHash, EmbedError, EmbedPurpose, Embedder, EntryKey, EntryLabels, EntryMeta,
-    FileStat, Index, IndexSettings, Language, ModelPrint, OpenedBase, PreparedChunk, SearchQuery, SearchResult, Source,
-    SourceSpec,
+    ChunkError, Chunker, ContentHash, DocumentChunk, EmbedError, EmbedPurpose, Embedder, EntryKey, EntryLabels,
+    EntryMeta, FileStat, Index, IndexSettings, Language, ModelPrint, OpenedBase, PreparedChunk, SearchQuery,
+    SearchResult, Source, SourceSpec,
 };
 
 /// An embedder whose vectors follow from the words of a text: texts with the same words are alike.
@@ -80,7 +80,7 @@ impl Chunker for ParagraphChunker {
         path.extension().is_some_and(|ending| ending == "md" || ending == "txt")
     }
 
-    async fn chunk(&self, _path: &Path, content: Vec<u8>) -> Result<Vec<Chunk>, ChunkError> {
+    async fn chunk(&self, _path: &Path, content: Vec<u8>) -> Result<Vec<DocumentChunk>, ChunkError> {
         self.read.fetch_add(1, Relaxed);
         let unreadable = |reason: &str| ChunkError::Unreadable { reason: reason.into() };
         let text = String::from_utf8(content).map_err(|_| unreadable("it is not UTF-8"))?;
@@ -91,7 +91,7 @@ impl Chunker for ParagraphChunker {
     }
 }
 
-pub(crate) fn chunks(text: &str) -> Vec<Chunk> {
+pub(crate) fn chunks(text: &str) -> Vec<DocumentChunk> {
     let mut at = 0;
     let mut line = 1;
     let mut chunks = Vec::new();
@@ -99,7 +99,7 @@ pub(crate) fn chunks(text: &str) -> Vec<Chunk> {
         let body = part.trim_end();
         let lines = u32::try_from(body.lines().count()).unwrap();
         if !body.is_empty() {
-            chunks.push(Chunk {
+            chunks.push(DocumentChunk {
                 text: body.to_owned(),
                 context: Vec::new(),
                 header: None,

@@ -15,7 +15,7 @@ pub(crate) type Views = HashMap<i64, GenerationView>;
 /// What a transaction changes in memory.
 #[derive(Debug)]
 pub(crate) enum ViewChange {
-    Create { generation: i64, model: Option<i64>, dimensions: usize, languages: Vec<Language> },
+    Create { generation: i64, dimensions: usize, languages: Vec<Language> },
     Drop { generation: i64 },
     Remove { generation: i64, chunks: Vec<i64> },
     Append { generation: i64, chunks: Vec<IndexedChunk> },
@@ -26,8 +26,8 @@ pub(crate) fn changed(views: &Views, changes: Vec<ViewChange>) -> Views {
     let mut views = views.clone();
     for change in changes {
         match change {
-            ViewChange::Create { generation, model, dimensions, languages } => {
-                views.insert(generation, GenerationView::new(model, dimensions, &languages));
+            ViewChange::Create { generation, dimensions, languages } => {
+                views.insert(generation, GenerationView::new(dimensions, &languages));
             }
             ViewChange::Drop { generation } => {
                 views.remove(&generation);

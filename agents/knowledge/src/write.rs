@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::chunk::{Chunk, indexed_text};
+use crate::chunk::DocumentChunk;
 use crate::entry::{ContentHash, EntryKey, EntryMeta};
 use crate::error::Error;
 use crate::generation::{GenerationId, mark_orphans};
@@ -17,7 +17,7 @@ use crate::writer::IndexWriter;
 /// A chunk with all that is computed of it before a transaction.
 #[derive(Debug, Clone)]
 pub struct PreparedChunk {
-    chunk: Chunk,
+    chunk: DocumentChunk,
     embedded: String,
     hash: ContentHash,
     terms: ChunkTerms,
@@ -25,8 +25,8 @@ pub struct PreparedChunk {
 
 impl PreparedChunk {
     /// Analyses a chunk. Takes about 50 µs, so many of them belong on a thread that may block.
-    pub fn of(chunk: Chunk, languages: &[Language]) -> Self {
-        let embedded = indexed_text(&chunk);
+    pub fn of(chunk: DocumentChunk, languages: &[Language]) -> Self {
+        let embedded = chunk.indexed_text();
         let (hash, terms) = (ContentHash::of(embedded.as_bytes()), ChunkTerms::of(&embedded, languages));
         Self { chunk, embedded, hash, terms }
     }

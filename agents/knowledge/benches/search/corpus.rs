@@ -1,6 +1,6 @@
 //! Made chunks, each the same whenever it is asked for.
 
-use artel_knowledge::Chunk;
+use artel_knowledge::DocumentChunk;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -44,17 +44,17 @@ impl Corpus {
         self.chunks
     }
 
-    pub(crate) fn chunk(&self, number: usize) -> Chunk {
+    pub(crate) fn chunk(&self, number: usize) -> DocumentChunk {
         let mut random = SmallRng::seed_from_u64(number as u64);
         let words: Vec<&str> = (0..CHUNK_WORDS).map(|_| self.random_word(&mut random)).collect();
         let text = words.join(" ");
         let bytes = 0..text.len() as u64;
         let line = u32::try_from(number).unwrap();
-        Chunk { text, context: Vec::new(), header: None, bytes, lines: line..=line, page: None }
+        DocumentChunk { text, context: Vec::new(), header: None, bytes, lines: line..=line, page: None }
     }
 
     /// The number of a chunk, which it keeps as its line.
-    pub(crate) fn number(&self, chunk: &Chunk) -> usize {
+    pub(crate) fn number(&self, chunk: &DocumentChunk) -> usize {
         *chunk.lines.start() as usize
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artel_knowledge::{
-    Chunk, ChunkError, Chunker, EmbedError, EmbedPurpose, Embedder, EntryLabels, Index, IndexSettings, Indexer,
+    ChunkError, Chunker, DocumentChunk, EmbedError, EmbedPurpose, Embedder, EntryLabels, Index, IndexSettings, Indexer,
     IndexerOptions, Language, ModelPrint, Source, SourceSpec,
 };
 use artel_task::CallerName;
@@ -74,13 +74,13 @@ impl Chunker for ParagraphReader {
         path.extension().is_some_and(|ending| ending == "md")
     }
 
-    async fn chunk(&self, _path: &Path, content: Vec<u8>) -> Result<Vec<Chunk>, ChunkError> {
+    async fn chunk(&self, _path: &Path, content: Vec<u8>) -> Result<Vec<DocumentChunk>, ChunkError> {
         let text =
             String::from_utf8(content).map_err(|_| ChunkError::Unreadable { reason: "it is not UTF-8".into() })?;
         let chunk = |(begin, body): (usize, &str)| {
             let line = u32::try_from(text[..begin].matches('\n').count()).unwrap() + 1;
             let lines = u32::try_from(body.lines().count()).unwrap();
-            Chunk {
+            DocumentChunk {
                 text: body.to_owned(),
                 context: Vec::new(),
                 header: None,
