@@ -45,6 +45,7 @@ impl DefinitionKind {
             Self::Role => "a role",
             Self::Model => "a model",
             Self::Adapter => "an adapter",
+            Self::Knowledge => "a knowledge",
             Self::Graph => "a graph",
             Self::Router => "a router",
         }

@@ -220,8 +220,14 @@ impl GraphDecoder<'_, '_, '_> {
             ],
             self.report,
         );
-        let failed =
-            [each == Some(None), join == Some(None), next == Some(None), on_failure == Some(None), write == Some(None), passages == Some(None)];
+        let failed = [
+            each == Some(None),
+            join == Some(None),
+            next == Some(None),
+            on_failure == Some(None),
+            write == Some(None),
+            passages == Some(None),
+        ];
         self.is_incomplete |= failed.contains(&true);
         let (next, on_failure) = (next.flatten().unwrap_or_default(), on_failure.flatten());
         let (each, join, write) = (each.flatten(), join.flatten(), write.flatten());

@@ -124,8 +124,7 @@ pub struct Language(&'static str);
 
 impl Language {
     /// The ISO 639-1 codes of the languages for which there are stemmers.
-    pub const CODES: [&str; 11] =
-        ["ar", "de", "el", "en", "es", "fr", "it", "nl", "pt", "ru", "sv"];
+    pub const CODES: [&str; 11] = ["ar", "de", "el", "en", "es", "fr", "it", "nl", "pt", "ru", "sv"];
 
     /// The code.
     pub fn code(self) -> &'static str {
@@ -325,11 +324,7 @@ fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<Language> {
 }
 
 /// The knowledge that a role names: one, or a list.
-pub(crate) fn of_role(
-    node: &YamlNode,
-    declared: &DeclaredNames,
-    report: &mut Diagnostics<'_>,
-) -> Vec<KnowledgeName> {
+pub(crate) fn of_role(node: &YamlNode, declared: &DeclaredNames, report: &mut Diagnostics<'_>) -> Vec<KnowledgeName> {
     let nodes = match &node.value {
         YamlValue::List(_) => items(node, "`knowledge`", MAX_ROLE_KNOWLEDGE, report).unwrap_or_default(),
         _ => std::slice::from_ref(node),

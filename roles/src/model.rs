@@ -217,10 +217,22 @@ impl Model {
             );
         } else if let (CacheSize::Tokens(tokens), Some(context), Some(node)) =
             (self.cache_size, self.context, size("tokens"))
-            && tokens < context
+            && u64::from(tokens) < u64::from(context) * u64::from(self.sequences.unwrap_or(1))
         {
-            let message = format!("a cache of {tokens} tokens cannot hold one sequence of `context: {context}`");
-            report.error_with_hint(node.span, message, "a larger cache, or a shorter context");
+            let (message, hint) = match self.sequences {
+                None | Some(1) => (
+                    format!("a cache of {tokens} tokens cannot hold one sequence of `context: {context}`"),
+                    format!("`tokens: {context}` or more, or a shorter context"),
+                ),
+                Some(sequences) => (
+                    format!("a cache of {tokens} tokens cannot hold `sequences: {sequences}` of `context: {context}`"),
+                    format!(
+                        "`tokens: {}` or more, fewer sequences, or a shorter context",
+                        u64::from(context) * u64::from(sequences)
+                    ),
+                ),
+            };
+            report.error_with_hint(node.span, message, hint);
         }
         if let Some(node) = layers {
             self.check_devices_of_layers(node, report);

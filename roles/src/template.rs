@@ -19,8 +19,7 @@ use crate::decode::text;
 use lenient::LenientValue;
 
 /// The names that a template may read.
-const NAMES: [&str; 9] =
-    ["task", "nodes", "values", "input", "item", "role", "attempt", "history", "passages"];
+const NAMES: [&str; 9] = ["task", "nodes", "values", "input", "item", "role", "attempt", "history", "passages"];
 /// Methods of maps: they may follow `nodes.` and are no nodes.
 const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 

@@ -82,7 +82,7 @@ pub(crate) fn build(cache: &Path, architectures: &str, jobs: Option<usize>, want
 fn start(cache: &Path, artel: &Path) -> Result<()> {
     let data = cache.join("cuda-start");
     let models = cache.join("models");
-    let mut daemon = LocalDaemon::start(artel, &data, &[OsStr::new("--models"), models.as_os_str()])?;
+    let mut daemon = LocalDaemon::start(artel, &data, &[OsStr::new("--models"), models.as_os_str()], &[])?;
     let devices = output(&mut daemon.command("devices"))?;
     daemon.stop()?;
     println!("starts:   yes, and lists these devices\n\n{}\n", devices.trim_end());

@@ -16,7 +16,7 @@ pub(crate) fn run(cache: &Path, message: Option<&str>) -> Result<()> {
     let data = cache.join("demo");
     let (catalog, models) = (example(), models::dir(cache));
     let args = [OsStr::new("--catalog"), catalog.as_os_str(), OsStr::new("--models"), models.as_os_str()];
-    let mut daemon = LocalDaemon::start(&artel, &data, &args)?;
+    let mut daemon = LocalDaemon::start(&artel, &data, &args, &[])?;
     eprintln!("xtask: a daemon listens on {}", daemon.address);
     let message = message.unwrap_or(MESSAGE);
     eprintln!("xtask: artel run --graph helpdesk {message:?}\n");

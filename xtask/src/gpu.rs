@@ -5,6 +5,7 @@ mod hardware;
 mod models;
 mod report;
 mod run;
+mod speed;
 mod trials;
 
 use std::ffi::OsStr;
@@ -18,6 +19,7 @@ use clap::Args;
 use crate::cuda::CudaCompiler;
 use crate::{cuda, vulkan};
 use hardware::Hardware;
+use models::TrialModel;
 use report::Report;
 use run::Bed;
 
@@ -33,6 +35,12 @@ pub(crate) struct GpuArgs {
     /// Take the devices of these RPC servers in place of GPUs, to see what the runs do; without the benches, which know no servers
     #[arg(long, value_name = "HOST:PORT", requires = "artel")]
     rpc: Vec<String>,
+    /// Take lavapipe, Mesa's Vulkan driver that computes on the CPU, in place of GPUs, to see what the runs do; without the benches
+    #[arg(long, conflicts_with = "rpc")]
+    lavapipe: bool,
+    /// Only measure the demo model while its layers move from the CPU to the devices, and print the table
+    #[arg(long)]
+    speed: bool,
     /// Repeats of each workload of `artel bench`
     #[arg(long, value_name = "N", default_value_t = 3)]
     repeats: u32,
@@ -47,7 +55,7 @@ const WORKLOADS: [&str; 3] = ["decode", "adapters", "stall"];
 /// Whether there is something to run on; says what is missing if not.
 pub(crate) fn has_devices(args: &GpuArgs) -> bool {
     let hardware = hardware::inspect();
-    if hardware.has_gpu() || !args.rpc.is_empty() {
+    if hardware.has_gpu() || !args.rpc.is_empty() || args.lavapipe {
         return true;
     }
     println!("there is no GPU here, so nothing was run");
@@ -66,10 +74,10 @@ pub(crate) fn run(cache: &Path, args: GpuArgs) -> Result<()> {
     let dir = cache.join("gpu");
     let (artel, built) = match args.artel {
         Some(artel) => (artel, "as it was given".to_owned()),
-        None => build(cache, &hardware, args.vulkan)?,
+        None => build(cache, &hardware, args.vulkan || args.lavapipe)?,
     };
-    let models = models::prepare(cache, &dir.join("models"))?;
-    let bed = Bed { artel, dir: dir.clone(), models: crate::models::dir(cache), rpc: args.rpc };
+    let env = if args.lavapipe { vulkan::show_lavapipe()? } else { Vec::new() };
+    let bed = Bed { artel, dir: dir.clone(), models: crate::models::dir(cache), rpc: args.rpc, env };
     let devices = bed.devices()?;
     let names: Vec<String> = devices.iter().filter(|device| is_tried(device, &bed)).filter_map(name).collect();
     if names.is_empty() {
@@ -82,17 +90,18 @@ pub(crate) fn run(cache: &Path, args: GpuArgs) -> Result<()> {
         ("Devices", devices.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
     ];
     let mut report = Report::new(&hardware, &facts);
-    for group in trials::plan(&models, &names) {
-        eprintln!("xtask: {} ({} runs)", group.title, group.trials.len());
-        report.add_group(&group, bed.run(&group));
+    if !args.speed {
+        place(&bed, &models::prepare(cache, &dir.join("models"))?, &names, &mut report);
     }
-    if names.len() < 2 {
-        report.add_words("There is one device, so nothing was split.");
-    }
-    if bed.rpc.is_empty() {
+    let trials = speed::plan(&models::demo(cache), &names);
+    eprintln!("xtask: speed as layers move ({} runs)", trials.len());
+    let speed = report.add_speed(&trials, bed.measure(&trials));
+    if args.speed {
+        println!("{speed}");
+    } else if bed.rpc.is_empty() && !args.lavapipe {
         bench(&bed, &crate::models::chat(cache), args.repeats, &mut report);
     } else {
-        report.add_words("The benches were not run: they know no RPC servers.");
+        report.add_words("The benches were not run: these devices are no GPUs.");
     }
     let (path, failures) = (args.report.unwrap_or_else(|| dir.join("report.md")), report.failures());
     fs::write(&path, report.finish()).with_context(|| format!("failed to write {}", path.display()))?;
@@ -101,6 +110,17 @@ pub(crate) fn run(cache: &Path, args: GpuArgs) -> Result<()> {
         bail!("{failures} runs failed; the end of the report says which");
     }
     Ok(())
+}
+
+/// Runs the models, placed in every way.
+fn place(bed: &Bed, models: &[TrialModel], names: &[String], report: &mut Report) {
+    for group in trials::plan(models, names) {
+        eprintln!("xtask: {} ({} runs)", group.title, group.trials.len());
+        report.add_group(&group, bed.run(&group));
+    }
+    if names.len() < 2 {
+        report.add_words("There is one device, so nothing was split.");
+    }
 }
 
 /// Builds for the GPUs that are there, and says with what.

@@ -22,8 +22,8 @@ pub(crate) struct LocalDaemon {
 }
 
 impl LocalDaemon {
-    /// Starts `artel` with its state in a directory and these further arguments, and waits until it listens.
-    pub(crate) fn start(artel: &Path, data: &Path, args: &[&OsStr]) -> Result<Self> {
+    /// Starts `artel` with its state in a directory, these further arguments and variables, and waits until it listens.
+    pub(crate) fn start(artel: &Path, data: &Path, args: &[&OsStr], env: &[(String, String)]) -> Result<Self> {
         fs::create_dir_all(data).with_context(|| format!("failed to create {}", data.display()))?;
         let log = data.join("log");
         let file = File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
@@ -31,6 +31,7 @@ impl LocalDaemon {
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(args)
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(file)
             .spawn()

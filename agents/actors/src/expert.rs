@@ -86,7 +86,7 @@ async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: Admit
     let model_waits = admitted.model_waits();
     let work = async {
         let mut deadline = StepDeadline::new(timeout, job.barrier.clone());
-        let found = deadline.run(job.find_passages()).await.ok_or_else(timed_out)??;
+        let found = deadline.run_pausing(model_waits, job.find_passages()).await.ok_or_else(timed_out)??;
         let prompt = job.render_prompt(&found)?;
         if let Some(known) = job.refused_answer(&found).or_else(|| job.cached(&prompt)) {
             return Ok(known);

@@ -58,11 +58,11 @@ pub use artel_engine::{PooledInput, PooledTexts};
 pub use artel_hosting::engine_host::{EngineReport, EngineState};
 pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
-pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_retrieval as knowledge;
+pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_task::Clock;
 pub use runtime::{
-    Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, KnowledgeOptions, Options, PreviewOptions, Runtime, SearchError, Submission,
-    Target, TextsRequest, Viewer,
+    Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, KnowledgeOptions, Options, PreviewOptions, Runtime,
+    SearchError, Submission, Target, TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

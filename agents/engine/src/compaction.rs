@@ -9,8 +9,8 @@ use crate::backend::AdapterSet;
 const MIN_FRAGMENTED_BATCHES: u32 = 4;
 /// A move must take no longer than so many passes.
 const MAX_MOVE_COST_FACTOR: f64 = 4.0;
-/// Cells of the first move at most, whose cost is not known yet.
-const MAX_FIRST_MOVE_CELLS: u32 = 1024;
+/// Cells of the first move at most, whose cost is not known yet: those of two slots, of a thousand tokens each.
+const MAX_FIRST_MOVE_CELLS: u32 = 2048;
 /// Lowers the estimated cost of a move each time that it was too high: the last move may have been slow for another reason.
 const MOVE_COST_DECAY_FACTOR: f64 = 0.98;
 

@@ -11,6 +11,7 @@
 
 mod adapter_sets;
 mod adapter_turn;
+mod adjacency;
 pub mod backend;
 mod batch_cost;
 mod command;

@@ -10,12 +10,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::adjacency::MAX_BRIDGED_SLOTS;
 use crate::backend::{AdapterSet, Slot};
 use crate::request::Priority;
 
-/// Slots between two decoding ones that are bridged at most: a pass over the weights of a small model takes as long as two more
-/// tokens in it, and tokens of prompts have to be computed anyway.
-const MAX_BRIDGED_SLOTS: usize = 3;
 /// Text with three times the usual inter-token latency of 100 ms still comes about as fast as it is read.
 const MAX_ITL_FACTOR: f64 = 3.0;
 
@@ -29,8 +27,8 @@ pub struct SequenceView {
     pub slot: Slot,
     /// Its adapters.
     pub adapters: AdapterSet,
-    /// The number of the last batch with these adapters, 0 before the first.
-    pub last_batch: u64,
+    /// What these adapters were given before.
+    pub history: SetHistory,
     /// Its priority.
     pub priority: Priority,
     /// Tokens that its flow was served so far.
@@ -52,6 +50,22 @@ impl SequenceView {
     fn is_interactive(&self) -> bool {
         !self.is_blocked && self.priority <= Priority::Interactive
     }
+
+    /// Whether it writes such output.
+    fn streams(&self) -> bool {
+        self.is_interactive() && self.prefill_tokens == 0
+    }
+}
+
+/// What was computed with a set of adapters before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetHistory {
+    /// The number of its last batch, 0 before the first.
+    pub last_batch: u64,
+    /// The number of its last batch of prompts, 0 before the first.
+    pub last_prefill: u64,
+    /// Whether prompts, of whichever adapters, have taken so long since its last tokens of output that streams with it come next.
+    pub is_held_up: bool,
 }
 
 /// A share of the next batch: so many tokens of this sequence.
@@ -109,8 +123,8 @@ pub fn next_batch(
         Priority::Router | Priority::Interactive | Priority::Batch => false,
     };
     let ready = || sequences.iter().filter(|view| !view.is_blocked && !is_paused(view));
-    let has_streams = ready().any(|view| view.is_interactive() && view.prefill_tokens == 0);
-    let adapters = next_adapters(ready(), last)?;
+    let has_streams = ready().any(SequenceView::streams);
+    let (adapters, may_prefill) = next_turn(&ready().collect::<Vec<_>>(), last)?;
     let own = || ready().filter(|view| view.adapters == adapters);
     let decoding: Vec<&SequenceView> =
         own().filter(|view| view.prefill_tokens == 0).take(budget.batch_tokens as usize).collect();
@@ -121,8 +135,8 @@ pub fn next_batch(
     for (view, share) in decoding.iter().zip(&mut shares) {
         share.add(view.output_tokens.saturating_sub(1), &mut remaining);
     }
-    let mut prompts: Vec<&SequenceView> = own().filter(|view| view.prefill_tokens > 0).collect();
-    if prompts.is_empty() {
+    let mut prompts: Vec<&SequenceView> = own().filter(|view| may_prefill && view.prefill_tokens > 0).collect();
+    if own().all(|view| view.prefill_tokens == 0) {
         let is_whole = |view: &SequenceView, share: &BatchShare| share.tokens >= view.output_tokens;
         let drafting = decoding.iter().zip(&mut shares).filter(|(view, share)| is_whole(view, share));
         drafting.for_each(|(view, share)| share.add(view.draft_tokens, &mut remaining));
@@ -150,21 +164,42 @@ pub fn next_batch(
     Some((adapters, shares))
 }
 
-/// Whose turn is next: that of the last adapters while it may go on, unless others have work of a higher priority; else that of
-/// those that have waited for the longest.
-fn next_adapters<'a>(ready: impl Iterator<Item = &'a SequenceView> + Clone, last: LastTurn) -> Option<AdapterSet> {
-    let highest = ready.clone().map(|view| view.priority).min()?;
-    let may_stay = last.may_stay && ready.clone().any(|view| view.adapters == last.adapters);
-    let candidates = ready.filter(|view| !may_stay || view.priority == highest);
-    let stays = |view: &SequenceView| may_stay && view.adapters == last.adapters;
-    let next = candidates.min_by_key(|view| (!stays(view), view.last_batch, view.adapters));
-    next.map(|view| view.adapters)
+/// Whose turn is next, and whether prompts are part of it: the turn of the last adapters while it may go on, unless others have work
+/// of a higher priority; else that of those that have waited for the longest.
+///
+/// Where sequences stream, those that prompts have held up come first, and of all sets only the one whose last prompts are the longest
+/// ago has prompts computed: however many sets have prompts, a stream waits for those of one. Prompts that are more urgent than all
+/// streams do not wait.
+fn next_turn(ready: &[&SequenceView], last: LastTurn) -> Option<(AdapterSet, bool)> {
+    let ready = || ready.iter().copied();
+    let highest = ready().map(|view| view.priority).min()?;
+    let streams = || ready().filter(|view| view.streams());
+    let prompts = || ready().filter(|view| view.prefill_tokens > 0);
+    let most_urgent_stream = streams().map(|view| view.priority).min();
+    let held_up = sets_of(streams().filter(|view| view.history.is_held_up));
+    let next_prefill = prompts().map(|view| (view.history.last_prefill, view.adapters)).min().map(|(_, set)| set);
+    let may_prefill = |adapters: AdapterSet| {
+        let is_next = next_prefill == Some(adapters) && held_up.iter().all(|other| *other == adapters);
+        let is_urgent = |view: &SequenceView| most_urgent_stream.is_none_or(|priority| view.priority < priority);
+        is_next || prompts().any(|view| view.adapters == adapters && is_urgent(view))
+    };
+    let may_stay = last.may_stay && ready().any(|view| view.adapters == last.adapters);
+    let candidates = ready().filter(|view| !may_stay || view.priority == highest);
+    let candidates = candidates.filter(|view| view.prefill_tokens == 0 || may_prefill(view.adapters));
+    let next = candidates.map(|view| (view.adapters, view.history.last_batch)).min_by_key(|(adapters, last_batch)| {
+        let stays = may_stay && *adapters == last.adapters;
+        (!stays, !held_up.contains(adapters), *last_batch, *adapters)
+    });
+    next.map(|(adapters, _)| (adapters, may_prefill(adapters)))
+}
+
+fn sets_of<'a>(views: impl Iterator<Item = &'a SequenceView>) -> BTreeSet<AdapterSet> {
+    views.map(|view| view.adapters).collect()
 }
 
 /// The number of sets of adapters of which sequences can go on, work ahead of time included but for what waits until all else is done.
 pub fn ready_sets(sequences: &[SequenceView]) -> usize {
-    let ready = sequences.iter().filter(|view| !view.is_blocked && view.priority != Priority::Background);
-    ready.map(|view| view.adapters).collect::<BTreeSet<_>>().len()
+    sets_of(sequences.iter().filter(|view| !view.is_blocked && view.priority != Priority::Background)).len()
 }
 
 /// Adds one token each of the prompts in slots between decoding ones, as far as tokens `remain`, so that all of them are
@@ -194,30 +229,6 @@ pub fn bridge(
         share.into_iter().for_each(|share| share.tokens = share.tokens.min(view.prefill_tokens - 1));
     }
     decoding.sort_by_key(|share| share.slot);
-}
-
-/// Passes over the weights that one token in each decoding slot takes, where prompts in slots between them bridge the gap: one
-/// for each group of adjacent slots.
-pub fn weight_passes(decoding: &[Slot], prompts: &[Slot]) -> usize {
-    let mut decoding = decoding.to_vec();
-    decoding.sort_unstable();
-    let is_joined = |pair: &&[Slot]| {
-        let mut gap = pair[0].0 + 1..pair[1].0;
-        gap.len() <= MAX_BRIDGED_SLOTS && gap.all(|slot| prompts.contains(&Slot(slot)))
-    };
-    let joined = decoding.windows(2).filter(is_joined).count();
-    decoding.len() - joined
-}
-
-/// The move of a decoding sequence into a free slot that saves most passes, if any does; of equal ones, the first in order.
-pub fn best_move(decoding: &[Slot], prompts: &[Slot], free: &[Slot]) -> Option<(Slot, Slot)> {
-    let moves = decoding.iter().flat_map(|from| free.iter().map(move |to| (*from, *to)));
-    let passes_after = |(from, to): &(Slot, Slot)| {
-        let moved: Vec<Slot> = decoding.iter().map(|slot| if slot == from { *to } else { *slot }).collect();
-        weight_passes(&moved, prompts)
-    };
-    let best = moves.min_by_key(passes_after)?;
-    (passes_after(&best) < weight_passes(decoding, prompts)).then_some(best)
 }
 
 /// The factor by which prompts may exceed the target inter-token latency: it rises with the number of prompts that wait for their
@@ -277,7 +288,7 @@ mod tests {
         SequenceView {
             slot,
             adapters,
-            last_batch: 0,
+            history: SetHistory::default(),
             priority,
             served_tokens: 0,
             arrival,
@@ -304,7 +315,10 @@ mod tests {
         let next = |views: &[SequenceView], adapters, may_stay| {
             next_batch(views, BUDGET, LastTurn { adapters: AdapterSet(adapters), may_stay }).unwrap().0.0
         };
-        let of = |slot, adapters, last_batch| SequenceView { last_batch, ..view(slot, adapters, 0) };
+        let of = |slot, adapters, last_batch| SequenceView {
+            history: SetHistory { last_batch, ..SetHistory::default() },
+            ..view(slot, adapters, 0)
+        };
         let equal = [of(0, 0, 8), of(1, 1, 9), of(2, 4, 3)];
         assert_eq!([0, 1, 4, 9].map(|last| next(&equal, last, true)), [0, 1, 4, 4]);
         assert_eq!([0, 1, 4, 9].map(|last| next(&equal, last, false)), [4, 4, 4, 4], "it has waited for the longest");
@@ -348,22 +362,6 @@ mod tests {
         assert_eq!(bridged(&several, 9)[0], [(0, 1), (2, 3)], "two passes are needed anyway");
         let far: Vec<SequenceView> = (3..9).map(|slot| view(slot, 0, 100)).chain([wide]).collect();
         assert_eq!(bridged(&with(&far), 9)[0], [(0, 1), (2, 1), (9, 1)], "too many tokens for a pass");
-    }
-
-    #[test]
-    fn the_move_that_saves_most_passes_is_chosen() {
-        let slots = |numbers: &[u32]| numbers.iter().map(|n| Slot(*n)).collect::<Vec<_>>();
-        let count = |decoding: &[u32], prompts: &[u32]| weight_passes(&slots(decoding), &slots(prompts));
-        assert_eq!([count(&[], &[]), count(&[3], &[]), count(&[2, 0, 1], &[]), count(&[0, 2, 5], &[])], [0, 1, 1, 3]);
-        assert_eq!([count(&[0, 3], &[1, 2]), count(&[0, 3], &[2]), count(&[0, 5], &[1, 2, 3, 4])], [1, 2, 2]);
-        let best = |decoding: &[u32], prompts: &[u32], free: &[u32]| {
-            best_move(&slots(decoding), &slots(prompts), &slots(free)).map(|(from, to)| (from.0, to.0))
-        };
-        assert_eq!(best(&[0, 2], &[], &[1, 3]), Some((0, 1)));
-        assert_eq!(best(&[0, 1, 3, 5], &[], &[2, 4]), Some((5, 2)), "one pass of three");
-        assert_eq!(best(&[5, 1, 0], &[2], &[3, 4]), Some((5, 3)), "beside a bridge");
-        assert_eq!(best(&[0, 4], &[1, 2], &[]), None);
-        assert_eq!(best(&[0, 1, 2], &[], &[3]), None, "they are adjacent");
     }
 
     #[test]
@@ -545,7 +543,15 @@ mod tests {
             for at in 1..5000 {
                 let Some((adapters, shares)) = next_batch(&views, BUDGET, last) else { break };
                 last = LastTurn { adapters, may_stay: at % 4 != 0 };
-                views.iter_mut().filter(|view| view.adapters == adapters).for_each(|view| view.last_batch = at);
+                let prefills = shares.iter().any(|share| views[share.slot.0 as usize].prefill_tokens > 0);
+                for view in &mut views {
+                    let history = &mut view.history;
+                    history.is_held_up = prefills || history.is_held_up && view.adapters != adapters;
+                    if view.adapters == adapters {
+                        history.last_batch = at;
+                        history.last_prefill = if prefills { at } else { history.last_prefill };
+                    }
+                }
                 prop_assert!(shares.iter().map(|s| s.tokens).sum::<u32>() <= BUDGET.batch_tokens);
                 prop_assert!(!shares.is_empty());
                 for share in shares {

@@ -22,12 +22,16 @@ pub type ReplyScript = Arc<dyn Fn(&str) -> String + Send + Sync>;
 /// Called before each batch with its number, from 1; an error fails the batch.
 pub type FaultScript = Arc<dyn Fn(u64, &[BatchToken]) -> Option<DecodeError> + Send + Sync>;
 
+/// Called before saved cells are restored, with the number of that, from 1; whether it fails.
+pub type RestoreFaultScript = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+
 /// A scripted model.
 pub struct ScriptedBackend {
     limits: EngineLimits,
     tokenizer: CharTokenizer,
     reply: ReplyScript,
     faults: Option<FaultScript>,
+    restore_faults: Option<RestoreFaultScript>,
     gate: Option<BatchGate>,
     pooling_gate: Option<BatchGate>,
     probe: CacheProbe,
@@ -38,7 +42,10 @@ pub struct ScriptedBackend {
     last_batch: Vec<(Slot, usize)>,
     /// Slots whose cells were shifted since they were empty.
     shifted: HashSet<Slot>,
+    /// Slots whose shift is done with the next batch, as in llama.cpp: until then, their cells cannot be saved.
+    unfinished_shifts: HashSet<Slot>,
     batches: u64,
+    restores: u64,
 }
 
 /// The cells of a slot, and the adapters that they were computed with.
@@ -118,6 +125,7 @@ impl ScriptedBackend {
             tokenizer: CharTokenizer::default(),
             reply: Arc::new(reply),
             faults: None,
+            restore_faults: None,
             gate: None,
             pooling_gate: None,
             probe: CacheProbe::default(),
@@ -125,7 +133,9 @@ impl ScriptedBackend {
             cells: HashMap::new(),
             last_batch: Vec::new(),
             shifted: HashSet::new(),
+            unfinished_shifts: HashSet::new(),
             batches: 0,
+            restores: 0,
         }
     }
 
@@ -152,6 +162,12 @@ impl ScriptedBackend {
         faults: impl Fn(u64, &[BatchToken]) -> Option<DecodeError> + Send + Sync + 'static,
     ) -> Self {
         self.faults = Some(Arc::new(faults));
+        self
+    }
+
+    /// Fails to restore saved cells as this script says; see [`RestoreFaultScript`].
+    pub fn with_restore_faults(mut self, faults: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
+        self.restore_faults = Some(Arc::new(faults));
         self
     }
 
@@ -325,6 +341,7 @@ impl Backend for ScriptedBackend {
             return Err(error);
         }
         assert!(batch.len() <= self.limits.batch_tokens as usize, "a batch keeps to the limit");
+        self.unfinished_shifts.clear();
         for token in batch {
             assert!(token.slot.0 < self.limits.sequences, "slots keep to the limit");
             let own = || ScriptedCells { adapters, tokens: Vec::new() };
@@ -410,18 +427,20 @@ impl Backend for ScriptedBackend {
         let Some(cells) = cells else { return false };
         cells.tokens.drain(keep as usize..(keep + discard) as usize);
         self.shifted.insert(slot);
+        self.unfinished_shifts.insert(slot);
         self.update_probe(slot);
         true
     }
 
     fn truncate_kv(&mut self, slot: Slot, from: u32) -> bool {
-        match self.cells.get_mut(&slot) {
-            Some(cells) if from > 0 && self.limits.can_truncate_kv => cells.tokens.truncate(from as usize),
-            Some(cells) if from > 0 && from as usize >= cells.tokens.len() => {}
-            _ => {
-                self.shifted.remove(&slot);
-                self.cells.remove(&slot);
-            }
+        // As llama.cpp, which finds nothing to free there.
+        let Some(cells) = self.cells.get_mut(&slot) else { return true };
+        if from > 0 && self.limits.can_truncate_kv {
+            cells.tokens.truncate(from as usize);
+        } else if from == 0 || (from as usize) < cells.tokens.len() {
+            self.shifted.remove(&slot);
+            self.unfinished_shifts.remove(&slot);
+            self.cells.remove(&slot);
         }
         self.update_probe(slot);
         from == 0 || self.cells.contains_key(&slot)
@@ -432,16 +451,25 @@ impl Backend for ScriptedBackend {
     }
 
     fn save_state(&mut self, slot: Slot) -> Result<Vec<u8>, Error> {
+        assert!(!self.unfinished_shifts.contains(&slot), "cells are saved after their shift is done");
         let empty = || Error::State("the slot is empty".to_owned());
         let cells = self.cells.get(&slot).ok_or_else(empty)?;
         let tokens = cells.tokens.iter().map(|token| token.0);
-        let numbers = std::iter::once(cells.adapters.0.cast_signed()).chain(tokens);
+        let header = [cells.adapters.0.cast_signed(), i32::from(self.shifted.contains(&slot))];
+        let numbers = header.into_iter().chain(tokens);
         Ok(numbers.flat_map(i32::to_le_bytes).collect())
     }
 
     fn restore_state(&mut self, slot: Slot, state: &[u8]) -> Result<(), Error> {
+        self.restores += 1;
+        if self.restore_faults.as_ref().is_some_and(|fails| fails(self.restores)) {
+            return Err(Error::State("the script lets this fail".to_owned()));
+        }
         let mut numbers = state.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let adapters = AdapterSet(numbers.next().unwrap_or_default().cast_unsigned());
+        if numbers.next() == Some(1) {
+            self.shifted.insert(slot);
+        }
         assert!(!self.cells.contains_key(&slot), "only empty slots are filled");
         self.cells.insert(slot, ScriptedCells { adapters, tokens: numbers.map(Token).collect() });
         self.update_probe(slot);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::adjacency;
 use crate::backend::{AdapterSet, Slot, Token};
 
 /// What a slot table knows of a sequence.
@@ -63,17 +64,23 @@ impl<S: HasAdapters> SlotTable<S> {
         (0..self.count).map(Slot).filter(move |slot| running.next_if_eq(&slot).is_none())
     }
 
-    /// Free slots without prefetched tokens: empty ones first, then in the order of their release.
-    pub(crate) fn spare(&self) -> Vec<Slot> {
-        let is_spare = |slot: &Slot| self.resident.get(slot).is_none_or(|prefix| prefix.prefetched_for.is_none());
-        let mut spare: Vec<Slot> = self.free().filter(is_spare).collect();
-        spare.sort_by_key(|slot| self.resident.get(slot).map(|prefix| prefix.release));
-        spare
+    /// How many tokens are resident in the cells of a free slot.
+    pub(crate) fn resident_len(&self, slot: Slot) -> usize {
+        self.resident.get(&slot).map_or(0, |prefix| prefix.tokens.len())
+    }
+
+    /// The adapters of what each slot holds.
+    fn adapters(&self) -> Vec<Option<AdapterSet>> {
+        let of = |slot: Slot| {
+            let running = self.running.get(&slot).map(HasAdapters::adapters);
+            running.or_else(|| self.resident.get(&slot).map(|prefix| prefix.adapters))
+        };
+        (0..self.count).map(|slot| of(Slot(slot))).collect()
     }
 
     /// The free slot that saves most for a prompt of which the prefix cache can restore `cached` tokens into any slot. Of equal
-    /// slots, the one with the longest match, then an empty one, then the one released first. `is_pinned` tells of a flow
-    /// whether a request for its prefetched tokens is still expected.
+    /// slots, the one with the longest match, then an empty one, beside slots with the same adapters if there is such a one, then
+    /// the one released first. `is_pinned` tells of a flow whether a request for its prefetched tokens is still expected.
     pub(crate) fn best_match(
         &self,
         adapters: AdapterSet,
@@ -93,9 +100,11 @@ impl<S: HasAdapters> SlotTable<S> {
             let saved_tokens = matched_tokens.saturating_sub(cached) as i64 - lost as i64;
             (SlotMatch { slot, matched_tokens, saved_tokens }, u64::MAX - 1 - prefix.release)
         };
+        let of = self.adapters();
         let best = self.free().map(rank).max_by_key(|(found, age)| {
             let SlotMatch { slot, matched_tokens, saved_tokens } = *found;
-            (saved_tokens, matched_tokens, *age, u32::MAX - slot.0)
+            let room = adjacency::room(&of, slot.0 as usize, adapters);
+            (saved_tokens, matched_tokens, *age, room, u32::MAX - slot.0)
         });
         best.map(|(found, _)| found)
     }
@@ -116,6 +125,21 @@ impl<S: HasAdapters> SlotTable<S> {
             self.resident.insert(slot, ResidentPrefix { adapters, tokens, release, prefetched_for });
         }
         Some(sequence)
+    }
+
+    /// Exchanges what two slots hold.
+    pub(crate) fn exchange(&mut self, one: Slot, other: Slot) {
+        fn exchange_entries<V>(entries: &mut BTreeMap<Slot, V>, one: Slot, other: Slot) {
+            let of_one = entries.remove(&one);
+            if let Some(value) = entries.remove(&other) {
+                entries.insert(one, value);
+            }
+            if let Some(value) = of_one {
+                entries.insert(other, value);
+            }
+        }
+        exchange_entries(&mut self.running, one, other);
+        exchange_entries(&mut self.resident, one, other);
     }
 
     /// Forgets the resident tokens of a free slot.
@@ -147,6 +171,7 @@ fn common_prefix_len(a: &[Token], b: &[Token]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn tokens(text: &str) -> Vec<Token> {
         text.bytes().map(|b| Token(b.into())).collect()
@@ -216,6 +241,60 @@ mod tests {
         assert_eq!(best("ab answers two", 0, true), found(0, 11, 8), "it saves more than is lost");
         let full = with_resident(1, &[("ab answers one", Some("b"))]);
         assert_eq!(full.best_match(AdapterSet::NONE, &tokens("x"), 0, |_| true), Some(found(0, 0, -14)));
-        assert_eq!(slots.spare(), [Slot(2), Slot(1)], "an empty one first, never prefetched tokens");
+    }
+
+    #[test]
+    fn an_exchange_keeps_what_both_slots_hold() {
+        let mut slots = with_resident(4, &[("abcd", Some("b")), ("abxx", None)]);
+        slots.assign(Slot(2), AdapterSet(1));
+        let held = |slots: &SlotTable<AdapterSet>| {
+            let resident = |slot| slots.resident.get(&Slot(slot)).map(|prefix| prefix.tokens.clone());
+            let running = slots.running().iter().map(|(slot, adapters)| (slot.0, adapters.0)).collect::<Vec<_>>();
+            ([0, 1, 2, 3].map(resident), running)
+        };
+        let text = |text| Some(tokens(text));
+        slots.exchange(Slot(0), Slot(2));
+        assert_eq!(held(&slots), ([None, text("abxx"), text("abcd"), None], vec![(0, 1)]));
+        slots.exchange(Slot(2), Slot(3));
+        slots.exchange(Slot(0), Slot(1));
+        assert_eq!(held(&slots), ([text("abxx"), None, None, text("abcd")], vec![(1, 1)]));
+        slots.assign(Slot(2), AdapterSet(5));
+        slots.exchange(Slot(2), Slot(1));
+        assert_eq!(held(&slots).1, [(1, 5), (2, 1)]);
+    }
+
+    proptest! {
+        /// Where sequences lie decides only between empty slots: a slot with tokens is chosen as if there were no others.
+        #[test]
+        fn no_prefix_is_lost_for_the_sake_of_adjacent_slots(
+            held in prop::collection::vec((0..3u32, "[ab]{0,4}", any::<bool>()), 1..10),
+            adapters in 0..3u32,
+            prompt in "[ab]{1,5}",
+        ) {
+            let mut slots = SlotTable::new(held.len() as u32);
+            for (at, (adapters, text, runs)) in held.iter().enumerate() {
+                let slot = Slot(at as u32);
+                slots.assign(slot, AdapterSet(*adapters));
+                if !runs {
+                    slots.release(slot, tokens(text), None);
+                }
+            }
+            let prompt = tokens(&prompt);
+            let found = slots.best_match(AdapterSet(adapters), &prompt, 0, |_| false);
+            prop_assert_eq!(found.is_some(), slots.has_free());
+            let Some(found) = found else { return Ok(()) };
+            let of = |(set, text, _): &(u32, String, bool)| {
+                let common = if *set == adapters { common_prefix_len(&tokens(text), &prompt) } else { 0 };
+                common.min(prompt.len() - 1)
+            };
+            let free = || held.iter().filter(|(_, _, runs)| !runs);
+            prop_assert_eq!(found.matched_tokens, free().map(of).max().unwrap_or(0));
+            let taken = &held[found.slot.0 as usize].1;
+            let has_empty = free().any(|(_, text, _)| text.is_empty());
+            prop_assert!(taken.is_empty() || found.matched_tokens > 0 || !has_empty, "an empty slot was there");
+            let equal = free().filter(|slot| of(slot) == found.matched_tokens && !slot.1.is_empty());
+            let first = equal.map(|(_, text, _)| text).next();
+            prop_assert!(taken.is_empty() || first == Some(taken), "of equal ones, the first released is overwritten");
+        }
     }
 }

@@ -398,6 +398,7 @@ impl<B: Backend> EngineWorker<B> {
             && let Err(error) = self.backend.restore_state(slot, state)
         {
             self.backend.truncate_kv(slot, 0);
+            self.slots.remove_resident(slot);
             self.counters.failed.fetch_add(1, Relaxed);
             return sequence.fail(error.into_failure());
         }

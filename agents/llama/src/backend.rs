@@ -185,7 +185,7 @@ impl LlamaBackend {
     /// The adapter in a file, which other sets may have loaded already.
     fn adapter(&mut self, path: &Path) -> Result<(Rc<LoraHandle>, [u8; 32]), engine_backend::Error> {
         artel_gguf::inspect_adapter(path, &self.architecture).map_err(|e| adapter_error(&e))?;
-        // Of two versions of an adapter, samples may be the same.
+        // Of the whole file: adapters that differ in a few tensors must not be taken for one another.
         let content = artel_gguf::content_hash(path).map_err(|e| adapter_error(&e))?;
         if let Some(loaded) = self.adapter_files.get(&content).and_then(Weak::upgrade) {
             return Ok((loaded, content));

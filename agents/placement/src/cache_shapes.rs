@@ -17,8 +17,19 @@ pub(crate) struct CacheShapes {
 }
 
 impl CacheShapes {
-    /// Those between what a model wants and `least`; `None` if its setting allows none.
+    /// Those between what a model wants and `least` that its setting allows; `None` if it allows none.
     pub(crate) fn of(footprint: &ModelFootprint, least: CacheShape) -> Option<Self> {
+        let mut shapes = Self::of_any_size(footprint, least);
+        if let CacheSize::Tokens(most) = footprint.cache_size {
+            // So many are promised: neither more nor less.
+            let first = shapes.first(|shape| shape.tokens() <= u64::from(most))?;
+            shapes.allowed = first..first + 1;
+        }
+        Some(shapes)
+    }
+
+    /// Those between what a model wants and `least`, whatever its setting allows.
+    pub(crate) fn of_any_size(footprint: &ModelFootprint, least: CacheShape) -> Self {
         let wanted = footprint.wanted_cache();
         let least = CacheShape {
             sequences: least.sequences.clamp(1, wanted.sequences.max(1)),
@@ -26,12 +37,7 @@ impl CacheShapes {
         };
         let mut shapes = Self { wanted, least, allowed: 0..0 };
         shapes.allowed = 0..shapes.fewer_sequences() + 1 + shapes.shorter_contexts();
-        if let CacheSize::Tokens(most) = footprint.cache_size {
-            // So many are promised: neither more nor less.
-            let first = shapes.first(|shape| shape.tokens() <= u64::from(most))?;
-            shapes.allowed = first..first + 1;
-        }
-        Some(shapes)
+        shapes
     }
 
     /// The largest.

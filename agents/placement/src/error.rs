@@ -1,13 +1,13 @@
-//! Reasons why a model cannot be placed, and changes that would help.
+//! Reasons why a model cannot be placed.
 
 use std::fmt;
 
-use artel_model::{KvCacheType, format_bytes};
+use artel_model::format_bytes;
 
 use crate::cache::CacheShape;
 use crate::device::Device;
-use crate::footprint::ModelFootprint;
-use crate::placement::Placement;
+use crate::phrase::list;
+use crate::setting_change::Remedy;
 
 /// The Jaro-Winkler similarity from which a device is suggested for an unknown name.
 const MIN_SIMILARITY_RATIO: f64 = 0.7;
@@ -39,9 +39,22 @@ pub enum PlacementError {
         model: String,
         /// The smallest shortage over all tried placements.
         shortage: MemoryShortage,
-        /// The smallest cache that was tried, if that is smaller than wanted.
+        /// The cache with which it lacks this, if that is smaller than wanted.
         cache: Option<CacheShape>,
+        /// What it takes of each device then, if more than one would compute it.
+        spread: Option<String>,
         /// Changes that would make it fit, the least costly first. Each has been tried.
+        remedies: Vec<Remedy>,
+    },
+    /// The tokens that are written for its cache are fewer than what else was written, or its roles, need.
+    CacheTooSmall {
+        /// The model.
+        model: String,
+        /// The tokens that are written.
+        tokens: u32,
+        /// The smallest cache that would do.
+        least: CacheShape,
+        /// Changes with which it fits, the least costly first. Each has been tried.
         remedies: Vec<Remedy>,
     },
 }
@@ -51,11 +64,13 @@ pub enum PlacementError {
 pub struct MemoryShortage {
     /// The device.
     pub device: String,
-    /// Bytes that the model needs there.
+    /// Bytes that the model needs there; those of its cache if the share of its cache limits it.
     pub needed: u64,
-    /// Bytes that are free there, or that it may take there.
+    /// Bytes that are free there; those that the share leaves to its cache if that limits it.
     pub free: u64,
-    /// The share of its cache in percent, if that limits what it may take.
+    /// Bytes that are free there too, but stay free.
+    pub reserve: u64,
+    /// The share of its cache in percent, if that limits it.
     pub cache_share: Option<u8>,
 }
 
@@ -63,107 +78,6 @@ impl MemoryShortage {
     /// Bytes that are missing.
     pub fn missing(&self) -> u64 {
         self.needed.saturating_sub(self.free)
-    }
-}
-
-/// Changes of settings, and their result. Each remedy has been tried.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Remedy {
-    /// The changes; all are required.
-    pub changes: Vec<SettingChange>,
-    /// The footprint after them.
-    pub footprint: ModelFootprint,
-    /// The placement after them.
-    pub placement: Placement,
-}
-
-/// A change to a model's definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SettingChange {
-    /// Weights in the data type of the model's file, not dequantized.
-    Weights,
-    /// A smaller data type of the KV cache.
-    Cache {
-        /// The present value.
-        from: KvCacheType,
-        /// The new value.
-        to: KvCacheType,
-    },
-    /// Fewer concurrent sequences.
-    Sequences {
-        /// The present value.
-        from: u32,
-        /// The new value.
-        to: u32,
-    },
-    /// A shorter context.
-    Context {
-        /// The present value.
-        from: u32,
-        /// The new value.
-        to: u32,
-    },
-    /// Another number of tokens in the cache.
-    CacheTokens {
-        /// The present value.
-        from: u32,
-        /// The new value.
-        to: u32,
-    },
-    /// A larger share of memory for the cache, in percent.
-    CacheShare {
-        /// The present value.
-        from: u8,
-        /// The new value.
-        to: u8,
-    },
-    /// Fewer layers on devices other than the CPU.
-    GpuLayers {
-        /// The present value.
-        from: u32,
-        /// The new value.
-        to: u32,
-    },
-    /// A file of the same model with fewer bits per weight.
-    Quantization {
-        /// Its name, as in names of files.
-        name: &'static str,
-        /// The bytes of its weights, estimated.
-        bytes: u64,
-    },
-    /// A split by layers over these devices.
-    Split {
-        /// Their names.
-        devices: Vec<String>,
-    },
-    /// No pinned devices.
-    Unpin,
-}
-
-/// In YAML syntax, with the resulting memory.
-impl fmt::Display for Remedy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes: Vec<String> = self.changes.iter().map(SettingChange::to_string).collect();
-        write!(f, "{}: then it takes {}", changes.join(" and "), self.placement.summary())
-    }
-}
-
-impl fmt::Display for SettingChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Weights => f.write_str("`weights: file`"),
-            Self::Cache { from, to } => write!(f, "`cache: {}` instead of {}", to.as_str(), from.as_str()),
-            Self::Sequences { from, to } => write!(f, "`sequences: {to}` instead of {from}"),
-            Self::Context { from, to } => write!(f, "`context: {to}` instead of {from}"),
-            Self::CacheTokens { from, to } => write!(f, "`cache: {{tokens: {to}}}` instead of {from}"),
-            Self::CacheShare { from, to } => write!(f, "`cache: {{share: {to}%}}` instead of {from}%"),
-            Self::GpuLayers { from, to } => write!(f, "`gpu_layers: {to}` instead of {from}"),
-            Self::Quantization { name, bytes } => {
-                write!(f, "the same model as {name}, which has about {}", format_bytes(*bytes))
-            }
-            Self::Split { devices } => write!(f, "`devices: [{}]` with `split: layer`", devices.join(", ")),
-            Self::Unpin => f.write_str("`devices: auto`"),
-        }
     }
 }
 
@@ -183,7 +97,8 @@ impl PlacementError {
         match self {
             Self::UnknownDevice { model, .. }
             | Self::Impossible { model, .. }
-            | Self::InsufficientMemory { model, .. } => model,
+            | Self::InsufficientMemory { model, .. }
+            | Self::CacheTooSmall { model, .. } => model,
         }
     }
 
@@ -198,10 +113,39 @@ impl PlacementError {
     /// Changes that would make it fit, the least costly first.
     pub fn remedies(&self) -> &[Remedy] {
         match self {
-            Self::InsufficientMemory { remedies, .. } => remedies,
-            _ => &[],
+            Self::InsufficientMemory { remedies, .. } | Self::CacheTooSmall { remedies, .. } => remedies,
+            Self::UnknownDevice { .. } | Self::Impossible { .. } => &[],
         }
     }
+
+    /// The same with these remedies, if changes of settings can help at all.
+    pub(crate) fn with_remedies(mut self, found: impl FnOnce() -> Vec<Remedy>) -> Self {
+        match &mut self {
+            Self::InsufficientMemory { remedies, .. } | Self::CacheTooSmall { remedies, .. } => *remedies = found(),
+            Self::UnknownDevice { .. } | Self::Impossible { .. } => {}
+        }
+        self
+    }
+
+    /// The reason why it does not fit beside models that hold the memory, without which it would be on these devices.
+    pub(crate) fn beside(&self, others: &[&str], devices: &[&str]) -> String {
+        let (others, on) = (list(others), list(devices));
+        match self {
+            Self::InsufficientMemory { model, shortage, cache, spread, .. } if !others.is_empty() => {
+                let lack = describe_lack(shortage, *cache, spread.as_deref());
+                format!(
+                    "{model} does not fit beside {others}: {lack}; without {others} it fits on {on}, and they are swapped"
+                )
+            }
+            other => format!("{other}; alone it fits on {on}, and is swapped with the others"),
+        }
+    }
+}
+
+fn describe_lack(shortage: &MemoryShortage, cache: Option<CacheShape>, spread: Option<&str>) -> String {
+    let cache = cache.map_or_else(String::new, |cache| format!(", even with a cache of {cache}"));
+    let spread = spread.map_or_else(String::new, |spread| format!("; in all it would take {spread}"));
+    format!("{shortage}{cache}{spread}")
 }
 
 /// The reason, without the remedies, as a sentence whose subject is the model.
@@ -217,31 +161,36 @@ impl fmt::Display for PlacementError {
                 nearest.as_ref().map_or(Ok(()), |nearest| write!(f, "; did you mean {nearest}?"))
             }
             Self::Impossible { model, reason } => write!(f, "{model} cannot be placed: {reason}"),
-            Self::InsufficientMemory { model, shortage, cache, .. } => {
-                let MemoryShortage { device, needed, free, cache_share } = shortage;
-                let missing = format_bytes(shortage.missing());
-                let (needed, free) = (format_bytes(*needed), format_bytes(*free));
-                write!(f, "{model} does not fit: it needs {needed} of {device}, ")?;
-                match cache_share {
-                    None => write!(f, "{free} are free, {missing} are missing")?,
-                    Some(share) => {
-                        write!(f, "`cache: {{share: {share}%}}` leaves it {free}, {missing} are missing")?;
-                    }
+            Self::InsufficientMemory { model, shortage, cache, spread, remedies } => {
+                write!(f, "{model} does not fit: {}", describe_lack(shortage, *cache, spread.as_deref()))?;
+                match remedies.as_slice() {
+                    [] => f.write_str("; no change of its settings would be enough"),
+                    _ => Ok(()),
                 }
-                cache.as_ref().map_or(Ok(()), |cache| write!(f, ", even with a cache of {cache}"))
             }
+            Self::CacheTooSmall { model, tokens, least, .. } => write!(
+                f,
+                "{model} cannot be placed: `cache: {{tokens: {tokens}}}` is too small: it needs {} tokens at least, for {least}",
+                least.tokens()
+            ),
         }
     }
 }
 
-impl std::error::Error for PlacementError {}
-
-/// `a`, `a and b`, `a, b and c`.
-pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
-    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    match names.as_slice() {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+/// `it needs 2.0 GB of CPU, 1.2 GB are free, 800 MB are missing`.
+impl fmt::Display for MemoryShortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, needed, free, reserve, cache_share } = self;
+        let [needed, free, missing] = [*needed, *free, self.missing()].map(format_bytes);
+        let subject = if cache_share.is_some() { "its cache" } else { "it" };
+        write!(f, "{subject} needs {needed} of {device}, ")?;
+        match (cache_share, reserve) {
+            (Some(share), _) => write!(f, "`cache: {{share: {share}%}}` leaves it {free}, ")?,
+            (None, 0) => write!(f, "{free} are free, ")?,
+            (None, reserve) => write!(f, "{free} are free beside a reserve of {}, ", format_bytes(*reserve))?,
+        }
+        write!(f, "{missing} are missing")
     }
 }
+
+impl std::error::Error for PlacementError {}

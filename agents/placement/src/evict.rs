@@ -6,10 +6,11 @@ use std::time::Duration;
 use artel_model::format_bytes;
 
 use crate::device::{Device, DeviceBytes, allocated};
-use crate::error::{PlacementError, list};
+use crate::error::PlacementError;
 use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
 use crate::limits::FitLimits;
+use crate::phrase::list;
 use crate::place::place;
 use crate::placement::Placement;
 

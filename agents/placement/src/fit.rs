@@ -15,6 +15,11 @@ use crate::search::{DeviceSet, DevicesTaken, PlacementSearch, with_reserve};
 /// would hardly be faster, and takes memory that another model may need.
 const MIN_DEVICE_SHARE_DIVISOR: usize = 8;
 
+/// The fewest layers, the output among them, that are worth a GPU.
+pub(crate) fn least_device_items(footprint: &ModelFootprint) -> usize {
+    footprint.items().div_ceil(MIN_DEVICE_SHARE_DIVISOR)
+}
+
 /// The placement of a model as [`place`](crate::place) finds it. Its error names no remedies.
 pub(crate) fn fit(
     footprint: &ModelFootprint,
@@ -22,18 +27,16 @@ pub(crate) fn fit(
     limits: FitLimits,
 ) -> Result<Placement, PlacementError> {
     if footprint.experts == ExpertPlacement::Cpu && !footprint.has_experts() {
-        return refuse(footprint, "`experts: cpu`, but the model has no experts".to_owned());
+        return refuse(footprint, "`experts: cpu`, but the model has no experts; leave `experts` out".to_owned());
     }
     let Some(caches) = CacheShapes::of(footprint, limits.least_cache) else {
         let tokens = match footprint.cache_size {
             CacheSize::Tokens(tokens) => tokens,
             CacheSize::Fitting | CacheSize::Percent(_) => unreachable!("only a number of tokens excludes every cache"),
         };
-        let least = limits.least_cache;
-        return refuse(
-            footprint,
-            format!("`cache: {{tokens: {tokens}}}` is less than {least}, which it needs at least"),
-        );
+        let least = CacheShapes::of_any_size(footprint, limits.least_cache).smallest();
+        let model = footprint.model.clone();
+        return Err(PlacementError::CacheTooSmall { model, tokens, least, remedies: Vec::new() });
     };
     let search = PlacementSearch::new(footprint, limits, caches);
     match &footprint.devices {
@@ -57,7 +60,7 @@ fn pinned(mut search: PlacementSearch<'_>, names: &[String], devices: &[Device])
     };
     let found = search.whole(&DeviceSet::of_names(devices, names, takes));
     let found = found.or_else(|| search.reduced(&DeviceSet::of_names(&with_reserve(devices), names, takes), 1));
-    let Some(mut placement) = found else { return Err(search.error()) };
+    let Some(mut placement) = found else { return Err(search.error(devices)) };
     placement.reason = reason::of_pinned(footprint, devices, &placement, names);
     Ok(placement)
 }
@@ -90,7 +93,11 @@ fn check(footprint: &ModelFootprint, chosen: &[&Device]) -> Result<(), Placement
             return refuse(footprint, "`gpu_layers: 0` with `devices`; use `devices: [CPU]`".to_owned());
         }
         GpuLayers::Count(count @ 1..) if let Some(cpu) = cpu => {
-            return refuse(footprint, format!("`gpu_layers: {count}` with `devices` that include {}", cpu.name));
+            let reason = format!(
+                "`gpu_layers: {count}` with `devices` that include {0}; leave {0} or `gpu_layers` out",
+                cpu.name
+            );
+            return refuse(footprint, reason);
         }
         _ => {}
     }
@@ -104,7 +111,11 @@ fn check(footprint: &ModelFootprint, chosen: &[&Device]) -> Result<(), Placement
     match &footprint.tensor_split {
         Some(shares) if shares.len() != chosen.len() => refuse(
             footprint,
-            format!("`tensor_split` has {} numbers and `devices` has {} names", shares.len(), chosen.len()),
+            format!(
+                "`tensor_split` needs one number for each of the {} names in `devices`, and has {}",
+                chosen.len(),
+                shares.len()
+            ),
         ),
         Some(shares) if shares.iter().any(|share| !share.is_finite() || *share < 0.0) => {
             refuse(footprint, "`tensor_split` has a number that is negative or not finite".to_owned())
@@ -119,11 +130,13 @@ fn check(footprint: &ModelFootprint, chosen: &[&Device]) -> Result<(), Placement
 fn anywhere(mut search: PlacementSearch<'_>, devices: &[Device]) -> Result<Placement, PlacementError> {
     let footprint = search.footprint;
     if footprint.tensor_split.is_some() {
-        return refuse(footprint, "`tensor_split` without `devices`: its numbers belong to no device".to_owned());
+        let reason =
+            "`tensor_split` without `devices`: its numbers belong to no device; name the devices, or leave it out";
+        return refuse(footprint, reason.to_owned());
     }
     let reserved = with_reserve(devices);
     let (whole, fitted) = (Tiers::of(devices), Tiers::of(&reserved));
-    let share = footprint.items().div_ceil(MIN_DEVICE_SHARE_DIVISOR);
+    let share = least_device_items(footprint);
     let found = match footprint.gpu_layers {
         GpuLayers::Auto => {
             let found = search.whole(&whole.gpus).or_else(|| search.reduced(&fitted.gpus, share));
@@ -133,14 +146,16 @@ fn anywhere(mut search: PlacementSearch<'_>, devices: &[Device]) -> Result<Place
         }
         GpuLayers::Count(0) => search.whole(&whole.cpu).or_else(|| search.smaller_cache(&fitted.cpu)),
         GpuLayers::Count(count) if whole.has_only_cpu() => {
-            return refuse(footprint, format!("`gpu_layers: {count}`, but there is no device other than the CPU"));
+            let reason =
+                format!("`gpu_layers: {count}`, but there is no device other than the CPU; leave `gpu_layers` out");
+            return refuse(footprint, reason);
         }
         GpuLayers::Count(_) => {
             let found = whole.without_cpu().into_iter().find_map(|set| search.whole(set));
             found.or_else(|| fitted.without_cpu().into_iter().find_map(|set| search.reduced(set, 1)))
         }
     };
-    let Some(mut placement) = found else { return Err(search.error()) };
+    let Some(mut placement) = found else { return Err(search.error(devices)) };
     placement.reason = reason::of_any(footprint, devices, &placement);
     Ok(placement)
 }

@@ -12,7 +12,7 @@ pub const PROCESS_BYTES: u64 = 42 << 20;
 pub struct ModelFootprint {
     /// The model's name.
     pub model: String,
-    /// Its layers, in order. The weights of adapters must be added to their layers.
+    /// Its layers, in order, with the weights of adapters.
     pub layers: Vec<LayerFootprint>,
     /// Bytes of weights before the first layer: the input embedding. llama.cpp leaves them in the machine's memory.
     pub input_bytes: u64,
@@ -22,6 +22,8 @@ pub struct ModelFootprint {
     pub tied_bytes: u64,
     /// The data type of the KV cache.
     pub kv_type: KvCacheType,
+    /// The same as its settings name it; none with `auto`. Advice on the size of the cache repeats it.
+    pub written_kv_type: Option<KvCacheType>,
     /// The context length of each sequence, in tokens.
     pub context_tokens: u32,
     /// The shortest context that the planner may give it if the cache does not fit: `context_tokens` if that was written.
@@ -41,6 +43,9 @@ pub struct ModelFootprint {
     /// The same on each device other than the CPU if the CPU holds some layers or experts: such a device computes large batches
     /// of them too, with copies of their weights.
     pub mixed_compute_bytes: u64,
+    /// The same on the CPU, beside other devices, if it holds some layers or experts: far fewer than elsewhere, since it has no
+    /// outputs.
+    pub beside_compute_bytes: u64,
     /// Bytes of the machine's memory that its process takes in addition, on whichever devices it computes.
     pub process_bytes: u64,
     /// The devices on which it may be placed.
@@ -68,6 +73,8 @@ pub struct LayerFootprint {
     pub file_bytes: u64,
     /// Bytes of `weight_bytes` that are experts of a mixture of experts.
     pub expert_bytes: u64,
+    /// Bytes of `weight_bytes` that are of adapters: they keep their size with another file of the model.
+    pub adapter_bytes: u64,
     /// Elements cached per token, keys and values together; 0 without a cache.
     pub kv_elements: u64,
     /// The most tokens of a sequence that it caches, with sliding-window attention; otherwise all.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use artel_model::format_bytes;
 
 use crate::device::{Device, DeviceBytes, allocated, demand};
-use crate::error::{PlacementError, list};
+use crate::error::PlacementError;
 use crate::evict::{EvictionPlan, ResidentModel, plan_eviction};
 use crate::footprint::ModelFootprint;
+use crate::phrase::list;
 use crate::place::place;
 
 /// A model that is never evicted.

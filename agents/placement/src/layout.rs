@@ -206,7 +206,7 @@ pub(crate) fn spread(
                 layers: here.len(),
                 weight_bytes: footprint.input_bytes.saturating_add(weights(here)).saturating_add(experts),
                 kv_bytes: cache(here),
-                compute_bytes: if arrangement.is_mixed(footprint) { footprint.compute_bytes } else { 0 },
+                compute_bytes: if arrangement.is_mixed(footprint) { footprint.beside_compute_bytes } else { 0 },
                 process_bytes: footprint.process_bytes,
             }
         }),

@@ -20,6 +20,7 @@ mod footprint;
 mod kept;
 mod layout;
 mod limits;
+mod phrase;
 mod place;
 mod placement;
 mod plan;
@@ -27,19 +28,21 @@ mod quantization;
 mod reason;
 mod remedy;
 mod search;
+mod setting_change;
 mod space;
 mod swap;
 
 pub use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, SplitMode};
 pub use cache::CacheShape;
 pub use device::{Device, DeviceBytes};
-pub use error::{MemoryShortage, PlacementError, Remedy, SettingChange};
+pub use error::{MemoryShortage, PlacementError};
 pub use evict::{EvictionPlan, ResidentModel, plan_eviction};
 pub use footprint::{DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES};
 pub use kept::{KeptModel, KeptOut, left_by};
 pub use place::place;
 pub use placement::{HostPart, Placement, PlacementPart};
 pub use plan::{PlacementPlan, UnplacedModel, plan};
+pub use setting_change::{CacheValue, Remedy, SettingChange};
 pub use swap::{ModelQueue, SwapDecision, decide_swap};
 
 #[cfg(test)]

@@ -24,11 +24,5 @@ pub fn place(footprint: &ModelFootprint, devices: &[Device]) -> Result<Placement
 
 /// As [`place`], beside other models.
 pub(crate) fn place_within(footprint: &ModelFootprint, space: &Space<'_>) -> Result<Placement, PlacementError> {
-    fit_within(footprint, space).map_err(|error| match error {
-        PlacementError::InsufficientMemory { model, shortage, cache, .. } => {
-            let remedies = remedy::remedies(footprint, space);
-            PlacementError::InsufficientMemory { model, shortage, cache, remedies }
-        }
-        other => other,
-    })
+    fit_within(footprint, space).map_err(|error| error.with_remedies(|| remedy::remedies(footprint, space)))
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::device::{Device, allocated};
-use crate::error::{PlacementError, list};
+use crate::error::PlacementError;
 use crate::fit::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
 use crate::kept::{KeptModel, KeptOut, left_by};
@@ -107,15 +107,17 @@ impl Planner<'_> {
         if let Ok(alone) = fit(footprint, &self.left, FitLimits::alone(footprint)) {
             let on = alone.devices();
             let is_kept = |placement: &Placement| self.kept.iter().any(|kept| kept.model == placement.model);
-            let others = self.plan.placed.iter().filter(|placement| {
-                !is_kept(placement) && placement.bytes().keys().any(|device| on.contains(&device.as_str()))
-            });
-            let others: Vec<&str> = others.map(|placement| placement.model.as_str()).collect();
-            let reason = format!(
-                "{beside} beside {}; it would fit on {} alone, and is swapped with them",
-                list(&others),
-                list(&on)
-            );
+            let holding = |on: &[&str]| -> Vec<&str> {
+                let holds = |placement: &&Placement| {
+                    let bytes = placement.bytes();
+                    !is_kept(placement) && on.iter().any(|device| bytes.get(*device).is_some_and(|bytes| *bytes > 0))
+                };
+                self.plan.placed.iter().filter(holds).map(|placement| placement.model.as_str()).collect()
+            };
+            let short: Vec<&str> = beside.shortage().iter().map(|shortage| shortage.device.as_str()).collect();
+            // What is short may be left so by models that stay.
+            let others = Some(holding(&short)).filter(|others| !others.is_empty()).unwrap_or_else(|| holding(&on));
+            let reason = beside.beside(&others, &on);
             return UnplacedModel { model, reason, error: beside, alone: Some(alone), kept_out: None };
         }
         // What other models take is irrelevant then.

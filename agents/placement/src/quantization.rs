@@ -1,6 +1,6 @@
 //! What a model would have in another data type.
 
-use crate::footprint::ModelFootprint;
+use crate::footprint::{LayerFootprint, ModelFootprint};
 
 /// Names of quantizations and their thousandths of a bit per weight in files of models of some billions of weights, the most
 /// exact first. Source: the table in llama.cpp's `tools/quantize/README.md` for Llama 3.1 8B. Below the last one, models lose
@@ -9,9 +9,11 @@ const QUANTIZATIONS: [(&str, u64); 5] =
     [("Q8_0", 8501), ("Q6_K", 6563), ("Q5_K_M", 5704), ("Q4_K_M", 4894), ("Q3_K_M", 3996)];
 
 /// The footprint of the same model in each quantization that has fewer bits per weight than its file, with name and bytes of
-/// weights, the most exact first. None if the weights are not those of the file, or their number is unknown.
+/// weights, those of adapters not included, the most exact first. None if the weights are not those of the file, or their number
+/// is unknown.
 pub(crate) fn smaller(footprint: &ModelFootprint) -> Vec<(&'static str, u64, ModelFootprint)> {
-    let layers = footprint.layers.iter().map(|layer| layer.weight_bytes).fold(0, u64::saturating_add);
+    let own = |layer: &LayerFootprint| layer.weight_bytes.saturating_sub(layer.adapter_bytes);
+    let layers = footprint.layers.iter().map(own).fold(0, u64::saturating_add);
     let outside = footprint.input_bytes.saturating_add(footprint.output_bytes).saturating_sub(footprint.tied_bytes);
     let bytes = layers.saturating_add(outside);
     let is_dequantized = footprint.layers.iter().any(|layer| layer.weight_bytes != layer.file_bytes);
@@ -28,7 +30,7 @@ pub(crate) fn smaller(footprint: &ModelFootprint) -> Vec<(&'static str, u64, Mod
             };
             let mut smaller = footprint.clone();
             for layer in &mut smaller.layers {
-                layer.weight_bytes = scaled(layer.weight_bytes);
+                layer.weight_bytes = scaled(own(layer)).saturating_add(layer.adapter_bytes);
                 layer.file_bytes = layer.weight_bytes;
                 layer.expert_bytes = scaled(layer.expert_bytes).min(layer.weight_bytes);
             }

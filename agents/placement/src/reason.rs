@@ -1,11 +1,13 @@
 //! Why a placement was chosen, in words and figures.
 
-use artel_model::{DeviceKind, format_bytes};
+use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, format_bytes};
+
+use crate::cache_shapes::CacheShapes;
 
 use crate::device::{Device, host};
-use crate::error::list;
 use crate::footprint::ModelFootprint;
 use crate::layout::{self, Arrangement};
+use crate::phrase::list;
 use crate::placement::{Placement, PlacementPart};
 
 /// The reason for a placement on pinned devices.
@@ -42,10 +44,10 @@ pub(crate) fn of_any(footprint: &ModelFootprint, devices: &[Device], placement: 
     let free: u64 = placement.parts.iter().map(|part| free_bytes(devices, &part.device)).fold(0, u64::saturating_add);
     let used = placement.parts.iter().map(PlacementPart::bytes).fold(0, u64::saturating_add);
     let usage = format!("{} of {} free", format_bytes(used), format_bytes(free));
-    let no_gpu = match shortages(footprint, devices, &gpus) {
+    let no_gpu = written(footprint, placement).unwrap_or_else(|| match shortages(footprint, devices, &gpus) {
         None => "there is no GPU".to_owned(),
         Some(shortages) => format!("it fits on no GPU: {shortages}"),
-    };
+    });
     let on_devices = match placement.parts.as_slice() {
         _ if placement.is_mixed() => format!("{no_gpu}; {}", placement.summary()),
         [part] if kind(part) == Some(DeviceKind::Gpu) && gpus.len() == 1 => format!("it fits on the GPU: {usage}"),
@@ -72,6 +74,17 @@ fn details(footprint: &ModelFootprint, placement: &Placement) -> String {
     format!("{}{}{stays}", on_cpu(footprint, placement), cache(footprint, placement))
 }
 
+/// The setting by which the CPU computes a part of a model, if it is one.
+fn written(footprint: &ModelFootprint, placement: &Placement) -> Option<String> {
+    match footprint.gpu_layers {
+        GpuLayers::Count(count) if (count as usize) < footprint.items() => Some(format!("`gpu_layers: {count}`")),
+        _ if footprint.experts == ExpertPlacement::Cpu && placement.gpu_layers.is_none() && placement.is_mixed() => {
+            Some("`experts: cpu`".to_owned())
+        }
+        _ => None,
+    }
+}
+
 fn free_bytes(devices: &[Device], name: &str) -> u64 {
     devices.iter().find(|device| device.name == name).map_or(0, |device| device.free)
 }
@@ -95,19 +108,32 @@ fn on_cpu(footprint: &ModelFootprint, placement: &Placement) -> String {
     format!("; {}", said.join("; "))
 }
 
-/// That the cache is smaller than wanted.
+/// That the cache is smaller than wanted, or than its setting allows.
 fn cache(footprint: &ModelFootprint, placement: &Placement) -> String {
     let (wanted, given) = (footprint.wanted_cache(), placement.cache());
-    if given == wanted {
-        return String::new();
+    let by = match footprint.cache_size {
+        CacheSize::Tokens(tokens) if u64::from(tokens) > wanted.tokens() => {
+            let most = wanted.tokens();
+            return format!(
+                "; its cache holds {given}, which are all {most} tokens that it can use of `cache: {{tokens: {tokens}}}`"
+            );
+        }
+        CacheSize::Tokens(tokens) => format!(" by `cache: {{tokens: {tokens}}}`"),
+        CacheSize::Percent(percent) => format!(" within `cache: {{share: {percent}%}}`"),
+        CacheSize::Fitting => String::new(),
+    };
+    match given == wanted {
+        true => String::new(),
+        false => format!("; its cache holds {given} instead of {wanted}{by}"),
     }
-    format!("; its cache holds {given} instead of {wanted}")
 }
 
 /// The shortage of each of them for the whole model.
 fn shortages(footprint: &ModelFootprint, devices: &[Device], chosen: &[&Device]) -> Option<String> {
+    let shapes = CacheShapes::of(footprint, footprint.least_cache());
+    let cache = shapes.map_or_else(|| footprint.wanted_cache(), |shapes| shapes.largest());
     let shortage = |device: &&Device| {
-        let whole = Arrangement::whole(footprint, footprint.wanted_cache());
+        let whole = Arrangement::whole(footprint, cache);
         let part = layout::alone(footprint, whole, device, host(devices)).parts.remove(0);
         let missing = part.bytes().saturating_sub(device.free);
         match missing {

@@ -1,13 +1,14 @@
 //! Changes that would make a model fit.
 
-use artel_model::{CacheSize, DeviceKind, GpuLayers, KvCacheType, SplitMode};
+use artel_model::{CacheSize, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, SplitMode};
 
-use crate::cache::KV_PADDING_CELLS;
+use crate::cache::{CacheShape, KV_PADDING_CELLS};
 use crate::cache_shapes::CacheShapes;
-use crate::device::Device;
-use crate::error::{Remedy, SettingChange};
+use crate::device::{Device, host};
+use crate::fit;
 use crate::footprint::{DeviceChoice, ModelFootprint};
 use crate::quantization;
+use crate::setting_change::{CacheValue, Remedy, SettingChange};
 use crate::space::{Space, fit_within};
 
 /// The smallest context offered if the needs of the roles are unknown: enough for a role's prompt and an answer.
@@ -18,13 +19,15 @@ const MAX_CACHE_PERCENT: u32 = 90;
 /// Changes that would make it fit, the least costly first: single changes that cost precision, speed or context, then these
 /// combined, then another file, then changes of devices.
 ///
-/// What a model leaves to the planner needs no advice: it has tried fewer sequences, a shorter context, experts and layers on the
-/// CPU.
+/// Of what a model leaves to the planner, it has tried fewer sequences, a shorter context, experts and layers on the CPU. If it
+/// may not do so of its own accord, as beside other models, these are offered.
 pub(crate) fn remedies(footprint: &ModelFootprint, space: &Space<'_>) -> Vec<Remedy> {
     let unchanged = RemedyTrial { footprint: footprint.clone(), changes: Vec::new(), space };
     let alone = [
         RemedyTrial::file_weights,
+        RemedyTrial::cpu_experts,
         RemedyTrial::fewer_gpu_layers,
+        RemedyTrial::some_gpu_layers,
         RemedyTrial::q8_0_cache,
         RemedyTrial::other_cache_tokens,
         RemedyTrial::larger_cache_share,
@@ -34,9 +37,12 @@ pub(crate) fn remedies(footprint: &ModelFootprint, space: &Space<'_>) -> Vec<Rem
     let alone = alone.iter().filter_map(|change| change(unchanged.clone()));
     let mut remedies: Vec<Remedy> = alone.filter_map(RemedyTrial::into_remedy).collect();
     if remedies.is_empty() {
-        remedies.extend(unchanged.combined());
+        remedies.extend(unchanged.combined(RemedyTrial::into_remedy));
     }
     remedies.extend(unchanged.quantized());
+    if remedies.is_empty() {
+        remedies.extend(unchanged.combined(|trial| trial.quantized()));
+    }
     remedies.extend(unchanged.clone().split());
     let unpinned = unchanged.unpin().and_then(RemedyTrial::into_remedy);
     // The same placement is not offered twice.
@@ -80,35 +86,82 @@ impl RemedyTrial<'_> {
         if matches!(from, KvCacheType::Q8_0 | KvCacheType::Q4_0) {
             return None;
         }
-        self.footprint.kv_type = KvCacheType::Q8_0;
-        self.changes.push(SettingChange::Cache { from, to: KvCacheType::Q8_0 });
+        self.change_cache(|footprint| {
+            footprint.kv_type = KvCacheType::Q8_0;
+            footprint.written_kv_type = Some(KvCacheType::Q8_0);
+        });
+        Some(self)
+    }
+
+    /// Changes the size or the type of the cache: both are one key.
+    fn change_cache(&mut self, change: impl FnOnce(&mut ModelFootprint)) {
+        let from = CacheValue::of(&self.footprint);
+        change(&mut self.footprint);
+        let to = CacheValue::of(&self.footprint);
+        let earlier = self.changes.iter_mut().find_map(|change| match change {
+            SettingChange::Cache { to, .. } => Some(to),
+            _ => None,
+        });
+        match earlier {
+            Some(earlier) => *earlier = to,
+            None => self.changes.push(SettingChange::Cache { from, to }),
+        }
+    }
+
+    /// All experts on the CPU; none if that is written, or there are none.
+    fn cpu_experts(mut self) -> Option<Self> {
+        if self.footprint.experts == ExpertPlacement::Cpu || !self.footprint.has_experts() {
+            return None;
+        }
+        self.footprint.experts = ExpertPlacement::Cpu;
+        self.changes.push(SettingChange::CpuExperts);
         Some(self)
     }
 
     /// As many layers on devices other than the CPU as fit; one if none fit.
-    fn fewer_gpu_layers(mut self) -> Option<Self> {
-        let GpuLayers::Count(from) = self.footprint.gpu_layers else { return None };
-        let most = u32::try_from(self.footprint.items()).unwrap_or(u32::MAX).min(from).checked_sub(1)?;
+    fn fewer_gpu_layers(self) -> Option<Self> {
+        match self.footprint.gpu_layers {
+            GpuLayers::Auto => None,
+            GpuLayers::Count(count) => self.gpu_layers_below(count, 1),
+        }
+    }
+
+    /// As many layers on devices other than the CPU as fit, of a model that does not say how many; none if so few would fit that
+    /// they are not worth it.
+    fn some_gpu_layers(self) -> Option<Self> {
+        if self.footprint.gpu_layers != GpuLayers::Auto || host(self.space.all).is_none() {
+            return None;
+        }
+        let least = u32::try_from(fit::least_device_items(&self.footprint)).ok()?;
+        self.gpu_layers_below(u32::MAX, least)
+    }
+
+    fn gpu_layers_below(mut self, count: u32, least: u32) -> Option<Self> {
+        let from = self.footprint.gpu_layers;
+        let most = u32::try_from(self.footprint.items()).unwrap_or(u32::MAX).min(count).checked_sub(1)?;
         let set = |footprint: &mut ModelFootprint, count| footprint.gpu_layers = GpuLayers::Count(count);
-        let to = self.largest(1, most, set)?;
+        let to = self.largest(least, most, set)?;
         set(&mut self.footprint, to);
         self.changes.push(SettingChange::GpuLayers { from, to });
         Some(self)
     }
 
-    /// As many tokens in the cache as fit, or as few as are enough.
+    /// As many tokens in the cache as fit; as few as are enough if more are needed than are written, or none fit.
     fn other_cache_tokens(mut self) -> Option<Self> {
         let CacheSize::Tokens(from) = self.footprint.cache_size else { return None };
         let set = |footprint: &mut ModelFootprint, tokens| footprint.cache_size = CacheSize::Tokens(tokens);
-        let multiples = from.checked_sub(1)? / KV_PADDING_CELLS;
-        let to = self.largest(1, multiples, |footprint, multiple| set(footprint, multiple * KV_PADDING_CELLS))?;
-        set(&mut self.footprint, to * KV_PADDING_CELLS);
-        // The sequences need not use all of them.
-        let used =
-            CacheShapes::of(&self.footprint, self.footprint.least_cache()).map(|shapes| shapes.largest().tokens());
-        let to = used.and_then(|used| u32::try_from(used).ok()).unwrap_or(to * KV_PADDING_CELLS);
-        set(&mut self.footprint, to);
-        self.changes.push(SettingChange::CacheTokens { from, to });
+        let tokens = |shape: CacheShape| u32::try_from(shape.tokens()).unwrap_or(u32::MAX);
+        let shapes = CacheShapes::of_any_size(&self.footprint, self.footprint.least_cache());
+        let fits = |shape: CacheShape| {
+            let mut trial = self.clone();
+            set(&mut trial.footprint, tokens(shape));
+            tokens(shape) < from && trial.fits()
+        };
+        let to = tokens(shapes.largest_of(fits).unwrap_or_else(|| shapes.smallest()));
+        if to == from {
+            return None;
+        }
+        self.change_cache(|footprint| set(footprint, to));
         Some(self)
     }
 
@@ -120,8 +173,7 @@ impl RemedyTrial<'_> {
         // The largest number of percent points below the most.
         let points = MAX_CACHE_PERCENT.checked_sub(u32::from(from) + 1)?;
         let saved = self.largest(0, points, |footprint, points| set(footprint, MAX_CACHE_PERCENT - points))?;
-        set(&mut self.footprint, MAX_CACHE_PERCENT - saved);
-        self.changes.push(SettingChange::CacheShare { from, to: (MAX_CACHE_PERCENT - saved) as u8 });
+        self.change_cache(|footprint| set(footprint, MAX_CACHE_PERCENT - saved));
         Some(self)
     }
 
@@ -177,21 +229,22 @@ impl RemedyTrial<'_> {
         Some(low)
     }
 
-    /// Adds one change after the other until it fits.
-    fn combined(&self) -> Option<Remedy> {
+    /// Adds one change after the other until that `helps`.
+    fn combined(&self, helps: impl Fn(Self) -> Option<Remedy>) -> Option<Remedy> {
         let mut trial = self.clone();
         let changes = [
             Self::file_weights,
             Self::fewer_gpu_layers,
             Self::q8_0_cache,
             Self::other_cache_tokens,
+            Self::larger_cache_share,
             Self::fewer_sequences,
             Self::shorter_context,
         ];
         for change in changes {
             trial = change(trial.clone()).unwrap_or(trial);
-            if trial.fits() {
-                return trial.into_remedy();
+            if let Some(remedy) = helps(trial.clone()) {
+                return Some(remedy);
             }
         }
         None
@@ -226,10 +279,15 @@ impl RemedyTrial<'_> {
             let taken = others[..count].iter().map(|device| device.name.clone());
             let devices: Vec<String> = pinned.iter().cloned().chain(taken).collect();
             let mut trial = self.clone();
-            trial.footprint.devices = DeviceChoice::Pinned(devices.clone());
-            trial.footprint.split = SplitMode::Layer;
-            trial.footprint.tensor_split = None;
-            trial.changes.push(SettingChange::Split { devices });
+            if devices != pinned {
+                trial.footprint.devices = DeviceChoice::Pinned(devices.clone());
+                trial.changes.push(SettingChange::Pin { devices });
+            }
+            if trial.footprint.split != SplitMode::Layer {
+                trial.changes.push(SettingChange::SplitByLayer { from: trial.footprint.split });
+                trial.footprint.split = SplitMode::Layer;
+            }
+            trial.forget_tensor_split();
             trial.into_remedy().filter(|remedy| remedy.placement.parts.len() > 1)
         })
     }
@@ -239,8 +297,15 @@ impl RemedyTrial<'_> {
             return None;
         }
         self.footprint.devices = DeviceChoice::Auto;
-        self.footprint.tensor_split = None;
         self.changes.push(SettingChange::Unpin);
+        self.forget_tensor_split();
         Some(self)
+    }
+
+    /// Its numbers belong to the devices that were named with it.
+    fn forget_tensor_split(&mut self) {
+        if self.footprint.tensor_split.take().is_some() {
+            self.changes.push(SettingChange::NoTensorSplit);
+        }
     }
 }

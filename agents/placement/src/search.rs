@@ -79,6 +79,10 @@ struct Shortfall {
     missing: u64,
     /// The largest single shortage.
     worst: MemoryShortage,
+    /// The cache of the placement.
+    cache: CacheShape,
+    /// What it takes of each device, if more than one computes.
+    spread: Option<String>,
 }
 
 /// A search for a placement, which records the smallest shortage.
@@ -129,17 +133,23 @@ impl<'a> PlacementSearch<'a> {
         self.record(trial)
     }
 
-    pub(crate) fn error(self) -> PlacementError {
+    /// Why nothing was found on these devices, of which some memory may have been kept free.
+    pub(crate) fn error(self, devices: &[Device]) -> PlacementError {
         let model = self.footprint.model.clone();
-        let smallest = self.caches.smallest();
-        match self.nearest {
-            Some(Shortfall { worst: shortage, .. }) => PlacementError::InsufficientMemory {
-                model,
-                shortage,
-                cache: (smallest != self.footprint.wanted_cache()).then_some(smallest),
-                remedies: Vec::new(),
-            },
-            None => PlacementError::Impossible { model, reason: "no device can run it".to_owned() },
+        let Some(Shortfall { worst: mut shortage, cache, spread, .. }) = self.nearest else {
+            let reason = "no device can run it: `artel devices` shows those of this machine".to_owned();
+            return PlacementError::Impossible { model, reason };
+        };
+        let free = devices.iter().find(|device| device.name == shortage.device).map_or(0, |device| device.free);
+        if shortage.cache_share.is_none() {
+            shortage.reserve = free.saturating_sub(shortage.free);
+        }
+        PlacementError::InsufficientMemory {
+            model,
+            shortage,
+            cache: (cache != self.footprint.wanted_cache()).then_some(cache),
+            spread,
+            remedies: Vec::new(),
         }
     }
 
@@ -246,10 +256,12 @@ impl<'a> PlacementSearch<'a> {
         let layouts = match (&footprint.tensor_split, chosen) {
             (_, [device]) => return vec![layout::alone(footprint, arrangement, device, host)],
             (Some(shares), _) => vec![Some(Layout::new(chosen, shares.clone()))],
-            (None, _) => vec![
-                layout::by_free_memory(footprint, arrangement, chosen),
-                layout::filled(footprint, arrangement, chosen),
-            ],
+            (None, _) => {
+                let by_memory = layout::by_free_memory(footprint, arrangement, chosen);
+                // If no device has the memory for buffers alone, any distribution shows what is missing.
+                let by_memory = by_memory.or_else(|| Some(Layout::new(chosen, vec![1.0; chosen.len()])));
+                vec![by_memory, layout::filled(footprint, arrangement, chosen)]
+            }
         };
         layouts.into_iter().flatten().map(|layout| layout::spread(footprint, arrangement, &layout, host)).collect()
     }
@@ -301,7 +313,8 @@ impl<'a> PlacementSearch<'a> {
                 let middle = low + (high - low).div_ceil(2);
                 if self.holds(group, with(middle)) { low = middle } else { high = middle - 1 }
             }
-            self.together(group, with(low))
+            // What the devices themselves lack says nothing of a model that goes to the CPU for the most part.
+            if self.holds(group, with(low)) { self.together(group, with(low)) } else { Err(None) }
         };
         let rank = |placement: &Placement| (std::cmp::Reverse(placement.gpu_layers), placement.parts.len());
         best_of(groups.iter().map(most), rank)
@@ -349,19 +362,23 @@ impl<'a> PlacementSearch<'a> {
             let cache = caches.iter().find(|(name, _)| **name == device.name).map_or(0, |(_, bytes)| *bytes);
             let others = needs.saturating_sub(cache);
             // What is beyond the share of the cache is as missing as what is beyond the memory.
-            let excess = cache.saturating_sub(self.cache_limit(others, device.free));
-            let missing = needs.saturating_sub(device.free);
-            (missing.max(excess) > 0).then(|| MemoryShortage {
+            let limit = self.cache_limit(others, device.free);
+            let is_share = cache.saturating_sub(limit) > needs.saturating_sub(device.free);
+            let (needed, free) = if is_share { (cache, limit) } else { (needs, device.free) };
+            let cache_share = self.percent().filter(|_| is_share);
+            (needed > free).then(|| MemoryShortage {
                 device: device.name.clone(),
-                needed: needs,
-                free: needs.saturating_sub(missing.max(excess)),
-                cache_share: self.percent().filter(|_| excess > missing),
+                needed,
+                free,
+                reserve: 0,
+                cache_share,
             })
         };
         let short: Vec<MemoryShortage> = devices.iter().zip(needs).filter_map(shortage).collect();
         let missing = short.iter().map(MemoryShortage::missing).fold(0, u64::saturating_add);
         let worst = short.into_iter().max_by_key(MemoryShortage::missing)?;
-        Some(Shortfall { missing, worst })
+        let spread = (placement.parts.len() > 1 || placement.is_mixed()).then(|| placement.summary());
+        Some(Shortfall { missing, worst, cache: placement.cache(), spread })
     }
 }
 

@@ -31,7 +31,8 @@ fn machine() -> Vec<Device> {
 }
 
 fn layer(weight_bytes: u64, kv_elements: u64) -> LayerFootprint {
-    LayerFootprint { weight_bytes, file_bytes: weight_bytes, expert_bytes: 0, kv_elements, window_tokens: None }
+    let file_bytes = weight_bytes;
+    LayerFootprint { weight_bytes, file_bytes, expert_bytes: 0, adapter_bytes: 0, kv_elements, window_tokens: None }
 }
 
 /// A model of ten layers with these bytes of weights in total, and half a gigabyte of KV cache per sequence of 4,096 tokens,
@@ -45,6 +46,7 @@ fn model(name: &str, weights: u64) -> ModelFootprint {
         output_bytes: 0,
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
+        written_kv_type: None,
         context_tokens: 4096,
         min_context_tokens: 4096,
         sequences: 1,
@@ -54,6 +56,7 @@ fn model(name: &str, weights: u64) -> ModelFootprint {
         compute_bytes: GB / 10,
         cpu_compute_bytes: GB / 10,
         mixed_compute_bytes: GB / 5,
+        beside_compute_bytes: GB / 10,
         process_bytes: GB / 10,
         devices: DeviceChoice::Auto,
         split: SplitMode::Layer,
@@ -95,7 +98,8 @@ fn footprint() -> impl Strategy<Value = ModelFootprint> {
     let layers = layer.prop_map(|(weight_bytes, elements, window_tokens, percent)| {
         let file_bytes = if elements == 1 { weight_bytes / 3 } else { weight_bytes };
         let expert_bytes = weight_bytes * percent.saturating_sub(50) / 50;
-        LayerFootprint { weight_bytes, file_bytes, expert_bytes, kv_elements: elements / 2, window_tokens }
+        let (adapter_bytes, kv_elements) = ((weight_bytes - expert_bytes) / 4, elements / 2);
+        LayerFootprint { weight_bytes, file_bytes, expert_bytes, adapter_bytes, kv_elements, window_tokens }
     });
     let kv_types = prop::sample::select(vec![KvCacheType::F32, KvCacheType::F16, KvCacheType::Q8_0]);
     let splits = prop::sample::select(vec![SplitMode::None, SplitMode::Layer, SplitMode::Row]);
@@ -126,6 +130,7 @@ fn footprint() -> impl Strategy<Value = ModelFootprint> {
                 output_bytes,
                 tied_bytes: input_bytes.min(output_bytes) / 2,
                 kv_type,
+                written_kv_type: (kv_type != KvCacheType::F16).then_some(kv_type),
                 context_tokens,
                 min_context_tokens: min_context_tokens.min(context_tokens),
                 sequences,
@@ -135,6 +140,7 @@ fn footprint() -> impl Strategy<Value = ModelFootprint> {
                 compute_bytes,
                 cpu_compute_bytes: compute_bytes / 2,
                 mixed_compute_bytes: compute_bytes + copies,
+                beside_compute_bytes: compute_bytes / 4,
                 process_bytes,
                 devices: DeviceChoice::Auto,
                 split,

@@ -7,7 +7,7 @@ use artel_documents::{
     ChunkSize, DocumentChunk, DocumentError, EXTRACTION_VERSION, Extractor, ExtractorProgram, FileSource, LoadLimits,
     TokenRates, format_of,
 };
-use artel_knowledge::{Chunk, ChunkError, Chunker};
+use artel_knowledge::{ChunkError, Chunker};
 use artel_roles::ChunkSetting;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -42,7 +42,7 @@ impl Chunker for DocumentChunker {
         format_of(path, b"").is_some()
     }
 
-    async fn chunk(&self, path: &Path, content: Vec<u8>) -> Result<Vec<Chunk>, ChunkError> {
+    async fn chunk(&self, path: &Path, content: Vec<u8>) -> Result<Vec<DocumentChunk>, ChunkError> {
         let unavailable = |reason: &str| ChunkError::Unavailable { reason: reason.to_owned() };
         let permit = self.running.clone().acquire_owned().await.map_err(|_| unavailable("the daemon is ending"))?;
         let name = path.to_string_lossy().into_owned();
@@ -61,7 +61,7 @@ impl Chunker for DocumentChunker {
         for warning in &extraction.warnings {
             tracing::info!(file = %path.display(), %warning, "a part of a document was not read");
         }
-        Ok(extraction.chunks.into_iter().map(chunk_of).collect())
+        Ok(extraction.chunks)
     }
 }
 
@@ -72,9 +72,4 @@ fn chunk_error(error: DocumentError) -> ChunkError {
     } else {
         ChunkError::Unreadable { reason }
     }
-}
-
-fn chunk_of(chunk: DocumentChunk) -> Chunk {
-    let DocumentChunk { text, context, header, bytes, lines, page } = chunk;
-    Chunk { text, context, header, bytes, lines, page }
 }

@@ -30,14 +30,9 @@ impl FoundPassages {
         Self { passages, is_answerable, query_tokens }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.passages.len()
-    }
-
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.passages.is_empty()
+    /// How many there are: they are numbered from 1 to this.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.passages.len()).unwrap_or(u32::MAX)
     }
 
     /// The passages as they are cited, by their numbers.

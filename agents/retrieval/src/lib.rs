@@ -19,7 +19,8 @@ mod sources;
 mod text_models;
 
 pub use artel_documents::ExtractorProgram;
-pub use artel_knowledge::{Chunk, CitationFilter, EntryKey, Passage, SearchTimes, StoredEntry};
+pub use artel_knowledge::citations::CitationFilter;
+pub use artel_knowledge::{DocumentChunk, EntryKey, Passage, SearchTimes, StoredEntry};
 pub use error::{Error, ModelError};
 pub use found::FoundPassages;
 pub use retrieval::{PassageQuery, Retrieval, SearchAnswer, SearchRequest};

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use artel_documents::ExtractorProgram;
 use artel_knowledge::{
-    AnswerThresholds, FusionWeight, Index, Passage, QueryEmbedding, SearchFilter, SearchQuery, SearchResult, SearchTimes,
+    AnswerThresholds, FusionWeight, Index, Passage, QueryEmbedding, SearchFilter, SearchQuery, SearchResult,
+    SearchTimes,
 };
 use artel_roles::{Catalog, Knowledge, Model, SearchMode};
 use artel_task::event::{Citation, TaskPriority};
@@ -265,7 +266,9 @@ impl Retrieval {
         let questions: Vec<&String> = settings.background.iter().take(MAX_OFF_TOPIC_QUESTIONS).collect();
         let model = catalog.embedding_model_of(knowledge);
         let vectors = match model {
-            Some(model) => Some((print_of(self.shared.models.as_ref(), model).await?, self.off_topic(model, &questions).await?)),
+            Some(model) => {
+                Some((print_of(self.shared.models.as_ref(), model).await?, self.off_topic(model, &questions).await?))
+            }
             None => None,
         };
         let (mut keyword, mut vector) = (Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use artel_knowledge::{EntryKey, HandedText, IndexPhase, StoredEntry};
+use artel_knowledge::{DocumentChunk, EntryKey, GenerationId, GenerationStats, HandedText, IndexPhase, StoredEntry};
 use artel_roles::Catalog;
 use artel_task::{CallerName, KnowledgeName};
 
@@ -79,7 +79,11 @@ impl Retrieval {
     pub async fn states(&self, catalog: &Catalog) -> Result<Vec<KnowledgeState>, Error> {
         let mut states = Vec::new();
         for (name, knowledge) in catalog.knowledge() {
-            let stats = self.shared.index.base_stats(name.as_str()).await?.unwrap_or_default();
+            let index = &self.shared.index;
+            let stats = match index.answering(name.as_str()).await? {
+                Some(generation) => index.stats(generation).await?,
+                None => GenerationStats::default(),
+            };
             let model = catalog.embedding_model_of(knowledge).map(|model| model.name.to_string());
             let base = self.base(name);
             let progress = base.as_ref().and_then(|base| base.progress()).unwrap_or_default();
@@ -112,8 +116,7 @@ impl Retrieval {
         caller: Option<&CallerName>,
     ) -> Result<Vec<SourceRecord>, Error> {
         let knowledge = known(catalog, name)?;
-        let entries = self.shared.index.base_entries(knowledge.name.as_str()).await?;
-        let entries = entries.ok_or_else(|| Error::NotReady { name: knowledge.name.clone() })?;
+        let entries = self.shared.index.entries(self.answering(&knowledge.name).await?).await?;
         let is_seen = |entry: &StoredEntry| {
             caller.is_none_or(|caller| caller.is_owner() || entry.meta.owner.is_owner() || entry.meta.owner == *caller)
         };
@@ -136,13 +139,13 @@ impl Retrieval {
         name: &str,
         source: &str,
         caller: Option<&CallerName>,
-    ) -> Result<(SourceRecord, Vec<artel_knowledge::Chunk>), Error> {
+    ) -> Result<(SourceRecord, Vec<DocumentChunk>), Error> {
         let knowledge = known(catalog, name)?;
         let records = self.sources(catalog, name, caller).await?;
         let missing =
             || Error::NoSource { name: knowledge.name.clone(), source_name: source.chars().take(200).collect() };
         let record = records.into_iter().find(|record| record.source == source).ok_or_else(missing)?;
-        let chunks = self.shared.index.chunks(knowledge.name.as_str(), &record.entry.key).await?;
+        let chunks = self.shared.index.chunks(self.answering(&knowledge.name).await?, &record.entry.key).await?;
         Ok((record, chunks))
     }
 
@@ -215,8 +218,14 @@ impl Retrieval {
         Ok(erased)
     }
 
+    /// The generation that answers.
+    async fn answering(&self, name: &KnowledgeName) -> Result<GenerationId, Error> {
+        let answering = self.shared.index.answering(name.as_str()).await?;
+        answering.ok_or_else(|| Error::NotReady { name: name.clone() })
+    }
+
     async fn entry(&self, name: &KnowledgeName, key: &EntryKey) -> Result<Option<StoredEntry>, Error> {
-        let entries = self.shared.index.base_entries(name.as_str()).await?.unwrap_or_default();
+        let entries = self.shared.index.entries(self.answering(name).await?).await?;
         Ok(entries.into_iter().find(|entry| entry.key == *key))
     }
 }

@@ -14,8 +14,8 @@ use serde_json::Value;
 
 pub use artel_model::sampling::{DryParams, XtcParams};
 pub use artel_model::{
-    Citation, Conversation, FinishReason, InvalidConversation, InvalidTools, ReasoningParams, RequestSampling, SamplingOptions,
-    Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet, TopLogprob, Turn,
+    Citation, Conversation, FinishReason, InvalidConversation, InvalidTools, ReasoningParams, RequestSampling,
+    SamplingOptions, Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet, TopLogprob, Turn,
 };
 
 use crate::graph::Reducer;

@@ -75,8 +75,14 @@ mod tests {
             out.take()
         };
         assert_eq!(shown(EraseResponse { tasks: 2, ..Default::default() }), "erased the text of 2 tasks\n");
-        let all =
-            EraseResponse { tasks: 9, cancelled_tasks: 1, feedback_entries: 3, prefix_files: 4, journal_copies: 1, knowledge_texts: 0 };
+        let all = EraseResponse {
+            tasks: 9,
+            cancelled_tasks: 1,
+            feedback_entries: 3,
+            prefix_files: 4,
+            journal_copies: 1,
+            knowledge_texts: 0,
+        };
         let expected = "erased the text of 9 tasks, 1 of them cancelled for it\nremoved 3 entries of feedback\n\
                         removed 4 files of the prefix cache\nremoved 1 copy of a damaged journal\n";
         assert_eq!(shown(all), expected);

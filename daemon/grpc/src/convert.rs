@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use artel_actors::{StepProgress, ToolCallPart};
 use artel_proto::v1;
-use artel_task::event::{Citation, 
-    CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge,
-    TaskPriority, TaskSpec, Timings, TokenLogprob, ToolCall, TopLogprob, Usage,
+use artel_task::event::{
+    CandidateScore, Citation, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal,
+    TakenEdge, TaskPriority, TaskSpec, Timings, TokenLogprob, ToolCall, TopLogprob, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 

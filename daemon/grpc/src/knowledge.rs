@@ -8,8 +8,8 @@ use std::sync::Arc;
 use artel_actors::Viewer;
 use artel_actors::knowledge::{Error, Retrieval};
 use artel_proto::v1;
-use artel_proto::v1::knowledge_server::Knowledge;
 use artel_proto::v1::ErrorReason;
+use artel_proto::v1::knowledge_server::Knowledge;
 use artel_roles::Catalog;
 use tonic::{Code, Request, Response, Status};
 
@@ -33,10 +33,7 @@ impl Knowledge for ServiceState {
         Ok(Response::new(v1::ListKnowledgeResponse { knowledge }))
     }
 
-    async fn search(
-        &self,
-        request: Request<v1::SearchKnowledgeRequest>,
-    ) -> RpcResponse<v1::SearchKnowledgeResponse> {
+    async fn search(&self, request: Request<v1::SearchKnowledgeRequest>) -> RpcResponse<v1::SearchKnowledgeResponse> {
         let viewer = viewer_of(&request);
         let (catalog, request) = (self.runtime.catalog(), request.into_inner());
         let knowledge = request.knowledge.clone();
@@ -131,7 +128,7 @@ impl ServiceState {
             Error::Model(_) => {
                 status(Code::FailedPrecondition, ErrorReason::ModelUnavailable, self.paths.hide(&message))
             }
-            Error::Index(error) if error.is_limit() => {
+            Error::Index(error) if error.is_of_request() => {
                 status(Code::InvalidArgument, ErrorReason::BadRequest, error.to_string())
             }
             error => {

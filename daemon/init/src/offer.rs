@@ -157,6 +157,7 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         weight_bytes,
         file_bytes: weight_bytes,
         expert_bytes: 0,
+        adapter_bytes: 0,
         kv_elements: model.kv_elements,
         window_tokens: None,
     };
@@ -172,6 +173,7 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         output_bytes: 0,
         tied_bytes: 0,
         kv_type: KvCacheType::F16,
+        written_kv_type: None,
         context_tokens,
         min_context_tokens: context_tokens,
         sequences,
@@ -181,6 +183,7 @@ fn footprint(model: &TableModel) -> ModelFootprint {
         compute_bytes,
         cpu_compute_bytes: compute_bytes,
         mixed_compute_bytes: compute_bytes,
+        beside_compute_bytes: compute_bytes,
         process_bytes: PROCESS_BYTES,
         devices: DeviceChoice::Auto,
         split: SplitMode::Layer,

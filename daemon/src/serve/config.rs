@@ -161,12 +161,6 @@ impl Config {
     }
 }
 
-/// This program, which reads documents for itself. It inherits nothing, since a variable may be secret.
-fn extractor() -> Result<ExtractorProgram> {
-    let path = crate::host::own_program().context("failed to find this program")?;
-    Ok(ExtractorProgram { path, args: vec!["extract".into()], env: Vec::new() })
-}
-
 impl Config {
     /// The directory of dequantized model files.
     pub(super) fn dequantized_dir(&self) -> PathBuf {

@@ -17,7 +17,7 @@ use artel_log::LogHandle;
 use artel_model::{DeviceKind, ExpertPlacement, GpuLayers, KeepLoaded, KvCacheType, SplitMode};
 use artel_placement::{Device, DeviceBytes, DeviceChoice, LayerFootprint, ModelFootprint, PROCESS_BYTES, Placement};
 use artel_process::{CpuLeaseBroker, DeviceMemory, EngineProgram, HangPolicy};
-use artel_roles::{Adapter, EngineIsolation, GgufFile, Model, WeightsSetting};
+use artel_roles::{Adapter, CacheSetting, EngineIsolation, GgufFile, Model, WeightsSetting};
 use async_trait::async_trait;
 
 use super::compute_buffer_cache::{ComputeBufferCache, LayerDivision};
@@ -27,7 +27,7 @@ use super::verified_adapters::VerifiedAdapters;
 use crate::engine::{EngineDefaults, EngineSpec, environment, kv_cache_type};
 use crate::host::own_program;
 use crate::log_config::FILTER_VARIABLE;
-use planned_buffers::{BufferGuess, PlannedBuffers, key_of};
+use planned_buffers::{BufferGuess, BufferKeys, PlannedBuffers};
 use visible_devices::visible_devices;
 
 /// The context of a sequence when the model does not set one, as in `artel_llama`.
@@ -149,6 +149,7 @@ impl LlamaLoader {
             }),
             file_bytes: adapter_bytes.saturating_add(layer.weights),
             expert_bytes: layer.expert_weights,
+            adapter_bytes,
             kv_elements: layer.key_elements.saturating_add(layer.value_elements),
             window_tokens: None,
         };
@@ -176,6 +177,10 @@ impl LlamaLoader {
             output_bytes: header.output,
             tied_bytes: header.tied,
             kv_type,
+            written_kv_type: match model.cache {
+                CacheSetting::Auto => None,
+                CacheSetting::Fixed(written) => Some(written),
+            },
             context_tokens: tokens,
             min_context_tokens: if has_own_context { tokens } else { role_tokens.min(tokens) },
             sequences,
@@ -185,6 +190,7 @@ impl LlamaLoader {
             compute_bytes: buffers.device,
             cpu_compute_bytes: buffers.cpu,
             mixed_compute_bytes: buffers.mixed,
+            beside_compute_bytes: buffers.beside,
             process_bytes: PROCESS_BYTES.saturating_add(outputs).saturating_add(prefix_bytes),
             devices: match model.placement.devices.is_empty() {
                 true => DeviceChoice::Auto,
@@ -321,13 +327,11 @@ impl Loader for LlamaLoader {
         let wrap = |error: LoadError| error.in_context(of_model(model));
         let path = self.file(model).await.map_err(wrap)?;
         let spec = self.spec(model, path, placement).await.map_err(wrap)?;
-        let (family, shape) = key_of(&spec);
+        let keys = BufferKeys::of(&spec);
         let remote = !spec.rpc.is_empty();
         match self.start(spec, progress).await {
             Ok((handle, memory)) => {
-                if let Some(compute) = memory.iter().map(|memory| memory.compute).max() {
-                    self.compute_buffers.put(family, shape, compute);
-                }
+                keys.store(&self.compute_buffers, &memory);
                 Ok(handle)
             }
             Err(error) => {

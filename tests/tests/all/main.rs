@@ -3,6 +3,7 @@
 
 mod access;
 mod adapters_by_name;
+mod advice;
 mod book;
 mod browser;
 mod budgets;

@@ -3,6 +3,8 @@
 //! The driver is Mesa's lavapipe, one device that computes on the processor. llama.cpp ignores such a device unless it is
 //! named, and takes one that is named twice for two, with contexts, queues and buffers of their own.
 
+mod partial_offload;
+
 use std::fs;
 use std::path::PathBuf;
 

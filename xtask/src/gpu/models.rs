@@ -34,7 +34,7 @@ pub(crate) struct TrialModel {
     pub(crate) is_demo: bool,
 }
 
-/// Makes the files that are not there. They lie below `dir`.
+/// The demo model, and the ones of random weights, whose files it makes below `dir`.
 pub(crate) fn prepare(cache: &Path, dir: &Path) -> Result<Vec<TrialModel>> {
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
     let script = repository().join("tests/scripts/random_gguf.py");
@@ -54,10 +54,14 @@ pub(crate) fn prepare(cache: &Path, dir: &Path) -> Result<Vec<TrialModel>> {
         let name = architecture.to_owned();
         all.push(TrialModel { name, file, layers: RANDOM_LAYERS, has_experts, is_demo: false });
     }
-    let name = "smollm".to_owned();
-    let file = models::chat(cache);
-    all.push(TrialModel { name, file, layers: DEMO_LAYERS, has_experts: false, is_demo: true });
+    all.push(demo(cache));
     Ok(all)
+}
+
+/// The demo model.
+pub(crate) fn demo(cache: &Path) -> TrialModel {
+    let (name, file) = ("smollm".to_owned(), models::chat(cache));
+    TrialModel { name, file, layers: DEMO_LAYERS, has_experts: false, is_demo: true }
 }
 
 /// The directory of the adapters for the demo model.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::hardware::Hardware;
 use super::run::TrialOutcome;
+use super::speed::{SpeedTrial, TokenRates};
 use super::trials::{GpuTrial, TrialGroup};
 
 /// A failure has at most so much of its message in the report.
@@ -97,6 +98,37 @@ impl Report {
         format!("the same for {} of {} words", same.count(), reference.split_whitespace().count())
     }
 
+    /// The rates of the demo model as its layers move. Returns the table, which is empty if nothing was measured.
+    pub(crate) fn add_speed(
+        &mut self,
+        trials: &[SpeedTrial],
+        rates: anyhow::Result<Vec<anyhow::Result<TokenRates>>>,
+    ) -> String {
+        self.add("\n## Speed as layers move\n\n");
+        let rates = match rates {
+            Ok(rates) => rates,
+            Err(error) => {
+                self.add("failed\n");
+                self.fail(&format!("speed: {error:#}"));
+                return String::new();
+            }
+        };
+        let mut table =
+            "| devices | layers there, of 31 | prompt, tokens/s | answer, tokens/s |\n|---|---|---|---|\n".to_owned();
+        for (SpeedTrial { devices, layers, .. }, rates) in trials.iter().zip(rates) {
+            let row = match rates {
+                Ok(rates) => format!("| {devices} | {layers} | {:.1} | {:.1} |\n", rates.prompt, rates.decode),
+                Err(error) => {
+                    self.fail(&format!("speed, {layers} layers on {devices}: {error:#}"));
+                    format!("| {devices} | {layers} | failed | |\n")
+                }
+            };
+            table.push_str(&row);
+        }
+        self.add(&table);
+        table
+    }
+
     /// The table of a workload, or why there is none.
     pub(crate) fn add_bench(&mut self, workload: &str, table: anyhow::Result<String>) {
         match table {
@@ -172,13 +204,24 @@ mod tests {
         report.add_group(&group([None, None]), Err(anyhow::anyhow!("no such key")));
         report.add_bench("decode", Err(anyhow::anyhow!("exit status: 1")));
         assert_eq!(report.failures(), 4);
+        let trials = [0, 31].map(|layers| SpeedTrial {
+            name: "n".to_owned(),
+            devices: "CUDA0".to_owned(),
+            layers,
+            yaml: String::new(),
+        });
+        let table = report.add_speed(
+            &trials,
+            Ok(vec![Ok(TokenRates { prompt: 512.0, decode: 9.5 }), Err(anyhow::anyhow!("no answer"))]),
+        );
+        assert!(table.ends_with("| CUDA0 | 0 | 512.0 | 9.5 |\n| CUDA0 | 31 | failed | |\n"), "{table}");
         let text = report.finish();
         for part in [
             "- Program: artel 0.1.0\n",
             "| m | CUDA0 | the reference | 7.2 | CUDA0 12 MB |\n",
             "| m | CUDA0 | the same for 2 of 3 words | 7.2 | CUDA0 12 MB |\n",
             "| m | CUDA0 | lacks Velograd | 7.2 | CUDA0 12 MB |\n",
-            "## What failed\n\n- m, CUDA0: the answer lacks Velograd: Paris\n- m, CUDA0: no device\n- Pinned: no such key\n- artel bench decode: exit status: 1\n",
+            "## What failed\n\n- m, CUDA0: the answer lacks Velograd: Paris\n- m, CUDA0: no device\n- Pinned: no such key\n- artel bench decode: exit status: 1\n- speed, 31 layers on CUDA0: no answer\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -8,11 +8,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::speed::{self, SpeedTrial, TokenRates};
 use super::trials::{GpuTrial, TrialGroup};
 use crate::local_daemon::LocalDaemon;
 
 /// What every model is asked.
 const QUESTION: &str = "What is the capital of France?";
+/// Runs of which the fastest counts.
+const SPEED_RUNS: u32 = 2;
 /// The router's model, which would take a GPU.
 const EMBEDDING_MODEL: &str = "model: minilm\nfile: all-MiniLM-L6-v2.F16.gguf\nuse: embedding\ndevices: [CPU]\n";
 
@@ -23,6 +26,8 @@ pub(crate) struct Bed {
     pub(crate) models: PathBuf,
     /// RPC servers whose devices are taken.
     pub(crate) rpc: Vec<String>,
+    /// Variables of its daemons, which show them devices.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 /// What came of a trial.
@@ -67,6 +72,15 @@ impl Bed {
         Ok(outcomes)
     }
 
+    /// Measures the trials in turn, each with a model of its own.
+    pub(crate) fn measure(&self, trials: &[SpeedTrial]) -> Result<Vec<Result<TokenRates>>> {
+        let yaml: String = trials.iter().map(|trial| trial.yaml.as_str()).collect();
+        let mut daemon = self.daemon(&yaml)?;
+        let rates = trials.iter().map(|trial| measure_trial(&daemon, &trial.name)).collect();
+        daemon.stop()?;
+        Ok(rates)
+    }
+
     /// A daemon with these documents over the shipped catalog. All have one data directory, which keeps the embeddings of the
     /// router: each daemon would compute them for some ten seconds, beside the trials.
     fn daemon(&self, yaml: &str) -> Result<LocalDaemon> {
@@ -78,7 +92,7 @@ impl Bed {
         fs::write(&settings, format!("rpc: [{}]\n", servers.join(", "))).context("failed to write the settings")?;
         let args = [("--catalog", &catalog), ("--config", &settings), ("--models", &self.models)];
         let args: Vec<&OsStr> = args.iter().flat_map(|(flag, path)| [OsStr::new(*flag), path.as_os_str()]).collect();
-        LocalDaemon::start(&self.artel, &self.data(), &args)
+        LocalDaemon::start(&self.artel, &self.data(), &args, &self.env)
     }
 
     fn data(&self) -> PathBuf {
@@ -104,6 +118,40 @@ fn run_trial(daemon: &LocalDaemon, trial: &GpuTrial) -> Result<TrialOutcome> {
     // One that was not loaded cannot be unloaded.
     let _ = daemon.command("unload").arg(&trial.name).output();
     Ok(outcome)
+}
+
+/// The best of some runs, after one that loads the model and compiles kernels.
+fn measure_trial(daemon: &LocalDaemon, name: &str) -> Result<TokenRates> {
+    let run = |number| {
+        let task = daemon.command("run").args(["--json", "--role", name, &speed::prompt(number)]).output();
+        read_rates(&String::from_utf8_lossy(&task.context("failed to start a task")?.stdout))
+    };
+    run(0)?;
+    let rates = (1..=SPEED_RUNS).map(run).reduce(|best, rates| Ok(best?.max(rates?)));
+    // It is loaded: it answered.
+    output(daemon.command("unload").arg(name))?;
+    rates.context("there is no run")?
+}
+
+/// The rates of the last step among the events of a task.
+fn read_rates(lines: &str) -> Result<TokenRates> {
+    let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let finished = events.filter(|event| event["event"] == "step_finished").last();
+    let Some(event) = finished else {
+        let TrialOutcome::Failed(reason) = read_events(lines) else { bail!("the task has no answer") };
+        bail!("{reason}");
+    };
+    let per_second = |tokens: f64, ms: &str| {
+        let ms = event["timings"][ms].as_f64().filter(|ms| *ms > 0.0);
+        ms.map(|ms| 1e3 * tokens / ms).with_context(|| format!("no time in {event}"))
+    };
+    let tokens = |count: &str| event["usage"][count].as_f64().unwrap_or_default();
+    // The first token of an answer comes of the prompt.
+    let decoded = tokens("output_tokens") - 1.0;
+    Ok(TokenRates {
+        prompt: per_second(tokens("prefill_tokens"), "prefill_ms")?,
+        decode: per_second(decoded, "decode_ms")?,
+    })
 }
 
 /// The last step among the events of a task, as `artel run --json` prints them.
@@ -159,6 +207,14 @@ mod tests {
         assert_eq!(read_events(&format!("{{\"event\":\"token\"}}\n{finished}\n")), TrialOutcome::Answered(answer));
         assert_eq!(read_events(failed), TrialOutcome::Failed("no such device".to_owned()));
         assert!(matches!(read_events(""), TrialOutcome::Failed(_)));
+    }
+
+    #[test]
+    fn rates_are_of_computed_tokens() {
+        let finished = r#"{"event":"step_finished","usage":{"prompt_tokens":90,"prefill_tokens":80,"output_tokens":11},"timings":{"prefill_ms":400,"decode_ms":500}}"#;
+        assert_eq!(read_rates(finished).unwrap(), TokenRates { prompt: 200.0, decode: 20.0 });
+        let failed = read_rates(r#"{"event":"step_failed","failure":{"message":"no such device"}}"#).unwrap_err();
+        assert_eq!(failed.to_string(), "no such device");
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl StepJob {
         let shape = match &request.schema {
             Some(_) => AnswerShape::Schema,
             None if self.role.knowledge.is_empty() && self.found.is_none() => AnswerShape::Text,
-            None => AnswerShape::CitingText(CitationFilter::new(found.len())),
+            None => AnswerShape::CitingText(CitationFilter::new(found.count())),
         };
         let streams = requests(request, count.max(1)).into_iter().map(|request| self.start(request, engine));
         let streams = try_join_all(streams).await?;

@@ -31,9 +31,7 @@ impl StepJob {
             top: None,
         };
         let found = retrieval.find(known, query).await;
-        found.map_err(|error| {
-            Failure::new(error.failure_code(), format!("role `{}`: {error}", self.role.name))
-        })
+        found.map_err(|error| Failure::new(error.failure_code(), format!("role `{}`: {error}", self.role.name)))
     }
 
     /// The answer of a grounded role where nothing answers. One with a schema has to be asked: its model says it by citing nothing.
@@ -98,7 +96,11 @@ pub(super) fn cited(output: &Output, found: &FoundPassages) -> Vec<Citation> {
             let listed = json.get(CITATIONS_FIELD).and_then(Value::as_array).into_iter().flatten();
             listed.filter_map(|number| u32::try_from(number.as_u64()?).ok()).collect()
         }
-        None => CitationFilter::numbers(&output.text).collect(),
+        None => {
+            let mut marks = CitationFilter::new(found.count());
+            marks.push(&output.text);
+            marks.cited().clone()
+        }
     };
     found.citations().filter(|citation| numbers.contains(&citation.number)).collect()
 }

@@ -104,7 +104,7 @@ impl<'a> StreamedOutput<'a> {
         let text = match &mut self.shape {
             AnswerShape::Schema => text,
             AnswerShape::Text => self.answer.without_outer_space(text),
-            AnswerShape::CitingText(marks) => self.answer.without_outer_space(marks.push(&text)),
+            AnswerShape::CitingText(marks) => self.answer.without_outer_space(marks.push(&text).text),
         };
         self.publish(text, logprobs);
     }
@@ -112,7 +112,7 @@ impl<'a> StreamedOutput<'a> {
     /// Adds what was held back in case it became a mark of a passage.
     pub(super) fn finish(&mut self) {
         if let AnswerShape::CitingText(marks) = &mut self.shape {
-            let text = self.answer.without_outer_space(marks.finish());
+            let text = self.answer.without_outer_space(marks.finish().text);
             self.publish(text, &[]);
         }
     }

@@ -32,7 +32,12 @@ impl EngineTextModels {
         let _ = self.supervisor.set(supervisor);
     }
 
-    async fn pool(&self, model: &Arc<Model>, input: PooledInput, priority: TaskPriority) -> Result<PooledTexts, ModelError> {
+    async fn pool(
+        &self,
+        model: &Arc<Model>,
+        input: PooledInput,
+        priority: TaskPriority,
+    ) -> Result<PooledTexts, ModelError> {
         let failed = |reason: String| ModelError::Unavailable { model: model.name.to_string(), reason };
         let supervisor = self.supervisor.get().ok_or_else(|| failed("the daemon is starting".to_owned()))?;
         let host = call!(supervisor, Message::EngineHost, model.clone());
@@ -80,10 +85,8 @@ impl TextModels for EngineTextModels {
         }
         let (of, dir) = (model.clone(), self.models_dir.clone());
         let read = tokio::task::spawn_blocking(move || artel_routing::model_fingerprint(&of, &dir)).await;
-        let unreadable = || ModelError::Unavailable {
-            model: model.name.to_string(),
-            reason: "its file cannot be read".to_owned(),
-        };
+        let unreadable =
+            || ModelError::Unavailable { model: model.name.to_string(), reason: "its file cannot be read".to_owned() };
         let print = read.ok().flatten().ok_or_else(unreadable)?;
         let print: String = print.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut known = known();

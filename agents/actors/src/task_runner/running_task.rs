@@ -8,6 +8,7 @@ use std::time::Duration;
 use artel_hosting::{Loader, LookaheadGuard, ModelLookahead};
 use artel_journal::Journal;
 use artel_metrics::{Metrics, TaskObserver};
+use artel_retrieval::Retrieval;
 use artel_roles::Catalog;
 use artel_stream::TaskChannel;
 use artel_task::event::{Failure, FailureCode, MAX_OUTPUT_BYTES, Output, ResultSource, Timestamp, Timings, Usage};

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::{EngineWorker, WorkerExit};
+use crate::adjacency::{self, SlotWork};
 use crate::backend::{self, AdapterSet, Backend, BatchToken, DecodeError, Sampled, Slot};
 use crate::draft::{DraftCandidates, DraftMode, MAX_DRAFT_TOKENS};
 use crate::label_score::ScoringStep;
 use crate::request::{Error, FinishReason, Priority};
-use crate::schedule::{self, BatchBudget, BatchShare, LastTurn, SequenceView};
+use crate::schedule::{self, BatchBudget, BatchShare, SequenceView};
 use crate::sequence::{SampleOutcome, Sequence, SequenceKind};
 
 /// A share and the purpose of its tokens in the batch.
@@ -52,7 +53,7 @@ impl<B: Backend> EngineWorker<B> {
         let view = |(slot, s): (&Slot, &Sequence<B::Sampler>)| SequenceView {
             slot: *slot,
             adapters: s.adapters,
-            last_batch: self.turn.last_batch(s.adapters),
+            history: self.turn.history(s.adapters, self.options.target_itl),
             priority: inherited.get(slot).map_or(s.job.priority, |priority| s.job.priority.min(*priority)),
             served_tokens: self.served_tokens_of(&s.job.flow),
             arrival: s.arrival,
@@ -62,8 +63,7 @@ impl<B: Backend> EngineWorker<B> {
             is_blocked: !s.job.output.has_capacity(),
         };
         let views: Vec<SequenceView> = self.slots.running().iter().map(view).collect();
-        let may_stay = self.turn.may_stay(schedule::ready_sets(&views), self.options.target_itl);
-        let last = LastTurn { adapters: self.turn.adapters(), may_stay };
+        let last = self.turn.last_turn(schedule::ready_sets(&views), self.options.target_itl);
         let Some((adapters, shares)) = schedule::next_batch(&views, self.budget(&views), last) else { return Ok(()) };
         let decodes = |share: &BatchShare| views.iter().any(|v| (v.slot, v.prefill_tokens) == (share.slot, 0));
         let (mut decoding, mut prompts): (Vec<BatchShare>, Vec<BatchShare>) = shares.into_iter().partition(decodes);
@@ -81,15 +81,18 @@ impl<B: Backend> EngineWorker<B> {
         if !prompts.is_empty() {
             self.compute(adapters, &prompts)?;
         }
-        let slots: Vec<Slot> = decoding.iter().map(|share| share.slot).collect();
-        self.compact(adapters, schedule::weight_passes(&slots, &[]), took);
+        let decodes = |slot| decoding.iter().any(|share| share.slot == Slot(slot));
+        let work = |slot| if decodes(slot) { SlotWork::Decode(adapters) } else { SlotWork::Nothing };
+        self.compact(adapters, adjacency::weight_passes((0..self.limits.sequences).map(work)), took);
         Ok(())
     }
 
-    /// Shifts the contexts of sequences that outgrow them and may.
+    /// Shifts the contexts of sequences that outgrow them and may. llama.cpp completes a shift with the next batch, so one that pauses
+    /// waits: its cells may be saved before.
     fn shift_contexts(&mut self) {
         let limit = self.limits.context_tokens;
-        let due = self.slots.running().iter().filter_map(|(slot, s)| Some((*slot, s.due_shift(limit)?)));
+        let goes_on = self.slots.running().iter().filter(|(_, s)| s.job.output.has_capacity());
+        let due = goes_on.filter_map(|(slot, s)| Some((*slot, s.due_shift(limit)?)));
         for (slot, (keep, discard)) in due.collect::<Vec<_>>() {
             if !self.backend.shift_kv(slot, keep, discard) {
                 let reason = "the sequence outgrew the context, and the model cannot shift it";
@@ -140,7 +143,7 @@ impl<B: Backend> EngineWorker<B> {
         let expected = self.batch_cost.expected(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         let (computed, took) = self.with_cpu(expected, |backend| backend.decode(adapters, &batch));
         let switch_time = self.backend.take_switch_time();
-        self.turn.record(adapters, took, switch_time);
+        self.turn.record(adapters, planned.iter().all(|plan| plan.is_prompt), took, switch_time);
         let took = took.saturating_sub(switch_time.unwrap_or_default());
         match computed {
             Ok(()) => {
@@ -345,7 +348,7 @@ impl<B: Backend> EngineWorker<B> {
         }
     }
 
-    fn fail(&mut self, slot: Slot, error: Error) {
+    pub(super) fn fail(&mut self, slot: Slot, error: Error) {
         if let Some(sequence) = self.release(slot, Vec::new()) {
             self.counters.failed.fetch_add(u64::from(sequence.job.priority.is_requested()), Relaxed);
             sequence.fail(error);

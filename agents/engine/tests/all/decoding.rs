@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
-use artel_engine::{ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, Options, Priority, Request};
+use artel_engine::{
+    ContextOverflow, DraftMode, EngineActivity, EngineHandle, Error, FinishReason, Options, Priority, Request,
+};
 use proptest::prelude::*;
 
 use crate::requests::{answer, ask, read};
@@ -138,6 +140,50 @@ async fn a_higher_priority_preempts_a_lower_one_and_both_finish() {
         assert_eq!(read(stream).await.unwrap().0, format!("{text} answered"));
     }
     assert_eq!(engine.stats().failed, 0);
+}
+
+#[tokio::test]
+async fn tokens_that_were_overwritten_in_vain_are_not_taken_for_resident() {
+    let gate = BatchGate::default();
+    let model = ScriptedBackend::new(EngineLimits { sequences: 1, ..LIMITS }, |prompt| prompt.trim().repeat(10));
+    let engine = engine(DraftMode::Never, model.with_gate(&gate).with_restore_faults(|number| number == 1)).await;
+    let slow = engine.generate(Request { priority: Priority::Batch, ..ask("slow") }).await.unwrap();
+    gate.pass(3);
+    gate.wait_until_held();
+    let quick = engine.generate(ask("quick")).await.unwrap();
+    gate.open();
+    assert_eq!(read(quick).await.unwrap().0, "quick".repeat(10));
+    assert!(
+        matches!(read(slow).await, Err(Error::Model(_))),
+        "its cells could not be restored over those of the other"
+    );
+    assert_eq!(answer(&engine, ask("quick")).await.unwrap().0, "quick".repeat(10));
+}
+
+#[tokio::test]
+async fn a_sequence_that_pauses_where_it_outgrows_the_context_may_be_preempted() {
+    // For one of these lengths, its reader's channel is full just then.
+    for length in 110..150 {
+        let limits = EngineLimits { sequences: 1, ..LIMITS };
+        // A chunk has both tokens of such a character.
+        let model = ScriptedBackend::new(limits, |_| "\u{e9}".repeat(200));
+        let engine = engine(DraftMode::Never, model).await;
+        let long = Request { overflow: ContextOverflow::Shift, priority: Priority::Batch, ..ask(&"a".repeat(length)) };
+        let long = Request { max_tokens: 1000, ..long };
+        let unread = engine.generate(long).await.unwrap();
+        let is_idle = || engine.heartbeat().is_some_and(|heartbeat| heartbeat.activity == EngineActivity::Idle);
+        while engine.stats().output_tokens == 0 || !is_idle() {
+            tokio::task::yield_now().await;
+        }
+        // The engine looks for something to compute, and finds nothing.
+        let beats = engine.heartbeat().unwrap().beats;
+        engine.retain_adapters([]);
+        while engine.heartbeat().unwrap().beats == beats || !is_idle() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(answer(&engine, ask("quick")).await.unwrap().0, "\u{e9}".repeat(50));
+        assert_eq!(read(unread).await.unwrap().0, "\u{e9}".repeat(200));
+    }
 }
 
 #[tokio::test]

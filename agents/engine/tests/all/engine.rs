@@ -157,15 +157,41 @@ async fn a_sequence_in_a_distant_slot_moves_beside_the_others_and_its_output_is_
     }
     gate.pass(8);
     gate.wait_until_held();
-    let mut slots: Vec<u32> = probe.cells().keys().map(|slot| slot.0).collect();
-    slots.sort_unstable();
-    assert_eq!(slots, [0, 1], "{:?}", probe.cells());
+    let mut cells: Vec<(u32, usize)> = probe.cells().iter().map(|(slot, cells)| (slot.0, cells.count)).collect();
+    cells.sort_unstable();
+    assert_eq!(cells.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [1, 2, 3], "{cells:?}");
+    assert_eq!(cells[0].1, "b\nb".len(), "the tokens of the second one stay resident");
     gate.open();
     let mut texts = Vec::new();
     for stream in streams {
         texts.push(read(stream).await.unwrap().0);
     }
     assert_eq!(texts, ["a".repeat(20), "b".repeat(2), "c".repeat(20)]);
+}
+
+#[tokio::test]
+async fn a_sequence_whose_move_fails_goes_on_in_its_slot_or_fails_alone() {
+    for failures in [1, 2] {
+        let gate = BatchGate::default();
+        let model = ScriptedBackend::new(LIMITS, |prompt| prompt.trim().repeat(20)).with_gate(&gate);
+        let engine = engine(model.with_restore_faults(move |number| number <= failures)).await;
+        let mut streams = Vec::new();
+        for (name, tokens) in [("a", 60), ("b", 2), ("c", 60)] {
+            streams.push(engine.generate(Request { max_tokens: tokens, ..ask(name) }).await.unwrap());
+            gate.pass(1);
+            gate.wait_until_held();
+        }
+        gate.open();
+        let mut texts = Vec::new();
+        for stream in streams {
+            texts.push(read(stream).await.map(|(text, _)| text));
+        }
+        let first = texts.remove(0);
+        assert!(if failures == 1 { first.unwrap() == "a".repeat(20) } else { matches!(first, Err(Error::Model(_))) });
+        assert_eq!(texts.into_iter().map(Result::unwrap).collect::<Vec<_>>(), ["b".repeat(2), "c".repeat(20)]);
+        assert_eq!(engine.stats().failed, failures - 1);
+        assert_eq!(answer(&engine, ask("a")).await.unwrap().0, "a".repeat(20));
+    }
 }
 
 #[tokio::test]
@@ -250,7 +276,7 @@ async fn sequences_with_different_adapters_run_side_by_side() {
     gate.wait_until_held();
     let mut cells: Vec<(u32, u32)> = probe.cells().iter().map(|(slot, cells)| (slot.0, cells.adapters.0)).collect();
     cells.sort_unstable();
-    assert_eq!(cells, [(0, 1), (1, 2)]);
+    assert_eq!(cells, [(0, 1), (3, 2)], "with room for more of each");
     gate.open();
     assert_eq!(read(a).await.unwrap().0, read(b).await.unwrap().0);
 }

@@ -1,6 +1,7 @@
 //! The tests of the engine on the scripted model, in one binary.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod adapters;
 mod answers;
 mod decoding;
 mod engine;

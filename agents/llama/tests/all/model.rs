@@ -66,7 +66,10 @@ fn capital() -> Request {
     ask("You are a geography expert.", "What is the capital of France?")
 }
 
-async fn answer(engine: &EngineHandle, request: Request) -> Result<(String, artel_engine::FinishSummary), Error> {
+pub(crate) async fn answer(
+    engine: &EngineHandle,
+    request: Request,
+) -> Result<(String, artel_engine::FinishSummary), Error> {
     let mut stream = engine.generate(request).await?;
     let mut text = String::new();
     while let Some(chunk) = stream.recv().await {

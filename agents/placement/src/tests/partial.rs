@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::{GB, device, footprint, machine, model, pinned};
 use crate::{
-    CacheShape, CacheSize, Device, DeviceKind, ExpertPlacement, GpuLayers, ModelFootprint, PlacementError, SplitMode,
-    place,
+    CacheShape, CacheSize, Device, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, ModelFootprint, PlacementError,
+    SplitMode, place,
 };
 
 /// A GPU of 8 GB, and a CPU.
@@ -61,7 +61,8 @@ fn below_what_its_roles_need_a_cache_is_refused_with_figures() {
     let error = place(&shrinkable(7 * GB + 900_000_000, 8), &[one_gpu(GB)[1].clone()]).unwrap_err();
     let PlacementError::InsufficientMemory { shortage, cache: least, .. } = &error else { panic!("{error}") };
     assert_eq!((shortage.device.as_str(), *least), ("CPU", Some(cache(1, 1024))));
-    assert!(error.to_string().ends_with(", even with a cache of 1 sequence of 1024 tokens"), "{error}");
+    let told = ", even with a cache of 1 sequence of 1024 tokens; no change of its settings would be enough";
+    assert!(error.to_string().ends_with(told), "{error}");
 }
 
 #[test]
@@ -73,11 +74,92 @@ fn a_cache_of_so_many_tokens_has_fewer_sequences_then_a_shorter_context() {
     assert_eq!(of(100_000), Ok(cache(8, 4096)), "never more than wanted");
     assert_eq!(of(16_384), Ok(cache(4, 4096)));
     assert_eq!(of(3000), Ok(cache(1, 2816)));
-    let error = of(900).unwrap_err().to_string();
+    // A context has a multiple of 256 tokens, and the roles need 1,000.
+    let error = of(1023).unwrap_err();
     assert_eq!(
-        error,
-        "m cannot be placed: `cache: {tokens: 900}` is less than 1 sequence of 1000 tokens, which it needs at least"
+        error.to_string(),
+        "m cannot be placed: `cache: {tokens: 1023}` is too small: it needs 1024 tokens at least, for 1 sequence of 1024 tokens"
     );
+    let offered: Vec<String> = error.remedies().iter().map(ToString::to_string).collect();
+    let cache = " with a cache of 1 sequence of 1024 tokens";
+    assert_eq!(
+        offered,
+        [format!("`cache: {{tokens: 1024}}` instead of {{tokens: 1023}}: then it takes CUDA1 1.2 GB{cache}")]
+    );
+}
+
+#[test]
+fn more_tokens_than_a_cache_can_use_are_told() {
+    let footprint = ModelFootprint { cache_size: CacheSize::Tokens(100_000), ..shrinkable(GB, 8) };
+    let reason = place(&footprint, &machine()).unwrap().reason;
+    let told = "; its cache holds 8 sequences of 4096 tokens, which are all 32768 tokens that it can use of \
+                `cache: {tokens: 100000}`";
+    assert!(reason.ends_with(told), "{reason}");
+}
+
+#[test]
+fn fewer_tokens_than_were_promised_to_sequences_and_context_are_refused_with_advice() {
+    let footprint = ModelFootprint {
+        cache_size: CacheSize::Tokens(20_000),
+        min_sequences: 8,
+        min_context_tokens: 4096,
+        ..shrinkable(GB, 8)
+    };
+    let error = place(&footprint, &[device("CPU", DeviceKind::Cpu, 8 * GB)]).unwrap_err();
+    let remedies = error.remedies().iter().map(|remedy| format!("  {remedy}\n"));
+    insta::assert_snapshot!(format!("{error}\n{}", remedies.collect::<String>()));
+}
+
+#[test]
+fn advice_on_a_cache_repeats_the_rest_of_the_key() {
+    let of = |cache_size, written_kv_type: Option<KvCacheType>, free| {
+        let kv_type = written_kv_type.unwrap_or(KvCacheType::F16);
+        let footprint = ModelFootprint { cache_size, kv_type, written_kv_type, ..shrinkable(5 * GB, 8) };
+        let error = place(&footprint, &[device("CPU", DeviceKind::Cpu, free)]).unwrap_err();
+        let remedies = error.remedies().iter().map(|remedy| format!("{remedy}\n"));
+        format!("{error}\n{}", remedies.collect::<String>())
+    };
+    let all = [
+        of(CacheSize::Tokens(32_768), Some(KvCacheType::F32), 9 * GB),
+        of(CacheSize::Tokens(32_768), None, 5_800_000_000),
+        of(CacheSize::Percent(2), Some(KvCacheType::Q8_0), 8 * GB),
+        of(CacheSize::Percent(2), None, 5_500_000_000),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn adapters_keep_their_size_with_another_file() {
+    // Of 16 GB, 4 GB are of adapters: the other 12 GB have 16 bits per weight.
+    let mut footprint = ModelFootprint { weight_elements: 6 * GB, ..model("m", 16 * GB) };
+    footprint.layers.iter_mut().for_each(|layer| layer.adapter_bytes = layer.weight_bytes / 4);
+    let error = place(&footprint, &[device("CPU", DeviceKind::Cpu, 10 * GB)]).unwrap_err();
+    let offered = error.remedies()[0].to_string();
+    assert_eq!(offered, "the same model as Q6_K, which has about 4.9 GB: then it takes CPU 9.6 GB");
+}
+
+#[test]
+fn beside_others_what_the_planner_may_not_do_by_itself_is_offered() {
+    use crate::plan;
+    let second = ModelFootprint { model: "second".to_owned(), ..pinned(experts(6 * GB), &["CUDA0"]) };
+    let first = pinned(model("first", 6 * GB), &["CUDA0"]);
+    let mut devices = one_gpu(16 * GB);
+    devices[0].free = 10 * GB;
+    let plan = plan(&[first, second], &devices, &[]);
+    let unplaced = &plan.unplaced[0];
+    let remedies = unplaced.error.remedies().iter().map(|remedy| format!("  {remedy}\n"));
+    insta::assert_snapshot!(format!("{}\n{}", unplaced.reason, remedies.collect::<String>()));
+}
+
+#[test]
+fn what_is_missing_is_told_if_no_device_has_memory_for_buffers() {
+    let devices = [
+        device("CUDA0", DeviceKind::Gpu, 50_000_000),
+        device("CUDA1", DeviceKind::Gpu, 60_000_000),
+        device("CPU", DeviceKind::Cpu, GB),
+    ];
+    let error = place(&pinned(model("m", 5 * GB), &["CUDA0", "CUDA1"]), &devices).unwrap_err();
+    insta::assert_snapshot!(error.to_string());
 }
 
 #[test]
@@ -86,7 +168,11 @@ fn a_cache_of_so_many_tokens_that_does_not_fit_is_refused_and_a_smaller_one_offe
     let cpu = [device("CPU", DeviceKind::Cpu, 8 * GB)];
     let error = place(&footprint, &cpu).unwrap_err();
     let offered: Vec<String> = error.remedies().iter().map(ToString::to_string).collect();
-    assert_eq!(offered[1], "`cache: {tokens: 20480}` instead of 32768: then it takes CPU 7.7 GB");
+    assert_eq!(
+        offered[1],
+        "`cache: {tokens: 20480}` instead of {tokens: 32768}: then it takes CPU 7.7 GB with a cache of 5 sequences of 4096 \
+         tokens"
+    );
 }
 
 #[test]
@@ -100,7 +186,8 @@ fn a_cache_takes_no_more_than_its_share_of_the_memory_beside_the_rest() {
     assert!(error.to_string().contains("`cache: {share: 1%}` leaves it"), "{error}");
     assert_eq!(
         error.remedies().iter().map(ToString::to_string).next().unwrap(),
-        "`cache: q8_0` instead of f16: then it takes CPU 5.3 GB"
+        "`cache: {share: 1%, type: q8_0}` instead of {share: 1%}: then it takes CPU 5.3 GB with a cache of 1 sequence of 1536 \
+         tokens"
     );
 }
 
@@ -132,7 +219,7 @@ fn a_number_of_layers_is_obeyed_or_refused() {
     let cpu = [device("CPU", DeviceKind::Cpu, 16 * GB)];
     let nowhere = ModelFootprint { gpu_layers: GpuLayers::Count(3), ..model("m", GB) };
     let error = place(&nowhere, &cpu).unwrap_err().to_string();
-    assert!(error.ends_with("`gpu_layers: 3`, but there is no device other than the CPU"), "{error}");
+    assert!(error.contains("`gpu_layers: 3`, but there is no device other than the CPU"), "{error}");
 }
 
 #[test]
@@ -159,7 +246,7 @@ fn all_experts_are_on_the_cpu_if_that_is_written() {
     assert_eq!(placement.host.unwrap().weight_bytes, 5 * GB / 10 * 9);
     assert_eq!(place(&pinned(footprint, &["CPU"]), &machine()).unwrap().cpu_expert_layers, 0, "all of it is there");
     let none = ModelFootprint { experts: ExpertPlacement::Cpu, ..model("m", GB) };
-    assert!(place(&none, &machine()).unwrap_err().to_string().ends_with("but the model has no experts"));
+    assert!(place(&none, &machine()).unwrap_err().to_string().contains("but the model has no experts"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{GB, device, layer, machine, model, model_and_devices, pinned};
 use crate::search::with_reserve;
 use crate::{
-    CacheShape, CacheSize, Device, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, LayerFootprint,
+    CacheShape, CacheSize, Device, DeviceChoice, DeviceKind, ExpertPlacement, GpuLayers, KvCacheType, LayerFootprint,
     ModelFootprint, Placement, PlacementError, Remedy, SettingChange, SplitMode, place,
 };
 
@@ -183,7 +183,7 @@ pub(super) fn check_sum(footprint: &ModelFootprint, placement: &Placement) -> Re
             let rounding = if placement.split == SplitMode::Row { parts * footprint.items() as u64 } else { 0 };
             prop_assert!((weights..=weights + rounding).contains(&found), "{found} of {weights}");
             prop_assert_eq!(host.process_bytes, footprint.process_bytes);
-            prop_assert_eq!(host.compute_bytes, if placement.is_mixed() { footprint.compute_bytes } else { 0 });
+            prop_assert_eq!(host.compute_bytes, if placement.is_mixed() { footprint.beside_compute_bytes } else { 0 });
         }
     }
     Ok(())
@@ -217,6 +217,9 @@ proptest! {
                     || footprint.gpu_layers != GpuLayers::Auto;
                 prop_assert!(is_contradictory, "{reason}");
             }
+            Err(PlacementError::CacheTooSmall { tokens, least, .. }) => {
+                prop_assert!(u64::from(tokens) < least.tokens());
+            }
             Err(unknown @ PlacementError::UnknownDevice { .. }) => panic!("{unknown}"),
         }
     }
@@ -240,12 +243,29 @@ proptest! {
                 }
                 Some(SettingChange::GpuLayers { to, from }) => {
                     larger.gpu_layers = GpuLayers::Count(to + 1);
-                    to + 1 < *from && (to + 1) as usize <= footprint.layers.len()
+                    GpuLayers::Count(to + 1) != *from && (to + 1) as usize <= footprint.layers.len()
                 }
-                Some(SettingChange::CacheShare { to, from }) => {
-                    larger.cache_size = CacheSize::Percent(to - 1);
-                    to - 1 > *from
-                }
+                Some(SettingChange::Cache { to, from }) => match (to.size, from.size) {
+                    (CacheSize::Percent(to), CacheSize::Percent(from)) if to != from => {
+                        larger.cache_size = CacheSize::Percent(to - 1);
+                        to - 1 > from
+                    }
+                    (CacheSize::Tokens(to), CacheSize::Tokens(from)) if to > from => {
+                        larger.cache_size = CacheSize::Tokens(to - 1);
+                        true
+                    }
+                    (CacheSize::Tokens(to), CacheSize::Tokens(from)) if to < from => {
+                        let given = remedy.placement.cache();
+                        // The next larger cache has a longer context, or with the whole context one more sequence.
+                        let next = match given.context_tokens < remedy.footprint.context_tokens {
+                            true => (given.context_tokens + 256).min(remedy.footprint.context_tokens) * given.sequences,
+                            false => to + given.context_tokens,
+                        };
+                        larger.cache_size = CacheSize::Tokens(next);
+                        next < from
+                    }
+                    _ => false,
+                },
                 _ => false,
             };
             if changed {
@@ -255,27 +275,27 @@ proptest! {
             for change in &remedy.changes {
                 match change {
                     SettingChange::Weights => undone.layers.clone_from(&footprint.layers),
-                    SettingChange::Cache { from, .. } => undone.kv_type = *from,
-                    SettingChange::CacheTokens { from, .. } => undone.cache_size = CacheSize::Tokens(*from),
-                    SettingChange::CacheShare { from, .. } => undone.cache_size = CacheSize::Percent(*from),
+                    SettingChange::Cache { from, .. } => {
+                        (undone.cache_size, undone.written_kv_type) = (from.size, from.kv_type);
+                        undone.kv_type = from.kv_type.unwrap_or(KvCacheType::F16);
+                    }
                     SettingChange::Sequences { from, .. } => {
                         (undone.sequences, undone.min_sequences) = (*from, *from);
                     }
                     SettingChange::Context { from, .. } => {
                         (undone.context_tokens, undone.min_context_tokens) = (*from, *from);
                     }
-                    SettingChange::GpuLayers { from, .. } => undone.gpu_layers = GpuLayers::Count(*from),
+                    SettingChange::GpuLayers { from, .. } => undone.gpu_layers = *from,
+                    SettingChange::CpuExperts => undone.experts = ExpertPlacement::Auto,
                     SettingChange::Quantization { .. } => {
                         undone.layers.clone_from(&footprint.layers);
                         undone.input_bytes = footprint.input_bytes;
                         undone.output_bytes = footprint.output_bytes;
                         undone.tied_bytes = footprint.tied_bytes;
                     }
-                    SettingChange::Split { .. } | SettingChange::Unpin => {
-                        undone.devices = footprint.devices.clone();
-                        undone.split = footprint.split;
-                        undone.tensor_split.clone_from(&footprint.tensor_split);
-                    }
+                    SettingChange::Pin { .. } | SettingChange::Unpin => undone.devices = footprint.devices.clone(),
+                    SettingChange::SplitByLayer { from } => undone.split = *from,
+                    SettingChange::NoTensorSplit => undone.tensor_split.clone_from(&footprint.tensor_split),
                 }
             }
             prop_assert_eq!(&undone, &footprint, "nothing else changes");

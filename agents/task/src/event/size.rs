@@ -26,7 +26,13 @@ impl Output {
         let citations = self.citations.iter().map(Citation::max_encoded_len).sum::<usize>();
         let alternatives = self.alternatives.iter().map(Self::max_encoded_len).sum::<usize>();
         let logprobs = self.logprobs.as_ref().map_or(0, |logprobs| logprobs.max_encoded_len());
-        self.text.len() + reasoning + calls + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs + citations
+        self.text.len()
+            + reasoning
+            + calls
+            + self.json.as_ref().map_or(0, value_len)
+            + alternatives
+            + logprobs
+            + citations
     }
 }
 

@@ -46,7 +46,9 @@ pub enum GraphFault {
         from: NodeName,
     },
     /// `passages: X` where X is not a search, or the node has no role.
-    #[error("node `{node}` takes its passages from `{from}`: it must be a node of a role, and `{from}` one with `search`")]
+    #[error(
+        "node `{node}` takes its passages from `{from}`: it must be a node of a role, and `{from}` one with `search`"
+    )]
     NotASearch {
         /// The node.
         node: NodeName,

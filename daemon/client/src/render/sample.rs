@@ -226,7 +226,13 @@ pub(crate) fn troubled() -> Vec<Event> {
 
 /// A model on the CPU, one split over two GPUs, one with experts and layers on the CPU, one that does not fit beside another, and one with a missing device.
 pub(crate) fn placement() -> Placement {
-    let share = |device: &str, share, bytes, layers| DevicePart { device: device.into(), share, bytes, layers };
+    let share = |device: &str, share, bytes, layers| DevicePart {
+        device: device.into(),
+        share,
+        bytes,
+        layers,
+        ..Default::default()
+    };
     let small = PlacedModel {
         model: "smollm2".into(),
         split: SplitMode::None.into(),

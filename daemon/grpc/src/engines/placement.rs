@@ -83,6 +83,8 @@ fn placed_model(placement: &Placement, loaded: bool) -> v1::PlacedModel {
         share: share * (1.0 - share_of_host),
         bytes: part.bytes(),
         layers: number(part.layers),
+        weight_bytes: part.weight_bytes,
+        cache_bytes: part.kv_bytes,
     };
     let mut parts: Vec<v1::DevicePart> = parts.map(part).collect();
     parts.extend(placement.host.iter().map(|host| v1::DevicePart {
@@ -90,6 +92,8 @@ fn placed_model(placement: &Placement, loaded: bool) -> v1::PlacedModel {
         share: share_of_host,
         bytes: host.bytes(),
         layers: number(host.layers),
+        weight_bytes: host.weight_bytes,
+        cache_bytes: host.kv_bytes,
     }));
     v1::PlacedModel {
         model: placement.model.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use artel_actors::knowledge::{Chunk, KnowledgeState, Passage, SearchAnswer, SearchTimes, SourceRecord};
+use artel_actors::knowledge::{DocumentChunk, KnowledgeState, Passage, SearchAnswer, SearchTimes, SourceRecord};
 use artel_proto::v1;
 
 pub(super) fn state(state: KnowledgeState) -> v1::KnowledgeStatus {
@@ -50,7 +50,7 @@ pub(super) fn answer(answer: SearchAnswer, knowledge: &str) -> v1::SearchKnowled
 }
 
 /// A piece of a source, without scores.
-pub(super) fn passage(rank: u32, source: &str, knowledge: &str, chunk: Chunk) -> v1::Passage {
+pub(super) fn passage(rank: u32, source: &str, knowledge: &str, chunk: DocumentChunk) -> v1::Passage {
     v1::Passage {
         rank,
         source: source.to_owned(),

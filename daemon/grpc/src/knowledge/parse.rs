@@ -25,10 +25,7 @@ const MAX_SOURCE_BYTES: usize = 512;
 const MAX_LABEL_BYTES: usize = 400;
 
 /// Parses a search; `caller` is the one whose texts are found beside files.
-pub(super) fn search(
-    request: v1::SearchKnowledgeRequest,
-    caller: Option<CallerName>,
-) -> Result<SearchRequest, Status> {
+pub(super) fn search(request: v1::SearchKnowledgeRequest, caller: Option<CallerName>) -> Result<SearchRequest, Status> {
     let mode = request.mode();
     let v1::SearchKnowledgeRequest { knowledge, query, top, mode: number, sources, labels } = request;
     let mut violations = Violations::default();

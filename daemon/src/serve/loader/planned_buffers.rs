@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use artel_model::piece_paths;
+use artel_model::{DeviceMemory, piece_paths};
 
 use crate::engine::EngineSpec;
 use crate::serve::compute_buffer_cache::{ComputeBufferCache, EngineShape, KnownSize, LayerDivision};
@@ -32,8 +32,69 @@ pub(super) struct PlannedBuffers {
     pub(super) cpu: u64,
     /// If other devices compute everything.
     pub(super) device: u64,
-    /// If other devices and the CPU compute a part each.
+    /// If other devices and the CPU compute a part each: on a device other than the CPU.
     pub(super) mixed: u64,
+    /// The same on the CPU.
+    pub(super) beside: u64,
+}
+
+/// Whose buffers a size is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BufferOwner {
+    /// Each device, if all of them are alike: the CPU alone, or devices other than it.
+    Every,
+    /// A device other than the CPU, which computes a part.
+    Device,
+    /// The CPU, which computes a part.
+    Cpu,
+}
+
+impl BufferOwner {
+    /// A part of stored keys.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Every => "",
+            Self::Device => "mixed",
+            Self::Cpu => "beside",
+        }
+    }
+}
+
+/// Where the sizes of the buffers of an engine are stored when it is loaded.
+pub(super) struct BufferKeys {
+    /// Of its devices, but for a CPU that computes a part.
+    family: String,
+    /// Of the CPU, if it computes a part.
+    beside: Option<String>,
+    shape: EngineShape,
+}
+
+impl BufferKeys {
+    /// Those of an engine that is to be loaded.
+    pub(super) fn of(spec: &EngineSpec) -> Self {
+        let division = LayerDivision { gpu_layers: spec.gpu_layers, cpu_expert_layers: spec.cpu_expert_layers };
+        let shape = EngineShape { context: spec.context.unwrap_or_default(), sequences: spec.sequences, division };
+        let of = |owner| family(spec, spec.devices.as_deref().unwrap_or_default(), owner);
+        let is_mixed = spec.is_mixed();
+        Self {
+            family: of(if is_mixed { BufferOwner::Device } else { BufferOwner::Every }),
+            beside: is_mixed.then(|| of(BufferOwner::Cpu)),
+            shape,
+        }
+    }
+
+    /// Stores what a loaded engine has.
+    pub(super) fn store(self, cache: &ComputeBufferCache, memory: &[DeviceMemory]) {
+        let is_beside = |memory: &&DeviceMemory| self.beside.is_some() && memory.device == "CPU";
+        let (on_cpu, on_devices): (Vec<&DeviceMemory>, Vec<&DeviceMemory>) = memory.iter().partition(is_beside);
+        let most = |memory: &[&DeviceMemory]| memory.iter().map(|memory| memory.compute).max();
+        if let Some(bytes) = most(&on_devices) {
+            cache.put(self.family, self.shape, bytes);
+        }
+        if let Some((family, bytes)) = self.beside.zip(most(&on_cpu)) {
+            cache.put(family, self.shape, bytes);
+        }
+    }
 }
 
 impl PlannedBuffers {
@@ -46,34 +107,29 @@ impl PlannedBuffers {
         division: Option<LayerDivision>,
         guess: BufferGuess,
     ) -> Self {
-        let known = |spec: &EngineSpec, device: &str, is_mixed, division| {
+        let known = |spec: &EngineSpec, device: &str, owner, division| {
             let cache = (spec.context.unwrap_or_default(), spec.sequences);
-            measured.get(&family(spec, &[device.to_owned()], is_mixed), cache, division)
+            measured.get(&family(spec, &[device.to_owned()], owner), cache, division)
         };
-        let on_devices = |is_mixed, division: Option<LayerDivision>| {
-            let known = on_devices.map(|spec| known(spec, "GPU", is_mixed, division));
+        let on_devices = |owner, division: Option<LayerDivision>| {
+            let known = on_devices.map(|spec| known(spec, "GPU", owner, division));
             known.into_iter().max().unwrap_or(KnownSize::Unknown)
         };
         let whole = Some(LayerDivision::default());
         let of_batch = |tokens: u64| DEFAULT_COMPUTE_BYTES.max(guess.output_bytes.saturating_mul(tokens));
-        let device = on_devices(false, whole).or_guess(of_batch(DEVICE_BATCH_TOKENS));
+        let device = on_devices(BufferOwner::Every, whole).or_guess(of_batch(DEVICE_BATCH_TOKENS));
         Self {
-            cpu: known(on_cpu, "CPU", false, whole).or_guess(of_batch(CPU_BATCH_TOKENS)),
+            cpu: known(on_cpu, "CPU", BufferOwner::Every, whole).or_guess(of_batch(CPU_BATCH_TOKENS)),
             device,
-            mixed: on_devices(true, division).or_guess(device.saturating_add(guess.largest_matrix_bytes)),
+            mixed: on_devices(BufferOwner::Device, division)
+                .or_guess(device.saturating_add(guess.largest_matrix_bytes)),
+            beside: on_devices(BufferOwner::Cpu, division).or_guess(device),
         }
     }
 }
 
-/// The family and the shape of an engine that is to be loaded, under which the size of its buffers is stored.
-pub(super) fn key_of(spec: &EngineSpec) -> (String, EngineShape) {
-    let division = LayerDivision { gpu_layers: spec.gpu_layers, cpu_expert_layers: spec.cpu_expert_layers };
-    let shape = EngineShape { context: spec.context.unwrap_or_default(), sequences: spec.sequences, division };
-    (family(spec, spec.devices.as_deref().unwrap_or_default(), spec.is_mixed()), shape)
-}
-
 /// What the size of a compute buffer depends on, beside the shape of the engine. The texts are part of stored keys.
-fn family(spec: &EngineSpec, devices: &[String], is_mixed: bool) -> String {
+fn family(spec: &EngineSpec, devices: &[String], owner: BufferOwner) -> String {
     let pieces: Vec<String> = piece_paths(&spec.path)
         .iter()
         .map(|path| {
@@ -89,7 +145,7 @@ fn family(spec: &EngineSpec, devices: &[String], is_mixed: bool) -> String {
         &pieces.join(" "),
         &format!("{:?} {} {on_cpu}", spec.cache, spec.purpose.pools()),
         &spec.dequantized.as_ref().map_or_else(String::new, |weights| format!("recast {}", weights.bf16)),
-        if is_mixed { "mixed" } else { "" },
+        owner.key(),
     ])
 }
 
@@ -127,9 +183,14 @@ mod tests {
         PlannedBuffers::of(cache, wanted, [wanted, wanted], division, GUESS)
     }
 
+    /// Of a mixed engine, the CPU has a tenth of what the device has.
     fn load(cache: &ComputeBufferCache, spec: &EngineSpec, bytes: u64) {
-        let (family, shape) = key_of(spec);
-        cache.put(family, shape, bytes);
+        let memory =
+            |device: &str, compute| DeviceMemory { device: device.to_owned(), compute, ..DeviceMemory::default() };
+        let device = spec.devices.iter().flatten().next().unwrap();
+        let beside = spec.is_mixed().then(|| memory("CPU", bytes / 10));
+        let memory: Vec<DeviceMemory> = beside.into_iter().chain([memory(device, bytes)]).collect();
+        BufferKeys::of(spec).store(cache, &memory);
     }
 
     #[test]
@@ -137,10 +198,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = ComputeBufferCache::open(dir.path());
         let wanted = spec("/nowhere/m.gguf".into(), 4096, &[]);
-        let guessed = PlannedBuffers { cpu: 144 * MIB, device: 512 * MIB, mixed: 512 * MIB + 1000 };
+        let guessed = PlannedBuffers { cpu: 144 * MIB, device: 512 * MIB, mixed: 512 * MIB + 1000, beside: 512 * MIB };
         assert_eq!(planned(&cache, &wanted, None), guessed);
         load(&cache, &spec("/nowhere/m.gguf".into(), 4096, &["RPC[box:1]"]), 300 * MIB);
-        let measured = PlannedBuffers { device: 300 * MIB, mixed: 300 * MIB + 1000, ..guessed };
+        let measured = PlannedBuffers { device: 300 * MIB, mixed: 300 * MIB + 1000, beside: 300 * MIB, ..guessed };
         assert_eq!(planned(&cache, &wanted, None), measured, "what the CPU has is not what others have");
     }
 
@@ -173,6 +234,7 @@ mod tests {
         let division = |gpu_layers, cpu_expert_layers| Some(LayerDivision { gpu_layers, cpu_expert_layers });
         assert_eq!([mixed(division(Some(24), 0)), mixed(division(Some(1), 0)), mixed(division(None, 8))], [90, 30, 60]);
         assert_eq!(mixed(None), 90, "it is not known how many layers there will be");
+        assert_eq!(planned(&cache, &wanted, division(Some(24), 0)).beside, 9, "the CPU has buffers of its own");
         assert_eq!(planned(&cache, &wanted, None).device, 512 * MIB);
     }
 
