@@ -38,7 +38,7 @@ pub enum PlacementError {
         /// The model.
         model: String,
         /// The smallest shortage over all tried placements.
-        shortage: MemoryShortage,
+        shortage: Box<MemoryShortage>,
         /// The cache with which it lacks this, if that is smaller than wanted.
         cache: Option<CacheShape>,
         /// What it takes of each device then, if more than one would compute it.

@@ -146,7 +146,7 @@ impl<'a> PlacementSearch<'a> {
         }
         PlacementError::InsufficientMemory {
             model,
-            shortage,
+            shortage: Box::new(shortage),
             cache: (cache != self.footprint.wanted_cache()).then_some(cache),
             spread,
             remedies: Vec::new(),

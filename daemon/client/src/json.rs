@@ -235,7 +235,7 @@ mod tests {
     fn a_placement_is_one_object() {
         let json = placement().to_json();
         assert_eq!(json["placed"][1]["split"], "layer");
-        let share = json!({"device": "CUDA0", "share": 0.75, "bytes": 7_400_000_000_u64, "layers": 24});
+        let share = json!({"device": "CUDA0", "share": 0.75, "bytes": 7_400_000_000_u64, "layers": 24, "weight_bytes": 0, "cache_bytes": 0});
         assert_eq!(json["placed"][1]["parts"][0], share);
         assert_eq!(json["unplaced"][0]["missing_bytes"], 2_200_000_000_u64);
         assert_eq!(json["unplaced"][1]["remedies"], Value::Null, "empty fields are omitted");

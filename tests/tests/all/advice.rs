@@ -15,15 +15,15 @@ const CONTEXT_STEP_TOKENS: u64 = 256;
 
 /// The weights of a model.
 #[derive(Clone)]
-enum Weights {
+enum AdvisedWeights {
     Demo(&'static str),
     Random(RandomModel),
 }
 
 /// A model as its document says it.
 #[derive(Clone)]
-struct Definition {
-    weights: Weights,
+struct AdvisedModel {
+    weights: AdvisedWeights,
     /// `key: value`.
     keys: Vec<String>,
 }
@@ -32,8 +32,8 @@ fn key(line: &str) -> &str {
     line.split(':').next().unwrap()
 }
 
-impl Definition {
-    fn new(weights: Weights, keys: &[&str]) -> Self {
+impl AdvisedModel {
+    fn new(weights: AdvisedWeights, keys: &[&str]) -> Self {
         Self { weights, keys: keys.iter().map(ToString::to_string).collect() }
     }
 
@@ -51,8 +51,8 @@ impl Definition {
     /// The document of the model, and of a role of it.
     fn document(&self, name: &str) -> String {
         let file = match &self.weights {
-            Weights::Demo(file) => (*file).to_owned(),
-            Weights::Random(model) => model.file().display().to_string(),
+            AdvisedWeights::Demo(file) => (*file).to_owned(),
+            AdvisedWeights::Random(model) => model.file().display().to_string(),
         };
         format!(
             "---\nmodel: {name}\nfile: {file}\n{}\n---\nrole: of-{name}\ndescription: D.\nmodel: {name}\n\
@@ -65,9 +65,9 @@ impl Definition {
     fn advised(&self, remedy: &str) -> Self {
         let (changes, _) = remedy.split_once(": then it takes ").unwrap();
         if let Some((_, quantization)) = changes.split_once("the same model as ") {
-            let Weights::Random(model) = &self.weights else { panic!("{remedy}") };
+            let AdvisedWeights::Random(model) = &self.weights else { panic!("{remedy}") };
             let (name, _) = quantization.split_once(',').unwrap();
-            let weights = Weights::Random(model.clone().with("--quant", &name.to_lowercase()));
+            let weights = AdvisedWeights::Random(model.clone().with("--quant", &name.to_lowercase()));
             return Self { weights, ..self.clone() };
         }
         let mut changed = self.clone();
@@ -86,7 +86,7 @@ fn number(text: &str, name: &str) -> Option<u64> {
 }
 
 /// With the next larger value than the last one that is advised, if its values have an order.
-fn beyond(refused: &Definition, remedy: &str) -> Option<Definition> {
+fn beyond(refused: &AdvisedModel, remedy: &str) -> Option<AdvisedModel> {
     let advised = refused.advised(remedy);
     let snippet = remedy.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains(": ")).last()?;
     let (value, instead) = (snippet.split_once(": ")?.1, remedy.split_once("instead of ").map_or("", |(_, text)| text));
@@ -132,7 +132,7 @@ async fn answer(daemon: &Daemon, model: &str) -> String {
 
 /// Takes every piece of advice on models that are refused under these settings; returns all of it, the names of devices replaced
 /// by letters.
-async fn advice_is_true(refused: &[(&str, Definition)], settings: &str, servers: &[&RpcServer]) -> Vec<String> {
+async fn advice_is_true(refused: &[(&str, AdvisedModel)], settings: &str, servers: &[&RpcServer]) -> Vec<String> {
     let documents: String = refused.iter().map(|(name, model)| model.document(name)).collect();
     let first = daemon().with_yaml(&documents).with_settings(settings).start().await;
     let (mut advised, mut beyond_advice) = (Vec::new(), Vec::new());
@@ -169,19 +169,19 @@ async fn advice_is_true(refused: &[(&str, Definition)], settings: &str, servers:
 }
 
 /// A model of 14 MiB, and of 3 KiB of cache for each token.
-fn small() -> Weights {
-    Weights::Random(RandomModel::new("llama").with("--quant", "f16"))
+fn small() -> AdvisedWeights {
+    AdvisedWeights::Random(RandomModel::new("llama").with("--quant", "f16"))
 }
 
 /// A model of 84 MiB, of which the output has 48 and each of six layers 6, and of 12 KiB of cache for each token.
-fn large() -> Weights {
-    Weights::Random(RandomModel::new("llama").with("--width", "512").with("--quant", "f16"))
+fn large() -> AdvisedWeights {
+    AdvisedWeights::Random(RandomModel::new("llama").with("--width", "512").with("--quant", "f16"))
 }
 
 /// Beside weights and cache, a process takes 42 MiB and buffers take 64: the limits leave 52 MiB for a cache.
 #[tokio::test(flavor = "multi_thread")]
 async fn advice_on_sequences_context_cache_and_quantization_is_true() {
-    let of = |weights, keys: &[&str]| Definition::new(weights, keys).with("devices: [CPU]");
+    let of = |weights, keys: &[&str]| AdvisedModel::new(weights, keys).with("devices: [CPU]");
     let refused = [
         ("written", of(small(), &["context: 4096", "sequences: 8"])),
         ("tokens", of(small(), &["cache: {tokens: 32768, type: f32}"])),
@@ -209,7 +209,7 @@ async fn advice_on_sequences_context_cache_and_quantization_is_true() {
 #[tokio::test(flavor = "multi_thread")]
 async fn advice_that_combines_changes_of_a_cache_is_true() {
     let keys = ["cache: {tokens: 32768, type: f32}", "devices: [CPU]"];
-    let refused = [("both", Definition::new(small(), &keys))];
+    let refused = [("both", AdvisedModel::new(small(), &keys))];
     let advice = advice_is_true(&refused, "memory: {CPU: 124}\n", &[]).await;
     assert_eq!(advice, ["both-0: `cache: {tokens: 2304, type: q8_0}` instead of {tokens: 32768, type: f32}"]);
 }
@@ -217,7 +217,7 @@ async fn advice_that_combines_changes_of_a_cache_is_true() {
 #[tokio::test(flavor = "multi_thread")]
 async fn advice_on_weights_that_are_dequantized_is_true() {
     let keys = ["weights: bf16", "context: 512", "sequences: 1", "devices: [CPU]"];
-    let refused = [("half", Definition::new(Weights::Demo("SmolLM2-135M-Instruct.Q4_1.gguf"), &keys))];
+    let refused = [("half", AdvisedModel::new(AdvisedWeights::Demo("SmolLM2-135M-Instruct.Q4_1.gguf"), &keys))];
     let advice = advice_is_true(&refused, "memory: {CPU: 250}\n", &[]).await;
     assert_eq!(advice, ["half-0: `weights: file`"]);
 }
@@ -231,7 +231,7 @@ async fn device_advice(name: &str, seed: &str, pins: usize, more: &str) -> Vec<S
     let weights = RandomModel::new("llama").with("--width", "768").with("--quant", "f16").with("--seed", seed);
     let devices = format!("devices: ['{}']", names[..pins].join("', '"));
     let keys = ["context: 512", "sequences: 1", "gpu_layers: 7", &devices, more];
-    let refused = [(name, Definition::new(Weights::Random(weights), &keys))];
+    let refused = [(name, AdvisedModel::new(AdvisedWeights::Random(weights), &keys))];
     let settings = format!(
         "rpc: ['{}']\nmemory: {{'{}': 198, '{}': 198, '{}': 400}}\n",
         servers.each_ref().map(|server| server.address.clone()).join("', '"),
@@ -246,7 +246,7 @@ async fn device_advice(name: &str, seed: &str, pins: usize, more: &str) -> Vec<S
 async fn advice_on_layers_and_more_devices_is_true() {
     let expected = [
         "layers-0: `gpu_layers: 2` instead of 7",
-        "layers-1: the same model as Q8_0, which has about 85.2 MB",
+        "layers-1: the same model as Q8_0, which has about 85.3 MB",
         "layers-2: `devices: ['a', 'c']`",
         "layers-3: `devices: auto`",
     ];
@@ -257,8 +257,8 @@ async fn advice_on_layers_and_more_devices_is_true() {
 async fn advice_on_written_shares_of_devices_is_true() {
     let expected = [
         "shares-0: `gpu_layers: 3` instead of 7",
-        "shares-1: the same model as Q8_0, which has about 85.2 MB",
-        "shares-2: no `tensor_split`",
+        "shares-1: the same model as Q8_0, which has about 85.3 MB",
+        "shares-2: `devices: ['a', 'b', 'c']` and no `tensor_split`",
         "shares-3: `devices: auto` and no `tensor_split`",
     ];
     assert_eq!(device_advice("shares", "2", 2, "tensor_split: [1, 3]").await, expected);
@@ -268,7 +268,7 @@ async fn advice_on_written_shares_of_devices_is_true() {
 async fn advice_on_a_model_that_is_not_split_is_true() {
     let expected = [
         "one-0: `gpu_layers: 2` instead of 7",
-        "one-1: the same model as Q8_0, which has about 85.2 MB",
+        "one-1: the same model as Q8_0, which has about 85.3 MB",
         "one-2: `split: layer` instead of none",
         "one-3: `devices: auto`",
     ];
@@ -280,12 +280,12 @@ async fn advice_on_a_model_that_is_not_split_is_true() {
 async fn advice_on_a_model_beside_another_is_true() {
     let server = RpcServer::start().await;
     let device = server.device_name();
-    let pinned = |weights, keys: &[&str]| Definition::new(weights, keys).with(&format!("devices: ['{device}']"));
+    let pinned = |weights, keys: &[&str]| AdvisedModel::new(weights, keys).with(&format!("devices: ['{device}']"));
     let first = pinned(small(), &["context: 4096", "sequences: 12"]);
-    let experts = Weights::Random(RandomModel::new("qwen3moe").with("--width", "512").with("--experts", "16"));
+    let experts = AdvisedWeights::Random(RandomModel::new("qwen3moe").with("--width", "512").with("--experts", "16"));
     let second = pinned(experts, &["context: 512", "sequences: 1"]);
     let settings = format!("rpc: ['{}']\nmemory: {{'{device}': 430}}\n", server.address);
-    let with_second = |second: &Definition| {
+    let with_second = |second: &AdvisedModel| {
         let documents = first.document("first") + &second.document("second");
         daemon().with_yaml(&documents).with_settings(&settings).start()
     };
@@ -327,7 +327,7 @@ async fn advice_on_a_model_beside_another_is_true() {
 async fn the_bytes_that_are_missing_are_those_that_are_missing() {
     let limit = 172;
     let keys = ["context: 4096", "sequences: 8", "devices: [CPU]"];
-    let document = Definition::new(small(), &keys).document("large");
+    let document = AdvisedModel::new(small(), &keys).document("large");
     let with_mib =
         |limit: u64| daemon().with_yaml(&document).with_settings(&format!("memory: {{CPU: {limit}}}\n")).start();
     let refused = refusal(&with_mib(limit).await, "large").await;

@@ -135,8 +135,8 @@ fn measure_trial(daemon: &LocalDaemon, name: &str) -> Result<TokenRates> {
 
 /// The rates of the last step among the events of a task.
 fn read_rates(lines: &str) -> Result<TokenRates> {
-    let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let finished = events.filter(|event| event["event"] == "step_finished").last();
+    let mut events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let finished = events.rfind(|event| event["event"] == "step_finished");
     let Some(event) = finished else {
         let TrialOutcome::Failed(reason) = read_events(lines) else { bail!("the task has no answer") };
         bail!("{reason}");

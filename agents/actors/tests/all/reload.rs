@@ -116,9 +116,10 @@ async fn a_model_that_was_changed_is_not_kept_for_the_tasks_that_run_with_it() {
     };
     assert_eq!(kept().await, [true]);
     reload(&runtime, catalog(1024)).await;
-    assert_eq!(kept().await, [false]);
+    // That of the task comes first, then that of the catalog.
+    assert_eq!(kept().await, [false, true]);
     reload(&runtime, catalog(512)).await;
-    assert_eq!(kept().await, [true]);
+    assert!(kept().await[0]);
     engine.answer("a");
     assert_eq!(end(&all_events(&runtime, task).await).0, "completed");
 }
