@@ -147,10 +147,11 @@ impl Source {
             if self.takes_file(path) && takes(path) && into.files.len() < MAX_SOURCE_FILES {
                 into.files.push(FoundFile { path: path.to_owned(), stat: file_stat(meta), source: number });
             }
-        } else if meta.is_dir() && depth < MAX_WALK_DEPTH {
-            if let Err(error) = self.visit_dir(number, path, takes, into, depth) {
-                into.unreadable.push((path.to_owned(), error.to_string()));
-            }
+        } else if meta.is_dir()
+            && depth < MAX_WALK_DEPTH
+            && let Err(error) = self.visit_dir(number, path, takes, into, depth)
+        {
+            into.unreadable.push((path.to_owned(), error.to_string()));
         }
     }
 

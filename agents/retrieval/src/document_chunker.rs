@@ -57,7 +57,7 @@ impl Chunker for DocumentChunker {
             read
         });
         let read = read.await.map_err(|_| unavailable("the thread that reads documents ended"))?;
-        let extraction = read.map_err(chunk_error)?;
+        let extraction = read.map_err(|error| chunk_error(&error))?;
         for warning in &extraction.warnings {
             tracing::info!(file = %path.display(), %warning, "a part of a document was not read");
         }
@@ -65,11 +65,7 @@ impl Chunker for DocumentChunker {
     }
 }
 
-fn chunk_error(error: DocumentError) -> ChunkError {
+fn chunk_error(error: &DocumentError) -> ChunkError {
     let reason = error.to_string();
-    if matches!(error, DocumentError::Unavailable { .. }) {
-        ChunkError::Unavailable { reason }
-    } else {
-        ChunkError::Unreadable { reason }
-    }
+    if error.may_pass() { ChunkError::Unavailable { reason } } else { ChunkError::Unreadable { reason } }
 }
