@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use artel_proto::v1;
 use artel_tests::random_models::RandomModel;
-use artel_tests::{Daemon, daemon, task_request};
+use artel_tests::{Daemon, daemon};
 
 use super::{answer, buffer_mib, with_two_devices};
 
