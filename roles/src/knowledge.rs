@@ -14,7 +14,7 @@ use crate::definition::DefinitionKind;
 use crate::keys;
 
 /// The most sources of one knowledge: each is watched by itself.
-const MAX_SOURCES: usize = 64;
+const MAX_SOURCE_ITEMS: usize = 64;
 /// The most patterns of one list: each is compared with each file.
 const MAX_PATTERNS: usize = 64;
 /// The longest path or pattern: what Linux takes.
@@ -27,7 +27,7 @@ const MIN_CHUNK_TOKENS: u32 = 32;
 /// The largest passage: several of them fit into the context of a small model, and into that of an embedding model.
 const MAX_CHUNK_TOKENS: u32 = 2048;
 /// The most knowledge of one role: each is searched for each of its steps.
-const MAX_ROLE_KNOWLEDGE: usize = 8;
+const MAX_ROLE_KNOWLEDGE_ITEMS: usize = 8;
 /// The most passages of one search: more do not fit into a prompt.
 pub(crate) const MAX_TOP_PASSAGES: u32 = 50;
 
@@ -49,7 +49,7 @@ pub struct Knowledge {
     /// How it is searched.
     pub search: SearchSetting,
     /// The languages of its texts, as ISO 639-1 codes; empty: told by the texts themselves.
-    pub languages: Vec<Language>,
+    pub languages: Vec<TextLanguage>,
 }
 
 /// A file, the files of a directory, or those of a pattern.
@@ -87,14 +87,14 @@ pub struct SearchSetting {
     /// The passages that a search gives.
     pub top: u32,
     /// By what passages are found.
-    pub mode: SearchMode,
+    pub mode: SearchModeSetting,
     /// The model that orders what was found.
     pub rerank: Option<ModelName>,
 }
 
 /// By what passages are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SearchMode {
+pub enum SearchModeSetting {
     /// By their words and by their meaning, together.
     #[default]
     Hybrid,
@@ -104,7 +104,7 @@ pub enum SearchMode {
     Keyword,
 }
 
-impl SearchMode {
+impl SearchModeSetting {
     /// Every mode, in the order of the documentation.
     pub const ALL: [Self; 3] = [Self::Hybrid, Self::Vector, Self::Keyword];
 
@@ -120,9 +120,9 @@ impl SearchMode {
 
 /// A language whose words are stemmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Language(&'static str);
+pub struct TextLanguage(&'static str);
 
-impl Language {
+impl TextLanguage {
     /// The ISO 639-1 codes of the languages for which there are stemmers.
     pub const CODES: [&str; 11] = ["ar", "de", "el", "en", "es", "fr", "it", "nl", "pt", "ru", "sv"];
 
@@ -168,7 +168,7 @@ impl Knowledge {
             exclude,
             embedding,
             chunk: chunk?,
-            search: search.unwrap_or(SearchSetting { top: 6, mode: SearchMode::Hybrid, rerank: None }),
+            search: search.unwrap_or(SearchSetting { top: 6, mode: SearchModeSetting::Hybrid, rerank: None }),
             languages,
         };
         Some(KnowledgeDraft { knowledge, models })
@@ -176,7 +176,7 @@ impl Knowledge {
 
     /// Whether a model embeds its passages.
     pub fn has_vectors(&self) -> bool {
-        self.search.mode != SearchMode::Keyword
+        self.search.mode != SearchModeSetting::Keyword
     }
 }
 
@@ -185,7 +185,7 @@ fn sources(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<KnowledgeSource
     if !matches!(node.value, YamlValue::List(_)) {
         return source(node, report).into_iter().collect();
     }
-    let nodes = items(node, "`sources`", MAX_SOURCES, report).unwrap_or_default();
+    let nodes = items(node, "`sources`", MAX_SOURCE_ITEMS, report).unwrap_or_default();
     nodes.iter().filter_map(|node| source(node, report)).collect()
 }
 
@@ -299,8 +299,8 @@ fn search(
 ) -> Option<SearchSetting> {
     let mut f = MapReader::open(node, "`search`", &keys::SEARCH, report)?;
     let top = f.get("top").map_or(Some(6), |n| integer(n, "`top`", 1..=MAX_TOP_PASSAGES, report));
-    let words = SearchMode::ALL.map(|mode| (mode.as_str(), mode));
-    let mode = f.get("mode").map_or(Some(SearchMode::Hybrid), |n| choice(n, "`mode`", &words, report));
+    let words = SearchModeSetting::ALL.map(|mode| (mode.as_str(), mode));
+    let mode = f.get("mode").map_or(Some(SearchModeSetting::Hybrid), |n| choice(n, "`mode`", &words, report));
     let rerank = f.get("rerank").and_then(|n| model(n, ModelPurpose::Rerank, models, report));
     f.finish(&[], report);
     Some(SearchSetting { top: top?, mode: mode?, rerank })
@@ -317,8 +317,8 @@ fn model(
     Some(model)
 }
 
-fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<Language> {
-    let words = Language::CODES.map(|code| (code, Language(code)));
+fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<TextLanguage> {
+    let words = TextLanguage::CODES.map(|code| (code, TextLanguage(code)));
     let nodes = items(node, "`languages`", words.len(), report).unwrap_or_default();
     nodes.iter().filter_map(|node| choice(node, "a language", &words, report)).collect()
 }
@@ -326,7 +326,7 @@ fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<Language> {
 /// The knowledge that a role names: one, or a list.
 pub(crate) fn of_role(node: &YamlNode, declared: &DeclaredNames, report: &mut Diagnostics<'_>) -> Vec<KnowledgeName> {
     let nodes = match &node.value {
-        YamlValue::List(_) => items(node, "`knowledge`", MAX_ROLE_KNOWLEDGE, report).unwrap_or_default(),
+        YamlValue::List(_) => items(node, "`knowledge`", MAX_ROLE_KNOWLEDGE_ITEMS, report).unwrap_or_default(),
         _ => std::slice::from_ref(node),
     };
     let mut named: Vec<KnowledgeName> = Vec::new();

@@ -27,7 +27,7 @@ pub struct IndexSettings {
 
 /// What a generation is for. The numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum GenerationPhase {
     /// It is not complete, and another one answers.
     Building = 0,
     /// It answers.
@@ -77,9 +77,9 @@ pub(crate) async fn open_base(
             && *of_languages == languages
             && *analysis == i64::from(ANALYSIS_VERSION)
     };
-    let serving = found.iter().find(|row| row.5 == Phase::Serving as i64);
+    let serving = found.iter().find(|row| row.5 == GenerationPhase::Serving as i64);
     let current = serving.filter(|row| is_current(row)).or_else(|| found.iter().find(|row| is_current(row)));
-    let given_up = found.iter().filter(|row| row.5 == Phase::Building as i64 && current.is_none_or(|c| c.0 != row.0));
+    let given_up = found.iter().filter(|row| row.5 == GenerationPhase::Building as i64 && current.is_none_or(|c| c.0 != row.0));
     for (generation, ..) in given_up.cloned().collect::<Vec<_>>() {
         retire(writer, generation).await?;
     }
@@ -89,7 +89,7 @@ pub(crate) async fn open_base(
         return Ok(OpenedBase { target, answering: answering.filter(|answering| *answering != target) });
     }
     // The first generation of a base answers with what it has.
-    let phase = if serving.is_some() { Phase::Building } else { Phase::Serving };
+    let phase = if serving.is_some() { GenerationPhase::Building } else { GenerationPhase::Serving };
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO generations (base, model, chunking, languages, analysis, phase) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
     )
@@ -127,9 +127,9 @@ async fn model_id(writer: &mut IndexWriter, print: &ModelPrint, dimensions: usiz
 pub(crate) async fn swap(writer: &mut IndexWriter, base: OpenedBase) -> Result<(), Error> {
     let Some(answering) = base.answering else { return Ok(()) };
     let done = sqlx::query("UPDATE generations SET phase = ? WHERE id = ? AND phase = ?")
-        .bind(Phase::Serving as i64)
+        .bind(GenerationPhase::Serving as i64)
         .bind(base.target.0)
-        .bind(Phase::Building as i64)
+        .bind(GenerationPhase::Building as i64)
         .execute(&mut writer.conn)
         .await
         .map_err(|e| writer.failed(e))?;
@@ -142,7 +142,7 @@ pub(crate) async fn swap(writer: &mut IndexWriter, base: OpenedBase) -> Result<(
 /// Takes a generation out of use; [`purge_some`] deletes it.
 pub(crate) async fn retire(writer: &mut IndexWriter, generation: i64) -> Result<(), Error> {
     let sql = "UPDATE generations SET phase = ? WHERE id = ?";
-    let done = sqlx::query(sql).bind(Phase::Retired as i64).bind(generation).execute(&mut writer.conn).await;
+    let done = sqlx::query(sql).bind(GenerationPhase::Retired as i64).bind(generation).execute(&mut writer.conn).await;
     done.map_err(|e| writer.failed(e))?;
     writer.change(ViewChange::Drop { generation });
     Ok(())

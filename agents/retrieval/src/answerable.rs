@@ -6,7 +6,7 @@
 use artel_knowledge::AnswerThresholds;
 
 /// The share of off-topic questions that may score as high as the threshold.
-const MAX_FALSE_SHARE: f32 = 0.1;
+const MAX_FALSE_RATIO: f32 = 0.1;
 
 /// The thresholds above which a search is likely to have an answer, from the best scores of off-topic questions: by words, and by
 /// vectors. Without any, everything answers.
@@ -17,7 +17,7 @@ pub(crate) fn thresholds(keyword: Vec<f32>, vector: Vec<f32>) -> AnswerThreshold
 /// The score that only a few of these exceed.
 fn upper(mut scores: Vec<f32>) -> f32 {
     scores.sort_by(f32::total_cmp);
-    let place = ((1.0 - MAX_FALSE_SHARE) * scores.len() as f32) as usize;
+    let place = ((1.0 - MAX_FALSE_RATIO) * scores.len() as f32) as usize;
     scores.get(place.min(scores.len().saturating_sub(1))).copied().unwrap_or(f32::MIN)
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 /// The processes that read documents for one knowledge: while one parses, another is read.
-const MAX_PROCESSES: usize = 2;
+const MAX_PROCESS_ITEMS: usize = 2;
 
 /// Cuts documents into chunks of one size.
 pub(crate) struct DocumentChunker {
@@ -27,7 +27,7 @@ pub(crate) struct DocumentChunker {
 impl DocumentChunker {
     pub(crate) fn new(program: ExtractorProgram, chunk: ChunkSetting) -> Self {
         let size = ChunkSize { tokens: chunk.tokens, overlap: chunk.overlap };
-        Self { program, size, idle: Arc::default(), running: Arc::new(Semaphore::new(MAX_PROCESSES)) }
+        Self { program, size, idle: Arc::default(), running: Arc::new(Semaphore::new(MAX_PROCESS_ITEMS)) }
     }
 }
 

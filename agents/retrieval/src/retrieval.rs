@@ -10,7 +10,7 @@ use artel_knowledge::{
     AnswerThresholds, FusionWeight, Index, Passage, QueryEmbedding, SearchFilter, SearchQuery, SearchResult,
     SearchTimes,
 };
-use artel_roles::{Catalog, Knowledge, Model, SearchMode};
+use artel_roles::{Catalog, Knowledge, Model, SearchModeSetting};
 use artel_task::event::{Citation, TaskPriority};
 use artel_task::{CallerName, KnowledgeName};
 
@@ -70,7 +70,7 @@ pub struct SearchRequest {
     /// How many passages to find; without it, as many as the knowledge says.
     pub top: Option<u32>,
     /// By what; without it, as the knowledge says.
-    pub mode: Option<SearchMode>,
+    pub mode: Option<SearchModeSetting>,
     /// Patterns of paths, of which one must match; empty: all sources.
     pub sources: Vec<String>,
     /// Labels that the source has.
@@ -169,7 +169,7 @@ impl Retrieval {
         let knowledge = known(catalog, &request.knowledge)?;
         let mode = request.mode.unwrap_or(knowledge.search.mode);
         let started = Instant::now();
-        let model = catalog.embedding_model_of(knowledge).filter(|_| mode != SearchMode::Keyword);
+        let model = catalog.embedding_model_of(knowledge).filter(|_| mode != SearchModeSetting::Keyword);
         let (embedding, query_tokens) = match model {
             Some(model) => self.embed(model, &request.text, request.priority).await?,
             None => (None, 0),
@@ -322,11 +322,11 @@ pub(crate) fn known<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Arc<Know
     catalog.knowledge().get(name).ok_or_else(|| Error::NoKnowledge { name: name.to_owned() })
 }
 
-fn index_mode(mode: SearchMode) -> artel_knowledge::SearchMode {
+fn index_mode(mode: SearchModeSetting) -> artel_knowledge::SearchMode {
     match mode {
-        SearchMode::Hybrid => artel_knowledge::SearchMode::Hybrid,
-        SearchMode::Vector => artel_knowledge::SearchMode::Vector,
-        SearchMode::Keyword => artel_knowledge::SearchMode::Keyword,
+        SearchModeSetting::Hybrid => artel_knowledge::SearchMode::Hybrid,
+        SearchModeSetting::Vector => artel_knowledge::SearchMode::Vector,
+        SearchModeSetting::Keyword => artel_knowledge::SearchMode::Keyword,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use artel_actors::knowledge::{NewText, SearchRequest};
 use artel_proto::v1;
-use artel_roles::SearchMode;
+use artel_roles::SearchModeSetting;
 use artel_task::CallerName;
 use artel_task::event::TaskPriority;
 use tonic::Status;
@@ -68,13 +68,13 @@ pub(super) fn text_of(request: v1::AddTextRequest, owner: CallerName) -> Result<
     Ok((knowledge, NewText { source, text, is_markdown: markdown, labels, owner }))
 }
 
-fn search_mode(mode: v1::SearchMode, number: i32) -> Result<Option<SearchMode>, FieldError> {
+fn search_mode(mode: v1::SearchMode, number: i32) -> Result<Option<SearchModeSetting>, FieldError> {
     match mode {
         v1::SearchMode::Unspecified if number != 0 => Err(FieldError::UnknownSearchMode(number)),
         v1::SearchMode::Unspecified => Ok(None),
-        v1::SearchMode::Hybrid => Ok(Some(SearchMode::Hybrid)),
-        v1::SearchMode::Vector => Ok(Some(SearchMode::Vector)),
-        v1::SearchMode::Keyword => Ok(Some(SearchMode::Keyword)),
+        v1::SearchMode::Hybrid => Ok(Some(SearchModeSetting::Hybrid)),
+        v1::SearchMode::Vector => Ok(Some(SearchModeSetting::Vector)),
+        v1::SearchMode::Keyword => Ok(Some(SearchModeSetting::Keyword)),
     }
 }
 
