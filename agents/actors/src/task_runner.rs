@@ -7,6 +7,7 @@ mod questions;
 mod routing;
 mod run_clock;
 mod running_task;
+mod searching;
 mod start;
 mod storable;
 mod timer;

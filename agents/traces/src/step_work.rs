@@ -19,6 +19,8 @@ pub(crate) enum StepWork {
     Map,
     /// Another graph runs.
     Workflow(String),
+    /// A knowledge is searched.
+    Search,
     /// The graph does not have the node.
     Unknown,
 }
@@ -32,6 +34,7 @@ impl StepWork {
             (Some(role), ..) => Self::Agent(role.clone()),
             (_, _, Some(NodeKind::Router(_))) => Self::Route,
             (_, _, Some(NodeKind::Ask(_))) => Self::Ask,
+            (_, _, Some(NodeKind::Search(_))) => Self::Search,
             _ => Self::Unknown,
         }
     }
@@ -49,6 +52,7 @@ impl StepWork {
             Self::Workflow(graph) => format!("invoke_workflow {graph}"),
             Self::Route => format!("route {node}"),
             Self::Ask => format!("ask {node}"),
+            Self::Search => format!("search {node}"),
             Self::Map => format!("map {node}"),
             Self::Unknown => format!("step {node}"),
         }
@@ -61,7 +65,7 @@ impl StepWork {
             Self::Workflow(graph) => {
                 SpanAttributes::of_operation("invoke_workflow").text("gen_ai.workflow.name", graph.as_str())
             }
-            Self::Route | Self::Ask | Self::Map | Self::Unknown => SpanAttributes::default(),
+            Self::Route | Self::Ask | Self::Search | Self::Map | Self::Unknown => SpanAttributes::default(),
         };
         attributes.text("artel.step.id", step.to_string()).integer("artel.step.attempt", step.attempt)
     }

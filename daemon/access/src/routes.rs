@@ -97,6 +97,12 @@ pub const ROUTES: &[Route] = &[
     // It is work for a model, as a task is.
     Route::rpc("/artel.v1.Models/Embed", Submit),
     Route::rpc("/artel.v1.Models/Rerank", Submit),
+    Route::rpc("/artel.v1.Knowledge/List", Read),
+    Route::rpc("/artel.v1.Knowledge/ListSources", Read),
+    Route::rpc("/artel.v1.Knowledge/GetSource", Read),
+    Route::rpc("/artel.v1.Knowledge/Search", Submit),
+    Route::rpc("/artel.v1.Knowledge/AddText", Submit).audited(),
+    Route::rpc("/artel.v1.Knowledge/RemoveText", Submit).audited(),
     Route::rpc("/artel.v1.Engines/ListDevices", Read),
     Route::rpc("/artel.v1.Engines/ListEngines", Read),
     Route::rpc("/artel.v1.Engines/GetPlacement", Read),

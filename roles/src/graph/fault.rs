@@ -29,6 +29,7 @@ impl GraphSpans {
             GraphFault::UnknownTarget { edge, .. } => spans.and_then(|s| s.targets.get(*edge).copied()),
             GraphFault::UnknownValue { .. } => spans.and_then(|s| s.write),
             GraphFault::NotARouter { .. }
+            | GraphFault::NotASearch { .. }
             | GraphFault::RankTooHigh { .. }
             | GraphFault::BeforeRouter { .. }
             | GraphFault::PerItemRouter { .. }
@@ -44,7 +45,9 @@ impl GraphSpans {
         match fault {
             GraphFault::UnknownStart(name) | GraphFault::UnknownResult(name) => did_you_mean(name.as_str(), nodes()),
             GraphFault::UnknownTarget { to, .. } => did_you_mean(to.as_str(), nodes().chain([DONE])),
-            GraphFault::NotARouter { from, .. } => did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str())),
+            GraphFault::NotARouter { from, .. } | GraphFault::NotASearch { from, .. } => {
+                did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str()))
+            }
             GraphFault::UnboundedCycle(cycle) => {
                 let (last, first) = (cycle.iter().rev().nth(1)?, cycle.last()?);
                 Some(format!("bound one of its edges, for example `next: {{to: {first}, at_most: 2}}` in `{last}`"))

@@ -15,13 +15,19 @@ pub(super) const ALL: &[&KeySet] = &[
     &ROLE_ADAPTER,
     &MODEL,
     &CACHE,
+    &PREFIXES,
     &ADAPTER,
+    &KNOWLEDGE,
+    &SOURCE,
+    &CHUNK,
+    &SEARCH,
     &GRAPH,
     &GRAPH_LIMITS,
     &NODE,
     &CHOSEN_ROLE,
     &ROUTER_NODE,
     &ASK,
+    &SEARCH_NODE,
     &FOR_EACH,
     &JOIN,
     &RETRIES,
@@ -75,6 +81,12 @@ pub(crate) static ROLE: KeySet = KeySet {
             "Variables of the model's chat template, over those of the model, such as `reasoning_effort: low`.",
         ),
         key("output", Described("any text"), "A JSON Schema that the output must satisfy."),
+        key("knowledge", Value("[]"), "The knowledge that the role answers from: a name, or a list of 1 to 8 names."),
+        key(
+            "grounded",
+            Value("false"),
+            "Whether the role answers from the passages that were found alone, or says that nothing was found.",
+        ),
         key(
             "reasoning",
             Value("{}"),
@@ -244,6 +256,11 @@ pub(crate) static MODEL: KeySet = KeySet {
             "The purpose of the model: `chat`, `embedding` for routers and `Embed`, or `rerank` for `Rerank`.",
         ),
         key(
+            "prefixes",
+            Value("{}"),
+            "What an embedding model was trained to see before texts: a map with `query` and `passage`.",
+        ),
+        key(
             "context",
             Described("what the model was trained with, at most 4096, or less if that does not fit"),
             "The context of each sequence, in tokens.",
@@ -304,6 +321,15 @@ pub(crate) static CACHE: KeySet = KeySet {
     ],
 };
 
+pub(crate) static PREFIXES: KeySet = KeySet {
+    name: "model.prefixes",
+    page: "models",
+    keys: &[
+        key("query", Value("''"), "What is put before a text that asks, such as `query: `."),
+        key("passage", Value("''"), "What is put before a text that is searched, such as `passage: `."),
+    ],
+};
+
 pub(crate) static ADAPTER: KeySet = KeySet {
     name: "adapter",
     page: "models",
@@ -314,6 +340,62 @@ pub(crate) static ADAPTER: KeySet = KeySet {
         key("sha256", Described("the file is not verified"), "The SHA-256 of the file, 64 hexadecimal digits."),
         key("scale", Value("1.0"), "The factor by which its weights are multiplied where a role says no other."),
         key("version", Described("none"), "Which version of the adapter it is, for people."),
+    ],
+};
+
+pub(crate) static KNOWLEDGE: KeySet = KeySet {
+    name: "knowledge",
+    page: "knowledge",
+    keys: &[
+        key("knowledge", Required, "The name of the knowledge."),
+        key("description", Described("none"), "What it is about, for people."),
+        key(
+            "sources",
+            Value("[]"),
+            "Its files: paths of files and directories, patterns, or maps with `path`; they are watched.",
+        ),
+        key("exclude", Value("[]"), "Patterns of files that are left out, relative to their source."),
+        key(
+            "embedding",
+            Described("the embedding model of the routers"),
+            "The model that embeds its passages, one with `use: embedding`.",
+        ),
+        key("chunk", Value("{}"), "How texts are cut into passages."),
+        key("search", Value("{}"), "How it is searched."),
+        key(
+            "languages",
+            Described("told by each text"),
+            "The languages of its texts, whose words are stemmed, as ISO 639-1 codes.",
+        ),
+    ],
+};
+
+pub(crate) static SOURCE: KeySet = KeySet {
+    name: "knowledge.sources",
+    page: "knowledge",
+    keys: &[
+        key("path", Required, "A file, a directory, or a pattern such as `docs/**/*.md`."),
+        key("exclude", Value("[]"), "Patterns of files that are left out, relative to the directory."),
+        key("labels", Value("{}"), "Names and texts that a search may ask for."),
+    ],
+};
+
+pub(crate) static CHUNK: KeySet = KeySet {
+    name: "knowledge.chunk",
+    page: "knowledge",
+    keys: &[
+        key("tokens", Value("256"), "The most tokens of a passage.").in_unit("tokens"),
+        key("overlap", Value("32"), "The tokens that a passage repeats of the one before it.").in_unit("tokens"),
+    ],
+};
+
+pub(crate) static SEARCH: KeySet = KeySet {
+    name: "knowledge.search",
+    page: "knowledge",
+    keys: &[
+        key("top", Value("6"), "The passages that a search gives."),
+        key("mode", Value("hybrid"), "By what passages are found: `hybrid`, `vector` or `keyword`."),
+        key("rerank", Described("no reranking"), "The model that orders what was found, one with `use: rerank`."),
     ],
 };
 
@@ -349,7 +431,7 @@ pub(crate) static GRAPH_LIMITS: KeySet = KeySet {
 };
 
 /// What holds where a node does not name its kind by this key.
-const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask` and `graph` is required");
+const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask`, `search` and `graph` is required");
 
 pub(crate) static NODE: KeySet = KeySet {
     name: "node",
@@ -358,8 +440,14 @@ pub(crate) static NODE: KeySet = KeySet {
         key("role", ANOTHER_KIND, "The role of the step: a name, or a map with `from` and `rank`."),
         key("router", ANOTHER_KIND, "A router that chooses a role."),
         key("ask", ANOTHER_KIND, "A question to a person: the message, or a map."),
+        key("search", ANOTHER_KIND, "A search of a knowledge, whose passages are the output."),
         key("graph", ANOTHER_KIND, "Another graph that runs as part of the same task."),
         key("message", Described("the `message` of the role"), "The user message, a Jinja template."),
+        key(
+            "passages",
+            Described("what the role's own `knowledge` gives"),
+            "The node with `search` whose passages the role answers from, and cites.",
+        ),
         key(
             "for_each",
             Described("the node runs once"),
@@ -427,6 +515,20 @@ pub(crate) static ASK: KeySet = KeySet {
         key("output", Described("any text"), "A JSON Schema that the answer must satisfy."),
         key("deadline", Described("no deadline"), "The longest wait for an answer."),
         key("otherwise", Described("the step fails"), "The answer after the deadline."),
+    ],
+};
+
+pub(crate) static SEARCH_NODE: KeySet = KeySet {
+    name: "node.search",
+    page: "graphs",
+    keys: &[
+        key("knowledge", Required, "The name of the knowledge that is searched."),
+        key(
+            "query",
+            Described("the output of the node before, or the task's input at the start"),
+            "The question, a Jinja template.",
+        ),
+        key("top", Described("as the knowledge says"), "The passages that it gives."),
     ],
 };
 

@@ -45,6 +45,16 @@ pub enum GraphFault {
         /// The node that it names.
         from: NodeName,
     },
+    /// `passages: X` where X is not a search, or the node has no role.
+    #[error(
+        "node `{node}` takes its passages from `{from}`: it must be a node of a role, and `{from}` one with `search`"
+    )]
+    NotASearch {
+        /// The node.
+        node: NodeName,
+        /// The node that it names.
+        from: NodeName,
+    },
     /// `{from: X, rank: n}` where X chooses fewer roles.
     #[error("node `{node}` takes the role of rank {rank} from `{from}`, which chooses {best}")]
     RankTooHigh {
@@ -118,6 +128,7 @@ impl GraphFault {
             Self::UnboundedCycle(cycle) => cycle.first(),
             Self::UnknownTarget { node, .. }
             | Self::NotARouter { node, .. }
+            | Self::NotASearch { node, .. }
             | Self::RankTooHigh { node, .. }
             | Self::BeforeRouter { node, .. }
             | Self::MissingJoin { node, .. }
@@ -166,6 +177,12 @@ pub(super) fn names(parts: &GraphParts) -> Vec<GraphFault> {
 fn references(parts: &GraphParts, name: &NodeName, node: &Node) -> Vec<GraphFault> {
     let mut faults = Vec::new();
     let name = || name.clone();
+    if let Some(from) = &node.passages {
+        let is_search = parts.nodes.get(from).is_some_and(|from| matches!(from.kind, NodeKind::Search(_)));
+        if !is_search || !matches!(node.kind, NodeKind::Role { .. }) {
+            faults.push(GraphFault::NotASearch { node: name(), from: from.clone() });
+        }
+    }
     if let Some(value) = node.write.as_ref().filter(|value| !parts.values.contains_key(*value)) {
         faults.push(GraphFault::UnknownValue { node: name(), value: value.clone() });
     }
