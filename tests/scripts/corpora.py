@@ -2,7 +2,7 @@
 
 python corpora.py DIRECTORY           fetches all texts, each corpus into a directory of its own
 python corpora.py DIRECTORY sqlite    fetches these corpora alone
-python corpora.py DIRECTORY --check   checks tests/knowledge/questions.jsonl against them
+python corpora.py DIRECTORY --check   fetches them, and checks tests/knowledge/questions.jsonl against those that are fetched
 
 Packages come from the registries of Debian and npm by their own clients: `apt-get download` and `dpkg-deb`, `npm pack`. No rights of
 root are needed, but apt's lists (`apt-get update`). Where a registry has another version than the one the questions were written
@@ -241,8 +241,8 @@ def split(identity):
     return "held-out" if hashlib.sha256(identity.encode()).digest()[0] % 2 else "fit"
 
 
-def faults(question, directory):
-    """What is wrong with one question."""
+def faults(question, corpora, directory):
+    """What is wrong with one question, as far as it is about some corpora."""
     if question["split"] != split(question["id"]):
         yield f"the split is not {split(question['id'])}"
     if question["kind"] not in KINDS:
@@ -251,6 +251,11 @@ def faults(question, directory):
         yield f"there is no language {question['language']}"
     for answer in question["answers"]:
         path = directory / answer["source"]
+        corpus = answer["source"].partition("/")[0]
+        if corpus not in {known.name for known in CORPORA}:
+            yield f"there is no corpus {corpus}"
+        if corpus not in corpora:
+            continue
         if len(answer["quote"]) not in QUOTE_CHARS:
             yield f"a quote has {len(answer['quote'])} characters: {answer['quote']}"
         if not path.is_file():
@@ -259,9 +264,9 @@ def faults(question, directory):
             yield f"{answer['source']} does not have: {answer['quote']}"
 
 
-def check(directory):
+def check(corpora, directory):
     questions = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
-    bad = [f"{question['id']}: {fault}" for question in questions for fault in faults(question, directory)]
+    bad = [f"{question['id']}: {fault}" for question in questions for fault in faults(question, corpora, directory)]
     bad += [f"{identity}: {count} questions have this id" for identity, count in collections.Counter(q["id"] for q in questions).items() if count > 1]
     for line in bad:
         print(f"error: {line}", file=sys.stderr)
@@ -283,8 +288,9 @@ def main():
         raise SystemExit(f"error: there is no corpus {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in CORPORA)}")
     directory = options.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    fetch([corpus for corpus in CORPORA if not options.corpora or corpus.name in options.corpora], directory)
-    if options.check and not check(directory):
+    corpora = [corpus for corpus in CORPORA if not options.corpora or corpus.name in options.corpora]
+    fetch(corpora, directory)
+    if options.check and not check({corpus.name for corpus in corpora}, directory):
         raise SystemExit(1)
 
 
