@@ -1,5 +1,7 @@
 //! What was found for a question, numbered as an answer cites it.
 
+use artel_knowledge::EntryKey;
+use artel_task::CallerName;
 use artel_task::event::Citation;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +17,12 @@ pub struct FoundPassages {
     /// The tokens of the question that were embedded.
     #[serde(skip)]
     pub query_tokens: u32,
+}
+
+/// A file by its path, and a text by the name that its owner gave it.
+pub fn shown_source(key: &EntryKey, owner: &CallerName) -> String {
+    let name = key.text_id().map(|id| id.strip_prefix(&format!("{owner}/")).unwrap_or(id));
+    name.unwrap_or(key.as_str()).to_owned()
 }
 
 /// A passage, and how well it fits.

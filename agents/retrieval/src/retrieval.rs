@@ -16,10 +16,9 @@ use artel_task::{CallerName, KnowledgeName};
 
 use crate::answerable::thresholds;
 use crate::error::Error;
-use crate::found::{FoundPassages, NumberedPassage};
+use crate::found::{FoundPassages, NumberedPassage, shown_source};
 use crate::model_embedder::{print_of, query_vector};
 use crate::running_base::RunningBase;
-use crate::sources::shown_source;
 use crate::text_models::TextModels;
 
 /// The passages that a model reranks at least: it finds what a search ranks a little too low.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use artel_documents::ExtractorProgram;
-use artel_knowledge::{Embedder, Index, IndexProgress, Indexer, IndexerOptions, Language, Source, SourceSpec};
+use artel_knowledge::{Embedder, Index, IndexPhase, IndexProgress, Indexer, IndexerOptions, Language, Source, SourceSpec};
 use artel_roles::{Knowledge, KnowledgeSource, Model};
 use artel_task::CallerName;
 use tokio::sync::watch;
@@ -71,6 +71,11 @@ impl RunningBase {
     /// How far it is; `None` before it has started.
     pub(crate) fn progress(&self) -> Option<IndexProgress> {
         self.indexer().map(|indexer| indexer.progress().borrow().clone())
+    }
+
+    /// Whether something is not indexed yet.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.progress().is_none_or(|progress| progress.phase != IndexPhase::Idle)
     }
 
     /// What is in the way of indexing.

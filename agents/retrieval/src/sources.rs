@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use artel_knowledge::{DocumentChunk, EntryKey, GenerationId, GenerationStats, HandedText, IndexPhase, StoredEntry};
+use artel_knowledge::{DocumentChunk, EntryKey, GenerationId, GenerationStats, HandedText, StoredEntry};
 use artel_roles::Catalog;
 use artel_task::{CallerName, KnowledgeName};
 
 use crate::error::Error;
+use crate::found::shown_source;
 use crate::retrieval::{Retrieval, known};
 
 /// How far the index of a knowledge is.
@@ -235,19 +236,6 @@ fn text_id(owner: &CallerName, source: &str) -> String {
     format!("{owner}/{source}")
 }
 
-/// A file by its path, and a text by the name that its owner gave it.
-pub fn shown_source(key: &EntryKey, owner: &CallerName) -> String {
-    let name = key.text_id().map(|id| id.strip_prefix(&format!("{owner}/")).unwrap_or(id));
-    name.unwrap_or(key.as_str()).to_owned()
-}
-
 fn extension(is_markdown: bool) -> &'static str {
     if is_markdown { "md" } else { "txt" }
-}
-
-impl crate::running_base::RunningBase {
-    /// Whether something is not indexed yet.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.progress().is_none_or(|progress| progress.phase != IndexPhase::Idle)
-    }
 }

@@ -124,6 +124,7 @@ pub const ROUTES: &[Route] = &[
     Route::post("/v1/responses", Submit).stream(),
     Route::post("/v1/embeddings", Submit),
     Route::post("/v1/rerank", Submit),
+    Route::post("/v1/search", Submit),
     Route::get("/healthz", RouteNeed::Nothing),
     Route::get("/readyz", RouteNeed::Nothing),
     Route::get("/metrics", RouteNeed::Scope(Read)),

@@ -1,15 +1,17 @@
-//! The keys of every kind of map that this crate reads.
+//! The keys of every kind of map in the YAML files.
 //!
-//! The decoder takes the keys that it knows from this table: [`crate::decode::MapReader`] reads no key that is not in the
-//! set of its map, and `finish` checks that every key of the set was read. Documentation is checked against [`keys`].
+//! The decoder takes the keys that it knows from this table: its reader of a map reads no key that is not in the set of the
+//! map, and checks that every key of the set was read. Documentation is checked against [`keys`].
+#![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "a static is named as the set that it holds")]
 
+mod knowledge;
 mod settings;
 mod table;
-#[cfg(test)]
-mod tests;
 
-pub(crate) use settings::*;
-pub(crate) use table::*;
+pub use knowledge::*;
+pub use settings::*;
+pub use table::*;
 
 /// The keys of one kind of map.
 #[derive(Debug)]
@@ -65,26 +67,26 @@ impl KeySet {
     }
 
     /// The key of this present or former name.
-    pub(crate) fn find(&self, name: &str) -> Option<&'static DocumentKey> {
+    pub fn find(&self, name: &str) -> Option<&'static DocumentKey> {
         let former = || self.keys.iter().find(|key| key.former_name == Some(name));
         self.keys.iter().find(|key| key.name == name).or_else(former)
     }
 
     /// The set of the keys in the map of one of its keys, if the table has one by this name.
-    pub(crate) fn below(&self, key: &str) -> Option<&'static KeySet> {
+    pub fn below(&self, key: &str) -> Option<&'static KeySet> {
         ALL.iter()
             .copied()
             .find(|set| set.name.strip_prefix(self.name).and_then(|rest| rest.strip_prefix('.')) == Some(key))
     }
 
     /// The name of the key that is nearest to a misspelt one; a slip in a former name leads to the present one.
-    pub(crate) fn nearest(&self, given: &str) -> Option<&'static str> {
+    pub fn nearest(&self, given: &str) -> Option<&'static str> {
         let names = self.names().chain(self.keys.iter().filter_map(|key| key.former_name));
-        self.find(crate::nearest(given, names)?).map(|key| key.name)
+        self.find(artel_yaml::nearest(given, names)?).map(|key| key.name)
     }
 }
 
-/// Every kind of map that this crate reads, with its keys.
+/// Every kind of map in the YAML files, with its keys.
 pub fn keys() -> &'static [&'static KeySet] {
     ALL
 }

@@ -3,7 +3,7 @@
 use super::KeyDefault::{Described, Required, Value};
 use super::{KeySet, key};
 
-pub(crate) static SETTINGS: KeySet = KeySet {
+pub static SETTINGS: KeySet = KeySet {
     name: "settings",
     page: "settings",
     keys: &[
@@ -42,7 +42,7 @@ pub(crate) static SETTINGS: KeySet = KeySet {
     ],
 };
 
-pub(crate) static PREFIX_CACHE: KeySet = KeySet {
+pub static PREFIX_CACHE: KeySet = KeySet {
     name: "settings.prefix_cache",
     page: "settings",
     keys: &[
@@ -51,7 +51,7 @@ pub(crate) static PREFIX_CACHE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static RETENTION: KeySet = KeySet {
+pub static RETENTION: KeySet = KeySet {
     name: "settings.retention",
     page: "settings",
     keys: &[
@@ -61,7 +61,7 @@ pub(crate) static RETENTION: KeySet = KeySet {
     ],
 };
 
-pub(crate) static NETWORK: KeySet = KeySet {
+pub static NETWORK: KeySet = KeySet {
     name: "settings.network",
     page: "settings",
     keys: &[
@@ -74,7 +74,7 @@ pub(crate) static NETWORK: KeySet = KeySet {
     ],
 };
 
-pub(crate) static CONNECTIONS: KeySet = KeySet {
+pub static CONNECTIONS: KeySet = KeySet {
     name: "settings.connections",
     page: "settings",
     keys: &[
@@ -85,7 +85,7 @@ pub(crate) static CONNECTIONS: KeySet = KeySet {
     ],
 };
 
-pub(crate) static LOG: KeySet = KeySet {
+pub static LOG: KeySet = KeySet {
     name: "settings.log",
     page: "settings",
     keys: &[
@@ -98,7 +98,7 @@ pub(crate) static LOG: KeySet = KeySet {
     ],
 };
 
-pub(crate) static TRACES: KeySet = KeySet {
+pub static TRACES: KeySet = KeySet {
     name: "settings.traces",
     page: "settings",
     keys: &[
@@ -113,7 +113,7 @@ pub(crate) static TRACES: KeySet = KeySet {
     ],
 };
 
-pub(crate) static HTTP: KeySet = KeySet {
+pub static HTTP: KeySet = KeySet {
     name: "settings.http",
     page: "settings",
     keys: &[
@@ -123,7 +123,7 @@ pub(crate) static HTTP: KeySet = KeySet {
     ],
 };
 
-pub(crate) static TLS: KeySet = KeySet {
+pub static TLS: KeySet = KeySet {
     name: "settings.tls",
     page: "settings",
     keys: &[

@@ -1,11 +1,12 @@
 //! The table itself.
 
 use super::KeyDefault::{Described, Required, Value};
+use super::knowledge::*;
 use super::settings::*;
 use super::{DocumentKey, KeyDefault, KeySet, key};
 
 /// In the order of the documentation.
-pub(super) const ALL: &[&KeySet] = &[
+pub(crate) const ALL: &[&KeySet] = &[
     &ROLE,
     &REASONING,
     &SAMPLING,
@@ -49,7 +50,7 @@ pub(super) const ALL: &[&KeySet] = &[
     &TLS,
 ];
 
-pub(crate) static ROLE: KeySet = KeySet {
+pub static ROLE: KeySet = KeySet {
     name: "role",
     page: "roles",
     keys: &[
@@ -109,7 +110,7 @@ pub(crate) static ROLE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static REASONING: KeySet = KeySet {
+pub static REASONING: KeySet = KeySet {
     name: "role.reasoning",
     page: "roles",
     keys: &[
@@ -123,7 +124,7 @@ pub(crate) static REASONING: KeySet = KeySet {
     ],
 };
 
-pub(crate) static SAMPLING: KeySet = KeySet {
+pub static SAMPLING: KeySet = KeySet {
     name: "role.sampling",
     page: "roles",
     keys: &[
@@ -187,7 +188,7 @@ pub(crate) static SAMPLING: KeySet = KeySet {
     ],
 };
 
-pub(crate) static DRY: KeySet = KeySet {
+pub static DRY: KeySet = KeySet {
     name: "role.sampling.dry",
     page: "roles",
     keys: &[
@@ -199,7 +200,7 @@ pub(crate) static DRY: KeySet = KeySet {
     ],
 };
 
-pub(crate) static XTC: KeySet = KeySet {
+pub static XTC: KeySet = KeySet {
     name: "role.sampling.xtc",
     page: "roles",
     keys: &[
@@ -212,7 +213,7 @@ pub(crate) static XTC: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ROLE_LIMITS: KeySet = KeySet {
+pub static ROLE_LIMITS: KeySet = KeySet {
     name: "role.limits",
     page: "roles",
     keys: &[
@@ -228,7 +229,7 @@ pub(crate) static ROLE_LIMITS: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ROLE_ADAPTER: KeySet = KeySet {
+pub static ROLE_ADAPTER: KeySet = KeySet {
     name: "role.adapter",
     page: "roles",
     keys: &[
@@ -238,7 +239,7 @@ pub(crate) static ROLE_ADAPTER: KeySet = KeySet {
     ],
 };
 
-pub(crate) static MODEL: KeySet = KeySet {
+pub static MODEL: KeySet = KeySet {
     name: "model",
     page: "models",
     keys: &[
@@ -302,7 +303,7 @@ pub(crate) static MODEL: KeySet = KeySet {
     ],
 };
 
-pub(crate) static CACHE: KeySet = KeySet {
+pub static CACHE: KeySet = KeySet {
     name: "model.cache",
     page: "models",
     keys: &[
@@ -321,7 +322,7 @@ pub(crate) static CACHE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static PREFIXES: KeySet = KeySet {
+pub static PREFIXES: KeySet = KeySet {
     name: "model.prefixes",
     page: "models",
     keys: &[
@@ -330,7 +331,7 @@ pub(crate) static PREFIXES: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ADAPTER: KeySet = KeySet {
+pub static ADAPTER: KeySet = KeySet {
     name: "adapter",
     page: "models",
     keys: &[
@@ -343,63 +344,7 @@ pub(crate) static ADAPTER: KeySet = KeySet {
     ],
 };
 
-pub(crate) static KNOWLEDGE: KeySet = KeySet {
-    name: "knowledge",
-    page: "knowledge",
-    keys: &[
-        key("knowledge", Required, "The name of the knowledge."),
-        key("description", Described("none"), "What it is about, for people."),
-        key(
-            "sources",
-            Value("[]"),
-            "Its files: paths of files and directories, patterns, or maps with `path`; they are watched.",
-        ),
-        key("exclude", Value("[]"), "Patterns of files that are left out, relative to their source."),
-        key(
-            "embedding",
-            Described("the embedding model of the routers"),
-            "The model that embeds its passages, one with `use: embedding`.",
-        ),
-        key("chunk", Value("{}"), "How texts are cut into passages."),
-        key("search", Value("{}"), "How it is searched."),
-        key(
-            "languages",
-            Described("told by each text"),
-            "The languages of its texts, whose words are stemmed, as ISO 639-1 codes.",
-        ),
-    ],
-};
-
-pub(crate) static SOURCE: KeySet = KeySet {
-    name: "knowledge.sources",
-    page: "knowledge",
-    keys: &[
-        key("path", Required, "A file, a directory, or a pattern such as `docs/**/*.md`."),
-        key("exclude", Value("[]"), "Patterns of files that are left out, relative to the directory."),
-        key("labels", Value("{}"), "Names and texts that a search may ask for."),
-    ],
-};
-
-pub(crate) static CHUNK: KeySet = KeySet {
-    name: "knowledge.chunk",
-    page: "knowledge",
-    keys: &[
-        key("tokens", Value("256"), "The most tokens of a passage.").in_unit("tokens"),
-        key("overlap", Value("32"), "The tokens that a passage repeats of the one before it.").in_unit("tokens"),
-    ],
-};
-
-pub(crate) static SEARCH: KeySet = KeySet {
-    name: "knowledge.search",
-    page: "knowledge",
-    keys: &[
-        key("top", Value("6"), "The passages that a search gives."),
-        key("mode", Value("hybrid"), "By what passages are found: `hybrid`, `vector` or `keyword`."),
-        key("rerank", Described("no reranking"), "The model that orders what was found, one with `use: rerank`."),
-    ],
-};
-
-pub(crate) static GRAPH: KeySet = KeySet {
+pub static GRAPH: KeySet = KeySet {
     name: "graph",
     page: "graphs",
     keys: &[
@@ -420,7 +365,7 @@ pub(crate) static GRAPH: KeySet = KeySet {
     ],
 };
 
-pub(crate) static GRAPH_LIMITS: KeySet = KeySet {
+pub static GRAPH_LIMITS: KeySet = KeySet {
     name: "graph.limits",
     page: "graphs",
     keys: &[
@@ -433,7 +378,7 @@ pub(crate) static GRAPH_LIMITS: KeySet = KeySet {
 /// What holds where a node does not name its kind by this key.
 const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask`, `search` and `graph` is required");
 
-pub(crate) static NODE: KeySet = KeySet {
+pub static NODE: KeySet = KeySet {
     name: "node",
     page: "graphs",
     keys: &[
@@ -485,7 +430,7 @@ pub(crate) static NODE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static CHOSEN_ROLE: KeySet = KeySet {
+pub static CHOSEN_ROLE: KeySet = KeySet {
     name: "node.role",
     page: "graphs",
     keys: &[
@@ -494,7 +439,7 @@ pub(crate) static CHOSEN_ROLE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ROUTER_NODE: KeySet = KeySet {
+pub static ROUTER_NODE: KeySet = KeySet {
     name: "node.router",
     page: "graphs",
     keys: &[
@@ -507,7 +452,7 @@ pub(crate) static ROUTER_NODE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ASK: KeySet = KeySet {
+pub static ASK: KeySet = KeySet {
     name: "node.ask",
     page: "graphs",
     keys: &[
@@ -518,7 +463,7 @@ pub(crate) static ASK: KeySet = KeySet {
     ],
 };
 
-pub(crate) static SEARCH_NODE: KeySet = KeySet {
+pub static SEARCH_NODE: KeySet = KeySet {
     name: "node.search",
     page: "graphs",
     keys: &[
@@ -532,7 +477,7 @@ pub(crate) static SEARCH_NODE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static FOR_EACH: KeySet = KeySet {
+pub static FOR_EACH: KeySet = KeySet {
     name: "node.for_each",
     page: "graphs",
     keys: &[
@@ -542,13 +487,13 @@ pub(crate) static FOR_EACH: KeySet = KeySet {
     ],
 };
 
-pub(crate) static JOIN: KeySet = KeySet {
+pub static JOIN: KeySet = KeySet {
     name: "node.join",
     page: "graphs",
     keys: &[key("quorum", Required, "How many sources must have arrived.")],
 };
 
-pub(crate) static RETRIES: KeySet = KeySet {
+pub static RETRIES: KeySet = KeySet {
     name: "node.retries",
     page: "graphs",
     keys: &[
@@ -559,7 +504,7 @@ pub(crate) static RETRIES: KeySet = KeySet {
     ],
 };
 
-pub(crate) static EDGE: KeySet = KeySet {
+pub static EDGE: KeySet = KeySet {
     name: "edge",
     page: "graphs",
     keys: &[
@@ -569,7 +514,7 @@ pub(crate) static EDGE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static ROUTER: KeySet = KeySet {
+pub static ROUTER: KeySet = KeySet {
     name: "router",
     page: "routers",
     keys: &[
@@ -585,7 +530,7 @@ pub(crate) static ROUTER: KeySet = KeySet {
 /// What holds where a router document does not weigh a signal.
 const UNUSED: KeyDefault = Described("the signal is not used");
 
-pub(crate) static SIGNALS: KeySet = KeySet {
+pub static SIGNALS: KeySet = KeySet {
     name: "router.signals",
     page: "routers",
     keys: &[
@@ -602,16 +547,16 @@ const DEVIATION: DocumentKey = key("deviation", Value("1"), "Their standard devi
 const WEIGHT_ALONE: DocumentKey =
     key("alone", Described("the same weight, and a bias of 0"), "Weight and bias where this signal is used alone.");
 
-pub(crate) static SIGNAL: KeySet =
+pub static SIGNAL: KeySet =
     KeySet { name: "router.signals.*", page: "routers", keys: &[WEIGHT, MEAN, DEVIATION, WEIGHT_ALONE] };
 
-pub(crate) static LABEL_SIGNAL: KeySet = KeySet {
+pub static LABEL_SIGNAL: KeySet = KeySet {
     name: "router.signals.label",
     page: "routers",
     keys: &[key("model", Required, "The chat model that scores the names."), WEIGHT, MEAN, DEVIATION, WEIGHT_ALONE],
 };
 
-pub(crate) static ALONE: KeySet = KeySet {
+pub static ALONE: KeySet = KeySet {
     name: "router.signals.*.alone",
     page: "routers",
     keys: &[
@@ -620,7 +565,7 @@ pub(crate) static ALONE: KeySet = KeySet {
     ],
 };
 
-pub(crate) static LABELLED_QUESTION: KeySet = KeySet {
+pub static LABELLED_QUESTION: KeySet = KeySet {
     name: "labelled question",
     page: "routers",
     keys: &[

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use artel_task::RouterName;
 use artel_task::event::Signal;
 
-use super::{KeyDefault, KeySet, SIGNALS, keys};
-use crate::{Catalog, LabelledQuestion, Problems, Settings, YamlSource};
+use artel_keys::{KeyDefault, KeySet, MODEL, RETRIES, SIGNALS, keys};
+use artel_roles::{Catalog, LabelledQuestion, Problems, Settings, YamlSource};
 
 const BASE: &str = "{model: m, file: m.gguf}\n---\n{model: e, file: e.gguf, use: embedding}\n---\n\
-                    {role: r, description: D., model: m, prompt: P.}\n---\n";
+                    {knowledge: k}\n---\n{role: r, description: D., model: m, prompt: P.}\n---\n";
 
 /// The smallest content of a map.
 fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
@@ -20,6 +20,8 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "role.sampling.xtc" => vec![("probability", "0.5")],
         "model" => vec![("model", "x"), ("file", "x.gguf")],
         "adapter" => vec![("adapter", "x"), ("file", "x.gguf")],
+        "knowledge" => vec![("knowledge", "x")],
+        "knowledge.sources" => vec![("path", "docs")],
         "graph" => {
             vec![("graph", "x"), ("description", "D."), ("start", "a"), ("nodes", "{a: {role: r, next: done}}")]
         }
@@ -27,6 +29,8 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "node.role" => vec![("from", "p")],
         "node.router" => vec![("roles", "[r]")],
         "node.ask" => vec![("message", "'Yes?'")],
+        "node.search" => vec![("knowledge", "k")],
+        "node.search" => graph(format!("p: {{search: {map}, next: done}}")),
         "node.for_each" => vec![("list", "'[1]'")],
         "node.join" => vec![("quorum", "1")],
         "node.retries" => vec![("count", "1")],
@@ -58,6 +62,10 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "role.limits" => role("limits"),
         "role.adapter" => role("adapter"),
         "model.cache" => format!("{{model: x, file: x.gguf, cache: {map}}}"),
+        "model.prefixes" => format!("{{model: x, file: x.gguf, use: embedding, prefixes: {map}}}"),
+        "knowledge.sources" => format!("{{knowledge: x, sources: [{map}]}}"),
+        "knowledge.chunk" => format!("{{knowledge: x, chunk: {map}}}"),
+        "knowledge.search" => format!("{{knowledge: x, search: {map}}}"),
         "graph.limits" => {
             format!("{{graph: x, description: D., start: p, nodes: {{p: {{role: r, next: done}}}}, limits: {map}}}")
         }
@@ -65,6 +73,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "node.role" => graph(format!("p: {{router: {{roles: [r]}}, next: a}}, a: {{role: {map}, next: done}}")),
         "node.router" => graph(format!("p: {{router: {map}, next: done}}")),
         "node.ask" => graph(format!("p: {{ask: {map}, next: done}}")),
+        "node.search" => graph(format!("p: {{search: {map}, next: done}}")),
         "node.for_each" => node("for_each"),
         "node.retries" => node("retries"),
         "node.join" => graph(format!(
@@ -92,7 +101,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
 /// What is read of a document.
 fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, Problems> {
     let text = document(set, entries);
-    let source = |text: String| YamlSource { path: "x.yaml".to_owned(), dir: None, text };
+    let source = |text: String| YamlSource { path: "x.yaml".to_owned(), dir: Some("/crew".into()), text };
     match set.page {
         "settings" => Settings::parse(&source(text)).map(|settings| format!("{settings:?}")),
         _ if set.name == "labelled question" => {
@@ -101,7 +110,8 @@ fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, Problems> {
         _ => Catalog::parse(vec![vec![source(BASE.to_owned() + &text)]]).map(|catalog| {
             let router = RouterName::parse("x").map(|name| catalog.router_settings(Some(&name))).ok();
             let (roles, models, adapters) = (catalog.roles(), catalog.models(), catalog.adapters());
-            format!("{roles:?} {models:?} {adapters:?} {:?} {router:?}", catalog.graphs())
+            let (knowledge, graphs) = (catalog.knowledge(), catalog.graphs());
+            format!("{roles:?} {models:?} {adapters:?} {knowledge:?} {graphs:?} {router:?}")
         }),
     }
 }
@@ -154,8 +164,8 @@ fn every_signal_but_rules_has_a_weight() {
 
 #[test]
 fn a_slip_in_a_former_name_leads_to_the_present_one() {
-    assert_eq!(super::RETRIES.nearest("at_mots"), Some("count"));
-    assert_eq!(super::RETRIES.nearest("max_dely"), Some("max_delay"));
-    assert_eq!(super::MODEL.nearest("tensor-split"), Some("tensor_split"));
-    assert_eq!(super::MODEL.nearest("colour"), None);
+    assert_eq!(RETRIES.nearest("at_mots"), Some("count"));
+    assert_eq!(RETRIES.nearest("max_dely"), Some("max_delay"));
+    assert_eq!(MODEL.nearest("tensor-split"), Some("tensor_split"));
+    assert_eq!(MODEL.nearest("colour"), None);
 }
