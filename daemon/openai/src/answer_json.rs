@@ -31,10 +31,10 @@ impl AnswerNotes {
     }
 
     /// With the passages that an answer cites, if it cites any.
-    pub(crate) fn of_output(&self, output: &v1::Output) -> Value {
+    pub(crate) fn with_citations(&self, citations: &[v1::Citation]) -> Value {
         let mut json = self.to_json();
-        if !output.citations.is_empty() {
-            json["citations"] = output.citations.iter().map(citation).collect();
+        if !citations.is_empty() {
+            json["citations"] = citations.iter().map(citation).collect();
         }
         json
     }

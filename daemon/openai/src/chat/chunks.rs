@@ -64,7 +64,7 @@ impl ChunkWriter {
         let FinishedAnswer { output, usage: used, finish } = finished;
         let others = output.alternatives.len();
         let notes = |index: usize| {
-            (index == others && !self.options.include_usage).then(|| self.notes.of_output(output))
+            (index == others && !self.options.include_usage).then(|| self.notes.with_citations(&output.citations))
         };
         let mut lines = self.finish(0, *finish, notes(0));
         for (index, other) in (1..).zip(&output.alternatives) {
@@ -75,7 +75,7 @@ impl ChunkWriter {
         if self.options.include_usage {
             let mut chunk = self.chunk(&json!([]));
             chunk["usage"] = usage(used);
-            chunk["artel"] = self.notes.of_output(output);
+            chunk["artel"] = self.notes.with_citations(&output.citations);
             lines += &data(&chunk);
         }
         lines

@@ -112,6 +112,10 @@ async fn an_answer_has_what_it_cites() {
     let whole = Scripted::new().0.plays(vec![completed()]);
     let response = ReadResponse::of(whole.post("/v1/chat/completions", &[], &body).await).await;
     assert_eq!(response.json()["artel"]["citations"], expected);
+    let whole = Scripted::new().0.plays(vec![completed()]);
+    let asked = json!({"model": "helper", "input": "When?"});
+    let response = ReadResponse::of(whole.post("/v1/responses", &[], &asked).await).await;
+    assert_eq!(response.json()["artel"]["citations"], expected);
     for include_usage in [false, true] {
         let streamed = json!({
             "model": "helper", "messages": [{"role": "user", "content": "When?"}], "stream": true,
