@@ -1,6 +1,7 @@
 //! The task runner: one per running task. It decides, journals, applies and publishes.
 
 mod admission;
+mod checking;
 mod dispatch;
 mod message;
 mod questions;

@@ -44,6 +44,7 @@ mod schema;
 mod search;
 mod segment;
 mod source;
+pub mod support;
 mod terms;
 #[cfg(test)]
 mod tests;

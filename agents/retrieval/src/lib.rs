@@ -20,6 +20,7 @@ mod text_models;
 
 pub use artel_documents::ExtractorProgram;
 pub use artel_knowledge::citations::CitationFilter;
+pub use artel_knowledge::support;
 pub use artel_knowledge::{DocumentChunk, EntryKey, Passage, SearchTimes, StoredEntry};
 pub use error::{Error, ModelError};
 pub use found::{FoundPassages, shown_source};

@@ -376,7 +376,7 @@ pub static GRAPH_LIMITS: KeySet = KeySet {
 };
 
 /// What holds where a node does not name its kind by this key.
-const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask`, `search` and `graph` is required");
+const ANOTHER_KIND: KeyDefault = Described("one of `role`, `router`, `ask`, `search`, `check` and `graph` is required");
 
 pub static NODE: KeySet = KeySet {
     name: "node",
@@ -386,12 +386,13 @@ pub static NODE: KeySet = KeySet {
         key("router", ANOTHER_KIND, "A router that chooses a role."),
         key("ask", ANOTHER_KIND, "A question to a person: the message, or a map."),
         key("search", ANOTHER_KIND, "A search of a knowledge, whose passages are the output."),
+        key("check", ANOTHER_KIND, "The node whose answer is compared with its passages, sentence by sentence."),
         key("graph", ANOTHER_KIND, "Another graph that runs as part of the same task."),
         key("message", Described("the `message` of the role"), "The user message, a Jinja template."),
         key(
             "passages",
-            Described("what the role's own `knowledge` gives"),
-            "The node with `search` whose passages the role answers from, and cites.",
+            Described("what the role's own `knowledge` gives; for a check, what the answer cites"),
+            "The node with `search` whose passages the role answers from and cites, or a check compares with.",
         ),
         key(
             "for_each",

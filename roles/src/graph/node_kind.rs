@@ -1,4 +1,4 @@
-//! The kinds of nodes: a role, a router, a question to a person, a search, another graph.
+//! The kinds of nodes: a role, a router, a question to a person, a search, a check, another graph.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::knowledge::MAX_TOP_PASSAGES;
 use crate::template;
 
 /// The keys that give a node its kind.
-const KINDS: [&str; 5] = ["role", "router", "ask", "search", "graph"];
+const KINDS: [&str; 6] = ["role", "router", "ask", "search", "check", "graph"];
 
 impl GraphDecoder<'_, '_, '_> {
     /// The kind of a node. `mapped` says whether it has a `for_each`.
@@ -57,6 +57,14 @@ impl GraphDecoder<'_, '_, '_> {
                     self.report.error(message.span, "the question of a search is the `query` in `search`");
                 }
                 self.search(node, given_kind, mapped).map(NodeKind::Search)
+            }
+            "check" => {
+                for (key, n) in [("message", message), ("for_each", f.get("for_each"))] {
+                    if let Some(n) = n {
+                        self.report.error(n.span, format!("a check has no `{key}`: it reads one answer and its passages"));
+                    }
+                }
+                name(given_kind, "a node", NodeName::parse, self.report).map(NodeKind::Check)
             }
             _ => {
                 if let Some(message) = message {

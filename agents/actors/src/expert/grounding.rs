@@ -10,7 +10,7 @@ use super::step_job::StepJob;
 use crate::completion::StepOutcome;
 
 /// What a grounded role says where nothing answers.
-const NOTHING_FOUND: &str = "Nothing was found that answers this.";
+pub(crate) const NOTHING_FOUND: &str = "Nothing was found that answers this.";
 /// The field of an output by which a role with a schema cites.
 const CITATIONS_FIELD: &str = "citations";
 

@@ -49,6 +49,7 @@ impl RunningTask {
         match (&node.kind, self.role_of(&step.visit)) {
             (NodeKind::Router(router), _) => self.dispatch_to_router(&step, router, node.policy.timeout, attempt),
             (NodeKind::Search(search), _) => self.dispatch_to_search(&step, search, node.policy.timeout, attempt),
+            (NodeKind::Check(answer), _) => self.dispatch_to_check(&step, answer, node.passages.as_ref(), attempt),
             (NodeKind::Role { .. }, Some(role)) => {
                 let next =
                     upcoming.into_iter().filter(|(steps, _)| *steps == 1).map(|(_, role)| role.name.clone()).collect();
@@ -60,7 +61,7 @@ impl RunningTask {
         }
     }
 
-    /// The role of a visit; none for one of a router, a person, a search or a sub-graph.
+    /// The role of a visit; none for one of another kind of node.
     pub(super) fn role_of(&self, visit: &Visit) -> Option<Arc<Role>> {
         let NodeKind::Role { role, .. } = &self.cx.graph.node_at(visit)?.kind else { return None };
         let name = match (role, role.router()) {

@@ -272,7 +272,7 @@ impl RunningTask {
         Some(node.policy.retries.unwrap_or_else(|| {
             retry::with_default_delays(match &node.kind {
                 NodeKind::Role { .. } => self.role_of(&step.visit).map_or(0, |role| role.limits.retries),
-                NodeKind::Router(_) | NodeKind::Search(_) => retry::ROUTER_RETRIES,
+                NodeKind::Router(_) | NodeKind::Search(_) | NodeKind::Check(_) => retry::ROUTER_RETRIES,
                 NodeKind::Ask(_) | NodeKind::Graph { .. } => 0,
             })
         }))

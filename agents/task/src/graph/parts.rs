@@ -80,7 +80,7 @@ pub struct Node {
     pub cache: bool,
     /// The value of the graph that its output is written to.
     pub write: Option<ValueName>,
-    /// The search whose passages its role answers from, and cites.
+    /// The search whose passages its role answers from and cites, or its check compares with.
     pub passages: Option<NodeName>,
 }
 
@@ -124,6 +124,8 @@ pub enum NodeKind {
     Ask(AskNode),
     /// A search of a knowledge.
     Search(SearchNode),
+    /// A check of this node's answer against passages.
+    Check(NodeName),
     /// Another graph, run inside the same task.
     Graph {
         /// The sub-graph.
