@@ -65,6 +65,30 @@ result: read
 nodes:
   find: {search: {knowledge: notes, query: 'parcels {{ input }}', top: 1}, next: read}
   read: {role: reader, passages: find, next: done}
+---
+role: liar
+description: Adds to what was found.
+model: talk
+prompt: You add.
+---
+graph: checked
+description: An answer without what was added.
+start: find
+result: check
+nodes:
+  find: {search: {knowledge: notes}, next: answer}
+  answer:
+    role: liar
+    passages: find
+    message: '{% for doubted in nodes.check.output.doubted %}Not so: {{ doubted.sentence }} {% endfor %}{{ task.input }}'
+    next: check
+  check:
+    check: answer
+    passages: find
+    next:
+      - {to: done, when: output.supported}
+      - {to: answer, at_most: 1}
+      - {to: done}
 ";
 
 /// A file below the directory of the notes.
@@ -310,6 +334,8 @@ fn script() -> Value {
     json!({"replies": [
         {"when": ["You cite."], "say": "They leave at four [1], not at five [7] or six [1, 9]."},
         {"when": ["You list."], "say": "{\"answer\": \"at four\", \"citations\": [1]}"},
+        {"when": ["You add.", "Not so: Olga drives them to Paris [1]."], "say": "Parcels leave the house at four [1]. Pavel drives them [1]."},
+        {"when": ["You add."], "say": "Parcels leave the house at four [1]. Olga drives them to Paris [1]."},
         {"say": "<{last}>"},
     ]})
 }
@@ -365,6 +391,33 @@ async fn an_answer_cites_what_was_found_and_nothing_else() {
     // The passages of a node that searched.
     let read = daemon.run(task_request("of the house").with_graph("lookup")).await.end().await.text();
     assert_eq!(read, "<1:Parcels leave the house\nevery weekday at four.\n>");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_passage_says_is_not_in_a_checked_answer() {
+    let daemon = clerks().start().await;
+    indexed(&daemon, 1, 0).await;
+    let mut task = daemon.run(task_request("When do parcels leave the house?").with_graph("checked")).await;
+    assert_eq!(task.end().await.text(), "Parcels leave the house at four [1].");
+    let cited = citations(&task);
+    assert_eq!((cited.len(), cited[0].number), (1, 1), "{cited:?}");
+    let checks: Vec<Value> = task
+        .events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(Kind::StepFinished(step)) if step.node == "check" => step.output.as_ref()?.json.clone(),
+            _ => None,
+        })
+        .map(|json| serde_json::from_str(&json).unwrap())
+        .collect();
+    assert_eq!(checks.len(), 2, "it was asked once more: {checks:?}");
+    assert_eq!(checks[0]["doubted"][0]["sentence"], "Olga drives them to Paris [1].");
+    assert!(checks[1]["doubted"][0]["reason"].as_str().unwrap().contains("Pavel"), "{checks:?}");
+    let (code, out, _) = daemon.cli(["run", "--graph", "checked", "When do parcels leave the house?"]).run().await;
+    assert!(code == 0 && out.contains("  [1] ") && out.contains("delivery.md, lines 3 to 4"), "{out}");
+    // Nothing is left of an answer that is not in the passages.
+    let mut task = daemon.run(task_request("xyzzy").with_graph("checked")).await;
+    assert_eq!(task.end().await.text(), "Nothing was found that answers this.");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use artel_proto::v1::{AddTextResponse, GetSourceResponse, KnowledgeStatus, Passage, SearchTimings, SourceStatus};
-use artel_terminal::{BAD, BOLD, DIM, StyledText, TextTable, WARN, cell};
+use artel_proto::v1::{AddTextResponse, Citation, GetSourceResponse, KnowledgeStatus, Passage, SearchTimings, SourceStatus};
+use artel_terminal::{BAD, BOLD, DIM, StyledText, TextTable, WARN, cell, one_line};
 
 use crate::knowledge::SearchQuality;
 
@@ -130,11 +130,24 @@ pub(crate) fn quality(questions: usize, found: &[SearchQuality], out: &mut Style
     table.render(out);
 }
 
-/// Where a passage is: its source, its page, its lines, its headings.
+/// What an answer cites, a line for each passage.
+pub(crate) fn citations(citations: &[Citation], out: &mut StyledText) {
+    for citation in citations {
+        let Citation { number, source, page, first_line, last_line, context, .. } = citation;
+        out.push_styled(BOLD, format_args!("  [{number}] "));
+        out.push(one_line(&place_of(source, *page, (*first_line, *last_line), context))).newline();
+    }
+}
+
 fn place(passage: &Passage) -> String {
     let Passage { source, page, first_line, last_line, context, .. } = passage;
-    let page = if *page > 0 { format!(", page {page}") } else { String::new() };
-    let lines = match (first_line, last_line) {
+    place_of(source, *page, (*first_line, *last_line), context)
+}
+
+/// Where a passage is: its source, its page, its lines, its headings.
+fn place_of(source: &str, page: u32, lines: (u32, u32), context: &[String]) -> String {
+    let page = if page > 0 { format!(", page {page}") } else { String::new() };
+    let lines = match lines {
         (0, _) => String::new(),
         (first, last) if first == last => format!(", line {first}"),
         (first, last) => format!(", lines {first} to {last}"),
@@ -177,6 +190,14 @@ mod tests {
         assert_eq!(out.take(), shown);
         passages(&[], true, &mut out);
         assert!(out.take().ends_with("nothing was found\n"));
+    }
+
+    #[test]
+    fn what_is_cited_is_a_line_each() {
+        let cited = Citation { number: 2, source: "a.md".to_owned(), first_line: 7, last_line: 7, ..Citation::default() };
+        let mut out = StyledText::new(false);
+        citations(&[cited], &mut out);
+        assert_eq!(out.take(), "  [2] a.md, line 7\n");
     }
 
     #[test]
