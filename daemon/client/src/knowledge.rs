@@ -1,6 +1,7 @@
 //! `artel knowledge`.
 
 mod evaluate;
+mod mean_interval;
 
 use std::fs::File;
 use std::io;
@@ -19,7 +20,8 @@ use crate::render::knowledge as render;
 use crate::session::ClientSession;
 use crate::submit::{label_map, read};
 
-pub(crate) use evaluate::SearchQuality;
+pub(crate) use evaluate::{HybridGain, SearchQuality};
+pub(crate) use mean_interval::MeanInterval;
 
 /// Sources of one page.
 const PAGE_ITEMS: i32 = 1000;

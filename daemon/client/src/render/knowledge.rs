@@ -5,7 +5,7 @@ use std::time::Duration;
 use artel_proto::v1::{AddTextResponse, Citation, GetSourceResponse, KnowledgeStatus, Passage, SearchTimings, SourceStatus};
 use artel_terminal::{BAD, BOLD, DIM, StyledText, TextTable, WARN, cell, one_line};
 
-use crate::knowledge::SearchQuality;
+use crate::knowledge::{HybridGain, MeanInterval, SearchQuality};
 
 /// What was found, the best first.
 pub(crate) fn passages(passages: &[Passage], stale: bool, out: &mut StyledText) {
@@ -121,13 +121,30 @@ pub(crate) fn added(source: &str, answer: &AddTextResponse, out: &mut StyledText
 }
 
 /// How well each way to search found the answers.
-pub(crate) fn quality(questions: usize, found: &[SearchQuality], out: &mut StyledText) {
-    out.push(format_args!("{questions} questions with an answer")).newline();
-    let mut table = TextTable::new(&["MODE", "NDCG@10", "RECALL@5"]);
-    for SearchQuality { mode, ndcg, recall } in found {
-        table.row(vec![(BOLD, (*mode).to_owned()), cell(format!("{ndcg:.3}")), cell(format!("{recall:.3}"))]);
+pub(crate) fn quality(found: &[SearchQuality], gains: &[HybridGain], out: &mut StyledText) {
+    let mut table = TextTable::new(&["QUESTIONS", "OF", "MODE", "NDCG@10", "95 %", "RECALL@5", "95 %"]);
+    let all = |subset: &str| if subset.is_empty() { "all".to_owned() } else { subset.to_owned() };
+    for SearchQuality { subset, questions, mode, ndcg, recall } in found {
+        table.row(vec![
+            (BOLD, all(subset)),
+            cell(questions.to_string()),
+            cell(*mode),
+            cell(format!("{:.3}", ndcg.mean)),
+            (DIM, interval(ndcg)),
+            cell(format!("{:.3}", recall.mean)),
+            (DIM, interval(recall)),
+        ]);
     }
     table.render(out);
+    out.newline();
+    for HybridGain { subset, other, ndcg } in gains {
+        let (subset, gain, interval) = (all(subset), ndcg.mean, interval(ndcg));
+        out.push(format_args!("{subset}: hybrid against {other}: {gain:+.3} nDCG@10, 95 % {interval}")).newline();
+    }
+}
+
+fn interval(mean: &MeanInterval) -> String {
+    format!("{:.3} to {:.3}", mean.low, mean.high)
 }
 
 /// What an answer cites, a line for each passage.
