@@ -66,7 +66,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("graph", "graph" | "description" | "examples" | "keywords" | "start" | "result" | "limits" | "nodes")
         | ("graph", "reduce" | "fallback")
         | ("graph.limits", "steps" | "tokens" | "time")
-        | ("node", "role" | "router" | "ask" | "search" | "passages" | "graph" | "message" | "for_each" | "timeout" | "idle" | "retries")
+        | ("node", "role" | "router" | "ask" | "search" | "check" | "passages" | "graph" | "message" | "for_each" | "timeout" | "idle" | "retries")
         | ("node", "effect" | "cache" | "join" | "next" | "on_failure" | "write")
         | ("node.role", "from" | "rank")
         | ("node.router", "roles" | "confidence" | "otherwise" | "best" | "settings" | "signals")
