@@ -26,6 +26,8 @@ const MAX_LABEL_CHARS: usize = 100;
 const MIN_CHUNK_TOKENS: u32 = 32;
 /// The largest passage: several of them fit into the context of a small model, and into that of an embedding model.
 const MAX_CHUNK_TOKENS: u32 = 2048;
+/// The longest name of a collection: that of a file, which Qdrant makes of it.
+const MAX_COLLECTION_CHARS: usize = 255;
 /// The most knowledge of one role: each is searched for each of its steps.
 const MAX_ROLE_KNOWLEDGE_ITEMS: usize = 8;
 /// The most passages of one search: more do not fit into a prompt.
@@ -50,6 +52,19 @@ pub struct Knowledge {
     pub search: SearchSetting,
     /// The languages of its texts, as ISO 639-1 codes; empty: told by the texts themselves.
     pub languages: Vec<TextLanguage>,
+    /// Where its vectors are compared; without it, in the daemon.
+    pub store: Option<QdrantSetting>,
+}
+
+/// A collection of a Qdrant server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QdrantSetting {
+    /// The URL of its gRPC port.
+    pub url: String,
+    /// The name of the collection.
+    pub collection: String,
+    /// The file with its API key.
+    pub key: Option<PathBuf>,
 }
 
 /// A file, the files of a directory, or those of a pattern.
@@ -90,6 +105,12 @@ pub struct SearchSetting {
     pub mode: SearchModeSetting,
     /// The model that orders what was found.
     pub rerank: Option<ModelName>,
+}
+
+impl Default for SearchSetting {
+    fn default() -> Self {
+        Self { top: 6, mode: SearchModeSetting::Hybrid, rerank: None }
+    }
 }
 
 /// By what passages are found.
@@ -154,6 +175,8 @@ impl Knowledge {
         let chunk = f.get("chunk").map_or_else(|| Some(ChunkSetting::default()), |n| chunk(n, report));
         let search = f.get("search").and_then(|n| search(n, &mut models, report));
         let languages = f.get("languages").map(|n| languages(n, report)).unwrap_or_default();
+        let store_node = f.get("store");
+        let store = store_node.map_or(Some(None), |n| store(n, knowledge, report));
         let chunk_keys = keys::CHUNK.names().map(|key| (key, "chunk"));
         let search_keys = keys::SEARCH.names().map(|key| (key, "search"));
         f.finish(&chunk_keys.chain(search_keys).collect::<Vec<_>>(), report);
@@ -161,6 +184,10 @@ impl Knowledge {
             Some(named) => Some(named?),
             None => None,
         };
+        let (search, store) = (search.unwrap_or_default(), store?);
+        if let Some(node) = store_node.filter(|_| store.is_some() && search.mode == SearchModeSetting::Keyword) {
+            report.error(node.span, "a knowledge with `mode: keyword` has no vectors for a `store`");
+        }
         let knowledge = Self {
             name: knowledge.clone(),
             description,
@@ -168,8 +195,9 @@ impl Knowledge {
             exclude,
             embedding,
             chunk: chunk?,
-            search: search.unwrap_or(SearchSetting { top: 6, mode: SearchModeSetting::Hybrid, rerank: None }),
+            search,
             languages,
+            store,
         };
         Some(KnowledgeDraft { knowledge, models })
     }
@@ -298,12 +326,57 @@ fn search(
     report: &mut Diagnostics<'_>,
 ) -> Option<SearchSetting> {
     let mut f = MapReader::open(node, "`search`", &keys::SEARCH, report)?;
-    let top = f.get("top").map_or(Some(6), |n| integer(n, "`top`", 1..=MAX_TOP_PASSAGES, report));
+    let base = SearchSetting::default();
+    let top = f.get("top").map_or(Some(base.top), |n| integer(n, "`top`", 1..=MAX_TOP_PASSAGES, report));
     let words = SearchModeSetting::ALL.map(|mode| (mode.as_str(), mode));
-    let mode = f.get("mode").map_or(Some(SearchModeSetting::Hybrid), |n| choice(n, "`mode`", &words, report));
+    let mode = f.get("mode").map_or(Some(base.mode), |n| choice(n, "`mode`", &words, report));
     let rerank = f.get("rerank").and_then(|n| model(n, ModelPurpose::Rerank, models, report));
     f.finish(&[], report);
     Some(SearchSetting { top: top?, mode: mode?, rerank })
+}
+
+/// `embedded`, or a collection of Qdrant.
+fn store(
+    node: &YamlNode,
+    knowledge: &KnowledgeName,
+    report: &mut Diagnostics<'_>,
+) -> Option<Option<QdrantSetting>> {
+    if let YamlValue::Str(..) = node.value {
+        return choice(node, "`store`", &[("embedded", None::<()>)], report).map(|_| None);
+    }
+    let mut f = MapReader::open(node, "`store`", &keys::STORE, report)?;
+    let url = f.need("qdrant", report).and_then(|n| service_url(n, report));
+    let collection = f.get("collection").map_or_else(
+        || Some(knowledge.to_string()),
+        |n| text(n, "`collection`", 1..=MAX_COLLECTION_CHARS, report),
+    );
+    let key = f.get("key").map(|n| key_file(n, report));
+    f.finish(&[], report);
+    Some(Some(QdrantSetting { url: url?, collection: collection?, key: key.map_or(Some(None), |key| key.map(Some))? }))
+}
+
+/// The URL of a service, without a key in it.
+fn service_url(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> {
+    let url = text(node, "`qdrant`", 1..=MAX_PATH_CHARS, report)?;
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let problem = match host {
+        None => "it begins with `http://` or `https://`",
+        Some(host) if host.contains('@') => "it has no name and no key: these belong into the file of `key`",
+        Some(host) if host.is_empty() || host.starts_with(['/', ':']) => "it names a host",
+        Some(host) if host.contains(|c: char| c.is_whitespace() || c.is_control()) => "it has no spaces",
+        Some(_) => return Some(url),
+    };
+    // A key may stand in it.
+    report.error_with_hint(node.span, format!("this is no URL of a server: {problem}"), "as in `http://127.0.0.1:6334`");
+    None
+}
+
+fn key_file(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<PathBuf> {
+    let mut f = MapReader::open(node, "`key`", &keys::STORE_KEY, report)?;
+    let file = f.need("file", report).and_then(|n| text(n, "`file`", 1..=MAX_PATH_CHARS, report));
+    f.finish(&[], report);
+    let dir = report.source.dir.clone().unwrap_or_default();
+    file.map(|file| dir.join(file))
 }
 
 fn model(

@@ -58,7 +58,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("model", "template_kwargs" | "cache" | "weights" | "speculation" | "devices" | "split" | "tensor_split")
         | ("model", "gpu_layers" | "experts" | "keep" | "prefixes")
         | ("model.prefixes", "query" | "passage")
-        | ("knowledge", "knowledge" | "description" | "exclude" | "embedding" | "chunk" | "search" | "languages")
+        | ("knowledge", "knowledge" | "description" | "exclude" | "embedding" | "chunk" | "search" | "languages" | "store")
         | ("knowledge.sources", "exclude" | "labels")
         | ("knowledge.chunk", "tokens" | "overlap")
         | ("knowledge.search", "top" | "mode" | "rerank")
@@ -81,7 +81,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("router.signals.*" | "router.signals.label", "weight" | "mean" | "deviation" | "alone")
         | ("router.signals.label", "model")
         | ("router.signals.*.alone", "weight" | "bias") => KeyReach::Nothing,
-        ("labelled question", _) => KeyReach::Local,
+        ("labelled question", _) | ("knowledge.store" | "knowledge.store.key", _) => KeyReach::Local,
         (settings, _) if settings.split('.').next() == Some("settings") => KeyReach::Local,
         _ => return None,
     })

@@ -23,6 +23,11 @@ pub static KNOWLEDGE: KeySet = KeySet {
         key("chunk", Value("{}"), "How texts are cut into passages."),
         key("search", Value("{}"), "How it is searched."),
         key(
+            "store",
+            Value("embedded"),
+            "Where its vectors are compared: `embedded`, which is in the daemon, or a map with `qdrant`.",
+        ),
+        key(
             "languages",
             Described("told by each text"),
             "The languages of its texts, whose words are stemmed, as ISO 639-1 codes.",
@@ -57,4 +62,20 @@ pub static SEARCH: KeySet = KeySet {
         key("mode", Value("hybrid"), "By what passages are found: `hybrid`, `vector` or `keyword`."),
         key("rerank", Described("no reranking"), "The model that orders what was found, one with `use: rerank`."),
     ],
+};
+
+pub static STORE: KeySet = KeySet {
+    name: "knowledge.store",
+    page: "knowledge",
+    keys: &[
+        key("qdrant", Required, "The URL of the gRPC port of a Qdrant server, such as `http://127.0.0.1:6334`."),
+        key("collection", Described("the name of the knowledge"), "The collection, which is created if it is missing."),
+        key("key", Described("no key"), "Its API key, a map with `file`."),
+    ],
+};
+
+pub static STORE_KEY: KeySet = KeySet {
+    name: "knowledge.store.key",
+    page: "knowledge",
+    keys: &[key("file", Required, "The file that has the key alone.")],
 };

@@ -22,6 +22,8 @@ pub(crate) const ALL: &[&KeySet] = &[
     &SOURCE,
     &CHUNK,
     &SEARCH,
+    &STORE,
+    &STORE_KEY,
     &GRAPH,
     &GRAPH_LIMITS,
     &NODE,

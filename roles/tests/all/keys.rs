@@ -22,6 +22,8 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "adapter" => vec![("adapter", "x"), ("file", "x.gguf")],
         "knowledge" => vec![("knowledge", "x")],
         "knowledge.sources" => vec![("path", "docs")],
+        "knowledge.store" => vec![("qdrant", "'http://localhost:6334'")],
+        "knowledge.store.key" => vec![("file", "key")],
         "graph" => {
             vec![("graph", "x"), ("description", "D."), ("start", "a"), ("nodes", "{a: {role: r, next: done}}")]
         }
@@ -65,6 +67,10 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "model.prefixes" => format!("{{model: x, file: x.gguf, use: embedding, prefixes: {map}}}"),
         "knowledge.sources" => format!("{{knowledge: x, sources: [{map}]}}"),
         "knowledge.chunk" => format!("{{knowledge: x, chunk: {map}}}"),
+        "knowledge.store" => format!("{{knowledge: x, store: {map}}}"),
+        "knowledge.store.key" => {
+            format!("{{knowledge: x, store: {{qdrant: 'http://localhost:6334', key: {map}}}}}")
+        }
         "knowledge.search" => format!("{{knowledge: x, search: {map}}}"),
         "graph.limits" => {
             format!("{{graph: x, description: D., start: p, nodes: {{p: {{role: r, next: done}}}}, limits: {map}}}")
