@@ -184,8 +184,35 @@ pub(crate) fn vector(
             }
         });
     }
+    exact(view, query, coarse.into_sorted().into_iter().map(|chunk| chunk.id), limit)
+}
+
+/// The same where the candidates are given: those that are still there and pass the filter.
+pub(crate) fn rescored(
+    view: &GenerationView,
+    query: &PreparedQuery,
+    filter: &EntryFilter,
+    candidates: &[i64],
+    limit: usize,
+) -> Vec<ScoredChunk> {
+    let is_allowed = |id: &i64| {
+        view.locate(*id).is_some_and(|(segment, slot)| {
+            let segment = &view.segments[segment];
+            !segment.is_removed(slot) && filter.allows(segment.segment.entries[slot])
+        })
+    };
+    exact(view, query, candidates.iter().copied().filter(is_allowed), limit)
+}
+
+/// The best of these by their cosines.
+fn exact(
+    view: &GenerationView,
+    query: &PreparedQuery,
+    candidates: impl Iterator<Item = i64>,
+    limit: usize,
+) -> Vec<ScoredChunk> {
     let mut best = BestChunks::new(limit);
-    for ScoredChunk { id, .. } in coarse.into_sorted() {
+    for id in candidates {
         if let Some(score) = cosine(view, query, id) {
             best.push(ScoredChunk { id, score });
         }

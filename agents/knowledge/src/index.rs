@@ -11,7 +11,7 @@ use artel_task::CallerName;
 use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Sqlite, Transaction};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::embedder::ModelPrint;
 use crate::entry::{ContentHash, EntryKey, EntryMeta, HandedText, StoredEntry};
@@ -51,6 +51,8 @@ struct SharedIndex {
     views: CommittedViews,
     /// `None` once it is closed.
     writer: Arc<Mutex<Option<IndexWriter>>>,
+    /// Counts what was written, for those who follow it.
+    writes: watch::Sender<u64>,
 }
 
 /// The state of a generation, in numbers.
@@ -90,7 +92,8 @@ impl Index {
             .connect_lazy_with(schema::connect_options(path).read_only(true));
         let path: Arc<Path> = path.into();
         let writer = Arc::new(Mutex::new(Some(IndexWriter::new(conn, path.clone(), lock))));
-        let shared = SharedIndex { path, readers, views: CommittedViews::new(commits, views), writer };
+        let (views, writes) = (CommittedViews::new(commits, views), watch::Sender::new(0));
+        let shared = SharedIndex { path, readers, views, writer, writes };
         let index = Self { shared: Arc::new(shared) };
         index.spawn_purge();
         Ok(index)
@@ -426,7 +429,7 @@ impl Index {
 
     /// Runs a write. If the caller stops waiting before it begins, it does not; later, it runs to its end. So what a caller begins
     /// after it gave up a write never comes before it.
-    async fn write<T: Send + 'static>(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         operation: impl for<'a> FnOnce(&'a mut IndexWriter) -> BoxFuture<'a, Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -434,7 +437,11 @@ impl Index {
         let mut writer = shared.writer.clone().lock_owned().await;
         let written = tokio::spawn(async move {
             let closed = || Error::Closed { path: shared.path.to_path_buf() };
-            writer.as_mut().ok_or_else(closed)?.transact(&shared.views, operation).await
+            let written = writer.as_mut().ok_or_else(closed)?.transact(&shared.views, operation).await;
+            if written.is_ok() {
+                shared.writes.send_modify(|count| *count += 1);
+            }
+            written
         });
         match written.await {
             Ok(outcome) => outcome,
@@ -458,6 +465,19 @@ impl Index {
                 }
             }
         });
+    }
+
+    /// Counts what was written since it was opened.
+    pub fn writes(&self) -> watch::Receiver<u64> {
+        self.shared.writes.subscribe()
+    }
+
+    pub(crate) fn readers(&self) -> &SqlitePool {
+        &self.shared.readers
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.shared.path
     }
 
     fn closed(&self) -> Error {

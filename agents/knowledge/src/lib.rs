@@ -34,6 +34,7 @@ mod indexer;
 mod job;
 mod language;
 mod load;
+mod mirror;
 mod plan;
 mod postings;
 mod progress;
@@ -66,6 +67,7 @@ pub use generation::{GenerationId, IndexSettings, OpenedBase};
 pub use index::{GenerationStats, Index};
 pub use indexer::{Indexer, IndexerOptions};
 pub use language::Language;
+pub use mirror::MirrorPoint;
 pub use progress::{IndexPhase, IndexProgress};
 pub use query::{
     AnswerThresholds, MAX_FILTER_BYTES, MAX_FILTER_VALUES, MAX_QUERY_BYTES, MAX_TOP_ENTRIES, Passage, QueryEmbedding,

@@ -68,6 +68,8 @@ pub struct SearchQuery {
     pub text: String,
     /// The same as a vector.
     pub embedding: Option<QueryEmbedding>,
+    /// The chunks that another store of vectors found nearest; without it, all are compared here. Their scores are computed here.
+    pub nearest: Option<Vec<i64>>,
     /// How many passages to find.
     pub top: usize,
     /// The arms.
@@ -84,6 +86,7 @@ impl SearchQuery {
         Self {
             text: text.into(),
             embedding: None,
+            nearest: None,
             top: 10,
             mode: SearchMode::default(),
             filter: SearchFilter::default(),

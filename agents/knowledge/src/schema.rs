@@ -18,9 +18,10 @@ const WAL_BYTES: &str = "16777216";
 
 /// Numbers of chunks only grow: what is kept in memory is sorted by them.
 ///
-/// `phase` of a generation is that of [`GenerationPhase`](crate::generation::GenerationPhase), `analysis` the version of what makes `terms`. An entry with a `reason` has no chunks. `terms` of a
-/// chunk are its words as [`ChunkTerms`](crate::terms::ChunkTerms) stores them. `orphaned` of an embedding is the time in
-/// milliseconds since which no chunk has it.
+/// `phase` of a generation is that of [`GenerationPhase`](crate::generation::GenerationPhase), `analysis` the version of what makes
+/// `terms`. An entry with a `reason` has no chunks. `terms` of a chunk are its words as [`ChunkTerms`](crate::terms::ChunkTerms) stores
+/// them. `orphaned` of an embedding is the time in milliseconds since which no chunk has it. `mirrored` has the points of another
+/// store of vectors.
 const CREATE: &str = "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), commits INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, commits) VALUES (1, 0);
@@ -88,6 +89,14 @@ const CREATE: &str = "
         orphaned INTEGER,
         UNIQUE (model, hash)
     ) STRICT;
+    CREATE TABLE mirrored (
+        chunk INTEGER PRIMARY KEY,
+        base INTEGER NOT NULL,
+        point TEXT NOT NULL UNIQUE,
+        stamp TEXT NOT NULL,
+        is_written INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX mirrored_base ON mirrored (base);
     CREATE INDEX embeddings_orphaned ON embeddings (orphaned) WHERE orphaned IS NOT NULL;
 ";
 

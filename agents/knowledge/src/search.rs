@@ -108,7 +108,11 @@ fn run_arms(
     });
     let keyword = begin.elapsed();
     let begin = Instant::now();
-    let by_vector = vector.map(|vector| arms::vector(view, vector, filter, limit)).unwrap_or_default();
+    let by_vector = match (vector, &query.nearest) {
+        (None, _) => Vec::new(),
+        (Some(vector), None) => arms::vector(view, vector, filter, limit),
+        (Some(vector), Some(nearest)) => arms::rescored(view, vector, filter, nearest, limit),
+    };
     let vector_time = begin.elapsed();
     let begin = Instant::now();
     let best_words: &[ScoredChunk] = by_words.as_ref().map_or(&[], |scores| scores.best.as_slice());

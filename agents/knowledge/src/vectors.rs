@@ -28,6 +28,10 @@ impl StoredVector {
     pub(crate) fn dimensions(&self) -> usize {
         self.0.len()
     }
+
+    pub(crate) fn values(&self) -> Vec<f32> {
+        self.0.iter().map(|value| value.to_f32()).collect()
+    }
 }
 
 /// The largest value of a byte, and of the query, which is kept finer: products of both fit into 32 bits up to 16,000 dimensions.

@@ -181,6 +181,7 @@ impl Retrieval {
         let query = SearchQuery {
             text: request.text.clone(),
             embedding,
+            nearest: None,
             top: if reranker.is_some() { top.max(RERANKED_PASSAGES) } else { top },
             mode: index_mode(mode),
             filter: SearchFilter {
