@@ -67,9 +67,21 @@ pub fn main_with(hooks: ServeHooks) -> ExitCode {
         CliCommand::Config(verb) => config::run(&verb, &given, &global),
         CliCommand::Journal(verb) => journal::run(&verb, &global),
         CliCommand::Engine(engine) => engine::run(&engine),
+        CliCommand::Extract => extract(),
         CliCommand::RpcServe(serve) => rpc::run(&serve, global.json),
         CliCommand::Bench(_) => bench::run(),
         CliCommand::Client(verb) => client(verb, &global),
+    }
+}
+
+/// Reads documents for the daemon, which is at the other end of standard input.
+fn extract() -> ExitCode {
+    match artel_documents::worker::serve_on_stdin() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("artel: failed to read documents: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -66,3 +66,31 @@ store = InMemoryVectorStore.from_texts(
 )
 print(store.as_retriever(search_kwargs={"k": 1}).invoke("Where is the kitten?"))
 # ANCHOR_END: embeddings
+
+# ANCHOR: retriever
+import httpx
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+
+
+class ArtelRetriever(BaseRetriever):
+    """The passages of a knowledge that answer a question, the best first."""
+
+    knowledge: str
+    top: int = 4
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        answer = httpx.post(
+            "http://127.0.0.1:7430/v1/search",
+            headers={"Authorization": f"Bearer {os.environ['ARTEL_TOKEN']}"},
+            json={"knowledge": self.knowledge, "query": query, "top": self.top},
+            timeout=60,
+        )
+        answer.raise_for_status()
+        passages = answer.json()["data"]
+        return [Document(page_content=passage.pop("text"), metadata=passage) for passage in passages]
+
+
+for document in ArtelRetriever(knowledge="notes").invoke("When do parcels leave?"):
+    print(document.metadata["source"], document.metadata["lines"], document.page_content)
+# ANCHOR_END: retriever

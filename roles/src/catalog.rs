@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use artel_model::{ContextOverflow, GpuLayers, KvCacheType, ModelPurpose};
 use artel_router::{CandidateProfile, RouterSettings};
-use artel_task::{AdapterName, CatalogVersion, Graph, GraphName, ModelName, NodeName, RoleName, RouterName};
+use artel_task::{
+    AdapterName, CatalogVersion, Graph, GraphName, KnowledgeName, ModelName, NodeName, RoleName, RouterName,
+};
 use artel_yaml::{CheckDeadline, Diagnostics, Problem, Problems, YamlNode, YamlSource, YamlValue};
 
 use crate::adapter::{Adapter, DeclaredAdapters};
@@ -17,6 +19,7 @@ use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
+use crate::knowledge::{Knowledge, KnowledgeDraft};
 use crate::model::{Model, PlacementSetting};
 use crate::model_memory::CacheSetting;
 use crate::network::NetworkRules;
@@ -34,6 +37,7 @@ pub struct Catalog {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
+    knowledge: BTreeMap<KnowledgeName, Arc<Knowledge>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
     profiles: BTreeMap<GraphName, CandidateProfile>,
@@ -88,18 +92,30 @@ impl Catalog {
         let mut builder = CatalogBuilder::new(&sources, rules, deadline);
         builder.models();
         builder.adapters();
+        builder.knowledge();
         builder.routers();
         builder.roles();
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
-        let CatalogParts { roles, models, adapters, graphs, compiled, profiles, routers, definitions, warnings } =
-            parts;
+        let CatalogParts {
+            roles,
+            models,
+            adapters,
+            knowledge,
+            graphs,
+            compiled,
+            profiles,
+            routers,
+            definitions,
+            warnings,
+        } = parts;
         Ok(Self {
             version,
             roles,
             models,
             adapters,
+            knowledge,
             graphs,
             compiled,
             profiles,
@@ -162,6 +178,17 @@ impl Catalog {
     /// An adapter.
     pub fn adapter(&self, name: &str) -> Option<&Arc<Adapter>> {
         self.adapters.get(name)
+    }
+
+    /// All knowledge by name.
+    pub fn knowledge(&self) -> &BTreeMap<KnowledgeName, Arc<Knowledge>> {
+        &self.knowledge
+    }
+
+    /// The model that embeds the passages of a knowledge; none if they are found by their words alone.
+    pub fn embedding_model_of(&self, knowledge: &Knowledge) -> Option<&Arc<Model>> {
+        let named = knowledge.embedding.as_ref().and_then(|name| self.model(name.as_str()));
+        named.or_else(|| self.embedding_model()).filter(|_| knowledge.has_vectors())
     }
 
     /// All models by the names of their engines: a model that a role has on its own devices is one more, `name@device`.
@@ -270,6 +297,7 @@ struct CatalogParts {
     roles: BTreeMap<RoleName, Arc<Role>>,
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
+    knowledge: BTreeMap<KnowledgeName, Arc<Knowledge>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
     profiles: BTreeMap<GraphName, CandidateProfile>,
@@ -286,6 +314,7 @@ struct CatalogBuilder<'s> {
     /// The models that could be read; the others are declared only.
     models: BTreeMap<ModelName, Arc<Model>>,
     adapters: BTreeMap<AdapterName, Arc<Adapter>>,
+    knowledge: BTreeMap<KnowledgeName, Arc<Knowledge>>,
     roles: BTreeMap<RoleName, Arc<Role>>,
     graphs: BTreeMap<GraphName, Arc<Graph>>,
     compiled: BTreeMap<GraphName, BTreeMap<NodeName, CompiledNode>>,
@@ -303,6 +332,7 @@ impl<'s> CatalogBuilder<'s> {
             documents,
             models: BTreeMap::new(),
             adapters: BTreeMap::new(),
+            knowledge: BTreeMap::new(),
             roles: BTreeMap::new(),
             graphs: BTreeMap::new(),
             compiled: BTreeMap::new(),
@@ -348,13 +378,48 @@ impl<'s> CatalogBuilder<'s> {
         }
     }
 
+    fn knowledge(&mut self) {
+        // A model that could not be read may be the embedding model.
+        let has_embedding_model = self.declared.of(DefinitionKind::Model).count() > self.models.len()
+            || self.models.values().any(|model| model.purpose == ModelPurpose::Embedding);
+        for document in self.documents.of(DefinitionKind::Knowledge) {
+            let report = &mut self.diagnostics[document.source];
+            let Ok(name) = KnowledgeName::parse(&document.name) else { continue };
+            let Some(fields) = fields(document, report) else { continue };
+            let Some(KnowledgeDraft { knowledge, models }) = Knowledge::decode(&name, fields, report) else { continue };
+            for (model, needed, span) in models {
+                match self.models.get(&model) {
+                    Some(found) if found.purpose != needed => {
+                        let message = format!(
+                            "model `{model}` has `use: {}`, and `use: {}` is needed here",
+                            found.purpose.as_str(),
+                            needed.as_str()
+                        );
+                        report.error(span, message);
+                    }
+                    None => self.declared.report_missing(DefinitionKind::Model, model.as_str(), span, report),
+                    _ => {}
+                }
+            }
+            if knowledge.has_vectors() && knowledge.embedding.is_none() && !has_embedding_model {
+                report.error_with_hint(
+                    document.name_span,
+                    format!("knowledge `{name}` needs a model with `use: embedding`, and the catalog has none"),
+                    "define one, or take `search: {mode: keyword}`",
+                );
+            }
+            self.knowledge.insert(name, Arc::new(knowledge));
+        }
+    }
+
     fn roles(&mut self) {
         let adapters = DeclaredAdapters { read: &self.adapters, names: &self.declared };
         for document in self.documents.of(DefinitionKind::Role) {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = RoleName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let Some(RoleDraft { role, model_span }) = Role::decode(&name, fields, &adapters, report) else { continue };
+            let draft = Role::decode(&name, fields, &adapters, &self.declared, report);
+            let Some(RoleDraft { role, model_span }) = draft else { continue };
             match self.models.get_mut(&role.model) {
                 Some(model) if model.purpose != ModelPurpose::Chat => {
                     let purpose = match model.purpose {
@@ -427,6 +492,11 @@ impl<'s> CatalogBuilder<'s> {
     fn uses(&self, kind: DefinitionKind, name: &str) -> BTreeSet<(DefinitionKind, String)> {
         match kind {
             DefinitionKind::Model | DefinitionKind::Adapter => BTreeSet::new(),
+            DefinitionKind::Knowledge => {
+                let Some(knowledge) = self.knowledge.get(name) else { return BTreeSet::new() };
+                let models = knowledge.embedding.iter().chain(&knowledge.search.rerank);
+                models.map(|model| (DefinitionKind::Model, model.to_string())).collect()
+            }
             DefinitionKind::Router => {
                 let label = self.routers.get(name).and_then(|settings| settings.label_model.as_ref());
                 label.map(|model| (DefinitionKind::Model, model.to_string())).into_iter().collect()
@@ -435,7 +505,8 @@ impl<'s> CatalogBuilder<'s> {
                 let Some(role) = self.roles.get(name) else { return BTreeSet::new() };
                 let adapters = role.adapters.iter().filter_map(|adapter| adapter.name.as_ref());
                 let adapters = adapters.map(|name| (DefinitionKind::Adapter, name.to_string()));
-                adapters.chain([(DefinitionKind::Model, role.model.to_string())]).collect()
+                let knowledge = role.knowledge.iter().map(|name| (DefinitionKind::Knowledge, name.to_string()));
+                adapters.chain(knowledge).chain([(DefinitionKind::Model, role.model.to_string())]).collect()
             }
             DefinitionKind::Graph => {
                 let nodes = self.graphs.get(name).into_iter().flat_map(|graph| graph.nodes().values());
@@ -450,8 +521,19 @@ impl<'s> CatalogBuilder<'s> {
     fn finish(self) -> Result<CatalogParts, Problems> {
         let definitions = self.documents.definitions(&self.diagnostics, |kind, name| self.uses(kind, name));
         let warnings = Problems::warnings(self.diagnostics)?;
-        let Self { roles, models, adapters, graphs, compiled, profiles, routers, .. } = self;
-        Ok(CatalogParts { roles, models, adapters, graphs, compiled, profiles, routers, definitions, warnings })
+        let Self { roles, models, adapters, knowledge, graphs, compiled, profiles, routers, .. } = self;
+        Ok(CatalogParts {
+            roles,
+            models,
+            adapters,
+            knowledge,
+            graphs,
+            compiled,
+            profiles,
+            routers,
+            definitions,
+            warnings,
+        })
     }
 }
 
@@ -497,6 +579,7 @@ fn fields<'d>(document: &'d Document, report: &mut Diagnostics<'_>) -> Option<Ma
         DefinitionKind::Role => &keys::ROLE,
         DefinitionKind::Model => &keys::MODEL,
         DefinitionKind::Adapter => &keys::ADAPTER,
+        DefinitionKind::Knowledge => &keys::KNOWLEDGE,
         DefinitionKind::Graph => &keys::GRAPH,
         DefinitionKind::Router => &keys::ROUTER,
     };

@@ -14,6 +14,8 @@ pub enum DefinitionKind {
     Model,
     /// A LoRA adapter.
     Adapter,
+    /// Files that roles may answer from.
+    Knowledge,
     /// Roles joined by edges.
     Graph,
     /// The settings of routers.
@@ -22,7 +24,8 @@ pub enum DefinitionKind {
 
 impl DefinitionKind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 5] = [Self::Role, Self::Model, Self::Adapter, Self::Graph, Self::Router];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Role, Self::Model, Self::Adapter, Self::Knowledge, Self::Graph, Self::Router];
 
     /// The key with which a document of this kind begins.
     pub fn key(self) -> &'static str {
@@ -30,6 +33,7 @@ impl DefinitionKind {
             Self::Role => "role",
             Self::Model => "model",
             Self::Adapter => "adapter",
+            Self::Knowledge => "knowledge",
             Self::Graph => "graph",
             Self::Router => "router",
         }
@@ -41,6 +45,7 @@ impl DefinitionKind {
             Self::Role => "a role",
             Self::Model => "a model",
             Self::Adapter => "an adapter",
+            Self::Knowledge => "a knowledge",
             Self::Graph => "a graph",
             Self::Router => "a router",
         }

@@ -106,13 +106,16 @@ pub(crate) fn uses(work: &NodeKind) -> Vec<(DefinitionKind, String)> {
     let role = |role: &RoleName| (DefinitionKind::Role, role.to_string());
     match work {
         NodeKind::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
-        NodeKind::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | NodeKind::Ask(_) => Vec::new(),
+        NodeKind::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. }
+        | NodeKind::Ask(_)
+        | NodeKind::Check(_) => Vec::new(),
         NodeKind::Router(router) => {
             let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT_ROUTER, |name| name.as_str());
             let roles = router.roles.iter().chain(&router.otherwise).map(role);
             roles.chain([(DefinitionKind::Router, settings.to_owned())]).collect()
         }
         NodeKind::Graph { graph, .. } => vec![(DefinitionKind::Graph, graph.name().to_string())],
+        NodeKind::Search(search) => vec![(DefinitionKind::Knowledge, search.knowledge.to_string())],
     }
 }
 
@@ -198,6 +201,10 @@ impl GraphDecoder<'_, '_, '_> {
         let next = f.get("next").map(|n| self.edges(&node, n));
         let on_failure = f.get("on_failure").map(|n| self.failure_edge(&node, n));
         let write = f.get("write").map(|n| name(n, "a value", ValueName::parse, self.report));
+        let passages = f.get("passages").map(|n| {
+            self.spans.from(&node, n.span);
+            name(n, "a node", NodeName::parse, self.report)
+        });
         if let Some(n) = f.entry("write") {
             self.spans.write(&node, n.value.span);
         }
@@ -215,8 +222,14 @@ impl GraphDecoder<'_, '_, '_> {
             ],
             self.report,
         );
-        let failed =
-            [each == Some(None), join == Some(None), next == Some(None), on_failure == Some(None), write == Some(None)];
+        let failed = [
+            each == Some(None),
+            join == Some(None),
+            next == Some(None),
+            on_failure == Some(None),
+            write == Some(None),
+            passages == Some(None),
+        ];
         self.is_incomplete |= failed.contains(&true);
         let (next, on_failure) = (next.flatten().unwrap_or_default(), on_failure.flatten());
         let (each, join, write) = (each.flatten(), join.flatten(), write.flatten());
@@ -233,6 +246,7 @@ impl GraphDecoder<'_, '_, '_> {
                 replay_safety: effect,
                 cache,
                 write,
+                passages: passages.flatten(),
             },
         ))
     }

@@ -3,7 +3,7 @@
 //! Sources (the shipped files, and the files of a directory over them) become located trees, trees become definitions,
 //! and definitions become a [`Catalog`], or else [`Problems`]: everything that is wrong, with file, line, column and a
 //! hint. A catalog keeps its sources, so that a task can end under the catalog with which it began. The daemon's
-//! [`Settings`] are read in the same way, for the same messages. [`keys`] lists every key that the decoder reads.
+//! [`Settings`] are read in the same way, for the same messages. [`keys()`] lists every key that the decoder reads.
 //!
 //! This crate knows no model file, no engine and no network. It reads directories and YAML files; nothing else.
 #![forbid(unsafe_code)]
@@ -17,7 +17,7 @@ mod definition;
 mod gguf_file;
 mod graph;
 pub mod hf_uri;
-mod keys;
+mod knowledge;
 mod labelled_question;
 mod model;
 mod model_memory;
@@ -35,6 +35,8 @@ mod template_kwargs;
 mod written_setting;
 
 pub use adapter::Adapter;
+use artel_keys as keys;
+pub use artel_keys::{DocumentKey, KeyDefault, KeySet, keys};
 pub use artel_model::ModelPurpose;
 pub use artel_yaml::{
     CheckCancellation, CheckDeadline, MAX_PROBLEMS, Problem, Problems, Severity, Snippet, YamlSource, documents,
@@ -44,9 +46,9 @@ pub use catalog::Catalog;
 pub use decode::parse_duration;
 pub use definition::{Definition, DefinitionKind};
 pub use gguf_file::GgufFile;
-pub use keys::{DocumentKey, KeyDefault, KeySet, keys};
+pub use knowledge::{ChunkSetting, Knowledge, KnowledgeSource, QdrantSetting, TextLanguage, SearchModeSetting, SearchSetting};
 pub use labelled_question::LabelledQuestion;
-pub use model::{Model, PlacementSetting, SpeculationSetting, WeightsSetting};
+pub use model::{EmbeddingPrefixes, Model, PlacementSetting, SpeculationSetting, WeightsSetting};
 pub use model_memory::CacheSetting;
 pub use network::{ModelHub, NetworkRules};
 pub use role::{Role, RoleLimits};

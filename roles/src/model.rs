@@ -10,13 +10,16 @@ use artel_template::MAX_SOURCE_CHARS;
 use artel_yaml::{Diagnostics, YamlNode, YamlValue, shown};
 
 use crate::GgufFile;
-use crate::decode::{MapReader, choice, integer, items, text};
+use crate::decode::{MapReader, choice, integer, items, text, text_with_space};
+use crate::keys;
 use crate::model_memory::{self, CacheSetting};
 use crate::template_kwargs::{self, TemplateKwargs};
 
 /// The most devices of one model: llama.cpp's limit.
 const MAX_DEVICES: usize = 16;
 
+/// The longest text before one to embed: instructions that models were trained with have a sentence or two.
+const MAX_PREFIX_CHARS: usize = 1000;
 /// Sequences of a model that says nothing of them.
 const DEFAULT_SEQUENCES: u32 = 8;
 /// The name of the processor among the devices.
@@ -37,6 +40,8 @@ pub struct Model {
     pub sha256: Option<PieceHashes>,
     /// Its purpose.
     pub purpose: ModelPurpose,
+    /// What it was trained to see before texts that it embeds.
+    pub prefixes: EmbeddingPrefixes,
     /// The context of one sequence in tokens, a promise; without it, what the model was trained with, at most 4096, or less if that
     /// does not fit.
     pub context: Option<u32>,
@@ -64,6 +69,35 @@ pub struct Model {
     pub speculation: SpeculationSetting,
     /// The devices that it may use.
     pub placement: PlacementSetting,
+}
+
+/// What an embedding model was trained to see before texts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct EmbeddingPrefixes {
+    /// Before a text that asks, and before those that are compared with each other.
+    pub query: String,
+    /// Before a text that is searched.
+    pub passage: String,
+}
+
+impl EmbeddingPrefixes {
+    /// A text that asks, as the model sees it.
+    pub fn query_text(&self, text: &str) -> String {
+        [&self.query, text].concat()
+    }
+
+    /// A text that is searched, as the model sees it.
+    pub fn passage_text(&self, text: &str) -> String {
+        [&self.passage, text].concat()
+    }
+
+    fn decode(node: &YamlNode, report: &mut Diagnostics<'_>) -> Self {
+        let Some(mut f) = MapReader::open(node, "`prefixes`", &keys::PREFIXES, report) else { return Self::default() };
+        let query = f.get("query").and_then(|n| text_with_space(n, "`query`", 0..=MAX_PREFIX_CHARS, report));
+        let passage = f.get("passage").and_then(|n| text_with_space(n, "`passage`", 0..=MAX_PREFIX_CHARS, report));
+        f.finish(&[], report);
+        Self { query: query.unwrap_or_default(), passage: passage.unwrap_or_default() }
+    }
 }
 
 /// The devices that a model may use, and how it is split over several of them.
@@ -114,6 +148,12 @@ impl Model {
         let sha256 = f.get("sha256").and_then(|n| sha256(n, file.as_ref(), report));
         let purposes = ModelPurpose::ALL.map(|purpose| (purpose.as_str(), purpose));
         let purpose = f.get("use").map_or(Some(ModelPurpose::Chat), |n| choice(n, "`use`", &purposes, report));
+        let prefixes_node = f.get("prefixes");
+        let prefixes = prefixes_node.map(|n| EmbeddingPrefixes::decode(n, report)).unwrap_or_default();
+        if let (Some(node), Some(purpose)) = (prefixes_node, purpose.filter(|p| *p != ModelPurpose::Embedding)) {
+            let message = format!("`prefixes` are for a model with `use: embedding`, not `use: {}`", purpose.as_str());
+            report.error(node.span, message);
+        }
         let context = f.get("context").and_then(|n| integer(n, "`context`", 64..=1_048_576, report));
         let sequences = f.get("sequences").and_then(|n| integer(n, "`sequences`", 1..=256, report));
         let threads = f.get("threads").and_then(|n| integer(n, "`threads`", 1..=1024, report));
@@ -146,6 +186,7 @@ impl Model {
             dir: report.source.dir.clone(),
             sha256,
             purpose: purpose?,
+            prefixes,
             context,
             sequences,
             threads,

@@ -16,6 +16,7 @@ use artel_model::piece_paths;
 use artel_yaml::{KeyRefusal, KeyRules, YamlNode, YamlValue};
 
 use crate::hf_uri::{HfUri, SCHEME};
+use crate::knowledge::split_pattern;
 
 /// What the value of a key reaches outside of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) enum KeyReach {
     Nothing,
     /// Texts that name files of the daemon's machine or of a hub. A map as the value has keys of its own.
     File,
+    /// Texts that name files and directories of the daemon's machine, or patterns of them. A map has keys of its own.
+    Pattern,
     /// It stands in documents that the daemon or a command reads from its own disk. No client can send them.
     Local,
 }
@@ -33,10 +36,11 @@ pub(crate) enum KeyReach {
 pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
     Some(match (set, key) {
         ("model" | "adapter" | "role.adapter", "file") | ("role", "adapter") => KeyReach::File,
+        ("knowledge", "sources") | ("knowledge.sources", "path") => KeyReach::Pattern,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
         | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
-            | "caller_system")
+            | "caller_system" | "knowledge" | "grounded")
         | (
             "role.sampling",
             "temperature" | "top_p" | "min_p" | "repeat_penalty" | "top_k" | "seed" | "max_tokens" | "stop"
@@ -52,16 +56,22 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("model", "model" | "description" | "sha256" | "use" | "context" | "sequences" | "threads" | "template")
         // A device of an RPC server is one of those that the settings name.
         | ("model", "template_kwargs" | "cache" | "weights" | "speculation" | "devices" | "split" | "tensor_split")
-        | ("model", "gpu_layers" | "experts" | "keep")
+        | ("model", "gpu_layers" | "experts" | "keep" | "prefixes")
+        | ("model.prefixes", "query" | "passage")
+        | ("knowledge", "knowledge" | "description" | "exclude" | "embedding" | "chunk" | "search" | "languages" | "store")
+        | ("knowledge.sources", "exclude" | "labels")
+        | ("knowledge.chunk", "tokens" | "overlap")
+        | ("knowledge.search", "top" | "mode" | "rerank")
         | ("model.cache", "tokens" | "share" | "type")
         | ("graph", "graph" | "description" | "examples" | "keywords" | "start" | "result" | "limits" | "nodes")
         | ("graph", "reduce" | "fallback")
         | ("graph.limits", "steps" | "tokens" | "time")
-        | ("node", "role" | "router" | "ask" | "graph" | "message" | "for_each" | "timeout" | "idle" | "retries")
+        | ("node", "role" | "router" | "ask" | "search" | "check" | "passages" | "graph" | "message" | "for_each" | "timeout" | "idle" | "retries")
         | ("node", "effect" | "cache" | "join" | "next" | "on_failure" | "write")
         | ("node.role", "from" | "rank")
         | ("node.router", "roles" | "confidence" | "otherwise" | "best" | "settings" | "signals")
         | ("node.ask", "message" | "output" | "deadline" | "otherwise")
+        | ("node.search", "knowledge" | "query" | "top")
         | ("node.for_each", "list" | "parallel" | "at_most")
         | ("node.join", "quorum")
         | ("node.retries", "count" | "delay" | "max_delay")
@@ -71,7 +81,7 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("router.signals.*" | "router.signals.label", "weight" | "mean" | "deviation" | "alone")
         | ("router.signals.label", "model")
         | ("router.signals.*.alone", "weight" | "bias") => KeyReach::Nothing,
-        ("labelled question", _) => KeyReach::Local,
+        ("labelled question", _) | ("knowledge.store" | "knowledge.store.key", _) => KeyReach::Local,
         (settings, _) if settings.split('.').next() == Some("settings") => KeyReach::Local,
         _ => return None,
     })
@@ -145,6 +155,7 @@ impl NetworkRules {
         match reach(set, key) {
             Some(KeyReach::Nothing) => Ok(()),
             Some(KeyReach::File) => texts(value).try_for_each(|name| self.check_file(name, dir)),
+            Some(KeyReach::Pattern) => texts(value).try_for_each(|written| self.check_directory(written, dir)),
             Some(KeyReach::Local) | None => Err(NetworkRefusal::Key),
         }
     }
@@ -167,6 +178,14 @@ impl NetworkRules {
         let pieces = piece_paths(name);
         let allows = |dir: &&Path| pieces.iter().all(|piece| self.allows(&dir.join(piece)));
         let is_allowed = !goes_up && [dir, &self.models].iter().all(allows);
+        is_allowed.then_some(()).ok_or(NetworkRefusal::File)
+    }
+
+    /// A path or a pattern, which is relative to `dir` alone.
+    fn check_directory(&self, written: &str, dir: &Path) -> Result<(), NetworkRefusal> {
+        let goes_up = Path::new(written).components().any(|part| part == Component::ParentDir);
+        let (directory, _) = split_pattern(written);
+        let is_allowed = !goes_up && self.allows(&dir.join(directory));
         is_allowed.then_some(()).ok_or(NetworkRefusal::File)
     }
 

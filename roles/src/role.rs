@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use artel_model::{ContextOverflow, ReasoningParams};
 use artel_task::event::TaskPriority;
-use artel_task::{Condition, ModelName, RoleName};
+use artel_task::{Condition, KnowledgeName, ModelName, RoleName};
 use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue};
 
 use crate::adapter::{self, Adapter, DeclaredAdapters};
+use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, boolean, choice, duration, integer, name, text, texts};
 use crate::keys;
+use crate::knowledge;
 use crate::sampling::RoleSampling;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
@@ -45,6 +47,10 @@ pub struct Role {
     pub template_kwargs: TemplateKwargs,
     /// The shape of the output; without it, text.
     pub output: Option<Schema>,
+    /// What it may answer from.
+    pub knowledge: Vec<KnowledgeName>,
+    /// Whether it answers from what was found alone, or says that nothing was.
+    pub is_grounded: bool,
     /// What its model may do of its reasoning, and whether that is shown.
     pub reasoning: ReasoningParams,
     /// How tokens are chosen, how many there may be, and what ends them.
@@ -97,6 +103,7 @@ impl Role {
         role: &RoleName,
         fields: MapReader<'_>,
         declared: &DeclaredAdapters<'_>,
+        known: &DeclaredNames,
         report: &mut Diagnostics<'_>,
     ) -> Option<RoleDraft> {
         let mut f = fields;
@@ -113,6 +120,12 @@ impl Role {
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
+        let knowledge = f.get("knowledge").map(|n| knowledge::of_role(n, known, report)).unwrap_or_default();
+        let grounded = f.get("grounded");
+        let is_grounded = grounded.map_or(Some(false), |n| boolean(n, "`grounded`", report));
+        if let (Some(node), Some(true), true) = (grounded, is_grounded, knowledge.is_empty()) {
+            report.error(node.span, "`grounded: true` is for a role with `knowledge`: without it, nothing is found");
+        }
         let reasoning = f.get("reasoning").map(|n| reasoning(n, report)).unwrap_or_default();
         let sampling = f.get("sampling").map(|n| crate::sampling::decode(n, report)).unwrap_or_default();
         let limits = f.get("limits").map(|n| limits(n, report)).unwrap_or_default();
@@ -139,6 +152,8 @@ impl Role {
             message: message.flatten(),
             template_kwargs: kwargs,
             output: output.flatten(),
+            knowledge,
+            is_grounded: is_grounded?,
             reasoning,
             sampling,
             limits,

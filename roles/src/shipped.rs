@@ -11,14 +11,17 @@ macro_rules! definitions {
 
 definitions![
     "graphs/council.yaml",
+    "graphs/library.yaml",
     "graphs/mentor.yaml",
     "graphs/path.yaml",
+    "knowledge/library.yaml",
     "models/minilm.yaml",
     "models/smollm2.yaml",
     "roles/critic.yaml",
     "roles/deepspeed.yaml",
     "roles/gguf.yaml",
     "roles/gpu.yaml",
+    "roles/librarian.yaml",
     "roles/lora.yaml",
     "roles/pathfinder.yaml",
     "roles/planner.yaml",

@@ -19,7 +19,7 @@ use crate::decode::text;
 use lenient::LenientValue;
 
 /// The names that a template may read.
-const NAMES: [&str; 8] = ["task", "nodes", "values", "input", "item", "role", "attempt", "history"];
+const NAMES: [&str; 9] = ["task", "nodes", "values", "input", "item", "role", "attempt", "history", "passages"];
 /// Methods of maps: they may follow `nodes.` and are no nodes.
 const METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 
@@ -29,6 +29,7 @@ pub struct Template {
     template: BoundedTemplate,
     source: Arc<str>,
     reads_history: bool,
+    reads_passages: bool,
 }
 
 /// The values that a template reads.
@@ -50,6 +51,8 @@ pub struct TemplateContext {
     pub attempt: u32,
     /// The turns before the task's input: `{role, content, calls, tool}` each, the oldest first.
     pub history: Arc<Vec<Json>>,
+    /// The passages of the role's knowledge that may answer: `{number, text, source, page, lines, context, header, knowledge}` each.
+    pub passages: Arc<Vec<Json>>,
 }
 
 /// Why a template is invalid.
@@ -69,12 +72,13 @@ pub struct Error {
 }
 
 impl Template {
-    /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt`, `history` and the names that it
-    /// sets; any other name, filter or test is refused as far as it can be found without running every branch.
+    /// Parses a template. It may read `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt`, `history`, `passages` and the
+    /// names that it sets; any other name, filter or test is refused as far as it can be found without running every branch.
     pub fn parse(source: &str) -> Result<Self, Error> {
         let template = BoundedTemplate::parse(source, configure).map_err(|e| Error::of(&e, source))?;
-        let reads_history = template.jinja().undeclared_variables(false).contains("history");
-        let template = Self { template, source: source.into(), reads_history };
+        let names = template.jinja().undeclared_variables(false);
+        let [reads_history, reads_passages] = ["history", "passages"].map(|name| names.contains(name));
+        let template = Self { template, source: source.into(), reads_history, reads_passages };
         template.names()?;
         template.probe()?;
         Ok(template)
@@ -92,7 +96,7 @@ impl Template {
             let source = self.source.strip_suffix('\n').unwrap_or(&self.source);
             return Ok(source.strip_suffix('\r').unwrap_or(source).to_owned());
         }
-        let TemplateContext { task, nodes, values, input, item, role, attempt, history } = context;
+        let TemplateContext { task, nodes, values, input, item, role, attempt, history, passages } = context;
         let json = |value: &Json| Value::from(Serde(value.clone()));
         let mut seen: HashMap<&str, Value> = HashMap::from([
             ("task", json(task)),
@@ -104,6 +108,7 @@ impl Template {
         seen.insert("values", Value::from(values));
         // It may be long, and most templates do not read it.
         seen.extend(self.reads_history.then(|| ("history", history.iter().map(json).collect())));
+        seen.extend(self.reads_passages.then(|| ("passages", passages.iter().map(json).collect())));
         seen.extend(item.as_ref().map(|item| ("item", json(item))));
         seen.extend(role.as_ref().map(|role| ("role", json(role))));
         self.template.render(Value::from(seen))
@@ -136,6 +141,11 @@ impl Template {
         self.reads_history
     }
 
+    /// Whether it places the passages of the role's knowledge itself.
+    pub fn reads_passages(&self) -> bool {
+        self.reads_passages
+    }
+
     /// Whether it renders the same for every task: it reads nothing but the role.
     pub fn is_fixed(&self) -> bool {
         !self
@@ -160,7 +170,7 @@ impl Template {
         let mut error = Error::near(&self.source, name, format!("unknown name `{}` in the template", shown(name)));
         error.hint = did_you_mean(name, NAMES).or_else(|| {
             Some(
-                "a template sees `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt` and `history`"
+                "a template sees `task`, `nodes`, `values`, `input`, `item`, `role`, `attempt`, `history` and `passages`"
                     .to_owned(),
             )
         });

@@ -15,6 +15,8 @@ const MODEL_SCRIPT: &str = include_str!("../fixtures/openai/clients.json");
 const SETTINGS: &str = "graph: chain\ngrace: 60s\n";
 /// The catalog that the examples of the book are made for.
 const EXAMPLE_CATALOG: &str = include_str!("../../docs/clients/catalog/chat.yaml");
+/// The file of its knowledge.
+const EXAMPLE_NOTE: &str = "docs/clients/catalog/notes/delivery.md";
 /// The address that the examples call, as the daemon has it by default.
 const EXAMPLE_ADDRESS: &str = "http://127.0.0.1:7430";
 
@@ -87,7 +89,12 @@ pub async fn run_checks(daemon: &Daemon, name: &str, packages: ClientPackages, c
 
 /// Runs an example of `docs/clients` against a daemon with the catalog that the book gives for it.
 pub async fn run_example(name: &str, packages: ClientPackages) -> ScriptOutput {
-    let daemon = daemon().with_yaml(EXAMPLE_CATALOG).start().await;
+    let builder = daemon().with_yaml(EXAMPLE_CATALOG);
+    let notes = builder.dir().join("catalog/notes");
+    fs::create_dir(&notes).unwrap();
+    fs::copy(repository().join(EXAMPLE_NOTE), notes.join("delivery.md")).unwrap();
+    let daemon = builder.start().await;
+    daemon.until_indexed("notes").await;
     let text = fs::read_to_string(repository().join("docs/clients").join(name)).unwrap();
     assert!(text.contains(EXAMPLE_ADDRESS), "{name} calls the daemon at {EXAMPLE_ADDRESS}");
     let dir = tempfile::tempdir().unwrap();

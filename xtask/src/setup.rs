@@ -19,11 +19,12 @@ const NEEDED: [(&str, &str); 7] = [
     ("python3", "python3"),
     ("curl", "curl"),
 ];
-/// Packages for Python, pinned: what writes the embedding model, what the clients in the tests are made with, and what renders chat templates beside ours. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
-const PYTHON: [&str; 8] = [
+/// Packages for Python, pinned: what writes the embedding models, what the clients in the tests are made with, and what renders chat templates beside ours. Ubuntu 22.04 has Python 3.10, for which numpy ended early.
+const PYTHON: [&str; 9] = [
     "numpy==2.2.6; python_version < '3.11'",
     "numpy==2.4.6; python_version >= '3.11'",
     "gguf==0.19.0",
+    "sentencepiece==0.2.3",
     "grpcio==1.85.3",
     "grpcio-status==1.85.1",
     "grpcio-tools==1.85.1",

@@ -1,6 +1,7 @@
 //! The expert: the actor of one role. It admits steps up to its role's limits and runs each in a task of its own.
 
 mod answers;
+mod grounding;
 mod idle_timeout;
 mod prefetch;
 mod prefetch_target;
@@ -25,6 +26,7 @@ use role_queue::AdmittedStep;
 use step_deadline::StepDeadline;
 use step_job::PROGRESS_INTERVAL;
 
+pub(crate) use grounding::NOTHING_FOUND;
 pub(crate) use prefetch_target::PrefetchTarget;
 pub(crate) use role_queue::{QueueLimits, RoleQueue};
 pub(crate) use step_job::StepJob;
@@ -84,18 +86,19 @@ async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: Admit
         || Failure::new(FailureCode::Timeout, format!("the step took longer than {timeout:?}, its timeout"));
     let model_waits = admitted.model_waits();
     let work = async {
-        let prompt = job.render_prompt()?;
-        if let Some(cached) = job.cached(&prompt) {
-            return Ok(cached);
-        }
         let mut deadline = StepDeadline::new(timeout, job.barrier.clone());
+        let found = deadline.run_pausing(model_waits, job.find_passages()).await.ok_or_else(timed_out)??;
+        let prompt = job.render_prompt(&found)?;
+        if let Some(known) = job.refused_answer(&found).or_else(|| job.cached(&prompt)) {
+            return Ok(known);
+        }
         let ready = async {
             let permit = acquire(&job, &admitted).await;
             let running = job.metrics.running_step();
             ((permit, running), job.engine(&host, model_waits).await)
         };
         let (_permit, engine) = deadline.run_pausing(model_waits, ready).await.ok_or_else(timed_out)?;
-        deadline.run(job.run(engine?, prompt)).await.ok_or_else(timed_out)?
+        deadline.run(job.run(engine?, prompt, &found)).await.ok_or_else(timed_out)?
     };
     let result = tokio::select! {
         // A step that is cancelled publishes nothing more.

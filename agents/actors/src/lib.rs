@@ -38,11 +38,9 @@
 mod answer;
 mod commit_barrier;
 mod completion;
-mod engine_call;
 mod expert;
 mod response_cache;
 mod retry;
-mod router;
 mod runtime;
 mod supervisor;
 mod task_history;
@@ -60,10 +58,11 @@ pub use artel_engine::{PooledInput, PooledTexts};
 pub use artel_hosting::engine_host::{EngineReport, EngineState};
 pub use artel_hosting::model_scheduler::ModelMove;
 pub use artel_hosting::{LoadProgress, Loader, MemoryDemand, zero_footprint};
+pub use artel_retrieval as knowledge;
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_task::Clock;
 pub use runtime::{
-    Candidates, DrainReport, EraseReport, Error, Fork, Options, PreviewOptions, Runtime, Submission, Target,
-    TextsRequest, Viewer,
+    Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, KnowledgeOptions, Options, PreviewOptions, Runtime,
+    SearchError, Submission, Target, TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

@@ -13,6 +13,7 @@ mod resume;
 mod route;
 mod submission;
 mod subscribe;
+mod text_models;
 mod viewer;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use artel_hosting::Loader;
 use artel_hosting::ModelLookahead;
 use artel_journal::{Acceptance, DamagedTask, FeedbackStore, Journal, TaskFilter, TaskPage, TaskSummary};
 use artel_metrics::{Metrics, TaskCounts};
+use artel_retrieval::{ExtractorProgram, Retrieval};
 use artel_roles::{Catalog, NetworkRules};
 use artel_stream::TaskChannels;
 use artel_task::{Clock, Event, EventKind, GraphName, TaskId};
@@ -32,17 +34,19 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::response_cache::ResponseCache;
-use crate::router::EmbeddingCache;
 use crate::supervisor::{Message, SharedDeps, Supervisor, TaskStart};
 use artel_admission::{OpenTask, TaskPlace};
+use artel_routing::EmbeddingCache;
 
 pub use drain::DrainReport;
 pub use erase::EraseReport;
 pub use error::Error;
 pub use fork::Fork;
-pub use pooling::TextsRequest;
+pub use pooling::{EmbeddedAs, SearchError, TextsRequest};
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
 pub use viewer::Viewer;
+
+use text_models::EngineTextModels;
 
 /// Settings of a runtime.
 #[derive(Debug, Clone)]
@@ -57,6 +61,8 @@ pub struct Options {
     /// Directory of the router's embeddings for the next start. With it, the router is warmed up at the start and after a
     /// change of the catalog, while no task is busy; without it, by the first question.
     pub embedding_cache_dir: Option<PathBuf>,
+    /// The index of knowledge, and the program that reads documents for it; without them, nothing is found.
+    pub knowledge: Option<KnowledgeOptions>,
     /// What the catalog of a client may name when a task that started with it is resumed; without it, anything.
     pub network: Option<NetworkRules>,
     /// Directory of the prefixes that engines keep on disk: an erase deletes those that may hold the text of a caller.
@@ -79,6 +85,7 @@ impl Default for Options {
             models_dir: PathBuf::from("models"),
             default_graph: None,
             embedding_cache_dir: None,
+            knowledge: None,
             network: None,
             prefix_cache_dir: None,
             feedback: None,
@@ -87,6 +94,15 @@ impl Default for Options {
             tracer: None,
         }
     }
+}
+
+/// Where the index of knowledge is, and what fills it.
+#[derive(Debug, Clone)]
+pub struct KnowledgeOptions {
+    /// The file of the index.
+    pub index: PathBuf,
+    /// The program that reads documents.
+    pub extractor: ExtractorProgram,
 }
 
 /// A handle to the running actors. Clones are handles to the same runtime.
@@ -121,8 +137,11 @@ impl Runtime {
         journal.store_catalog(catalog.version(), catalog.sources().to_json()).await?;
         let embedding_cache = options.embedding_cache_dir.clone();
         let embedding_cache = embedding_cache.map(|dir| Arc::new(EmbeddingCache::new(dir, options.models_dir.clone())));
+        let text_models = Arc::new(EngineTextModels::new(options.models_dir.clone()));
+        let retrieval = open_retrieval(options.knowledge.as_ref(), &text_models).await;
         let shared = SharedDeps {
             journal,
+            retrieval,
             channels: TaskChannels::default(),
             loader,
             models_dir: options.models_dir.clone().into(),
@@ -140,6 +159,7 @@ impl Runtime {
         let catalog = Arc::new(catalog);
         let spawned = Supervisor::spawn(None, Supervisor, (shared.clone(), catalog.clone())).await;
         let (supervisor, join) = spawned.map_err(|_| Error::Stopped)?;
+        text_models.start(supervisor.clone());
         let (stopped, has_stopped) = watch::channel(false);
         tokio::spawn(async move {
             // It has stopped, whether by a panic or in order.
@@ -162,7 +182,19 @@ impl Runtime {
         runtime.count_used_today().await?;
         runtime.resume_tasks().await?;
         runtime.warm_up_router(&runtime.catalog())?;
+        runtime.keep_knowledge(&runtime.catalog());
         Ok(runtime)
+    }
+
+    /// The knowledge of the catalog; `None` if there is no index, or if it cannot be opened, which the log says.
+    pub fn retrieval(&self) -> Option<&Retrieval> {
+        self.shared.retrieval.as_ref()
+    }
+
+    fn keep_knowledge(&self, catalog: &Catalog) {
+        if let Some(retrieval) = &self.shared.retrieval {
+            retrieval.apply(catalog);
+        }
     }
 
     /// Accepts a task. When this returns, the task is on disk and starts. It is accepted even if the caller stops waiting.
@@ -288,6 +320,7 @@ impl Runtime {
         *self.catalog.write().expect("nothing panics while it holds the catalog") = catalog.clone();
         self.supervisor.cast(Message::ReplaceCatalog(catalog.clone())).map_err(|_| Error::Stopped)?;
         self.warm_up_router(&catalog)?;
+        self.keep_knowledge(&catalog);
         Ok(catalog)
     }
 
@@ -344,5 +377,17 @@ impl Runtime {
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runtime").field("running_tasks", &self.running_tasks()).finish_non_exhaustive()
+    }
+}
+
+/// Without an index the daemon serves all but knowledge: what is in the index can be made again.
+async fn open_retrieval(options: Option<&KnowledgeOptions>, models: &Arc<EngineTextModels>) -> Option<Retrieval> {
+    let KnowledgeOptions { index, extractor } = options?;
+    match Retrieval::open(index, extractor.clone(), models.clone()).await {
+        Ok(retrieval) => Some(retrieval),
+        Err(error) => {
+            tracing::error!(%error, "failed to open the index of knowledge: nothing is found in it");
+            None
+        }
     }
 }

@@ -15,10 +15,10 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Supervi
 
 use crate::answer::AnswerRejection;
 use crate::expert::{self, StepJob};
-use crate::router::{self, RoutingRequest};
 use crate::task_history::set_aside_task;
 use crate::task_runner::{self, TaskContext, TaskRunner};
 use artel_admission::TaskPlace;
+use artel_routing::{self as router, RoutingRequest};
 
 use registry::ActorRegistry;
 
@@ -136,6 +136,7 @@ impl State {
             journal,
             channels,
             loader,
+            retrieval,
             models_dir,
             clock,
             lookahead,
@@ -159,6 +160,7 @@ impl State {
             channel,
             supervisor,
             loader,
+            retrieval,
             models_dir,
             lookahead,
             response_cache,

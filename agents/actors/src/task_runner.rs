@@ -1,12 +1,14 @@
 //! The task runner: one per running task. It decides, journals, applies and publishes.
 
 mod admission;
+mod checking;
 mod dispatch;
 mod message;
 mod questions;
 mod routing;
 mod run_clock;
 mod running_task;
+mod searching;
 mod start;
 mod storable;
 mod timer;

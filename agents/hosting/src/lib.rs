@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod engine_call;
 pub mod engine_host;
 mod loader;
 mod lookahead;

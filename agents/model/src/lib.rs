@@ -1,5 +1,6 @@
 //! Words that several crates say of models, devices and requests: the type of a KV cache, the kind of a device, how tokens are
-//! sampled, the tools that a model may call, the conversation that a request continues.
+//! sampled, the tools that a model may call, the conversation that a request continues,
+//! what an answer cites.
 //!
 //! Each is a plain value with the spelling that YAML and the specs of engines have for it. What a word means, how YAML is read
 //! and what llama.cpp calls it, this crate does not know: it depends on nothing of ours, so that an engine can say the same
@@ -8,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod citation;
 mod conversation;
 mod decoding;
 mod device;
@@ -20,6 +22,7 @@ pub mod sampling;
 mod size;
 mod tools;
 
+pub use citation::Citation;
 pub use conversation::{
     Conversation, InvalidConversation, MAX_CALL_ID_BYTES, MAX_CONVERSATION_BYTES, MAX_CONVERSATION_ITEMS, Speaker,
     Turn, TurnFault,

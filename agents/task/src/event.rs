@@ -14,8 +14,8 @@ use serde_json::Value;
 
 pub use artel_model::sampling::{DryParams, XtcParams};
 pub use artel_model::{
-    Conversation, FinishReason, InvalidConversation, InvalidTools, ReasoningParams, RequestSampling, SamplingOptions,
-    Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet, TopLogprob, Turn,
+    Citation, Conversation, FinishReason, InvalidConversation, InvalidTools, ReasoningParams, RequestSampling,
+    SamplingOptions, Speaker, TokenLogprob, Tool, ToolCall, ToolChoice, ToolSet, TopLogprob, Turn,
 };
 
 use crate::graph::Reducer;
@@ -334,6 +334,9 @@ pub struct Output {
     /// The tools that the model calls, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<ToolCall>,
+    /// The passages that it cites, by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub citations: Vec<Citation>,
     /// The further answers to the same prompt, if several were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Output>,
@@ -367,6 +370,7 @@ impl Output {
             finish: None,
             reasoning: None,
             calls: Vec::new(),
+            citations: Vec::new(),
             alternatives: Vec::new(),
             logprobs: None,
         }

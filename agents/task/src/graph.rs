@@ -11,7 +11,8 @@ use crate::id::{GraphName, NodeName, PathSegment, ValueName, Visit};
 
 pub use check::GraphFault;
 pub use node::{
-    AskNode, Edge, ForEach, Join, MAX_ITEMS, Reducer, ReplaySafety, RetryPolicy, RoleRef, RouterNode, StepPolicy,
+    AskNode, Edge, ForEach, Join, MAX_ITEMS, Reducer, ReplaySafety, RetryPolicy, RoleRef, RouterNode, SearchNode,
+    StepPolicy,
 };
 pub use parts::{Graph, GraphLimits, GraphParts, Node, NodeKind};
 

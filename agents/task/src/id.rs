@@ -99,6 +99,10 @@ name!(
     AdapterName
 );
 name!(
+    /// The name of files that roles may answer from.
+    KnowledgeName
+);
+name!(
     /// The name of a node of a graph.
     NodeName
 );

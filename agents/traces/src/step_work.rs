@@ -19,6 +19,10 @@ pub(crate) enum StepWork {
     Map,
     /// Another graph runs.
     Workflow(String),
+    /// A knowledge is searched.
+    Search,
+    /// An answer is checked against passages.
+    Check,
     /// The graph does not have the node.
     Unknown,
 }
@@ -32,6 +36,8 @@ impl StepWork {
             (Some(role), ..) => Self::Agent(role.clone()),
             (_, _, Some(NodeKind::Router(_))) => Self::Route,
             (_, _, Some(NodeKind::Ask(_))) => Self::Ask,
+            (_, _, Some(NodeKind::Search(_))) => Self::Search,
+            (_, _, Some(NodeKind::Check(_))) => Self::Check,
             _ => Self::Unknown,
         }
     }
@@ -49,6 +55,8 @@ impl StepWork {
             Self::Workflow(graph) => format!("invoke_workflow {graph}"),
             Self::Route => format!("route {node}"),
             Self::Ask => format!("ask {node}"),
+            Self::Search => format!("search {node}"),
+            Self::Check => format!("check {node}"),
             Self::Map => format!("map {node}"),
             Self::Unknown => format!("step {node}"),
         }
@@ -61,7 +69,7 @@ impl StepWork {
             Self::Workflow(graph) => {
                 SpanAttributes::of_operation("invoke_workflow").text("gen_ai.workflow.name", graph.as_str())
             }
-            Self::Route | Self::Ask | Self::Map | Self::Unknown => SpanAttributes::default(),
+            Self::Route | Self::Ask | Self::Search | Self::Check | Self::Map | Self::Unknown => SpanAttributes::default(),
         };
         attributes.text("artel.step.id", step.to_string()).integer("artel.step.attempt", step.attempt)
     }

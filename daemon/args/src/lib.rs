@@ -12,6 +12,7 @@ mod daemon;
 mod fetch;
 mod given;
 mod init;
+mod knowledge;
 mod log;
 mod models;
 #[cfg(test)]
@@ -37,8 +38,9 @@ pub use daemon::{DaemonArgs, default_data_dir};
 pub use fetch::FetchArgs;
 pub use given::{FlagSource, GivenFlags};
 pub use init::InitArgs;
+pub use knowledge::{KnowledgeAddArgs, KnowledgeCommand, KnowledgeSearchArgs, SearchModeArg};
 pub use log::{LogArgs, LogCommand};
-pub use models::{EmbedArgs, RerankArgs};
+pub use models::{EmbedArgs, InputKind, RerankArgs};
 pub use route::{FeedbackArgs, RouteArgs};
 pub use task::{
     AnswerArgs, AnswerOptionArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs,
@@ -156,6 +158,9 @@ pub enum CliCommand {
     Bench(BenchArgs),
     /// Serve the devices of this machine to daemons on other machines, over llama.cpp's RPC
     RpcServe(RpcServeArgs),
+    /// Read documents in a process of its own; started by the daemon
+    #[command(hide = true)]
+    Extract,
     /// Run one model in a process of its own; started by the daemon
     #[command(hide = true)]
     Engine(EngineArgs),
@@ -277,6 +282,9 @@ pub enum ClientCommand {
     Embed(EmbedArgs),
     /// Rank documents by their relevance to a query with a model of the catalog
     Rerank(RerankArgs),
+    /// Search texts that roles answer from, hand in further ones, and show how far their index is
+    #[command(subcommand)]
+    Knowledge(KnowledgeCommand),
     /// Show or change what the daemon logs
     #[command(subcommand)]
     Log(LogCommand),
@@ -347,6 +355,7 @@ pub enum CatalogKind {
     Graph,
     Model,
     Adapter,
+    Knowledge,
     Router,
 }
 

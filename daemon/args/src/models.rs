@@ -1,6 +1,6 @@
 //! `artel embed` and `artel rerank`.
 
-use clap::Args as Flags;
+use clap::{Args as Flags, ValueEnum};
 
 /// `artel embed`.
 #[derive(Debug, Flags)]
@@ -13,12 +13,24 @@ pub struct EmbedArgs {
     /// Keep so many numbers of each vector, for models that were trained for it [default: all]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub dimensions: Option<u32>,
+    /// What the texts are: the model's prefix for it is put before each [default: the texts as they are]
+    #[arg(long = "as", value_name = "KIND")]
+    pub kind: Option<InputKind>,
     /// Cut texts that are longer than the model takes, instead of refusing them
     #[arg(long)]
     pub truncate: bool,
     /// Let interactive work go first
     #[arg(long)]
     pub batch: bool,
+}
+
+/// What texts to embed are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputKind {
+    /// They ask, or are compared with each other
+    Query,
+    /// They are searched
+    Passage,
 }
 
 /// `artel rerank`.

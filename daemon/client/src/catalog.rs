@@ -74,6 +74,7 @@ fn proto_kind(kind: CatalogKind) -> DefinitionKind {
         CatalogKind::Graph => DefinitionKind::Graph,
         CatalogKind::Model => DefinitionKind::Model,
         CatalogKind::Adapter => DefinitionKind::Adapter,
+        CatalogKind::Knowledge => DefinitionKind::Knowledge,
         CatalogKind::Router => DefinitionKind::Router,
     }
 }

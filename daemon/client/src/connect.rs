@@ -10,6 +10,7 @@ use artel_proto::v1::access_client::AccessClient;
 use artel_proto::v1::admin_client::AdminClient;
 use artel_proto::v1::catalog_client::CatalogClient;
 use artel_proto::v1::engines_client::EnginesClient;
+use artel_proto::v1::knowledge_client::KnowledgeClient;
 use artel_proto::v1::models_client::ModelsClient;
 use artel_proto::v1::router_client::RouterClient;
 use artel_proto::v1::tasks_client::TasksClient;
@@ -110,6 +111,11 @@ impl DaemonClient {
     /// The client of the service `Models`.
     pub fn models(&self) -> ModelsClient<DaemonChannel> {
         ModelsClient::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The client of the service `Knowledge`.
+    pub fn knowledge(&self) -> KnowledgeClient<DaemonChannel> {
+        KnowledgeClient::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The client of the service `Admin`.

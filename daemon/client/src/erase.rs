@@ -51,6 +51,7 @@ fn render(erased: &EraseResponse, out: &mut StyledText) {
     let more = [
         (erased.feedback_entries, "entry of feedback", "entries of feedback"),
         (erased.prefix_files, "file of the prefix cache", "files of the prefix cache"),
+        (erased.knowledge_texts, "text of a knowledge", "texts of knowledge"),
         (erased.journal_copies, "copy of a damaged journal", "copies of damaged journals"),
     ];
     for (count, one, many) in more.into_iter().filter(|(count, ..)| *count > 0) {
@@ -74,8 +75,14 @@ mod tests {
             out.take()
         };
         assert_eq!(shown(EraseResponse { tasks: 2, ..Default::default() }), "erased the text of 2 tasks\n");
-        let all =
-            EraseResponse { tasks: 9, cancelled_tasks: 1, feedback_entries: 3, prefix_files: 4, journal_copies: 1 };
+        let all = EraseResponse {
+            tasks: 9,
+            cancelled_tasks: 1,
+            feedback_entries: 3,
+            prefix_files: 4,
+            journal_copies: 1,
+            knowledge_texts: 0,
+        };
         let expected = "erased the text of 9 tasks, 1 of them cancelled for it\nremoved 3 entries of feedback\n\
                         removed 4 files of the prefix cache\nremoved 1 copy of a damaged journal\n";
         assert_eq!(shown(all), expected);

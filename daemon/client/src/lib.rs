@@ -16,6 +16,7 @@ mod event_printer;
 mod event_stream;
 mod graph;
 mod json;
+mod knowledge;
 mod location;
 mod log;
 mod models;
@@ -76,6 +77,7 @@ async fn dispatch(session: &mut ClientSession, command: ClientCommand) -> Result
         ClientCommand::Route(route) => route::run(session, route).await,
         ClientCommand::Embed(args) => models::embed(session, args).await,
         ClientCommand::Rerank(args) => models::rerank(session, args).await,
+        ClientCommand::Knowledge(command) => knowledge::run(session, command).await,
         ClientCommand::Log(command) => log::run(session, command).await,
         ClientCommand::Token(command) => token::run(session, command).await,
         ClientCommand::Devices => engines::devices(session).await,

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 
 use artel_args::{EmbedArgs, RerankArgs};
-use artel_proto::v1::{EmbedRequest, Priority, RerankRequest};
+use artel_proto::v1::{EmbedRequest, InputKind, Priority, RerankRequest};
 use artel_terminal::CommandOutcome;
 
 use crate::error::Error;
@@ -49,7 +49,12 @@ fn lines(input: impl BufRead) -> Result<Vec<String>, Error> {
 
 /// Embeds texts, in several requests if there are many.
 pub(super) async fn embed(session: &mut ClientSession, args: EmbedArgs) -> Result<CommandOutcome, Error> {
-    let EmbedArgs { model, texts, dimensions, truncate, batch } = args;
+    let EmbedArgs { model, texts, dimensions, kind, truncate, batch } = args;
+    let input_kind = match kind {
+        None => InputKind::Unspecified,
+        Some(artel_args::InputKind::Query) => InputKind::Query,
+        Some(artel_args::InputKind::Passage) => InputKind::Passage,
+    };
     let mut shown = 0;
     for inputs in requests(&texts) {
         let request = EmbedRequest {
@@ -58,6 +63,7 @@ pub(super) async fn embed(session: &mut ClientSession, args: EmbedArgs) -> Resul
             dimensions: dimensions.unwrap_or(0),
             truncate,
             priority: priority(batch),
+            input_kind: input_kind.into(),
         };
         // It may wait for the model to be loaded, so it has no deadline.
         let answer = session.daemon.models().embed(request).await?.into_inner();

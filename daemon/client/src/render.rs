@@ -4,6 +4,7 @@ pub(crate) mod catalog;
 pub(crate) mod engines;
 pub(crate) mod graph;
 mod interleave;
+pub(crate) mod knowledge;
 pub(crate) mod models;
 pub(crate) mod progress;
 pub(crate) mod route;

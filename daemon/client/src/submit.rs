@@ -34,7 +34,7 @@ pub(crate) fn read_texts(mut command: ClientCommand) -> Result<ClientCommand, Er
 }
 
 /// Reads a text to its end, within the limit of the daemon; removes the final line break.
-fn read(input: impl Read) -> Result<String, Error> {
+pub(crate) fn read(input: impl Read) -> Result<String, Error> {
     let mut bytes = Vec::new();
     let read = input.take(MAX_TEXT_BYTES + 2).read_to_end(&mut bytes);
     read.map_err(|e| Error::Usage(format!("failed to read standard input: {e}")))?;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use artel_actors::{StepProgress, ToolCallPart};
 use artel_proto::v1;
 use artel_task::event::{
-    CandidateScore, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal, TakenEdge,
-    TaskPriority, TaskSpec, Timings, TokenLogprob, ToolCall, TopLogprob, Usage,
+    CandidateScore, Citation, Decision, Failure, FailureCode, FinishReason, NoMatch, Output, ResultSource, Signal,
+    TakenEdge, TaskPriority, TaskSpec, Timings, TokenLogprob, ToolCall, TopLogprob, Usage,
 };
 use artel_task::{EventKind, NodeName, RoleName, StepId};
 
@@ -28,6 +28,7 @@ pub(crate) fn output(output: &Output) -> v1::Output {
         role: output.role.as_ref().map(ToString::to_string).unwrap_or_default(),
         finish: output.finish.map(|reason| finish_reason(reason).into()),
         calls: output.calls.iter().map(tool_call).collect(),
+        citations: output.citations.iter().map(citation).collect(),
         alternatives: output.alternatives.iter().map(self::output).collect(),
         logprobs: output
             .logprobs
@@ -35,6 +36,11 @@ pub(crate) fn output(output: &Output) -> v1::Output {
             .map(|logprobs| v1::Logprobs { tokens: token_logprobs(&logprobs.tokens), truncated: logprobs.truncated }),
         reasoning: output.reasoning.clone().unwrap_or_default(),
     }
+}
+
+fn citation(citation: &Citation) -> v1::Citation {
+    let Citation { number, knowledge, source, page, first_line, last_line, context, quote } = citation.clone();
+    v1::Citation { number, knowledge, source, page: page.unwrap_or(0), first_line, last_line, context, quote }
 }
 
 pub(crate) fn token_logprobs(tokens: &[TokenLogprob]) -> Vec<v1::TokenLogprob> {

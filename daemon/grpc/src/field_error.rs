@@ -27,6 +27,10 @@ pub(crate) enum FieldError {
     RequestId,
     #[error("unknown priority {0}")]
     UnknownPriority(i32),
+    #[error("unknown kind of input {0}")]
+    UnknownInputKind(i32),
+    #[error("unknown way to search {0}")]
+    UnknownSearchMode(i32),
     #[error("unknown signal; the signals are {}", .known.join(", "))]
     UnknownSignal { known: Vec<&'static str> },
     #[error("`{0}` is not a top-level field of Task")]

@@ -24,6 +24,7 @@ mod convert;
 mod ending_body;
 mod engines;
 mod field_error;
+mod knowledge;
 mod machine;
 mod malformed;
 mod metered_calls;

@@ -5,6 +5,7 @@ use artel_proto::v1::access_server::AccessServer;
 use artel_proto::v1::admin_server::AdminServer;
 use artel_proto::v1::catalog_server::CatalogServer;
 use artel_proto::v1::engines_server::EnginesServer;
+use artel_proto::v1::knowledge_server::KnowledgeServer;
 use artel_proto::v1::models_server::ModelsServer;
 use artel_proto::v1::router_server::RouterServer;
 use artel_proto::v1::tasks_server::TasksServer;
@@ -39,6 +40,7 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
         [TasksServer::<ServiceState>::NAME, CatalogServer::<ServiceState>::NAME, RouterServer::<ServiceState>::NAME];
     let more = [
         ModelsServer::<ServiceState>::NAME,
+        KnowledgeServer::<ServiceState>::NAME,
         EnginesServer::<ServiceState>::NAME,
         AccessServer::<ServiceState>::NAME,
         AdminServer::<ServiceState>::NAME,
@@ -92,6 +94,7 @@ pub async fn routes(state: ServiceState) -> Result<Router, Error> {
         .add_service(CatalogServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(RouterServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(ModelsServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(KnowledgeServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(AccessServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(AdminServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(EnginesServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES));

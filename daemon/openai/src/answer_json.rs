@@ -30,6 +30,15 @@ impl AnswerNotes {
         json!({"task": self.task, "not_taken": self.not_taken})
     }
 
+    /// With the passages that an answer cites, if it cites any.
+    pub(crate) fn with_citations(&self, citations: &[v1::Citation]) -> Value {
+        let mut json = self.to_json();
+        if !citations.is_empty() {
+            json["citations"] = citations.iter().map(citation).collect();
+        }
+        json
+    }
+
     /// Adds them to the head of a response.
     pub(crate) fn with_headers(&self, mut response: Response<Body>) -> Response<Body> {
         let headers = response.headers_mut();
@@ -63,6 +72,24 @@ pub(crate) fn finish_word(finish: AnswerFinish) -> &'static str {
         AnswerFinish::Length => "length",
         AnswerFinish::Calls => "tool_calls",
     }
+}
+
+fn citation(citation: &v1::Citation) -> Value {
+    let v1::Citation { number, knowledge, source, page, first_line, last_line, context, quote } = citation;
+    json!({
+        "number": number,
+        "knowledge": knowledge,
+        "source": source,
+        "page": page_number(*page),
+        "lines": [first_line, last_line],
+        "context": context,
+        "quote": quote,
+    })
+}
+
+/// The page of a document; `None` for one that has no pages.
+pub(crate) fn page_number(page: u32) -> Option<u32> {
+    Some(page).filter(|page| *page > 0)
 }
 
 /// `usage` of chat completions and completions.

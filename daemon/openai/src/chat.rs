@@ -68,6 +68,6 @@ fn completion(head: &AnswerHead, model: &str, finished: &FinishedAnswer, notes: 
         "system_fingerprint": fingerprint(head),
         "choices": choices,
         "usage": usage(&finished.usage),
-        "artel": notes.to_json(),
+        "artel": notes.with_citations(&finished.output.citations),
     })
 }

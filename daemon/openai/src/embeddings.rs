@@ -110,8 +110,19 @@ fn parse(
         dimensions: dimensions.unwrap_or_default(),
         truncate: fields.flag("truncate")?.unwrap_or_default(),
         priority: v1::Priority::Unspecified.into(),
+        input_kind: input_kind(fields)?.into(),
     };
     Ok(EmbeddingCall { model: model.to_owned(), request, is_base64 })
+}
+
+/// `input_type`, a field of Cohere's, Voyage's and NVIDIA's interfaces: what the texts are.
+fn input_kind(fields: &Fields<'_>) -> Result<v1::InputKind, ApiError> {
+    match fields.text("input_type")? {
+        None => Ok(v1::InputKind::Unspecified),
+        Some("query" | "search_query") => Ok(v1::InputKind::Query),
+        Some("passage" | "document" | "search_document") => Ok(v1::InputKind::Passage),
+        Some(_) => Err(fields.invalid("input_type", "must be `query` or `passage`")),
+    }
 }
 
 fn inputs(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {

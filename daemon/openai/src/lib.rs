@@ -29,6 +29,7 @@ mod routes;
 mod run_options;
 mod running_answer;
 mod sampling;
+mod search;
 mod services;
 mod sse;
 mod status_error;

@@ -67,7 +67,7 @@ async fn respond<S: Services>(front: Front<S>, request: Request) -> Result<Respo
     let mut answer = front.run(&call, &kind, options, submit, names, is_streamed).await?;
     let AnswerHead { task, created, .. } = answer.head().clone();
     let notes = AnswerNotes { task, not_taken };
-    let head = ResponseHead { created, model, echo, notes: notes.clone() };
+    let head = ResponseHead { created, model, echo, notes: notes.clone(), citations: Vec::new() };
     let response = if is_streamed {
         answer.hold_head().await?;
         sse::response(answer.into_parts(), ResponseWriter::new(head))

@@ -1,5 +1,6 @@
 //! What the routes call and are told: the services of gRPC, and the models that are served.
 
+use artel_proto::v1::knowledge_server::Knowledge;
 use artel_proto::v1::models_server::Models;
 use artel_proto::v1::tasks_server::Tasks;
 
@@ -7,9 +8,9 @@ use artel_proto::v1::tasks_server::Tasks;
 pub const GRAPH_PREFIX: &str = "graph:";
 
 /// The services of the daemon, called in its own process.
-pub trait Services: Tasks + Models + Clone + Send + Sync + 'static {}
+pub trait Services: Tasks + Models + Knowledge + Clone + Send + Sync + 'static {}
 
-impl<S: Tasks + Models + Clone + Send + Sync + 'static> Services for S {}
+impl<S: Tasks + Models + Knowledge + Clone + Send + Sync + 'static> Services for S {}
 
 /// What a client may name as its `model`.
 pub trait ModelDirectory: Send + Sync + 'static {

@@ -8,3 +8,4 @@ mod embeddings_and_rerank;
 mod read_back;
 mod responses;
 mod scripted;
+mod searches;

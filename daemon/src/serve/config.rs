@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
-use artel_actors::Options;
+use anyhow::{Context as _, Result, anyhow};
+use artel_actors::knowledge::ExtractorProgram;
+use artel_actors::{KnowledgeOptions, Options};
 use artel_args::{DEFAULT_LISTEN, DaemonArgs, DataArgs, default_data_dir};
 use artel_engine::disk_prefix_cache;
 use artel_http::ConnectionTimeouts;
@@ -70,6 +71,12 @@ pub(crate) struct Config {
     pub(crate) warnings: Problems,
     pub(crate) runtime: Options,
     pub(crate) journal: artel_journal::Options,
+}
+
+/// This program, which reads documents for itself. It inherits nothing, since a variable may be secret.
+fn extractor() -> Result<ExtractorProgram> {
+    let path = crate::host::own_program().context("failed to find this program")?;
+    Ok(ExtractorProgram { path, args: vec!["extract".into()], env: Vec::new() })
 }
 
 impl Config {
@@ -142,6 +149,7 @@ impl Config {
                 models_dir: models,
                 default_graph: settings.graph,
                 embedding_cache_dir: Some(data.join("vectors")),
+                knowledge: Some(KnowledgeOptions { index: data.join("knowledge.db"), extractor: extractor()? }),
                 network: Some(network),
                 // Files may be there from before it was disabled.
                 prefix_cache_dir: Some(data.join("prefixes")),

@@ -122,8 +122,7 @@ impl Documents {
 
 /// The kind and name of a document.
 fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Option<Document> {
-    const FORM: &str =
-        "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `graph: NAME` or `router: NAME`";
+    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `knowledge: NAME`, `graph: NAME` or `router: NAME`";
     let keys = || DefinitionKind::ALL.map(DefinitionKind::key);
     let entries = match &node.value {
         YamlValue::Map(entries) if !entries.is_empty() => entries,
@@ -138,7 +137,7 @@ fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Opti
     };
     let first = entries.first()?;
     // A role has keys of these names too.
-    let is_key_of_role = |key: &str| matches!(key, "model" | "adapter");
+    let is_key_of_role = |key: &str| matches!(key, "model" | "adapter" | "knowledge");
     let is_role = is_key_of_role(&first.key) && entries.iter().any(|e| e.key == "role");
     let kind = DefinitionKind::ALL.into_iter().find(|kind| kind.key() == first.key && !is_role);
     let Some(kind) = kind else {

@@ -29,6 +29,7 @@ impl GraphSpans {
             GraphFault::UnknownTarget { edge, .. } => spans.and_then(|s| s.targets.get(*edge).copied()),
             GraphFault::UnknownValue { .. } => spans.and_then(|s| s.write),
             GraphFault::NotARouter { .. }
+            | GraphFault::NotASearch { .. }
             | GraphFault::RankTooHigh { .. }
             | GraphFault::BeforeRouter { .. }
             | GraphFault::PerItemRouter { .. }
@@ -44,7 +45,11 @@ impl GraphSpans {
         match fault {
             GraphFault::UnknownStart(name) | GraphFault::UnknownResult(name) => did_you_mean(name.as_str(), nodes()),
             GraphFault::UnknownTarget { to, .. } => did_you_mean(to.as_str(), nodes().chain([DONE])),
-            GraphFault::NotARouter { from, .. } => did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str())),
+            GraphFault::NotARouter { from, .. }
+            | GraphFault::NotASearch { from, .. }
+            | GraphFault::NotAnAnswer { answer: from, .. } => {
+                did_you_mean(from.as_str(), nodes().filter(|n| *n != from.as_str()))
+            }
             GraphFault::UnboundedCycle(cycle) => {
                 let (last, first) = (cycle.iter().rev().nth(1)?, cycle.last()?);
                 Some(format!("bound one of its edges, for example `next: {{to: {first}, at_most: 2}}` in `{last}`"))
@@ -52,7 +57,7 @@ impl GraphSpans {
             GraphFault::Unreachable(name) => Some(format!("add an edge to it, `next: {name}`, or remove it")),
             GraphFault::NoPathToDone(_) => Some("add an edge to `done` here or at a node after it".to_owned()),
             GraphFault::InvalidQuorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
-            GraphFault::BeforeRouter { from, .. } => Some(format!("let every path to this node pass through `{from}`")),
+            GraphFault::BeforeAnswer { answer: from, .. } | GraphFault::BeforeRouter { from, .. } => Some(format!("let every path to this node pass through `{from}`")),
             GraphFault::RankTooHigh { from, rank, .. } => {
                 Some(format!("write `best: {rank}` in the router of `{from}`"))
             }

@@ -1,9 +1,9 @@
-//! The kinds of nodes: a role, a router, a question to a person, another graph.
+//! The kinds of nodes: a role, a router, a question to a person, a search, a check, another graph.
 
 use std::collections::BTreeSet;
 
-use artel_task::graph::{NodeKind, RoleRef};
-use artel_task::{GraphName, NodeName, RoleName};
+use artel_task::graph::{NodeKind, RoleRef, SearchNode};
+use artel_task::{GraphName, KnowledgeName, NodeName, RoleName};
 use artel_yaml::{YamlEntry, YamlNode, YamlValue, did_you_mean};
 
 use super::decoder::GraphDecoder;
@@ -11,10 +11,11 @@ use super::router;
 use crate::decode::{MapReader, integer, list, name};
 use crate::definition::DefinitionKind;
 use crate::keys;
+use crate::knowledge::MAX_TOP_PASSAGES;
 use crate::template;
 
 /// The keys that give a node its kind.
-const KINDS: [&str; 4] = ["role", "router", "ask", "graph"];
+const KINDS: [&str; 6] = ["role", "router", "ask", "search", "check", "graph"];
 
 impl GraphDecoder<'_, '_, '_> {
     /// The kind of a node. `mapped` says whether it has a `for_each`.
@@ -50,6 +51,20 @@ impl GraphDecoder<'_, '_, '_> {
                     self.report.error(message.span, "the `message` of a question belongs in `ask`");
                 }
                 self.ask(node, given_kind, mapped).map(NodeKind::Ask)
+            }
+            "search" => {
+                if let Some(message) = message {
+                    self.report.error(message.span, "the question of a search is the `query` in `search`");
+                }
+                self.search(node, given_kind, mapped).map(NodeKind::Search)
+            }
+            "check" => {
+                for (key, n) in [("message", message), ("for_each", f.get("for_each"))] {
+                    if let Some(n) = n {
+                        self.report.error(n.span, format!("a check has no `{key}`: it reads one answer and its passages"));
+                    }
+                }
+                name(given_kind, "a node", NodeName::parse, self.report).map(NodeKind::Check)
             }
             _ => {
                 if let Some(message) = message {
@@ -138,6 +153,19 @@ impl GraphDecoder<'_, '_, '_> {
             RoleRef::Named(self.role_name(given)?)
         };
         Some(NodeKind::Role { role, message })
+    }
+
+    fn search(&mut self, node: &NodeName, given: &YamlNode, mapped: bool) -> Option<SearchNode> {
+        let mut f = MapReader::open(given, "`search`", &keys::SEARCH_NODE, self.report)?.at(given.span);
+        let knowledge = f.need("knowledge", self.report);
+        let query = f.get("query").map(|n| self.message(node, n, mapped));
+        let top = f.get("top").map(|n| integer(n, "`top`", 1..=MAX_TOP_PASSAGES, self.report));
+        f.finish(&[("next", "the node")], self.report);
+        let knowledge = knowledge?;
+        let name = name(knowledge, "a knowledge", KnowledgeName::parse, self.report)?;
+        self.declared.names.report_missing(DefinitionKind::Knowledge, name.as_str(), knowledge.span, self.report);
+        let query = query.unwrap_or_else(|| Some(String::new()))?;
+        Some(SearchNode { knowledge: name, query, top: top.map_or(Some(None), |top| top.map(Some))? })
     }
 
     pub(super) fn role_name(&mut self, node: &YamlNode) -> Option<RoleName> {

@@ -7,6 +7,7 @@ mod budgets;
 mod catalog;
 mod contradictions;
 mod former_keys;
+mod keys;
 mod memory;
 mod other_kinds;
 mod portable;

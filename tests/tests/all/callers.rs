@@ -26,7 +26,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The id of no task.
 const MISSING: &str = "0198c0de-0000-7000-8000-000000000000";
 /// The scope that each method needs.
-const NEEDS: [(&str, &str); 29] = [
+const NEEDS: [(&str, &str); 35] = [
     ("Tasks/Submit", "submit"),
     ("Tasks/Run", "submit"),
     ("Tasks/Watch", "read"),
@@ -44,6 +44,12 @@ const NEEDS: [(&str, &str); 29] = [
     ("Catalog/Apply", "apply"),
     ("Models/Embed", "submit"),
     ("Models/Rerank", "submit"),
+    ("Knowledge/List", "read"),
+    ("Knowledge/ListSources", "read"),
+    ("Knowledge/GetSource", "read"),
+    ("Knowledge/Search", "submit"),
+    ("Knowledge/AddText", "submit"),
+    ("Knowledge/RemoveText", "submit"),
     ("Router/Preview", "read"),
     ("Router/ListFeedback", "read"),
     ("Engines/ListDevices", "read"),

@@ -36,6 +36,7 @@ mod init;
 mod journal;
 mod keep;
 mod kill;
+mod knowledge;
 mod logs;
 mod message_size;
 mod models;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::hardware::Hardware;
 use super::run::TrialOutcome;
-use super::speed::{SpeedTrial, TokenRates};
+use super::speed::{SpeedTrial, TokenSpeeds};
 use super::trials::{GpuTrial, TrialGroup};
 
 /// A failure has at most so much of its message in the report.
@@ -102,7 +102,7 @@ impl Report {
     pub(crate) fn add_speed(
         &mut self,
         trials: &[SpeedTrial],
-        rates: anyhow::Result<Vec<anyhow::Result<TokenRates>>>,
+        rates: anyhow::Result<Vec<anyhow::Result<TokenSpeeds>>>,
     ) -> String {
         self.add("\n## Speed as layers move\n\n");
         let rates = match rates {
@@ -212,7 +212,7 @@ mod tests {
         });
         let table = report.add_speed(
             &trials,
-            Ok(vec![Ok(TokenRates { prompt: 512.0, decode: 9.5 }), Err(anyhow::anyhow!("no answer"))]),
+            Ok(vec![Ok(TokenSpeeds { prompt: 512.0, decode: 9.5 }), Err(anyhow::anyhow!("no answer"))]),
         );
         assert!(table.ends_with("| CUDA0 | 0 | 512.0 | 9.5 |\n| CUDA0 | 31 | failed | |\n"), "{table}");
         let text = report.finish();

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::speed::{self, SpeedTrial, TokenRates};
+use super::speed::{self, SpeedTrial, TokenSpeeds};
 use super::trials::{GpuTrial, TrialGroup};
 use crate::local_daemon::LocalDaemon;
 
@@ -73,7 +73,7 @@ impl Bed {
     }
 
     /// Measures the trials in turn, each with a model of its own.
-    pub(crate) fn measure(&self, trials: &[SpeedTrial]) -> Result<Vec<Result<TokenRates>>> {
+    pub(crate) fn measure(&self, trials: &[SpeedTrial]) -> Result<Vec<Result<TokenSpeeds>>> {
         let yaml: String = trials.iter().map(|trial| trial.yaml.as_str()).collect();
         let mut daemon = self.daemon(&yaml)?;
         let rates = trials.iter().map(|trial| measure_trial(&daemon, &trial.name)).collect();
@@ -121,7 +121,7 @@ fn run_trial(daemon: &LocalDaemon, trial: &GpuTrial) -> Result<TrialOutcome> {
 }
 
 /// The best of some runs, after one that loads the model and compiles kernels.
-fn measure_trial(daemon: &LocalDaemon, name: &str) -> Result<TokenRates> {
+fn measure_trial(daemon: &LocalDaemon, name: &str) -> Result<TokenSpeeds> {
     let run = |number| {
         let task = daemon.command("run").args(["--json", "--role", name, &speed::prompt(number)]).output();
         read_rates(&String::from_utf8_lossy(&task.context("failed to start a task")?.stdout))
@@ -134,7 +134,7 @@ fn measure_trial(daemon: &LocalDaemon, name: &str) -> Result<TokenRates> {
 }
 
 /// The rates of the last step among the events of a task.
-fn read_rates(lines: &str) -> Result<TokenRates> {
+fn read_rates(lines: &str) -> Result<TokenSpeeds> {
     let mut events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let finished = events.rfind(|event| event["event"] == "step_finished");
     let Some(event) = finished else {
@@ -148,7 +148,7 @@ fn read_rates(lines: &str) -> Result<TokenRates> {
     let tokens = |count: &str| event["usage"][count].as_f64().unwrap_or_default();
     // The first token of an answer comes of the prompt.
     let decoded = tokens("output_tokens") - 1.0;
-    Ok(TokenRates {
+    Ok(TokenSpeeds {
         prompt: per_second(tokens("prefill_tokens"), "prefill_ms")?,
         decode: per_second(decoded, "decode_ms")?,
     })
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn rates_are_of_computed_tokens() {
         let finished = r#"{"event":"step_finished","usage":{"prompt_tokens":90,"prefill_tokens":80,"output_tokens":11},"timings":{"prefill_ms":400,"decode_ms":500}}"#;
-        assert_eq!(read_rates(finished).unwrap(), TokenRates { prompt: 200.0, decode: 20.0 });
+        assert_eq!(read_rates(finished).unwrap(), TokenSpeeds { prompt: 200.0, decode: 20.0 });
         let failed = read_rates(r#"{"event":"step_failed","failure":{"message":"no such device"}}"#).unwrap_err();
         assert_eq!(failed.to_string(), "no such device");
     }

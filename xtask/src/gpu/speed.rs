@@ -24,12 +24,12 @@ pub(crate) struct SpeedTrial {
 
 /// Tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct TokenRates {
+pub(crate) struct TokenSpeeds {
     pub(crate) prompt: f64,
     pub(crate) decode: f64,
 }
 
-impl TokenRates {
+impl TokenSpeeds {
     /// The greater one of each: what else runs on the machine only slows a run down.
     pub(crate) fn max(self, other: Self) -> Self {
         Self { prompt: self.prompt.max(other.prompt), decode: self.decode.max(other.decode) }

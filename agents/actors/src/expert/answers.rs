@@ -5,17 +5,19 @@ use std::time::Duration;
 use artel_engine as engine;
 use artel_engine::{FinishSummary, SamplingParams};
 use artel_hosting::engine_host::EngineLease;
+use artel_retrieval::{CitationFilter, FoundPassages};
 use artel_roles::Schema;
 use artel_stream::StepProgress;
 use artel_task::event::{Failure, FailureCode, MAX_LOGPROBS_BYTES, Output, OutputLogprobs, ToolCall};
 use artel_task::portable;
 use futures::future::try_join_all;
 
+use super::grounding;
 use super::idle_timeout::IdleTimeout;
 use super::prefetch::SuccessorPrefetch;
 use super::step_job::StepJob;
 use super::streamed_calls::StreamedCalls;
-use super::streamed_output::{AnswerTexts, StreamedOutput};
+use super::streamed_output::{AnswerShape, AnswerTexts, StreamedOutput};
 
 /// The distance of the seeds of two answers; odd, so that no two of them are the same.
 const SEED_DISTANCE_INTEGER: u32 = 0x9e37_79b9;
@@ -67,13 +69,18 @@ impl StepJob {
         &self,
         request: engine::Request,
         engine: &EngineLease,
+        found: &FoundPassages,
     ) -> Result<Vec<GeneratedAnswer>, Failure> {
         let count = self.sampling.as_ref().and_then(|sampling| sampling.answers).unwrap_or(1);
-        let has_schema = request.schema.is_some();
+        let shape = match &request.schema {
+            Some(_) => AnswerShape::Schema,
+            None if self.role.knowledge.is_empty() && self.found.is_none() => AnswerShape::Text,
+            None => AnswerShape::CitingText(CitationFilter::new(found.count())),
+        };
         let streams = requests(request, count.max(1)).into_iter().map(|request| self.start(request, engine));
         let streams = try_join_all(streams).await?;
         self.barrier.committed().await;
-        let read = |(at, stream)| self.read_stream(stream, engine, at == 0, has_schema);
+        let read = |(at, stream)| self.read_stream(stream, engine, at == 0, shape.clone());
         try_join_all(streams.into_iter().enumerate().map(read)).await
     }
 
@@ -90,11 +97,11 @@ impl StepJob {
         mut stream: engine::OutputStream,
         engine: &EngineLease,
         is_published: bool,
-        has_schema: bool,
+        shape: AnswerShape,
     ) -> Result<GeneratedAnswer, Failure> {
         let mut calls = StreamedCalls::default();
         let mut prefetch = SuccessorPrefetch::new(self, engine);
-        let mut output = StreamedOutput::new(self, is_published, has_schema);
+        let mut output = StreamedOutput::new(self, is_published, shape);
         // Until its first batch a sequence may wait for others as long as the step's timeout allows.
         let mut idle_timeout = IdleTimeout::new(self.timeout);
         loop {
@@ -122,6 +129,7 @@ impl StepJob {
                 Some(engine::Chunk::Scores(_)) => {}
                 Some(engine::Chunk::Finished(finish)) => {
                     engine.note(&Ok(()));
+                    output.finish();
                     let (texts, calls) = (output.into_texts(), calls.into_complete());
                     return Ok(GeneratedAnswer { texts, calls, finish });
                 }
@@ -145,13 +153,15 @@ impl StepJob {
         &self,
         answers: Vec<GeneratedAnswer>,
         schema: Option<&Schema>,
+        found: &FoundPassages,
     ) -> Result<Output, Failure> {
         let mut left_bytes = MAX_LOGPROBS_BYTES;
         let mut outputs = Vec::with_capacity(answers.len());
         for GeneratedAnswer { texts: AnswerTexts { text, reasoning, logprobs }, calls, finish } in answers {
             let calls = self.checked_calls(calls).await?;
             let output = self.parse_output(text, calls, finish.reason, schema)?;
-            let mut output = Output { reasoning, ..output };
+            let citations = grounding::cited(&output, found);
+            let mut output = Output { reasoning, citations, ..output };
             if !logprobs.is_empty() {
                 let (kept, left) = OutputLogprobs::within(logprobs, left_bytes);
                 (output.logprobs, left_bytes) = (Some(Box::new(kept)), left);

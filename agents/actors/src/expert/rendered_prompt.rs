@@ -1,12 +1,16 @@
 //! The texts of a step's prompt: those of its role's templates, with the conversation that its caller brought.
 
+use std::sync::Arc;
+
 use artel_engine::{ChatRole, Message};
 use artel_hosting::prompt;
+use artel_retrieval::FoundPassages;
 use artel_roles::Template;
 use artel_roles::template::TemplateContext;
 use artel_task::event::{Failure, FailureCode, Speaker, ToolCall, Turn};
 use serde_json::json;
 
+use super::grounding;
 use super::step_job::StepJob;
 
 /// Between the instructions of a role and those of its caller.
@@ -37,13 +41,18 @@ impl RenderedPrompt {
 }
 
 impl StepJob {
-    pub(super) fn render_prompt(&self) -> Result<RenderedPrompt, Failure> {
-        let mut system = self.render(&self.role.prompt, &self.context)?;
-        let user = self.user_text(&self.context)?;
+    /// The passages that were found come right before the text of the user, unless the role's templates place them: what comes before is
+    /// the same for each question, and is computed once.
+    pub(super) fn render_prompt(&self, found: &FoundPassages) -> Result<RenderedPrompt, Failure> {
+        let passages = Arc::new(grounding::template_values(found));
+        let context = TemplateContext { passages, ..self.context.clone() };
+        let mut system = self.render(&self.role.prompt, &context)?;
+        let user = self.user_text(&context)?;
+        let user = if self.places(Template::reads_passages) { user } else { grounding::prompt_text(found) + &user };
         let (mut before, mut after) = (Vec::new(), Vec::new());
         if let Some(conversation) = &self.conversation {
             after = self.turns(&conversation.after)?;
-            if !self.places_history() {
+            if !self.places(Template::reads_history) {
                 before = self.turns(&conversation.before)?;
                 let has_own = !system.trim().is_empty() && !conversation.system.is_empty();
                 system = [system.as_str(), &conversation.system].join(if has_own { PARAGRAPH } else { "" });
@@ -52,9 +61,10 @@ impl StepJob {
         Ok(RenderedPrompt { system, before, user, after })
     }
 
-    /// Whether the role's own templates say where the turns before the user's text are.
-    fn places_history(&self) -> bool {
-        self.role.prompt.reads_history() || self.role.message.as_ref().is_some_and(Template::reads_history)
+    /// Whether the templates of the step place what this function asks for themselves.
+    fn places(&self, reads: fn(&Template) -> bool) -> bool {
+        let message = self.message.as_ref().or(self.role.message.as_ref());
+        reads(&self.role.prompt) || message.is_some_and(reads)
     }
 
     fn render(&self, template: &Template, context: &TemplateContext) -> Result<String, Failure> {
@@ -115,6 +125,8 @@ impl StepJob {
             role: role.clone(),
             attempt: *attempt,
             history: history.clone(),
+            // Those of the last question: what was found for an earlier one is not known any more.
+            passages: Arc::default(),
         }
     }
 }

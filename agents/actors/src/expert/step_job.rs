@@ -7,11 +7,12 @@ use std::time::Duration;
 use artel_engine::RequestOrigin;
 use artel_hosting::Loader;
 use artel_metrics::RoleMetrics;
+use artel_retrieval::{FoundPassages, Retrieval};
 use artel_roles::template::TemplateContext;
-use artel_roles::{Role, Template};
+use artel_roles::{Catalog, Role, Template};
 use artel_stream::{StepProgress, StreamItem, TaskChannel};
 use artel_task::event::{Conversation, ReasoningParams, RequestSampling, ResponseFormat, TaskPriority, ToolSet};
-use artel_task::{RoleName, StepId, TaskId};
+use artel_task::{CallerName, RoleName, StepId, TaskId};
 use artel_traces::TraceScope;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -55,6 +56,12 @@ pub(crate) struct StepJob {
     pub(crate) next_roles: Vec<RoleName>,
     /// The successors that read its answer as soon as it ends, on the same model.
     pub(crate) prefetch_targets: Vec<PrefetchTarget>,
+    /// What a search before it found, which its role answers from in place of what it would find itself.
+    pub(crate) found: Option<FoundPassages>,
+    /// Finds what its role answers from, in the knowledge of this catalog.
+    pub(crate) retrieval: Option<(Retrieval, Arc<Catalog>)>,
+    /// Whose task it is.
+    pub(crate) owner: CallerName,
     /// Fetches the role's adapters.
     pub(crate) loader: Arc<dyn Loader>,
     /// The folder in which adapters' paths are resolved.

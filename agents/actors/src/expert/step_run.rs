@@ -7,6 +7,7 @@ use artel_engine as engine;
 use artel_engine::{SamplingOptions, SamplingParams};
 use artel_hosting::engine_host::{self, EngineLease, EngineReport, EngineState};
 use artel_hosting::prompt;
+use artel_retrieval::FoundPassages;
 use artel_roles::Schema;
 use artel_stream::StepProgress;
 use artel_task::event::{Failure, FailureCode, ResultSource, TaskPriority, Timings, Usage};
@@ -15,7 +16,7 @@ use ractor::{ActorRef, call};
 use super::rendered_prompt::RenderedPrompt;
 use super::step_deadline::ModelWaitCounter;
 use super::step_job::StepJob;
-use super::{answers, request_span};
+use super::{answers, grounding, request_span};
 use crate::completion::StepOutcome;
 use crate::response_cache::ResponseKey;
 
@@ -27,13 +28,18 @@ const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 
 impl StepJob {
-    pub(super) async fn run(&self, engine: EngineLease, prompt: RenderedPrompt) -> Result<StepOutcome, Failure> {
+    pub(super) async fn run(
+        &self,
+        engine: EngineLease,
+        prompt: RenderedPrompt,
+        found: &FoundPassages,
+    ) -> Result<StepOutcome, Failure> {
         let _expected = engine.pin_prefixes(self.next_roles.iter().map(|role| role.as_str().into()).collect());
         let key = self.cache_key(&prompt);
         let schema = self.output_schema().await?;
-        let request = self.request(prompt, schema.as_ref(), &engine.sampling_defaults())?;
+        let request = self.request(prompt, schema.as_ref(), found, &engine.sampling_defaults())?;
         let span = self.trace.as_ref().map(|scope| request_span::begin(scope, &self.role, &request));
-        let answered = self.answers(request, &engine).await;
+        let answered = self.answers(request, &engine, found).await;
         match (span, &answered) {
             (Some(span), Ok(answers)) => span.finish(request_span::report(&answers::summary(answers))),
             (Some(span), Err(failure)) => span.fail(failure.code),
@@ -41,7 +47,7 @@ impl StepJob {
         }
         let answers = answered?;
         let finish = answers::summary(&answers);
-        let output = self.output(answers, schema.as_ref()).await?;
+        let output = self.output(answers, schema.as_ref(), found).await?;
         if let Some((cache, key)) = self.cache.as_ref().zip(key) {
             cache.put(key, &output);
         }
@@ -134,6 +140,7 @@ impl StepJob {
         &self,
         rendered: RenderedPrompt,
         schema: Option<&Schema>,
+        found: &FoundPassages,
         of_model: &SamplingOptions,
     ) -> Result<engine::Request, Failure> {
         let priority = match self.priority {
@@ -151,7 +158,7 @@ impl StepJob {
             // The role of another catalog may allow less than the one that the client was held to.
             max_tokens: asked.max_tokens.unwrap_or(role.max_tokens).min(role.max_tokens),
             stop: role.stop_with(&asked),
-            schema: schema.map(|schema| Arc::new(schema.json().clone())),
+            schema: schema.map(|schema| Arc::new(grounding::with_cited_numbers(schema.json().clone(), found))),
             tools: self.tools.clone(),
             reasoning: self.reasoning,
             // Tools and a conversation are a part of it, and their caller's.

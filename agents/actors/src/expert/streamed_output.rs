@@ -2,6 +2,7 @@
 
 use artel_engine::TokenLogprob;
 use artel_metrics::LocalHistogram;
+use artel_retrieval::CitationFilter;
 use artel_stream::{StepProgress, StreamItem};
 use artel_task::event::{MAX_LOGPROBS_BYTES, MAX_REASONING_BYTES};
 use tokio::time::Instant;
@@ -45,13 +46,23 @@ impl TrimmedText {
     }
 }
 
+/// What an answer is, which says what may be changed of it.
+#[derive(Clone)]
+pub(super) enum AnswerShape {
+    /// A schema shapes it; the white space around it is a part of it.
+    Schema,
+    /// Text.
+    Text,
+    /// Text that cites: marks of passages that were not found never leave the daemon.
+    CitingText(CitationFilter),
+}
+
 /// The texts that an attempt has streamed so far, and their publication.
 pub(super) struct StreamedOutput<'a> {
     job: &'a StepJob,
     /// Whether subscribers read it; of several answers, they read the first one.
     is_published: bool,
-    /// Whether a schema shapes it; the white space around it is then a part of it.
-    has_schema: bool,
+    shape: AnswerShape,
     pub(super) answer: TrimmedText,
     reasoning: TrimmedText,
     /// How likely the answer's tokens were, as far as they fit into an output.
@@ -69,12 +80,12 @@ pub(super) struct StreamedOutput<'a> {
 }
 
 impl<'a> StreamedOutput<'a> {
-    pub(super) fn new(job: &'a StepJob, is_published: bool, has_schema: bool) -> Self {
+    pub(super) fn new(job: &'a StepJob, is_published: bool, shape: AnswerShape) -> Self {
         let (gaps, last_progress) = (job.metrics.token_gaps(), Instant::now());
         Self {
             job,
             is_published,
-            has_schema,
+            shape,
             answer: TrimmedText::default(),
             reasoning: TrimmedText::default(),
             logprobs: Vec::new(),
@@ -90,7 +101,23 @@ impl<'a> StreamedOutput<'a> {
     /// Adds more of the answer.
     pub(super) fn append(&mut self, text: String, tokens: u32, logprobs: &[TokenLogprob]) {
         self.record(tokens);
-        let text = if self.has_schema { text } else { self.answer.without_outer_space(text) };
+        let text = match &mut self.shape {
+            AnswerShape::Schema => text,
+            AnswerShape::Text => self.answer.without_outer_space(text),
+            AnswerShape::CitingText(marks) => self.answer.without_outer_space(marks.push(&text).text),
+        };
+        self.publish(text, logprobs);
+    }
+
+    /// Adds what was held back in case it became a mark of a passage.
+    pub(super) fn finish(&mut self) {
+        if let AnswerShape::CitingText(marks) = &mut self.shape {
+            let text = self.answer.without_outer_space(marks.finish().text);
+            self.publish(text, &[]);
+        }
+    }
+
+    fn publish(&mut self, text: String, logprobs: &[TokenLogprob]) {
         let offset = self.answer.text.len() as u64;
         self.answer.text.push_str(&text);
         if !logprobs.is_empty() {

@@ -42,6 +42,11 @@ impl Runtime {
             overdue.push(format!("{} submissions", self.submissions.len()));
         }
         let unfinished = self.running_tasks();
+        if let Some(retrieval) = &self.shared.retrieval
+            && timeout(ACTOR_TIMEOUT, retrieval.close()).await.is_err()
+        {
+            overdue.push("the index of knowledge".to_owned());
+        }
         let engines = timeout(ACTOR_TIMEOUT, self.unload_engines()).await.unwrap_or_else(|_| {
             overdue.push("the hosts of engines".to_owned());
             Vec::new()

@@ -38,6 +38,8 @@ pub struct EraseReport {
     pub feedback: u64,
     /// Files of the prefix cache that may have had their text.
     pub prefix_files: u64,
+    /// Texts that were handed in to a knowledge.
+    pub texts: u64,
     /// Copies of damaged journals that may have had their text.
     pub backups: u64,
 }
@@ -126,8 +128,12 @@ impl Runtime {
             Err(error) => failures.push(error),
         }
         failures.extend(self.forget_in_engines().await?);
-        match self.erase_files(erasures, report).await {
+        match self.erase_files(erasures.clone(), report).await {
             Ok(complete) => report = complete,
+            Err(error) => failures.push(error),
+        }
+        match self.erase_texts(&erasures).await {
+            Ok(texts) => report.texts = texts,
             Err(error) => failures.push(error),
         }
         journal.purge().await?;
@@ -197,6 +203,18 @@ impl Runtime {
         let removed = tokio::task::spawn_blocking(move || disk_prefix_cache::erase_text(&dir)).await;
         let removed = removed.map_err(|error| Error::EraseIncomplete(error.to_string()))?;
         removed.map_err(|error| Error::EraseIncomplete(format!("failed to delete prefix files: {error}")))
+    }
+
+    /// Erases the texts that callers handed in to a knowledge.
+    async fn erase_texts(&self, erasures: &[Erasure]) -> Result<u64, Error> {
+        let Some(retrieval) = &self.shared.retrieval else { return Ok(0) };
+        let (catalog, mut erased) = (self.catalog(), 0);
+        for erasure in erasures {
+            let Erasure::Owner { name, .. } = erasure else { continue };
+            let texts = retrieval.erase(&catalog, name).await;
+            erased += texts.map_err(|error| Error::EraseIncomplete(error.to_string()))?;
+        }
+        Ok(erased)
     }
 
     /// Removes the text from the other files beside the journal's.

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use artel_engine::{Error as EngineError, PooledInput, PooledTexts, PoolingRequest, Priority};
-use artel_roles::{Model, ModelPurpose};
+use artel_retrieval::{SearchAnswer, SearchRequest};
+use artel_roles::{Catalog, Model, ModelPurpose};
 use artel_task::event::{Failure, FailureCode, TaskPriority};
 use artel_task::{CallerName, TraceContext};
 use artel_traces::{RequestSpan, SpanAttributes};
 
-use super::{Error, Runtime};
-use crate::engine_call::{EngineCallError, on_engine};
+use super::{Error, Runtime, Viewer};
 use artel_admission::CallerQuota;
+use artel_hosting::engine_call::{EngineCallError, on_engine};
 
 /// Texts to be computed by a model as a whole, for a caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct TextsRequest {
     pub model: String,
     /// The texts, or a query with documents.
     pub input: PooledInput,
+    /// What texts to embed are, which says what the model sees before them; as they are without it.
+    pub embedded_as: Option<EmbeddedAs>,
     /// Whether a text that exceeds the model's context is cut.
     pub truncates: bool,
     /// The priority in the engine.
@@ -31,7 +34,36 @@ pub struct TextsRequest {
     pub trace: Option<TraceContext>,
 }
 
+/// What a text to embed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddedAs {
+    /// It asks.
+    Query,
+    /// It is searched.
+    Passage,
+}
+
+impl EmbeddedAs {
+    /// The text as the model sees it.
+    fn apply(self, model: &Model, text: &str) -> String {
+        match self {
+            Self::Query => model.prefixes.query_text(text),
+            Self::Passage => model.prefixes.passage_text(text),
+        }
+    }
+}
+
 impl TextsRequest {
+    /// The input as the model sees it.
+    fn input_of(&self, model: &Model) -> PooledInput {
+        match (&self.input, self.embedded_as) {
+            (PooledInput::Texts(texts), Some(kind)) => {
+                PooledInput::Texts(texts.iter().map(|text| kind.apply(model, text)).collect())
+            }
+            (input, _) => input.clone(),
+        }
+    }
+
     /// What the model must be for.
     fn purpose(&self) -> ModelPurpose {
         match self.input {
@@ -80,7 +112,8 @@ impl Runtime {
             TaskPriority::Interactive => Priority::Interactive,
             TaskPriority::Batch => Priority::Batch,
         };
-        let pooling = || PoolingRequest { input: request.input.clone(), priority, truncates: request.truncates };
+        let input = request.input_of(model);
+        let pooling = || PoolingRequest { input: input.clone(), priority, truncates: request.truncates };
         let pooled = on_engine(&host, |engine| {
             let pooling = pooling();
             async move { engine.pool(pooling).await }
@@ -92,6 +125,40 @@ impl Runtime {
         let operation = if purpose == ModelPurpose::Rerank { "rerank" } else { "embeddings" };
         let scope = self.shared.tracer.as_ref()?.scope(request.trace.clone()?);
         Some(RequestSpan::begin(&scope, operation, &request.model))
+    }
+}
+
+/// Why a knowledge was not searched.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SearchError {
+    /// The runtime refuses.
+    #[error(transparent)]
+    Runtime(#[from] Error),
+    /// The index does, or a model.
+    #[error(transparent)]
+    Knowledge(#[from] artel_retrieval::Error),
+}
+
+impl Runtime {
+    /// Searches a knowledge for a caller. The tokens of the question count as those of [`pool`](Self::pool) do.
+    ///
+    /// # Errors
+    /// [`Error::Quota`], [`Error::ShuttingDown`]; those of [`Retrieval::search`](artel_retrieval::Retrieval::search).
+    pub async fn search_knowledge(
+        &self,
+        catalog: &Catalog,
+        request: SearchRequest,
+        viewer: &Viewer,
+    ) -> Result<SearchAnswer, SearchError> {
+        self.check_open()?;
+        self.shared.callers.check_tokens(&viewer.caller, viewer.quota, self.shared.clock.now()).map_err(Error::from)?;
+        let name = || artel_retrieval::Error::NoKnowledge { name: request.knowledge.clone() };
+        let retrieval = self.retrieval().ok_or_else(name)?;
+        let answer = retrieval.search(catalog, request).await?;
+        let tokens = u64::from(answer.query_tokens);
+        self.shared.callers.used(&viewer.caller, tokens, self.shared.clock.now());
+        self.shared.metrics.callers.used_prompt(viewer.caller.as_str(), tokens);
+        Ok(answer)
     }
 }
 

@@ -7,8 +7,8 @@ use artel_task::event::Decision;
 use artel_task::graph::NodeKind;
 
 use super::{Candidates, Error, Message, PreviewOptions, Runtime, Submission, Target, submission};
-use crate::router::RoutingRequest;
 use crate::task_runner::route_question;
+use artel_routing::RoutingRequest;
 
 /// Sets of candidates that the router is warmed up with: fewer than it remembers.
 const MAX_WARM_UP_SETS: usize = 12;

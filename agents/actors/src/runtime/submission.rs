@@ -16,8 +16,8 @@ use artel_task::{
 };
 
 use super::Error;
-use crate::router::Candidate;
 use artel_admission::CallerQuota;
+use artel_routing::Candidate;
 
 /// The graph of tasks that name neither graph nor role, unless the daemon is configured with another.
 pub(super) const DEFAULT_GRAPH: &str = "mentor";

@@ -11,8 +11,8 @@ use ractor::{ActorRef, RpcReplyPort};
 
 use crate::answer::{Answer, AnswerRejection};
 use crate::expert::StepJob;
-use crate::router::RoutingRequest;
 use artel_admission::TaskPlace;
+use artel_routing::RoutingRequest;
 
 /// Messages of the supervisor.
 pub(crate) enum Message {

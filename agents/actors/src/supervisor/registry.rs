@@ -13,7 +13,7 @@ use ractor::{Actor, ActorId, ActorRef, SpawnErr};
 use super::message::{ChildId, Message};
 use super::shared_deps::SharedDeps;
 use crate::expert::{self, Expert, QueueLimits, RoleQueue};
-use crate::router::{self, Router, RouterEngines, RoutingRequest};
+use artel_routing::{self as router, Router, RouterEngines, RoutingRequest};
 
 /// The actors that run, other than task runners.
 pub(super) struct ActorRegistry {

@@ -7,14 +7,15 @@ use artel_hosting::Loader;
 use artel_hosting::ModelLookahead;
 use artel_journal::Journal;
 use artel_metrics::Metrics;
+use artel_retrieval::Retrieval;
 use artel_stream::TaskChannels;
 use artel_task::Clock;
 use artel_traces::Tracer;
 use tokio::sync::{Semaphore, watch};
 
 use crate::response_cache::ResponseCache;
-use crate::router::EmbeddingCache;
 use artel_admission::CallerLedger;
+use artel_routing::EmbeddingCache;
 
 /// Dependencies that all actors share.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub(crate) struct SharedDeps {
     pub(crate) journal: Journal,
     pub(crate) channels: TaskChannels,
     pub(crate) loader: Arc<dyn Loader>,
+    /// Finds passages, if the daemon has an index.
+    pub(crate) retrieval: Option<Retrieval>,
     pub(crate) models_dir: Arc<Path>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,

@@ -18,17 +18,17 @@ use super::running_task::{RunningAttempt, RunningTask};
 use crate::commit_barrier::CommitBarrier;
 use crate::completion::{Completion, StepOutcome};
 use crate::expert::{PrefetchTarget, StepJob};
-use crate::router::{Candidate, RoutingRequest};
 use crate::supervisor;
+use artel_routing::{Candidate, RoutingRequest};
 
 /// Successors whose prompts are prefilled while one answer is generated.
 const MAX_PREFETCH_TARGETS: usize = 4;
 
 /// The links of an attempt to its task runner.
-struct AttemptContext {
-    barrier: CommitBarrier,
-    cancel: CancellationToken,
-    completion: Completion,
+pub(super) struct AttemptContext {
+    pub(super) barrier: CommitBarrier,
+    pub(super) cancel: CancellationToken,
+    pub(super) completion: Completion,
 }
 
 impl RunningTask {
@@ -48,6 +48,8 @@ impl RunningTask {
         let Some(node) = graph.node_at(&step.visit) else { return };
         match (&node.kind, self.role_of(&step.visit)) {
             (NodeKind::Router(router), _) => self.dispatch_to_router(&step, router, node.policy.timeout, attempt),
+            (NodeKind::Search(search), _) => self.dispatch_to_search(&step, search, node.policy.timeout, attempt),
+            (NodeKind::Check(answer), _) => self.dispatch_to_check(&step, answer, node.passages.as_ref(), attempt),
             (NodeKind::Role { .. }, Some(role)) => {
                 let next =
                     upcoming.into_iter().filter(|(steps, _)| *steps == 1).map(|(_, role)| role.name.clone()).collect();
@@ -59,7 +61,7 @@ impl RunningTask {
         }
     }
 
-    /// The role of a visit; none for one of a router, a person or a sub-graph.
+    /// The role of a visit; none for one of another kind of node.
     pub(super) fn role_of(&self, visit: &Visit) -> Option<Arc<Role>> {
         let NodeKind::Role { role, .. } = &self.cx.graph.node_at(visit)?.kind else { return None };
         let name = match (role, role.router()) {
@@ -93,9 +95,11 @@ impl RunningTask {
             let node = graph.node(name).filter(|node| node.join.is_none() && node.for_each.is_none())?;
             let successor = Visit { node: name.clone(), ..visit.clone() };
             let role = self.role_of(&successor)?;
+            // Its passages are not known yet.
+            let is_plain = role.knowledge.is_empty();
             let is_same_model =
                 matches!(node.kind, NodeKind::Role { .. }) && self.cx.catalog.model_of(&role).as_ref() == Some(model);
-            is_same_model.then(|| PrefetchTarget {
+            (is_plain && is_same_model).then(|| PrefetchTarget {
                 message: self.message_of(&successor),
                 context: TemplateContext { role: Some(role_value(&role)), ..self.context_at(visit, 1) },
                 node: visit.node.clone(),
@@ -140,6 +144,9 @@ impl RunningTask {
             remaining_steps: self.cx.graph.remaining_steps(&step.visit),
             next_roles,
             prefetch_targets,
+            found: node.passages.as_ref().and_then(|from| self.found_by(from, &step.visit)),
+            retrieval: self.cx.retrieval.clone().map(|retrieval| (retrieval, self.cx.catalog.clone())),
+            owner: self.task.spec.owner.clone(),
             loader: self.cx.loader.clone(),
             models_dir: self.cx.models_dir.clone(),
             channel: self.cx.channel.clone(),

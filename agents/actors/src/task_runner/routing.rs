@@ -7,8 +7,8 @@ use artel_task::event::{Decision, Failure, FailureCode, Output, Timings, Usage};
 use ractor::{ActorRef, call_t};
 use serde_json::json;
 
-use crate::router::RoutingRequest;
 use crate::supervisor;
+use artel_routing::RoutingRequest;
 
 /// A decision takes milliseconds; the first one may have to wait until its model is loaded.
 pub(super) const DECISION_TIMEOUT: Duration = Duration::from_secs(120);

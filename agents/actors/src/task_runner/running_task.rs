@@ -8,6 +8,7 @@ use std::time::Duration;
 use artel_hosting::{Loader, LookaheadGuard, ModelLookahead};
 use artel_journal::Journal;
 use artel_metrics::{Metrics, TaskObserver};
+use artel_retrieval::Retrieval;
 use artel_roles::Catalog;
 use artel_stream::TaskChannel;
 use artel_task::event::{Failure, FailureCode, MAX_OUTPUT_BYTES, Output, ResultSource, Timestamp, Timings, Usage};
@@ -57,6 +58,7 @@ pub(crate) struct TaskContext {
     pub(crate) channel: TaskChannel,
     pub(crate) supervisor: ActorRef<supervisor::Message>,
     pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) retrieval: Option<Retrieval>,
     pub(crate) models_dir: Arc<Path>,
     pub(crate) lookahead: ModelLookahead,
     pub(crate) response_cache: ResponseCache,
@@ -270,7 +272,7 @@ impl RunningTask {
         Some(node.policy.retries.unwrap_or_else(|| {
             retry::with_default_delays(match &node.kind {
                 NodeKind::Role { .. } => self.role_of(&step.visit).map_or(0, |role| role.limits.retries),
-                NodeKind::Router(_) => retry::ROUTER_RETRIES,
+                NodeKind::Router(_) | NodeKind::Search(_) | NodeKind::Check(_) => retry::ROUTER_RETRIES,
                 NodeKind::Ask(_) | NodeKind::Graph { .. } => 0,
             })
         }))

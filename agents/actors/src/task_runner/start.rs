@@ -30,7 +30,7 @@ impl RunningTask {
             (None, _) if mapped.is_some() => {}
             (None, NodeKind::Graph { .. }) => {}
             (None, NodeKind::Ask(ask)) => self.ask_person(&step, ask),
-            (None, NodeKind::Role { .. } | NodeKind::Router(_)) => return Some(step),
+            (None, NodeKind::Role { .. } | NodeKind::Router(_) | NodeKind::Search(_) | NodeKind::Check(_)) => return Some(step),
         }
         None
     }
@@ -97,6 +97,7 @@ impl RunningTask {
             role: self.role_of(visit).map(|role| role_value(&role)),
             attempt,
             history: self.history.clone(),
+            passages: Default::default(),
         }
     }
 }

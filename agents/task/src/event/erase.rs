@@ -82,6 +82,7 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::Citation;
     use super::*;
     use crate::event::{
         CandidateScore, Conversation, FailureCode, FinishReason, ForkOrigin, NoMatch, PartialOutput, RequestSampling,
@@ -122,6 +123,16 @@ mod tests {
             finish: Some(FinishReason::Length),
             reasoning: Some(text()),
             calls: vec![ToolCall { id: text(), name: text(), arguments: text() }],
+            citations: vec![Citation {
+                number: 1,
+                knowledge: text(),
+                source: text(),
+                page: Some(1),
+                first_line: 1,
+                last_line: 2,
+                context: vec![text()],
+                quote: text(),
+            }],
             alternatives: vec![Output::text(CANARY)],
             logprobs: None,
         };

@@ -1,6 +1,6 @@
 //! The size of an output in a message.
 
-use super::{Output, ToolCall};
+use super::{Citation, Output, ToolCall};
 use crate::value_size::value_len;
 
 /// The largest output, as measured by [`Output::max_encoded_len`]. gRPC clients accept messages of 4 MiB by default: they could
@@ -17,15 +17,22 @@ const CALL_FRAME_BYTES: usize = 32;
 pub const MAX_REASONING_BYTES: usize = 256 * 1024;
 
 impl Output {
-    /// An upper bound for its size in a message, in bytes: its text, its reasoning, its calls, its JSON, whose numbers and nesting take
+    /// An upper bound for its size in a message, in bytes: its text, its reasoning, its calls, what it cites, its JSON, whose numbers and nesting take
     /// more than they do as text, the probabilities of its tokens and its alternatives.
     pub fn max_encoded_len(&self) -> usize {
         let call = |call: &ToolCall| CALL_FRAME_BYTES + call.id.len() + call.name.len() + call.arguments.len();
         let calls = self.calls.iter().map(call).sum::<usize>();
         let reasoning = self.reasoning.as_ref().map_or(0, String::len);
+        let citations = self.citations.iter().map(Citation::max_encoded_len).sum::<usize>();
         let alternatives = self.alternatives.iter().map(Self::max_encoded_len).sum::<usize>();
         let logprobs = self.logprobs.as_ref().map_or(0, |logprobs| logprobs.max_encoded_len());
-        self.text.len() + reasoning + calls + self.json.as_ref().map_or(0, value_len) + alternatives + logprobs
+        self.text.len()
+            + reasoning
+            + calls
+            + self.json.as_ref().map_or(0, value_len)
+            + alternatives
+            + logprobs
+            + citations
     }
 }
 

@@ -45,6 +45,24 @@ pub enum GraphFault {
         /// The node that it names.
         from: NodeName,
     },
+    /// `check: X` where X is not a node of a role.
+    #[error("node `{node}` checks the answer of `{answer}`, which is not a node of a role")]
+    NotAnAnswer {
+        /// The node.
+        node: NodeName,
+        /// The node that it names.
+        answer: NodeName,
+    },
+    /// `passages: X` where X is not a search, or the node has neither a role nor a check.
+    #[error(
+        "node `{node}` takes its passages from `{from}`: it must be a node of a role or a check, and `{from}` one with `search`"
+    )]
+    NotASearch {
+        /// The node.
+        node: NodeName,
+        /// The node that it names.
+        from: NodeName,
+    },
     /// `{from: X, rank: n}` where X chooses fewer roles.
     #[error("node `{node}` takes the role of rank {rank} from `{from}`, which chooses {best}")]
     RankTooHigh {
@@ -64,6 +82,14 @@ pub enum GraphFault {
         node: NodeName,
         /// The router.
         from: NodeName,
+    },
+    /// A node may check an answer that there is not yet.
+    #[error("node `{node}` can be reached before `{answer}` has answered")]
+    BeforeAnswer {
+        /// The node.
+        node: NodeName,
+        /// The node that it checks.
+        answer: NodeName,
     },
     /// A node has several incoming edges and no `join`.
     #[error("node `{node}` has {sources} incoming edges: say `join: all`, `join: any` or `join: {{quorum: n}}`")]
@@ -118,6 +144,9 @@ impl GraphFault {
             Self::UnboundedCycle(cycle) => cycle.first(),
             Self::UnknownTarget { node, .. }
             | Self::NotARouter { node, .. }
+            | Self::NotASearch { node, .. }
+            | Self::NotAnAnswer { node, .. }
+            | Self::BeforeAnswer { node, .. }
             | Self::RankTooHigh { node, .. }
             | Self::BeforeRouter { node, .. }
             | Self::MissingJoin { node, .. }
@@ -166,6 +195,12 @@ pub(super) fn names(parts: &GraphParts) -> Vec<GraphFault> {
 fn references(parts: &GraphParts, name: &NodeName, node: &Node) -> Vec<GraphFault> {
     let mut faults = Vec::new();
     let name = || name.clone();
+    if let Some(from) = &node.passages {
+        let is_search = parts.nodes.get(from).is_some_and(|from| matches!(from.kind, NodeKind::Search(_)));
+        if !is_search || !matches!(node.kind, NodeKind::Role { .. } | NodeKind::Check(_)) {
+            faults.push(GraphFault::NotASearch { node: name(), from: from.clone() });
+        }
+    }
     if let Some(value) = node.write.as_ref().filter(|value| !parts.values.contains_key(*value)) {
         faults.push(GraphFault::UnknownValue { node: name(), value: value.clone() });
     }
@@ -176,6 +211,12 @@ fn references(parts: &GraphParts, name: &NodeName, node: &Node) -> Vec<GraphFaul
                 && parts.nodes.get(from).is_some_and(|router| router.for_each.is_some())
             {
                 faults.push(GraphFault::PerItemRouter { node: name(), from: from.clone() });
+            }
+        }
+        NodeKind::Check(answer) => {
+            let is_answer = parts.nodes.get(answer).is_some_and(|node| matches!(node.kind, NodeKind::Role { .. }));
+            if !is_answer {
+                faults.push(GraphFault::NotAnAnswer { node: name(), answer: answer.clone() });
             }
         }
         NodeKind::Graph { graph, .. } if graph.depth() >= MAX_DEPTH => {
@@ -201,6 +242,11 @@ pub(super) fn paths(parts: &GraphParts) -> Vec<GraphFault> {
             && reachable(parts, Some(from)).contains(name)
         {
             faults.push(GraphFault::BeforeRouter { node: name.clone(), from: from.clone() });
+        }
+        if let NodeKind::Check(answer) = &node.kind
+            && reachable(parts, Some(answer)).contains(name)
+        {
+            faults.push(GraphFault::BeforeAnswer { node: name.clone(), answer: answer.clone() });
         }
     }
     faults.extend(unbounded_cycle(parts).map(GraphFault::UnboundedCycle));

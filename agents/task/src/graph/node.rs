@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::condition::{Condition, ListExpression};
 use crate::event::Signal;
-use crate::id::{NodeName, RoleName, RouterName};
+use crate::id::{KnowledgeName, NodeName, RoleName, RouterName};
 use crate::value_size::{entry_len, value_len};
 
 /// The most items of one `for_each`: about as many answers as one model gives in a day on a small machine.
@@ -161,6 +161,17 @@ pub struct RouterNode {
     pub settings: Option<RouterName>,
     /// The signals that it uses; empty for those that its settings weigh.
     pub signals: Vec<Signal>,
+}
+
+/// A search of a knowledge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchNode {
+    /// What is searched.
+    pub knowledge: KnowledgeName,
+    /// A Jinja source of the question.
+    pub query: String,
+    /// How many passages it gives; without it, as many as the knowledge says.
+    pub top: Option<u32>,
 }
 
 /// When a node with several incoming edges runs.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::{AskNode, Edge, ForEach, Join, Reducer, ReplaySafety, RoleRef, RouterNode, StepPolicy};
+use super::node::{AskNode, Edge, ForEach, Join, Reducer, ReplaySafety, RoleRef, RouterNode, SearchNode, StepPolicy};
 use crate::id::{GraphName, NodeName, ValueName};
 
 /// The parts of a graph, unchecked.
@@ -80,6 +80,8 @@ pub struct Node {
     pub cache: bool,
     /// The value of the graph that its output is written to.
     pub write: Option<ValueName>,
+    /// The search whose passages its role answers from and cites, or its check compares with.
+    pub passages: Option<NodeName>,
 }
 
 impl Node {
@@ -96,6 +98,7 @@ impl Node {
             replay_safety: ReplaySafety::Pure,
             cache: false,
             write,
+            passages: None,
         }
     }
 
@@ -119,6 +122,10 @@ pub enum NodeKind {
     Router(RouterNode),
     /// A question to a human.
     Ask(AskNode),
+    /// A search of a knowledge.
+    Search(SearchNode),
+    /// A check of this node's answer against passages.
+    Check(NodeName),
     /// Another graph, run inside the same task.
     Graph {
         /// The sub-graph.

@@ -276,6 +276,7 @@ pub fn output_value(output: &Output, roles: &[Option<RoleName>]) -> Value {
         "finish": output.finish.map(FinishReason::as_str),
         "calls": output.calls.iter().map(call_value).collect::<Value>(),
         "reasoning": output.reasoning,
+        "citations": output.citations,
     });
     if !roles.is_empty() {
         value["roles"] = roles.iter().map(|role| role.as_ref().map(RoleName::as_str)).collect();

@@ -7,6 +7,7 @@ use artel_proto::v1::{Step, StepState, Task, TaskState, Waiting};
 use artel_terminal::{BAD, BOLD, DIM, GOOD, StyledText, TextTable, WARN, brief, cell, one_line, span};
 
 use crate::json::EnumName;
+use crate::render::knowledge::citations;
 use crate::render::step::{self, node_label};
 use crate::render::time::between;
 
@@ -84,6 +85,7 @@ pub(crate) fn get(task: &Task, out: &mut StyledText) {
             out.newline().push_styled(BOLD, format_args!("answer {number}")).push(":").newline();
             out.push(alternative.text.trim_end()).newline();
         }
+        citations(&result.citations, out);
     }
 }
 
@@ -116,6 +118,7 @@ pub(crate) fn show(task: &Task, out: &mut StyledText) {
         } else {
             out.push(":").newline().push(result.text.trim_end()).newline();
         }
+        citations(&result.citations, out);
     }
 }
 

@@ -10,6 +10,7 @@ use artel_terminal::{BOLD, DIM, GOOD, StyledText, WARN, one_line, span};
 use prost_types::Timestamp;
 
 use crate::render::interleave::{Interleaver, StepText};
+use crate::render::knowledge::citations;
 use crate::render::step::{self, node_label};
 use crate::render::time::{between, from_proto};
 
@@ -341,6 +342,7 @@ impl Transcript {
             out.push_styled(BOLD, format_args!("answer {number}")).push(":").newline();
             out.push(alternative.text.trim_end()).newline();
         }
+        citations(&result.citations, self.start_line());
         self.start_line().push_styled(BOLD, "task ").push_styled(GOOD, "completed");
         self.total(event);
     }

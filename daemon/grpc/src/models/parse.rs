@@ -1,6 +1,6 @@
 //! Parses requests to models and checks their limits.
 
-use artel_actors::{PooledInput, TextsRequest, Viewer};
+use artel_actors::{EmbeddedAs, PooledInput, TextsRequest, Viewer};
 use artel_proto::v1;
 use tonic::Status;
 
@@ -18,15 +18,18 @@ const MAX_MODEL_NAME_BYTES: usize = 256;
 /// Parses texts to embed by this caller; also how many numbers of each vector to keep.
 pub(super) fn embed(request: v1::EmbedRequest, viewer: Viewer) -> Result<(TextsRequest, usize), Status> {
     let class = request.priority();
-    let v1::EmbedRequest { model, inputs, dimensions, truncate, priority } = request;
+    let kind = request.input_kind();
+    let v1::EmbedRequest { model, inputs, dimensions, truncate, priority, input_kind } = request;
     let mut violations = Violations::default();
     violations.check("model", model_name(&model));
     check_texts(&mut violations, "inputs", &inputs, MAX_INPUT_TEXTS, 0);
     let priority = violations.check("priority", task_priority(class, priority));
+    let embedded_as = violations.check("input_kind", embedded_as(kind, input_kind));
     violations.finish()?;
     let Viewer { caller, quota, .. } = viewer;
     let (input, priority) = (PooledInput::Texts(inputs), priority.unwrap_or_default());
-    let texts = TextsRequest { model, input, truncates: truncate, priority, caller, quota, trace: None };
+    let embedded_as = embedded_as.flatten();
+    let texts = TextsRequest { model, input, embedded_as, truncates: truncate, priority, caller, quota, trace: None };
     Ok((texts, dimensions as usize))
 }
 
@@ -42,8 +45,19 @@ pub(super) fn rerank(request: v1::RerankRequest, viewer: Viewer) -> Result<(Text
     violations.finish()?;
     let Viewer { caller, quota, .. } = viewer;
     let (input, priority) = (PooledInput::Documents { query, documents }, priority.unwrap_or_default());
-    let texts = TextsRequest { model, input, truncates: truncate, priority, caller, quota, trace: None };
+    let texts =
+        TextsRequest { model, input, embedded_as: None, truncates: truncate, priority, caller, quota, trace: None };
     Ok((texts, top_n as usize))
+}
+
+/// What the texts are; a number that is none of them is refused.
+fn embedded_as(kind: v1::InputKind, number: i32) -> Result<Option<EmbeddedAs>, FieldError> {
+    match kind {
+        v1::InputKind::Unspecified if number != 0 => Err(FieldError::UnknownInputKind(number)),
+        v1::InputKind::Unspecified => Ok(None),
+        v1::InputKind::Query => Ok(Some(EmbeddedAs::Query)),
+        v1::InputKind::Passage => Ok(Some(EmbeddedAs::Passage)),
+    }
 }
 
 fn model_name(name: &str) -> Result<(), FieldError> {

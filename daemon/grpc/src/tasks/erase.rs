@@ -38,6 +38,7 @@ pub(super) async fn erase(
         feedback_entries: report.feedback,
         prefix_files: report.prefix_files,
         journal_copies: report.backups,
+        knowledge_texts: report.texts,
     })
 }
 

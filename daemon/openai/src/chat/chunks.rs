@@ -49,12 +49,12 @@ impl ChunkWriter {
         data(&self.chunk(&json!([choice])))
     }
 
-    /// The last chunk of a choice. `is_last` says whether it is that of the stream.
-    fn finish(&self, index: usize, finish: AnswerFinish, is_last: bool) -> String {
+    /// The last chunk of a choice, with the notes if it is the last one of the stream.
+    fn finish(&self, index: usize, finish: AnswerFinish, notes: Option<Value>) -> String {
         let choice = json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish_word(finish)});
         let mut chunk = self.chunk(&json!([choice]));
-        if is_last {
-            chunk["artel"] = self.notes.to_json();
+        if let Some(notes) = notes {
+            chunk["artel"] = notes;
         }
         data(&chunk)
     }
@@ -63,17 +63,19 @@ impl ChunkWriter {
     fn finished(&self, finished: &FinishedAnswer) -> String {
         let FinishedAnswer { output, usage: used, finish } = finished;
         let others = output.alternatives.len();
-        let is_last = |index: usize| index == others && !self.options.include_usage;
-        let mut lines = self.finish(0, *finish, is_last(0));
-        for (index, output) in (1..).zip(&output.alternatives) {
-            let tokens = output.logprobs.as_ref().map(|all| all.tokens.as_slice()).unwrap_or_default();
-            lines += &self.delta(index, &alternative(output), tokens);
-            lines += &self.finish(index, AnswerFinish::of(output), is_last(index));
+        let notes = |index: usize| {
+            (index == others && !self.options.include_usage).then(|| self.notes.with_citations(&output.citations))
+        };
+        let mut lines = self.finish(0, *finish, notes(0));
+        for (index, other) in (1..).zip(&output.alternatives) {
+            let tokens = other.logprobs.as_ref().map(|all| all.tokens.as_slice()).unwrap_or_default();
+            lines += &self.delta(index, &alternative(other), tokens);
+            lines += &self.finish(index, AnswerFinish::of(other), notes(index));
         }
         if self.options.include_usage {
             let mut chunk = self.chunk(&json!([]));
             chunk["usage"] = usage(used);
-            chunk["artel"] = self.notes.to_json();
+            chunk["artel"] = self.notes.with_citations(&output.citations);
             lines += &data(&chunk);
         }
         lines

@@ -18,6 +18,8 @@ pub(super) struct ResponseHead {
     /// The fields of the request that a response repeats.
     pub(super) echo: Map<String, Value>,
     pub(super) notes: AnswerNotes,
+    /// What the answer cites, once it is whole.
+    pub(super) citations: Vec<v1::Citation>,
 }
 
 /// How far a response is.
@@ -70,7 +72,7 @@ impl ResponseState<'_> {
 
 impl ResponseHead {
     pub(super) fn object(&self, state: &ResponseState<'_>, items: &[OutputItem]) -> Value {
-        let Self { created, model, echo, notes } = self;
+        let Self { created, model, echo, notes, citations } = self;
         let output: Vec<Value> = items.iter().map(OutputItem::to_json).collect();
         let mut object = json!({
             "id": format!("resp_{}", notes.task),
@@ -86,7 +88,7 @@ impl ResponseHead {
             // A response cannot be asked for later; its task can.
             "store": false,
             "usage": state.usage(),
-            "artel": notes.to_json(),
+            "artel": notes.with_citations(citations),
         });
         if let Some(object) = object.as_object_mut() {
             object.extend(echo.clone());

@@ -94,6 +94,11 @@ impl EventSequence {
         vec![self.event("response.function_call_arguments.delta", data)]
     }
 
+    /// What the answer cites, before its end.
+    pub(super) fn cite(&mut self, citations: Vec<v1::Citation>) {
+        self.head.citations = citations;
+    }
+
     /// The answer is whole, or cut off for its length.
     pub(super) fn finish(&mut self, usage: &v1::Usage, is_cut_off: bool) -> Vec<Value> {
         let mut events = Vec::new();
@@ -218,6 +223,7 @@ mod tests {
             model: "critic".to_owned(),
             echo: Map::from_iter([("tools".to_owned(), json!([]))]),
             notes: AnswerNotes { task: "t-1".to_owned(), not_taken: vec!["top_p"] },
+            citations: Vec::new(),
         })
     }
 

@@ -33,7 +33,11 @@ impl StreamWriter<AnswerPart> for ResponseWriter {
             AnswerPart::Text { text, logprobs } => self.sequence.text(&text, probabilities(&logprobs)),
             AnswerPart::CallBegin { index, id, name } => self.sequence.call_begins(index, id, name),
             AnswerPart::CallArguments { index, text } => self.sequence.call_arguments(index, &text),
-            AnswerPart::Finished(answer) => self.sequence.finish(&answer.usage, answer.finish == AnswerFinish::Length),
+            AnswerPart::Finished(answer) => {
+                let FinishedAnswer { output, usage, finish } = *answer;
+                self.sequence.cite(output.citations);
+                self.sequence.finish(&usage, finish == AnswerFinish::Length)
+            }
             AnswerPart::Failed(error) => self.sequence.fail(&renamed(error)),
         };
         lines(&events)
@@ -48,7 +52,7 @@ impl StreamWriter<AnswerPart> for ResponseWriter {
 /// The response of an answer that was not streamed.
 pub(super) fn whole(head: ResponseHead, answer: FinishedAnswer) -> Value {
     let FinishedAnswer { output, usage, finish } = answer;
-    let v1::Output { text, reasoning, calls, logprobs, .. } = output;
+    let v1::Output { text, reasoning, calls, logprobs, citations, .. } = output;
     let mut sequence = EventSequence::new(head);
     if !reasoning.is_empty() {
         sequence.reasoning(&reasoning);
@@ -60,6 +64,7 @@ pub(super) fn whole(head: ResponseHead, answer: FinishedAnswer) -> Value {
         sequence.call_begins(index, call.id, call.name);
         sequence.call_arguments(index, &call.arguments);
     }
+    sequence.cite(citations);
     let last = sequence.finish(&usage, finish == AnswerFinish::Length).pop();
     last.map(|mut event| event["response"].take()).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use artel_proto::v1;
 use artel_proto::v1::event::Kind as K;
+use artel_proto::v1::knowledge_server::Knowledge;
 use artel_proto::v1::models_server::Models;
 use artel_proto::v1::tasks_server::Tasks;
 use axum::Router;
@@ -58,8 +59,10 @@ struct Script {
     kept: Vec<v1::Task>,
     embed: Option<Result<v1::EmbedResponse, Status>>,
     rerank: Option<Result<v1::RerankResponse, Status>>,
+    search: Option<Result<v1::SearchKnowledgeResponse, Status>>,
     embeds: Vec<v1::EmbedRequest>,
     reranks: Vec<v1::RerankRequest>,
+    searches: Vec<v1::SearchKnowledgeRequest>,
 }
 
 /// The services of a test. Clones are the same.
@@ -129,6 +132,12 @@ impl Scripted {
         self
     }
 
+    /// The next search finds this.
+    pub(super) fn finds(self, answer: Result<v1::SearchKnowledgeResponse, Status>) -> Self {
+        self.script().search = Some(answer);
+        self
+    }
+
     pub(super) fn runs(&self) -> Vec<RecordedRun> {
         self.script().runs.clone()
     }
@@ -146,6 +155,10 @@ impl Scripted {
 
     pub(super) fn rerank_requests(&self) -> Vec<v1::RerankRequest> {
         self.script().reranks.clone()
+    }
+
+    pub(super) fn search_requests(&self) -> Vec<v1::SearchKnowledgeRequest> {
+        self.script().searches.clone()
     }
 
     pub(super) fn router(&self) -> Router {
@@ -312,6 +325,44 @@ impl Models for Scripted {
         let mut script = self.script();
         script.reranks.push(request.into_inner());
         script.rerank.clone().expect("an answer was scripted").map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Knowledge for Scripted {
+    async fn search(
+        &self,
+        request: Request<v1::SearchKnowledgeRequest>,
+    ) -> Result<Response<v1::SearchKnowledgeResponse>, Status> {
+        assert_eq!(request.extensions().get(), Some(&TestCaller("ada")));
+        let mut script = self.script();
+        script.searches.push(request.into_inner());
+        script.search.clone().expect("an answer was scripted").map(Response::new)
+    }
+
+    async fn list(
+        &self,
+        _: Request<v1::ListKnowledgeRequest>,
+    ) -> Result<Response<v1::ListKnowledgeResponse>, Status> {
+        unscripted()
+    }
+    async fn list_sources(
+        &self,
+        _: Request<v1::ListSourcesRequest>,
+    ) -> Result<Response<v1::ListSourcesResponse>, Status> {
+        unscripted()
+    }
+    async fn get_source(&self, _: Request<v1::GetSourceRequest>) -> Result<Response<v1::GetSourceResponse>, Status> {
+        unscripted()
+    }
+    async fn add_text(&self, _: Request<v1::AddTextRequest>) -> Result<Response<v1::AddTextResponse>, Status> {
+        unscripted()
+    }
+    async fn remove_text(
+        &self,
+        _: Request<v1::RemoveTextRequest>,
+    ) -> Result<Response<v1::RemoveTextResponse>, Status> {
+        unscripted()
     }
 }
 

@@ -1,0 +1,262 @@
+//! Whether the sentences of an answer are supported by the passages that they cite.
+//!
+//! It is a check of the surface: numbers with their units, names, negations and opposites must be those of a passage, and enough of
+//! the words must occur there, most of them close together. It finds what a small model invents, not what only a reader would
+//! notice: a sentence that passes may still be false. The thresholds were chosen on half of `tests/knowledge/sentences.jsonl`.
+
+mod contrast;
+mod figures;
+mod sentences;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::citations::CitationFilter;
+use crate::language::Language;
+use crate::terms::{ChunkTerms, QueryWord, query_words};
+use contrast::{Contrast, contrast};
+use figures::Figures;
+use sentences::{SentencePlace, sentences};
+
+/// The share of the words of a sentence that a passage must have.
+const MIN_WORDS_RATIO: f64 = 0.6;
+/// The share that neighbouring sentences of the passage must have.
+const MIN_NEAR_RATIO: f64 = 0.5;
+/// How much of a sentence must be about the same as one of the passage for their negations to be compared.
+const MIN_SAME_SUBJECT_RATIO: f64 = 0.5;
+/// The sentences of a passage that are read together: a fact is often told in two or three.
+const NEAR_SENTENCES: usize = 3;
+/// Words of a sentence that are looked at.
+const MAX_SENTENCE_WORDS: usize = 200;
+/// Letters of a word from which it counts: shorter ones are in every text.
+const MIN_WORD_CHARS: usize = 4;
+
+/// A sentence of an answer, and what speaks against it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedSentence {
+    /// Its text with its marks, as in the answer.
+    pub text: String,
+    /// Its first byte in the answer.
+    pub first_byte: usize,
+    /// The passages that it cites.
+    pub cited: BTreeSet<u32>,
+    /// Why it is not supported; `None` if nothing was found against it.
+    pub doubt: Option<Doubt>,
+}
+
+/// Why a sentence is not supported.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Doubt {
+    /// There is no passage at all.
+    NoPassage,
+    /// A number, with its unit, that is in no passage.
+    Number(String),
+    /// A name or identifier that is in no passage.
+    Name(String),
+    /// The passage says the opposite: one of both has a negation.
+    Negation,
+    /// A word whose opposite is in the passage.
+    Opposite {
+        /// The word of the sentence.
+        said: String,
+        /// The word of the passage.
+        found: String,
+    },
+    /// Too few of its words are in the passage, or not together.
+    Words {
+        /// The percentage that is.
+        percent: u32,
+    },
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPassage => f.write_str("there is no passage that could say it"),
+            Self::Number(number) => write!(f, "`{number}` is in no passage that it could be from"),
+            Self::Name(name) => write!(f, "`{name}` is in no passage that it could be from"),
+            Self::Negation => f.write_str("the passage says the opposite"),
+            Self::Opposite { said, found } => write!(f, "it says `{said}` where the passage says `{found}`"),
+            Self::Words { percent } => write!(f, "only {percent} % of its words are in a passage together"),
+        }
+    }
+}
+
+/// A passage, prepared for the check of several sentences.
+struct EvidencePassage {
+    number: u32,
+    terms: ChunkTerms,
+    figures: Figures,
+    /// Its letters and digits in lower case, without what is between them.
+    folded: String,
+    sentences: Vec<EvidenceSentence>,
+}
+
+struct EvidenceSentence {
+    text: String,
+    terms: ChunkTerms,
+}
+
+/// Checks each sentence of an answer against the passages that it cites, or against all of them if it cites none. Passages have the
+/// numbers of their marks. What names of the question occur in an answer need not be in a passage. Sentences that state nothing,
+/// such as a question or a word of courtesy, are left out.
+pub fn check(question: &str, answer: &str, passages: &[(u32, &str)]) -> Vec<CheckedSentence> {
+    let passages: Vec<EvidencePassage> = passages.iter().map(|(number, text)| prepared(*number, text)).collect();
+    let highest = passages.iter().map(|passage| passage.number).max().unwrap_or(0);
+    let asked = folded(question);
+    let mut checked = Vec::new();
+    for SentencePlace { first_byte, text } in sentences(answer) {
+        let mut marks = CitationFilter::new(highest);
+        marks.push(text);
+        let cited = marks.cited().clone();
+        let stated = without_marks(text);
+        let words = content_words(&stated);
+        if words.is_empty() || stated.trim_end().ends_with('?') {
+            continue;
+        }
+        let mut evidence = passages.iter().filter(|passage| cited.is_empty() || cited.contains(&passage.number)).peekable();
+        let doubt = match evidence.peek() {
+            None => Some(Doubt::NoPassage),
+            // One passage that supports it is enough; otherwise the nearest one tells why not.
+            Some(_) => {
+                let doubts = evidence.map(|passage| doubt(&stated, &words, passage, &asked));
+                doubts.min_by(|(one, _), (other, _)| one.total_cmp(other)).and_then(|(_, doubt)| doubt)
+            }
+        };
+        checked.push(CheckedSentence { text: text.to_owned(), first_byte, cited, doubt });
+    }
+    checked
+}
+
+/// How far a passage is from supporting a sentence, from 0, and what speaks against it.
+fn doubt(stated: &str, words: &[QueryWord], passage: &EvidencePassage, asked: &str) -> (f64, Option<Doubt>) {
+    let whole = ratio(words, &passage.terms);
+    let (near_ratio, near) = nearest(words, &passage.sentences);
+    let distance = 2.0 - whole - near_ratio;
+    let found = |doubt| (1.0 + distance, Some(doubt));
+    if let Some(number) = Figures::of(stated).missing_in(&passage.figures) {
+        return found(Doubt::Number(number));
+    }
+    let is_unknown = |name: &String| {
+        let name = folded(name);
+        !passage.folded.contains(&name) && !asked.contains(&name)
+    };
+    if let Some(name) = names(stated).into_iter().find(is_unknown) {
+        return found(Doubt::Name(name));
+    }
+    if near_ratio < MIN_NEAR_RATIO || whole < MIN_WORDS_RATIO {
+        let percent = (near_ratio.min(whole) * 100.0).round() as u32;
+        return found(Doubt::Words { percent });
+    }
+    if let Some((single_ratio, single)) = nearest_single(words, &passage.sentences) {
+        match contrast(stated, single, &near) {
+            Some(Contrast::Negation) if single_ratio >= MIN_SAME_SUBJECT_RATIO => return found(Doubt::Negation),
+            Some(Contrast::Opposite { said, found: there }) => return found(Doubt::Opposite { said, found: there }),
+            _ => {}
+        }
+    }
+    (distance, None)
+}
+
+fn prepared(number: u32, text: &str) -> EvidencePassage {
+    let sentence = |place: SentencePlace<'_>| EvidenceSentence {
+        text: place.text.to_owned(),
+        terms: ChunkTerms::of(place.text, &Language::ALL),
+    };
+    EvidencePassage {
+        number,
+        terms: ChunkTerms::of(text, &Language::ALL),
+        figures: Figures::of(text),
+        folded: folded(text),
+        sentences: sentences(text).map(sentence).collect(),
+    }
+}
+
+/// The share of the words that occur.
+fn ratio(words: &[QueryWord], terms: &ChunkTerms) -> f64 {
+    let has = |word: &QueryWord| {
+        word.terms.iter().any(|term| terms.counts.binary_search_by_key(term, |(known, _)| *known).is_ok())
+    };
+    words.iter().filter(|word| has(word)).count() as f64 / words.len().max(1) as f64
+}
+
+/// The largest share of the words that neighbouring sentences have, and their text.
+fn nearest(words: &[QueryWord], sentences: &[EvidenceSentence]) -> (f64, String) {
+    let windows = (0..sentences.len()).map(|begin| &sentences[begin..(begin + NEAR_SENTENCES).min(sentences.len())]);
+    let together = |window: &[EvidenceSentence]| {
+        let has = |word: &&QueryWord| {
+            window.iter().any(|sentence| ratio(std::slice::from_ref(*word), &sentence.terms) > 0.0)
+        };
+        words.iter().filter(has).count() as f64 / words.len().max(1) as f64
+    };
+    let text = |window: &[EvidenceSentence]| {
+        window.iter().map(|sentence| sentence.text.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let best = windows.map(|window| (together(window), window)).max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.map_or((0.0, String::new()), |(share, window)| (share, text(window)))
+}
+
+fn nearest_single<'s>(words: &[QueryWord], sentences: &'s [EvidenceSentence]) -> Option<(f64, &'s str)> {
+    let shares = sentences.iter().map(|sentence| (ratio(words, &sentence.terms), sentence.text.as_str()));
+    shares.max_by(|(one, _), (other, _)| one.total_cmp(other))
+}
+
+/// The words of a sentence that say what it is about.
+fn content_words(text: &str) -> Vec<QueryWord> {
+    let long: Vec<&str> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| word.chars().count() >= MIN_WORD_CHARS && !contrast::is_function_word(word))
+        .collect();
+    query_words(&long.join(" "), &Language::ALL, MAX_SENTENCE_WORDS)
+}
+
+/// Words with a capital within the sentence, and identifiers: what a model must not make up.
+fn names(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_first = true;
+    for word in text.split_whitespace() {
+        let inside = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '`' && c != '_');
+        let is_code = word.contains('`');
+        let inside = inside.trim_matches('`');
+        let is_identifier = inside.contains('_') || is_code;
+        let letters = inside.chars().filter(|c| c.is_alphabetic()).count();
+        let has_capital = inside.chars().next().is_some_and(char::is_uppercase)
+            || inside.chars().skip(1).any(char::is_uppercase);
+        // The first word of a sentence has a capital in any case, unless it has another one inside.
+        let is_name = has_capital && (!is_first || inside.chars().skip(1).any(char::is_uppercase));
+        if letters > 1 && (is_identifier || is_name) {
+            names.extend(inside.split(['\'', '\u{2019}', '-', '/']).next().map(str::to_owned));
+        }
+        is_first = word.ends_with([':', '.']);
+    }
+    names.retain(|name| name.chars().count() > 1);
+    names
+}
+
+/// Letters and digits in lower case.
+fn folded(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// A sentence without its marks.
+fn without_marks(text: &str) -> String {
+    let mut marks = CitationFilter::new(0);
+    let mut kept = marks.push(text).text;
+    kept.push_str(&marks.finish().text);
+    kept
+}
+
+/// An answer without the sentences that are doubted. What is between sentences stays with the one before it.
+pub fn supported_text(answer: &str, checked: &[CheckedSentence]) -> String {
+    let mut kept = String::new();
+    let mut from = 0;
+    for sentence in checked.iter().filter(|sentence| sentence.doubt.is_some()) {
+        kept.push_str(&answer[from..sentence.first_byte]);
+        from = sentence.first_byte + sentence.text.len();
+    }
+    kept.push_str(&answer[from..]);
+    kept.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Negations and opposites.
+
+/// What one text says and another denies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Contrast {
+    /// One of both has a negation.
+    Negation,
+    /// One has a word, and the other its opposite.
+    Opposite { said: String, found: String },
+}
+
+/// Words that deny.
+const NEGATIONS: [&str; 27] = [
+    "not", "no", "never", "none", "cannot", "nothing", "nobody", "neither", "nor", "without", "don't", "doesn't", "isn't", "aren't",
+    "won't", "can't", "didn't", "не", "нет", "ни", "никогда", "никто", "ничего", "без", "нельзя", "nicht", "kein",
+];
+
+/// Words of which a statement has one or the other.
+const OPPOSITES: [(&[&str], &[&str]); 24] = [
+    (&["before", "earlier", "до", "раньше"], &["after", "later", "после", "позже"]),
+    (&["more", "больше", "более"], &["less", "fewer", "меньше", "менее"]),
+    (&["most", "maximum"], &["least", "minimum"]),
+    (&["above", "выше"], &["below", "ниже"]),
+    (&["larger", "largest", "bigger", "larger"], &["smaller", "smallest"]),
+    (&["longer", "longest"], &["shorter", "shortest"]),
+    (&["higher", "highest"], &["lower", "lowest"]),
+    (&["newer", "newest", "latest"], &["older", "oldest"]),
+    (&["faster", "fastest", "быстрее"], &["slower", "slowest", "медленнее"]),
+    (&["first", "первый", "первая", "первое", "первым"], &["last", "последний", "последняя", "последнее", "последним"]),
+    (&["always", "всегда"], &["never", "никогда"]),
+    (&["all", "every", "each", "все", "каждый"], &["none", "никто"]),
+    (&["with", "с"], &["without", "без"]),
+    (&["allowed", "accepted", "taken", "permitted"], &["refused", "rejected", "forbidden", "ignored"]),
+    (&["increases", "grows", "raises", "rises"], &["decreases", "shrinks", "lowers", "falls"]),
+    (&["enabled", "on"], &["disabled", "off"]),
+    (&["open", "opens", "открыт", "открыта", "открывается"], &["closed", "closes", "закрыт", "закрыта", "закрывается"]),
+    (&["begin", "begins", "start", "starts", "начинается"], &["end", "ends", "stop", "stops", "заканчивается"]),
+    (&["required", "mandatory", "must"], &["optional"]),
+    (&["public"], &["private"]),
+    (&["same"], &["different", "other"]),
+    (&["automatically"], &["manually"]),
+    (&["left", "слева", "налево"], &["right", "справа", "направо"]),
+    (&["kept", "stays", "remains"], &["removed", "deleted", "erased", "lost"]),
+];
+
+/// Words that say nothing of a subject: they are in every text.
+pub(super) fn is_function_word(word: &str) -> bool {
+    const WORDS: [&str; 60] = [
+        "that", "this", "these", "those", "with", "from", "into", "than", "then", "they", "them", "their", "there", "which", "what",
+        "when", "where", "while", "will", "would", "should", "could", "have", "does", "been", "being", "were", "such", "also", "only",
+        "each", "every", "some", "more", "most", "very", "just", "over", "under", "your", "because", "about", "after", "before",
+        "это", "этот", "того", "чтобы", "если", "только", "также", "когда", "который", "которая", "которые", "может", "можно", "было",
+        "быть", "есть",
+    ];
+    WORDS.contains(&word.to_lowercase().as_str())
+}
+
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '\u{2019}');
+    words.filter(|word| !word.is_empty()).map(|word| word.to_lowercase().replace('\u{2019}', "'")).collect()
+}
+
+fn denies(words: &[String]) -> bool {
+    words.iter().any(|word| NEGATIONS.contains(&word.as_str()) || word.starts_with("kein"))
+}
+
+/// Whether a statement contrasts with the nearest sentence of a passage: by a negation, or by a word whose opposite is in the passage
+/// where the word itself is nowhere near.
+pub(super) fn contrast(stated: &str, nearest: &str, near: &str) -> Option<Contrast> {
+    let (stated, nearest, near) = (words(stated), words(nearest), words(near));
+    for (one, other) in OPPOSITES {
+        for (said, found) in [(one, other), (other, one)] {
+            let has = |words: &[String], of: &[&str]| {
+                words.iter().find(|word| of.contains(&word.as_str())).cloned()
+            };
+            if let (Some(word), None, None, Some(opposite)) =
+                (has(&stated, said), has(&near, said), has(&stated, found), has(&nearest, found))
+            {
+                return Some(Contrast::Opposite { said: word, found: opposite });
+            }
+        }
+    }
+    let differs = if denies(&stated) { !denies(&near) } else { denies(&nearest) };
+    differs.then_some(Contrast::Negation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negation_on_one_side_is_a_contrast() {
+        let says = "Parcels leave on weekdays.";
+        assert_eq!(contrast("Parcels do not leave on weekdays.", says, says), Some(Contrast::Negation));
+        assert_eq!(contrast("Parcels leave on weekdays.", says, says), None);
+        let denies = "Parcels never leave on Sundays.";
+        assert_eq!(contrast("Parcels leave on Sundays.", denies, denies), Some(Contrast::Negation));
+        assert_eq!(contrast("No parcels leave on Sundays.", denies, denies), None);
+    }
+
+    #[test]
+    fn an_opposite_is_a_contrast() {
+        let passage = "The daemon stops after the last task.";
+        let expected = Contrast::Opposite { said: "before".to_owned(), found: "after".to_owned() };
+        assert_eq!(contrast("The daemon stops before the last task.", passage, passage), Some(expected));
+        assert_eq!(contrast("It stops after the last task.", passage, passage), None);
+    }
+}

@@ -1,0 +1,42 @@
+//! What is needed of engines: vectors of texts, and scores of documents.
+
+use std::sync::Arc;
+
+use artel_roles::Model;
+use artel_task::event::TaskPriority;
+use async_trait::async_trait;
+
+use crate::error::ModelError;
+
+/// Texts as vectors, and the tokens that were computed for them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TextVectors {
+    /// In the order of the texts.
+    pub vectors: Vec<Vec<f32>>,
+    /// Of all texts.
+    pub tokens: u32,
+}
+
+/// The engines of models that compute texts as a whole. Dropping a future cancels what is not computed yet.
+#[async_trait]
+pub trait TextModels: Send + Sync + 'static {
+    /// The vectors of texts, prefixes included; texts that are too long are cut.
+    async fn embed(
+        &self,
+        model: &Arc<Model>,
+        texts: Vec<String>,
+        priority: TaskPriority,
+    ) -> Result<TextVectors, ModelError>;
+
+    /// How relevant each document is to a query; higher is better.
+    async fn rerank(
+        &self,
+        model: &Arc<Model>,
+        query: String,
+        documents: Vec<String>,
+        priority: TaskPriority,
+    ) -> Result<Vec<f32>, ModelError>;
+
+    /// What tells the model's vectors from those of others: it reads its file unless the catalog has its hash.
+    async fn fingerprint(&self, model: &Arc<Model>) -> Result<String, ModelError>;
+}
