@@ -106,9 +106,9 @@ pub(crate) fn uses(work: &NodeKind) -> Vec<(DefinitionKind, String)> {
     let role = |role: &RoleName| (DefinitionKind::Role, role.to_string());
     match work {
         NodeKind::Role { role: RoleRef::Named(name), .. } => vec![role(name)],
-        NodeKind::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. }
-        | NodeKind::Ask(_)
-        | NodeKind::Check(_) => Vec::new(),
+        NodeKind::Role { role: RoleRef::From(_) | RoleRef::Ranked(..), .. } | NodeKind::Ask(_) | NodeKind::Check(_) => {
+            Vec::new()
+        }
         NodeKind::Router(router) => {
             let settings = router.settings.as_ref().map_or(crate::routing::DEFAULT_ROUTER, |name| name.as_str());
             let roles = router.roles.iter().chain(&router.otherwise).map(role);

@@ -336,20 +336,15 @@ fn search(
 }
 
 /// `embedded`, or a collection of Qdrant.
-fn store(
-    node: &YamlNode,
-    knowledge: &KnowledgeName,
-    report: &mut Diagnostics<'_>,
-) -> Option<Option<QdrantSetting>> {
+fn store(node: &YamlNode, knowledge: &KnowledgeName, report: &mut Diagnostics<'_>) -> Option<Option<QdrantSetting>> {
     if let YamlValue::Str(..) = node.value {
         return choice(node, "`store`", &[("embedded", None::<()>)], report).map(|_| None);
     }
     let mut f = MapReader::open(node, "`store`", &keys::STORE, report)?;
     let url = f.need("qdrant", report).and_then(|n| service_url(n, report));
-    let collection = f.get("collection").map_or_else(
-        || Some(knowledge.to_string()),
-        |n| text(n, "`collection`", 1..=MAX_COLLECTION_CHARS, report),
-    );
+    let collection = f
+        .get("collection")
+        .map_or_else(|| Some(knowledge.to_string()), |n| text(n, "`collection`", 1..=MAX_COLLECTION_CHARS, report));
     let key = f.get("key").map(|n| key_file(n, report));
     f.finish(&[], report);
     Some(Some(QdrantSetting { url: url?, collection: collection?, key: key.map_or(Some(None), |key| key.map(Some))? }))
@@ -367,7 +362,11 @@ fn service_url(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> 
         Some(_) => return Some(url),
     };
     // A key may stand in it.
-    report.error_with_hint(node.span, format!("this is no URL of a server: {problem}"), "as in `http://127.0.0.1:6334`");
+    report.error_with_hint(
+        node.span,
+        format!("this is no URL of a server: {problem}"),
+        "as in `http://127.0.0.1:6334`",
+    );
     None
 }
 

@@ -46,7 +46,9 @@ pub use catalog::Catalog;
 pub use decode::parse_duration;
 pub use definition::{Definition, DefinitionKind};
 pub use gguf_file::GgufFile;
-pub use knowledge::{ChunkSetting, Knowledge, KnowledgeSource, QdrantSetting, TextLanguage, SearchModeSetting, SearchSetting};
+pub use knowledge::{
+    ChunkSetting, Knowledge, KnowledgeSource, QdrantSetting, SearchModeSetting, SearchSetting, TextLanguage,
+};
 pub use labelled_question::LabelledQuestion;
 pub use model::{EmbeddingPrefixes, Model, PlacementSetting, SpeculationSetting, WeightsSetting};
 pub use model_memory::CacheSetting;

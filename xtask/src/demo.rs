@@ -57,7 +57,11 @@ fn ask_the_book(daemon: &LocalDaemon) -> Result<()> {
             break;
         }
         if Instant::now() > deadline {
-            bail!("the book is not indexed after {} s; the daemon's log is {}", INDEX_TIMEOUT.as_secs(), daemon.log.display());
+            bail!(
+                "the book is not indexed after {} s; the daemon's log is {}",
+                INDEX_TIMEOUT.as_secs(),
+                daemon.log.display()
+            );
         }
         std::thread::sleep(INDEX_INTERVAL);
     }

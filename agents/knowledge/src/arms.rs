@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::segment::{EntryFilter, GenerationView, LiveSegment};
-use crate::terms::{QueryWord, TermId};
 use crate::vectors::PreparedQuery;
+use artel_terms::{QueryWord, TermId};
 
 /// The constants of BM25 as Robertson and Zaragoza (2009) recommend them: how soon repeats of a word stop counting, and how much
 /// long chunks are held back.
@@ -229,10 +229,10 @@ pub(crate) fn cosine(view: &GenerationView, query: &PreparedQuery, id: i64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::Language;
     use crate::segment::IndexedChunk;
-    use crate::terms::{ChunkTerms, query_words};
     use crate::vectors::StoredVector;
+    use artel_terms::Language;
+    use artel_terms::{ChunkTerms, query_words};
 
     fn view(texts: &[&str]) -> GenerationView {
         let mut view = GenerationView::new(2, &Language::ALL);

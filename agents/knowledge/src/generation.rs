@@ -5,10 +5,10 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::embedder::ModelPrint;
 use crate::error::Error;
-use crate::language::Language;
-use crate::terms::ANALYSIS_VERSION;
 use crate::views::ViewChange;
 use crate::writer::IndexWriter;
+use artel_terms::ANALYSIS_VERSION;
+use artel_terms::Language;
 
 /// The number of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,7 +79,8 @@ pub(crate) async fn open_base(
     };
     let serving = found.iter().find(|row| row.5 == GenerationPhase::Serving as i64);
     let current = serving.filter(|row| is_current(row)).or_else(|| found.iter().find(|row| is_current(row)));
-    let given_up = found.iter().filter(|row| row.5 == GenerationPhase::Building as i64 && current.is_none_or(|c| c.0 != row.0));
+    let given_up =
+        found.iter().filter(|row| row.5 == GenerationPhase::Building as i64 && current.is_none_or(|c| c.0 != row.0));
     for (generation, ..) in given_up.cloned().collect::<Vec<_>>() {
         retire(writer, generation).await?;
     }

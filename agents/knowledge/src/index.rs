@@ -51,7 +51,7 @@ struct SharedIndex {
     views: CommittedViews,
     /// `None` once it is closed.
     writer: Arc<Mutex<Option<IndexWriter>>>,
-    /// Counts what was written, for those who follow it.
+    /// Counts what was written, for what follows it.
     writes: watch::Sender<u64>,
 }
 

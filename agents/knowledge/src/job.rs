@@ -12,10 +12,10 @@ use crate::entry::{ContentHash, EntryKey, EntryMeta, FileStat, HandedText, Store
 use crate::error::Error;
 use crate::generation::OpenedBase;
 use crate::index::Index;
-use crate::language::Language;
 use crate::read_file::{self, FileReadError};
 use crate::source::{FoundFile, Source};
 use crate::write::PreparedChunk;
+use artel_terms::Language;
 
 /// The texts of one call of the embedder, in number and in bytes: enough for a full batch of an engine, few enough that little is
 /// lost when the process ends.

@@ -1,4 +1,4 @@
-//! Knowledge bases: the index of files and texts, its search, and citations that cannot be invented.
+//! Knowledge bases: the index of files and texts, and its search.
 //!
 //! An [`Index`] is one SQLite database with many bases. All chunks of an entry are replaced in one transaction, so a crash leaves
 //! the old ones or the new. What a search compares is kept in memory too: the vectors, which are all compared, and the words, which
@@ -21,7 +21,6 @@
 
 mod arms;
 mod chunker;
-pub mod citations;
 mod dirty;
 mod embedder;
 mod entry;
@@ -32,7 +31,6 @@ mod generation;
 mod index;
 mod indexer;
 mod job;
-mod language;
 mod load;
 mod mirror;
 mod plan;
@@ -45,19 +43,17 @@ mod schema;
 mod search;
 mod segment;
 mod source;
-pub mod support;
-mod terms;
 #[cfg(test)]
 mod tests;
 mod texts;
 mod vectors;
 mod views;
 mod watcher;
-mod words;
 mod write;
 mod writer;
 
 pub use artel_documents::DocumentChunk;
+pub use artel_terms::Language;
 pub use chunker::{ChunkError, Chunker};
 pub use embedder::{EmbedError, EmbedPurpose, Embedder, ModelPrint};
 pub use entry::{ContentHash, EntryKey, EntryLabels, EntryMeta, FileStat, HandedText, StoredEntry};
@@ -66,7 +62,6 @@ pub use fusion::{FusionRule, FusionWeight, JudgedPassage, fit};
 pub use generation::{GenerationId, IndexSettings, OpenedBase};
 pub use index::{GenerationStats, Index};
 pub use indexer::{Indexer, IndexerOptions};
-pub use language::Language;
 pub use mirror::MirrorPoint;
 pub use progress::{IndexPhase, IndexProgress};
 pub use query::{

@@ -6,12 +6,12 @@ use futures::TryStreamExt as _;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::error::Error;
-use crate::language::Language;
 use crate::rows::corrupt;
 use crate::segment::{GenerationView, IndexedChunk, MAX_SEGMENT_CHUNKS};
-use crate::terms::ChunkTerms;
 use crate::vectors::StoredVector;
 use crate::views::Views;
+use artel_terms::ChunkTerms;
+use artel_terms::Language;
 
 /// The number of commits and the views of all generations in use.
 pub(crate) async fn load(path: &Path, conn: &mut SqliteConnection) -> Result<(i64, Views), Error> {

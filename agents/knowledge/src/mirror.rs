@@ -33,10 +33,15 @@ pub struct MirrorPoint {
     pub chunk: DocumentChunk,
     /// Its embedding, a unit vector.
     pub vector: Vec<f32>,
+    /// The fingerprint of the model of the embedding.
+    pub model: String,
 }
 
-/// What a point is written with beside its chunk.
-const STAMP: &str = "e.key || char(10) || e.owner || char(10) || e.labels";
+/// The chunks of a generation that are not written, or were written with another place.
+const LACKING: &str = "FROM chunks c JOIN entries e ON e.id = c.entry JOIN embeddings v ON v.id = c.embedding
+    JOIN models o ON o.id = v.model LEFT JOIN mirrored m ON m.chunk = c.id
+    WHERE c.generation = ? AND (m.chunk IS NULL OR m.is_written = 0
+        OR m.stamp <> e.key || char(10) || e.owner || char(10) || e.labels)";
 
 impl Index {
     /// Chunks of a generation that the other store lacks, or has as they were; at most so many. Each has the id of its point from
@@ -46,6 +51,16 @@ impl Index {
     /// Any fault.
     pub async fn lacking_points(&self, generation: GenerationId, limit: u32) -> Result<Vec<MirrorPoint>, Error> {
         self.write(move |writer| Box::pin(lacking(writer, generation, limit))).await
+    }
+
+    /// Whether the other store lacks chunks of a generation.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn lacks_points(&self, generation: GenerationId) -> Result<bool, Error> {
+        let sql = format!("SELECT EXISTS (SELECT 1 {LACKING})");
+        let found = sqlx::query_scalar(AssertSqlSafe(sql)).bind(generation.0).fetch_one(self.readers()).await;
+        found.map_err(|e| Error::database(self.path(), e))
     }
 
     /// These points are in the other store.
@@ -81,7 +96,8 @@ impl Index {
     /// # Errors
     /// Any fault.
     pub async fn written_points(&self, generation: GenerationId) -> Result<Vec<Uuid>, Error> {
-        let sql = "SELECT point FROM mirrored WHERE is_written = 1 AND base = (SELECT base FROM generations WHERE id = ?)";
+        let sql =
+            "SELECT point FROM mirrored WHERE is_written = 1 AND base = (SELECT base FROM generations WHERE id = ?)";
         let found = sqlx::query_scalar(sql).bind(generation.0).fetch_all(self.readers()).await;
         self.points(found)
     }
@@ -123,10 +139,8 @@ fn json_list(points: &[Uuid]) -> String {
 async fn lacking(writer: &mut IndexWriter, generation: GenerationId, limit: u32) -> Result<Vec<MirrorPoint>, Error> {
     let path = writer.path.clone();
     let sql = format!(
-        "SELECT c.id, c.generation, {CHUNK_COLUMNS}, e.key, e.owner, e.labels, v.vector, {STAMP} AS stamp, m.point
-         FROM chunks c JOIN entries e ON e.id = c.entry JOIN embeddings v ON v.id = c.embedding
-         LEFT JOIN mirrored m ON m.chunk = c.id
-         WHERE c.generation = ? AND (m.chunk IS NULL OR m.is_written = 0 OR m.stamp <> {STAMP}) LIMIT ?"
+        "SELECT c.id, {CHUNK_COLUMNS}, e.key, e.owner, e.labels, v.vector, o.fingerprint,
+             e.key || char(10) || e.owner || char(10) || e.labels AS stamp, m.point {LACKING} LIMIT ?"
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(generation.0).bind(limit).fetch_all(&mut writer.conn).await;
     let mut points = Vec::new();
@@ -152,6 +166,7 @@ async fn lacking(writer: &mut IndexWriter, generation: GenerationId, limit: u32)
             labels: rows::labels(&path, &row)?,
             chunk: rows::chunk(&path, &row)?,
             vector: vector.values(),
+            model: row.try_get("fingerprint").map_err(failed)?,
         });
     }
     Ok(points)

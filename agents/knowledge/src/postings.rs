@@ -1,6 +1,6 @@
 //! Which chunks of a segment have a term, and how often.
 
-use crate::terms::{ChunkTerms, TermId};
+use artel_terms::{ChunkTerms, TermId};
 
 /// The chunks of a segment by term. A chunk is a slot of 16 bits, since a segment has few.
 #[derive(Debug, Clone, Default)]

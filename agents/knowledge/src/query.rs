@@ -16,6 +16,10 @@ pub const MAX_QUERY_BYTES: usize = 16 << 10;
 /// The most passages of a search: more than a prompt holds.
 pub const MAX_TOP_ENTRIES: usize = 200;
 
+/// The candidates of each arm, for each passage that is asked for, and at least.
+const CANDIDATE_FACTOR: usize = 5;
+const MIN_ARM_CANDIDATES: usize = 50;
+
 /// The most values of each filter, and the longest of them.
 pub const MAX_FILTER_VALUES: usize = 64;
 /// See [`MAX_FILTER_VALUES`].
@@ -81,6 +85,11 @@ pub struct SearchQuery {
 }
 
 impl SearchQuery {
+    /// How many candidates each arm gives.
+    pub fn candidates(&self) -> usize {
+        (self.top * CANDIDATE_FACTOR).max(MIN_ARM_CANDIDATES)
+    }
+
     /// A search by words and vectors for ten passages.
     pub fn new(text: impl Into<String>) -> Self {
         Self {

@@ -19,7 +19,7 @@ const WAL_BYTES: &str = "16777216";
 /// Numbers of chunks only grow: what is kept in memory is sorted by them.
 ///
 /// `phase` of a generation is that of [`GenerationPhase`](crate::generation::GenerationPhase), `analysis` the version of what makes
-/// `terms`. An entry with a `reason` has no chunks. `terms` of a chunk are its words as [`ChunkTerms`](crate::terms::ChunkTerms) stores
+/// `terms`. An entry with a `reason` has no chunks. `terms` of a chunk are its words as [`ChunkTerms`](artel_terms::ChunkTerms) stores
 /// them. `orphaned` of an embedding is the time in milliseconds since which no chunk has it. `mirrored` has the points of another
 /// store of vectors.
 const CREATE: &str = "

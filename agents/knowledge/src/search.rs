@@ -15,16 +15,12 @@ use crate::fusion::{self, FusedChunk, FusionRule};
 use crate::query::{Passage, SearchFilter, SearchMode, SearchQuery, SearchResult, SearchTimes};
 use crate::rows::{self, CHUNK_COLUMNS, corrupt};
 use crate::segment::{EntryFilter, GenerationView};
-use crate::terms::query_words;
 use crate::vectors::PreparedQuery;
 use crate::views::Views;
+use artel_terms::query_words;
 
 /// The words of a query that are looked for: more than a long question has.
 const MAX_QUERY_WORDS: usize = 128;
-
-/// The candidates of each arm, for each passage that is asked for, and at least.
-const CANDIDATE_FACTOR: usize = 5;
-const MIN_ARM_CANDIDATES: usize = 50;
 
 /// What the arms found.
 struct ArmResults {
@@ -100,7 +96,7 @@ fn run_arms(
     vector: Option<&PreparedQuery>,
     filter: &EntryFilter,
 ) -> ArmResults {
-    let limit = (query.top * CANDIDATE_FACTOR).max(MIN_ARM_CANDIDATES);
+    let limit = query.candidates();
     let begin = Instant::now();
     let by_words = (query.mode != SearchMode::Vector).then(|| {
         let words = query_words(&query.text, &view.languages, MAX_QUERY_WORDS);

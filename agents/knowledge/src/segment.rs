@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::language::Language;
 use crate::postings::Postings;
-use crate::terms::ChunkTerms;
 use crate::vectors::{StoredVector, VectorBlock};
+use artel_terms::ChunkTerms;
+use artel_terms::Language;
 
 /// The chunks of a segment at most: a merge then copies 10 MB and takes milliseconds.
 pub(crate) const MAX_SEGMENT_CHUNKS: usize = 8192;

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::language::Language;
 use crate::segment::{GenerationView, IndexedChunk};
+use artel_terms::Language;
 
 /// The states that are kept: a query that began before this many commits takes a newer state.
 const KEPT_GENERATIONS: usize = 8;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::entry::{ContentHash, EntryKey, EntryMeta};
 use crate::error::Error;
 use crate::generation::{GenerationId, mark_orphans};
-use crate::language::Language;
 use crate::segment::IndexedChunk;
-use crate::terms::ChunkTerms;
 use crate::vectors::StoredVector;
 use crate::views::ViewChange;
 use crate::writer::IndexWriter;
 use artel_documents::DocumentChunk;
+use artel_terms::ChunkTerms;
+use artel_terms::Language;
 
 /// A chunk with all that is computed of it before a transaction.
 #[derive(Debug, Clone)]

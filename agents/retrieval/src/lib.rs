@@ -17,10 +17,11 @@ mod retrieval;
 mod running_base;
 mod sources;
 mod text_models;
+mod vector_mirror;
 
 pub use artel_documents::ExtractorProgram;
-pub use artel_knowledge::citations::CitationFilter;
-pub use artel_knowledge::support;
+pub use artel_grounding::citations::CitationFilter;
+pub use artel_grounding::support;
 pub use artel_knowledge::{DocumentChunk, EntryKey, Passage, SearchTimes, StoredEntry};
 pub use error::{Error, ModelError};
 pub use found::{FoundPassages, shown_source};

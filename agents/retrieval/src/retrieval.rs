@@ -178,7 +178,7 @@ impl Retrieval {
         let reranker = knowledge.search.rerank.as_ref().and_then(|name| catalog.model(name.as_str()));
         let owners = request.caller.iter().filter(|caller| !caller.is_owner()).cloned();
         let owners: Vec<CallerName> = owners.collect();
-        let query = SearchQuery {
+        let mut query = SearchQuery {
             text: request.text.clone(),
             embedding,
             nearest: None,
@@ -195,6 +195,10 @@ impl Retrieval {
             },
             weight: FusionWeight::default(),
         };
+        let base = self.base(&knowledge.name);
+        if let Some(mirror) = base.as_ref().and_then(|base| base.mirror.as_ref()) {
+            query.nearest = mirror.nearest(&query).await;
+        }
         let found = self.shared.index.search(knowledge.name.as_str(), query).await;
         let found = found.map_err(|error| match error {
             artel_knowledge::Error::UnknownBase { .. } => Error::NotReady { name: knowledge.name.clone() },
@@ -208,7 +212,7 @@ impl Retrieval {
             passages.truncate(top);
         }
         let rerank_time = started.elapsed();
-        let is_stale = self.base(&knowledge.name).is_none_or(|base| base.is_behind());
+        let is_stale = base.is_none_or(|base| base.is_behind());
         let best = (best_keyword, best_vector);
         Ok(SearchAnswer { passages, times, embedding_time, rerank_time, query_tokens, is_stale, best })
     }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use artel_documents::ExtractorProgram;
-use artel_knowledge::{Embedder, Index, IndexPhase, IndexProgress, Indexer, IndexerOptions, Language, Source, SourceSpec};
+use artel_knowledge::{
+    Embedder, Index, IndexPhase, IndexProgress, Indexer, IndexerOptions, Language, Source, SourceSpec,
+};
 use artel_roles::{Knowledge, KnowledgeSource, Model};
 use artel_task::CallerName;
 use tokio::sync::watch;
@@ -13,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::document_chunker::DocumentChunker;
 use crate::model_embedder::ModelEmbedder;
 use crate::text_models::TextModels;
+use crate::vector_mirror::VectorMirror;
 
 /// The first delay after which an indexer that could not start is started again; it doubles.
 const MIN_START_DELAY: Duration = Duration::from_secs(1);
@@ -27,6 +30,8 @@ pub(crate) struct RunningBase {
     indexer: watch::Receiver<Option<Arc<Indexer>>>,
     /// Why the indexer has not started.
     problem: Arc<Mutex<Option<String>>>,
+    /// Its vectors in another store.
+    pub(crate) mirror: Option<VectorMirror>,
     _start: AbortOnDropHandle<()>,
 }
 
@@ -40,6 +45,8 @@ impl RunningBase {
     ) -> Self {
         let (started, indexer) = watch::channel(None);
         let problem: Arc<Mutex<Option<String>>> = Arc::default();
+        let mirror = knowledge.store.clone();
+        let mirror = mirror.map(|setting| VectorMirror::start(knowledge.name.clone(), setting, index.clone()));
         let (base, model, told) = (knowledge.clone(), embedding.clone(), problem.clone());
         let start = tokio::spawn(async move {
             let mut delay = MIN_START_DELAY;
@@ -60,7 +67,7 @@ impl RunningBase {
                 delay = (delay * 2).min(MAX_START_DELAY);
             }
         });
-        Self { knowledge, embedding, indexer, problem, _start: AbortOnDropHandle::new(start) }
+        Self { knowledge, embedding, indexer, problem, mirror, _start: AbortOnDropHandle::new(start) }
     }
 
     /// The indexer, once it has started.
@@ -78,10 +85,11 @@ impl RunningBase {
         self.progress().is_none_or(|progress| progress.phase != IndexPhase::Idle)
     }
 
-    /// What is in the way of indexing.
+    /// What is in the way of indexing, or of writing to another store.
     pub(crate) fn problem(&self) -> Option<String> {
         let not_started = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        not_started.or_else(|| self.progress()?.problem)
+        let indexing = not_started.or_else(|| self.progress()?.problem);
+        indexing.or_else(|| self.mirror.as_ref()?.problem())
     }
 }
 
@@ -110,7 +118,7 @@ async fn start(
     started.await.map_err(|error| error.to_string())
 }
 
-/// Files belong to nobody: they have the name of the daemon's owner, and every caller finds them.
+/// Files belong to no caller: they have the name of the daemon's owner, and every caller finds them.
 fn source_of(source: &KnowledgeSource, knowledge: &Knowledge) -> Result<Source, artel_knowledge::Error> {
     let KnowledgeSource { path, pattern, exclude, labels } = source;
     let directory = path.display().to_string();

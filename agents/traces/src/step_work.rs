@@ -69,7 +69,9 @@ impl StepWork {
             Self::Workflow(graph) => {
                 SpanAttributes::of_operation("invoke_workflow").text("gen_ai.workflow.name", graph.as_str())
             }
-            Self::Route | Self::Ask | Self::Search | Self::Check | Self::Map | Self::Unknown => SpanAttributes::default(),
+            Self::Route | Self::Ask | Self::Search | Self::Check | Self::Map | Self::Unknown => {
+                SpanAttributes::default()
+            }
         };
         attributes.text("artel.step.id", step.to_string()).integer("artel.step.attempt", step.attempt)
     }

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod mean_interval;
+mod search_quality;
 
 use std::fs::File;
 use std::io;
@@ -20,8 +21,8 @@ use crate::render::knowledge as render;
 use crate::session::ClientSession;
 use crate::submit::{label_map, read};
 
-pub(crate) use evaluate::{HybridGain, SearchQuality};
 pub(crate) use mean_interval::MeanInterval;
+pub(crate) use search_quality::{HybridGain, SearchQuality};
 
 /// Sources of one page.
 const PAGE_ITEMS: i32 = 1000;

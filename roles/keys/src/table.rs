@@ -260,7 +260,7 @@ pub static MODEL: KeySet = KeySet {
         ),
         key(
             "prefixes",
-            Value("{}"),
+            Described("nothing is put before texts"),
             "What an embedding model was trained to see before texts: a map with `query` and `passage`.",
         ),
         key(

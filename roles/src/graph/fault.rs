@@ -57,7 +57,9 @@ impl GraphSpans {
             GraphFault::Unreachable(name) => Some(format!("add an edge to it, `next: {name}`, or remove it")),
             GraphFault::NoPathToDone(_) => Some("add an edge to `done` here or at a node after it".to_owned()),
             GraphFault::InvalidQuorum { sources, .. } => Some(format!("a quorum here is from 1 to {sources}")),
-            GraphFault::BeforeAnswer { answer: from, .. } | GraphFault::BeforeRouter { from, .. } => Some(format!("let every path to this node pass through `{from}`")),
+            GraphFault::BeforeAnswer { answer: from, .. } | GraphFault::BeforeRouter { from, .. } => {
+                Some(format!("let every path to this node pass through `{from}`"))
+            }
             GraphFault::RankTooHigh { from, rank, .. } => {
                 Some(format!("write `best: {rank}` in the router of `{from}`"))
             }

@@ -61,7 +61,8 @@ impl GraphDecoder<'_, '_, '_> {
             "check" => {
                 for (key, n) in [("message", message), ("for_each", f.get("for_each"))] {
                     if let Some(n) = n {
-                        self.report.error(n.span, format!("a check has no `{key}`: it reads one answer and its passages"));
+                        self.report
+                            .error(n.span, format!("a check has no `{key}`: it reads one answer and its passages"));
                     }
                 }
                 name(given_kind, "a node", NodeName::parse, self.report).map(NodeKind::Check)

@@ -32,7 +32,6 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "node.router" => vec![("roles", "[r]")],
         "node.ask" => vec![("message", "'Yes?'")],
         "node.search" => vec![("knowledge", "k")],
-        "node.search" => graph(format!("p: {{search: {map}, next: done}}")),
         "node.for_each" => vec![("list", "'[1]'")],
         "node.join" => vec![("quorum", "1")],
         "node.retries" => vec![("count", "1")],

@@ -53,12 +53,12 @@ fn a_name_of_another_kind_is_told_as_what_it_is() {
         (
             node("role: story"),
             "there is no role `story`, but a graph (all.yaml:12) of this name",
-            "the roles are `critic`, `deepspeed`, `gguf`, `gpu`, `helper`, `lora`, `pathfinder`, `planner` and 2 more",
+            "the roles are `critic`, `deepspeed`, `gguf`, `gpu`, `helper`, `librarian`, `lora`, `pathfinder` and 3 more",
         ),
         (
             node("graph: helper"),
             "there is no graph `helper`, but a role (all.yaml:7) of this name",
-            "the graphs are `council`, `g`, `mentor`, `path` and `story`",
+            "the graphs are `council`, `g`, `library`, `mentor`, `path` and `story`",
         ),
         (
             node("router: {roles: [helper], settings: helper}"),

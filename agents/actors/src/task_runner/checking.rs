@@ -6,7 +6,6 @@ use std::time::Duration;
 use artel_retrieval::support::{self, CheckedSentence};
 use artel_task::event::{Citation, Output, ResultSource, Timings, Usage};
 use artel_task::{NodeName, StepId};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -44,7 +43,7 @@ impl RunningTask {
         let given = self.task.scope(&step.visit.parents).and_then(|scope| scope.outputs.get(answer));
         let passages = match search {
             Some(search) => self.found_by(search, &step.visit).map(|found| found.citations().collect()),
-            None => given.and_then(|given| Vec::deserialize(given.get("citations")?).ok()),
+            None => given.and_then(|given| serde_json::from_value(given.get("citations")?.clone()).ok()),
         };
         let answer = given.and_then(|given| given.get("text")?.as_str()).unwrap_or_default().to_owned();
         AnswerToCheck { question: self.task.spec.input.clone(), answer, passages: passages.unwrap_or_default() }

@@ -30,7 +30,9 @@ impl RunningTask {
             (None, _) if mapped.is_some() => {}
             (None, NodeKind::Graph { .. }) => {}
             (None, NodeKind::Ask(ask)) => self.ask_person(&step, ask),
-            (None, NodeKind::Role { .. } | NodeKind::Router(_) | NodeKind::Search(_) | NodeKind::Check(_)) => return Some(step),
+            (None, NodeKind::Role { .. } | NodeKind::Router(_) | NodeKind::Search(_) | NodeKind::Check(_)) => {
+                return Some(step);
+            }
         }
         None
     }

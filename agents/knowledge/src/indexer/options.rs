@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::language::Language;
+use artel_terms::Language;
 
 /// The options of an indexer.
 #[derive(Debug, Clone)]

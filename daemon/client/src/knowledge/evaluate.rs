@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::mean_interval::MeanInterval;
+use super::search_quality::{HybridGain, SearchQuality};
 use crate::error::Error;
 use crate::render::knowledge as render;
 use crate::session::ClientSession;
@@ -60,25 +61,6 @@ struct LabelledAnswer {
 struct QuestionScore {
     ndcg: f64,
     recall: f64,
-}
-
-/// What one way to search found.
-pub(crate) struct SearchQuality {
-    /// The questions; empty: all of them.
-    pub(crate) subset: String,
-    pub(crate) questions: usize,
-    pub(crate) mode: &'static str,
-    pub(crate) ndcg: MeanInterval,
-    pub(crate) recall: MeanInterval,
-}
-
-/// By how much both ways together are better than the better one of them.
-pub(crate) struct HybridGain {
-    /// The questions; empty: all of them.
-    pub(crate) subset: String,
-    /// The better one of the others.
-    pub(crate) other: &'static str,
-    pub(crate) ndcg: MeanInterval,
 }
 
 pub(super) async fn run(session: &mut ClientSession, knowledge: String, file: &Path) -> Result<(), Error> {
@@ -253,8 +235,7 @@ mod tests {
         let (found, gains) = figures(&questions, &[scores([0.0; 3]), scores([0.5; 3]), scores([1.0, 1.0, 0.5])]);
         let subsets: Vec<(&str, usize)> =
             found.iter().step_by(3).map(|quality| (quality.subset.as_str(), quality.questions)).collect();
-        let expected =
-            [("", 3), ("fit", 2), ("fit, en", 1), ("fit, ru", 1), ("held-out", 1), ("held-out, en", 1)];
+        let expected = [("", 3), ("fit", 2), ("fit, en", 1), ("fit, ru", 1), ("held-out", 1), ("held-out, en", 1)];
         assert_eq!(subsets, expected);
         assert_eq!((gains[1].other, gains[1].ndcg.mean), ("vector", 0.5));
         assert_eq!(gains[4].ndcg.mean, 0.0);

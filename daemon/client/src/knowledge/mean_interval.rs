@@ -1,7 +1,7 @@
 //! A mean with the interval in which it lies for other questions of the same kind.
 
 /// How often the values are drawn anew.
-const RESAMPLES: usize = 2000;
+const RESAMPLE_ROUNDS: usize = 2000;
 /// The share of the drawn means on each side of the interval.
 const TAIL_RATIO: f64 = 0.025;
 
@@ -21,7 +21,7 @@ impl MeanInterval {
         let mean_of = |sum: f64| sum / values.len() as f64;
         let mut random = RandomSequence(0);
         let draw = |_| mean_of((0..values.len()).map(|_| values[random.below(values.len())]).sum());
-        let mut means: Vec<f64> = (0..RESAMPLES).map(draw).collect();
+        let mut means: Vec<f64> = (0..RESAMPLE_ROUNDS).map(draw).collect();
         means.sort_by(f64::total_cmp);
         let at = |ratio: f64| means[((means.len() - 1) as f64 * ratio).round() as usize];
         Self { mean: mean_of(values.iter().sum()), low: at(TAIL_RATIO), high: at(1.0 - TAIL_RATIO) }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use artel_proto::v1::{AddTextResponse, Citation, GetSourceResponse, KnowledgeStatus, Passage, SearchTimings, SourceStatus};
+use artel_proto::v1::{
+    AddTextResponse, Citation, GetSourceResponse, KnowledgeStatus, Passage, SearchTimings, SourceStatus,
+};
 use artel_terminal::{BAD, BOLD, DIM, StyledText, TextTable, WARN, cell, one_line};
 
 use crate::knowledge::{HybridGain, MeanInterval, SearchQuality};
@@ -211,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_is_cited_is_a_line_each() {
-        let cited = Citation { number: 2, source: "a.md".to_owned(), first_line: 7, last_line: 7, ..Citation::default() };
+        let cited =
+            Citation { number: 2, source: "a.md".to_owned(), first_line: 7, last_line: 7, ..Citation::default() };
         let mut out = StyledText::new(false);
         citations(&[cited], &mut out);
         assert_eq!(out.take(), "  [2] a.md, line 7\n");

@@ -340,10 +340,7 @@ impl Knowledge for Scripted {
         script.search.clone().expect("an answer was scripted").map(Response::new)
     }
 
-    async fn list(
-        &self,
-        _: Request<v1::ListKnowledgeRequest>,
-    ) -> Result<Response<v1::ListKnowledgeResponse>, Status> {
+    async fn list(&self, _: Request<v1::ListKnowledgeRequest>) -> Result<Response<v1::ListKnowledgeResponse>, Status> {
         unscripted()
     }
     async fn list_sources(
@@ -358,10 +355,7 @@ impl Knowledge for Scripted {
     async fn add_text(&self, _: Request<v1::AddTextRequest>) -> Result<Response<v1::AddTextResponse>, Status> {
         unscripted()
     }
-    async fn remove_text(
-        &self,
-        _: Request<v1::RemoveTextRequest>,
-    ) -> Result<Response<v1::RemoveTextResponse>, Status> {
+    async fn remove_text(&self, _: Request<v1::RemoveTextRequest>) -> Result<Response<v1::RemoveTextResponse>, Status> {
         unscripted()
     }
 }

@@ -74,7 +74,11 @@ async fn a_search_that_is_none_is_refused_by_name() {
         (json!({"query": "When?"}), "knowledge", "is missing"),
         (json!({"knowledge": "handbook"}), "query", "is missing"),
         (json!({"knowledge": "handbook", "query": "When?", "top": 0}), "top", "at least 1"),
-        (json!({"knowledge": "handbook", "query": "When?", "mode": "words"}), "mode", "`hybrid`, `vector` or `keyword`"),
+        (
+            json!({"knowledge": "handbook", "query": "When?", "mode": "words"}),
+            "mode",
+            "`hybrid`, `vector` or `keyword`",
+        ),
         (json!({"knowledge": "handbook", "query": "When?", "sources": 7}), "sources", "a list of patterns"),
         (json!({"knowledge": "handbook", "query": "When?", "sources": [7]}), "sources[0]", "must be a text"),
         (json!({"knowledge": "handbook", "query": "When?", "labels": {"a": 1}}), "labels.a", "must be a text"),
@@ -107,7 +111,8 @@ async fn an_answer_has_what_it_cites() {
         "number": 1, "knowledge": "handbook", "source": "delivery.md", "page": null, "lines": [3, 4], "context": [],
         "quote": "Parcels leave at four.",
     }]);
-    let completed = || Play::Event(K::Completed(v1::Completed { output: Some(output.clone()), ..v1::Completed::default() }));
+    let completed =
+        || Play::Event(K::Completed(v1::Completed { output: Some(output.clone()), ..v1::Completed::default() }));
     let body = json!({"model": "helper", "messages": [{"role": "user", "content": "When?"}]});
     let whole = Scripted::new().0.plays(vec![completed()]);
     let response = ReadResponse::of(whole.post("/v1/chat/completions", &[], &body).await).await;

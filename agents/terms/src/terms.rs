@@ -9,11 +9,11 @@ use crate::language::{self, Language};
 use crate::words::{FoldedWord, for_each_word};
 
 /// The version of the analysis. Another one indexes everything anew.
-pub(crate) const ANALYSIS_VERSION: u32 = 1;
+pub const ANALYSIS_VERSION: u32 = 1;
 
 /// A term: 48 bits of the FNV-1a hash of a word or stem. Of a million terms, two are alike once in 500 indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TermId(pub(crate) u64);
+pub struct TermId(pub u64);
 
 const TERM_BYTES: usize = 6;
 
@@ -29,16 +29,16 @@ impl TermId {
 
 /// The terms of a chunk, sorted, each with how often it occurs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ChunkTerms {
+pub struct ChunkTerms {
     /// How many words the chunk has.
-    pub(crate) words: u32,
+    pub words: u32,
     /// Sorted by term; 255 stands for all higher counts.
-    pub(crate) counts: Vec<(TermId, u8)>,
+    pub counts: Vec<(TermId, u8)>,
 }
 
 impl ChunkTerms {
     /// The terms of a text in some of these languages.
-    pub(crate) fn of(text: &str, languages: &[Language]) -> Self {
+    pub fn of(text: &str, languages: &[Language]) -> Self {
         let mut words = Vec::new();
         for_each_word(text, |word| words.push(word));
         let latin = language::latin_language(&words, languages);
@@ -58,7 +58,7 @@ impl ChunkTerms {
     }
 
     /// As it is stored: the number of words, then six bytes of each term and one of its count.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(4 + self.counts.len() * (TERM_BYTES + 1));
         bytes.extend(self.words.to_le_bytes());
         for (term, count) in &self.counts {
@@ -69,7 +69,7 @@ impl ChunkTerms {
     }
 
     /// Reads what [`encode`](Self::encode) wrote; `None` if it is something else.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.split_first_chunk::<4>()?;
         let (rows, []) = rest.as_chunks::<{ TERM_BYTES + 1 }>() else { return None };
         let counts = rows
@@ -81,13 +81,13 @@ impl ChunkTerms {
 
 /// A word of a query with the terms by which it is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct QueryWord {
+pub struct QueryWord {
     /// The word as it is, and its stems; a chunk counts the one that scores best.
-    pub(crate) terms: Vec<TermId>,
+    pub terms: Vec<TermId>,
 }
 
 /// The distinct words of a query, in order, at most `limit`.
-pub(crate) fn query_words(text: &str, languages: &[Language], limit: usize) -> Vec<QueryWord> {
+pub fn query_words(text: &str, languages: &[Language], limit: usize) -> Vec<QueryWord> {
     let mut words: Vec<FoldedWord> = Vec::new();
     for_each_word(text, |word| {
         if words.len() < limit && !words.contains(&word) {

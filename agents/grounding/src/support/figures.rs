@@ -69,7 +69,8 @@ impl Figures {
             })
         };
         // A number in words may be no figure: `one of them`, `two` for a pair.
-        let is_stated = |figure: &&Figure| figure.shown.starts_with(|c: char| c.is_ascii_digit()) || figure.unit.is_some();
+        let is_stated =
+            |figure: &&Figure| figure.shown.starts_with(|c: char| c.is_ascii_digit()) || figure.unit.is_some();
         self.all.iter().filter(is_stated).find(|figure| !has(figure)).map(|figure| figure.shown.clone())
     }
 }
@@ -124,6 +125,11 @@ fn spelled(word: &str) -> Option<&'static str> {
         "ten" | "десять" | "десяти" | "zehn" => "10",
         "eleven" | "одиннадцать" | "elf" => "11",
         "twelve" | "двенадцать" | "zwölf" => "12",
+        "thirteen" | "тринадцать" => "13",
+        "sixteen" | "шестнадцать" => "16",
+        "eighteen" | "восемнадцать" => "18",
+        "seventy" | "семьдесят" => "70",
+        "eighty" | "восемьдесят" => "80",
         "fourteen" | "четырнадцать" | "vierzehn" => "14",
         "fifteen" | "пятнадцать" | "пятнадцати" | "fünfzehn" => "15",
         "twenty" | "двадцать" | "двадцати" | "zwanzig" => "20",
@@ -149,8 +155,12 @@ fn unit(word: &str) -> Option<Unit> {
         "%" => Unit::Percent,
         _ => match word.to_lowercase().as_str() {
             "ms" | "millisecond" | "milliseconds" | "миллисекунд" | "мс" => Unit::Millisecond,
-            "s" | "second" | "seconds" | "секунд" | "секунды" | "секунда" | "с" | "sekunden" => Unit::Second,
-            "m" | "min" | "minute" | "minutes" | "минут" | "минуты" | "минуту" | "minuten" => Unit::Minute,
+            "s" | "second" | "seconds" | "секунд" | "секунды" | "секунда" | "с" | "sekunden" => {
+                Unit::Second
+            }
+            "m" | "min" | "minute" | "minutes" | "минут" | "минуты" | "минуту" | "minuten" => {
+                Unit::Minute
+            }
             "h" | "hour" | "hours" | "час" | "часа" | "часов" | "stunden" => Unit::Hour,
             "d" | "day" | "days" | "день" | "дня" | "дней" | "tage" | "tagen" => Unit::Day,
             "week" | "weeks" | "недели" | "недель" | "неделю" | "wochen" => Unit::Week,
@@ -175,14 +185,26 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_passage_in_any_spelling() {
         let passage = "At most 1,000 tasks, 30 days, 2.50 s, 64KiB, four times and 50 %.";
-        for stated in
-            ["1000 tasks", "thirty days", "30 days", "2.5 seconds", "64 KiB", "4 times", "50%", "50 percent", "one of them"]
-        {
+        for stated in [
+            "1000 tasks",
+            "thirty days",
+            "30 days",
+            "2.5 seconds",
+            "64 KiB",
+            "4 times",
+            "50%",
+            "50 percent",
+            "one of them",
+        ] {
             assert_eq!(missing(stated, passage), None, "{stated}");
         }
-        for (stated, number) in
-            [("100 tasks", "100"), ("30 minutes", "30 minutes"), ("2.5 ms", "2.5 ms"), ("64 MiB", "64 MiB"), ("five days", "five days")]
-        {
+        for (stated, number) in [
+            ("100 tasks", "100"),
+            ("30 minutes", "30 minutes"),
+            ("2.5 ms", "2.5 ms"),
+            ("64 MiB", "64 MiB"),
+            ("five days", "five days"),
+        ] {
             assert_eq!(missing(stated, passage).as_deref(), Some(number), "{stated}");
         }
         assert_eq!(missing("через пять дней", "в течение 5 дней"), None);

@@ -12,22 +12,23 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::citations::CitationFilter;
-use crate::language::Language;
-use crate::terms::{ChunkTerms, QueryWord, query_words};
+use artel_terms::{ChunkTerms, Language, QueryWord, query_words};
 use contrast::{Contrast, contrast};
 use figures::Figures;
 use sentences::{SentencePlace, sentences};
 
 /// The share of the words of a sentence that a passage must have.
-const MIN_WORDS_RATIO: f64 = 0.6;
+const MIN_WORDS_RATIO: f64 = 0.4;
 /// The share that neighbouring sentences of the passage must have.
-const MIN_NEAR_RATIO: f64 = 0.5;
+const MIN_NEAR_RATIO: f64 = 0.3;
 /// How much of a sentence must be about the same as one of the passage for their negations to be compared.
 const MIN_SAME_SUBJECT_RATIO: f64 = 0.5;
 /// The sentences of a passage that are read together: a fact is often told in two or three.
 const NEAR_SENTENCES: usize = 3;
 /// Words of a sentence that are looked at.
 const MAX_SENTENCE_WORDS: usize = 200;
+/// The letters of the beginning of a long word.
+const BEGINNING_CHARS: usize = 5;
 /// Letters of a word from which it counts: shorter ones are in every text.
 const MIN_WORD_CHARS: usize = 4;
 
@@ -62,6 +63,11 @@ pub enum Doubt {
         /// The word of the passage.
         found: String,
     },
+    /// What stands on both sides of a word such as `than` is swapped.
+    Swapped {
+        /// The word.
+        by: String,
+    },
     /// Too few of its words are in the passage, or not together.
     Words {
         /// The percentage that is.
@@ -77,6 +83,7 @@ impl fmt::Display for Doubt {
             Self::Name(name) => write!(f, "`{name}` is in no passage that it could be from"),
             Self::Negation => f.write_str("the passage says the opposite"),
             Self::Opposite { said, found } => write!(f, "it says `{said}` where the passage says `{found}`"),
+            Self::Swapped { by } => write!(f, "the passage has the two sides of `{by}` the other way round"),
             Self::Words { percent } => write!(f, "only {percent} % of its words are in a passage together"),
         }
     }
@@ -85,8 +92,7 @@ impl fmt::Display for Doubt {
 /// A passage, prepared for the check of several sentences.
 struct EvidencePassage {
     number: u32,
-    terms: ChunkTerms,
-    figures: Figures,
+    words: KnownWords,
     /// Its letters and digits in lower case, without what is between them.
     folded: String,
     sentences: Vec<EvidenceSentence>,
@@ -94,7 +100,20 @@ struct EvidencePassage {
 
 struct EvidenceSentence {
     text: String,
+    words: KnownWords,
+}
+
+/// The words of a passage or of a part of it.
+struct KnownWords {
     terms: ChunkTerms,
+    /// The beginnings of its long words: stems do not lead from `deliver` to `delivery`.
+    beginnings: BTreeSet<String>,
+}
+
+/// A word of a sentence that says what it is about.
+struct ContentWord {
+    word: QueryWord,
+    beginning: Option<String>,
 }
 
 /// Checks each sentence of an answer against the passages that it cites, or against all of them if it cites none. Passages have the
@@ -114,7 +133,8 @@ pub fn check(question: &str, answer: &str, passages: &[(u32, &str)]) -> Vec<Chec
         if words.is_empty() || stated.trim_end().ends_with('?') {
             continue;
         }
-        let mut evidence = passages.iter().filter(|passage| cited.is_empty() || cited.contains(&passage.number)).peekable();
+        let mut evidence =
+            passages.iter().filter(|passage| cited.is_empty() || cited.contains(&passage.number)).peekable();
         let doubt = match evidence.peek() {
             None => Some(Doubt::NoPassage),
             // One passage that supports it is enough; otherwise the nearest one tells why not.
@@ -129,12 +149,12 @@ pub fn check(question: &str, answer: &str, passages: &[(u32, &str)]) -> Vec<Chec
 }
 
 /// How far a passage is from supporting a sentence, from 0, and what speaks against it.
-fn doubt(stated: &str, words: &[QueryWord], passage: &EvidencePassage, asked: &str) -> (f64, Option<Doubt>) {
-    let whole = ratio(words, &passage.terms);
+fn doubt(stated: &str, words: &[ContentWord], passage: &EvidencePassage, asked: &str) -> (f64, Option<Doubt>) {
+    let whole = ratio(words, &passage.words);
     let (near_ratio, near) = nearest(words, &passage.sentences);
     let distance = 2.0 - whole - near_ratio;
     let found = |doubt| (1.0 + distance, Some(doubt));
-    if let Some(number) = Figures::of(stated).missing_in(&passage.figures) {
+    if let Some(number) = Figures::of(stated).missing_in(&Figures::of(&near)) {
         return found(Doubt::Number(number));
     }
     let is_unknown = |name: &String| {
@@ -152,6 +172,9 @@ fn doubt(stated: &str, words: &[QueryWord], passage: &EvidencePassage, asked: &s
         match contrast(stated, single, &near) {
             Some(Contrast::Negation) if single_ratio >= MIN_SAME_SUBJECT_RATIO => return found(Doubt::Negation),
             Some(Contrast::Opposite { said, found: there }) => return found(Doubt::Opposite { said, found: there }),
+            Some(Contrast::Swapped { by }) if single_ratio >= MIN_SAME_SUBJECT_RATIO => {
+                return found(Doubt::Swapped { by });
+            }
             _ => {}
         }
     }
@@ -159,34 +182,49 @@ fn doubt(stated: &str, words: &[QueryWord], passage: &EvidencePassage, asked: &s
 }
 
 fn prepared(number: u32, text: &str) -> EvidencePassage {
-    let sentence = |place: SentencePlace<'_>| EvidenceSentence {
-        text: place.text.to_owned(),
-        terms: ChunkTerms::of(place.text, &Language::ALL),
-    };
+    let sentence =
+        |place: SentencePlace<'_>| EvidenceSentence { text: place.text.to_owned(), words: KnownWords::of(place.text) };
     EvidencePassage {
         number,
-        terms: ChunkTerms::of(text, &Language::ALL),
-        figures: Figures::of(text),
+        words: KnownWords::of(text),
         folded: folded(text),
         sentences: sentences(text).map(sentence).collect(),
     }
 }
 
+impl KnownWords {
+    fn of(text: &str) -> Self {
+        let terms = ChunkTerms::of(text, &Language::ALL);
+        Self { terms, beginnings: words(text).filter_map(beginning).collect() }
+    }
+
+    fn has(&self, word: &ContentWord) -> bool {
+        let counts = &self.terms.counts;
+        word.word.terms.iter().any(|term| counts.binary_search_by_key(term, |(known, _)| *known).is_ok())
+            || word.beginning.as_ref().is_some_and(|beginning| self.beginnings.contains(beginning))
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// The beginning of a word that is longer than it.
+fn beginning(word: &str) -> Option<String> {
+    let is_long = word.chars().count() > BEGINNING_CHARS;
+    is_long.then(|| word.chars().take(BEGINNING_CHARS).flat_map(char::to_lowercase).collect())
+}
+
 /// The share of the words that occur.
-fn ratio(words: &[QueryWord], terms: &ChunkTerms) -> f64 {
-    let has = |word: &QueryWord| {
-        word.terms.iter().any(|term| terms.counts.binary_search_by_key(term, |(known, _)| *known).is_ok())
-    };
-    words.iter().filter(|word| has(word)).count() as f64 / words.len().max(1) as f64
+fn ratio(words: &[ContentWord], known: &KnownWords) -> f64 {
+    words.iter().filter(|word| known.has(word)).count() as f64 / words.len().max(1) as f64
 }
 
 /// The largest share of the words that neighbouring sentences have, and their text.
-fn nearest(words: &[QueryWord], sentences: &[EvidenceSentence]) -> (f64, String) {
+fn nearest(words: &[ContentWord], sentences: &[EvidenceSentence]) -> (f64, String) {
     let windows = (0..sentences.len()).map(|begin| &sentences[begin..(begin + NEAR_SENTENCES).min(sentences.len())]);
     let together = |window: &[EvidenceSentence]| {
-        let has = |word: &&QueryWord| {
-            window.iter().any(|sentence| ratio(std::slice::from_ref(*word), &sentence.terms) > 0.0)
-        };
+        let has = |word: &&ContentWord| window.iter().any(|sentence| sentence.words.has(word));
         words.iter().filter(has).count() as f64 / words.len().max(1) as f64
     };
     let text = |window: &[EvidenceSentence]| {
@@ -196,18 +234,26 @@ fn nearest(words: &[QueryWord], sentences: &[EvidenceSentence]) -> (f64, String)
     best.map_or((0.0, String::new()), |(share, window)| (share, text(window)))
 }
 
-fn nearest_single<'s>(words: &[QueryWord], sentences: &'s [EvidenceSentence]) -> Option<(f64, &'s str)> {
-    let shares = sentences.iter().map(|sentence| (ratio(words, &sentence.terms), sentence.text.as_str()));
+fn nearest_single<'s>(words: &[ContentWord], sentences: &'s [EvidenceSentence]) -> Option<(f64, &'s str)> {
+    let shares = sentences.iter().map(|sentence| (ratio(words, &sentence.words), sentence.text.as_str()));
     shares.max_by(|(one, _), (other, _)| one.total_cmp(other))
 }
 
 /// The words of a sentence that say what it is about.
-fn content_words(text: &str) -> Vec<QueryWord> {
-    let long: Vec<&str> = text
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| word.chars().count() >= MIN_WORD_CHARS && !contrast::is_function_word(word))
-        .collect();
-    query_words(&long.join(" "), &Language::ALL, MAX_SENTENCE_WORDS)
+fn content_words(text: &str) -> Vec<ContentWord> {
+    let is_content = |word: &&str| word.chars().count() >= MIN_WORD_CHARS && !contrast::is_function_word(word);
+    let mut found: Vec<&str> = Vec::new();
+    for word in words(text).filter(is_content).take(MAX_SENTENCE_WORDS) {
+        if !found.contains(&word) {
+            found.push(word);
+        }
+    }
+    let content = |word: &str| {
+        // A word in camel case is one word here.
+        let whole = query_words(word, &Language::ALL, 1).into_iter().next()?;
+        Some(ContentWord { word: whole, beginning: beginning(word) })
+    };
+    found.into_iter().filter_map(content).collect()
 }
 
 /// Words with a capital within the sentence, and identifiers: what a model must not make up.
@@ -220,8 +266,8 @@ fn names(text: &str) -> Vec<String> {
         let inside = inside.trim_matches('`');
         let is_identifier = inside.contains('_') || is_code;
         let letters = inside.chars().filter(|c| c.is_alphabetic()).count();
-        let has_capital = inside.chars().next().is_some_and(char::is_uppercase)
-            || inside.chars().skip(1).any(char::is_uppercase);
+        let has_capital =
+            inside.chars().next().is_some_and(char::is_uppercase) || inside.chars().skip(1).any(char::is_uppercase);
         // The first word of a sentence has a capital in any case, unless it has another one inside.
         let is_name = has_capital && (!is_first || inside.chars().skip(1).any(char::is_uppercase));
         if letters > 1 && (is_identifier || is_name) {

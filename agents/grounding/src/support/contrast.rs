@@ -7,12 +7,42 @@ pub(super) enum Contrast {
     Negation,
     /// One has a word, and the other its opposite.
     Opposite { said: String, found: String },
+    /// What stands on both sides of this word is swapped.
+    Swapped { by: String },
 }
+
+/// Words with two sides that are not alike.
+const SIDED: [&str; 8] = ["than", "before", "after", "instead", "unless", "чем", "до", "после"];
 
 /// Words that deny.
 const NEGATIONS: [&str; 27] = [
-    "not", "no", "never", "none", "cannot", "nothing", "nobody", "neither", "nor", "without", "don't", "doesn't", "isn't", "aren't",
-    "won't", "can't", "didn't", "не", "нет", "ни", "никогда", "никто", "ничего", "без", "нельзя", "nicht", "kein",
+    "not",
+    "no",
+    "never",
+    "none",
+    "cannot",
+    "nothing",
+    "nobody",
+    "neither",
+    "nor",
+    "without",
+    "don't",
+    "doesn't",
+    "isn't",
+    "aren't",
+    "won't",
+    "can't",
+    "didn't",
+    "не",
+    "нет",
+    "ни",
+    "никогда",
+    "никто",
+    "ничего",
+    "без",
+    "нельзя",
+    "nicht",
+    "kein",
 ];
 
 /// Words of which a statement has one or the other.
@@ -46,11 +76,66 @@ const OPPOSITES: [(&[&str], &[&str]); 24] = [
 /// Words that say nothing of a subject: they are in every text.
 pub(super) fn is_function_word(word: &str) -> bool {
     const WORDS: [&str; 60] = [
-        "that", "this", "these", "those", "with", "from", "into", "than", "then", "they", "them", "their", "there", "which", "what",
-        "when", "where", "while", "will", "would", "should", "could", "have", "does", "been", "being", "were", "such", "also", "only",
-        "each", "every", "some", "more", "most", "very", "just", "over", "under", "your", "because", "about", "after", "before",
-        "это", "этот", "того", "чтобы", "если", "только", "также", "когда", "который", "которая", "которые", "может", "можно", "было",
-        "быть", "есть",
+        "that",
+        "this",
+        "these",
+        "those",
+        "with",
+        "from",
+        "into",
+        "than",
+        "then",
+        "they",
+        "them",
+        "their",
+        "there",
+        "which",
+        "what",
+        "when",
+        "where",
+        "while",
+        "will",
+        "would",
+        "should",
+        "could",
+        "have",
+        "does",
+        "been",
+        "being",
+        "were",
+        "such",
+        "also",
+        "only",
+        "each",
+        "every",
+        "some",
+        "more",
+        "most",
+        "very",
+        "just",
+        "over",
+        "under",
+        "your",
+        "because",
+        "about",
+        "after",
+        "before",
+        "это",
+        "этот",
+        "того",
+        "чтобы",
+        "если",
+        "только",
+        "также",
+        "когда",
+        "который",
+        "которая",
+        "которые",
+        "может",
+        "можно",
+        "было",
+        "быть",
+        "есть",
     ];
     WORDS.contains(&word.to_lowercase().as_str())
 }
@@ -70,9 +155,7 @@ pub(super) fn contrast(stated: &str, nearest: &str, near: &str) -> Option<Contra
     let (stated, nearest, near) = (words(stated), words(nearest), words(near));
     for (one, other) in OPPOSITES {
         for (said, found) in [(one, other), (other, one)] {
-            let has = |words: &[String], of: &[&str]| {
-                words.iter().find(|word| of.contains(&word.as_str())).cloned()
-            };
+            let has = |words: &[String], of: &[&str]| words.iter().find(|word| of.contains(&word.as_str())).cloned();
             if let (Some(word), None, None, Some(opposite)) =
                 (has(&stated, said), has(&near, said), has(&stated, found), has(&nearest, found))
             {
@@ -80,8 +163,35 @@ pub(super) fn contrast(stated: &str, nearest: &str, near: &str) -> Option<Contra
             }
         }
     }
-    let differs = if denies(&stated) { !denies(&near) } else { denies(&nearest) };
-    differs.then_some(Contrast::Negation)
+    if denies(&stated) != denies(&nearest) {
+        return Some(Contrast::Negation);
+    }
+    swapped(&stated, &nearest).map(|by| Contrast::Swapped { by })
+}
+
+/// The word whose sides are swapped, or the pair of opposites that comes in another order.
+fn swapped(stated: &[String], nearest: &[String]) -> Option<String> {
+    for sided in SIDED {
+        let place = |words: &[String]| words.iter().position(|word| word == sided);
+        let (Some(of_stated), Some(of_nearest)) = (place(stated), place(nearest)) else { continue };
+        let (before, after) = (&stated[..of_stated], &stated[of_stated + 1..]);
+        let (first, last) = (&nearest[..of_nearest], &nearest[of_nearest + 1..]);
+        let straight = common(before, first) + common(after, last);
+        if common(before, last) + common(after, first) > straight {
+            return Some(sided.to_owned());
+        }
+    }
+    OPPOSITES.iter().find_map(|(one, other)| {
+        let place = |words: &[String], of: &[&str]| words.iter().position(|word| of.contains(&word.as_str()));
+        let order = |words: &[String]| Some(place(words, one)? < place(words, other)?);
+        (order(stated)? != order(nearest)?).then(|| one[0].to_owned())
+    })
+}
+
+/// How many long words of one are in the other.
+fn common(one: &[String], other: &[String]) -> usize {
+    let is_long = |word: &&String| word.chars().count() > 3 && !is_function_word(word);
+    one.iter().filter(is_long).filter(|word| other.contains(word)).count()
 }
 
 #[cfg(test)]
@@ -96,6 +206,16 @@ mod tests {
         let denies = "Parcels never leave on Sundays.";
         assert_eq!(contrast("Parcels leave on Sundays.", denies, denies), Some(Contrast::Negation));
         assert_eq!(contrast("No parcels leave on Sundays.", denies, denies), None);
+    }
+
+    #[test]
+    fn swapped_sides_are_a_contrast() {
+        let passage = "A release is slower than a debug build.";
+        let swapped = Contrast::Swapped { by: "than".to_owned() };
+        assert_eq!(contrast("A debug build is slower than a release.", passage, passage), Some(swapped));
+        let passage = "A high priority preempts a lower one, a higher one waits.";
+        let other = contrast("A higher priority preempts a lower one.", passage, passage);
+        assert_eq!(other, Some(Contrast::Swapped { by: "higher".to_owned() }));
     }
 
     #[test]

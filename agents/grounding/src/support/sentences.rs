@@ -51,7 +51,8 @@ fn is_new_item(line: &str) -> bool {
 
 /// Quotes and brackets that close behind an end.
 fn closing_len(text: &str) -> usize {
-    text.len() - text.trim_start_matches(['"', '\'', ')', '\u{201d}', '\u{2019}', '\u{bb}', '*', '`', '.', '!', '?']).len()
+    text.len()
+        - text.trim_start_matches(['"', '\'', ')', '\u{201d}', '\u{2019}', '\u{bb}', '*', '`', '.', '!', '?']).len()
 }
 
 /// Marks of citations behind an end, with the spaces before them.
@@ -98,7 +99,10 @@ mod tests {
     #[test]
     fn sentences_end_where_a_reader_ends_them() {
         assert_eq!(split("One. Two! Three? Four"), ["One.", "Two!", "Three?", "Four"]);
-        assert_eq!(split("It takes 1.5 s, e.g. Tuesdays, i.e. often. Next."), ["It takes 1.5 s, e.g. Tuesdays, i.e. often.", "Next."]);
+        assert_eq!(
+            split("It takes 1.5 s, e.g. Tuesdays, i.e. often. Next."),
+            ["It takes 1.5 s, e.g. Tuesdays, i.e. often.", "Next."]
+        );
         assert_eq!(split("At four [1]. At five. [2] [3, 4] Then."), ["At four [1].", "At five. [2] [3, 4]", "Then."]);
         assert_eq!(split("Say \"no.\" And go."), ["Say \"no.\"", "And go."]);
         assert_eq!(split("A list:\n- one\n- two\n\nNew one"), ["A list:", "- one", "- two", "New one"]);
