@@ -358,6 +358,7 @@ fn service_url(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<String> 
         None => "it begins with `http://` or `https://`",
         Some(host) if host.contains('@') => "it has no name and no key: these belong into the file of `key`",
         Some(host) if host.is_empty() || host.starts_with(['/', ':']) => "it names a host",
+        Some(host) if host.trim_end_matches('/').contains(['/', '?', '#']) => "it has no path",
         Some(host) if host.contains(|c: char| c.is_whitespace() || c.is_control()) => "it has no spaces",
         Some(_) => return Some(url),
     };

@@ -1,4 +1,4 @@
-//! Who may begin, and in what order.
+//! What may begin, and in what order.
 //!
 //! A [`CallerLedger`] counts what the tasks of each caller take, and refuses one that its [`CallerQuota`] does not allow. A
 //! [`PrioritySemaphore`] has the permits of a role: requests wait for one by their priority, and rise with the time that they wait.

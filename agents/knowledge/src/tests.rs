@@ -3,6 +3,7 @@
 mod base;
 mod generations;
 mod indexing;
+mod mirror;
 
 use std::path::Path;
 use std::sync::Arc;

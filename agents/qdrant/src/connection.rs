@@ -11,8 +11,8 @@ use tonic::{Code, Request, Response, Status, TimeoutExpired};
 
 use crate::error::Error;
 use crate::operation::Operation;
+use crate::settings::QdrantSettings;
 use crate::shape::CollectionShape;
-use crate::store::QdrantSettings;
 
 /// The client of the calls that concern collections.
 pub(crate) type Collections = CollectionsClient<Channel>;
@@ -22,7 +22,7 @@ pub(crate) type Points = PointsClient<Channel>;
 /// The header of the key.
 const KEY_HEADER: &str = "api-key";
 /// A connection that is not made in this time is given up, or in half of the time of a call if that is less.
-const MAX_CONNECT_TIME: Duration = Duration::from_secs(5);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The interval of HTTP/2 pings, and the time to wait for their answer: a connection that a router has forgotten is noticed
 /// before the next call needs it.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ impl Connection {
         };
         let mut endpoint = Endpoint::from_shared(settings.address.to_string())
             .expect("an address is a URI")
-            .connect_timeout(MAX_CONNECT_TIME.min(settings.timeout / 2))
+            .connect_timeout(MAX_CONNECT_TIMEOUT.min(settings.timeout / 2))
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_INTERVAL)
             .keep_alive_while_idle(true);

@@ -28,6 +28,7 @@ mod operation;
 mod payload;
 mod point;
 mod search;
+mod settings;
 mod shape;
 mod store;
 
@@ -38,5 +39,6 @@ pub use error::Error;
 pub use operation::Operation;
 pub use point::{PointId, PointMetadata, StoredPoint};
 pub use search::{ScoredPoint, SearchPoints};
+pub use settings::QdrantSettings;
 pub use shape::CollectionShape;
-pub use store::{MAX_POINTS, QdrantSettings, QdrantStore};
+pub use store::{MAX_POINTS, QdrantStore};

@@ -1,18 +1,15 @@
 //! A collection on a server, and what is done with it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use crate::address::ServerAddress;
-use crate::api_key::ApiKey;
 use crate::batches::batches;
-use crate::collection_name::CollectionName;
 use crate::connection::{Collections, Connection, Points};
 use crate::error::Error;
 use crate::filter::{self, INDEXED_FIELDS};
 use crate::operation::Operation;
 use crate::point::{PointId, StoredPoint};
 use crate::search::{ScoredPoint, SearchPoints};
+use crate::settings::QdrantSettings;
 use crate::shape::{self, CollectionShape};
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::{
@@ -26,27 +23,6 @@ pub const MAX_POINTS: usize = 4_000_000;
 const PAGE_POINTS: u32 = 1_000;
 /// The ids of a message that deletes.
 const DELETE_BATCH_POINTS: usize = 1_000;
-
-/// Which collection, where, and how it is reached.
-#[derive(Debug, Clone)]
-pub struct QdrantSettings {
-    /// The server.
-    pub address: ServerAddress,
-    /// The collection; its name may be an alias.
-    pub collection: CollectionName,
-    /// The key of the server, if it wants one.
-    pub api_key: Option<ApiKey>,
-    /// How long one call may take, the way to a connection included. An operation that sends several messages has this time
-    /// for each.
-    pub timeout: Duration,
-}
-
-impl QdrantSettings {
-    /// Whether others on the network may read the key.
-    pub fn exposes_key(&self) -> bool {
-        self.api_key.is_some() && !self.address.is_encrypted() && !self.address.is_loopback()
-    }
-}
 
 /// A collection on a server. Cheap to clone; clones share a connection.
 #[derive(Debug, Clone)]
@@ -224,6 +200,8 @@ impl QdrantStore {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use qdrant_client::qdrant::UpdateResult;
 
     use super::*;

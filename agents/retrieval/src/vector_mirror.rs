@@ -30,7 +30,7 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The longest such delay.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// The largest file of a key.
-const MAX_KEY_BYTES: u64 = 4096;
+const MAX_KEY_BYTES: u64 = 16 * 1024;
 
 /// Whether the collection is as the index.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,7 +122,9 @@ impl MirrorWork {
             let seen = *writes.borrow_and_update();
             match self.sync().await {
                 // What was written was counted too: it is looked again.
-                Ok(true) => state.send_if_modified(|state| std::mem::replace(state, MirrorState::Behind) != MirrorState::Behind),
+                Ok(true) => {
+                    state.send_if_modified(|state| std::mem::replace(state, MirrorState::Behind) != MirrorState::Behind)
+                }
                 Ok(false) => {
                     state.send_replace(MirrorState::Alike { writes: seen });
                     delay = MIN_RETRY_DELAY;
@@ -176,7 +178,10 @@ impl MirrorWork {
             let points = self.index.lacking_points(generation, WRITTEN_ENTRIES).await.map_err(failed)?;
             let Some(dimensions) = points.first().map(|point| point.vector.len()) else { break };
             if self.prepared != Some((generation, dimensions)) {
-                store.prepare(u32::try_from(dimensions).unwrap_or_default()).await.map_err(|error| error.to_string())?;
+                store
+                    .prepare(u32::try_from(dimensions).unwrap_or_default())
+                    .await
+                    .map_err(|error| error.to_string())?;
                 self.prepared = Some((generation, dimensions));
             }
             let ids = points.iter().map(|point| point.id).collect();

@@ -10,7 +10,7 @@ use crate::span::SpanDraft;
 use crate::span_ids::random_span;
 use crate::trace_scope::TraceScope;
 
-/// The error of a request whose result nobody waits for any more: its step was cancelled, or took too long.
+/// The error of a request whose result nothing waits for any more: its step was cancelled, or took too long.
 const ABANDONED: &str = "abandoned";
 
 /// A request to an engine that runs. Dropped without an end, it was abandoned.

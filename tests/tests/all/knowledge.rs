@@ -260,7 +260,7 @@ async fn the_command_line_shows_and_takes_texts() {
     assert_eq!((code, out.as_str()), (0, "removed kitchen\n"));
     assert!(search(&daemon, "coffee").await.is_empty());
     let (code, _, error) = daemon.cli(["knowledge", "search", "minutes", "coffee"]).run().await;
-    assert!(code == 1 && error.contains("minutes") && error.contains("knowledge"), "{code} {error}");
+    assert!(code == 2 && error.contains("there is no knowledge `minutes`"), "{code} {error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -393,7 +393,8 @@ async fn an_answer_cites_what_was_found_and_nothing_else() {
     assert_eq!(answer["artel"]["citations"][0]["lines"], json!([1, 4]), "{answer}");
     // The passages of a node that searched.
     let read = daemon.run(task_request("of the house").with_graph("lookup")).await.end().await.text();
-    assert_eq!(read, "<1:# Delivery\n\nParcels leave the house\nevery weekday at four.>");
+    // The scripted model repeats the last line.
+    assert_eq!(read, "<every weekday at four.>");
 }
 
 #[tokio::test(flavor = "multi_thread")]

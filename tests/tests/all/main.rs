@@ -48,6 +48,7 @@ mod owner_token;
 mod partial_offload;
 mod port;
 mod private_data;
+mod qdrant;
 mod random_models;
 mod reasoning;
 mod reference;

@@ -1,4 +1,4 @@
-//! Who is let in.
+//! Which calls are let in.
 
 use tonic::service::Interceptor;
 use tonic::{Request, Status};

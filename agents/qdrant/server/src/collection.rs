@@ -1,16 +1,17 @@
 //! A collection and its points.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::vectors_config::Config;
 use qdrant_client::qdrant::{
-    Distance, Filter, PointId, PointStruct, RetrievedPoint, ScoredPoint, Value, VectorParams, VectorsConfig,
+    Distance, Filter, PointId, PointStruct, RetrievedPoint, ScoredPoint, VectorParams, VectorsConfig,
 };
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::filter;
+use crate::payload::Payload;
 use crate::vectors;
 
 /// A point of a collection, for a test to look at.
@@ -52,9 +53,6 @@ impl Id {
     }
 }
 
-/// The payload of a point.
-pub(crate) type Payload = HashMap<String, Value>;
-
 #[derive(Debug)]
 struct Point {
     vector: Vec<f32>,
@@ -65,13 +63,13 @@ struct Point {
 pub(crate) type Page = (Vec<RetrievedPoint>, Option<PointId>);
 
 #[derive(Debug)]
-pub(crate) struct Collection {
+pub(crate) struct ServedCollection {
     config: VectorsConfig,
     indexed_fields: BTreeSet<String>,
     points: BTreeMap<Id, Point>,
 }
 
-impl Collection {
+impl ServedCollection {
     pub(crate) fn new(config: VectorsConfig) -> Self {
         Self { config, indexed_fields: BTreeSet::new(), points: BTreeMap::new() }
     }

@@ -10,7 +10,7 @@ use qdrant_client::qdrant::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::collection::Collection;
+use crate::collection::ServedCollection;
 use crate::state::SharedState;
 use crate::unsupported::unsupported;
 
@@ -57,7 +57,7 @@ impl Collections for CollectionCalls {
             if collections.contains_key(&name) {
                 return Err(Status::already_exists(format!("Wrong input: Collection `{name}` already exists!")));
             }
-            collections.insert(name, Collection::new(vectors_config.unwrap_or_default()));
+            collections.insert(name, ServedCollection::new(vectors_config.unwrap_or_default()));
             Ok(Response::new(CollectionOperationResponse { result: true, ..Default::default() }))
         })
     }
@@ -86,7 +86,7 @@ impl Collections for CollectionCalls {
     }
 }
 
-fn info(collection: &Collection) -> CollectionInfo {
+fn info(collection: &ServedCollection) -> CollectionInfo {
     let params = CollectionParams { vectors_config: Some(collection.config()), ..Default::default() };
     let schema = PayloadSchemaInfo { data_type: PayloadSchemaType::Keyword.into(), ..Default::default() };
     let fields = collection.indexed_fields().into_iter();

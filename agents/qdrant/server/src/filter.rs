@@ -6,8 +6,8 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{Condition, FieldCondition, Filter, Value};
 use tonic::Status;
 
-use crate::collection::Payload;
 use crate::path;
+use crate::payload::Payload;
 
 pub(crate) fn matches(filter: &Filter, payload: &Payload) -> Result<bool, Status> {
     if !filter.should.is_empty() || !filter.must_not.is_empty() || filter.min_should.is_some() {

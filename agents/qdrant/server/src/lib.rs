@@ -12,6 +12,7 @@ mod collection;
 mod collections;
 mod filter;
 mod path;
+mod payload;
 mod points;
 mod server;
 mod state;
@@ -20,4 +21,4 @@ mod vectors;
 
 pub use collection::ServedPoint;
 pub use server::QdrantServer;
-pub use state::Call;
+pub use state::ServedCall;

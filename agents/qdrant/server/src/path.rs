@@ -4,7 +4,7 @@ use qdrant_client::qdrant::Value;
 use qdrant_client::qdrant::value::Kind;
 use tonic::Status;
 
-use crate::collection::Payload;
+use crate::payload::Payload;
 
 /// The keys of a path. Qdrant's paths into lists are not served here.
 pub(crate) fn keys(path: &str) -> Result<Vec<&str>, Status> {

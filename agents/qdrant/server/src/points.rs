@@ -17,7 +17,7 @@ use crate::state::SharedState;
 use crate::unsupported::unsupported;
 
 /// What Qdrant takes for a limit that is not given.
-const DEFAULT_LIMIT: u32 = 10;
+const DEFAULT_TOP_POINTS: u32 = 10;
 
 pub(crate) struct PointCalls {
     state: Arc<SharedState>,
@@ -52,7 +52,7 @@ impl Points for PointCalls {
 
     async fn scroll(&self, request: Request<ScrollPoints>) -> Result<Response<ScrollResponse>, Status> {
         let ScrollPoints { collection_name, filter, offset, limit, with_payload, .. } = request.into_inner();
-        let limit = limit.unwrap_or(DEFAULT_LIMIT) as usize;
+        let limit = limit.unwrap_or(DEFAULT_TOP_POINTS) as usize;
         self.state.enter("Points/Scroll", limit).await?;
         let filter = filter.unwrap_or_default();
         let (result, next_page_offset) = self.state.with_collection(&collection_name, |collection| {
@@ -63,7 +63,7 @@ impl Points for PointCalls {
 
     async fn query(&self, request: Request<QueryPoints>) -> Result<Response<QueryResponse>, Status> {
         let QueryPoints { collection_name, query, filter, limit, with_payload, .. } = request.into_inner();
-        let limit = limit.unwrap_or(u64::from(DEFAULT_LIMIT)) as usize;
+        let limit = limit.unwrap_or(u64::from(DEFAULT_TOP_POINTS)) as usize;
         self.state.enter("Points/Query", limit).await?;
         let (vector, filter) = (nearest(query)?, filter.unwrap_or_default());
         let result = self.state.with_collection(&collection_name, |collection| {
@@ -117,7 +117,7 @@ impl Points for PointCalls {
     }
 }
 
-/// All changes are applied at once here; who does not wait is told that his is only noted.
+/// All changes are applied at once here; a client that does not wait is told that its change is only noted.
 fn applied(wait: Option<bool>) -> Response<PointsOperationResponse> {
     let status = if wait == Some(true) { UpdateStatus::Completed } else { UpdateStatus::Acknowledged };
     let result = UpdateResult { status: status.into(), ..Default::default() };
@@ -131,7 +131,7 @@ fn nearest(query: Option<Query>) -> Result<Vec<f32>, Status> {
     }
 }
 
-/// Parts of payloads are not served here: who asks for some is given all.
+/// Parts of payloads are not served here: a client that asks for some is given all.
 fn is_wanted(payload: Option<WithPayloadSelector>) -> bool {
     !matches!(payload.and_then(|payload| payload.selector_options), None | Some(SelectorOptions::Enable(false)))
 }

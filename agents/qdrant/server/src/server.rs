@@ -15,7 +15,7 @@ use crate::access::KeyCheck;
 use crate::collection::ServedPoint;
 use crate::collections::CollectionCalls;
 use crate::points::PointCalls;
-use crate::state::{Call, Fault, SharedState};
+use crate::state::{Fault, ServedCall, SharedState};
 
 /// A server on a port of this machine. Dropping it ends it and what it holds.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct QdrantServer {
 }
 
 impl QdrantServer {
-    /// A server that lets everybody in. Needs a runtime of tokio, on which it serves.
+    /// A server that lets every client in. Needs a runtime of tokio, on which it serves.
     ///
     /// # Errors
     /// There is no free port.
@@ -35,7 +35,7 @@ impl QdrantServer {
         Self::serve(bind().await?, None)
     }
 
-    /// A server that lets in who has this key.
+    /// A server that lets in clients with this key alone.
     ///
     /// # Errors
     /// There is no free port.
@@ -90,7 +90,7 @@ impl QdrantServer {
     }
 
     /// The calls so far, in order, those that failed included.
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<ServedCall> {
         self.state.calls()
     }
 

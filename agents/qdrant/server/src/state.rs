@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tonic::Status;
 
-use crate::collection::Collection;
+use crate::collection::ServedCollection;
 
 /// A call that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct ServedCall {
     /// The method, such as `Points/Upsert`.
     pub method: &'static str,
     /// The points that it writes or deletes, or the most that it asks for.
@@ -27,8 +27,8 @@ pub(crate) struct SharedState(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    collections: BTreeMap<String, Collection>,
-    calls: Vec<Call>,
+    collections: BTreeMap<String, ServedCollection>,
+    calls: Vec<ServedCall>,
     /// What is to fail, and how many calls are answered before.
     fault: Option<(Fault, usize)>,
     refuses_indexes: bool,
@@ -37,14 +37,14 @@ struct State {
 impl SharedState {
     /// Notes a call; it fails or hangs here if it is to.
     pub(crate) async fn enter(&self, method: &'static str, points: usize) -> Result<(), Status> {
-        match self.note(Call { method, points }) {
+        match self.note(ServedCall { method, points }) {
             None => Ok(()),
             Some(Fault::Unavailable) => Err(Status::unavailable("the server is told to fail")),
             Some(Fault::Hang) => std::future::pending().await,
         }
     }
 
-    fn note(&self, call: Call) -> Option<Fault> {
+    fn note(&self, call: ServedCall) -> Option<Fault> {
         let mut state = self.lock();
         state.calls.push(call);
         let (fault, answered) = state.fault.as_mut()?;
@@ -72,11 +72,14 @@ impl SharedState {
         self.lock().refuses_indexes
     }
 
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<ServedCall> {
         self.lock().calls.clone()
     }
 
-    pub(crate) fn with_collections<T>(&self, operation: impl FnOnce(&mut BTreeMap<String, Collection>) -> T) -> T {
+    pub(crate) fn with_collections<T>(
+        &self,
+        operation: impl FnOnce(&mut BTreeMap<String, ServedCollection>) -> T,
+    ) -> T {
         operation(&mut self.lock().collections)
     }
 
@@ -84,7 +87,7 @@ impl SharedState {
     pub(crate) fn with_collection<T>(
         &self,
         name: &str,
-        operation: impl FnOnce(&mut Collection) -> Result<T, Status>,
+        operation: impl FnOnce(&mut ServedCollection) -> Result<T, Status>,
     ) -> Result<T, Status> {
         self.with_collections(|collections| match collections.get_mut(name) {
             Some(collection) => operation(collection),

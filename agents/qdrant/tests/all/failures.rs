@@ -9,10 +9,10 @@ use qdrant_client::qdrant::points_client::PointsClient;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::fixtures::{COLLECTION, DIMENSIONS, LONG, points, prepared, settings, store_at};
+use crate::fixtures::{COLLECTION, DIMENSIONS, LONG_TIMEOUT, points, prepared, settings, store_at};
 
 /// The time of a call that is not answered.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn an_absent_server_is_a_passing_failure_with_its_cause() {
@@ -29,7 +29,7 @@ async fn an_absent_server_is_a_passing_failure_with_its_cause() {
 async fn a_server_that_accepts_and_never_answers_is_left_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let store = QdrantStore::new(QdrantSettings { timeout: SHORT, ..settings(&url) }).unwrap();
+    let store = QdrantStore::new(QdrantSettings { timeout: SHORT_TIMEOUT, ..settings(&url) }).unwrap();
     is_left_in_time(&store).await;
     drop(listener);
 }
@@ -37,7 +37,7 @@ async fn a_server_that_accepts_and_never_answers_is_left_in_time() {
 #[tokio::test]
 async fn a_call_that_is_never_answered_is_left_in_time() {
     let (server, _) = prepared().await;
-    let store = QdrantStore::new(QdrantSettings { timeout: SHORT, ..settings(&server.url()) }).unwrap();
+    let store = QdrantStore::new(QdrantSettings { timeout: SHORT_TIMEOUT, ..settings(&server.url()) }).unwrap();
     server.hang();
     is_left_in_time(&store).await;
     server.heal();
@@ -49,7 +49,7 @@ async fn is_left_in_time(store: &QdrantStore) {
     let error = store.points("docs").await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }) && error.is_passing(), "{error:?}");
     assert!(error.to_string().contains("did not list points of the collection `artel` within 300ms"), "{error}");
-    assert!(begun.elapsed() >= SHORT && begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= SHORT_TIMEOUT && begun.elapsed() < LONG_TIMEOUT / 2, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -9,14 +9,14 @@ pub(crate) const COLLECTION: &str = "artel";
 /// The dimensions of the points here.
 pub(crate) const DIMENSIONS: u32 = 3;
 /// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn settings(url: &str) -> QdrantSettings {
     QdrantSettings {
         address: url.parse().unwrap(),
         collection: COLLECTION.parse().unwrap(),
         api_key: None,
-        timeout: LONG,
+        timeout: LONG_TIMEOUT,
     }
 }
 
