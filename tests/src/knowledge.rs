@@ -27,7 +27,9 @@ impl Daemon {
         let indexed = async {
             loop {
                 let status = self.knowledge_status(name).await;
-                if status.is_some_and(|status| status.pending == 0 && !status.rebuilding && holds(&status)) {
+                if status
+                    .is_some_and(|status| status.pending == 0 && !status.rebuilding && !status.stale && holds(&status))
+                {
                     return;
                 }
             }

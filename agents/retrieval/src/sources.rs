@@ -37,6 +37,8 @@ pub struct KnowledgeState {
     pub polling: Option<String>,
     /// Whether a new index is built while an older one answers.
     pub is_rebuilding: bool,
+    /// Whether something is not indexed yet, or was not compared since the start.
+    pub is_stale: bool,
 }
 
 /// A file or text of a knowledge.
@@ -101,6 +103,7 @@ impl Retrieval {
                 problem: base.as_ref().and_then(|base| base.problem()),
                 polling: progress.polling.clone(),
                 is_rebuilding: progress.is_shadow,
+                is_stale: base.as_ref().is_none_or(|base| base.is_behind()),
             });
         }
         Ok(states)

@@ -33,7 +33,7 @@ async fn search<S: Services>(front: &Front<S>, request: Request) -> Result<Respo
     Ok(json_response(&json!({
         "object": "list",
         "knowledge": knowledge,
-        "data": passages.into_iter().map(passage).collect::<Vec<_>>(),
+        "data": passages.iter().map(passage).collect::<Vec<_>>(),
         "stale": stale,
         "timings_ms": timings.map(millis),
     })))
@@ -81,7 +81,7 @@ fn labels(fields: &Fields<'_>) -> Result<HashMap<String, String>, ApiError> {
     labels.names().map(|name| Ok((name.to_owned(), labels.required_text(name)?.to_owned()))).collect()
 }
 
-fn passage(passage: v1::Passage) -> Value {
+fn passage(passage: &v1::Passage) -> Value {
     json!({
         "rank": passage.rank,
         "score": passage.score,

@@ -22,8 +22,7 @@ pub(super) fn sentences(text: &str) -> impl Iterator<Item = SentencePlace<'_>> {
 
 /// Where the first sentence of a text ends.
 fn end_of_first(text: &str) -> usize {
-    let mut chars = text.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
+    for (at, c) in text.char_indices() {
         let after = at + c.len_utf8();
         match c {
             '\n' if is_new_item(&text[after..]) => return after,

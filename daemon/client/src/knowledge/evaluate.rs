@@ -129,8 +129,8 @@ fn figures(questions: &[KnowledgeQuestion], scores: &[Vec<QuestionScore>]) -> (V
             subset: subset.clone(),
             questions: scores.len(),
             mode,
-            ndcg: MeanInterval::of(scores.iter().map(|score| score.ndcg).collect()),
-            recall: MeanInterval::of(scores.iter().map(|score| score.recall).collect()),
+            ndcg: MeanInterval::of(&scores.iter().map(|score| score.ndcg).collect::<Vec<_>>()),
+            recall: MeanInterval::of(&scores.iter().map(|score| score.recall).collect::<Vec<_>>()),
         });
         let of_subset: Vec<SearchQuality> = of_subset.collect();
         let ([_, _, hybrid], [keyword, vector, _]) = (&scores[..], &of_subset[..]) else { continue };
@@ -139,7 +139,7 @@ fn figures(questions: &[KnowledgeQuestion], scores: &[Vec<QuestionScore>]) -> (V
             false => (vector.mode, &scores[1]),
         };
         let differences = hybrid.iter().zip(others).map(|(hybrid, other)| hybrid.ndcg - other.ndcg);
-        let ndcg = MeanInterval::of(differences.collect());
+        let ndcg = MeanInterval::of(&differences.collect::<Vec<_>>());
         gains.push(HybridGain { subset: subset.clone(), other, ndcg });
         found.extend(of_subset);
     }

@@ -14,7 +14,7 @@ pub(crate) struct MeanInterval {
 }
 
 impl MeanInterval {
-    pub(super) fn of(values: Vec<f64>) -> Self {
+    pub(super) fn of(values: &[f64]) -> Self {
         if values.is_empty() {
             return Self::default();
         }
@@ -48,11 +48,11 @@ mod tests {
     #[test]
     fn the_interval_is_about_that_of_the_normal_distribution() {
         // A hundred values of 0 and 1: the standard error is 0.05.
-        let values = (0..100).map(|at| f64::from(at % 2)).collect();
-        let MeanInterval { mean, low, high } = MeanInterval::of(values);
+        let values: Vec<f64> = (0..100).map(|at| f64::from(at % 2)).collect();
+        let MeanInterval { mean, low, high } = MeanInterval::of(&values);
         assert_eq!(mean, 0.5);
         assert!((low - 0.402).abs() < 0.02 && (high - 0.598).abs() < 0.02, "{low} {high}");
-        assert_eq!(MeanInterval::of(vec![0.25; 4]), MeanInterval { mean: 0.25, low: 0.25, high: 0.25 });
-        assert_eq!(MeanInterval::of(Vec::new()), MeanInterval::default());
+        assert_eq!(MeanInterval::of(&[0.25; 4]), MeanInterval { mean: 0.25, low: 0.25, high: 0.25 });
+        assert_eq!(MeanInterval::of(&[]), MeanInterval::default());
     }
 }

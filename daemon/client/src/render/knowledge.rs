@@ -67,7 +67,8 @@ fn state(status: &KnowledgeStatus) -> (anstyle::Style, String) {
         return (BAD, status.problem.clone());
     }
     if status.pending == 0 && !status.rebuilding {
-        return (DIM, "up to date".to_owned());
+        let (style, text) = if status.stale { (WARN, "comparing the files") } else { (DIM, "up to date") };
+        return (style, text.to_owned());
     }
     let left = status.time_left.and_then(|left| Duration::try_from(left).ok());
     let left = left.map(|left| format!(", {} left", artel_terminal::span(left))).unwrap_or_default();
@@ -229,6 +230,7 @@ mod tests {
             ..KnowledgeStatus::default()
         };
         assert_eq!(state(&status("", 0)).1, "up to date");
+        assert_eq!(state(&KnowledgeStatus { stale: true, ..status("", 0) }).1, "comparing the files");
         assert_eq!(state(&status("", 7)).1, "indexing: 7 files to go, 12 passages/s");
         assert_eq!(state(&status("no model", 7)).1, "no model");
     }

@@ -20,6 +20,7 @@ pub(super) fn state(state: KnowledgeState) -> v1::KnowledgeStatus {
         problem: state.problem.unwrap_or_default(),
         polling: state.polling.unwrap_or_default(),
         rebuilding: state.is_rebuilding,
+        stale: state.is_stale,
     }
 }
 
