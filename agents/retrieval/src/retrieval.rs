@@ -196,6 +196,9 @@ impl Retrieval {
             weight: FusionWeight::default(),
         };
         let base = self.base(&knowledge.name);
+        if let Some(base) = base.as_ref().filter(|base| base.indexer().is_none() && base.problem().is_none()) {
+            base.opened().await;
+        }
         if let Some(mirror) = base.as_ref().and_then(|base| base.mirror.as_ref()) {
             query.nearest = mirror.nearest(&query).await;
         }

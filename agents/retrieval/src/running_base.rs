@@ -22,6 +22,9 @@ const MIN_START_DELAY: Duration = Duration::from_secs(1);
 /// The longest such delay: a model may be fetched, or get the memory of another one, at any time.
 const MAX_START_DELAY: Duration = Duration::from_secs(60);
 
+/// How long a search waits for an index that is being opened: an embedding model may have to be loaded.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A knowledge of the catalog with its indexer. Dropping it ends the work on it.
 pub(crate) struct RunningBase {
     pub(crate) knowledge: Arc<Knowledge>,
@@ -73,6 +76,13 @@ impl RunningBase {
     /// The indexer, once it has started.
     pub(crate) fn indexer(&self) -> Option<Arc<Indexer>> {
         self.indexer.borrow().clone()
+    }
+
+    /// Waits until it can be searched, for a while: a daemon that has just started opens its indexes.
+    pub(crate) async fn opened(&self) {
+        let mut indexer = self.indexer.clone();
+        // Without an indexer by then, the search tells why.
+        drop(tokio::time::timeout(OPEN_TIMEOUT, indexer.wait_for(Option::is_some)).await);
     }
 
     /// How far it is; `None` before it has started.

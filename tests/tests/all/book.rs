@@ -29,6 +29,8 @@ pages! {
     the_commands_of_the_page_on_roles_succeed: "docs/book/src/reference/roles.md",
     the_commands_of_the_page_on_models_succeed: "docs/book/src/reference/models.md",
     the_commands_of_the_page_on_graphs_succeed: "docs/book/src/reference/graphs.md",
+    the_commands_of_the_page_on_knowledge_succeed: "docs/book/src/knowledge.md",
+    the_commands_of_the_reference_on_knowledge_succeed: "docs/book/src/reference/knowledge.md",
     the_commands_of_the_page_on_routers_succeed: "docs/book/src/reference/routers.md",
     the_commands_of_the_page_on_settings_succeed: "docs/book/src/reference/settings.md",
     the_commands_of_the_page_on_placement_succeed: "docs/book/src/placement.md",
