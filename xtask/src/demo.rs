@@ -14,7 +14,7 @@ use crate::{models, shell};
 const MESSAGE: &str = "My lamp from order #55128 came with a cracked shade and I want my $39 back or another one.";
 
 /// A question that the book answers.
-const QUESTION: &str = "Which formats of files can a knowledge have?";
+const QUESTION: &str = "What is a prefix cache?";
 /// How often it is looked whether the book is indexed.
 const INDEX_INTERVAL: Duration = Duration::from_millis(200);
 /// Indexing takes seconds.
