@@ -26,7 +26,7 @@ pub struct IndexerOptions {
     pub poll_interval: Duration,
     /// The first delay after which a file that could not be embedded or stored is tried again; it doubles up to a minute.
     pub retry_delay: Duration,
-    /// Whether changes are watched for; else the sources are compared once, and when [`Indexer::rescan`] asks for it.
+    /// Whether changes are watched for; else the sources are compared once, and when [`Indexer::rescan`](crate::Indexer::rescan) asks for it.
     pub watches: bool,
 }
 
