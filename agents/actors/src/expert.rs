@@ -26,7 +26,7 @@ use role_queue::AdmittedStep;
 use step_deadline::StepDeadline;
 use step_job::PROGRESS_INTERVAL;
 
-pub(crate) use grounding::NOTHING_FOUND;
+pub(crate) use grounding::{NOTHING_FOUND, cited_in};
 pub(crate) use prefetch_target::PrefetchTarget;
 pub(crate) use role_queue::{QueueLimits, RoleQueue};
 pub(crate) use step_job::StepJob;

@@ -103,6 +103,23 @@ struct EvidenceSentence {
     words: KnownWords,
 }
 
+/// What a sentence states, without its marks.
+struct StatedSentence {
+    text: String,
+    words: Vec<ContentWord>,
+    figures: Figures,
+    /// Those that the question does not have.
+    names: Vec<String>,
+}
+
+impl StatedSentence {
+    fn of(text: String, asked: &str) -> Self {
+        let (words, figures, mut names) = (content_words(&text), Figures::of(&text), names(&text));
+        names.retain(|name| !asked.contains(&folded(name)));
+        Self { text, words, figures, names }
+    }
+}
+
 /// The words of a passage or of a part of it.
 struct KnownWords {
     terms: ChunkTerms,
@@ -128,9 +145,8 @@ pub fn check(question: &str, answer: &str, passages: &[(u32, &str)]) -> Vec<Chec
         let mut marks = CitationFilter::new(highest);
         marks.push(text);
         let cited = marks.cited().clone();
-        let stated = without_marks(text);
-        let words = content_words(&stated);
-        if words.is_empty() || stated.trim_end().ends_with('?') {
+        let stated = StatedSentence::of(without_marks(text), &asked);
+        if stated.words.is_empty() || stated.text.trim_end().ends_with('?') {
             continue;
         }
         let mut evidence =
@@ -139,7 +155,7 @@ pub fn check(question: &str, answer: &str, passages: &[(u32, &str)]) -> Vec<Chec
             None => Some(Doubt::NoPassage),
             // One passage that supports it is enough; otherwise the nearest one tells why not.
             Some(_) => {
-                let doubts = evidence.map(|passage| doubt(&stated, &words, passage, &asked));
+                let doubts = evidence.map(|passage| doubt(&stated, passage));
                 doubts.min_by(|(one, _), (other, _)| one.total_cmp(other)).and_then(|(_, doubt)| doubt)
             }
         };
@@ -149,27 +165,24 @@ pub fn check(question: &str, answer: &str, passages: &[(u32, &str)]) -> Vec<Chec
 }
 
 /// How far a passage is from supporting a sentence, from 0, and what speaks against it.
-fn doubt(stated: &str, words: &[ContentWord], passage: &EvidencePassage, asked: &str) -> (f64, Option<Doubt>) {
+fn doubt(stated: &StatedSentence, passage: &EvidencePassage) -> (f64, Option<Doubt>) {
+    let StatedSentence { text, words, figures, names } = stated;
     let whole = ratio(words, &passage.words);
     let (near_ratio, near) = nearest(words, &passage.sentences);
     let distance = 2.0 - whole - near_ratio;
     let found = |doubt| (1.0 + distance, Some(doubt));
-    if let Some(number) = Figures::of(stated).missing_in(&Figures::of(&near)) {
+    if let Some(number) = figures.missing_in(&Figures::of(&near)) {
         return found(Doubt::Number(number));
     }
-    let is_unknown = |name: &String| {
-        let name = folded(name);
-        !passage.folded.contains(&name) && !asked.contains(&name)
-    };
-    if let Some(name) = names(stated).into_iter().find(is_unknown) {
-        return found(Doubt::Name(name));
+    if let Some(name) = names.iter().find(|name| !passage.folded.contains(&folded(name))) {
+        return found(Doubt::Name(name.clone()));
     }
     if near_ratio < MIN_NEAR_RATIO || whole < MIN_WORDS_RATIO {
         let percent = (near_ratio.min(whole) * 100.0).round() as u32;
         return found(Doubt::Words { percent });
     }
     if let Some((single_ratio, single)) = nearest_single(words, &passage.sentences) {
-        match contrast(stated, single, &near) {
+        match contrast(text, single, &near) {
             Some(Contrast::Negation) if single_ratio >= MIN_SAME_SUBJECT_RATIO => return found(Doubt::Negation),
             Some(Contrast::Opposite { said, found: there }) => return found(Doubt::Opposite { said, found: there }),
             Some(Contrast::Swapped { by }) if single_ratio >= MIN_SAME_SUBJECT_RATIO => {

@@ -48,11 +48,6 @@ impl FoundPassages {
         self.passages.iter().map(|passage| passage.citation.clone())
     }
 
-    /// The numbered texts of the passages.
-    pub fn texts(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.passages.iter().map(|passage| (passage.citation.number, passage.citation.quote.as_str()))
-    }
-
     /// As the output of a step.
     pub fn to_json(&self) -> Value {
         serde_json::to_value(self).expect("texts and numbers are JSON")

@@ -104,6 +104,8 @@ impl VectorMirror {
         };
         let found = match store.search(search).await {
             Ok(found) => found,
+            // Nothing was written yet, or it was deleted there; the next comparison finds that.
+            Err(artel_qdrant::Error::NoCollection { .. }) => return None,
             Err(error) => {
                 tracing::warn!(knowledge = %self.knowledge, %error, "vectors are compared here: Qdrant gave no answer");
                 return None;

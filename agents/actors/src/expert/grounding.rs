@@ -91,16 +91,16 @@ pub(super) fn with_cited_numbers(mut schema: Value, found: &FoundPassages) -> Va
 
 /// What an output cites: by the marks of its text, or by the field of its JSON.
 pub(super) fn cited(output: &Output, found: &FoundPassages) -> Vec<Citation> {
-    let numbers: BTreeSet<u32> = match &output.json {
-        Some(json) => {
-            let listed = json.get(CITATIONS_FIELD).and_then(Value::as_array).into_iter().flatten();
-            listed.filter_map(|number| u32::try_from(number.as_u64()?).ok()).collect()
-        }
-        None => {
-            let mut marks = CitationFilter::new(found.count());
-            marks.push(&output.text);
-            marks.cited().clone()
-        }
-    };
+    let Some(json) = &output.json else { return cited_in(&output.text, found.citations().collect()) };
+    let listed = json.get(CITATIONS_FIELD).and_then(Value::as_array).into_iter().flatten();
+    let numbers: BTreeSet<u32> = listed.filter_map(|number| u32::try_from(number.as_u64()?).ok()).collect();
     found.citations().filter(|citation| numbers.contains(&citation.number)).collect()
+}
+
+/// Those of these passages that the marks of a text name.
+pub(crate) fn cited_in(text: &str, passages: Vec<Citation>) -> Vec<Citation> {
+    let highest = passages.iter().map(|citation| citation.number).max().unwrap_or(0);
+    let mut marks = CitationFilter::new(highest);
+    marks.push(text);
+    passages.into_iter().filter(|citation| marks.cited().contains(&citation.number)).collect()
 }

@@ -1,8 +1,5 @@
 //! Checks of an answer against passages, as steps.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use artel_retrieval::support::{self, CheckedSentence};
 use artel_task::event::{Citation, Output, ResultSource, Timings, Usage};
 use artel_task::{NodeName, StepId};
@@ -12,7 +9,7 @@ use tokio::time::Instant;
 use super::dispatch::AttemptContext;
 use super::running_task::RunningTask;
 use crate::completion::StepOutcome;
-use crate::expert::NOTHING_FOUND;
+use crate::expert::{NOTHING_FOUND, cited_in};
 
 /// An answer, and the passages that it is to be supported by.
 struct AnswerToCheck {
@@ -58,16 +55,14 @@ fn outcome(given: &AnswerToCheck, started: Instant) -> StepOutcome {
     let doubted: Vec<Value> = checked.iter().filter_map(doubt_json).collect();
     let kept = support::supported_text(&given.answer, &checked);
     let text = if kept.is_empty() { NOTHING_FOUND.to_owned() } else { kept };
-    let supported: Vec<&CheckedSentence> = checked.iter().filter(|sentence| sentence.doubt.is_none()).collect();
-    let cited: BTreeSet<u32> = supported.iter().flat_map(|sentence| &sentence.cited).copied().collect();
     let json = json!({
         "supported": doubted.is_empty() && !checked.is_empty(),
         "sentences": checked.len(),
         "doubted": doubted,
     });
-    let citations = given.passages.iter().filter(|citation| cited.contains(&citation.number)).cloned().collect();
+    let citations = cited_in(&text, given.passages.clone());
     let output = Output { json: Some(json), citations, ..Output::text(text) };
-    let timings = Timings { prefill: started.elapsed().max(Duration::from_micros(1)), ..Timings::default() };
+    let timings = Timings { prefill: started.elapsed(), ..Timings::default() };
     StepOutcome::Answer { output, usage: Usage::default(), timings, source: ResultSource::Run }
 }
 
