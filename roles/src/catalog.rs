@@ -19,7 +19,7 @@ use crate::decode::MapReader;
 use crate::definition::{Definition, DefinitionKind};
 use crate::graph::{self, CompiledNode, DeclaredDefinitions, GraphDraft};
 use crate::keys;
-use crate::knowledge::{Knowledge, KnowledgeDraft};
+use crate::knowledge::{Knowledge, NamedDefinitions, Reranker};
 use crate::model::{Model, PlacementSetting};
 use crate::model_memory::CacheSetting;
 use crate::network::NetworkRules;
@@ -92,9 +92,9 @@ impl Catalog {
         let mut builder = CatalogBuilder::new(&sources, rules, deadline);
         builder.models();
         builder.adapters();
-        builder.knowledge();
         builder.routers();
         builder.roles();
+        builder.knowledge();
         builder.graphs();
         let parts = builder.finish()?;
         let version = sources.version();
@@ -378,6 +378,7 @@ impl<'s> CatalogBuilder<'s> {
         }
     }
 
+    /// After the models and the roles, of which one may order what is found.
     fn knowledge(&mut self) {
         // A model that could not be read may be the embedding model.
         let has_embedding_model = self.declared.of(DefinitionKind::Model).count() > self.models.len()
@@ -386,21 +387,8 @@ impl<'s> CatalogBuilder<'s> {
             let report = &mut self.diagnostics[document.source];
             let Ok(name) = KnowledgeName::parse(&document.name) else { continue };
             let Some(fields) = fields(document, report) else { continue };
-            let Some(KnowledgeDraft { knowledge, models }) = Knowledge::decode(&name, fields, report) else { continue };
-            for (model, needed, span) in models {
-                match self.models.get(&model) {
-                    Some(found) if found.purpose != needed => {
-                        let message = format!(
-                            "model `{model}` has `use: {}`, and `use: {}` is needed here",
-                            found.purpose.as_str(),
-                            needed.as_str()
-                        );
-                        report.error(span, message);
-                    }
-                    None => self.declared.report_missing(DefinitionKind::Model, model.as_str(), span, report),
-                    _ => {}
-                }
-            }
+            let named = NamedDefinitions { declared: &self.declared, models: &self.models, roles: &self.roles };
+            let Some(knowledge) = Knowledge::decode(&name, fields, &named, report) else { continue };
             if knowledge.has_vectors() && knowledge.embedding.is_none() && !has_embedding_model {
                 report.error_with_hint(
                     document.name_span,
@@ -494,8 +482,12 @@ impl<'s> CatalogBuilder<'s> {
             DefinitionKind::Model | DefinitionKind::Adapter => BTreeSet::new(),
             DefinitionKind::Knowledge => {
                 let Some(knowledge) = self.knowledge.get(name) else { return BTreeSet::new() };
-                let models = knowledge.embedding.iter().chain(&knowledge.search.rerank);
-                models.map(|model| (DefinitionKind::Model, model.to_string())).collect()
+                let reranker = knowledge.search.rerank.as_ref().map(|reranker| match reranker {
+                    Reranker::Model(model) => (DefinitionKind::Model, model.to_string()),
+                    Reranker::Role(role) => (DefinitionKind::Role, role.to_string()),
+                });
+                let embedding = knowledge.embedding.iter().map(|model| (DefinitionKind::Model, model.to_string()));
+                embedding.chain(reranker).collect()
             }
             DefinitionKind::Router => {
                 let label = self.routers.get(name).and_then(|settings| settings.label_model.as_ref());

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use artel_model::ModelPurpose;
-use artel_task::{KnowledgeName, ModelName};
+use artel_task::{KnowledgeName, ModelName, RoleName};
 use artel_yaml::{Diagnostics, Span, YamlNode, YamlValue, shown};
 use globset::Glob;
 
@@ -12,6 +13,8 @@ use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, choice, integer, items, name, text};
 use crate::definition::DefinitionKind;
 use crate::keys;
+use crate::model::Model;
+use crate::role::Role;
 
 /// The most sources of one knowledge: each is watched by itself.
 const MAX_SOURCE_ITEMS: usize = 64;
@@ -28,8 +31,6 @@ const MIN_CHUNK_TOKENS: u32 = 32;
 const MAX_CHUNK_TOKENS: u32 = 2048;
 /// The longest name of a collection: that of a file, which Qdrant makes of it.
 const MAX_COLLECTION_CHARS: usize = 255;
-/// The most knowledge of one role: each is searched for each of its steps.
-const MAX_ROLE_KNOWLEDGE_ITEMS: usize = 8;
 /// The most passages of one search: more do not fit into a prompt.
 pub(crate) const MAX_TOP_PASSAGES: u32 = 50;
 
@@ -103,8 +104,17 @@ pub struct SearchSetting {
     pub top: u32,
     /// By what passages are found.
     pub mode: SearchModeSetting,
-    /// The model that orders what was found.
-    pub rerank: Option<ModelName>,
+    /// What orders the passages that were found.
+    pub rerank: Option<Reranker>,
+}
+
+/// What reads a question with each passage, and orders these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reranker {
+    /// A model with `use: rerank`.
+    Model(ModelName),
+    /// A role, by how much more probable `yes` is than `no` as its answer to whether the passage answers the question.
+    Role(RoleName),
 }
 
 impl Default for SearchSetting {
@@ -154,26 +164,28 @@ impl TextLanguage {
 }
 
 /// A knowledge, and the nodes of the models that it names.
-pub(crate) struct KnowledgeDraft {
-    pub(crate) knowledge: Knowledge,
-    /// What each model must be for.
-    pub(crate) models: Vec<(ModelName, ModelPurpose, Span)>,
+/// What a knowledge may name.
+pub(crate) struct NamedDefinitions<'a> {
+    /// All names, also of what could not be read.
+    pub(crate) declared: &'a DeclaredNames,
+    pub(crate) models: &'a BTreeMap<ModelName, Arc<Model>>,
+    pub(crate) roles: &'a BTreeMap<RoleName, Arc<Role>>,
 }
 
 impl Knowledge {
     pub(crate) fn decode(
         knowledge: &KnowledgeName,
         fields: MapReader<'_>,
+        named: &NamedDefinitions<'_>,
         report: &mut Diagnostics<'_>,
-    ) -> Option<KnowledgeDraft> {
+    ) -> Option<Self> {
         let mut f = fields;
-        let mut models = Vec::new();
         let description = f.get("description").and_then(|n| text(n, "`description`", 1..=2000, report));
         let sources = f.get("sources").map(|n| sources(n, report)).unwrap_or_default();
         let exclude = f.get("exclude").map(|n| patterns(n, report)).unwrap_or_default();
-        let embedding = f.get("embedding").map(|n| model(n, ModelPurpose::Embedding, &mut models, report));
+        let embedding = f.get("embedding").map(|n| named.model(n, ModelPurpose::Embedding, report));
         let chunk = f.get("chunk").map_or_else(|| Some(ChunkSetting::default()), |n| chunk(n, report));
-        let search = f.get("search").and_then(|n| search(n, &mut models, report));
+        let search = f.get("search").and_then(|n| search(n, named, report));
         let languages = f.get("languages").map(|n| languages(n, report)).unwrap_or_default();
         let store_node = f.get("store");
         let store = store_node.map_or(Some(None), |n| store(n, knowledge, report));
@@ -188,7 +200,7 @@ impl Knowledge {
         if let Some(node) = store_node.filter(|_| store.is_some() && search.mode == SearchModeSetting::Keyword) {
             report.error(node.span, "a knowledge with `mode: keyword` has no vectors for a `store`");
         }
-        let knowledge = Self {
+        Some(Self {
             name: knowledge.clone(),
             description,
             sources,
@@ -198,13 +210,57 @@ impl Knowledge {
             search,
             languages,
             store,
-        };
-        Some(KnowledgeDraft { knowledge, models })
+        })
     }
 
     /// Whether a model embeds its passages.
     pub fn has_vectors(&self) -> bool {
         self.search.mode != SearchModeSetting::Keyword
+    }
+}
+
+impl NamedDefinitions<'_> {
+    fn model(&self, node: &YamlNode, purpose: ModelPurpose, report: &mut Diagnostics<'_>) -> Option<ModelName> {
+        let model = name(node, "a model", ModelName::parse, report)?;
+        self.check(&model, purpose, node.span, report);
+        Some(model)
+    }
+
+    /// Reports a model that there is not, or that is for something else.
+    fn check(&self, model: &ModelName, purpose: ModelPurpose, span: Span, report: &mut Diagnostics<'_>) {
+        match self.models.get(model) {
+            Some(found) if found.purpose != purpose => {
+                let message = format!(
+                    "model `{model}` has `use: {}`, and `use: {}` is needed here",
+                    found.purpose.as_str(),
+                    purpose.as_str()
+                );
+                report.error(span, message);
+            }
+            None => self.declared.report_missing(DefinitionKind::Model, model.as_str(), span, report),
+            _ => {}
+        }
+    }
+
+    /// A model with `use: rerank`, or a role.
+    fn reranker(&self, node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<Reranker> {
+        let model = name(node, "a model or a role", ModelName::parse, report)?;
+        let is_model = self.models.get(&model).is_some_and(|found| found.purpose == ModelPurpose::Rerank);
+        let role = RoleName::parse(model.as_str()).ok();
+        let role = role.filter(|role| self.declared.has(DefinitionKind::Role, role.as_str()));
+        let Some(role) = role else {
+            self.check(&model, ModelPurpose::Rerank, node.span, report);
+            return Some(Reranker::Model(model));
+        };
+        if is_model {
+            let message = format!("`{role}` is both a role and a model with `use: rerank`");
+            report.error_with_hint(node.span, message, "give one of them another name");
+        } else if self.roles.get(&role).is_some_and(|role| !role.prompt.is_fixed()) {
+            let message =
+                format!("the `prompt` of role `{role}` has values of a task, and there is none when it reranks");
+            report.error_with_hint(node.span, message, "name a role whose prompt is the same for every task");
+        }
+        Some(Reranker::Role(role))
     }
 }
 
@@ -320,17 +376,13 @@ fn chunk(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<ChunkSetting> 
     Some(ChunkSetting { tokens, overlap })
 }
 
-fn search(
-    node: &YamlNode,
-    models: &mut Vec<(ModelName, ModelPurpose, Span)>,
-    report: &mut Diagnostics<'_>,
-) -> Option<SearchSetting> {
+fn search(node: &YamlNode, named: &NamedDefinitions<'_>, report: &mut Diagnostics<'_>) -> Option<SearchSetting> {
     let mut f = MapReader::open(node, "`search`", &keys::SEARCH, report)?;
     let base = SearchSetting::default();
     let top = f.get("top").map_or(Some(base.top), |n| integer(n, "`top`", 1..=MAX_TOP_PASSAGES, report));
     let words = SearchModeSetting::ALL.map(|mode| (mode.as_str(), mode));
     let mode = f.get("mode").map_or(Some(base.mode), |n| choice(n, "`mode`", &words, report));
-    let rerank = f.get("rerank").and_then(|n| model(n, ModelPurpose::Rerank, models, report));
+    let rerank = f.get("rerank").and_then(|n| named.reranker(n, report));
     f.finish(&[], report);
     Some(SearchSetting { top: top?, mode: mode?, rerank })
 }
@@ -379,39 +431,8 @@ fn key_file(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<PathBuf> {
     file.map(|file| dir.join(file))
 }
 
-fn model(
-    node: &YamlNode,
-    purpose: ModelPurpose,
-    models: &mut Vec<(ModelName, ModelPurpose, Span)>,
-    report: &mut Diagnostics<'_>,
-) -> Option<ModelName> {
-    let model = name(node, "a model", ModelName::parse, report)?;
-    models.push((model.clone(), purpose, node.span));
-    Some(model)
-}
-
 fn languages(node: &YamlNode, report: &mut Diagnostics<'_>) -> Vec<TextLanguage> {
     let words = TextLanguage::CODES.map(|code| (code, TextLanguage(code)));
     let nodes = items(node, "`languages`", words.len(), report).unwrap_or_default();
     nodes.iter().filter_map(|node| choice(node, "a language", &words, report)).collect()
-}
-
-/// The knowledge that a role names: one, or a list.
-pub(crate) fn of_role(node: &YamlNode, declared: &DeclaredNames, report: &mut Diagnostics<'_>) -> Vec<KnowledgeName> {
-    let nodes = match &node.value {
-        YamlValue::List(_) => items(node, "`knowledge`", MAX_ROLE_KNOWLEDGE_ITEMS, report).unwrap_or_default(),
-        _ => std::slice::from_ref(node),
-    };
-    let mut named: Vec<KnowledgeName> = Vec::new();
-    for node in nodes {
-        let Some(found) = name(node, "a knowledge", KnowledgeName::parse, report) else { continue };
-        if !declared.has(DefinitionKind::Knowledge, found.as_str()) {
-            declared.report_missing(DefinitionKind::Knowledge, found.as_str(), node.span, report);
-        } else if named.contains(&found) {
-            report.error(node.span, format!("knowledge `{found}` is named twice"));
-        } else {
-            named.push(found);
-        }
-    }
-    named
 }

@@ -24,6 +24,7 @@ mod model_memory;
 mod network;
 mod portable;
 mod role;
+mod role_knowledge;
 pub mod routing;
 mod sampling;
 mod schema;
@@ -47,7 +48,7 @@ pub use decode::parse_duration;
 pub use definition::{Definition, DefinitionKind};
 pub use gguf_file::GgufFile;
 pub use knowledge::{
-    ChunkSetting, Knowledge, KnowledgeSource, QdrantSetting, SearchModeSetting, SearchSetting, TextLanguage,
+    ChunkSetting, Knowledge, KnowledgeSource, QdrantSetting, Reranker, SearchModeSetting, SearchSetting, TextLanguage,
 };
 pub use labelled_question::LabelledQuestion;
 pub use model::{EmbeddingPrefixes, Model, PlacementSetting, SpeculationSetting, WeightsSetting};

@@ -11,7 +11,7 @@ use crate::adapter::{self, Adapter, DeclaredAdapters};
 use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, boolean, choice, duration, integer, name, text, texts};
 use crate::keys;
-use crate::knowledge;
+use crate::role_knowledge;
 use crate::sampling::RoleSampling;
 use crate::schema::{Schema, SchemaUse};
 use crate::template::{self, Template};
@@ -120,7 +120,7 @@ impl Role {
         let message = f.get("message").map(|n| template::decode(n, "`message`", report));
         let kwargs = f.get("template_kwargs").map(|n| template_kwargs::decode(n, report)).unwrap_or_default();
         let output = f.get("output").map(|n| Schema::decode(n, SchemaUse::Output, report));
-        let knowledge = f.get("knowledge").map(|n| knowledge::of_role(n, known, report)).unwrap_or_default();
+        let knowledge = f.get("knowledge").map(|n| role_knowledge::decode(n, known, report)).unwrap_or_default();
         let grounded = f.get("grounded");
         let is_grounded = grounded.map_or(Some(false), |n| boolean(n, "`grounded`", report));
         if let (Some(node), Some(true), true) = (grounded, is_grounded, knowledge.is_empty()) {

@@ -95,11 +95,24 @@ pub async fn run_example(name: &str, packages: ClientPackages) -> ScriptOutput {
     fs::copy(repository().join(EXAMPLE_NOTE), notes.join("delivery.md")).unwrap();
     let daemon = builder.start().await;
     daemon.until_indexed("notes").await;
-    let text = fs::read_to_string(repository().join("docs/clients").join(name)).unwrap();
-    assert!(text.contains(EXAMPLE_ADDRESS), "{name} calls the daemon at {EXAMPLE_ADDRESS}");
+    run_example_on(&daemon, name, packages, &[]).await
+}
+
+/// Runs an example against this daemon, and with these texts replaced by others.
+pub async fn run_example_on(
+    daemon: &Daemon,
+    name: &str,
+    packages: ClientPackages,
+    replaced: &[(&str, &str)],
+) -> ScriptOutput {
+    let mut text = fs::read_to_string(repository().join("docs/clients").join(name)).unwrap();
+    for (from, to) in [(EXAMPLE_ADDRESS, daemon.address.as_str())].iter().chain(replaced) {
+        assert!(text.contains(from), "`{from}` stands in {name}");
+        text = text.replace(from, to);
+    }
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join(name);
-    fs::write(&script, text.replace(EXAMPLE_ADDRESS, &daemon.address)).unwrap();
+    fs::write(&script, text).unwrap();
     let token = daemon.create_token("example", "submit,read", &[]).await;
     run(packages.cli(&script).env("ARTEL_TOKEN", token)).await
 }

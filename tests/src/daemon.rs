@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use artel_proto::v1;
 use artel_proto::v1::access_client::AccessClient;
 use artel_proto::v1::catalog_client::CatalogClient;
 use artel_proto::v1::engines_client::EnginesClient;
@@ -302,9 +304,19 @@ impl Daemon {
         Cli::new(args).env("ARTEL_ADDRESS", &self.address).env("ARTEL_DATA", self.dir.path().join("data"))
     }
 
-    /// Its log so far.
+    /// What is written of its log so far: all of it once the daemon has ended, see [`Daemon::whole_log`] of one that runs.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Its log with everything it has logged so far. A thread of its own writes the lines in their order, so that of a call
+    /// made now, which is refused and audited, comes behind them.
+    pub async fn whole_log(&self) -> String {
+        static MARKS: AtomicU64 = AtomicU64::new(0);
+        let name = format!("no-token-{}", MARKS.fetch_add(1, Ordering::Relaxed));
+        self.access().revoke_token(v1::RevokeTokenRequest { name: name.clone() }).await.expect_err("no such token");
+        self.until_logged(&name).await;
+        self.log()
     }
 
     /// Waits until its log has this text: a thread of its own writes it.

@@ -1,6 +1,6 @@
 //! The packages of programs that speak OpenAI's API, for the tests of the daemon's front.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -24,7 +24,7 @@ const OPENAI: PackageSet = PackageSet {
     manifest: include_str!("../../tests/scripts/openai/package.json"),
     lock: include_str!("../../tests/scripts/openai/package-lock.json"),
 };
-/// LangChain, LangGraph, LiteLLM and the AI SDK: most of a minute, and half a gigabyte.
+/// LangChain, its Qdrant, LangGraph, LiteLLM and the AI SDK: most of a minute, and half a gigabyte.
 const FRAMEWORKS: PackageSet = PackageSet {
     name: "clients-frameworks",
     requirements: include_str!("../../tests/scripts/openai/frameworks/requirements.txt"),
@@ -45,9 +45,10 @@ pub(crate) fn fetch(cache: &Path) -> Result<()> {
     OPENAI.install(cache)
 }
 
-/// Installs the rest.
-pub(crate) fn fetch_frameworks(cache: &Path) -> Result<()> {
-    FRAMEWORKS.install(cache)
+/// Installs the rest, and returns their Python.
+pub(crate) fn fetch_frameworks(cache: &Path) -> Result<PathBuf> {
+    FRAMEWORKS.install(cache)?;
+    Ok(cache.join(FRAMEWORKS.name).join("python/bin/python"))
 }
 
 /// The requirements of a file of pip, without its comments.

@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | clients | book | names | structure | vulkan | cuda | gpu | bench | memory | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
+//! `cargo xtask demo | test | clients | book | names | structure | vulkan | cuda | gpu | bench | memory | indexing | calm | setup | licences`: everything that a fresh Debian or Ubuntu machine with only cargo needs.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -9,6 +9,7 @@ mod clients;
 mod cuda;
 mod demo;
 mod gpu;
+mod indexing;
 mod json_schema_suite;
 mod licences;
 mod local_daemon;
@@ -70,6 +71,8 @@ enum Verb {
     Clients,
     /// Compare the memory of a model with adapters with that of llama.cpp's own server
     Memory,
+    /// Compare how fast files become knowledge with LangChain
+    Indexing,
     /// Check the licences and sources of all dependencies
     Licences,
     /// Build and run every test
@@ -105,6 +108,7 @@ fn main() -> Result<()> {
         Verb::Calm { minutes, artel } => setup::run(&cache).and_then(|()| calm::run(&cache, minutes, artel)),
         Verb::Bench => setup::run(&cache).and_then(|()| test::bench(&cache)),
         Verb::Memory => setup::run(&cache).and_then(|()| memory::run(&cache)),
+        Verb::Indexing => setup::run(&cache).and_then(|()| indexing::run(&cache)),
         Verb::Licences => licences::run(&cache),
         Verb::Test { args } => setup::run(&cache).and_then(|()| test::run(&cache, &args)),
         Verb::Cuda { arch, jobs } => setup::run(&cache).and_then(|()| cuda::run(&cache, &arch, jobs.map(usize::from))),

@@ -9,7 +9,8 @@ use anyhow::Result;
 use crate::{chat_templates, clients, json_schema_suite, models, prometheus, shell, tools, web};
 
 /// The tests of clients, those among them that need the packages of frameworks. Each of their checks is printed.
-const CLIENTS: [&str; 5] = ["--run-ignored", "all", "--success-output", "immediate", "openai_clients::"];
+const CLIENTS: [&str; 6] =
+    ["--run-ignored", "all", "--success-output", "immediate", "openai_clients::", "qdrant::langchain_"];
 
 /// Fetches what the tests need beside the demo models.
 pub(crate) fn fetch(cache: &Path) -> Result<()> {
@@ -34,7 +35,7 @@ pub(crate) fn run(cache: &Path, args: &[String]) -> Result<()> {
     shell::run(with_models(&mut command, cache))
 }
 
-/// Runs all clients of OpenAI's API against daemons of the same build.
+/// Runs all clients of OpenAI's API, and LangChain's of Qdrant, against daemons of the same build.
 pub(crate) fn clients(cache: &Path) -> Result<()> {
     clients::fetch_frameworks(cache)?;
     run(cache, &CLIENTS.map(str::to_owned))

@@ -137,7 +137,7 @@ impl Runtime {
         journal.store_catalog(catalog.version(), catalog.sources().to_json()).await?;
         let embedding_cache = options.embedding_cache_dir.clone();
         let embedding_cache = embedding_cache.map(|dir| Arc::new(EmbeddingCache::new(dir, options.models_dir.clone())));
-        let text_models = Arc::new(EngineTextModels::new(options.models_dir.clone()));
+        let text_models = Arc::new(EngineTextModels::new(options.models_dir.clone(), loader.clone()));
         let retrieval = open_retrieval(options.knowledge.as_ref(), &text_models).await;
         let shared = SharedDeps {
             journal,

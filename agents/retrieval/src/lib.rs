@@ -13,6 +13,7 @@ mod document_chunker;
 mod error;
 mod found;
 mod model_embedder;
+mod passage_reranker;
 mod retrieval;
 mod running_base;
 mod sources;

@@ -18,11 +18,10 @@ use crate::answerable::thresholds;
 use crate::error::Error;
 use crate::found::{FoundPassages, NumberedPassage, shown_source};
 use crate::model_embedder::{print_of, query_vector};
+use crate::passage_reranker::PassageReranker;
 use crate::running_base::RunningBase;
 use crate::text_models::TextModels;
 
-/// The passages that a model reranks at least: it finds what a search ranks a little too low.
-const RERANKED_PASSAGES: usize = 50;
 /// The off-topic questions of which the scores are compared with: enough to tell one in ten.
 const MAX_OFF_TOPIC_QUESTIONS: usize = 40;
 /// How long thresholds hold: an index changes meanwhile, and they with it only a little.
@@ -83,7 +82,7 @@ pub struct SearchRequest {
 /// What a client's search found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchAnswer {
-    /// The passages, the best first, each with the score of the model that reranks, if there is one.
+    /// The passages, the best first, each with the score of what reranks, if something does.
     pub passages: Vec<(Passage, Option<f32>)>,
     /// How long the parts took.
     pub times: SearchTimes,
@@ -175,14 +174,14 @@ impl Retrieval {
         };
         let embedding_time = started.elapsed();
         let top = request.top.unwrap_or(knowledge.search.top) as usize;
-        let reranker = knowledge.search.rerank.as_ref().and_then(|name| catalog.model(name.as_str()));
+        let reranker = PassageReranker::of(catalog, knowledge);
         let owners = request.caller.iter().filter(|caller| !caller.is_owner()).cloned();
         let owners: Vec<CallerName> = owners.collect();
         let mut query = SearchQuery {
             text: request.text.clone(),
             embedding,
             nearest: None,
-            top: if reranker.is_some() { top.max(RERANKED_PASSAGES) } else { top },
+            top: reranker.as_ref().map_or(top, |reranker| reranker.passages(top)),
             mode: index_mode(mode),
             filter: SearchFilter {
                 sources: Vec::new(),
@@ -211,7 +210,7 @@ impl Retrieval {
         let started = Instant::now();
         let mut passages: Vec<(Passage, Option<f32>)> = passages.into_iter().map(|passage| (passage, None)).collect();
         if let Some(reranker) = reranker {
-            self.rerank(reranker, &request.text, &mut passages, request.priority).await?;
+            reranker.order(self.shared.models.as_ref(), &request.text, &mut passages, request.priority).await?;
             passages.truncate(top);
         }
         let rerank_time = started.elapsed();
@@ -231,26 +230,6 @@ impl Retrieval {
         let embedded = query_vector(models, model, text, priority).await?;
         let values = embedded.vectors.into_iter().next();
         Ok((values.map(|values| QueryEmbedding { model: print, values }), embedded.tokens))
-    }
-
-    /// Orders passages by a model that reads each with the question.
-    async fn rerank(
-        &self,
-        model: &Arc<Model>,
-        query: &str,
-        passages: &mut [(Passage, Option<f32>)],
-        priority: TaskPriority,
-    ) -> Result<(), Error> {
-        if passages.is_empty() {
-            return Ok(());
-        }
-        let documents = passages.iter().map(|(passage, _)| passage.chunk.indexed_text()).collect();
-        let scores = self.shared.models.rerank(model, query.to_owned(), documents, priority).await?;
-        for ((_, score), found) in passages.iter_mut().zip(scores) {
-            *score = Some(found);
-        }
-        passages.sort_by(|(_, one), (_, other)| other.unwrap_or(f32::MIN).total_cmp(&one.unwrap_or(f32::MIN)));
-        Ok(())
     }
 
     /// The scores that off-topic questions have in a knowledge. Whatever cannot be measured answers.

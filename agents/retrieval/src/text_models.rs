@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use artel_roles::Model;
+use artel_roles::{Model, Role};
 use artel_task::event::TaskPriority;
 use async_trait::async_trait;
 
@@ -33,6 +33,17 @@ pub trait TextModels: Send + Sync + 'static {
         &self,
         model: &Arc<Model>,
         query: String,
+        documents: Vec<String>,
+        priority: TaskPriority,
+    ) -> Result<Vec<f32>, ModelError>;
+
+    /// How relevant each document is to a query by a role on its model: by how much more probable it is that the role says yes than
+    /// no.
+    async fn judge(
+        &self,
+        role: &Arc<Role>,
+        model: &Arc<Model>,
+        query: &str,
         documents: Vec<String>,
         priority: TaskPriority,
     ) -> Result<Vec<f32>, ModelError>;

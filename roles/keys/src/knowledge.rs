@@ -60,7 +60,7 @@ pub static SEARCH: KeySet = KeySet {
     keys: &[
         key("top", Value("6"), "The passages that a search gives."),
         key("mode", Value("hybrid"), "By what passages are found: `hybrid`, `vector` or `keyword`."),
-        key("rerank", Described("no reranking"), "The model that orders what was found, one with `use: rerank`."),
+        key("rerank", Described("no reranking"), "What orders what was found: a model with `use: rerank`, or a role."),
     ],
 };
 

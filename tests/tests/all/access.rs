@@ -96,7 +96,8 @@ async fn a_stranger_gets_health_and_nothing_else() {
         assert_eq!(status.get_details_error_info().unwrap().reason, "UNAUTHENTICATED", "{path}");
     }
     HealthClient::new(daemon.channel()).check(HealthCheckRequest::default()).await.unwrap();
-    assert_eq!(daemon.log().matches("calls were refused").count(), 1, "one line for all of them: {}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert_eq!(log.matches("calls were refused").count(), 1, "one line for all of them: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +142,7 @@ async fn expired_revoked_and_wrong_tokens_are_refused_and_logged_once() {
         }
     }
     list(&daemon, &kept).await.unwrap();
-    let log = daemon.log();
+    let log = daemon.whole_log().await;
     let lines =
         |reason: &str| log.lines().filter(|line| line.contains("calls were refused") && line.contains(reason)).count();
     let reasons = ["the token `expired` has expired", "unknown or revoked", "is not `Bearer TOKEN`"];
@@ -221,7 +222,8 @@ async fn the_owners_token_is_private_kept_and_replaced_if_others_could_read_it()
     fs::set_permissions(&token, Permissions::from_mode(0o644)).unwrap();
     fs::set_permissions(&tokens, Permissions::from_mode(0o644)).unwrap();
     let daemon = daemon.restart().await;
-    assert!(daemon.token != first && daemon.log().contains("other users could read it"), "{}", daemon.log());
+    daemon.until_logged("other users could read it").await;
+    assert_ne!(daemon.token, first);
     assert_eq!((mode(&token), mode(&tokens)), (0o600, 0o600));
     assert_eq!(
         (code(list(&daemon, &first).await), code(list(&daemon, &daemon.token).await)),

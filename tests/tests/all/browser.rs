@@ -58,7 +58,7 @@ async fn a_page_of_another_origin_and_a_rebound_name_get_nothing_in_a_browser() 
     let (_, metrics) = prometheus::scrape(&daemon).await;
     assert!(refused(&metrics, "ORIGIN_REFUSED") >= foreign, "{metrics}");
     assert!(refused(&metrics, "HOST_REFUSED") >= rebound.len() as u64, "{metrics}");
-    assert!(daemon.log().contains("requests are refused: the request comes from a page of"), "{}", daemon.log());
+    daemon.until_logged("requests are refused: the request comes from a page of").await;
 
     // The page of a listed origin is served, and only its task was made.
     let listed = &seen["listed"];

@@ -126,7 +126,7 @@ async fn idle_connections_beyond_the_descriptors_neither_block_others_nor_keep_t
     until("most are closed", || idle.iter().filter(|stream| is_closed(stream)).count() > 200 - DESCRIPTORS / 2).await;
     run_task(&daemon).await;
     until_calm(&daemon).await;
-    let log = daemon.log();
+    let log = daemon.whole_log().await;
     assert_eq!(log.matches("idle ones are closed for new ones").count(), 1, "{log}");
     assert!(!log.contains("failed to accept"), "{log}");
     drop(idle);
@@ -192,8 +192,8 @@ async fn a_peer_at_its_maximum_leaves_room_for_others_and_gets_no_more() {
     for watch in &mut watches {
         watch.message().await.unwrap().expect("a call is never cut off for another connection");
     }
-    daemon.until_logged("connections are refused").await;
-    assert_eq!(daemon.log().matches("connections are refused").count(), 1, "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert_eq!(log.matches("connections are refused").count(), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -232,7 +232,7 @@ async fn erase_is_killed_at(failpoint: &str) -> bool {
             builder.start().await
         }
     };
-    let was_completed = daemon.log().contains("completed what an earlier run did not erase");
+    let was_completed = daemon.whole_log().await.contains("completed what an earlier run did not erase");
     let [erased, open] = [daemon.task(&run.id).await, daemon.task(&form.id).await];
     let is_erased = erased.erase_time.is_some();
     assert!(is_erased || !was_completed, "{erased:?}");

@@ -302,5 +302,6 @@ async fn a_daemon_under_attack_serves_others_and_a_second_round_leaves_nothing_b
     let second = DaemonUsage::of(&daemon);
     println!("after the first round {first:?}, after the second {second:?}");
     assert!(returned.is_ok(), "after the first round {first:?}, after the second {second:?}");
-    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert!(!log.contains("panicked"), "{log}");
 }

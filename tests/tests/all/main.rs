@@ -46,6 +46,7 @@ mod openai;
 mod openai_clients;
 mod owner_token;
 mod partial_offload;
+mod passage_reranking;
 mod port;
 mod private_data;
 mod qdrant;

@@ -130,7 +130,8 @@ async fn what_an_allowed_file_holds_is_not_told() {
     assert!(message.contains("not a GGUF file") && !message.contains("root"), "{message}");
     let load = daemon.engines().load(v1::LoadRequest { model: "named".to_owned() }).await.unwrap_err();
     assert!(load.message().contains("not a GGUF file") && !load.message().contains("root"), "{load:?}");
-    assert!(!daemon.log().contains("salted"), "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert!(!log.contains("salted"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,16 +37,15 @@ fn part<'a>(placed: &'a v1::PlacedModel, device: &str) -> &'a v1::DevicePart {
 }
 
 /// MiB of the buffers that llama.cpp logged for a model on a server, of the kind `model` (its weights), `KV` or `compute`.
-fn buffers_mib(daemon: &Daemon, model: &str, address: &str, kind: &str) -> Vec<f64> {
+fn buffers_mib(log: &str, model: &str, address: &str, kind: &str) -> Vec<f64> {
     let (wanted, named) = (format!("[{address}] {kind} buffer size ="), format!("\"model\":\"{model}\""));
-    let log = daemon.log();
     let size = |line: &str| line.split(&wanted).nth(1)?.split_whitespace().next()?.parse().ok();
     log.lines().filter(|line| line.contains(&named)).filter_map(size).collect()
 }
 
 /// MiB that a model takes on a server: weights, cache, and the largest of the buffers to compute in.
-fn allocated_mib(daemon: &Daemon, model: &str, address: &str) -> f64 {
-    let of = |kind| buffers_mib(daemon, model, address, kind);
+fn allocated_mib(log: &str, model: &str, address: &str) -> f64 {
+    let of = |kind| buffers_mib(log, model, address, kind);
     of("model").iter().chain(&of("KV")).sum::<f64>() + of("compute").into_iter().fold(0.0, f64::max)
 }
 
@@ -81,7 +80,8 @@ async fn layers_are_where_the_plan_says_and_answers_are_those_of_the_cpu() {
         // The output counts as one, and is the last.
         let planned = part(&placed, &device);
         assert_eq!(planned.layers, count - 1, "{placed:?}");
-        let (planned, allocated) = (planned.bytes as f64 / MIB_BYTES, allocated_mib(&daemon, &name, &server.address));
+        let log = daemon.whole_log().await;
+        let (planned, allocated) = (planned.bytes as f64 / MIB_BYTES, allocated_mib(&log, &name, &server.address));
         assert!((0.9..1.1).contains(&(planned / allocated)), "{count} layers: {planned} and {allocated} MiB");
         assert_eq!(placed.parts.iter().map(|part| part.layers).sum::<u32>(), 30, "{placed:?}");
     }
@@ -96,7 +96,8 @@ async fn a_server_receives_the_weights_of_its_layers_and_no_more() {
     let daemon = daemon().with_yaml(&yaml).with_settings(&format!("rpc: ['{}']\n", server.address));
     let daemon = daemon.with_env("ARTEL_LOG", "info,llama_cpp=debug").start().await;
     answer(&daemon, "talk").await;
-    let weights = buffers_mib(&daemon, "talk", &server.address, "model").iter().sum::<f64>();
+    let log = daemon.whole_log().await;
+    let weights = buffers_mib(&log, "talk", &server.address, "model").iter().sum::<f64>();
     assert!((40.0..92.0).contains(&weights), "20 of 31 layers take {weights} MiB");
     daemon.engines().unload(v1::UnloadRequest { model: "talk".to_owned(), interrupt: false }).await.unwrap();
     // Beside weights there are graphs and numbers of tokens.
@@ -129,14 +130,14 @@ async fn experts_stay_on_the_cpu() {
         for model in [&whole, &experts] {
             assert_eq!(answer(&daemon, model).await, on_cpu, "{model}");
             let planned = part(&placed(&daemon, model).await, &device).bytes as f64 / MIB_BYTES;
-            let allocated = allocated_mib(&daemon, model, &server.address);
+            let allocated = allocated_mib(&daemon.whole_log().await, model, &server.address);
             assert!((0.9..1.1).contains(&(planned / allocated)), "{model}: {planned} and {allocated} MiB");
         }
         // Apart from buffers and cache: what the device has no more of, and what it still has.
         let placements = [placed(&daemon, &whole).await, placed(&daemon, &experts).await];
         let planned = placements.each_ref().map(|placed| part(placed, &device).weight_bytes as f64 / MIB_BYTES);
-        let allocated =
-            [&whole, &experts].map(|m| buffers_mib(&daemon, m, &server.address, "model").iter().sum::<f64>());
+        let log = daemon.whole_log().await;
+        let allocated = [&whole, &experts].map(|m| buffers_mib(&log, m, &server.address, "model").iter().sum::<f64>());
         let of_experts = [planned, allocated].map(|[whole, rest]| whole - rest);
         assert!(of_experts[1] > 50.0, "{name}: {allocated:?} MiB");
         for [planned, allocated] in [of_experts, [planned[1], allocated[1]]] {

@@ -104,7 +104,8 @@ async fn a_host_that_is_not_the_daemons_is_refused_in_every_protocol() {
     let mut grpc = HealthClient::new(endpoint.origin("http://evil.example".parse().unwrap()).connect_lazy());
     let refused = grpc.check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "HOST_REFUSED"), "{refused}");
-    assert_eq!(daemon.log().matches("requests are refused").count(), 1, "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert_eq!(log.matches("requests are refused").count(), 1, "{log}");
 }
 
 fn reason(status: &tonic::Status) -> String {
@@ -215,7 +216,8 @@ async fn another_user_gets_nothing_from_the_unix_socket() {
     assert_eq!(connect(OTHER_USER_ID).trim(), "b''");
     assert_eq!(connect(OTHER_USER_ID).trim(), "b''");
     assert!(connect(0).contains("200 OK"));
-    assert_eq!(daemon.log().matches("a connection of another user was closed").count(), 1, "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert_eq!(log.matches("a connection of another user was closed").count(), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +304,7 @@ async fn an_expired_certificate_is_told_at_the_start_and_by_the_doctor_and_refus
     let key = KeyPair::generate().unwrap();
     let expired = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
     let daemon = tls_daemon(&expired).start().await;
-    assert!(daemon.log().contains("the certificate expired on"), "{}", daemon.log());
+    daemon.until_logged("the certificate expired on").await;
     let refused = tls_health(&daemon, "localhost", &expired.0).unwrap_err();
     assert!(refused.contains("expired"), "{refused}");
     let doctor = Cli::new(["doctor", "--json", "--config"]).arg(daemon.dir().join("settings.yaml"));

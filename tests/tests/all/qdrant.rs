@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use artel_proto::v1;
 use artel_qdrant_server::QdrantServer;
+use artel_tests::client_scripts::{ClientPackages, ScriptOutput, run_example_on};
 use artel_tests::{Daemon, DaemonBuilder, daemon};
 use serde_json::json;
 
@@ -115,7 +116,8 @@ async fn qdrant_gives_the_same_answers_and_has_no_ghosts() {
     tokio::time::timeout(MIRROR_TIMEOUT, renamed).await.expect("the new path is written");
     let nearest = found(&daemon, "there", "What is the cat doing?", v1::SearchMode::Vector).await;
     assert!(nearest.iter().all(|(source, ..)| !source.ends_with("cat.txt")), "{nearest:?}");
-    assert!(!daemon.log().contains("secret-key-of-qdrant"), "no key in a log");
+    let log = daemon.whole_log().await;
+    assert!(!log.contains("secret-key-of-qdrant"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,4 +142,23 @@ async fn a_server_that_is_away_is_told_and_answers_are_the_daemons() {
     let daemon = daemon.restart().await;
     until_points(&server, 6).await;
     daemon.until_index("there", |status| status.problem.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the packages of `cargo xtask clients`, which runs it"]
+async fn langchain_qdrant_finds_in_the_collection_what_the_daemon_does() {
+    let server = QdrantServer::start().await.unwrap();
+    let daemon = stored_daemon(&server.url(), "a server without keys\n").start().await;
+    daemon.until_index("here", |status| status.sources == 5).await;
+    until_points(&server, 5).await;
+    let port = server.url().rsplit(':').next().unwrap().to_owned();
+    let replaced = [("grpc_port=6334", format!("grpc_port={port}"))];
+    let replaced = replaced.each_ref().map(|(from, to)| (*from, to.as_str()));
+    let output = run_example_on(&daemon, "langchain_qdrant_example.py", ClientPackages::Frameworks, &replaced).await;
+    let ScriptOutput { code, out, err } = output;
+    assert_eq!(code, 0, "{out}{err}");
+    let nearest = found(&daemon, "here", "Who opens the workshop?", v1::SearchMode::Vector).await;
+    let passages: Vec<String> = nearest.iter().map(|(source, text, _)| format!("{source} [1, 1] {text}")).collect();
+    let expected = passages.join("\n").replace("[1, 1] # Delivery", "[1, 3] # Delivery");
+    assert_eq!(out.trim(), expected.trim(), "{err}");
 }

@@ -78,11 +78,12 @@ async fn plans_are_within_a_tenth_of_what_llama_cpp_allocates() {
         let part = placed.parts.iter().find(|part| part.device == server.device_name()).unwrap();
         let [planned, weights, cache] =
             [part.bytes, part.weight_bytes, part.cache_bytes].map(|bytes| bytes as f64 / f64::from(1 << 20));
-        let of = |kind| buffers_mib(&daemon, name, &server.address, kind);
+        let log = daemon.whole_log().await;
+        let of = |kind| buffers_mib(&log, name, &server.address, kind);
         let sum = |kind| of(kind).iter().sum::<f64>();
         // llama.cpp logs compute buffers at every reservation, and makes them anew.
         let allocated = sum("model") + sum("KV") + of("compute").into_iter().fold(0.0, f64::max);
-        assert!(sum("model") > 5.0 && sum("KV") > 1.0, "{name}: {}", daemon.log());
+        assert!(sum("model") > 5.0 && sum("KV") > 1.0, "{name}: {log}");
         for (what, planned, allocated) in
             [("in all", planned, allocated), ("weights", weights, sum("model")), ("cache", cache, sum("KV"))]
         {
@@ -93,9 +94,8 @@ async fn plans_are_within_a_tenth_of_what_llama_cpp_allocates() {
 }
 
 /// MiB of the buffers that llama.cpp logged for a model on a server, of the kind `model` (its weights), `KV` or `compute`.
-fn buffers_mib(daemon: &Daemon, model: &str, address: &str, kind: &str) -> Vec<f64> {
+fn buffers_mib(log: &str, model: &str, address: &str, kind: &str) -> Vec<f64> {
     let (wanted, named) = (format!("[{address}] {kind} buffer size ="), format!("\"model\":\"{model}\""));
-    let log = daemon.log();
     let size = |line: &str| line.split(&wanted).nth(1)?.split_whitespace().next()?.parse().ok();
     log.lines().filter(|line| line.contains(&named)).filter_map(size).collect()
 }

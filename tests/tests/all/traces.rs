@@ -316,7 +316,8 @@ async fn nothing_is_told_by_default() {
     for outcome in ["exported", "dropped", "refused"] {
         assert!(metrics.contains(&format!("artel_trace_spans_total{{outcome=\"{outcome}\"}} 0\n")), "{metrics}");
     }
-    assert!(!daemon.log().contains("collector"), "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert!(!log.contains("collector"), "{log}");
     assert!(!journal_has(&daemon, CALLER_TRACE), "nothing is kept of it");
 }
 
@@ -386,5 +387,6 @@ async fn a_collector_with_tls_gets_the_headers_of_the_file_which_nothing_else_sh
         daemon.cli(["config", "show"]).arg("--config").arg(daemon.dir().join("settings.yaml")).run().await;
     assert!(code == 0 && shown.contains("traces.headers_file") && !shown.contains(secret), "{shown}");
     assert!(warned.contains("other users can read the headers of `traces`"), "{warned}");
-    assert!(!daemon.log().contains(secret), "{}", daemon.log());
+    let log = daemon.whole_log().await;
+    assert!(!log.contains(secret), "{log}");
 }

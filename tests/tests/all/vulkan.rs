@@ -47,9 +47,8 @@ fn model(name: &str, more: &str) -> String {
 
 /// MiB of the buffers that llama.cpp logged for a model on a device, of the kind `model` (its weights), `KV` or `compute`.
 /// A process numbers the devices that it sees from `Vulkan0`, whatever other processes call them.
-fn buffer_mib(daemon: &Daemon, model: &str, device: &str, kind: &str) -> Vec<f64> {
+fn buffer_mib(log: &str, model: &str, device: &str, kind: &str) -> Vec<f64> {
     let (wanted, named) = (format!("{device} {kind} buffer size ="), format!("\"model\":\"{model}\""));
-    let log = daemon.log();
     let lines = log.lines().filter(|line| line.contains(&named));
     let size = |line: &str| line.split(&wanted).nth(1)?.split_whitespace().next()?.parse::<f64>().ok();
     lines.filter_map(size).collect()
@@ -106,9 +105,10 @@ async fn pins_are_kept_and_answers_are_those_of_the_cpu() {
     let devices = |model: &str| engines.iter().find(|engine| engine.id == model).unwrap().devices.clone();
     assert_eq!((devices("here"), devices("first")), (vec!["CPU".to_owned()], vec!["Vulkan0".to_owned()]));
     assert_eq!((devices("second"), devices("both").len()), (vec!["Vulkan1".to_owned()], 2));
-    let weights = |model, device| buffer_mib(&daemon, model, device, "model").iter().sum::<f64>();
-    let cache = |model, device| buffer_mib(&daemon, model, device, "KV").iter().sum::<f64>();
-    assert!(buffer_mib(&daemon, "here", "Vulkan0", "model").is_empty() && weights("here", "CPU_Mapped") > 90.0);
+    let log = daemon.whole_log().await;
+    let weights = |model, device| buffer_mib(&log, model, device, "model").iter().sum::<f64>();
+    let cache = |model, device| buffer_mib(&log, model, device, "KV").iter().sum::<f64>();
+    assert!(buffer_mib(&log, "here", "Vulkan0", "model").is_empty() && weights("here", "CPU_Mapped") > 90.0);
     assert!(weights("first", "Vulkan0") > 90.0 && weights("second", "Vulkan0") > 90.0, "all weights are there");
     // Layers are split 3 to 1; the output, a third of this model, counts as one layer and is placed with the last ones.
     let (more, less) = (weights("both", "Vulkan0"), weights("both", "Vulkan1"));
@@ -118,7 +118,7 @@ async fn pins_are_kept_and_answers_are_those_of_the_cpu() {
     let placement = daemon.engines().get_placement(v1::GetPlacementRequest::default()).await.unwrap().into_inner();
     let second = placement.placed.iter().find(|placed| placed.model == "second").unwrap();
     let planned = second.parts.iter().find(|share| share.device == "Vulkan1").unwrap().bytes as f64 / 1_048_576.0;
-    let of = |kind| buffer_mib(&daemon, "second", "Vulkan0", kind);
+    let of = |kind| buffer_mib(&log, "second", "Vulkan0", kind);
     // The two adapter contexts have compute buffers of the same size, which llama.cpp logs at every reservation.
     let sum = |kind| of(kind).iter().sum::<f64>();
     let allocated = sum("model") + sum("KV") + 2.0 * of("compute").into_iter().fold(0.0, f64::max);

@@ -1,29 +1,39 @@
 //! The engines of models, for the index of knowledge.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use artel_engine::{Error as EngineError, PooledInput, PooledTexts, PoolingRequest, Priority};
+use artel_engine::{
+    ContextOverflow, Error as EngineError, PooledInput, PooledTexts, PoolingRequest, Priority, Request,
+};
 use artel_hosting::engine_call::{EngineCallError, on_engine};
+use artel_hosting::{Loader, engine_host, prompt};
 use artel_retrieval::{ModelError, TextModels, TextVectors};
-use artel_roles::Model;
+use artel_roles::template::TemplateContext;
+use artel_roles::{Model, Role};
 use artel_task::event::TaskPriority;
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
 use ractor::{ActorRef, call};
 
 use crate::supervisor::Message;
+
+/// What a role that reranks may answer: yes twice, and then no.
+const ANSWERS: [&str; 4] = ["yes", "Yes", "no", "No"];
 
 /// The engines of the runtime, once it has started.
 pub(super) struct EngineTextModels {
     supervisor: OnceLock<ActorRef<Message>>,
     models_dir: PathBuf,
+    loader: Arc<dyn Loader>,
     /// The hashes of model files: they are read once.
     fingerprints: Mutex<Vec<(Arc<Model>, String)>>,
 }
 
 impl EngineTextModels {
-    pub(super) fn new(models_dir: PathBuf) -> Self {
-        Self { supervisor: OnceLock::new(), models_dir, fingerprints: Mutex::default() }
+    pub(super) fn new(models_dir: PathBuf, loader: Arc<dyn Loader>) -> Self {
+        Self { supervisor: OnceLock::new(), models_dir, loader, fingerprints: Mutex::default() }
     }
 
     /// The engines are those of this supervisor from now on.
@@ -32,20 +42,21 @@ impl EngineTextModels {
         let _ = self.supervisor.set(supervisor);
     }
 
+    async fn host(&self, model: &Arc<Model>) -> Result<ActorRef<engine_host::Message>, ModelError> {
+        let failed =
+            |reason: &str| ModelError::Unavailable { model: model.name.to_string(), reason: reason.to_owned() };
+        let supervisor = self.supervisor.get().ok_or_else(|| failed("the daemon is starting"))?;
+        call!(supervisor, Message::EngineHost, model.clone()).map_err(|_| failed("the daemon is ending"))
+    }
+
     async fn pool(
         &self,
         model: &Arc<Model>,
         input: PooledInput,
         priority: TaskPriority,
     ) -> Result<PooledTexts, ModelError> {
-        let failed = |reason: String| ModelError::Unavailable { model: model.name.to_string(), reason };
-        let supervisor = self.supervisor.get().ok_or_else(|| failed("the daemon is starting".to_owned()))?;
-        let host = call!(supervisor, Message::EngineHost, model.clone());
-        let host = host.map_err(|_| failed("the daemon is ending".to_owned()))?;
-        let priority = match priority {
-            TaskPriority::Interactive => Priority::Interactive,
-            TaskPriority::Batch => Priority::Batch,
-        };
+        let host = self.host(model).await?;
+        let priority = engine_priority(priority);
         let pooled = on_engine(&host, |engine| {
             let request = PoolingRequest { input: input.clone(), priority, truncates: true };
             async move { engine.pool(request).await }
@@ -78,6 +89,41 @@ impl TextModels for EngineTextModels {
         Ok(pooled.vectors.iter().map(|scores| scores.first().copied().unwrap_or(f32::MIN)).collect())
     }
 
+    async fn judge(
+        &self,
+        role: &Arc<Role>,
+        model: &Arc<Model>,
+        query: &str,
+        documents: Vec<String>,
+        priority: TaskPriority,
+    ) -> Result<Vec<f32>, ModelError> {
+        for adapter in &role.adapters {
+            let fetched = self.loader.fetch_adapter(adapter).await;
+            fetched.map_err(|error| unavailable(model, error.in_context(format_args!("role `{}`", role.name))))?;
+        }
+        let host = &self.host(model).await?;
+        let context = TemplateContext { role: Some(prompt::role_value(role)), ..TemplateContext::default() };
+        let system = role.prompt.render(&context).map_err(|error| unusable(model, error))?;
+        let request = |document: &str| {
+            let messages = prompt::messages(&system, &relevance_question(query, document));
+            let request = prompt::request(role, &self.models_dir, engine_priority(priority), messages);
+            let request = request.map_err(|failure| unavailable(model, failure.message))?;
+            // A passage that does not fit is judged by what does.
+            Ok::<_, ModelError>(Request { overflow: ContextOverflow::Truncate, ..request })
+        };
+        let judged = documents.iter().map(|document| async {
+            let request = request(document)?;
+            let scores = on_engine(host, |engine| {
+                let request = request.clone();
+                async move { engine.score_labels(request, ANSWERS.map(str::to_owned).to_vec()).await }
+            });
+            let scores = scores.await.map_err(|error| model_error(error, model))?.scores;
+            Ok(log_odds(&scores))
+        });
+        let judged: Vec<_> = judged.collect();
+        futures::stream::iter(judged).buffered(role.limits.concurrency as usize).try_collect().await
+    }
+
     async fn fingerprint(&self, model: &Arc<Model>) -> Result<String, ModelError> {
         let known = || self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, print)) = known().iter().find(|(of, _)| of == model) {
@@ -97,17 +143,43 @@ impl TextModels for EngineTextModels {
     }
 }
 
+fn engine_priority(priority: TaskPriority) -> Priority {
+    match priority {
+        TaskPriority::Interactive => Priority::Interactive,
+        TaskPriority::Batch => Priority::Batch,
+    }
+}
+
+/// What a role that reranks is asked of each passage. The question comes first: it is the same for all of them, and computed once.
+fn relevance_question(query: &str, document: &str) -> String {
+    format!(
+        "Question: {query}\n\nPassage:\n{document}\n\nDoes the passage answer the question? Answer with yes or no and nothing else."
+    )
+}
+
+/// The logarithm of how much more probable the first half of the answers is than the second one.
+fn log_odds(scores: &[f64]) -> f32 {
+    let (yes, no) = scores.split_at(scores.len() / 2);
+    let sum = |scores: &[f64]| scores.iter().map(|score| score.exp()).sum::<f64>().max(f64::MIN_POSITIVE).ln();
+    (sum(yes) - sum(no)) as f32
+}
+
 fn model_error(error: EngineCallError, model: &Model) -> ModelError {
-    let model = model.name.to_string();
     match error {
         EngineCallError::Unavailable(refusal) if refusal.is_transient() || refusal.is_memory_shortage() => {
-            ModelError::Unavailable { model, reason: refusal.to_string() }
+            unavailable(model, refusal)
         }
-        EngineCallError::Unavailable(refusal) => ModelError::Unusable { model, reason: refusal.to_string() },
-        EngineCallError::Host(failure) => ModelError::Unavailable { model, reason: failure.message },
-        EngineCallError::Engine(error @ EngineError::InvalidRequest(_)) => {
-            ModelError::Unusable { model, reason: error.to_string() }
-        }
-        EngineCallError::Engine(error) => ModelError::Unavailable { model, reason: error.to_string() },
+        EngineCallError::Unavailable(refusal) => unusable(model, refusal),
+        EngineCallError::Host(failure) => unavailable(model, failure.message),
+        EngineCallError::Engine(error @ EngineError::InvalidRequest(_)) => unusable(model, error),
+        EngineCallError::Engine(error) => unavailable(model, error),
     }
+}
+
+fn unavailable(model: &Model, reason: impl Display) -> ModelError {
+    ModelError::Unavailable { model: model.name.to_string(), reason: reason.to_string() }
+}
+
+fn unusable(model: &Model, reason: impl Display) -> ModelError {
+    ModelError::Unusable { model: model.name.to_string(), reason: reason.to_string() }
 }

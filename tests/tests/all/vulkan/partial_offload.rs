@@ -64,22 +64,22 @@ fn planned_mib(placed: &v1::PlacedModel, device: &str) -> f64 {
 }
 
 /// MiB that llama.cpp logged of a kind for a model on a device.
-fn sum_mib(daemon: &Daemon, model: &str, device: &str, kind: &str) -> f64 {
-    buffer_mib(daemon, model, device, kind).iter().sum()
+fn sum_mib(log: &str, model: &str, device: &str, kind: &str) -> f64 {
+    buffer_mib(log, model, device, kind).iter().sum()
 }
 
 /// MiB that llama.cpp logged for a model on a device beside its weights: the cache, and the largest of the buffers to compute in.
-fn buffers_mib(daemon: &Daemon, model: &str, device: &str) -> f64 {
-    let largest = |kind| buffer_mib(daemon, model, device, kind).into_iter().fold(0.0, f64::max);
-    sum_mib(daemon, model, device, "KV") + largest("compute") + largest("output")
+fn buffers_mib(log: &str, model: &str, device: &str) -> f64 {
+    let largest = |kind| buffer_mib(log, model, device, kind).into_iter().fold(0.0, f64::max);
+    sum_mib(log, model, device, "KV") + largest("compute") + largest("output")
 }
 
 /// MiB of a device that llama.cpp allocated of Vulkan for a model, by its own log of each allocation. Memory of the host that the
 /// device can read is not the device's, though lavapipe has one memory for both.
-fn allocated_mib(daemon: &Daemon, model: &str) -> f64 {
+fn allocated_mib(log: &str, model: &str) -> f64 {
     let named = format!("\"model\":\"{model}\"");
     let (mut buffers, mut is_for_host) = (HashMap::new(), false);
-    for line in daemon.log().lines().filter(|line| line.contains(&named)) {
+    for line in log.lines().filter(|line| line.contains(&named)) {
         let Some((_, message)) = line.split_once("ggml_vulkan memory: ") else { continue };
         // The purpose is logged first, and then the allocation.
         if message.contains("host_malloc(") || message.contains("staging_buffer(") {
@@ -143,20 +143,21 @@ async fn layers_and_their_memory_are_where_the_plan_says() {
         let expected = count.checked_sub(1);
         assert_eq!(layers(DEVICE), expected, "{placed:?}");
         assert_eq!(layers("CPU"), Some(30 - expected.unwrap_or(0)), "{placed:?}");
-        let on_device = sum_mib(&daemon, &name, DEVICE, "model");
+        let log = daemon.whole_log().await;
+        let on_device = sum_mib(&log, &name, DEVICE, "model");
         if count == LAYERS[0] {
-            (input, whole) = (sum_mib(&daemon, &name, "CPU_Mapped", "model"), on_device);
+            (input, whole) = (sum_mib(&log, &name, "CPU_Mapped", "model"), on_device);
         }
         let what = format!("{count} layers on {DEVICE}");
         assert_within_a_tenth(
             planned_mib(&placed, DEVICE),
-            on_device + buffers_mib(&daemon, &name, DEVICE),
+            on_device + buffers_mib(&log, &name, DEVICE),
             &format!("{what}, there"),
         );
         // The CPU maps the file from its first weight to its last one, also those between that are on the device. The input is the
         // output: one memory has it once.
         let on_cpu = if count == 0 { whole } else { input + whole - on_device };
-        let buffers = ["CPU", "Vulkan_Host"].map(|name_of| buffers_mib(&daemon, &name, name_of)).iter().sum::<f64>();
+        let buffers = ["CPU", "Vulkan_Host"].map(|name_of| buffers_mib(&log, &name, name_of)).iter().sum::<f64>();
         let planned = planned_mib(&placed, "CPU");
         assert_within_a_tenth(planned, on_cpu + buffers + PROCESS_MIB, &format!("{what}, the CPU"));
         unload(&daemon, &name).await;
@@ -176,8 +177,9 @@ async fn experts_stay_on_the_cpu() {
             load(&daemon, &model).await;
             let placed = placed(&daemon, &model).await;
             assert_eq!(placed.cpu_expert_layers > 0, place == "experts", "{placed:?}");
-            let weights = sum_mib(&daemon, &model, DEVICE, "model");
-            let found = weights + buffers_mib(&daemon, &model, DEVICE);
+            let log = daemon.whole_log().await;
+            let weights = sum_mib(&log, &model, DEVICE, "model");
+            let found = weights + buffers_mib(&log, &model, DEVICE);
             assert_within_a_tenth(planned_mib(&placed, DEVICE), found, &model);
             on_device.push(weights);
             if place == "experts" {
@@ -205,7 +207,7 @@ async fn vulkan_allocates_what_the_plan_says() {
             false => assert!(!answer(&daemon, &format!("of-{name}")).await.is_empty(), "{name}"),
         }
         let planned = planned_mib(&placed(&daemon, &name).await, DEVICE);
-        assert_within_a_tenth(planned, allocated_mib(&daemon, &name), &format!("{name} on {DEVICE}"));
+        assert_within_a_tenth(planned, allocated_mib(&daemon.whole_log().await, &name), &format!("{name} on {DEVICE}"));
         unload(&daemon, &name).await;
     }
 }
