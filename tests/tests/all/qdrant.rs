@@ -148,7 +148,7 @@ async fn a_server_that_is_away_is_told_and_answers_are_the_daemons() {
 #[ignore = "needs the packages of `cargo xtask clients`, which runs it"]
 async fn langchain_qdrant_finds_in_the_collection_what_the_daemon_does() {
     let server = QdrantServer::start().await.unwrap();
-    let daemon = stored_daemon(&server.url(), "a server without keys\n").start().await;
+    let daemon = stored_daemon(&server.url(), "unused-key\n").start().await;
     daemon.until_index("here", |status| status.sources == 5).await;
     until_points(&server, 5).await;
     let port = server.url().rsplit(':').next().unwrap().to_owned();
@@ -157,7 +157,7 @@ async fn langchain_qdrant_finds_in_the_collection_what_the_daemon_does() {
     let output = run_example_on(&daemon, "langchain_qdrant_example.py", ClientPackages::Frameworks, &replaced).await;
     let ScriptOutput { code, out, err } = output;
     assert_eq!(code, 0, "{out}{err}");
-    let nearest = found(&daemon, "here", "Who opens the workshop?", v1::SearchMode::Vector).await;
+    let nearest = found(&daemon, "here", QUESTIONS[2], v1::SearchMode::Vector).await;
     let passages: Vec<String> = nearest.iter().map(|(source, text, _)| format!("{source} [1, 1] {text}")).collect();
     let expected = passages.join("\n").replace("[1, 1] # Delivery", "[1, 3] # Delivery");
     assert_eq!(out.trim(), expected.trim(), "{err}");

@@ -6,7 +6,8 @@ use qdrant_client::qdrant::collections_server::Collections;
 use qdrant_client::qdrant::{
     CollectionConfig, CollectionExists, CollectionExistsRequest, CollectionExistsResponse, CollectionInfo,
     CollectionOperationResponse, CollectionParams, CollectionStatus, CreateCollection, DeleteCollection,
-    GetCollectionInfoRequest, GetCollectionInfoResponse, PayloadSchemaInfo, PayloadSchemaType,
+    GetCollectionInfoRequest, GetCollectionInfoResponse, HnswConfigDiff, OptimizerStatus, OptimizersConfigDiff,
+    PayloadSchemaInfo, PayloadSchemaType, WalConfigDiff,
 };
 use tonic::{Request, Response, Status};
 
@@ -86,13 +87,41 @@ impl Collections for CollectionCalls {
     }
 }
 
+/// What a collection has that was created without settings of its own; a client may need each of these.
+fn default_config() -> CollectionConfig {
+    CollectionConfig {
+        hnsw_config: Some(HnswConfigDiff {
+            m: Some(16),
+            ef_construct: Some(100),
+            full_scan_threshold: Some(10_000),
+            ..Default::default()
+        }),
+        optimizer_config: Some(OptimizersConfigDiff {
+            deleted_threshold: Some(0.2),
+            vacuum_min_vector_number: Some(1000),
+            default_segment_number: Some(0),
+            indexing_threshold: Some(10_000),
+            flush_interval_sec: Some(5),
+            ..Default::default()
+        }),
+        wal_config: Some(WalConfigDiff {
+            wal_capacity_mb: Some(32),
+            wal_segments_ahead: Some(0),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 fn info(collection: &ServedCollection) -> CollectionInfo {
     let params = CollectionParams { vectors_config: Some(collection.config()), ..Default::default() };
     let schema = PayloadSchemaInfo { data_type: PayloadSchemaType::Keyword.into(), ..Default::default() };
     let fields = collection.indexed_fields().into_iter();
     CollectionInfo {
         status: CollectionStatus::Green.into(),
-        config: Some(CollectionConfig { params: Some(params), ..Default::default() }),
+        optimizer_status: Some(OptimizerStatus { ok: true, ..Default::default() }),
+        segments_count: 1,
+        config: Some(CollectionConfig { params: Some(params), ..default_config() }),
         payload_schema: fields.map(|field| (field, schema.clone())).collect(),
         points_count: Some(collection.len() as u64),
         ..Default::default()
