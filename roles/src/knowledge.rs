@@ -163,7 +163,6 @@ impl TextLanguage {
     }
 }
 
-/// A knowledge, and the nodes of the models that it names.
 /// What a knowledge may name.
 pub(crate) struct NamedDefinitions<'a> {
     /// All names, also of what could not be read.

@@ -36,5 +36,6 @@ pub use hash::{content_hash, sampled_hash, verify_sha256};
 pub use header::GgufHeader;
 pub use inspect::{inspect, inspect_adapter, inspect_any_adapter};
 pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};
+pub use pieces::for_each_token;
 pub use purpose::check_purpose;
 pub use stated_sampling::stated_sampling;

@@ -19,6 +19,10 @@ const MAX_KEPT_TEXT_BYTES: u64 = 64 << 10;
 const MAX_KEY_BYTES: u64 = 65_535;
 /// Integers kept over all arrays; arrays with more than one element per layer are skipped.
 const MAX_KEPT_INTEGERS: usize = 64 * MAX_LAYERS;
+/// Bytes of a token that is told: longer ones are none of a language.
+const MAX_TOKEN_BYTES: u64 = 1024;
+/// The array of the vocabulary.
+const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
 /// The characters of a key that an error repeats.
 const MAX_SHOWN_CHARS: usize = 60;
 
@@ -70,8 +74,12 @@ fn over_budget(key: &str, budget: &str) -> HeaderFault {
     HeaderFault::OverBudget(format!("`{shown}` exceeds the budget of {budget}"))
 }
 
-/// Reads the metadata.
-pub(crate) fn read(reader: &mut HeaderReader<impl BufRead>, entries: u64) -> Result<Metadata, HeaderFault> {
+/// Reads the metadata; `on_token` takes the tokens of the vocabulary, if they are wanted.
+pub(crate) fn read(
+    reader: &mut HeaderReader<impl BufRead>,
+    entries: u64,
+    mut on_token: Option<&mut dyn FnMut(&str)>,
+) -> Result<Metadata, HeaderFault> {
     let mut metadata = Metadata::default();
     let mut budget = MetadataBudget {
         bytes: MAX_METADATA_BYTES,
@@ -85,7 +93,10 @@ pub(crate) fn read(reader: &mut HeaderReader<impl BufRead>, entries: u64) -> Res
         budget.take_bytes(&key, length)?;
         match reader.u32()? {
             ARRAY_TYPE => {
-                let integers = array(reader, &key, &mut budget)?;
+                let integers = match &mut on_token {
+                    Some(take) if key == TOKENS_KEY => array(reader, &key, &mut budget, Some(&mut **take))?,
+                    _ => array(reader, &key, &mut budget, None)?,
+                };
                 if !integers.is_empty() {
                     budget.take_kept(&key, key.len() as u64)?;
                     metadata.integer_arrays.insert(key, integers);
@@ -130,11 +141,12 @@ fn scalar(
     }))
 }
 
-/// An array: its elements if they are a few integers, otherwise none.
+/// An array: its elements if they are a few integers, otherwise none. `take` takes those of an array of texts.
 fn array(
     reader: &mut HeaderReader<impl BufRead>,
     key: &str,
     budget: &mut MetadataBudget,
+    mut take: Option<&mut dyn FnMut(&str)>,
 ) -> Result<Vec<i64>, HeaderFault> {
     let kind = reader.u32()?;
     let count = reader.u64()?;
@@ -149,7 +161,10 @@ fn array(
         for _ in 0..count {
             let length = reader.u64()?;
             budget.take_bytes(key, length)?;
-            reader.skip(length)?;
+            match &mut take {
+                Some(take) if length <= MAX_TOKEN_BYTES => take(&reader.text(length)?),
+                _ => reader.skip(length)?,
+            }
         }
         return Ok(Vec::new());
     };
@@ -236,7 +251,7 @@ mod tests {
     fn sparse(bytes: &[u8], entries: u64) -> (Result<Metadata, HeaderFault>, u64) {
         let count = Rc::new(Cell::new(0));
         let file = BufReader::new(CountedReads(bytes.chain(io::repeat(0)), count.clone()));
-        (read(&mut HeaderReader::new(file, u64::MAX), entries), count.get())
+        (read(&mut HeaderReader::new(file, u64::MAX), entries, None), count.get())
     }
 
     fn refusal(bytes: &[u8]) -> String {
@@ -277,7 +292,7 @@ mod tests {
     #[test]
     fn an_array_that_the_file_cannot_hold_is_refused_before_it_is_read() {
         let bytes = entry("a", ARRAY_TYPE, &array_of(12, 1 << 20));
-        let result = read(&mut HeaderReader::new(&bytes[..], bytes.len() as u64), 1);
+        let result = read(&mut HeaderReader::new(&bytes[..], bytes.len() as u64), 1, None);
         assert!(matches!(result, Err(HeaderFault::Read(e)) if e.kind() == io::ErrorKind::UnexpectedEof));
     }
 

@@ -21,6 +21,26 @@ const MAX_ARCHITECTURE_BYTES: usize = 64;
 pub(crate) const SPLIT_NUMBER_KEY: &str = "split.no";
 pub(crate) const SPLIT_COUNT_KEY: &str = "split.count";
 
+/// Calls `take` with each token of the vocabulary, in order.
+pub(crate) fn tokens(inner: impl BufRead, size: u64, take: &mut dyn FnMut(&str)) -> Result<(), HeaderFault> {
+    let mut reader = HeaderReader::new(inner, size);
+    let (_, entries) = counts(&mut reader, size)?;
+    metadata::read(&mut reader, entries, Some(take)).map(drop)
+}
+
+/// The numbers of tensors and of metadata entries, with which a file begins.
+fn counts(reader: &mut HeaderReader<impl BufRead>, size: u64) -> Result<(u64, u64), HeaderFault> {
+    if size < 4 || reader.bytes()? != *b"GGUF" {
+        return Err(HeaderFault::NotGguf);
+    }
+    let version = reader.u32()?;
+    if !(2..=3).contains(&version) {
+        return Err(HeaderFault::Version(version));
+    }
+    let tensor_count = reader.count(MAX_TENSORS, "tensors")?;
+    Ok((tensor_count, reader.count(MAX_ENTRIES, "metadata entries")?))
+}
+
 /// Reads a header; `on_tensor` takes the tensors, in order. They are added to `weights`, which are those of the pieces before this one.
 ///
 /// The architecture is empty in a piece of a model that is not the first one and leaves it out.
@@ -31,16 +51,8 @@ pub(crate) fn parse_piece(
     on_tensor: &mut dyn FnMut(TensorInfo),
 ) -> Result<GgufHeader, HeaderFault> {
     let mut reader = HeaderReader::new(inner, size);
-    if size < 4 || reader.bytes()? != *b"GGUF" {
-        return Err(HeaderFault::NotGguf);
-    }
-    let version = reader.u32()?;
-    if !(2..=3).contains(&version) {
-        return Err(HeaderFault::Version(version));
-    }
-    let tensor_count = reader.count(MAX_TENSORS, "tensors")?;
-    let entries = reader.count(MAX_ENTRIES, "metadata entries")?;
-    let metadata::Metadata { texts: metadata, integer_arrays } = metadata::read(&mut reader, entries)?;
+    let (tensor_count, entries) = counts(&mut reader, size)?;
+    let metadata::Metadata { texts: metadata, integer_arrays } = metadata::read(&mut reader, entries, None)?;
     let tensor_info_offset = reader.offset();
     let end = tensor_infos(&mut reader, tensor_count, &mut weights, on_tensor)?;
     let alignment = metadata.get("general.alignment").and_then(|a| a.parse().ok()).unwrap_or(32u64);

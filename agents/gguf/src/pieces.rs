@@ -11,7 +11,7 @@ use artel_model::{PieceNumbers, open_regular_file, piece_paths};
 
 use crate::error::Error;
 use crate::header::GgufHeader;
-use crate::parse::{MAX_TENSORS, SPLIT_COUNT_KEY, SPLIT_NUMBER_KEY, parse_piece};
+use crate::parse::{MAX_TENSORS, SPLIT_COUNT_KEY, SPLIT_NUMBER_KEY, parse_piece, tokens};
 use crate::tensor::{TensorInfo, WeightTotals};
 
 /// What a piece says of all: the number of their tensors.
@@ -69,6 +69,18 @@ pub(crate) fn open_file(
         return Err(Error::Truncated { path: path.to_owned(), required_bytes, actual_bytes: size });
     }
     Ok(header)
+}
+
+/// Calls `take` with each token of a model's vocabulary, in order; a model in pieces has it in the first one.
+///
+/// # Errors
+/// If the file cannot be read, or is no GGUF.
+pub fn for_each_token(path: &Path, mut take: impl FnMut(&str)) -> Result<(), Error> {
+    let first = piece_paths(path).into_iter().next().unwrap_or_else(|| path.to_owned());
+    let read = |source| Error::of_read(&first, source);
+    let file = open_regular_file(&first).map_err(read)?;
+    let size = file.metadata().map_err(read)?.len();
+    tokens(BufReader::new(file), size, &mut take).map_err(|fault| fault.into_error(&first, size))
 }
 
 fn open_pieces(paths: Vec<PathBuf>, on_tensor: &mut dyn FnMut(usize, TensorInfo)) -> Result<OpenedModel, Error> {

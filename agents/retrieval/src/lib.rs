@@ -19,6 +19,7 @@ mod running_base;
 mod sources;
 mod text_models;
 mod vector_mirror;
+mod writing;
 
 pub use artel_documents::ExtractorProgram;
 pub use artel_grounding::citations::CitationFilter;
@@ -29,3 +30,4 @@ pub use found::{FoundPassages, shown_source};
 pub use retrieval::{PassageQuery, Retrieval, SearchAnswer, SearchRequest};
 pub use sources::{AddedText, KnowledgeState, NewText, SourceRecord};
 pub use text_models::{TextModels, TextVectors};
+pub use writing::WritingCounts;

@@ -20,6 +20,7 @@ use crate::found::{FoundPassages, NumberedPassage, shown_source};
 use crate::model_embedder::{print_of, query_vector};
 use crate::passage_reranker::PassageReranker;
 use crate::running_base::RunningBase;
+use crate::sources::WritingCheck;
 use crate::text_models::TextModels;
 
 /// The off-topic questions of which the scores are compared with: enough to tell one in ten.
@@ -36,9 +37,11 @@ pub struct Retrieval {
 pub(crate) struct SharedRetrieval {
     pub(crate) index: Index,
     program: ExtractorProgram,
-    models: Arc<dyn TextModels>,
+    pub(crate) models: Arc<dyn TextModels>,
     running: Mutex<BTreeMap<KnowledgeName, Arc<RunningBase>>>,
     thresholds: Mutex<HashMap<KnowledgeName, (Instant, AnswerThresholds)>>,
+    /// What was last told of the writing of each knowledge.
+    pub(crate) writing: Mutex<HashMap<KnowledgeName, WritingCheck>>,
     /// The vectors of off-topic questions, by the fingerprints of their models.
     off_topic: tokio::sync::Mutex<HashMap<String, Arc<Vec<Vec<f32>>>>>,
 }
@@ -105,7 +108,9 @@ impl Retrieval {
     pub async fn open(path: &Path, program: ExtractorProgram, models: Arc<dyn TextModels>) -> Result<Self, Error> {
         let index = Index::open(path).await?;
         let (running, thresholds, off_topic) = (Mutex::default(), Mutex::default(), Default::default());
-        Ok(Self { shared: Arc::new(SharedRetrieval { index, program, models, running, thresholds, off_topic }) })
+        let writing = Mutex::default();
+        let shared = SharedRetrieval { index, program, models, running, thresholds, writing, off_topic };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Keeps the knowledge of this catalog from now on, and no other. What has not changed goes on.

@@ -1,14 +1,16 @@
 //! The files and texts of a knowledge, and texts that clients hand in.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
 use artel_knowledge::{DocumentChunk, EntryKey, GenerationId, GenerationStats, HandedText, StoredEntry};
-use artel_roles::Catalog;
+use artel_roles::{Catalog, Model};
 use artel_task::{CallerName, KnowledgeName};
 
 use crate::error::Error;
 use crate::found::shown_source;
 use crate::retrieval::{Retrieval, known};
+use crate::writing::{self, WritingCounts};
 
 /// How far the index of a knowledge is.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,7 +41,20 @@ pub struct KnowledgeState {
     pub is_rebuilding: bool,
     /// Whether something is not indexed yet, or was not compared since the start.
     pub is_stale: bool,
+    /// What its owner should know, such as that the embedding model does not know its language.
+    pub warning: Option<String>,
 }
+
+/// What was found of the writing of a knowledge, and of which state of it.
+pub(crate) struct WritingCheck {
+    generation: GenerationId,
+    passages: u64,
+    model: String,
+    warning: Option<String>,
+}
+
+/// The sources whose letters are counted: enough to tell one in twenty.
+const SAMPLED_SOURCES: usize = 50;
 
 /// A file or text of a knowledge.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,30 +98,71 @@ impl Retrieval {
         let mut states = Vec::new();
         for (name, knowledge) in catalog.knowledge() {
             let index = &self.shared.index;
-            let stats = match index.answering(name.as_str()).await? {
+            let generation = index.answering(name.as_str()).await?;
+            let stats = match generation {
                 Some(generation) => index.stats(generation).await?,
                 None => GenerationStats::default(),
             };
-            let model = catalog.embedding_model_of(knowledge).map(|model| model.name.to_string());
+            let model = catalog.embedding_model_of(knowledge);
             let base = self.base(name);
             let progress = base.as_ref().and_then(|base| base.progress()).unwrap_or_default();
+            let is_stale = base.as_ref().is_none_or(|base| base.is_behind());
+            let warning = match (generation, model) {
+                (Some(generation), Some(model)) if !is_stale => {
+                    self.writing_warning(name, model, generation, stats.chunks).await?
+                }
+                _ => None,
+            };
             states.push(KnowledgeState {
                 name: name.to_string(),
                 sources: stats.entries - stats.failed,
                 failed: stats.failed,
                 passages: stats.chunks,
                 memory_bytes: stats.memory_bytes,
-                embedding_model: model,
+                embedding_model: model.map(|model| model.name.to_string()),
                 pending: progress.waiting,
                 passages_per_second: progress.chunks_per_second,
                 time_left: progress.time_left,
                 problem: base.as_ref().and_then(|base| base.problem()),
                 polling: progress.polling.clone(),
                 is_rebuilding: progress.is_shadow,
-                is_stale: base.as_ref().is_none_or(|base| base.is_behind()),
+                is_stale,
+                warning,
             });
         }
         Ok(states)
+    }
+
+    /// What is to be told of a knowledge whose writing its embedding model does not know. It is found out when the index changes.
+    async fn writing_warning(
+        &self,
+        name: &KnowledgeName,
+        model: &Arc<Model>,
+        generation: GenerationId,
+        passages: u64,
+    ) -> Result<Option<String>, Error> {
+        let checks = || self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |check: &&WritingCheck| {
+            (check.generation, check.passages, check.model.as_str()) == (generation, passages, model.name.as_str())
+        };
+        if let Some(check) = checks().get(name).filter(is_same) {
+            return Ok(check.warning.clone());
+        }
+        let index = &self.shared.index;
+        let entries = index.entries(generation).await?;
+        let mut letters = WritingCounts::default();
+        for entry in entries.iter().step_by(entries.len().div_ceil(SAMPLED_SOURCES).max(1)) {
+            let chunks = index.chunks(generation, &entry.key).await?;
+            chunks.iter().for_each(|chunk| letters.add_text(&chunk.text));
+        }
+        let vocabulary = self.shared.models.vocabulary(model).await;
+        let warning = writing::warning(&letters, &vocabulary, model.name.as_str());
+        if let Some(warning) = &warning {
+            tracing::warn!(knowledge = %name, "{warning}");
+        }
+        let check = WritingCheck { generation, passages, model: model.name.to_string(), warning: warning.clone() };
+        checks().insert(name.clone(), check);
+        Ok(warning)
     }
 
     /// The files and texts of a knowledge that this caller sees, by name; all of them without a caller.

@@ -7,6 +7,7 @@ use artel_task::event::TaskPriority;
 use async_trait::async_trait;
 
 use crate::error::ModelError;
+use crate::writing::WritingCounts;
 
 /// Texts as vectors, and the tokens that were computed for them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -47,6 +48,9 @@ pub trait TextModels: Send + Sync + 'static {
         documents: Vec<String>,
         priority: TaskPriority,
     ) -> Result<Vec<f32>, ModelError>;
+
+    /// What the vocabulary of the model has of each writing system; nothing if its file cannot be read.
+    async fn vocabulary(&self, model: &Arc<Model>) -> WritingCounts;
 
     /// What tells the model's vectors from those of others: it reads its file unless the catalog has its hash.
     async fn fingerprint(&self, model: &Arc<Model>) -> Result<String, ModelError>;

@@ -10,3 +10,4 @@ mod words;
 
 pub use language::Language;
 pub use terms::{ANALYSIS_VERSION, ChunkTerms, QueryWord, TermId, query_words};
+pub use words::WritingSystem;

@@ -3,8 +3,8 @@
 use unicode_normalization::UnicodeNormalization as _;
 
 /// How the words of a piece of text are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WritingSystem {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WritingSystem {
     /// With spaces between words; accents are folded.
     Latin,
     /// With spaces between words.
@@ -21,7 +21,7 @@ pub(crate) enum WritingSystem {
 
 impl WritingSystem {
     /// That of a character which is part of a word.
-    pub(crate) fn of(c: char) -> Self {
+    pub fn of(c: char) -> Self {
         match u32::from(c) {
             0x41..=0x5a | 0x61..=0x7a | 0xaa..=0x24f | 0x1e00..=0x1eff => Self::Latin,
             0x370..=0x3ff | 0x1f00..=0x1fff => Self::Greek,

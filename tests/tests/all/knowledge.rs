@@ -442,3 +442,25 @@ async fn what_is_meant_is_found_without_its_words() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writing_that_the_embedding_model_does_not_know_is_told() {
+    let multilingual = "---\nmodel: e5\nfile: multilingual-e5-small.Q4_0.gguf\nuse: embedding\n\
+                        prefixes: {query: 'query: ', passage: 'passage: '}\n";
+    let base = |name: &str, model: &str| format!("---\nknowledge: {name}\nsources: [notes]\nembedding: {model}\n");
+    let yaml = format!("{NOTES}{multilingual}{}{}", base("english", "minilm"), base("any", "e5"));
+    let builder = noted_daemon().with_yaml(&yaml);
+    save(
+        builder.dir(),
+        "hours.txt",
+        "\u{41e}\u{43b}\u{44c}\u{433}\u{430} \u{43e}\u{442}\u{43a}\u{440}\u{44b}\u{432}\u{430}\u{435}\u{442} \u{43c}\u{430}\u{441}\u{442}\u{435}\u{440}\u{441}\u{43a}\u{443}\u{44e} \u{43f}\u{43e} \u{441}\u{443}\u{431}\u{431}\u{43e}\u{442}\u{430}\u{43c}.\n",
+    );
+    let daemon = builder.start().await;
+    daemon.until_index("english", |status| status.sources == 3).await;
+    daemon.until_index("any", |status| status.sources == 3).await;
+    let warning = daemon.knowledge_status("english").await.unwrap().warning;
+    assert!(warning.contains("Cyrillic") && warning.contains("`minilm`"), "{warning}");
+    assert_eq!(daemon.knowledge_status("any").await.unwrap().warning, "");
+    let (code, out, _) = daemon.cli(["knowledge", "status"]).run().await;
+    assert!(code == 0 && out.contains(&warning), "{out}");
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use artel_proto::v1;
+use artel_proto::v1::knowledge_client::KnowledgeClient;
 use artel_qdrant_server::QdrantServer;
 use artel_tests::client_scripts::{ClientPackages, ScriptOutput, run_example_on};
 use artel_tests::{Daemon, DaemonBuilder, daemon};
@@ -142,6 +143,25 @@ async fn a_server_that_is_away_is_told_and_answers_are_the_daemons() {
     let daemon = daemon.restart().await;
     until_points(&server, 6).await;
     daemon.until_index("there", |status| status.problem.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_text_leaves_the_collection_too() {
+    let server = QdrantServer::start().await.unwrap();
+    let daemon = stored_daemon(&server.url(), "unneeded").start().await;
+    daemon.until_index("there", |status| status.sources == 5).await;
+    until_points(&server, 5).await;
+    let token = daemon.create_token("alice", "submit,read", &[]).await;
+    let (knowledge, source, text) = ("there".to_owned(), "diary".to_owned(), "The kanarienvogel sings.".to_owned());
+    let diary = v1::AddTextRequest { knowledge, source, text, ..Default::default() };
+    KnowledgeClient::new(daemon.caller(&token)).add_text(diary).await.unwrap();
+    until_points(&server, 6).await;
+    let holds = || server.points("handbook").iter().any(|point| point.payload.to_string().contains("kanarienvogel"));
+    assert!(holds());
+    let erase = v1::EraseRequest { task_ids: Vec::new(), owner: "alice".to_owned() };
+    daemon.tasks().erase(erase).await.unwrap();
+    until_points(&server, 5).await;
+    assert!(!holds(), "{:?}", server.points("handbook"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use artel_engine::{
 };
 use artel_hosting::engine_call::{EngineCallError, on_engine};
 use artel_hosting::{Loader, engine_host, prompt};
-use artel_retrieval::{ModelError, TextModels, TextVectors};
+use artel_retrieval::{ModelError, TextModels, TextVectors, WritingCounts};
 use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role};
 use artel_task::event::TaskPriority;
@@ -124,6 +124,18 @@ impl TextModels for EngineTextModels {
         futures::stream::iter(judged).buffered(role.limits.concurrency as usize).try_collect().await
     }
 
+    async fn vocabulary(&self, model: &Arc<Model>) -> WritingCounts {
+        let candidates = model.candidates(&self.models_dir);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut counts = WritingCounts::default();
+            let path = candidates.into_iter().find(|path| path.exists());
+            let read = path.map(|path| artel_gguf::for_each_token(&path, |token| counts.add_token(token)));
+            // A file that is damaged cannot be loaded either, which says more.
+            if matches!(read, Some(Ok(()))) { counts } else { WritingCounts::default() }
+        });
+        read.await.unwrap_or_default()
+    }
+
     async fn fingerprint(&self, model: &Arc<Model>) -> Result<String, ModelError> {
         let known = || self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, print)) = known().iter().find(|(of, _)| of == model) {
@@ -150,7 +162,7 @@ fn engine_priority(priority: TaskPriority) -> Priority {
     }
 }
 
-/// What a role that reranks is asked of each passage. The question comes first: it is the same for all of them, and computed once.
+/// What a role that reranks is asked of each passage: what is the same for all passages comes first, for engines to share.
 fn relevance_question(query: &str, document: &str) -> String {
     format!(
         "Question: {query}\n\nPassage:\n{document}\n\nDoes the passage answer the question? Answer with yes or no and nothing else."

@@ -60,6 +60,9 @@ pub(crate) fn status(known: &[KnowledgeStatus], out: &mut StyledText) {
         ]);
     }
     table.render(out);
+    for KnowledgeStatus { name, warning, .. } in known.iter().filter(|status| !status.warning.is_empty()) {
+        out.push_styled(WARN, name).push(": ").push(warning).newline();
+    }
 }
 
 fn state(status: &KnowledgeStatus) -> (anstyle::Style, String) {

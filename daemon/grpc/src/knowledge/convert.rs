@@ -21,6 +21,7 @@ pub(super) fn state(state: KnowledgeState) -> v1::KnowledgeStatus {
         polling: state.polling.unwrap_or_default(),
         rebuilding: state.is_rebuilding,
         stale: state.is_stale,
+        warning: state.warning.unwrap_or_default(),
     }
 }
 
