@@ -24,8 +24,9 @@ from langchain_openai import OpenAIEmbeddings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EMBEDDING = "minilm"
-PARAGRAPH_CHARS = range(200, 700)
-POLL_SECONDS = 0.05
+PARAGRAPH_CHARS = range(150, 450)
+# Each look is a process, which takes time from what is measured.
+POLL_SECONDS = 1.0
 
 
 def paragraphs(count):
@@ -41,7 +42,7 @@ class Daemon:
         self.program, self.directory = program, directory
         catalog = directory / "catalog"
         (catalog / "notes").mkdir(parents=True)
-        (catalog / "notes.yaml").write_text(f"knowledge: notes\nsources: [notes]\nembedding: {EMBEDDING}\n")
+        (catalog / "notes.yaml").write_text(f"knowledge: notes\nsources: [notes]\nembedding: {EMBEDDING}\nchunk: {{tokens: 512, overlap: 0}}\n")
         arguments = [program, "serve", "--json", "--listen", "127.0.0.1:0", "--data", directory / "data"]
         arguments += ["--catalog", catalog, "--models", models]
         log = (directory / "log").open("w")
@@ -59,7 +60,7 @@ class Daemon:
     def embeddings(self):
         token = (self.directory / "data/token").read_text().strip()
         return OpenAIEmbeddings(
-            model=EMBEDDING, base_url=f"{self.address}/v1", api_key=token, check_embedding_ctx_length=False, timeout=600
+            model=EMBEDDING, base_url=f"http://{self.address}/v1", api_key=token, check_embedding_ctx_length=False, timeout=600
         )
 
 

@@ -112,7 +112,7 @@ class Daemon:
     def search(self, question, mode):
         body = {"knowledge": "notes", "query": question, "top": PASSAGES, "mode": mode}
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(f"{self.address}/v1/search", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"http://{self.address}/v1/search", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=600) as response:
             passages = json.load(response)["data"]
         return list(dict.fromkeys(pathlib.PurePath(passage["source"]).stem for passage in passages))

@@ -14,6 +14,7 @@ use artel_proto::v1::{
     SearchKnowledgeRequest, SearchMode, SourceStatus,
 };
 use artel_terminal::CommandOutcome;
+use tonic::Code;
 
 use crate::error::Error;
 use crate::json::ToJson;
@@ -95,8 +96,12 @@ async fn status(session: &mut ClientSession, name: Option<String>) -> Result<(),
     let is_named = |status: &KnowledgeStatus| name.as_ref().is_none_or(|name| status.name == *name);
     let known: Vec<KnowledgeStatus> = answer.knowledge.into_iter().filter(is_named).collect();
     let failed = match &name {
-        // A name that is unknown is refused.
-        Some(name) => sources(session, name, true).await?,
+        Some(name) => match sources(session, name, true).await {
+            // The answer says how far it is: nothing has failed yet.
+            Err(Error::Rejected(status)) if status.code() == Code::Unavailable && !known.is_empty() => Vec::new(),
+            // A name that is unknown is refused.
+            found => found?,
+        },
         None => Vec::new(),
     };
     if session.output.is_json() {

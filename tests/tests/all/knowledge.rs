@@ -236,6 +236,8 @@ async fn what_cannot_be_read_is_a_line_each_and_the_rest_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_shows_and_takes_texts() {
     let daemon = noted_daemon().start().await;
+    let (code, out, error) = daemon.cli(["knowledge", "status", "notes"]).run().await;
+    assert!(code == 0 && out.contains("notes"), "also before it is indexed: {code} {out}{error}");
     indexed(&daemon, 2, 0).await;
     let (code, out, error) = daemon.cli(["knowledge", "search", "notes", "parcels", "--json"]).run().await;
     assert_eq!((code, error.as_str()), (0, ""), "{out}");
