@@ -54,7 +54,7 @@ pub(crate) struct WritingCheck {
 }
 
 /// The sources whose letters are counted: enough to tell one in twenty.
-const SAMPLED_SOURCES: usize = 50;
+const MAX_SAMPLED_DOCUMENTS: usize = 50;
 
 /// A file or text of a knowledge.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,7 +151,7 @@ impl Retrieval {
         let index = &self.shared.index;
         let entries = index.entries(generation).await?;
         let mut letters = WritingCounts::default();
-        for entry in entries.iter().step_by(entries.len().div_ceil(SAMPLED_SOURCES).max(1)) {
+        for entry in entries.iter().step_by(entries.len().div_ceil(MAX_SAMPLED_DOCUMENTS).max(1)) {
             let chunks = index.chunks(generation, &entry.key).await?;
             chunks.iter().for_each(|chunk| letters.add_text(&chunk.text));
         }

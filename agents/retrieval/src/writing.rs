@@ -9,9 +9,9 @@ use artel_terms::WritingSystem;
 /// models have a few dozen of others, those of multilingual ones tens of thousands.
 const MIN_KNOWN_TOKENS: u64 = 500;
 /// Letters of a token that is more than a part of an alphabet.
-const MIN_TOKEN_LETTERS: usize = 3;
+const MIN_TOKEN_CHARS: usize = 3;
 /// The part of a knowledge's letters that is worth a warning, of 1.
-const MIN_UNKNOWN_PART: f64 = 0.05;
+const MIN_UNKNOWN_RATIO: f64 = 0.05;
 
 /// How many tokens of a vocabulary, or letters of texts, are of each writing system.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,7 +49,7 @@ pub(crate) fn warning(letters: &WritingCounts, vocabulary: &WritingCounts, model
     let named = unknown.filter_map(|(system, count)| Some((script(*system)?, *count)));
     let (script, count) = named.max_by_key(|(_, count)| *count)?;
     let part = count as f64 / letters.0.values().sum::<u64>().max(1) as f64;
-    (part >= MIN_UNKNOWN_PART).then(|| {
+    (part >= MIN_UNKNOWN_RATIO).then(|| {
         format!(
             "{:.0} % of the letters are {script}, of which the embedding model `{model}` knows no words: searches by meaning miss such \
              texts. Name a multilingual model as `embedding`, or take `search: {{mode: keyword}}`",
@@ -76,7 +76,7 @@ fn system_of(token: &str) -> Option<WritingSystem> {
     let system = WritingSystem::of(letters.next()?);
     let is_same = letters.clone().all(|letter| WritingSystem::of(letter) == system);
     // A character is a word there, or most of one.
-    let is_word = system == WritingSystem::Unspaced || letters.count() + 1 >= MIN_TOKEN_LETTERS;
+    let is_word = system == WritingSystem::Unspaced || letters.count() + 1 >= MIN_TOKEN_CHARS;
     (is_same && is_word).then_some(system)
 }
 
