@@ -20,8 +20,8 @@ use crate::found::{FoundPassages, NumberedPassage, shown_source};
 use crate::model_embedder::{print_of, query_vector};
 use crate::passage_reranker::PassageReranker;
 use crate::running_base::RunningBase;
-use crate::sources::WritingCheck;
 use crate::text_models::TextModels;
+use crate::writing::WritingCheck;
 
 /// The off-topic questions of which the scores are compared with: enough to tell one in ten.
 const MAX_OFF_TOPIC_QUESTIONS: usize = 40;

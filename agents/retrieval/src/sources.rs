@@ -10,7 +10,7 @@ use artel_task::{CallerName, KnowledgeName};
 use crate::error::Error;
 use crate::found::shown_source;
 use crate::retrieval::{Retrieval, known};
-use crate::writing::{self, WritingCounts};
+use crate::writing::{self, WritingCheck, WritingCounts};
 
 /// How far the index of a knowledge is.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -43,14 +43,6 @@ pub struct KnowledgeState {
     pub is_stale: bool,
     /// What its owner should know, such as that the embedding model does not know its language.
     pub warning: Option<String>,
-}
-
-/// What was found of the writing of a knowledge, and of which state of it.
-pub(crate) struct WritingCheck {
-    generation: GenerationId,
-    passages: u64,
-    model: String,
-    warning: Option<String>,
 }
 
 /// The sources whose letters are counted: enough to tell one in twenty.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use artel_knowledge::GenerationId;
 use artel_terms::WritingSystem;
 
 /// Words and parts of words in a writing system that the vocabulary of a model has at least if it was trained on it: those of English
@@ -12,6 +13,14 @@ const MIN_KNOWN_TOKENS: u64 = 500;
 const MIN_TOKEN_CHARS: usize = 3;
 /// The part of a knowledge's letters that is worth a warning, of 1.
 const MIN_UNKNOWN_RATIO: f64 = 0.05;
+
+/// What was found of the writing of a knowledge, and of which state of it.
+pub(crate) struct WritingCheck {
+    pub(crate) generation: GenerationId,
+    pub(crate) passages: u64,
+    pub(crate) model: String,
+    pub(crate) warning: Option<String>,
+}
 
 /// How many tokens of a vocabulary, or letters of texts, are of each writing system.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
