@@ -208,6 +208,7 @@ fn lavapipe() -> PathBuf {
 }
 
 /// A copy of the model whose matrices, those of the input and the output too, have 16 bits a weight.
+#[allow(unsafe_code)]
 fn unquantized(dir: &Path) -> PathBuf {
     let path = dir.join("f16.gguf");
     let c_path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
