@@ -4,6 +4,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+/// How vectors are stored. With another number, those of before are another model's: texts are embedded anew while the old index
+/// answers by words. Version 1 had halves (f16).
+const VECTOR_FORMAT_VERSION: u32 = 2;
+
 /// What tells the vectors of one model from those of another: its file, its prefixes, its pooling.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelPrint(String);
@@ -11,7 +15,7 @@ pub struct ModelPrint(String);
 impl ModelPrint {
     /// From any text that differs where vectors would.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(format!("{VECTOR_FORMAT_VERSION} {}", text.into()))
     }
 
     /// The text.

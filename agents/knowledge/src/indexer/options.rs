@@ -31,7 +31,8 @@ pub struct IndexerOptions {
 }
 
 impl Default for IndexerOptions {
-    /// Sixteen files at once: small ones are a passage each, and an engine computes so many texts in one batch; files of up to 64 MiB; a saved file is looked at within a second.
+    /// Sixteen files at once: small ones are a passage each, and an engine computes so many texts in one batch; files of up to
+    /// 64 MiB; a saved file is looked at within a second.
     fn default() -> Self {
         Self {
             languages: Language::ALL.to_vec(),
