@@ -22,7 +22,7 @@ async fn a_chunk_is_lacking_until_it_is_written_and_again_when_its_place_changes
     assert_eq!(points.len(), 3);
     assert_eq!(
         (points[0].chunk.text.as_str(), points[0].model.as_str()),
-        ("A zebra runs.", crate::ModelPrint::new("m").as_str())
+        ("A zebra runs.", ModelPrint::new("m").as_str())
     );
     let length: f32 = points[0].vector.iter().map(|value| value * value).sum();
     assert!((length - 1.0).abs() < 0.01, "{length}");
