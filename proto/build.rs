@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "artel/v1/tasks.proto",
     "artel/v1/events.proto",
     "artel/v1/catalog.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 10] = [
     "artel/v1/sampling.proto",
     "artel/v1/models.proto",
     "artel/v1/knowledge.proto",
+    "artel/v1/training.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

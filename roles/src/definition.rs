@@ -20,12 +20,14 @@ pub enum DefinitionKind {
     Graph,
     /// The settings of routers.
     Router,
+    /// What a role learns from.
+    Training,
 }
 
 impl DefinitionKind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Role, Self::Model, Self::Adapter, Self::Knowledge, Self::Graph, Self::Router];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Role, Self::Model, Self::Adapter, Self::Knowledge, Self::Graph, Self::Router, Self::Training];
 
     /// The key with which a document of this kind begins.
     pub fn key(self) -> &'static str {
@@ -36,6 +38,7 @@ impl DefinitionKind {
             Self::Knowledge => "knowledge",
             Self::Graph => "graph",
             Self::Router => "router",
+            Self::Training => "training",
         }
     }
 
@@ -48,6 +51,7 @@ impl DefinitionKind {
             Self::Knowledge => "a knowledge",
             Self::Graph => "a graph",
             Self::Router => "a router",
+            Self::Training => "a training",
         }
     }
 }

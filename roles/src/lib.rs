@@ -1,4 +1,4 @@
-//! YAML to a catalog of roles, models, adapters, graphs and router settings that is valid once built.
+//! YAML to a catalog of roles, models, adapters, graphs, trainings and router settings that is valid once built.
 //!
 //! Sources (the shipped files, and the files of a directory over them) become located trees, trees become definitions,
 //! and definitions become a [`Catalog`], or else [`Problems`]: everything that is wrong, with file, line, column and a
@@ -33,6 +33,7 @@ pub mod shipped;
 mod sources;
 pub mod template;
 mod template_kwargs;
+mod training;
 mod written_setting;
 
 pub use adapter::Adapter;
@@ -61,4 +62,5 @@ pub use settings::{EngineIsolation, HttpSettings, LogFormat, Settings, TlsSettin
 pub use sources::Sources;
 pub use template::Template;
 pub use template_kwargs::TemplateKwargs;
+pub use training::{DataSource, HeldOutSetting, Training};
 pub use written_setting::{SettingKey, WrittenSetting, setting_keys};

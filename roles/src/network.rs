@@ -36,7 +36,7 @@ pub(crate) enum KeyReach {
 pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
     Some(match (set, key) {
         ("model" | "adapter" | "role.adapter", "file") | ("role", "adapter") => KeyReach::File,
-        ("knowledge", "sources") | ("knowledge.sources", "path") => KeyReach::Pattern,
+        ("knowledge", "sources") | ("knowledge.sources", "path") | ("training", "data" | "held_out") => KeyReach::Pattern,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
         | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
@@ -80,7 +80,8 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("router.signals", "embedding" | "linear" | "keyword" | "label")
         | ("router.signals.*" | "router.signals.label", "weight" | "mean" | "deviation" | "alone")
         | ("router.signals.label", "model")
-        | ("router.signals.*.alone", "weight" | "bias") => KeyReach::Nothing,
+        | ("router.signals.*.alone", "weight" | "bias")
+        | ("training", "training" | "description" | "role" | "seed") => KeyReach::Nothing,
         ("labelled question", _) | ("knowledge.store" | "knowledge.store.key", _) => KeyReach::Local,
         (settings, _) if settings.split('.').next() == Some("settings") => KeyReach::Local,
         _ => return None,

@@ -99,6 +99,11 @@ pub(crate) struct RoleDraft {
 pub(crate) const MAX_EXAMPLES: usize = 1024;
 
 impl Role {
+    /// The value of `role` in templates.
+    pub fn template_value(&self) -> serde_json::Value {
+        serde_json::json!({"name": self.name.as_str(), "description": self.description})
+    }
+
     pub(crate) fn decode(
         role: &RoleName,
         fields: MapReader<'_>,

@@ -28,6 +28,7 @@ use step_job::PROGRESS_INTERVAL;
 
 pub(crate) use grounding::{NOTHING_FOUND, cited_in};
 pub(crate) use prefetch_target::PrefetchTarget;
+pub(crate) use rendered_prompt::StepPrompt;
 pub(crate) use role_queue::{QueueLimits, RoleQueue};
 pub(crate) use step_job::StepJob;
 
@@ -88,7 +89,7 @@ async fn run(job: StepJob, host: ActorRef<engine_host::Message>, admitted: Admit
     let work = async {
         let mut deadline = StepDeadline::new(timeout, job.barrier.clone());
         let found = deadline.run_pausing(model_waits, job.find_passages()).await.ok_or_else(timed_out)??;
-        let prompt = job.render_prompt(&found)?;
+        let prompt = job.prompt().render_prompt(&found)?;
         if let Some(known) = job.refused_answer(&found).or_else(|| job.cached(&prompt)) {
             return Ok(known);
         }

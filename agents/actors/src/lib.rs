@@ -42,6 +42,7 @@ mod expert;
 mod response_cache;
 mod retry;
 mod runtime;
+mod step_place;
 mod supervisor;
 mod task_history;
 mod task_runner;
@@ -62,7 +63,7 @@ pub use artel_retrieval as knowledge;
 pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart};
 pub use artel_task::Clock;
 pub use runtime::{
-    Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, KnowledgeOptions, Options, PreviewOptions, Runtime,
-    SearchError, Submission, Target, TextsRequest, Viewer,
+    AnswerToRate, Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, KnowledgeOptions, Options,
+    PreviewOptions, Runtime, SearchError, Submission, Target, TextsRequest, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

@@ -9,6 +9,7 @@ mod erase;
 mod error;
 mod fork;
 mod pooling;
+mod rate;
 mod resume;
 mod route;
 mod submission;
@@ -20,9 +21,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
+use artel_feedback::{FeedbackStore, RatingStore};
 use artel_hosting::Loader;
 use artel_hosting::ModelLookahead;
-use artel_journal::{Acceptance, DamagedTask, FeedbackStore, Journal, TaskFilter, TaskPage, TaskSummary};
+use artel_journal::{Acceptance, DamagedTask, Journal, TaskFilter, TaskPage, TaskSummary};
 use artel_metrics::{Metrics, TaskCounts};
 use artel_retrieval::{ExtractorProgram, Retrieval};
 use artel_roles::{Catalog, NetworkRules};
@@ -43,6 +45,7 @@ pub use erase::EraseReport;
 pub use error::Error;
 pub use fork::Fork;
 pub use pooling::{EmbeddedAs, SearchError, TextsRequest};
+pub use rate::AnswerToRate;
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
 pub use viewer::Viewer;
 
@@ -69,6 +72,8 @@ pub struct Options {
     pub prefix_cache_dir: Option<PathBuf>,
     /// The feedback on decisions, from which an erase removes what was said of the tasks.
     pub feedback: Option<FeedbackStore>,
+    /// The ratings of answers, from which an erase removes those of the tasks.
+    pub ratings: Option<RatingStore>,
     /// The time.
     pub clock: Clock,
     /// What counts and measures; those of another runtime would count both together.
@@ -89,6 +94,7 @@ impl Default for Options {
             network: None,
             prefix_cache_dir: None,
             feedback: None,
+            ratings: None,
             clock: Clock::default(),
             metrics: Metrics::new(),
             tracer: None,

@@ -8,20 +8,16 @@ use artel_roles::template::TemplateContext;
 use artel_roles::{Adapter, Role};
 use artel_task::AdapterName;
 use artel_task::event::{Failure, FailureCode};
-use serde_json::{Value, json};
-
-/// The value of `role` in templates.
-pub fn role_value(role: &Role) -> Value {
-    json!({"name": role.name.as_str(), "description": role.description})
-}
 
 /// A request of a role's prefix alone, if its prompt is the same for every task.
 pub fn prefix_request(role: &Role, models_dir: &Path) -> Option<engine::Request> {
     if !role.prompt.is_fixed() {
         return None;
     }
-    let system =
-        role.prompt.render(&TemplateContext { role: Some(role_value(role)), ..TemplateContext::default() }).ok()?;
+    let system = role
+        .prompt
+        .render(&TemplateContext { role: Some(role.template_value()), ..TemplateContext::default() })
+        .ok()?;
     request(role, models_dir, engine::Priority::Background, messages(&system, "")).ok()
 }
 

@@ -103,6 +103,11 @@ name!(
     KnowledgeName
 );
 name!(
+    /// The name of a training of a role.
+    TrainingName
+);
+
+name!(
     /// The name of a node of a graph.
     NodeName
 );

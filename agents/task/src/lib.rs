@@ -37,7 +37,7 @@ pub use event::{Event, EventKind};
 pub use graph::Graph;
 pub use id::{
     AdapterName, CallerName, CatalogVersion, GraphName, KnowledgeName, ModelName, NodeName, PathSegment, RequestId,
-    RoleName, RouterName, Seq, StepId, TaskId, ValueName, Visit,
+    RoleName, RouterName, Seq, StepId, TaskId, TrainingName, ValueName, Visit,
 };
 pub use state::{Phase, Scope, State, output_value};
 pub use trace::{CallerTrace, InvalidTraceContext, SpanId, TraceContext, TraceId};

@@ -1,13 +1,13 @@
 //! The languages whose words are reduced to stems, and which of them a text is in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::LazyLock;
 
 use rust_stemmers::{Algorithm, Stemmer};
 use serde::{Deserialize, Serialize};
 
-use crate::words::{FoldedWord, WritingSystem};
+use crate::words::{FoldedWord, WritingSystem, for_each_word};
 
 /// A language whose words are reduced to stems. A text in another one is found by its words as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,22 +43,39 @@ impl Language {
         Self::Arabic,
     ];
 
+    /// The language of most words of a text; `None` if that is none of these, or the text has no words.
+    pub fn of_text(text: &str) -> Option<Self> {
+        let mut words = Vec::new();
+        for_each_word(text, |word| words.push(word));
+        let mut counts: BTreeMap<WritingSystem, usize> = BTreeMap::new();
+        words.iter().for_each(|word| *counts.entry(word.system).or_default() += 1);
+        let (system, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        match system {
+            WritingSystem::Latin => latin_language(&words, &Self::ALL),
+            system => Self::ALL.into_iter().find(|language| language.system() == system),
+        }
+    }
+
     /// The language of an ISO 639-1 code, if its words are reduced to stems here.
     pub fn from_code(code: &str) -> Option<Self> {
-        Some(match code {
-            "en" => Self::English,
-            "ru" => Self::Russian,
-            "de" => Self::German,
-            "fr" => Self::French,
-            "es" => Self::Spanish,
-            "it" => Self::Italian,
-            "pt" => Self::Portuguese,
-            "nl" => Self::Dutch,
-            "sv" => Self::Swedish,
-            "el" => Self::Greek,
-            "ar" => Self::Arabic,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|language| language.code() == code)
+    }
+
+    /// Its ISO 639-1 code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::English => "en",
+            Self::Russian => "ru",
+            Self::German => "de",
+            Self::French => "fr",
+            Self::Spanish => "es",
+            Self::Italian => "it",
+            Self::Portuguese => "pt",
+            Self::Dutch => "nl",
+            Self::Swedish => "sv",
+            Self::Greek => "el",
+            Self::Arabic => "ar",
+        }
     }
 
     fn algorithm(self) -> Algorithm {
@@ -199,12 +216,19 @@ pub(crate) fn language_of(word: &FoldedWord, latin: Option<Language>, among: &[L
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::for_each_word;
 
     fn words(text: &str) -> Vec<FoldedWord> {
         let mut words = Vec::new();
         for_each_word(text, |word| words.push(word));
         words
+    }
+
+    #[test]
+    fn a_text_is_in_the_language_of_most_of_its_words() {
+        let told = |text| Language::of_text(text).map(Language::code);
+        assert_eq!(told("Когда вы открываетесь? Shop"), Some("ru"));
+        assert_eq!(told("wo ist die Lampe, und was ist mit der Kette?"), Some("de"));
+        assert_eq!((told("店はいつ開きますか"), told("17 + 4"), told("")), (None, None, None));
     }
 
     fn stems(text: &str) -> Vec<String> {

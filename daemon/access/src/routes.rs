@@ -84,6 +84,7 @@ pub const ROUTES: &[Route] = &[
     Route::rpc("/artel.v1.Tasks/Answer", Answer).audited(),
     Route::rpc("/artel.v1.Tasks/Fork", Submit),
     Route::rpc("/artel.v1.Tasks/Feedback", Submit),
+    Route::rpc("/artel.v1.Tasks/Rate", Submit),
     // Of one's own tasks; those of others need `admin`.
     Route::rpc("/artel.v1.Tasks/Erase", Submit).audited(),
     Route::rpc("/artel.v1.Catalog/List", Read),
@@ -103,6 +104,9 @@ pub const ROUTES: &[Route] = &[
     Route::rpc("/artel.v1.Knowledge/Search", Submit),
     Route::rpc("/artel.v1.Knowledge/AddText", Submit).audited(),
     Route::rpc("/artel.v1.Knowledge/RemoveText", Submit).audited(),
+    // Samples have texts of all callers.
+    Route::rpc("/artel.v1.Training/ListSamples", Admin).stream(),
+    Route::rpc("/artel.v1.Training/LintData", Admin),
     Route::rpc("/artel.v1.Engines/ListDevices", Read),
     Route::rpc("/artel.v1.Engines/ListEngines", Read),
     Route::rpc("/artel.v1.Engines/GetPlacement", Read),

@@ -9,6 +9,7 @@ mod address;
 mod bench;
 mod cert;
 mod daemon;
+mod data;
 mod fetch;
 mod given;
 mod init;
@@ -35,6 +36,7 @@ pub use bench::{BenchArgs, BenchWorkload};
 pub use cert::{CertCommand, CertCreateArgs};
 pub use clap::Parser;
 pub use daemon::{DaemonArgs, default_data_dir};
+pub use data::{DataCommand, DataExportArgs, DataShowArgs, SamplePartArg};
 pub use fetch::FetchArgs;
 pub use given::{FlagSource, GivenFlags};
 pub use init::InitArgs;
@@ -43,8 +45,8 @@ pub use log::{LogArgs, LogCommand};
 pub use models::{EmbedArgs, InputKind, RerankArgs};
 pub use route::{FeedbackArgs, RouteArgs};
 pub use task::{
-    AnswerArgs, AnswerOptionArgs, EraseArgs, ForkArgs, SubmitArgs, TaskCommand, TaskLabel, TaskListArgs,
-    TaskStateFilter,
+    AnswerArgs, AnswerOptionArgs, AnswerRatingArg, EraseArgs, ForkArgs, RateArgs, SubmitArgs, TaskCommand, TaskLabel,
+    TaskListArgs, TaskStateFilter,
 };
 pub use token::{TokenCommand, TokenCreateArgs};
 pub use traces::TraceArgs;
@@ -285,6 +287,9 @@ pub enum ClientCommand {
     /// Search texts that roles answer from, hand in further ones, and show how far their index is
     #[command(subcommand)]
     Knowledge(KnowledgeCommand),
+    /// Show and check what roles learn from
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Show or change what the daemon logs
     #[command(subcommand)]
     Log(LogCommand),
@@ -357,6 +362,7 @@ pub enum CatalogKind {
     Adapter,
     Knowledge,
     Router,
+    Training,
 }
 
 /// `artel graph`.

@@ -102,6 +102,8 @@ pub enum TaskCommand {
     Fork(ForkArgs),
     /// Report the correct role for a decision of a router
     Feedback(FeedbackArgs),
+    /// Rate an answer, and say what would have been right; trainings learn from it
+    Rate(RateArgs),
     /// Erase the text of tasks from the journal and from all caches, and keep their figures; tasks that run are cancelled
     Erase(EraseArgs),
     /// Show the steps of a task with times, tokens and decisions
@@ -183,6 +185,34 @@ pub struct ForkArgs {
     pub request_id: Option<String>,
 }
 
+/// `artel task rate`.
+#[derive(Debug, Flags)]
+pub struct RateArgs {
+    /// The id of the task
+    pub id: String,
+    /// What the answer is
+    #[arg(value_enum)]
+    pub rating: AnswerRatingArg,
+    /// The step that answered [default: the last step of the task that a role has answered]
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// A file with the answer that would have been right, up to 1 MiB; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    pub correct: Option<PathBuf>,
+    /// A comment for people, up to 4096 bytes
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub comment: String,
+}
+
+/// What an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerRatingArg {
+    /// As it should be
+    Good,
+    /// Not as it should be
+    Bad,
+}
+
 /// `artel task erase`.
 #[derive(Debug, Flags)]
 #[command(group = clap::ArgGroup::new("erased").required(true).args(["ids", "owner"]))]
@@ -190,7 +220,7 @@ pub struct EraseArgs {
     /// The ids of the tasks
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
-    /// Erase all tasks of this caller, and all feedback on them
+    /// Erase all tasks of this caller, and all feedback on them and ratings of them
     #[arg(long, value_name = "NAME")]
     pub owner: Option<String>,
     /// Erase without asking; required unless standard input is a terminal

@@ -75,6 +75,7 @@ fn proto_kind(kind: CatalogKind) -> DefinitionKind {
         CatalogKind::Model => DefinitionKind::Model,
         CatalogKind::Adapter => DefinitionKind::Adapter,
         CatalogKind::Knowledge => DefinitionKind::Knowledge,
+        CatalogKind::Training => DefinitionKind::Training,
         CatalogKind::Router => DefinitionKind::Router,
     }
 }

@@ -14,6 +14,7 @@ use artel_proto::v1::knowledge_client::KnowledgeClient;
 use artel_proto::v1::models_client::ModelsClient;
 use artel_proto::v1::router_client::RouterClient;
 use artel_proto::v1::tasks_client::TasksClient;
+use artel_proto::v1::training_client::TrainingClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -116,6 +117,11 @@ impl DaemonClient {
     /// The client of the service `Knowledge`.
     pub fn knowledge(&self) -> KnowledgeClient<DaemonChannel> {
         KnowledgeClient::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The client of the service `Training`.
+    pub fn training(&self) -> TrainingClient<DaemonChannel> {
+        TrainingClient::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The client of the service `Admin`.

@@ -50,6 +50,7 @@ fn render(erased: &EraseResponse, out: &mut StyledText) {
     out.newline();
     let more = [
         (erased.feedback_entries, "entry of feedback", "entries of feedback"),
+        (erased.ratings, "rating of an answer", "ratings of answers"),
         (erased.prefix_files, "file of the prefix cache", "files of the prefix cache"),
         (erased.knowledge_texts, "text of a knowledge", "texts of knowledge"),
         (erased.journal_copies, "copy of a damaged journal", "copies of damaged journals"),
@@ -82,9 +83,10 @@ mod tests {
             prefix_files: 4,
             journal_copies: 1,
             knowledge_texts: 0,
+            ratings: 2,
         };
         let expected = "erased the text of 9 tasks, 1 of them cancelled for it\nremoved 3 entries of feedback\n\
-                        removed 4 files of the prefix cache\nremoved 1 copy of a damaged journal\n";
+                        removed 2 ratings of answers\nremoved 4 files of the prefix cache\nremoved 1 copy of a damaged journal\n";
         assert_eq!(shown(all), expected);
     }
 }

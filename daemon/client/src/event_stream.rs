@@ -258,6 +258,10 @@ mod tests {
             unimplemented()
         }
 
+        async fn rate(&self, _: Request<RateRequest>) -> RpcResult<RateResponse> {
+            unimplemented()
+        }
+
         async fn resume(&self, _: Request<ResumeRequest>) -> RpcResult<Task> {
             unimplemented()
         }

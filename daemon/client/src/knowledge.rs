@@ -4,10 +4,6 @@ mod evaluate;
 mod mean_interval;
 mod search_quality;
 
-use std::fs::File;
-use std::io;
-use std::path::Path;
-
 use artel_args::{KnowledgeAddArgs, KnowledgeCommand, KnowledgeSearchArgs, SearchModeArg};
 use artel_proto::v1::{
     AddTextRequest, GetSourceRequest, KnowledgeStatus, ListKnowledgeRequest, ListSourcesRequest, RemoveTextRequest,
@@ -20,7 +16,7 @@ use crate::error::Error;
 use crate::json::ToJson;
 use crate::render::knowledge as render;
 use crate::session::ClientSession;
-use crate::submit::{label_map, read};
+use crate::submit::{label_map, read_file};
 
 pub(crate) use mean_interval::MeanInterval;
 pub(crate) use search_quality::{HybridGain, SearchQuality};
@@ -130,14 +126,6 @@ async fn add(session: &mut ClientSession, args: KnowledgeAddArgs) -> Result<(), 
     let answer = session.daemon.knowledge().add_text(request).await?.into_inner();
     session.output.show(&answer.to_json(), |out| render::added(&source, &answer, out))?;
     Ok(())
-}
-
-fn read_file(file: &Path) -> Result<String, Error> {
-    if file == Path::new("-") {
-        return read(io::stdin().lock());
-    }
-    let opened = File::open(file);
-    read(opened.map_err(|e| Error::Usage(format!("failed to read {}: {e}", file.display())))?)
 }
 
 /// The sources of a knowledge, those alone that could not be read if these are asked for.

@@ -9,6 +9,7 @@
 
 mod catalog;
 mod connect;
+mod data;
 mod engines;
 mod erase;
 mod error;
@@ -78,6 +79,7 @@ async fn dispatch(session: &mut ClientSession, command: ClientCommand) -> Result
         ClientCommand::Embed(args) => models::embed(session, args).await,
         ClientCommand::Rerank(args) => models::rerank(session, args).await,
         ClientCommand::Knowledge(command) => knowledge::run(session, command).await,
+        ClientCommand::Data(command) => data::run(session, command).await,
         ClientCommand::Log(command) => log::run(session, command).await,
         ClientCommand::Token(command) => token::run(session, command).await,
         ClientCommand::Devices => engines::devices(session).await,

@@ -1,6 +1,7 @@
 //! Proto messages as text. Pure: nothing here performs I/O.
 
 pub(crate) mod catalog;
+pub(crate) mod data;
 pub(crate) mod engines;
 pub(crate) mod graph;
 mod interleave;

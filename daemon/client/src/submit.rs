@@ -1,7 +1,9 @@
 //! The input of a task, and the request that submits it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use artel_args::{AnswerOptionArgs, ClientCommand, SubmitArgs, TaskCommand, TaskLabel};
 use artel_proto::v1::response_format::Format;
@@ -13,6 +15,8 @@ use crate::models::texts_or_lines;
 
 /// The longest text that the daemon accepts.
 const MAX_TEXT_BYTES: u64 = 1024 * 1024;
+/// The name of what is read for `-`.
+const STANDARD_INPUT: &str = "standard input";
 
 /// Replaces a text of `-` by the content of standard input, and takes its lines where texts are left out.
 pub(crate) fn read_texts(mut command: ClientCommand) -> Result<ClientCommand, Error> {
@@ -28,25 +32,37 @@ pub(crate) fn read_texts(mut command: ClientCommand) -> Result<ClientCommand, Er
         _ => None,
     };
     if let Some(text) = text.filter(|text| *text == "-") {
-        *text = read(io::stdin().lock())?;
+        *text = read(io::stdin().lock(), STANDARD_INPUT)?;
     }
     Ok(command)
 }
 
-/// Reads a text to its end, within the limit of the daemon; removes the final line break.
-pub(crate) fn read(input: impl Read) -> Result<String, Error> {
+/// Reads a file, or standard input for `-`, as [`read`] does.
+pub(crate) fn read_file(file: &Path) -> Result<String, Error> {
+    if file == Path::new("-") {
+        return read(io::stdin().lock(), STANDARD_INPUT);
+    }
+    let name = file.display().to_string();
+    read(File::open(file).map_err(|e| unreadable(&name, &e))?, &name)
+}
+
+/// Reads the text of this name to its end, within the limit of the daemon; removes the final line break.
+pub(crate) fn read(input: impl Read, name: &str) -> Result<String, Error> {
     let mut bytes = Vec::new();
-    let read = input.take(MAX_TEXT_BYTES + 2).read_to_end(&mut bytes);
-    read.map_err(|e| Error::Usage(format!("failed to read standard input: {e}")))?;
-    let mut text = String::from_utf8(bytes).map_err(|_| Error::Usage("standard input is not UTF-8 text".to_owned()))?;
+    input.take(MAX_TEXT_BYTES + 2).read_to_end(&mut bytes).map_err(|e| unreadable(name, &e))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| Error::Usage(format!("{name} is not UTF-8 text")))?;
     if text.ends_with('\n') {
         text.pop();
     }
     match text.len() as u64 {
-        0 => Err(Error::Usage("standard input is empty".to_owned())),
+        0 => Err(Error::Usage(format!("{name} is empty"))),
         1..=MAX_TEXT_BYTES => Ok(text),
-        _ => Err(Error::Usage(format!("standard input has more than {MAX_TEXT_BYTES} bytes"))),
+        _ => Err(Error::Usage(format!("{name} has more than {MAX_TEXT_BYTES} bytes"))),
     }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Error {
+    Error::Usage(format!("failed to read {name}: {error}"))
 }
 
 /// The request that submits a task.
@@ -92,16 +108,16 @@ mod tests {
 
     #[test]
     fn the_final_line_break_is_removed() {
-        assert_eq!(read("a\nb\n".as_bytes()).unwrap(), "a\nb");
-        assert_eq!(read("a".as_bytes()).unwrap(), "a");
+        assert_eq!(read("a\nb\n".as_bytes(), "a file").unwrap(), "a\nb");
+        assert_eq!(read("a".as_bytes(), "a file").unwrap(), "a");
     }
 
     #[test]
     fn a_text_that_the_daemon_would_reject_is_not_sent() {
         let limit = usize::try_from(MAX_TEXT_BYTES).unwrap();
-        assert_eq!(read("x".repeat(limit).as_bytes()).unwrap().len(), limit);
+        assert_eq!(read("x".repeat(limit).as_bytes(), "a file").unwrap().len(), limit);
         for bad in [vec![b'x'; limit + 1], vec![0xff, b'x'], b"\n".to_vec(), Vec::new()] {
-            assert!(matches!(read(bad.as_slice()), Err(Error::Usage(_))));
+            assert!(matches!(read(bad.as_slice(), "a file"), Err(Error::Usage(_))));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `artel task`.
 
-use artel_args::{AnswerArgs, FeedbackArgs, ForkArgs, TaskCommand, TaskListArgs, TaskStateFilter};
-use artel_proto::v1::{
-    AnswerRequest, CancelRequest, FeedbackRequest, ForkCatalog, ForkRequest, GetTaskRequest, ListTasksRequest,
-    ResumeRequest, Task, TaskState, answer_request,
+use artel_args::{
+    AnswerArgs, AnswerRatingArg, FeedbackArgs, ForkArgs, RateArgs, TaskCommand, TaskListArgs, TaskStateFilter,
 };
-use artel_terminal::CommandOutcome;
+use artel_proto::v1::{
+    AnswerRating, AnswerRequest, CancelRequest, FeedbackRequest, ForkCatalog, ForkRequest, GetTaskRequest,
+    ListTasksRequest, RateRequest, ResumeRequest, Task, TaskState, answer_request,
+};
+use artel_terminal::{CommandOutcome, DIM};
 
 use crate::connect::{MAX_MESSAGE_BYTES, with_deadline};
 use crate::error::Error;
@@ -42,6 +44,7 @@ pub(super) async fn run(session: &mut ClientSession, command: TaskCommand) -> Re
         TaskCommand::Answer(answer) => self::answer(session, answer).await,
         TaskCommand::Fork(fork) => self::fork(session, fork).await,
         TaskCommand::Feedback(feedback) => self::feedback(session, feedback).await,
+        TaskCommand::Rate(args) => rate(session, args).await,
         TaskCommand::Erase(erase) => erase::run(session, erase).await,
     }
 }
@@ -105,6 +108,29 @@ async fn feedback(session: &mut ClientSession, feedback: FeedbackArgs) -> Result
     session.daemon.tasks().feedback(with_deadline(request)).await?;
     session.output.show(&serde_json::json!({"stored": true}), |out| {
         out.push("feedback stored").newline();
+    })?;
+    Ok(CommandOutcome::Done)
+}
+
+async fn rate(session: &mut ClientSession, args: RateArgs) -> Result<CommandOutcome, Error> {
+    let RateArgs { id: task_id, rating, step, correct, comment } = args;
+    let correction = correct.map(|file| submit::read_file(&file)).transpose()?.unwrap_or_default();
+    let rating = match rating {
+        AnswerRatingArg::Good => AnswerRating::Good,
+        AnswerRatingArg::Bad => AnswerRating::Bad,
+    };
+    let request =
+        RateRequest { task_id, step_id: step.unwrap_or_default(), rating: rating.into(), correction, comment };
+    let rated = session.daemon.tasks().rate(with_deadline(request)).await?.into_inner();
+    session.output.show(&rated.to_json(), |out| {
+        out.push(format_args!("rated the answer of {} in step {}", rated.role, rated.step_id)).newline();
+        if !rated.trainable {
+            let reason = match rating {
+                AnswerRating::Bad => "nothing can be learned from it without the answer that would have been right",
+                _ => "nothing can be learned from it: what the model read is not kept",
+            };
+            out.push_styled(DIM, reason).newline();
+        }
     })?;
     Ok(CommandOutcome::Done)
 }

@@ -162,7 +162,9 @@ impl ServiceState {
                     |result: &Result<(), FileProblem>| !matches!(result, Ok(()) | Err(FileProblem::NotFetched { .. }));
                 role.adapters.iter().map(checked).find(is_problem)?
             }
-            DefinitionKind::Graph | DefinitionKind::Router | DefinitionKind::Knowledge => return None,
+            DefinitionKind::Graph | DefinitionKind::Router | DefinitionKind::Knowledge | DefinitionKind::Training => {
+                return None;
+            }
         };
         match result {
             // A file that is not fetched yet is downloaded on first use.

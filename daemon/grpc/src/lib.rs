@@ -44,6 +44,7 @@ mod task_view;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod training;
 mod unreadable_task;
 mod value;
 mod viewer;

@@ -1,7 +1,7 @@
 //! `artel.v1.Router`.
 
 use artel_actors::{Candidates, PreviewOptions};
-use artel_journal::feedback::FeedbackRecord;
+use artel_feedback::FeedbackRecord;
 use artel_proto::v1;
 use artel_proto::v1::router_server::Router;
 use artel_roles::{Catalog, DefinitionKind};
@@ -65,6 +65,10 @@ impl Router for ServiceState {
         let (feedback, only) = (self.feedback.clone(), viewer.only().cloned());
         let records = move || feedback.records(only.as_ref(), from, size);
         let entries = tokio::task::spawn_blocking(records).await.map_err(|_| internal())?;
+        let entries = entries.map_err(|error| {
+            tracing::error!(%error, "failed to read the feedback");
+            internal()
+        })?;
         let next = from + entries.len();
         let next_page_token = if entries.len() == size { filters.token(next) } else { String::new() };
         let entries = entries.into_iter().map(entry).collect();

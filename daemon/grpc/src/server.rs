@@ -9,6 +9,7 @@ use artel_proto::v1::knowledge_server::KnowledgeServer;
 use artel_proto::v1::models_server::ModelsServer;
 use artel_proto::v1::router_server::RouterServer;
 use artel_proto::v1::tasks_server::TasksServer;
+use artel_proto::v1::training_server::TrainingServer;
 use axum::Router;
 use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
@@ -41,6 +42,7 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     let more = [
         ModelsServer::<ServiceState>::NAME,
         KnowledgeServer::<ServiceState>::NAME,
+        TrainingServer::<ServiceState>::NAME,
         EnginesServer::<ServiceState>::NAME,
         AccessServer::<ServiceState>::NAME,
         AdminServer::<ServiceState>::NAME,
@@ -95,6 +97,7 @@ pub async fn routes(state: ServiceState) -> Result<Router, Error> {
         .add_service(RouterServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(ModelsServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(KnowledgeServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(TrainingServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(AccessServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(AdminServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(EnginesServer::new(state.clone()).max_decoding_message_size(MAX_REQUEST_BYTES));

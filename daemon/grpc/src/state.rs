@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use artel_access::Access;
 use artel_actors::{Runtime, Viewer};
-use artel_journal::FeedbackStore;
+use artel_feedback::{FeedbackStore, RatingStore};
 use artel_log::LogHandle;
 use artel_roles::NetworkRules;
 use artel_task::TaskId;
@@ -30,6 +30,10 @@ pub struct ServiceState {
     pub machine: Arc<dyn Machine>,
     /// The store of feedback on decisions.
     pub feedback: FeedbackStore,
+    /// The store of ratings of answers.
+    pub ratings: RatingStore,
+    /// Held while the samples of a training are looked at: they are in memory meanwhile.
+    pub training_lock: Arc<Mutex<()>>,
     /// The log of the daemon, whose level a client may change.
     pub log: LogHandle,
     /// Held while the metrics are sampled.

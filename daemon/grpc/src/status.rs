@@ -164,6 +164,7 @@ pub(crate) fn from_error(error: Error, catalog: &artel_roles::Catalog, paths: &S
         Error::NoCandidates => invalid_field("roles", message),
         Error::NoTask(task) => not_found(R::TaskNotFound, "task", &task.to_string(), &message, std::iter::empty()),
         Error::NoStep { step, .. } => not_found(R::StepNotFound, "step", &step, &message, std::iter::empty()),
+        Error::NoAnswer { .. } => status(Code::FailedPrecondition, R::NoAnswer, message),
         Error::NotWaiting { .. } => status(Code::FailedPrecondition, R::NotWaiting, message),
         Error::AmbiguousStep { .. } => invalid_field("step_id", message),
         Error::InvalidAnswer(_) => invalid_field("answer", message),

@@ -5,6 +5,7 @@ mod feedback;
 mod list;
 mod messages;
 mod parse;
+mod rate;
 mod response;
 mod sampling;
 mod tools;
@@ -193,6 +194,11 @@ impl Tasks for ServiceState {
     async fn feedback(&self, request: Request<v1::FeedbackRequest>) -> RpcResponse<v1::FeedbackResponse> {
         let viewer = viewer_of(&request);
         feedback::store(self, viewer, request.into_inner()).await.map(|()| Response::new(v1::FeedbackResponse {}))
+    }
+
+    async fn rate(&self, request: Request<v1::RateRequest>) -> RpcResponse<v1::RateResponse> {
+        let viewer = viewer_of(&request);
+        rate::store(self, viewer, request.into_inner()).await.map(Response::new)
     }
 
     async fn erase(&self, request: Request<v1::EraseRequest>) -> RpcResponse<v1::EraseResponse> {

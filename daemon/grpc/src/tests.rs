@@ -9,7 +9,8 @@ use std::time::Duration;
 use artel_access::Access;
 use artel_actors::{Clock, LoadProgress, Loader, MemoryDemand, Options, Runtime};
 use artel_engine::{EngineHandle, LoadError};
-use artel_journal::{FeedbackStore, Journal};
+use artel_feedback::{FeedbackStore, RatingStore};
+use artel_journal::Journal;
 use artel_placement::{DeviceBytes, DeviceKind, ModelFootprint, Placement};
 use artel_proto::v1;
 use artel_proto::v1::admin_server::Admin;
@@ -75,14 +76,17 @@ async fn services(dir: &Path) -> ServiceState {
     let journal = Journal::open(&data, artel_journal::Options::default()).await.unwrap();
     let machine = Arc::new(EmptyMachine { models: models.clone() });
     let access = Access::open(&data, Clock::default()).unwrap();
-    let feedback = FeedbackStore::open(&data).unwrap();
+    let (feedback, ratings) = (FeedbackStore::open(&data).unwrap(), RatingStore::open(&data).unwrap());
     let (models_dir, prefix_cache_dir) = (models.clone(), Some(data.join("prefixes")));
-    let options = Options { models_dir, prefix_cache_dir, feedback: Some(feedback.clone()), ..Options::default() };
+    let (kept, rated) = (Some(feedback.clone()), Some(ratings.clone()));
+    let options = Options { models_dir, prefix_cache_dir, feedback: kept, ratings: rated, ..Options::default() };
     ServiceState {
         runtime: Runtime::start(options, catalog, journal, machine.clone()).await.unwrap(),
         access,
         machine,
         feedback,
+        ratings,
+        training_lock: Arc::default(),
         network: NetworkRules::new(models.clone(), Some(catalog_dir.clone()), Vec::new(), Vec::new()),
         paths: ServerPaths::new(&models, Some(&catalog_dir), &data),
         log: artel_log::start(log_options()).unwrap().1,

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use artel_access::{Access, PublishedAddress};
 use artel_actors::{Clock, Loader, Runtime};
+use artel_feedback::{FeedbackStore, RatingStore};
 use artel_grpc::{AccessLayer, MeteredPagesLayer, ReloadStatus, ServerPaths, ServiceState};
 use artel_http::{Port, with_body_limits};
-use artel_journal::{FeedbackStore, Journal};
+use artel_journal::Journal;
 use artel_log::LogHandle;
 use artel_roles::Catalog;
 use tokio::task::JoinHandle;
@@ -69,6 +70,7 @@ impl RunningDaemon {
         // Before any model is loaded, so that no file is in use.
         artel_gguf::remove_stale_files(&config.dequantized_dir());
         let feedback = FeedbackStore::open(&config.data).context("failed to open the feedback store")?;
+        let ratings = RatingStore::open(&config.data).context("failed to open the store of ratings")?;
         let llama = Arc::new(LlamaLoader::new(config).with_log(log.clone()));
         let loader: Arc<dyn Loader> = llama.clone();
         let loader = match hooks.wrap_loader {
@@ -77,6 +79,7 @@ impl RunningDaemon {
         };
         let options = artel_actors::Options {
             feedback: Some(feedback.clone()),
+            ratings: Some(ratings.clone()),
             tracer: spans.as_ref().map(|spans| spans.tracer.clone()),
             ..config.runtime.clone()
         };
@@ -88,6 +91,8 @@ impl RunningDaemon {
             access: access.clone(),
             machine: llama,
             feedback,
+            ratings,
+            training_lock: Arc::default(),
             log,
             scrape_lock: Arc::default(),
             // Without a directory of its own, a client's catalog finds files in that of models only.

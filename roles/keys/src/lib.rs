@@ -8,17 +8,19 @@
 mod knowledge;
 mod settings;
 mod table;
+mod training;
 
 pub use knowledge::*;
 pub use settings::*;
 pub use table::*;
+pub use training::*;
 
 /// The keys of one kind of map.
 #[derive(Debug)]
 pub struct KeySet {
     /// The map: a kind of document, or the way to a map inside of one, as in `role.sampling`.
     pub name: &'static str,
-    /// The page of the reference that describes it: `roles`, `models`, `graphs`, `routers` or `settings`.
+    /// The page of the reference that describes it: such as `roles` or `settings`.
     pub page: &'static str,
     /// Its keys, in the order in which they are documented.
     pub keys: &'static [DocumentKey],

@@ -3,6 +3,7 @@
 use super::KeyDefault::{Described, Required, Value};
 use super::knowledge::*;
 use super::settings::*;
+use super::training::*;
 use super::{DocumentKey, KeyDefault, KeySet, key};
 
 /// In the order of the documentation.
@@ -24,6 +25,7 @@ pub(crate) const ALL: &[&KeySet] = &[
     &SEARCH,
     &STORE,
     &STORE_KEY,
+    &TRAINING,
     &GRAPH,
     &GRAPH_LIMITS,
     &NODE,

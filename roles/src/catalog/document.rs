@@ -122,7 +122,7 @@ impl Documents {
 
 /// The kind and name of a document.
 fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Option<Document> {
-    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `knowledge: NAME`, `graph: NAME` or `router: NAME`";
+    const FORM: &str = "begin with what it defines: `role: NAME`, `model: NAME`, `adapter: NAME`, `knowledge: NAME`, `graph: NAME`, `router: NAME` or `training: NAME`";
     let keys = || DefinitionKind::ALL.map(DefinitionKind::key);
     let entries = match &node.value {
         YamlValue::Map(entries) if !entries.is_empty() => entries,
@@ -139,7 +139,9 @@ fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Opti
     // A role has keys of these names too.
     let is_key_of_role = |key: &str| matches!(key, "model" | "adapter" | "knowledge");
     let is_role = is_key_of_role(&first.key) && entries.iter().any(|e| e.key == "role");
-    let kind = DefinitionKind::ALL.into_iter().find(|kind| kind.key() == first.key && !is_role);
+    // As a training has one of a role.
+    let is_training = first.key == "role" && entries.iter().any(|e| e.key == "training");
+    let kind = DefinitionKind::ALL.into_iter().find(|kind| kind.key() == first.key && !is_role && !is_training);
     let Some(kind) = kind else {
         let later = entries.iter().find(|e| keys().contains(&e.key.as_str()) && !is_key_of_role(&e.key));
         let hint = later.map(|e| format!("move `{}`, in line {}, to the top", e.key, e.key_span.line));

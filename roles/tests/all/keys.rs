@@ -21,6 +21,7 @@ fn minimal(set: &KeySet) -> Vec<(&'static str, &'static str)> {
         "model" => vec![("model", "x"), ("file", "x.gguf")],
         "adapter" => vec![("adapter", "x"), ("file", "x.gguf")],
         "knowledge" => vec![("knowledge", "x")],
+        "training" => vec![("training", "x"), ("role", "r"), ("data", "chats.jsonl")],
         "knowledge.sources" => vec![("path", "docs")],
         "knowledge.store" => vec![("qdrant", "'http://localhost:6334'")],
         "knowledge.store.key" => vec![("file", "key")],
@@ -115,8 +116,8 @@ fn read(set: &KeySet, entries: &[(&str, &str)]) -> Result<String, Problems> {
         _ => Catalog::parse(vec![vec![source(BASE.to_owned() + &text)]]).map(|catalog| {
             let router = RouterName::parse("x").map(|name| catalog.router_settings(Some(&name))).ok();
             let (roles, models, adapters) = (catalog.roles(), catalog.models(), catalog.adapters());
-            let (knowledge, graphs) = (catalog.knowledge(), catalog.graphs());
-            format!("{roles:?} {models:?} {adapters:?} {knowledge:?} {graphs:?} {router:?}")
+            let (knowledge, graphs, trainings) = (catalog.knowledge(), catalog.graphs(), catalog.trainings());
+            format!("{roles:?} {models:?} {adapters:?} {knowledge:?} {graphs:?} {trainings:?} {router:?}")
         }),
     }
 }

@@ -26,7 +26,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The id of no task.
 const MISSING: &str = "0198c0de-0000-7000-8000-000000000000";
 /// The scope that each method needs.
-const NEEDS: [(&str, &str); 35] = [
+const NEEDS: [(&str, &str); 38] = [
     ("Tasks/Submit", "submit"),
     ("Tasks/Run", "submit"),
     ("Tasks/Watch", "read"),
@@ -37,6 +37,7 @@ const NEEDS: [(&str, &str); 35] = [
     ("Tasks/Answer", "answer"),
     ("Tasks/Fork", "submit"),
     ("Tasks/Feedback", "submit"),
+    ("Tasks/Rate", "submit"),
     ("Tasks/Erase", "submit"),
     ("Catalog/List", "read"),
     ("Catalog/Get", "read"),
@@ -52,6 +53,8 @@ const NEEDS: [(&str, &str); 35] = [
     ("Knowledge/RemoveText", "submit"),
     ("Router/Preview", "read"),
     ("Router/ListFeedback", "read"),
+    ("Training/ListSamples", "admin"),
+    ("Training/LintData", "admin"),
     ("Engines/ListDevices", "read"),
     ("Engines/ListEngines", "read"),
     ("Engines/GetPlacement", "read"),

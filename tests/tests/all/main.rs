@@ -61,6 +61,7 @@ mod stopping;
 mod tasks;
 mod tools;
 mod traces;
+mod training;
 mod values;
 #[cfg(feature = "vulkan")]
 mod vulkan;

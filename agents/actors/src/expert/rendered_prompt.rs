@@ -5,9 +5,9 @@ use std::sync::Arc;
 use artel_engine::{ChatRole, Message};
 use artel_hosting::prompt;
 use artel_retrieval::FoundPassages;
-use artel_roles::Template;
 use artel_roles::template::TemplateContext;
-use artel_task::event::{Failure, FailureCode, Speaker, ToolCall, Turn};
+use artel_roles::{Role, Template};
+use artel_task::event::{Conversation, Failure, FailureCode, Speaker, ToolCall, Turn};
 use serde_json::json;
 
 use super::grounding;
@@ -18,8 +18,18 @@ const PARAGRAPH: &str = "\n\n";
 /// The most that the turns of a prompt have together, once they are rendered: more than any context holds.
 const MAX_TURNS_BYTES: usize = 4 * 1024 * 1024;
 
+/// What the prompt of a step is made from.
+pub(crate) struct StepPrompt<'a> {
+    pub(crate) role: &'a Role,
+    /// A message template that replaces the role's own.
+    pub(crate) message: Option<&'a Template>,
+    pub(crate) context: &'a TemplateContext,
+    /// The conversation that the role continues.
+    pub(crate) conversation: Option<&'a Conversation>,
+}
+
 /// The rendered texts of a step's prompt.
-pub(super) struct RenderedPrompt {
+pub(crate) struct RenderedPrompt {
     pub(super) system: String,
     /// The turns before the user's text.
     before: Vec<Message>,
@@ -30,7 +40,7 @@ pub(super) struct RenderedPrompt {
 
 impl RenderedPrompt {
     /// The messages for a model.
-    pub(super) fn into_messages(self) -> Vec<Message> {
+    pub(crate) fn into_messages(self) -> Vec<Message> {
         let Self { system, mut before, user, after } = self;
         let mut messages = vec![prompt::message(ChatRole::System, &system)];
         messages.append(&mut before);
@@ -41,16 +51,24 @@ impl RenderedPrompt {
 }
 
 impl StepJob {
+    /// What its prompt is made from.
+    pub(super) fn prompt(&self) -> StepPrompt<'_> {
+        let Self { role, message, context, conversation, .. } = self;
+        StepPrompt { role, message: message.as_ref(), context, conversation: conversation.as_deref() }
+    }
+}
+
+impl StepPrompt<'_> {
     /// The passages that were found come right before the text of the user, unless the role's templates place them: what comes before is
     /// the same for each question, and is computed once.
-    pub(super) fn render_prompt(&self, found: &FoundPassages) -> Result<RenderedPrompt, Failure> {
+    pub(crate) fn render_prompt(&self, found: &FoundPassages) -> Result<RenderedPrompt, Failure> {
         let passages = Arc::new(grounding::template_values(found));
         let context = TemplateContext { passages, ..self.context.clone() };
         let mut system = self.render(&self.role.prompt, &context)?;
         let user = self.user_text(&context)?;
         let user = if self.places(Template::reads_passages) { user } else { grounding::prompt_text(found) + &user };
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        if let Some(conversation) = &self.conversation {
+        if let Some(conversation) = self.conversation {
             after = self.turns(&conversation.after)?;
             if !self.places(Template::reads_history) {
                 before = self.turns(&conversation.before)?;
@@ -63,7 +81,7 @@ impl StepJob {
 
     /// Whether the templates of the step place what this function asks for themselves.
     fn places(&self, reads: fn(&Template) -> bool) -> bool {
-        let message = self.message.as_ref().or(self.role.message.as_ref());
+        let message = self.message.or(self.role.message.as_ref());
         reads(&self.role.prompt) || message.is_some_and(reads)
     }
 
@@ -73,7 +91,7 @@ impl StepJob {
     }
 
     fn user_text(&self, context: &TemplateContext) -> Result<String, Failure> {
-        match self.message.as_ref().or(self.role.message.as_ref()) {
+        match self.message.or(self.role.message.as_ref()) {
             Some(template) => self.render(template, context),
             None => Ok(context.input.clone()),
         }
@@ -114,7 +132,7 @@ impl StepJob {
 
     /// What the role's message reads when this turn is the last one of the user.
     fn context_of(&self, turn: &Turn) -> TemplateContext {
-        let TemplateContext { task, nodes, values, item, role, attempt, history, .. } = &self.context;
+        let TemplateContext { task, nodes, values, item, role, attempt, history, .. } = self.context;
         let task = json!({"id": task["id"], "graph": task["graph"], "input": turn.text});
         TemplateContext {
             task: task.into(),

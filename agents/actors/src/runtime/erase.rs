@@ -1,4 +1,4 @@
-//! Erasing the text of tasks: in the journal, in the feedback, in engines, and in their caches on disk.
+//! Erasing the text of tasks: in the journal, in the feedback and the ratings, in engines, and in their caches on disk.
 //!
 //! What is to be erased is on disk before anything is. A daemon that ends in the middle completes it at its next start, before it
 //! resumes tasks.
@@ -36,6 +36,8 @@ pub struct EraseReport {
     pub cancelled: u64,
     /// Records of feedback.
     pub feedback: u64,
+    /// Ratings of answers.
+    pub ratings: u64,
     /// Files of the prefix cache that may have had their text.
     pub prefix_files: u64,
     /// Texts that were handed in to a knowledge.
@@ -221,15 +223,13 @@ impl Runtime {
     async fn erase_files(&self, erasures: Vec<Erasure>, report: EraseReport) -> Result<EraseReport, Error> {
         let (options, journal) = (self.options.clone(), self.shared.journal.clone());
         let erased = tokio::task::spawn_blocking(move || {
-            let feedback = match &options.feedback {
-                Some(feedback) => {
-                    feedback.erase(&erasures).map_err(|error| Error::EraseIncomplete(error.to_string()))?
-                }
-                None => 0,
-            };
+            let incomplete = |error: artel_feedback::Error| Error::EraseIncomplete(error.to_string());
+            let feedback = options.feedback.as_ref().map_or(Ok(0), |feedback| feedback.erase(&erasures));
+            let ratings = options.ratings.as_ref().map_or(Ok(0), |ratings| ratings.erase(&erasures));
+            let (feedback, ratings) = (feedback.map_err(incomplete)?, ratings.map_err(incomplete)?);
             let since = erasures.iter().map(Erasure::since).min().unwrap_or(Timestamp(0));
             let backups = journal.remove_backups(since)?;
-            Ok(EraseReport { feedback, backups, ..report })
+            Ok(EraseReport { feedback, ratings, backups, ..report })
         });
         erased.await.map_err(|error| Error::EraseIncomplete(error.to_string()))?
     }

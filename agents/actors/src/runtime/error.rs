@@ -94,6 +94,14 @@ pub enum Error {
         /// The step that was asked for.
         step: String,
     },
+    /// No role has answered.
+    #[error("{}", no_answer(.task, .step.as_deref()))]
+    NoAnswer {
+        /// The task.
+        task: TaskId,
+        /// The step, if one was named.
+        step: Option<String>,
+    },
     /// The step does not wait for an answer, or no longer.
     #[error("{}", not_waiting(.task, .step.as_deref()))]
     NotWaiting {
@@ -185,6 +193,13 @@ pub enum Error {
     /// The supervisor has stopped.
     #[error("the runtime has stopped; restart the daemon")]
     Stopped,
+}
+
+fn no_answer(task: &TaskId, step: Option<&str>) -> String {
+    match step {
+        Some(step) => format!("step `{step}` of task {task} has no answer of a role, or not yet"),
+        None => format!("task {task} has no answer of a role, or not yet"),
+    }
 }
 
 fn not_waiting(task: &TaskId, step: Option<&str>) -> String {

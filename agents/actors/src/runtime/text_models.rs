@@ -102,7 +102,7 @@ impl TextModels for EngineTextModels {
             fetched.map_err(|error| unavailable(model, error.in_context(format_args!("role `{}`", role.name))))?;
         }
         let host = &self.host(model).await?;
-        let context = TemplateContext { role: Some(prompt::role_value(role)), ..TemplateContext::default() };
+        let context = TemplateContext { role: Some(role.template_value()), ..TemplateContext::default() };
         let system = role.prompt.render(&context).map_err(|error| unusable(model, error))?;
         let request = |document: &str| {
             let messages = prompt::messages(&system, &relevance_question(query, document));

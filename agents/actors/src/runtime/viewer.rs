@@ -56,7 +56,8 @@ impl Runtime {
         Err(if is_missing { Error::NoTask(task) } else { Error::NotPermitted })
     }
 
-    /// Checks that a caller may erase this, and that there is something to erase: feedback may be there longer than its task.
+    /// Checks that a caller may erase this, and that there is something to erase: feedback and ratings may be there
+    /// longer than their task.
     ///
     /// # Errors
     /// Those of [`check_controlled`](Self::check_controlled).
@@ -76,8 +77,12 @@ impl Runtime {
             return controlled;
         }
         let own = if viewer.controls_all { viewer.only() } else { Some(&viewer.caller) };
-        let (feedback, own) = (self.options.feedback.clone(), own.cloned());
-        let has_task = move || feedback.is_some_and(|feedback| feedback.has_task(own.as_ref(), task));
+        let (feedback, ratings) = (self.options.feedback.clone(), self.options.ratings.clone());
+        let own = own.cloned();
+        let has_task = move || {
+            feedback.is_some_and(|feedback| feedback.has_task(own.as_ref(), task))
+                || ratings.is_some_and(|ratings| ratings.has_task(own.as_ref(), task))
+        };
         match tokio::task::spawn_blocking(has_task).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::NoTask(task)),

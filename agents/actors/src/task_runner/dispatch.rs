@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artel_hosting::LOOKAHEAD_STEPS;
-use artel_hosting::prompt::role_value;
 use artel_roles::template::TemplateContext;
 use artel_roles::{Model, Role, Template};
 use artel_task::event::{Failure, FailureCode, ReasoningParams, TaskPriority};
@@ -18,6 +17,7 @@ use super::running_task::{RunningAttempt, RunningTask};
 use crate::commit_barrier::CommitBarrier;
 use crate::completion::{Completion, StepOutcome};
 use crate::expert::{PrefetchTarget, StepJob};
+use crate::step_place::StepPlace;
 use crate::supervisor;
 use artel_routing::{Candidate, RoutingRequest};
 
@@ -63,13 +63,7 @@ impl RunningTask {
 
     /// The role of a visit; none for one of another kind of node.
     pub(super) fn role_of(&self, visit: &Visit) -> Option<Arc<Role>> {
-        let NodeKind::Role { role, .. } = &self.cx.graph.node_at(visit)?.kind else { return None };
-        let name = match (role, role.router()) {
-            (RoleRef::Named(name), _) => name.clone(),
-            (_, Some((router, rank))) => self.task.routed_role(router, visit, rank)?,
-            _ => return None,
-        };
-        self.cx.catalog.role(name.as_str()).cloned()
+        self.place().role_of(visit)
     }
 
     /// The roles that the task needs from this visit on, and after how many steps. Roles that a router has yet to choose are
@@ -79,12 +73,18 @@ impl RunningTask {
         visits.filter_map(|(steps, visit)| Some((steps, self.role_of(&visit)?))).collect()
     }
 
-    /// The node's own message, which replaces its role's. The graph of a single role is no graph of the catalog.
+    /// The node's own message, which replaces its role's.
     pub(super) fn message_of(&self, visit: &Visit) -> Option<Template> {
-        let is_single_role = self.task.spec.role.is_some();
-        let graph = self.cx.graph.subgraph(&visit.parents)?;
-        let message = || self.cx.catalog.message(graph.name().as_str(), visit.node.as_str()).cloned();
-        if is_single_role { None } else { message() }
+        self.place().message_of(visit)
+    }
+
+    fn place(&self) -> StepPlace<'_> {
+        StepPlace { task: &self.task, graph: &self.cx.graph, catalog: &self.cx.catalog, history: &self.history }
+    }
+
+    /// The template context of an attempt at a visit.
+    pub(super) fn context_at(&self, visit: &Visit, attempt: u32) -> TemplateContext {
+        self.place().context_at(visit, attempt)
     }
 
     /// The successors that certainly read the output of a visit as soon as it ends, on the same model.
@@ -101,7 +101,7 @@ impl RunningTask {
                 matches!(node.kind, NodeKind::Role { .. }) && self.cx.catalog.model_of(&role).as_ref() == Some(model);
             (is_plain && is_same_model).then(|| PrefetchTarget {
                 message: self.message_of(&successor),
-                context: TemplateContext { role: Some(role_value(&role)), ..self.context_at(visit, 1) },
+                context: TemplateContext { role: Some(role.template_value()), ..self.context_at(visit, 1) },
                 node: visit.node.clone(),
                 role,
             })

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 
-use artel_hosting::prompt::role_value;
 use artel_roles::template::TemplateContext;
 use artel_task::condition::ConditionScope;
 use artel_task::event::{Failure, FailureCode, Nested, Trigger};
@@ -84,22 +83,5 @@ impl RunningTask {
     /// The template context of a step.
     pub(super) fn context(&self, step: &StepId) -> TemplateContext {
         self.context_at(&step.visit, step.attempt)
-    }
-
-    pub(super) fn context_at(&self, visit: &Visit, attempt: u32) -> TemplateContext {
-        let Some((scope, graph)) = self.task.scope(&visit.parents).zip(self.cx.graph.subgraph(&visit.parents)) else {
-            return TemplateContext::default();
-        };
-        TemplateContext {
-            task: scope.task.clone(),
-            nodes: scope.outputs.clone(),
-            values: scope_values(graph, scope),
-            input: self.task.input_of(visit),
-            item: self.task.item(visit).cloned(),
-            role: self.role_of(visit).map(|role| role_value(&role)),
-            attempt,
-            history: self.history.clone(),
-            passages: Default::default(),
-        }
     }
 }

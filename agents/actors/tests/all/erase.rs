@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use artel_actors::{EngineReport, EngineState, EraseReport, Error, Options, Runtime};
-use artel_journal::feedback::FeedbackRecord;
-use artel_journal::{Erasure, FeedbackStore, Journal, TaskStatus};
+use artel_feedback::{FeedbackRecord, FeedbackStore};
+use artel_journal::{Erasure, Journal, TaskStatus};
 use artel_task::event::{ERASED_TEXT, ResultSource};
 use artel_task::{CallerName, Event, EventKind, RequestId, RoleName, TaskId};
 use tempfile::tempdir;
@@ -201,7 +201,7 @@ async fn what_fails_keeps_nothing_else_from_being_erased() {
     feedback.append(record).unwrap();
     let failed = runtime.erase(vec![Erasure::Task(task)]).await;
     assert!(matches!(&failed, Err(Error::EraseIncomplete(reason)) if reason.contains("prefix files")), "{failed:?}");
-    assert!(feedback.records(None, 0, 9).is_empty());
+    assert!(feedback.records(None, 0, 9).unwrap().is_empty());
     assert!(!has_text(&runtime.history(task).await.unwrap(), "kanarienvogel"));
     for file in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
     {

@@ -44,6 +44,7 @@ pub(super) fn kind_filter(number: i32) -> Result<Option<DefinitionKind>, Status>
         Ok(v1::DefinitionKind::Router) => Ok(Some(DefinitionKind::Router)),
         Ok(v1::DefinitionKind::Adapter) => Ok(Some(DefinitionKind::Adapter)),
         Ok(v1::DefinitionKind::Knowledge) => Ok(Some(DefinitionKind::Knowledge)),
+        Ok(v1::DefinitionKind::Training) => Ok(Some(DefinitionKind::Training)),
         Err(_) => Err(invalid_field("kind", format!("there is no kind {number}"))),
     }
 }
@@ -53,6 +54,7 @@ pub(super) fn kind(kind: DefinitionKind) -> v1::DefinitionKind {
         DefinitionKind::Role => v1::DefinitionKind::Role,
         DefinitionKind::Adapter => v1::DefinitionKind::Adapter,
         DefinitionKind::Knowledge => v1::DefinitionKind::Knowledge,
+        DefinitionKind::Training => v1::DefinitionKind::Training,
         DefinitionKind::Graph => v1::DefinitionKind::Graph,
         DefinitionKind::Model => v1::DefinitionKind::Model,
         DefinitionKind::Router => v1::DefinitionKind::Router,

@@ -36,6 +36,7 @@ pub(super) async fn erase(
         tasks: report.tasks,
         cancelled_tasks: report.cancelled,
         feedback_entries: report.feedback,
+        ratings: report.ratings,
         prefix_files: report.prefix_files,
         journal_copies: report.backups,
         knowledge_texts: report.texts,

@@ -1,8 +1,8 @@
 //! Feedback on the decisions of routers.
 
 use artel_actors::Viewer;
+use artel_feedback::{Error, FeedbackRecord, FeedbackStore};
 use artel_journal::Erasure;
-use artel_journal::feedback::{self, FeedbackRecord};
 use artel_proto::v1::{self, ErrorReason};
 use artel_task::event::Decision;
 use artel_task::{Event, EventKind, RoleName, StepId};
@@ -13,7 +13,7 @@ use crate::state::ServiceState;
 use crate::status::{internal, invalid_field, not_found, status};
 
 /// The longest comment.
-const MAX_COMMENT_BYTES: usize = 4096;
+pub(super) const MAX_COMMENT_BYTES: usize = 4096;
 
 /// Stores feedback on a decision; it is on disk when this returns.
 pub(super) async fn store(state: &ServiceState, viewer: Viewer, request: v1::FeedbackRequest) -> Result<(), Status> {
@@ -55,22 +55,26 @@ pub(super) async fn store(state: &ServiceState, viewer: Viewer, request: v1::Fee
 /// Changes the stored feedback; the change is on disk when this returns.
 async fn write(
     state: &ServiceState,
-    change: impl FnOnce(&feedback::FeedbackStore) -> Result<(), feedback::Error> + Send + 'static,
+    change: impl FnOnce(&FeedbackStore) -> Result<(), Error> + Send + 'static,
 ) -> Result<(), Status> {
     let feedback = state.feedback.clone();
     match tokio::task::spawn_blocking(move || change(&feedback)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error @ feedback::Error::Full { .. })) => {
-            tracing::error!(%error, "the feedback store is full");
-            Err(status(Code::ResourceExhausted, ErrorReason::Journal, "the daemon's feedback store is full"))
-        }
-        Ok(Err(error)) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(%error, cause, "failed to store feedback");
-            Err(status(Code::Unavailable, ErrorReason::Journal, "failed to write the feedback; see the daemon's log"))
-        }
+        Ok(Err(error)) => Err(store_failed(&error, "feedback")),
         Err(_) => Err(internal()),
     }
+}
+
+/// The status of a change that was not stored, of the store of this.
+pub(super) fn store_failed(error: &Error, what: &str) -> Status {
+    if let Error::Full { .. } = error {
+        tracing::error!(%error, "the store of {what} is full");
+        let message = format!("the daemon's store of {what} is full");
+        return status(Code::ResourceExhausted, ErrorReason::Journal, message);
+    }
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(%error, cause, "failed to store {what}");
+    status(Code::Unavailable, ErrorReason::Journal, format!("failed to write the {what}; see the daemon's log"))
 }
 
 fn role_name(state: &ServiceState, role: &str) -> Result<RoleName, Status> {

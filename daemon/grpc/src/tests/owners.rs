@@ -2,7 +2,7 @@
 
 use artel_access::{AccessScope, Caller, TokenLimits};
 use artel_actors::{CallerQuota, Viewer};
-use artel_journal::feedback::FeedbackRecord;
+use artel_feedback::FeedbackRecord;
 use artel_proto::v1::router_server::Router;
 use artel_task::{CallerName, RoleName, TaskId};
 use tonic::Status;

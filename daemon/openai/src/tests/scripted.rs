@@ -305,6 +305,9 @@ impl Tasks for Scripted {
     async fn fork(&self, _: Request<v1::ForkRequest>) -> Result<Response<v1::Task>, Status> {
         unscripted()
     }
+    async fn rate(&self, _: Request<v1::RateRequest>) -> Result<Response<v1::RateResponse>, Status> {
+        unscripted()
+    }
     async fn feedback(&self, _: Request<v1::FeedbackRequest>) -> Result<Response<v1::FeedbackResponse>, Status> {
         unscripted()
     }
