@@ -146,6 +146,12 @@ impl Template {
         self.reads_passages
     }
 
+    /// Whether it reads what nodes of a graph before it have made.
+    pub fn reads_graph(&self) -> bool {
+        let read = self.template.jinja().undeclared_variables(false);
+        ["nodes", "values", "item"].iter().any(|name| read.contains(*name))
+    }
+
     /// Whether it renders the same for every task: it reads nothing but the role.
     pub fn is_fixed(&self) -> bool {
         !self

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use artel_roles::Role;
 use artel_roles::template::TemplateContext;
+use artel_roles::{Role, Template};
 use serde_json::{Map, Value, json};
 
 use crate::sample::SampleMessage;
@@ -76,6 +76,8 @@ pub(crate) enum LineFault {
     EmptyAnswer,
     #[error("`input` is no text")]
     Input,
+    #[error("the role's templates read what nodes of a graph have made, and a line has none of it: write `messages`")]
+    Graph,
     #[error("the role's templates cannot be rendered for it: {0}")]
     Template(String),
 }
@@ -145,6 +147,9 @@ fn content(fields: &Map<String, Value>) -> Option<String> {
 /// What the role reads when this is the input of a task.
 fn example(input: &Value, output: &Value, role: &Role) -> Result<(Vec<SampleMessage>, String), LineFault> {
     let input = input.as_str().ok_or(LineFault::Input)?;
+    if role.message.as_ref().is_some_and(Template::reads_graph) {
+        return Err(LineFault::Graph);
+    }
     let task = json!({"id": "", "graph": role.name.as_str(), "input": input});
     let context =
         TemplateContext { task: Arc::new(task), input: input.to_owned(), attempt: 1, ..TemplateContext::default() };
@@ -163,6 +168,9 @@ fn example(input: &Value, output: &Value, role: &Role) -> Result<(Vec<SampleMess
 }
 
 fn render_prompt(role: &Role, context: &TemplateContext) -> Result<String, LineFault> {
+    if role.prompt.reads_graph() {
+        return Err(LineFault::Graph);
+    }
     role.prompt.render(&with_role(role, context)).map_err(|error| LineFault::Template(error.to_string()))
 }
 
@@ -241,7 +249,9 @@ mod tests {
             assert_eq!(parse(line, &role).map_err(|fault| fault.to_string()), Err(reason.to_owned()), "{line}");
         }
         let reads_nodes = crate::collect::tests::role("message: '{{ nodes.plan.text }}'");
-        let fault = parse(r#"{"input": "a", "output": "b"}"#, &reads_nodes).unwrap_err();
-        assert!(matches!(&fault, LineFault::Template(reason) if reason.contains("plan")), "{fault}");
+        assert_eq!(parse(r#"{"input": "a", "output": "b"}"#, &reads_nodes), Err(LineFault::Graph));
+        let fails = crate::collect::tests::role("message: '{{ 1 // 0 }}'");
+        let fault = parse(r#"{"input": "a", "output": "b"}"#, &fails).unwrap_err();
+        assert!(matches!(fault, LineFault::Template(_)), "{fault}");
     }
 }

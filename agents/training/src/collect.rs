@@ -37,6 +37,8 @@ pub struct TrainingData {
     pub(crate) unread_keys: BTreeMap<String, usize>,
     /// The role's own prompt, if it is the same for every task.
     pub(crate) prompt: Option<String>,
+    /// Whether the role reads passages of a knowledge when it serves.
+    pub(crate) reads_passages: bool,
     pub(crate) text_bytes: usize,
 }
 
@@ -77,7 +79,8 @@ pub fn collect(
     ratings: impl IntoIterator<Item = Result<RatingRecord, artel_feedback::Error>>,
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<TrainingData, CollectError> {
-    let mut data = TrainingData { prompt: fixed_prompt(role), ..TrainingData::default() };
+    let reads_passages = !role.knowledge.is_empty();
+    let mut data = TrainingData { prompt: fixed_prompt(role), reads_passages, ..TrainingData::default() };
     let mut ratings = Some(ratings);
     for source in &training.data {
         match source {

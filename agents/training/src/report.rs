@@ -62,7 +62,7 @@ impl LengthSpread {
 }
 
 impl DataReport {
-    /// Looks at all samples. It takes seconds for a hundred thousand.
+    /// Looks at all samples. It takes a minute for a hundred thousand.
     pub fn of(data: &TrainingData) -> Self {
         let samples = &data.samples;
         let held_out = samples.iter().filter(|sample| sample.is_held_out).count();
@@ -131,6 +131,11 @@ fn findings(data: &TrainingData, held_out: usize) -> Vec<DataFinding> {
             }
         );
         find(text, places(&leaks));
+    }
+    if data.reads_passages && !samples.is_empty() {
+        let text =
+            "the role reads passages of its knowledge when it serves, and samples have none unless their `messages` do";
+        find(text.to_owned(), Vec::new());
     }
     if let Some(prompt) = &data.prompt {
         let is_other = |sample: &&Sample| sample.messages.first().is_some_and(|first| first.content != *prompt);
@@ -212,6 +217,7 @@ mod tests {
             samples,
             prompt: Some("You sort.".to_owned()),
             unread_keys: BTreeMap::from([("id".to_owned(), 3)]),
+            reads_passages: true,
             ..TrainingData::default()
         };
         let report = DataReport::of(&data);
@@ -221,12 +227,13 @@ mod tests {
         assert_eq!(report.answer_chars, LengthSpread { median: 6, p95: 7, max: 7 });
         let findings: Vec<(&str, String)> =
             report.findings.iter().map(|finding| (finding.text.as_str(), finding.places.join(", "))).collect();
-        assert_eq!(findings.len(), 5, "{findings:?}");
+        assert_eq!(findings.len(), 6, "{findings:?}");
         assert!(findings[0].0.starts_with("1 sample is held out"), "{findings:?}");
         assert_eq!(findings[1], ("1 prompt has samples with different answers", "a.jsonl:4 and a.jsonl:5".to_owned()));
         assert_eq!(findings[2].1, "a.jsonl:1 and a.jsonl:2");
-        assert_eq!(findings[3].1, "a.jsonl:3");
-        assert_eq!(findings[4].0, "the key `id` of 3 lines is not read");
+        assert!(findings[3].0.starts_with("the role reads passages"), "{findings:?}");
+        assert_eq!(findings[4].1, "a.jsonl:3");
+        assert_eq!(findings[5].0, "the key `id` of 3 lines is not read");
         assert_eq!(DataReport::of(&TrainingData::default()).findings[0].text, "there are no samples");
     }
 }

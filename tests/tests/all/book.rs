@@ -31,6 +31,7 @@ pages! {
     the_commands_of_the_page_on_graphs_succeed: "docs/book/src/reference/graphs.md",
     the_commands_of_the_page_on_knowledge_succeed: "docs/book/src/knowledge.md",
     the_commands_of_the_reference_on_knowledge_succeed: "docs/book/src/reference/knowledge.md",
+    the_commands_of_the_reference_on_trainings_succeed: "docs/book/src/reference/training.md",
     the_commands_of_the_page_on_routers_succeed: "docs/book/src/reference/routers.md",
     the_commands_of_the_page_on_settings_succeed: "docs/book/src/reference/settings.md",
     the_commands_of_the_page_on_placement_succeed: "docs/book/src/placement.md",

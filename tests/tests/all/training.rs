@@ -7,6 +7,7 @@ use artel_proto::v1;
 use artel_proto::v1::AnswerRating::{Bad, Good};
 use artel_tests::scripted::{SCRIPTED_CATALOG, model_script};
 use artel_tests::{Daemon, DaemonBuilder, daemon, task_request};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -191,6 +192,7 @@ async fn what_is_erased_is_not_learned_and_a_rating_outlives_a_restart() {
     for task in [&of_ann, &own] {
         rate(&daemon, task, Bad, "{\"verdict\": \"ship\"}").await;
     }
+    daemon.signal(Signal::SIGKILL);
     let daemon = daemon.restart().await;
     let samples = lines(&daemon, ["data", "show", "better-critic", "--json"]).await;
     assert_eq!(samples.len(), 2, "{samples:?}");
