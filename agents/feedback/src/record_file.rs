@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 /// The maximum number of records: far more than people write, and than a router or an adapter is made from. A place takes some 150
 /// bytes of memory.
 const MAX_RECORDS: usize = 100_000;
-/// The maximum size of a file. Replaced records are removed when it is next opened.
+/// The maximum size of a file. Replaced records are removed when it is reached, and when the file is opened.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// A record of a step.
@@ -160,6 +160,12 @@ impl<R: StepRecord> RecordFile<R> {
         let (task, step) = record.place();
         let mut state = self.state();
         let is_new = !state.indices.contains_key(&(task, step.to_owned()));
+        if state.bytes + line.len() as u64 > MAX_FILE_BYTES {
+            // Replaced records take space until then.
+            let places = state.places.clone();
+            rewrite::<R>(&self.path, &mut state, &places).map_err(|error| self.failed(error))?;
+            sync_dir(&self.path).map_err(|error| self.failed(error))?;
+        }
         let start = state.bytes;
         if (is_new && state.places.len() >= MAX_RECORDS) || start + line.len() as u64 > MAX_FILE_BYTES {
             return Err(Error::Full { path: self.path.to_path_buf() });

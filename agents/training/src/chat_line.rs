@@ -76,6 +76,8 @@ pub(crate) enum LineFault {
     EmptyAnswer,
     #[error("`input` is no text")]
     Input,
+    #[error("the role's prompt depends on the task: begin `messages` with a `system` message")]
+    Prompt,
     #[error("the role's templates read what nodes of a graph have made, and a line has none of it: write `messages`")]
     Graph,
     #[error("the role's templates cannot be rendered for it: {0}")]
@@ -93,6 +95,9 @@ fn chat(messages: &Value, role: &Role) -> Result<(Vec<SampleMessage>, String), L
     }
     let is_system = |message: &SampleMessage| message.role == "system";
     if !read.first().is_some_and(is_system) {
+        if !role.prompt.is_fixed() {
+            return Err(LineFault::Prompt);
+        }
         let prompt = render_prompt(role, &TemplateContext::default())?;
         read.insert(0, SampleMessage::new("system", &prompt));
     }
@@ -161,6 +166,10 @@ fn example(input: &Value, output: &Value, role: &Role) -> Result<(Vec<SampleMess
         None => input.to_owned(),
     };
     let answer = match output {
+        // The answer of a role with a schema is JSON, also if it is one of several words.
+        Value::String(text) if role.output.is_some() && serde_json::from_str::<Value>(text).is_err() => {
+            output.to_string()
+        }
         Value::String(text) => text.trim().to_owned(),
         value => value.to_string(),
     };
@@ -248,6 +257,10 @@ mod tests {
         ] {
             assert_eq!(parse(line, &role).map_err(|fault| fault.to_string()), Err(reason.to_owned()), "{line}");
         }
+        let of_task = crate::collect::tests::role("message: M.").as_ref().clone();
+        let prompt = Template::parse("You sort {{ input }}.").unwrap();
+        let chat = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+        assert_eq!(parse(chat, &Role { prompt, ..of_task }), Err(LineFault::Prompt));
         let reads_nodes = crate::collect::tests::role("message: '{{ nodes.plan.text }}'");
         assert_eq!(parse(r#"{"input": "a", "output": "b"}"#, &reads_nodes), Err(LineFault::Graph));
         let fails = crate::collect::tests::role("message: '{{ 1 // 0 }}'");

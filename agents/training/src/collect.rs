@@ -162,7 +162,7 @@ impl TrainingData {
             }
         };
         let Some(messages) = record.messages else {
-            let reason = "what its model read is not kept: passages of a knowledge, tools, or too much text";
+            let reason = "what its model read is not kept: passages of a knowledge, tools, instructions of a caller, a copied step, or too much text";
             self.leave_out(origin, reason.to_owned());
             return Ok(());
         };
@@ -378,8 +378,9 @@ pub(crate) mod tests {
             ]
         );
         let data = case.collect("output: {enum: ['yes', 'no']}", "data: a.jsonl", Vec::new()).unwrap();
-        assert!(data.samples.is_empty(), "the answers of a role with a schema are JSON");
-        assert!(reasons(&data)[0].contains("it is no JSON"), "{:?}", reasons(&data)[0]);
+        let answers: Vec<&str> = data.samples.iter().map(|sample| sample.answer.as_str()).collect();
+        assert_eq!(answers, ["\"yes\""], "the answers of a role with a schema are JSON");
+        assert!(reasons(&data).iter().any(|reason| reason.contains("is not what `output`")), "{:?}", reasons(&data));
     }
 
     #[test]

@@ -77,9 +77,9 @@ fn has_web_token(text: &str) -> bool {
 fn has_url_password(text: &str) -> bool {
     text.match_indices("://").any(|(at, mark)| {
         let rest = &text[at + mark.len()..];
-        let host = &rest[..rest.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(rest.len())];
+        let host = &rest[..rest.find(|c: char| c.is_whitespace() || "/?#\"'<>\\`".contains(c)).unwrap_or(rest.len())];
         let credentials = host.rsplit_once('@').and_then(|(credentials, _)| credentials.split_once(':'));
-        credentials.is_some_and(|(name, password)| !name.is_empty() && !password.is_empty())
+        credentials.is_some_and(|(name, password)| !name.contains(['[', ',']) && !password.is_empty())
     })
 }
 
@@ -109,6 +109,8 @@ mod tests {
         for harmless in [
             "sk-your-key-goes-here-and-it-is-a-long-one",
             "http://host:80/a@b",
+            "{\"site\":\"https://shop.example\",\"mail\":\"ann@shop.example\"}",
+            "https://h:8080?x=a@b",
             "mailto:a@b",
             "-----BEGIN CERTIFICATE-----",
         ] {

@@ -115,6 +115,7 @@ async fn feedback(session: &mut ClientSession, feedback: FeedbackArgs) -> Result
 async fn rate(session: &mut ClientSession, args: RateArgs) -> Result<CommandOutcome, Error> {
     let RateArgs { id: task_id, rating, step, correct, comment } = args;
     let correction = correct.map(|file| submit::read_file(&file)).transpose()?.unwrap_or_default();
+    let is_corrected = !correction.is_empty();
     let rating = match rating {
         AnswerRatingArg::Good => AnswerRating::Good,
         AnswerRatingArg::Bad => AnswerRating::Bad,
@@ -126,7 +127,9 @@ async fn rate(session: &mut ClientSession, args: RateArgs) -> Result<CommandOutc
         out.push(format_args!("rated the answer of {} in step {}", rated.role, rated.step_id)).newline();
         if !rated.trainable {
             let reason = match rating {
-                AnswerRating::Bad => "nothing can be learned from it without the answer that would have been right",
+                AnswerRating::Bad if !is_corrected => {
+                    "nothing can be learned from it without the answer that would have been right"
+                }
                 _ => "nothing can be learned from it: what the model read is not kept",
             };
             out.push_styled(DIM, reason).newline();

@@ -20,7 +20,7 @@ pub struct AnswerToRate {
     /// The role that answered.
     pub role: RoleName,
     /// What its model read, as author and text, the oldest message first; `None` if that is not known any more: the passages that a
-    /// role read are not kept, and neither is the form in which tools were told.
+    /// role read are not kept, and neither are tools, what a caller added to the role's instructions, and the catalog of copied steps.
     pub messages: Option<Vec<(&'static str, String)>>,
     /// The answer.
     pub text: String,
@@ -79,7 +79,11 @@ impl Runtime {
         let place = StepPlace { task: &state, graph: &graph, catalog: &catalog, history: &history };
         let (node, Some(role)) = (graph.node_at(&step.visit), place.role_of(&step.visit)) else { return Ok(None) };
         let reads_passages = !role.knowledge.is_empty() || node.is_none_or(|node| node.passages.is_some());
-        if reads_passages || spec.tools.is_some() || !output.calls.is_empty() {
+        // What a caller added to the role's own instructions would be learned as if the role did it unasked.
+        let is_instructed = spec.response.is_some() || spec.conversation.as_ref().is_some_and(|c| !c.system.is_empty());
+        // A fork may go on under another catalog than the events that it copied.
+        let is_copied = spec.forked_from.as_ref().is_some_and(|fork| events.len() <= fork.copied as usize + 1);
+        if reads_passages || is_instructed || is_copied || spec.tools.is_some() || !output.calls.is_empty() {
             return Ok(None);
         }
         let (message, context) = (place.message_of(&step.visit), place.context_at(&step.visit, step.attempt));
