@@ -1,12 +1,9 @@
 //! Feedback on routing decisions.
 
-use std::path::Path;
-
-use artel_journal::Erasure;
 use artel_task::{CallerName, RoleName, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::record_file::{Error, RecordFile, StepRecord};
+use crate::record_file::{RecordFile, StepRecord};
 
 /// The maximum length of a stored text: about as much as a router reads.
 const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -45,63 +42,25 @@ impl StepRecord for FeedbackRecord {
     fn owner(&self) -> &CallerName {
         &self.owner
     }
-}
 
-/// The stored feedback. All clones share one file.
-#[derive(Debug, Clone)]
-pub struct FeedbackStore(RecordFile<FeedbackRecord>);
-
-impl FeedbackStore {
-    /// Opens `dir/feedback.jsonl`, creating it if it is missing. The journal of the same directory must be open: its lock keeps
-    /// other writers out. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`], [`Error::Line`]. A last line that was cut off by a crash was never acknowledged and is dropped.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        RecordFile::open(dir).map(Self)
-    }
-
-    /// Stores a record; it is on disk when this returns. A later record of the same decision replaces the earlier one. Blocks
-    /// on the disk.
-    ///
-    /// # Errors
-    /// [`Error::Full`], [`Error::File`].
-    pub fn append(&self, mut record: FeedbackRecord) -> Result<(), Error> {
-        record.text.truncate(record.text.floor_char_boundary(MAX_TEXT_BYTES));
-        self.0.append(&record)
-    }
-
-    /// Up to `limit` records on tasks of this caller, or of all callers, from this index among them on: the latest of each decision,
-    /// in the order in which decisions first got feedback. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn records(&self, owner: Option<&CallerName>, from: usize, limit: usize) -> Result<Vec<FeedbackRecord>, Error> {
-        self.0.records(owner, from, limit)
-    }
-
-    /// Whether there is feedback on a task of this caller, or of any caller. It may be there longer than the task. Waits for the disk
-    /// while another thread writes.
-    pub fn has_task(&self, owner: Option<&CallerName>, task: TaskId) -> bool {
-        self.0.has_task(owner, task)
-    }
-
-    /// Removes the records that one of these erases includes, and returns their number; the file is written anew without them. Blocks
-    /// on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`]; then they may be removed or not.
-    pub fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
-        self.0.erase(erasures)
+    fn shorten(&mut self) {
+        self.text.truncate(self.text.floor_char_boundary(MAX_TEXT_BYTES));
     }
 }
+
+/// The stored feedback, in `feedback.jsonl`.
+pub type FeedbackStore = RecordFile<FeedbackRecord>;
 
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
     use std::io::{ErrorKind, Write as _};
+    use std::path::Path;
+
+    use artel_journal::Erasure;
 
     use super::*;
+    use crate::Error;
 
     fn record(step: &str, role: &str) -> FeedbackRecord {
         let name = |name| RoleName::parse(name).unwrap();
@@ -165,9 +124,9 @@ mod tests {
         }
         let erasure = [Erasure::Task(erased.task)];
         let failing = |_: &Path| Err(std::io::Error::from(ErrorKind::Other));
-        assert!(matches!(feedback.0.erase_with(&erasure, failing), Err(Error::File { .. })));
+        assert!(matches!(feedback.erase_with(&erasure, failing), Err(Error::File { .. })));
         feedback.append(later.clone()).unwrap();
-        assert!(feedback.0.erase_with(&erasure, failing).is_err(), "that it is removed is not on disk yet");
+        assert!(feedback.erase_with(&erasure, failing).is_err(), "that it is removed is not on disk yet");
         assert_eq!(feedback.erase(&erasure).unwrap(), 0);
         drop(feedback);
         assert_eq!(FeedbackStore::open(dir.path()).unwrap().records(None, 0, 9).unwrap(), [kept, later]);

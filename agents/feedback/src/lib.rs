@@ -13,4 +13,4 @@ mod record_file;
 
 pub use feedback::{FeedbackRecord, FeedbackStore};
 pub use rating::{AnswerRating, RatedMessage, RatingRecord, RatingStore};
-pub use record_file::Error;
+pub use record_file::{Error, RecordFile, StepRecord};

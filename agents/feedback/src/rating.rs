@@ -1,13 +1,10 @@
 //! Ratings and corrections of answers.
 
-use std::path::Path;
-
-use artel_journal::Erasure;
 use artel_task::event::Timestamp;
 use artel_task::{CallerName, CatalogVersion, RoleName, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::record_file::{Error, RecordFile, StepRecord};
+use crate::record_file::{RecordFile, StepRecord};
 
 /// What a person thinks of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,55 +68,13 @@ impl StepRecord for RatingRecord {
     }
 }
 
-/// The stored ratings. All clones share one file.
-#[derive(Debug, Clone)]
-pub struct RatingStore(RecordFile<RatingRecord>);
-
-impl RatingStore {
-    /// Opens `dir/ratings.jsonl`, creating it if it is missing. The journal of the same directory must be open: its lock keeps other
-    /// writers out. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`], [`Error::Line`]. A last line that was cut off by a crash was never acknowledged and is dropped.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        RecordFile::open(dir).map(Self)
-    }
-
-    /// Stores a rating; it is on disk when this returns. A later one of the same step replaces the earlier one. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`Error::Full`], [`Error::File`].
-    pub fn append(&self, record: &RatingRecord) -> Result<(), Error> {
-        self.0.append(record)
-    }
-
-    /// Up to `limit` ratings on tasks of this caller, or of all callers, from this index among them on: the latest of each step, in the
-    /// order in which steps were first rated. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn records(&self, owner: Option<&CallerName>, from: usize, limit: usize) -> Result<Vec<RatingRecord>, Error> {
-        self.0.records(owner, from, limit)
-    }
-
-    /// Whether there is a rating on a task of this caller, or of any caller. It may be there longer than the task. Waits for the disk
-    /// while another thread writes.
-    pub fn has_task(&self, owner: Option<&CallerName>, task: TaskId) -> bool {
-        self.0.has_task(owner, task)
-    }
-
-    /// Removes the ratings that one of these erases includes, and returns their number; the file is written anew without them. Blocks
-    /// on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`]; then they may be removed or not.
-    pub fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
-        self.0.erase(erasures)
-    }
-}
+/// The stored ratings, in `ratings.jsonl`.
+pub type RatingStore = RecordFile<RatingRecord>;
 
 #[cfg(test)]
 mod tests {
+    use artel_journal::Erasure;
+
     use super::*;
 
     fn rating(step: &str, owner: &str, correction: Option<&str>) -> RatingRecord {
@@ -147,7 +102,7 @@ mod tests {
         let [first, other, corrected] =
             [rating("a", "alice", None), rating("b", "bob", None), rating("a", "alice", Some("There"))];
         for record in [&first, &other, &corrected] {
-            ratings.append(record).unwrap();
+            ratings.append(record.clone()).unwrap();
         }
         assert_eq!(ratings.records(None, 0, 9).unwrap(), [corrected.clone(), other.clone()]);
         drop(ratings);
@@ -158,7 +113,7 @@ mod tests {
         let erasure = Erasure::Owner { name: corrected.owner, until: Timestamp(5) };
         assert_eq!(ratings.erase(&[erasure]).unwrap(), 1);
         assert_eq!(ratings.records(None, 0, 9).unwrap(), std::slice::from_ref(&other));
-        ratings.append(&first).unwrap();
+        ratings.append(first.clone()).unwrap();
         assert_eq!(ratings.records(None, 0, 9).unwrap(), [other, first]);
     }
 }

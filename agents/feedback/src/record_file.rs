@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const MAX_RECORDS: usize = 100_000;
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// A record of a step.
-pub(crate) trait StepRecord: Serialize + DeserializeOwned {
+pub trait StepRecord: Serialize + DeserializeOwned {
     /// The name of the file.
     const FILE_NAME: &'static str;
     /// A record in words.
@@ -33,6 +33,9 @@ pub(crate) trait StepRecord: Serialize + DeserializeOwned {
 
     /// The caller that the task belongs to.
     fn owner(&self) -> &CallerName;
+
+    /// Cuts what is stored in part alone.
+    fn shorten(&mut self) {}
 }
 
 /// Why a file of records could not be read or written.
@@ -65,9 +68,9 @@ pub enum Error {
     },
 }
 
-/// The stored records. All clones share one file.
+/// The stored records of one kind. All clones share one file.
 #[derive(Debug)]
-pub(crate) struct RecordFile<R> {
+pub struct RecordFile<R> {
     state: Arc<Mutex<FileState>>,
     path: Arc<Path>,
     records: PhantomData<fn() -> R>,
@@ -122,7 +125,7 @@ impl<R: StepRecord> RecordFile<R> {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Line`]. A last line that was cut off by a crash was never acknowledged and is dropped.
-    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+    pub fn open(dir: &Path) -> Result<Self, Error> {
         let path: Arc<Path> = dir.join(R::FILE_NAME).into();
         let failed = |source| Error::File { path: path.to_path_buf(), source };
         // A rewrite that was interrupted may have left records that are erased since.
@@ -141,7 +144,7 @@ impl<R: StepRecord> RecordFile<R> {
             indices: HashMap::new(),
         };
         let lines = read_places::<R>(&path, &mut state)?;
-        // What a crash cut off would be joined with the next line.
+        // What a crash cut off is no record.
         state.file.set_len(state.bytes).and_then(|()| state.file.sync_all()).map_err(failed)?;
         if lines > state.places.len() {
             let places = state.places.clone();
@@ -155,8 +158,9 @@ impl<R: StepRecord> RecordFile<R> {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::File`].
-    pub(crate) fn append(&self, record: &R) -> Result<(), Error> {
-        let line = line_of(record).map_err(|error| self.failed(error))?;
+    pub fn append(&self, mut record: R) -> Result<(), Error> {
+        record.shorten();
+        let line = line_of(&record).map_err(|error| self.failed(error))?;
         let (task, step) = record.place();
         let mut state = self.state();
         let is_new = !state.indices.contains_key(&(task, step.to_owned()));
@@ -170,9 +174,9 @@ impl<R: StepRecord> RecordFile<R> {
         if (is_new && state.places.len() >= MAX_RECORDS) || start + line.len() as u64 > MAX_FILE_BYTES {
             return Err(Error::Full { path: self.path.to_path_buf() });
         }
-        let written = state.file.write_all(&line).and_then(|()| state.file.sync_data());
+        let written = state.file.write_all_at(&line, start).and_then(|()| state.file.sync_data());
         if let Err(error) = written {
-            // An incomplete line would be joined with the next one.
+            // The next line is written over an incomplete one, whether this succeeds or not.
             let _ = state.file.set_len(start);
             return Err(self.failed(error));
         }
@@ -187,7 +191,7 @@ impl<R: StepRecord> RecordFile<R> {
     ///
     /// # Errors
     /// [`Error::File`].
-    pub(crate) fn records(&self, owner: Option<&CallerName>, from: usize, limit: usize) -> Result<Vec<R>, Error> {
+    pub fn records(&self, owner: Option<&CallerName>, from: usize, limit: usize) -> Result<Vec<R>, Error> {
         let state = self.state();
         let places = state.places.iter().filter(|place| owner.is_none_or(|owner| place.owner == *owner));
         let read = |place| {
@@ -199,7 +203,7 @@ impl<R: StepRecord> RecordFile<R> {
 
     /// Whether there is a record on a task of this caller, or of any caller. It may be there longer than the task. Waits for the disk
     /// while another thread writes.
-    pub(crate) fn has_task(&self, owner: Option<&CallerName>, task: TaskId) -> bool {
+    pub fn has_task(&self, owner: Option<&CallerName>, task: TaskId) -> bool {
         self.state().places.iter().any(|place| place.task == task && owner.is_none_or(|owner| place.owner == *owner))
     }
 
@@ -208,7 +212,7 @@ impl<R: StepRecord> RecordFile<R> {
     ///
     /// # Errors
     /// [`Error::File`]; then they may be removed or not.
-    pub(crate) fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
+    pub fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
         self.erase_with(erasures, sync_dir)
     }
 
@@ -266,7 +270,7 @@ fn line_of(record: &impl Serialize) -> std::io::Result<Vec<u8>> {
 }
 
 fn open_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).read(true).append(true).open(path)
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
 }
 
 /// The directory entry must survive a crash too.
@@ -284,7 +288,7 @@ fn rewrite<R: StepRecord>(path: &Path, state: &mut FileState, kept: &[RecordPlac
     for place in kept {
         let line = state.line(place)?;
         let record: R = serde_json::from_slice(&line)?;
-        rewritten.file.write_all(&line)?;
+        rewritten.file.write_all_at(&line, rewritten.bytes)?;
         rewritten.keep(record.place(), RecordPlace { start: rewritten.bytes, ..place.clone() });
         rewritten.bytes += line.len() as u64;
     }

@@ -4,12 +4,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::sample::Sample;
 
-/// Whether a sample belongs to this part of all samples, of 1. Samples with the same prompt are on the same side, and a sample
-/// stays on its side when others come or go.
+/// Whether a sample belongs to this part of all samples, of 1. Samples in which users say the same are on the same side, and a
+/// sample stays on its side when others come or go, or the role's prompt changes.
 pub(crate) fn is_held_out(sample: &Sample, share: f64, seed: u32) -> bool {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
-    hash.update(sample.prompt_hash());
+    hash.update(sample.user_text());
     let hash: [u8; 32] = hash.finalize().into();
     let first = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]);
     f64::from(first) < share * f64::from(u32::MAX)

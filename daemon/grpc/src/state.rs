@@ -32,7 +32,7 @@ pub struct ServiceState {
     pub feedback: FeedbackStore,
     /// The store of ratings of answers.
     pub ratings: RatingStore,
-    /// Held while the samples of a training are looked at: they are in memory meanwhile.
+    /// Held while the samples of a training are read and looked at, which takes much memory.
     pub training_lock: Arc<Mutex<()>>,
     /// The log of the daemon, whose level a client may change.
     pub log: LogHandle,

@@ -2,6 +2,7 @@
 
 mod erase;
 mod feedback;
+mod keep_record;
 mod list;
 mod messages;
 mod parse;

@@ -15,8 +15,8 @@ use tonic::{Code, Request, Response, Status};
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, internal, invalid_field, no_definition, status};
 
-/// Ratings that are read at once.
-const RATINGS_PAGE_ITEMS: usize = 256;
+/// Ratings that are read at once: each may have some MiB.
+const RATINGS_PAGE_ITEMS: usize = 16;
 /// What was left out, as far as an answer lists it: it fits into the 4 MiB that clients take.
 const MAX_LEFT_OUT_ITEMS: usize = 1000;
 
@@ -50,8 +50,8 @@ impl Training for ServiceState {
 }
 
 impl ServiceState {
-    /// Reads the samples of a training and does something with them, in a thread of its own. One training at a time: its samples are in
-    /// memory. It ends soon after the call is cancelled.
+    /// Reads the samples of a training and does something with them, in a thread of its own; those of one training at a time. The
+    /// reading ends soon after the call is cancelled.
     async fn training_data<T: Send + 'static>(
         &self,
         name: &str,

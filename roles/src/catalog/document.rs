@@ -143,7 +143,7 @@ fn document(node: YamlNode, source: usize, report: &mut Diagnostics<'_>) -> Opti
     let is_training = first.key == "role" && entries.iter().any(|e| e.key == "training");
     let kind = DefinitionKind::ALL.into_iter().find(|kind| kind.key() == first.key && !is_role && !is_training);
     let Some(kind) = kind else {
-        let later = entries.iter().find(|e| keys().contains(&e.key.as_str()) && !is_key_of_role(&e.key));
+        let later = entries.iter().skip(1).find(|e| keys().contains(&e.key.as_str()) && !is_key_of_role(&e.key));
         let hint = later.map(|e| format!("move `{}`, in line {}, to the top", e.key, e.key_span.line));
         let hint = hint.or_else(|| did_you_mean(&first.key, keys())).unwrap_or_else(|| FORM.to_owned());
         let message = match later {

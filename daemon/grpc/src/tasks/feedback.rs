@@ -1,19 +1,16 @@
 //! Feedback on the decisions of routers.
 
 use artel_actors::Viewer;
-use artel_feedback::{Error, FeedbackRecord, FeedbackStore};
-use artel_journal::Erasure;
+use artel_feedback::FeedbackRecord;
 use artel_proto::v1::{self, ErrorReason};
 use artel_task::event::Decision;
 use artel_task::{Event, EventKind, RoleName, StepId};
 use tonic::{Code, Status};
 
+use super::keep_record::{MAX_COMMENT_BYTES, keep};
 use crate::field_error::FieldError;
 use crate::state::ServiceState;
-use crate::status::{internal, invalid_field, not_found, status};
-
-/// The longest comment.
-pub(super) const MAX_COMMENT_BYTES: usize = 4096;
+use crate::status::{invalid_field, not_found, status};
 
 /// Stores feedback on a decision; it is on disk when this returns.
 pub(super) async fn store(state: &ServiceState, viewer: Viewer, request: v1::FeedbackRequest) -> Result<(), Status> {
@@ -43,38 +40,7 @@ pub(super) async fn store(state: &ServiceState, viewer: Viewer, request: v1::Fee
         owner,
         caller: viewer.caller,
     };
-    write(state, move |feedback| feedback.append(record)).await?;
-    // An erase comes to the feedback last: if it has not been there yet, it will remove this record itself.
-    if !state.runtime.is_erased(task).await.map_err(|e| state.status_of(e))? {
-        return Ok(());
-    }
-    write(state, move |feedback| feedback.erase(&[Erasure::Task(task)]).map(drop)).await?;
-    Err(state.status_of(artel_actors::Error::Erased(task)))
-}
-
-/// Changes the stored feedback; the change is on disk when this returns.
-async fn write(
-    state: &ServiceState,
-    change: impl FnOnce(&FeedbackStore) -> Result<(), Error> + Send + 'static,
-) -> Result<(), Status> {
-    let feedback = state.feedback.clone();
-    match tokio::task::spawn_blocking(move || change(&feedback)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(store_failed(&error, "feedback")),
-        Err(_) => Err(internal()),
-    }
-}
-
-/// The status of a change that was not stored, of the store of this.
-pub(super) fn store_failed(error: &Error, what: &str) -> Status {
-    if let Error::Full { .. } = error {
-        tracing::error!(%error, "the store of {what} is full");
-        let message = format!("the daemon's store of {what} is full");
-        return status(Code::ResourceExhausted, ErrorReason::Journal, message);
-    }
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::error!(%error, cause, "failed to store {what}");
-    status(Code::Unavailable, ErrorReason::Journal, format!("failed to write the {what}; see the daemon's log"))
+    keep(state, &state.feedback, task, record).await
 }
 
 fn role_name(state: &ServiceState, role: &str) -> Result<RoleName, Status> {

@@ -1,13 +1,12 @@
 //! `Tasks.Rate`.
 
 use artel_actors::{AnswerToRate, Viewer};
-use artel_feedback::{AnswerRating, Error, RatedMessage, RatingRecord, RatingStore};
-use artel_journal::Erasure;
+use artel_feedback::{AnswerRating, RatedMessage, RatingRecord};
 use artel_proto::v1;
 use artel_task::RoleName;
 use tonic::Status;
 
-use super::feedback::{MAX_COMMENT_BYTES, store_failed};
+use super::keep_record::{MAX_COMMENT_BYTES, keep};
 use crate::field_error::FieldError;
 use crate::state::ServiceState;
 use crate::status::{Violations, internal};
@@ -52,13 +51,8 @@ pub(super) async fn store(
         role: record.role.to_string(),
         trainable: record.messages.is_some() && (record.correction.is_some() || rating == AnswerRating::Good),
     };
-    write(state, move |ratings| ratings.append(&record)).await?;
-    // An erase comes to the ratings last: if it has not been there yet, it will remove this record itself.
-    if !state.runtime.is_erased(task).await.map_err(|e| state.status_of(e))? {
-        return Ok(response);
-    }
-    write(state, move |ratings| ratings.erase(&[Erasure::Task(task)]).map(drop)).await?;
-    Err(state.status_of(artel_actors::Error::Erased(task)))
+    keep(state, &state.ratings, task, record).await?;
+    Ok(response)
 }
 
 fn parse(request: &v1::RateRequest) -> Result<(AnswerRating, Option<String>), Status> {
@@ -101,17 +95,4 @@ fn check_correction(state: &ServiceState, role: &RoleName, correction: &str) -> 
         Err(error) => violations.add("correction", format!("role `{role}` answers in JSON, and this is none: {error}")),
     }
     violations.finish()
-}
-
-/// Changes the stored ratings; the change is on disk when this returns.
-async fn write(
-    state: &ServiceState,
-    change: impl FnOnce(&RatingStore) -> Result<(), Error> + Send + 'static,
-) -> Result<(), Status> {
-    let ratings = state.ratings.clone();
-    match tokio::task::spawn_blocking(move || change(&ratings)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(store_failed(&error, "ratings")),
-        Err(_) => Err(internal()),
-    }
 }
