@@ -34,6 +34,7 @@ pub struct ScriptedBackend {
     restore_faults: Option<RestoreFaultScript>,
     gate: Option<BatchGate>,
     pooling_gate: Option<BatchGate>,
+    shift_gate: Option<BatchGate>,
     probe: CacheProbe,
     /// By set, without the first, which has none.
     adapters: Vec<Option<String>>,
@@ -87,6 +88,12 @@ impl BatchGate {
         drop(self.0.1.wait_while(state, |s| !s.is_held || s.allowed_batches > 0).expect(GATE_NOT_POISONED));
     }
 
+    /// Whether the engine is held at the gate.
+    pub fn is_held(&self) -> bool {
+        let state = self.0.0.lock().expect(GATE_NOT_POISONED);
+        state.is_held && state.allowed_batches == 0
+    }
+
     fn enter(&self) {
         let mut state = self.0.0.lock().expect(GATE_NOT_POISONED);
         state.is_held = true;
@@ -128,6 +135,7 @@ impl ScriptedBackend {
             restore_faults: None,
             gate: None,
             pooling_gate: None,
+            shift_gate: None,
             probe: CacheProbe::default(),
             adapters: Vec::new(),
             cells: HashMap::new(),
@@ -180,6 +188,12 @@ impl ScriptedBackend {
     /// Holds each batch of texts that are computed as a whole at this gate.
     pub fn with_pooling_gate(mut self, gate: &BatchGate) -> Self {
         self.pooling_gate = Some(gate.clone());
+        self
+    }
+
+    /// Holds each context shift at this gate.
+    pub fn with_shift_gate(mut self, gate: &BatchGate) -> Self {
+        self.shift_gate = Some(gate.clone());
         self
     }
 
@@ -423,6 +437,9 @@ impl Backend for ScriptedBackend {
     }
 
     fn shift_kv(&mut self, slot: Slot, keep: u32, discard: u32) -> bool {
+        if let Some(gate) = &self.shift_gate {
+            gate.enter();
+        }
         let cells = self.cells.get_mut(&slot).filter(|_| self.limits.can_shift);
         let Some(cells) = cells else { return false };
         cells.tokens.drain(keep as usize..(keep + discard) as usize);

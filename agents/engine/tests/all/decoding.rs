@@ -186,6 +186,40 @@ async fn a_sequence_that_pauses_where_it_outgrows_the_context_may_be_preempted()
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequence_whose_reader_comes_back_during_a_step_is_not_computed_beyond_its_context() {
+    // For one of these lengths, its reader's channel is full where it outgrows the context; beyond, it is shifted before.
+    for length in 110..150 {
+        let gate = BatchGate::default();
+        let model = ScriptedBackend::new(LIMITS, |_| "\u{e9}".repeat(200)).with_shift_gate(&gate);
+        let engine = engine(DraftMode::Never, model).await;
+        let long = |prompt: usize| {
+            let overflow = ContextOverflow::Shift;
+            Request { overflow, priority: Priority::Batch, max_tokens: 400, ..ask(&"a".repeat(prompt)) }
+        };
+        let mut paused = engine.generate(long(length)).await.unwrap();
+        let is_idle = || engine.heartbeat().is_some_and(|heartbeat| heartbeat.activity == EngineActivity::Idle);
+        while !gate.is_held() && (engine.stats().output_tokens == 0 || !is_idle()) {
+            tokio::task::yield_now().await;
+        }
+        if gate.is_held() {
+            gate.open();
+            assert_eq!(read(paused).await.unwrap().0, "\u{e9}".repeat(200));
+            assert!(length > 110, "a reader that reads nothing has its sequence paused");
+            return;
+        }
+        let other = tokio::spawn(read(engine.generate(long(150)).await.unwrap()));
+        gate.wait_until_held();
+        // While the other sequence is shifted, this one's reader comes back.
+        for _ in 0..20 {
+            assert!(paused.recv().await.is_some());
+        }
+        gate.open();
+        assert_eq!(other.await.unwrap().unwrap().0, "\u{e9}".repeat(200));
+        read(paused).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn adapters_are_unloaded_once_they_are_unused_and_loaded_again() {
     let gate = BatchGate::default();
