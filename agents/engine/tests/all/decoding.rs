@@ -1,6 +1,7 @@
 //! Decoding beyond one token per batch: label scoring, forced tokens, drafts, context shift, preemption.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
@@ -19,6 +20,9 @@ const LIMITS: EngineLimits = EngineLimits {
     can_truncate_kv: true,
     can_shift: true,
 };
+
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn engine(draft_mode: DraftMode, model: ScriptedBackend) -> EngineHandle {
     EngineHandle::spawn("test", Options { draft_mode, ..Options::default() }, || Ok(model)).await.unwrap()
@@ -199,9 +203,12 @@ async fn a_sequence_whose_reader_comes_back_during_a_step_is_not_computed_beyond
         };
         let mut paused = engine.generate(long(length)).await.unwrap();
         let is_idle = || engine.heartbeat().is_some_and(|heartbeat| heartbeat.activity == EngineActivity::Idle);
-        while !gate.is_held() && (engine.stats().output_tokens == 0 || !is_idle()) {
-            tokio::task::yield_now().await;
-        }
+        let paused_or_held = async {
+            while !gate.is_held() && (engine.stats().output_tokens == 0 || !is_idle()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, paused_or_held).await.expect("the engine gets to its end");
         if gate.is_held() {
             gate.open();
             assert_eq!(read(paused).await.unwrap().0, "\u{e9}".repeat(200));
