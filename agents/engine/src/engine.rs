@@ -9,7 +9,7 @@ use crate::backend::EngineLimits;
 use crate::counters::EngineStats;
 use crate::heartbeat::Heartbeat;
 use crate::pooling::{PooledTexts, PoolingRequest};
-use crate::request::{Error, LabelScores, Request, SamplingOptions, ScaledAdapters};
+use crate::request::{AnswerTokens, Error, LabelScores, Request, SamplingOptions, ScaledAdapters};
 use crate::stream::{OutputStream, PrefixPin};
 
 /// An engine: on a thread of this process, or in a process of its own.
@@ -45,6 +45,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn generate(&self, request: Request) -> Result<OutputStream, Error>;
     /// See [`EngineHandle::score_labels`](crate::EngineHandle::score_labels).
     async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error>;
+    /// See [`EngineHandle::tokenize_answer`](crate::EngineHandle::tokenize_answer).
+    async fn tokenize_answer(&self, request: Request, answer: String) -> Result<AnswerTokens, Error>;
     /// See [`EngineHandle::prefill`](crate::EngineHandle::prefill).
     async fn prefill(&self, request: Request) -> Result<(), Error>;
     /// See [`EngineHandle::pool`](crate::EngineHandle::pool).

@@ -12,7 +12,7 @@ use crate::load_error::LoadError;
 use crate::local::LocalEngine;
 use crate::options::Options;
 use crate::pooling::{PooledTexts, PoolingRequest};
-use crate::request::{Error, LabelScores, Request, SamplingOptions, ScaledAdapters};
+use crate::request::{AnswerTokens, Error, LabelScores, Request, SamplingOptions, ScaledAdapters};
 use crate::stream::{OutputStream, PrefixPin, wait_for_end};
 
 /// A handle of an engine. Clones refer to the same engine; it ends when the last one is dropped.
@@ -96,6 +96,13 @@ impl EngineHandle {
     /// cancels it.
     pub async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
         self.0.score_labels(request, labels).await
+    }
+
+    /// The tokens of a request's prompt and of an answer to it, as the model would read and give them: what it learns that answer by.
+    /// The model computes nothing. Refused if they do not fit into the context, or if a text spells a control token: other programs
+    /// read that as the token.
+    pub async fn tokenize_answer(&self, request: Request, answer: String) -> Result<AnswerTokens, Error> {
+        self.0.tokenize_answer(request, answer).await
     }
 
     /// Unloads all adapters once no sequence uses them, but for these, each the ones that apply together. A request for others

@@ -59,9 +59,9 @@ pub use load_error::LoadError;
 pub use options::Options;
 pub use pooling::{PooledInput, PooledTexts, PoolingRequest};
 pub use request::{
-    CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores, Message, Priority,
-    ReasoningParams, Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams, ScaledAdapters,
-    TokenLogprob, ToolCall, ToolSet, TopLogprob,
+    AnswerTokens, CallDelta, ChatRole, Chunk, ContextOverflow, Error, FinishReason, FinishSummary, LabelScores,
+    Message, Priority, ReasoningParams, Request, RequestTimings, RequestUsage, SamplingOptions, SamplingParams,
+    ScaledAdapters, TokenLogprob, ToolCall, ToolSet, TopLogprob,
 };
 pub use request_origin::RequestOrigin;
 pub use stream::{OutputStream, PrefixPin};

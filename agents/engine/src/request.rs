@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::backend::Token;
 use crate::request_origin::RequestOrigin;
 
 pub use artel_chat::CallDelta;
@@ -211,6 +212,15 @@ impl LabelScores {
         let better = |best: usize, at: usize| if self.scores[at] > self.scores[best] { at } else { best };
         (0..self.scores.len()).reduce(better).unwrap_or(0)
     }
+}
+
+/// A prompt and an answer to it as tokens, as a model learns them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerTokens {
+    /// What the model reads, with what its template begins an answer with.
+    pub prompt: Vec<Token>,
+    /// The answer, with the token that ends it last.
+    pub answer: Vec<Token>,
 }
 
 /// Why an engine refused or failed.

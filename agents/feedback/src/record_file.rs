@@ -73,12 +73,30 @@ pub enum Error {
 pub struct RecordFile<R> {
     state: Arc<Mutex<FileState>>,
     path: Arc<Path>,
+    erase_observers: EraseObservers,
     records: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for RecordFile<R> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), path: self.path.clone(), records: PhantomData }
+        let (state, path, erase_observers) = (self.state.clone(), self.path.clone(), self.erase_observers.clone());
+        Self { state, path, erase_observers, records: PhantomData }
+    }
+}
+
+/// What else is to be done where records were erased.
+#[derive(Clone, Default)]
+struct EraseObservers(Arc<Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>>);
+
+impl std::fmt::Debug for EraseObservers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EraseObservers").finish_non_exhaustive()
+    }
+}
+
+impl EraseObservers {
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<dyn Fn() + Send + Sync>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,7 +169,8 @@ impl<R: StepRecord> RecordFile<R> {
             rewrite::<R>(&path, &mut state, &places).map_err(failed)?;
         }
         sync_dir(&path).map_err(failed)?;
-        Ok(Self { state: Arc::new(Mutex::new(state)), path, records: PhantomData })
+        let state = Arc::new(Mutex::new(state));
+        Ok(Self { state, path, erase_observers: EraseObservers::default(), records: PhantomData })
     }
 
     /// Stores a record; it is on disk when this returns. A later record of the same step replaces the earlier one. Blocks on the disk.
@@ -216,6 +235,11 @@ impl<R: StepRecord> RecordFile<R> {
         self.erase_with(erasures, sync_dir)
     }
 
+    /// Has this called after each erase, before the erase returns. It may block on the disk.
+    pub fn on_erase(&self, observe: impl Fn() + Send + Sync + 'static) {
+        self.erase_observers.list().push(Arc::new(observe));
+    }
+
     pub(crate) fn erase_with(
         &self,
         erasures: &[Erasure],
@@ -230,6 +254,9 @@ impl<R: StepRecord> RecordFile<R> {
         }
         // Even if there is nothing to remove: this may have failed the last time.
         sync_dir(&self.path).map_err(|error| self.failed(error))?;
+        drop(state);
+        let observers = self.erase_observers.list().clone();
+        observers.iter().for_each(|observe| observe());
         Ok(removed as u64)
     }
 

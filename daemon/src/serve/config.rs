@@ -14,6 +14,7 @@ use artel_engine::disk_prefix_cache;
 use artel_http::ConnectionTimeouts;
 use artel_journal::Retention;
 use artel_roles::{EngineIsolation, NetworkRules, Problems, Settings, TraceSettings};
+use artel_trainer::{Environment, EnvironmentOptions, ExistingInterpreter};
 
 use crate::log_config::LogSettings;
 
@@ -63,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) log: LogSettings,
     /// What the settings file says of traces.
     pub(crate) traces: TraceSettings,
+    /// A Python interpreter that has the packages of the trainer.
+    pub(super) trainer_python: Option<PathBuf>,
     /// The file with the token of the hub.
     pub(crate) hf_token_file: Option<PathBuf>,
     /// Whether the daemon and its engines may be debugged and leave core dumps.
@@ -141,6 +144,7 @@ impl Config {
             hang_timeout: settings.hang_timeout.unwrap_or(artel_process::DEFAULT_HANG_TIMEOUT),
             log: LogSettings { format: settings.log_format, level: settings.log_level },
             traces: settings.traces,
+            trainer_python: settings.trainer_python,
             hf_token_file: settings.hf_token_file,
             core_dumps: settings.core_dumps,
             warnings: settings.warnings,
@@ -162,6 +166,21 @@ impl Config {
 }
 
 impl Config {
+    /// Where the trainer is, where its runs are, and what they may take.
+    pub(super) fn training(&self) -> artel_training_runs::Options {
+        let dir = self.data.join("training");
+        let existing = |python: PathBuf| ExistingInterpreter { python, variables: Vec::new() };
+        let environment = EnvironmentOptions {
+            existing: self.trainer_python.clone().map(existing),
+            ..EnvironmentOptions::below(dir.join("trainer"))
+        };
+        artel_training_runs::Options {
+            dir: dir.join("runs"),
+            environment: Environment::new(environment),
+            threads: self.threads,
+        }
+    }
+
     /// The directory of dequantized model files.
     pub(super) fn dequantized_dir(&self) -> PathBuf {
         self.data.join("weights")
