@@ -48,9 +48,9 @@ impl<B: Backend> EngineWorker<B> {
     /// Computes the next batch. Fails if the model is unusable.
     pub(super) fn step(&mut self) -> Result<(), WorkerExit> {
         // Once a step: a reader may come back at any moment, and a sequence that is not shifted must not be computed either.
-        let goes_on = |(slot, s): (&Slot, &Sequence<B::Sampler>)| s.job.output.has_capacity().then_some(*slot);
-        let unblocked: BTreeSet<Slot> = self.slots.running().iter().filter_map(goes_on).collect();
-        self.shift_contexts(&unblocked);
+        let pauses = |(slot, s): (&Slot, &Sequence<B::Sampler>)| (!s.job.output.has_capacity()).then_some(*slot);
+        let blocked: BTreeSet<Slot> = self.slots.running().iter().filter_map(pauses).collect();
+        self.shift_contexts(&blocked);
         self.propose_drafts();
         let inherited = self.inherited_priorities();
         let view = |(slot, s): (&Slot, &Sequence<B::Sampler>)| SequenceView {
@@ -63,7 +63,7 @@ impl<B: Backend> EngineWorker<B> {
             prefill_tokens: s.prefill_to_next_stop(),
             output_tokens: s.uncomputed_output(),
             draft_tokens: s.draft_len(),
-            is_blocked: !unblocked.contains(slot),
+            is_blocked: blocked.contains(slot),
         };
         let views: Vec<SequenceView> = self.slots.running().iter().map(view).collect();
         let last = self.turn.last_turn(schedule::ready_sets(&views), self.options.target_itl);
@@ -92,11 +92,11 @@ impl<B: Backend> EngineWorker<B> {
         Ok(())
     }
 
-    /// Shifts the contexts of those sequences that outgrow them and may. llama.cpp completes a shift with the next batch, so one that
-    /// pauses waits: its cells may be saved before.
-    fn shift_contexts(&mut self, unblocked: &BTreeSet<Slot>) {
+    /// Shifts the contexts of sequences that outgrow them and may. llama.cpp completes a shift with the next batch, so one that pauses
+    /// waits: its cells may be saved before.
+    fn shift_contexts(&mut self, blocked: &BTreeSet<Slot>) {
         let limit = self.limits.context_tokens;
-        let goes_on = self.slots.running().iter().filter(|(slot, _)| unblocked.contains(slot));
+        let goes_on = self.slots.running().iter().filter(|(slot, _)| !blocked.contains(slot));
         let due = goes_on.filter_map(|(slot, s)| Some((*slot, s.due_shift(limit)?)));
         for (slot, (keep, discard)) in due.collect::<Vec<_>>() {
             if !self.backend.shift_kv(slot, keep, discard) {
