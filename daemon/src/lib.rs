@@ -23,6 +23,7 @@ mod host;
 mod init;
 mod journal;
 mod log_config;
+mod measure;
 mod rpc;
 mod serve;
 mod settings_advice;
@@ -68,6 +69,7 @@ pub fn main_with(hooks: ServeHooks) -> ExitCode {
         CliCommand::Journal(verb) => journal::run(&verb, &global),
         CliCommand::Engine(engine) => engine::run(&engine),
         CliCommand::Extract => extract(),
+        CliCommand::Measure => measure::run(),
         CliCommand::RpcServe(serve) => rpc::run(&serve, global.json),
         CliCommand::Bench(_) => bench::run(),
         CliCommand::Client(verb) => client(verb, &global),

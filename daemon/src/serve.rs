@@ -13,6 +13,7 @@ mod served_models;
 mod shutdown;
 mod span_export;
 mod stop_watchdog;
+mod training_host;
 mod verified_adapters;
 
 use std::io::Write as _;

@@ -34,6 +34,7 @@ mod sources;
 pub mod template;
 mod template_kwargs;
 mod training;
+mod training_method;
 mod written_setting;
 
 pub use adapter::Adapter;
@@ -63,4 +64,5 @@ pub use sources::Sources;
 pub use template::Template;
 pub use template_kwargs::TemplateKwargs;
 pub use training::{DataSource, HeldOutSetting, Training};
+pub use training_method::{LoraSetting, LoraTargets, ScheduleSetting};
 pub use written_setting::{SettingKey, WrittenSetting, setting_keys};

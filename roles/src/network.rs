@@ -36,7 +36,7 @@ pub(crate) enum KeyReach {
 pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
     Some(match (set, key) {
         ("model" | "adapter" | "role.adapter", "file") | ("role", "adapter") => KeyReach::File,
-        ("knowledge", "sources") | ("knowledge.sources", "path") | ("training", "data" | "held_out") => KeyReach::Pattern,
+        ("knowledge", "sources") | ("knowledge.sources", "path") | ("training", "data" | "held_out" | "base") => KeyReach::Pattern,
         ("role", "role" | "description" | "examples" | "keywords" | "when" | "model" | "devices" | "prompt" | "message")
         // A `$ref` of a schema to another document is not followed.
         | ("role", "template_kwargs" | "output" | "reasoning" | "sampling" | "limits" | "overflow" | "priority" | "caller_tools"
@@ -81,7 +81,10 @@ pub(crate) fn reach(set: &str, key: &str) -> Option<KeyReach> {
         | ("router.signals.*" | "router.signals.label", "weight" | "mean" | "deviation" | "alone")
         | ("router.signals.label", "model")
         | ("router.signals.*.alone", "weight" | "bias")
-        | ("training", "training" | "description" | "role" | "seed") => KeyReach::Nothing,
+        | ("training", "training" | "description" | "role" | "method" | "schedule" | "seed")
+        | ("training.method", "lora")
+        | ("training.method.lora", "rank" | "alpha" | "dropout" | "targets")
+        | ("training.schedule", "epochs" | "learning_rate" | "batch" | "warmup" | "weight_decay") => KeyReach::Nothing,
         ("labelled question", _) | ("knowledge.store" | "knowledge.store.key", _) => KeyReach::Local,
         (settings, _) if settings.split('.').next() == Some("settings") => KeyReach::Local,
         _ => return None,

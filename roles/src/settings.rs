@@ -97,6 +97,8 @@ pub struct Settings {
     pub traces: TraceSettings,
     /// `hf_token_file`: the file with the token of the hub. The token itself is never part of the settings.
     pub hf_token_file: Option<PathBuf>,
+    /// `trainer_python`: an interpreter that has the packages of the trainer.
+    pub trainer_python: Option<PathBuf>,
     /// `core_dumps`: whether the daemon and its engines may be debugged and leave core dumps.
     pub core_dumps: bool,
     /// What to look at in the file, such as former names of keys.
@@ -170,6 +172,7 @@ impl Settings {
         };
         let (data, catalog, models) = (path("data", report), path("catalog", report), path("models", report));
         let hf_token_file = path("hf_token_file", report);
+        let trainer_python = path("trainer_python", report);
         let socket = path("socket", report);
         let settings = Self {
             listen: f.get("listen").and_then(|n| listen(n, report)),
@@ -196,6 +199,7 @@ impl Settings {
             grace: f.get("grace").and_then(|n| duration(n, "`grace`", Duration::ZERO..=DAY, report)),
             core_dumps: f.get("core_dumps").and_then(|n| boolean(n, "`core_dumps`", report)).unwrap_or_default(),
             hf_token_file,
+            trainer_python,
             traces: f.get("traces").and_then(|n| TraceSettings::decode(n, report)).unwrap_or_default(),
             log_format: None,
             log_level: None,
@@ -351,7 +355,8 @@ mod tests {
              retention: {tasks: 10, age: 30d, size: 64}\nprefix_cache: {memory: 64, disk: 0}\n\
              network: {files: [gguf, /srv/gguf], hubs: [hf]}\n\
              connections: {max: 100, per_peer: 10, handshake: 5s, idle: 1h}\n\
-             log: {format: journald, level: 'info,artel=debug'}\nhf_token_file: token\ncore_dumps: true\n\
+             log: {format: journald, level: 'info,artel=debug'}\nhf_token_file: token\ntrainer_python: venv/bin/python\n\
+             core_dumps: true\n\
              traces: {endpoint: 'https://collector.example:4317', sample: 0.25, headers_file: headers, ca: /srv/ca.pem}\n",
         );
         let settings = settings.unwrap();
@@ -374,6 +379,7 @@ mod tests {
         assert_eq!(log, (Some(LogFormat::Journald), Some("info,artel=debug")));
         let token = settings.hf_token_file.as_deref();
         assert_eq!((token, settings.core_dumps), (Some(Path::new("/etc/artel/token")), true));
+        assert_eq!(settings.trainer_python.as_deref(), Some(Path::new("/etc/artel/venv/bin/python")));
         let [headers_file, ca] = ["/etc/artel/headers", "/srv/ca.pem"].map(|path| Some(PathBuf::from(path)));
         let endpoint = Some("https://collector.example:4317".to_owned());
         assert_eq!(settings.traces, TraceSettings { endpoint, sample: Some(0.25), headers_file, ca });

@@ -8,6 +8,8 @@ use artel_yaml::{Diagnostics, YamlNode, YamlValue};
 use crate::declared_names::DeclaredNames;
 use crate::decode::{MapReader, integer, items, name, number, text};
 use crate::definition::DefinitionKind;
+use crate::keys;
+use crate::training_method::{LoraSetting, ScheduleSetting, method, schedule};
 
 /// The word among `data` that stands for the answers that people rated.
 const RATINGS: &str = "ratings";
@@ -32,7 +34,13 @@ pub struct Training {
     pub data: Vec<DataSource>,
     /// What is not trained on.
     pub held_out: HeldOutSetting,
-    /// Which samples are held out.
+    /// What the adapter is learned for: a directory of Hugging Face's Transformers. The role's GGUF without it.
+    pub base: Option<PathBuf>,
+    /// What is learned.
+    pub lora: LoraSetting,
+    /// In which steps.
+    pub schedule: ScheduleSetting,
+    /// Which samples are held out, and what else is by chance in a training.
     pub seed: u32,
 }
 
@@ -73,13 +81,28 @@ impl Training {
         let role = role_node.and_then(|n| name(n, "a role", RoleName::parse, report));
         let data = f.need("data", report).and_then(|n| data(n, report));
         let held_out = f.get("held_out").map_or_else(|| Some(HeldOutSetting::default()), |n| held_out(n, report));
+        let base = f.get("base").map(|n| base(n, report));
+        let lora = f.get("method").map_or_else(|| Some(LoraSetting::default()), |n| method(n, report));
+        let schedule = f.get("schedule").map_or_else(|| Some(ScheduleSetting::default()), |n| schedule(n, report));
         let seed = f.get("seed").map_or(Some(0), |n| integer(n, "`seed`", 0..=u32::MAX, report));
-        f.finish(&[], report);
+        let method_keys = keys::LORA.names().map(|key| (key, "method: {lora: ...}"));
+        let schedule_keys = keys::SCHEDULE.names().map(|key| (key, "schedule"));
+        f.finish(&method_keys.chain(schedule_keys).collect::<Vec<_>>(), report);
         let role = role?;
         if let Some(node) = role_node.filter(|_| !declared.has(DefinitionKind::Role, role.as_str())) {
             declared.report_missing(DefinitionKind::Role, role.as_str(), node.span, report);
         }
-        Some(Self { name: training.clone(), description, role, data: data?, held_out: held_out?, seed: seed? })
+        Some(Self {
+            name: training.clone(),
+            description,
+            role,
+            data: data?,
+            held_out: held_out?,
+            base: base.map_or(Some(None), |base| base.map(Some))?,
+            lora: lora?,
+            schedule: schedule?,
+            seed: seed?,
+        })
     }
 }
 
@@ -115,6 +138,18 @@ fn held_out(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<HeldOutSett
         YamlValue::Str(..) => file(node, "`held_out`", report).map(HeldOutSetting::File),
         _ => number(node, "`held_out`", MIN_HELD_OUT_RATIO..=MAX_HELD_OUT_RATIO, report).map(HeldOutSetting::Share),
     }
+}
+
+/// A directory of Transformers.
+fn base(node: &YamlNode, report: &mut Diagnostics<'_>) -> Option<PathBuf> {
+    let path = file(node, "`base`", report)?;
+    let written = path.to_string_lossy();
+    if written.contains("hf:") || written.ends_with(".gguf") {
+        let message = "`base` is a directory of Transformers on this machine's disk; without it, the GGUF of the role's model is the base";
+        report.error_with_hint(node.span, message, "as in `base: checkpoints/Qwen3-0.6B`");
+        return None;
+    }
+    Some(path)
 }
 
 /// The path of a file, which is relative to that of the document.

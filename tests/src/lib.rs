@@ -37,7 +37,7 @@ pub use caller::{CallerChannel, TokenHeader};
 pub use cli::Cli;
 pub use daemon::{Daemon, DaemonBuilder, daemon};
 pub use other_user::{OTHER_USER_ID, program_for_other_user};
-pub use prerequisites::{artel, models, python, repository};
+pub use prerequisites::{artel, models, python, repository, trainer_python};
 pub use rpc_server::RpcServer;
 pub use task::{TaskOutcome, TaskRequest, TaskStream, task_request};
 pub use terminal_session::TerminalSession;

@@ -31,6 +31,15 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// Python with the packages of the trainer: `ARTEL_TEST_TRAINER_PYTHON`, or the one that `cargo xtask test` prepares.
+pub fn trainer_python() -> PathBuf {
+    let path = variable("ARTEL_TEST_TRAINER_PYTHON").unwrap_or_else(|| cache().join("trainer-env/bin/python-of-tests"));
+    if !path.is_file() {
+        end(&format!("{} is missing: `cargo xtask test` prepares it", path.display()));
+    }
+    path
+}
+
 /// A program of Debian's Prometheus: below `ARTEL_TEST_PROMETHEUS`, or where `cargo xtask setup` unpacks it.
 pub(crate) fn prometheus_program(name: &str) -> PathBuf {
     let root = variable("ARTEL_TEST_PROMETHEUS").unwrap_or_else(|| cache().join("prometheus"));

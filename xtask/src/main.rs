@@ -25,6 +25,7 @@ mod sources;
 mod structure;
 mod test;
 mod tools;
+mod trainer;
 mod venv;
 mod vulkan;
 mod web;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{chat_templates, clients, json_schema_suite, models, prometheus, shell, tools, web};
+use crate::{chat_templates, clients, json_schema_suite, models, prometheus, shell, tools, trainer, web};
 
 /// The tests of clients, those among them that need the packages of frameworks. Each of their checks is printed.
 const CLIENTS: [&str; 6] =
@@ -18,6 +18,7 @@ pub(crate) fn fetch(cache: &Path) -> Result<()> {
     json_schema_suite::fetch(cache)?;
     chat_templates::fetch(cache)?;
     web::fetch(cache)?;
+    trainer::prepare(cache)?;
     clients::fetch(cache)
 }
 
@@ -67,5 +68,6 @@ fn with_models<'c>(command: &'c mut Command, cache: &Path) -> &'c mut Command {
     command.env("ARTEL_TEST_MODELS", models::dir(cache)).env("ARTEL_TEST_PYTHON", shell::python(cache));
     command.env("ARTEL_TEST_PROMETHEUS", prometheus::root(cache)).env("ARTEL_TEST_WEB", web::root(cache));
     command.env("ARTEL_TEST_JSON_SCHEMA_SUITE", json_schema_suite::dir(cache));
-    command.env("ARTEL_TEST_CHAT_TEMPLATES", chat_templates::dir(cache)).env("ARTEL_TEST_CLIENTS", cache)
+    command.env("ARTEL_TEST_CHAT_TEMPLATES", chat_templates::dir(cache)).env("ARTEL_TEST_CLIENTS", cache);
+    command.env("ARTEL_TEST_TRAINER_PYTHON", trainer::python(cache))
 }

@@ -64,6 +64,6 @@ pub use artel_stream::{StepProgress, StreamItem, TaskSubscription, ToolCallPart}
 pub use artel_task::Clock;
 pub use runtime::{
     AnswerToRate, Candidates, DrainReport, EmbeddedAs, EraseReport, Error, Fork, KnowledgeOptions, Options,
-    PreviewOptions, Runtime, SearchError, Submission, Target, TextsRequest, Viewer,
+    PreviewOptions, Runtime, SearchError, Submission, Target, TextsRequest, TokenizeError, Viewer,
 };
 pub use supervisor::MAX_TASK_RESTARTS;

@@ -15,6 +15,7 @@ mod route;
 mod submission;
 mod subscribe;
 mod text_models;
+mod tokens;
 mod viewer;
 
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ pub use fork::Fork;
 pub use pooling::{EmbeddedAs, SearchError, TextsRequest};
 pub use rate::AnswerToRate;
 pub use submission::{Candidates, PreviewOptions, Submission, Target};
+pub use tokens::TokenizeError;
 pub use viewer::Viewer;
 
 use text_models::EngineTextModels;

@@ -150,6 +150,10 @@ pub trait Tokenizer: Send + Sync + 'static {
     }
     /// The tokens of a text that stands at the start of an output.
     fn tokenize_output(&self, text: &str) -> Result<Vec<Token>, Error>;
+    /// The first control token that a text spells.
+    fn control_text(&self, _text: &str) -> Option<String> {
+        None
+    }
     /// The token that ends an output.
     fn end_of_turn(&self) -> Token;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::answer_tokens::AnswerTokens;
 use crate::backend::EngineLimits;
 use crate::counters::EngineStats;
 use crate::heartbeat::Heartbeat;
@@ -45,6 +46,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn generate(&self, request: Request) -> Result<OutputStream, Error>;
     /// See [`EngineHandle::score_labels`](crate::EngineHandle::score_labels).
     async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error>;
+    /// See [`EngineHandle::tokenize_answer`](crate::EngineHandle::tokenize_answer).
+    async fn tokenize_answer(&self, request: Request, answer: String) -> Result<AnswerTokens, Error>;
     /// See [`EngineHandle::prefill`](crate::EngineHandle::prefill).
     async fn prefill(&self, request: Request) -> Result<(), Error>;
     /// See [`EngineHandle::pool`](crate::EngineHandle::pool).

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
+use crate::answer_tokens::AnswerTokens;
 use crate::backend::{Backend, EngineLimits};
 use crate::counters::EngineStats;
 use crate::engine::Engine;
@@ -96,6 +97,13 @@ impl EngineHandle {
     /// cancels it.
     pub async fn score_labels(&self, request: Request, labels: Vec<String>) -> Result<LabelScores, Error> {
         self.0.score_labels(request, labels).await
+    }
+
+    /// The tokens of a request's prompt and of an answer to it, as the model would read and give them: what it learns that answer by.
+    /// The model computes nothing. Refused if they do not fit into the context, or if a text spells a control token: other programs
+    /// read that as the token.
+    pub async fn tokenize_answer(&self, request: Request, answer: String) -> Result<AnswerTokens, Error> {
+        self.0.tokenize_answer(request, answer).await
     }
 
     /// Unloads all adapters once no sequence uses them, but for these, each the ones that apply together. A request for others

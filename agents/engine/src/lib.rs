@@ -12,6 +12,7 @@
 mod adapter_sets;
 mod adapter_turn;
 mod adjacency;
+mod answer_tokens;
 pub mod backend;
 mod batch_cost;
 mod command;
@@ -45,6 +46,7 @@ mod stream;
 mod wait_queue;
 mod worker;
 
+pub use answer_tokens::AnswerTokens;
 pub use backend::{
     AdapterSet, Backend, CallConstraint, PooledTokens, ReasoningFormat, TextTokenizer, Token, TokenizedPrompt,
     Tokenizer,

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::adapter_sets;
+use crate::answer_tokens::AnswerTokens;
 use crate::backend::{self, Backend, EngineLimits, TextTokenizer, Token, TokenizedPrompt, Tokenizer};
 use crate::command::EngineCommand;
 use crate::counters::{Counters, EngineStats, PendingPooling};
@@ -132,7 +133,17 @@ impl LocalEngine {
             return Err(Error::InvalidRequest("two labels are the same".to_owned()));
         }
         request.max_tokens = tokens.iter().map(Vec::len).max().unwrap_or(1) as u32;
-        // What a label is said behind is an answer.
+        let (mut prompt, request) = self.fit_answer(request)?;
+        let scoring = LabelScoring::new(tokens, self.limits.can_truncate_kv);
+        let scoring = scoring.map(|(scoring, common)| {
+            prompt.tokens.extend(common);
+            scoring
+        });
+        Ok((prompt, request, scoring))
+    }
+
+    /// As [`Self::fit`], up to where an answer begins, before which the model does not reason.
+    fn fit_answer(&self, mut request: Request) -> Result<(TokenizedPrompt, Request), Error> {
         request.reasoning.is_enabled = false;
         let (mut prompt, request) = self.fit(request)?;
         if let Some(format) = prompt.reasoning.take() {
@@ -142,12 +153,19 @@ impl LocalEngine {
                 ReasoningPhase::Before | ReasoningPhase::Answer => {}
             }
         }
-        let scoring = LabelScoring::new(tokens, self.limits.can_truncate_kv);
-        let scoring = scoring.map(|(scoring, common)| {
-            prompt.tokens.extend(common);
-            scoring
-        });
-        Ok((prompt, request, scoring))
+        Ok((prompt, request))
+    }
+
+    fn answer_tokens(&self, request: Request, text: &str) -> Result<AnswerTokens, Error> {
+        let texts = request.messages.iter().map(|message| &*message.text).chain([text]);
+        if let Some(control) = texts.filter_map(|text| self.tokenizer.control_text(text)).next() {
+            return Err(Error::InvalidRequest(format!("its text has the control token {control}")));
+        }
+        let mut answer = self.tokenizer.tokenize_output(text).map_err(backend::Error::into_refusal)?;
+        answer.push(self.tokenizer.end_of_turn());
+        let request = Request { max_tokens: answer.len() as u32, overflow: ContextOverflow::Reject, ..request };
+        let (prompt, _) = self.fit_answer(request)?;
+        Ok(AnswerTokens { prompt: prompt.tokens, answer })
     }
 
     fn submit(
@@ -305,6 +323,11 @@ impl Engine for LocalEngine {
                 None => return Err(Error::Ended("its stream ended early".to_owned())),
             }
         }
+    }
+
+    async fn tokenize_answer(&self, request: Request, answer: String) -> Result<AnswerTokens, Error> {
+        let (this, bytes) = (self.clone(), text_bytes(&request) + answer.len());
+        render(bytes, move || this.answer_tokens(request, &answer)).await
     }
 
     fn retain_adapters(&self, sets: Vec<ScaledAdapters>) {

@@ -1,7 +1,7 @@
 //! A file of JSON lines with one record for each step of a task: the latest. Records are read from it when they are asked for; their
 //! places alone are in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::marker::PhantomData;
@@ -73,12 +73,32 @@ pub enum Error {
 pub struct RecordFile<R> {
     state: Arc<Mutex<FileState>>,
     path: Arc<Path>,
+    erase_observers: EraseObservers,
     records: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for RecordFile<R> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), path: self.path.clone(), records: PhantomData }
+        let (state, path, erase_observers) = (self.state.clone(), self.path.clone(), self.erase_observers.clone());
+        Self { state, path, erase_observers, records: PhantomData }
+    }
+}
+
+/// What else is to be done where records were erased.
+#[derive(Clone, Default)]
+struct EraseObservers(Arc<Mutex<Vec<EraseObserver>>>);
+
+type EraseObserver = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
+
+impl std::fmt::Debug for EraseObservers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EraseObservers").finish_non_exhaustive()
+    }
+}
+
+impl EraseObservers {
+    fn list(&self) -> MutexGuard<'_, Vec<EraseObserver>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,7 +171,8 @@ impl<R: StepRecord> RecordFile<R> {
             rewrite::<R>(&path, &mut state, &places).map_err(failed)?;
         }
         sync_dir(&path).map_err(failed)?;
-        Ok(Self { state: Arc::new(Mutex::new(state)), path, records: PhantomData })
+        let state = Arc::new(Mutex::new(state));
+        Ok(Self { state, path, erase_observers: EraseObservers::default(), records: PhantomData })
     }
 
     /// Stores a record; it is on disk when this returns. A later record of the same step replaces the earlier one. Blocks on the disk.
@@ -207,13 +228,23 @@ impl<R: StepRecord> RecordFile<R> {
         self.state().places.iter().any(|place| place.task == task && owner.is_none_or(|owner| place.owner == *owner))
     }
 
+    /// The tasks that there are records on, of all callers. Waits for the disk while another thread writes.
+    pub fn tasks(&self) -> HashSet<TaskId> {
+        self.state().places.iter().map(|place| place.task).collect()
+    }
+
     /// Removes the records that one of these erases includes, and returns their number; the file is written anew without them. Blocks
     /// on the disk.
     ///
     /// # Errors
-    /// [`Error::File`]; then they may be removed or not.
+    /// [`Error::File`]; then they may be removed or not. Those of the observers; then they are removed here.
     pub fn erase(&self, erasures: &[Erasure]) -> Result<u64, Error> {
         self.erase_with(erasures, sync_dir)
+    }
+
+    /// Has this called after each erase, before the erase returns, which fails if this does. It may block on the disk.
+    pub fn on_erase(&self, observe: impl Fn() -> Result<(), Error> + Send + Sync + 'static) {
+        self.erase_observers.list().push(Arc::new(observe));
     }
 
     pub(crate) fn erase_with(
@@ -230,6 +261,9 @@ impl<R: StepRecord> RecordFile<R> {
         }
         // Even if there is nothing to remove: this may have failed the last time.
         sync_dir(&self.path).map_err(|error| self.failed(error))?;
+        drop(state);
+        let observers = self.erase_observers.list().clone();
+        observers.iter().map(|observe| observe()).fold(Ok(()), Result::and)?;
         Ok(removed as u64)
     }
 

@@ -91,7 +91,8 @@ pub fn dequantize(
         fs::create_dir_all(dir).map_err(write)?;
         let number = PARTIAL_FILES.fetch_add(1, Ordering::Relaxed);
         let partial = PathBuf::from(format!("{}.{}-{number}{PARTIAL_SUFFIX}", to.display(), std::process::id()));
-        let written = write_dequantized(from, &partial, half, max_bytes, convert, progress);
+        let written = Conversion { from, half, new_bytes: TensorInfo::dequantized_bytes, max_bytes }
+            .write(&partial, convert, progress);
         if let Err(error) = written.and_then(|()| fs::rename(&partial, &to).map_err(write)) {
             // `remove_stale_files` retries a failed removal.
             let _ = fs::remove_file(&partial);
@@ -138,68 +139,95 @@ fn file_name(from: &Path, half: HalfType) -> Result<String, Error> {
     Ok(format!("{stem}-{digits}{:x}{}", modified.as_nanos(), half.suffix()))
 }
 
-fn write_dequantized(
-    from: &Path,
-    to: &Path,
-    half: HalfType,
-    max_bytes: u64,
-    convert: BlockConverter<'_>,
-    progress: &dyn Fn(f32),
-) -> Result<(), Error> {
-    let write = |source| Error::Write { path: to.to_owned(), source };
-    let unsupported = |tensor: &TensorInfo| {
-        let reason = format!("`{}` has the type {} of ggml, which has no conversion", tensor.name, tensor.ggml_type);
-        Error::Unsupported { path: from.to_owned(), reason }
-    };
-    let mut tensors = Vec::new();
-    let OpenedModel { header, files } = open_model(from, &mut |at, tensor| tensors.push((at, tensor)))?;
-    let sizes = tensors.iter().map(|(_, tensor)| tensor.dequantized_bytes().unwrap_or(tensor.bytes));
-    let required_bytes = sizes.fold(header.data_offset, u64::saturating_add);
-    if required_bytes > max_bytes {
-        let reason = format!("it needs {required_bytes} bytes and only {max_bytes} bytes of disk space are available");
-        return Err(write(io::Error::new(io::ErrorKind::StorageFull, reason)));
-    }
-    let open = |path: &Path| open_regular_file(path).map(BufReader::new).map_err(|e| Error::of_read(path, e));
-    let mut sources = files.iter().map(|(path, _)| open(path)).collect::<Result<Vec<_>, _>>()?;
-    let file = File::options().write(true).create_new(true).open(to).map_err(write)?;
-    let mut target = BufWriter::with_capacity(1 << 20, file);
-    let mut metadata = vec![0; usize::try_from(header.tensor_info_offset).unwrap_or(usize::MAX)];
-    sources[0].read_exact(&mut metadata).map_err(|e| Error::of_read(&files[0].0, e))?;
-    if files.len() > 1 {
-        state_one_file(&mut metadata, &header);
-    }
-    target.write_all(&metadata).map_err(write)?;
-    target.write_all(&tensor_infos(&tensors, &header, half)).map_err(write)?;
-    let total: u64 = tensors.iter().map(|(_, tensor)| tensor.bytes).sum::<u64>().max(1);
-    let mut done = 0;
-    for (at, tensor) in &tensors {
-        let ((path, data_offset), source) = (&files[*at], &mut sources[*at]);
-        let read = |source| Error::of_read(path, source);
-        // No overflow: the parser has checked the end of every tensor.
-        source.seek(SeekFrom::Start(data_offset + tensor.offset)).map_err(read)?;
-        let mut rest = source.take(tensor.bytes);
-        let dequantized_bytes = tensor.dequantized_bytes();
-        // Chunks consist of complete blocks, as their conversion requires.
-        let block = dequantized_bytes.and_then(|_| ggml_types::block_layout(tensor.ggml_type));
-        let block_bytes = block.map_or(32, |(_, bytes)| bytes);
-        let mut remaining = tensor.bytes;
-        while remaining > 0 {
-            let mut chunk = vec![0; remaining.min(CHUNK_BLOCKS * block_bytes) as usize];
-            rest.read_exact(&mut chunk).map_err(read)?;
-            remaining -= chunk.len() as u64;
-            if dequantized_bytes.is_some() {
-                chunk = convert(tensor.ggml_type, &chunk, half).ok_or_else(|| unsupported(tensor))?;
-            }
-            target.write_all(&chunk).map_err(write)?;
+/// A copy of a model in which some tensors have another type.
+pub(crate) struct Conversion<'a> {
+    pub(crate) from: &'a Path,
+    pub(crate) half: HalfType,
+    /// A tensor's bytes after dequantization; `None` if it is copied unchanged.
+    pub(crate) new_bytes: fn(&TensorInfo) -> Option<u64>,
+    pub(crate) max_bytes: u64,
+}
+
+impl Conversion<'_> {
+    /// Writes it to `to`, which must not exist.
+    pub(crate) fn write(&self, to: &Path, convert: BlockConverter<'_>, progress: &dyn Fn(f32)) -> Result<(), Error> {
+        let Self { from, half, new_bytes, max_bytes } = *self;
+        let write = |source| Error::Write { path: to.to_owned(), source };
+        let unsupported = |tensor: &TensorInfo| {
+            let reason =
+                format!("`{}` has the type {} of ggml, which has no conversion", tensor.name, tensor.ggml_type);
+            Error::Unsupported { path: from.to_owned(), reason }
+        };
+        let mut tensors = Vec::new();
+        let OpenedModel { header, files } = open_model(from, &mut |at, tensor| tensors.push((at, tensor)))?;
+        let sizes = tensors.iter().map(|(_, tensor)| new_bytes(tensor).unwrap_or(tensor.bytes));
+        let required_bytes = sizes.fold(header.data_offset, u64::saturating_add);
+        if required_bytes > max_bytes {
+            let reason =
+                format!("it needs {required_bytes} bytes and only {max_bytes} bytes of disk space are available");
+            return Err(write(io::Error::new(io::ErrorKind::StorageFull, reason)));
         }
-        let written_bytes = dequantized_bytes.unwrap_or(tensor.bytes);
-        target.write_all(&padding(written_bytes, &header)).map_err(write)?;
-        done += tensor.bytes;
-        progress(done as f32 / total as f32);
+        let open = |path: &Path| open_regular_file(path).map(BufReader::new).map_err(|e| Error::of_read(path, e));
+        let mut sources = files.iter().map(|(path, _)| open(path)).collect::<Result<Vec<_>, _>>()?;
+        let file = File::options().write(true).create_new(true).open(to).map_err(write)?;
+        let mut target = BufWriter::with_capacity(1 << 20, file);
+        let mut metadata = vec![0; usize::try_from(header.tensor_info_offset).unwrap_or(usize::MAX)];
+        sources[0].read_exact(&mut metadata).map_err(|e| Error::of_read(&files[0].0, e))?;
+        if files.len() > 1 {
+            state_one_file(&mut metadata, &header);
+        }
+        target.write_all(&metadata).map_err(write)?;
+        target.write_all(&self.tensor_infos(&tensors, &header)).map_err(write)?;
+        let total: u64 = tensors.iter().map(|(_, tensor)| tensor.bytes).sum::<u64>().max(1);
+        let mut done = 0;
+        for (at, tensor) in &tensors {
+            let ((path, data_offset), source) = (&files[*at], &mut sources[*at]);
+            let read = |source| Error::of_read(path, source);
+            // No overflow: the parser has checked the end of every tensor.
+            source.seek(SeekFrom::Start(data_offset + tensor.offset)).map_err(read)?;
+            let mut rest = source.take(tensor.bytes);
+            let dequantized_bytes = new_bytes(tensor);
+            // Chunks consist of complete blocks, as their conversion requires.
+            let block = dequantized_bytes.and_then(|_| ggml_types::block_layout(tensor.ggml_type));
+            let block_bytes = block.map_or(32, |(_, bytes)| bytes);
+            let mut remaining = tensor.bytes;
+            while remaining > 0 {
+                let mut chunk = vec![0; remaining.min(CHUNK_BLOCKS * block_bytes) as usize];
+                rest.read_exact(&mut chunk).map_err(read)?;
+                remaining -= chunk.len() as u64;
+                if dequantized_bytes.is_some() {
+                    chunk = convert(tensor.ggml_type, &chunk, half).ok_or_else(|| unsupported(tensor))?;
+                }
+                target.write_all(&chunk).map_err(write)?;
+            }
+            let written_bytes = dequantized_bytes.unwrap_or(tensor.bytes);
+            target.write_all(&padding(written_bytes, &header)).map_err(write)?;
+            done += tensor.bytes;
+            progress(done as f32 / total as f32);
+        }
+        let file = target.into_inner().map_err(|e| write(e.into_error()))?;
+        file.sync_all().map_err(write)?;
+        inspect(to).map(drop)
     }
-    let file = target.into_inner().map_err(|e| write(e.into_error()))?;
-    file.sync_all().map_err(write)?;
-    inspect(to).map(drop)
+
+    /// The tensor descriptions of the header, padded to the start of the tensor data.
+    fn tensor_infos(&self, tensors: &[(usize, TensorInfo)], header: &GgufHeader) -> Vec<u8> {
+        let (mut bytes, mut offset) = (Vec::new(), 0u64);
+        for (_, tensor) in tensors {
+            let dequantized = (self.new_bytes)(tensor).map(|bytes| (self.half.ggml_type(), bytes));
+            let (ggml_type, length) = dequantized.unwrap_or((tensor.ggml_type, tensor.bytes));
+            bytes.extend((tensor.name.len() as u64).to_le_bytes());
+            bytes.extend(tensor.name.as_bytes());
+            bytes.extend((tensor.dimensions.len() as u32).to_le_bytes());
+            bytes.extend(tensor.dimensions.iter().flat_map(|length| length.to_le_bytes()));
+            bytes.extend(ggml_type.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+            offset = (offset + length).next_multiple_of(header.alignment);
+        }
+        let end = header.tensor_info_offset + bytes.len() as u64;
+        bytes.extend(padding(end, header));
+        bytes
+    }
 }
 
 /// Changes the metadata of a first piece to those of one file with the tensors of all: their number, and that there are no others.
@@ -216,25 +244,6 @@ fn state_one_file(metadata: &mut [u8], header: &GgufHeader) {
     if let Some(count) = at.and_then(|at| metadata.get_mut(at..at + 2)) {
         count.copy_from_slice(&1u16.to_le_bytes());
     }
-}
-
-/// The tensor descriptions of the header, padded to the start of the tensor data.
-fn tensor_infos(tensors: &[(usize, TensorInfo)], header: &GgufHeader, half: HalfType) -> Vec<u8> {
-    let (mut bytes, mut offset) = (Vec::new(), 0u64);
-    for (_, tensor) in tensors {
-        let dequantized = tensor.dequantized_bytes().map(|bytes| (half.ggml_type(), bytes));
-        let (ggml_type, length) = dequantized.unwrap_or((tensor.ggml_type, tensor.bytes));
-        bytes.extend((tensor.name.len() as u64).to_le_bytes());
-        bytes.extend(tensor.name.as_bytes());
-        bytes.extend((tensor.dimensions.len() as u32).to_le_bytes());
-        bytes.extend(tensor.dimensions.iter().flat_map(|length| length.to_le_bytes()));
-        bytes.extend(ggml_type.to_le_bytes());
-        bytes.extend(offset.to_le_bytes());
-        offset = (offset + length).next_multiple_of(header.alignment);
-    }
-    let end = header.tensor_info_offset + bytes.len() as u64;
-    bytes.extend(padding(end, header));
-    bytes
 }
 
 /// Zeros from an offset up to the next aligned offset.

@@ -38,6 +38,16 @@ impl GgufHeader {
         self.metadata.get(CHAT_TEMPLATE_KEY).map(String::as_str)
     }
 
+    /// The offset of the tensor data, of a file that is no piece of a model.
+    pub fn data_offset(&self) -> u64 {
+        self.data_offset
+    }
+
+    /// An array of integers of the metadata; none if it is absent, or has more elements than a model can have layers.
+    pub fn integers(&self, key: &str) -> Option<&[i64]> {
+        self.integer_arrays.get(key).map(Vec::as_slice)
+    }
+
     /// Whether it has the head of a classifier, which makes a score of a pooled text.
     pub fn has_rank_head(&self) -> bool {
         self.weights.has_classifier

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::header::GgufHeader;
 use crate::parse::SPLIT_COUNT_KEY;
 use crate::pieces::{open_file, open_model};
-use crate::tensor::WeightTotals;
+use crate::tensor::{TensorInfo, WeightTotals};
 
 /// The part of an architecture that a message repeats: the names of llama.cpp are shorter.
 const MAX_SHOWN_CHARS: usize = 32;
@@ -19,7 +19,20 @@ const MERGE: &str = "merge it with llama.cpp's `llama-gguf-split --merge`";
 
 /// Reads and checks the header of a model: of its file, or of all pieces of one that is split, whichever of them is named.
 pub fn inspect(path: &Path) -> Result<GgufHeader, Error> {
-    let header = open_model(path, &mut |_, _| ())?.header;
+    inspect_each(path, &mut |_| ())
+}
+
+/// Reads and checks the header of a model as [`inspect`] does, with the descriptions of all of its tensors, in order.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_tensors(path: &Path) -> Result<(GgufHeader, Vec<TensorInfo>), Error> {
+    let mut tensors = Vec::new();
+    Ok((inspect_each(path, &mut |tensor| tensors.push(tensor))?, tensors))
+}
+
+fn inspect_each(path: &Path, on_tensor: &mut dyn FnMut(TensorInfo)) -> Result<GgufHeader, Error> {
+    let header = open_model(path, &mut |_, tensor| on_tensor(tensor))?.header;
     if header.metadata.get("general.type").is_some_and(|kind| kind == "adapter") {
         let reason = "this is an adapter; a model's `file` must name the base model".to_owned();
         return Err(Error::WrongKind { path: path.to_owned(), reason });
@@ -29,11 +42,15 @@ pub fn inspect(path: &Path) -> Result<GgufHeader, Error> {
 
 /// Reads and checks the header of an adapter's file, whichever model it is for.
 pub fn inspect_any_adapter(path: &Path) -> Result<GgufHeader, Error> {
+    inspect_each_of_adapter(path, &mut |_| ())
+}
+
+fn inspect_each_of_adapter(path: &Path, on_tensor: &mut dyn FnMut(TensorInfo)) -> Result<GgufHeader, Error> {
     let wrong_kind = |reason: String| Err(Error::WrongKind { path: path.to_owned(), reason });
     if let pieces @ 2.. = piece_paths(path).len() {
         return wrong_kind(format!("an adapter is one file, and this is the name of one of {pieces} pieces; {MERGE}"));
     }
-    let header = open_file(path, WeightTotals::default(), &mut |_| ())?;
+    let header = open_file(path, WeightTotals::default(), on_tensor)?;
     if header.metadata.get("general.type").is_none_or(|kind| kind != "adapter") {
         // What a file says of itself is repeated as far as it is a word.
         let architecture: String =
@@ -51,7 +68,20 @@ pub fn inspect_any_adapter(path: &Path) -> Result<GgufHeader, Error> {
 
 /// Reads and checks the header of an adapter's file for a model of `architecture`.
 pub fn inspect_adapter(path: &Path, architecture: &str) -> Result<GgufHeader, Error> {
-    let header = inspect_any_adapter(path)?;
+    require_architecture(path, inspect_any_adapter(path)?, architecture)
+}
+
+/// Reads and checks the header of an adapter as [`inspect_adapter`] does, with the descriptions of its tensors, in order.
+///
+/// # Errors
+/// As [`inspect_adapter`].
+pub fn inspect_adapter_tensors(path: &Path, architecture: &str) -> Result<(GgufHeader, Vec<TensorInfo>), Error> {
+    let mut tensors = Vec::new();
+    let header = inspect_each_of_adapter(path, &mut |tensor| tensors.push(tensor))?;
+    Ok((require_architecture(path, header, architecture)?, tensors))
+}
+
+fn require_architecture(path: &Path, header: GgufHeader, architecture: &str) -> Result<GgufHeader, Error> {
     if header.architecture == architecture {
         return Ok(header);
     }

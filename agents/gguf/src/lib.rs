@@ -3,7 +3,7 @@
 //!
 //! Every size in a header is checked and counts against a budget, so that a damaged or hostile file gives an [`Error`] that says
 //! what is wrong and what to do, where llama.cpp would abort. Only regular files are opened, and no error repeats their content. [`estimate_memory`] counts bytes by the rules of llama.cpp without loading anything. [`dequantize()`]
-//! arranges the copy and leaves the numbers of each block to its caller.
+//! arranges the copy and leaves the numbers of each block to its caller. [`GgufWriter`] writes adapters and small models.
 //!
 //! A model that is split into pieces is read as one, whichever of its files is named.
 //!
@@ -14,6 +14,7 @@
 
 mod dequantize;
 mod error;
+mod float_copy;
 mod ggml_types;
 mod hash;
 mod header;
@@ -28,14 +29,18 @@ mod stated_sampling;
 mod tensor;
 #[cfg(test)]
 mod test_model;
+mod writer;
 
 pub use dequantize::{BlockConverter, HalfType, dequantize, remove_stale_files};
 pub use error::Error;
+pub use float_copy::{FloatCopy, float_copy_bytes, partial_path, write_float_copy};
 pub use ggml_types::block_layout;
 pub use hash::{content_hash, sampled_hash, verify_sha256};
 pub use header::GgufHeader;
-pub use inspect::{inspect, inspect_adapter, inspect_any_adapter};
+pub use inspect::{inspect, inspect_adapter, inspect_adapter_tensors, inspect_any_adapter, inspect_tensors};
 pub use memory::{LayerMemory, MemoryEstimate, Unaccounted, estimate_memory};
 pub use pieces::for_each_token;
 pub use purpose::check_purpose;
 pub use stated_sampling::stated_sampling;
+pub use tensor::TensorInfo;
+pub use writer::{GgufWriter, MetadataValue, TensorLayout};

@@ -9,15 +9,18 @@ pub(crate) const MAX_LAYERS: usize = 512;
 const MAX_DEQUANTIZED_BYTES: u64 = 512 << 20;
 
 /// The description of a tensor.
-pub(crate) struct TensorInfo {
-    pub(crate) name: String,
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// Its name, as the file says it.
+    pub name: String,
     /// Elements per dimension; the row length comes first.
-    pub(crate) dimensions: Vec<u64>,
+    pub dimensions: Vec<u64>,
     /// Its `enum ggml_type` value.
-    pub(crate) ggml_type: u32,
-    /// The offset of its bytes from the start of the tensor data.
-    pub(crate) offset: u64,
-    pub(crate) bytes: u64,
+    pub ggml_type: u32,
+    /// The offset of its bytes from the start of the tensor data, [`crate::GgufHeader::data_offset`].
+    pub offset: u64,
+    /// The bytes of its numbers; 0 for a type of unknown size.
+    pub bytes: u64,
 }
 
 impl TensorInfo {
@@ -46,8 +49,12 @@ impl TensorInfo {
     /// Its bytes after dequantization; `None` if it is copied unchanged, as all but the quantized matrices of layers are.
     pub(crate) fn dequantized_bytes(&self) -> Option<u64> {
         let is_matrix = self.dimensions.iter().filter(|length| **length > 1).count() == 2;
-        let is_dequantized = self.layer().is_some() && is_matrix && ggml_types::is_quantized(self.ggml_type);
-        is_dequantized.then_some(()).and(self.elements()?.checked_mul(2))
+        self.half_bytes().filter(|_| self.layer().is_some() && is_matrix)
+    }
+
+    /// Its bytes in a 16-bit type; `None` if it is not quantized.
+    pub(crate) fn half_bytes(&self) -> Option<u64> {
+        self.elements()?.checked_mul(2).filter(|_| ggml_types::is_quantized(self.ggml_type))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use crate::ggml_types;
+use crate::writer::{GgufWriter, MetadataValue, TensorLayout};
 
 /// A model with some numbers in its metadata and some tensors.
 #[derive(Debug, Clone)]
@@ -75,42 +75,32 @@ impl TestModel {
     }
 
     fn bytes(&self, tensors: Range<usize>, piece: Option<(u16, u16)>) -> Vec<u8> {
-        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
-        let entry = |key: &str, kind: u32, value: &[u8]| [&text(key)[..], &kind.to_le_bytes(), value].concat();
         let is_first = piece.is_none_or(|(number, _)| number == 0);
-        let mut entries = Vec::new();
+        let mut metadata = Vec::new();
         if is_first || self.states_architecture {
-            entries.push(entry("general.architecture", 8, &text(self.architecture)));
+            metadata.push(("general.architecture", MetadataValue::Text(self.architecture.to_owned())));
         }
         if is_first {
-            entries.extend(self.numbers.iter().map(|(key, value)| entry(key, 4, &value.to_le_bytes())));
-            let heads = [&4u32.to_le_bytes()[..], &2u64.to_le_bytes(), &[3, 0, 0, 0, 1, 0, 0, 0]].concat();
-            entries.push(entry("test.heads", 9, &heads));
+            metadata.extend(self.numbers.iter().map(|(key, value)| (key.as_str(), MetadataValue::U32(*value))));
+            metadata.push(("test.heads", MetadataValue::U32s(vec![3, 1])));
         }
         if let Some((number, count)) = piece {
-            entries.push(entry("split.no", 2, &number.to_le_bytes()));
-            entries.push(entry("split.count", 2, &count.to_le_bytes()));
-            entries.push(entry("split.tensors.count", 5, &(self.tensors.len() as i32).to_le_bytes()));
+            metadata.push(("split.no", MetadataValue::U16(number)));
+            metadata.push(("split.count", MetadataValue::U16(count)));
+            metadata.push(("split.tensors.count", MetadataValue::I32(self.tensors.len() as i32)));
         }
-        let mut bytes = [&b"GGUF"[..], &3u32.to_le_bytes()].concat();
-        bytes.extend((tensors.len() as u64).to_le_bytes());
-        bytes.extend((entries.len() as u64).to_le_bytes());
-        bytes.extend(entries.concat());
-        let mut data = Vec::new();
-        for (at, (name, dimensions, kind)) in self.tensors.iter().enumerate().take(tensors.end).skip(tensors.start) {
-            bytes.extend([text(name), (dimensions.len() as u32).to_le_bytes().to_vec()].concat());
-            bytes.extend(dimensions.iter().flat_map(|length| length.to_le_bytes()));
-            bytes.extend([&kind.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
-            let (elements, block_bytes) = ggml_types::block_layout(*kind).unwrap_or((1, 0));
-            let length = dimensions.iter().product::<u64>() / elements * block_bytes;
+        let layout = |(name, dimensions, kind): &(String, Vec<u64>, u32)| TensorLayout {
+            name: name.clone(),
+            dimensions: dimensions.clone(),
+            ggml_type: *kind,
+        };
+        let layouts: Vec<TensorLayout> = self.tensors[tensors.clone()].iter().map(layout).collect();
+        let mut writer = GgufWriter::new(Vec::new(), &metadata, &layouts).unwrap();
+        for (at, layout) in tensors.zip(&layouts) {
             // Each tensor has bytes of its own.
-            data.extend((0..length).map(|n| (n as usize * 7 + at) as u8));
-            data.resize(data.len().next_multiple_of(32), 0);
+            let data: Vec<u8> = (0..layout.data_bytes()).map(|n| (n as usize * 7 + at) as u8).collect();
+            writer.write_tensor(&data).unwrap();
         }
-        if tensors.is_empty() {
-            return bytes;
-        }
-        bytes.resize(bytes.len().next_multiple_of(32), 0);
-        [bytes, data].concat()
+        writer.finish().unwrap()
     }
 }

@@ -93,6 +93,15 @@ impl LlamaBackend {
 
     /// As [`Self::load`]; `progress` takes the fraction loaded, from 0 to 1.
     pub fn load_with_progress(options: Options, progress: &(dyn Fn(f32) + Sync)) -> Result<Self, Error> {
+        Self::load_with_params(options, progress, |params| params)
+    }
+
+    /// As [`Self::load_with_progress`]; `adjust` changes the parameters that follow from the options.
+    pub(crate) fn load_with_params(
+        options: Options,
+        progress: &(dyn Fn(f32) + Sync),
+        adjust: fn(ContextParams) -> ContextParams,
+    ) -> Result<Self, Error> {
         // What is wrong with the copy alone is told of the copy.
         let weights = &first_piece(options.dequantized.as_ref().unwrap_or(&options.path));
         let header = artel_gguf::inspect(weights)?;
@@ -115,7 +124,7 @@ impl LlamaBackend {
         if pooling.is_some_and(|result| !result.takes_outputs(model.classifier_outputs())) {
             return Err(Error::Classifier { path: options.path, outputs: model.classifier_outputs() });
         }
-        let params = ContextParams::of(&options, model.trained_context().max(1));
+        let params = adjust(ContextParams::of(&options, model.trained_context().max(1)));
         let is_on_cpu = computes_on_cpu(options.devices.as_deref());
         let threads = ComputeThreadPool::new(params.threads, &pinned_cores(params.threads, is_on_cpu))
             .map(Arc::new)
@@ -169,8 +178,13 @@ impl LlamaBackend {
         self.is_on_cpu
     }
 
+    /// The tokens of its vocabulary.
+    pub(crate) fn vocabulary_size(&self) -> i32 {
+        self.model.vocabulary_size()
+    }
+
     /// The logits of an entry of the last batch.
-    fn entry_logits(&mut self, entry: usize) -> Result<&mut [f32], engine_backend::Error> {
+    pub(crate) fn entry_logits(&mut self, entry: usize) -> Result<&mut [f32], engine_backend::Error> {
         self.context.logits(entry).ok_or_else(|| compute_error("this entry has no logits"))
     }
 

@@ -29,6 +29,7 @@ pub(crate) struct ChatTokenizer {
     reasoning: Option<ModelReasoning>,
     bos: String,
     eos: String,
+    end_of_turn: i32,
     prefixes: PrefixLengths,
     /// How the model is told of tools, found out for the first request with some.
     tool_prompt: OnceLock<ToolPrompt>,
@@ -53,7 +54,12 @@ impl ChatTokenizer {
         let reasoning = template.as_ref().ok().and_then(|template| {
             ModelReasoning::find(&source, template, &template_kwargs, (&bos, &eos), (&model, &control))
         });
+        let end_of_turn = template
+            .as_ref()
+            .ok()
+            .and_then(|template| end_of_turn(template, &template_kwargs, (&bos, &eos), (&model, &control)));
         Self {
+            end_of_turn: end_of_turn.unwrap_or_else(|| model.end_of_turn()),
             model,
             control,
             template,
@@ -233,9 +239,37 @@ impl Tokenizer for ChatTokenizer {
         Ok(self.tokenize(text)?.into_iter().map(Token).collect())
     }
 
-    fn end_of_turn(&self) -> Token {
-        Token(self.model.end_of_turn())
+    fn control_text(&self, text: &str) -> Option<String> {
+        let control = |part| match part {
+            TextPart::Control(token) => Some(self.model.token_text(token)),
+            TextPart::Plain(..) => None,
+        };
+        self.control.split(text).into_iter().find_map(control)
     }
+
+    fn end_of_turn(&self) -> Token {
+        Token(self.end_of_turn)
+    }
+}
+
+/// The token that a template writes behind an answer, if it ends a generation. What a file names as the end of a turn may be another one.
+fn end_of_turn(
+    template: &ChatTemplate,
+    kwargs: &Map<String, Value>,
+    (bos_token, eos_token): (&str, &str),
+    (model, control): (&LlamaModel, &ControlTokens),
+) -> Option<i32> {
+    let [question, answer] = PROBES;
+    let messages = vec![json!({"role": "user", "content": question}), json!({"role": "assistant", "content": answer})];
+    let text =
+        template.render(Chat { messages, kwargs: kwargs.clone(), bos_token, eos_token, ..Chat::default() }).ok()?;
+    let (_, behind) = text.rsplit_once(answer)?;
+    let of_part = |part| match part {
+        TextPart::Control(token) => Some(token),
+        TextPart::Plain(..) => None,
+    };
+    let first = control.split(behind).into_iter().find_map(of_part);
+    first.filter(|token| model.is_end_of_generation(*token))
 }
 
 fn role_name(role: ChatRole) -> &'static str {

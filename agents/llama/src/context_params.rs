@@ -36,6 +36,8 @@ pub(crate) struct ContextParams {
     pub(crate) batch_tokens: u32,
     pub(crate) threads: u32,
     pub(crate) purpose: ModelPurpose,
+    /// Whether the sequences share the cells of one stream, instead of having `context_tokens` each.
+    pub(crate) shares_cells: bool,
     pub(crate) kv_cache: KvCacheTypes,
     pub(crate) flash_attention: FlashAttention,
 }
@@ -63,7 +65,14 @@ impl ContextParams {
             if pools { (MAX_BATCH_TEXTS, context_tokens) } else { (options.sequences, chat_batch) };
         let is_like_cpu = computes_as_on_cpu(devices) && !pools;
         let flash_attention = flash_attention(is_like_cpu, context_tokens, kv_cache);
-        Self { context_tokens, sequences, batch_tokens, threads, purpose, kv_cache, flash_attention }
+        let shares_cells = pools;
+        Self { context_tokens, sequences, batch_tokens, threads, purpose, shares_cells, kv_cache, flash_attention }
+    }
+
+    /// The same for sequences that are computed one after another, and only the last of a batch goes on in the next one:
+    /// batches hold parts of several without being split, and there are cells for one sequence of the context and a batch.
+    pub(crate) fn for_consecutive_sequences(self) -> Self {
+        Self { shares_cells: true, context_tokens: self.context_tokens.saturating_add(self.batch_tokens), ..self }
     }
 
     /// Prompt tokens that cost less together than in smaller pieces.

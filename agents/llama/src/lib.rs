@@ -7,7 +7,7 @@
 //!
 //! The module `raw` contains all pointers and all `unsafe` code, in owned values with safe functions. What goes wrong is an
 //! [`Error`] while a model is loaded, which becomes an [`artel_engine::LoadError`], and an [`artel_engine::backend::Error`]
-//! later. This crate knows nothing of roles, tasks or clients.
+//! later. [`loss`] measures how likely a model finds given answers. This crate knows nothing of roles, tasks or clients.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -24,6 +24,7 @@ mod fingerprint;
 mod kv_cache;
 mod lazy_calls;
 mod logprobs;
+pub mod loss;
 mod options;
 mod pair_template;
 mod pooling;
@@ -44,3 +45,4 @@ pub use options::Options;
 pub use raw::device::{BackendDevice, add_rpc_server, devices, serve_rpc};
 pub use raw::half_float::{dequantize_blocks, fast_half_type};
 pub use raw::keepalive::enable_tcp_keepalive;
+pub use raw::process::lower_priority;

@@ -15,7 +15,9 @@ pub(crate) fn of_token(model: &LlamaModel, logits: &[f32], token: i32, top: u32)
     TokenLogprob { bytes: bytes(model, token), logprob: logprob(own), forced: false, top: top.collect() }
 }
 
-fn log_sum_of_exponentials(logits: &[f32]) -> f64 {
+/// The natural logarithm of the sum of `exp(logit)` over the finite logits. Each exponential is rounded to F32, which moves the result
+/// by less than `1e-7`.
+pub(crate) fn log_sum_of_exponentials(logits: &[f32]) -> f64 {
     let most = logits.iter().copied().filter(|logit| logit.is_finite()).fold(f32::NEG_INFINITY, f32::max);
     let sum = logits.iter().filter(|logit| logit.is_finite()).map(|logit| f64::from((logit - most).exp())).sum::<f64>();
     f64::from(most) + sum.ln()

@@ -14,6 +14,8 @@
 //! longer than its work was expected to take, the engine hangs and the process is killed ([`HangPolicy`]). So every call to an
 //! engine ends: with its result, or with the reason of the engine's end.
 //!
+//! [`measurement`] runs a program that measures the loss of a model over given answers, in the same manner but for the protocol.
+//!
 //! This crate knows nothing of llama.cpp, roles or tasks; only the program interprets the model and its parameters.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -22,6 +24,7 @@ mod cpu_lease;
 mod exit_reason;
 mod hang_detector;
 mod hang_watch;
+pub mod measurement;
 mod process_sample;
 mod remote_engine;
 mod server;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use artel_engine::backend::EngineLimits;
 use artel_engine::{
-    Chunk, Engine, EngineStats, Error, LabelScores, OutputStream, PooledTexts, PoolingRequest, PrefixPin, Request,
-    SamplingOptions, ScaledAdapters,
+    AnswerTokens, Chunk, Engine, EngineStats, Error, LabelScores, OutputStream, PooledTexts, PoolingRequest, PrefixPin,
+    Request, SamplingOptions, ScaledAdapters,
 };
 use async_trait::async_trait;
 use tokio::sync::{SetOnce, watch};
@@ -181,6 +181,12 @@ impl Engine for RemoteEngine {
             while let Ok(Some(_)) = pinned.message().await {}
         });
         PrefixPin::new(move || call.abort())
+    }
+
+    async fn tokenize_answer(&self, request: Request, answer: String) -> Result<AnswerTokens, Error> {
+        let (pending, mut client) = self.start_call();
+        let request = v1::TokenizeAnswerRequest { request: Some(wire::request(request)), answer };
+        wire::answer_tokens_of(pending.answer(client.tokenize_answer(request)).await?)
     }
 
     fn retain_adapters(&self, sets: Vec<ScaledAdapters>) {

@@ -258,6 +258,18 @@ impl v1::engine_server::Engine for EngineService {
         }))
     }
 
+    async fn tokenize_answer(
+        &self,
+        request: Request<v1::TokenizeAnswerRequest>,
+    ) -> Result<Response<v1::TokenizeAnswerResponse>, Status> {
+        let v1::TokenizeAnswerRequest { request, answer } = request.into_inner();
+        let tokenized = match wire::request_of(request.unwrap_or_default()) {
+            Ok(request) => self.engine()?.tokenize_answer(request, answer).await,
+            Err(error) => Err(error),
+        };
+        Ok(Response::new(wire::answer_tokens(tokenized)))
+    }
+
     async fn prefill(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::PrefillResponse>, Status> {
         let prefilled = match wire::request_of(request.into_inner()) {
             Ok(request) => self.engine()?.prefill(request).await,

@@ -376,6 +376,26 @@ pub(crate) fn error_of(wire: v1::Error) -> engine::Error {
     }
 }
 
+pub(crate) fn answer_tokens(tokens: Result<engine::AnswerTokens, engine::Error>) -> v1::TokenizeAnswerResponse {
+    let ids = |tokens: Vec<engine::Token>| tokens.into_iter().map(|token| token.0).collect();
+    match tokens {
+        Ok(engine::AnswerTokens { prompt, answer }) => {
+            v1::TokenizeAnswerResponse { prompt: ids(prompt), answer: ids(answer), error: None }
+        }
+        Err(failure) => {
+            v1::TokenizeAnswerResponse { error: Some(error(failure)), ..v1::TokenizeAnswerResponse::default() }
+        }
+    }
+}
+
+pub(crate) fn answer_tokens_of(wire: v1::TokenizeAnswerResponse) -> Result<engine::AnswerTokens, engine::Error> {
+    let tokens = |ids: Vec<i32>| ids.into_iter().map(engine::Token).collect();
+    match wire.error {
+        Some(failure) => Err(error_of(failure)),
+        None => Ok(engine::AnswerTokens { prompt: tokens(wire.prompt), answer: tokens(wire.answer) }),
+    }
+}
+
 pub(crate) fn load_error(error: &engine::LoadError) -> v1::LoadError {
     v1::LoadError {
         message: error.message().to_owned(),

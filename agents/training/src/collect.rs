@@ -152,7 +152,7 @@ impl TrainingData {
 
     /// An answer that was good, or what it should have been.
     fn take_rating(&mut self, record: RatingRecord, role: &Role) -> Result<(), CollectError> {
-        let origin = SampleOrigin::Rating { task: record.task.to_string(), step: record.step };
+        let origin = SampleOrigin::Rating { task: record.task, step: record.step };
         let answer = match (record.rating, record.correction) {
             (_, Some(correction)) => correction,
             (AnswerRating::Good, None) => record.answer,

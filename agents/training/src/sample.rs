@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use artel_task::TaskId;
 use sha2::{Digest as _, Sha256};
 
 /// A message of a conversation.
@@ -33,7 +34,7 @@ pub enum SampleOrigin {
     /// The rating of an answer.
     Rating {
         /// The task.
-        task: String,
+        task: TaskId,
         /// The step that answered.
         step: String,
     },

@@ -107,6 +107,16 @@ pub const ROUTES: &[Route] = &[
     // Samples have texts of all callers.
     Route::rpc("/artel.v1.Training/ListSamples", Admin).stream(),
     Route::rpc("/artel.v1.Training/LintData", Admin),
+    Route::rpc("/artel.v1.Training/GetTrainer", Admin),
+    Route::rpc("/artel.v1.Training/SetUpTrainer", Admin).audited().stream(),
+    Route::rpc("/artel.v1.Training/StartRun", Admin).audited(),
+    Route::rpc("/artel.v1.Training/ListRuns", Admin),
+    Route::rpc("/artel.v1.Training/GetRun", Admin),
+    Route::rpc("/artel.v1.Training/WatchRun", Admin).stream(),
+    Route::rpc("/artel.v1.Training/StopRun", Admin).audited(),
+    // An adapter has learned from texts of all callers.
+    Route::rpc("/artel.v1.Training/ExportRun", Admin).audited().stream(),
+    Route::rpc("/artel.v1.Training/DeleteRun", Admin).audited(),
     Route::rpc("/artel.v1.Engines/ListDevices", Read),
     Route::rpc("/artel.v1.Engines/ListEngines", Read),
     Route::rpc("/artel.v1.Engines/GetPlacement", Read),

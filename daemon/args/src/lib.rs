@@ -24,6 +24,7 @@ mod task;
 mod tests;
 mod token;
 mod traces;
+mod train;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ pub use task::{
 };
 pub use token::{TokenCommand, TokenCreateArgs};
 pub use traces::TraceArgs;
+pub use train::{AdapterFormatArg, TrainCommand, TrainExportArgs};
 
 /// The default address of the daemon, to listen on and to connect to.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7430";
@@ -163,6 +165,9 @@ pub enum CliCommand {
     /// Read documents in a process of its own; started by the daemon
     #[command(hide = true)]
     Extract,
+    /// Measure the loss of a model over given answers in a process of its own; started by the daemon
+    #[command(hide = true)]
+    Measure,
     /// Run one model in a process of its own; started by the daemon
     #[command(hide = true)]
     Engine(EngineArgs),
@@ -290,6 +295,9 @@ pub enum ClientCommand {
     /// Show and check what roles learn from
     #[command(subcommand)]
     Data(DataCommand),
+    /// Train roles on what they learn from
+    #[command(subcommand)]
+    Train(TrainCommand),
     /// Show or change what the daemon logs
     #[command(subcommand)]
     Log(LogCommand),

@@ -66,7 +66,7 @@ async fn export(session: &mut ClientSession, args: DataExportArgs) -> Result<(),
     let DataExportArgs { name, file, part } = args;
     let mut samples = samples(session, name, part, 0).await?;
     let failed = |error: io::Error| match &file {
-        Some(file) => Error::Usage(format!("failed to write {}: {error}", file.display())),
+        Some(file) => Error::file(file)(error),
         None => error.into(),
     };
     let out: Box<dyn Write> = match &file {

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::Path;
 
 use artel_args::DaemonAddress;
 use artel_roles::Problems;
@@ -63,6 +64,20 @@ pub enum Error {
     /// The answer of the daemon is incomplete.
     #[error("the answer of the daemon lacks {0}; check that the daemon has the version of this program")]
     IncompleteAnswer(&'static str),
+    /// The daemon ended while it was working for this command.
+    #[error("the daemon has ended: {0}")]
+    DaemonEnded(String),
+    /// The daemon sends a file whose name is no plain one.
+    #[error("the daemon sends a file of the name {0:?}, which could lie outside the directory; nothing is written")]
+    UnsafeFileName(String),
+    /// A file cannot be written.
+    #[error("failed to write {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// Writing the output failed.
     #[error("failed to write the output: {0}")]
     Output(#[from] io::Error),
@@ -81,6 +96,12 @@ impl From<Problems> for Error {
 }
 
 impl Error {
+    /// [`Error::File`] of this path.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.display().to_string();
+        move |source| Self::File { path, source }
+    }
+
     /// [`Error::NoDaemon`] with the root cause of a connection error.
     pub(crate) fn no_daemon(address: &DaemonAddress, cause: &dyn std::error::Error) -> Self {
         Self::NoDaemon { address: address.to_string(), cause: root_cause(cause) }
@@ -100,7 +121,7 @@ impl Error {
     pub(crate) fn outcome(&self) -> CommandOutcome {
         match self {
             Self::Usage(_) => CommandOutcome::Usage,
-            Self::NoDaemon { .. } | Self::Disconnected(_) => CommandOutcome::NoDaemon,
+            Self::NoDaemon { .. } | Self::Disconnected(_) | Self::DaemonEnded(_) => CommandOutcome::NoDaemon,
             Self::Rejected(status) => match status.code() {
                 Code::InvalidArgument | Code::NotFound => CommandOutcome::Usage,
                 Code::Unavailable => CommandOutcome::NoDaemon,
@@ -114,6 +135,8 @@ impl Error {
             | Self::Problems(_)
             | Self::IncompleteAnswer(_)
             | Self::UnreadableEvent { .. }
+            | Self::UnsafeFileName(_)
+            | Self::File { .. }
             | Self::Output(_) => CommandOutcome::Failed,
         }
     }
@@ -299,6 +322,9 @@ mod tests {
         assert_eq!(outcome(Code::Unavailable), CommandOutcome::NoDaemon);
         assert_eq!(outcome(Code::FailedPrecondition), CommandOutcome::Failed);
         assert_eq!(Error::from(Status::not_found("")).to_string(), Code::NotFound.description());
+        assert_eq!(Error::DaemonEnded(String::new()).outcome(), CommandOutcome::NoDaemon);
+        let full = Error::file(Path::new("a.gguf"))(io::ErrorKind::StorageFull.into());
+        assert_eq!(full.outcome(), CommandOutcome::Failed);
     }
 
     #[test]

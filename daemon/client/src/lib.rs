@@ -21,6 +21,7 @@ mod knowledge;
 mod location;
 mod log;
 mod models;
+mod received_files;
 mod render;
 mod route;
 mod run;
@@ -28,6 +29,7 @@ mod session;
 mod submit;
 mod task;
 mod token;
+mod train;
 
 use std::process::ExitCode;
 
@@ -80,6 +82,7 @@ async fn dispatch(session: &mut ClientSession, command: ClientCommand) -> Result
         ClientCommand::Rerank(args) => models::rerank(session, args).await,
         ClientCommand::Knowledge(command) => knowledge::run(session, command).await,
         ClientCommand::Data(command) => data::run(session, command).await,
+        ClientCommand::Train(command) => train::run(session, command).await,
         ClientCommand::Log(command) => log::run(session, command).await,
         ClientCommand::Token(command) => token::run(session, command).await,
         ClientCommand::Devices => engines::devices(session).await,

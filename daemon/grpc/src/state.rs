@@ -9,6 +9,7 @@ use artel_feedback::{FeedbackStore, RatingStore};
 use artel_log::LogHandle;
 use artel_roles::NetworkRules;
 use artel_task::TaskId;
+use artel_training_runs::TrainingRuns;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -32,6 +33,8 @@ pub struct ServiceState {
     pub feedback: FeedbackStore,
     /// The store of ratings of answers.
     pub ratings: RatingStore,
+    /// The runs of trainings.
+    pub training_runs: TrainingRuns,
     /// Held while the samples of a training are read and looked at, which takes much memory.
     pub training_lock: Arc<Mutex<()>>,
     /// The log of the daemon, whose level a client may change.

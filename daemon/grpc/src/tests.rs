@@ -1,6 +1,7 @@
 //! The services over a runtime whose models cannot be loaded.
 
 mod owners;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,10 @@ use artel_proto::v1::admin_server::Admin;
 use artel_proto::v1::catalog_server;
 use artel_proto::v1::engines_server::Engines;
 use artel_proto::v1::tasks_server::Tasks;
-use artel_roles::{Catalog, Model, NetworkRules, YamlSource, shipped};
+use artel_roles::{Catalog, Model, NetworkRules, Role, YamlSource, shipped};
+use artel_trainer::{Environment, EnvironmentOptions};
+use artel_training::SampleMessage;
+use artel_training_runs::{HostError, LossRequest, MeasuredLoss, SampleTokens, TrainingHost, TrainingRuns};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +72,26 @@ impl Machine for EmptyMachine {
     }
 }
 
+/// Runs that no test starts.
+fn training_runs_of(data: &Path, ratings: &RatingStore, environment: EnvironmentOptions) -> TrainingRuns {
+    struct NoHost;
+
+    #[async_trait]
+    impl TrainingHost for NoHost {
+        async fn tokenize(&self, _: &Arc<Role>, _: &[SampleMessage], _: &str) -> Result<SampleTokens, HostError> {
+            Err(HostError::Unavailable("no engine".to_owned()))
+        }
+
+        async fn measure(&self, _: LossRequest) -> Result<MeasuredLoss, HostError> {
+            Err(HostError::Unavailable("no engine".to_owned()))
+        }
+    }
+
+    let environment = Environment::new(environment);
+    let options = artel_training_runs::Options { dir: data.join("runs"), environment, threads: 1 };
+    TrainingRuns::open(options, ratings, Arc::new(NoHost)).unwrap()
+}
+
 async fn services(dir: &Path) -> ServiceState {
     let [models, catalog_dir, data] = ["models", "catalog", "data"].map(|name| dir.join(name));
     let path = catalog_dir.join("own.yaml").to_string_lossy().into_owned();
@@ -85,8 +109,9 @@ async fn services(dir: &Path) -> ServiceState {
         access,
         machine,
         feedback,
-        ratings,
+        training_runs: training_runs_of(&data, &ratings, EnvironmentOptions::below(data.join("trainer"))),
         training_lock: Arc::default(),
+        ratings,
         network: NetworkRules::new(models.clone(), Some(catalog_dir.clone()), Vec::new(), Vec::new()),
         paths: ServerPaths::new(&models, Some(&catalog_dir), &data),
         log: artel_log::start(log_options()).unwrap().1,

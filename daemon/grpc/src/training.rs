@@ -1,17 +1,24 @@
 //! `artel.v1.Training`.
 
+mod newest;
+mod run_message;
+mod runs;
+mod trainer;
+
 use std::pin::Pin;
+use std::sync::Arc;
 
 use artel_feedback::RatingStore;
 use artel_proto::v1;
 use artel_proto::v1::ErrorReason;
 use artel_proto::v1::training_server::Training;
-use artel_roles::DefinitionKind;
+use artel_roles::{DefinitionKind, Role};
 use artel_training::{CollectError, DataReport, LengthSpread, Sample, TrainingData, collect};
 use futures::{Stream, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use self::run_message::RunDetail;
 use crate::state::ServiceState;
 use crate::status::{RpcResponse, internal, invalid_field, no_definition, status};
 
@@ -26,6 +33,9 @@ type SampleStream = Pin<Box<dyn Stream<Item = Result<v1::TrainingSample, Status>
 #[tonic::async_trait]
 impl Training for ServiceState {
     type ListSamplesStream = SampleStream;
+    type SetUpTrainerStream = trainer::SetupStream;
+    type WatchRunStream = runs::RunStream;
+    type ExportRunStream = runs::AdapterStream;
 
     async fn list_samples(&self, request: Request<v1::ListSamplesRequest>) -> RpcResponse<SampleStream> {
         let v1::ListSamplesRequest { training, part, limit } = request.into_inner();
@@ -47,6 +57,49 @@ impl Training for ServiceState {
         let (report, data) = self.training_data(&training, |data| (DataReport::of(&data), data)).await?;
         Ok(Response::new(lint_response(report, data)))
     }
+
+    async fn get_trainer(&self, _: Request<v1::GetTrainerRequest>) -> RpcResponse<v1::Trainer> {
+        Ok(Response::new(self.trainer().await))
+    }
+
+    async fn set_up_trainer(&self, _: Request<v1::SetUpTrainerRequest>) -> RpcResponse<trainer::SetupStream> {
+        Ok(Response::new(self.set_up_trainer_stream()))
+    }
+
+    async fn start_run(&self, request: Request<v1::StartRunRequest>) -> RpcResponse<v1::TrainingRun> {
+        self.start_training_run(&request.into_inner().training).await.map(Response::new)
+    }
+
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> RpcResponse<v1::ListRunsResponse> {
+        let training = request.into_inner().training;
+        let runs = self.training_runs.list(Some(training.as_str()).filter(|name| !name.is_empty()));
+        let runs = runs.iter().map(|view| self.run_message(view, RunDetail::Brief)).collect();
+        Ok(Response::new(v1::ListRunsResponse { runs }))
+    }
+
+    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> RpcResponse<v1::TrainingRun> {
+        let view = self.training_runs.get(&request.into_inner().run).map_err(|error| self.run_status(&error))?;
+        Ok(Response::new(self.run_message(&view, RunDetail::Full)))
+    }
+
+    async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> RpcResponse<runs::RunStream> {
+        self.watch_training_run(&request.into_inner().run).map(Response::new)
+    }
+
+    async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> RpcResponse<v1::TrainingRun> {
+        let view = self.training_runs.stop(&request.into_inner().run).await.map_err(|error| self.run_status(&error))?;
+        Ok(Response::new(self.run_message(&view, RunDetail::Brief)))
+    }
+
+    async fn export_run(&self, request: Request<v1::ExportRunRequest>) -> RpcResponse<runs::AdapterStream> {
+        self.export_training_run(&request.into_inner()).map(Response::new)
+    }
+
+    async fn delete_run(&self, request: Request<v1::DeleteRunRequest>) -> RpcResponse<v1::DeleteRunResponse> {
+        let deleted = self.training_runs.delete(&request.into_inner().run).await;
+        deleted.map_err(|error| self.run_status(&error))?;
+        Ok(Response::new(v1::DeleteRunResponse {}))
+    }
 }
 
 impl ServiceState {
@@ -57,10 +110,7 @@ impl ServiceState {
         name: &str,
         then: impl FnOnce(TrainingData) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let catalog = self.runtime.catalog();
-        let training = catalog.training(name).cloned();
-        let training = training.ok_or_else(|| no_definition(&catalog, DefinitionKind::Training, name))?;
-        let role = catalog.role(training.role.as_str()).cloned().ok_or_else(internal)?;
+        let (training, role) = self.training_of(name)?;
         let lock = self.training_lock.clone().lock_owned().await;
         let (ratings, cancelled) = (self.ratings.clone(), CancellationToken::new());
         let _cancel = cancelled.clone().drop_guard();
@@ -69,6 +119,15 @@ impl ServiceState {
             collect(&training, &role, all_ratings(&ratings), &|| !cancelled.is_cancelled()).map(then)
         });
         collected.await.map_err(|_| internal())?.map_err(|error| self.collect_status(&error))
+    }
+
+    /// A training of the catalog, and its role.
+    fn training_of(&self, name: &str) -> Result<(Arc<artel_roles::Training>, Arc<Role>), Status> {
+        let catalog = self.runtime.catalog();
+        let training = catalog.training(name).cloned();
+        let training = training.ok_or_else(|| no_definition(&catalog, DefinitionKind::Training, name))?;
+        let role = catalog.role(training.role.as_str()).cloned().ok_or_else(internal)?;
+        Ok((training, role))
     }
 
     fn collect_status(&self, error: &CollectError) -> Status {

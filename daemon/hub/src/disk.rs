@@ -5,20 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::sys::statvfs::statvfs;
+pub use artel_files::free_bytes;
 
 /// Disk space that downloads and dequantized models leave free: the journal may be on the same disk.
 pub const RESERVED_BYTES: u64 = 64 << 20;
-
-/// Bytes that an unprivileged user can still write to the disk of a path, or of its nearest existing ancestor directory.
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    let disk = statvfs(existing_dir(path)?).ok()?;
-    Some(disk.blocks_available() * disk.fragment_size())
-}
-
-fn existing_dir(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|dir| dir.is_dir())
-}
 
 /// Tells how many bytes can be written to the disk of a path, if that is known.
 type FreeBytes = Box<dyn Fn(&Path) -> Option<u64> + Send + Sync>;
@@ -118,18 +108,12 @@ impl Drop for SpaceClaims<'_> {
 }
 
 fn device(path: &Path) -> Option<u64> {
-    existing_dir(path)?.metadata().ok().map(|dir| dir.dev())
+    path.ancestors().find(|dir| dir.is_dir())?.metadata().ok().map(|dir| dir.dev())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missing_directory_has_the_disk_of_its_parent() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(free_bytes(&dir.path().join("not/there")).unwrap() > 0);
-    }
 
     #[test]
     fn what_other_downloads_still_need_is_not_free() {

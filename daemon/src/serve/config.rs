@@ -14,6 +14,7 @@ use artel_engine::disk_prefix_cache;
 use artel_http::ConnectionTimeouts;
 use artel_journal::Retention;
 use artel_roles::{EngineIsolation, NetworkRules, Problems, Settings, TraceSettings};
+use artel_trainer::{Environment, EnvironmentOptions};
 
 use crate::log_config::LogSettings;
 
@@ -63,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) log: LogSettings,
     /// What the settings file says of traces.
     pub(crate) traces: TraceSettings,
+    /// A Python interpreter that has the packages of the trainer.
+    pub(super) trainer_python: Option<PathBuf>,
     /// The file with the token of the hub.
     pub(crate) hf_token_file: Option<PathBuf>,
     /// Whether the daemon and its engines may be debugged and leave core dumps.
@@ -95,6 +98,8 @@ impl Config {
         let listen = listen.or(settings.listen);
         let listen = listen.map_or_else(|| DEFAULT_LISTEN.parse().map_err(anyhow::Error::from), Ok)?;
         let data = args.data.clone().or(settings.data).map_or_else(default_data, Ok)?;
+        // A trainer works in another directory.
+        let data = std::path::absolute(&data).with_context(|| format!("failed to find {}", data.display()))?;
         let models = args.models.clone().or(settings.models).unwrap_or_else(|| data.join("models"));
         let catalog = args.catalog.clone().or(settings.catalog).or_else(default_catalog);
         let defaults = Options::default();
@@ -141,6 +146,7 @@ impl Config {
             hang_timeout: settings.hang_timeout.unwrap_or(artel_process::DEFAULT_HANG_TIMEOUT),
             log: LogSettings { format: settings.log_format, level: settings.log_level },
             traces: settings.traces,
+            trainer_python: settings.trainer_python,
             hf_token_file: settings.hf_token_file,
             core_dumps: settings.core_dumps,
             warnings: settings.warnings,
@@ -162,6 +168,20 @@ impl Config {
 }
 
 impl Config {
+    /// Where the trainer is, where its runs are, and what they may take.
+    pub(super) fn training(&self) -> artel_training_runs::Options {
+        let dir = self.data.join("training");
+        let environment = EnvironmentOptions {
+            existing: self.trainer_python.clone(),
+            ..EnvironmentOptions::below(dir.join("trainer"))
+        };
+        artel_training_runs::Options {
+            dir: dir.join("runs"),
+            environment: Environment::new(environment),
+            threads: self.threads,
+        }
+    }
+
     /// The directory of dequantized model files.
     pub(super) fn dequantized_dir(&self) -> PathBuf {
         self.data.join("weights")

@@ -12,6 +12,7 @@ use artel_http::{Port, with_body_limits};
 use artel_journal::Journal;
 use artel_log::LogHandle;
 use artel_roles::Catalog;
+use artel_training_runs::TrainingRuns;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use super::port::{self, ListeningPort};
 use super::reload;
 use super::served_models::ServedModels;
 use super::span_export::SpanExport;
+use super::training_host::DaemonTrainingHost;
 use crate::trace_config::TraceConfig;
 
 /// How often refused calls that were only counted are looked for: each is logged within twice the time.
@@ -34,6 +36,7 @@ pub(super) struct RunningDaemon {
     /// What the verbs of the same user find in the data directory, unless TCP is encrypted.
     pub(super) published: Option<PublishedAddress>,
     pub(super) runtime: Runtime,
+    pub(super) training_runs: TrainingRuns,
     pub(super) reload_status: ReloadStatus,
     /// Cancelled when it accepts no more work.
     pub(super) draining: CancellationToken,
@@ -84,6 +87,9 @@ impl RunningDaemon {
             ..config.runtime.clone()
         };
         let runtime = Runtime::start(options, catalog, journal, loader).await?;
+        let host = Arc::new(DaemonTrainingHost::new(runtime.clone(), config.threads)?);
+        let training_runs = TrainingRuns::open(config.training(), &ratings, host);
+        let training_runs = training_runs.context("failed to open the training runs")?;
         let models = config.runtime.models_dir.clone();
         let (draining, closing, reload_status) = Default::default();
         let state = ServiceState {
@@ -92,6 +98,7 @@ impl RunningDaemon {
             machine: llama,
             feedback,
             ratings,
+            training_runs: training_runs.clone(),
             training_lock: Arc::default(),
             log,
             scrape_lock: Arc::default(),
@@ -130,7 +137,7 @@ impl RunningDaemon {
             closing: CancellationToken::clone(&closing),
         };
         let server = tokio::spawn(port.serve(sockets));
-        Ok(Self { address, published, runtime, reload_status, draining, closing, server, spans })
+        Ok(Self { address, published, runtime, training_runs, reload_status, draining, closing, server, spans })
     }
 }
 

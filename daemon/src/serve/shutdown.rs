@@ -36,11 +36,18 @@ pub(super) async fn stop(
 ) -> StopReport {
     watchdog.enter("drain");
     daemon.draining.cancel();
+    // A trainer saves a checkpoint meanwhile.
+    let paused = tokio::spawn({
+        let runs = daemon.training_runs.clone();
+        async move { runs.close().await }
+    });
     let drained = tokio::select! {
         drained = daemon.runtime.drain(grace) => drained,
         // A second signal ends the grace period.
         _ = signals.stop_requested() => daemon.runtime.drain(Duration::ZERO).await,
     };
+    // It has a limit of its own, and its task never panics.
+    let _ = paused.await;
     watchdog.enter("close");
     // While it still listens: from now on, another process may.
     drop(daemon.published);

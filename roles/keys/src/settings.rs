@@ -38,6 +38,11 @@ pub static SETTINGS: KeySet = KeySet {
             Described("the credential `hf_token` of systemd, if there is one"),
             "The file with the token for gated and private files of the Hugging Face Hub.",
         ),
+        key(
+            "trainer_python",
+            Described("that of `artel train setup`"),
+            "A Python interpreter that has the packages of the trainer already.",
+        ),
         key("core_dumps", Value("false"), "Whether the daemon and its engines may be debugged and leave core dumps."),
     ],
 };

@@ -55,6 +55,7 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         |key: &str| format!("{{role: x, description: D., model: m, prompt: P., sampling: {{{key}: {map}}}}}");
     let graph = |nodes: String| format!("{{graph: x, description: D., start: p, nodes: {{{nodes}}}}}");
     let node = |key: &str| graph(format!("p: {{role: r, {key}: {map}, next: done}}"));
+    let training = |key: String| format!("{{training: x, role: r, data: chats.jsonl, {key}}}");
     let signal = |signal: String| format!("{{router: x, signals: {{{signal}}}}}");
     match set.name {
         "role.reasoning" => role("reasoning"),
@@ -71,6 +72,9 @@ fn document(set: &KeySet, entries: &[(&str, &str)]) -> String {
         "knowledge.store.key" => {
             format!("{{knowledge: x, store: {{qdrant: 'http://localhost:6334', key: {map}}}}}")
         }
+        "training.method" => training(format!("method: {map}")),
+        "training.method.lora" => training(format!("method: {{lora: {map}}}")),
+        "training.schedule" => training(format!("schedule: {map}")),
         "knowledge.search" => format!("{{knowledge: x, search: {map}}}"),
         "graph.limits" => {
             format!("{{graph: x, description: D., start: p, nodes: {{p: {{role: r, next: done}}}}, limits: {map}}}")

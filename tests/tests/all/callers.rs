@@ -26,7 +26,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The id of no task.
 const MISSING: &str = "0198c0de-0000-7000-8000-000000000000";
 /// The scope that each method needs.
-const NEEDS: [(&str, &str); 38] = [
+const NEEDS: [(&str, &str); 47] = [
     ("Tasks/Submit", "submit"),
     ("Tasks/Run", "submit"),
     ("Tasks/Watch", "read"),
@@ -55,6 +55,15 @@ const NEEDS: [(&str, &str); 38] = [
     ("Router/ListFeedback", "read"),
     ("Training/ListSamples", "admin"),
     ("Training/LintData", "admin"),
+    ("Training/GetTrainer", "admin"),
+    ("Training/SetUpTrainer", "admin"),
+    ("Training/StartRun", "admin"),
+    ("Training/ListRuns", "admin"),
+    ("Training/GetRun", "admin"),
+    ("Training/WatchRun", "admin"),
+    ("Training/StopRun", "admin"),
+    ("Training/ExportRun", "admin"),
+    ("Training/DeleteRun", "admin"),
     ("Engines/ListDevices", "read"),
     ("Engines/ListEngines", "read"),
     ("Engines/GetPlacement", "read"),

@@ -38,6 +38,7 @@ mod keep;
 mod kill;
 mod knowledge;
 mod logs;
+mod measurement;
 mod message_size;
 mod models;
 mod monitoring;
@@ -61,7 +62,9 @@ mod stopping;
 mod tasks;
 mod tools;
 mod traces;
+mod trainer_package;
 mod training;
+mod training_runs;
 mod values;
 #[cfg(feature = "vulkan")]
 mod vulkan;

@@ -162,7 +162,7 @@ impl Runtime {
     }
 }
 
-fn error_of(error: EngineCallError, model: &str) -> Error {
+pub(super) fn error_of(error: EngineCallError, model: &str) -> Error {
     let failed = |code, message| Error::Failed(Failure::new(code, message));
     match error {
         EngineCallError::Unavailable(refusal) if refusal.is_memory_shortage() => {

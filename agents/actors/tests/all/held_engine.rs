@@ -9,8 +9,8 @@ use std::time::Duration;
 use artel_actors::{LoadProgress, Loader, Options, Runtime};
 use artel_engine::backend::EngineLimits;
 use artel_engine::{
-    Chunk, Engine, EngineHandle, EngineStats, Error, FinishReason, FinishSummary, LabelScores, LoadError, OutputStream,
-    PooledTexts, PoolingRequest, PrefixPin, Request, RequestTimings, RequestUsage, ScaledAdapters,
+    AnswerTokens, Chunk, Engine, EngineHandle, EngineStats, Error, FinishReason, FinishSummary, LabelScores, LoadError,
+    OutputStream, PooledTexts, PoolingRequest, PrefixPin, Request, RequestTimings, RequestUsage, ScaledAdapters,
 };
 use artel_journal::Journal;
 use artel_placement::Placement;
@@ -102,6 +102,10 @@ impl Engine for HeldEngine {
     }
 
     async fn score_labels(&self, _: Request, _: Vec<String>) -> Result<LabelScores, Error> {
+        Err(Error::Model("it only generates".to_owned()))
+    }
+
+    async fn tokenize_answer(&self, _: Request, _: String) -> Result<AnswerTokens, Error> {
         Err(Error::Model("it only generates".to_owned()))
     }
 

@@ -143,6 +143,23 @@ fn questions_with_the_same_instructions_share_a_prefix() {
 }
 
 #[test]
+fn an_answer_ends_as_its_template_ends_it() {
+    let model = model();
+    let text = |source: Option<&str>| {
+        let tokenizer = with_template(&model, source.map(str::to_owned));
+        model.token_text(tokenizer.end_of_turn().0)
+    };
+    // The file itself names another token as the end of a turn.
+    assert_eq!(model.token_text(model.end_of_turn()), "<|endoftext|>");
+    assert_eq!(text(None), "<|im_end|>");
+    let ends = "{% for message in messages %}{{ message.content }}<|endoftext|>{% endfor %}";
+    assert_eq!(text(Some(ends)), "<|endoftext|>");
+    for none in ["{{ messages[-1].content }}", "{{ messages[-1].content }}<|im_start|>", "{{ 1 // 0 }}"] {
+        assert_eq!(text(Some(none)), "<|endoftext|>", "the file's own, for {none}");
+    }
+}
+
+#[test]
 fn variables_of_a_request_go_over_those_of_the_model() {
     let model = model();
     let kwargs = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();

@@ -30,8 +30,7 @@ impl LlamaContext {
         // SAFETY: the parameters are plain data and the model is loaded; null is checked.
         let context = unsafe {
             let mut raw = sys::llama_context_default_params();
-            // Pooled sequences share the cells of one stream; chat sequences have a stream each.
-            let streams = if params.purpose.pools() { 1 } else { params.sequences };
+            let streams = if params.shares_cells { 1 } else { params.sequences };
             raw.n_ctx = params.context_tokens.checked_mul(streams)?;
             raw.n_batch = params.batch_tokens;
             raw.n_ubatch = params.batch_tokens;
@@ -39,7 +38,7 @@ impl LlamaContext {
             raw.n_threads = i32::try_from(params.threads).ok()?;
             raw.n_threads_batch = raw.n_threads;
             raw.embeddings = params.purpose.pools();
-            raw.kv_unified = params.purpose.pools();
+            raw.kv_unified = params.shares_cells;
             (raw.type_k, raw.type_v) = (ggml_type(params.kv_cache.keys), ggml_type(params.kv_cache.values));
             raw.flash_attn_type = match params.flash_attention {
                 FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,

@@ -17,6 +17,20 @@ pub(super) fn init() {
     });
 }
 
+/// Gives this process the lowest priority of the CPU. Threads that were started before keep theirs, so call it first.
+///
+/// # Errors
+/// The system's.
+pub fn lower_priority() -> std::io::Result<()> {
+    /// The largest nice value.
+    const LOWEST: nix::libc::c_int = 19;
+    // SAFETY: the function has no pointers; process 0 is the calling one.
+    match unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, LOWEST) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Makes the process exit without destroying the static objects that llama.cpp has created so far. Call it once a model has
 /// loaded and tokenized: objects created later are destroyed all the same. Works with glibc only; elsewhere it does nothing.
 pub(crate) fn skip_static_destructors() {

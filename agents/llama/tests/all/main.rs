@@ -3,6 +3,7 @@
 
 mod adapters;
 mod demo_models;
+mod loss;
 mod memory_estimate;
 #[cfg(target_os = "linux")]
 mod memory_leak;

@@ -27,6 +27,7 @@ enum_names! {
     FailureCode "FAILURE_CODE_",
     Layer "LAYER_",
     ResultSource "RESULT_SOURCE_",
+    RunState "RUN_STATE_",
     Severity "SEVERITY_",
     SplitMode "SPLIT_MODE_",
     StepState "STEP_STATE_",
