@@ -60,11 +60,10 @@ fn measure(request: &MeasurementRequest) -> Result<Measured, MeasurementFailure>
         context: u32::try_from(longest).unwrap_or(u32::MAX),
         // Engines have the memory of GPUs, as it was planned.
         devices: Some(vec!["CPU".to_owned()]),
-        gpu_layers: None,
         kv_cache: KvCacheTypes { keys: KvCacheType::F32, values: KvCacheType::F32 },
     };
     let adapters: Vec<_> = request.adapter.iter().map(|adapter| (adapter.clone(), 1.0)).collect();
-    let loss = answer_loss(model, &adapters, &samples, &options, &|_, _| {}, &|| true).map_err(|error| {
+    let loss = answer_loss(model, &adapters, &samples, &options).map_err(|error| {
         let origin = error.sample().and_then(|index| origins.get(index));
         let message = origin.map_or_else(|| error.to_string(), |origin| format!("{origin}: {error}"));
         MeasurementFailure { message, is_transient: error.is_transient() }
@@ -75,7 +74,7 @@ fn measure(request: &MeasurementRequest) -> Result<Measured, MeasurementFailure>
 /// Writes a copy of a model without quantized weights. Returns whether there is one: a model that has none needs none.
 fn float_copy(from: &Path, to: &Path) -> Result<bool, MeasurementFailure> {
     let free_bytes = disk::free_bytes(to).map_or(u64::MAX, |free| free.saturating_sub(disk::RESERVED_BYTES));
-    let copy = artel_gguf::write_float_copy(from, to, free_bytes, &artel_llama::dequantize_blocks, &|_| {});
+    let copy = artel_gguf::write_float_copy(from, to, free_bytes, &artel_llama::dequantize_blocks);
     match copy {
         Ok(FloatCopy::Written { .. }) => Ok(true),
         Ok(FloatCopy::NotNeeded) => Ok(false),

@@ -15,8 +15,8 @@ pub(crate) fn prepare(cache: &Path) -> Result<()> {
     let dir = cache.join("trainer-env");
     shell::run(Command::new("python3").arg("-B").arg(script).arg(&dir).stdout(std::process::Stdio::null()))?;
     let python = python(cache);
-    let (stubs, real) = (dir.join("stubs"), dir.join("bin/python"));
-    let text = format!("#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n", stubs.display(), real.display());
+    let (no_cuda, real) = (dir.join("no-cuda"), dir.join("bin/python"));
+    let text = format!("#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n", no_cuda.display(), real.display());
     if fs::read_to_string(&python).is_ok_and(|there| there == text) {
         return Ok(());
     }

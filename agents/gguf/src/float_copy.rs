@@ -42,7 +42,7 @@ pub fn float_copy_bytes(from: &Path) -> Result<Option<u64>, Error> {
 
 /// Writes a copy of a model to `to` whose quantized weights are F16, with at most `max_bytes`. It is written to
 /// [`partial_path`] and renamed, so that `to` is whole whenever it exists; a partial file that a killed process left is
-/// replaced. `progress` takes the fraction written, from 0 to 1. Blocks until done.
+/// replaced. Blocks until done.
 ///
 /// # Errors
 /// If the model cannot be read or converted, or the file cannot be written or would exceed `max_bytes`; then no file is left.
@@ -51,7 +51,6 @@ pub fn write_float_copy(
     to: &Path,
     max_bytes: u64,
     convert: BlockConverter<'_>,
-    progress: &dyn Fn(f32),
 ) -> Result<FloatCopy, Error> {
     if float_copy_bytes(from)?.is_none() {
         return Ok(FloatCopy::NotNeeded);
@@ -63,7 +62,7 @@ pub fn write_float_copy(
         _ => {}
     }
     let copy = Conversion { from, half: HalfType::F16, new_bytes: TensorInfo::half_bytes, max_bytes };
-    let written = copy.write(&partial, convert, progress);
+    let written = copy.write(&partial, convert, &|_| {});
     let written = written.and_then(|()| {
         let bytes = fs::metadata(&partial).map_err(write)?.len();
         fs::rename(&partial, to).map_err(write)?;
@@ -117,7 +116,7 @@ mod tests {
         let (from, to) = (model().write(&dir.path().join("m.gguf")), dir.path().join("m.f16.gguf"));
         let estimate = float_copy_bytes(&from).unwrap().unwrap();
         fs::write(partial_path(&to), "what a killed process left").unwrap();
-        let FloatCopy::Written { bytes } = write_float_copy(&from, &to, estimate, &convert, &|_| ()).unwrap() else {
+        let FloatCopy::Written { bytes } = write_float_copy(&from, &to, estimate, &convert).unwrap() else {
             panic!("its weights are quantized");
         };
         assert!(estimate.abs_diff(bytes) < 1024, "{bytes} bytes instead of {estimate}");
@@ -126,7 +125,7 @@ mod tests {
         assert!(!partial_path(&to).exists());
         assert_eq!(float_copy_bytes(&to).unwrap(), None);
         let other = dir.path().join("n.gguf");
-        let again = write_float_copy(&to, &other, u64::MAX, &convert, &|_| panic!("nothing is written")).unwrap();
+        let again = write_float_copy(&to, &other, u64::MAX, &convert).unwrap();
         assert!(again == FloatCopy::NotNeeded && !other.exists());
     }
 
@@ -137,7 +136,7 @@ mod tests {
         let pieces = model().write_pieces(dir.path(), "m", 3);
         let copy = |from: &Path, name: &str| {
             let to = dir.path().join(name);
-            write_float_copy(from, &to, u64::MAX, &convert, &|_| ()).unwrap();
+            write_float_copy(from, &to, u64::MAX, &convert).unwrap();
             to
         };
         let (of_whole, of_pieces) = (copy(&whole, "a.gguf"), copy(&pieces[1], "b.gguf"));
@@ -149,9 +148,9 @@ mod tests {
     fn what_does_not_fit_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (model().write(&dir.path().join("m.gguf")), dir.path().join("m.f16.gguf"));
-        let error = write_float_copy(&from, &to, 300, &convert, &|_| ()).unwrap_err();
+        let error = write_float_copy(&from, &to, 300, &convert).unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("only 300 bytes of disk space"), "{error}");
-        let error = write_float_copy(&from, &to, u64::MAX, &|_, _, _| None, &|_| ()).unwrap_err();
+        let error = write_float_copy(&from, &to, u64::MAX, &|_, _, _| None).unwrap_err();
         assert!(error.to_string().contains("has no conversion"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the model alone");
     }

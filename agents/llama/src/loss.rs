@@ -33,8 +33,6 @@ pub struct Options {
     pub context: u32,
     /// The devices to use, by name; `None`: llama.cpp uses all GPUs, or the CPU if there are none.
     pub devices: Option<Vec<String>>,
-    /// The layers on `devices`; `None`: all.
-    pub gpu_layers: Option<u32>,
     /// The types of the KV cache. F32 comes closest to what a trainer computes.
     pub kv_cache: KvCacheTypes,
 }
@@ -125,9 +123,6 @@ pub enum Error {
         /// What llama.cpp says.
         source: DecodeError,
     },
-    /// The caller does not want the result any more.
-    #[error("the loss is no longer wanted")]
-    Unwanted,
 }
 
 impl Error {
@@ -139,7 +134,7 @@ impl Error {
             | Self::UnknownToken { index, .. }
             | Self::NotFinite { index, .. }
             | Self::Compute { index, .. } => Some(*index),
-            Self::Load(_) | Self::Adapter(_) | Self::NoSamples | Self::Unwanted => None,
+            Self::Load(_) | Self::Adapter(_) | Self::NoSamples => None,
         }
     }
 
@@ -153,19 +148,16 @@ impl Error {
     }
 }
 
-/// Loads a model with adapters, each with its scale, and measures the loss of all answers. `on_progress` takes the samples that are
-/// done and how many there are; `is_wanted` is asked before each batch. Blocks until done.
+/// Loads a model with adapters, each with its scale, and measures the loss of all answers. Blocks until done.
 ///
 /// # Errors
-/// If the model or an adapter cannot be loaded, a sample cannot be measured, or the result is no longer wanted. Every sample is
-/// checked before the first one is computed.
+/// If the model or an adapter cannot be loaded, or a sample cannot be measured. Every sample is checked before the first one is
+/// computed.
 pub fn answer_loss(
     model: &Path,
     adapters: &[(PathBuf, f32)],
     samples: &[TokenSample],
     options: &Options,
-    on_progress: &dyn Fn(u64, u64),
-    is_wanted: &dyn Fn() -> bool,
 ) -> Result<AnswerLoss, Error> {
     check_lengths(samples, options.context)?;
     let no_progress = |_| {};
@@ -179,16 +171,9 @@ pub fn answer_loss(
     let limits = backend.limits();
     let mut loss = AnswerLoss { nats: 0.0, tokens: 0, samples: 0 };
     for batch in batches(samples, limits.batch_tokens as usize, limits.sequences) {
-        if !is_wanted() {
-            return Err(Error::Unwanted);
-        }
         let tokens: Vec<_> = batch.iter().map(Entry::batch_token).collect();
         backend.decode(set, &tokens).map_err(|source| Error::Compute { index: batch[0].sample, source })?;
-        let done = loss.samples;
         add_batch(&mut loss, &mut backend, &batch)?;
-        if loss.samples > done {
-            on_progress(loss.samples, samples.len() as u64);
-        }
     }
     Ok(loss)
 }
@@ -220,7 +205,7 @@ fn add_batch(loss: &mut AnswerLoss, backend: &mut LlamaBackend, batch: &[Entry])
 }
 
 fn load_options(model: &Path, options: &Options) -> crate::Options {
-    let Options { threads, context, devices, gpu_layers, kv_cache } = options.clone();
+    let Options { threads, context, devices, kv_cache } = options.clone();
     crate::Options {
         path: model.to_owned(),
         dequantized: None,
@@ -231,7 +216,7 @@ fn load_options(model: &Path, options: &Options) -> crate::Options {
         devices,
         split_mode: SplitMode::Layer,
         tensor_split: Vec::new(),
-        gpu_layers,
+        gpu_layers: None,
         cpu_expert_layers: 0,
         purpose: ModelPurpose::Chat,
         template: None,

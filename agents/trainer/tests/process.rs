@@ -12,7 +12,10 @@ use artel_trainer::{
     TrainerEvent, TrainerOutcome, TrainerProcess, TrainerSource,
 };
 use futures::{Stream, StreamExt as _};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 /// The time for something that must happen, on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -71,16 +74,14 @@ impl ProcessStage {
         TrainerProcess::start(self.interpreter().await, self.run()).unwrap()
     }
 
-    /// Waits for a file that the trainer makes.
-    async fn file(&self, name: &str) -> String {
+    /// Makes a pipe of this name in the run's directory. What is written to it comes when no process has it open any more.
+    fn pipe(&self, name: &str) -> oneshot::Receiver<String> {
         let path = self.run().join(name);
-        let made = async {
-            while !path.exists() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, made).await.unwrap();
-        fs::read_to_string(path).unwrap()
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let (sender, written) = oneshot::channel();
+        // A thread of its own, which a runtime does not wait for.
+        std::thread::spawn(move || sender.send(fs::read_to_string(path).unwrap()));
+        written
     }
 }
 
@@ -99,18 +100,6 @@ type ProcessEvents<'p> = Pin<Box<dyn Stream<Item = TailedEvent> + Send + 'p>>;
 
 fn events(process: &TrainerProcess, offset_bytes: u64) -> ProcessEvents<'_> {
     Box::pin(process.events(offset_bytes).map(Result::unwrap))
-}
-
-/// Waits until no process of this id is left but one that is to be waited for.
-async fn gone(id: &str) {
-    let stat = PathBuf::from(format!("/proc/{id}/stat"));
-    let is_alive = || fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z ") && !text.contains(") X "));
-    within(async {
-        while is_alive() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
 }
 
 const FINISH: &str = "
@@ -166,33 +155,33 @@ wait()
     let stage = ProcessStage::new();
     let ignore = "
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen(['sleep', '600'])
-say('checkpoint', step=child.pid)
+alive = open(run + '/alive', 'w')
+child = subprocess.Popen(['sleep', '600'], pass_fds=[alive.fileno()])
+say('checkpoint', step=1)
 wait()
 ";
+    let alive = stage.pipe("alive");
     let process = stage.start(ignore).await;
-    let event = within(events(&process, 0).next()).await.unwrap().event;
-    let TrainerEvent::Checkpoint { step: child } = event else { panic!("{event:?}") };
+    assert!(within(events(&process, 0).next()).await.is_some());
     let outcome = within(process.stop(Duration::from_millis(100))).await;
     assert!(matches!(outcome, TrainerOutcome::Killed { signal: 9, .. }), "{outcome:?}");
-    gone(&child.to_string()).await;
+    within(alive).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_run_is_gone_with_its_children() {
     let stage = ProcessStage::new();
     let script = "
-child = subprocess.Popen(['sleep', '600'], stdin=subprocess.DEVNULL)
-say('checkpoint', step=child.pid)
+alive = open(run + '/alive', 'w')
+child = subprocess.Popen(['sleep', '600'], stdin=subprocess.DEVNULL, pass_fds=[alive.fileno()])
+say('checkpoint', step=1)
 wait()
 ";
+    let alive = stage.pipe("alive");
     let process = stage.start(script).await;
-    let id = process.id().to_string();
-    let event = within(events(&process, 0).next()).await.unwrap().event;
-    let TrainerEvent::Checkpoint { step: child } = event else { panic!("{event:?}") };
+    assert!(within(events(&process, 0).next()).await.is_some());
     drop(process);
-    gone(&id).await;
-    gone(&child.to_string()).await;
+    within(alive).await.unwrap();
     assert!(!stage.run().join("lost").exists(), "it was killed, and did not see its standard input end first");
 }
 
@@ -200,14 +189,15 @@ wait()
 fn a_run_ends_with_the_runtime() {
     let stage = ProcessStage::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let process = runtime.block_on(stage.start("say('checkpoint', step=1)\nwait()"));
-    let id = process.id().to_string();
+    let alive = stage.pipe("alive");
+    let script = "alive = open(run + '/alive', 'w')\nsay('checkpoint', step=1)\nwait()";
+    let process = runtime.block_on(stage.start(script));
     runtime.block_on(async { within(events(&process, 0).next()).await });
     // As when the runtime ends before its tasks: none is there to wait for the process.
     drop(runtime);
     drop(process);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    waiting.block_on(gone(&id));
+    waiting.block_on(within(alive)).unwrap();
 }
 
 /// The directory of the daemon that is to be killed; only its process has this variable.
@@ -229,10 +219,11 @@ async fn a_run_sees_that_its_daemon_was_killed() {
     let stage = ProcessStage::new();
     let mut daemon = tokio::process::Command::new(std::env::current_exe().unwrap());
     daemon.args(["--exact", "doomed_daemon"]).env(DOOMED_DIR, stage.run()).kill_on_drop(true);
+    let (begun, lost) = (stage.pipe("begun"), stage.pipe("lost"));
     let mut daemon = daemon.spawn().unwrap();
-    stage.file("begun").await;
+    within(begun).await.unwrap();
     daemon.kill().await.unwrap();
-    stage.file("lost").await;
+    within(lost).await.unwrap();
 }
 
 #[tokio::test]
@@ -256,11 +247,11 @@ async fn a_run_that_fails_says_why_and_one_that_dies_leaves_its_last_words() {
 async fn a_run_reads_no_variable_of_the_daemon_but_those_that_it_needs() {
     let stage = ProcessStage::new();
     let script = "
-open(run + '/new', 'w').write(json.dumps([dict(os.environ), sys.path, os.getcwd(), os.getpgid(0) == os.getpid()]))
-os.rename(run + '/new', run + '/seen')
+open(run + '/seen', 'w').write(json.dumps([dict(os.environ), sys.path, os.getcwd(), os.getpgid(0) == os.getpid()]))
 ";
+    let seen = stage.pipe("seen");
     let process = stage.start(script).await;
-    let seen: serde_json::Value = serde_json::from_str(&stage.file("seen").await).unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&within(seen).await.unwrap()).unwrap();
     within(process.ended()).await;
     let variables = seen[0].as_object().unwrap();
     assert_eq!(variables["HF_HUB_OFFLINE"], "1");

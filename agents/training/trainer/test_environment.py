@@ -1,8 +1,8 @@
 """Makes a small environment for tests of the trainer, without a GPU: about 1.7 GB in place of 5.6 GB.
 
-It installs the versions of `requirements.lock` without the CUDA libraries that torch's wheel asks for. That wheel still links to them,
-so this script generates stub libraries whose functions return an error; torch then works on the CPU alone. Training for
-production uses the full list, not this.
+It installs the versions of `requirements.lock` without the CUDA libraries that torch's wheel asks for. That wheel still links
+to them, so this script compiles libraries in their place whose functions say that there is no device; torch then works on the
+CPU alone. Training for production uses the full list, not this.
 
 Usage: `python3 test_environment.py DIRECTORY [--python INTERPRETER]`. A second run with the same lock does nothing. It needs
 gcc, nm and readelf, and prints the variables to set, one `NAME=value` a line; the interpreter is `ARTEL_TRAINER_PYTHON`.
@@ -28,10 +28,10 @@ LEFT_OUT = re.compile(r"^(nvidia-|cuda-|triton\b)")
 CUDA_LIBRARY = re.compile(r"NEEDED.*\[(lib(?:cu|nv|nccl)[^\]]*)\]")
 CUDA_SYMBOL = re.compile(r"(cu|nccl|nv|CU)")
 
-# Functions whose answer torch or transformers reads on import; every other stub returns 100, cudaErrorNoDevice.
+# Functions whose answer torch or transformers reads on import; every other function returns 100, cudaErrorNoDevice.
 BODIES = {
-    "cudaGetErrorString": 'const char *cudaGetErrorString(int e) { return "no CUDA (stub)"; }',
-    "cudaGetErrorName": 'const char *cudaGetErrorName(int e) { return "stub"; }',
+    "cudaGetErrorString": 'const char *cudaGetErrorString(int e) { return "no CUDA device"; }',
+    "cudaGetErrorName": 'const char *cudaGetErrorName(int e) { return "cudaErrorNoDevice"; }',
     "cudaStreamIsCapturing": "int cudaStreamIsCapturing(void *s, int *p) { *p = 0; return 0; }",
     "cudaGetDeviceCount": "int cudaGetDeviceCount(int *n) { *n = 0; return 100; }",
     "cudaGetLastError": "int cudaGetLastError(void) { return 0; }",
@@ -70,7 +70,7 @@ def main() -> None:
         make(directory, arguments.python)
         stamp.write_text(wanted)
     print(f"ARTEL_TRAINER_PYTHON={directory / 'bin' / 'python'}")
-    print(f"LD_LIBRARY_PATH={directory / 'stubs'}")
+    print(f"LD_LIBRARY_PATH={directory / 'no-cuda'}")
     print(f"PYTHONPATH={HERE}")
 
 
@@ -81,8 +81,8 @@ def stamp_text(python: str) -> str:
 
 
 def make(directory: Path, python: str) -> None:
-    """Makes the virtual environment, installs the packages and generates the stubs."""
-    shutil.rmtree(directory / "stubs", ignore_errors=True)
+    """Makes the virtual environment, installs the packages and compiles the libraries in place of those of CUDA."""
+    shutil.rmtree(directory / "no-cuda", ignore_errors=True)
     call(python, "-m", "venv", "--clear", str(directory))
     inside = str(directory / "bin" / "python")
     call(inside, "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}")
@@ -93,7 +93,7 @@ def make(directory: Path, python: str) -> None:
     call(uv, "pip", "install", "--quiet", "--no-deps", "--python", inside, "-r", str(requirements))
     call(uv, "pip", "install", "--quiet", "--python", inside, *TEST_PACKAGES)
     packages = output(inside, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
-    make_stubs(Path(packages) / "torch", directory / "stubs")
+    make_libraries(Path(packages) / "torch", directory / "no-cuda")
 
 
 def locked_versions() -> list[str]:
@@ -102,15 +102,15 @@ def locked_versions() -> list[str]:
     return [line.removesuffix("\\").strip() for line in lines if re.match(r"[a-z0-9]", line)]
 
 
-def make_stubs(torch: Path, directory: Path) -> None:
-    """Writes and compiles one stub for each CUDA library that torch links to."""
+def make_libraries(torch: Path, directory: Path) -> None:
+    """Writes and compiles a library in place of each one of CUDA that torch links to."""
     directory.mkdir()
     objects = [*sorted((torch / "lib").glob("*.so*")), *sorted(torch.glob("_C*.so"))]
     needed = sorted({name for path in objects for name in CUDA_LIBRARY.findall(output("readelf", "-d", str(path)))})
     if not needed:
-        sys.exit(f"{torch} links to no CUDA library: this torch needs no stubs; install the whole list")
+        sys.exit(f"{torch} links to no CUDA library: nothing has to stand in for one; install the whole list")
     for library, symbols in symbols_by_library(objects, needed).items():
-        compile_stub(directory, library, symbols)
+        compile_library(directory, library, symbols)
 
 
 def symbols_by_library(objects: list[Path], needed: list[str]) -> dict[str, Symbols]:
@@ -158,13 +158,13 @@ def owner_of_symbol(name: str, needed: list[str]) -> str:
     return needed[0]
 
 
-def compile_stub(directory: Path, library: str, symbols: Symbols) -> None:
-    """Compiles one stub library with the symbol versions that torch asks for."""
+def compile_library(directory: Path, library: str, symbols: Symbols) -> None:
+    """Compiles one library with the symbol versions that torch asks for."""
     source, versions = directory / f"{library}.c", directory / f"{library}.map"
     names = sorted(set().union(*symbols.values()))
     mark = re.sub(r"\W", "_", library)
     bodies = [BODIES.get(name, f"int {name}(void) {{ return 100; }}") for name in names]
-    source.write_text("\n".join([*bodies, f"int artel_stub_{mark};"]) + "\n")
+    source.write_text("\n".join([*bodies, f"int artel_no_cuda_{mark};"]) + "\n")
     script = [f"{version} {{ global: {'; '.join(sorted(names))}; }};" for version, names in symbols.items() if version]
     versions.write_text("\n".join(script) + "\n")
     flags = [f"-Wl,--version-script={versions}"] if script else []

@@ -1,6 +1,5 @@
 //! The loss of given answers, on the real demo model.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,13 +20,12 @@ fn loss_options() -> loss::Options {
         threads: 2,
         context: 512,
         devices: Some(vec!["CPU".to_owned()]),
-        gpu_layers: None,
         kv_cache: KvCacheTypes { keys: KvCacheType::F32, values: KvCacheType::F32 },
     }
 }
 
 fn measured(model: &Path, adapters: &[(PathBuf, f32)], samples: &[TokenSample]) -> AnswerLoss {
-    answer_loss(model, adapters, samples, &loss_options(), &|_, _| (), &|| true).unwrap()
+    answer_loss(model, adapters, samples, &loss_options()).unwrap()
 }
 
 fn adapter(name: &str) -> PathBuf {
@@ -119,11 +117,9 @@ fn the_loss_is_that_of_the_engines_log_probabilities() {
     let samples = samples(&backend);
     assert!(samples[2].prompt.len() > backend.limits().batch_tokens as usize);
     let nats: f64 = samples.iter().map(|sample| nats_by_logprobs(&mut backend, AdapterSet::NONE, sample)).sum();
-    let progress = Cell::new((0, 0));
-    let on_progress = |done, total| progress.set((done, total));
-    let loss = answer_loss(&demo_models::path(CHAT), &[], &samples, &loss_options(), &on_progress, &|| true).unwrap();
+    let loss = answer_loss(&demo_models::path(CHAT), &[], &samples, &loss_options()).unwrap();
     let tokens: usize = samples.iter().map(|sample| sample.answer.len()).sum();
-    assert_eq!((loss.samples, loss.tokens, progress.get()), (4, tokens as u64, (4, 4)));
+    assert_eq!((loss.samples, loss.tokens), (4, tokens as u64));
     let expected = nats / tokens as f64;
     println!("loss {} by logprobs {expected}", loss.mean());
     assert!((loss.mean() - expected).abs() < 1e-4, "{} instead of {expected}", loss.mean());
@@ -167,7 +163,7 @@ fn the_loss_from_dequantized_weights_is_nearly_that_of_the_quantized_ones() {
     let to = dir.path().join("m.f16.gguf");
     let estimate = artel_gguf::float_copy_bytes(&model).unwrap().unwrap();
     let copy = |from: &Path, to: &Path| {
-        artel_gguf::write_float_copy(from, to, 2 * estimate, &artel_llama::dequantize_blocks, &|_| ()).unwrap()
+        artel_gguf::write_float_copy(from, to, 2 * estimate, &artel_llama::dequantize_blocks).unwrap()
     };
     let FloatCopy::Written { bytes } = copy(&model, &to) else { panic!("the model is quantized") };
     assert!(bytes == fs::metadata(&to).unwrap().len() && bytes.abs_diff(estimate) < 1 << 20, "{bytes}, {estimate}");
@@ -184,17 +180,15 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
     let (model, backend) = (demo_models::path(CHAT), backend());
     let sample = sample(&backend, "You are brief.", "Name a sea.", "The Baltic.");
     drop(backend);
-    let of = |adapters: &[(PathBuf, f32)], sample: &TokenSample, is_wanted: &dyn Fn() -> bool| {
-        let samples = std::slice::from_ref(sample);
-        answer_loss(&model, adapters, samples, &loss_options(), &|_, _| (), is_wanted).unwrap_err()
+    let of = |adapters: &[(PathBuf, f32)], sample: &TokenSample| {
+        answer_loss(&model, adapters, std::slice::from_ref(sample), &loss_options()).unwrap_err()
     };
-    assert!(matches!(of(&[], &sample, &|| false), loss::Error::Unwanted));
     let long = TokenSample { answer: vec![1; 512], ..sample.clone() };
-    let error = of(&[], &long, &|| true);
+    let error = of(&[], &long);
     assert!(matches!(error, loss::Error::TooLong { index: 0, answer: 512, context: 512, .. }), "{error}");
     let unknown = TokenSample { answer: vec![49_152], ..sample.clone() };
-    let error = of(&[], &unknown, &|| true);
+    let error = of(&[], &unknown);
     assert!(matches!(error, loss::Error::UnknownToken { token: 49_152, vocabulary: 49_152, .. }), "{error}");
-    let error = of(&[(adapter("nowhere"), 1.0)], &sample, &|| true);
+    let error = of(&[(adapter("nowhere"), 1.0)], &sample);
     assert!(matches!(error, loss::Error::Adapter(_)) && error.to_string().contains("nowhere.gguf"), "{error}");
 }

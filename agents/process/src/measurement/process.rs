@@ -145,6 +145,10 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use tokio::sync::oneshot;
+
     use super::*;
 
     /// The time for something that must happen, on a machine with much else to do.
@@ -198,34 +202,36 @@ mod tests {
         assert!(matches!(measure(&missing, &request(None)).await, Err(Error::Start(_))));
     }
 
-    /// Waits until this holds.
-    async fn until(holds: impl Fn() -> bool) {
-        let waiting = async {
-            while !holds() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, waiting).await.expect("it takes too long");
+    /// Makes a pipe, and tells when no process has it open any more for writing.
+    fn pipe(path: &Path) -> oneshot::Receiver<Vec<u8>> {
+        mkfifo(path, Mode::S_IRWXU).unwrap();
+        let (path, (sender, closed)) = (path.to_owned(), oneshot::channel());
+        // A thread of its own, which a runtime does not wait for.
+        std::thread::spawn(move || sender.send(std::fs::read(path).unwrap()));
+        closed
     }
 
     #[tokio::test]
     async fn a_measurement_that_is_dropped_leaves_no_process_and_no_part_of_a_copy() {
         let dir = tempfile::tempdir().unwrap();
-        let (to, id) = (dir.path().join("m.f16.gguf"), dir.path().join("id"));
+        let [to, begun, alive] = ["m.f16.gguf", "begun", "alive"].map(|name| dir.path().join(name));
         let part = artel_gguf::partial_path(&to);
         // It ignores the end of its standard input.
         let text = format!(
-            "read request; echo part > '{}'; echo $$ > '{1}.new'; mv '{1}.new' '{1}'; exec sleep 600",
+            "read request; echo part > '{0}'; exec 3> '{1}'; cat '{0}' > '{2}'; exec sleep 600",
             part.display(),
-            id.display()
+            alive.display(),
+            begun.display()
         );
+        let (begun, gone) = (pipe(&begun), pipe(&alive));
         let (program, request) = (script(&text), request(Some(to)));
-        tokio::select! {
+        // What is not awaited any more is dropped.
+        let begun = tokio::select! {
             result = measure(&program, &request) => panic!("{result:?}"),
-            () = until(|| id.exists() && part.exists()) => {}
-        }
+            begun = tokio::time::timeout(DEADLINE, begun) => begun.expect("it takes too long").unwrap(),
+        };
+        assert_eq!(begun, b"part\n");
         assert!(!part.exists());
-        let id = std::fs::read_to_string(&id).unwrap();
-        until(|| !Path::new("/proc").join(id.trim()).exists()).await;
+        tokio::time::timeout(DEADLINE, gone).await.expect("it takes too long").unwrap();
     }
 }
