@@ -81,8 +81,10 @@ impl DiskSpace {
         Ok(SpaceClaims { disk: self, files })
     }
 
-    /// Says that so many bytes of a file are on the disk now, and no longer to come.
-    pub(crate) fn wrote(&self, path: &Path, bytes: u64) {
+    /// Says that so many bytes of a file are written next, and no longer to come. Said afterwards, they would count twice in a claim made
+    /// in between, and a download that fits would be refused; said before, they may count not at all for a moment, which
+    /// [`RESERVED_BYTES`] cover.
+    pub(crate) fn writes(&self, path: &Path, bytes: u64) {
         if let Some(claim) = self.claims().get_mut(path) {
             claim.bytes = claim.bytes.saturating_sub(bytes);
         }
@@ -125,7 +127,7 @@ mod tests {
         let expected = SpaceShortage { missing_bytes: 31, free_bytes: RESERVED_BYTES + 100, claimed_bytes: 70 };
         assert_eq!(shortage, Some(expected));
         drop(disk.claim(vec![(b.clone(), 30)]).unwrap());
-        disk.wrote(&a, 50);
+        disk.writes(&a, 50);
         drop(disk.claim(vec![(b.clone(), 80)]).unwrap());
         drop(first);
         // A claim takes the place of an earlier one.

@@ -175,8 +175,8 @@ impl Download {
                 Ok(0) => break,
                 Ok(n) => {
                     self.refuse_full_disk(part, n as u64)?;
+                    self.disk.writes(&self.path, n as u64);
                     part.write(&buffer[..n]).map_err(|e| self.write_error(e))?;
-                    self.disk.wrote(&self.path, n as u64);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Interruption::Broken { done_bytes: part.len(), cause: e.to_string() }.into()),
