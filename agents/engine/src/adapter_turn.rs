@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::backend::AdapterSet;
-use crate::schedule::{LastTurn, SetHistory};
+use crate::schedule::{self, LastTurn, SequenceView, SetHistory};
 
-/// A turn lasts for so many times of what a change takes, so that changes take about a fifteenth of the time unless turns are cut
+/// A turn lasts for so many times of what a change takes, so that changes take about a nineteenth of the time unless turns are cut
 /// short.
-const MIN_TURN_FACTOR: f64 = 14.0;
+const MIN_TURN_FACTOR: f64 = 18.0;
+/// Where no prompt waits, the turns of others may take so many times the target inter-token latency between two turns of a set: with
+/// turns half as long, changes took a tenth of the time of four adapters.
+const MAX_ROUND_FACTOR: u32 = 2;
 /// Streams come next once prompts have taken so much of their target inter-token latency: short prompts of several sets are computed
 /// one after the other, a longer one alone.
 const MAX_HOLD_UP_FACTOR: f64 = 0.5;
@@ -49,16 +52,17 @@ impl AdapterTurn {
         SetHistory { last_batch: set.last_batch, last_prefill: set.last_prefill, is_held_up }
     }
 
-    /// The turn as the schedule sees it, while so many sets want one within this gap.
-    pub(crate) fn last_turn(&self, sets: usize, gap: Duration) -> LastTurn {
-        LastTurn { adapters: self.adapters, may_stay: self.may_stay(sets, gap) }
+    /// The turn as the schedule sees it, while these sequences want one and streams have this target inter-token latency.
+    pub(crate) fn last_turn(&self, sequences: &[SequenceView], target_itl: Duration) -> LastTurn {
+        let round = if schedule::has_prompts(sequences) { target_itl } else { target_itl * MAX_ROUND_FACTOR };
+        LastTurn { adapters: self.adapters, may_stay: self.may_stay(schedule::ready_sets(sequences), round) }
     }
 
-    /// Whether the turn may go on while so many sets want one: for its part of this gap at most. Without a cost, turns change with
-    /// each batch.
-    fn may_stay(&self, sets: usize, gap: Duration) -> bool {
+    /// Whether the turn may go on while so many sets want one, of which the others take this long together: for its part of that
+    /// at most. Without a cost, turns change with each batch.
+    fn may_stay(&self, sets: usize, round: Duration) -> bool {
         let others = u32::try_from(sets.saturating_sub(1)).unwrap_or(u32::MAX);
-        let Some(share) = gap.checked_div(others) else { return true };
+        let Some(share) = round.checked_div(others) else { return true };
         self.spent < self.switch_time.mul_f64(MIN_TURN_FACTOR).min(share)
     }
 
@@ -99,7 +103,7 @@ mod tests {
     use super::*;
     use crate::backend::Slot;
     use crate::request::Priority;
-    use crate::schedule::{self, BatchBudget, BatchShare, SequenceView};
+    use crate::schedule::{BatchBudget, BatchShare};
 
     const TARGET_ITL: Duration = Duration::from_millis(100);
 
@@ -113,7 +117,7 @@ mod tests {
         assert!(turn.may_stay(1, TARGET_ITL) && !turn.may_stay(2, TARGET_ITL), "no cost is known yet");
         turn.record(set(1), false, millis(10), Some(millis(5)));
         assert!(turn.may_stay(2, TARGET_ITL));
-        turn.record(set(1), false, millis(59), None);
+        turn.record(set(1), false, millis(79), None);
         assert!(turn.may_stay(2, TARGET_ITL));
         turn.record(set(1), false, millis(2), None);
         assert!(!turn.may_stay(2, TARGET_ITL) && turn.may_stay(1, TARGET_ITL));
@@ -131,10 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_after_its_part_of_the_gap() {
+    fn a_turn_ends_after_its_part_of_a_round_which_is_shorter_where_prompts_wait() {
         let mut turn = AdapterTurn::default();
         turn.record(AdapterSet(1), false, millis(20), Some(millis(50)));
-        assert!(turn.may_stay(5, TARGET_ITL) && !turn.may_stay(6, TARGET_ITL));
+        let may_stay = |sets, prefill_tokens| {
+            let views: Vec<_> =
+                (0..sets).map(|set| view(set, set, if set == 1 { prefill_tokens } else { 0 })).collect();
+            turn.last_turn(&views, TARGET_ITL).may_stay
+        };
+        assert!(may_stay(5, 100) && !may_stay(6, 100));
+        assert!(may_stay(10, 0) && !may_stay(11, 0));
+        assert!(may_stay(10, 1), "one token is computed as fast as one of output");
     }
 
     fn view(slot: u32, adapters: u32, prefill_tokens: u32) -> SequenceView {
@@ -165,7 +176,7 @@ mod tests {
             views.iter_mut().for_each(|view| view.history = turn.history(view.adapters, TARGET_ITL));
             let fitting = (100.0 * schedule::itl_factor(&views)) as u32 - 10;
             let budget = BatchBudget { batch_tokens: 512, chunk_tokens: schedule::chunk_tokens(Some(fitting), 1) };
-            let last = turn.last_turn(schedule::ready_sets(&views), TARGET_ITL);
+            let last = turn.last_turn(&views, TARGET_ITL);
             let (adapters, shares) = schedule::next_batch(&views, budget, last).unwrap();
             let decodes = |share: &BatchShare| views[share.slot.0 as usize].prefill_tokens == 0;
             let (decoding, prompts): (Vec<_>, Vec<_>) = shares.into_iter().partition(decodes);

@@ -202,6 +202,11 @@ pub fn ready_sets(sequences: &[SequenceView]) -> usize {
     sets_of(sequences.iter().filter(|view| !view.is_blocked && view.priority != Priority::Background)).len()
 }
 
+/// Whether prompts wait that take longer than a token of output.
+pub fn has_prompts(sequences: &[SequenceView]) -> bool {
+    sequences.iter().any(|view| !view.is_blocked && view.priority.is_requested() && view.prefill_tokens > 1)
+}
+
 /// Adds one token each of the prompts in slots between decoding ones, as far as tokens `remain`, so that all of them are
 /// adjacent: llama.cpp computes only sequences in adjacent slots in one pass over the weights, and only as many tokens of each,
 /// so a sequence with several tokens needs a pass of its own anyway. Orders the shares by slot.

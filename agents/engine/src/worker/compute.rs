@@ -66,7 +66,7 @@ impl<B: Backend> EngineWorker<B> {
             is_blocked: blocked.contains(slot),
         };
         let views: Vec<SequenceView> = self.slots.running().iter().map(view).collect();
-        let last = self.turn.last_turn(schedule::ready_sets(&views), self.options.target_itl);
+        let last = self.turn.last_turn(&views, self.options.target_itl);
         let Some((adapters, shares)) = schedule::next_batch(&views, self.budget(&views), last) else { return Ok(()) };
         let decodes = |share: &BatchShare| views.iter().any(|v| (v.slot, v.prefill_tokens) == (share.slot, 0));
         let (mut decoding, mut prompts): (Vec<BatchShare>, Vec<BatchShare>) = shares.into_iter().partition(decodes);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use artel_engine::backend::{DecodeError, EngineLimits};
 use artel_engine::scripted::{BatchGate, ScriptedBackend};
-use artel_engine::{Chunk, ContextOverflow, EngineHandle, Error, FinishReason, LoadError, Options, Request};
+use artel_engine::{Chunk, ContextOverflow, DraftMode, EngineHandle, Error, FinishReason, LoadError, Options, Request};
 
 use crate::requests::{answer, ask, read};
 
@@ -23,7 +23,9 @@ fn echo(prompt: &str) -> String {
 }
 
 async fn engine(model: ScriptedBackend) -> EngineHandle {
-    EngineHandle::spawn("test", Options { max_waiting: 8, ..Options::default() }, || Ok(model)).await.unwrap()
+    // Whether drafts pay is a question of times.
+    let options = Options { max_waiting: 8, draft_mode: DraftMode::Never, ..Options::default() };
+    EngineHandle::spawn("test", options, || Ok(model)).await.unwrap()
 }
 
 #[tokio::test]
